@@ -1,0 +1,1 @@
+"""The Discord bot: commands, cards and messages; never torch."""

@@ -1,0 +1,1 @@
+"""The typed core of Model Trainer and its worker."""

@@ -1,0 +1,1 @@
+"""The common language of bot and trainer: requests, records, events, errors, settings; no torch, no discord."""

@@ -1,0 +1,44 @@
+"""The base of all records that cross a boundary, and the field types that they share."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+"""A run, tokenizer or request id: safe as a file name, in a Redis key and in a Discord custom id."""
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunState = Literal["queued", "running", "completed", "failed", "cancelled"]
+JobState = Literal["queued", "running", "completed", "failed"]
+
+
+class Frozen(BaseModel):
+    """An immutable record: unknown fields are refused, numbers are finite, a bool is no int."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class FileRecord(Frozen):
+    """A file of an artifact, by its path inside it."""
+
+    path: str
+    bytes: int
+    sha256: Sha256
+
+
+Timestamp = AwareDatetime
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,144 @@
+"""Every error that a person or a program can be told: its code, its class, its HTTP status.
+
+AppError
+    what all of our code raises for a foreseen failure; `code` says which, `message` is one sentence for people
+ErrorBody
+    {code, message, request_id}: the form in which an error leaves the program
+RunError
+    {code, class, message}: the form in which a failed run keeps it
+"""
+
+import secrets
+from enum import StrEnum
+from typing import NamedTuple
+
+from pydantic import Field
+
+from trainer.contracts.base import Frozen
+
+
+class ErrorClass(StrEnum):
+    USER_INPUT = "USER_INPUT"
+    """The request is wrong; trying again changes nothing."""
+    TRANSIENT = "TRANSIENT"
+    """The surroundings failed; trying again may help."""
+    FATAL = "FATAL"
+    """The run or the program is at fault; trying again changes nothing."""
+
+
+class ErrorCode(StrEnum):
+    INVALID_INPUT = "INVALID_INPUT"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    SERVICE_UNAVAILABLE = "SERVICE_UNAVAILABLE"
+    INSUFFICIENT_STORAGE = "INSUFFICIENT_STORAGE"
+    CONFIG_INVALID = "CONFIG_INVALID"
+    DATA_NOT_FOUND = "DATA_NOT_FOUND"
+    CORPUS_EMPTY = "CORPUS_EMPTY"
+    TOKENIZER_LOAD_FAILED = "TOKENIZER_LOAD_FAILED"
+    UNSUPPORTED_BACKEND = "UNSUPPORTED_BACKEND"
+    INVALID_MODEL_SIZE = "INVALID_MODEL_SIZE"
+    MODEL_INCOMPATIBLE = "MODEL_INCOMPATIBLE"
+    MODEL_LOAD_FAILED = "MODEL_LOAD_FAILED"
+    MODEL_TRAIN_FAILED = "MODEL_TRAIN_FAILED"
+    RUN_NOT_FOUND = "RUN_NOT_FOUND"
+    RUN_NOT_READY = "RUN_NOT_READY"
+    RUN_FINISHED = "RUN_FINISHED"
+    CUDA_NOT_AVAILABLE = "CUDA_NOT_AVAILABLE"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    TRAINING_NAN_LOSS = "TRAINING_NAN_LOSS"
+    CRASH_LOOP = "CRASH_LOOP"
+    CHECKPOINT_CORRUPT = "CHECKPOINT_CORRUPT"
+
+    @property
+    def error_class(self) -> ErrorClass:
+        return _KINDS[self].error_class
+
+    @property
+    def http_status(self) -> int:
+        return _KINDS[self].http_status
+
+
+class _Kind(NamedTuple):
+    error_class: ErrorClass
+    http_status: int
+
+
+_USER, _TRANSIENT, _FATAL = ErrorClass.USER_INPUT, ErrorClass.TRANSIENT, ErrorClass.FATAL
+_KINDS = {
+    ErrorCode.INVALID_INPUT: _Kind(_USER, 422),
+    ErrorCode.FORBIDDEN: _Kind(_USER, 403),
+    ErrorCode.NOT_FOUND: _Kind(_USER, 404),
+    ErrorCode.PAYLOAD_TOO_LARGE: _Kind(_USER, 413),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: _Kind(_USER, 415),
+    ErrorCode.INTERNAL_ERROR: _Kind(_FATAL, 500),
+    ErrorCode.SERVICE_UNAVAILABLE: _Kind(_TRANSIENT, 503),
+    ErrorCode.INSUFFICIENT_STORAGE: _Kind(_TRANSIENT, 507),
+    ErrorCode.CONFIG_INVALID: _Kind(_USER, 422),
+    ErrorCode.DATA_NOT_FOUND: _Kind(_USER, 404),
+    ErrorCode.CORPUS_EMPTY: _Kind(_USER, 422),
+    ErrorCode.TOKENIZER_LOAD_FAILED: _Kind(_FATAL, 500),
+    ErrorCode.UNSUPPORTED_BACKEND: _Kind(_USER, 422),
+    ErrorCode.INVALID_MODEL_SIZE: _Kind(_USER, 422),
+    ErrorCode.MODEL_INCOMPATIBLE: _Kind(_USER, 422),
+    ErrorCode.MODEL_LOAD_FAILED: _Kind(_FATAL, 500),
+    ErrorCode.MODEL_TRAIN_FAILED: _Kind(_FATAL, 500),
+    ErrorCode.RUN_NOT_FOUND: _Kind(_USER, 404),
+    ErrorCode.RUN_NOT_READY: _Kind(_USER, 409),
+    ErrorCode.RUN_FINISHED: _Kind(_USER, 409),
+    ErrorCode.CUDA_NOT_AVAILABLE: _Kind(_USER, 422),
+    ErrorCode.OUT_OF_MEMORY: _Kind(_FATAL, 500),
+    ErrorCode.TRAINING_NAN_LOSS: _Kind(_FATAL, 500),
+    ErrorCode.CRASH_LOOP: _Kind(_FATAL, 500),
+    ErrorCode.CHECKPOINT_CORRUPT: _Kind(_FATAL, 500),
+}
+
+
+class FieldProblem(Frozen):
+    """One wrong field: its path in the request and what would be right."""
+
+    path: str
+    message: str
+
+
+class AppError(Exception):
+    """A foreseen failure with a typed code and one sentence for people."""
+
+    def __init__(self, code: ErrorCode, message: str, details: tuple[FieldProblem, ...] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class RunError(Frozen):
+    """What made a run fail, as its manifest, status and events keep it."""
+
+    code: ErrorCode
+    error_class: ErrorClass = Field(alias="class")
+    message: str
+
+    @classmethod
+    def of(cls, error: AppError) -> "RunError":
+        return cls(code=error.code, error_class=error.code.error_class, message=error.message)
+
+
+class ErrorBody(Frozen):
+    """The one form in which an error is told: by `--json`, by HTTP, and (as an embed) by the bot."""
+
+    code: ErrorCode
+    message: str
+    request_id: str
+    details: tuple[FieldProblem, ...] = ()
+
+    @classmethod
+    def of(cls, error: AppError, request_id: str) -> "ErrorBody":
+        return cls(code=error.code, message=error.message, request_id=request_id, details=error.details)
+
+
+def new_request_id() -> str:
+    """Return eight random hex digits that tie what a person was told to a line of the log."""
+    return secrets.token_hex(4)

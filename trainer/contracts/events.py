@@ -1,0 +1,145 @@
+"""What happens to a run, as its event log and the stream tell it: no paths, no corpus text, finite numbers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp
+from trainer.contracts.errors import ErrorClass, ErrorCode
+from trainer.contracts.models import ModelFamily
+
+
+class EventBase(Frozen):
+    """`event_id` is run:kind:step, so that an event that is told again after a resume is known as the same."""
+
+    event_id: str
+    seq: Annotated[int, Field(ge=0)] = 0
+    """The place in the run's log, from 1; given by the log."""
+    ts: Timestamp
+    job_id: Identifier
+    user_id: int | None
+
+
+class JobQueued(EventBase):
+    type: Literal["trainer.job.queued.v1"] = "trainer.job.queued.v1"
+
+
+class JobStarted(EventBase):
+    """A child has taken the run up; `attempt` counts from 1."""
+
+    type: Literal["trainer.job.started.v1"] = "trainer.job.started.v1"
+    queue: str
+    attempt: int
+
+
+class JobProgress(EventBase):
+    """The run entered a phase that has no steps: reading, testing."""
+
+    type: Literal["trainer.job.progress.v1"] = "trainer.job.progress.v1"
+    progress: Annotated[float, Field(ge=0, le=100)]
+    message: str
+    payload: dict[str, float] = Field(default_factory=dict)
+
+
+class JobCompleted(EventBase):
+    type: Literal["trainer.job.completed.v1"] = "trainer.job.completed.v1"
+    result_id: Identifier
+    result_bytes: int
+
+
+class JobFailed(EventBase):
+    type: Literal["trainer.job.failed.v1"] = "trainer.job.failed.v1"
+    error_kind: Literal["user", "system"]
+    code: ErrorCode
+    error_class: ErrorClass = Field(alias="class")
+    message: str
+
+
+class JobCancelled(EventBase):
+    type: Literal["trainer.job.cancelled.v1"] = "trainer.job.cancelled.v1"
+
+
+class MetricsConfig(EventBase):
+    """What the run resolved to when training began."""
+
+    type: Literal["trainer.metrics.config.v1"] = "trainer.metrics.config.v1"
+    model_family: ModelFamily
+    model_size: str | None
+    total_epochs: int
+    total_steps: int
+    batch_size: int
+    learning_rate: float
+    params: int
+    vocab_size: int
+    device: str
+    precision: str
+    threads: int
+    tokenizer_id: str
+
+
+class MetricsProgress(EventBase):
+    """How training stands after `step`; losses in nats per token, `val_*` where it was just measured."""
+
+    type: Literal["trainer.metrics.progress.v1"] = "trainer.metrics.progress.v1"
+    epoch: int
+    total_epochs: int
+    step: int
+    total_steps: int
+    progress: Annotated[float, Field(ge=0, le=100)]
+    train_loss: float
+    train_perplexity: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    chars_per_second: float
+    eta_seconds: float | None
+    val_loss: float | None = None
+    val_perplexity: float | None = None
+    best_val_loss: float | None = None
+
+
+class ArtifactRef(Frozen):
+    kind: Literal["model"] = "model"
+    id: Identifier
+    bytes: int
+    sha256: Sha256
+
+
+class MetricsCompleted(EventBase):
+    type: Literal["trainer.metrics.completed.v1"] = "trainer.metrics.completed.v1"
+    test_loss: float | None
+    test_perplexity: float | None
+    bits_per_char: float | None
+    artifact: ArtifactRef
+
+
+class CheckpointSaved(EventBase):
+    type: Literal["trainer.checkpoint.saved.v1"] = "trainer.checkpoint.saved.v1"
+    step: int
+    val_loss: float | None
+    is_best: bool
+
+
+class EvalCompleted(EventBase):
+    type: Literal["trainer.eval.completed.v1"] = "trainer.eval.completed.v1"
+    split: str
+    loss: float
+    perplexity: float
+
+
+Event = (
+    JobQueued
+    | JobStarted
+    | JobProgress
+    | JobCompleted
+    | JobFailed
+    | JobCancelled
+    | MetricsConfig
+    | MetricsProgress
+    | MetricsCompleted
+    | CheckpointSaved
+    | EvalCompleted
+)
+event_adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+
+TERMINAL_EVENTS = (JobCompleted, JobFailed, JobCancelled)

@@ -1,0 +1,40 @@
+"""Every name that is used in Redis; all of it can be rebuilt from disk."""
+
+EVENT_STREAM = "trainer:events"
+"""One entry per event of any run: the bell that wakes the bot."""
+EVENT_GROUP = "bot"
+JOB_BELL = "trainer:bell"
+"""A stream that is rung after each enqueue, so that workers need not wait for their next poll."""
+INTERACTIVE_QUEUE = "interactive"
+
+
+def run_status(run_id: str) -> str:
+    return f"runs:status:{run_id}"
+
+
+def run_heartbeat(run_id: str) -> str:
+    return f"runs:hb:{run_id}"
+
+
+def run_lease(run_id: str) -> str:
+    return f"runs:lease:{run_id}"
+
+
+def run_cancelled(run_id: str) -> str:
+    return f"runs:{run_id}:cancelled"
+
+
+def run_events(run_id: str) -> str:
+    return f"runs:{run_id}:events"
+
+
+def score(run_id: str, request_id: str) -> str:
+    return f"runs:score:{run_id}:{request_id}"
+
+
+def generate(run_id: str, request_id: str) -> str:
+    return f"runs:gen:{run_id}:{request_id}"
+
+
+def evaluate(run_id: str, request_id: str) -> str:
+    return f"runs:eval:{run_id}:{request_id}"

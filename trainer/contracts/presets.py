@@ -1,0 +1,140 @@
+"""From a request as sent to the request as run: defaults of its family, sizes of its preset (DEC D23, D45)."""
+
+from hashlib import sha256
+
+from pydantic_core import to_json
+
+from trainer.contracts.base import Frozen
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import Architecture, ModelBlock, ModelFamily
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, OptimizerConfig, TrainRequest
+from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerConfig
+from trainer.contracts.validation import parse
+
+_NOT_HASHED = {"label", "tags", "provenance", "model_family", "model_size"}
+
+
+class Sizes(Frozen):
+    """The sizes of a recurrent network under a preset's name."""
+
+    embedding_size: int
+    hidden_size: int
+    num_layers: int
+    dropout: float
+
+
+PRESETS = {
+    "tiny": Sizes(embedding_size=32, hidden_size=64, num_layers=1, dropout=0.0),
+    "small": Sizes(embedding_size=128, hidden_size=256, num_layers=2, dropout=0.1),
+    "base": Sizes(embedding_size=256, hidden_size=512, num_layers=2, dropout=0.2),
+}
+
+
+class FamilyDefaults(Frozen):
+    """What a family puts in place of the general defaults where the request says nothing."""
+
+    max_seq_len: int
+    batch_size: int
+    optimizer: OptimizerConfig
+    learning_rate: float
+    holdout_fraction: float | None = None
+    test_fraction: float | None = None
+
+
+_CHAR_LSTM = FamilyDefaults(
+    max_seq_len=256,
+    batch_size=64,
+    optimizer=OptimizerConfig(name="adamw"),
+    learning_rate=2e-3,
+    holdout_fraction=0.05,
+    test_fraction=0.10,
+)
+_RECURRENT = FamilyDefaults(max_seq_len=30, batch_size=64, optimizer=OptimizerConfig(name="adam"), learning_rate=1e-3)
+
+
+def resolve(
+    request: TrainRequest,
+    *,
+    corpus: CorpusRef,
+    validation_corpus: CorpusRef | None,
+    test_corpus: CorpusRef | None,
+    threads: int,
+) -> EffectiveRequest:
+    """Fill every absent value of a request; raises AppError where its parts do not fit together."""
+    given: dict[str, object] = request.model_dump(exclude_unset=True)
+    values: dict[str, object] = {
+        **_defaults(request),
+        **given,
+        "model": _sizes(request),
+        "tokenizer": _tokenizer(request),
+        "corpus": corpus,
+        "validation_corpus": validation_corpus,
+        "test_corpus": test_corpus,
+        "threads": threads,
+    }
+    return parse(EffectiveRequest, values)
+
+
+def request_hash(effective: EffectiveRequest) -> str:
+    """SHA-256 of what determines the result; a preset's name, labels and corpus names do not count."""
+    values: dict[str, object] = effective.model_dump(mode="json", exclude=_NOT_HASHED)
+    for field in ("corpus", "validation_corpus", "test_corpus"):
+        reference: CorpusRef | None = getattr(effective, field)
+        values[field] = reference and reference.sha256
+    ordered = {name: values[name] for name in sorted(values)}
+    return sha256(to_json(ordered)).hexdigest()
+
+
+def architecture(family: ModelFamily) -> Architecture:
+    return "lstm" if family == "char_lstm" else family
+
+
+def _defaults(request: TrainRequest) -> dict[str, object]:
+    if request.model_family == "char_lstm":
+        defaults: dict[str, object] = _CHAR_LSTM.model_dump(exclude_none=True)
+    elif request.model is None and request.model_size is None:
+        defaults = _RECURRENT.model_dump(exclude_none=True)
+    else:
+        defaults = {}
+    return defaults
+
+
+def _sizes(request: TrainRequest) -> dict[str, object]:
+    """The model block with the preset's sizes under the ones that were given."""
+    name = request.model_size or ("small" if request.model_family == "char_lstm" else "base")
+    if name not in PRESETS:
+        raise AppError(
+            ErrorCode.INVALID_MODEL_SIZE,
+            f"`model_size` must be one of {', '.join(PRESETS)}, you gave '{name}'.",
+        )
+    preset: dict[str, object] = PRESETS[name].model_dump()
+    block = request.model or ModelBlock()
+    given: dict[str, object] = block.model_dump(exclude_none=True)
+    family_architecture = architecture(request.model_family)
+    if given.get("architecture", family_architecture) != family_architecture:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"`model.architecture` must be '{family_architecture}' for model_family '{request.model_family}',"
+            f" you gave '{given['architecture']}'.",
+        )
+    if request.model_size is not None:
+        for field, value in preset.items():
+            if given.get(field, value) != value:
+                raise AppError(
+                    ErrorCode.INVALID_INPUT,
+                    f"`model.{field}` is {given[field]} but model_size '{name}' says {value}: give one of both.",
+                )
+    tied = request.model_family == "char_lstm"
+    return {**preset, "tied": tied, **given, "architecture": family_architecture}
+
+
+def _tokenizer(request: TrainRequest) -> TokenizerConfig:
+    if request.tokenizer is not None:
+        return request.tokenizer
+    if request.model_family == "char_lstm":
+        return CharTokenizerConfig()
+    raise AppError(
+        ErrorCode.UNSUPPORTED_BACKEND,
+        f"`tokenizer.method` must be given for {request.model_family}: its default, 'word', is not available yet;"
+        " 'char' is.",
+    )

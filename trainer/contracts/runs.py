@@ -1,0 +1,270 @@
+"""A run: what was asked, what it was resolved to, how it stands, and what came of it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from trainer.contracts.base import (
+    FileRecord,
+    Frozen,
+    Identifier,
+    Positive,
+    Probability,
+    RunState,
+    Sha256,
+    Timestamp,
+)
+from trainer.contracts.errors import RunError
+from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
+from trainer.contracts.tokenizers import TokenizerConfig
+
+CorpusName = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class OptimizerConfig(Frozen):
+    """The optimizer; a value that is None is torch's default of that optimizer."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    betas: tuple[Probability, Probability] | None = None
+    eps: Positive | None = None
+    weight_decay: NonNegativeFloat | None = None
+
+
+class EarlyStopping(Frozen):
+    """Stop after `patience` evaluations without a fall of more than `min_delta` nats."""
+
+    enabled: bool = False
+    patience: Annotated[int, Field(ge=1, le=100)] = 2
+    min_delta: NonNegativeFloat = 0.0
+
+
+class Provenance(Frozen):
+    """Where a corpus came from; recorded, never read."""
+
+    source_corpus: str
+
+
+class TrainingOptions(Frozen):
+    """All that a request may say of a training besides the model, the tokenizer and the texts."""
+
+    model_family: ModelFamily
+    model_size: str | None = None
+    split_by: Literal["line"] = "line"
+    objective: Objective = "causal_lm"
+    max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
+    num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
+    max_steps: PositiveInt | None = None
+    max_seconds: Positive | None = None
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1
+    optimizer: OptimizerConfig = OptimizerConfig()
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: NonNegativeInt | None = None
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    gradient_clipping: Positive | None = 1.0
+    holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    early_stopping: EarlyStopping = EarlyStopping()
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")] = "auto"
+    precision: Literal["auto", "fp32"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    checkpoint_every_steps: PositiveInt | None = None
+    eval_every_steps: PositiveInt | None = None
+    log_every_steps: PositiveInt = 10
+    provenance: Provenance | None = None
+    label: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = None
+    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> "TrainingOptions":
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ValueError("give `warmup_steps` or `warmup_ratio`, not both")
+        return self
+
+
+class TrainRequest(TrainingOptions):
+    """A training as a person asks for it; what is absent is filled from the family's preset."""
+
+    corpus: CorpusName
+    validation_corpus: CorpusName | None = None
+    test_corpus: CorpusName | None = None
+    model: ModelBlock | None = None
+    tokenizer: TokenizerConfig | None = None
+
+
+class CorpusRef(Frozen):
+    """A text by name and content; `name` is relative to one of the corpus places, never a server path."""
+
+    name: str
+    sha256: Sha256
+    bytes: int
+
+
+class EffectiveRequest(TrainingOptions):
+    """A training with every value resolved: what the run does."""
+
+    corpus: CorpusRef
+    validation_corpus: CorpusRef | None = None
+    test_corpus: CorpusRef | None = None
+    model: ModelConfig
+    tokenizer: TokenizerConfig
+
+
+class RunRecord(Frozen):
+    """`request.json`: what was promised when the run was accepted."""
+
+    schema_version: Literal[1] = 1
+    run_id: Identifier
+    user_id: int | None
+    """The Discord user who is told of it; None for a run of the command line."""
+    created_at: Timestamp
+    request: TrainRequest
+    effective: EffectiveRequest
+    request_hash: Sha256
+    requested_paths: tuple[str, ...] | None = None
+
+
+class Accepted(Frozen):
+    """The answer to a train request."""
+
+    run_id: Identifier
+    job_id: Identifier
+    status: RunState
+
+
+class RunStatus(Frozen):
+    """How a run stands."""
+
+    run_id: Identifier
+    status: RunState
+    reachable: bool
+    """False: it should be running, but no worker has renewed its lease."""
+    last_heartbeat_ts: float | None
+    message: str
+    progress: Annotated[float, Field(ge=0, le=100)]
+    epoch: int
+    total_epochs: int
+    step: int
+    total_steps: int | None
+    train_loss: float | None
+    val_loss: float | None
+    best_val_loss: float | None
+    test_loss: float | None
+    test_perplexity: float | None
+    bits_per_char: float | None
+    tokens_per_second: float | None
+    chars_per_second: float | None
+    eta_seconds: float | None
+    last_checkpoint_step: int | None
+    queue_position: int | None
+    device: str | None
+    precision: str | None
+    error: RunError | None
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    user_id: int | None
+    model_family: ModelFamily
+    model_size: str | None
+    tokenizer_id: str | None
+    attempt: int
+    label: str | None
+
+
+class ModelFacts(Frozen):
+    """What the trained model is."""
+
+    family: ModelFamily
+    size: str | None
+    params: int
+    tied: bool
+    vocab_size: int
+    dims: ModelConfig
+
+
+class SplitSizes(Frozen):
+    """The size of one split; tokens are predicted targets ([EOS] counted, [BOS] not)."""
+
+    lines: int
+    chars: int
+    tokens: int
+
+
+class DataFacts(Frozen):
+    """What the run was trained, selected and tested on."""
+
+    corpus: CorpusRef
+    train: SplitSizes
+    validation: SplitSizes
+    test: SplitSizes | None
+
+
+class TokenizerFacts(Frozen):
+    id: str
+    sha256: Sha256
+
+
+class RunMetrics(Frozen):
+    """The losses of a run in nats per predicted token; `auc` is the area under the training curve over steps."""
+
+    train: float | None = None
+    val: float | None = None
+    test: float | None = None
+    test_perplexity: float | None = None
+    bits_per_char: float | None = None
+    best: float | None = None
+    auc: float | None = None
+
+
+class Timings(Frozen):
+    created: Timestamp
+    started: Timestamp | None = None
+    finished: Timestamp
+    train_seconds: float = 0.0
+
+
+class Environment(Frozen):
+    """Where a run was trained."""
+
+    python: str
+    libraries: dict[str, str]
+    cpu: str
+    gpu: str | None
+    threads: int
+    device: str
+    git_commit: str | None
+
+
+class EvalSummary(Frozen):
+    split: str
+    loss: float
+    perplexity: float
+
+
+class RunManifest(Frozen):
+    """`manifest.json`: written once, when the run has ended."""
+
+    schema_version: Literal[1] = 1
+    run_id: Identifier
+    status: Literal["completed", "failed", "cancelled"]
+    request: TrainRequest
+    effective: EffectiveRequest
+    request_hash: Sha256
+    requested_paths: tuple[str, ...] | None = None
+    model: ModelFacts | None = None
+    data: DataFacts | None = None
+    tokenizer: TokenizerFacts | None = None
+    parent_run_id: Identifier | None = None
+    metrics: RunMetrics = RunMetrics()
+    early_stopped: bool = False
+    best_epoch: int | None = None
+    steps: int = 0
+    timings: Timings
+    environment: Environment | None = None
+    determinism: Literal["bit_exact", "best_effort"] | None = None
+    seed: int
+    eval: tuple[EvalSummary, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    error: RunError | None = None

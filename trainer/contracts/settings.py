@@ -1,0 +1,170 @@
+"""All settings of all processes: mt.toml, then .env, then the environment, names nested with `__` (DEC D31, D32)."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import did_you_mean, field_problems
+
+PLAIN_NAMES = {
+    "REDIS_URL": "REDIS__URL",
+    "DISCORD_TOKEN": "DISCORD__TOKEN",
+    "DISCORD_OWNER_ID": "DISCORD__OWNER_ID",
+    "APP_ENV": "APP__ENV",
+    "LOG_LEVEL": "LOGGING__LEVEL",
+}
+"""Names that are accepted beside the nested ones, and what each stands for."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _or_none(value: object) -> object:
+    return None if value == "" else value
+
+
+Ids = Annotated[tuple[int, ...], BeforeValidator(_split)]
+Id = Annotated[int | None, BeforeValidator(_or_none)]
+Secret = Annotated[SecretStr | None, BeforeValidator(_or_none)]
+Url = Annotated[AnyUrl | None, BeforeValidator(_or_none)]
+
+
+class Group(BaseModel):
+    """Settings of one concern; text from the environment becomes numbers here, unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return list(cls.model_fields)
+
+
+class AppSettings(Group):
+    env: Literal["dev", "prod"] = "dev"
+    """dev logs text, prod logs JSON."""
+    data_root: Path = Path("data")
+    """Corpora (`corpus/`, read-only), caches and the embedded server's files."""
+    artifacts_root: Path = Path("artifacts")
+    """Runs and stored attachments: the truth."""
+
+
+class LoggingSettings(Group):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+
+
+class RedisSettings(Group):
+    url: Secret = None
+    """A Redis or Valkey to use; empty: an embedded one is started for the data root."""
+
+
+class QueueSettings(Group):
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "training"
+    training_slots: Annotated[int, Field(ge=1, le=64)] = 1
+    """Runs that one worker trains at a time."""
+    embedded_workers: Annotated[int, Field(ge=0, le=1)] = 1
+    """1: bot and `mt` start a worker beside them; 0: `mt worker` runs elsewhere."""
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15
+    """After this time without a sign of its worker, a run is taken up by another one."""
+    interactive_timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    result_ttl_seconds: Annotated[int, Field(ge=1)] = 86400
+
+
+class LimitSettings(Group):
+    corpus_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
+    """The largest corpus that `mt` reads."""
+    attachment_bytes: Annotated[int, Field(ge=1)] = 25 * 1024**2
+    """The largest corpus that chat accepts as an attachment."""
+    generate_max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 512
+    """The most tokens that one `/mt generate` may ask for."""
+
+
+class DiscordSettings(Group):
+    token: Secret = None
+    owner_id: Id = None
+    admin_ids: Ids = ()
+    allowed_user_ids: Ids = ()
+    allowed_guild_ids: Ids = ()
+    private_runs: bool = False
+    """True: users see and use their own runs only."""
+    api_base_url: Url = None
+    """Discord's REST address, through a proxy or on this machine; empty: Discord itself."""
+    gateway_url: Url = None
+    edit_interval_seconds: Annotated[float, Field(ge=1, le=600)] = 5
+    """The least time between two edits of one card."""
+
+
+class Settings(Group):
+    """Everything that is configured."""
+
+    app: AppSettings = AppSettings()
+    logging: LoggingSettings = LoggingSettings()
+    redis: RedisSettings = RedisSettings()
+    queue: QueueSettings = QueueSettings()
+    limits: LimitSettings = LimitSettings()
+    discord: DiscordSettings = DiscordSettings()
+
+
+def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()) -> Settings:
+    """Read the settings of this process; raises CONFIG_INVALID naming the key that is wrong."""
+    config_file = environ.get("APP__CONFIG_FILE")
+    toml_path = Path(config_file) if config_file else folder / "mt.toml"
+    values: dict[str, dict[str, object]] = _read_toml(toml_path) if config_file or toml_path.exists() else {}
+    dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
+    for source in (dotenv, environ):
+        for name, value in source.items():
+            key = _key(name)
+            if key is not None:
+                group, field = key
+                values.setdefault(group, {})[field] = value
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = field_problems(error, Settings)
+        text = "; ".join(p.message.replace(f"`{p.path}`", f"`{p.path.upper().replace('.', '__')}`") for p in problems)
+        raise AppError(ErrorCode.CONFIG_INVALID, f"{text}.", tuple(problems)) from None
+
+
+def environment_names() -> list[str]:
+    """Every setting as the environment names it: GROUP__FIELD."""
+    return [f"{group}__{name}".upper() for group, fields in _groups().items() for name in fields]
+
+
+def _read_toml(path: Path) -> dict[str, dict[str, object]]:
+    try:
+        loaded: dict[str, dict[str, object]] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise AppError(ErrorCode.CONFIG_INVALID, f"The settings file '{path.name}' cannot be read.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AppError(ErrorCode.CONFIG_INVALID, f"'{path.name}' is not a TOML file: {error}.") from None
+    return loaded
+
+
+def _key(name: str) -> tuple[str, str] | None:
+    """GROUP__FIELD as (group, field); None for a variable that is not ours; refuses a near miss of one of ours."""
+    name = PLAIN_NAMES.get(name.upper(), name.upper())
+    if name == "APP__CONFIG_FILE" or "__" not in name:
+        return None
+    group, field = name.lower().split("__", 1)
+    groups = _groups()
+    if group in groups and field in groups[group]:
+        return group, field
+    near = did_you_mean(name, environment_names())
+    if group in groups or near:
+        raise AppError(ErrorCode.CONFIG_INVALID, f"Unknown setting `{name}`{near}.")
+    return None
+
+
+def _groups() -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, field in Settings.model_fields.items():
+        default: object = field.default
+        if isinstance(default, Group):
+            groups[name] = default.names()
+    return groups
