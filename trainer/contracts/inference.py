@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, TypeAdapter
 
 from trainer.contracts.base import Frozen, Identifier, JobState, Positive, Timestamp
 from trainer.contracts.errors import RunError
@@ -156,5 +156,13 @@ class EvalRecord(Frozen):
     response: EvalResponse
 
 
-InferenceRecord = ScoreRecord | GenerateRecord | EvalRecord
 InferenceKind = Literal["score", "generate", "evaluate"]
+InferenceRecord = ScoreRecord | GenerateRecord | EvalRecord
+inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(Annotated[InferenceRecord, Field(discriminator="kind")])
+
+
+def failed_record(record: InferenceRecord, error: RunError) -> InferenceRecord:
+    """The record of a request that could not be answered."""
+    ended: dict[str, object] = {"status": "failed", "error": error}
+    response: dict[str, object] = {"response": record.response.model_copy(update=ended)}
+    return record.model_copy(update=response)

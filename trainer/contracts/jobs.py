@@ -12,3 +12,6 @@ class InferenceJobPayload(Frozen):
     kind: InferenceKind
     run_id: Identifier
     request_id: Identifier
+
+
+JobPayload = TrainJobPayload | InferenceJobPayload

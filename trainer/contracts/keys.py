@@ -28,13 +28,9 @@ def run_events(run_id: str) -> str:
     return f"runs:{run_id}:events"
 
 
-def score(run_id: str, request_id: str) -> str:
-    return f"runs:score:{run_id}:{request_id}"
+def inference(kind: str, run_id: str, request_id: str) -> str:
+    """A score, generate or evaluate request and its answer."""
+    return f"runs:{_INFERENCE[kind]}:{run_id}:{request_id}"
 
 
-def generate(run_id: str, request_id: str) -> str:
-    return f"runs:gen:{run_id}:{request_id}"
-
-
-def evaluate(run_id: str, request_id: str) -> str:
-    return f"runs:eval:{run_id}:{request_id}"
+_INFERENCE = {"score": "score", "generate": "gen", "evaluate": "eval"}

@@ -18,6 +18,7 @@ from trainer.contracts.errors import RunError
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.tokenizers import TokenizerConfig
 
+FinalState = Literal["completed", "failed", "cancelled"]
 CorpusName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
@@ -248,7 +249,7 @@ class RunManifest(Frozen):
 
     schema_version: Literal[1] = 1
     run_id: Identifier
-    status: Literal["completed", "failed", "cancelled"]
+    status: FinalState
     request: TrainRequest
     effective: EffectiveRequest
     request_hash: Sha256

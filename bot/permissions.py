@@ -1,0 +1,105 @@
+"""Who may do what, by numeric user id (DEC D12); everybody else is refused."""
+
+import time
+from collections.abc import Awaitable, Callable
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunRecord
+from trainer.contracts.settings import DiscordSettings
+
+_MEMBERSHIP_SECONDS = 300.0
+
+
+class Level(IntEnum):
+    NONE = 0
+    USER = 1
+    ADMIN = 2
+
+
+class Who(StrEnum):
+    USER = "users"
+    STARTER = "the one who started the run, and admins"
+
+
+class Rule(NamedTuple):
+    """What a command asks of the one who gives it, and whether only that one sees the answer."""
+
+    who: Who
+    ephemeral: bool
+
+
+RULES = {
+    "train": Rule(Who.USER, ephemeral=True),
+    "status": Rule(Who.USER, ephemeral=True),
+    "cancel": Rule(Who.STARTER, ephemeral=True),
+    "generate": Rule(Who.USER, ephemeral=False),
+    "score": Rule(Who.USER, ephemeral=True),
+}
+
+
+class Caller(NamedTuple):
+    """Somebody who gave a command or pressed a button."""
+
+    user_id: int
+    level: Level
+
+
+class Permissions:
+    """Decides for each command; `is_member(guild_id, user_id)` asks Discord and is remembered for some minutes."""
+
+    def __init__(self, settings: DiscordSettings, is_member: Callable[[int, int], Awaitable[bool]]) -> None:
+        owner = () if settings.owner_id is None else (settings.owner_id,)
+        self._admins = (*owner, *settings.admin_ids)
+        self._users = settings.allowed_user_ids
+        self._guilds = settings.allowed_guild_ids
+        self._private_runs = settings.private_runs
+        self._is_member = is_member
+        self._memberships: dict[int, tuple[float, bool]] = {}
+
+    async def caller(self, user_id: int, guild_id: int | None) -> Caller:
+        """Who is calling, from which guild (None: a direct message); raises FORBIDDEN for a stranger."""
+        level = await self._level(user_id, guild_id)
+        if level is Level.NONE:
+            raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot yet: ask {self._whom_to_ask} to add you.")
+        return Caller(user_id, level)
+
+    def may_see(self, caller: Caller, record: RunRecord) -> bool:
+        return caller.level is Level.ADMIN or not self._private_runs or record.user_id == caller.user_id
+
+    def check_run(self, command: str, caller: Caller, record: RunRecord) -> None:
+        """Refuse, with FORBIDDEN, a command on a run that is not the caller's to give it on."""
+        if not self.may_see(caller, record):
+            raise AppError(ErrorCode.FORBIDDEN, f"This run is private: ask its starter or {self._whom_to_ask}.")
+        is_starter = record.user_id == caller.user_id
+        if RULES[command].who is Who.STARTER and not is_starter and caller.level is not Level.ADMIN:
+            raise AppError(
+                ErrorCode.FORBIDDEN,
+                f"`/mt {command}` is for {Who.STARTER}: ask {_mention(record.user_id) or self._whom_to_ask}.",
+            )
+
+    async def _level(self, user_id: int, guild_id: int | None) -> Level:
+        if user_id in self._admins:
+            return Level.ADMIN
+        if user_id in self._users or guild_id in self._guilds or await self._in_a_guild(user_id):
+            return Level.USER
+        return Level.NONE
+
+    async def _in_a_guild(self, user_id: int) -> bool:
+        known = self._memberships.get(user_id)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        found = False
+        for guild_id in self._guilds:
+            found = found or await self._is_member(guild_id, user_id)
+        self._memberships[user_id] = (time.monotonic() + _MEMBERSHIP_SECONDS, found)
+        return found
+
+    @property
+    def _whom_to_ask(self) -> str:
+        return _mention(next(iter(self._admins), None)) or "whoever runs it"
+
+
+def _mention(user_id: int | None) -> str:
+    return "" if user_id is None else f"<@{user_id}>"

@@ -1,0 +1,178 @@
+"""The HTTP side of every request: authentication, faults, rate limits, validation, and the files."""
+
+import re
+import socket
+import struct
+import time
+from typing import Literal, NamedTuple
+
+from aiohttp import web
+from pydantic import JsonValue
+
+from local_discord import limits
+from local_discord.ratelimit import RateLimiter
+from local_discord.routes import Answer, Request, Routes
+from local_discord.state import Refusal, Upload, World, invalid_form
+from local_discord.validation import Operation, Problem, form_errors
+from local_discord.wire import Json, decode, encode, mapping, number, rows
+
+FaultAction = Literal[429, 500, 502, 503, "reset", "reply_lost"]
+
+# Operations whose token is in the path; the documentation exempts them from the global limit too.
+TOKEN_IN_PATH = (
+    *("create_interaction_response", "execute_webhook"),
+    *("get_original_webhook_message", "update_original_webhook_message", "delete_original_webhook_message"),
+    *("get_webhook_message", "update_webhook_message", "delete_webhook_message"),
+)
+
+
+class Fault(NamedTuple):
+    """What to do with the next request that matches: an error status, a reset before or after the work."""
+
+    method: str
+    template: str
+    action: FaultAction
+    retry_after_seconds: float = 0.1
+
+
+class RequestRecord(NamedTuple):
+    """One request as it was answered; status 0 means that the connection was reset."""
+
+    method: str
+    path: str
+    operation_id: str
+    status: int
+    at_seconds: float
+
+
+class Rest:
+    """Takes requests from aiohttp, lets the routes answer the valid ones, and checks the answers."""
+
+    def __init__(self, world: World, routes: Routes, rates: RateLimiter) -> None:
+        self._world, self._routes, self._rates = world, routes, rates
+        self.faults: list[Fault] = []
+        self.requests: list[RequestRecord] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """One request under /api/v10, from fault injection to the checked answer."""
+        path = request.path.removeprefix("/api/v10")
+        found = self._world.description.match(request.method, path)
+        if found is None:
+            self._world.violate("request", f"{request.method} {path}", "The description has no such route.")
+            return self._send(Answer(404, {"message": "404: Not Found", "code": 0}), {}, request, "")
+        operation, ids = found
+        fault = self._fault(operation)
+        if fault is not None and fault.action != "reply_lost":
+            return self._fail(fault, request, operation)
+        verdict = self._rates.take(operation.id, _major(ids), counts_overall=operation.id not in TOKEN_IN_PATH)
+        if verdict.retry_after_seconds is not None:
+            limited = _rate_limited(verdict.retry_after_seconds, is_global=verdict.is_global)
+            return self._send(limited, {**verdict.headers, "Via": "1.1 local"}, request, operation.id)
+        answer = await self._answer(request, operation, ids)
+        for problem in self._world.description.answer_problems(operation, answer.status, answer.body):
+            self._world.violate("answer", _where(operation), f"{answer.status} {problem.path}: {problem.message}")
+        if fault is not None:
+            return self._fail(fault, request, operation)
+        return self._send(answer, verdict.headers, request, operation.id)
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """The CDN: a stored attachment by id."""
+        upload = self._world.files.get(number(request.match_info["file_id"]))
+        if upload is None or upload.filename != request.match_info["name"]:
+            return web.Response(status=404, text="This content is no longer available.")
+        return web.Response(body=upload.data, headers={"Content-Type": upload.content_type})
+
+    async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Answer:
+        try:
+            if operation.id not in TOKEN_IN_PATH and request.headers.get("Authorization") != f"Bot {self._world.token}":
+                raise Refusal(401, 0, "401: Unauthorized")
+            return self._routes.answer(operation.id, await self._read(request, operation, ids))
+        except Refusal as refusal:
+            if refusal.violation is not None:
+                details = [f"{'.'.join(map(str, p.path))}: {p.message}" for p in refusal.problems]
+                for detail in details or [f"{refusal.code} {refusal.message}"]:
+                    self._world.violate(refusal.violation, _where(operation), detail)
+            body: Json = {"message": refusal.message, "code": refusal.code}
+            if refusal.problems:
+                body["errors"] = form_errors(refusal.problems)
+            return Answer(refusal.status, body)
+
+    async def _read(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Request:
+        """Parse and validate path, query, body and files; raises Refusal as Discord would answer."""
+        query, problems = self._world.description.parameter_problems(operation, ids, request.query)
+        body: JsonValue = None
+        uploads: dict[int, Upload] = {}
+        try:
+            if request.content_type == "multipart/form-data":
+                form = await request.post()
+                for name, part in form.items():
+                    index = re.fullmatch(r"files\[(\d)\]", name)
+                    if isinstance(part, web.FileField) and index is not None:
+                        uploads[number(index.group(1))] = Upload(part.filename, part.file.read())
+                    elif isinstance(part, str) and name == "payload_json":
+                        body = decode(part)
+                    else:
+                        problems.append(Problem((name,), "UNKNOWN_PART", "Not payload_json or files[0..9]."))
+            elif request.can_read_body:
+                body = decode(await request.read())
+        except ValueError:
+            raise Refusal(400, 50109, "The request body contains invalid JSON.", violation="request") from None
+        if any(len(upload.data) > limits.ATTACHMENT_BYTES for upload in uploads.values()):
+            raise Refusal(413, 40005, "Request entity too large", violation="request")
+        problems += self._world.description.body_problems(operation, body)
+        message = mapping(mapping(body).get("data")) if operation.id == "create_interaction_response" else mapping(body)
+        if not problems and ("messages" in operation.template or operation.id in TOKEN_IN_PATH):
+            prefix = ("data",) if message is not body else ()
+            problems += [p._replace(path=(*prefix, *p.path)) for p in limits.message_problems(message)]
+        if problems:
+            raise invalid_form(problems)
+        return Request(ids, query, mapping(body), rows(body), uploads)
+
+    # Sending
+
+    def _fault(self, operation: Operation) -> Fault | None:
+        for fault in self.faults:
+            if (fault.method, fault.template) == (operation.method, operation.template):
+                self.faults.remove(fault)
+                return fault
+        return None
+
+    def _fail(self, fault: Fault, request: web.Request, operation: Operation) -> web.StreamResponse:
+        if fault.action == 429:
+            headers = {"Via": "1.1 local", "Retry-After": "1", "X-RateLimit-Scope": "shared"}
+            return self._send(_rate_limited(fault.retry_after_seconds, is_global=False), headers, request, operation.id)
+        if isinstance(fault.action, int):
+            body: Json = {"message": f"{fault.action}: Server Error", "code": 0}
+            return self._send(Answer(fault.action, body), {}, request, operation.id)
+        self._log(request, operation.id, 0)
+        if request.transport is not None:
+            connection: socket.socket = request.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            request.transport.abort()
+        return web.Response(status=500)
+
+    def _send(self, answer: Answer, headers: dict[str, str], request: web.Request, operation_id: str) -> web.Response:
+        self._log(request, operation_id, answer.status)
+        if answer.body is None:
+            return web.Response(status=answer.status, headers=headers)
+        # discord.py reads JSON only under exactly this content type, so no charset here.
+        content = {"Content-Type": "application/json", **headers}
+        return web.Response(status=answer.status, body=encode(answer.body), headers=content)
+
+    def _log(self, request: web.Request, operation_id: str, status: int) -> None:
+        self.requests.append(RequestRecord(request.method, request.path, operation_id, status, time.monotonic()))
+        self._world.changes.notify()
+
+
+def _rate_limited(retry_after_seconds: float, *, is_global: bool) -> Answer:
+    message = "You are being rate limited."
+    return Answer(429, {"message": message, "retry_after": retry_after_seconds, "global": is_global, "code": 0})
+
+
+def _where(operation: Operation) -> str:
+    return f"{operation.method} {operation.template}"
+
+
+def _major(ids: dict[str, str]) -> str:
+    names = ("channel_id", "guild_id", "webhook_id", "webhook_token", "interaction_token")
+    return "+".join(ids[name] for name in names if name in ids)

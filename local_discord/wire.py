@@ -1,0 +1,63 @@
+"""JSON as Discord writes it: decoding, narrowing, snowflakes and timestamps."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from pydantic import JsonValue
+
+Json: TypeAlias = dict[str, JsonValue]
+
+DISCORD_EPOCH_MS = 1_420_070_400_000
+
+
+def decode(data: bytes | str) -> JsonValue:
+    value: JsonValue = json.loads(data)
+    return value
+
+
+def encode(value: JsonValue) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def copy(value: Json) -> Json:
+    return mapping(decode(encode(value)))
+
+
+def mapping(value: JsonValue) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def rows(value: JsonValue) -> list[Json]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def items(value: JsonValue) -> list[JsonValue]:
+    return value if isinstance(value, list) else []
+
+
+def text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def number(value: JsonValue, default: int = 0) -> int:
+    """An integer or a numeric string (snowflakes come as either) as an integer."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) else default
+
+
+def now_iso() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+class Snowflakes:
+    """Strictly increasing ids whose upper bits are milliseconds since Discord's epoch."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        self._last = max(self._last + 1, (int(time.time() * 1000) - DISCORD_EPOCH_MS) << 22)
+        return self._last

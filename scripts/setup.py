@@ -1,0 +1,277 @@
+"""Makes .venv from pyproject.toml, then runs one of the project's commands in it.
+
+    python scripts/setup.py [demo | up | test | lint | check | constraints]
+
+It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
+PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
+and so on go to uv as they are. A second call finds the stamp in .venv and goes straight to the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+STAMP = VENV / ".mt-stamp"
+INCOMPLETE = "incomplete"
+PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
+CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: unlike Ctrl-C in a terminal, the child has not got it too."""
+
+
+def main() -> int:
+    commands = {"test": test, "lint": lint, "check": check, "constraints": constraints}
+    parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
+    choices = ["demo", "up", *commands]
+    parser.add_argument("command", nargs="?", choices=choices)
+    command: str | None = parser.parse_args().command
+    signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
+    try:
+        set_up(os.environ.get("TORCH") or "cpu")
+        if command is None:
+            return 0
+        return commands[command]() if command in commands else run(BIN / "mt", command)
+    except Terminated:
+        return 143
+    except KeyboardInterrupt:
+        return 130
+
+
+def test() -> int:
+    """Lint, types, tests and coverage, each even if an earlier one failed; only coverage needs passing tests."""
+    python = str(PYTHON)
+    coverage = [python, "-m", "coverage"]
+    # An absolute file, so that child processes in other directories are collected too.
+    env = {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(ROOT / ".coverage")}
+    steps = {
+        "lint": [[python, "-m", "ruff", "check"], [python, "-m", "ruff", "format", "--check"]],
+        "types": [[python, "-m", "mypy"]],
+        "tests": [[*coverage, "erase"], [*coverage, "run", "-m", "pytest", "--durations=5"]],
+        "coverage": [[*coverage, "combine", "--quiet"], [*coverage, "report"]],
+    }
+    verdicts: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    for step, commands in steps.items():
+        started = time.monotonic()
+        if step == "coverage" and verdicts["tests"] == "FAILED":
+            verdicts[step] = "skipped, as tests failed"
+        else:
+            verdicts[step] = "FAILED" if any(run(*command, env=env) for command in commands) else "passed"
+        seconds[step] = time.monotonic() - started
+    print()
+    for step, verdict in verdicts.items():
+        print(f"{step:<10}{seconds[step]:>7.1f} s  {verdict}")
+    return 1 if "FAILED" in verdicts.values() else 0
+
+
+def lint() -> int:
+    """Mend what can be mended, then check the types."""
+    python = [str(PYTHON), "-m"]
+    return max(run(*python, "ruff", "check", "--fix"), run(*python, "ruff", "format"), run(*python, "mypy"))
+
+
+def check() -> int:
+    return max(lint(), test())
+
+
+def constraints() -> int:
+    """Remake constraints.txt from the newest versions that fit, for every platform and without addresses."""
+    uv = find_uv()
+    if uv is None:
+        raise SystemExit("uv is needed to remake constraints.txt, and pip could not install it.")
+    file = ROOT / "constraints.txt"
+    what = ["--extra", "dev", "--universal", "--upgrade", "--no-emit-package", "torch"]
+    bare = ["--quiet", "--no-emit-index-url", "--no-header", "--no-annotate", "--output-file", str(file)]
+    env = uv_settings(pip_config(), os.environ)
+    code = run(uv, "pip", "compile", "pyproject.toml", *what, *bare, env=env)
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not CUDA_PACKAGE.match(line)), encoding="utf-8")
+    return code
+
+
+def set_up(torch: str) -> None:
+    """Make .venv, or bring it up to date; no child process at all where its stamp is the wanted one."""
+    saved = STAMP.read_text(encoding="utf-8") if STAMP.is_file() else ""
+    if PYTHON.exists() and saved == stamp(ROOT, torch, venv_version()):
+        return
+    started = time.monotonic()
+    whole = saved == "" or saved.splitlines()[-1] == str(ROOT)  # no stamp: made by hand, so kept; else not moved
+    if not (whole and PYTHON.exists() and output(PYTHON, "-m", "pip", "--version")):
+        python = find_python()
+        if VENV.exists():
+            print(".venv is broken, half-made or moved: making it anew")
+            shutil.rmtree(VENV)
+        saved = ""
+        VENV.mkdir()
+        STAMP.write_text(INCOMPLETE, encoding="utf-8")
+        demand(python, "-m", "venv", VENV)
+    STAMP.write_text(INCOMPLETE, encoding="utf-8")
+    changed_torch = saved != "" and saved.splitlines()[1:2] != [torch]
+    install(torch, ["--reinstall-package", "torch"] if changed_torch else [])
+    STAMP.write_text(stamp(ROOT, torch, venv_version()), encoding="utf-8")
+    print(f".venv is ready ({time.monotonic() - started:.0f} s)")
+
+
+def stamp(root: Path, torch: str, python_version: str) -> str:
+    """What .venv was made from: a hash, the choice of torch and the place, one per line."""
+    contents = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    parts = [*contents, torch.encode(), python_version.encode()]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts))
+    return f"{digest.hexdigest()}\n{torch}\n{root}"
+
+
+def venv_version() -> str:
+    config = VENV / "pyvenv.cfg"
+    lines = config.read_text(encoding="utf-8").splitlines() if config.is_file() else []
+    return next((line for line in lines if line.startswith("version")), "")
+
+
+def find_python() -> str:
+    """A Python from 3.11 on, outside .venv; a name on the PATH may be a shim without a Python behind it."""
+    probe = "import sys; print(sys.version_info >= (3, 11), getattr(sys, '_base_executable', sys.executable))"
+    for name in [sys.executable, *PYTHON_NAMES]:
+        found = shutil.which(name)
+        verdict, _, path = output(found, "-c", probe).strip().partition(" ") if found else ("", "", "")
+        if verdict == "True" and VENV not in Path(path).parents:
+            return path
+    raise SystemExit("Python 3.11 or newer is needed, and none of " + ", ".join(PYTHON_NAMES) + " is one.")
+
+
+def install(torch: str, options: list[str]) -> None:
+    uv = find_uv()
+    if uv is not None:
+        env = uv_settings(pip_config(), os.environ)
+        target = ["--python", str(PYTHON), "--compile-bytecode", "--constraint", "constraints.txt"]
+        backend = torch_backend(uv, env, torch)
+        if not run(uv, "pip", "install", *target, *options, *backend, "--editable", ".[dev]", env=env):
+            return
+        if torch != "cpu":
+            raise SystemExit(f"uv could not install torch for TORCH={torch}; its own message stands above.")
+        print("uv could not install the project; pip tries it now")
+    elif platform.system() == "Linux" or torch != "cpu":
+        print("pip cannot choose a build of torch: it takes the newest that its settings lead to, maybe with CUDA")
+    demand(PYTHON, "-m", "pip", "install", "--constraint", "constraints.txt", "--editable", ".[dev]")
+
+
+def find_uv() -> str | None:
+    """uv from the PATH, else from .venv, where pip puts it if it can."""
+    own = BIN / ("uv.exe" if os.name == "nt" else "uv")
+    on_path = shutil.which("uv")
+    if on_path is None and not own.exists():
+        run(PYTHON, "-m", "pip", "install", "--quiet", "uv")
+    return on_path or (str(own) if own.exists() else None)
+
+
+def pip_config() -> str:
+    return output(PYTHON, "-m", "pip", "config", "list")
+
+
+def uv_settings(pip_config: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """What makes uv look where pip looks, from the text of `pip config list`; what `environ` has already stays."""
+    options: dict[str, str] = {}
+    for section in ("global.", "install.", ":env:."):  # the later one wins, as in pip
+        for line in pip_config.splitlines():
+            name, _, quoted = line.partition("=")
+            if name.startswith(section):
+                value: object = ast.literal_eval(quoted)
+                options[name[len(section) :]] = str(value)
+    names = {
+        "index-url": "UV_DEFAULT_INDEX",
+        "extra-index-url": "UV_INDEX",
+        "find-links": "UV_FIND_LINKS",
+        "trusted-host": "UV_INSECURE_HOST",
+        "cert": "SSL_CERT_FILE",
+        "client-cert": "SSL_CLIENT_CERT",
+        "proxy": "ALL_PROXY",
+    }
+    settings = {names[option]: value for option, value in options.items() if option in names and value.strip()}
+    for name, separator in {"UV_INDEX": " ", "UV_INSECURE_HOST": " ", "UV_FIND_LINKS": ","}.items():
+        if name in settings:
+            settings[name] = separator.join(settings[name].split())
+    if "UV_INDEX" in settings:
+        settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # pip treats all its indexes as equals
+    return {name: value for name, value in settings.items() if name not in environ}
+
+
+def torch_backend(uv: str, env: Mapping[str, str], torch: str) -> list[str]:
+    """uv's options for the wanted build of torch."""
+    if torch != "cpu":
+        return [f"--torch-backend={torch}"]
+    if platform.system() != "Linux":
+        return []  # the ordinary wheels of macOS and Windows have no CUDA
+    python = ["--python", str(PYTHON), "--constraint", "constraints.txt"]
+    resolve = [uv, "pip", "compile", "pyproject.toml", "--quiet", "--no-annotate", "--no-header", *python]
+    plain = output(*resolve, env=env)
+    if not plain or re.search(r"^torch==\S+\+cpu", plain, re.MULTILINE):
+        return []
+    if output(*resolve, "--torch-backend=cpu", env=env):
+        return ["--torch-backend=cpu"]
+    cuda = sum(1 for line in plain.splitlines() if CUDA_PACKAGE.match(line))
+    print(f"No index with CPU builds of torch can be reached: {cuda} CUDA packages come too, several GB")
+    return []
+
+
+def demand(*command: str | Path) -> None:
+    if run(*command):
+        raise SystemExit("Setting up .venv failed; the message of the command stands above.")
+
+
+def run(*command: str | Path, env: Mapping[str, str] | None = None) -> int:
+    """Print the command, run it at the project's root, and leave no child behind if interrupted."""
+    words = [str(word) for word in command]
+    print("$ " + shlex.join(word.replace(f"{ROOT}{os.sep}", "") for word in words), flush=True)
+    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(env or {})})
+    try:
+        return process.wait()
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Terminated) and os.name != "nt":
+            process.send_signal(signal.SIGINT)  # so that pytest and `mt` end what they started
+        end(process)
+        raise
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        process.wait(timeout=5)
+    finally:
+        process.kill()  # does nothing to a process that has ended
+
+
+def output(*command: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """What the command prints, or nothing if it fails."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    return done.stdout if done.returncode == 0 else ""
+
+
+def on_terminate(signum: int, frame: object) -> None:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,496 @@
+"""The local Discord behaves to a real discord.py client as Discord does, and records what Discord would not take."""
+
+import asyncio
+import io
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import discord
+import pytest
+import yarl
+from aiohttp import ClientSession
+from discord import app_commands
+from pydantic import JsonValue
+
+from local_discord import ClientRefusal, Drop, Limit, LocalDiscord, OptionValue, Upload
+from local_discord.wire import Json, decode, encode, mapping
+
+TOKEN = "test-token"  # noqa: S105
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (7).to_bytes(4) + (5).to_bytes(4)
+# discord.py's exceptions take untyped arguments, so they are named once with their plain type.
+HTTP_ERROR: type[Exception] = discord.HTTPException
+FORBIDDEN: type[Exception] = discord.Forbidden
+NOT_FOUND: type[Exception] = discord.NotFound
+SERVER_ERROR: type[Exception] = discord.DiscordServerError
+
+
+class NewGroup(Protocol):
+    def __call__(self, *, name: str, description: str) -> app_commands.Group: ...
+
+
+class CancelButton(discord.ui.Button["Panel"]):
+    async def callback(self, interaction: discord.Interaction) -> None:
+        await interaction.response.edit_message(content="cancelled", view=None)
+
+
+class Panel(discord.ui.View):
+    """A button that outlives its message's process: no timeout, a fixed custom_id."""
+
+    def __init__(self) -> None:
+        super().__init__(timeout=None)
+        self.add_item(CancelButton(label="Cancel", custom_id="mt:cancel:run_1"))
+
+
+class NoteModal(discord.ui.Modal, title="Note"):
+    note: discord.ui.TextInput["NoteModal"] = discord.ui.TextInput(label="Text", custom_id="note", max_length=20)
+
+    async def on_submit(self, interaction: discord.Interaction) -> None:
+        await interaction.response.send_message(f"noted {self.note.value}", ephemeral=True)
+
+
+class Bot(discord.Client):
+    """A small bot with one of everything that the product uses."""
+
+    def __init__(self) -> None:
+        intents = discord.Intents.none()
+        intents.guilds = True
+        super().__init__(intents=intents, allowed_mentions=discord.AllowedMentions.none())
+        self.tree = app_commands.CommandTree(self)
+        self.corpora: list[bytes] = []
+        self.resumes = 0
+
+    async def setup_hook(self) -> None:
+        new_group: NewGroup = app_commands.Group
+        mt = new_group(name="mt", description="Model Trainer")
+
+        @mt.command(name="train", description="Train a model")
+        @app_commands.describe(file="The corpus", epochs="How often", who="For whom")
+        async def train(
+            interaction: discord.Interaction,
+            file: discord.Attachment,
+            epochs: app_commands.Range[int, 1, 1000] = 5,
+            who: discord.User | None = None,
+        ) -> None:
+            await interaction.response.defer(ephemeral=True)
+            self.corpora.append(await file.read())
+            embed = discord.Embed(title="Queued", description=f"{file.filename} {epochs} {who}")
+            embed.set_image(url="attachment://loss.png")
+            chart = discord.File(io.BytesIO(PNG), "loss.png")
+            await interaction.edit_original_response(embed=embed, attachments=[chart])
+
+        @mt.command(name="status", description="Show a run")
+        async def status(interaction: discord.Interaction, run: str) -> None:
+            await interaction.response.send_message(f"status of {run}", view=Panel())
+
+        @status.autocomplete("run")
+        async def runs(interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
+            names = ["abc-1", "abc-2", "xyz"]
+            return [app_commands.Choice(name=name, value=name) for name in names if name.startswith(typed)]
+
+        @mt.command(name="slow", description="Answers too late")
+        async def slow(interaction: discord.Interaction) -> None:
+            await asyncio.sleep(0.4)
+            with pytest.raises(NOT_FOUND, match="10062"):
+                await interaction.response.send_message("too late")
+
+        @mt.command(name="stuck", description="Defers and forgets")
+        async def stuck(interaction: discord.Interaction) -> None:
+            await interaction.response.defer()
+
+        @mt.command(name="note", description="Opens a form")
+        async def note(interaction: discord.Interaction) -> None:
+            await interaction.response.send_modal(NoteModal())
+
+        @self.tree.context_menu(name="Count")
+        async def count(interaction: discord.Interaction, message: discord.Message) -> None:
+            await interaction.response.defer()
+            await interaction.followup.send(f"{message.content} has {len(message.attachments)} files")
+
+        @self.tree.command(name="mt-admin", description="For those who manage the server")
+        @app_commands.guild_only()
+        @app_commands.default_permissions(manage_guild=True)
+        async def admin(interaction: discord.Interaction) -> None:
+            await interaction.response.send_message(interaction.user.name)
+
+        self.tree.add_command(mt)
+        await self.tree.sync()
+        self.add_view(Panel())
+
+    async def on_resumed(self) -> None:
+        self.resumes += 1
+
+
+@asynccontextmanager
+async def running_bot(server: LocalDiscord) -> AsyncIterator[Bot]:
+    """The bot, logged in and connected to `server`; discord.py's addresses are put back afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("discord.http.Route.BASE", server.api_base_url)
+        patch.setattr("discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY", yarl.URL(server.gateway_url))
+        async with Bot() as bot:
+            await bot.login(TOKEN)
+            connection = asyncio.create_task(bot.connect())
+            await server.connected()
+            yield bot
+            await bot.close()
+            await connection
+
+
+async def send_raw(server: LocalDiscord, method: str, path: str, body: JsonValue) -> tuple[int, Json]:
+    """A request as no library would send it: the status and the JSON answer."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bot {TOKEN}"}
+    url = f"{server.api_base_url}{path}"
+    async with ClientSession() as session, session.request(method, url, data=encode(body), headers=headers) as answer:
+        return answer.status, mapping(decode(await answer.read()))
+
+
+async def test_slash__attachment_is_read_and_defer_is_filled_with_embed_and_file() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
+        user = server.add_user("ayse")
+        guild = server.add_guild("lab", [user])
+        for place in (None, guild):
+            options: dict[str, OptionValue] = {"file": Upload("kk.txt", "сәлем".encode()), "epochs": 7, "who": user}
+            call = await server.slash(user, "mt train", options, guild=place)
+            await call.answered()
+            message = await call.reply()
+
+            assert ["Queued", "kk.txt 7 ayse"] == [message.embeds[0]["title"], message.embeds[0]["description"]]
+            assert PNG == server.read(message.attachments[0])
+            assert (7, 5) == (message.attachments[0]["width"], message.attachments[0]["height"])
+            assert message.visible_to == user
+            assert [] == server.messages(message.channel)
+            assert [message] == server.messages(message.channel, seen_by=user)
+        assert ["сәлем".encode()] * 2 == bot.corpora
+        assert [] == server.violations
+
+
+async def test_slash__client_refuses_what_the_command_tree_forbids() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
+        user = server.add_user("ayse")
+        file = Upload("kk.txt", b"x")
+        with pytest.raises(ClientRefusal, match="at most 1000"):
+            await server.slash(user, "mt train", {"file": file, "epochs": 1001})
+        with pytest.raises(ClientRefusal, match="file is required"):
+            await server.slash(user, "mt train")
+        with pytest.raises(ClientRefusal, match="does not take str"):
+            await server.slash(user, "mt train", {"file": file, "epochs": "7"})
+        with pytest.raises(ClientRefusal, match="Unknown options"):
+            await server.slash(user, "mt train", {"file": file, "size": 7})
+        with pytest.raises(ClientRefusal, match="is a group"):
+            await server.slash(user, "mt")
+
+
+async def test_autocomplete__choices_come_back() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
+        choices = await server.autocomplete(server.add_user("ayse"), "mt status", "run", "abc")
+
+        assert ["abc-1", "abc-2"] == [choice.value for choice in choices]
+        assert [] == server.violations
+
+
+async def test_click__persistent_button_edits_its_message() -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        user = server.add_user("ayse")
+        async with running_bot(server):
+            call = await server.slash(user, "mt status", {"run": "abc-1"})
+            message = await call.reply()
+        # A second process of the bot, which has never seen the message.
+        async with running_bot(server):
+            click = await server.click(user, message, "mt:cancel:run_1")
+
+            assert "cancelled" == (await click.reply()).content
+            assert [] == message.components
+            assert ["status of abc-1", "cancelled"] == [version.payload["content"] for version in message.versions]
+            with pytest.raises(ClientRefusal, match="no component"):
+                await server.click(user, message, "mt:cancel:run_1")
+        assert [] == server.violations
+
+
+async def test_modal__submitted_text_arrives() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
+        call = await server.slash(server.add_user("ayse"), "mt note")
+        assert "Note" == (await call.form())["title"]
+        with pytest.raises(ClientRefusal, match="21 characters"):
+            await server.submit_modal(call, {"note": "x" * 21})
+        sent = await server.submit_modal(call, {"note": "hello"})
+
+        assert "noted hello" == (await sent.reply()).content
+        assert [] == server.violations
+
+
+async def test_direct_message__is_created_edited_with_file_and_read_back() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
+        user = server.add_user("ayse")
+        person = await bot.fetch_user(user.id)
+        sent = await person.send(f"first <@{user.id}> @everyone")
+        chart = discord.File(io.BytesIO(b"a,b\n"), "loss.csv")
+        edited = await sent.edit(content="second", attachments=[chart])
+        history = [found async for found in sent.channel.history(limit=5)]
+        [stored] = server.messages(server.dm_channel(user))
+
+        assert b"a,b\n" == await edited.attachments[0].read()
+        assert [sent.id] == [found.id for found in history]
+        assert 2 == len(stored.versions)
+        assert stored.versions[0].at_seconds <= stored.edit_seconds[0]
+        # AllowedMentions.none() pings nobody, whatever the text says.
+        assert ([], False) == (stored.versions[0].payload["mentions"], stored.versions[0].payload["mention_everyone"])
+        await sent.delete()
+        with pytest.raises(NOT_FOUND, match="10008"):
+            await sent.channel.fetch_message(sent.id)
+        assert [] == server.violations
+
+
+async def test_nonce__repeated_send_returns_the_earlier_message() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
+        user = server.add_user("ayse")
+        person = await bot.fetch_user(user.id)
+        first = await person.send("done", nonce="run_1:final")
+        again = await person.send("done", nonce="run_1:final")
+
+        assert first.id == again.id
+        assert 1 == len(server.messages(server.dm_channel(user)))
+        assert [] == server.violations
+
+
+async def test_gateway__interaction_during_a_drop_is_replayed_on_resume() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
+        user = server.add_user("ayse")
+        ways: list[Drop | int] = ["abort", "reconnect", 4000]
+        for seen, how in enumerate(ways, start=1):
+            server.drop_gateway(how)
+            call = await server.slash(user, "mt status", {"run": f"run-{seen}"})
+
+            assert f"status of run-{seen}" == (await call.reply()).content
+            assert seen == bot.resumes
+        assert [] == server.violations
+
+
+async def test_gateway__plain_json_refuses_wrong_token_and_unknown_session() -> None:
+    async with LocalDiscord(token=TOKEN) as server, ClientSession() as session:
+        properties: Json = {"os": "linux", "browser": "test", "device": "test"}
+        identify: Json = {"op": 2, "d": {"token": "wrong", "intents": 1, "properties": properties}}
+        async with session.ws_connect(f"{server.gateway_url}?v=10&encoding=json") as socket:
+            hello = mapping(decode(await socket.receive_str()))
+            await socket.send_str(encode(identify).decode())
+            with pytest.raises(TypeError):
+                await socket.receive_str()
+            assert (10, 4004) == (hello["op"], socket.close_code)
+        resume: Json = {"op": 6, "d": {"token": TOKEN, "session_id": "unknown", "seq": 1}}
+        async with session.ws_connect(server.gateway_url) as socket:
+            await socket.receive_str()
+            await socket.send_str(encode(resume).decode())
+            assert {"op": 9, "d": False, "s": None, "t": None} == decode(await socket.receive_str())
+
+
+async def test_embed_limits__too_long_is_refused_with_nested_errors_and_recorded() -> None:
+    async with LocalDiscord(token=TOKEN, message_limit=Limit(50, 1.0)) as server, running_bot(server) as bot:
+        person = await bot.fetch_user(server.add_user("ayse").id)
+        await person.send(embed=discord.Embed(title="t" * 256, description="d" * 4096))
+        assert [] == server.violations
+        for embed, message in (
+            (discord.Embed(title="t" * 257), r"In embeds\.0\.title: Must be 256 or fewer in length"),
+            (discord.Embed(description="d" * 4097), r"In embeds\.0\.description: Must be 4096"),
+            (discord.Embed(title="t").set_footer(text="f" * 2049), r"In embeds\.0\.footer\.text: Must be 2048"),
+            (discord.Embed().add_field(name="n", value="v" * 1025), r"In embeds\.0\.fields\.0\.value: Must be 1024"),
+        ):
+            with pytest.raises(HTTP_ERROR, match=message):
+                await person.send(embed=embed)
+        with pytest.raises(HTTP_ERROR, match="6000"):
+            await person.send(embeds=[discord.Embed(description="d" * 3001)] * 2)
+        with pytest.raises(HTTP_ERROR, match="2000 or fewer"):
+            await person.send("c" * 2001)
+        with pytest.raises(HTTP_ERROR, match="40005"):
+            await person.send(file=discord.File(io.BytesIO(bytes(10 * 1024 * 1024 + 1)), "big.bin"))
+
+        assert ["request"] * 7 == [violation.kind for violation in server.violations]
+        assert "POST /channels/{channel_id}/messages" == server.violations[0].where
+
+
+async def test_rate_limit__discord_py_waits_and_nothing_is_lost() -> None:
+    async with LocalDiscord(token=TOKEN, message_limit=Limit(2, 0.3)) as server, running_bot(server) as bot:
+        user = server.add_user("ayse")
+        sent = await (await bot.fetch_user(user.id)).send("0")
+        await asyncio.gather(*(sent.edit(content=str(index)) for index in range(1, 6)))
+        server.fail_next("PATCH", "/channels/{channel_id}/messages/{message_id}", 429, retry_after_seconds=0.05)
+        await sent.edit(content="last")
+        [stored] = server.messages(server.dm_channel(user))
+
+        assert {"1", "2", "3", "4", "5"} == {str(version.payload["content"]) for version in stored.versions[1:-1]}
+        assert "last" == stored.content
+        # Six edits, two per window of 0.3 s, span at least two windows.
+        assert stored.edit_seconds[-1] - stored.edit_seconds[0] >= 0.55
+        assert 429 in [request.status for request in server.requests]
+        assert [] == server.violations
+
+
+async def test_rate_limit__ignoring_the_headers_gives_429_in_discords_form() -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
+        answers = [await send_raw(server, "POST", path, {"content": str(index)}) for index in range(6)]
+        status, error = answers[-1]
+
+        assert [200] * 5 == [answer[0] for answer in answers[:5]]
+        assert (429, False) == (status, error["global"])
+        assert isinstance(error["retry_after"], float)
+        assert 0 < error["retry_after"] <= 5
+        assert [] == server.violations
+
+
+async def test_faults__errors_resets_and_lost_replies_reach_the_bot() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
+        user = server.add_user("ayse")
+        person = await bot.fetch_user(user.id)
+        await person.create_dm()
+        route = "/channels/{channel_id}/messages"
+        server.fail_next("POST", route, 503)
+        with pytest.raises(SERVER_ERROR):
+            await person.send("unavailable")
+        server.fail_next("POST", route, "reset")
+        with pytest.raises(OSError):
+            await person.send("reset")
+        server.fail_next("POST", route, "reply_lost")
+        with pytest.raises(OSError):
+            await person.send("reply_lost")
+
+        assert ["reply_lost"] == [message.content for message in server.messages(server.dm_channel(user))]
+        assert [] == server.violations
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ({"name": "Upper", "description": "d"}, "APPLICATION_COMMAND_INVALID_NAME"),
+        ({"name": "n", "description": ""}, "BASE_TYPE_REQUIRED"),
+        ({"name": "n", "description": "d" * 101}, "BASE_TYPE_MAX_LENGTH"),
+        ({"name": "n", "description": "d", "options": [{"type": 3, "name": "o"}]}, "BASE_TYPE_REQUIRED"),
+        (
+            {
+                **{"name": "n", "description": "d"},
+                "options": [
+                    {"type": 3, "name": "a", "description": "d"},
+                    {"type": 3, "name": "b", "description": "d", "required": True},
+                ],
+            },
+            "APPLICATION_COMMAND_OPTIONS_REQUIRED_INVALID",
+        ),
+    ],
+)
+async def test_command_limits__a_tree_that_discord_refuses_is_refused(command: Json, code: str) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        status, error = await send_raw(server, "PUT", f"/applications/{server.application_id}/commands", [command])
+
+        assert (400, 50035) == (status, error["code"])
+        assert code in encode(error["errors"]).decode()
+        assert ["request"] == [violation.kind for violation in server.violations]
+
+
+async def test_component_limits__buttons_without_or_with_the_same_custom_id_are_refused() -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        path = f"/channels/{server.dm_channel(server.add_user('ayse')).id}/messages"
+        button: Json = {"type": 2, "style": 1, "label": "Go", "custom_id": "go"}
+        for buttons in ([button, button], [{**button, "custom_id": "x" * 101}], [{**button, "custom_id": None}]):
+            body: Json = {"components": [{"type": 1, "components": [*buttons]}]}
+            status, error = await send_raw(server, "POST", path, body)
+            assert (400, 50035) == (status, error["code"])
+
+        where = [violation.detail.split(":")[0] for violation in server.violations]
+        ids = [f"components.0.components.{index}.custom_id" for index in (1, 0, 0)]
+        assert ids == where
+
+
+async def test_unknown_things__have_discords_codes() -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        channel = server.dm_channel(server.add_user("ayse"))
+        guild = server.add_guild("elsewhere", [server.add_user("kim")], bot_present=False)
+        for method, path, expected in (
+            ("GET", "/channels/1", (404, 10003)),
+            ("GET", f"/channels/{channel.id}/messages/1", (404, 10008)),
+            ("GET", "/users/1", (404, 10013)),
+            ("POST", "/interactions/1/none/callback", (404, 10062)),
+            ("POST", f"/webhooks/{server.application_id}/none", (404, 10015)),
+            ("POST", f"/channels/{guild.channels[0].id}/messages", (403, 50001)),
+        ):
+            body: JsonValue = {"type": 5} if "callback" in path else {"content": "x"} if method == "POST" else None
+            status, error = await send_raw(server, method, path, body)
+            assert expected == (status, error["code"])
+        assert [] == server.violations
+        assert 404 == (await send_raw(server, "GET", "/no/such/route", None))[0]
+        assert ["request"] == [violation.kind for violation in server.violations]
+
+
+async def test_guild__menu_rights_and_intents_are_discords() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server):
+        owner, member = server.add_user("ayse"), server.add_user("kim")
+        guild = server.add_guild("lab", [owner, member])
+        note = await server.say(member, guild.channels[0], "read me", Upload("kk.txt", b"x"))
+        call = await server.menu(member, "Count", note)
+
+        assert "read me has 1 files" == (await call.reply()).content
+        with pytest.raises(ClientRefusal, match="not offered to kim"):
+            await server.slash(member, "mt-admin", guild=guild)
+        with pytest.raises(ClientRefusal, match="not offered in DMs"):
+            await server.slash(owner, "mt-admin")
+        admin = await (await server.slash(owner, "mt-admin", guild=guild)).reply()
+        assert "ayse" == admin.content
+        assert ["read me", "ayse"] == [shown.content for shown in server.messages(guild.channels[0])][::2]
+        assert [] == server.violations
+
+
+async def test_closed_dms__are_refused_with_50007() -> None:
+    async with LocalDiscord(token=TOKEN) as server, running_bot(server) as bot:
+        person = await bot.fetch_user(server.add_user("ayse", dms_open=False).id)
+        with pytest.raises(FORBIDDEN, match="50007"):
+            await person.send("hello")
+        assert [] == server.violations
+
+
+async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
+    async with LocalDiscord(token=TOKEN, answer_seconds=0.2) as server:
+        async with running_bot(server):
+            user = server.add_user("ayse")
+            late = await server.slash(user, "mt slow")
+            assert "unanswered" == (await server.wait_for_violation()).kind
+            assert late.expired
+            with pytest.raises(TimeoutError, match="A reply to /mt slow"):
+                await late.reply(timeout=0.4)
+            stuck = await server.slash(user, "mt stuck")
+            await stuck.answered()
+            assert [stuck] == server.unresolved
+            path = f"/interactions/{stuck.id}/{stuck.token}/callback"
+            status, error = await send_raw(server, "POST", path, {"type": 5})
+            assert (400, 40060) == (status, error["code"])
+    assert ["unanswered", "interaction", "unresolved"] == [violation.kind for violation in server.violations]
+
+
+async def test_token__expired_interaction_token_is_refused_with_50027() -> None:
+    async with LocalDiscord(token=TOKEN, token_seconds=0.3) as server, running_bot(server):
+        call = await server.slash(server.add_user("ayse"), "mt status", {"run": "x"})
+        await call.reply()
+        await asyncio.sleep(0.35)
+        path = f"/webhooks/{server.application_id}/{call.token}/messages/@original"
+        status, error = await send_raw(server, "PATCH", path, {"content": "y"})
+
+        assert (401, 50027) == (status, error["code"])
+
+
+async def test_login__wrong_token_is_refused_by_rest_and_gateway() -> None:
+    async with LocalDiscord(token="other-token") as server:  # noqa: S106
+        with pytest.raises(discord.LoginFailure):
+            async with running_bot(server):
+                pass
+
+
+async def test_standalone__prints_the_two_settings() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "local_discord", "--token", TOKEN), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        lines = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+    finally:
+        process.terminate()
+        await process.wait()
+
+    assert lines[0].startswith("DISCORD__API_BASE_URL=http://127.0.0.1:")
+    assert lines[1].startswith("DISCORD__GATEWAY_URL=ws://127.0.0.1:")

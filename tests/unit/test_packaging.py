@@ -1,0 +1,243 @@
+"""A fresh machine and a container get what pyproject.toml says: set-up script, constraints, compose file, CI."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, TypeAdapter
+from ruamel.yaml import YAML
+
+from scripts.setup import stamp, uv_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+class Service(BaseModel):
+    profiles: list[str]
+    command: list[str]
+    volumes: list[str]
+    user: str
+    read_only: bool
+    cap_drop: list[str]
+    security_opt: list[str]
+    tmpfs: list[str]
+    stop_grace_period: str
+    environment: dict[str, str] = {}
+    env_file: str | None = None
+    image: str | None = None
+    ports: list[str] = []
+
+
+class Compose(BaseModel):
+    services: dict[str, Service]
+    volumes: dict[str, None]
+
+
+def compose() -> Compose:
+    content: object = YAML(typ="safe").load(ROOT / "docker-compose.yml")
+    return Compose.model_validate(content)
+
+
+def package(requirement: str) -> str:
+    """The package's name as pip compares names: `ruamel.yaml>=0.18` is `ruamel-yaml`."""
+    name = requirement
+    for separator in ";[<>=!~ ":
+        name = name.split(separator)[0]
+    return name.lower().replace(".", "-").replace("_", "-")
+
+
+def constraint_lines() -> list[str]:
+    return (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_constraints__hold_no_address_and_no_cuda_package() -> None:
+    lines = constraint_lines()
+
+    assert [] == [line for line in lines if "://" in line or line.startswith("-") or " @ " in line]
+    assert [] == [
+        line for line in lines if package(line).split("-")[0] in {"torch", "nvidia", "cuda", "triton", "pytorch"}
+    ]
+
+
+def test_constraints__pin_every_direct_dependency_but_torch() -> None:
+    pyproject: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    tables = TypeAdapter(dict[str, object]).validate_python(pyproject)
+    project = TypeAdapter(dict[str, object]).validate_python(tables["project"])
+    direct = TypeAdapter(list[str]).validate_python(project["dependencies"])
+    extras = TypeAdapter(dict[str, list[str]]).validate_python(project["optional-dependencies"])
+    wanted = {package(requirement) for requirement in [*direct, *extras["dev"]]} - {"torch"}
+
+    assert set() == wanted - {package(line) for line in constraint_lines() if "==" in line}
+
+
+def test_uv_settings__say_what_pip_was_told() -> None:
+    settings = uv_settings(
+        "global.cert='/certs/ca.pem'\n"
+        "global.disable-pip-version-check='1'\n"
+        "global.extra-index-url='https://a.example/simple\\nhttps://b.example/simple'\n"
+        "global.find-links='/wheels /more wheels'\n"
+        "global.index-url='https://user:word@c.example/simple?x=1'\n",
+        {},
+    )
+
+    assert settings == {
+        "SSL_CERT_FILE": "/certs/ca.pem",
+        "UV_INDEX": "https://a.example/simple https://b.example/simple",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": "/wheels,/more,wheels",
+        "UV_DEFAULT_INDEX": "https://user:word@c.example/simple?x=1",
+    }
+
+
+def test_uv_settings__follow_pips_order_of_sources() -> None:
+    text = ":env:.index-url='https://env.example'\ninstall.index-url='https://install.example'\n"
+
+    assert uv_settings(text, {}) == {"UV_DEFAULT_INDEX": "https://env.example"}
+    assert uv_settings("global.cert='/global'\n" + text, {"UV_DEFAULT_INDEX": "mine"}) == {"SSL_CERT_FILE": "/global"}
+
+
+def test_uv_settings__are_empty_without_pip_settings() -> None:
+    assert uv_settings("", {}) == {}
+    assert uv_settings("global.index-url=''\n", {}) == {}
+
+
+def test_stamp__changes_with_each_of_its_inputs(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text("one", encoding="utf-8")
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path, moved)
+    stamps = [
+        stamp(tmp_path, "cpu", "3.11.7"),
+        stamp(tmp_path, "cu130", "3.11.7"),
+        stamp(tmp_path, "cpu", "3.12.1"),
+        stamp(moved, "cpu", "3.11.7"),
+    ]
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text("two", encoding="utf-8")
+        stamps.append(stamp(tmp_path, "cpu", "3.11.7"))
+
+    assert len(set(stamps)) == len(stamps) == 6
+    assert stamps[-1] == stamp(tmp_path, "cpu", "3.11.7")
+
+
+def test_setup__refuses_an_unknown_command_before_it_does_anything() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "setup.py", "tset"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 2
+    assert "invalid choice: 'tset'" in done.stderr
+
+
+def test_compose__both_profiles_list_every_service() -> None:
+    assert {name: service.profiles for name, service in compose().services.items()} == {
+        "redis": ["dev", "prod"],
+        "bot": ["dev", "prod"],
+        "worker": ["dev", "prod"],
+    }
+
+
+@pytest.mark.parametrize("name", ["bot", "worker"])
+def test_compose__bot_and_worker_have_exactly_the_promised_mounts(name: str) -> None:
+    assert compose().services[name].volumes == [
+        "./corpus:/data/corpus:ro",
+        "./artifacts:/data/artifacts",
+        "./logs:/data/logs",
+        "hf_cache:/hf-cache",
+        "corpus_cache:/data/corpus_cache",
+    ]
+
+
+def test_compose__named_volumes_are_declared() -> None:
+    sources = {mount.split(":")[0] for service in compose().services.values() for mount in service.volumes}
+
+    assert set(compose().volumes) == {source for source in sources if not source.startswith(".")}
+
+
+def test_compose__bot_leaves_the_work_to_the_worker() -> None:
+    services = compose().services
+    shared = {
+        "REDIS_URL": "redis://redis:6379/0",
+        "APP__DATA_ROOT": "/data",
+        "APP__ARTIFACTS_ROOT": "/data/artifacts",
+        "HF_HOME": "/hf-cache",
+        "HTTP__HOST": "0.0.0.0",  # noqa: S104  (inside the container; the host publishes it on loopback)
+    }
+
+    assert services["bot"].command == ["mt", "up"]
+    assert services["worker"].command == ["mt", "worker"]
+    assert services["bot"].environment == {**shared, "QUEUE__EMBEDDED_WORKERS": "0"}
+    assert services["worker"].environment == shared
+    assert services["bot"].env_file == services["worker"].env_file == ".env"
+
+
+def test_compose__redis_keeps_every_write_and_stays_inside() -> None:
+    redis = compose().services["redis"]
+    options = " ".join(redis.command)
+
+    assert redis.image == "${REDIS_IMAGE:-valkey/valkey:8-alpine}"
+    assert "--appendonly yes --appendfsync always" in options
+    assert "--maxmemory-policy noeviction" in options
+    assert redis.volumes == ["redis_data:/data"]
+    assert redis.ports == []
+    assert compose().services["bot"].ports == ["127.0.0.1:8000:8000"]
+
+
+@pytest.mark.parametrize("name", ["redis", "bot", "worker"])
+def test_compose__no_service_has_more_rights_than_it_needs(name: str) -> None:
+    service = compose().services[name]
+
+    assert service.read_only
+    assert service.tmpfs == ["/tmp"]  # noqa: S108  (a mount point, not a file)
+    assert service.cap_drop == ["ALL"]
+    assert service.security_opt == ["no-new-privileges:true"]
+    assert service.stop_grace_period == "30s"
+    assert service.user.split(":")[0] not in {"0", "root"}
+
+
+def test_image__has_no_development_tools_no_root_and_no_secrets() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+
+    assert "FROM python:3.11-slim" in dockerfile
+    assert "ARG TORCH_BACKEND=cpu" in dockerfile
+    assert "USER 1000" in dockerfile
+    assert [] == [line for line in dockerfile if "dev" in line or "--extra" in line]
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {".*", "/tests"} <= set(ignored)  # .* is .env, .git and .venv
+    assert [] == [line for line in ignored if line.startswith("!.env")]
+
+
+def test_ci__runs_make_test_and_nothing_else() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+    assert script == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec make test']
+
+
+@pytest.mark.parametrize("target", ["demo", "up", "test", "lint", "check", "constraints"])
+def test_make__calls_the_set_up_script(target: str) -> None:
+    assert make_plan(target) == [f"python3 scripts/setup.py {target}"]
+
+
+def test_make__drives_the_containers() -> None:
+    compose_command = "docker compose --profile prod"
+    start = ["mkdir -p corpus artifacts logs", f"{compose_command} up --detach --build"]
+
+    assert make_plan("start") == start
+    assert make_plan("stop") == [f"{compose_command} stop"]
+    assert make_plan("restart") == [f"{compose_command} restart"]
+    assert make_plan("clean")[0] == f"{compose_command} down --rmi local --volumes --remove-orphans"
+    assert make_plan("clean")[-2:] == start
+    assert make_plan("stop", "PROFILE=dev") == ["docker compose --profile dev stop"]
+
+
+def make_plan(*words: str) -> list[str]:
+    make = shutil.which("make")
+    assert make is not None
+    command = [make, "--dry-run", "--no-print-directory", *words]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # not in `make test`
+    done = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()

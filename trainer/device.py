@@ -1,0 +1,122 @@
+"""Where a run computes: device, precision, threads and seeds, and what is recorded of them."""
+
+import platform
+import random
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import run
+from typing import Literal, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import ModelFamily
+from trainer.contracts.runs import EffectiveRequest, Environment
+
+Precision = Literal["fp32", "fp16"]
+_AUTO_BATCH_ON_CPU = 8
+_LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "pydantic")
+
+
+class Compute(NamedTuple):
+    """What a request's device, precision, threads and batch size are on this machine."""
+
+    device: torch.device
+    precision: Precision
+    threads: int
+    batch_size: int
+
+    @property
+    def determinism(self) -> Literal["bit_exact", "best_effort"]:
+        return "bit_exact" if self.device.type == "cpu" else "best_effort"
+
+
+class RandomState(TypedDict):
+    """The generators that training draws from; batches come from (seed, epoch) and need none."""
+
+    cpu: Tensor
+    cuda: list[Tensor]
+
+
+def resolve(effective: EffectiveRequest) -> Compute:
+    """Resolve `auto` and set the threads of this process; raises CUDA_NOT_AVAILABLE where CUDA is asked for in vain."""
+    device = resolve_device(effective.device)
+    if effective.threads:
+        torch.set_num_threads(effective.threads)
+    precision: Precision = "fp16" if device.type == "cuda" and effective.precision == "auto" else "fp32"
+    batch_size = auto_batch_size(effective.model_family, device) if effective.batch_size == "auto" else None
+    return Compute(device, precision, torch.get_num_threads(), batch_size or int(effective.batch_size))
+
+
+def resolve_device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    if name != "cpu" and not available:
+        raise AppError(ErrorCode.CUDA_NOT_AVAILABLE, f"`device` is '{name}', but this machine has no CUDA: use 'cpu'.")
+    return torch.device(name)
+
+
+def auto_batch_size(family: ModelFamily, device: torch.device) -> int:
+    """What `batch_size: auto` stands for (DEC D24)."""
+    if device.type == "cpu":
+        return _AUTO_BATCH_ON_CPU
+    return 64 if family == "char_lstm" else 16
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch; call it before anything is drawn, the first weights included."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def random_state() -> RandomState:
+    cuda: list[Tensor] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return RandomState(cpu=torch.get_rng_state(), cuda=cuda)
+
+
+def restore_random_state(state: RandomState) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])  # gpu
+
+
+def autocast(compute: Compute) -> torch.autocast:
+    """Lower precision for the forward pass where the run has it; else this changes nothing."""
+    return torch.autocast(compute.device.type, torch.float16, enabled=compute.precision == "fp16")
+
+
+def environment(compute: Compute) -> Environment:
+    """What a run's numbers may depend on besides its request."""
+    gpu = None
+    if compute.device.type == "cuda":
+        gpu = torch.cuda.get_device_name(compute.device)  # gpu
+    return Environment(
+        python=platform.python_version(),
+        libraries={name: version(name) for name in _LIBRARIES},
+        cpu=_cpu_name(),
+        gpu=gpu,
+        threads=compute.threads,
+        device=str(compute.device),
+        git_commit=_git_commit(Path(__file__).parent.parent),
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git_commit(checkout: Path) -> str | None:
+    """Return the commit of the checkout that this code runs from; None where it is installed without one."""
+    if not (checkout / ".git").exists():
+        return None
+    git = run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=False)
+    return git.stdout.strip() or None

