@@ -1,6 +1,7 @@
 """What people read: records to Discord embeds, pure and clamped to Discord's limits."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import exp, log
 from typing import assert_never
 
@@ -14,6 +15,7 @@ GREY, BLURPLE, GREEN, RED, AMBER = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA
 CHART_NAME = "loss.png"
 
 _TITLE, _DESCRIPTION, _FOOTER, _TOTAL = 256, 4096, 2048, 6000  # Discord's embed limits
+_SHOWN_ERROR = 1500
 _BAR_CELLS = 16
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARKLINE_CELLS = 12
@@ -92,7 +94,7 @@ def cancel_answer(record: RunRecord, *, request_id: str) -> discord.Embed:
     return _embed(GREY, title, text, _answer_footer(record.run_id, request_id))
 
 
-def score_answer(record: RunRecord, text: str, score: ScoreResponse) -> discord.Embed:
+def score_answer(record: RunRecord, text: str, score: ScoreResponse, *, request_id: str) -> discord.Embed:
     """The summary of a score; the text itself is not repeated."""
     unknown = f" · {_count(score.unk_count)} unknown characters" if score.unk_count else ""
     loss = score.loss or 0.0
@@ -101,10 +103,12 @@ def score_answer(record: RunRecord, text: str, score: ScoreResponse) -> discord.
         f"{loss * (score.n_scored or 0):.1f} nats in all over {_count(score.n_scored or 0)} tokens{unknown}",
     ]
     title = f"📏 Score of {_count(len(text))} characters with {plain(display_name(record))}"
-    return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, score.request_id))
+    return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
 
 
-def generate_answer(record: RunRecord, request: GenerateRequest, made: GenerateResponse) -> discord.Embed:
+def generate_answer(
+    record: RunRecord, request: GenerateRequest, made: GenerateResponse, *, request_id: str
+) -> discord.Embed:
     """The continuations, each after its prompt in a code block, where nothing in them can act."""
     outputs = made.outputs or ()
     settings = [f"T {request.temperature:g}"]
@@ -117,7 +121,7 @@ def generate_answer(record: RunRecord, request: GenerateRequest, made: GenerateR
         lines.append(code_block(request.prompt_text + output, room))
         lines.append(f"{_count(steps)} tokens · {_stopped(reason)}")
     title = f"✍ {plain(display_name(record))} · {' · '.join(settings)}"
-    return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, made.request_id))
+    return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
 
 
 def error_answer(error: AppError, request_id: str) -> discord.Embed:
@@ -159,7 +163,7 @@ def sparkline(values: Sequence[float]) -> str:
     """A curve in at most twelve characters, lowest ▁ to highest █; means of neighbours where it is longer."""
     cells = min(_SPARKLINE_CELLS, len(values))
     edges = [index * len(values) // cells for index in range(cells + 1)] if cells else []
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means, default=0.0), max(means, default=0.0)
     return "".join(_SPARKS[round((mean - low) / (high - low) * 7) if high > low else 0] for mean in means)
 
@@ -250,7 +254,9 @@ def _result(status: RunStatus) -> list[str]:
 
 
 def _failure(status: RunStatus) -> list[str]:
-    return [f"`{status.error.code}` {plain(status.error.message)}"] if status.error else [plain(status.message)]
+    text = status.error.message if status.error else status.message
+    code = f"`{status.error.code}` " if status.error else ""
+    return [f"{code}{plain(clamp(text, _SHOWN_ERROR))}"]
 
 
 def _kept(status: RunStatus) -> list[str]:

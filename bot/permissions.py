@@ -50,10 +50,10 @@ class Permissions:
     """Decides for each command; `is_member(guild_id, user_id)` asks Discord and is remembered for some minutes."""
 
     def __init__(self, settings: DiscordSettings, is_member: Callable[[int, int], Awaitable[bool]]) -> None:
-        owner = () if settings.owner_id is None else (settings.owner_id,)
-        self._admins = (*owner, *settings.admin_ids)
-        self._users = settings.allowed_user_ids
-        self._guilds = settings.allowed_guild_ids
+        owner: tuple[int, ...] = () if settings.owner_id is None else (settings.owner_id,)
+        self._admins: tuple[int, ...] = owner + settings.admin_ids
+        self._users: tuple[int, ...] = settings.allowed_user_ids
+        self._guilds: tuple[int, ...] = settings.allowed_guild_ids
         self._private_runs = settings.private_runs
         self._is_member = is_member
         self._memberships: dict[int, tuple[float, bool]] = {}
@@ -74,10 +74,8 @@ class Permissions:
             raise AppError(ErrorCode.FORBIDDEN, f"This run is private: ask its starter or {self._whom_to_ask}.")
         is_starter = record.user_id == caller.user_id
         if RULES[command].who is Who.STARTER and not is_starter and caller.level is not Level.ADMIN:
-            raise AppError(
-                ErrorCode.FORBIDDEN,
-                f"`/mt {command}` is for {Who.STARTER}: ask {_mention(record.user_id) or self._whom_to_ask}.",
-            )
+            whom = self._whom_to_ask if record.user_id is None else _mention(record.user_id)
+            raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is for {Who.STARTER}: ask {whom}.")
 
     async def _level(self, user_id: int, guild_id: int | None) -> Level:
         if user_id in self._admins:
@@ -98,8 +96,8 @@ class Permissions:
 
     @property
     def _whom_to_ask(self) -> str:
-        return _mention(next(iter(self._admins), None)) or "whoever runs it"
+        return _mention(self._admins[0]) if self._admins else "whoever runs it"
 
 
-def _mention(user_id: int | None) -> str:
-    return "" if user_id is None else f"<@{user_id}>"
+def _mention(user_id: int) -> str:
+    return f"<@{user_id}>"

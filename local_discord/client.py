@@ -161,12 +161,17 @@ def _field(component: Json, values: Mapping[str, FieldValue], resolved: Resolved
     if isinstance(value, list):
         ids = [resolved.add(part) if isinstance(part, Upload) else part for part in value]
         return {**row, "values": [*ids] if kind == limits.FILE_UPLOAD else _selected(component, ids)}
-    if kind in (limits.FILE_UPLOAD, *limits.SELECTS, limits.CHECKBOX_GROUP):
-        chosen = [option["value"] for option in rows(component.get("options")) if option.get("default") is True]
-        if not chosen and component.get("required") is not False:
-            raise ClientRefusal(f"Field {custom_id} is required.")
+    options = rows(component.get("options"))
+    chosen = [option["value"] for option in options if option.get("default") is True]
+    if kind == limits.CHECKBOX:
+        return {**row, "value": value if isinstance(value, bool) else component.get("default") is True}
+    if value is None and not chosen and component.get("required") is not False:
+        raise ClientRefusal(f"Field {custom_id} is required.")
+    if kind != limits.RADIO_GROUP:
         return {**row, "values": [*chosen]}
-    return {**row, "value": value}
+    if value is not None and value not in [option["value"] for option in options]:
+        raise ClientRefusal(f"{value!r} is not among the options of {custom_id}.")
+    return {**row, "value": value if isinstance(value, str) else chosen[0] if chosen else None}
 
 
 def _selected(component: Json, values: list[str]) -> list[JsonValue]:

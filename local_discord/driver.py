@@ -21,7 +21,7 @@ from local_discord.client import (
     modal_data,
 )
 from local_discord.gateway import Drop, Gateway
-from local_discord.ratelimit import Limit, RateLimiter
+from local_discord.ratelimit import MESSAGES, OVERALL, Limit, RateLimiter
 from local_discord.rest import Fault, FaultAction, RequestRecord, Rest
 from local_discord.routes import Routes, integration_owners
 from local_discord.state import (
@@ -61,13 +61,13 @@ class LocalDiscord:
         port: int = 0,
         answer_seconds: float = limits.ANSWER_SECONDS,
         token_seconds: float = limits.TOKEN_SECONDS,
-        message_limit: Limit = Limit(5, 5.0),  # noqa: B008
-        global_limit: Limit = Limit(50, 1.0),  # noqa: B008
+        message_limit: Limit = MESSAGES,
+        global_limit: Limit = OVERALL,
     ) -> None:
         self._world = World(token, application_id, Description())
         self._gateway = Gateway(self._world)
         message_routes = {"create_message": message_limit, "update_message": message_limit}
-        rates = RateLimiter(message_routes, Limit(50, 1.0), global_limit)
+        rates = RateLimiter(message_routes, OVERALL, global_limit)
         routes = Routes(self._world, self._gateway, answer_seconds=answer_seconds, token_seconds=token_seconds)
         self._rest = Rest(self._world, routes, rates)
         self._answer_seconds, self._token_seconds, self._port = answer_seconds, token_seconds, port
@@ -182,6 +182,14 @@ class LocalDiscord:
 
         await self._world.changes.until(look, timeout, "A gateway session")
 
+    async def disconnected(self, timeout: float = 10.0) -> None:
+        """The bot is gone: wait for it after killing the process, before `connected` of the next one."""
+
+        def look() -> bool | None:
+            return None if self._gateway.is_connected else True
+
+        await self._world.changes.until(look, timeout, "The end of the gateway connection")
+
     async def synced(self, timeout: float = 10.0) -> list[Json]:
         """The command tree once the bot has registered it."""
         return await self._world.changes.until(lambda: self._world.commands or None, timeout, "Command sync")
@@ -273,10 +281,13 @@ class LocalDiscord:
         return self._begin(COMPONENT, user, message.channel, data, source=message)
 
     async def submit_modal(self, opened_by: Call, values: Mapping[str, FieldValue]) -> Call:
-        """Fill the modal that answered `opened_by` and send it."""
+        """Fill the modal that answered `opened_by` and send it, which closes it."""
         form = await opened_by.form()
+        if opened_by.is_submitted:
+            raise ClientRefusal(f"The modal of {opened_by.name} is closed.")
         resolved = self._resolved(opened_by.channel, opened_by.guild)
         data = modal_data(form, values, resolved)
+        opened_by.is_submitted = True
         return self._begin(MODAL, opened_by.user, opened_by.channel, data, source=opened_by.source)
 
     # Faults

@@ -13,6 +13,11 @@ class Limit(NamedTuple):
     window_seconds: float
 
 
+# What Discord's headers say for one channel's messages; and the documented 50 a second for everything.
+MESSAGES = Limit(5, 5.0)
+OVERALL = Limit(50, 1.0)
+
+
 class Verdict(NamedTuple):
     """Headers to send, and for a refused request the seconds to wait."""
 
@@ -39,10 +44,7 @@ class _Window:
 
 
 class RateLimiter:
-    """Counts requests; `limits` are by operation id, the rest shares `default` per route.
-
-    5 per 5 s for messages is what Discord's headers say; its documentation asks to read the headers.
-    """
+    """Counts requests; `limits` are by operation id, every other route has `default` for itself."""
 
     def __init__(self, limits: dict[str, Limit], default: Limit, overall: Limit) -> None:
         self._limits, self._default = limits, default

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeVar
+from urllib.parse import quote
 
 from pydantic import JsonValue
 
@@ -115,7 +116,7 @@ class Guild:
 
     def member_payload(self, user: User) -> Json:
         return {
-            **{"user": user.payload(), "roles": [], "joined_at": self.joined_at, "flags": 0},
+            **{"user": user.payload(), "roles": [], "joined_at": self.joined_at, "nick": None, "flags": 0},
             **{"avatar": None, "banner": None, "communication_disabled_until": None, "pending": False},
             **{"premium_since": None, "mute": False, "deaf": False},
         }
@@ -230,6 +231,7 @@ class Call:
         self.answered_seconds: float | None = None
         self.callback_type = 0
         self.expired = False
+        self.is_submitted = False
         self.source: StoredMessage | None = None
         self.original: StoredMessage | None = None
         self.followups: list[StoredMessage] = []
@@ -362,7 +364,7 @@ class World:
         file_id = self.snowflakes.next()
         self.files[file_id] = upload._replace(filename=name)
         folder = "ephemeral-attachments" if ephemeral else "attachments"
-        url = f"{self.base_url}/{folder}/{channel.id}/{file_id}/{name}"
+        url = f"{self.base_url}/{folder}/{channel.id}/{file_id}/{quote(name)}"
         attachment: Json = {
             **{"id": str(file_id), "filename": name, "size": len(upload.data), "url": url, "proxy_url": url},
             "content_type": upload.content_type,

@@ -25,6 +25,13 @@ class CorpusStore:
         self._corpus_bytes = settings.limits.corpus_bytes
         self._attachment_bytes = settings.limits.attachment_bytes
 
+    def has(self, name: str) -> bool:
+        try:
+            self.find(name)
+        except AppError:
+            return False
+        return True
+
     def find(self, name: str) -> Path:
         """The file of a corpus name; raises INVALID_INPUT for a name that leads out, DATA_NOT_FOUND for none."""
         for folder in (self._corpora, BUNDLED, self._stored):

@@ -89,6 +89,11 @@ def autocast(compute: Compute) -> torch.autocast:
     return torch.autocast(compute.device.type, torch.float16, enabled=compute.precision == "fp16")
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether torch had no memory left; on the CPU only its message tells."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def environment(compute: Compute) -> Environment:
     """What a run's numbers may depend on besides its request."""
     gpu = None

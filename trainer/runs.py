@@ -22,6 +22,7 @@ from trainer.contracts.events import (
     MetricsConfig,
     MetricsProgress,
     event_adapter,
+    stamp,
 )
 from trainer.contracts.runs import FinalState, RunManifest, RunRecord, RunStatus, Timings
 from trainer.files import sync_folder, try_lock, write_atomically
@@ -100,9 +101,7 @@ class RunStore:
         path = self._folder / record.run_id
         path.mkdir(parents=True)
         run = RunDirectory(path)
-        queued = JobQueued(
-            event_id=f"{record.run_id}:queued:0", ts=record.created_at, job_id=record.run_id, user_id=record.user_id
-        )
+        queued = JobQueued(**stamp(record.run_id, record.user_id, "queued:0", record.created_at))
         with run.open_log() as log:
             log.append(queued)
         write_atomically(path / "request.json", record.model_dump_json(indent=1).encode())
@@ -161,24 +160,13 @@ def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None
 
 
 def _terminal_event(manifest: RunManifest, user_id: int | None) -> Event:
-    run_id, ts = manifest.run_id, manifest.timings.finished
-    event_id = f"{run_id}:{manifest.status}:{manifest.steps}"
+    ended = stamp(manifest.run_id, user_id, f"{manifest.status}:{manifest.steps}", manifest.timings.finished)
     if manifest.status == "completed":
-        return JobCompleted(
-            event_id=event_id,
-            ts=ts,
-            job_id=run_id,
-            user_id=user_id,
-            result_id=run_id,
-            result_bytes=sum(file.bytes for file in manifest.files),
-        )
+        return JobCompleted(**ended, result_id=manifest.run_id, result_bytes=sum(file.bytes for file in manifest.files))
     if manifest.error is None:
-        return JobCancelled(event_id=event_id, ts=ts, job_id=run_id, user_id=user_id)
+        return JobCancelled(**ended)
     return JobFailed(
-        event_id=event_id,
-        ts=ts,
-        job_id=run_id,
-        user_id=user_id,
+        **ended,
         error_kind="user" if manifest.error.error_class is ErrorClass.USER_INPUT else "system",
         code=manifest.error.code,
         error_class=manifest.error.error_class,

@@ -14,7 +14,7 @@ from aiohttp import ClientSession
 from discord import app_commands
 from pydantic import JsonValue
 
-from local_discord import ClientRefusal, Drop, Limit, LocalDiscord, OptionValue, Upload
+from local_discord import ClientRefusal, Drop, FieldValue, Limit, LocalDiscord, OptionValue, Upload
 from local_discord.wire import Json, decode, encode, mapping
 
 TOKEN = "test-token"  # noqa: S105
@@ -44,10 +44,24 @@ class Panel(discord.ui.View):
 
 
 class NoteModal(discord.ui.Modal, title="Note"):
-    note: discord.ui.TextInput["NoteModal"] = discord.ui.TextInput(label="Text", custom_id="note", max_length=20)
+    """A form with one of each part that the product's forms use."""
+
+    def __init__(self) -> None:
+        super().__init__(custom_id="note-form")
+        self.note = discord.ui.TextInput["NoteModal"](custom_id="note", max_length=20)
+        self.file = discord.ui.FileUpload["NoteModal"](custom_id="file", required=False)
+        options = [discord.SelectOption(label=unit, default=unit == "bits") for unit in ("bits", "nats")]
+        self.unit = discord.ui.Select["NoteModal"](custom_id="unit", options=options)
+        kinds = [discord.RadioGroupOption(label=kind, value=kind) for kind in ("dm", "here")]
+        self.where = discord.ui.RadioGroup["NoteModal"](custom_id="where", options=kinds)
+        self.loud = discord.ui.Checkbox["NoteModal"](custom_id="loud")
+        for part in (self.note, self.file, self.unit, self.where, self.loud):
+            self.add_item(discord.ui.Label["NoteModal"](text=part.custom_id, component=part))
 
     async def on_submit(self, interaction: discord.Interaction) -> None:
-        await interaction.response.send_message(f"noted {self.note.value}", ephemeral=True)
+        files = [file.filename for file in self.file.values]
+        text = f"{self.note.value} {files} {self.unit.values} {self.where.value} {self.loud.value}"
+        await interaction.response.send_message(text, ephemeral=True)
 
 
 class Bot(discord.Client):
@@ -91,7 +105,7 @@ class Bot(discord.Client):
 
         @mt.command(name="slow", description="Answers too late")
         async def slow(interaction: discord.Interaction) -> None:
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.8)
             with pytest.raises(NOT_FOUND, match="10062"):
                 await interaction.response.send_message("too late")
 
@@ -150,12 +164,12 @@ async def test_slash__attachment_is_read_and_defer_is_filled_with_embed_and_file
         user = server.add_user("ayse")
         guild = server.add_guild("lab", [user])
         for place in (None, guild):
-            options: dict[str, OptionValue] = {"file": Upload("kk.txt", "сәлем".encode()), "epochs": 7, "who": user}
+            options: dict[str, OptionValue] = {"file": Upload("қазақ.txt", "сәлем".encode()), "epochs": 7, "who": user}
             call = await server.slash(user, "mt train", options, guild=place)
             await call.answered()
             message = await call.reply()
 
-            assert ["Queued", "kk.txt 7 ayse"] == [message.embeds[0]["title"], message.embeds[0]["description"]]
+            assert ["Queued", "қазақ.txt 7 ayse"] == [message.embeds[0]["title"], message.embeds[0]["description"]]
             assert PNG == server.read(message.attachments[0])
             assert (7, 5) == (message.attachments[0]["width"], message.attachments[0]["height"])
             assert message.visible_to == user
@@ -195,6 +209,7 @@ async def test_click__persistent_button_edits_its_message() -> None:
         async with running_bot(server):
             call = await server.slash(user, "mt status", {"run": "abc-1"})
             message = await call.reply()
+        await server.disconnected()
         # A second process of the bot, which has never seen the message.
         async with running_bot(server):
             click = await server.click(user, message, "mt:cancel:run_1")
@@ -207,15 +222,30 @@ async def test_click__persistent_button_edits_its_message() -> None:
         assert [] == server.violations
 
 
-async def test_modal__submitted_text_arrives() -> None:
+async def test_modal__every_kind_of_field_arrives() -> None:
     async with LocalDiscord(token=TOKEN) as server, running_bot(server):
         call = await server.slash(server.add_user("ayse"), "mt note")
         assert "Note" == (await call.form())["title"]
         with pytest.raises(ClientRefusal, match="21 characters"):
-            await server.submit_modal(call, {"note": "x" * 21})
-        sent = await server.submit_modal(call, {"note": "hello"})
+            await server.submit_modal(call, {"note": "x" * 21, "where": "dm"})
+        with pytest.raises(ClientRefusal, match="where is required"):
+            await server.submit_modal(call, {"note": "hello"})
+        with pytest.raises(ClientRefusal, match="not among"):
+            await server.submit_modal(call, {"note": "hello", "where": "there"})
+        sent = await server.submit_modal(call, {"note": "hello", "where": "dm", "loud": True})
+        assert "hello [] ['bits'] dm True" == (await sent.reply()).content
+        values: dict[str, FieldValue] = {
+            "note": "a",
+            "file": [Upload("a.txt", b"x")],
+            "unit": ["nats"],
+            "where": "here",
+        }
+        with pytest.raises(ClientRefusal, match="closed"):
+            await server.submit_modal(call, values)
+        again = await server.slash(call.user, "mt note")
+        sent = await server.submit_modal(again, values)
 
-        assert "noted hello" == (await sent.reply()).content
+        assert "a ['a.txt'] ['nats'] here False" == (await sent.reply()).content
         assert [] == server.violations
 
 
@@ -446,14 +476,15 @@ async def test_closed_dms__are_refused_with_50007() -> None:
 
 
 async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=0.2) as server:
+    async with LocalDiscord(token=TOKEN, answer_seconds=0.5) as server:
         async with running_bot(server):
             user = server.add_user("ayse")
             late = await server.slash(user, "mt slow")
             assert "unanswered" == (await server.wait_for_violation()).kind
             assert late.expired
             with pytest.raises(TimeoutError, match="A reply to /mt slow"):
-                await late.reply(timeout=0.4)
+                await late.reply(timeout=0.6)
+            assert 404 == server.requests[-1].status
             stuck = await server.slash(user, "mt stuck")
             await stuck.answered()
             assert [stuck] == server.unresolved

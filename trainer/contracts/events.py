@@ -1,10 +1,11 @@
 """What happens to a run, as its event log and the stream tell it: no paths, no corpus text, finite numbers."""
 
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, Literal, TypedDict
 
 from pydantic import Field, TypeAdapter
 
-from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp
+from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp, now
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.models import ModelFamily
 
@@ -18,6 +19,20 @@ class EventBase(Frozen):
     ts: Timestamp
     job_id: Identifier
     user_id: int | None
+
+
+class Stamp(TypedDict):
+    """What every event says of itself."""
+
+    event_id: str
+    ts: datetime
+    job_id: str
+    user_id: int | None
+
+
+def stamp(run_id: str, user_id: int | None, key: str, at: datetime | None = None) -> Stamp:
+    """The stamp of a run's event that is the only one with its key (kind:step)."""
+    return Stamp(event_id=f"{run_id}:{key}", ts=at or now(), job_id=run_id, user_id=user_id)
 
 
 class JobQueued(EventBase):

@@ -14,6 +14,13 @@ from trainer.contracts.validation import parse
 _NOT_HASHED = {"label", "tags", "provenance", "model_family", "model_size"}
 
 
+_TORCH_DEFAULTS: dict[str, dict[str, object]] = {
+    "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2},
+    "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+    "sgd": {"weight_decay": 0.0},
+}
+
+
 class Sizes(Frozen):
     """The sizes of a recurrent network under a preset's name."""
 
@@ -72,6 +79,7 @@ def resolve(
         "test_corpus": test_corpus,
         "threads": threads,
     }
+    values["optimizer"] = _optimizer(values.get("optimizer"))
     return parse(EffectiveRequest, values)
 
 
@@ -97,6 +105,13 @@ def _defaults(request: TrainRequest) -> dict[str, object]:
     else:
         defaults = {}
     return defaults
+
+
+def _optimizer(given: object) -> dict[str, object]:
+    """The optimizer with torch's defaults written out, so that a request that spells them has the same hash."""
+    optimizer = OptimizerConfig() if given is None else parse(OptimizerConfig, given)
+    chosen: dict[str, object] = optimizer.model_dump(exclude_none=True)
+    return {**_TORCH_DEFAULTS[optimizer.name], **chosen}
 
 
 def _sizes(request: TrainRequest) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """A run: what was asked, what it was resolved to, how it stands, and what came of it."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from trainer.contracts.base import (
     FileRecord,
@@ -20,6 +21,18 @@ from trainer.contracts.tokenizers import TokenizerConfig
 
 FinalState = Literal["completed", "failed", "cancelled"]
 CorpusName = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", name):
+        raise ValueError("must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return name
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must hold printable characters only")
+    return text
 
 
 class OptimizerConfig(Frozen):
@@ -68,14 +81,14 @@ class TrainingOptions(Frozen):
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     early_stopping: EarlyStopping = EarlyStopping()
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")] = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     precision: Literal["auto", "fp32"] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     checkpoint_every_steps: PositiveInt | None = None
     eval_every_steps: PositiveInt | None = None
     log_every_steps: PositiveInt = 10
     provenance: Provenance | None = None
-    label: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = None
+    label: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)] | None = None
     tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """From untrusted data to a frozen record, or to one sentence that names the field and what would be right."""
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TypeVar
@@ -32,7 +33,8 @@ def field_problems(error: ValidationError, model: type[BaseModel]) -> Sequence[F
     """Say of each wrong field, in one clause, what is wrong with it."""
     problems: list[FieldProblem] = []
     for item in _items.validate_json(error.json(include_url=False, include_context=False)):
-        path = ".".join(str(part) for part in item.loc)
+        # a part like "constrained-int" or "literal['auto']" names an alternative of a union, not a field
+        path = ".".join(str(part) for part in item.loc if not re.search(r"[\[\]-]", str(part)))
         if item.type == "extra_forbidden":
             message = f"unknown field `{path}`{did_you_mean(str(item.loc[-1]), field_names(model))}"
         elif item.type == "missing":
@@ -41,6 +43,9 @@ def field_problems(error: ValidationError, model: type[BaseModel]) -> Sequence[F
             message = _plain(item.msg)
         else:
             message = f"`{path}` {_plain(item.msg)}{_shown(item.input)}"
+        if problems and path and problems[-1].path == path:
+            first = problems.pop().message.split(", you gave")[0]
+            message = f"{first} or {message.split('` must be ')[-1]}"
         problems.append(FieldProblem(path=path, message=message))
     return problems
 

@@ -44,10 +44,10 @@ class Rows:
         beyond = places >= len(self._ids)
         row_ids: NDArray[np.int64] = self._ids[np.minimum(places, len(self._ids) - 1)].astype(np.int64)
         row_ids[beyond] = PAD
-        inputs: NDArray[np.int64] = np.ascontiguousarray(row_ids[:, :-1])
-        targets: NDArray[np.int64] = np.ascontiguousarray(row_ids[:, 1:])
+        ids = torch.from_numpy(row_ids)
+        targets = ids[:, 1:].clone()
         targets[(targets == BOS) | (targets == PAD)] = NO_TARGET
-        return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), np.count_nonzero(targets != NO_TARGET))
+        return Batch(ids[:, :-1].contiguous(), targets, int(torch.count_nonzero(targets != NO_TARGET)))
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -29,3 +29,6 @@ class LanguageModel(nn.Module):
     def input_embedding(self) -> nn.Embedding:
         """Return the table that turns ids into vectors."""
         raise NotImplementedError
+
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())

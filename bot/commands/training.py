@@ -1,0 +1,72 @@
+"""`/mt train`: from an attached text or a corpus name to an accepted run."""
+
+import asyncio
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import aiohttp
+import discord
+from discord import app_commands
+
+from bot.commands.group import answer, answering, request_id
+from bot.embeds import accepted_answer
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import TrainRequest
+from trainer.contracts.validation import parse
+
+if TYPE_CHECKING:
+    from bot.app import Bot
+
+_LABEL_CHARACTERS = 64
+_CHUNK_BYTES = 1 << 16
+_DOWNLOAD_SECONDS = 120
+
+
+@app_commands.command(description="Train a character model on a text; all settings have good defaults.")
+@app_commands.describe(corpus="A corpus by its name", file="A text file (.txt, UTF-8), one sentence or verse a line")
+async def train(
+    interaction: discord.Interaction["Bot"], corpus: str | None = None, file: discord.Attachment | None = None
+) -> None:
+    async with answering(interaction, "train") as caller:
+        bot = interaction.client
+        request = await _request(bot, corpus, file)
+        accepted = await bot.queue.train(request, user_id=caller.user_id)
+        bot.listener.follow(accepted.run_id)
+        record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
+        await answer(interaction, accepted_answer(record, request_id=request_id(interaction)))
+
+
+async def _request(bot: "Bot", corpus: str | None, file: discord.Attachment | None) -> TrainRequest:
+    if (corpus is None) == (file is None):
+        raise AppError(ErrorCode.INVALID_INPUT, "Give exactly one of `corpus` (a name) and `file` (a .txt file).")
+    values: dict[str, object] = {"model_family": "char_lstm", "corpus": corpus}
+    if file is not None:
+        data = await _read(file, bot.settings.limits.attachment_bytes)
+        values["corpus"] = await bot.queue.corpora.store_attachment(file.filename, data)
+        values["label"] = clean_label(PurePosixPath(file.filename).stem)
+    return parse(TrainRequest, values)
+
+
+def clean_label(name: str) -> str | None:
+    """A file's name as a run's label: letters, digits, spaces and - _ . only; None where nothing is left."""
+    kept = "".join(sign if sign.isalnum() or sign in "-_." else " " for sign in name)
+    return " ".join(kept.split())[:_LABEL_CHARACTERS].strip() or None
+
+
+async def _read(file: discord.Attachment, limit_bytes: int) -> bytes:
+    """Download an attachment, never more than the limit whatever its declared size; raises AppError."""
+    if PurePosixPath(file.filename).suffix.lower() != ".txt":
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "`file` must be a plain text that ends in .txt.")
+    too_large = AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"`file` may have at most {limit_bytes:,} bytes.")
+    if file.size > limit_bytes:
+        raise too_large
+    data = bytearray()
+    timeout = aiohttp.ClientTimeout(total=_DOWNLOAD_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(file.url) as response:
+        if response.status != 200:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Discord did not hand over `file`: attach it once more.")
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            data += chunk
+            if len(data) > limit_bytes:
+                raise too_large
+    return bytes(data)

@@ -1,0 +1,69 @@
+"""The bot's process: settings, logs, the bot until it is told to end, and an exit code that says how it went."""
+
+import asyncio
+import signal
+import sys
+
+import discord
+import structlog
+
+from bot.app import Bot
+from bot.discord_errors import CALL_ERRORS
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.settings import Settings, load_settings
+from trainer.logs import setup_logging
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+def main() -> int:
+    """Run the bot: 0 when it was told to end, 2 for a mistake in the settings, 1 where something else is wrong."""
+    try:
+        settings = load_settings()
+        token = _token(settings)
+        setup_logging(settings, "bot")
+        asyncio.run(_run(settings, token))
+    except AppError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 2 if error.code.error_class is ErrorClass.USER_INPUT else 1
+    return 0
+
+
+def _token(settings: Settings) -> str:
+    """The token, where somebody may use the bot too; raises CONFIG_INVALID."""
+    discord_settings = settings.discord
+    if discord_settings.token is None:
+        raise AppError(
+            ErrorCode.CONFIG_INVALID,
+            "DISCORD__TOKEN is not set: it is the bot's token from Discord's developer portal.",
+        )
+    people: tuple[int, ...] = (
+        discord_settings.admin_ids + discord_settings.allowed_user_ids + discord_settings.allowed_guild_ids
+    )
+    if discord_settings.owner_id is None and not people:
+        raise AppError(
+            ErrorCode.CONFIG_INVALID, "Nobody may use the bot: set DISCORD__OWNER_ID to your own Discord user id."
+        )
+    return discord_settings.token.get_secret_value()
+
+
+async def _run(settings: Settings, token: str) -> None:
+    """Run until SIGTERM or SIGINT; ends whatever was started, however it ends."""
+    loop = asyncio.get_running_loop()
+    async with Bot(settings) as bot:
+        running = asyncio.create_task(bot.start(token))
+
+        def end() -> None:
+            running.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        try:
+            await running
+        except asyncio.CancelledError:
+            log.info("bot is ending")
+        except discord.LoginFailure:
+            raise AppError(ErrorCode.CONFIG_INVALID, "Discord does not know the bot's DISCORD__TOKEN.") from None
+        except CALL_ERRORS as error:
+            log.error("Discord cannot be used", error=str(error))
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord cannot be used: {error}.") from error

@@ -1,0 +1,78 @@
+"""Settings: one model, every source, and a clear refusal that names the key."""
+
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.settings import Settings, environment_names, load_settings
+
+ROOT = Path(__file__).parents[3]
+
+
+def refusal(environ: dict[str, str], folder: Path) -> str:
+    with pytest.raises(AppError) as caught:
+        load_settings(environ, folder)
+
+    assert caught.value.code is ErrorCode.CONFIG_INVALID
+    return caught.value.message
+
+
+def test_env_example__documents_every_setting_and_no_other() -> None:
+    assert set(dotenv_values(ROOT / ".env.example")) == set(environment_names())
+
+
+def test_env_example__holds_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text((ROOT / ".env.example").read_text(encoding="utf-8"), encoding="utf-8")
+
+    assert load_settings({}, tmp_path) == Settings() == load_settings({}, tmp_path / "nothing-here")
+
+
+def test_sources__environment_wins_over_dotenv_over_toml(tmp_path: Path) -> None:
+    (tmp_path / "mt.toml").write_text('[queue]\nname = "t"\ntraining_slots = 2\nlease_seconds = 3\n', encoding="utf-8")
+    (tmp_path / ".env").write_text("QUEUE__TRAINING_SLOTS=4\nQUEUE__LEASE_SECONDS=5\n", encoding="utf-8")
+
+    queue = load_settings({"QUEUE__LEASE_SECONDS": "6"}, tmp_path).queue
+
+    assert (queue.name, queue.training_slots, queue.lease_seconds) == ("t", 4, 6.0)
+
+
+def test_sources__config_file_setting_names_the_toml(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('[app]\nenv = "prod"\n', encoding="utf-8")
+
+    assert load_settings({"APP__CONFIG_FILE": str(tmp_path / "other.toml")}, tmp_path).app.env == "prod"
+
+
+def test_plain_names__stand_for_the_nested_ones(tmp_path: Path) -> None:
+    settings = load_settings(
+        {"DISCORD_TOKEN": "t0ken", "DISCORD_OWNER_ID": "7", "REDIS_URL": "redis://r", "LOG_LEVEL": "DEBUG"}, tmp_path
+    )
+
+    assert settings.discord.owner_id == 7
+    assert settings.logging.level == "DEBUG"
+    assert settings.discord.token is not None and settings.discord.token.get_secret_value() == "t0ken"
+    assert "t0ken" not in repr(settings) and "redis://r" not in repr(settings)
+
+
+def test_ids__are_separated_by_commas(tmp_path: Path) -> None:
+    assert load_settings({"DISCORD__ADMIN_IDS": "1, 2,,3"}, tmp_path).discord.admin_ids == (1, 2, 3)
+
+
+def test_refusal__names_the_key_the_value_and_what_would_be_right(tmp_path: Path) -> None:
+    assert "`LOGGING__LEVEL` must be 'DEBUG', 'INFO'" in refusal({"LOGGING__LEVEL": "LOUD"}, tmp_path)
+    assert "did you mean `QUEUE__NAME`?" in refusal({"QUEU__NAME": "x"}, tmp_path)
+    assert "did you mean `QUEUE__TRAINING_SLOTS`?" in refusal({"QUEUE__TRAINING_SLOT": "1"}, tmp_path)
+    assert "Unknown setting `DISCORD__ZZZ`" in refusal({"DISCORD__ZZZ": "1"}, tmp_path)
+
+
+def test_refusal__a_broken_or_missing_toml_is_named_without_its_folder(tmp_path: Path) -> None:
+    assert refusal({"APP__CONFIG_FILE": str(tmp_path / "no.toml")}, tmp_path) == (
+        "The settings file 'no.toml' cannot be read."
+    )
+    (tmp_path / "mt.toml").write_text("[app\n", encoding="utf-8")
+    assert "'mt.toml' is not a TOML file" in refusal({}, tmp_path)
+
+
+def test_foreign_variables__are_left_alone(tmp_path: Path) -> None:
+    assert load_settings({"PATH": "/bin", "SOME__OTHER": "x", "HF_TOKEN": "y"}, tmp_path) == Settings()

@@ -1,0 +1,432 @@
+"""The training loop: one function that a reader can hold in mind, and the pure functions that it uses.
+
+All that the next step depends on is in the model, the optimizer, torch's generator and one TrainingState, so a training
+that is resumed from a checkpoint goes on bit for bit as if it had never stopped (on the CPU).
+"""
+
+import math
+from collections.abc import Callable
+from time import perf_counter
+from typing import Literal, NamedTuple, assert_never
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainer.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    CurveState,
+    EpochSummary,
+    OptimizerAndGenerators,
+    TrainingState,
+)
+from trainer.contracts.base import Frozen
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.presets import request_hash
+from trainer.contracts.runs import EffectiveRequest
+from trainer.data.batches import Batch, Rows, epoch_order
+from trainer.data.tokens import TokenizedCorpus
+from trainer.device import Compute, autocast, is_out_of_memory, random_state, restore_random_state
+from trainer.evaluation import Evaluation, evaluate_rows, perplexity
+from trainer.models.base import LanguageModel
+
+StopReason = Literal["cancel", "pause"]
+
+
+class CurveRow(Frozen):
+    """A line of `loss_curve.jsonl`: the mean loss since the line before, in nats per predicted token."""
+
+    step: int
+    epoch: int
+    """From 1."""
+    train_loss: float
+    lr: float
+    grad_norm: float
+    """Of the last step, before clipping."""
+    tokens: int
+    """Predicted since the training began."""
+    elapsed_seconds: float
+    val_loss: float | None = None
+
+
+class Progress(Frozen):
+    """How a training stands; losses in nats per predicted token, the training loss since the last row of the curve."""
+
+    epoch: int
+    total_epochs: int
+    step: int
+    total_steps: int
+    progress: float
+    """Percent."""
+    train_loss: float
+    train_perplexity: float
+    learning_rate: float
+    grad_norm: float
+    tokens_per_second: float
+    chars_per_second: float
+    eta_seconds: float | None
+    val_loss: float | None
+    val_perplexity: float | None
+    best_val_loss: float | None
+
+
+class SavedCheckpoint(NamedTuple):
+    step: int
+    val_loss: float | None
+    is_best: bool
+
+
+class TrainResult(NamedTuple):
+    """What came of a training; `test` is what the best weights do, which the model holds then."""
+
+    stopped: StopReason | None
+    early_stopped: bool
+    state: TrainingState
+    test: Evaluation | None
+
+
+class Listeners(NamedTuple):
+    """Whom a training tells of what; `on_step` gets a function, as reading the numbers may cost more than a step."""
+
+    on_row: Callable[[CurveRow], None] = lambda row: None
+    on_step: Callable[[Callable[[], Progress]], None] = lambda progress: None
+    on_checkpoint: Callable[[SavedCheckpoint], None] = lambda saved: None
+    should_stop: Callable[[], StopReason | None] = lambda: None
+
+
+def train(
+    model: LanguageModel,
+    corpus: TokenizedCorpus,
+    effective: EffectiveRequest,
+    compute: Compute,
+    store: CheckpointStore,
+    *,
+    resume: Checkpoint | None = None,
+    listeners: Listeners | None = None,
+) -> TrainResult:
+    """Train a model, keep the weights that did best on validation, and test those.
+
+    A stop saves a checkpoint first and gives back the model as it is then. Raises TRAINING_NAN_LOSS, OUT_OF_MEMORY,
+    and INSUFFICIENT_STORAGE where a checkpoint does not fit on the disk.
+    """
+    told = listeners or Listeners()
+
+    def check_stop() -> None:
+        reason = told.should_stop()
+        if reason is not None:
+            raise _Stopped(reason)
+
+    training = _Training(model, corpus, effective, compute, store, resume)
+    test: Evaluation | None = None
+    try:
+        while True:
+            if training.unsettled:
+                training.settle(told, check_stop)
+                told.on_step(training.progress)
+            if training.finished:
+                break
+            check_stop()
+            training.step()
+        training.load_best()
+        if "test" in corpus.ids:
+            test = evaluate_rows(model, Rows(corpus.ids["test"], effective.max_seq_len), compute, check_stop)
+    except _Stopped as stop:
+        training.save(told)
+        return TrainResult(stop.reason, False, training.state, None)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            message = "There is not enough memory for this model: make `batch_size` or `max_seq_len` smaller."
+            raise AppError(ErrorCode.OUT_OF_MEMORY, message) from error
+        raise
+    return TrainResult(None, training.stopped_early, training.state, test)
+
+
+def learning_rate(step: int, total_steps: int, effective: EffectiveRequest) -> float:
+    """Return the rate of the step that comes after `step` others: a linear warm-up, then the schedule down to 0."""
+    if effective.warmup_ratio is not None:
+        warmup = math.ceil(effective.warmup_ratio * total_steps)
+    else:
+        warmup = effective.warmup_steps or 0
+    if step < warmup:
+        return effective.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, total_steps - warmup)
+    match effective.lr_schedule:
+        case "constant":
+            share = 1.0
+        case "linear":
+            share = 1.0 - done
+        case "cosine":
+            share = (1.0 + math.cos(math.pi * done)) / 2
+        case unknown:
+            assert_never(unknown)
+    return effective.learning_rate * share
+
+
+def steps_in_epoch(rows: int, effective: EffectiveRequest, compute: Compute) -> int:
+    return -(-rows // (compute.batch_size * effective.gradient_accumulation))
+
+
+class _Stopped(Exception):
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Training:
+    """A training under way: a state, the tensors beside it, and what can be done with them."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        corpus: TokenizedCorpus,
+        effective: EffectiveRequest,
+        compute: Compute,
+        store: CheckpointStore,
+        resume: Checkpoint | None,
+    ) -> None:
+        self._model = model.to(compute.device).train()
+        self._effective = effective
+        self._compute = compute
+        self._store = store
+        self._rows = Rows(corpus.ids["train"], effective.max_seq_len)
+        self._validation = Rows(corpus.ids["validation"], effective.max_seq_len)
+        self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens
+        steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
+        self._total_steps = min(steps, effective.max_steps or steps)
+        self._optimizer = _optimizer(model, effective)
+        self._scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
+        self.state = TrainingState(request_hash=request_hash(effective))
+        if resume is not None:
+            self._restore(resume)
+        self._saved = self.state
+        self._order = epoch_order(len(self._rows), effective.seed, len(self.state.epochs))
+        # Sums stay on the device and are only ever added to, one step after another: read or not, they end up equal.
+        self._epoch_loss = torch.tensor(self.state.epoch_loss_nats, dtype=torch.float64, device=compute.device)
+        self._row_loss = torch.tensor(self.state.row_loss_nats, dtype=torch.float64, device=compute.device)
+        self._gradient_norm = torch.tensor(self.state.gradient_norm, device=compute.device)
+        self._origin = perf_counter() - self.state.elapsed_seconds
+        self._row_start = self.state
+        self._speed = 0.0
+
+    @property
+    def unsettled(self) -> bool:
+        return self.state.settled_step < self.state.step
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.state.history.stops(self._effective.early_stopping)
+
+    @property
+    def finished(self) -> bool:
+        return self.state.ending or self.stopped_early
+
+    def step(self) -> None:
+        """Move the weights once, by the mean loss over all tokens of `gradient_accumulation` batches."""
+        started = perf_counter()
+        size = self._compute.batch_size
+        taken = self._order[self.state.position : self.state.position + size * self._effective.gradient_accumulation]
+        batches = [self._rows.batch(taken[i : i + size]) for i in range(0, len(taken), size)]
+        tokens = sum(batch.tokens for batch in batches)
+        for batch in batches:
+            self._backward(batch.to(self._compute.device), tokens)
+        self._scaler.unscale_(self._optimizer)
+        limit = self._effective.gradient_clipping or math.inf
+        self._gradient_norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        groups: list[dict[str, object]] = self._optimizer.param_groups
+        for group in groups:
+            group["lr"] = self._learning_rate(self.state.step)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        self._advance(len(taken), tokens, perf_counter() - started)
+
+    def settle(self, told: Listeners, check_stop: Callable[[], None]) -> None:
+        """Do what is due after a step: validate, tell the row of the loss curve, save."""
+        state, effective = self.state, self._effective
+        epoch_ended = state.position == 0
+        evaluating = epoch_ended or state.ending or _is_multiple(state.step, effective.eval_every_steps)
+        saving = state.ending or _is_multiple(state.step, effective.checkpoint_every_steps)
+        if effective.checkpoint_every_steps is None:
+            saving = saving or epoch_ended
+        if evaluating or saving or _is_multiple(state.step, effective.log_every_steps):
+            self._check_finite(float(self._row_loss))
+        if evaluating:
+            self._validate(check_stop)
+        if evaluating or _is_multiple(state.step, effective.log_every_steps):
+            told.on_row(self._next_row(evaluating))
+        self._update(settled_step=state.step)
+        if saving or self.state.history.best_step == state.step:
+            self.save(told)
+
+    def save(self, told: Listeners) -> None:
+        """Make the training durable as it is; does nothing where that is done already."""
+        if self.state == self._saved:
+            return
+        state = self._snapshot()
+        optimizer: dict[str, object] = self._optimizer.state_dict()
+        scaler: dict[str, object] = self._scaler.state_dict()
+        rest = OptimizerAndGenerators(optimizer=optimizer, scaler=scaler, random=random_state())
+        weights: dict[str, Tensor] = self._model.state_dict()
+        self._store.save(Checkpoint(state, weights, rest))
+        self._saved = self.state
+        validated = state.validation_loss_nats
+        told.on_checkpoint(SavedCheckpoint(state.step, validated, state.history.best_step == state.step))
+
+    def load_best(self) -> None:
+        best_step = self.state.history.best_step
+        if best_step is not None and best_step != self.state.step:
+            self._model.load_state_dict(self._store.weights(best_step))
+
+    def progress(self) -> Progress:
+        state, total = self.state, self._total_steps
+        loss = float(self._row_loss) / state.row_tokens if state.row_tokens else state.curve.loss_nats or 0.0
+        validated = state.validation_loss_nats if state.validated_step == state.step else None
+        speed = self._tokens_per_second()
+        return Progress(
+            epoch=self._epoch(),
+            total_epochs=self._effective.num_epochs,
+            step=state.step,
+            total_steps=total,
+            progress=100.0 if self.finished else 100 * state.step / total,
+            train_loss=loss,
+            train_perplexity=perplexity(loss),
+            learning_rate=self._learning_rate(state.step - 1),
+            grad_norm=float(self._gradient_norm),
+            tokens_per_second=speed,
+            chars_per_second=speed * self._chars_per_token,
+            eta_seconds=0.0 if self.finished else state.elapsed_seconds / state.step * (total - state.step),
+            val_loss=validated,
+            val_perplexity=None if validated is None else perplexity(validated),
+            best_val_loss=state.history.best_loss_nats,
+        )
+
+    def _backward(self, batch: Batch, tokens_of_step: int) -> None:
+        with autocast(self._compute):
+            logits = self._model.forward(batch.inputs)  # (B, T, V)
+            loss_sum = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+        torch.autograd.backward([self._scaler.scale(loss_sum / tokens_of_step)])
+        self._epoch_loss += loss_sum.detach()
+        self._row_loss += loss_sum.detach()
+
+    def _advance(self, rows: int, tokens: int, seconds: float) -> None:
+        """Count a step; the end of an epoch empties its sums and draws the next order."""
+        old = self.state
+        elapsed = perf_counter() - self._origin
+        epochs, position, epoch_tokens = old.epochs, old.position + rows, old.epoch_tokens + tokens
+        epoch_start = old.epoch_start_seconds
+        if position == len(self._rows):
+            mean = self._check_finite(float(self._epoch_loss)) / epoch_tokens
+            epochs = (*epochs, EpochSummary(train_loss_nats=mean, seconds=elapsed - epoch_start))
+            position, epoch_tokens, epoch_start = 0, 0, elapsed
+            self._epoch_loss.zero_()
+            self._order = epoch_order(len(self._rows), self._effective.seed, len(epochs))
+        out_of_time = self._effective.max_seconds is not None and elapsed >= self._effective.max_seconds
+        self._update(
+            step=old.step + 1,
+            position=position,
+            epochs=epochs,
+            epoch_tokens=epoch_tokens,
+            row_tokens=old.row_tokens + tokens,
+            tokens_seen=old.tokens_seen + tokens,
+            ending=old.step + 1 == self._total_steps or out_of_time,
+            elapsed_seconds=elapsed,
+            epoch_start_seconds=epoch_start,
+            train_seconds=old.train_seconds + seconds,
+        )
+
+    def _validate(self, check_stop: Callable[[], None]) -> None:
+        loss_nats = evaluate_rows(self._model, self._validation, self._compute, check_stop).loss_nats
+        self._check_finite(loss_nats)
+        history = self.state.history.after(
+            loss_nats, step=self.state.step, epoch=self._epoch(), rule=self._effective.early_stopping
+        )
+        self._update(validation_loss_nats=loss_nats, validated_step=self.state.step, history=history)
+
+    def _next_row(self, validated: bool) -> CurveRow:
+        """Close the stretch since the last row: its mean loss, and the area under the line between the two points."""
+        state = self.state
+        loss = float(self._row_loss) / state.row_tokens
+        width = 0 if state.curve.loss_nats is None else state.step - state.curve.step
+        area = state.curve.area + width * (loss + (state.curve.loss_nats or 0.0)) / 2
+        self._speed = self._tokens_per_second()
+        self._row_loss.zero_()
+        curve = CurveState(rows=state.curve.rows + 1, step=state.step, loss_nats=loss, area=area)
+        self._update(row_tokens=0, curve=curve)
+        self._row_start = self.state
+        return CurveRow(
+            step=state.step,
+            epoch=self._epoch(),
+            train_loss=loss,
+            lr=self._learning_rate(state.step - 1),
+            grad_norm=float(self._gradient_norm),
+            tokens=state.tokens_seen,
+            elapsed_seconds=state.elapsed_seconds,
+            val_loss=state.validation_loss_nats if validated else None,
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.state.request_hash != self.state.request_hash:
+            raise AppError(ErrorCode.CHECKPOINT_CORRUPT, "The checkpoint belongs to another request.")
+        self.state = checkpoint.state
+        self._model.load_state_dict(checkpoint.weights)
+        self._optimizer.load_state_dict(checkpoint.rest["optimizer"])
+        self._scaler.load_state_dict(checkpoint.rest["scaler"])
+        restore_random_state(checkpoint.rest["random"])
+
+    def _snapshot(self) -> TrainingState:
+        """The state with the sums that are kept on the device."""
+        self._update(
+            epoch_loss_nats=float(self._epoch_loss),
+            row_loss_nats=float(self._row_loss),
+            gradient_norm=float(self._gradient_norm),
+        )
+        return self.state
+
+    def _update(self, **changes: object) -> None:
+        self.state = self.state.model_copy(update=changes)
+
+    def _epoch(self) -> int:
+        """The epoch that the last step belonged to, from 1."""
+        return len(self.state.epochs) + (self.state.position > 0)
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate(step, self._total_steps, self._effective)
+
+    def _tokens_per_second(self) -> float:
+        tokens = self.state.tokens_seen - self._row_start.tokens_seen
+        return tokens / (self.state.train_seconds - self._row_start.train_seconds) if tokens else self._speed
+
+    def _check_finite(self, loss_nats: float) -> float:
+        if not math.isfinite(loss_nats):
+            message = f"The loss is not finite any more at step {self.state.step}: try a smaller `learning_rate`."
+            raise AppError(ErrorCode.TRAINING_NAN_LOSS, message)
+        return loss_nats
+
+
+def _optimizer(model: LanguageModel, effective: EffectiveRequest) -> torch.optim.Optimizer:
+    config, rate, weights = effective.optimizer, effective.learning_rate, list(model.parameters())
+    match config.name:
+        case "sgd":
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(weights, lr=rate)
+        case "adam":
+            optimizer = torch.optim.Adam(weights, lr=rate)
+        case "adamw":
+            optimizer = torch.optim.AdamW(weights, lr=rate)
+        case unknown:
+            assert_never(unknown)
+    defaults: dict[str, object] = optimizer.defaults
+    given = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+    groups: list[dict[str, object]] = optimizer.param_groups
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name not in defaults:
+            raise AppError(ErrorCode.INVALID_INPUT, f"`optimizer.{name}` means nothing to {config.name}: leave it out.")
+        for group in groups:
+            group[name] = value
+    return optimizer
+
+
+def _is_multiple(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
