@@ -28,7 +28,9 @@ class ChartProcess:
         self._idle: asyncio.TimerHandle | None = None
 
     async def loss_chart(self, train: Curve, validation: Curve) -> bytes | None:
-        """The loss chart as PNG; None, logged, where the process died in drawing it."""
+        """The loss chart as PNG; None where there is no curve yet, or, logged, where the process died in drawing it."""
+        if len(train) < 2:
+            return None
         async with self._lock:
             if self._idle is not None:
                 self._idle.cancel()
@@ -71,9 +73,9 @@ def _begin() -> None:
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    while parent is not None and parent.is_alive():
         parent.join()
-        os._exit(0)
+    os._exit(0)
 
 
 def _draw(train: Curve, validation: Curve) -> bytes:

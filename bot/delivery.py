@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from io import BytesIO
 from typing import Literal, TypeVar
 
 import discord
@@ -12,7 +11,7 @@ import structlog
 
 from bot.chart_process import ChartProcess
 from bot.discord_errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, is_dm_closed, is_transient
-from bot.embeds import CHART_NAME, chart_alt_text, final_footer, final_message, run_card
+from bot.embeds import attach_chart, final_footer, final_message, run_card
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import RunStatus
 from trainer.files import write_atomically
@@ -109,7 +108,7 @@ class Delivery:
                 await asyncio.sleep(self._next_edit - time.monotonic())
                 shown = await asyncio.to_thread(follower.refresh)
                 await self._show(channel, follower, shown)
-            elif not follower.ended:
+            else:
                 await self._wait_for_bell()
 
     async def _wait_for_bell(self) -> None:
@@ -136,7 +135,9 @@ class Delivery:
             embed, chart = await self._draw("card", follower, status)
             try:
                 await self._persist(
-                    lambda: message.edit(embed=embed, attachments=_files(chart, status), view=_buttons(status))
+                    lambda: message.edit(
+                        embed=embed, attachments=attach_chart(embed, chart, status), view=_buttons(status)
+                    )
                 )
             except NOT_FOUND:
                 self._card_is_gone = True
@@ -160,7 +161,7 @@ class Delivery:
             if found is not None:
                 return found
             message = await channel.send(
-                embed=embed, files=_files(chart, status), view=_buttons(status), nonce=sent.nonce
+                embed=embed, files=attach_chart(embed, chart, status), view=_buttons(status), nonce=sent.nonce
             )
             return message.id
 
@@ -178,10 +179,7 @@ class Delivery:
     async def _draw(self, slot: Slot, follower: RunFollower, status: RunStatus) -> tuple[discord.Embed, bytes | None]:
         losses = [loss for _, loss in follower.train_losses]
         embed = (run_card if slot == "card" else final_message)(follower.record, status, losses)
-        chart = await self._charts.loss_chart(follower.train_losses, follower.val_losses)
-        if chart is not None:
-            embed.set_image(url=f"attachment://{CHART_NAME}")
-        return embed, chart
+        return embed, await self._charts.loss_chart(follower.train_losses, follower.val_losses)
 
     async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call Discord until it answers, waiting longer each time; what it refuses is raised."""
@@ -204,13 +202,6 @@ class Delivery:
 
 def _nonce(run_id: str, slot: Slot) -> str:
     return sha256(f"{run_id}:{slot}".encode()).hexdigest()[:_NONCE_CHARACTERS]
-
-
-def _files(chart: bytes | None, status: RunStatus) -> list[discord.File]:
-    """New for each try: a file is read by the try that sends it."""
-    if chart is None:
-        return []
-    return [discord.File(BytesIO(chart), CHART_NAME, description=chart_alt_text(status))]
 
 
 def _buttons(status: RunStatus) -> discord.ui.View:

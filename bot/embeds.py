@@ -1,6 +1,7 @@
 """What people read: records to Discord embeds, pure and clamped to Discord's limits."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import pairwise
 from math import exp, log
 from typing import assert_never
@@ -12,8 +13,8 @@ from trainer.contracts.inference import GenerateRequest, GenerateResponse, Score
 from trainer.contracts.runs import RunRecord, RunStatus
 
 GREY, BLURPLE, GREEN, RED, AMBER = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A
-CHART_NAME = "loss.png"
 
+_CHART_NAME = "loss.png"
 _TITLE, _DESCRIPTION, _FOOTER, _TOTAL = 256, 4096, 2048, 6000  # Discord's embed limits
 _SHOWN_ERROR = 1500
 _BAR_CELLS = 16
@@ -141,12 +142,19 @@ def error_answer(error: AppError, request_id: str) -> discord.Embed:
             assert_never(unknown)
 
 
+def attach_chart(embed: discord.Embed, png: bytes | None, status: RunStatus) -> list[discord.File]:
+    """Show a loss chart in an embed; the file to send with it, new for each try, since a try reads it."""
+    if png is None:
+        return []
+    embed.set_image(url=f"attachment://{_CHART_NAME}")
+    return [discord.File(BytesIO(png), _CHART_NAME, description=chart_alt_text(status))]
+
+
 def chart_alt_text(status: RunStatus) -> str:
-    """What the loss chart shows, for people who do not see it."""
-    if status.train_loss is None:
-        return "Loss chart without a measured loss."
-    validation = f", validation loss {status.val_loss:.3f}" if status.val_loss is not None else ""
-    return f"Loss over steps: training loss {status.train_loss:.3f} nats per token at step {status.step}{validation}."
+    """What a run's loss chart shows, for people who do not see it."""
+    loss = "" if status.train_loss is None else f": training loss {status.train_loss:.3f} nats per token"
+    validation = "" if status.val_loss is None else f", validation loss {status.val_loss:.3f}"
+    return f"Loss over steps up to step {status.step}{loss}{validation}."
 
 
 def display_name(record: RunRecord) -> str:

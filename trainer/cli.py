@@ -183,7 +183,11 @@ def _with_queue(terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]
 
     async def run() -> int:
         task = asyncio.create_task(connected_command())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+        def stop() -> None:
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         return await task
 
     with terminal:

@@ -1,17 +1,30 @@
 """What a model does on a split: loss and accuracy by the rows that training uses, and seeded samples."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.contracts.base import Frozen, now
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, SequenceLengths, StopReason
+from trainer.contracts.runs import EffectiveRequest
 from trainer.data.batches import NO_TARGET, Rows
+from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, autocast
+from trainer.generation import generate
 from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import BOS, Ids, Tokenizer
+
+SAMPLE_PROMPTS = ("", "a", "the ")
+_SAMPLES_PER_PROMPT = 4
+_SAMPLE_TOKENS = 100
 
 
 class Evaluation(NamedTuple):
@@ -37,6 +50,104 @@ def evaluate_rows(
         return _evaluate(model, rows, compute, between_batches)
     finally:
         model.train(was_training)
+
+
+class Sample(Frozen):
+    """A line of `samples.jsonl`."""
+
+    prompt: str
+    text: str
+    seed: int
+    steps: int
+    stop_reason: StopReason
+
+
+class Measured(NamedTuple):
+    """The record of `metrics.json` and the lines of `samples.jsonl`."""
+
+    metrics: EvalMetrics
+    samples: tuple[Sample, ...]
+
+
+def measure(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    corpus: TokenizedCorpus,
+    split: EvalSplit,
+    effective: EffectiveRequest,
+    compute: Compute,
+    *,
+    run_id: str,
+    checkpoint: str,
+    artifacts: tuple[str, ...] = (),
+) -> Measured:
+    """Measure a model on a split, and what it writes of itself; a repetition gives equal numbers.
+
+    `bits_per_char` spreads all that was predicted, [EOS] included, over the characters of the lines. Raises
+    INVALID_INPUT where the run has no such split.
+    """
+    if split not in corpus.ids:
+        raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
+    found = evaluate_rows(model, Rows(corpus.ids[split], effective.max_seq_len), compute)
+    lengths = _line_lengths(corpus.ids[split])
+    tokens, sizes = sum(lengths), corpus.sizes[split]
+    samples = draw_samples(model, tokenizer, effective.seed, run_id)
+    words = [sample.text.split() for sample in samples]
+    text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
+    metrics = EvalMetrics(
+        run_id=run_id,
+        split=split,
+        dataset=text.name,
+        loss=found.loss_nats,
+        perplexity=perplexity(found.loss_nats),
+        bits_per_char=found.loss_sum_nats / math.log(2) / sizes.chars,
+        top1_accuracy=found.top1_hits / found.tokens,
+        top5_accuracy=found.top5_hits / found.tokens,
+        n_tokens=found.tokens,
+        n_chars=sizes.chars,
+        tokens_per_char=tokens / sizes.chars,
+        tokens_per_word=tokens / corpus.words[split],
+        seq_len=SequenceLengths(
+            min=min(lengths),
+            p50=float(np.percentile(lengths, 50)),
+            p95=float(np.percentile(lengths, 95)),
+            max=max(lengths),
+        ),
+        distinct_1=distinct(words, 1),
+        distinct_2=distinct(words, 2),
+        repetition_rate=repetition_rate(words),
+        seed=effective.seed,
+        checkpoint=checkpoint,
+        created_at=now(),
+        artifacts=artifacts,
+    )
+    return Measured(metrics, samples)
+
+
+def draw_samples(model: LanguageModel, tokenizer: Tokenizer, seed: int, run_id: str) -> tuple[Sample, ...]:
+    """Continue each of the fixed prompts a few times; equal seeds give equal samples."""
+    samples: list[Sample] = []
+    for prompt in SAMPLE_PROMPTS:
+        request = GenerateRequest(
+            prompt_text=prompt, max_new_tokens=_SAMPLE_TOKENS, num_return_sequences=_SAMPLES_PER_PROMPT, seed=seed
+        )
+        answer = generate(model, tokenizer, request, run_id=run_id, request_id="samples")
+        parts = zip(answer.outputs or (), answer.steps or (), answer.stop_reason or (), strict=True)
+        samples += [Sample(prompt=prompt, text=t, seed=seed, steps=n, stop_reason=why) for t, n, why in parts]
+    return tuple(samples)
+
+
+def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
+    """Return the share of different n-grams among all n-grams of some texts (Li et al. 2016); 1 where there is none."""
+    grams = [gram for words in texts for gram in _grams(words, n)]
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
+    """Return the share of word pairs that were there before in the same text; 0 where there is none."""
+    pairs = [_grams(words, 2) for words in texts]
+    total = sum(len(of_text) for of_text in pairs)
+    return 1 - sum(len(set(of_text)) for of_text in pairs) / total if total else 0.0
 
 
 def perplexity(loss_nats: float) -> float:
@@ -66,3 +177,14 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     of_target = logits.gather(-1, targets.clamp_min(0).unsqueeze(-1))  # (B, T, 1)
     better = (logits > of_target).sum(-1)  # (B, T)
     return torch.stack([(better[predicted] < 1).sum(), (better[predicted] < 5).sum()])
+
+
+def _line_lengths(ids: Ids) -> list[int]:
+    """The tokens of each line, without [BOS] and [EOS]."""
+    is_start: NDArray[np.bool_] = ids == BOS
+    starts: list[int] = np.flatnonzero(is_start).tolist()
+    return [end - start - 2 for start, end in pairwise([*starts, len(is_start)])]
+
+
+def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]

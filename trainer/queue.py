@@ -156,7 +156,7 @@ class JobQueue:
 
     async def _ask(self, record: RecordT) -> RecordT:
         """Store a request, queue it, wait until it is answered; raises the error that it ended with."""
-        self._require_completed(record.response.run_id)
+        self.runs.get(record.response.run_id).completed_manifest()
         queue = self._settings.queue
         payload = InferenceJobPayload(
             kind=record.kind, run_id=record.response.run_id, request_id=record.response.request_id
@@ -177,15 +177,6 @@ class JobQueue:
         if record.response.error is not None:
             raise AppError(record.response.error.code, record.response.error.message)
         return record
-
-    def _require_completed(self, run_id: str) -> None:
-        manifest = self.runs.get(run_id).manifest()
-        if manifest is None:
-            raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run_id}' has not finished training yet.")
-        if manifest.status != "completed":
-            raise AppError(
-                ErrorCode.RUN_NOT_READY, f"The run '{run_id}' has {manifest.status}: it left no model to ask."
-            )
 
 
 _UNREACHABLE: dict[str, object] = {"reachable": False}

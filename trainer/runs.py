@@ -27,6 +27,7 @@ from trainer.contracts.events import (
 from trainer.contracts.runs import FinalState, RunManifest, RunRecord, RunStatus, Timings
 from trainer.files import sync_folder, try_lock, write_atomically
 
+_PAST = {"failed": "failed", "cancelled": "been cancelled"}
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -61,6 +62,18 @@ class RunDirectory:
         except FileNotFoundError:
             return None
         return RunManifest.model_validate_json(data)
+
+    def completed_manifest(self) -> RunManifest:
+        """The manifest of a run that left a model; raises RUN_NOT_READY for any other."""
+        manifest = self.manifest()
+        if manifest is None:
+            raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
+        if manifest.status != "completed":
+            raise AppError(
+                ErrorCode.RUN_NOT_READY,
+                f"The run '{self.run_id}' has {_PAST[manifest.status]}: it left no model to ask.",
+            )
+        return manifest
 
     def write_manifest(self, manifest: RunManifest) -> None:
         write_atomically(self._manifest, manifest.model_dump_json(indent=1).encode())

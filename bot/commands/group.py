@@ -1,9 +1,8 @@
 """What all commands and buttons share: the first answer, the check of rights, one error handler."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import discord
 import structlog
@@ -20,24 +19,40 @@ if TYPE_CHECKING:
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
+class Call(NamedTuple):
+    """A command that is being worked on."""
+
+    bot: "Bot"
+    caller: Caller
+    request_id: str
+
+
+class Answer(NamedTuple):
+    embed: discord.Embed
+    files: Sequence[discord.File] = ()
+
+
 class Tree(app_commands.CommandTree["Bot"]):
     """The commands; what fails before a command has begun ends here."""
 
     async def on_error(self, interaction: discord.Interaction["Bot"], error: app_commands.AppCommandError, /) -> None:
         cause = error.__cause__ or error
         log.error("command could not begin", request_id=request_id(interaction), exc_info=cause)
-        if not interaction.response.is_done():
-            await _send_error(interaction, _told(cause), defer_is_ephemeral=None)
+        await _send_error(interaction, _told(cause), defer_is_ephemeral=None)
 
 
-@asynccontextmanager
-async def answering(interaction: discord.Interaction["Bot"], command: str) -> AsyncIterator[Caller]:
-    """Defer, check the caller's level, and turn whatever fails inside into an answer that only the caller sees."""
+async def respond(
+    interaction: discord.Interaction["Bot"], command: str, work: Callable[[Call], Awaitable[Answer]]
+) -> None:
+    """Defer, check the caller's level, do the work, send its answer; what fails is told to the caller alone."""
     ephemeral = RULES[command].ephemeral
     await interaction.response.defer(ephemeral=ephemeral, thinking=True)
-    bound = log.bind(command=command, user_id=interaction.user.id, request_id=request_id(interaction))
+    bot, number = interaction.client, request_id(interaction)
+    bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     try:
-        yield await interaction.client.permissions.caller(interaction.user.id, interaction.guild_id)
+        caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+        answer = await work(Call(bot, caller, number))
+        await interaction.edit_original_response(embed=answer.embed, attachments=answer.files)
         bound.info("command answered")
     except AppError as error:
         bound.info("command refused", code=error.code)
@@ -45,13 +60,6 @@ async def answering(interaction: discord.Interaction["Bot"], command: str) -> As
     except Exception as error:
         bound.exception("command failed")
         await _send_error(interaction, _told(error), defer_is_ephemeral=ephemeral)
-
-
-async def answer(
-    interaction: discord.Interaction["Bot"], embed: discord.Embed, files: Sequence[discord.File] = ()
-) -> None:
-    """Fill the deferred answer."""
-    await interaction.edit_original_response(embed=embed, attachments=files)
 
 
 def request_id(interaction: discord.Interaction["Bot"]) -> str:

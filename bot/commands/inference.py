@@ -6,8 +6,8 @@ import discord
 from discord import app_commands
 from pydantic import Field
 
-from bot.commands.group import answer, answering, request_id
-from bot.commands.selection import choose_run
+from bot.commands.group import Answer, Call, respond
+from bot.commands.selection import named_or_newest_run
 from bot.embeds import generate_answer, score_answer
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
@@ -16,6 +16,9 @@ from trainer.contracts.validation import parse
 
 if TYPE_CHECKING:
     from bot.app import Bot
+
+
+_MAX_NEW = 64
 
 
 class ScoreOptions(Frozen):
@@ -54,21 +57,14 @@ class GenerateOptions(Frozen):
 async def score(
     interaction: discord.Interaction["Bot"], text: app_commands.Range[str, 1, 2000], run: str | None = None
 ) -> None:
-    async with answering(interaction, "score") as caller:
-        queue = interaction.client.queue
-        options = parse(ScoreOptions, {"text": text})
-        chosen = await choose_run(interaction.client, "score", caller, run, "newest_completed")
-        response = await queue.score(chosen.record.run_id, ScoreRequest(text=options.text))
-        await answer(
-            interaction, score_answer(chosen.record, options.text, response, request_id=request_id(interaction))
-        )
+    await respond(interaction, "score", lambda call: _score(call, text, run))
 
 
 @app_commands.command(description="Let a model write.")
 @app_commands.describe(
     prompt="What the text begins with; without one, the model begins by itself",
     run="The run's id; without one, the newest finished run",
-    max_new="The most tokens to write",
+    max_new="The most tokens to write; 64 without it",
     temperature="0 is always the likeliest, 1 as learned, above 1 wilder",
     top_k="Choose among the k likeliest tokens only; 0 is off",
     top_p="Choose among the likeliest tokens that make up this share",
@@ -80,7 +76,7 @@ async def generate(
     interaction: discord.Interaction["Bot"],
     prompt: app_commands.Range[str, 0, 1000] = "",
     run: str | None = None,
-    max_new: app_commands.Range[int, 1, 512] = 64,
+    max_new: app_commands.Range[int, 1, 512] | None = None,
     temperature: app_commands.Range[float, 0, 2] = 1.0,
     top_k: app_commands.Range[int, 0, 1000] = 0,
     top_p: app_commands.Range[float, 0, 1] = 1.0,
@@ -88,23 +84,34 @@ async def generate(
     stop: str | None = None,
     seed: app_commands.Range[int, 0, 4294967295] | None = None,
 ) -> None:
-    async with answering(interaction, "generate") as caller:
-        bot = interaction.client
-        values: dict[str, object] = {
-            "prompt": prompt,
-            "max_new": max_new,
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "samples": samples,
-            "stop": stop,
-            "seed": seed,
-        }
-        request = parse(GenerateOptions, values).request()
-        most = bot.settings.limits.generate_max_new_tokens
-        if request.max_new_tokens > most:
-            raise AppError(ErrorCode.INVALID_INPUT, f"`max_new` may be at most {most} here, you gave {max_new}.")
-        chosen = await choose_run(bot, "generate", caller, run, "newest_completed")
-        response = await bot.queue.generate(chosen.record.run_id, request)
-        embed = generate_answer(chosen.record, request, response, request_id=request_id(interaction))
-        await answer(interaction, embed)
+    most = interaction.client.settings.limits.generate_max_new_tokens
+    values: dict[str, object] = {
+        "prompt": prompt,
+        "max_new": min(_MAX_NEW, most) if max_new is None else max_new,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "samples": samples,
+        "stop": stop,
+        "seed": seed,
+    }
+    await respond(interaction, "generate", lambda call: _generate(call, values, run))
+
+
+async def _score(call: Call, text: str, run_id: str | None) -> Answer:
+    options = parse(ScoreOptions, {"text": text})
+    chosen = await named_or_newest_run(call, "score", run_id, "newest_completed")
+    response = await call.bot.queue.score(chosen.record.run_id, ScoreRequest(text=options.text))
+    return Answer(score_answer(chosen.record, options.text, response, request_id=call.request_id))
+
+
+async def _generate(call: Call, values: dict[str, object], run_id: str | None) -> Answer:
+    request = parse(GenerateOptions, values).request()
+    most = call.bot.settings.limits.generate_max_new_tokens
+    if request.max_new_tokens > most:
+        raise AppError(
+            ErrorCode.INVALID_INPUT, f"`max_new` may be at most {most} here, you gave {request.max_new_tokens}."
+        )
+    chosen = await named_or_newest_run(call, "generate", run_id, "newest_completed")
+    response = await call.bot.queue.generate(chosen.record.run_id, request)
+    return Answer(generate_answer(chosen.record, request, response, request_id=call.request_id))

@@ -1,17 +1,15 @@
 """`/mt status` and `/mt cancel`, and the card's Cancel button."""
 
 import asyncio
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
-from bot.commands.group import answer, answering, request_id
-from bot.commands.selection import choose_run, named_run
+from bot.commands.group import Answer, Call, respond
+from bot.commands.selection import named_or_newest_run, named_run
 from bot.delivery import read_ledger
-from bot.embeds import CHART_NAME, cancel_answer, chart_alt_text, status_answer
-from bot.permissions import Caller
+from bot.embeds import attach_chart, cancel_answer, status_answer
 
 if TYPE_CHECKING:
     from bot.app import Bot
@@ -20,43 +18,38 @@ if TYPE_CHECKING:
 @app_commands.command(description="How a run stands.")
 @app_commands.describe(run="The run's id; without one, your newest run")
 async def status(interaction: discord.Interaction["Bot"], run: str | None = None) -> None:
-    async with answering(interaction, "status") as caller:
-        bot = interaction.client
-        chosen = await choose_run(bot, "status", caller, run, "newest")
-        stands = await bot.queue.status(chosen.record.run_id)
-        follower = await asyncio.to_thread(chosen.directory.follow)
-        await asyncio.to_thread(follower.refresh)
-        ledger = await asyncio.to_thread(read_ledger, chosen.directory)
-        embed = status_answer(
-            chosen.record,
-            stands,
-            [loss for _, loss in follower.train_losses],
-            request_id=request_id(interaction),
-            dm_closed=ledger.dm_closed and chosen.record.user_id == caller.user_id,
-        )
-        chart = await bot.charts.loss_chart(follower.train_losses, follower.val_losses)
-        files = []
-        if chart is not None:
-            embed.set_image(url=f"attachment://{CHART_NAME}")
-            files = [discord.File(BytesIO(chart), CHART_NAME, description=chart_alt_text(stands))]
-        await answer(interaction, embed, files)
+    await respond(interaction, "status", lambda call: _status(call, run))
 
 
 @app_commands.command(description="Stop a run; what it has saved is kept.")
 @app_commands.describe(run="The run's id")
 async def cancel(interaction: discord.Interaction["Bot"], run: str) -> None:
-    async with answering(interaction, "cancel") as caller:
-        await _cancel(interaction, caller, run)
+    await respond(interaction, "cancel", lambda call: _cancel(call, run))
 
 
 async def cancel_clicked(interaction: discord.Interaction["Bot"], run_id: str) -> None:
     """The Cancel button of a card: the same rights and the same answer as the command."""
-    async with answering(interaction, "cancel") as caller:
-        await _cancel(interaction, caller, run_id)
+    await respond(interaction, "cancel", lambda call: _cancel(call, run_id))
 
 
-async def _cancel(interaction: discord.Interaction["Bot"], caller: Caller, run_id: str) -> None:
-    bot = interaction.client
-    chosen = await named_run(bot, "cancel", caller, run_id)
-    await bot.queue.cancel(chosen.record.run_id)
-    await answer(interaction, cancel_answer(chosen.record, request_id=request_id(interaction)))
+async def _status(call: Call, run_id: str | None) -> Answer:
+    chosen = await named_or_newest_run(call, "status", run_id, "newest")
+    status = await call.bot.queue.status(chosen.record.run_id)
+    follower = await asyncio.to_thread(chosen.directory.follow)
+    await asyncio.to_thread(follower.refresh)
+    ledger = await asyncio.to_thread(read_ledger, chosen.directory)
+    embed = status_answer(
+        chosen.record,
+        status,
+        [loss for _, loss in follower.train_losses],
+        request_id=call.request_id,
+        dm_closed=ledger.dm_closed and chosen.record.user_id == call.caller.user_id,
+    )
+    chart = await call.bot.charts.loss_chart(follower.train_losses, follower.val_losses)
+    return Answer(embed, attach_chart(embed, chart, status))
+
+
+async def _cancel(call: Call, run_id: str) -> Answer:
+    chosen = await named_run(call, "cancel", run_id)
+    await call.bot.queue.cancel(chosen.record.run_id)
+    return Answer(cancel_answer(chosen.record, request_id=call.request_id))

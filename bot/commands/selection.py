@@ -3,6 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from bot.commands.group import Call
 from bot.permissions import Caller
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
@@ -19,22 +20,23 @@ class ChosenRun(NamedTuple):
     record: RunRecord
 
 
-async def choose_run(bot: "Bot", command: str, caller: Caller, run_id: str | None, default: Default) -> ChosenRun:
+async def named_run(call: Call, command: str, run_id: str) -> ChosenRun:
     """Find a run that the caller may give this command on; raises RUN_NOT_FOUND or FORBIDDEN."""
-    if run_id is None:
-        return await asyncio.to_thread(_newest, bot, caller, default)
-    return await named_run(bot, command, caller, run_id)
-
-
-async def named_run(bot: "Bot", command: str, caller: Caller, run_id: str) -> ChosenRun:
-    directory = bot.queue.runs.get(run_id.strip())
+    directory = call.bot.queue.runs.get(run_id.strip())
     record = await asyncio.to_thread(directory.record)
-    bot.permissions.check_run(command, caller, record)
+    call.bot.permissions.check_run(command, call.caller, record)
     return ChosenRun(directory, record)
 
 
+async def named_or_newest_run(call: Call, command: str, run_id: str | None, default: Default) -> ChosenRun:
+    """The run that is named, else the newest one that fits; raises RUN_NOT_FOUND or FORBIDDEN."""
+    if run_id is None:
+        return await asyncio.to_thread(_newest, call.bot, call.caller, default)
+    return await named_run(call, command, run_id)
+
+
 def _newest(bot: "Bot", caller: Caller, default: Default) -> ChosenRun:
-    """The caller's own newest run, else the newest that the caller may see."""
+    """The newest completed run that the caller may see; or the caller's own newest, else the newest to be seen."""
     seen: ChosenRun | None = None
     for directory in bot.queue.runs.all():
         record = directory.record()

@@ -8,7 +8,7 @@ import aiohttp
 import discord
 from discord import app_commands
 
-from bot.commands.group import answer, answering, request_id
+from bot.commands.group import Answer, Call, respond
 from bot.embeds import accepted_answer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
@@ -27,13 +27,16 @@ _DOWNLOAD_SECONDS = 120
 async def train(
     interaction: discord.Interaction["Bot"], corpus: str | None = None, file: discord.Attachment | None = None
 ) -> None:
-    async with answering(interaction, "train") as caller:
-        bot = interaction.client
-        request = await _request(bot, corpus, file)
-        accepted = await bot.queue.train(request, user_id=caller.user_id)
-        bot.listener.follow(accepted.run_id)
-        record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
-        await answer(interaction, accepted_answer(record, request_id=request_id(interaction)))
+    await respond(interaction, "train", lambda call: _train(call, corpus, file))
+
+
+async def _train(call: Call, corpus: str | None, file: discord.Attachment | None) -> Answer:
+    queue = call.bot.queue
+    request = await _request(call.bot, corpus, file)
+    accepted = await queue.train(request, user_id=call.caller.user_id)
+    call.bot.listener.follow(accepted.run_id)
+    record = await asyncio.to_thread(queue.runs.get(accepted.run_id).record)
+    return Answer(accepted_answer(record, request_id=call.request_id))
 
 
 async def _request(bot: "Bot", corpus: str | None, file: discord.Attachment | None) -> TrainRequest:
@@ -48,25 +51,32 @@ async def _request(bot: "Bot", corpus: str | None, file: discord.Attachment | No
 
 
 def clean_label(name: str) -> str | None:
-    """A file's name as a run's label: letters, digits, spaces and - _ . only; None where nothing is left."""
-    kept = "".join(sign if sign.isalnum() or sign in "-_." else " " for sign in name)
+    """A file's name as a run's label: letters, digits, spaces, - and . only; None where nothing is left."""
+    kept = "".join(sign if sign.isalnum() or sign in "-." else " " for sign in name)
     return " ".join(kept.split())[:_LABEL_CHARACTERS].strip() or None
 
 
-async def _read(file: discord.Attachment, limit_bytes: int) -> bytes:
-    """Download an attachment, never more than the limit whatever its declared size; raises AppError."""
-    if PurePosixPath(file.filename).suffix.lower() != ".txt":
-        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "`file` must be a plain text that ends in .txt.")
-    too_large = AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"`file` may have at most {limit_bytes:,} bytes.")
-    if file.size > limit_bytes:
-        raise too_large
+async def download(url: str, limit_bytes: int) -> bytes:
+    """Fetch an attachment, never more than the limit whatever its declared size; raises AppError."""
     data = bytearray()
     timeout = aiohttp.ClientTimeout(total=_DOWNLOAD_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(file.url) as response:
+    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
         if response.status != 200:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Discord did not hand over `file`: attach it once more.")
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             data += chunk
             if len(data) > limit_bytes:
-                raise too_large
+                raise _too_large(limit_bytes)
     return bytes(data)
+
+
+async def _read(file: discord.Attachment, limit_bytes: int) -> bytes:
+    if PurePosixPath(file.filename).suffix.lower() != ".txt":
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "`file` must be a plain text whose name ends in .txt.")
+    if file.size > limit_bytes:
+        raise _too_large(limit_bytes)
+    return await download(file.url, limit_bytes)
+
+
+def _too_large(limit_bytes: int) -> AppError:
+    return AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"`file` may have at most {limit_bytes:,} bytes.")

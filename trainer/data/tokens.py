@@ -18,7 +18,7 @@ from trainer.files import sync_folder, write_atomically
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Tokenizer, ids_type
 
-_SIZES_FILE = "sizes.json"
+_CONTENT_FILE = "content.json"
 _BLOCK_CHARACTERS = 1 << 20
 
 
@@ -36,6 +36,8 @@ class TokenizedCorpus(NamedTuple):
     ids: dict[Split, Ids]
     """Mapped from files; a split that the run does not have is absent."""
     sizes: dict[Split, SplitSizes]
+    words: dict[Split, int]
+    """Words between white space."""
 
 
 def prepare(
@@ -57,16 +59,17 @@ def prepare(
         train, holdout = corpus.lines("train"), corpus.lines("validation")
         tokenizer = train_tokenizer(effective.tokenizer, train, holdout, corpus=effective.corpus, rule=rule)
     folder = cache / _key(effective, rule, tokenizer)
-    if not (folder / _SIZES_FILE).exists():
+    if not (folder / _CONTENT_FILE).exists():
         corpus = corpus or SplitCorpus(paths.corpus, normalization, rule, validation=paths.validation, test=paths.test)
         _write(folder, corpus, tokenizer)
     return tokenizer, _load(folder, tokenizer)
 
 
-class _Sizes(Frozen):
+class _Content(Frozen):
     """What the cache folder holds; written last."""
 
     sizes: dict[Split, SplitSizes]
+    words: dict[Split, int]
 
 
 def _check(reference: CorpusRef | None, path: Path | None) -> None:
@@ -90,12 +93,13 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
         writers = {split: _SplitWriter(_ids_file(temporary, split), tokenizer) for split in corpus.splits}
         for split, line in corpus.labelled_lines():
             writers[split].add(line)
-        sizes = _Sizes(sizes={split: writer.finish() for split, writer in writers.items()})
-        write_atomically(temporary / _SIZES_FILE, sizes.model_dump_json().encode())
+        sizes = {split: writer.finish() for split, writer in writers.items()}
+        content = _Content(sizes=sizes, words={split: writer.words for split, writer in writers.items()})
+        write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
         try:
             temporary.rename(folder)
         except OSError:
-            if not (folder / _SIZES_FILE).exists():
+            if not (folder / _CONTENT_FILE).exists():
                 raise
         sync_folder(folder.parent)
     finally:
@@ -109,10 +113,11 @@ class _SplitWriter:
         self._file = path.open("wb")
         self._tokenizer = tokenizer
         self._pending: list[str] = []
-        self._pending_characters = self._lines = self._characters = self._ids = 0
+        self._pending_characters = self._lines = self._characters = self._ids = self.words = 0
 
     def add(self, line: str) -> None:
         self._pending.append(line)
+        self.words += len(line.split())
         self._pending_characters += len(line)
         if self._pending_characters >= _BLOCK_CHARACTERS:
             self._flush()
@@ -133,8 +138,9 @@ class _SplitWriter:
 
 
 def _load(folder: Path, tokenizer: Tokenizer) -> TokenizedCorpus:
-    sizes = parse_json(_Sizes, (folder / _SIZES_FILE).read_bytes(), ErrorCode.INTERNAL_ERROR).sizes
-    return TokenizedCorpus({split: _mapped(_ids_file(folder, split), tokenizer) for split in sizes}, sizes)
+    content = parse_json(_Content, (folder / _CONTENT_FILE).read_bytes(), ErrorCode.INTERNAL_ERROR)
+    ids = {split: _mapped(_ids_file(folder, split), tokenizer) for split in content.sizes}
+    return TokenizedCorpus(ids, content.sizes, content.words)
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

@@ -64,14 +64,22 @@ class RecurrentModel(LanguageModel):
         return self.embedding
 
     def _initialize(self) -> None:
-        """Embedding U(-0.1, 0.1), input weights Xavier, recurrent weights orthogonal, biases zero."""
+        """Input weights Xavier, recurrent weights orthogonal, biases zero; embedding U(-0.1, 0.1), if tied N(0, 1).
+
+        A head of small vectors learns slowly: Tiny Shakespeare, 160 steps, 2.47 nats with U(-0.1, 0.1), 1.77 with
+        N(0, 1). The projection before it is small instead, so that a fresh model is near the uniform distribution.
+        """
         for name, weight in self.named_parameters():
-            if name == "embedding.weight":
+            if name == "embedding.weight" and self.config.tied:
+                init.normal_(weight)
+            elif name == "embedding.weight":
                 init.uniform_(weight, -0.1, 0.1)
             elif "bias" in name:
                 init.zeros_(weight)
             elif "weight_hh" in name:
                 init.orthogonal_(weight)
+            elif name == "projection.weight" and self.config.tied:
+                init.xavier_uniform_(weight, gain=0.5 * self.config.embedding_size**-0.5)
             else:
                 init.xavier_uniform_(weight)
 

@@ -126,7 +126,8 @@ def load(folder: Path, manifest: TokenizerManifest) -> CharTokenizer:
     if [record.sha256 for record in manifest.files] != [sha256(content).hexdigest()]:
         raise _broken("is not the one that its manifest names")
     if (
-        list(vocabulary.values()) != list(range(manifest.vocab_size))
+        manifest.special_tokens != SPECIAL_TOKENS
+        or list(vocabulary.values()) != list(range(manifest.vocab_size))
         or names[: len(SPECIAL_TOKENS)] != list(SPECIAL_TOKENS)
         or any(len(c) != 1 for c in characters)
     ):

@@ -236,7 +236,7 @@ class _Attempt:
     ) -> EvalMetrics:
         """Measure the best weights on the test split, or on validation where the run has no test split."""
         split: EvalSplit = "test" if "test" in corpus.ids else "validation"
-        metrics = measure_run(self._run, model, tokenizer, corpus, split, compute)
+        metrics = measure_run(self._run, self._record.effective, model, tokenizer, corpus, split, compute)
         self._events.append(
             EvalCompleted(
                 **self._stamp(f"evaluated:{split}"), split=split, loss=metrics.loss, perplexity=metrics.perplexity
@@ -307,7 +307,8 @@ class _Attempt:
         if self._validated or now_seconds - self._last_told >= wanted:
             self._validated, self._last_told = False, now_seconds
             progress = read()
-            fields: dict[str, object] = {**self._stamp(f"progress:{progress.step}"), **progress.model_dump()}
+            fields: dict[str, object] = progress.model_dump()
+            fields |= self._stamp(f"progress:{progress.step}")
             self._events.append(MetricsProgress.model_validate(fields))
 
     def _add_row(self, curve: BinaryIO, row: CurveRow) -> None:

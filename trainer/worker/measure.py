@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+from trainer.contracts.inference import EvalMetrics, EvalSplit
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
-from trainer.data.tokens import CorpusPaths
+from trainer.data.tokens import CorpusPaths, TokenizedCorpus
+from trainer.device import Compute
+from trainer.evaluation import measure
+from trainer.files import write_atomically
+from trainer.models.base import LanguageModel
+from trainer.runs import RunDirectory
+from trainer.tokenizers.base import Tokenizer
 
 
 def places(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
@@ -19,3 +26,32 @@ def places(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths
         corpora.find(effective.corpus.name), find(effective.validation_corpus), find(effective.test_corpus)
     )
     return paths, settings.app.data_root / "corpus_cache"
+
+
+def measure_run(
+    run: RunDirectory,
+    effective: EffectiveRequest,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    corpus: TokenizedCorpus,
+    split: EvalSplit,
+    compute: Compute,
+) -> EvalMetrics:
+    """Measure a run's model and keep the numbers, and samples of what it writes, beside it."""
+    artifacts = tuple(str(path.relative_to(run.path)) for path in (run.metrics, run.samples))
+    measured = measure(
+        model,
+        tokenizer,
+        corpus,
+        split,
+        effective,
+        compute,
+        run_id=run.run_id,
+        checkpoint="model.safetensors",
+        artifacts=artifacts,
+    )
+    run.metrics.parent.mkdir(exist_ok=True)
+    samples = "".join(sample.model_dump_json() + "\n" for sample in measured.samples)
+    write_atomically(run.samples, samples.encode())
+    write_atomically(run.metrics, measured.metrics.model_dump_json(indent=1).encode())
+    return measured.metrics

@@ -12,11 +12,11 @@ import structlog
 from arq import Retry
 
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted
+from trainer.contracts.events import CheckpointSaved, JobProgress, stamp
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import STORE_ERRORS, Store
 from trainer.queue import tell_events
-from trainer.runs import EventReader, RunDirectory, finish_run, manifest_of
+from trainer.runs import RunDirectory, finish_run, manifest_of
 from trainer.services import end
 from trainer.worker.environment import child_environment
 
@@ -29,8 +29,9 @@ _TELL_SECONDS = 0.25
 _LEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 8.0
 _RETRY_SECONDS = 1.0
-_ATTEMPTS_WITHOUT_CHECKPOINT = 3
+_CRASHES_WITHOUT_CHECKPOINT = 3
 _KEPT_ERROR_LINES = 20
+_CRASHED = "crashed"
 
 
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
@@ -62,10 +63,10 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
     log.info("training child ended", run_id=run.run_id, exit_code=code)
     if run.manifest() is not None:
         return
-    if code != LOCKED_EXIT_CODE and _attempts_in_vain(run.reader()) >= _ATTEMPTS_WITHOUT_CHECKPOINT:
-        log.error("run given up", run_id=run.run_id, last_lines="".join(error_lines))
-        await asyncio.to_thread(_give_up, run)
-        return
+    if code not in (0, LOCKED_EXIT_CODE):
+        log.error("training child crashed", run_id=run.run_id, exit_code=code, last_lines="".join(error_lines))
+        if await asyncio.to_thread(_record_crash, run):
+            return
     raise Retry(defer=_RETRY_SECONDS)
 
 
@@ -105,27 +106,27 @@ async def _tell(run: RunDirectory, store: Store) -> None:
         await asyncio.sleep(_TELL_SECONDS)
 
 
-def _attempts_in_vain(reader: EventReader) -> int:
-    """How often the run was started since its last checkpoint, not counting attempts that were paused."""
-    attempts = 0
-    for event in reader.read_new():
-        if isinstance(event, CheckpointSaved):
-            attempts = 0
-        elif isinstance(event, JobStarted):
-            attempts += 1
-        elif isinstance(event, JobProgress) and ":paused:" in event.event_id:
-            attempts -= 1
-    return attempts
-
-
-def _give_up(run: RunDirectory) -> None:
-    error = AppError(
-        ErrorCode.CRASH_LOOP,
-        f"The training crashed {_ATTEMPTS_WITHOUT_CHECKPOINT} times without getting further;"
-        " its last lines are in the worker's log.",
-    )
+def _record_crash(run: RunDirectory) -> bool:
+    """Write a crash to the run's log; after three in a row without a checkpoint, its end too (R4): then True."""
     lock = run.lock()
     if lock is None:
-        return
+        return False
     with lock, run.open_log() as events:
-        finish_run(run, events, manifest_of(run.record(), "failed", error=RunError.of(error)))
+        crashes = in_vain = 0
+        for event in run.reader().read_new():
+            if isinstance(event, CheckpointSaved):
+                in_vain = 0
+            elif isinstance(event, JobProgress) and _CRASHED in event.event_id:
+                crashes, in_vain = crashes + 1, in_vain + 1
+        record = run.record()
+        crash = stamp(record.run_id, record.user_id, f"{_CRASHED}:{crashes + 1}")
+        events.append(JobProgress(**crash, progress=0.0, message="The training crashed; it starts again."))
+        if in_vain + 1 < _CRASHES_WITHOUT_CHECKPOINT:
+            return False
+        error = AppError(
+            ErrorCode.CRASH_LOOP,
+            f"The training crashed {_CRASHES_WITHOUT_CHECKPOINT} times without getting further;"
+            " its last lines are in the worker's log.",
+        )
+        finish_run(run, events, manifest_of(record, "failed", error=RunError.of(error)))
+    return True

@@ -1,0 +1,472 @@
+"""The real bot on a local Discord: commands, buttons, rights, and a run from the attachment to the final message."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import discord
+import pytest
+from discord import app_commands
+from discord.gateway import DiscordWebSocket
+from discord.http import Route
+
+from bot.app import Bot
+from local_discord import LocalDiscord, Upload
+from local_discord.driver import shown_text
+from local_discord.state import Call, User
+from local_discord.wire import number
+from tests.unit.bot.records import Story, run_record
+from tests.unit.bot.waiting import captured_logs, until
+from trainer.contracts.settings import Settings
+
+TOKEN = "test-token"  # noqa: S105
+EPHEMERAL = 1 << 6
+AMBER, GREY, RED = 0xFAA61A, 0x95A5A6, 0xED4245
+TEXT = "\n".join(f"the cat sat on mat {index % 7}" for index in range(120)).encode()
+CALLBACK = "/interactions/{interaction_id}/{interaction_token}/callback"
+ORIGINAL = "/webhooks/{webhook_id}/{webhook_token}/messages/@original"
+
+
+class HasBase(Protocol):
+    """The part of discord.py's Route that is looked at here."""
+
+    BASE: str
+
+
+class Place(NamedTuple):
+    """A bot on a Discord; ana owns it, bob may use it, eve may not."""
+
+    discord: LocalDiscord
+    bot: Bot
+    root: Path
+    ana: User
+    bob: User
+    eve: User
+
+    def runs(self) -> list[Path]:
+        return sorted((self.root / "artifacts").glob("models/*"))
+
+    def story(self, user: User | None, name: str = "char_lstm-1") -> Story:
+        return Story(self.root / "artifacts", run_record(name, user_id=user and user.id))
+
+    async def ask(
+        self, user: User, command: str, options: Mapping[str, str | int | float | Upload] | None = None
+    ) -> "Read":
+        """What the command answers, which comes within Discord's 3 seconds."""
+        call = await self.discord.slash(user, f"mt {command}", options or {})
+        assert await call.answered() < 3
+        return await read(call)
+
+
+class Read(NamedTuple):
+    text: str
+    colour: int
+    is_ephemeral: bool
+
+
+async def read(call: Call) -> Read:
+    """The answer: the filled defer, or the follow-up that replaced it."""
+    await until(lambda: bool(call.followups) or not call.is_unresolved)
+    message = call.followups[0] if call.followups else await call.reply()
+    flags = number(message.payload["flags"])
+    return Read(shown_text(message.payload), number(message.embeds[0]["color"]), flags & EPHEMERAL != 0)
+
+
+def settings(root: Path, server: LocalDiscord, *, workers: int = 0, **changes: object) -> Settings:
+    group: dict[str, object] = {
+        "token": TOKEN,
+        "api_base_url": server.api_base_url,
+        "gateway_url": server.gateway_url,
+        "edit_interval_seconds": 1,
+        **changes,
+    }
+    values: dict[str, object] = {
+        "app": {"data_root": str(root / "data"), "artifacts_root": str(root / "artifacts")},
+        "queue": {"embedded_workers": workers},
+        "limits": {"attachment_bytes": 5000, "generate_max_new_tokens": 20},
+        "discord": group,
+    }
+    return Settings.model_validate(values)
+
+
+@asynccontextmanager
+async def place(root: Path, *, workers: int = 0, **changes: object) -> AsyncIterator[Place]:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
+        rights: dict[str, object] = {"owner_id": ana.id, "allowed_user_ids": (bob.id,), **changes}
+        chosen = settings(root, server, workers=workers, **rights)
+        async with Bot(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            yield Place(server, bot, root, ana, bob, eve)
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
+
+
+async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -> None:
+    async with place(tmp_path, workers=1) as here:
+        channel = here.discord.dm_channel(here.bob)
+
+        accepted = await here.ask(here.bob, "train", {"file": Upload("My_cats.txt", TEXT)})
+        card = await here.discord.wait_for_message(channel, "My cats")
+        await here.discord.wait_for_edit(card, "Training", timeout=60)
+        final = await here.discord.wait_for_message(channel, "· result", timeout=120)
+        status = await here.ask(here.bob, "status")
+        score = await here.ask(here.ana, "score", {"text": "the cat sat on mat 3"})
+        sample = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new": 10, "samples": 2, "seed": 1})
+        again = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new": 10, "samples": 2, "seed": 1})
+        (run,) = here.runs()
+        late = await here.ask(here.bob, "cancel", {"run": run.name})
+
+        assert accepted.is_ephemeral and "⏳ Queued: My cats" in accepted.text
+        assert here.discord.messages(channel, seen_by=None) == [card, final]
+        assert "✅ Completed: My cats" in shown_text(card.payload)
+        assert re.search(
+            r"Test \*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char · perplexity", shown_text(final.payload)
+        )
+        assert all(
+            later - earlier >= 1 for earlier, later in zip(card.edit_seconds, card.edit_seconds[1:], strict=False)
+        )
+        assert here.discord.read(final.attachments[0]).startswith(b"\x89PNG")
+        assert "✅ Completed: My cats" in status.text
+        assert "📏 Score of 20 characters with My cats" in score.text
+        assert sample.text.count("```") == 4 and not sample.is_ephemeral
+        assert sample.text.split("request")[0] == again.text.split("request")[0]
+        assert late.colour == AMBER and "already ended" in late.text
+
+
+async def test_train__by_a_corpus_name(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "corpus"
+    folder.mkdir(parents=True)
+    (folder / "cats.txt").write_bytes(TEXT)
+    async with place(tmp_path) as here:
+        accepted = await here.ask(here.ana, "train", {"corpus": "cats"})
+
+        assert "Corpus: cats" in accepted.text
+        assert len(here.runs()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"file": Upload("cats.txt", b"caf\xe9 \xff" * 9)}, "not UTF-8"),
+        ({"file": Upload("cats.pdf", TEXT)}, "ends in .txt"),
+        ({"file": Upload("cats.txt", b"x" * 5001)}, "at most 5,000 bytes"),
+        ({"file": Upload("cats.txt", b" \n\n")}, "empty"),
+        ({"corpus": "no_such_corpus"}, "no corpus"),
+        ({"corpus": "../secret"}, "corpus"),
+        ({"corpus": "cats", "file": Upload("cats.txt", TEXT)}, "exactly one"),
+        ({}, "exactly one"),
+    ],
+)
+async def test_train__of_a_bad_text_says_why_and_leaves_nothing(
+    tmp_path: Path, options: Mapping[str, str | Upload], said: str
+) -> None:
+    async with place(tmp_path) as here:
+        answer = await here.ask(here.ana, "train", options)
+
+        assert answer.colour == AMBER and answer.is_ephemeral
+        assert said in answer.text
+        assert str(tmp_path) not in answer.text
+        assert here.runs() == []
+
+
+COMMANDS: list[tuple[str, Mapping[str, str | Upload]]] = [
+    ("train", {"file": Upload("cats.txt", TEXT)}),
+    ("status", {}),
+    ("score", {"text": "cat"}),
+    ("generate", {"prompt": "cat"}),
+    ("cancel", {"run": "char_lstm-1"}),
+]
+
+
+@pytest.mark.parametrize(("command", "options"), COMMANDS, ids=[name for name, _ in COMMANDS])
+async def test_stranger__is_refused_and_nothing_happens(
+    tmp_path: Path, command: str, options: Mapping[str, str | Upload]
+) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana)
+        answer = await here.ask(here.eve, command, options)
+
+        assert answer.colour == AMBER and answer.is_ephemeral
+        assert f"ask <@{here.ana.id}>" in answer.text
+        assert here.runs() == [story.run.path]
+        assert not story.run.cancel_requested()
+        assert not (tmp_path / "artifacts" / "corpora").exists()
+
+
+async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        channel = here.discord.dm_channel(here.ana)
+        await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
+        card = await here.discord.wait_for_message(channel, "Queued")
+        (run,) = here.runs()
+
+        by_other = await here.ask(here.bob, "cancel", {"run": run.name})
+        by_stranger = await read(await here.discord.click(here.eve, card, f"mt:cancel:{run.name}"))
+        assert by_other.colour == by_stranger.colour == AMBER
+        assert not (run / "cancel").exists()
+
+        by_starter = await read(await here.discord.click(here.ana, card, f"mt:cancel:{run.name}"))
+        assert "Cancelling: cats" in by_starter.text and by_starter.is_ephemeral
+        await here.discord.wait_for_message(channel, "· result")
+        assert "Cancelled" in shown_text(card.payload)
+        assert card.components == []
+
+
+async def test_cancel__of_an_unknown_run(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for name in ("nope", "../../etc", "NOPE " * 30):
+            answer = await here.ask(here.ana, "cancel", {"run": name})
+            assert answer.colour == AMBER and "There is no run" in answer.text
+
+
+async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana)
+        here.bot.listener.follow(story.record.run_id)
+        channel = here.discord.dm_channel(here.ana)
+        card = await here.discord.wait_for_message(channel, "Queued")
+        view = discord.ui.View()
+        other: discord.ui.Button[discord.ui.View] = discord.ui.Button(label="Other", custom_id="other:1")
+        view.add_item(other)
+        partial = here.bot.get_partial_messageable(channel.id).get_partial_message(card.id)
+        await partial.edit(view=view)
+        call = await here.discord.click(here.ana, card, "other:1")
+        await asyncio.sleep(0.2)
+
+        assert call.answered_seconds is None
+
+
+async def test_status__without_a_run_is_of_the_newest_own_else_of_the_newest_to_be_seen(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        nothing = await here.ask(here.bob, "status")
+        here.story(here.ana, "char_lstm-ana").start().step(10, 3.0).step(20, 2.0)
+        of_ana = await here.ask(here.bob, "status")
+        here.story(here.bob, "char_lstm-bob")
+        own = await here.ask(here.bob, "status")
+        named = await here.ask(here.bob, "status", {"run": "char_lstm-ana"})
+
+        assert nothing.colour == AMBER and "There is no run yet" in nothing.text
+        assert "char_lstm-ana · request" in of_ana.text
+        assert "Unreachable" in of_ana.text
+        assert "char_lstm-bob · request" in own.text
+        assert "char_lstm-ana · request" in named.text
+
+
+async def test_private_runs__are_seen_by_their_starter_and_admins_only(tmp_path: Path) -> None:
+    async with place(tmp_path, private_runs=True) as here:
+        here.story(here.ana)
+        newest = await here.ask(here.bob, "status")
+        named = await here.ask(here.bob, "status", {"run": "char_lstm-1"})
+        score = await here.ask(here.bob, "score", {"text": "cat", "run": "char_lstm-1"})
+        by_admin = await here.ask(here.ana, "status")
+
+        assert "There is no run yet" in newest.text
+        assert "private" in named.text and "private" in score.text
+        assert "char_lstm-1 · request" in by_admin.text
+
+
+async def test_closed_dms__are_told_in_status(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.discord.set_dms(here.ana, is_open=False)
+        guild = here.discord.add_guild("home", [here.ana])
+        call = await here.discord.slash(here.ana, "mt train", {"file": Upload("cats.txt", TEXT)}, guild=guild)
+        assert (await read(call)).is_ephemeral
+        (run,) = here.runs()
+        await until(lambda: (run / "dm.json").exists() and b'"dm_closed":true' in (run / "dm.json").read_bytes())
+        status = await read(await here.discord.slash(here.ana, "mt status", {}, guild=guild))
+
+        assert "Your direct messages are closed" in status.text
+
+
+async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.ana)
+        none = await here.ask(here.ana, "score", {"text": "cat"})
+        named = await here.ask(here.ana, "generate", {"run": "char_lstm-1"})
+        too_many = await here.ask(here.ana, "generate", {"max_new": 21})
+
+        assert "no finished run" in none.text
+        assert "not finished training" in named.text and named.is_ephemeral
+        assert "`max_new` may be at most 20 here, you gave 21" in too_many.text
+
+
+async def test_members_of_an_allowed_guild__are_users_wherever_they_call_from(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
+        home = server.add_guild("home", [bob])
+        away = server.add_guild("away", [eve], bot_present=False)
+        chosen = settings(tmp_path, server, owner_id=ana.id, allowed_guild_ids=(home.id, away.id))
+        async with Bot(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            in_guild = await read(await server.slash(bob, "mt status", {}, guild=home))
+            in_dm = await read(await server.slash(bob, "mt status", {}))
+            stranger = await read(await server.slash(eve, "mt status", {}))
+            server.fail_next("GET", "/guilds/{guild_id}/members/{user_id}", 503)
+            busy = await read(await server.slash(server.add_user("new"), "mt status", {}))
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
+
+    assert "There is no run yet" in in_guild.text and in_guild.is_ephemeral
+    assert "There is no run yet" in in_dm.text
+    assert "Not allowed" in stranger.text
+    assert busy.colour == GREY and "try again" in busy.text
+
+
+async def test_fault_of_the_bot__is_told_in_red_with_the_id_that_is_in_the_log(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(None)
+        (story.run.path / "events.jsonl").write_bytes(b"no event\n")
+        with captured_logs() as logs:
+            answer = await here.ask(here.ana, "status")
+
+        (line,) = [line for line in logs if line["event"] == "command failed"]
+        assert answer.colour == RED and answer.is_ephemeral
+        assert f"request {line['request_id']}" in answer.text
+        assert str(tmp_path) not in answer.text
+
+
+async def test_first_answer_that_fails__is_tried_once_more_as_an_error(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.discord.fail_next("POST", CALLBACK, "reset")
+        answer = await here.ask(here.ana, "status")
+
+        assert answer.colour == GREY and answer.is_ephemeral
+
+
+async def test_command_of_an_older_version__is_answered(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with discord.Client(intents=discord.Intents.none()) as older:
+            await older.login(TOKEN)
+            tree = app_commands.CommandTree(older)
+            tree.add_command(ancient)
+            await tree.sync()
+        answer = await read(await here.discord.slash(here.ana, "ancient"))
+
+        assert answer.colour == RED and answer.is_ephemeral
+
+
+@app_commands.command(description="A command that is no more.")
+async def ancient(interaction: discord.Interaction) -> None:
+    await interaction.response.defer()
+
+
+async def test_error_that_cannot_be_told__is_logged_and_the_bot_goes_on(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana = server.add_user("ana")
+        async with Bot(settings(tmp_path, server, owner_id=ana.id)) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            server.fail_next("PATCH", ORIGINAL, "reset", times=10)
+            with captured_logs() as logs:
+                await server.slash(ana, "mt status", {})
+                await until(lambda: any(line["event"] == "error could not be told" for line in logs))
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_addresses__that_are_not_set_are_discord_s_own() -> None:
+    route: HasBase = Route
+    own = (route.BASE, DiscordWebSocket.DEFAULT_GATEWAY)
+    async with Bot(Settings()):
+        assert (route.BASE, DiscordWebSocket.DEFAULT_GATEWAY) == own
+
+
+async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
+    """`python -m bot` with only these DISCORD__ settings, in a folder of its own."""
+    kept = {name: value for name, value in os.environ.items() if "__" not in name and "DISCORD" not in name}
+    source = str(Path(__file__).parents[2])
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bot",
+        cwd=root,
+        env={**kept, "PYTHONPATH": source, **environment},
+        stdout=DEVNULL,
+        stderr=PIPE,
+    )
+
+
+async def ended(bot: Process, seconds: float = 30) -> tuple[int | None, str]:
+    """The exit code and what was said on standard error, within a time."""
+    async with asyncio.timeout(seconds):
+        _, errors = await bot.communicate()
+    return bot.returncode, errors.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_process__ends_all_within_15_seconds_and_exits_0(tmp_path: Path, number: signal.Signals) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana = server.add_user("ana")
+        bot = await start_bot(
+            tmp_path,
+            {
+                "DISCORD__TOKEN": TOKEN,
+                "DISCORD__OWNER_ID": str(ana.id),
+                "DISCORD__API_BASE_URL": server.api_base_url,
+                "DISCORD__GATEWAY_URL": server.gateway_url,
+            },
+        )
+        await server.connected(30)
+        await server.synced(30)
+        call = await server.slash(ana, "mt status", {})
+        answer = await read(call)
+        bot.send_signal(number)
+        code, said = await ended(bot, 15)
+
+        assert "There is no run yet" in answer.text
+        assert code == 0, said
+        assert server.violations == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, "DISCORD__TOKEN is not set"),
+        ({"DISCORD__TOKEN": TOKEN}, "set DISCORD__OWNER_ID"),
+        ({"DISCORD__TOKEN": TOKEN, "DISCORD__OWNER": "7"}, "did you mean `DISCORD__OWNER_ID`"),
+    ],
+)
+async def test_process__with_bad_settings_says_one_sentence_and_exits_2(
+    tmp_path: Path, environment: Mapping[str, str], said: str
+) -> None:
+    bot = await start_bot(tmp_path, environment)
+    code, errors = await ended(bot)
+
+    assert code == 2
+    assert said in errors
+    assert errors.count("\n") == 1
+
+
+async def test_process__with_a_wrong_token_exits_2_and_leaves_nothing_running(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        wrong = {"DISCORD__TOKEN": "wrong", "DISCORD__OWNER_ID": "7", "DISCORD__API_BASE_URL": server.api_base_url}
+        bot = await start_bot(tmp_path, wrong)
+        code, errors = await ended(bot)
+
+    assert code == 2
+    assert errors == "Discord does not know the bot's DISCORD__TOKEN.\n"
+
+
+async def test_process__that_cannot_reach_discord_exits_1(tmp_path: Path) -> None:
+    nowhere = {
+        "DISCORD__TOKEN": TOKEN,
+        "DISCORD__OWNER_ID": "7",
+        "DISCORD__API_BASE_URL": "http://127.0.0.1:9/api/v10",
+    }
+    bot = await start_bot(tmp_path, nowhere)
+    code, errors = await ended(bot, 60)
+
+    assert code == 1
+    assert errors.splitlines()[-1].startswith("Discord cannot be used")

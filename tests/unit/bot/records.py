@@ -1,0 +1,131 @@
+"""Runs as the bot meets them: real records and real event logs, made by hand."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from trainer.contracts.errors import ErrorClass, ErrorCode
+from trainer.contracts.events import (
+    ArtifactRef,
+    CheckpointSaved,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobProgress,
+    JobStarted,
+    MetricsCompleted,
+    MetricsConfig,
+    MetricsProgress,
+)
+from trainer.contracts.presets import request_hash, resolve
+from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
+from trainer.runs import RunDirectory, RunFollower, RunStore
+
+BEGIN = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+STARTER = 700
+TOTAL_STEPS = 100
+
+
+def run_record(
+    run_id: str = "char_lstm-20261120-0a1b2c", *, user_id: int | None = STARTER, label: str | None = "kk-ipa"
+) -> RunRecord:
+    request = TrainRequest(model_family="char_lstm", corpus="kk_ipa", label=label)
+    corpus = CorpusRef(name="kk_ipa", sha256="c" * 64, bytes=1_234_567)
+    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+    return RunRecord(
+        run_id=run_id,
+        user_id=user_id,
+        created_at=BEGIN,
+        request=request,
+        effective=effective,
+        request_hash=request_hash(effective),
+    )
+
+
+class Story:
+    """A run in a store, and what happens to it."""
+
+    def __init__(self, root: Path, record: RunRecord) -> None:
+        self.record = record
+        self.run: RunDirectory = RunStore(root).create(record)
+        self._now = BEGIN
+
+    def follower(self) -> RunFollower:
+        follower = self.run.follow()
+        follower.refresh()
+        return follower
+
+    def start(self) -> "Story":
+        self._append(JobStarted, "started", queue="training", attempt=1)
+        return self._append(
+            MetricsConfig,
+            "config",
+            model_family="char_lstm",
+            model_size=None,
+            total_epochs=5,
+            total_steps=TOTAL_STEPS,
+            batch_size=64,
+            learning_rate=2e-3,
+            params=1000,
+            vocab_size=43,
+            device="cpu",
+            precision="fp32",
+            threads=1,
+            tokenizer_id="tok",
+        )
+
+    def read_corpus(self) -> "Story":
+        self._append(JobStarted, "started", queue="training", attempt=1)
+        return self._append(JobProgress, "reading", progress=0.0, message="Reading the corpus.")
+
+    def step(self, step: int, train_loss: float, val_loss: float | None = None) -> "Story":
+        """A step at which 2000 tokens and 1000 characters are trained per second, so bits/char = 2 loss / ln 2."""
+        return self._append(
+            MetricsProgress,
+            f"progress-{step}",
+            epoch=1 + step * 5 // (TOTAL_STEPS + 1),
+            total_epochs=5,
+            step=step,
+            total_steps=TOTAL_STEPS,
+            progress=100 * step / TOTAL_STEPS,
+            train_loss=train_loss,
+            train_perplexity=1.0,
+            learning_rate=2e-3,
+            grad_norm=1.0,
+            tokens_per_second=2000.0,
+            chars_per_second=1000.0,
+            eta_seconds=60.0,
+            val_loss=val_loss,
+            best_val_loss=val_loss,
+        )
+
+    def checkpoint(self, step: int) -> "Story":
+        return self._append(CheckpointSaved, f"checkpoint-{step}", step=step, val_loss=None, is_best=False)
+
+    def complete(self) -> "Story":
+        """End well, 668 seconds after the start."""
+        artifact = ArtifactRef(id=self.record.run_id, bytes=1, sha256="a" * 64)
+        self._append(
+            MetricsCompleted, "metrics", test_loss=1.0, test_perplexity=2.71828, bits_per_char=1.5, artifact=artifact
+        )
+        self._now = BEGIN + timedelta(seconds=668)
+        return self._append(JobCompleted, "completed", result_id=self.record.run_id, result_bytes=1)
+
+    def fail(self, message: str = "The model did not fit.") -> "Story":
+        code, kind = ErrorCode.OUT_OF_MEMORY, ErrorClass.FATAL
+        return self._append(JobFailed, "failed", error_kind="system", code=code, error_class=kind, message=message)
+
+    def cancel(self) -> "Story":
+        return self._append(JobCancelled, "cancelled")
+
+    def _append(self, event: type[Event], kind: str, **values: object) -> "Story":
+        fields: dict[str, object] = {
+            "event_id": f"{self.record.run_id}:{kind}",
+            "ts": self._now,
+            "job_id": self.record.run_id,
+            "user_id": self.record.user_id,
+            **values,
+        }
+        with self.run.open_log() as log:
+            log.append(event.model_validate(fields))
+        return self

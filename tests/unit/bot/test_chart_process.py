@@ -1,0 +1,91 @@
+"""The chart process: it draws, ends when idle, ends with the bot, and its death is survived."""
+
+import asyncio
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bot.chart_process import ChartProcess
+from tests.unit.bot.waiting import until
+
+CURVE = [(1, 3.0), (2, 2.0)]
+PNG = b"\x89PNG"
+
+
+async def test_chart__is_drawn_in_another_process() -> None:
+    charts = ChartProcess()
+    try:
+        png = await charts.loss_chart(CURVE, [])
+        children = multiprocessing.active_children()
+    finally:
+        charts.close()
+
+    assert png is not None and png.startswith(PNG)
+    assert len(children) == 1
+    await until(lambda: not multiprocessing.active_children())
+
+
+async def test_chart__of_less_than_two_losses_is_none_and_starts_nothing() -> None:
+    charts = ChartProcess()
+
+    assert await charts.loss_chart([(1, 3.0)], []) is None
+    assert multiprocessing.active_children() == []
+    charts.close()
+
+
+async def test_process__ends_when_idle_and_starts_again() -> None:
+    charts = ChartProcess(idle_seconds=0.05)
+    assert await charts.loss_chart(CURVE, []) is not None
+    await until(lambda: not multiprocessing.active_children())
+
+    again = await charts.loss_chart(CURVE, [])
+    charts.close()
+    assert again is not None
+
+
+async def test_process__killed_while_drawing_costs_one_chart() -> None:
+    charts = ChartProcess()
+    assert await charts.loss_chart(CURVE, []) is not None
+    for child in multiprocessing.active_children():
+        child.kill()
+
+    lost = await charts.loss_chart(CURVE, [])
+    drawn = await charts.loss_chart(CURVE, [])
+    charts.close()
+
+    assert lost is None
+    assert drawn is not None
+
+
+def test_process__ends_when_the_bot_is_killed(tmp_path: Path) -> None:
+    program = """
+import asyncio, multiprocessing, sys, time
+from bot.chart_process import ChartProcess
+
+async def main():
+    await ChartProcess().loss_chart([(1, 3.0), (2, 2.0)], [])
+    print(multiprocessing.active_children()[0].pid, "matplotlib" in sys.modules, flush=True)
+    time.sleep(60)
+
+asyncio.run(main())
+"""
+    bot = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    assert bot.stdout is not None
+    child, has_matplotlib = bot.stdout.readline().split()
+    bot.kill()
+    bot.wait()
+    bot.stdout.close()
+
+    assert has_matplotlib == "False"
+    asyncio.run(until(lambda: not is_running(int(child))))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"

@@ -1,0 +1,408 @@
+"""What people read: each state's card as it stands in the design, and Discord's limits whatever goes in."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import discord
+import pytest
+from hypothesis import strategies as st
+
+from bot import embeds
+from tests.unit.bot.properties import for_all, for_all_pairs
+from tests.unit.bot.records import Story, run_record
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreResponse, StopReason
+from trainer.contracts.runs import RunRecord
+
+RUN = "char_lstm-20261120-0a1b2c"
+RECIPE = "char_lstm · 128/256/2 · char tokenizer · 5 epochs\nCorpus: kk\\_ipa, 1.2 MB · seed 42"
+ASKED = "<t:1795176000:R>"  # 2026-11-20 12:00 UTC
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+
+
+class Read:
+    """An embed as a reader sees it."""
+
+    def __init__(self, embed: discord.Embed) -> None:
+        self.colour = embed.colour.value if embed.colour else None
+        self.title = embed.title or ""
+        self.text = embed.description or ""
+        self.footer = embed.footer.text or ""
+
+
+def card(story: Story) -> Read:
+    follower = story.follower()
+    return Read(embeds.run_card(story.record, follower.refresh(), losses(story)))
+
+
+def losses(story: Story) -> Sequence[float]:
+    return [loss for _, loss in story.follower().train_losses]
+
+
+def test_card__queued(tmp_path: Path) -> None:
+    shown = card(Story(tmp_path, run_record()))
+
+    assert shown.colour == 0x95A5A6
+    assert shown.title == "⏳ Queued: kk-ipa"
+    assert shown.text == f"{RECIPE}\nWaiting for a worker · asked for {ASKED}"
+    assert shown.footer == RUN
+
+
+def test_card__queued_with_a_place_in_the_queue(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record(label=None))
+    place: dict[str, object] = {"queue_position": 2}
+    status = story.follower().refresh().model_copy(update=place)
+
+    shown = Read(embeds.run_card(story.record, status, []))
+
+    assert shown.title == "⏳ Queued: char\\_lstm-20261120-0a1b2c"
+    assert "Position 2 in the queue" in shown.text
+
+
+def test_card__running_before_the_first_step(tmp_path: Path) -> None:
+    shown = card(Story(tmp_path, run_record()).read_corpus())
+
+    assert shown.colour == 0x5865F2
+    assert shown.text == f"{'▱' * 16} **0 %**\nReading the corpus."
+
+
+def test_card__running(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(10, 3.0).step(25, 2.0, 2.1).checkpoint(25)
+    shown = card(story)
+
+    assert shown.title == "🏃 Training: kk-ipa"
+    assert shown.text.split("\n") == [
+        "▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱▱ **25 %** · epoch 2/5 · step 25 / 100",
+        "Loss **2.000** nats/token · 5.77 bits/char · perplexity 7.39  █▁",
+        "Validation 2.100 nats/token · 6.06 bits/char · best 2.100",
+        "1\u202f000 characters/s · cpu · fp32",
+        "Done <t:1795176060:R> · checkpoint at step 25",
+    ]
+
+
+def test_card__running_with_little_known_yet(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(10, 3.0, 3.1).checkpoint(10)
+    unknown: dict[str, object] = {
+        "total_steps": None,
+        "best_val_loss": None,
+        "chars_per_second": None,
+        "eta_seconds": None,
+    }
+    status = story.follower().refresh().model_copy(update=unknown)
+
+    shown = Read(embeds.run_card(story.record, status, [3.0]))
+
+    assert "step 10\n" in shown.text
+    assert "Loss **3.000** nats/token · perplexity" in shown.text
+    assert shown.text.endswith("checkpoint at step 10")
+
+
+def test_card__running_without_checkpoint(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(10, 3.0)
+    soon: dict[str, object] = {"eta_seconds": None}
+
+    assert card(story).text.endswith("Done <t:1795176060:R>")
+    status = story.follower().refresh().model_copy(update=soon)
+    assert Read(embeds.run_card(story.record, status, [])).text.endswith("cpu · fp32")
+
+
+def test_card__completed(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2).complete()
+    shown = card(story)
+
+    assert shown.colour == 0x57F287
+    assert shown.title == "✅ Completed: kk-ipa in 11 min 8 s"
+    assert shown.text.split("\n")[:3] == [
+        "Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72",
+        "Validation 1.200 nats/token · 3.46 bits/char (best)",
+        "100 steps in 5 epochs",
+    ]
+    assert shown.footer == RUN
+
+
+def test_card__completed_without_any_measurement(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(100, 1.1).complete()
+    nothing: dict[str, object] = {"test_loss": None, "started_at": None}
+    status = story.follower().refresh().model_copy(update=nothing)
+
+    shown = Read(embeds.run_card(story.record, status, []))
+
+    assert shown.title == "✅ Completed: kk-ipa"
+    assert shown.text.startswith("100 steps in 5 epochs")
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(59, "59 s"), (61, "1 min 1 s"), (3600, "1 h 0 min 0 s")])
+def test_card__tells_how_long_a_run_took(tmp_path: Path, seconds: int, said: str) -> None:
+    story = Story(tmp_path, run_record()).start().complete()
+    status = story.follower().refresh()
+    assert status.finished_at is not None
+    began: dict[str, object] = {"started_at": status.finished_at - timedelta(seconds=seconds)}
+    shown = Read(embeds.run_card(story.record, status.model_copy(update=began), []))
+
+    assert shown.title.endswith(f" in {said}")
+
+
+def test_card__failed(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(40, 2.0, 2.0).checkpoint(40).fail("9.8 GB wanted.")
+    shown = card(story)
+
+    assert shown.colour == 0xED4245
+    assert shown.title == "❌ Failed: kk-ipa at step 40 (epoch 2)"
+    assert shown.text.split("\n") == [
+        "`OUT_OF_MEMORY` 9.8 GB wanted.",
+        "Kept: the checkpoint of step 40 (best validation 2.000 nats/token · 5.77 bits/char)",
+    ]
+
+
+def test_card__failed_without_a_typed_error(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().checkpoint(3).fail("Gone.")
+    untyped: dict[str, object] = {"error": None}
+    status = story.follower().refresh().model_copy(update=untyped)
+
+    assert Read(embeds.run_card(story.record, status, [])).text == "Gone.\nKept: the checkpoint of step 3"
+
+
+def test_card__cancelled(tmp_path: Path) -> None:
+    shown = card(Story(tmp_path, run_record()).cancel())
+
+    assert shown.title == "⏹ Cancelled: kk-ipa"
+    assert shown.text == "No checkpoint had been saved yet."
+
+
+def test_final_message__says_what_to_do_next_and_is_told_from_the_card_by_its_footer(tmp_path: Path) -> None:
+    told = {}
+    for name, end in (("done", Story.complete), ("lost", Story.fail), ("ended", Story.cancel)):
+        story = end(Story(tmp_path, run_record(f"char_lstm-{name}")).start())
+        told[name] = Read(embeds.final_message(story.record, story.follower().refresh(), []))
+
+    assert told["done"].text.endswith("Try it: `/mt generate run:char_lstm-done` · `/mt score run:char_lstm-done`")
+    assert told["lost"].text.endswith("Give the run's id below when asking for help.")
+    assert told["ended"].text.endswith("Start again with `/mt train`.")
+    assert told["done"].footer == "char_lstm-done · result"
+
+
+def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(10, 3.0)
+    status = story.follower().refresh()
+    lost: dict[str, object] = {"reachable": False}
+
+    here = embeds.status_answer(story.record, status, [], request_id="0a1b2c3d", dm_closed=False)
+    gone = embeds.status_answer(story.record, status.model_copy(update=lost), [], request_id="0a1b2c3d", dm_closed=True)
+
+    assert Read(here).text.endswith(f"\nLast sign of life {ASKED}")
+    assert f"⚠ Unreachable: last sign of life {ASKED}\nYour direct messages are closed" in Read(gone).text
+    assert Read(here).footer == f"{RUN} · request 0a1b2c3d"
+
+
+def test_status__of_a_run_that_does_not_run_has_no_sign_of_life(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record())
+    shown = embeds.status_answer(story.record, story.follower().refresh(), [], request_id="0", dm_closed=False)
+
+    assert "sign of life" not in Read(shown).text
+
+
+def test_accepted_and_cancel_answers() -> None:
+    accepted = Read(embeds.accepted_answer(run_record(), request_id="0a1b2c3d"))
+    cancelled = Read(embeds.cancel_answer(run_record(), request_id="0a1b2c3d"))
+
+    assert accepted.text == f"{RECIPE}\nIts card comes by direct message and is kept up to date."
+    assert cancelled.title == "⏹ Cancelling: kk-ipa"
+    assert accepted.footer == cancelled.footer == f"{RUN} · request 0a1b2c3d"
+
+
+@pytest.mark.parametrize(("size", "shown"), [(999, "999 bytes"), (1000, "1.0 kB"), (25_000_000, "25.0 MB")])
+def test_recipe__of_an_attached_text_does_not_name_it(size: int, shown: str) -> None:
+    record = run_record()
+    content: dict[str, object] = {"name": "c" * 64, "bytes": size}
+    attached: dict[str, object] = {
+        "corpus": record.effective.corpus.model_copy(update=content),
+        "model_size": "small",
+    }
+    effective: dict[str, object] = {"effective": record.effective.model_copy(update=attached)}
+
+    text = Read(embeds.accepted_answer(record.model_copy(update=effective), request_id="0")).text
+
+    assert text.startswith("char_lstm small · 128/256/2")
+    assert f"Corpus: the attached text, {shown} · seed 42" in text
+
+
+def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
+    answer = ScoreResponse(
+        request_id="f",
+        run_id=RUN,
+        status="completed",
+        loss=2.0,
+        perplexity=7.389,
+        bits_per_char=2.885,
+        n_tokens=1214,
+        n_scored=1214,
+        unk_count=3,
+    )
+    shown = Read(embeds.score_answer(run_record(), "ğ" * 1214, answer, request_id="0a1b2c3d"))
+
+    assert shown.title == "📏 Score of 1\u202f214 characters with kk-ipa"
+    assert shown.text.split("\n") == [
+        "**2.000** nats/token · 2.88 bits/char · perplexity 7.39",
+        "2428.0 nats in all over 1\u202f214 tokens · 3 unknown characters",
+    ]
+    assert "ğ" not in shown.text
+
+
+def test_generate__shows_each_text_in_a_code_block_that_it_cannot_leave() -> None:
+    request = GenerateRequest(prompt_text="@everyone ", temperature=0.8, top_k=40, top_p=0.9)
+    made = GenerateResponse(
+        request_id="f",
+        run_id=RUN,
+        status="completed",
+        outputs=("a", "b```c", ""),
+        steps=(1, 2, 3),
+        eos_terminated=(True, False, False),
+        stop_reason=("eos", "stop_sequence", "max_new_tokens"),
+        seed_used=1187,
+    )
+    shown = Read(embeds.generate_answer(run_record(), request, made, request_id="0a1b2c3d"))
+
+    assert shown.title == "✍ kk-ipa · T 0.8 · top-k 40 · top-p 0.9 · seed 1187"
+    assert shown.text.count("```") == 6
+    assert shown.text.startswith("```\n@everyone a\n```\n1 tokens · ended by the model\n```\n@everyone b`")
+    assert "2 tokens · stopped by the stop text" in shown.text
+    assert shown.text.endswith("3 tokens · stopped by length")
+
+
+def test_generate__names_only_the_settings_that_are_on() -> None:
+    made = GenerateResponse(request_id="f", run_id=RUN, status="completed")
+
+    shown = Read(embeds.generate_answer(run_record(), GenerateRequest(), made, request_id="0"))
+
+    assert shown.title == "✍ kk-ipa · T 1"
+
+
+@pytest.mark.parametrize(
+    ("code", "colour"),
+    [
+        (ErrorCode.INVALID_INPUT, 0xFAA61A),
+        (ErrorCode.FORBIDDEN, 0xFAA61A),
+        (ErrorCode.SERVICE_UNAVAILABLE, 0x95A5A6),
+        (ErrorCode.INTERNAL_ERROR, 0xED4245),
+    ],
+)
+def test_error__has_the_colour_of_its_kind_and_the_request_id(code: ErrorCode, colour: int) -> None:
+    shown = Read(embeds.error_answer(AppError(code, "`epochs` must be 1 to 1000, you gave 0."), "0a1b2c3d"))
+
+    assert shown.colour == colour
+    assert shown.text.startswith("`epochs` must be 1 to 1000, you gave 0.")
+    assert shown.footer == "request 0a1b2c3d"
+
+
+def test_chart__is_attached_with_a_text_for_those_who_do_not_see_it(tmp_path: Path) -> None:
+    status = Story(tmp_path, run_record()).start().step(10, 3.0, 3.1).follower().refresh()
+    embed = discord.Embed()
+
+    (file,) = embeds.attach_chart(embed, b"png", status)
+
+    assert embed.image.url == "attachment://loss.png"
+    assert file.filename == "loss.png"
+    assert file.description == (
+        "Loss over steps up to step 10: training loss 3.000 nats per token, validation loss 3.100."
+    )
+
+
+def test_chart__where_there_is_none_nothing_is_attached(tmp_path: Path) -> None:
+    status = Story(tmp_path, run_record()).follower().refresh()
+    embed = discord.Embed()
+
+    assert embeds.attach_chart(embed, None, status) == []
+    assert embed.image.url is None
+    assert embeds.chart_alt_text(status) == "Loss over steps up to step 0."
+
+
+def within_limits(embed: discord.Embed) -> bool:
+    """Discord's documented limits, counted in UTF-16 units, which no other way of counting exceeds."""
+    sizes = [len(part.encode("utf-16-le")) // 2 for part in (embed.title, embed.description, embed.footer.text) if part]
+    fits = all(size <= limit for size, limit in zip(sizes, (256, 4096, 2048), strict=True))
+    return fits and sum(sizes) <= 6000 and not embed.fields
+
+
+def labelled(label: str) -> RunRecord:
+    record = run_record()
+    named: dict[str, object] = {"label": label}
+    effective: dict[str, object] = {"effective": record.effective.model_copy(update=named)}
+    return record.model_copy(update=effective)
+
+
+@for_all_pairs(texts, texts)
+def test_limits__hold_for_any_error_message_and_any_name(name: str, message: str) -> None:
+    record = labelled(name or "x")
+
+    assert within_limits(embeds.error_answer(AppError(ErrorCode.INVALID_INPUT, message * 40 or "x"), "r" * 3000))
+    assert within_limits(embeds.accepted_answer(record, request_id="0a1b2c3d"))
+
+
+@for_all_pairs(st.lists(texts, min_size=1, max_size=4), texts)
+def test_limits__hold_for_any_generated_text_and_every_block_is_closed(outputs: list[str], prompt: str) -> None:
+    count = len(outputs)
+    reasons: tuple[StopReason, ...] = ("stop_sequence",)
+    made = GenerateResponse(
+        request_id="f",
+        run_id=RUN,
+        status="completed",
+        outputs=tuple(output * 9 for output in outputs),
+        steps=(512,) * count,
+        eos_terminated=(False,) * count,
+        stop_reason=reasons * count,
+        seed_used=2**32 - 1,
+    )
+    embed = embeds.generate_answer(run_record(), GenerateRequest(prompt_text=prompt * 3), made, request_id="0a1b2c3d")
+
+    assert within_limits(embed)
+    assert (embed.description or "").count("```") == 2 * count
+
+
+def test_limits__a_failed_run_with_ten_thousand_characters_keeps_its_hint(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().fail("*😀" * 5000)
+    embed = embeds.final_message(story.record, story.follower().refresh(), [])
+
+    assert within_limits(embed)
+    assert Read(embed).text.endswith("when asking for help.")
+
+
+@for_all_pairs(texts, st.integers(min_value=1, max_value=100))
+def test_clamp__keeps_short_texts_and_marks_what_was_cut(text: str, limit: int) -> None:
+    units = len(text.encode("utf-16-le")) // 2
+    clamped = embeds.clamp(text, limit)
+
+    if units <= limit:
+        assert clamped == text
+    else:
+        assert len(clamped.encode("utf-16-le")) // 2 <= limit
+        assert clamped.endswith("…")
+        assert text.startswith(clamped[:-1])
+
+
+@for_all(st.floats(allow_nan=False))
+def test_progress_bar__has_sixteen_cells_and_is_full_only_at_the_end(percent: float) -> None:
+    bar = embeds.progress_bar(percent)
+
+    assert len(bar) == 16
+    assert bar == "▰" * bar.count("▰") + "▱" * bar.count("▱")
+    assert (bar == "▰" * 16) == (percent >= 100)
+
+
+@for_all(st.lists(st.floats(min_value=0, max_value=20), max_size=200))
+def test_sparkline__is_short_and_follows_the_curve(values: list[float]) -> None:
+    line = embeds.sparkline(values)
+
+    assert len(line) == min(12, len(values))
+    assert set(line) <= set("▁▂▃▄▅▆▇█")
+    if 0 < len(values) <= 12 and max(values) > min(values):
+        assert line[values.index(max(values))] == "█"
+        assert line[values.index(min(values))] == "▁"
+
+
+def test_sparkline__of_a_fall_falls() -> None:
+    assert embeds.sparkline([7, 6, 5, 4, 3, 2, 1, 0]) == "█▇▆▅▄▃▂▁"
+
+
+def test_plain__leaves_no_mention_link_or_markdown_alive() -> None:
+    assert embeds.plain("<@1> @here https://x *a*") == "<\u200b@\u200b1> @\u200bhere https:\u200b//x \\*a\\*"

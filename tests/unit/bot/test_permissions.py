@@ -1,0 +1,121 @@
+"""Who may do what: the table of rights, tried by everybody."""
+
+import pytest
+
+from bot.permissions import RULES, Caller, Level, Permissions
+from tests.unit.bot.records import STARTER, run_record
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.settings import DiscordSettings
+
+OWNER, ADMIN, OTHER, MEMBER, STRANGER = 1, 2, 3, 4, 5
+GUILD = 90
+
+
+class Guilds:
+    """What Discord answers when asked for a member, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    async def is_member(self, guild_id: int, user_id: int) -> bool:
+        self.asked.append((guild_id, user_id))
+        return (guild_id, user_id) == (GUILD, MEMBER)
+
+
+def permissions(*, private_runs: bool = False, guilds: Guilds | None = None) -> Permissions:
+    settings = DiscordSettings(
+        owner_id=OWNER,
+        admin_ids=(ADMIN,),
+        allowed_user_ids=(STARTER, OTHER),
+        allowed_guild_ids=(80, GUILD),
+        private_runs=private_runs,
+    )
+    return Permissions(settings, (guilds or Guilds()).is_member)
+
+
+@pytest.mark.parametrize(
+    ("user_id", "guild_id", "level"),
+    [
+        (OWNER, None, Level.ADMIN),
+        (ADMIN, 77, Level.ADMIN),
+        (STARTER, None, Level.USER),
+        (MEMBER, None, Level.USER),
+        (MEMBER, 77, Level.USER),
+        (STRANGER, GUILD, Level.USER),  # who calls from an allowed guild is in it
+    ],
+)
+async def test_level__by_id_and_by_guild(user_id: int, guild_id: int | None, level: Level) -> None:
+    assert await permissions().caller(user_id, guild_id) == Caller(user_id, level)
+
+
+@pytest.mark.parametrize("guild_id", [None, 77])
+async def test_stranger__is_refused_and_told_whom_to_ask(guild_id: int | None) -> None:
+    with pytest.raises(AppError, match=f"ask <@{OWNER}> to add you") as refused:
+        await permissions().caller(STRANGER, guild_id)
+
+    assert refused.value.code is ErrorCode.FORBIDDEN
+
+
+async def test_stranger__where_there_is_no_admin() -> None:
+    alone = Permissions(DiscordSettings(allowed_user_ids=(OTHER,)), Guilds().is_member)
+
+    with pytest.raises(AppError, match="ask whoever runs it"):
+        await alone.caller(STRANGER, None)
+
+
+@pytest.mark.parametrize("user_id", [MEMBER, STRANGER])
+async def test_membership__is_asked_once_in_some_minutes(user_id: int) -> None:
+    guilds = Guilds()
+    rights = permissions(guilds=guilds)
+    for _ in range(3):
+        try:
+            await rights.caller(user_id, None)
+        except AppError:
+            assert user_id == STRANGER
+
+    assert guilds.asked == [(80, user_id), (GUILD, user_id)]
+
+
+PEOPLE = {
+    "starter": Caller(STARTER, Level.USER),
+    "user": Caller(OTHER, Level.USER),
+    "admin": Caller(ADMIN, Level.ADMIN),
+}
+MAY = {
+    "train": {"starter", "user", "admin"},
+    "status": {"starter", "user", "admin"},
+    "generate": {"starter", "user", "admin"},
+    "score": {"starter", "user", "admin"},
+    "cancel": {"starter", "admin"},
+}
+
+
+def test_table__names_every_command() -> None:
+    assert set(RULES) == set(MAY)
+
+
+@pytest.mark.parametrize("command", MAY)
+@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize("private_runs", [False, True])
+def test_run__may_be_used_by_those_in_the_table(command: str, person: str, private_runs: bool) -> None:
+    allowed = MAY[command] - ({"user"} if private_runs else set[str]())
+    rights = permissions(private_runs=private_runs)
+    if person in allowed:
+        rights.check_run(command, PEOPLE[person], run_record())
+    else:
+        with pytest.raises(AppError, match="ask") as refused:
+            rights.check_run(command, PEOPLE[person], run_record())
+        assert refused.value.code is ErrorCode.FORBIDDEN
+
+
+def test_cancel__of_a_run_of_the_command_line_is_for_admins() -> None:
+    local = run_record(user_id=None)
+    permissions().check_run("cancel", PEOPLE["admin"], local)
+
+    with pytest.raises(AppError, match=f"ask <@{OWNER}>"):
+        permissions().check_run("cancel", PEOPLE["user"], local)
+
+
+def test_cancel__names_the_starter_to_who_may_not() -> None:
+    with pytest.raises(AppError, match=f"ask <@{STARTER}>"):
+        permissions().check_run("cancel", PEOPLE["user"], run_record())

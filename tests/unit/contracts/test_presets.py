@@ -1,0 +1,108 @@
+"""A request is resolved as the requirements say, and its hash counts what determines the result."""
+
+import pytest
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.presets import request_hash, resolve
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.validation import parse
+
+CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
+
+
+def effective(corpus: CorpusRef = CORPUS, /, **fields: object) -> EffectiveRequest:
+    request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", **fields})
+    return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+
+
+def refusal(**fields: object) -> tuple[ErrorCode, str]:
+    with pytest.raises(AppError) as caught:
+        effective(**fields)
+
+    return caught.value.code, caught.value.message
+
+
+def test_char_lstm__has_the_defaults_of_its_family() -> None:
+    run = effective()
+
+    model = run.model
+    assert (model.architecture, model.embedding_size, model.hidden_size, model.num_layers) == ("lstm", 128, 256, 2)
+    assert (model.dropout, model.tied) == (0.1, True)
+    assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (256, 64, 2e-3, "adamw")
+    assert (run.holdout_fraction, run.test_fraction, run.gradient_clipping) == (0.05, 0.10, 1.0)
+    assert (run.num_epochs, run.seed, run.tokenizer.method, run.threads) == (5, 42, "char", 1)
+
+
+def test_word_model_defaults__hold_for_lstm_without_sizes() -> None:
+    run = effective(model_family="lstm", tokenizer={"method": "char"})
+
+    model = run.model
+    assert (model.embedding_size, model.hidden_size, model.num_layers, model.dropout) == (256, 512, 2, 0.2)
+    assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (30, 64, 1e-3, "adam")
+
+
+def test_general_defaults__hold_for_lstm_with_sizes() -> None:
+    run = effective(model_family="gru", model={"hidden_size": 32}, tokenizer={"method": "char"})
+
+    assert (run.model.architecture, run.model.hidden_size, run.model.tied) == ("gru", 32, False)
+    assert (run.max_seq_len, run.batch_size, run.learning_rate) == (512, "auto", 5e-4)
+    assert (run.holdout_fraction, run.test_fraction) == (0.01, 0.15)
+
+
+def test_given_values__win_over_family_defaults_and_null_is_a_value() -> None:
+    run = effective(gradient_clipping=None, model={"hidden_size": 64}, batch_size=8)
+
+    assert (run.gradient_clipping, run.model.hidden_size, run.model.embedding_size, run.batch_size) == (
+        None,
+        64,
+        128,
+        8,
+    )
+
+
+def test_optimizer__spells_torch_defaults_out() -> None:
+    assert effective().optimizer.betas == (0.9, 0.999)
+    assert effective(optimizer={"name": "sgd"}).optimizer.eps is None
+    assert effective(optimizer={"name": "adam", "eps": 1e-6}).optimizer.eps == 1e-6
+
+
+def test_refusals__name_what_does_not_fit() -> None:
+    assert refusal(model_size="huge")[0] is ErrorCode.INVALID_MODEL_SIZE
+    assert "tiny, small, base" in refusal(model_size="huge")[1]
+    assert refusal(model={"architecture": "gru"})[1].startswith("`model.architecture` must be 'lstm'")
+    assert "give one of both" in refusal(model_size="tiny", model={"hidden_size": 3})[1]
+    assert refusal(model_family="lstm") == (
+        ErrorCode.UNSUPPORTED_BACKEND,
+        "`tokenizer.method` must be given for lstm: its default, 'word', is not available yet; 'char' is.",
+    )
+
+
+def test_hash__does_not_count_labels_names_and_presets() -> None:
+    same = [
+        effective(label="mine", tags=["a"], provenance={"source_corpus": "web"}),
+        effective(CorpusRef(name="other", sha256="a" * 64, bytes=10)),
+        effective(model_size="small"),
+        effective(optimizer={"betas": [0.9, 0.999]}),
+        effective(
+            model_family="lstm",
+            tokenizer={"method": "char"},
+            model={"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1, "tied": True},
+            **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002},
+            **{"holdout_fraction": 0.05, "test_fraction": 0.1},
+        ),
+    ]
+
+    assert {request_hash(run) for run in same} == {request_hash(effective())}
+
+
+@pytest.mark.parametrize("fields", [{"seed": 1}, {"num_epochs": 6}, {"model": {"hidden_size": 255}}, {"threads": 2}])
+def test_hash__counts_what_changes_the_result(fields: dict[str, object]) -> None:
+    changed = effective(**fields)
+    if "threads" in fields:
+        changed = changed.model_copy(update=fields)
+
+    assert request_hash(changed) != request_hash(effective())
+
+
+def test_hash__counts_the_text() -> None:
+    assert request_hash(effective(CorpusRef(name="kk", sha256="b" * 64, bytes=10))) != request_hash(effective())

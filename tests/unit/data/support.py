@@ -1,0 +1,126 @@
+"""Small runs for tests: a request, its corpus on disk, and all that training needs of them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from trainer.checkpoint import Checkpoint, CheckpointStore
+from trainer.contracts.models import ModelConfig, RnnConfig
+from trainer.contracts.presets import resolve
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
+from trainer.contracts.validation import parse
+from trainer.data.corpus import SplitRule, corpus_sha256
+from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
+from trainer.device import Compute, seed_everything
+from trainer.device import resolve as resolve_compute
+from trainer.models import build
+from trainer.models.base import LanguageModel
+from trainer.tokenizers import train_tokenizer
+from trainer.tokenizers.base import Tokenizer
+from trainer.training import Listeners, TrainResult, train
+
+NFC = Normalization()
+SMALL: dict[str, object] = {
+    "model_family": "char_lstm",
+    "model": {"embedding_size": 8, "hidden_size": 16, "num_layers": 1, "dropout": 0.0},
+    "max_seq_len": 16,
+    "batch_size": 4,
+    "num_epochs": 2,
+    "learning_rate": 0.01,
+    "log_every_steps": 3,
+    "threads": 1,
+}
+POEM = [
+    "the sun was shining on the sea",
+    "shining with all his might",
+    "he did his very best to make",
+    "the billows smooth and bright",
+    "and this was odd because it was",
+    "the middle of the night",
+    "the moon was shining sulkily",
+    "because she thought the sun",
+    "had got no business to be there",
+    "after the day was done",
+]
+
+
+class Run(NamedTuple):
+    """All that a training needs, before it begins."""
+
+    effective: EffectiveRequest
+    compute: Compute
+    tokenizer: Tokenizer
+    corpus: TokenizedCorpus
+    folder: Path
+
+    def fresh_model(self) -> LanguageModel:
+        seed_everything(self.effective.seed)
+        return build(self.effective.model, self.tokenizer.vocab_size)
+
+    def train(
+        self,
+        model: LanguageModel,
+        *,
+        store: CheckpointStore | None = None,
+        resume: Checkpoint | None = None,
+        listeners: Listeners | None = None,
+    ) -> TrainResult:
+        store = store or CheckpointStore(self.folder / "checkpoints")
+        return train(model, self.corpus, self.effective, self.compute, store, resume=resume, listeners=listeners)
+
+
+def write(folder: Path, lines: Iterable[str], name: str = "corpus.txt") -> Path:
+    path = folder / name
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def reference(path: Path) -> CorpusRef:
+    return CorpusRef(name=path.name, sha256=corpus_sha256(path), bytes=1)
+
+
+def make_run(folder: Path, lines: Iterable[str] = POEM, **values: object) -> Run:
+    """Prepare a small run on these lines; `values` replace those of SMALL."""
+    path = write(folder, lines)
+    effective = resolve(
+        parse(TrainRequest, {**SMALL, "corpus": path.name, **values}),
+        corpus=reference(path),
+        validation_corpus=None,
+        test_corpus=None,
+        threads=1,
+    )
+    tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")
+    return Run(effective, resolve_compute(effective), tokenizer, corpus, folder)
+
+
+def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **config: object) -> Tokenizer:
+    values = parse(CharTokenizerConfig, config)
+    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
+    return train_tokenizer(values, lines, holdout, corpus=corpus, rule=SplitRule(0.1, 0.1, 1))
+
+
+def small_model(vocab_size: int, architecture: str = "lstm", *, tied: bool = True, layers: int = 2) -> LanguageModel:
+    """A model with random weights that are large enough for its answers to differ."""
+    torch.manual_seed(5)
+    config: ModelConfig = parse(
+        RnnConfig,
+        {
+            "architecture": architecture,
+            "embedding_size": 6,
+            "hidden_size": 7,
+            "num_layers": layers,
+            "tied": tied,
+        },
+    )
+    model = build(config, vocab_size)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.uniform_(-1, 1)
+    return model.eval()
+
+
+def tensor_of(rows: list[list[int]]) -> torch.Tensor:
+    return torch.tensor(rows)

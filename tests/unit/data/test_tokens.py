@@ -1,0 +1,141 @@
+"""The ids of a corpus: right, mapped from files, made once, and made by several processes at once."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.data.support import NFC, POEM, SMALL, make_run, reference, write
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.presets import resolve
+from trainer.contracts.runs import EffectiveRequest, TrainRequest
+from trainer.contracts.validation import parse
+from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.tokens import CorpusPaths, prepare
+from trainer.tokenizers.base import Ids
+
+
+def ids_of(ids: Ids) -> list[int]:
+    values: list[int] = ids.tolist()
+    return values
+
+
+def effective_of(paths: CorpusPaths, **values: object) -> EffectiveRequest:
+    request = parse(TrainRequest, {**SMALL, "corpus": paths.corpus.name, **values})
+    return resolve(
+        request,
+        corpus=reference(paths.corpus),
+        validation_corpus=None if paths.validation is None else reference(paths.validation),
+        test_corpus=None if paths.test is None else reference(paths.test),
+        threads=1,
+    )
+
+
+def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [*POEM, "Ünïcödé"], test_fraction=0.3)
+    rule = SplitRule(run.effective.holdout_fraction, 0.3, run.effective.seed)
+    lines = SplitCorpus(tmp_path / "corpus.txt", NFC, rule)
+
+    for split, ids in run.corpus.ids.items():
+        texts = list(lines.lines(split))
+        assert ids_of(ids) == [i for line in texts for i in (2, *run.tokenizer.encode(line), 3)]
+        assert isinstance(ids, np.memmap)
+        sizes = run.corpus.sizes[split]
+        assert (sizes.lines, sizes.chars) == (len(texts), sum(len(line) for line in texts))
+        assert sizes.tokens == sizes.chars + sizes.lines
+        assert run.corpus.words[split] == sum(len(line.split()) for line in texts)
+
+
+def test_vocabulary__is_that_of_the_training_split_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [chr(0x4E00 + i) for i in range(100)], test_fraction=0.3, holdout_fraction=0.2)
+
+    assert run.tokenizer.vocab_size == 4 + 50
+    assert run.tokenizer.manifest.stats.oov_rate == 1
+    assert set(ids_of(run.corpus.ids["test"])) == {1, 2, 3}
+
+
+def test_cache__is_used_again_for_the_same_and_not_for_another(tmp_path: Path) -> None:
+    paths = CorpusPaths(write(tmp_path, POEM))
+    cache = tmp_path / "cache"
+    tokenizer, _ = prepare(effective_of(paths), paths, cache)
+    folder = next(cache.iterdir())
+    made = folder.stat().st_ino
+
+    prepare(effective_of(paths, num_epochs=9), paths, cache)
+    prepare(effective_of(paths), paths, cache, tokenizer)
+    assert [(f.name, f.stat().st_ino) for f in cache.iterdir()] == [(folder.name, made)]
+
+    prepare(effective_of(paths, seed=1), paths, cache)
+    prepare(effective_of(paths, test_fraction=0.3), paths, cache)
+    prepare(effective_of(paths, tokenizer={"method": "char", "min_frequency": 3}), paths, cache)
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_cache__without_its_seal_is_made_anew(tmp_path: Path) -> None:
+    paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
+    tokenizer, corpus = prepare(effective_of(paths), paths, cache)
+    expected = ids_of(corpus.ids["train"])
+    folder = next(cache.iterdir())
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+    _, again = prepare(effective_of(paths), paths, cache, tokenizer)
+
+    assert ids_of(again.ids["train"]) == expected
+
+
+def test_cache__is_filled_by_many_at_once(tmp_path: Path) -> None:
+    paths, cache = CorpusPaths(write(tmp_path, POEM * 50)), tmp_path / "cache"
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"]), range(6)))
+
+    assert all(ids == found[0] for ids in found)
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_cache__that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
+    _, corpus = prepare(effective_of(paths), paths, cache)
+    folder = next(cache.iterdir())
+    (folder / "content.json").unlink()
+    assert "train" in corpus.ids
+
+    with pytest.raises(OSError, match="not empty"):
+        prepare(effective_of(paths), paths, cache)
+
+    assert [f.name for f in cache.iterdir()] == [folder.name]
+
+
+def test_given_texts__are_validation_and_test(tmp_path: Path) -> None:
+    paths = CorpusPaths(write(tmp_path, POEM), write(tmp_path, ["the sea"], "v.txt"), write(tmp_path, ["xyz"], "t.txt"))
+
+    tokenizer, corpus = prepare(effective_of(paths), paths, tmp_path / "cache")
+
+    assert corpus.sizes["train"].lines == len(POEM)
+    assert ids_of(corpus.ids["validation"]) == [2, *tokenizer.encode("the sea"), 3]
+    assert corpus.sizes["test"].chars == 3
+    assert tokenizer.manifest.stats.holdout_lines == 1
+
+
+def test_changed_corpus__is_refused(tmp_path: Path) -> None:
+    paths = CorpusPaths(write(tmp_path, POEM))
+    effective = effective_of(paths)
+    write(tmp_path, POEM[:-1])
+
+    with pytest.raises(AppError, match="'corpus.txt' has changed") as caught:
+        prepare(effective, paths, tmp_path / "cache")
+
+    assert caught.value.code == ErrorCode.DATA_NOT_FOUND
+
+
+def test_long_text__is_encoded_in_blocks_without_a_seam(tmp_path: Path) -> None:
+    lines = [f"{i} " + "é" * 300_000 for i in range(12)]
+
+    run = make_run(tmp_path, lines, test_fraction=0.2, holdout_fraction=0.1)
+
+    assert sum(sizes.chars for sizes in run.corpus.sizes.values()) == sum(len(line) for line in lines)
+    assert json.loads((next((tmp_path / "cache").iterdir()) / "content.json").read_text())["words"]["train"] == 18

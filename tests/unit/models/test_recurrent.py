@@ -1,0 +1,130 @@
+"""LSTM, GRU and RNN: the formulas, causality, sizes, first weights."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+
+from tests.unit.data.support import small_model, tensor_of
+from tests.unit.models.reference import ReferenceModel
+from trainer.contracts.models import Architecture, RnnConfig
+from trainer.models import build
+
+ARCHITECTURES: list[Architecture] = ["lstm", "gru", "rnn"]
+FORMS = list(product(ARCHITECTURES, [True, False]))
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+VOCABULARY = 9
+
+
+@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+def test_forward__equals_the_textbook_cell(architecture: Architecture, tied: bool) -> None:
+    model = small_model(VOCABULARY, architecture, tied=tied)
+    ids = [2, 5, 4, 8, 3, 2, 6, 7]
+    reference = ReferenceModel(model, architecture)
+
+    with torch.inference_mode():
+        ours = model.forward(tensor_of([ids])).log_softmax(-1)[0]
+
+    expected = torch.tensor(reference.log_probabilities(ids), dtype=torch.float64)
+    assert torch.allclose(expected, ours.double(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+def test_causality__a_token_changes_later_logits_and_none_before(architecture: Architecture, tied: bool) -> None:
+    model = small_model(VOCABULARY, architecture, tied=tied)
+    ids = tensor_of([[2, 5, 4, 8, 3, 2, 6, 7]])
+    changed = ids.clone()
+    changed[0, 4] = 6
+
+    with torch.inference_mode():
+        before, after = model.forward(ids)[0], model.forward(changed)[0]
+
+    assert torch.equal(before[:4], after[:4])
+    for t in range(4, 8):
+        assert not torch.allclose(before[t], after[t])
+
+
+@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+def test_state__in_pieces_the_answer_is_the_same(architecture: Architecture, tied: bool) -> None:
+    model = small_model(VOCABULARY, architecture, tied=tied)
+    ids = torch.randint(VOCABULARY, (3, 12))
+
+    with torch.inference_mode():
+        whole = model.forward(ids)
+        first, state = model.forward_with_state(ids[:, :5], model.initial_state(3))
+        second, _ = model.forward_with_state(ids[:, 5:], state)
+
+    assert torch.allclose(whole, torch.cat([first, second], dim=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_padding_and_neighbours__change_nothing(architecture: Architecture) -> None:
+    model = small_model(VOCABULARY, architecture)
+    line = tensor_of([[2, 5, 4]])
+    batch = tensor_of([[2, 5, 4, 0, 0], [2, 8, 8, 8, 8]])
+
+    with torch.inference_mode():
+        alone, together = model.forward(line)[0], model.forward(batch, tensor_of([[3, 5]])[0])[0, :3]
+
+    assert torch.allclose(alone, together, atol=1e-6)
+
+
+@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+def test_parameter_count__is_the_formula(architecture: Architecture, tied: bool) -> None:
+    v, e, h, layers = 67, 128, 256, 2
+    config = RnnConfig(architecture=architecture, embedding_size=e, hidden_size=h, num_layers=layers, tied=tied)
+
+    model = build(config, v)
+
+    recurrent = sum(GATES[architecture] * h * ((e if layer == 0 else h) + h + 2) for layer in range(layers))
+    head = h * e + e + v if tied else h * v + v
+    assert model.parameter_count() == v * e + recurrent + head
+    assert model.input_embedding().weight.shape == (v, e)
+
+
+@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+def test_fresh_model__is_within_five_percent_of_uniform(architecture: Architecture, tied: bool) -> None:
+    torch.manual_seed(1)
+    config = RnnConfig(architecture=architecture, embedding_size=128, hidden_size=256, num_layers=2, tied=tied)
+    model = build(config, 67).eval()
+
+    with torch.inference_mode():
+        log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
+        loss = -float(log_p.mean(dim=(0, 1)).mean())
+
+    assert math.isclose(loss, math.log(67), rel_tol=0.05)
+
+
+def test_dropout__of_a_tied_model_is_between_layers_only() -> None:
+    def changes(*, tied: bool, layers: int) -> bool:
+        config = RnnConfig(
+            architecture="lstm", embedding_size=8, hidden_size=8, num_layers=layers, dropout=0.5, tied=tied
+        )
+        model = build(config, 9).train()
+        ids = torch.randint(9, (2, 6))
+        return not torch.equal(model.forward(ids), model.forward(ids))
+
+    assert changes(tied=False, layers=1)
+    assert changes(tied=False, layers=2)
+    assert changes(tied=True, layers=2)
+    assert not changes(tied=True, layers=1)
+
+
+@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+def test_learning__one_batch_is_learned_by_heart(architecture: Architecture, tied: bool) -> None:
+    torch.manual_seed(2)
+    config = RnnConfig(architecture=architecture, embedding_size=16, hidden_size=32, num_layers=2, tied=tied)
+    model = build(config, 12)
+    ids = torch.randint(12, (4, 13))
+    optimizer = torch.optim.Adam(list(model.parameters()), lr=0.02)
+    loss = torch.zeros(())
+
+    for _ in range(120):
+        logits = model.forward(ids[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        torch.autograd.backward([loss])
+        optimizer.step()
+
+    assert float(loss.detach()) < 0.5

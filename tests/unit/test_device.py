@@ -1,0 +1,86 @@
+"""Device, threads, seeds and what is recorded of them."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.data.support import make_run
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import EffectiveRequest
+from trainer.device import (
+    auto_batch_size,
+    environment,
+    random_state,
+    resolve,
+    resolve_device,
+    restore_random_state,
+    seed_everything,
+)
+
+
+@pytest.fixture(name="effective")
+def _effective(tmp_path: Path) -> EffectiveRequest:
+    return make_run(tmp_path).effective
+
+
+def test_cpu__is_what_auto_means_without_cuda(effective: EffectiveRequest) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+
+    compute = resolve(effective)
+
+    assert (str(compute.device), compute.precision, compute.threads) == ("cpu", "fp32", 1)
+    assert compute.determinism == "bit_exact"
+    for name in ("cuda", "cuda:1"):
+        with pytest.raises(AppError, match=name) as caught:
+            resolve_device(name)
+        assert caught.value.code == ErrorCode.CUDA_NOT_AVAILABLE
+
+
+def test_batch_size__auto_depends_on_the_device_and_a_number_stands(effective: EffectiveRequest) -> None:
+    automatic: dict[str, object] = {"batch_size": "auto", "device": "cpu"}
+
+    assert resolve(effective).batch_size == 4
+    assert resolve(effective.model_copy(update=automatic)).batch_size == 8
+    assert auto_batch_size("char_lstm", torch.device("cuda")) == 64
+    assert auto_batch_size("gru", torch.device("cuda")) == 16
+
+
+def test_threads__zero_leaves_them_alone(effective: EffectiveRequest) -> None:
+    changes: dict[str, object] = {"threads": 0}
+
+    assert resolve(effective.model_copy(update=changes)).threads == torch.get_num_threads()
+
+
+def test_seed__makes_all_draws_the_same() -> None:
+    def draws() -> tuple[float, float, float]:
+        return random.random(), float(np.random.random_sample()), float(torch.rand(()))
+
+    seed_everything(3)
+    first = draws()
+    seed_everything(3)
+    again = draws()
+    seed_everything(4)
+
+    assert first == again
+    assert all(a != b for a, b in zip(first, draws(), strict=True))
+
+
+def test_random_state__comes_back() -> None:
+    state = random_state()
+    first = torch.rand(5)
+    restore_random_state(state)
+
+    assert torch.equal(first, torch.rand(5))
+
+
+def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> None:
+    found = environment(resolve(effective))
+
+    assert found.libraries["torch"] == torch.__version__.split("+")[0] or found.libraries["torch"] == torch.__version__
+    assert (found.device, found.threads, found.gpu) == ("cpu", 1, None)
+    assert found.cpu
+    assert found.git_commit is None or len(found.git_commit) == 40

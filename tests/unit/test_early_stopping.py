@@ -1,0 +1,48 @@
+"""When a training is stopped early: tables of losses and what follows from them."""
+
+import pytest
+
+from trainer.contracts.runs import EarlyStopping
+from trainer.early_stopping import ValidationHistory
+
+
+def history_of(losses: list[float], rule: EarlyStopping) -> ValidationHistory:
+    history = ValidationHistory()
+    for step, loss in enumerate(losses, start=1):
+        history = history.after(loss, step=step, epoch=step, rule=rule)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("losses", "min_delta", "stops"),
+    [
+        ([3.0], 0.0, False),
+        ([3.0, 2.0, 1.0], 0.0, False),
+        ([3.0, 3.0], 0.0, False),
+        ([3.0, 3.0, 3.0], 0.0, True),
+        ([1.0, 2.0, 3.0], 0.0, True),
+        ([1.0, 2.0, 0.9, 2.0], 0.0, False),
+        ([1.0, 2.0, 0.9, 2.0, 2.0], 0.0, True),
+        ([3.0, 2.9, 2.8], 0.5, True),
+        ([3.0, 2.75, 2.25], 0.5, False),
+        ([3.0, 2.5, 2.5], 0.5, True),
+    ],
+)
+def test_early_stopping__after_two_evaluations_without_a_fall(
+    losses: list[float], min_delta: float, stops: bool
+) -> None:
+    rule = EarlyStopping(enabled=True, patience=2, min_delta=min_delta)
+
+    assert history_of(losses, rule).stops(rule) == stops
+
+
+def test_early_stopping__off_never_stops() -> None:
+    rule = EarlyStopping(patience=1)
+
+    assert not history_of([1.0] * 50, rule).stops(rule)
+
+
+def test_best__is_the_lowest_loss_and_the_first_of_equals_whatever_the_delta() -> None:
+    history = history_of([3.0, 2.9, 2.8, 2.8, 2.85], EarlyStopping(enabled=True, patience=2, min_delta=0.5))
+
+    assert (history.best_loss_nats, history.best_step, history.best_epoch) == (2.8, 3, 3)

@@ -1,0 +1,247 @@
+"""Continuations: the distribution that is drawn from, and when they end."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+from random import Random
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.unit.data.support import char_tokenizer, small_model
+from tests.unit.models.reference import ReferenceModel
+from trainer.contracts.inference import GenerateRequest, GenerateResponse
+from trainer.contracts.validation import parse
+from trainer.generation import choose, filtered_probabilities, generate
+from trainer.models.base import LanguageModel, State
+
+TOKENIZER = char_tokenizer(["abcdefgh"])
+SIZE = TOKENIZER.vocab_size
+BOS, EOS = 2, 3
+
+
+def request_of(**values: object) -> GenerateRequest:
+    return parse(GenerateRequest, values)
+
+
+def answer(model: LanguageModel | None = None, **values: object) -> GenerateResponse:
+    return generate(model or small_model(SIZE), TOKENIZER, request_of(**values), run_id="run", request_id="request")
+
+
+class Script(LanguageModel):
+    """A model whose next token after each one is given; the state is the last token."""
+
+    def __init__(self, follows: dict[int, int]) -> None:
+        super().__init__()
+        self.vocab_size = SIZE
+        self._embedding = nn.Embedding(SIZE, 1)
+        table = torch.full((SIZE, SIZE), -100.0)
+        for token in range(SIZE):
+            table[token, follows.get(token, EOS)] = 100.0
+        self.table = table
+
+    def initial_state(self, batch: int) -> State:
+        return (torch.zeros(1, batch, 1),)
+
+    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.table[ids], state
+
+    def input_embedding(self) -> nn.Embedding:
+        return self._embedding
+
+
+def spelled(text: str, then: int = EOS) -> Script:
+    """A model that writes this text of different letters after [BOS]."""
+    ids = [BOS, *TOKENIZER.encode(text), then]
+    return Script(dict(pairwise(ids)))
+
+
+def test_greedy__takes_the_likeliest_symbol_each_time() -> None:
+    model = small_model(SIZE)
+    reference = ReferenceModel(model, "lstm")
+    ids = [BOS, *TOKENIZER.encode("ab")]
+    text = ""
+    for _ in range(12):
+        log_p = reference.log_probabilities(ids)[-1]
+        best = max(range(3, SIZE), key=log_p.__getitem__)
+        ids += [best] if best != EOS else [EOS, BOS]
+        text += TOKENIZER.decode([best]) if best != EOS else "\n"
+
+    found = answer(model, prompt_text="ab", temperature=0, max_new_tokens=12, stop_on_eos=False)
+
+    assert found.outputs == (text,)
+    assert found.prompt_tokens == 2
+
+
+def test_generate__follows_the_script_and_stops_at_its_end() -> None:
+    found = answer(spelled("hgf"), temperature=0)
+
+    assert (found.outputs, found.steps, found.stop_reason) == (("hgf",), (4,), ("eos",))
+    assert found.eos_terminated == (True,)
+
+
+def test_generate__goes_on_with_a_new_line_after_the_end_where_that_is_asked() -> None:
+    found = answer(spelled("hg"), temperature=0, stop_on_eos=False, max_new_tokens=7)
+
+    assert (found.outputs, found.stop_reason) == (("hg\nhg\nh",), ("max_new_tokens",))
+    assert found.eos_terminated == (False,)
+
+
+def test_prompt__its_earlier_lines_are_closed_and_its_last_is_open() -> None:
+    model = small_model(SIZE)
+    reference = ReferenceModel(model, "lstm")
+    context = [BOS, *TOKENIZER.encode("ab"), EOS, BOS, *TOKENIZER.encode("c")]
+    expected = reference.log_probabilities(context)[-1]
+    best = max(range(4, SIZE), key=expected.__getitem__)
+
+    found = answer(model, prompt_text="ab\r\n \n\nc", temperature=0, max_new_tokens=1, stop_on_eos=False)
+
+    assert expected[best] > expected[EOS]
+    assert found.outputs == (TOKENIZER.decode([best]),)
+
+
+def test_prompt__ending_in_a_newline_starts_the_next_line() -> None:
+    assert answer(spelled("hg"), prompt_text="abc\n", temperature=0).outputs == ("hg",)
+
+
+def test_prompt__longer_than_a_stretch_is_read_to_its_end() -> None:
+    follows = dict(pairwise([*TOKENIZER.encode("ab"), EOS]))
+
+    assert answer(Script(follows), prompt_text="c" * 5000 + "a", temperature=0).outputs == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("stops", "output", "steps"),
+    [
+        (["e"], "abcd", 5),
+        (["cd", "xyz"], "ab", 4),
+        (["ef", "de"], "abc", 5),
+        (["a"], "", 1),
+        (["zz"], "abcdefgh", 8),
+        (["ha"], "abcdefgh", 8),
+    ],
+)
+def test_stop_sequence__is_cut_off_with_all_after_it(stops: list[str], output: str, steps: int) -> None:
+    found = answer(spelled("abcdefgh"), temperature=0, stop_sequences=stops, max_new_tokens=8)
+
+    assert (found.outputs, found.steps) == ((output,), (steps,))
+    assert found.stop_reason == ("max_new_tokens" if steps == 8 else "stop_sequence",)
+
+
+def test_stop_sequence__may_reach_over_the_end_of_a_line() -> None:
+    found = answer(spelled("hg"), temperature=0, stop_on_eos=False, stop_sequences=["g\nh"])
+
+    assert (found.outputs, found.stop_reason) == (("h",), ("stop_sequence",))
+
+
+def test_seed__gives_the_same_text_again_and_is_told_where_none_was_given() -> None:
+    model = small_model(SIZE)
+
+    first, again = (answer(model, seed=7, num_return_sequences=3) for _ in range(2))
+    drawn = answer(model, num_return_sequences=3)
+    redrawn = answer(model, num_return_sequences=3, seed=drawn.seed_used)
+
+    assert first == again
+    assert first.seed_used == 7
+    assert drawn == redrawn
+    assert first.outputs is not None
+    assert len(set(first.outputs)) == 3
+
+
+def test_sequences__do_not_depend_on_how_many_there_are() -> None:
+    model = small_model(SIZE)
+
+    many = answer(model, seed=3, num_return_sequences=10, max_new_tokens=40)
+    few = answer(model, seed=3, num_return_sequences=2, max_new_tokens=40)
+
+    assert many.outputs is not None
+    assert few.outputs == many.outputs[:2]
+
+
+def test_specials__are_never_sampled() -> None:
+    class Unruly(Script):
+        def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+            logits = torch.zeros(*ids.shape, SIZE)
+            logits[..., :3] = 50.0
+            return logits, state
+
+    found = answer(Unruly({}), seed=1, max_new_tokens=300, stop_on_eos=False, num_return_sequences=4)
+
+    assert found.outputs is not None
+    letters = Counter("".join(found.outputs))
+    assert set(letters) == set("abcdefgh\n")
+    assert sum(letters.values()) == 1200
+
+
+class Filter(NamedTuple):
+    """What a filter must leave of these logits: id -> probability."""
+
+    request: GenerateRequest
+    expected: dict[int, float]
+
+
+PROBABILITIES = [0.4, 0.05, 0.25, 0.2, 0.1]
+FILTERS = [
+    Filter(request_of(), dict(enumerate(PROBABILITIES))),
+    Filter(request_of(top_k=2), {0: 0.4 / 0.65, 2: 0.25 / 0.65}),
+    Filter(request_of(top_p=0.6), {0: 0.4 / 0.65, 2: 0.25 / 0.65}),
+    Filter(request_of(top_p=0.7), {0: 0.4 / 0.85, 2: 0.25 / 0.85, 3: 0.2 / 0.85}),
+    Filter(request_of(top_p=0.01), {0: 1.0}),
+    Filter(request_of(top_k=3, top_p=0.7), {0: 0.4 / 0.65, 2: 0.25 / 0.65}),
+    Filter(
+        request_of(temperature=0.5), {i: p * p / sum(q * q for q in PROBABILITIES) for i, p in enumerate(PROBABILITIES)}
+    ),
+    Filter(request_of(top_k=99), dict(enumerate(PROBABILITIES))),
+]
+
+
+@pytest.mark.parametrize("case", FILTERS)
+def test_filter__leaves_the_exact_distribution(case: Filter) -> None:
+    logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().unsqueeze(0) + 3
+
+    probabilities, ids = filtered_probabilities(logits, case.request)
+
+    left = {int(ids[0, k]): float(probabilities[0, k]) for k in range(5) if probabilities[0, k] > 0}
+    assert left == pytest.approx(case.expected)
+
+
+@pytest.mark.parametrize("case", FILTERS)
+def test_draws__follow_the_filtered_distribution(case: Filter) -> None:
+    """Pearson's chi-square of 20,000 draws; the bound is the 99.99 % point for 4 degrees of freedom."""
+    count = 20_000
+    logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().repeat(count, 1)
+    draws = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+
+    drawn = Counter(choose(logits, case.request, draws))
+
+    assert set(drawn) == set(case.expected)
+    assert sum((drawn[i] - count * p) ** 2 / (count * p) for i, p in case.expected.items()) < 23.5
+
+
+def test_choose__always_finds_a_possible_id() -> None:
+    random = Random(5)
+    for _ in range(300):
+        logits = torch.empty(1, 5, dtype=torch.float64).uniform_(-50, 50)
+        logits[0, 1] = -math.inf
+        draw = torch.full((1,), random.choice([0.0, random.random(), math.nextafter(1.0, 0.0)]), dtype=torch.float64)
+
+        chosen = choose(logits, request_of(temperature=random.uniform(0.01, 5)), draw)
+
+        assert chosen[0] in {0, 2, 3, 4}
+
+
+def test_repetition_penalty__makes_the_tokens_of_the_window_less_likely() -> None:
+    stuck = Script({token: TOKENIZER.encode("a")[0] for token in range(SIZE)})
+    stuck.table[:, EOS] = -100.0
+    stuck.table[:, TOKENIZER.encode("a")[0]] = 1.0
+    stuck.table[:, TOKENIZER.encode("b")[0]] = 0.9
+
+    plain = answer(stuck, temperature=0, max_new_tokens=6)
+    penalized = answer(stuck, temperature=0, max_new_tokens=6, repetition_penalty=2.0, repetition_window=1)
+    encouraged = answer(stuck, temperature=0, max_new_tokens=6, repetition_penalty=0.5)
+
+    assert plain.outputs == ("aaaaaa",)
+    assert penalized.outputs == ("ababab",)
+    assert encouraged.outputs == ("aaaaaa",)

@@ -1,0 +1,453 @@
+"""The loop: what it computes, when it tells, when it ends, and that it goes on as if it had never stopped."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from tests.unit.data.support import POEM, Run, make_run
+from trainer.checkpoint import CheckpointStore, TrainingState
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.batches import Rows
+from trainer.evaluation import evaluate_rows
+from trainer.model_artifact import load_model, save_model
+from trainer.models.base import LanguageModel, State
+from trainer.training import (
+    CurveRow,
+    Listeners,
+    Progress,
+    SavedCheckpoint,
+    StopReason,
+    TrainResult,
+    learning_rate,
+    steps_in_epoch,
+)
+
+TEXT = [f"{line} {i}" for i in range(6) for line in POEM]
+DROPOUT: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 2, "dropout": 0.3}
+
+
+class Told(NamedTuple):
+    """All that a training told."""
+
+    result: TrainResult
+    model: LanguageModel
+    rows: list[CurveRow]
+    progress: list[Progress]
+    saved: list[SavedCheckpoint]
+
+
+def observed(run: Run, *, should_stop: Callable[[], StopReason | None] = lambda: None, resume: bool = False) -> Told:
+    rows: list[CurveRow] = []
+    progress: list[Progress] = []
+    saved: list[SavedCheckpoint] = []
+    store = CheckpointStore(run.folder / "checkpoints")
+    model = run.fresh_model()
+    result = run.train(
+        model,
+        store=store,
+        resume=store.recover().checkpoint if resume else None,
+        listeners=Listeners(rows.append, lambda make: progress.append(make()), saved.append, should_stop),
+    )
+    return Told(result, model, rows, progress, saved)
+
+
+def digest(model: LanguageModel) -> str:
+    weights: dict[str, Tensor] = model.state_dict()
+    return sha256(save(weights)).hexdigest()
+
+
+def timeless(rows: list[CurveRow]) -> list[CurveRow]:
+    changes: dict[str, object] = {"elapsed_seconds": 0.0}
+    return [row.model_copy(update=changes) for row in rows]
+
+
+def figures(result: TrainResult) -> tuple[TrainingState, object]:
+    """All numbers of a result that do not depend on the clock."""
+    no_time: dict[str, object] = {"seconds": 0.0}
+    changes: dict[str, object] = {
+        "elapsed_seconds": 0.0,
+        "train_seconds": 0.0,
+        "epoch_start_seconds": 0.0,
+        "epochs": tuple(epoch.model_copy(update=no_time) for epoch in result.state.epochs),
+    }
+    return result.state.model_copy(update=changes), result.test
+
+
+def after(calls: int, reason: StopReason) -> Callable[[], StopReason | None]:
+    """A wish to stop that is there at the n-th time of asking."""
+    asked = iter(range(1_000_000))
+    return lambda: reason if next(asked) >= calls else None
+
+
+def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_best(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TEXT, num_epochs=6, learning_rate=0.1)
+    told = observed(run)
+    save_model(tmp_path, told.model, run.effective.model)
+    run.tokenizer.save(tmp_path / "tokenizer")
+
+    loaded, tokenizer = load_model(tmp_path)
+    test = evaluate_rows(loaded, Rows(run.corpus.ids["test"], run.effective.max_seq_len), run.compute)
+    validation = evaluate_rows(loaded, Rows(run.corpus.ids["validation"], run.effective.max_seq_len), run.compute)
+
+    assert told.result.test is not None
+    assert math.isclose(test.loss_nats, told.result.test.loss_nats, abs_tol=1e-6)
+    measured = [row.val_loss for row in told.rows if row.val_loss is not None]
+    assert told.result.state.history.best_loss_nats == min(measured)
+    assert min(measured) < measured[-1], "the last weights were the best: this text shows nothing"
+    assert math.isclose(validation.loss_nats, min(measured), abs_tol=1e-6)
+    assert tokenizer.encode("sun") == run.tokenizer.encode("sun")
+
+
+def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.unit.data.support import make_run;"
+        "from tests.unit.test_training import observed, digest, TEXT, DROPOUT;"
+        "told = observed(make_run(Path(sys.argv[1]), TEXT, model=DROPOUT, max_steps=6));"
+        "print(digest(told.model), [float.hex(row.train_loss) for row in told.rows])"
+    )
+    answers: list[str] = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, "-c", code, str(tmp_path / name)]
+        answers.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert answers[0] == answers[1]
+    assert "0x1." in answers[0]
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 7, 9, 12, 16, 21])
+def test_resume__goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
+    """Paused anywhere, also within validation, and resumed by a fresh model and optimizer with another random state."""
+    values: dict[str, object] = {
+        "model": DROPOUT,
+        "gradient_accumulation": 2,
+        "batch_size": 3,
+        "lr_schedule": "cosine",
+        "warmup_ratio": 0.2,
+        "num_epochs": 3,
+        "eval_every_steps": 5,
+        "log_every_steps": 2,
+        "checkpoint_every_steps": 4,
+        "early_stopping": {"enabled": True, "patience": 50},
+    }
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = observed(make_run(tmp_path / "whole", TEXT, **values))
+    run = make_run(tmp_path / "parts", TEXT, **values)
+
+    first = observed(run, should_stop=after(stop_after, "pause"))
+    torch.manual_seed(123456)
+    second = observed(run, resume=True)
+
+    assert first.result.stopped == "pause"
+    assert figures(second.result) == figures(whole.result)
+    assert digest(second.model) == digest(whole.model)
+    kept = first.result.state.curve.rows
+    assert timeless(first.rows[:kept] + second.rows) == timeless(whole.rows)
+
+
+def test_resume__after_a_crash_continues_from_the_last_checkpoint(tmp_path: Path) -> None:
+    values: dict[str, object] = {"model": DROPOUT, "checkpoint_every_steps": 4, "num_epochs": 2, "log_every_steps": 1}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = observed(make_run(tmp_path / "whole", TEXT, **values))
+    run = make_run(tmp_path / "parts", TEXT, **values)
+
+    class Crash(Exception):
+        pass
+
+    def crash() -> StopReason | None:
+        if (run.folder / "checkpoints" / "step-8").exists():
+            raise Crash
+        return None
+
+    with pytest.raises(Crash):
+        observed(run, should_stop=crash)
+    resumed = observed(run, resume=True)
+
+    assert resumed.rows[0].step == 9
+    assert digest(resumed.model) == digest(whole.model)
+    assert timeless(resumed.rows) == timeless(whole.rows[8:])
+
+
+def test_resume__of_a_finished_training_only_tests_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TEXT)
+    told = observed(run)
+
+    again = observed(run, resume=True)
+
+    assert (again.rows, again.saved) == ([], [])
+    assert figures(again.result) == figures(told.result)
+    assert digest(again.model) == digest(told.model)
+
+
+def test_resume__refuses_the_checkpoint_of_another_request(tmp_path: Path) -> None:
+    observed(make_run(tmp_path, TEXT, max_steps=2))
+
+    with pytest.raises(AppError, match="another request"):
+        observed(make_run(tmp_path, TEXT, max_steps=3), resume=True)
+
+
+def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path) -> None:
+    weights: list[dict[str, Tensor]] = []
+    for name, size, accumulation in (("a", 8, 1), ("b", 4, 2), ("c", 1, 8)):
+        (tmp_path / name).mkdir()
+        run = make_run(tmp_path / name, TEXT, batch_size=size, gradient_accumulation=accumulation, max_steps=9)
+        told = observed(run)
+        assert told.result.state.step == 9
+        weights.append(told.model.state_dict())
+
+    for other in weights[1:]:
+        for name, weight in weights[0].items():
+            assert torch.allclose(weight, other[name], atol=2e-5), name
+
+
+def test_epoch_loss__is_the_mean_over_tokens_of_what_was_predicted(tmp_path: Path) -> None:
+    """With a rate of (nearly) nothing the weights stand still, so that the epoch is one evaluation of its split."""
+    run = make_run(tmp_path, TEXT, learning_rate=1e-12, num_epochs=1, optimizer={"name": "sgd"})
+    expected = evaluate_rows(run.fresh_model(), Rows(run.corpus.ids["train"], 16), run.compute)
+
+    told = observed(run)
+
+    assert math.isclose(told.result.state.epochs[0].train_loss_nats, expected.loss_nats, abs_tol=1e-5)
+    assert told.result.state.tokens_seen == expected.tokens == run.corpus.sizes["train"].tokens
+    ends = [0, *(row.tokens for row in told.rows)]
+    total = sum((end - start) * row.train_loss for (start, end), row in zip(pairwise(ends), told.rows, strict=True))
+    assert math.isclose(total / expected.tokens, expected.loss_nats, abs_tol=1e-5)
+
+
+def test_curve__has_a_row_every_n_steps_and_at_each_evaluation(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TEXT, num_epochs=100, max_steps=50, log_every_steps=10, max_seq_len=4096, batch_size=1)
+
+    steps = [row.step for row in observed(run).rows]
+
+    epoch = steps_in_epoch(1, run.effective, run.compute)
+    assert epoch == 1
+    assert steps == list(range(1, 51))
+
+
+def test_curve__of_one_epoch_has_exactly_its_rows(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT * 8, batch_size=1, max_steps=50, log_every_steps=10))
+
+    assert [row.step for row in told.rows] == [10, 20, 30, 40, 50]
+    assert [row.val_loss is None for row in told.rows] == [True] * 4 + [False]
+    assert [row.epoch for row in told.rows] == [1] * 5
+
+
+def test_curve__area_is_that_of_the_trapezoids(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT))
+
+    area = np.trapezoid([row.train_loss for row in told.rows], [row.step for row in told.rows])
+    assert math.isclose(told.result.state.curve.area, float(area), rel_tol=1e-12)
+    assert told.result.state.curve.rows == len(told.rows)
+
+
+def test_progress__ends_at_a_hundred_percent_and_is_told_after_each_step(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, log_every_steps=4))
+
+    last = told.progress[-1]
+    assert [p.step for p in told.progress] == list(range(1, last.total_steps + 1))
+    assert (last.progress, last.eta_seconds, last.epoch) == (100, 0, 2)
+    assert last.val_loss == told.rows[-1].val_loss
+    assert last.best_val_loss == told.result.state.history.best_loss_nats
+    assert last.train_loss == told.rows[-1].train_loss
+    for p in told.progress:
+        assert p.tokens_per_second > p.chars_per_second > 0
+        assert p.train_perplexity == math.exp(p.train_loss)
+
+
+def test_loss__falls_and_early_evaluations_fall(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, num_epochs=4))
+
+    measured = [row.val_loss for row in told.rows if row.val_loss is not None]
+    assert len(measured) == 4
+    assert measured[1] < measured[0]
+    assert told.rows[-1].train_loss < told.rows[0].train_loss
+
+
+def test_early_stopping__ends_after_patience_without_a_fall(tmp_path: Path) -> None:
+    stopping = {"enabled": True, "patience": 2, "min_delta": 0.5}
+    told = observed(make_run(tmp_path, TEXT, num_epochs=50, early_stopping=stopping))
+
+    measured = [row.val_loss for row in told.rows if row.val_loss is not None]
+    assert told.result.early_stopped
+    assert len(measured) < 50
+    assert min(measured[:-2]) - min(measured[-2:]) <= 0.5
+    assert told.progress[-1].progress == 100
+
+
+def test_stop__is_heard_within_a_step_and_saves(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TEXT)
+
+    told = observed(run, should_stop=after(3, "cancel"))
+
+    assert (told.result.stopped, told.result.test, told.result.state.step) == ("cancel", None, 3)
+    assert [saved.step for saved in told.saved] == [3]
+
+
+def test_stop__before_the_first_step_saves_nothing(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT), should_stop=lambda: "pause")
+
+    assert (told.result.stopped, told.saved) == ("pause", [])
+
+
+def test_max_seconds__ends_with_a_validation_and_a_test(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, num_epochs=1000, max_seconds=1e-9))
+
+    assert told.result.state.step == 1
+    assert told.rows[-1].val_loss is not None
+    assert told.result.test is not None
+
+
+def test_checkpoints__are_told_with_the_best_marked(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, num_epochs=3, checkpoint_every_steps=5))
+
+    measured = {row.step: row.val_loss for row in told.rows if row.val_loss is not None}
+    assert {s.step for s in told.saved if s.step % 5 == 0} == {s for s in range(5, told.result.state.step + 1, 5)}
+    best = math.inf
+    for step, loss in measured.items():
+        marked = next((s.is_best for s in told.saved if s.step == step), False)
+        assert marked == (loss < best)
+        best = min(best, loss)
+
+
+class Bad(LanguageModel):
+    """A model that fails in the way that it is told."""
+
+    def __init__(self, failure: str) -> None:
+        super().__init__()
+        self.vocab_size = 40
+        self._failure = failure
+        self.embedding = torch.nn.Embedding(40, 40)
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.embedding(ids)
+        if self._failure == "nan":
+            return logits * math.nan
+        if self._failure == "nan in validation" and not self.training:
+            return logits * math.nan
+        if self._failure == "memory":
+            return torch.empty(1 << 60)
+        if self._failure == "bug":
+            raise RuntimeError("bug")
+        return logits
+
+    def initial_state(self, batch: int) -> State:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        ("nan", ErrorCode.TRAINING_NAN_LOSS),
+        ("nan in validation", ErrorCode.TRAINING_NAN_LOSS),
+        ("memory", ErrorCode.OUT_OF_MEMORY),
+    ],
+)
+def test_failure__is_told_by_its_code_and_no_checkpoint_has_it(tmp_path: Path, failure: str, code: ErrorCode) -> None:
+    run = make_run(tmp_path, TEXT)
+
+    with pytest.raises(AppError) as caught:
+        run.train(Bad(failure))
+
+    assert caught.value.code == code
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_failure__that_is_a_bug_is_not_disguised(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="bug"):
+        make_run(tmp_path, TEXT).train(Bad("bug"))
+
+
+@pytest.mark.parametrize("clip", [0.01, 0.5])
+def test_clipping__limits_the_step_to_the_norm(tmp_path: Path, clip: float) -> None:
+    run = make_run(tmp_path, TEXT, optimizer={"name": "sgd"}, learning_rate=1.0, gradient_clipping=clip, max_steps=1)
+    before = run.fresh_model()
+
+    told = observed(run)
+
+    old: dict[str, Tensor] = before.state_dict()
+    new: dict[str, Tensor] = told.model.state_dict()
+    moved = math.sqrt(sum(float((new[name] - old[name]).square().sum()) for name in old))
+    assert told.rows[0].grad_norm > clip or moved <= clip
+    assert math.isclose(moved, min(clip, told.rows[0].grad_norm), rel_tol=1e-3)
+
+
+def torch_optimizer(name: str, model: LanguageModel) -> torch.optim.Optimizer:
+    weights = list(model.parameters())
+    if name == "sgd":
+        return torch.optim.SGD(weights, lr=0.01)
+    return torch.optim.Adam(weights, lr=0.01) if name == "adam" else torch.optim.AdamW(weights, lr=0.01)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_optimizer__steps_as_torch_says(tmp_path: Path, name: str) -> None:
+    """One step by hand: the gradient of the mean loss of the first batch, torch's own optimizer with its defaults."""
+    run = make_run(tmp_path, TEXT, optimizer={"name": name}, max_steps=1, gradient_clipping=None)
+    told = observed(run)
+    model = run.fresh_model()
+    optimizer = torch_optimizer(name, model)
+    rows = Rows(run.corpus.ids["train"], 16)
+    order = np.random.Generator(np.random.PCG64([run.effective.seed, 0])).permutation(len(rows))
+    batch = rows.batch(order[:4])
+    loss = torch.nn.functional.cross_entropy(model.forward(batch.inputs).flatten(0, 1), batch.targets.flatten())
+    torch.autograd.backward([loss])
+    optimizer.step()
+
+    new: dict[str, Tensor] = told.model.state_dict()
+    expected: dict[str, Tensor] = model.state_dict()
+    for key, weight in expected.items():
+        assert torch.allclose(new[key], weight, atol=1e-6), key
+    assert math.isclose(told.rows[0].train_loss, float(loss.detach()), rel_tol=1e-6)
+
+
+def test_optimizer__given_values_are_used_and_meaningless_ones_refused(tmp_path: Path) -> None:
+    still = make_run(tmp_path, TEXT, optimizer={"name": "adamw", "weight_decay": 0.0, "eps": 1e9}, max_steps=3)
+    moved = [
+        float((a.detach() - b.detach()).abs().max())
+        for a, b in zip(still.fresh_model().parameters(), observed(still).model.parameters(), strict=True)
+    ]
+    assert 0 < max(moved) < 1e-6
+
+    with pytest.raises(AppError, match="betas") as caught:
+        observed(make_run(tmp_path, TEXT, optimizer={"name": "sgd", "betas": [0.1, 0.2]}))
+    assert caught.value.code == ErrorCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, [1.0, 1.0, 1.0, 1.0]),
+        ({"lr_schedule": "linear"}, [1.0, 0.75, 0.5, 0.25]),
+        ({"lr_schedule": "linear", "warmup_steps": 2}, [0.5, 1.0, 1.0, 0.5]),
+        ({"lr_schedule": "cosine"}, [(1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)]),
+        ({"warmup_ratio": 0.5}, [0.5, 1.0, 1.0, 1.0]),
+        ({"warmup_ratio": 0.3}, [0.5, 1.0, 1.0, 1.0]),
+        ({"warmup_steps": 8}, [1 / 8, 2 / 8, 3 / 8, 4 / 8]),
+        ({"lr_schedule": "linear", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1.0]),
+    ],
+)
+def test_learning_rate__follows_its_schedule(tmp_path: Path, values: dict[str, object], expected: list[float]) -> None:
+    effective = make_run(tmp_path, POEM, learning_rate=0.02, **values).effective
+
+    rates = [learning_rate(step, 4, effective) for step in range(4)]
+
+    assert rates == pytest.approx([0.02 * share for share in expected])
+
+
+def test_learning_rate__of_the_curve_is_the_one_that_was_used(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, lr_schedule="linear", log_every_steps=1))
+
+    total = told.progress[-1].total_steps
+    assert [row.lr for row in told.rows] == pytest.approx([0.01 * (1 - k / total) for k in range(total)])

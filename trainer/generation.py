@@ -1,0 +1,165 @@
+"""Continue a prompt: greedy or sampled, several sequences in one batch, each with its own stream of draws."""
+
+import math
+from secrets import randbits
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.contracts.inference import GenerateRequest, GenerateResponse, StopReason
+from trainer.data.normalization import documents, normalized
+from trainer.models.base import LanguageModel, State
+from trainer.tokenizers.base import BOS, EOS, PAD, UNK, Tokenizer
+
+_PLACES_AT_ONCE = 1 << 12
+_NEVER_SAMPLED = [PAD, UNK, BOS]
+
+
+def generate(
+    model: LanguageModel, tokenizer: Tokenizer, request: GenerateRequest, *, run_id: str, request_id: str
+) -> GenerateResponse:
+    """Continue the prompt as the model was trained: its last line is open, earlier lines end in [EOS].
+
+    With `stop_on_eos` false, a sampled [EOS] is a newline of the output, and the next line begins. A stop sequence is
+    cut off with all after it. Sequence i depends on the seed and on i alone, not on how many others there are; `steps`
+    counts its sampled tokens, [EOS] included. The state is carried, so nothing limits the length.
+    """
+    seed = randbits(32) if request.seed is None else request.seed
+    count = request.num_return_sequences
+    prompt_lines = _prompt_lines(tokenizer, request.prompt_text)
+    prompt = [i for line in prompt_lines for i in (BOS, *line, EOS)][:-1]
+    generators = [np.random.Generator(np.random.PCG64([seed, i])) for i in range(count)]
+    sequences = [_Sequence(tokenizer, request, prompt) for _ in range(count)]
+    model.eval()
+    with torch.inference_mode():
+        logits, state = _read(model, prompt)
+        logits, state = logits.repeat(count, 1), tuple(part.repeat_interleave(count, dim=1) for part in state)
+        while True:
+            penalized = _penalized(logits.double().cpu(), sequences, request)
+            draws: list[float] = [generator.random() for generator in generators]
+            ids = choose(penalized, request, torch.tensor(draws, dtype=torch.float64))
+            for sequence, token_id in zip(sequences, ids, strict=True):
+                sequence.take(token_id)
+            if all(sequence.stop_reason for sequence in sequences):
+                break
+            logits, state = _feed(model, ids, state)
+    reasons = [sequence.stop_reason or "max_new_tokens" for sequence in sequences]
+    return GenerateResponse(
+        request_id=request_id,
+        run_id=run_id,
+        status="completed",
+        outputs=tuple(sequence.text for sequence in sequences),
+        steps=tuple(sequence.steps for sequence in sequences),
+        eos_terminated=tuple(reason == "eos" for reason in reasons),
+        stop_reason=tuple(reasons),
+        prompt_tokens=sum(len(line) for line in prompt_lines),
+        seed_used=seed,
+    )
+
+
+def filtered_probabilities(logits: Tensor, request: GenerateRequest) -> tuple[Tensor, Tensor]:
+    """Return the distribution (n, V) that is drawn from, likeliest first, and the ids (n, V) in that order.
+
+    Temperature comes first, then the `top_k` likeliest (of equals the lower id), then the fewest of those that make up
+    `top_p` of what is left.
+    """
+    scaled = (logits - logits.amax(-1, keepdim=True)) / request.temperature
+    probabilities, ids = torch.sort(scaled.softmax(-1), dim=-1, descending=True, stable=True)
+    if request.top_k:
+        probabilities[:, request.top_k :] = 0
+        probabilities /= probabilities.sum(-1, keepdim=True)
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities[before >= request.top_p] = 0
+    return probabilities / probabilities.sum(-1, keepdim=True), ids
+
+
+def choose(logits: Tensor, request: GenerateRequest, draws: Tensor) -> list[int]:
+    """Choose an id for each row of logits (n, V): the likeliest at temperature 0, else by the draws (n,) in [0, 1)."""
+    if request.temperature == 0:
+        chosen = logits.argmax(-1)
+    else:
+        probabilities, ids = filtered_probabilities(logits, request)
+        possible = (probabilities > 0).sum(-1, keepdim=True)
+        place = (probabilities.cumsum(-1) <= draws.unsqueeze(-1)).sum(-1, keepdim=True)
+        chosen = ids.gather(-1, place.minimum(possible - 1)).squeeze(-1)
+    chosen_ids: list[int] = chosen.tolist()
+    return chosen_ids
+
+
+class _Sequence:
+    """One continuation as it grows."""
+
+    def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, prompt: list[int]) -> None:
+        self._tokenizer = tokenizer
+        self._request = request
+        self._closed_lines = ""
+        self._line: list[int] = []
+        self.context = list(prompt)
+        self.text = ""
+        self.steps = 0
+        self.stop_reason: StopReason | None = None
+
+    def take(self, token_id: int) -> None:
+        """Add a sampled token, unless the sequence has ended."""
+        if self.stop_reason is not None:
+            return
+        self.steps += 1
+        self.context.append(token_id)
+        if token_id == EOS and self._request.stop_on_eos:
+            self.stop_reason = "eos"
+            return
+        if token_id == EOS:
+            self._closed_lines, self._line = self.text + "\n", []
+        else:
+            self._line.append(token_id)
+        self.text = self._closed_lines + self._tokenizer.decode(self._line)
+        found = [place for stop in self._request.stop_sequences if (place := self.text.find(stop)) >= 0]
+        if found:
+            self.text, self.stop_reason = self.text[: min(found)], "stop_sequence"
+        elif self.steps == self._request.max_new_tokens:
+            self.stop_reason = "max_new_tokens"
+
+
+def _prompt_lines(tokenizer: Tokenizer, prompt: str) -> list[list[int]]:
+    """The ids of the prompt's lines; the last one stays open, be it empty."""
+    *closed, last = normalized(prompt, tokenizer.normalization).split("\n")
+    return [*(tokenizer.encode(line.text) for line in documents("\n".join(closed))), tokenizer.encode(last)]
+
+
+def _read(model: LanguageModel, prompt: list[int]) -> tuple[Tensor, State]:
+    """Return the logits (1, V) after the prompt and the state there."""
+    ids = torch.tensor(prompt, device=model.input_embedding().weight.device).unsqueeze(0)
+    logits, state = torch.empty(0), model.initial_state(1)
+    for start in range(0, len(prompt), _PLACES_AT_ONCE):
+        logits, state = model.forward_with_state(ids[:, start : start + _PLACES_AT_ONCE], state)
+    return logits[:, -1], state
+
+
+def _feed(model: LanguageModel, ids: list[int], state: State) -> tuple[Tensor, State]:
+    """Return the logits (n, V) after one more id each; after [EOS], a [BOS] opens the next line."""
+    device = state[0].device
+    logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
+    rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == EOS]
+    if rows:
+        ended = torch.tensor(rows, device=device)
+        opening = torch.full((len(rows), 1), BOS, device=device)
+        of_ended, state_of_ended = model.forward_with_state(opening, tuple(part[:, ended] for part in state))
+        logits[ended] = of_ended
+        for part, of_part in zip(state, state_of_ended, strict=True):
+            part[:, ended] = of_part
+    return logits[:, -1], state
+
+
+def _penalized(logits: Tensor, sequences: list[_Sequence], request: GenerateRequest) -> Tensor:
+    """Rule out what is never sampled; make the tokens of the repetition window less likely (Keskar et al. 2019)."""
+    if request.repetition_penalty is not None:
+        for row, sequence in enumerate(sequences):
+            window_ids: list[int] = sorted(set(sequence.context[-request.repetition_window :]))
+            window = torch.tensor(window_ids)
+            seen = logits[row, window]
+            logits[row, window] = torch.where(
+                seen > 0, seen / request.repetition_penalty, seen * request.repetition_penalty
+            )
+    logits[:, _NEVER_SAMPLED] = -math.inf
+    return logits
