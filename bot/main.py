@@ -13,6 +13,8 @@ from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.settings import Settings, load_settings
 from trainer.logs import setup_logging
 
+_CANCEL_SECONDS = 2.0
+
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
@@ -22,11 +24,10 @@ def main() -> int:
         settings = load_settings()
         token = _token(settings)
         setup_logging(settings, "bot")
-        asyncio.run(_run(settings, token))
+        return asyncio.run(_run(settings, token))
     except AppError as error:
         sys.stderr.write(f"{error.message}\n")
         return 2 if error.code.error_class is ErrorClass.USER_INPUT else 1
-    return 0
 
 
 def _token(settings: Settings) -> str:
@@ -47,23 +48,29 @@ def _token(settings: Settings) -> str:
     return discord_settings.token.get_secret_value()
 
 
-async def _run(settings: Settings, token: str) -> None:
-    """Run until SIGTERM or SIGINT; ends whatever was started, however it ends."""
-    loop = asyncio.get_running_loop()
+async def _run(settings: Settings, token: str) -> int:
+    """Run until SIGTERM or SIGINT and return 0; ends whatever was started, however it ends."""
+    loop, told_to_end = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_end.set)
     async with Bot(settings) as bot:
-        running = asyncio.create_task(bot.start(token))
+        running, waiting = asyncio.create_task(bot.start(token)), asyncio.create_task(told_to_end.wait())
+        await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        running.cancel()
+        # a connection that was just made may lose the cancellation; leaving the block closes it all the same
+        await asyncio.wait((running,), timeout=_CANCEL_SECONDS)
+        if running.done() and not running.cancelled() and (error := running.exception()):
+            raise _told(error)
+        log.info("bot is ending")
+    return 0
 
-        def end() -> None:
-            running.cancel()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end)
-        try:
-            await running
-        except asyncio.CancelledError:
-            log.info("bot is ending")
-        except discord.LoginFailure:
-            raise AppError(ErrorCode.CONFIG_INVALID, "Discord does not know the bot's DISCORD__TOKEN.") from None
-        except CALL_ERRORS as error:
-            log.error("Discord cannot be used", error=str(error))
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord cannot be used: {error}.") from error
+def _told(error: BaseException) -> BaseException:
+    """What ended the bot, as one sentence where it is a foreseen failure."""
+    if isinstance(error, discord.LoginFailure):
+        return AppError(ErrorCode.CONFIG_INVALID, "Discord does not know the bot's DISCORD__TOKEN.")
+    if isinstance(error, CALL_ERRORS):
+        log.error("Discord cannot be used", error=str(error))
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord cannot be used: {error}.")
+    return error

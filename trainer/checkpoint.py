@@ -10,6 +10,7 @@ import os
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from secrets import token_hex
 from shutil import rmtree
 from typing import Literal, NamedTuple, TypedDict
@@ -129,8 +130,12 @@ class CheckpointStore:
     def save(self, checkpoint: Checkpoint) -> None:
         """Make a checkpoint durable, then drop those that are not needed any more.
 
-        Raises INSUFFICIENT_STORAGE where the disk is full; the earlier checkpoints are whole then.
+        A step that was saved stands, so that no moment is without it: saved while its validation was under way, it is
+        validated again after a crash, with the same result. Raises INSUFFICIENT_STORAGE where the disk is full; the
+        earlier checkpoints are whole then.
         """
+        if self._step_folder(checkpoint.state.step).exists():
+            return
         try:
             self._write(checkpoint)
             self._prune()
@@ -182,10 +187,7 @@ class CheckpointStore:
             self._disk.write(temporary / name, data)
         self._disk.write(temporary / _MANIFEST, _Manifest(files=files).model_dump_json().encode())
         self._disk.sync(temporary)
-        target = self._step_folder(step)
-        if target.exists():  # saved before its evaluation, now after it
-            self._disk.rename(target, self._folder / f".tmp-replaced-{step}")
-        self._disk.rename(temporary, target)
+        self._disk.rename(temporary, self._step_folder(step))
         self._disk.sync(self._folder)
 
     def _prune(self) -> None:
@@ -197,13 +199,14 @@ class CheckpointStore:
         for step in steps:
             if step not in kept:
                 self._disk.remove_folder(self._step_folder(step))
-        for replaced in self._folder.glob(".tmp-*"):
-            self._disk.remove_folder(replaced)
 
     def _load(self, step: int) -> Checkpoint:
         content = self._content(step)
         state = parse_json(TrainingState, content[_STATE], ErrorCode.CHECKPOINT_CORRUPT)
-        rest: OptimizerAndGenerators = torch.load(BytesIO(content[_REST]), weights_only=True)
+        try:
+            rest: OptimizerAndGenerators = torch.load(BytesIO(content[_REST]), weights_only=True)
+        except UnpicklingError:
+            raise _corrupt(step) from None
         return Checkpoint(state, load_safetensors(content[_WEIGHTS]), rest)
 
     def _content(self, step: int) -> dict[str, bytes]:
@@ -215,7 +218,8 @@ class CheckpointStore:
         except (OSError, ValueError):
             raise _corrupt(step) from None
         for record in manifest.files:
-            if sha256(content[record.path]).hexdigest() != record.sha256:
+            data = content[record.path]
+            if (len(data), sha256(data).hexdigest()) != (record.bytes, record.sha256):
                 raise _corrupt(step)
         if set(content) != {_STATE, _WEIGHTS, _REST}:
             raise _corrupt(step)

@@ -23,6 +23,7 @@ from trainer.logs import setup_logging
 from trainer.queue import JobQueue
 from trainer.services import Services
 from trainer.terminal import Terminal
+from trainer.worker.environment import ANSWER_REQUESTS, TRAIN_CHILD
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -65,6 +66,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] in ([TRAIN_CHILD], [ANSWER_REQUESTS]):
+        return _child(words)
     terminal = Terminal(as_json="--json" in words)
     try:
         arguments = _parser().parse_args(words, namespace=Arguments())
@@ -75,6 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         terminal.note("Interrupted. A run that was under way is kept: it goes on as soon as a worker runs.")
         return EXIT_INTERRUPTED
+
+
+def _child(words: list[str]) -> int:
+    """Do what a worker starts a child process for; torch is imported here and nowhere else."""
+    settings = load_settings()
+    if words[0] == TRAIN_CHILD:
+        from trainer.worker.child import run_child
+
+        return run_child(settings, words[1])
+    from trainer.worker.answers import answer_requests
+
+    return answer_requests(settings)
 
 
 def _parser() -> Parser:
@@ -110,9 +125,6 @@ def _parser() -> Parser:
     evaluate.add_argument("--split", default="validation", metavar="validation|test")
     for command in (train, score, generate, evaluate):
         command.add_argument("--json", action="store_true", help="print exactly one JSON object")
-    # what the worker starts for itself
-    commands.add_parser("train-child").add_argument("run")
-    commands.add_parser("answer-requests")
     return parser
 
 
@@ -124,14 +136,6 @@ def _run(arguments: Arguments, terminal: Terminal) -> int:
             os.execv(sys.executable, [sys.executable, "-m", "local_discord.demo"])
         case "worker":
             return _worker(arguments)
-        case "train-child":
-            from trainer.worker.child import run_child  # torch: only where it is needed
-
-            return run_child(load_settings(), arguments.run)
-        case "answer-requests":
-            from trainer.worker.answers import answer_requests
-
-            return answer_requests(load_settings())
         case "train":
             return _with_queue(terminal, lambda queue: _train(arguments, terminal, queue))
         case "score":

@@ -102,24 +102,22 @@ def environment(compute: Compute) -> Environment:
     return Environment(
         python=platform.python_version(),
         libraries={name: version(name) for name in _LIBRARIES},
-        cpu=_cpu_name(),
+        cpu=cpu_name(Path("/proc/cpuinfo")),
         gpu=gpu,
         threads=compute.threads,
         device=str(compute.device),
-        git_commit=_git_commit(Path(__file__).parent.parent),
+        git_commit=git_commit(Path(__file__).parent.parent),
     )
 
 
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
+def cpu_name(cpuinfo: Path) -> str:
+    """Return the processor's name from Linux's list; elsewhere what Python knows of it."""
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _git_commit(checkout: Path) -> str | None:
+def git_commit(checkout: Path) -> str | None:
     """Return the commit of the checkout that this code runs from; None where it is installed without one."""
     if not (checkout / ".git").exists():
         return None

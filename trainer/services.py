@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import Settings
+from trainer.contracts.settings import Settings, child_environment
 from trainer.files import try_lock, wait_for_lock
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -24,7 +24,6 @@ _LONGEST_SOCKET_PATH = 100  # bytes; a unix socket's address has little more
 _SERVER_START_SECONDS = 10.0
 _WORKER_STOP_SECONDS = 10.0
 _WATCH_INTERVAL_SECONDS = 1.0
-_SECRETS = ("DISCORD__TOKEN", "DISCORD_TOKEN")
 
 
 class Services:
@@ -107,6 +106,8 @@ class Services:
         lock = try_lock(self._folder / "worker.lock")
         if lock is None:
             return
+        if self._worker is not None:
+            await end(self._worker, 2.0)
         # the worker inherits the open file, and with it the lock, which the kernel frees when it is gone
         with lock:
             self._worker = await asyncio.create_subprocess_exec(
@@ -116,20 +117,11 @@ class Services:
                 "worker",
                 "--embedded",
                 stdin=PIPE,
-                env=self._worker_environment(),
+                env=child_environment(self._settings, redis_url=self._url),
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,
             )
         log.info("embedded worker started", pid=self._worker.pid)
-
-    def _worker_environment(self) -> dict[str, str]:
-        app = self._settings.app
-        return {name: value for name, value in os.environ.items() if name not in _SECRETS} | {
-            "REDIS__URL": self._url,
-            "APP__DATA_ROOT": str(app.data_root.resolve()),
-            "APP__ARTIFACTS_ROOT": str(app.artifacts_root.resolve()),
-            "LOGGING__LEVEL": self._settings.logging.level,
-        }
 
     def _prepare_socket(self) -> Path:
         (self._folder / "valkey").mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -33,7 +33,7 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._stop_bar()
 
     def progress(self, status: RunStatus) -> None:
         """Show how a run stands, in one line that is drawn anew."""
@@ -47,13 +47,13 @@ class Terminal:
 
     def error(self, body: ErrorBody) -> None:
         if self._as_json:
-            self._json(body)
+            self._json(body, without_empty=True)
         else:
             self._err.print(f"mt: {body.message}", markup=False)
 
     def run(self, status: RunStatus) -> None:
         """Show a run that has ended."""
-        self._bar.stop()
+        self._stop_bar()
         if self._as_json:
             self._json(status)
             return
@@ -85,6 +85,10 @@ class Terminal:
                 table.add_row("tokens", f"{response.n_tokens:,}")
                 self._out.print(table)
 
+    def _stop_bar(self) -> None:
+        if self._task is not None:
+            self._bar.stop()
+
     def _score(self, response: ScoreResponse) -> None:
         table = _table(response.run_id)
         _loss_rows(table, "loss", response.loss, response.bits_per_char)
@@ -93,8 +97,8 @@ class Terminal:
         for token, surprisal in zip(response.tokens or (), response.surprisal or (), strict=True):
             self._out.print(f"{token}\t{surprisal:.4f}", markup=False)
 
-    def _json(self, record: BaseModel) -> None:
-        sys.stdout.write(record.model_dump_json() + "\n")
+    def _json(self, record: BaseModel, *, without_empty: bool = False) -> None:
+        sys.stdout.write(record.model_dump_json(exclude_defaults=without_empty) + "\n")
         sys.stdout.flush()
 
 

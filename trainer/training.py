@@ -256,7 +256,7 @@ class _Training:
         if evaluating or _is_multiple(state.step, effective.log_every_steps):
             told.on_row(self._next_row(evaluating))
         self._update(settled_step=state.step)
-        if saving or self.state.history.best_step == state.step:
+        if saving or self.finished or self.state.history.best_step == state.step:
             self.save(told)
 
     def save(self, told: Listeners) -> None:

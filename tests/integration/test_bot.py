@@ -119,6 +119,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         card = await here.discord.wait_for_message(channel, "My cats")
         await here.discord.wait_for_edit(card, "Training", timeout=60)
         final = await here.discord.wait_for_message(channel, "· result", timeout=120)
+        told = here.discord.messages(channel)
         status = await here.ask(here.bob, "status")
         score = await here.ask(here.ana, "score", {"text": "the cat sat on mat 3"})
         sample = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new": 10, "samples": 2, "seed": 1})
@@ -127,7 +128,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         late = await here.ask(here.bob, "cancel", {"run": run.name})
 
         assert accepted.is_ephemeral and "⏳ Queued: My cats" in accepted.text
-        assert here.discord.messages(channel, seen_by=None) == [card, final]
+        assert told == [card, final]
         assert "✅ Completed: My cats" in shown_text(card.payload)
         assert re.search(
             r"Test \*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char · perplexity", shown_text(final.payload)
@@ -430,6 +431,24 @@ async def test_process__ends_all_within_15_seconds_and_exits_0(tmp_path: Path, n
         assert server.violations == []
 
 
+async def test_process__told_to_end_while_it_connects_ends_all_the_same(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        bot = await start_bot(
+            tmp_path,
+            {
+                "DISCORD__TOKEN": TOKEN,
+                "DISCORD__OWNER_ID": "7",
+                "DISCORD__API_BASE_URL": server.api_base_url,
+                "DISCORD__GATEWAY_URL": server.gateway_url,
+            },
+        )
+        await server.synced(30)
+        bot.send_signal(signal.SIGTERM)
+        code, said = await ended(bot, 15)
+
+    assert code == 0, said
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
@@ -470,3 +489,19 @@ async def test_process__that_cannot_reach_discord_exits_1(tmp_path: Path) -> Non
 
     assert code == 1
     assert errors.splitlines()[-1].startswith("Discord cannot be used")
+
+
+async def test_process__that_cannot_start_its_services_exits_1(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        no_redis = {
+            "DISCORD__TOKEN": TOKEN,
+            "DISCORD__OWNER_ID": "7",
+            "DISCORD__API_BASE_URL": server.api_base_url,
+            "REDIS__URL": "redis://127.0.0.1:9",
+            "QUEUE__EMBEDDED_WORKERS": "0",
+        }
+        bot = await start_bot(tmp_path, no_redis)
+        code, errors = await ended(bot)
+
+    assert code == 1
+    assert errors.count("\n") == 1

@@ -12,7 +12,9 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.device import (
     auto_batch_size,
+    cpu_name,
     environment,
+    git_commit,
     random_state,
     resolve,
     resolve_device,
@@ -84,3 +86,11 @@ def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> Non
     assert (found.device, found.threads, found.gpu) == ("cpu", 1, None)
     assert found.cpu
     assert found.git_commit is None or len(found.git_commit) == 40
+
+
+def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU\n")
+
+    assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU"
+    assert cpu_name(tmp_path / "none")
+    assert git_commit(tmp_path) is None

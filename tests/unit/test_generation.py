@@ -42,6 +42,9 @@ class Script(LanguageModel):
             table[token, follows.get(token, EOS)] = 100.0
         self.table = table
 
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        return self.table[ids]
+
     def initial_state(self, batch: int) -> State:
         return (torch.zeros(1, batch, 1),)
 

@@ -206,7 +206,8 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path) -> None
         run = make_run(tmp_path / name, TEXT, batch_size=size, gradient_accumulation=accumulation, max_steps=9)
         told = observed(run)
         assert told.result.state.step == 9
-        weights.append(told.model.state_dict())
+        state: dict[str, Tensor] = told.model.state_dict()
+        weights.append(state)
 
     for other in weights[1:]:
         for name, weight in weights[0].items():
@@ -296,6 +297,38 @@ def test_stop__is_heard_within_a_step_and_saves(tmp_path: Path) -> None:
     assert [saved.step for saved in told.saved] == [3]
 
 
+def test_stop__within_the_test_leaves_the_last_weights_to_be_resumed(tmp_path: Path) -> None:
+    """Early stopping ends on weights that are not the best: the checkpoint must hold those, not what is tested."""
+    values: dict[str, object] = {
+        "num_epochs": 30,
+        "learning_rate": 0.3,
+        "checkpoint_every_steps": 1000,
+        "early_stopping": {"enabled": True, "patience": 1},
+    }
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = observed(make_run(tmp_path / "whole", TEXT, **values))
+    run = make_run(tmp_path / "parts", TEXT, **values)
+    last = run.folder / "checkpoints" / f"step-{whole.result.state.step}"
+
+    first = observed(run, should_stop=lambda: "cancel" if last.exists() else None)
+    second = observed(run, resume=True)
+
+    assert whole.result.early_stopped
+    assert whole.result.state.history.best_step != whole.result.state.step
+    assert (first.result.stopped, first.result.test) == ("cancel", None)
+    assert second.rows == []
+    assert figures(second.result) == figures(whole.result)
+    assert digest(second.model) == digest(whole.model)
+
+
+def test_train__without_a_test_split_has_no_test(tmp_path: Path) -> None:
+    told = observed(make_run(tmp_path, TEXT, test_fraction=0.0))
+
+    assert told.result.test is None
+    assert told.result.state.history.best_step is not None
+
+
 def test_stop__before_the_first_step_saves_nothing(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT), should_stop=lambda: "pause")
 
@@ -344,7 +377,13 @@ class Bad(LanguageModel):
         return logits
 
     def initial_state(self, batch: int) -> State:
-        raise NotImplementedError
+        return ()
+
+    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.forward(ids), state
+
+    def input_embedding(self) -> torch.nn.Embedding:
+        return self.embedding
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,16 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
         raise AppError(ErrorCode.CONFIG_INVALID, f"{text}.", tuple(problems)) from None
 
 
+def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
+    """Our environment with these settings in it, for a child process: folders absolute, nothing of Discord's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "REDIS_"))}
+    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord"})
+    for group, fields in dumped.items():
+        for name, value in fields.items():
+            kept[f"{group}__{name}".upper()] = str(value.resolve() if isinstance(value, Path) else value)
+    return kept if redis_url is None else kept | {"REDIS__URL": redis_url}
+
+
 def environment_names() -> list[str]:
     """Every setting as the environment names it: GROUP__FIELD."""
     return [f"{group}__{name}".upper() for group, fields in _groups().items() for name in fields]

@@ -136,7 +136,8 @@ def split_labels(lines: Iterable[str], rule: SplitRule) -> NDArray[np.uint8]:
         )
     # Keyed digests in ascending order are a seeded permutation of the lines in which equal lines are neighbours.
     ordered = np.sort(digests)
-    if len(np.unique(ordered)) < needed:
+    begins_group: NDArray[np.bool_] = ordered[1:] != ordered[:-1]
+    if 1 + np.count_nonzero(begins_group) < needed:
         ordered = np.arange(count, dtype=np.uint64)
         digests = ordered[::-1]
     labels = np.zeros(count, dtype=np.uint8)

@@ -5,6 +5,7 @@ form projects the last layer to the size of the embedding and uses the embedding
 https://arxiv.org/abs/1608.05859); it drops out between layers only.
 """
 
+import math
 from typing import Protocol
 
 import torch
@@ -79,7 +80,7 @@ class RecurrentModel(LanguageModel):
             elif "weight_hh" in name:
                 init.orthogonal_(weight)
             elif name == "projection.weight" and self.config.tied:
-                init.xavier_uniform_(weight, gain=0.5 * self.config.embedding_size**-0.5)
+                init.xavier_uniform_(weight, gain=0.5 / math.sqrt(self.config.embedding_size))
             else:
                 init.xavier_uniform_(weight)
 

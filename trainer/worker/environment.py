@@ -1,8 +1,9 @@
-"""The environment of the worker's child processes: no secrets, threads and memory as torch needs them."""
+"""How the worker's child processes are started: no secrets, threads and memory as torch needs them."""
 
-from trainer.contracts.settings import Settings
+from trainer.contracts.settings import Settings, child_environment
 
-_DROPPED = ("DISCORD__TOKEN", "DISCORD_TOKEN", "REDIS__URL", "REDIS_URL")
+TRAIN_CHILD, ANSWER_REQUESTS = "train-child", "answer-requests"
+"""What `python -m trainer` is called with to be a child of the worker."""
 
 # glibc maps and unmaps every large buffer by default, which costs an LSTM step 40 % of its time (measured):
 # keep the memory instead. Threads that wait must not spin: the machine's other processes need the cores.
@@ -16,11 +17,6 @@ _TUNING = {
 }
 
 
-def child_environment(settings: Settings, environ: dict[str, str]) -> dict[str, str]:
-    """Our own environment, thinned and tuned, with the places of data as absolute paths."""
-    return {
-        **_TUNING,
-        **{name: value for name, value in environ.items() if name not in _DROPPED},
-        "APP__DATA_ROOT": str(settings.app.data_root.resolve()),
-        "APP__ARTIFACTS_ROOT": str(settings.app.artifacts_root.resolve()),
-    }
+def tuned_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a child that computes; what the user has set of the tuning stands."""
+    return _TUNING | child_environment(settings)

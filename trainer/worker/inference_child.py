@@ -1,7 +1,6 @@
 """The child process that answers score, generate and evaluate requests, one after another, seen from the worker."""
 
 import asyncio
-import os
 import sys
 from asyncio.subprocess import PIPE, Process
 
@@ -11,7 +10,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import InferenceRecord, inference_adapter
 from trainer.contracts.settings import Settings
 from trainer.services import end
-from trainer.worker.environment import child_environment
+from trainer.worker.environment import ANSWER_REQUESTS, tuned_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -54,10 +53,10 @@ class InferenceChild:
             sys.executable,
             "-m",
             "trainer",
-            "answer-requests",
+            ANSWER_REQUESTS,
             stdin=PIPE,
             stdout=PIPE,
-            env=child_environment(self._settings, dict(os.environ)),
+            env=tuned_environment(self._settings),
             limit=_LONGEST_ANSWER_BYTES,
         )
 

@@ -1,6 +1,7 @@
 """The worker process: two arq workers, one for training and one for short jobs, until it is told to end."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -47,31 +48,53 @@ async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> i
 
     A main loop that ends by itself means exit 1 at once (R14): whoever supervises the worker starts it again.
     """
-    stop = _stop_event(embedded=embedded)
-    store = await connect(redis_url)
-    child = InferenceChild(settings)
-    jobs = Jobs(settings, store, child)
-    workers = [_training_worker(settings, redis_url, jobs), _interactive_worker(settings, redis_url, jobs)]
-    tasks = [
-        *(asyncio.create_task(worker.async_run()) for worker in workers),
-        asyncio.create_task(_listen(store, workers)),
-        asyncio.create_task(_reconcile_for_ever(settings, store)),
-    ]
-    stopping = asyncio.create_task(stop.wait())
-    log.info("worker ready", slots=settings.queue.training_slots, pid=os.getpid())
-    await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-    failed = [task for task in tasks if task.done()]
-    for task in failed:
-        log.error("worker loop ended by itself", exc_info=task.exception())
+    stopping = asyncio.create_task(_stop_event(embedded=embedded).wait())
+    working = asyncio.create_task(_work(settings, redis_url))
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        await working
+        return 1
+    working.cancel()
+    await asyncio.wait([working])
+    log.info("worker ended")
+    return 0
+
+
+async def _work(settings: Settings, redis_url: str) -> None:
+    """Work until cancelled; returns when one of the loops has ended by itself."""
+    async with contextlib.AsyncExitStack() as undo:
+        store = await connect(redis_url)
+        undo.push_async_callback(store.close)
+        child = InferenceChild(settings)
+        undo.push_async_callback(child.stop)
+        jobs = Jobs(settings, store, child)
+        workers = [_training_worker(settings, redis_url, jobs), _interactive_worker(settings, redis_url, jobs)]
+        for worker in workers:
+            undo.push_async_callback(_close, worker)
+        tasks = [
+            *(asyncio.create_task(worker.async_run()) for worker in workers),
+            asyncio.create_task(_listen(store, workers)),
+            asyncio.create_task(_reconcile_for_ever(settings, store)),
+        ]
+        undo.push_async_callback(_cancel, tasks)
+        log.info("worker ready", slots=settings.queue.training_slots, pid=os.getpid())
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            log.error("worker loop ended by itself", exc_info=task.exception())
+
+
+async def _close(worker: WakingWorker) -> None:
+    try:
+        await worker.close()
+    except STORE_ERRORS as error:
+        log.warning("worker closed while the queue is away", error=type(error).__name__)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for worker in workers:
-        await worker.close()
-    await child.stop()
-    await store.close()
-    log.info("worker ended")
-    return 1 if failed else 0
+    await asyncio.wait(tasks)
 
 
 def _training_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:

@@ -18,7 +18,7 @@ from trainer.contracts.store import STORE_ERRORS, Store
 from trainer.queue import tell_events
 from trainer.runs import RunDirectory, finish_run, manifest_of
 from trainer.services import end
-from trainer.worker.environment import child_environment
+from trainer.worker.environment import TRAIN_CHILD, tuned_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -40,11 +40,11 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
         sys.executable,
         "-m",
         "trainer",
-        "train-child",
+        TRAIN_CHILD,
         run.run_id,
         stdin=PIPE,
         stderr=PIPE,
-        env=child_environment(settings, dict(os.environ)),
+        env=tuned_environment(settings),
     )
     log.info("training child started", run_id=run.run_id, pid=process.pid)
     error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)

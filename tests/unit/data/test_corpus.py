@@ -8,11 +8,12 @@ from unicodedata import normalize
 
 import pytest
 
-from tests.unit.data.properties import given_lines, given_text, line_lists, texts
+from tests.properties import for_all
+from tests.unit.data.properties import line_lists, texts
 from tests.unit.data.support import NFC, write
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule, corpus_sha256, read_lines, split_labels
+from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule, blocks, corpus_sha256, read_lines, split_labels
 from trainer.data.normalization import documents, normalized
 
 RULE = SplitRule(holdout_fraction=0.1, test_fraction=0.2, seed=7)
@@ -61,7 +62,7 @@ def test_lines__are_lowercased_letter_by_letter_where_that_is_asked(tmp_path: Pa
     assert lines == ["ας".replace("ς", "σ") + " éßi"]
 
 
-@given_text(texts)
+@for_all(texts)
 def test_documents__of_a_text_are_the_lines_of_its_file(text: str) -> None:
     normal = normalized(text.replace("x", "\n").replace("y", "\r\n"), NFC)
 
@@ -140,7 +141,7 @@ def test_split__draws_from_the_whole_text() -> None:
         assert 8 <= quarter[1] <= 50
 
 
-@given_lines(line_lists)
+@for_all(line_lists)
 def test_split__keeps_equal_lines_together_and_every_split_filled(lines: list[str]) -> None:
     different = set(lines)
     if len(lines) < 3:
@@ -223,3 +224,11 @@ def test_split_corpus__an_empty_given_text_is_refused(tmp_path: Path) -> None:
         SplitCorpus(write(tmp_path, ["a"] * 9), NFC, RULE, validation=write(tmp_path, [" "], "v.txt"))
 
     assert caught.value.code == ErrorCode.CORPUS_EMPTY
+
+
+def test_blocks__hold_all_lines_in_order() -> None:
+    lines = ["abc", "de", "", "fghij", "k"]
+
+    assert list(blocks(lines, 5)) == [["abc", "de"], ["", "fghij"], ["k"]]
+    assert list(blocks(lines, 1)) == [["abc"], ["de"], ["", "fghij"], ["k"]]
+    assert list(blocks([], 5)) == []

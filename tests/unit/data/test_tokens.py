@@ -1,10 +1,8 @@
 """The ids of a corpus: right, mapped from files, made once, and made by several processes at once."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.unit.data.support import NFC, POEM, SMALL, make_run, reference, write
@@ -41,7 +39,7 @@ def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
     for split, ids in run.corpus.ids.items():
         texts = list(lines.lines(split))
         assert ids_of(ids) == [i for line in texts for i in (2, *run.tokenizer.encode(line), 3)]
-        assert isinstance(ids, np.memmap)
+        assert type(ids).__name__ == "memmap"
         sizes = run.corpus.sizes[split]
         assert (sizes.lines, sizes.chars) == (len(texts), sum(len(line) for line in texts))
         assert sizes.tokens == sizes.chars + sizes.lines
@@ -126,7 +124,7 @@ def test_changed_corpus__is_refused(tmp_path: Path) -> None:
     effective = effective_of(paths)
     write(tmp_path, POEM[:-1])
 
-    with pytest.raises(AppError, match="'corpus.txt' has changed") as caught:
+    with pytest.raises(AppError, match=r"'corpus\.txt' has changed") as caught:
         prepare(effective, paths, tmp_path / "cache")
 
     assert caught.value.code == ErrorCode.DATA_NOT_FOUND
@@ -138,4 +136,4 @@ def test_long_text__is_encoded_in_blocks_without_a_seam(tmp_path: Path) -> None:
     run = make_run(tmp_path, lines, test_fraction=0.2, holdout_fraction=0.1)
 
     assert sum(sizes.chars for sizes in run.corpus.sizes.values()) == sum(len(line) for line in lines)
-    assert json.loads((next((tmp_path / "cache").iterdir()) / "content.json").read_text())["words"]["train"] == 18
+    assert sum(run.corpus.words.values()) == 24

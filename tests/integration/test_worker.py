@@ -1,0 +1,292 @@
+"""Jobs through real processes: a run ends once and right, whatever is killed; short jobs are answered once."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, ended, kill, processes, running, settings_in, some_text, tiny_request
+from tests.support import wait_for_status as wait
+from trainer.contracts import keys
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress
+from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.runs import RunStatus
+from trainer.contracts.store import connect
+from trainer.queue import JobQueue
+from trainer.training import CurveRow
+
+LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
+
+
+def events_of(queue: JobQueue, run_id: str) -> list[Event]:
+    return queue.runs.get(run_id).reader().read_new()
+
+
+def training(status: RunStatus) -> bool:
+    return status.step > 0 or ended(status)
+
+
+def has_attempt(number: int, status: RunStatus) -> bool:
+    return status.attempt == number
+
+
+async def test_run__from_request_to_answers(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        accepted = await queue.train(tiny_request(), user_id=7)
+        assert (accepted.status, accepted.job_id) == ("queued", accepted.run_id)
+        status = await wait(queue, accepted.run_id, ended)
+
+        assert (status.status, status.progress, status.error, status.user_id) == ("completed", 100.0, None, 7)
+        manifest = queue.runs.get(accepted.run_id).completed_manifest()
+        assert manifest.metrics.test == status.test_loss
+        assert manifest.determinism == "bit_exact"
+        assert {file.path for file in manifest.files} == {
+            "config.json",
+            "eval/metrics.json",
+            "eval/samples.jsonl",
+            "loss_curve.jsonl",
+            "model.safetensors",
+            "tokenizer/manifest.json",
+            "tokenizer/tokenizer.json",
+        }
+        measured = (await queue.evaluate(accepted.run_id, EvalRequest(split="test"))).metrics
+        assert measured is not None and status.test_loss is not None
+        assert abs(measured.loss - status.test_loss) < 1e-6
+        validated = (await queue.evaluate(accepted.run_id, EvalRequest())).metrics
+        assert validated is not None and status.best_val_loss is not None
+        assert abs(validated.loss - status.best_val_loss) < 1e-6
+        scored = await queue.score(accepted.run_id, ScoreRequest(text="abc"))
+        assert (scored.n_scored, scored.surprisal) == (3, None)
+        again = [await queue.generate(accepted.run_id, GenerateRequest(seed=5, max_new_tokens=9)) for _ in range(2)]
+        assert again[0].outputs == again[1].outputs
+
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        told: list[int] = [await store.redis.xlen(key) for key in (keys.run_events(accepted.run_id), keys.EVENT_STREAM)]
+        assert told == [len(events_of(queue, accepted.run_id))] * 2
+        await store.close()
+
+
+async def test_run__two_equal_requests_give_equal_weights(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        runs = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
+        for run_id in runs:
+            await wait(queue, run_id, ended)
+        manifests = [queue.runs.get(run_id).completed_manifest() for run_id in runs]
+
+        hashes = [{file.path: file.sha256 for file in manifest.files} for manifest in manifests]
+        assert hashes[0]["model.safetensors"] == hashes[1]["model.safetensors"]
+        assert hashes[0]["eval/samples.jsonl"] == hashes[1]["eval/samples.jsonl"]
+        assert manifests[0].request_hash == manifests[1].request_hash
+
+
+async def test_child_killed__run_resumes_from_its_checkpoint_and_ends_as_if_nothing_had_happened(
+    tmp_path: Path,
+) -> None:
+    add_corpus(tmp_path, some_text())
+    request = tiny_request(num_epochs=40, checkpoint_every_steps=20)
+    async with running(settings_in(tmp_path)) as queue:
+        calm = (await queue.train(request, user_id=None)).run_id
+        await wait(queue, calm, ended)
+        disturbed = (await queue.train(request, user_id=None)).run_id
+        await wait(queue, disturbed, lambda s: s.last_checkpoint_step is not None or ended(s))
+        [child] = processes(tmp_path, f"train-child {disturbed}")
+        kill(child.pid)
+        status = await wait(queue, disturbed, ended)
+
+        assert (status.status, status.attempt) == ("completed", 2)
+        files = [
+            {file.path: file.sha256 for file in queue.runs.get(run_id).completed_manifest().files}
+            for run_id in (calm, disturbed)
+        ]
+        assert files[0]["model.safetensors"] == files[1]["model.safetensors"]
+        curves = [losses(queue.runs.get(run_id).loss_curve) for run_id in (calm, disturbed)]
+        assert curves[0] == curves[1]
+        events = events_of(queue, disturbed)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert len({event.event_id for event in events}) == len(events)
+
+
+def losses(curve: Path) -> list[tuple[int, str]]:
+    """The curve's steps and losses, these to the last bit."""
+    rows = [CurveRow.model_validate_json(line) for line in curve.read_text(encoding="utf-8").splitlines()]
+    return [(row.step, row.train_loss.hex()) for row in rows]
+
+
+async def test_worker_killed__another_takes_the_run_up_after_the_lease(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, run_id, training)
+        [worker] = processes(tmp_path, "trainer worker --embedded")
+        kill(worker.pid)
+
+        status = await wait(queue, run_id, lambda s: s.attempt == 2 or ended(s), seconds=30)
+        assert status.status == "running"
+        await queue.cancel(run_id)
+        assert (await wait(queue, run_id, ended)).status == "cancelled"
+
+
+async def test_crash_loop__ends_after_three_crashes_without_progress(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
+        for attempt in (1, 2, 3):
+            await wait(queue, run_id, partial(has_attempt, attempt))
+            for child in processes(tmp_path, f"train-child {run_id}"):
+                kill(child.pid)
+        status = await wait(queue, run_id, ended)
+
+        assert status.error is not None and status.error.code is ErrorCode.CRASH_LOOP
+
+
+async def test_cancel__running_run_stops_with_its_checkpoint_kept(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, run_id, training)
+        assert (await queue.status(run_id)).reachable
+        await queue.cancel(run_id)
+        status = await wait(queue, run_id, ended, seconds=5)
+
+        assert status.status == "cancelled"
+        assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
+        with pytest.raises(AppError, match="has already ended"):
+            await queue.cancel(run_id)
+        with pytest.raises(AppError, match="has been cancelled"):
+            await queue.score(run_id, ScoreRequest(text="a"))
+
+
+async def test_cancel__queued_run_ends_at_once_and_never_starts(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        first = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, first, training)
+        second = (await queue.train(tiny_request(), user_id=None)).run_id
+        assert (await queue.status(second)).queue_position == 2
+        await queue.cancel(second)
+        await queue.cancel(first)
+        await wait(queue, first, ended)
+
+        assert (await queue.status(second)).status == "cancelled"
+        assert not any(isinstance(event, JobStarted) for event in events_of(queue, second))
+
+
+async def test_stop__saves_a_checkpoint_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
+        await wait(queue, run_id, training)
+    assert processes(tmp_path) == []
+    paused = [event for event in events_of(queue, run_id) if isinstance(event, (CheckpointSaved, JobProgress))]
+    assert [type(event).__name__ for event in paused[-2:]] == ["CheckpointSaved", "JobProgress"]
+
+    async with running(settings_in(tmp_path)) as queue:
+        status = await wait(queue, run_id, lambda s: s.attempt == 2)
+        await queue.cancel(run_id)
+        status = await wait(queue, run_id, ended)
+    steps = [event.step for event in events_of(queue, run_id) if isinstance(event, MetricsProgress)]
+    assert status.status == "cancelled"
+    assert steps == sorted(set(steps))
+
+
+async def test_wiped_store__run_is_put_back_from_disk(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    alone = settings_in(tmp_path, embedded_workers=0)
+    async with running(alone) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        await store.redis.flushall()
+        await store.close()
+    async with running(settings_in(tmp_path)) as queue:
+        assert (await wait(queue, run_id, ended)).status == "completed"
+
+
+async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+    (tmp_path / "data" / "corpus" / "text.txt").unlink()
+    async with running(settings_in(tmp_path)) as queue:
+        status = await wait(queue, run_id, ended)
+
+    assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
+    assert str(tmp_path) not in status.message
+
+
+async def test_evil_payloads__run_nothing_and_the_worker_goes_on(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    pickled = b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR."
+    async with running(settings_in(tmp_path)) as queue:
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        for queue_name in ("training", keys.INTERACTIVE_QUEUE):
+            await store.redis.set("arq:job:evil", pickled)
+            await store.redis.zadd(queue_name, {"evil": 1})
+            async with asyncio.timeout(10):
+                while await store.redis.zcard(queue_name):
+                    await asyncio.sleep(0.05)
+        bad: list[tuple[str, str, dict[str, str]]] = [
+            ("train", "training", {"run_id": "../../x"}),
+            ("train", "training", {"run_id": "no-such-run"}),
+            ("infer", keys.INTERACTIVE_QUEUE, {"kind": "score"}),
+            ("infer", keys.INTERACTIVE_QUEUE, {"kind": "score", "run_id": "a", "request_id": "b"}),
+        ]
+        for function, queue_name, payload in bad:
+            await store.redis.enqueue_job(function, payload, _queue_name=queue_name)
+        await store.close()
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+
+        assert (await wait(queue, run_id, ended)).status == "completed"
+    assert not (tmp_path / "owned").exists()
+
+
+async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is_answered(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        await wait(queue, run_id, ended)
+        await queue.score(run_id, ScoreRequest(text="abc"))
+        [child] = processes(tmp_path, "answer-requests")
+        slow = asyncio.create_task(queue.score(run_id, ScoreRequest(text="abc\n" * 200_000)))
+        await asyncio.sleep(0.5)
+        kill(child.pid)
+        with pytest.raises(AppError) as caught:
+            await slow
+
+        assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
+        assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+
+
+async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    settings = settings_in(tmp_path)
+    async with running(settings) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        await wait(queue, run_id, ended)
+    hasty: dict[str, object] = {"interactive_timeout_seconds": 0.2}
+    quick: dict[str, object] = {"queue": settings.queue.model_copy(update=hasty)}
+    async with running(settings.model_copy(update=quick)) as queue:
+        with pytest.raises(AppError, match="took too long"):
+            await queue.score(run_id, ScoreRequest(text="abc\n" * 100_000))
+
+
+async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    settings = settings_in(tmp_path)
+    async with running(settings) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        with pytest.raises(AppError) as caught:
+            await queue.score(run_id, ScoreRequest(text="a"))
+        assert caught.value.code is ErrorCode.RUN_NOT_READY
+        await wait(queue, run_id, ended)
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        asking = asyncio.create_task(queue.score(run_id, ScoreRequest(text="a")))
+        await asyncio.sleep(0.3)
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        await store.redis.flushall()
+        await store.close()
+        with pytest.raises(AppError, match="No worker has answered"):
+            await asking

@@ -1,0 +1,143 @@
+"""What many tests begin from: settings under a temporary folder, tiny requests, texts with known statistics."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.contracts.runs import RunStatus, TrainRequest
+from trainer.contracts.settings import AppSettings, QueueSettings, Settings
+from trainer.contracts.validation import parse
+from trainer.queue import JobQueue
+from trainer.services import Services
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings_in(folder: Path, *, embedded_workers: int = 1, lease_seconds: float = 3) -> Settings:
+    """Settings whose data and artifacts lie in a temporary folder."""
+    return Settings(
+        app=AppSettings(data_root=folder / "data", artifacts_root=folder / "artifacts"),
+        queue=QueueSettings(embedded_workers=embedded_workers, lease_seconds=lease_seconds),
+    )
+
+
+def environment_in(folder: Path, **more: str) -> dict[str, str]:
+    """The same for a child process."""
+    return {
+        **os.environ,
+        "APP__DATA_ROOT": str(folder / "data"),
+        "APP__ARTIFACTS_ROOT": str(folder / "artifacts"),
+        "QUEUE__LEASE_SECONDS": "3",
+        **more,
+    }
+
+
+def add_corpus(folder: Path, text: str, name: str = "text") -> str:
+    """Put a text where corpora are looked up; return its name."""
+    corpora = folder / "data" / "corpus"
+    corpora.mkdir(parents=True, exist_ok=True)
+    (corpora / f"{name}.txt").write_text(text, encoding="utf-8")
+    return name
+
+
+def some_text(lines: int = 60) -> str:
+    """Lines that all differ, of a few letters."""
+    return "\n".join(f"abc {'ab' * (i % 7)} c{'abc'[i % 3]} {i % 10}{i % 7}{i % 3}{i}" for i in range(lines))
+
+
+def tiny_request(**fields: object) -> TrainRequest:
+    """A training that takes a second."""
+    sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1, "dropout": 0.0}
+    tiny: dict[str, object] = {
+        "model_family": "char_lstm",
+        "corpus": "text",
+        "model": sizes,
+        "max_seq_len": 16,
+        "batch_size": 4,
+        "num_epochs": 1,
+        "threads": 1,
+        "device": "cpu",
+    }
+    return parse(TrainRequest, tiny | fields)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[JobQueue]:
+    """A queue with its embedded services."""
+    services = Services(settings)
+    queue = await JobQueue.connect(settings, await services.start())
+    try:
+        yield queue
+    finally:
+        await queue.close()
+        await services.stop()
+
+
+async def wait_for_status(
+    queue: JobQueue, run_id: str, wanted: Callable[[RunStatus], bool], seconds: float = 60
+) -> RunStatus:
+    """Wait until a run stands as wanted."""
+    async with asyncio.timeout(seconds):
+        while not wanted(status := await queue.status(run_id)):
+            await asyncio.sleep(0.05)
+    return status
+
+
+def ended(status: RunStatus) -> bool:
+    return status.status in ("completed", "failed", "cancelled")
+
+
+class Process(NamedTuple):
+    pid: int
+    command: str
+
+
+def processes(folder: Path, word: str = "") -> list[Process]:
+    """The living processes (zombies are not) whose command line or environment names a folder."""
+    found: list[Process] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = (process / "environ").read_bytes().decode(errors="replace")
+            state = (process / "stat").read_text(encoding="ascii").rsplit(") ", 1)[1][0]
+        except OSError:
+            continue
+        ours = str(folder) in command + environment and word in command
+        if ours and state != "Z" and int(process.name) != os.getpid():
+            found.append(Process(int(process.name), command.strip()))
+    return found
+
+
+async def gone(folder: Path, seconds: float = 15) -> bool:
+    """Whether all processes that belong to a folder end in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            while processes(folder):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        return False
+    return True
+
+
+def mt(folder: Path, *words: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the `mt` command in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", *words],
+        cwd=folder,
+        env=environment_in(folder, **environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,76 @@
+"""The saved model: the same answers after loading, and a refusal of all that does not fit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.data.support import char_tokenizer, small_model, tensor_of
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import Architecture, RnnConfig
+from trainer.model_artifact import load_model, save_model
+from trainer.models.base import LanguageModel
+
+TOKENIZER = char_tokenizer(["abcde"])
+
+
+def config_of(architecture: Architecture = "lstm", *, tied: bool = True, hidden_size: int = 7) -> RnnConfig:
+    return RnnConfig(architecture=architecture, embedding_size=6, hidden_size=hidden_size, num_layers=2, tied=tied)
+
+
+def saved(folder: Path, architecture: Architecture = "lstm", *, tied: bool = True) -> LanguageModel:
+    model = small_model(TOKENIZER.vocab_size, architecture, tied=tied)
+    save_model(folder, model, config_of(architecture, tied=tied))
+    TOKENIZER.save(folder / "tokenizer")
+    return model
+
+
+@pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, architecture: Architecture, tied: bool) -> None:
+    model = saved(tmp_path, architecture, tied=tied)
+    ids = tensor_of([[2, 4, 5, 6, 3, 2, 8]])
+
+    loaded, tokenizer = load_model(tmp_path)
+
+    with torch.inference_mode():
+        assert torch.equal(model.forward(ids), loaded.forward(ids))
+    assert not loaded.training
+    assert tokenizer.vocab_size == loaded.vocab_size
+    weights: dict[str, Tensor] = loaded.state_dict()
+    assert all(weight.device.type == "cpu" for weight in weights.values())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_load__refuses_a_missing_or_broken_file(tmp_path: Path, file: str) -> None:
+    saved(tmp_path)
+    path = tmp_path / file
+    whole = path.read_bytes()
+
+    for broken in (None, b"", b"\xff" * 200, whole[:50], whole[:-1]):
+        path.unlink(missing_ok=True)
+        if broken is not None:
+            path.write_bytes(broken)
+        with pytest.raises(AppError) as caught:
+            load_model(tmp_path)
+        assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
+
+
+def test_load__refuses_weights_of_other_shapes_before_it_makes_any(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    for config in (config_of("gru"), config_of(tied=False), config_of(hidden_size=10_000_000)):
+        save_model(tmp_path, model, config)
+
+        with pytest.raises(AppError, match="shapes") as caught:
+            load_model(tmp_path)
+        assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
+
+
+def test_load__refuses_another_tokenizer(tmp_path: Path) -> None:
+    saved(tmp_path)
+    char_tokenizer(["abcdef"]).save(tmp_path / "tokenizer")
+
+    with pytest.raises(AppError, match="9 tokens, but the tokenizer has 10") as caught:
+        load_model(tmp_path)
+    assert caught.value.code == ErrorCode.MODEL_INCOMPATIBLE
