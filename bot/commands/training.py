@@ -42,11 +42,12 @@ async def _train(call: Call, corpus: str | None, file: discord.Attachment | None
 async def _request(bot: "Bot", corpus: str | None, file: discord.Attachment | None) -> TrainRequest:
     if (corpus is None) == (file is None):
         raise AppError(ErrorCode.INVALID_INPUT, "Give exactly one of `corpus` (a name) and `file` (a .txt file).")
-    values: dict[str, object] = {"model_family": "char_lstm", "corpus": corpus}
+    name = corpus
     if file is not None:
         data = await _read(file, bot.settings.limits.attachment_bytes)
-        values["corpus"] = await bot.queue.corpora.store_attachment(file.filename, data)
-        values["label"] = clean_label(PurePosixPath(file.filename).stem)
+        corpus, name = await bot.queue.corpora.store_attachment(file.filename, data), file.filename
+    values: dict[str, object] = {"model_family": "char_lstm", "corpus": corpus}
+    values["label"] = clean_label(PurePosixPath(name or "").stem)
     return parse(TrainRequest, values)
 
 

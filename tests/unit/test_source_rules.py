@@ -24,11 +24,17 @@ MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/group.py",  # command tree
     "bot/http/app.py",  # HTTP middleware
-    "trainer/worker/jobs.py",  # job
-    "bot/app.py",  # supervised task
+    "trainer/worker/child.py",  # job
 }
-CHART_MODULE = "bot/charts.py"
-BOT_MAY_IMPORT = ("trainer.contracts", "trainer.queue", "trainer.services", "trainer.runs")
+CHART_MODULE = "bot/chart_process.py"
+BOT_MAY_IMPORT = (
+    "trainer.contracts",
+    "trainer.files",
+    "trainer.logs",
+    "trainer.queue",
+    "trainer.runs",
+    "trainer.services",
+)
 
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")
 TYPE_ESCAPE = re.compile(r"#\s*(type:\s*ignore|mypy:)")
