@@ -21,9 +21,7 @@ ENV APP__DATA_ROOT=/data \
     APP__ARTIFACTS_ROOT=/data/artifacts \
     HF_HOME=/hf-cache \
     HOME=/tmp \
-    HTTP__HOST=0.0.0.0 \
     PYTHONUNBUFFERED=1
 VOLUME ["/data/artifacts", "/data/logs", "/data/corpus_cache", "/hf-cache"]
-EXPOSE 8000
 USER 1000
 CMD ["mt", "up"]

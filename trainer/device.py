@@ -89,9 +89,9 @@ def autocast(compute: Compute) -> torch.autocast:
     return torch.autocast(compute.device.type, torch.float16, enabled=compute.precision == "fp16")
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether torch had no memory left; on the CPU only its message tells."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether there was no memory left; of torch on the CPU only its message tells."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def environment(compute: Compute) -> Environment:

@@ -126,7 +126,10 @@ class RunStore:
         path = self._folder / run_id
         if not _RUN_ID.fullmatch(run_id) or not (path / "request.json").is_file():
             shown = f" '{run_id}'" if len(run_id) <= 64 and run_id.isprintable() else ""
-            raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run{shown}: give the id as it was told when the run was accepted.")
+            raise AppError(
+                ErrorCode.RUN_NOT_FOUND,
+                f"There is no run{shown}: give the id as it was told when the run was accepted.",
+            )
         return RunDirectory(path)
 
     def all(self) -> list[RunDirectory]:

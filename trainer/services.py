@@ -103,6 +103,7 @@ class Services:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The embedded Valkey did not start; its data may be damaged.")
 
     async def _ensure_worker(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = try_lock(self._folder / "worker.lock")
         if lock is None:
             return

@@ -23,7 +23,7 @@ from local_discord.driver import shown_text
 from local_discord.state import Call, User
 from local_discord.wire import number
 from tests.unit.bot.records import Story, run_record
-from tests.unit.bot.waiting import captured_logs, until
+from tests.waiting import captured_logs, until
 from trainer.contracts.settings import Settings
 
 TOKEN = "test-token"  # noqa: S105

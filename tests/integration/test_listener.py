@@ -19,7 +19,7 @@ from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import mapping
 from tests.unit.bot.records import Story, run_record
-from tests.unit.bot.waiting import captured_logs, until
+from tests.waiting import captured_logs, until
 from trainer.files import write_atomically
 from trainer.runs import RunStore
 

@@ -154,7 +154,16 @@ async def test_given_redis__is_used_and_nothing_is_started(tmp_path: Path) -> No
     assert await services.start() == url
     assert not (tmp_path / "b").exists()
     await services.stop()
+    with_worker: dict[str, object] = {**given, "queue": settings.queue.model_copy(update=ONE_WORKER)}
+    services = Services(settings.model_copy(update=with_worker))
+    await services.start()
+    assert len(processes(tmp_path / "b", "trainer worker --embedded")) == 1
+    assert servers(tmp_path / "b") == []
+    await services.stop()
     await elsewhere.stop()
+
+
+ONE_WORKER: dict[str, object] = {"embedded_workers": 1}
 
 
 def _url(url: str) -> dict[str, str]:

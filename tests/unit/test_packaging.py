@@ -165,7 +165,6 @@ def test_compose__bot_leaves_the_work_to_the_worker() -> None:
         "APP__DATA_ROOT": "/data",
         "APP__ARTIFACTS_ROOT": "/data/artifacts",
         "HF_HOME": "/hf-cache",
-        "HTTP__HOST": "0.0.0.0",  # noqa: S104  (inside the container; the host publishes it on loopback)
     }
 
     assert services["bot"].command == ["mt", "up"]
@@ -184,7 +183,7 @@ def test_compose__redis_keeps_every_write_and_stays_inside() -> None:
     assert "--maxmemory-policy noeviction" in options
     assert redis.volumes == ["redis_data:/data"]
     assert redis.ports == []
-    assert compose().services["bot"].ports == ["127.0.0.1:8000:8000"]
+    assert compose().services["bot"].ports == []
 
 
 @pytest.mark.parametrize("name", ["redis", "bot", "worker"])

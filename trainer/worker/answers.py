@@ -18,7 +18,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.settings import Settings
 from trainer.data.tokens import prepare
-from trainer.device import resolve
+from trainer.device import is_out_of_memory, resolve
 from trainer.generation import generate
 from trainer.logs import setup_logging
 from trainer.queue import physical_cores
@@ -51,7 +51,9 @@ def answer(record: InferenceRecord, models: WarmModels, settings: Settings) -> I
         return _answer(record, models, settings)
     except AppError as error:
         return failed_record(record, RunError.of(error))
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         log.exception("request failed", request_id=record.response.request_id)
         too_large = AppError(ErrorCode.OUT_OF_MEMORY, "The request needed more memory than there is: ask for less.")
         return failed_record(record, RunError.of(too_large))

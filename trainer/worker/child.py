@@ -11,7 +11,6 @@ from time import monotonic
 from typing import BinaryIO
 
 import structlog
-import torch
 
 from trainer.checkpoint import CheckpointStore
 from trainer.contracts.base import now
@@ -41,7 +40,7 @@ from trainer.contracts.runs import (
 from trainer.contracts.settings import Settings
 from trainer.data.batches import Rows
 from trainer.data.tokens import TokenizedCorpus, prepare
-from trainer.device import Compute, environment, resolve, seed_everything
+from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.evaluation import perplexity
 from trainer.files import file_records, sha256_of
 from trainer.logs import add_log_file, setup_logging
@@ -68,6 +67,10 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _FIRST_TELL_SECONDS = 1.0
 _LAST_TELL_SECONDS = 60.0
+_UNFORESEEN = {
+    ErrorCode.OUT_OF_MEMORY: "The training needed more memory than there is: make the model or its batches smaller.",
+    ErrorCode.MODEL_TRAIN_FAILED: "The training failed by a fault of the program; the run's log has the details.",
+}
 
 
 def run_child(settings: Settings, run_id: str) -> int:
@@ -128,13 +131,13 @@ class _Attempt:
         except AppError as error:
             log.error("run failed", error_code=error.code, reason=error.message)
             self._fail(error)
-        except (MemoryError, torch.OutOfMemoryError):
-            log.exception("run failed", error_code=ErrorCode.OUT_OF_MEMORY)
-            self._fail(AppError(ErrorCode.OUT_OF_MEMORY, "The training needed more memory than there is: use less."))
-        except Exception:
-            log.exception("run failed", error_code=ErrorCode.MODEL_TRAIN_FAILED)
-            self._fail(AppError(ErrorCode.MODEL_TRAIN_FAILED, "The training failed by a fault of the program."))
-            raise
+        except Exception as error:
+            # the job's boundary: whatever went wrong becomes the run's recorded end
+            code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
+            log.exception("run failed", error_code=code)
+            self._fail(AppError(code, _UNFORESEEN[code]))
+            if code is ErrorCode.MODEL_TRAIN_FAILED:
+                raise
 
     def _train(self) -> None:
         effective = self._record.effective

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bot.chart_process import ChartProcess
-from tests.unit.bot.waiting import until
+from tests.waiting import until
 
 CURVE = [(1, 3.0), (2, 2.0)]
 PNG = b"\x89PNG"

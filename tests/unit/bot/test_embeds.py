@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from bot import embeds
-from tests.unit.bot.properties import for_all, for_all_pairs
+from tests.properties import for_all, for_all_pairs
 from tests.unit.bot.records import Story, run_record
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreResponse, StopReason

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from bot.commands.inference import GenerateOptions, ScoreOptions
 from bot.commands.training import clean_label, download
-from tests.unit.bot.properties import for_all
+from tests.properties import for_all
 from tests.unit.bot.test_embeds import texts
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest

@@ -1,0 +1,44 @@
+"""`mt demo`: the whole program shown and checked; interrupted, it leaves nothing running."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import environment_in, gone, mt, processes
+
+
+def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
+    done = mt(tmp_path, "demo", timeout=280, DISCORD__TOKEN="", OMP_NUM_THREADS="2")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for step in ("▶ /mt train", "Completed", "unigram entropy", "▶ /mt generate", "▶ /mt score", "Everything held"):
+        assert step in done.stdout
+    charts = sorted((tmp_path / "demo-out").glob("*.png"))
+    assert [chart.read_bytes()[:8] for chart in charts] == [b"\x89PNG\r\n\x1a\n"] * 2
+    assert processes(tmp_path) == []
+
+
+def test_demo__interrupted_leaves_nothing_running(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "demo"],
+        cwd=tmp_path,
+        env=environment_in(tmp_path, DISCORD__TOKEN=""),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    asyncio.run(training(tmp_path / "demo-out"))
+    demo.send_signal(signal.SIGINT)
+    out, _ = demo.communicate(timeout=40)
+
+    code: int = demo.returncode
+    assert code == 130
+    assert "nothing is left running" in out
+    assert asyncio.run(gone(tmp_path, 5))
+
+
+async def training(folder: Path) -> None:
+    async with asyncio.timeout(60):
+        while not processes(folder, "train-child"):
+            await asyncio.sleep(0.1)
