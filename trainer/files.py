@@ -56,10 +56,3 @@ def try_lock(path: Path) -> BinaryIO | None:
         file.close()
         return None
     return file
-
-
-def wait_for_lock(path: Path) -> BinaryIO:
-    """Take a kernel lock like `try_lock`, waiting for it as long as it takes."""
-    file = path.open("ab")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    return file

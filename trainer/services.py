@@ -16,7 +16,7 @@ import structlog
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import Settings, child_environment
-from trainer.files import try_lock, wait_for_lock
+from trainer.files import try_lock
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -78,7 +78,10 @@ class Services:
     async def _ensure_server(self) -> None:
         if await _answers(self._socket):
             return
-        with await asyncio.to_thread(wait_for_lock, self._folder / "valkey.lock"):
+        # not a blocking lock in a thread: cancelled, that would be taken later by nobody
+        while (lock := try_lock(self._folder / "valkey.lock")) is None:
+            await asyncio.sleep(0.01)
+        with lock:
             if await _answers(self._socket):
                 return
             if self._server is not None:
