@@ -23,7 +23,7 @@ def main() -> int:
     try:
         settings = load_settings()
         token = _token(settings)
-        setup_logging(settings, "bot")
+        setup_logging(settings, "model-trainer")
         return asyncio.run(_run(settings, token))
     except AppError as error:
         sys.stderr.write(f"{error.message}\n")

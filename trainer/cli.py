@@ -146,12 +146,12 @@ def _run(arguments: Arguments, terminal: Terminal) -> int:
             return _with_queue(terminal, lambda queue: _evaluate(arguments, terminal, queue))
 
 
-def _settings(default_level: Literal["INFO", "WARNING"], stream: Literal["stdout", "stderr"]) -> Settings:
+def _settings(default_level: Literal["INFO", "WARNING"], service: str) -> Settings:
     settings = load_settings()
     if "level" not in settings.logging.model_fields_set:
         quiet: dict[str, object] = {"logging": settings.logging.model_copy(update=_level(default_level))}
         settings = settings.model_copy(update=quiet)
-    setup_logging(settings, "model-trainer", sys.stdout if stream == "stdout" else sys.stderr)
+    setup_logging(settings, service, sys.stderr)
     return settings
 
 
@@ -162,7 +162,7 @@ def _level(name: str) -> dict[str, object]:
 def _worker(arguments: Arguments) -> int:
     from trainer.worker.process import run_worker
 
-    settings = _settings("INFO", "stderr")
+    settings = _settings("INFO", "model-trainer-worker")
 
     async def work() -> int:
         alone: dict[str, object] = {"embedded_workers": 0}
@@ -179,7 +179,7 @@ def _worker(arguments: Arguments) -> int:
 
 def _with_queue(terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
     """Run a command with a connected queue, starting what is not running yet for its time."""
-    settings = _settings("WARNING", "stderr")
+    settings = _settings("WARNING", "model-trainer")
 
     async def connected_command() -> int:
         async with _connected(settings) as queue:
@@ -324,7 +324,5 @@ async def _generate(arguments: Arguments, terminal: Terminal, queue: JobQueue) -
 
 async def _evaluate(arguments: Arguments, terminal: Terminal, queue: JobQueue) -> int:
     fields: dict[str, object] = {"split": arguments.split}
-    response = await queue.evaluate(arguments.run, parse(EvalRequest, fields))
-    if response.metrics is not None:
-        terminal.answer(response.metrics)
+    terminal.answer(await queue.evaluate(arguments.run, parse(EvalRequest, fields)))
     return 0

@@ -19,8 +19,7 @@ def guard(command: list[str]) -> int:
         child.terminate()
 
     def watch_pipe() -> None:
-        while os.read(0, 1024):
-            pass
+        os.read(0, 1)
         end_child()
 
     signal.signal(signal.SIGTERM, end_child)

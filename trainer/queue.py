@@ -13,6 +13,7 @@ from trainer.contracts import keys
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
+    EvalMetrics,
     EvalRecord,
     EvalRequest,
     EvalResponse,
@@ -95,10 +96,13 @@ class JobQueue:
         response = GenerateResponse(request_id=_new_id(), run_id=run_id, status="queued")
         return (await self._ask(GenerateRecord(request=request, response=response))).response
 
-    async def evaluate(self, run_id: str, request: EvalRequest) -> EvalResponse:
-        """Measure a finished run on one of its splits and wait for the answer."""
+    async def evaluate(self, run_id: str, request: EvalRequest) -> EvalMetrics:
+        """Measure a finished run on one of its splits and wait for the numbers."""
         response = EvalResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        return (await self._ask(EvalRecord(request=request, response=response))).response
+        metrics = (await self._ask(EvalRecord(request=request, response=response))).response.metrics
+        if metrics is None:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER)
+        return metrics
 
     async def cancel(self, run_id: str) -> None:
         """Ask a run to end: at once where it has not started, at its next step where it has (R11)."""
@@ -173,12 +177,13 @@ class JobQueue:
                         raise TimeoutError
                     record = type(record).model_validate_json(stored)
         except (*STORE_ERRORS, TimeoutError) as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "No worker has answered; try again in a minute.") from error
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from error
         if record.response.error is not None:
             raise AppError(record.response.error.code, record.response.error.message)
         return record
 
 
+_NO_ANSWER = "No worker has answered; try again in a minute."
 _UNREACHABLE: dict[str, object] = {"reachable": False}
 
 
@@ -189,10 +194,7 @@ async def enqueue_training(store: Store, settings: Settings, run_id: str) -> Non
 
 async def tell_events(store: Store, run: RunDirectory) -> None:
     """Ring the stream for all events of a run that have not been rung (R7)."""
-    told = await store.last_told(run.run_id)
-    for event in await asyncio.to_thread(run.reader().read_new):
-        if event.seq > told:
-            await store.ring(event)
+    await store.tell(run.run_id, await asyncio.to_thread(run.reader().read_new))
 
 
 def cancel_idle_run(run: RunDirectory) -> bool:

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import Settings, child_environment
 from trainer.files import try_lock
+
+Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -164,6 +167,13 @@ def ending_with_us() -> Sequence[str]:
     if sys.platform == "linux" and setpriv:
         return (setpriv, "--pdeathsig", "TERM", "--")
     return (sys.executable, "-m", "trainer.guardian")
+
+
+def pipe(stream: Stream | None) -> Stream:
+    """A stream of a process that was started with it; raises ValueError for one that was not."""
+    if stream is None:
+        raise ValueError("the process was started without this pipe")
+    return stream
 
 
 async def end(process: Process, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import assert_never
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -79,11 +80,16 @@ class Terminal:
                     self._out.print(output, markup=False)
                     self._err.print(f"({reason}, seed {response.seed_used})", markup=False)
             case EvalMetrics():
-                table = _table(f"{response.run_id}: {response.split}")
-                _loss_rows(table, "loss", response.loss, response.bits_per_char)
-                table.add_row("top-1, top-5", f"{response.top1_accuracy:.1%}, {response.top5_accuracy:.1%}")
-                table.add_row("tokens", f"{response.n_tokens:,}")
-                self._out.print(table)
+                self._metrics(response)
+            case _:
+                assert_never(response)
+
+    def _metrics(self, metrics: EvalMetrics) -> None:
+        table = _table(f"{metrics.run_id}: {metrics.split}")
+        _loss_rows(table, "loss", metrics.loss, metrics.bits_per_char)
+        table.add_row("top-1, top-5", f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}")
+        table.add_row("tokens", f"{metrics.n_tokens:,}")
+        self._out.print(table)
 
     def _stop_bar(self) -> None:
         if self._task is not None:
@@ -119,9 +125,7 @@ def _loss_rows(table: Table, name: str, loss_nats: float | None, bits_per_char: 
 def _figures(status: RunStatus) -> str:
     if status.train_loss is None:
         return status.message
-    parts = [f"epoch {status.epoch}/{status.total_epochs}", f"loss {status.train_loss:.3f}"]
-    if status.val_loss is not None:
-        parts.append(f"validation {status.val_loss:.3f}")
-    if status.chars_per_second is not None:
-        parts.append(f"{status.chars_per_second / 1000:.1f} k chars/s")
-    return "  ".join(parts)
+    validation = "" if status.val_loss is None else f"  validation {status.val_loss:.3f}"
+    speed = (status.chars_per_second or 0.0) / 1000
+    epoch = f"epoch {status.epoch}/{status.total_epochs}"
+    return f"{epoch}  loss {status.train_loss:.3f}{validation}  {speed:.1f} k chars/s"

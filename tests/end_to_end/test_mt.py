@@ -188,6 +188,18 @@ def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> 
     assert len(RunStore(tmp_path / "artifacts").unfinished()) == 2
 
 
+def test_interrupt__at_any_moment_is_one_sentence(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.cli.load_settings", interrupted)
+
+    code, out, err = shell.type("score", "a-run", "x", "--json")
+
+    assert (code, out) == (130, "")
+    assert err.startswith("Interrupted.")
+
+
 async def child_appears(folder: Path) -> None:
     async with asyncio.timeout(30):
         while not processes(folder, "train-child"):

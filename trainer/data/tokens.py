@@ -59,7 +59,10 @@ def prepare(
         train, holdout = corpus.lines("train"), corpus.lines("validation")
         tokenizer = train_tokenizer(effective.tokenizer, train, holdout, corpus=effective.corpus, rule=rule)
     folder = cache / _key(effective, rule, tokenizer)
-    if not (folder / _CONTENT_FILE).exists():
+    was_there = folder.exists()
+    if not _is_whole(folder):
+        if was_there:  # it appears with all its files at once, so somebody has deleted some of them
+            rmtree(folder)
         corpus = corpus or SplitCorpus(paths.corpus, normalization, rule, validation=paths.validation, test=paths.test)
         _write(folder, corpus, tokenizer)
     return tokenizer, _load(folder, tokenizer)
@@ -85,6 +88,17 @@ def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> 
     return sha256(repr((texts, tuple(rule), vocabulary)).encode()).hexdigest()
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a cache folder is there with all its files."""
+    if not (folder / _CONTENT_FILE).exists():
+        return False
+    return all(_ids_file(folder, split).exists() for split in _content(folder).sizes)
+
+
+def _content(folder: Path) -> _Content:
+    return parse_json(_Content, (folder / _CONTENT_FILE).read_bytes(), ErrorCode.INTERNAL_ERROR)
+
+
 def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
     """Encode all splits in one pass; of two processes that do it at once, the later one keeps the other's files."""
     temporary = folder.with_name(f".tmp-{token_hex(8)}")
@@ -99,7 +113,7 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
         try:
             temporary.rename(folder)
         except OSError:
-            if not (folder / _CONTENT_FILE).exists():
+            if not _is_whole(folder):
                 raise
         sync_folder(folder.parent)
     finally:
@@ -138,7 +152,7 @@ class _SplitWriter:
 
 
 def _load(folder: Path, tokenizer: Tokenizer) -> TokenizedCorpus:
-    content = parse_json(_Content, (folder / _CONTENT_FILE).read_bytes(), ErrorCode.INTERNAL_ERROR)
+    content = _content(folder)
     ids = {split: _mapped(_ids_file(folder, split), tokenizer) for split in content.sizes}
     return TokenizedCorpus(ids, content.sizes, content.words)
 

@@ -2,11 +2,12 @@
 
 import os
 import sys
+from typing import assert_never
 
 import structlog
 import torch
 
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
     EvalRecord,
     EvalResponse,
@@ -18,7 +19,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.settings import Settings
 from trainer.data.tokens import prepare
-from trainer.device import is_out_of_memory, resolve
+from trainer.device import resolve
 from trainer.generation import generate
 from trainer.logs import setup_logging
 from trainer.queue import physical_cores
@@ -46,17 +47,14 @@ def answer_requests(settings: Settings) -> int:
 
 
 def answer(record: InferenceRecord, models: WarmModels, settings: Settings) -> InferenceRecord:
-    """Do what a record asks; a request that cannot be answered is answered with its error."""
+    """Do what a record asks; a request that cannot be answered is answered with its error.
+
+    What is no AppError, memory that ran out say, ends the process: its asker is told so, and the next one starts anew.
+    """
     try:
         return _answer(record, models, settings)
     except AppError as error:
         return failed_record(record, RunError.of(error))
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        log.exception("request failed", request_id=record.response.request_id)
-        too_large = AppError(ErrorCode.OUT_OF_MEMORY, "The request needed more memory than there is: ask for less.")
-        return failed_record(record, RunError.of(too_large))
 
 
 def _answer(record: InferenceRecord, models: WarmModels, settings: Settings) -> InferenceRecord:
@@ -78,3 +76,5 @@ def _answer(record: InferenceRecord, models: WarmModels, settings: Settings) -> 
             )
             measured = EvalResponse(request_id=request_id, run_id=run_id, status="completed", metrics=metrics)
             return EvalRecord(request=record.request, response=measured)
+        case _:
+            assert_never(record)

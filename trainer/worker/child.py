@@ -98,8 +98,7 @@ def _pause_requests() -> threading.Event:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch_pipe() -> None:
-        while os.read(0, 1024):
-            pass
+        os.read(0, 1)
         pause.set()
 
     threading.Thread(target=watch_pipe, daemon=True).start()

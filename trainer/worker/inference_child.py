@@ -1,6 +1,7 @@
 """The child process that answers score, generate and evaluate requests, one after another, seen from the worker."""
 
 import asyncio
+import contextlib
 import sys
 from asyncio.subprocess import PIPE, Process
 
@@ -9,7 +10,7 @@ import structlog
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import InferenceRecord, inference_adapter
 from trainer.contracts.settings import Settings
-from trainer.services import end
+from trainer.services import end, pipe
 from trainer.worker.environment import ANSWER_REQUESTS, tuned_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -28,11 +29,13 @@ class InferenceChild:
     async def answer(self, record: InferenceRecord) -> InferenceRecord:
         """Hand a request to the child and wait; raises SERVICE_UNAVAILABLE where the child dies of it."""
         async with self._turn:
-            process = self._process or await self._start()
+            process = self._process
+            if process is None or process.returncode is not None:
+                process = await self._start()
             self._process = None  # ours again only once it has answered: a child in mid-request is of no use
             try:
                 line = await _exchange(process, record.model_dump_json().encode() + b"\n")
-            except (ConnectionError, asyncio.CancelledError):
+            except asyncio.CancelledError:
                 await end(process, 0)
                 raise
             if not line.endswith(b"\n"):
@@ -63,11 +66,8 @@ class InferenceChild:
 
 async def _exchange(process: Process, request: bytes) -> bytes:
     """One line to the child, one line back; what comes back is not a whole line when the child has died."""
-    if process.stdin is None or process.stdout is None:
-        raise ConnectionError
-    process.stdin.write(request)
-    try:
-        await process.stdin.drain()
-    except ConnectionError:
-        return b""
-    return await process.stdout.readline()
+    requests = pipe(process.stdin)
+    requests.write(request)
+    with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
+        await requests.drain()
+    return await pipe(process.stdout).readline()

@@ -169,9 +169,8 @@ def _stop_event(*, embedded: bool) -> asyncio.Event:
     if embedded:
 
         def pipe_closed() -> None:
-            if not os.read(_STDIN, 1024):
-                loop.remove_reader(_STDIN)
-                stop.set()
+            loop.remove_reader(_STDIN)
+            stop.set()
 
         loop.add_reader(_STDIN, pipe_closed)
     return stop

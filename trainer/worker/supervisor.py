@@ -17,7 +17,7 @@ from trainer.contracts.settings import Settings
 from trainer.contracts.store import STORE_ERRORS, Store
 from trainer.queue import tell_events
 from trainer.runs import RunDirectory, finish_run, manifest_of
-from trainer.services import end
+from trainer.services import end, pipe
 from trainer.worker.environment import TRAIN_CHILD, tuned_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -65,16 +65,14 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
         return
     if code not in (0, LOCKED_EXIT_CODE):
         log.error("training child crashed", run_id=run.run_id, exit_code=code, last_lines="".join(error_lines))
-        if await asyncio.to_thread(_record_crash, run):
+        if await asyncio.to_thread(record_crash, run):
             return
     raise Retry(defer=_RETRY_SECONDS)
 
 
 async def _relay_errors(process: Process, kept: deque[str]) -> None:
     """Pass the child's error output on, and keep its last lines."""
-    if process.stderr is None:
-        return
-    async for line in process.stderr:
+    async for line in pipe(process.stderr):
         text = line.decode(errors="replace")
         kept.append(text)
         sys.stderr.write(text)
@@ -106,8 +104,11 @@ async def _tell(run: RunDirectory, store: Store) -> None:
         await asyncio.sleep(_TELL_SECONDS)
 
 
-def _record_crash(run: RunDirectory) -> bool:
-    """Write a crash to the run's log; after three in a row without a checkpoint, its end too (R4): then True."""
+def record_crash(run: RunDirectory) -> bool:
+    """Write a crash to the run's log; after three in a row without a checkpoint, its end too (R4): then True.
+
+    A crash while another child has the run counts for nothing.
+    """
     lock = run.lock()
     if lock is None:
         return False

@@ -117,6 +117,9 @@ def test_refusals__name_the_path_in_the_file() -> None:
     assert "relative path" in refusal(lambda b: b["training"].update(output_dir="../x"))[1]
     assert refusal(lambda b: b.pop("logging"))[1] == "`logging` is required."
     assert "did you mean `seed`?" in refusal(lambda b: b["run"].update(sed=1))[1]
+    flat: dict[str, object] = {"experiment_name": "x", "random_seed": 3, **document(), "model": 3}
+    with pytest.raises(AppError, match="`model` must be an object"):
+        train_fields(flat)
     assert "must equal the architecture, 'gru'" in refusal(lambda b: _rnn(b).update(rnn_type="lstm"))[1]
 
 

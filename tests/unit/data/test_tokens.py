@@ -1,5 +1,6 @@
 """The ids of a corpus: right, mapped from files, made once, and made by several processes at once."""
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -95,17 +96,30 @@ def test_cache__is_filled_by_many_at_once(tmp_path: Path) -> None:
     assert len(list(cache.iterdir())) == 1
 
 
-def test_cache__that_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deleted", ["content.json", "train.bin"])
+def test_cache__of_which_something_was_deleted_is_made_again(tmp_path: Path, deleted: str) -> None:
     paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
-    _, corpus = prepare(effective_of(paths), paths, cache)
-    folder = next(cache.iterdir())
-    (folder / "content.json").unlink()
-    assert "train" in corpus.ids
+    expected = ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"])
+    [folder] = cache.iterdir()
+    (folder / deleted).unlink()
 
-    with pytest.raises(OSError, match="not empty"):
+    assert ids_of(prepare(effective_of(paths), paths, cache)[1].ids["train"]) == expected
+    assert list(cache.iterdir()) == [folder]
+
+
+def test_cache__that_cannot_be_written_is_an_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
         prepare(effective_of(paths), paths, cache)
 
-    assert [f.name for f in cache.iterdir()] == [folder.name]
+    assert list(cache.iterdir()) == []
 
 
 def test_given_texts__are_validation_and_test(tmp_path: Path) -> None:
