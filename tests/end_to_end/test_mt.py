@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     return Shell(tmp_path, capsys)
 
 
+@pytest.fixture(name="worker")
+def worker_fixture(shell: Shell) -> Iterator[None]:
+    """A worker that runs already: commands join it, and its loaded models."""
+    words = [sys.executable, "-m", "trainer", "worker"]
+    worker = subprocess.Popen(words, cwd=shell.folder, env=environment_in(shell.folder), stderr=subprocess.DEVNULL)
+    yield
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+
+
+@pytest.mark.usefixtures("worker")
 def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     (shell.folder / "mine.txt").write_text(some_text(80), encoding="utf-8")
     run = shell.train(str(ROOT / "configs" / "char_lstm_ipa.yaml"), "--corpus", "mine.txt")
@@ -89,6 +101,7 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     assert manifest.effective.model.hidden_size == 8
 
 
+@pytest.mark.usefixtures("worker")
 def test_people__read_tables_and_what_to_do_next(shell: Shell) -> None:
     code, out, _ = shell.type("train", *TINY, "--corpus", "text")
     [run] = RunStore(shell.folder / "artifacts").all()

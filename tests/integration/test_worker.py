@@ -92,7 +92,7 @@ async def test_child_killed__run_resumes_from_its_checkpoint_and_ends_as_if_noth
     tmp_path: Path,
 ) -> None:
     add_corpus(tmp_path, some_text())
-    request = tiny_request(num_epochs=40, checkpoint_every_steps=20)
+    request = tiny_request(num_epochs=20, checkpoint_every_steps=20)
     async with running(settings_in(tmp_path)) as queue:
         calm = (await queue.train(request, user_id=None)).run_id
         await wait(queue, calm, ended)

@@ -56,7 +56,7 @@ def redis_settings(url: str) -> RedisSettings:
             ErrorCode.CONFIG_INVALID, "`REDIS__URL` must look like redis://host:6379/0, rediss://… or unix:///path."
         ) from None
     settings.conn_retries = 0  # the connection itself tries again
-    settings.retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), 8)
+    settings.retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), 6)
     settings.retry_on_error = [*STORE_ERRORS]
     return settings
 

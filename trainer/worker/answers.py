@@ -1,6 +1,7 @@
 """The inference child: a request on standard input, its answer on standard output, a line of JSON each."""
 
 import os
+import signal
 import sys
 from typing import assert_never
 
@@ -34,6 +35,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 def answer_requests(settings: Settings) -> int:
     """Answer until standard input closes; return 0."""
     setup_logging(settings, "model-trainer-worker", sys.stderr)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the input is the end, with the answer that is under way
     torch.set_num_threads(physical_cores())
     models = WarmModels(RunStore(settings.app.artifacts_root))
     # whatever else is printed must not get between the answers

@@ -46,7 +46,8 @@ class WakingWorker(Worker):
 async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> int:
     """Work until SIGTERM, SIGINT or (embedded) the end of standard input; return the exit code.
 
-    A main loop that ends by itself means exit 1 at once (R14): whoever supervises the worker starts it again.
+    A loop that ends by itself, as when the store is away for longer than its connections try again, means exit 1 at
+    once (R14): whoever supervises the worker starts it again, and its runs go on from their checkpoints.
     """
     stopping = asyncio.create_task(_stop_event(embedded=embedded).wait())
     working = asyncio.create_task(_work(settings, redis_url))
@@ -139,24 +140,17 @@ def _worker(redis_url: str, *, functions: list[Function], queue: str, slots: int
 
 
 async def _listen(store: Store, workers: Sequence[WakingWorker]) -> None:
-    """Wake the workers whenever something is enqueued; while the store is away they look by themselves."""
+    """Wake the workers whenever something is enqueued."""
     position = "0-0"
     while True:
-        try:
-            position = await store.wait_for_job(position, wait_seconds=5)
-        except STORE_ERRORS as error:
-            log.warning("the bell is away", error=type(error).__name__)
-            await asyncio.sleep(1)
+        position = await store.wait_for_job(position, wait_seconds=5)
         for worker in workers:
             worker.wake.set()
 
 
 async def _reconcile_for_ever(settings: Settings, store: Store) -> None:
     while True:
-        try:
-            await reconcile(settings, store)
-        except STORE_ERRORS as error:
-            log.warning("the queue is away", error=type(error).__name__)
+        await reconcile(settings, store)
         await asyncio.sleep(_RECONCILE_SECONDS)
 
 

@@ -1,6 +1,7 @@
 """The ids of a corpus: right, mapped from files, made once, and made by several processes at once."""
 
 import errno
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -120,6 +121,20 @@ def test_cache__that_cannot_be_written_is_an_error_and_leaves_nothing(
         prepare(effective_of(paths), paths, cache)
 
     assert list(cache.iterdir()) == []
+
+
+def test_cache__that_another_process_has_just_filled_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, cache = CorpusPaths(write(tmp_path, POEM)), tmp_path / "cache"
+
+    def beaten(self: Path, target: Path) -> None:
+        shutil.copytree(self, target)
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(target))
+
+    monkeypatch.setattr(Path, "rename", beaten)
+    _, corpus = prepare(effective_of(paths), paths, cache)
+
+    assert len(corpus.ids["train"]) > 0
+    assert [folder.name.startswith(".tmp") for folder in cache.iterdir()] == [False]
 
 
 def test_given_texts__are_validation_and_test(tmp_path: Path) -> None:
