@@ -15,7 +15,8 @@ from bot.embeds import attach_chart, final_footer, final_message, run_card
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import RunStatus
 from trainer.files import write_atomically
-from trainer.runs import RunDirectory, RunFollower
+from trainer.run_follower import RunFollower
+from trainer.runs import RunDirectory
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

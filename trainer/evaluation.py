@@ -79,16 +79,17 @@ def measure(
     *,
     run_id: str,
     checkpoint: str,
+    found: Evaluation | None = None,
     artifacts: tuple[str, ...] = (),
 ) -> Measured:
     """Measure a model on a split, and what it writes of itself; a repetition gives equal numbers.
 
-    `bits_per_char` spreads all that was predicted, [EOS] included, over the characters of the lines. Raises
-    INVALID_INPUT where the run has no such split.
+    What the model does on the rows may be `found` already. `bits_per_char` spreads all that was predicted, [EOS]
+    included, over the characters of the lines. Raises INVALID_INPUT where the run has no such split.
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
-    found = evaluate_rows(model, Rows(corpus.ids[split], effective.max_seq_len), compute)
+    found = found or evaluate_rows(model, Rows(corpus.ids[split], effective.max_seq_len), compute)
     lengths = _line_lengths(corpus.ids[split])
     tokens, sizes = sum(lengths), corpus.sizes[split]
     samples = draw_samples(model, tokenizer, effective.seed, run_id)

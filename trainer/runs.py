@@ -1,31 +1,25 @@
 """The runs on disk, one directory each: the truth that everything else is rebuilt from."""
 
-import os
 import re
 import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer.contracts.base import RunState, Timestamp, now
+from trainer.contracts.base import Timestamp, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
-    CheckpointSaved,
     Event,
     JobCancelled,
     JobCompleted,
     JobFailed,
-    JobProgress,
     JobQueued,
-    JobStarted,
-    MetricsCompleted,
-    MetricsConfig,
-    MetricsProgress,
-    event_adapter,
     stamp,
 )
-from trainer.contracts.runs import FinalState, RunManifest, RunRecord, RunStatus, Timings
+from trainer.contracts.runs import FinalState, RunManifest, RunRecord, Timings
+from trainer.event_log import EventLog, EventReader
 from trainer.files import sync_folder, try_lock, write_atomically
+from trainer.run_follower import RunFollower
 
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -93,13 +87,13 @@ class RunDirectory:
     def event_log_bytes(self) -> int:
         return self._events.stat().st_size
 
-    def open_log(self) -> "EventLog":
+    def open_log(self) -> EventLog:
         return EventLog(self._events)
 
-    def follow(self) -> "RunFollower":
+    def follow(self) -> RunFollower:
         return RunFollower(self.record(), EventReader(self._events))
 
-    def reader(self) -> "EventReader":
+    def reader(self) -> EventReader:
         return EventReader(self._events)
 
 
@@ -151,7 +145,7 @@ def new_run_id(family: str, created_at: Timestamp) -> str:
     return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(3)}"
 
 
-def finish_run(run: RunDirectory, events: "EventLog", manifest: RunManifest) -> None:
+def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:
     """Write a run's end, once (R10); the caller holds its lock. An end that is there already stands."""
     end = run.manifest()
     if end is None:
@@ -188,174 +182,3 @@ def _terminal_event(manifest: RunManifest, user_id: int | None) -> Event:
         error_class=manifest.error.error_class,
         message=manifest.error.message,
     )
-
-
-class EventLog:
-    """The writer of a run's event log: each event once, whole or not at all, on disk before it is told (R6)."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b")
-        self._file.seek(0)
-        data = self._file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):  # a writer died in mid-line: nobody was told of this event
-            self._file.truncate(whole)
-        events = _parse_lines(data[:whole])
-        self._known = {event.event_id for event in events}
-        self._seq = events[-1].seq if events else 0
-
-    def append(self, event: Event) -> None:
-        """Write an event with the next sequence number, unless one with its id is there already."""
-        if event.event_id in self._known:
-            return
-        place: dict[str, object] = {"seq": self._seq + 1}
-        numbered = event.model_copy(update=place)
-        self._file.write(numbered.model_dump_json().encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._seq += 1
-        self._known.add(event.event_id)
-
-    def __enter__(self) -> "EventLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
-class EventReader:
-    """A reader of a run's event log that remembers how far it has come."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def read_new(self) -> list[Event]:
-        """The whole events that were added since the last call."""
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return _parse_lines(whole)
-
-
-def _parse_lines(data: bytes) -> list[Event]:
-    return [event_adapter.validate_json(line) for line in data.splitlines()]
-
-
-class RunFollower:
-    """How a run stands, kept up to date from its event log."""
-
-    def __init__(self, record: RunRecord, reader: EventReader) -> None:
-        self.record = record
-        self.train_losses: list[tuple[int, float]] = []
-        """(step, mean loss in nats per token), oldest first."""
-        self.val_losses: list[tuple[int, float]] = []
-        self._reader = reader
-        self._status = RunStatus(
-            run_id=record.run_id,
-            status="queued",
-            reachable=True,
-            last_heartbeat_ts=None,
-            message="Waiting for a worker.",
-            progress=0.0,
-            epoch=0,
-            total_epochs=record.effective.num_epochs,
-            step=0,
-            total_steps=None,
-            train_loss=None,
-            val_loss=None,
-            best_val_loss=None,
-            test_loss=None,
-            test_perplexity=None,
-            bits_per_char=None,
-            tokens_per_second=None,
-            chars_per_second=None,
-            eta_seconds=None,
-            last_checkpoint_step=None,
-            queue_position=None,
-            device=None,
-            precision=None,
-            error=None,
-            created_at=record.created_at,
-            started_at=None,
-            finished_at=None,
-            user_id=record.user_id,
-            model_family=record.effective.model_family,
-            model_size=record.effective.model_size,
-            tokenizer_id=None,
-            attempt=0,
-            label=record.effective.label,
-        )
-
-    def refresh(self) -> RunStatus:
-        """Read what has happened since the last call and return how the run stands now."""
-        for event in self._reader.read_new():
-            self._status = self._status.model_copy(update=self._changes(event))
-        return self._status
-
-    @property
-    def ended(self) -> bool:
-        return self._status.status in ("completed", "failed", "cancelled")
-
-    def _changes(self, event: Event) -> dict[str, object]:
-        changes: dict[str, object] = {"last_heartbeat_ts": event.ts.timestamp()}
-        match event:
-            case JobStarted():
-                started = self._status.started_at or event.ts
-                changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
-            case JobProgress():
-                changes |= {"message": event.message, "progress": event.progress}
-            case MetricsConfig():
-                changes |= {
-                    "total_epochs": event.total_epochs,
-                    "total_steps": event.total_steps,
-                    "device": event.device,
-                    "precision": event.precision,
-                    "tokenizer_id": event.tokenizer_id,
-                    "message": "Training.",
-                }
-            case MetricsProgress():
-                changes |= self._training_changes(event)
-            case CheckpointSaved():
-                changes |= {"last_checkpoint_step": event.step}
-            case MetricsCompleted():
-                changes |= {
-                    "test_loss": event.test_loss,
-                    "test_perplexity": event.test_perplexity,
-                    "bits_per_char": event.bits_per_char,
-                }
-            case JobCompleted():
-                changes |= _ended("completed", "Completed.", event.ts) | {"progress": 100.0}
-            case JobFailed():
-                error = RunError(code=event.code, error_class=event.error_class, message=event.message)
-                changes |= _ended("failed", event.message, event.ts) | {"error": error}
-            case JobCancelled():
-                changes |= _ended("cancelled", "Cancelled.", event.ts)
-            case _:
-                pass
-        return changes
-
-    def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
-        self.train_losses.append((event.step, event.train_loss))
-        if event.val_loss is not None:
-            self.val_losses.append((event.step, event.val_loss))
-        return {
-            "message": "Training.",
-            "progress": event.progress,
-            "epoch": event.epoch,
-            "total_epochs": event.total_epochs,
-            "step": event.step,
-            "total_steps": event.total_steps,
-            "train_loss": event.train_loss,
-            "val_loss": self._status.val_loss if event.val_loss is None else event.val_loss,
-            "best_val_loss": self._status.best_val_loss if event.best_val_loss is None else event.best_val_loss,
-            "tokens_per_second": event.tokens_per_second,
-            "chars_per_second": event.chars_per_second,
-            "eta_seconds": event.eta_seconds,
-        }
-
-
-def _ended(state: RunState, message: str, at: Timestamp) -> dict[str, object]:
-    return {"status": state, "message": message, "eta_seconds": None, "finished_at": at}

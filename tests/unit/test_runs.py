@@ -14,7 +14,8 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, JobFailed, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, RunRecord
-from trainer.runs import EventLog, EventReader, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
+from trainer.event_log import EventLog, EventReader
+from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 
 
 def record(run_id: str = "char_lstm-1", user_id: int | None = 7) -> RunRecord:

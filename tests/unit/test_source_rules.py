@@ -32,6 +32,7 @@ BOT_MAY_IMPORT = (
     "trainer.files",
     "trainer.logs",
     "trainer.queue",
+    "trainer.run_follower",
     "trainer.runs",
     "trainer.services",
 )

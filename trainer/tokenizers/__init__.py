@@ -24,6 +24,11 @@ def train_tokenizer(
     return char.train(config, lines, holdout_lines, corpus=corpus, rule=rule)
 
 
+def is_saved(folder: Path) -> bool:
+    """Whether a tokenizer was saved to the folder to the end: its manifest comes last."""
+    return (folder / char.MANIFEST_FILE).exists()
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read a saved tokenizer; raises TOKENIZER_LOAD_FAILED where it is not as it was saved."""
     try:

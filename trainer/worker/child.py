@@ -42,13 +42,14 @@ from trainer.data.batches import Rows
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.evaluation import perplexity
+from trainer.event_log import EventLog
 from trainer.files import file_records, sha256_of
 from trainer.logs import add_log_file, setup_logging
 from trainer.model_artifact import save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
-from trainer.runs import EventLog, RunDirectory, RunStore, finish_run, manifest_of
-from trainer.tokenizers import load_tokenizer
+from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer
 from trainer.training import (
     CurveRow,
@@ -114,8 +115,9 @@ class _Attempt:
         self._events = events
         self._pause = pause
         self._record = run.record()
-        self._started = now()
-        self._number = 1 + sum(isinstance(event, JobStarted) for event in run.reader().read_new())
+        starts = [event for event in run.reader().read_new() if isinstance(event, JobStarted)]
+        self._started = starts[0].ts if starts else now()
+        self._number = 1 + len(starts)
         self._begin = self._last_told = monotonic()
         self._validated = False
 
@@ -143,7 +145,7 @@ class _Attempt:
         compute = resolve(effective)
         seed_everything(effective.seed)
         self._tell_phase("reading", "Reading the corpus.")
-        saved = load_tokenizer(self._run.tokenizer) if self._run.tokenizer.exists() else None
+        saved = load_tokenizer(self._run.tokenizer) if is_saved(self._run.tokenizer) else None
         tokenizer, corpus = prepare(effective, *places(self._settings, effective), saved)
         if saved is None:
             tokenizer.save(self._run.tokenizer)
@@ -188,7 +190,7 @@ class _Attempt:
         measured: tuple[EvalMetrics, ...] = ()
         if completed:
             save_model(self._run.path, model, effective.model)
-            measured = (self._evaluate(model, tokenizer, corpus, compute),)
+            measured = (self._evaluate(result, model, tokenizer, corpus, compute),)
             metrics = self._tell_result(metrics, result, corpus)
         manifest = RunManifest(
             run_id=record.run_id,
@@ -234,11 +236,17 @@ class _Attempt:
         log.info("run ended", status=manifest.status, steps=manifest.steps)
 
     def _evaluate(
-        self, model: LanguageModel, tokenizer: Tokenizer, corpus: TokenizedCorpus, compute: Compute
+        self,
+        result: TrainResult,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        corpus: TokenizedCorpus,
+        compute: Compute,
     ) -> EvalMetrics:
         """Measure the best weights on the test split, or on validation where the run has no test split."""
         split: EvalSplit = "test" if "test" in corpus.ids else "validation"
-        metrics = measure_run(self._run, self._record.effective, model, tokenizer, corpus, split, compute)
+        effective = self._record.effective
+        metrics = measure_run(self._run, effective, model, tokenizer, corpus, split, compute, found=result.test)
         self._events.append(
             EvalCompleted(
                 **self._stamp(f"evaluated:{split}"), split=split, loss=metrics.loss, perplexity=metrics.perplexity

@@ -8,7 +8,7 @@ from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
 from trainer.data.tokens import CorpusPaths, TokenizedCorpus
 from trainer.device import Compute
-from trainer.evaluation import measure
+from trainer.evaluation import Evaluation, measure
 from trainer.files import write_atomically
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory
@@ -36,8 +36,13 @@ def measure_run(
     corpus: TokenizedCorpus,
     split: EvalSplit,
     compute: Compute,
+    *,
+    found: Evaluation | None = None,
 ) -> EvalMetrics:
-    """Measure a run's model and keep the numbers, and samples of what it writes, beside it."""
+    """Measure a run's model and keep the numbers, and samples of what it writes, beside it.
+
+    What training has just `found` on the split is not computed again.
+    """
     artifacts = tuple(str(path.relative_to(run.path)) for path in (run.metrics, run.samples))
     measured = measure(
         model,
@@ -46,6 +51,7 @@ def measure_run(
         split,
         effective,
         compute,
+        found=found,
         run_id=run.run_id,
         checkpoint="model.safetensors",
         artifacts=artifacts,

@@ -19,7 +19,8 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
-from trainer.runs import RunDirectory, RunFollower, RunStore
+from trainer.run_follower import RunFollower
+from trainer.runs import RunDirectory, RunStore
 
 BEGIN = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 STARTER = 700

@@ -1,0 +1,135 @@
+"""How a run stands, folded from its event log."""
+
+from trainer.contracts.base import RunState, Timestamp
+from trainer.contracts.errors import RunError
+from trainer.contracts.events import (
+    CheckpointSaved,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobProgress,
+    JobStarted,
+    MetricsCompleted,
+    MetricsConfig,
+    MetricsProgress,
+)
+from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.event_log import EventReader
+
+
+class RunFollower:
+    """How a run stands, kept up to date from its event log."""
+
+    def __init__(self, record: RunRecord, reader: EventReader) -> None:
+        self.record = record
+        self.train_losses: list[tuple[int, float]] = []
+        """(step, mean loss in nats per token), oldest first."""
+        self.val_losses: list[tuple[int, float]] = []
+        self._reader = reader
+        self._status = RunStatus(
+            run_id=record.run_id,
+            status="queued",
+            reachable=True,
+            last_heartbeat_ts=None,
+            message="Waiting for a worker.",
+            progress=0.0,
+            epoch=0,
+            total_epochs=record.effective.num_epochs,
+            step=0,
+            total_steps=None,
+            train_loss=None,
+            val_loss=None,
+            best_val_loss=None,
+            test_loss=None,
+            test_perplexity=None,
+            bits_per_char=None,
+            tokens_per_second=None,
+            chars_per_second=None,
+            eta_seconds=None,
+            last_checkpoint_step=None,
+            queue_position=None,
+            device=None,
+            precision=None,
+            error=None,
+            created_at=record.created_at,
+            started_at=None,
+            finished_at=None,
+            user_id=record.user_id,
+            model_family=record.effective.model_family,
+            model_size=record.effective.model_size,
+            tokenizer_id=None,
+            attempt=0,
+            label=record.effective.label,
+        )
+
+    def refresh(self) -> RunStatus:
+        """Read what has happened since the last call and return how the run stands now."""
+        for event in self._reader.read_new():
+            self._status = self._status.model_copy(update=self._changes(event))
+        return self._status
+
+    @property
+    def ended(self) -> bool:
+        return self._status.status in ("completed", "failed", "cancelled")
+
+    def _changes(self, event: Event) -> dict[str, object]:
+        changes: dict[str, object] = {"last_heartbeat_ts": event.ts.timestamp()}
+        match event:
+            case JobStarted():
+                started = self._status.started_at or event.ts
+                changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
+            case JobProgress():
+                changes |= {"message": event.message, "progress": event.progress}
+            case MetricsConfig():
+                changes |= {
+                    "total_epochs": event.total_epochs,
+                    "total_steps": event.total_steps,
+                    "device": event.device,
+                    "precision": event.precision,
+                    "tokenizer_id": event.tokenizer_id,
+                    "message": "Training.",
+                }
+            case MetricsProgress():
+                changes |= self._training_changes(event)
+            case CheckpointSaved():
+                changes |= {"last_checkpoint_step": event.step}
+            case MetricsCompleted():
+                changes |= {
+                    "test_loss": event.test_loss,
+                    "test_perplexity": event.test_perplexity,
+                    "bits_per_char": event.bits_per_char,
+                }
+            case JobCompleted():
+                changes |= _ended("completed", "Completed.", event.ts) | {"progress": 100.0}
+            case JobFailed():
+                error = RunError(code=event.code, error_class=event.error_class, message=event.message)
+                changes |= _ended("failed", event.message, event.ts) | {"error": error}
+            case JobCancelled():
+                changes |= _ended("cancelled", "Cancelled.", event.ts)
+            case _:
+                pass
+        return changes
+
+    def _training_changes(self, event: MetricsProgress) -> dict[str, object]:
+        self.train_losses.append((event.step, event.train_loss))
+        if event.val_loss is not None:
+            self.val_losses.append((event.step, event.val_loss))
+        return {
+            "message": "Training.",
+            "progress": event.progress,
+            "epoch": event.epoch,
+            "total_epochs": event.total_epochs,
+            "step": event.step,
+            "total_steps": event.total_steps,
+            "train_loss": event.train_loss,
+            "val_loss": self._status.val_loss if event.val_loss is None else event.val_loss,
+            "best_val_loss": self._status.best_val_loss if event.best_val_loss is None else event.best_val_loss,
+            "tokens_per_second": event.tokens_per_second,
+            "chars_per_second": event.chars_per_second,
+            "eta_seconds": event.eta_seconds,
+        }
+
+
+def _ended(state: RunState, message: str, at: Timestamp) -> dict[str, object]:
+    return {"status": state, "message": message, "eta_seconds": None, "finished_at": at}
