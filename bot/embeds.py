@@ -243,7 +243,7 @@ def _progress(status: RunStatus, losses: Sequence[float]) -> list[str]:
     lines.append(" · ".join([speed, *(part for part in (status.device, status.precision) if part)]))
     saved = "" if status.last_checkpoint_step is None else f"checkpoint at step {_count(status.last_checkpoint_step)}"
     if status.eta_seconds is not None and status.last_heartbeat_ts is not None:
-        ends = f"Done {_relative(status.last_heartbeat_ts + status.eta_seconds)}"
+        ends = f"ETA {_relative(status.last_heartbeat_ts + status.eta_seconds)}"
         saved = f"{ends} · {saved}" if saved else ends
     return [*lines, saved] if saved else lines
 

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -14,6 +15,7 @@ from structlog.typing import EventDict, Processor
 from trainer.contracts.base import now
 from trainer.contracts.settings import Settings
 
+_LOG_FILE_BYTES = 10_000_000
 _QUIET = ("arq", "asyncio", "discord", "aiohttp", "urllib3", "httpx", "matplotlib")
 
 
@@ -42,8 +44,8 @@ def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout)
 
 
 def add_log_file(path: Path, service: str) -> None:
-    """Write the same lines as JSON to a run's own `logs.jsonl` too."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Write the same lines as JSON to a run's own `logs.jsonl` too; of a long one the last 10 to 20 MB stay."""
+    handler = RotatingFileHandler(path, maxBytes=_LOG_FILE_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(_formatter(service, as_json=True, colors=False))
     logging.getLogger().addHandler(handler)
 

@@ -80,7 +80,8 @@ class RunFollower:
                 started = self._status.started_at or event.ts
                 changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
             case JobProgress():
-                changes |= {"message": event.message, "progress": event.progress}
+                # a phase of a later attempt, reading anew say, takes nothing back
+                changes |= {"message": event.message, "progress": max(event.progress, self._status.progress)}
             case MetricsConfig():
                 changes |= {
                     "total_epochs": event.total_epochs,

@@ -205,6 +205,7 @@ def test_status__follows_the_events(tmp_path: Path) -> None:
         events.append(progress(1, 2.5))
         events.append(progress(2, None))
         events.append(CheckpointSaved(**stamp(run.run_id, 7, "checkpoint:2"), step=2, val_loss=None, is_best=False))
+        events.append(JobProgress(**stamp(run.run_id, 7, "reading:2"), progress=0.0, message="Reading the corpus."))
     status = follower.refresh()
 
     assert (status.status, status.attempt, status.step, status.progress) == ("running", 1, 2, 50.0)

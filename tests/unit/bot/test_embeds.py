@@ -77,7 +77,7 @@ def test_card__running(tmp_path: Path) -> None:
         "Loss **2.000** nats/token · 5.77 bits/char · perplexity 7.39  █▁",
         "Validation 2.100 nats/token · 6.06 bits/char · best 2.100",
         "1\u202f000 characters/s · cpu · fp32",
-        "Done <t:1795176060:R> · checkpoint at step 25",
+        "ETA <t:1795176060:R> · checkpoint at step 25",
     ]
 
 
@@ -102,7 +102,7 @@ def test_card__running_without_checkpoint(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(10, 3.0)
     soon: dict[str, object] = {"eta_seconds": None}
 
-    assert card(story).text.endswith("Done <t:1795176060:R>")
+    assert card(story).text.endswith("ETA <t:1795176060:R>")
     status = story.follower().refresh().model_copy(update=soon)
     assert Read(embeds.run_card(story.record, status, [])).text.endswith("cpu · fp32")
 
