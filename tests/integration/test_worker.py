@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from tests.support import add_corpus, ended, kill, processes, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
+from tests.waiting import captured_logs, until
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress, stamp
@@ -20,7 +21,7 @@ from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue, physical_cores, tell_events
 from trainer.services import Services
 from trainer.training import CurveRow
-from trainer.worker.supervisor import record_crash
+from trainer.worker.supervisor import record_crash, supervise
 
 LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
 
@@ -397,6 +398,7 @@ async def test_store_away__runs_go_on_afterwards_and_everything_is_told(tmp_path
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
         before = (await queue.status(run_id)).step
+        [worker] = processes(tmp_path, "trainer worker --embedded")
         await server.stop()
 
         ring = asyncio.create_task(first_ring(queue))
@@ -404,6 +406,9 @@ async def test_store_away__runs_go_on_afterwards_and_everything_is_told(tmp_path
         assert not status.reachable
         assert accepted.status == "queued"
         await queue.cancel(accepted.run_id)
+        async with asyncio.timeout(30):  # it ends by itself, rather than be deaf, and is started again
+            while worker in processes(tmp_path):
+                await asyncio.sleep(0.1)
         await server.start()
         assert (await wait(queue, accepted.run_id, ended)).status == "cancelled"
         status = await wait(queue, run_id, lambda s: s.reachable and s.step > before)
@@ -417,6 +422,31 @@ async def test_store_away__runs_go_on_afterwards_and_everything_is_told(tmp_path
                 await asyncio.sleep(0.1)
         await store.close()
     await server.stop()
+
+
+async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    settings = settings_in(tmp_path, embedded_workers=0)
+    async with running(settings) as queue:
+        run = queue.runs.get((await queue.train(tiny_request(**LONG), user_id=None)).run_id)
+    services = Services(settings)
+    store = await connect(await services.start())
+    follower = run.follow()
+    with captured_logs() as logs:
+        supervising = asyncio.create_task(supervise(run, settings, store))
+        await until(lambda: follower.refresh().step > 0)
+        await services.stop()
+        wanted = {"lease not renewed: the queue is away", "events wait: the queue is away"}
+        await until(lambda: wanted <= {str(line["event"]) for line in logs}, seconds=30)
+        before = follower.refresh().step
+        await until(lambda: follower.refresh().step > before)
+        supervising.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await supervising
+    await store.close()
+
+    assert follower.refresh().status == "running"
+    assert processes(tmp_path) == []
 
 
 async def told(store: Store, run_id: str) -> int:
