@@ -8,24 +8,29 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn
-
-import structlog
+from typing import Literal, NamedTuple, NoReturn
 
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
 from trainer.contracts.experiment_config import parse_yaml, read_yaml, requested_paths, train_fields
-from trainer.contracts.inference import MAX_TEXT_CHARACTERS, EvalRequest, GenerateRequest, ScoreRequest
-from trainer.contracts.runs import RunStatus, TrainRequest
+from trainer.contracts.inference import (
+    MAX_TEXT_CHARACTERS,
+    EvalMetrics,
+    EvalRequest,
+    GenerateRequest,
+    GenerateResponse,
+    ScoreRequest,
+    ScoreResponse,
+)
+from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest
 from trainer.contracts.settings import Settings, load_settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.logs import setup_logging
-from trainer.queue import JobQueue
+from trainer.queue import JobQueue, resolve_request
+from trainer.runs import RunStore
 from trainer.services import Services
 from trainer.terminal import Terminal
 from trainer.worker.environment import ANSWER_REQUESTS, TRAIN_CHILD
-
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 _FOLLOW_SECONDS = 0.2
@@ -129,6 +134,7 @@ def _parser() -> Parser:
 
 
 def _run(arguments: Arguments, terminal: Terminal) -> int:
+    """Check what was asked for, which changes nothing; then start what is needed, and do it."""
     match arguments.command:
         case "up":
             os.execv(sys.executable, [sys.executable, "-m", "bot"])
@@ -137,13 +143,22 @@ def _run(arguments: Arguments, terminal: Terminal) -> int:
         case "worker":
             return _worker(arguments)
         case "train":
-            return _with_queue(terminal, lambda queue: _train(arguments, terminal, queue))
-        case "score":
-            return _with_queue(terminal, lambda queue: _score(arguments, terminal, queue))
-        case "generate":
-            return _with_queue(terminal, lambda queue: _generate(arguments, terminal, queue))
+            settings = _settings("WARNING", "model-trainer")
+            training = asyncio.run(_read_training(arguments, settings))
+            return _with_queue(settings, terminal, lambda queue: _train(training, terminal, queue))
         case _:
-            return _with_queue(terminal, lambda queue: _evaluate(arguments, terminal, queue))
+            return _ask(arguments, terminal)
+
+
+def _ask(arguments: Arguments, terminal: Terminal) -> int:
+    settings, question = _settings("WARNING", "model-trainer"), _question(arguments)
+    RunStore(settings.app.artifacts_root).get(arguments.run).completed_manifest()
+
+    async def answer(queue: JobQueue) -> int:
+        terminal.answer(await question(queue))
+        return 0
+
+    return _with_queue(settings, terminal, answer)
 
 
 def _settings(default_level: Literal["INFO", "WARNING"], service: str) -> Settings:
@@ -177,9 +192,8 @@ def _worker(arguments: Arguments) -> int:
     return asyncio.run(work())
 
 
-def _with_queue(terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
+def _with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
     """Run a command with a connected queue, starting what is not running yet for its time."""
-    settings = _settings("WARNING", "model-trainer")
 
     async def connected_command() -> int:
         async with _connected(settings) as queue:
@@ -212,16 +226,33 @@ async def _connected(settings: Settings) -> AsyncIterator[JobQueue]:
         await services.stop()
 
 
-async def _train(arguments: Arguments, terminal: Terminal, queue: JobQueue) -> int:
+class _Training(NamedTuple):
+    """A training that was read and checked."""
+
+    request: TrainRequest
+    effective: EffectiveRequest
+    requested_paths: tuple[str, ...] | None
+    corpora: CorpusStore
+
+
+async def _read_training(arguments: Arguments, settings: Settings) -> _Training:
     document = None if arguments.file is None else read_yaml(arguments.file)
     fields: dict[str, object] = {"model_family": "char_lstm"} if document is None else train_fields(document)
     if arguments.corpus is not None:
         fields["corpus"] = arguments.corpus
     for assignment in arguments.set:
         _assign(fields, assignment)
-    request = parse(TrainRequest, await _with_stored_texts(fields, arguments.file, queue.corpora))
-    paths = None if document is None else requested_paths(document)
-    accepted = await queue.train(request, user_id=None, requested_paths=paths)
+    corpora = CorpusStore(settings)
+    request = parse(TrainRequest, await _with_corpus_names(fields, arguments.file, corpora))
+    effective = await resolve_request(request, corpora)
+    return _Training(request, effective, None if document is None else requested_paths(document), corpora)
+
+
+async def _train(training: _Training, terminal: Terminal, queue: JobQueue) -> int:
+    await training.corpora.keep_offered()
+    accepted = await queue.accept(
+        training.request, training.effective, user_id=None, requested_paths=training.requested_paths
+    )
     follower = await asyncio.to_thread(queue.runs.get(accepted.run_id).follow)
     while True:
         terminal.progress(follower.refresh())
@@ -254,38 +285,56 @@ def _assign(fields: dict[str, object], assignment: str) -> None:
     target[name] = parse_yaml(text, f"--set {key}")
 
 
-async def _with_stored_texts(
+async def _with_corpus_names(
     fields: dict[str, object], yaml_file: Path | None, corpora: CorpusStore
 ) -> dict[str, object]:
-    """Replace paths of this machine by names of stored copies (DEC D06), and label the run by its text's name."""
+    """Replace paths of this machine by the names of their content (DEC D06), and label the run by its text's name."""
     stored = dict(fields)
     for field in ("corpus", "validation_corpus", "test_corpus"):
         name = fields.get(field)
         if isinstance(name, str):
-            stored[field] = await _stored_name(name, yaml_file, corpora)
+            stored[field] = await _corpus_name(name, yaml_file, corpora)
     corpus = fields.get("corpus")
     if isinstance(corpus, str) and stored.get("label") is None and Path(corpus).stem.isprintable():
         stored["label"] = Path(corpus).stem[:64] or None
     return stored
 
 
-async def _stored_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
+async def _corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
     if corpora.has(name):
         return name
     folders = [Path()] if yaml_file is None else [Path(), yaml_file.parent]
     for folder in folders:
         if (folder / name).is_file():
-            return await corpora.store_file(folder / name)
+            return await corpora.offer(folder / name)
     return name
 
 
-async def _score(arguments: Arguments, terminal: Terminal, queue: JobQueue) -> int:
+Answer = ScoreResponse | GenerateResponse | EvalMetrics
+
+
+def _question(arguments: Arguments) -> Callable[[JobQueue], Awaitable[Answer]]:
+    """What is to be asked of a run, checked."""
+    run_id = arguments.run
+    match arguments.command:
+        case "score":
+            score = _score_request(arguments)
+            return lambda queue: queue.score(run_id, score)
+        case "generate":
+            generate = _generate_request(arguments)
+            return lambda queue: queue.generate(run_id, generate)
+        case _:
+            split: dict[str, object] = {"split": arguments.split}
+            evaluate = parse(EvalRequest, split)
+            return lambda queue: queue.evaluate(run_id, evaluate)
+
+
+def _score_request(arguments: Arguments) -> ScoreRequest:
     if (arguments.text is None) == (arguments.path is None):
         raise AppError(ErrorCode.INVALID_INPUT, "Give a TEXT or a file by `--path`, one of both.")
     text = arguments.text if arguments.path is None else _read_text(arguments.path)
     fields: dict[str, object] = {"text": text, "detail_level": arguments.detail_level, "top_k": arguments.top_k}
-    terminal.answer(await queue.score(arguments.run, parse(ScoreRequest, fields)))
-    return 0
+    return parse(ScoreRequest, fields)
 
 
 def _read_text(path: Path) -> str:
@@ -307,7 +356,7 @@ def _read_text(path: Path) -> str:
     return text
 
 
-async def _generate(arguments: Arguments, terminal: Terminal, queue: JobQueue) -> int:
+def _generate_request(arguments: Arguments) -> GenerateRequest:
     given: dict[str, object | None] = {
         "max_new_tokens": arguments.max_new_tokens,
         "temperature": arguments.temperature,
@@ -317,12 +366,4 @@ async def _generate(arguments: Arguments, terminal: Terminal, queue: JobQueue) -
         "num_return_sequences": arguments.n,
     }
     fields = {name: value for name, value in given.items() if value is not None}
-    request = parse(GenerateRequest, {"prompt_text": arguments.prompt, **fields})
-    terminal.answer(await queue.generate(arguments.run, request))
-    return 0
-
-
-async def _evaluate(arguments: Arguments, terminal: Terminal, queue: JobQueue) -> int:
-    fields: dict[str, object] = {"split": arguments.split}
-    terminal.answer(await queue.evaluate(arguments.run, parse(EvalRequest, fields)))
-    return 0
+    return parse(GenerateRequest, {"prompt_text": arguments.prompt, **fields})

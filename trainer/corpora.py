@@ -4,8 +4,9 @@ import asyncio
 import codecs
 import unicodedata
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
@@ -24,6 +25,7 @@ class CorpusStore:
         self._stored = settings.app.artifacts_root / "corpora"
         self._corpus_bytes = settings.limits.corpus_bytes
         self._attachment_bytes = settings.limits.attachment_bytes
+        self._offered: dict[str, Path] = {}
 
     def has(self, name: str) -> bool:
         try:
@@ -34,6 +36,8 @@ class CorpusStore:
 
     def find(self, name: str) -> Path:
         """The file of a corpus name; raises INVALID_INPUT for a name that leads out, DATA_NOT_FOUND for none."""
+        if name in self._offered:
+            return self._offered[name]
         for folder in (self._corpora, BUNDLED, self._stored):
             path = folder / name
             for candidate in (path, path.with_name(f"{path.name}.txt")) if path.name else ():
@@ -70,18 +74,26 @@ class CorpusStore:
             )
         facts = TextCheck(name)
         facts.add(data)
-        return await asyncio.to_thread(self._keep, facts.finish().sha256, data)
+        digest = facts.finish().sha256
+        await asyncio.to_thread(self._keep, digest, BytesIO(data))
+        return digest
 
-    async def store_file(self, path: Path) -> str:
-        """Keep a copy of a file of this machine, by its content; returns its corpus name."""
+    async def offer(self, path: Path) -> str:
+        """Take a file of this machine as a corpus for now, changing nothing; returns its corpus name."""
         facts = await asyncio.to_thread(check_text, path, self._corpus_bytes)
-        return await asyncio.to_thread(lambda: self._keep(facts.sha256, path.read_bytes()))
+        self._offered[facts.sha256] = path
+        return facts.sha256
 
-    def _keep(self, name: str, data: bytes) -> str:
+    async def keep_offered(self) -> None:
+        """Store copies of the files that were offered, by their content."""
+        for name, path in self._offered.items():
+            with path.open("rb") as file:
+                await asyncio.to_thread(self._keep, name, file)
+
+    def _keep(self, name: str, data: BinaryIO) -> None:
         self._stored.mkdir(parents=True, exist_ok=True)
         if not (self._stored / name).exists():
             write_atomically(self._stored / name, data)
-        return name
 
     def _known(self) -> str:
         names = sorted({path.stem for folder in (self._corpora, BUNDLED) for path in folder.glob("*.txt")})

@@ -3,20 +3,22 @@
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterable
 from hashlib import file_digest
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from trainer.contracts.base import FileRecord
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | BinaryIO) -> None:
     """Put data under a name so that a reader, or a machine that lost its power, finds the old or the new whole."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            shutil.copyfileobj(BytesIO(data) if isinstance(data, bytes) else data, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -26,7 +26,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.presets import request_hash, resolve
-from trainer.contracts.runs import Accepted, CorpusRef, RunRecord, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, CorpusRef, EffectiveRequest, RunRecord, RunStatus, TrainRequest
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import STORE_ERRORS, Store, connect
 from trainer.corpora import CorpusStore
@@ -56,17 +56,19 @@ class JobQueue:
     async def close(self) -> None:
         await self._store.close()
 
-    async def train(
-        self, request: TrainRequest, *, user_id: int | None, requested_paths: tuple[str, ...] | None = None
+    async def train(self, request: TrainRequest, *, user_id: int | None) -> Accepted:
+        """Check a training and accept it; raises AppError, having changed nothing."""
+        return await self.accept(request, await resolve_request(request, self.corpora), user_id=user_id)
+
+    async def accept(
+        self,
+        request: TrainRequest,
+        effective: EffectiveRequest,
+        *,
+        user_id: int | None,
+        requested_paths: tuple[str, ...] | None = None,
     ) -> Accepted:
-        """Accept a training: durable on disk, then queued (R1); raises AppError, having changed nothing."""
-        effective = resolve(
-            request,
-            corpus=await self.corpora.describe(request.corpus, minimum_lines=_splits_of_corpus(request)),
-            validation_corpus=await self._describe(request.validation_corpus),
-            test_corpus=await self._describe(request.test_corpus),
-            threads=request.threads or physical_cores(),
-        )
+        """Accept a training that was checked: durable on disk, then queued (R1)."""
         created_at = now()
         record = RunRecord(
             run_id=new_run_id(request.model_family, created_at),
@@ -147,9 +149,6 @@ class JobQueue:
                 log.warning("the event stream is away", error=type(error).__name__)
                 await asyncio.sleep(1)
 
-    async def _describe(self, corpus: str | None) -> CorpusRef | None:
-        return None if corpus is None else await self.corpora.describe(corpus)
-
     def _create(self, record: RunRecord) -> RunDirectory:
         try:
             return self.runs.create(record)
@@ -185,6 +184,21 @@ class JobQueue:
 
 _NO_ANSWER = "No worker has answered; try again in a minute."
 _UNREACHABLE: dict[str, object] = {"reachable": False}
+
+
+async def resolve_request(request: TrainRequest, corpora: CorpusStore) -> EffectiveRequest:
+    """Check a training and its texts, and fill its absent values; raises AppError naming what is wrong."""
+
+    async def describe(corpus: str | None) -> CorpusRef | None:
+        return None if corpus is None else await corpora.describe(corpus)
+
+    return resolve(
+        request,
+        corpus=await corpora.describe(request.corpus, minimum_lines=_splits_of_corpus(request)),
+        validation_corpus=await describe(request.validation_corpus),
+        test_corpus=await describe(request.test_corpus),
+        threads=request.threads or physical_cores(),
+    )
 
 
 async def enqueue_training(store: Store, settings: Settings, run_id: str) -> None:

@@ -104,7 +104,10 @@ async def test_attachment__binary_and_empty_are_refused(corpora: CorpusStore) ->
 
 async def test_attachment__is_kept_by_content_once(corpora: CorpusStore, tmp_path: Path) -> None:
     first = await corpora.store_attachment("a.txt", b"one\ntwo\n")
-    second = await corpora.store_file(tmp_path / "secret.txt")
+    second = await corpora.offer(tmp_path / "secret.txt")
+    assert not (tmp_path / "artifacts" / "corpora" / second).exists()
+    assert (await corpora.describe(second)).bytes == 6
+    await corpora.keep_offered()
     again = await corpora.store_attachment("b.txt", b"one\ntwo\n")
 
     assert first == again == sha256(b"one\ntwo\n").hexdigest()
