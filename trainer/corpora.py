@@ -57,15 +57,10 @@ class CorpusStore:
         """A corpus by name and content, checked whole: strict UTF-8, not too large, lines enough to split."""
         path = self.find(name)
         facts = await asyncio.to_thread(check_text, path, self._corpus_bytes)
-        if facts.lines < minimum_lines:
-            raise AppError(
-                ErrorCode.CORPUS_EMPTY,
-                f"The corpus has {facts.lines} line(s) with text; it needs at least {minimum_lines}:"
-                " lines to train on and lines held out.",
-            )
+        _require_lines(facts, minimum_lines)
         return CorpusRef(name=name, sha256=facts.sha256, bytes=facts.bytes)
 
-    async def store_attachment(self, name: str, data: bytes) -> str:
+    async def store_attachment(self, name: str, data: bytes, *, minimum_lines: int = 1) -> str:
         """Keep a text that came through the chat; `name` is shown in errors only. Returns its corpus name."""
         if len(data) > self._attachment_bytes:
             raise AppError(
@@ -74,9 +69,10 @@ class CorpusStore:
             )
         facts = TextCheck(name)
         facts.add(data)
-        digest = facts.finish().sha256
-        await asyncio.to_thread(self._keep, digest, BytesIO(data))
-        return digest
+        text = facts.finish()
+        _require_lines(text, minimum_lines)
+        await asyncio.to_thread(self._keep, text.sha256, BytesIO(data))
+        return text.sha256
 
     async def offer(self, path: Path) -> str:
         """Take a file of this machine as a corpus for now, changing nothing; returns its corpus name."""
@@ -168,6 +164,15 @@ def check_text(path: Path, limit_bytes: int) -> TextFacts:
         while data := file.read(_CHUNK_BYTES):
             check.add(data)
     return check.finish()
+
+
+def _require_lines(facts: TextFacts, minimum: int) -> None:
+    if facts.lines < minimum:
+        raise AppError(
+            ErrorCode.CORPUS_EMPTY,
+            f"The corpus has {facts.lines} line(s) with text; it needs at least {minimum}:"
+            " lines to train on and lines held out.",
+        )
 
 
 def _shown(name: str) -> str:

@@ -194,7 +194,7 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore) -> Effect
 
     return resolve(
         request,
-        corpus=await corpora.describe(request.corpus, minimum_lines=_splits_of_corpus(request)),
+        corpus=await corpora.describe(request.corpus, minimum_lines=splits_of_corpus(request)),
         validation_corpus=await describe(request.validation_corpus),
         test_corpus=await describe(request.test_corpus),
         threads=request.threads or physical_cores(),
@@ -221,7 +221,7 @@ def cancel_idle_run(run: RunDirectory) -> bool:
     return True
 
 
-def _splits_of_corpus(request: TrainRequest) -> int:
+def splits_of_corpus(request: TrainRequest) -> int:
     """How many parts are cut from the corpus, each of which needs a line."""
     cut_test = request.test_corpus is None and request.test_fraction > 0
     return 1 + (request.validation_corpus is None) + cut_test

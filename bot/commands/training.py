@@ -13,6 +13,7 @@ from bot.embeds import accepted_answer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse
+from trainer.queue import splits_of_corpus
 
 if TYPE_CHECKING:
     from bot.app import Bot
@@ -42,13 +43,17 @@ async def _train(call: Call, corpus: str | None, file: discord.Attachment | None
 async def _request(bot: "Bot", corpus: str | None, file: discord.Attachment | None) -> TrainRequest:
     if (corpus is None) == (file is None):
         raise AppError(ErrorCode.INVALID_INPUT, "Give exactly one of `corpus` (a name) and `file` (a .txt file).")
-    name = corpus
-    if file is not None:
-        data = await _read(file, bot.settings.limits.attachment_bytes)
-        corpus, name = await bot.queue.corpora.store_attachment(file.filename, data), file.filename
-    values: dict[str, object] = {"model_family": "char_lstm", "corpus": corpus}
+    name = corpus if file is None else file.filename
+    values: dict[str, object] = {"model_family": "char_lstm", "corpus": name}
     values["label"] = clean_label(PurePosixPath(name or "").stem)
-    return parse(TrainRequest, values)
+    request = parse(TrainRequest, values)
+    if file is None:
+        return request
+    data = await _read(file, bot.settings.limits.attachment_bytes)
+    stored: dict[str, str] = {
+        "corpus": await bot.queue.corpora.store_attachment(file.filename, data, minimum_lines=splits_of_corpus(request))
+    }
+    return request.model_copy(update=stored)
 
 
 def clean_label(name: str) -> str | None:
