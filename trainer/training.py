@@ -23,6 +23,7 @@ from trainer.checkpoint import (
 )
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import Progress
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.batches import Batch, Rows, epoch_order
@@ -48,27 +49,6 @@ class CurveRow(Frozen):
     """Predicted since the training began."""
     elapsed_seconds: float
     val_loss: float | None = None
-
-
-class Progress(Frozen):
-    """How a training stands; losses in nats per predicted token, the training loss since the last row of the curve."""
-
-    epoch: int
-    total_epochs: int
-    step: int
-    total_steps: int
-    progress: float
-    """Percent."""
-    train_loss: float
-    train_perplexity: float
-    learning_rate: float
-    grad_norm: float
-    tokens_per_second: float
-    chars_per_second: float
-    eta_seconds: float | None
-    val_loss: float | None
-    val_perplexity: float | None
-    best_val_loss: float | None
 
 
 class SavedCheckpoint(NamedTuple):

@@ -18,6 +18,7 @@ from torch import Tensor
 from tests.unit.data.support import POEM, Run, make_run
 from trainer.checkpoint import CheckpointStore, TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import Progress
 from trainer.data.batches import Rows
 from trainer.evaluation import evaluate_rows
 from trainer.model_artifact import load_model, save_model
@@ -25,7 +26,6 @@ from trainer.models.base import LanguageModel, State
 from trainer.training import (
     CurveRow,
     Listeners,
-    Progress,
     SavedCheckpoint,
     StopReason,
     TrainResult,

@@ -92,15 +92,18 @@ class MetricsConfig(EventBase):
     tokenizer_id: str
 
 
-class MetricsProgress(EventBase):
-    """How training stands after `step`; losses in nats per token, `val_*` where it was just measured."""
+class Progress(Frozen):
+    """How training stands after `step`; losses in nats per predicted token.
 
-    type: Literal["trainer.metrics.progress.v1"] = "trainer.metrics.progress.v1"
+    The training loss is the mean since the last row of the curve; `val_*` are there where they were just measured.
+    """
+
     epoch: int
     total_epochs: int
     step: int
     total_steps: int
     progress: Annotated[float, Field(ge=0, le=100)]
+    """Percent."""
     train_loss: float
     train_perplexity: float
     learning_rate: float
@@ -111,6 +114,10 @@ class MetricsProgress(EventBase):
     val_loss: float | None = None
     val_perplexity: float | None = None
     best_val_loss: float | None = None
+
+
+class MetricsProgress(EventBase, Progress):
+    type: Literal["trainer.metrics.progress.v1"] = "trainer.metrics.progress.v1"
 
 
 class ArtifactRef(Frozen):

@@ -24,6 +24,7 @@ from trainer.contracts.events import (
     MetricsCompleted,
     MetricsConfig,
     MetricsProgress,
+    Progress,
     Stamp,
     stamp,
 )
@@ -54,7 +55,6 @@ from trainer.tokenizers.base import Tokenizer
 from trainer.training import (
     CurveRow,
     Listeners,
-    Progress,
     SavedCheckpoint,
     StopReason,
     TrainResult,
