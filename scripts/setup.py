@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import os
 import platform
@@ -20,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +33,7 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".mt-stamp"
 INCOMPLETE = "incomplete"
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
+SUITES = ("tests/end_to_end", "tests/unit")
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 
@@ -66,7 +69,7 @@ def test() -> int:
     steps = {
         "lint": [[python, "-m", "ruff", "check"], [python, "-m", "ruff", "format", "--check"]],
         "types": [[python, "-m", "mypy"]],
-        "tests": [[*coverage, "erase"], [*coverage, "run", "-m", "pytest", "--durations=5"]],
+        "tests": [[*coverage, "erase"]],
         "coverage": [[*coverage, "combine", "--quiet"], [*coverage, "report"]],
     }
     verdicts: dict[str, str] = {}
@@ -76,7 +79,12 @@ def test() -> int:
         if step == "coverage" and verdicts["tests"] == "FAILED":
             verdicts[step] = "skipped, as tests failed"
         else:
-            verdicts[step] = "FAILED" if any(run(*command, env=env) for command in commands) else "passed"
+            failed = any(run(*command, env=env) for command in commands)
+            if step == "tests":
+                # Two halves at the same time: most tests wait for processes that start, so two cores do twice as much.
+                pytest = [*coverage, "run", "-m", "pytest", "--durations=5"]
+                failed = run_together([*pytest, "tests/integration"], [*pytest, *SUITES], env=env) != 0 or failed
+            verdicts[step] = "FAILED" if failed else "passed"
         seconds[step] = time.monotonic() - started
     print()
     for step, verdict in verdicts.items():
@@ -237,17 +245,37 @@ def demand(*command: str | Path) -> None:
 
 
 def run(*command: str | Path, env: Mapping[str, str] | None = None) -> int:
-    """Print the command, run it at the project's root, and leave no child behind if interrupted."""
-    words = [str(word) for word in command]
-    print("$ " + shlex.join(word.replace(f"{ROOT}{os.sep}", "") for word in words), flush=True)
-    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(env or {})})
-    try:
-        return process.wait()
-    except KeyboardInterrupt as interrupt:
-        if isinstance(interrupt, Terminated) and os.name != "nt":
-            process.send_signal(signal.SIGINT)  # so that pytest and `mt` end what they started
-        end(process)
-        raise
+    """Print the command and run it at the project's root; return its exit code."""
+    return run_together([str(word) for word in command], env=env)
+
+
+def run_together(*commands: list[str], env: Mapping[str, str] | None = None) -> int:
+    """Run commands at the same time, and leave no child behind if interrupted; return the highest exit code.
+
+    The first one's output is shown as it comes, that of the others when they have ended.
+    """
+    with contextlib.ExitStack() as files:
+        later = [files.enter_context(tempfile.TemporaryFile()) for _ in commands[1:]]
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for words, out in zip(commands, [None, *later], strict=True):
+                print("$ " + shlex.join(word.replace(f"{ROOT}{os.sep}", "") for word in words), flush=True)
+                processes.append(
+                    subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=out, stderr=out)
+                )
+            codes = [process.wait() for process in processes]
+        except KeyboardInterrupt as interrupt:
+            for process in processes:
+                if isinstance(interrupt, Terminated) and os.name != "nt":
+                    process.send_signal(signal.SIGINT)  # so that pytest and `mt` end what they started
+            for process in processes:
+                end(process)
+            raise
+        for out in later:
+            out.seek(0)
+            sys.stdout.write(out.read().decode(errors="replace"))
+            sys.stdout.flush()
+    return max(map(abs, codes))
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
