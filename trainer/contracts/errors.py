@@ -29,7 +29,6 @@ class ErrorClass(StrEnum):
 class ErrorCode(StrEnum):
     INVALID_INPUT = "INVALID_INPUT"
     FORBIDDEN = "FORBIDDEN"
-    NOT_FOUND = "NOT_FOUND"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     INTERNAL_ERROR = "INTERNAL_ERROR"
@@ -71,7 +70,6 @@ _USER, _TRANSIENT, _FATAL = ErrorClass.USER_INPUT, ErrorClass.TRANSIENT, ErrorCl
 _KINDS = {
     ErrorCode.INVALID_INPUT: _Kind(_USER, 422),
     ErrorCode.FORBIDDEN: _Kind(_USER, 403),
-    ErrorCode.NOT_FOUND: _Kind(_USER, 404),
     ErrorCode.PAYLOAD_TOO_LARGE: _Kind(_USER, 413),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: _Kind(_USER, 415),
     ErrorCode.INTERNAL_ERROR: _Kind(_FATAL, 500),

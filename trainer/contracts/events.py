@@ -163,5 +163,3 @@ Event = (
     | EvalCompleted
 )
 event_adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
-
-TERMINAL_EVENTS = (JobCompleted, JobFailed, JobCancelled)

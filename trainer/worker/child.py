@@ -1,6 +1,5 @@
 """The training child: one attempt at one run, from its request on disk to its manifest on disk."""
 
-import math
 import os
 import signal
 import sys
@@ -42,7 +41,6 @@ from trainer.contracts.settings import Settings
 from trainer.data.batches import Rows
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
-from trainer.evaluation import perplexity
 from trainer.event_log import EventLog
 from trainer.files import file_records, sha256_of
 from trainer.logs import add_log_file, setup_logging
@@ -191,7 +189,7 @@ class _Attempt:
         if completed:
             save_model(self._run.path, model, effective.model)
             measured = (self._evaluate(result, model, tokenizer, corpus, compute),)
-            metrics = self._tell_result(metrics, result, corpus)
+            metrics = self._tell_result(metrics, measured[0])
         manifest = RunManifest(
             run_id=record.run_id,
             status="completed" if completed else "cancelled",
@@ -254,26 +252,22 @@ class _Attempt:
         )
         return metrics
 
-    def _tell_result(self, metrics: RunMetrics, result: TrainResult, corpus: TokenizedCorpus) -> RunMetrics:
+    def _tell_result(self, metrics: RunMetrics, measured: EvalMetrics) -> RunMetrics:
+        """Tell the artifact and what it does on the test split, where the run has one."""
         weights = self._run.path / "model.safetensors"
-        test = None if result.test is None else result.test.loss_nats
-        sizes = corpus.sizes.get("test")
-        bits = None if test is None or sizes is None else test / math.log(2) * sizes.tokens / sizes.chars
+        test = measured if measured.split == "test" else None
+        loss, perplexity, bits = (test.loss, test.perplexity, test.bits_per_char) if test else (None, None, None)
         self._events.append(
             MetricsCompleted(
                 **self._stamp("measured:0"),
-                test_loss=test,
-                test_perplexity=None if test is None else perplexity(test),
+                test_loss=loss,
+                test_perplexity=perplexity,
                 bits_per_char=bits,
                 artifact=ArtifactRef(id=self._record.run_id, bytes=weights.stat().st_size, sha256=sha256_of(weights)),
             )
         )
-        changes: dict[str, object] = {
-            "test": test,
-            "test_perplexity": None if test is None else perplexity(test),
-            "bits_per_char": bits,
-        }
-        return metrics.model_copy(update=changes)
+        figures: dict[str, object] = {"test": loss, "test_perplexity": perplexity, "bits_per_char": bits}
+        return metrics.model_copy(update=figures)
 
     def _fail(self, error: AppError) -> None:
         finish_run(self._run, self._events, manifest_of(self._record, "failed", error=RunError.of(error)))
