@@ -2,9 +2,9 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
-.PHONY: demo up test lint check constraints start stop restart clean
+.PHONY: demo up test lint check constraints chaos mutations start stop restart clean
 
-demo up test lint check constraints:
+demo up test lint check constraints chaos mutations:  # chaos takes MINUTES=10 and SEED=n
 	@$(PYTHON) scripts/setup.py $@
 
 start:

@@ -1,9 +1,9 @@
 """The bot: one Discord client with the job queue, the services beside it and the listener that tells people."""
 
 import asyncio
-import re
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import discord
 import structlog
@@ -12,28 +12,45 @@ from discord import app_commands
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
+from bot.buttons import Pressed, pressed
 from bot.chart_process import ChartProcess
 from bot.commands.group import Tree
-from bot.commands.inference import generate, score
-from bot.commands.runs import cancel, cancel_clicked, status
+from bot.commands.help import help_command
+from bot.commands.inference import QUESTION_BUTTONS, QUESTION_FORMS, generate, score
+from bot.commands.listing import runs, runs_clicked
+from bot.commands.logs import logs, logs_clicked
+from bot.commands.runs import cancel, cancel_clicked, status, status_clicked
 from bot.commands.training import train
-from bot.discord_errors import NOT_FOUND
+from bot.commands.watching import unwatch, unwatch_clicked, watch, watch_clicked
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND
+from bot.forms import filled
+from bot.limits import Limits
 from bot.listener import Listener
 from bot.permissions import Permissions
+from bot.retries import back_off, until_answered
+from bot.run_index import RunIndex
 from trainer.contracts.settings import Settings
+from trainer.contracts.store import connect
 from trainer.queue import JobQueue
 from trainer.services import Services
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_CANCEL_BUTTON = re.compile(r"mt:cancel:(?P<run>[a-z0-9][a-z0-9_-]{0,63})")
+T = TypeVar("T")
+
 _LONGEST_RATE_LIMIT_SECONDS = 60.0
+_QUEUE_MARGIN_SECONDS = 60.0
+_QUEUE_RETRIES, _LIMIT_RETRIES = 4, 3
+"""So few that who gives a command while the queue is away hears of it within 3 seconds."""
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
 
 
 class Bot(discord.Client):
     """Answers commands and buttons; all that lasts is on disk, so that any two bots are the same bot."""
 
     queue: JobQueue
+    limits: Limits
+    index: RunIndex
     listener: Listener
 
     def __init__(self, settings: Settings) -> None:
@@ -49,35 +66,82 @@ class Bot(discord.Client):
         self.tree = Tree(self)
         self._services = Services(settings)
         self._started = AsyncExitStack()
-        self._add_commands()
+        group = command_group()
+        self.tree.add_command(group)
+        self.group_payload: dict[str, object] = group.to_dict(self.tree)
+        """The commands as Discord is told of them."""
         _use_addresses(settings)
 
-    async def setup_hook(self) -> None:
-        """Start what the bot stands on, take up unfinished deliveries, and tell Discord the commands."""
+    async def start(self, token: str, *, reconnect: bool = True) -> None:
+        """Log in, set up and stay connected until the end, however long Discord is away meanwhile.
+
+        Raises what will not get better: discord.LoginFailure for a wrong token, discord.ConnectionClosed and
+        discord.PrivilegedIntentsRequired where Discord has closed the gateway for good.
+        """
+        await self._until_answered(lambda: self._log_in(token))
+        await self._set_up()
+        await self._until_answered(self.tree.sync)
+        waits = back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        while True:
+            try:
+                return await self.connect(reconnect=reconnect)
+            except AttributeError:
+                # discord.py asks a first connection that was refused for the session to go on with
+                made: object = self.ws
+                if made is not None:
+                    raise
+            await asyncio.sleep(next(waits))
+
+    async def _log_in(self, token: str) -> None:
+        try:
+            await self.login(token)
+        except CALL_ERRORS:
+            await self.http.close()  # each try opens a session of its own
+            self.http.connector = discord.utils.MISSING
+            raise
+
+    async def _until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await until_answered(call, back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS), log)
+
+    async def _set_up(self) -> None:
+        """Start what the bot stands on, and take up unfinished deliveries."""
         redis_url = await self._services.start()
-        self.queue = await JobQueue.connect(self.settings, redis_url)
+        self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
         self._started.push_async_callback(self.queue.close)
+        self.limits = Limits(
+            self.settings.limits,
+            await connect(redis_url, retries=_LIMIT_RETRIES),
+            longest_answer_seconds=self.settings.queue.interactive_timeout_seconds + _QUEUE_MARGIN_SECONDS,
+        )
+        self._started.push_async_callback(self.limits.close)
+        self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
+        self._started.push_async_callback(self.index.stop)
+        self.index.start()
         self.listener = Listener(
             self.queue.runs,
             self.queue,
             self,
             self.charts,
+            self.permissions.may_be_told,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
         )
         self._started.push_async_callback(self.listener.stop)
         await self.listener.start()
-        await self.tree.sync()
 
     async def on_ready(self) -> None:
         log.info("bot is ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
 
     async def on_interaction(self, interaction: discord.Interaction["Bot"]) -> None:
-        """Answer the buttons of cards, whichever bot process sent them."""
+        """Answer buttons and forms, whichever bot process sent them."""
         data = interaction.data
         if interaction.type is discord.InteractionType.component and data is not None:
-            found = _CANCEL_BUTTON.fullmatch(str(data.get("custom_id")))
-            if found:
-                await cancel_clicked(interaction, found["run"])
+            found = pressed(str(data.get("custom_id")), _chosen(data.get("values")))
+            if found is not None and found.action in CLICKED:
+                await CLICKED[found.action](interaction, found)
+        elif interaction.type is discord.InteractionType.modal_submit and data is not None:
+            sent = pressed(str(data.get("custom_id")))
+            if sent is not None and sent.action in QUESTION_FORMS:
+                await QUESTION_FORMS[sent.action](interaction, sent, filled(data))
 
     async def close(self) -> None:
         """End everything that this bot has started, the services while it leaves Discord."""
@@ -102,19 +166,44 @@ class Bot(discord.Client):
             return False
         return True
 
-    def _add_commands(self) -> None:
-        mt = app_commands.Group(
-            name="mt",
-            description="Train small language models, and ask them.",
-            allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
-            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
-        )
-        mt.add_command(train)
-        mt.add_command(status)
-        mt.add_command(cancel)
-        mt.add_command(score)
-        mt.add_command(generate)
-        self.tree.add_command(mt)
+
+def command_group() -> app_commands.Group:
+    """`/mt` with all its commands."""
+    mt = app_commands.Group(
+        name="mt",
+        description="Train small language models, and ask them.",
+        allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+    )
+    mt.add_command(train)
+    mt.add_command(status)
+    mt.add_command(runs)
+    mt.add_command(watch)
+    mt.add_command(unwatch)
+    mt.add_command(cancel)
+    mt.add_command(logs)
+    mt.add_command(generate)
+    mt.add_command(score)
+    mt.add_command(help_command)
+    return mt
+
+
+CLICKED: dict[str, Callable[[discord.Interaction[Bot], Pressed], Awaitable[None]]] = {
+    "status": status_clicked,
+    "runs": runs_clicked,
+    "cancel": cancel_clicked,
+    "logs": logs_clicked,
+    "watch": watch_clicked,
+    "unwatch": unwatch_clicked,
+    **QUESTION_BUTTONS,
+}
+"""What each button does."""
+
+
+def _chosen(values: object) -> list[str]:
+    """What was chosen from a list; nothing where a button was pressed."""
+    listed: list[object] = values if isinstance(values, list) else []
+    return [str(value) for value in listed]
 
 
 class _HasBase(Protocol):

@@ -1,21 +1,32 @@
-"""One process beside the bot that draws charts and ends when it is idle (DEC D49): matplotlib stays out of the bot."""
+"""One process that draws charts and makes reports for the bot, so that it stays small, and ends when idle (DEC D49)."""
 
 import asyncio
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import structlog
 
+if TYPE_CHECKING:
+    from bot.report import ReportFiles
+
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+T = TypeVar("T")
 Curve = Sequence[tuple[int, float]]
+Cell = tuple[str, float, bool]
+CellRow = tuple[int, Sequence[Cell]]
+Unit = Literal["bits", "nats"]
 
 _IDLE_SECONDS = 60.0
+_KEPT_CHARTS = 8
 
 
 class ChartProcess:
@@ -26,11 +37,33 @@ class ChartProcess:
         self._pool: ProcessPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
+        self._charts: OrderedDict[tuple[Curve, Curve], asyncio.Task[bytes | None]] = OrderedDict()
+        """The last ones: many ask for the same at once."""
 
     async def loss_chart(self, train: Curve, validation: Curve) -> bytes | None:
         """The loss chart as PNG; None where there is no curve yet, or, logged, where the process died in drawing it."""
         if len(train) < 2:
             return None
+        curves = (tuple(train), tuple(validation))
+        chart = self._charts.get(curves)
+        if chart is None:
+            chart = asyncio.create_task(self._drawn(partial(_loss_chart, *curves)))
+            self._charts[curves] = chart
+            if len(self._charts) > _KEPT_CHARTS:
+                self._charts.popitem(last=False)
+        png = await asyncio.shield(chart)
+        if png is None:
+            self._charts.pop(curves, None)
+        return png
+
+    async def report(self, scored: bytes, text: str, unit: Unit) -> "ReportFiles | None":
+        """All of a report, from the record of a score as it is stored: what it takes in memory stays out of the bot.
+
+        None, logged, where the process died of it.
+        """
+        return await self._drawn(partial(_report, scored, text, unit))
+
+    async def _drawn(self, draw: Callable[[], T]) -> T | None:
         async with self._lock:
             if self._idle is not None:
                 self._idle.cancel()
@@ -38,15 +71,17 @@ class ChartProcess:
                 self._pool = await asyncio.to_thread(_new_pool)
             loop = asyncio.get_running_loop()
             try:
-                return await loop.run_in_executor(self._pool, _draw, tuple(train), tuple(validation))
+                return await loop.run_in_executor(self._pool, draw)
             except BrokenProcessPool:
-                log.exception("chart process died")
+                log.error("chart process died")
                 self._end()
                 return None
             finally:
                 self._idle = loop.call_later(self._idle_seconds, self._end)
 
     def close(self) -> None:
+        for chart in self._charts.values():
+            chart.cancel()
         if self._idle is not None:
             self._idle.cancel()
         self._end()
@@ -78,7 +113,23 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _draw(train: Curve, validation: Curve) -> bytes:
+def _loss_chart(train: Curve, validation: Curve) -> bytes:
     from trainer.charts import loss_chart  # in the child only
 
     return loss_chart(train, validation)
+
+
+def _report(scored: bytes, text: str, unit: Unit) -> "ReportFiles":
+    from bot.report import ReportFiles, as_csv, as_json, picture_of, report_of, summary_of
+    from trainer.charts import heat_map
+    from trainer.contracts.inference import ScoreRecord
+
+    report = report_of(ScoreRecord.model_validate_json(scored).response, text, unit)
+    rows = picture_of(report, text)
+    return ReportFiles(
+        summary=summary_of(report),
+        shown_characters=sum(len(cells) for _, cells in rows),
+        png=heat_map(rows, unit),
+        csv=as_csv(report),
+        json=as_json(report),
+    )

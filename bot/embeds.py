@@ -1,25 +1,36 @@
 """What people read: records to Discord embeds, pure and clamped to Discord's limits."""
 
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
 from math import exp, log
-from typing import assert_never
+from typing import Literal, assert_never
 
 import discord
 
+from bot.chart_process import Unit
+from bot.report import HIGH_BITS, ReportFiles, Row, expected_instead, in_units, visible
+from bot.run_index import RunEntry
+from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreResponse, StopReason
 from trainer.contracts.runs import RunRecord, RunStatus
 
-GREY, BLURPLE, GREEN, RED, AMBER = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A
+GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 
-_CHART_NAME = "loss.png"
+_CHART_NAME, _MAP_NAME = "loss.png", "surprisal.png"
 _TITLE, _DESCRIPTION, _FOOTER, _TOTAL = 256, 4096, 2048, 6000  # Discord's embed limits
 _SHOWN_ERROR = 1500
+_UNTOLD = 300
+_UNTOLD_FOOTER = "Told once. Let this bot write to you, and it tells you of your next runs."
+_TABLE, _EXPECTED = 2000, 5
+_BLOCK = 8  # the marks of a code block
 _BAR_CELLS = 16
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARKLINE_CELLS = 12
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, ends a line or turns the direction of what follows."""
 _THIN_SPACE = "\u202f"
 _ZERO_WIDTH_SPACE = "\u200b"
 
@@ -67,18 +78,40 @@ def final_footer(run_id: str) -> str:
 
 
 def status_answer(
-    record: RunRecord, status: RunStatus, losses: Sequence[float], *, request_id: str, dm_closed: bool
+    record: RunRecord,
+    status: RunStatus,
+    losses: Sequence[float],
+    *,
+    request_id: str,
+    closed: Literal["dm", "channel"] | None,
+    is_lost: bool = False,
 ) -> discord.Embed:
-    """The card with what only somebody who asks wants to know: the last sign of life."""
+    """The card with what only somebody who asks wants to know: the last sign of life, and why no messages come.
+
+    `is_lost` says that nothing has been heard of the run's worker for too long to say that it is running (R15).
+    """
     embed = run_card(record, status, losses)
     text = [embed.description or ""]
     if status.status == "running" and status.last_heartbeat_ts is not None:
-        beat = _relative(status.last_heartbeat_ts)
-        text.append(f"Last sign of life {beat}" if status.reachable else f"⚠ Unreachable: last sign of life {beat}")
-    if dm_closed:
-        text.append("Your direct messages are closed to this bot: its reports come only when you ask here.")
+        text.append(f"Last sign of life {_relative(status.last_heartbeat_ts)}")
+    if is_lost:
+        embed.title = clamp(f"⚠ Unreachable: {plain(display_name(record))}", _TITLE)
+        text.append("Its worker is not heard of. What is saved is kept, and the run goes on when there is a worker.")
+    if closed is not None:
+        what = "Your direct messages are closed to" if closed == "dm" else "The channel where you watch is closed to"
+        text.append(f"{what} this bot: its reports come only when you ask here. `/mt watch` tries again.")
     embed.description = clamp("\n".join(text), _DESCRIPTION)
     return embed.set_footer(text=_answer_footer(status.run_id, request_id))
+
+
+def untold_note(ends: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
+    """The ends that somebody could not be sent, beside what they have asked for; short enough to stand there."""
+    lines = ["I could not send you how these runs ended, since I may not write to you. `/mt status` shows them."]
+    for record, status in ends:
+        card = run_card(record, status, ())
+        first = (card.description or "").split("\n")[0]
+        lines.append(clamp(f"**{card.title}**\n{first} · `{status.run_id}`", _UNTOLD))
+    return _embed(AMBER, "📪 You have not been told", lines, _UNTOLD_FOOTER)
 
 
 def accepted_answer(record: RunRecord, *, request_id: str) -> discord.Embed:
@@ -95,16 +128,127 @@ def cancel_answer(record: RunRecord, *, request_id: str) -> discord.Embed:
     return _embed(GREY, title, text, _answer_footer(record.run_id, request_id))
 
 
-def score_answer(record: RunRecord, text: str, score: ScoreResponse, *, request_id: str) -> discord.Embed:
-    """The summary of a score; the text itself is not repeated."""
+def watch_answer(record: RunRecord, place: str, *, has_ended: bool, has_final: bool, request_id: str) -> discord.Embed:
+    """The answer to `/mt watch` and to its button; `place` says where messages come."""
+    text = f"Its card is kept up to date, and its last message comes, {place}."
+    if has_ended:
+        text = "It has ended, and you have had its result." if has_final else f"It has ended: its result comes {place}."
+    title = f"👁 Watching: {plain(display_name(record))}"
+    return _embed(BLURPLE, title, [text], _answer_footer(record.run_id, request_id))
+
+
+def unwatch_answer(record: RunRecord, *, request_id: str) -> discord.Embed:
+    """The answer to `/mt unwatch` and to its button."""
+    text = ["Your card of it stays as it is now, and no message comes at its end."]
+    title = f"🔕 Not watching: {plain(display_name(record))}"
+    return _embed(GREY, title, text, _answer_footer(record.run_id, request_id))
+
+
+def unwatch_all_answer(run_ids: Sequence[str], *, request_id: str) -> discord.Embed:
+    text = [f"You are told no more of `{run_id}`." for run_id in run_ids] or ["You were watching none."]
+    return _embed(GREY, "🔕 Watching no run", text, f"request {request_id}")
+
+
+def cancel_question(record: RunRecord, *, request_id: str) -> discord.Embed:
+    """What is asked before a run that has gone on for long is ended."""
+    text = [f"It was asked for {_relative(record.created_at.timestamp())}. What it has saved is kept."]
+    title = f"⏹ Cancel {plain(display_name(record))}?"
+    return _embed(AMBER, title, text, _answer_footer(record.run_id, request_id))
+
+
+def runs_page(
+    runs: Sequence[RunEntry], *, wanted: str, count: int, page: int, pages: int, request_id: str
+) -> discord.Embed:
+    """One page of the runs that were asked for; `count` is how many there are on all pages."""
+    lines = [line for run in runs for line in _in_list(run)]
+    if not runs:
+        lines = ["There is none. `/mt train` starts one; `mine:False` shows the runs of others too."]
+    where = f"page {page} of {pages} · " if pages > 1 else ""
+    return _embed(BLURPLE, f"📋 {wanted}: {_count(count)}", lines, f"{where}request {request_id}")
+
+
+def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool, request_id: str) -> discord.Embed:
+    """The last lines of a run's log, unless they come as a file."""
+    if not lines:
+        text = "It has written no log yet: it begins when a worker takes the run up."
+    else:
+        text = "They are in the file." if is_attached else code_block("\n".join(lines), _DESCRIPTION)
+    title = f"📜 The last {len(lines)} lines of {plain(display_name(record))}"
+    return _embed(BLURPLE, title, [text], _answer_footer(record.run_id, request_id))
+
+
+def help_answer(title: str, lines: Sequence[str], *, request_id: str) -> discord.Embed:
+    return _embed(BLURPLE, f"❔ {title}", lines, f"request {request_id}")
+
+
+def score_answer(
+    record: RunRecord,
+    text: str,
+    score: ScoreResponse,
+    unit: Unit,
+    *,
+    request_id: str,
+    own_bits_per_char: float | None,
+    refused: str | None = None,
+) -> discord.Embed:
+    """The summary of a score, beside the run's own test split; the text itself is not repeated.
+
+    `refused` says why there is no more than this.
+    """
     unknown = f" · {_count(score.unk_count)} unknown characters" if score.unk_count else ""
-    loss = score.loss or 0.0
+    loss = in_units(score.loss or 0.0, unit)
     lines = [
-        f"**{loss:.3f}** nats/token · {score.bits_per_char or 0.0:.2f} bits/char · perplexity {score.perplexity:.2f}",
-        f"{loss * (score.n_scored or 0):.1f} nats in all over {_count(score.n_scored or 0)} tokens{unknown}",
+        f"**{loss:.3f}** {unit}/token · {score.bits_per_char or 0.0:.2f} bits/char · perplexity {score.perplexity:.2f}",
+        f"{loss * (score.n_scored or 0):.1f} {unit} in all over {_count(score.n_scored or 0)} tokens{unknown}",
     ]
+    lines += [] if own_bits_per_char is None else [f"Its own test split: {own_bits_per_char:.2f} bits/char"]
+    lines += [] if refused is None else [f"🔒 {refused}"]
     title = f"📏 Score of {_count(len(text))} characters with {plain(display_name(record))}"
     return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
+
+
+def report_answer(record: RunRecord, made: ReportFiles, *, left_out: int, request_id: str) -> discord.Embed:
+    """The report of surprisals: how they are spread, where they are highest, what was expected there instead.
+
+    `left_out` is how many characters of the text were too many for it.
+    """
+    found = made.summary
+    pieces = "characters" if found.characters == found.rows else "tokens"
+    top = found.hardest[0]
+    lines = [
+        f"Mean **{found.mean:.2f}** {found.unit} · median {found.median:.2f} · max {top.surprisal:.2f} at"
+        f" {_count(top.index)} «{plain(visible(top.char))}» · above {HIGH_BITS} bits: {_count(found.high)} of"
+        f" {_count(found.rows)} {pieces}",
+        f"{found.bits_per_char:.2f} bits/char · perplexity {found.perplexity:.2f}"
+        + (f" · {_count(found.unknown)} unknown {pieces}" if found.unknown else ""),
+        code_block(_hardest_table(found.hardest), _TABLE),
+    ]
+    if made.shown_characters < found.characters:
+        lines.append(
+            f"The picture shows the first {_count(made.shown_characters)} characters; the files have them all."
+        )
+    if left_out:
+        lines.append(f"The text was too long: its last {_count(left_out)} characters were left out.")
+    lines.append("Visible only to you; the text is not logged.")
+    embed = _embed(
+        PURPLE, f"🔬 Surprisal report: {plain(display_name(record))}", lines, _answer_footer(record.run_id, request_id)
+    )
+    return embed.set_image(url=f"attachment://{_MAP_NAME}")
+
+
+def report_files(made: ReportFiles) -> list[discord.File]:
+    """The files of a report; what its picture shows is said for people who do not see it."""
+    found = made.summary
+    top = found.hardest[0]
+    text = (
+        f"Surprisal of each character as the colour of its cell, dark for what was expected: mean {found.mean:.2f}"
+        f" {found.unit}, highest {top.surprisal:.2f} at {top.index}."
+    )
+    return [
+        discord.File(BytesIO(made.png), _MAP_NAME, description=text),
+        discord.File(BytesIO(made.csv), "surprisal.csv"),
+        discord.File(BytesIO(made.json), "surprisal.json"),
+    ]
 
 
 def generate_answer(
@@ -119,7 +263,8 @@ def generate_answer(
     room = (_DESCRIPTION - 200) // max(1, len(outputs)) - 100
     lines = []
     for output, steps, reason in zip(outputs, made.steps or (), made.stop_reason or (), strict=True):
-        lines.append(code_block(request.prompt_text + output, room))
+        prompt_room = max(room // 4, room - _BLOCK - utf16_length(output))
+        lines.append(code_block(_end_of(request.prompt_text or "", prompt_room) + output, room))
         lines.append(f"{_count(steps)} tokens · {_stopped(reason)}")
     title = f"✍ {plain(display_name(record))} · {' · '.join(settings)}"
     return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
@@ -127,19 +272,29 @@ def generate_answer(
 
 def error_answer(error: AppError, request_id: str) -> discord.Embed:
     """Amber: the person can put it right, or may not. Grey: try again later. Red: a fault of ours or of the run."""
-    footer = f"request {request_id}"
+    footer, message = f"request {request_id}", _quoting(error.message)
     match error.code.error_class:
         case ErrorClass.USER_INPUT if error.code is ErrorCode.FORBIDDEN:
-            return _embed(AMBER, "🔒 Not allowed", [error.message], footer)
+            return _embed(AMBER, "🔒 Not allowed", [message], footer)
         case ErrorClass.USER_INPUT:
-            return _embed(AMBER, "✋ That does not work", [error.message], footer)
+            problems = [f"• {_quoting(problem.message)}" for problem in error.details]
+            return _embed(AMBER, "✋ That does not work", problems if len(problems) > 1 else [message], footer)
         case ErrorClass.TRANSIENT:
-            return _embed(GREY, "⏳ Busy", [error.message], footer)
+            return _embed(GREY, "⏳ Busy", [message], footer)
         case ErrorClass.FATAL:
-            text = [error.message, "Give the code below when asking for help."]
+            text = [message, "Give the code below when asking for help."]
             return _embed(RED, "❌ Something broke", text, footer)
         case unknown:
             assert_never(unknown)
+
+
+STATE_SIGNS: dict[RunState, str] = {
+    "queued": "⏳",
+    "running": "🏃",
+    "completed": "✅",
+    "failed": "❌",
+    "cancelled": "⏹",
+}
 
 
 def attach_chart(embed: discord.Embed, png: bytes | None, status: RunStatus) -> list[discord.File]:
@@ -189,16 +344,33 @@ def clamp(text: str, limit: int) -> str:
     return cut.decode("utf-16-le", "ignore").rstrip() + "…"
 
 
+def _end_of(text: str, limit: int) -> str:
+    """The last `limit` UTF-16 units of a text at most, after … where something was cut."""
+    if utf16_length(text) <= limit:
+        return text
+    cut = text.encode("utf-16-le", "surrogatepass")[-(limit - 1) * 2 :]
+    return "…" + cut.decode("utf-16-le", "ignore")
+
+
 def code_block(text: str, limit: int) -> str:
     """A text as it is, in a code block of at most `limit` UTF-16 units that nothing in it can end."""
     safe = text.replace("`", f"`{_ZERO_WIDTH_SPACE}")
-    return f"```\n{clamp(safe, limit - 8) or _ZERO_WIDTH_SPACE}\n```"
+    return f"```\n{clamp(safe, limit - _BLOCK) or _ZERO_WIDTH_SPACE}\n```"
 
 
 def plain(text: str) -> str:
     """A text of a user with its markdown, mentions and links made inert."""
-    inert = discord.utils.escape_markdown(text).replace("<", f"<{_ZERO_WIDTH_SPACE}")
+    inert = discord.utils.escape_markdown(_without_controls(text)).replace("<", f"<{_ZERO_WIDTH_SPACE}")
     return inert.replace("@", f"@{_ZERO_WIDTH_SPACE}").replace("://", f":{_ZERO_WIDTH_SPACE}//")
+
+
+def _quoting(message: str) -> str:
+    """A sentence of ours that may repeat what somebody has written; its own marks stay."""
+    return _without_controls(message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
+
+
+def _without_controls(text: str) -> str:
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _embed(colour: int, title: str, lines: Sequence[str], footer: str) -> discord.Embed:
@@ -223,6 +395,19 @@ def _recipe(record: RunRecord) -> list[str]:
         f"{asked.model_family}{size} · {model.embedding_size}/{model.hidden_size}/{model.num_layers}"
         f" · {asked.tokenizer.method} tokenizer · {asked.num_epochs} epochs",
         f"Corpus: {corpus}, {_bytes(asked.corpus.bytes)} · seed {asked.seed}",
+    ]
+
+
+def _in_list(run: RunEntry) -> list[str]:
+    """A run in two lines: what and how far, then by which id, on which text, by whom and when."""
+    state = f"{run.state} {run.progress:.0f} %" if run.state == "running" else run.state
+    loss = "" if run.loss_nats is None else f" · {run.loss_nats:.3f} nats/token"
+    bits = "" if run.bits_per_char is None else f" · {run.bits_per_char:.2f} bits/char"
+    corpus = "an attached text" if run.has_attached_text else plain(clamp(run.corpus, 60))
+    starter = "command line" if run.user_id is None else f"<@{run.user_id}>"
+    return [
+        f"{STATE_SIGNS[run.state]} **{plain(run.name)}** · {state}{loss}{bits}",
+        f"`{run.run_id}` · {corpus} · {starter} · {_relative(run.created_at.timestamp())}",
     ]
 
 
@@ -295,6 +480,15 @@ def _bits(loss_nats: float, status: RunStatus) -> str:
     if not status.tokens_per_second or not status.chars_per_second:
         return ""
     return f" · {loss_nats / log(2) * status.tokens_per_second / status.chars_per_second:.2f} bits/char"
+
+
+def _hardest_table(rows: Sequence[Row]) -> str:
+    lines = ["Hardest, and what was expected instead" if rows[0].expected else "Hardest"]
+    for row in rows:
+        instead = "  ".join(f"{visible(token)} {share:.0%}" for token, share in expected_instead(row)[:_EXPECTED])
+        sign = visible(row.char) + (" unknown" if row.unknown else "")
+        lines.append(f"{row.index:>6,} {row.surprisal:6.2f}  {sign}   {instead}".rstrip())
+    return "\n".join(lines)
 
 
 def _stopped(reason: StopReason) -> str:

@@ -3,17 +3,20 @@
 import asyncio
 import signal
 import sys
+from typing import BinaryIO
 
 import discord
 import structlog
 
 from bot.app import Bot
-from bot.discord_errors import CALL_ERRORS
+from bot.discord_errors import CALL_ERRORS, CLOSED
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.settings import Settings, load_settings
+from trainer.files import try_lock
 from trainer.logs import setup_logging
 
 _CANCEL_SECONDS = 2.0
+_WRONG_TOKEN, _REFUSED_INTENTS = 4004, 4014
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -24,7 +27,8 @@ def main() -> int:
         settings = load_settings()
         token = _token(settings)
         setup_logging(settings, "model-trainer")
-        return asyncio.run(_run(settings, token))
+        with _only_bot(settings):
+            return asyncio.run(_run(settings, token))
     except AppError as error:
         sys.stderr.write(f"{error.message}\n")
         return 2 if error.code.error_class is ErrorClass.USER_INPUT else 1
@@ -48,6 +52,22 @@ def _token(settings: Settings) -> str:
     return discord_settings.token.get_secret_value()
 
 
+def _only_bot(settings: Settings) -> BinaryIO:
+    """A lock that ends with this process; raises SERVICE_UNAVAILABLE where another bot has it.
+
+    Two that share a folder would tell everybody twice.
+    """
+    root = settings.app.artifacts_root
+    root.mkdir(parents=True, exist_ok=True)
+    lock = try_lock(root / "bot.lock")
+    if lock is None:
+        raise AppError(
+            ErrorCode.SERVICE_UNAVAILABLE,
+            "Another bot is running on the same `APP__ARTIFACTS_ROOT`: end it first, or give this one another folder.",
+        )
+    return lock
+
+
 async def _run(settings: Settings, token: str) -> int:
     """Run until SIGTERM or SIGINT and return 0; ends whatever was started, however it ends."""
     loop, told_to_end = asyncio.get_running_loop(), asyncio.Event()
@@ -68,8 +88,15 @@ async def _run(settings: Settings, token: str) -> int:
 
 def _told(error: BaseException) -> BaseException:
     """What ended the bot, as one sentence where it is a foreseen failure."""
-    if isinstance(error, discord.LoginFailure):
+    code: int = getattr(error, "code", _REFUSED_INTENTS)
+    if isinstance(error, discord.LoginFailure) or (isinstance(error, CLOSED) and code == _WRONG_TOKEN):
         return AppError(ErrorCode.CONFIG_INVALID, "Discord does not know the bot's DISCORD__TOKEN.")
+    if isinstance(error, CLOSED):
+        return AppError(
+            ErrorCode.SERVICE_UNAVAILABLE,
+            f"Discord has closed the bot's connection for good (code {code}): update the bot, and"
+            " look at its intents in Discord's developer portal.",
+        )
     if isinstance(error, CALL_ERRORS):
         log.error("Discord cannot be used", error=str(error))
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord cannot be used: {error}.")

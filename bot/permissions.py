@@ -3,10 +3,9 @@
 import time
 from collections.abc import Awaitable, Callable
 from enum import IntEnum, StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import RunRecord
 from trainer.contracts.settings import DiscordSettings
 
 _MEMBERSHIP_SECONDS = 300.0
@@ -21,6 +20,7 @@ class Level(IntEnum):
 class Who(StrEnum):
     USER = "users"
     STARTER = "the one who started the run, and admins"
+    ADMIN = "admins"
 
 
 class Rule(NamedTuple):
@@ -28,15 +28,50 @@ class Rule(NamedTuple):
 
     who: Who
     ephemeral: bool
+    is_limited: bool = False
+    """Whether it counts as a question to a model, of which nobody may ask too many at once."""
 
 
 RULES = {
     "train": Rule(Who.USER, ephemeral=True),
     "status": Rule(Who.USER, ephemeral=True),
+    "runs": Rule(Who.USER, ephemeral=True),
+    "watch": Rule(Who.USER, ephemeral=True),
+    "unwatch": Rule(Who.USER, ephemeral=True),
     "cancel": Rule(Who.STARTER, ephemeral=True),
-    "generate": Rule(Who.USER, ephemeral=False),
-    "score": Rule(Who.USER, ephemeral=True),
+    "logs": Rule(Who.STARTER, ephemeral=True),
+    "generate": Rule(Who.USER, ephemeral=False, is_limited=True),
+    "score": Rule(Who.USER, ephemeral=True, is_limited=True),
+    "score detail:per_char": Rule(Who.ADMIN, ephemeral=True, is_limited=True),
+    "help": Rule(Who.USER, ephemeral=True),
 }
+"""Who may do what, in the order in which it is told."""
+
+
+class Button(NamedTuple):
+    """A button by what it says, and the command whose rule it has."""
+
+    label: str
+    command: str
+
+
+BUTTONS = {
+    "status": Button("Refresh, and the list of `/mt runs`", "status"),
+    "runs": Button("« Back, Next »", "runs"),
+    "watch": Button("Watch", "watch"),
+    "unwatch": Button("Unwatch", "unwatch"),
+    "cancel": Button("Cancel, Cancel it", "cancel"),
+    "logs": Button("Logs", "logs"),
+    "generate": Button("Generate", "generate"),
+    "again": Button("Again", "generate"),
+    "edit": Button("Edit…", "generate"),
+    "hotter": Button("Hotter", "generate"),
+    "cooler": Button("Cooler", "generate"),
+    "scorethis": Button("Score this", "score"),
+    "score": Button("Score…", "score"),
+    "detail": Button("Detail", "score detail:per_char"),
+}
+"""The buttons by their actions."""
 
 
 class Caller(NamedTuple):
@@ -44,6 +79,13 @@ class Caller(NamedTuple):
 
     user_id: int
     level: Level
+
+
+class Started(Protocol):
+    """A run, as far as rights go: the one who started it, or None for one of the command line."""
+
+    @property
+    def user_id(self) -> int | None: ...
 
 
 class Permissions:
@@ -65,17 +107,28 @@ class Permissions:
             raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot yet: ask {self._whom_to_ask} to add you.")
         return Caller(user_id, level)
 
-    def may_see(self, caller: Caller, record: RunRecord) -> bool:
-        return caller.level is Level.ADMIN or not self._private_runs or record.user_id == caller.user_id
+    def may_see(self, caller: Caller, run: Started) -> bool:
+        return not self._private_runs or _owns(caller, run)
 
-    def check_run(self, command: str, caller: Caller, record: RunRecord) -> None:
+    def may_be_told(self, user_id: int, run: Started) -> bool:
+        """Whether somebody who watches a run, and is not calling, may see it."""
+        return self.may_see(Caller(user_id, Level.ADMIN if user_id in self._admins else Level.USER), run)
+
+    def may_give(self, command: str, caller: Caller, run: Started) -> bool:
+        """Whether a run is the caller's to give this command on."""
+        who = RULES[command].who
+        if who is Who.ADMIN:
+            return caller.level is Level.ADMIN
+        return _owns(caller, run) or (who is Who.USER and not self._private_runs)
+
+    def check_run(self, command: str, caller: Caller, run: Started) -> None:
         """Refuse, with FORBIDDEN, a command on a run that is not the caller's to give it on."""
-        if not self.may_see(caller, record):
+        if not self.may_see(caller, run):
             raise AppError(ErrorCode.FORBIDDEN, f"This run is private: ask its starter or {self._whom_to_ask}.")
-        is_starter = record.user_id == caller.user_id
-        if RULES[command].who is Who.STARTER and not is_starter and caller.level is not Level.ADMIN:
-            whom = self._whom_to_ask if record.user_id is None else _mention(record.user_id)
-            raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is for {Who.STARTER}: ask {whom}.")
+        if not self.may_give(command, caller, run):
+            who = RULES[command].who
+            whom = self._whom_to_ask if run.user_id is None or who is Who.ADMIN else _mention(run.user_id)
+            raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is for {who}: ask {whom}.")
 
     async def _level(self, user_id: int, guild_id: int | None) -> Level:
         if user_id in self._admins:
@@ -97,6 +150,11 @@ class Permissions:
     @property
     def _whom_to_ask(self) -> str:
         return _mention(self._admins[0]) if self._admins else "whoever runs it"
+
+
+def _owns(caller: Caller, run: Started) -> bool:
+    """Whether a run is the caller's own; admins stand in for everybody."""
+    return caller.level is Level.ADMIN or run.user_id == caller.user_id
 
 
 def _mention(user_id: int) -> str:

@@ -22,7 +22,7 @@ from local_discord.client import (
 )
 from local_discord.gateway import Drop, Gateway
 from local_discord.ratelimit import MESSAGES, OVERALL, Limit, RateLimiter
-from local_discord.rest import Fault, FaultAction, RequestRecord, Rest
+from local_discord.rest import Fault, FaultAction, RequestRecord, Rest, SentBody
 from local_discord.routes import Routes, integration_owners
 from local_discord.state import (
     MANAGE_GUILD,
@@ -127,6 +127,11 @@ class LocalDiscord:
         return self._rest.requests
 
     @property
+    def bodies(self) -> list[SentBody]:
+        """What was sent, request by request."""
+        return self._rest.bodies
+
+    @property
     def unresolved(self) -> list[Call]:
         """Calls that were deferred and still show "thinking"."""
         return [call for call in self._world.calls.values() if call.is_unresolved]
@@ -134,6 +139,11 @@ class LocalDiscord:
     @property
     def commands(self) -> list[Json]:
         return self._world.commands
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Faults that no request has met yet."""
+        return self._rest.faults
 
     # The world
 
@@ -176,13 +186,13 @@ class LocalDiscord:
 
     # Waiting
 
-    async def connected(self, timeout: float = 10.0) -> None:
+    async def connected(self, timeout: float = 60.0) -> None:
         def look() -> bool | None:
             return self._gateway.is_connected or None
 
         await self._world.changes.until(look, timeout, "A gateway session")
 
-    async def disconnected(self, timeout: float = 10.0) -> None:
+    async def disconnected(self, timeout: float = 60.0) -> None:
         """The bot is gone: wait for it after killing the process, before `connected` of the next one."""
 
         def look() -> bool | None:
@@ -190,12 +200,12 @@ class LocalDiscord:
 
         await self._world.changes.until(look, timeout, "The end of the gateway connection")
 
-    async def synced(self, timeout: float = 10.0) -> list[Json]:
+    async def synced(self, timeout: float = 60.0) -> list[Json]:
         """The command tree once the bot has registered it."""
         return await self._world.changes.until(lambda: self._world.commands or None, timeout, "Command sync")
 
     async def wait_for_message(
-        self, channel: Channel, pattern: str = "", *, after: StoredMessage | None = None, timeout: float = 10.0
+        self, channel: Channel, pattern: str = "", *, after: StoredMessage | None = None, timeout: float = 60.0
     ) -> StoredMessage:
         """The newest message (younger than `after`) in whose content or embeds the regular expression is found."""
 
@@ -206,7 +216,7 @@ class LocalDiscord:
 
         return await self._world.changes.until(look, timeout, f"A message like {pattern!r}")
 
-    async def wait_for_edit(self, message: StoredMessage, pattern: str = "", timeout: float = 10.0) -> StoredMessage:
+    async def wait_for_edit(self, message: StoredMessage, pattern: str = "", timeout: float = 60.0) -> StoredMessage:
         """The message once its newest version matches and has been edited at least once."""
 
         def look() -> StoredMessage | None:
@@ -215,7 +225,7 @@ class LocalDiscord:
 
         return await self._world.changes.until(look, timeout, f"An edit to {pattern!r}")
 
-    async def wait_for_violation(self, timeout: float = 10.0) -> Violation:
+    async def wait_for_violation(self, timeout: float = 60.0) -> Violation:
         return await self._world.changes.until(
             lambda: self.violations[-1] if self.violations else None, timeout, "A violation"
         )

@@ -16,7 +16,7 @@ from local_discord.state import Refusal, Upload, World, invalid_form
 from local_discord.validation import Operation, Problem, form_errors
 from local_discord.wire import Json, decode, encode, mapping, number, rows
 
-FaultAction = Literal[429, 500, 502, 503, "reset", "reply_lost"]
+FaultAction = Literal[429, 500, 502, 503, "blocked", "reset", "reply_lost"] | Refusal
 
 # Operations whose token is in the path; the documentation exempts them from the global limit too.
 TOKEN_IN_PATH = (
@@ -27,7 +27,10 @@ TOKEN_IN_PATH = (
 
 
 class Fault(NamedTuple):
-    """What to do with the next request that matches: an error status, a reset before or after the work."""
+    """What to do with the next request that matches: an error status, a refusal, a reset before or after the work.
+
+    "blocked" is the answer of what stands before Discord to too many requests: a page, and no proxy's header.
+    """
 
     method: str
     template: str
@@ -45,6 +48,13 @@ class RequestRecord(NamedTuple):
     at_seconds: float
 
 
+class SentBody(NamedTuple):
+    """What a request that could be read has brought."""
+
+    operation_id: str
+    body: Json
+
+
 class Rest:
     """Takes requests from aiohttp, lets the routes answer the valid ones, and checks the answers."""
 
@@ -52,6 +62,7 @@ class Rest:
         self._world, self._routes, self._rates = world, routes, rates
         self.faults: list[Fault] = []
         self.requests: list[RequestRecord] = []
+        self.bodies: list[SentBody] = []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request under /api/v10, from fault injection to the checked answer."""
@@ -86,7 +97,9 @@ class Rest:
         try:
             if operation.id not in TOKEN_IN_PATH and request.headers.get("Authorization") != f"Bot {self._world.token}":
                 raise Refusal(401, 0, "401: Unauthorized")
-            return self._routes.answer(operation.id, await self._read(request, operation, ids))
+            read = await self._read(request, operation, ids)
+            self.bodies.append(SentBody(operation.id, read.body))
+            return self._routes.answer(operation.id, read)
         except Refusal as refusal:
             if refusal.violation is not None:
                 details = [f"{'.'.join(map(str, p.path))}: {p.message}" for p in refusal.problems]
@@ -141,6 +154,15 @@ class Rest:
         if fault.action == 429:
             headers = {"Via": "1.1 local", "Retry-After": "1", "X-RateLimit-Scope": "shared"}
             return self._send(_rate_limited(fault.retry_after_seconds, is_global=False), headers, request, operation.id)
+        if fault.action == "blocked":
+            self._log(request, operation.id, 429)
+            headers = {"Retry-After": f"{fault.retry_after_seconds:.0f}"} if fault.retry_after_seconds >= 1 else {}
+            return web.Response(
+                status=429, text="<html>error code: 1015</html>", content_type="text/html", headers=headers
+            )
+        if isinstance(fault.action, Refusal):
+            refused: Json = {"message": fault.action.message, "code": fault.action.code}
+            return self._send(Answer(fault.action.status, refused), {}, request, operation.id)
         if isinstance(fault.action, int):
             body: Json = {"message": f"{fault.action}: Server Error", "code": 0}
             return self._send(Answer(fault.action, body), {}, request, operation.id)

@@ -256,12 +256,12 @@ class Call:
         """Seconds until the first answer."""
         return await self._changes.until(lambda: self.answered_seconds, timeout, f"An answer to {self.name}")
 
-    async def reply(self, timeout: float = 10.0) -> StoredMessage:
+    async def reply(self, timeout: float = 60.0) -> StoredMessage:
         """The answer as a person reads it: the message, or after a defer the filled original (the changed
         message, where a component was deferred)."""
         return await self._changes.until(self._resolved, timeout, f"A reply to {self.name}")
 
-    async def followup(self, index: int = 0, timeout: float = 10.0) -> StoredMessage:
+    async def followup(self, index: int = 0, timeout: float = 60.0) -> StoredMessage:
         def look() -> StoredMessage | None:
             return self.followups[index] if index < len(self.followups) else None
 

@@ -1,6 +1,6 @@
 """Makes .venv from pyproject.toml, then runs one of the project's commands in it.
 
-    python scripts/setup.py [demo | up | test | lint | check | constraints]
+    python scripts/setup.py [demo | up | test | lint | check | constraints | chaos | mutations]
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import hashlib
 import os
 import platform
@@ -21,7 +20,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +31,6 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".mt-stamp"
 INCOMPLETE = "incomplete"
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
-SUITES = ("tests/end_to_end", "tests/unit")
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 
@@ -43,6 +40,7 @@ class Terminated(KeyboardInterrupt):
 
 def main() -> int:
     commands = {"test": test, "lint": lint, "check": check, "constraints": constraints}
+    commands |= {"chaos": chaos, "mutations": mutations}
     parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
     choices = ["demo", "up", *commands]
     parser.add_argument("command", nargs="?", choices=choices)
@@ -63,14 +61,16 @@ def main() -> int:
 def test() -> int:
     """Lint, types, tests and coverage, each even if an earlier one failed; only coverage needs passing tests."""
     python = str(PYTHON)
-    coverage = [python, "-m", "coverage"]
+    # Most tests wait for processes that they start, so that even two cores do four of them at a time.
+    pytest = [python, "-m", "pytest", "-n", "4", "--dist", "worksteal", "--durations=5"]
+    pytest += ["--cov", "--cov-report=", "--cov-fail-under=0"]
     # An absolute file, so that child processes in other directories are collected too.
     env = {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(ROOT / ".coverage")}
     steps = {
         "lint": [[python, "-m", "ruff", "check"], [python, "-m", "ruff", "format", "--check"]],
         "types": [[python, "-m", "mypy"]],
-        "tests": [[*coverage, "erase"]],
-        "coverage": [[*coverage, "combine", "--quiet"], [*coverage, "report"]],
+        "tests": [pytest],
+        "coverage": [[python, "-m", "coverage", "report"]],
     }
     verdicts: dict[str, str] = {}
     seconds: dict[str, float] = {}
@@ -79,12 +79,7 @@ def test() -> int:
         if step == "coverage" and verdicts["tests"] == "FAILED":
             verdicts[step] = "skipped, as tests failed"
         else:
-            failed = any(run(*command, env=env) for command in commands)
-            if step == "tests":
-                # Two halves at the same time: most tests wait for processes that start, so two cores do twice as much.
-                pytest = [*coverage, "run", "-m", "pytest", "--durations=5"]
-                failed = run_together([*pytest, "tests/integration"], [*pytest, *SUITES], env=env) != 0 or failed
-            verdicts[step] = "FAILED" if failed else "passed"
+            verdicts[step] = "FAILED" if any(run(*command, env=env) for command in commands) else "passed"
         seconds[step] = time.monotonic() - started
     print()
     for step, verdict in verdicts.items():
@@ -100,6 +95,16 @@ def lint() -> int:
 
 def check() -> int:
     return max(lint(), test())
+
+
+def chaos() -> int:
+    """A campaign of random faults; MINUTES and SEED of the environment say how long and which."""
+    return run(PYTHON, "-m", "tests.chaos")
+
+
+def mutations() -> int:
+    """Switch one safeguard after the other off, and see that the tests notice."""
+    return run(PYTHON, "-m", "tests.chaos.mutations")
 
 
 def constraints() -> int:
@@ -245,37 +250,17 @@ def demand(*command: str | Path) -> None:
 
 
 def run(*command: str | Path, env: Mapping[str, str] | None = None) -> int:
-    """Print the command and run it at the project's root; return its exit code."""
-    return run_together([str(word) for word in command], env=env)
-
-
-def run_together(*commands: list[str], env: Mapping[str, str] | None = None) -> int:
-    """Run commands at the same time, and leave no child behind if interrupted; return the highest exit code.
-
-    The first one's output is shown as it comes, that of the others when they have ended.
-    """
-    with contextlib.ExitStack() as files:
-        later = [files.enter_context(tempfile.TemporaryFile()) for _ in commands[1:]]
-        processes: list[subprocess.Popen[bytes]] = []
-        try:
-            for words, out in zip(commands, [None, *later], strict=True):
-                print("$ " + shlex.join(word.replace(f"{ROOT}{os.sep}", "") for word in words), flush=True)
-                processes.append(
-                    subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=out, stderr=out)
-                )
-            codes = [process.wait() for process in processes]
-        except KeyboardInterrupt as interrupt:
-            for process in processes:
-                if isinstance(interrupt, Terminated) and os.name != "nt":
-                    process.send_signal(signal.SIGINT)  # so that pytest and `mt` end what they started
-            for process in processes:
-                end(process)
-            raise
-        for out in later:
-            out.seek(0)
-            sys.stdout.write(out.read().decode(errors="replace"))
-            sys.stdout.flush()
-    return max(map(abs, codes))
+    """Print the command, run it at the project's root, and leave no child behind if interrupted."""
+    words = [str(word) for word in command]
+    print("$ " + shlex.join(word.replace(f"{ROOT}{os.sep}", "") for word in words), flush=True)
+    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(env or {})})
+    try:
+        return process.wait()
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Terminated) and os.name != "nt":
+            process.send_signal(signal.SIGINT)  # so that pytest and `mt` end what they started
+        end(process)
+        raise
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

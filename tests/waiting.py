@@ -16,7 +16,7 @@ class _CaptureLogs(Protocol):
 captured_logs: _CaptureLogs = structlog.testing.capture_logs
 
 
-async def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until something holds; fails when it takes too long."""
     deadline = time.monotonic() + seconds
     while not holds():

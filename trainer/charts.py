@@ -1,16 +1,26 @@
-"""Numbers to PNG: the loss chart of a run, drawn without any state that outlives the call."""
+"""Numbers to PNG: the loss chart of a run, the surprisals of a text; drawn without any state that outlives a call."""
 
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import accumulate
-from math import log
+from math import log, nan
+from typing import Literal
 
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 Curve = Sequence[tuple[int, float]]
 """(step, mean loss in nats per token), oldest first."""
+Cell = tuple[str, float, bool]
+"""What is written in it, how surprising that was, and whether the model knows it."""
+CellRow = tuple[int, Sequence[Cell]]
+"""The number of its first cell, and at most 40 cells."""
+Unit = Literal["bits", "nats"]
 
 _WIDTH_INCHES, _HEIGHT_INCHES, _DOTS_PER_INCH = 8.0, 4.0, 100  # 800 x 400 pixels
 _BACKGROUND, _TEXT, _GRID = "#2b2d31", "#dbdee1", "#44474d"  # Discord's dark theme
@@ -18,6 +28,17 @@ _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"  # of the colour-blind safe set of Ok
 _MAX_POINTS = 1600  # two for each pixel of width
 _SMOOTHING_SHARE = 0.05  # of the curve is what one smoothed point averages over
 _SPIKE_QUANTILE = 0.02  # of the first losses may leave the picture, so that the rest has room
+_CELL_WIDTH, _CELL_HEIGHT, _GAP_POINTS = 30, 38, 1.7  # pixels
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 84  # pixels around the cells
+_FEWEST_COLUMNS = 24  # so that the legend has room
+_SCALE_ENDS: dict[Unit, float] = {"bits": 8.0, "nats": 5.5}
+_HEAT = LinearSegmentedColormap.from_list(
+    "heat", ("#3a3d44", "#4f3f78", "#8c2f74", "#d14a4f", "#f39a3d", "#fcf3a4")
+)  # ever lighter, from little more than the background
+_LIGHT_SHARE = 0.66  # of the scale; from there on, black is read better than white
+_UNKNOWN, _FAINT = "#56b4e9", "#949ba4"
+_FONT = get_font(findfont("DejaVu Sans"))
+"""Comes with matplotlib; has IPA, Kazakh, combining marks, and the Arabic letters of Uyghur."""
 
 
 def loss_chart(train: Curve, validation: Curve) -> bytes:
@@ -47,9 +68,37 @@ def loss_chart(train: Curve, validation: Curve) -> bytes:
         )
     _set_limits(axes, [loss for _, loss in shown], [loss for _, loss in validation])
     _style(axes)
-    image = BytesIO()
-    figure.savefig(image, format="png")
-    return image.getvalue()
+    return _png(figure)
+
+
+def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
+    """Draw the characters of a text as coloured cells over a colour bar, as a PNG; unknown ones have a frame.
+
+    A sign without a glyph is written as its code point.
+    """
+    columns = max(_FEWEST_COLUMNS, *(len(cells) for _, cells in rows))
+    width, height = columns * _CELL_WIDTH, len(rows) * _CELL_HEIGHT
+    figure = Figure(
+        figsize=((_LEFT + width + _RIGHT) / _DOTS_PER_INCH, (_TOP + height + _BOTTOM) / _DOTS_PER_INCH),
+        dpi=_DOTS_PER_INCH,
+        facecolor=_BACKGROUND,
+    )
+    axes = _axes_at(figure, _LEFT, _BOTTOM, width, height)
+    axes.set_axis_off()
+    axes.set_xlim(0, columns)
+    axes.set_ylim(len(rows), 0)
+    values = [[value for _, value, _ in cells] + [nan] * (columns - len(cells)) for _, cells in rows]
+    heat = axes.pcolormesh(
+        values, cmap=_HEAT, vmin=0, vmax=_SCALE_ENDS[unit], edgecolors=_BACKGROUND, linewidth=_GAP_POINTS
+    )
+    for y, (first, cells) in enumerate(rows):
+        axes.text(-0.3, y + 0.5, f"{first:,}", color=_FAINT, fontsize=9, ha="right", va="center")
+        for x, (sign, value, is_known) in enumerate(cells):
+            _write_sign(axes, x, y, sign, is_light=value > _LIGHT_SHARE * _SCALE_ENDS[unit])
+            if not is_known:
+                axes.add_patch(_frame(x + 0.05, y + 0.05, 0.9, 0.9))
+    _draw_legend(figure, heat, unit, has_unknown=any(not is_known for _, cells in rows for _, _, is_known in cells))
+    return _png(figure)
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
@@ -61,6 +110,12 @@ def smoothed(losses: Sequence[float]) -> list[float]:
         near = min(reach, index, len(losses) - 1 - index)
         values.append((sums[index + near + 1] - sums[index - near]) / (2 * near + 1))
     return values
+
+
+def _png(figure: Figure) -> bytes:
+    image = BytesIO()
+    figure.savefig(image, format="png")
+    return image.getvalue()
 
 
 def _thinned(curve: Curve) -> Curve:
@@ -101,3 +156,40 @@ def _style(axes: Axes) -> None:
     bits.set_frame_on(False)
     if axes.lines:
         axes.legend(loc="upper right", frameon=False, labelcolor=_TEXT, fontsize=10)
+
+
+def _axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place in pixels."""
+    whole_width, whole_height = figure.get_figwidth() * _DOTS_PER_INCH, figure.get_figheight() * _DOTS_PER_INCH
+    return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
+
+
+def _write_sign(axes: Axes, x: int, y: int, sign: str, *, is_light: bool) -> None:
+    has_glyphs = all(part.isprintable() and _FONT.get_char_index(ord(part)) for part in sign)
+    text, size, base = (sign, 14, 0.66) if has_glyphs else (_code_point(sign), 6.5, 0.72)
+    axes.text(x + 0.5, y + base, text, color="black" if is_light else "white", fontsize=size, ha="center")
+
+
+def _frame(x: float, y: float, width: float, height: float) -> Rectangle:
+    """What marks a character that the model does not know."""
+    return Rectangle((x, y), width, height, fill=False, edgecolor=_UNKNOWN, linewidth=2)
+
+
+def _code_point(sign: str) -> str:
+    """The hexadecimal number of a sign's last code point in two lines, which fit into a cell."""
+    digits = f"{ord(sign[-1]):04X}"
+    return f"{digits[:-3]}\n{digits[-3:]}" if len(digits) > 4 else f"{digits[:2]}\n{digits[2:]}"
+
+
+def _draw_legend(figure: Figure, heat: QuadMesh, unit: Unit, *, has_unknown: bool) -> None:
+    bar = figure.colorbar(heat, cax=_axes_at(figure, _LEFT, 46, 360, 14), orientation="horizontal", extend="max")
+    bar.set_label(f"surprisal ({unit})", color=_TEXT, fontsize=10)
+    bar.ax.tick_params(colors=_TEXT, length=0, labelsize=9)
+    bar.outline.set_visible(False)
+    if has_unknown:
+        axes = _axes_at(figure, _LEFT + 420, 42, 300, 22)
+        axes.set_axis_off()
+        axes.set_xlim(0, 300)
+        axes.set_ylim(0, 22)
+        axes.add_patch(_frame(2, 2, 18, 18))
+        axes.text(32, 6, "unknown to the model", color=_TEXT, fontsize=10)

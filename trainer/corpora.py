@@ -1,24 +1,27 @@
 """Texts by name: the data root's own, those shipped with the program, and stored attachments (DEC D06)."""
 
 import asyncio
-import codecs
-import unicodedata
 from hashlib import sha256
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from random import Random
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.settings import Settings
+from trainer.data.folders import filled_folder
+from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, stream_blocks, text_files
 from trainer.files import write_atomically
 
 BUNDLED = Path(__file__).resolve().parents[1] / "corpora"
-_CHUNK_BYTES = 1 << 20
 
 
 class CorpusStore:
-    """Finds texts by name and keeps copies of texts that were handed in, by their content."""
+    """Finds texts by name and keeps copies of texts that were handed in, by their content.
+
+    A corpus is a file, or a folder's .txt and .text files in the order of their names.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._corpora = settings.app.data_root / "corpus"
@@ -34,148 +37,132 @@ class CorpusStore:
             return False
         return True
 
+    def names(self) -> list[str]:
+        """The texts that have names of their own; those that were handed in have not."""
+        roots = (self._corpora, BUNDLED)
+        files = {path.stem for root in roots for path in root.glob("*.txt")}
+        folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
+        return sorted(files | folders)
+
     def find(self, name: str) -> Path:
-        """The file of a corpus name; raises INVALID_INPUT for a name that leads out, DATA_NOT_FOUND for none."""
+        """The file or folder of a corpus name; raises INVALID_INPUT for a name that leads out, DATA_NOT_FOUND."""
         if name in self._offered:
             return self._offered[name]
-        for folder in (self._corpora, BUNDLED, self._stored):
-            path = folder / name
-            for candidate in (path, path.with_name(f"{path.name}.txt")) if path.name else ():
-                if not candidate.resolve().is_relative_to(folder.resolve()):
-                    raise AppError(
-                        ErrorCode.INVALID_INPUT,
-                        "`corpus` must be a name inside the corpus folder: no absolute path and no `..`.",
-                    )
-                if candidate.is_file():
-                    return candidate
-        raise AppError(
-            ErrorCode.DATA_NOT_FOUND,
-            f"There is no corpus '{_shown(name)}'; {self._known()}.",
-        )
+        try:
+            for root in (self._corpora, BUNDLED, self._stored):
+                found = _found(root, name)
+                if found is not None:
+                    return found
+        except (OSError, ValueError) as error:  # no file can have such a name
+            raise self._unknown(name) from error
+        raise self._unknown(name)
 
     async def describe(self, name: str, *, minimum_lines: int = 1) -> CorpusRef:
         """A corpus by name and content, checked whole: strict UTF-8, not too large, lines enough to split."""
-        path = self.find(name)
-        facts = await asyncio.to_thread(check_text, path, self._corpus_bytes)
-        _require_lines(facts, minimum_lines)
-        return CorpusRef(name=name, sha256=facts.sha256, bytes=facts.bytes)
+        return await asyncio.to_thread(self._described, name, self.find(name), minimum_lines)
+
+    def sample_lines(self, name: str, count: int, seed: int) -> list[str]:
+        """Draw lines of a corpus by seed, each as likely as any other; all of them where there are no more."""
+        random = Random(seed)  # noqa: S311  no secret depends on it
+        sample: list[str] = []
+        for number, line in enumerate(chain.from_iterable(line_blocks(self.find(name)))):
+            place = int(random.random() * (number + 1))
+            if number < count:
+                sample.append(line)
+            elif place < count:
+                sample[place] = line
+        return sample
 
     async def store_attachment(self, name: str, data: bytes, *, minimum_lines: int = 1) -> str:
         """Keep a text that came through the chat; `name` is shown in errors only. Returns its corpus name."""
         if len(data) > self._attachment_bytes:
             raise AppError(
                 ErrorCode.PAYLOAD_TOO_LARGE,
-                f"'{_shown(name)}' has {len(data):,} bytes; at most {self._attachment_bytes:,} are taken here.",
+                f"'{shown_name(name)}' has {len(data):,} bytes; at most {self._attachment_bytes:,} are taken here.",
             )
-        facts = TextCheck(name)
-        facts.add(data)
-        text = facts.finish()
-        _require_lines(text, minimum_lines)
-        await asyncio.to_thread(self._keep, text.sha256, BytesIO(data))
-        return text.sha256
+        return await asyncio.to_thread(self._store, name, data, minimum_lines)
 
     async def offer(self, path: Path) -> str:
-        """Take a file of this machine as a corpus for now, changing nothing; returns its corpus name."""
-        facts = await asyncio.to_thread(check_text, path, self._corpus_bytes)
-        self._offered[facts.sha256] = path
-        return facts.sha256
+        """Take a file or folder of this machine as a corpus for now, changing nothing; returns its corpus name."""
+        reference = await asyncio.to_thread(self._described, path.name, path, 1)
+        self._offered[reference.sha256] = path
+        return reference.sha256
 
     async def keep_offered(self) -> None:
-        """Store copies of the files that were offered, by their content."""
+        """Store copies of the texts that were offered, by their content."""
         for name, path in self._offered.items():
-            with path.open("rb") as file:
-                await asyncio.to_thread(self._keep, name, file)
+            await asyncio.to_thread(self._keep, self._stored / name, path)
 
-    def _keep(self, name: str, data: BinaryIO) -> None:
-        self._stored.mkdir(parents=True, exist_ok=True)
-        if not (self._stored / name).exists():
-            write_atomically(self._stored / name, data)
-
-    def _known(self) -> str:
-        names = sorted({path.stem for folder in (self._corpora, BUNDLED) for path in folder.glob("*.txt")})
-        return f"known are {', '.join(names[:20])}" if names else "none has been added yet"
-
-
-class TextFacts(NamedTuple):
-    sha256: str
-    bytes: int
-    lines: int
-
-
-class TextCheck:
-    """Reads a text in pieces and says what is wrong with it; only the name of its file appears in what it says."""
-
-    def __init__(self, name: str) -> None:
-        self._name = _shown(name)
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._digest = sha256()
-        self._bytes = 0
-        self._lines = 0
-        self._line_has_text = False
-
-    def add(self, data: bytes) -> None:
-        """Take the next piece; raises INVALID_INPUT with the position of the first byte that is no text."""
-        pending = len(self._decoder.getstate()[0])
-        try:
-            text = self._decoder.decode(data)
-        except UnicodeDecodeError as error:
-            raise self._not_utf8(self._bytes - pending + error.start) from None
-        if "\0" in text:
-            position = self._bytes + data.index(b"\0")
+    def _described(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
+        size = sum(file.stat().st_size for file in text_files(path))
+        if size > self._corpus_bytes:
             raise AppError(
-                ErrorCode.INVALID_INPUT,
-                f"'{self._name}' is not a text file: byte {position:,} is NUL. Give a plain text in UTF-8.",
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f"'{shown_name(path.name)}' has {size:,} bytes;"
+                f" at most {self._corpus_bytes:,} are taken (LIMITS__CORPUS_BYTES).",
             )
-        self._digest.update(data)
-        self._bytes += len(data)
-        first, *others = text.split("\n")
-        self._line_has_text = self._line_has_text or bool(first.strip())
-        for line in others:
-            self._lines += self._line_has_text
-            self._line_has_text = bool(line.strip())
+        _require_lines(path.name, sum(map(len, line_blocks(path))), minimum_lines)
+        return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)
 
-    def finish(self) -> TextFacts:
-        """End the text; raises CORPUS_EMPTY for one that holds no line with a character."""
-        pending = len(self._decoder.getstate()[0])
-        if pending:
-            raise self._not_utf8(self._bytes - pending)
-        lines = self._lines + self._line_has_text
-        if lines == 0:
-            raise AppError(ErrorCode.CORPUS_EMPTY, f"'{self._name}' is empty: it needs lines of text to learn from.")
-        return TextFacts(sha256=self._digest.hexdigest(), bytes=self._bytes, lines=lines)
+    def _store(self, name: str, data: bytes, minimum_lines: int) -> str:
+        _require_lines(name, sum(map(len, stream_blocks(BytesIO(data), name))), minimum_lines)
+        content = sha256(data).hexdigest()
+        self._stored.mkdir(parents=True, exist_ok=True)
+        if not (self._stored / content).exists():
+            write_atomically(self._stored / content, data)
+        return content
 
-    def _not_utf8(self, position: int) -> AppError:
-        return AppError(
-            ErrorCode.INVALID_INPUT,
-            f"'{self._name}' is not UTF-8: byte {position:,} cannot be decoded. Save the text as UTF-8.",
-        )
+    def _keep(self, kept: Path, path: Path) -> None:
+        if kept.exists():
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir():
+            _copy(path, kept)
+            return
+        with filled_folder(kept) as folder:
+            for file in text_files(path):
+                _copy(file, folder / file.name)
+
+    def _unknown(self, name: str) -> AppError:
+        known = self.names()
+        known_names = f"known are {', '.join(known[:20])}" if known else "none has been added yet"
+        return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
 
 
-def check_text(path: Path, limit_bytes: int) -> TextFacts:
-    """Read a text file through and return what it is; raises AppError where it is no text to train on."""
-    size = path.stat().st_size
-    if size > limit_bytes:
+def _found(root: Path, name: str) -> Path | None:
+    """The file or folder of a name below a root; raises INVALID_INPUT where anything of it lies elsewhere."""
+    path = root / name
+    _require_below(root, path)
+    for candidate in (path, path.with_name(f"{path.name}.txt")):
+        _require_below(root, candidate)
+        if candidate.is_file():
+            return candidate
+    if not path.is_dir():
+        return None
+    for file in text_files(path):
+        _require_below(root, file)
+    return path
+
+
+def _require_below(root: Path, path: Path) -> None:
+    if root.resolve() not in path.resolve().parents:
         raise AppError(
-            ErrorCode.PAYLOAD_TOO_LARGE,
-            f"'{_shown(path.name)}' has {size:,} bytes; at most {limit_bytes:,} are taken (LIMITS__CORPUS_BYTES).",
+            ErrorCode.INVALID_INPUT,
+            "`corpus` must be a name inside the corpus folder: no absolute path and no `..`.",
         )
-    check = TextCheck(path.name)
-    with path.open("rb") as file:
-        while data := file.read(_CHUNK_BYTES):
-            check.add(data)
-    return check.finish()
 
 
-def _require_lines(facts: TextFacts, minimum: int) -> None:
-    if facts.lines < minimum:
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as data:
+        write_atomically(target, data)
+
+
+def _require_lines(name: str, lines: int, minimum: int) -> None:
+    if lines == 0:
+        raise AppError(ErrorCode.CORPUS_EMPTY, f"'{shown_name(name)}' is empty: it needs lines of text to learn from.")
+    if lines < minimum:
         raise AppError(
             ErrorCode.CORPUS_EMPTY,
-            f"The corpus has {facts.lines} line(s) with text; it needs at least {minimum}:"
+            f"The corpus has {lines} line(s) with text; it needs at least {minimum}:"
             " lines to train on and lines held out.",
         )
-
-
-def _shown(name: str) -> str:
-    """A name as people may see it: no folders, no control characters, not long."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]

@@ -1,5 +1,7 @@
 """Where a run computes: device, precision, threads and seeds, and what is recorded of them."""
 
+import errno
+import os
 import platform
 import random
 from importlib.metadata import version
@@ -27,6 +29,8 @@ class Compute(NamedTuple):
     precision: Precision
     threads: int
     batch_size: int
+    data_num_workers: int = 0
+    data_pin_memory: bool = False
 
     @property
     def determinism(self) -> Literal["bit_exact", "best_effort"]:
@@ -47,7 +51,18 @@ def resolve(effective: EffectiveRequest) -> Compute:
         torch.set_num_threads(effective.threads)
     precision: Precision = "fp16" if device.type == "cuda" and effective.precision == "auto" else "fp32"
     batch_size = auto_batch_size(effective.model_family, device) if effective.batch_size == "auto" else None
-    return Compute(device, precision, torch.get_num_threads(), batch_size or int(effective.batch_size))
+    on_cuda = device.type == "cuda"
+    workers = effective.data_num_workers
+    if workers is None:
+        workers = min(4, os.cpu_count() or 1) if on_cuda else 0
+    return Compute(
+        device,
+        precision,
+        torch.get_num_threads(),
+        batch_size or int(effective.batch_size),
+        data_num_workers=workers,
+        data_pin_memory=on_cuda and effective.data_pin_memory is not False,
+    )
 
 
 def resolve_device(name: str) -> torch.device:
@@ -89,8 +104,15 @@ def autocast(compute: Compute) -> torch.autocast:
     return torch.autocast(compute.device.type, torch.float16, enabled=compute.precision == "fp16")
 
 
+def pinned(tensor: Tensor) -> Tensor:
+    """Copy a tensor to where a GPU can fetch it while the CPU goes on; there must be a GPU."""
+    return tensor.pin_memory()  # gpu
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Say whether there was no memory left; of torch on the CPU only its message tells."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +14,17 @@ from trainer.contracts.base import Frozen, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, SequenceLengths, StopReason
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import NO_TARGET, Rows
+from trainer.data.batches import NO_TARGET, Rows, pieces
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, autocast
 from trainer.generation import generate
 from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import BOS, Ids, Tokenizer
+from trainer.tokenizers.base import EOS, Ids, Tokenizer
 
 SAMPLE_PROMPTS = ("", "a", "the ")
 _SAMPLES_PER_PROMPT = 4
 _SAMPLE_TOKENS = 100
+SAMPLES_PER_DRAW = len(SAMPLE_PROMPTS) * _SAMPLES_PER_PROMPT
 
 
 class Evaluation(NamedTuple):
@@ -62,6 +62,13 @@ class Sample(Frozen):
     stop_reason: StopReason
 
 
+class TrainingSample(Frozen):
+    """A line of `training_samples.jsonl`: what the model generated after some step."""
+
+    step: int
+    sample: Sample
+
+
 class Measured(NamedTuple):
     """The record of `metrics.json` and the lines of `samples.jsonl`."""
 
@@ -90,8 +97,9 @@ def measure(
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
     found = found or evaluate_rows(model, Rows(corpus.ids[split], effective.max_seq_len), compute)
-    lengths = _line_lengths(corpus.ids[split])
-    tokens, sizes = sum(lengths), corpus.sizes[split]
+    sizes = corpus.sizes[split]
+    tokens = sizes.tokens - sizes.lines
+    lengths: list[float] = np.percentile(_line_lengths(corpus.ids[split]), (0, 50, 95, 100)).tolist()
     samples = draw_samples(model, tokenizer, effective.seed, run_id)
     words = [sample.text.split() for sample in samples]
     text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
@@ -108,12 +116,7 @@ def measure(
         n_chars=sizes.chars,
         tokens_per_char=tokens / sizes.chars,
         tokens_per_word=tokens / corpus.words[split],
-        seq_len=SequenceLengths(
-            min=min(lengths),
-            p50=float(np.percentile(lengths, 50)),
-            p95=float(np.percentile(lengths, 95)),
-            max=max(lengths),
-        ),
+        seq_len=SequenceLengths(min=int(lengths[0]), p50=lengths[1], p95=lengths[2], max=int(lengths[3])),
         distinct_1=distinct(words, 1),
         distinct_2=distinct(words, 2),
         repetition_rate=repetition_rate(words),
@@ -180,11 +183,20 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([(better[predicted] < 1).sum(), (better[predicted] < 5).sum()])
 
 
-def _line_lengths(ids: Ids) -> list[int]:
+def _line_lengths(ids: Ids) -> NDArray[np.int32]:
     """The tokens of each line, without [BOS] and [EOS]."""
-    is_start: NDArray[np.bool_] = ids == BOS
-    starts: list[int] = np.flatnonzero(is_start).tolist()
-    return [end - start - 2 for start, end in pairwise([*starts, len(is_start)])]
+    lengths: list[NDArray[np.int32]] = []
+    last_end: NDArray[np.int64] = np.full(1, -1, dtype=np.int64)
+    start = 0
+    for piece in pieces(ids):
+        is_end: NDArray[np.bool_] = piece == EOS
+        ends: NDArray[np.int64] = np.flatnonzero(is_end) + start
+        last_and_ends = np.concatenate([last_end, ends])
+        between: NDArray[np.int64] = np.diff(last_and_ends)
+        lengths.append((between - 2).astype(np.int32))
+        start += len(is_end)
+        last_end = last_and_ends[-1:]
+    return np.concatenate(lengths)
 
 
 def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -1,43 +1,162 @@
-"""The doorway to the disk for whatever must survive a crash: write, fsync, rename, fsync of the folder."""
+"""The doorway to the disk for whatever must survive a crash, and the reading of what may have been tampered with."""
 
+import errno
 import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import file_digest
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from trainer.contracts.base import FileRecord
+from trainer.contracts.errors import AppError, ErrorCode, transient_code
+
+Record = TypeVar("Record", bound=BaseModel)
+
+_MOST_RECORD_BYTES = 64 << 20
 
 
-def write_atomically(path: Path, data: bytes | BinaryIO) -> None:
-    """Put data under a name so that a reader, or a machine that lost its power, finds the old or the new whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
+class BrokenFile(ValueError):
+    """A file of the store that is not what was written there."""
+
+
+class Disk:
+    """The doorway to the disk.
+
+    What `write`, `write_at` and `cut` have put into a file is durable when they return; names are when `sync` has
+    returned for the folder that they are in.
+    """
+
+    def make_folder(self, folder: Path, *, exist_ok: bool = True) -> None:
+        """Make a folder; the names of those above it that were missing are durable when it returns."""
+        if not folder.parent.exists():
+            self.make_folder(folder.parent)
+            self.sync(folder.parent.parent)
+        folder.mkdir(exist_ok=exist_ok)
+
+    def write(self, path: Path, data: bytes | BinaryIO) -> None:
+        with open(path, "wb", opener=_open_itself) as file:
             shutil.copyfileobj(BytesIO(data) if isinstance(data, bytes) else data, file)
             file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+            self.flush(file.fileno())
 
+    def write_at(self, file: FileIO, offset: int, data: bytes) -> None:
+        while data:
+            written = os.pwrite(file.fileno(), data, offset)
+            data, offset = data[written:], offset + written
+        self.flush(file.fileno())
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    def cut(self, file: FileIO, length: int) -> None:
+        file.truncate(length)
+        self.flush(file.fileno())
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.replace(target)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def remove_folder(self, folder: Path) -> None:
+        """Remove a folder with all that is in it, or what stands under its name instead."""
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
+
+    def sync(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            self.flush(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def flush(self, descriptor: int) -> None:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+
+
+DISK = Disk()
+
+
+@contextmanager
+def storage_errors(lost: str) -> Iterator[None]:
+    """Say what was lost to the disk: INSUFFICIENT_STORAGE where it is full, SERVICE_UNAVAILABLE where it fails.
+
+    What is no fault of the disk, a folder in the place of a file say, stays as it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        code = transient_code(error)
+        if code is None:
+            raise
+        if code is ErrorCode.INSUFFICIENT_STORAGE:
+            raise AppError(code, f"The disk is full, so {lost}: free some space.") from error
+        raise AppError(code, f"The disk failed ({error.strerror}), so {lost}: have it checked.") from error
+
+
+def write_atomically(path: Path, data: bytes | BinaryIO, disk: Disk = DISK) -> None:
+    """Put data under a name so that a reader, or a machine that lost its power, finds the old or the new whole.
+
+    Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE as `storage_errors` does.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with storage_errors(f"`{path.name}` could not be written"):
+        try:
+            disk.write(temporary, data)
+            disk.rename(temporary, path)
+            disk.sync(path.parent)
+        except OSError:
+            with suppress(OSError):
+                disk.remove(temporary)
+            raise
+
+
+def open_regular(path: Path, mode: Literal["rb", "r+b", "ab", "a+b"] = "rb") -> FileIO:
+    """Open a file, unbuffered, as what it is: no link is followed, no pipe or device waited for.
+
+    Raises BrokenFile for what is no regular file.
+    """
+    try:
+        file = FileIO(path, mode, opener=_open_itself)
+    except IsADirectoryError:
+        raise _no_file(path) from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket or a device that is not there
+            raise _no_file(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise _no_file(path)
+    return file
+
+
+def read_regular(path: Path, most_bytes: int = _MOST_RECORD_BYTES) -> bytes:
+    """Read a regular file whole; raises BrokenFile, before any memory is taken, for one that has more bytes."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise BrokenFile(f"The file '{path.name}' of '{path.parent.name}' is larger than it can be.")
+        return file.readall()
+
+
+def read_record(path: Path, model: type[Record]) -> Record:
+    """Read a record from its JSON file; raises BrokenFile where it is none."""
+    try:
+        return model.model_validate_json(read_regular(path))
+    except ValidationError:
+        raise BrokenFile(
+            f"The file '{path.name}' of '{path.parent.name}' cannot be read: it is not as it was written."
+        ) from None
 
 
 def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file_digest(file, "sha256").hexdigest()
 
 
@@ -49,12 +168,34 @@ def file_records(folder: Path, paths: Iterable[Path]) -> tuple[FileRecord, ...]:
     )
 
 
+def changed_files(folder: Path, records: Iterable[FileRecord]) -> list[str]:
+    """Return the names of those files that are gone, or are not what their records say."""
+    return [record.path for record in records if not _is_unchanged(folder, record)]
+
+
 def try_lock(path: Path) -> BinaryIO | None:
     """Take a kernel lock that ends with whoever holds the open file; None where somebody else has it."""
-    file = path.open("ab")
+    file = open_regular(path, "ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None
     return file
+
+
+def _is_unchanged(folder: Path, record: FileRecord) -> bool:
+    path = folder / record.path
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+        return inside and path.stat().st_size == record.bytes and sha256_of(path) == record.sha256
+    except (OSError, ValueError):
+        return False
+
+
+def _open_itself(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def _no_file(path: Path) -> BrokenFile:
+    return BrokenFile(f"'{path.name}' of '{path.parent.name}' is no regular file.")

@@ -1,6 +1,7 @@
-"""Continue a prompt: greedy or sampled, several sequences in one batch, each with its own stream of draws."""
+"""Continue prompts: greedy or sampled, all sequences in one batch, each with its own stream of draws."""
 
 import math
+from collections.abc import Iterator, Sequence
 from secrets import randbits
 
 import numpy as np
@@ -13,49 +14,42 @@ from trainer.models.base import LanguageModel, State
 from trainer.tokenizers.base import BOS, EOS, PAD, UNK, Tokenizer
 
 _PLACES_AT_ONCE = 1 << 12
+_FINITE = torch.finfo(torch.float64)
 _NEVER_SAMPLED = [PAD, UNK, BOS]
 
 
 def generate(
     model: LanguageModel, tokenizer: Tokenizer, request: GenerateRequest, *, run_id: str, request_id: str
 ) -> GenerateResponse:
-    """Continue the prompt as the model was trained: its last line is open, earlier lines end in [EOS].
+    """Continue one prompt as `generate_together` does."""
+    response = GenerateResponse(request_id=request_id, run_id=run_id, status="queued")
+    [completed] = generate_together(model, tokenizer, [(request, response)])
+    return completed
 
-    With `stop_on_eos` false, a sampled [EOS] is a newline of the output, and the next line begins. A stop sequence is
-    cut off with all after it. Sequence i depends on the seed and on i alone, not on how many others there are; `steps`
-    counts its sampled tokens, [EOS] included. The state is carried, so nothing limits the length.
+
+def generate_together(
+    model: LanguageModel, tokenizer: Tokenizer, asked: Sequence[tuple[GenerateRequest, GenerateResponse]]
+) -> Iterator[GenerateResponse]:
+    """Continue prompts side by side as the model was trained: the last line is open, earlier lines end in [EOS].
+
+    Yields each response as soon as its last sequence has ended. With `stop_on_eos` false, a sampled [EOS] is a newline
+    of the output, and the next line begins. A stop sequence is cut off with all after it; what the prompt ends in is no
+    part of one. Sequence i of a request depends on its seed and on i alone, not on what else is generated; `steps`
+    counts its sampled tokens, [EOS] included. The state is carried, so nothing limits the length. The text of a
+    `prompt_path` is in the request already.
     """
-    seed = randbits(32) if request.seed is None else request.seed
-    count = request.num_return_sequences
-    prompt_lines = _prompt_lines(tokenizer, request.prompt_text)
-    prompt = [i for line in prompt_lines for i in (BOS, *line, EOS)][:-1]
-    generators = [np.random.Generator(np.random.PCG64([seed, i])) for i in range(count)]
-    sequences = [_Sequence(tokenizer, request, prompt) for _ in range(count)]
     model.eval()
-    with torch.inference_mode():
-        logits, state = _read(model, prompt)
-        logits, state = logits.repeat(count, 1), tuple(part.repeat_interleave(count, dim=1) for part in state)
-        while True:
-            penalized = _penalized(logits.double().cpu(), sequences, request)
-            draws: list[float] = [generator.random() for generator in generators]
-            ids = choose(penalized, request, torch.tensor(draws, dtype=torch.float64))
-            for sequence, token_id in zip(sequences, ids, strict=True):
-                sequence.take(token_id)
-            if all(sequence.stop_reason for sequence in sequences):
-                break
+    going = [_Continuation(tokenizer, request, response) for request, response in asked]
+    logits, state = _read_all(model, going)
+    while going:
+        ids = _take_next(going, logits)
+        rows = [row for row, one in enumerate(one for one in going for _ in one.sequences) if not one.has_ended]
+        yield from (one.completed() for one in going if one.has_ended)
+        going = [one for one in going if not one.has_ended]
+        if len(rows) < len(ids):
+            ids, state = [ids[row] for row in rows], tuple(part[:, rows] for part in state)
+        if going:
             logits, state = _feed(model, ids, state)
-    reasons = [sequence.stop_reason or "max_new_tokens" for sequence in sequences]
-    return GenerateResponse(
-        request_id=request_id,
-        run_id=run_id,
-        status="completed",
-        outputs=tuple(sequence.text for sequence in sequences),
-        steps=tuple(sequence.steps for sequence in sequences),
-        eos_terminated=tuple(reason == "eos" for reason in reasons),
-        stop_reason=tuple(reasons),
-        prompt_tokens=sum(len(line) for line in prompt_lines),
-        seed_used=seed,
-    )
 
 
 def filtered_probabilities(logits: Tensor, request: GenerateRequest) -> tuple[Tensor, Tensor]:
@@ -87,12 +81,54 @@ def choose(logits: Tensor, request: GenerateRequest, draws: Tensor) -> list[int]
     return chosen_ids
 
 
+class _Continuation:
+    """A request as its sequences grow."""
+
+    def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, response: GenerateResponse) -> None:
+        self._request = request
+        self._response = response
+        self._prompt_lines = _prompt_lines(tokenizer, request.prompt_text or "")
+        self.prompt = [i for line in self._prompt_lines for i in (BOS, *line, EOS)][:-1]
+        self._seed = randbits(32) if request.seed is None else request.seed
+        numbers = range(request.num_return_sequences)
+        self._generators = [np.random.Generator(np.random.PCG64([self._seed, number])) for number in numbers]
+        self.sequences = [_Sequence(tokenizer, request, self.prompt) for _ in numbers]
+
+    @property
+    def has_ended(self) -> bool:
+        return all(sequence.stop_reason for sequence in self.sequences)
+
+    def take(self, logits: Tensor) -> list[int]:
+        """Choose the next id of each sequence by its row of the logits (n, V)."""
+        penalized = _penalized(logits.double().cpu(), self.sequences, self._request)
+        draws: list[float] = [generator.random() for generator in self._generators]
+        ids = choose(penalized, self._request, torch.tensor(draws, dtype=torch.float64))
+        for sequence, token_id in zip(self.sequences, ids, strict=True):
+            sequence.take(token_id)
+        return ids
+
+    def completed(self) -> GenerateResponse:
+        reasons = [sequence.stop_reason for sequence in self.sequences]
+        update: dict[str, object] = {
+            "status": "completed",
+            "outputs": tuple(sequence.text for sequence in self.sequences),
+            "steps": tuple(sequence.steps for sequence in self.sequences),
+            "eos_terminated": tuple(reason == "eos" for reason in reasons),
+            "stop_reason": tuple(reasons),
+            "prompt_tokens": sum(len(line) for line in self._prompt_lines),
+            "unk_count": sum(line.count(UNK) for line in self._prompt_lines),
+            "seed_used": self._seed,
+        }
+        return self._response.model_copy(update=update)
+
+
 class _Sequence:
     """One continuation as it grows."""
 
     def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, prompt: list[int]) -> None:
         self._tokenizer = tokenizer
         self._request = request
+        self._stops = [normalized(stop, tokenizer.normalization) for stop in request.stop_sequences]
         self._closed_lines = ""
         self._line: list[int] = []
         self.context = list(prompt)
@@ -114,7 +150,7 @@ class _Sequence:
         else:
             self._line.append(token_id)
         self.text = self._closed_lines + self._tokenizer.decode(self._line)
-        found = [place for stop in self._request.stop_sequences if (place := self.text.find(stop)) >= 0]
+        found = [place for stop in self._stops if (place := self.text.find(stop)) >= 0]
         if found:
             self.text, self.stop_reason = self.text[: min(found)], "stop_sequence"
         elif self.steps == self._request.max_new_tokens:
@@ -127,28 +163,47 @@ def _prompt_lines(tokenizer: Tokenizer, prompt: str) -> list[list[int]]:
     return [*(tokenizer.encode(line.text) for line in documents("\n".join(closed))), tokenizer.encode(last)]
 
 
-def _read(model: LanguageModel, prompt: list[int]) -> tuple[Tensor, State]:
-    """Return the logits (1, V) after the prompt and the state there."""
+def _read_all(model: LanguageModel, continuations: list[_Continuation]) -> tuple[Tensor, State]:
+    """Return the logits (n, V) after the prompt of each sequence, and the state there."""
+    with torch.inference_mode():
+        read = [_read(model, one.prompt, len(one.sequences)) for one in continuations]
+        places = range(len(read[0][1]))
+        state = tuple(torch.cat([of_one[place] for _, of_one in read], dim=1) for place in places)
+        return torch.cat([logits for logits, _ in read]), state
+
+
+def _read(model: LanguageModel, prompt: list[int], count: int) -> tuple[Tensor, State]:
+    """Return the logits (count, V) after the prompt, so many times, and the state there."""
     ids = torch.tensor(prompt, device=model.input_embedding().weight.device).unsqueeze(0)
     logits, state = torch.empty(0), model.initial_state(1)
     for start in range(0, len(prompt), _PLACES_AT_ONCE):
         logits, state = model.forward_with_state(ids[:, start : start + _PLACES_AT_ONCE], state)
-    return logits[:, -1], state
+    return logits[:, -1].repeat(count, 1), tuple(part.repeat_interleave(count, dim=1) for part in state)
+
+
+def _take_next(continuations: list[_Continuation], logits: Tensor) -> list[int]:
+    """Choose the next id of every sequence by its row of the logits (n, V)."""
+    ids: list[int] = []
+    with torch.inference_mode():
+        for one in continuations:
+            ids += one.take(logits[len(ids) : len(ids) + len(one.sequences)])
+    return ids
 
 
 def _feed(model: LanguageModel, ids: list[int], state: State) -> tuple[Tensor, State]:
     """Return the logits (n, V) after one more id each; after [EOS], a [BOS] opens the next line."""
     device = state[0].device
-    logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
-    rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == EOS]
-    if rows:
-        ended = torch.tensor(rows, device=device)
-        opening = torch.full((len(rows), 1), BOS, device=device)
-        of_ended, state_of_ended = model.forward_with_state(opening, tuple(part[:, ended] for part in state))
-        logits[ended] = of_ended
-        for part, of_part in zip(state, state_of_ended, strict=True):
-            part[:, ended] = of_part
-    return logits[:, -1], state
+    with torch.inference_mode():
+        logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
+        rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == EOS]
+        if rows:
+            ended = torch.tensor(rows, device=device)
+            opening = torch.full((len(rows), 1), BOS, device=device)
+            of_ended, state_of_ended = model.forward_with_state(opening, tuple(part[:, ended] for part in state))
+            logits[ended] = of_ended
+            for part, of_part in zip(state, state_of_ended, strict=True):
+                part[:, ended] = of_part
+        return logits[:, -1], state
 
 
 def _penalized(logits: Tensor, sequences: list[_Sequence], request: GenerateRequest) -> Tensor:
@@ -158,8 +213,7 @@ def _penalized(logits: Tensor, sequences: list[_Sequence], request: GenerateRequ
             window_ids: list[int] = sorted(set(sequence.context[-request.repetition_window :]))
             window = torch.tensor(window_ids)
             seen = logits[row, window]
-            logits[row, window] = torch.where(
-                seen > 0, seen / request.repetition_penalty, seen * request.repetition_penalty
-            )
+            changed = torch.where(seen > 0, seen / request.repetition_penalty, seen * request.repetition_penalty)
+            logits[row, window] = changed.clamp(_FINITE.min, _FINITE.max)
     logits[:, _NEVER_SAMPLED] = -math.inf
     return logits

@@ -1,5 +1,6 @@
 """Structured logs: one event a line with its values, JSON in prod and text in dev; never a secret or corpus text."""
 
+import contextlib
 import logging
 import os
 import socket
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import BinaryIO, Protocol, TextIO, TypedDict
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -16,7 +17,47 @@ from trainer.contracts.base import now
 from trainer.contracts.settings import Settings
 
 _LOG_FILE_BYTES = 10_000_000
-_QUIET = ("arq", "asyncio", "discord", "aiohttp", "urllib3", "httpx", "matplotlib")
+_BLOCK_BYTES = 1 << 16
+_OURS = ("trainer", "bot", "local_discord")
+
+
+class LoggingExtra(TypedDict, total=False):
+    """What a line may say besides its message; a name means the same in every line. Losses in nats per token."""
+
+    run_id: str
+    request_id: str
+    tokenizer_id: str
+    user_id: int | None
+    kind: str
+    """Of a short job: score, generate, evaluate."""
+    status: str
+    attempt: int
+    epoch: int
+    step: int
+    steps: int
+    split: str
+    loss: float | None
+    perplexity: float
+    seconds: float
+    model_family: str
+    vocab_size: int
+    params: int
+    names: str
+    entry_id: str
+    error_code: str
+    error: str
+    reason: str
+    exc_info: BaseException | None
+    exit_code: int
+    last_lines: str
+    pid: int
+    slots: int
+    guilds: int
+    task: str
+    command: str
+
+
+LOGGING_EXTRA_NAMES = tuple(sorted(LoggingExtra.__optional_keys__))
 
 
 class _NewFormatter(Protocol):
@@ -32,10 +73,11 @@ def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout)
     """Send every log line of this process to one stream, in the form that `APP__ENV` asks for."""
     level = logging.getLevelNamesMapping()[settings.logging.level]
     handler = logging.StreamHandler(stream)
+    handler.setLevel(level)
     handler.setFormatter(_formatter(service, as_json=settings.app.env == "prod", colors=stream.isatty()))
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)  # libraries only warn
+    for name in _OURS:
+        logging.getLogger(name).setLevel(min(level, logging.INFO))  # for a run's own log, whatever is shown
     structlog.configure(
         processors=[_drop_below_level, *_common(service), _hand_over],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -48,6 +90,68 @@ def add_log_file(path: Path, service: str) -> None:
     handler = RotatingFileHandler(path, maxBytes=_LOG_FILE_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(_formatter(service, as_json=True, colors=False))
     logging.getLogger().addHandler(handler)
+
+
+class LogReader:
+    """A reader of a run's log that remembers how far it has come, also when the file gives way to a new one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode: int | None = None
+        self._offset = 0
+
+    def last(self, count: int) -> list[str]:
+        """The last lines that there are; `read_new` goes on after them."""
+        lines: list[str] = []
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            lines = _last_lines(file, count)
+            self._inode, self._offset = os.fstat(file.fileno()).st_ino, file.tell()
+        if len(lines) < count:
+            with contextlib.suppress(FileNotFoundError), self._backup.open("rb") as file:
+                lines = _last_lines(file, count - len(lines)) + lines
+        return lines
+
+    def read_new(self) -> list[str]:
+        """The whole lines that were added since the last call."""
+        lines: list[str] = []
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:  # not begun, or being replaced
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:
+                if self._inode is not None:
+                    with self._backup.open("rb") as replaced:
+                        lines = self._read_on(replaced)
+                self._inode, self._offset = inode, 0
+            lines += self._read_on(file)
+        return lines
+
+    @property
+    def _backup(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.1")
+
+    def _read_on(self, file: BinaryIO) -> list[str]:
+        file.seek(self._offset)
+        lines, size = _whole_lines(file.read())
+        self._offset += size
+        return lines
+
+
+def _last_lines(file: BinaryIO, count: int) -> list[str]:
+    """The last whole lines of a file, of which no more is read than they need; leaves the file after the last."""
+    start = file.seek(0, os.SEEK_END)
+    data = b""
+    while start > 0 and data.count(b"\n") <= count:
+        size = min(_BLOCK_BYTES, start)
+        start = file.seek(start - size)
+        data = file.read(size) + data
+    lines, size = _whole_lines(data)
+    file.seek(start + size)
+    return lines[max(0, len(lines) - count) :]
+
+
+def _whole_lines(data: bytes) -> tuple[list[str], int]:
+    """The lines that are complete, and how many bytes they are; of a block, the first may begin in mid-character."""
+    *lines, rest = data.split(b"\n")
+    return [line.decode(errors="replace") for line in lines], len(data) - len(rest)
 
 
 def _formatter(service: str, *, as_json: bool, colors: bool) -> logging.Formatter:
@@ -75,7 +179,7 @@ def _common(service: str) -> list[Processor]:
         event["instance_id"] = instance
         return event
 
-    return [identify]
+    return [structlog.contextvars.merge_contextvars, identify]
 
 
 def _drop_below_level(logger: logging.Logger, method: str, event: EventDict) -> EventDict:

@@ -3,24 +3,25 @@
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelConfig
-from trainer.files import write_atomically
+from trainer.files import DISK, Disk, changed_files, read_record, write_atomically
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.runs import RunDirectory
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer
+from trainer.vocabulary import MANIFEST_FILE, TOKENIZER_FILE
+from trainer.weights import UnfitWeights, read_weights
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FOLDER = "tokenizer"
+_NEEDED = {WEIGHTS_FILE, CONFIG_FILE, *(f"{TOKENIZER_FOLDER}/{name}" for name in (TOKENIZER_FILE, MANIFEST_FILE))}
 
 
 class ModelFile(Frozen):
@@ -31,12 +32,12 @@ class ModelFile(Frozen):
     vocab_size: int
 
 
-def save_model(folder: Path, model: LanguageModel, config: ModelConfig) -> None:
+def save_model(folder: Path, model: LanguageModel, config: ModelConfig, disk: Disk = DISK) -> None:
     """Write weights and config, each whole or not at all."""
     weights: dict[str, Tensor] = model.state_dict()
     description = ModelFile(model=config, vocab_size=model.vocab_size)
-    write_atomically(folder / WEIGHTS_FILE, save_safetensors(weights))
-    write_atomically(folder / CONFIG_FILE, description.model_dump_json(indent=2).encode())
+    write_atomically(folder / WEIGHTS_FILE, save_safetensors(weights), disk)
+    write_atomically(folder / CONFIG_FILE, description.model_dump_json(indent=2).encode(), disk)
 
 
 def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
@@ -47,11 +48,9 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
     """
     tokenizer = load_tokenizer(run_folder / TOKENIZER_FOLDER)
     try:
-        description = ModelFile.model_validate_json((run_folder / CONFIG_FILE).read_bytes())
-        content = (run_folder / WEIGHTS_FILE).read_bytes()
-        shapes = _shapes(content)
+        description = read_record(run_folder / CONFIG_FILE, ModelFile)
     except (OSError, ValueError):
-        raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The files of the model cannot be read.") from None
+        raise _unreadable() from None
     if tokenizer.vocab_size != description.vocab_size:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
@@ -60,26 +59,32 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
     with torch.device("meta"):
         model = build(description.model, description.vocab_size)
     expected: dict[str, Tensor] = model.state_dict()
-    if shapes != {name: tuple(weight.shape) for name, weight in expected.items()}:
-        raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The weights do not have the shapes that the config says.")
     try:
-        weights: dict[str, Tensor] = load_safetensors(content)
-    except SafetensorError:
-        raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The files of the model cannot be read.") from None
+        weights = read_weights(run_folder / WEIGHTS_FILE, expected)
+    except UnfitWeights:
+        raise AppError(
+            ErrorCode.MODEL_LOAD_FAILED, "The weights do not have the shapes that the config says."
+        ) from None
+    except (OSError, ValueError):
+        raise _unreadable() from None
     model.load_state_dict(weights, assign=True)
     return model.eval(), tokenizer
 
 
-class _TensorHeader(Frozen):
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+def load_run(run: RunDirectory) -> tuple[LanguageModel, Tokenizer]:
+    """Read the model of a completed run as `load_model` does, once its files were found to be what it left.
+
+    One flipped bit in a weight would load without a word. Raises RUN_NOT_READY and MODEL_LOAD_FAILED.
+    """
+    needed = [record for record in run.completed_manifest().files if record.path in _NEEDED]
+    changed = changed_files(run.path, needed) + sorted(_NEEDED - {record.path for record in needed})
+    if changed:
+        raise AppError(
+            ErrorCode.MODEL_LOAD_FAILED,
+            f"The model of '{run.run_id}' is not as its training left it: {', '.join(changed)} has changed or is gone.",
+        )
+    return load_model(run.path)
 
 
-_header = TypeAdapter(dict[str, _TensorHeader])
-
-
-def _shapes(content: bytes) -> dict[str, tuple[int, ...]]:
-    """Read the shapes from a safetensors header: its length in eight bytes, then JSON."""
-    length = int.from_bytes(content[:8], "little")
-    return {name: tensor.shape for name, tensor in _header.validate_json(content[8 : 8 + length]).items()}
+def _unreadable() -> AppError:
+    return AppError(ErrorCode.MODEL_LOAD_FAILED, "The files of the model cannot be read.")

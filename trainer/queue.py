@@ -5,12 +5,13 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import structlog
+from pydantic import Field, TypeAdapter, ValidationError
 
 from trainer.contracts import keys
-from trainer.contracts.base import now
+from trainer.contracts.base import JobState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     EvalMetrics,
@@ -24,18 +25,29 @@ from trainer.contracts.inference import (
     ScoreRequest,
     ScoreResponse,
 )
-from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
+from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import Accepted, CorpusRef, EffectiveRequest, RunRecord, RunStatus, TrainRequest
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import STORE_ERRORS, Store, connect
+from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.corpora import CorpusStore
+from trainer.data.normalization import normalized
+from trainer.data.text import text_files
+from trainer.given_text import with_text
+from trainer.machine import may_have_cuda, physical_cores
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
+from trainer.tokenizer_store import TokenizerDirectory, TokenizerStore, resolve_tokenizer
+from trainer.vocabulary import read_manifest, unknown_share
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_RESULT_POLL_SECONDS = 0.02
+_ANSWER_WAIT_SECONDS = 2.0
 _RING_WAIT_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0
+"""So long people wait for a store that is away: what is on disk reaches the queue without them."""
+_SAMPLED_LINES = 1000
+_MOST_UNKNOWN = 0.5
 RecordT = TypeVar("RecordT", ScoreRecord, GenerateRecord, EvalRecord)
 
 
@@ -45,6 +57,7 @@ class JobQueue:
     def __init__(self, settings: Settings, store: Store) -> None:
         self.runs = RunStore(settings.app.artifacts_root)
         self.corpora = CorpusStore(settings)
+        self.tokenizers = TokenizerStore(settings.app.artifacts_root)
         self._settings = settings
         self._store = store
 
@@ -58,7 +71,7 @@ class JobQueue:
 
     async def train(self, request: TrainRequest, *, user_id: int | None) -> Accepted:
         """Check a training and accept it; raises AppError, having changed nothing."""
-        return await self.accept(request, await resolve_request(request, self.corpora), user_id=user_id)
+        return await self.accept(request, await resolve_request(request, self.corpora, self._settings), user_id=user_id)
 
     async def accept(
         self,
@@ -81,27 +94,82 @@ class JobQueue:
         )
         run = await asyncio.to_thread(self._create, record)
         try:
-            await tell_events(self._store, run)
-            await enqueue_training(self._store, self._settings, run.run_id)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await tell_events(self._store, run)
+                await enqueue_training(self._store, self._settings, run.run_id)
         except STORE_ERRORS as error:
             # the promise stands on disk: the worker's reconciler enqueues it
             log.warning("run accepted while the queue is away", run_id=run.run_id, error=type(error).__name__)
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
+    async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
+        """Check the training of a tokenizer and accept it; raises AppError, having changed nothing."""
+        return await self.accept_tokenizer(await resolve_tokenizer(request, self.corpora))
+
+    async def accept_tokenizer(self, record: TokenizerRecord) -> TokenizerAccepted:
+        """Accept a tokenizer that was checked (R1); one that is finished, or under way, is not begun again."""
+        try:
+            tokenizer = await asyncio.to_thread(self.tokenizers.create, record)
+        except OSError as error:
+            raise AppError(
+                ErrorCode.INSUFFICIENT_STORAGE, "The tokenizer could not be written to disk; nothing was queued."
+            ) from error
+        if tokenizer.is_unfinished():
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await enqueue_tokenizer(self._store, tokenizer.tokenizer_id)
+            except STORE_ERRORS as error:
+                log.warning(
+                    "tokenizer accepted while the queue is away",
+                    tokenizer_id=tokenizer.tokenizer_id,
+                    error=type(error).__name__,
+                )
+        status = tokenizer.status()
+        return TokenizerAccepted(tokenizer_id=status.tokenizer_id, job_id=status.tokenizer_id, status=status.status)
+
     async def score(self, run_id: str, request: ScoreRequest) -> ScoreResponse:
         """Score a text with a finished run and wait for the answer."""
+        return (await self._answered(await self.enqueue_score(run_id, request))).response
+
+    async def enqueue_score(self, run_id: str, request: ScoreRequest) -> ScoreRecord:
+        """Queue the scoring of a text; returns at once, with the request id that `get_score` finds the answer by."""
+        await asyncio.to_thread(with_text, request, self.corpora)
         response = ScoreResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        return (await self._ask(ScoreRecord(request=request, response=response))).response
+        return await self._enqueue(ScoreRecord(request=request, response=response))
+
+    async def score_json(self, run_id: str, request: ScoreRequest) -> bytes:
+        """Score a text and wait for the record as it is stored, which a process may hand on without reading it."""
+        return await self._answer(await self.enqueue_score(run_id, request))
+
+    async def get_score(self, run_id: str, request_id: str) -> ScoreRecord:
+        """What was asked, and the answer as far as there is one; raises DATA_NOT_FOUND where it has expired."""
+        return await self._stored(ScoreRecord, keys.inference("score", self.runs.get(run_id).run_id, request_id))
+
+    def text_as_read(self, run_id: str, text: str) -> str:
+        """A text in the form in which a finished run's tokenizer reads it, which the spans of a score are ranges of."""
+        return normalized(text, self.runs.get(run_id).completed_manifest().effective.tokenizer.normalization)
 
     async def generate(self, run_id: str, request: GenerateRequest) -> GenerateResponse:
         """Let a finished run continue a prompt and wait for the answer."""
+        return (await self._answered(await self.enqueue_generate(run_id, request))).response
+
+    async def enqueue_generate(self, run_id: str, request: GenerateRequest) -> GenerateRecord:
+        """Queue the continuing of a prompt; returns at once, with the request id of the answer."""
+        await asyncio.to_thread(with_text, request, self.corpora)
         response = GenerateResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        return (await self._ask(GenerateRecord(request=request, response=response))).response
+        return await self._enqueue(GenerateRecord(request=request, response=response))
+
+    async def get_generate(self, run_id: str, request_id: str) -> GenerateRecord:
+        """What was asked, and the answer as far as there is one; raises DATA_NOT_FOUND where it has expired."""
+        return await self._stored(GenerateRecord, keys.inference("generate", self.runs.get(run_id).run_id, request_id))
 
     async def evaluate(self, run_id: str, request: EvalRequest) -> EvalMetrics:
-        """Measure a finished run on one of its splits and wait for the numbers."""
+        """Measure a finished run, on one of its splits or on another text, and wait for the numbers."""
+        if request.path_override is not None:
+            await self.corpora.describe(request.path_override)
         response = EvalResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        metrics = (await self._ask(EvalRecord(request=request, response=response))).response.metrics
+        record = await self._enqueue(EvalRecord(request=request, response=response))
+        metrics = (await self._answered(record)).response.metrics
         if metrics is None:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER)
         return metrics
@@ -115,8 +183,9 @@ class JobQueue:
         cancelled = await asyncio.to_thread(cancel_idle_run, run)
         try:
             if cancelled:
-                await tell_events(self._store, run)
-                await self._store.dequeue(self._settings.queue.name, run_id)
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await tell_events(self._store, run)
+                    await self._store.dequeue(self._settings.queue.name, run_id)
         except STORE_ERRORS as error:
             log.warning("run cancelled while the queue is away", run_id=run_id, error=type(error).__name__)
 
@@ -126,14 +195,15 @@ class JobQueue:
         if status.status not in ("queued", "running"):
             return status
         try:
-            lease = await self._store.get(keys.run_lease(run_id))
-            heartbeat = await self._store.get(keys.run_heartbeat(run_id))
-            position = await self._store.queue_position(self._settings.queue.name, run_id)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                lease = await self._store.get(keys.lease(run_id))
+                heartbeat = await self._store.get(keys.heartbeat(run_id))
+                position = await self._store.queue_position(self._settings.queue.name, run_id)
         except STORE_ERRORS:
             return status.model_copy(update=_UNREACHABLE)
         changes: dict[str, object] = {
             "reachable": status.status == "queued" or lease is not None,
-            "last_heartbeat_ts": float(heartbeat) if heartbeat else status.last_heartbeat_ts,
+            "last_heartbeat_ts": _unix_seconds(heartbeat) or status.last_heartbeat_ts,
             "queue_position": position if status.status == "queued" else None,
         }
         return status.model_copy(update=changes)
@@ -152,53 +222,117 @@ class JobQueue:
     def _create(self, record: RunRecord) -> RunDirectory:
         try:
             return self.runs.create(record)
+        except FileExistsError:  # another run has drawn the same id
+            drawn: dict[str, object] = {"run_id": new_run_id(record.effective.model_family, record.created_at)}
+            return self._create(record.model_copy(update=drawn))
         except OSError as error:
             raise AppError(
                 ErrorCode.INSUFFICIENT_STORAGE, "The run could not be written to disk; nothing was queued."
             ) from error
 
-    async def _ask(self, record: RecordT) -> RecordT:
-        """Store a request, queue it, wait until it is answered; raises the error that it ended with."""
+    async def _enqueue(self, record: RecordT) -> RecordT:
+        """Store a request, then queue it: whatever a worker writes comes after (INF-16)."""
         self.runs.get(record.response.run_id).completed_manifest()
-        queue = self._settings.queue
         payload = InferenceJobPayload(
             kind=record.kind, run_id=record.response.run_id, request_id=record.response.request_id
         )
-        key = keys.inference(payload.kind, payload.run_id, payload.request_id)
         try:
-            await self._store.put(key, record.model_dump_json(), ttl_seconds=queue.result_ttl_seconds)
-            await self._store.enqueue(keys.INTERACTIVE_QUEUE, "infer", payload.request_id, payload)
-            async with asyncio.timeout(queue.interactive_timeout_seconds + 30):
-                while record.response.status in ("queued", "running"):
-                    await asyncio.sleep(_RESULT_POLL_SECONDS)
-                    stored = await self._store.get(key)
-                    if stored is None:
-                        raise TimeoutError
-                    record = type(record).model_validate_json(stored)
+            ttl_seconds = self._settings.queue.result_ttl_seconds
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._store.put(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds)
+                await self._store.enqueue(keys.INTERACTIVE_QUEUE, "infer", payload.request_id, payload)
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from error
+        return record
+
+    async def _answered(self, record: RecordT) -> RecordT:
+        """Wait until a request is answered; raises the error that it ended with."""
+        return _read(type(record), await self._answer(record))
+
+    async def _answer(self, record: RecordT) -> bytes:
+        try:
+            async with asyncio.timeout(self._settings.queue.interactive_timeout_seconds + 30):
+                stored = await self._store.get(_key(record))
+                while stored is not None and (_says(stored, "queued") or _says(stored, "running")):
+                    bell = keys.answer_bell(record.response.request_id)
+                    await self._store.wait_for_answer(bell, wait_seconds=_ANSWER_WAIT_SECONDS)
+                    stored = await self._store.get(_key(record))
+            if stored is None:
+                raise TimeoutError
         except (*STORE_ERRORS, TimeoutError) as error:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from error
-        if record.response.error is not None:
-            raise AppError(record.response.error.code, record.response.error.message)
-        return record
+        if _says(stored, "failed") and (failure := _read(type(record), stored).response.error):
+            raise AppError(failure.code, failure.message)
+        return stored
+
+    async def _stored(self, model: type[RecordT], key: str) -> RecordT:
+        try:
+            stored = await self._store.get(key)
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from error
+        if stored is None:
+            raise AppError(ErrorCode.DATA_NOT_FOUND, _EXPIRED)
+        return _read(model, stored)
+
+
+def _read(model: type[RecordT], stored: bytes) -> RecordT:
+    """A stored request; raises SERVICE_UNAVAILABLE for what is none."""
+    try:
+        return model.model_validate_json(stored)
+    except ValidationError:
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _UNREADABLE) from None
+
+
+def _unix_seconds(stored: bytes | None) -> float | None:
+    """A stored time; None for what is none."""
+    try:
+        return None if stored is None else _seconds_adapter.validate_json(stored)
+    except ValidationError:
+        return None
+
+
+def _says(stored: bytes, status: JobState) -> bool:
+    """Whether a stored request stands so, found without reading all of it, which may be long.
+
+    A quote inside of a text is escaped there, so no text looks like the field.
+    """
+    return f'"status":"{status}"'.encode() in stored
+
+
+def _key(record: ScoreRecord | GenerateRecord | EvalRecord) -> str:
+    return keys.inference(record.kind, record.response.run_id, record.response.request_id)
 
 
 _NO_ANSWER = "No worker has answered; try again in a minute."
+_UNREADABLE = "What is stored of this question cannot be read: ask once more."
+_seconds_adapter: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])
+_EXPIRED = "This question and its answer are no longer kept: ask once more."
 _UNREACHABLE: dict[str, object] = {"reachable": False}
 
 
-async def resolve_request(request: TrainRequest, corpora: CorpusStore) -> EffectiveRequest:
-    """Check a training and its texts, and fill its absent values; raises AppError naming what is wrong."""
+async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
+    """Check a training and all that it names, and fill its absent values; raises AppError, having changed nothing."""
 
     async def describe(corpus: str | None) -> CorpusRef | None:
         return None if corpus is None else await corpora.describe(corpus)
 
-    return resolve(
+    _check_device(request.device, settings)
+    parent = _parent(request, RunStore(settings.app.artifacts_root))
+    tokenizer_folder = _tokenizer_folder(request, parent, settings)
+    tokenizer = None if tokenizer_folder is None else read_manifest(tokenizer_folder)
+    effective = resolve(
         request,
         corpus=await corpora.describe(request.corpus, minimum_lines=splits_of_corpus(request)),
         validation_corpus=await describe(request.validation_corpus),
         test_corpus=await describe(request.test_corpus),
         threads=request.threads or physical_cores(),
+        parent=None if parent is None else parent.completed_manifest(),
+        tokenizer=tokenizer,
     )
+    _check_files(request, corpora)
+    if tokenizer_folder is not None:
+        await asyncio.to_thread(_check_vocabulary, tokenizer_folder, corpora, request)
+    return effective
 
 
 async def enqueue_training(store: Store, settings: Settings, run_id: str) -> None:
@@ -206,9 +340,35 @@ async def enqueue_training(store: Store, settings: Settings, run_id: str) -> Non
     await store.enqueue(settings.queue.name, "train", run_id, TrainJobPayload(run_id=run_id))
 
 
+async def enqueue_tokenizer(store: Store, tokenizer_id: str) -> None:
+    """Queue a tokenizer that is on disk; does nothing where it is queued already."""
+    payload = TokenizerTrainPayload(tokenizer_id=tokenizer_id)
+    await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", tokenizer_id, payload)
+
+
+async def restore_training(store: Store, settings: Settings, run: RunDirectory) -> bool:
+    """Queue an unfinished run anew where the queue has lost it: then True."""
+    since = (await asyncio.to_thread(run.record)).created_at.timestamp()
+    payload, lease_seconds = TrainJobPayload(run_id=run.run_id), settings.queue.lease_seconds
+    name = settings.queue.name
+    return await store.restore(name, "train", run.run_id, payload, since=since, lease_seconds=lease_seconds)
+
+
+async def restore_tokenizer(store: Store, settings: Settings, tokenizer: TokenizerDirectory) -> bool:
+    """Queue an unfinished tokenizer anew where the queue has lost it: then True."""
+    since = (await asyncio.to_thread(tokenizer.record)).created_at.timestamp()
+    job_id, lease_seconds = tokenizer.tokenizer_id, settings.queue.lease_seconds
+    payload, queue = TokenizerTrainPayload(tokenizer_id=job_id), keys.TOKENIZER_QUEUE
+    return await store.restore(queue, "train_tokenizer", job_id, payload, since=since, lease_seconds=lease_seconds)
+
+
 async def tell_events(store: Store, run: RunDirectory) -> None:
-    """Ring the stream for all events of a run that have not been rung (R7)."""
-    await store.tell(run.run_id, await asyncio.to_thread(run.reader().read_new))
+    """Ring the stream for all events of a run that have not been rung (R7), and tell how the run stands by them."""
+    events = await asyncio.to_thread(run.reader().read_new)
+    follower = await asyncio.to_thread(run.follow)
+    status = await asyncio.to_thread(follower.refresh)
+    is_cancelled = run.cancel_requested() and status.status in ("queued", "running")
+    await store.tell(run.run_id, events, status.model_dump_json(), is_cancelled=is_cancelled)
 
 
 def cancel_idle_run(run: RunDirectory) -> bool:
@@ -221,27 +381,64 @@ def cancel_idle_run(run: RunDirectory) -> bool:
     return True
 
 
+def _check_device(device: str, settings: Settings) -> None:
+    """Refuse CUDA where the worker is on this machine, which has none; a worker elsewhere says it by itself."""
+    if device.startswith("cuda") and settings.redis.url is None and not may_have_cuda():
+        raise AppError(
+            ErrorCode.CUDA_NOT_AVAILABLE, f"`device` is '{device}', but this machine has no CUDA: use 'cpu'."
+        )
+
+
+def _check_files(request: TrainRequest, corpora: CorpusStore) -> None:
+    """Refuse to split a corpus by files where there are too few."""
+    files, needed = len(text_files(corpora.find(request.corpus))), splits_of_corpus(request)
+    if request.split_by == "file" and files < needed:
+        raise AppError(
+            ErrorCode.CORPUS_EMPTY,
+            f"`split_by` is 'file', which needs a folder of at least {needed} texts, one for each split;"
+            f" '{request.corpus}' has {files}.",
+        )
+
+
+def _parent(request: TrainRequest, runs: RunStore) -> RunDirectory | None:
+    """The completed run that a warm start begins from."""
+    if request.init_from_run_id is None:
+        return None
+    try:
+        parent = runs.get(request.init_from_run_id)
+        parent.completed_manifest()
+    except AppError as error:
+        raise AppError(error.code, f"`init_from_run_id` names no run to start from. {error.message}") from None
+    return parent
+
+
+def _tokenizer_folder(request: TrainRequest, parent: RunDirectory | None, settings: Settings) -> Path | None:
+    """Where the tokenizer is that the run is to use; None for one that makes its own."""
+    if parent is not None:
+        return parent.tokenizer
+    if request.tokenizer_id is None:
+        return None
+    tokenizers = TokenizerStore(settings.app.artifacts_root)
+    tokenizers.completed_manifest(request.tokenizer_id)
+    return tokenizers.folder(request.tokenizer_id)
+
+
+def _check_vocabulary(tokenizer_folder: Path, corpora: CorpusStore, request: TrainRequest) -> None:
+    """Refuse a text that the given tokenizer hardly knows: its model would learn to predict unknown tokens."""
+    lines = corpora.sample_lines(request.corpus, _SAMPLED_LINES, request.seed)
+    unknown = unknown_share(tokenizer_folder, lines)
+    if unknown > _MOST_UNKNOWN:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"The tokenizer does not know {unknown:.0%} of the tokens of '{request.corpus}': train one on texts like it"
+            " (`mt tokenizer train`), or start from a run in the same script.",
+        )
+
+
 def splits_of_corpus(request: TrainRequest) -> int:
     """How many parts are cut from the corpus, each of which needs a line."""
     cut_test = request.test_corpus is None and request.test_fraction > 0
     return 1 + (request.validation_corpus is None) + cut_test
-
-
-def physical_cores() -> int:
-    """The physical cores that this process may use (DEC D51): two threads of one core do not train faster."""
-    try:
-        cpus = os.sched_getaffinity(0)
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
-    cores = {_siblings(cpu) for cpu in cpus}
-    return len(cores)
-
-
-def _siblings(cpu: int) -> str:
-    try:
-        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text(encoding="ascii")
-    except OSError:
-        return str(cpu)
 
 
 def _new_id() -> str:

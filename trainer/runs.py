@@ -2,9 +2,16 @@
 
 import re
 import secrets
+from collections.abc import Iterable
 from datetime import datetime
+from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
+from time import monotonic, sleep
 from typing import BinaryIO
+
+import structlog
+from pydantic import BaseModel
 
 from trainer.contracts.base import Timestamp, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
@@ -16,12 +23,27 @@ from trainer.contracts.events import (
     JobQueued,
     stamp,
 )
-from trainer.contracts.runs import FinalState, RunManifest, RunRecord, Timings
+from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings
 from trainer.event_log import EventLog, EventReader
-from trainer.files import sync_folder, try_lock, write_atomically
+from trainer.files import (
+    DISK,
+    BrokenFile,
+    Disk,
+    file_records,
+    read_record,
+    read_regular,
+    sha256_of,
+    storage_errors,
+    try_lock,
+    write_atomically,
+)
 from trainer.run_follower import RunFollower
 
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+SEALED_FILES = ("request.json", "manifest.json", "events.jsonl")
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}
+_LOCK_POLL_SECONDS = 0.05
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -31,35 +53,39 @@ class RunDirectory:
     `lock` guards all writing after the run was accepted (R2); whoever holds it is the run's one writer.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk = DISK) -> None:
         self.path = path
+        self.disk = disk
         self.run_id = path.name
         self.checkpoints = path / "checkpoints"
         self.tokenizer = path / "tokenizer"
         self.loss_curve = path / "loss_curve.jsonl"
+        self.training_samples = path / "training_samples.jsonl"
         self.logs = path / "logs.jsonl"
         self.metrics = path / "eval" / "metrics.json"
         self.samples = path / "eval" / "samples.jsonl"
         self.message_ledger = path / "dm.json"
-        self._request = path / "request.json"
-        self._manifest = path / "manifest.json"
-        self._events = path / "events.jsonl"
+        self.seal = path / "SHA256SUMS"
+        self._request, self._manifest, self._events = (path / name for name in SEALED_FILES)
         self._cancel = path / "cancel"
 
     def record(self) -> RunRecord:
-        return RunRecord.model_validate_json(self._request.read_bytes())
+        """What was asked; raises BrokenFile where that is not as it was written."""
+        return read_record(self._request, RunRecord)
 
     def manifest(self) -> RunManifest | None:
-        """What came of the run, or None while it has not ended."""
+        """What came of the run, or None while it has not ended; raises BrokenFile where it is not as it was written."""
         try:
-            data = self._manifest.read_bytes()
+            return read_record(self._manifest, RunManifest)
         except FileNotFoundError:
             return None
-        return RunManifest.model_validate_json(data)
 
     def completed_manifest(self) -> RunManifest:
-        """The manifest of a run that left a model; raises RUN_NOT_READY for any other."""
-        manifest = self.manifest()
+        """The manifest of a run that left a model; raises RUN_NOT_READY for any other, MODEL_LOAD_FAILED if broken."""
+        try:
+            manifest = self.manifest()
+        except BrokenFile as error:
+            raise AppError(ErrorCode.MODEL_LOAD_FAILED, str(error)) from None
         if manifest is None:
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
         if manifest.status != "completed":
@@ -70,16 +96,60 @@ class RunDirectory:
         return manifest
 
     def write_manifest(self, manifest: RunManifest) -> None:
-        write_atomically(self._manifest, manifest.model_dump_json(indent=1).encode())
+        write_atomically(self._manifest, _as_json(manifest), self.disk)
+
+    def write_seal(self) -> None:
+        """Keep the hashes of the files that the manifest does not name, its own too, as `sha256sum --check` reads them.
+
+        What is sealed stays so: sealed again, a file that has changed since would pass for right.
+        """
+        if not self.seal.exists():
+            lines = (f"{sha256_of(self.path / name)}  {name}\n" for name in SEALED_FILES)
+            write_atomically(self.seal, "".join(lines).encode(), self.disk)
 
     def lock(self) -> BinaryIO | None:
         """Become the run's one writer; None where another process is. Closing the file gives the lock back."""
         return try_lock(self.path / "lock")
 
+    def wait_for_lock(self, seconds: float) -> BinaryIO:
+        """Become the run's one writer when the other one has ended; raises SERVICE_UNAVAILABLE after that time."""
+        deadline = monotonic() + seconds
+        while (lock := self.lock()) is None:
+            if monotonic() > deadline:
+                raise AppError(
+                    ErrorCode.SERVICE_UNAVAILABLE,
+                    f"The run '{self.run_id}' is being written by another process; try again in a minute.",
+                )
+            sleep(_LOCK_POLL_SECONDS)
+        return lock
+
+    def add_evaluation(self, summary: EvalSummary) -> None:
+        """Put an evaluation into the manifest, with the files that it has renewed; the caller holds the lock.
+
+        It takes the place of the earlier one of the same split and text. A seal that was broken stays so.
+        """
+        manifest = self.completed_manifest()
+        others = (e for e in manifest.eval if (e.split, e.dataset) != (summary.split, summary.dataset))
+        files = {file.path: file for file in (*manifest.files, *file_records(self.path, (self.metrics, self.samples)))}
+        update: dict[str, object] = {"eval": (*others, summary), "files": tuple(files.values())}
+        renewed = manifest.model_copy(update=update)
+        if not self.seal.exists():
+            self.write_manifest(renewed)
+            return
+        old, new = _seal_line(read_regular(self._manifest)), _seal_line(_as_json(renewed))
+        lines = read_regular(self.seal).splitlines(keepends=True)
+        request, *events = (line for line in lines if not line.endswith(b"  manifest.json\n"))
+        if old in lines:  # whichever of the two a crash leaves is vouched for
+            write_atomically(self.seal, b"".join((request, old, new, *events)), self.disk)
+        self.write_manifest(renewed)
+        if old in lines:
+            write_atomically(self.seal, b"".join((request, new, *events)), self.disk)
+
     def request_cancel(self) -> None:
         """Leave the durable wish that the run end (R11)."""
-        self._cancel.touch()
-        sync_folder(self.path)
+        with storage_errors("the wish to end the run could not be noted"):
+            self.disk.write(self._cancel, b"")
+            self.disk.sync(self.path)
 
     def cancel_requested(self) -> bool:
         return self._cancel.exists()
@@ -88,7 +158,13 @@ class RunDirectory:
         return self._events.stat().st_size
 
     def open_log(self) -> EventLog:
-        return EventLog(self._events)
+        """Open the event log for writing, and clear away what earlier writers were killed over; needs the lock."""
+        told = f".{self.message_ledger.name}."
+        with storage_errors("what was left of an earlier attempt could not be cleared away"):
+            for leftover in self.path.rglob(".*.tmp"):
+                if not leftover.is_dir() and not leftover.name.startswith(told):
+                    self.disk.remove(leftover)
+        return EventLog(self._events, self.disk)
 
     def follow(self) -> RunFollower:
         return RunFollower(self.record(), EventReader(self._events))
@@ -100,19 +176,20 @@ class RunDirectory:
 class RunStore:
     """All runs under one artifacts root."""
 
-    def __init__(self, artifacts_root: Path) -> None:
+    def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
         self._folder = artifacts_root / "models"
+        self._disk = disk
 
     def create(self, record: RunRecord) -> RunDirectory:
         """Make a run's directory durable with its request and first event (R1); raises OSError if it cannot."""
         path = self._folder / record.run_id
-        path.mkdir(parents=True)
-        run = RunDirectory(path)
+        self._disk.make_folder(path, exist_ok=False)
+        run = RunDirectory(path, self._disk)
         queued = JobQueued(**stamp(record.run_id, record.user_id, "queued:0", record.created_at))
         with run.open_log() as log:
             log.append(queued)
-        write_atomically(path / "request.json", record.model_dump_json(indent=1).encode())
-        sync_folder(self._folder)
+        write_atomically(path / "request.json", _as_json(record), self._disk)
+        self._disk.sync(self._folder)
         return run
 
     def get(self, run_id: str) -> RunDirectory:
@@ -124,25 +201,53 @@ class RunStore:
                 ErrorCode.RUN_NOT_FOUND,
                 f"There is no run{shown}: give the id as it was told when the run was accepted.",
             )
-        return RunDirectory(path)
+        return RunDirectory(path, self._disk)
 
     def all(self) -> list[RunDirectory]:
-        """Every accepted run, newest first."""
-        found = [RunDirectory(path.parent) for path in self._folder.glob("*/request.json")]
-        return sorted(found, key=_created_at, reverse=True)
+        """Every accepted run, newest first; one whose request cannot be read is left out, and logged."""
+        return in_order(self._found())[::-1]
+
+    def unreadable(self) -> list[RunDirectory]:
+        """Runs whose request cannot be read: nothing can be done with them."""
+        return [run for run in self._found() if _created_at(run) is None]
 
     def unfinished(self) -> list[RunDirectory]:
-        """Runs that were accepted and have not ended, oldest first."""
-        return [run for run in reversed(self.all()) if run.manifest() is None]
+        """Runs that were accepted and whose end is not wholly written, oldest first."""
+        return in_order(run for run in self._found() if not run.seal.exists())
+
+    def finished(self) -> list[RunDirectory]:
+        """The others, in no order: nothing of them is read."""
+        return [run for run in self._found() if run.seal.exists()]
+
+    def _found(self) -> list[RunDirectory]:
+        return [RunDirectory(path.parent, self._disk) for path in self._folder.glob("*/request.json")]
 
 
-def _created_at(run: RunDirectory) -> datetime:
-    return run.record().created_at
+def in_order(runs: Iterable[RunDirectory]) -> list[RunDirectory]:
+    """Runs, oldest first; one whose request cannot be read is left out, and logged."""
+    dated = [(created_at, run) for run in runs if (created_at := _created_at(run)) is not None]
+    return [run for _, run in sorted(dated, key=itemgetter(0))]
+
+
+def _created_at(run: RunDirectory) -> datetime | None:
+    try:
+        return run.record().created_at
+    except (OSError, ValueError):
+        log.error("run with a request that cannot be read", run_id=run.run_id)
+        return None
+
+
+def _as_json(record: BaseModel) -> bytes:
+    return record.model_dump_json(indent=1).encode()
+
+
+def _seal_line(manifest: bytes) -> bytes:
+    return f"{sha256(manifest).hexdigest()}  manifest.json\n".encode()
 
 
 def new_run_id(family: str, created_at: Timestamp) -> str:
     """A readable id that no other run has: family, day, six random hex digits."""
-    return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(3)}"
+    return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
 
 
 def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:
@@ -152,6 +257,18 @@ def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> No
         run.write_manifest(manifest)
         end = manifest
     events.append(_terminal_event(end, run.record().user_id))
+    run.write_seal()
+
+
+def complete_end(run: RunDirectory) -> None:
+    """Write what a process left unwritten that died right after the manifest; does nothing where another one writes."""
+    manifest = run.manifest()
+    if manifest is None or run.seal.exists():
+        return
+    lock = run.lock()
+    if lock is not None:
+        with lock, run.open_log() as events:
+            finish_run(run, events, manifest)
 
 
 def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None = None) -> RunManifest:

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from socket import AF_UNIX, create_connection, socket
 from typing import TypeVar
 
 import structlog
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import Settings, child_environment
+from trainer.contracts.store import redis_settings
 from trainer.files import try_lock
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
@@ -27,6 +29,7 @@ _LONGEST_SOCKET_PATH = 100  # bytes; a unix socket's address has little more
 _SERVER_START_SECONDS = 10.0
 _WORKER_STOP_SECONDS = 10.0
 _WATCH_INTERVAL_SECONDS = 1.0
+_PROBE_SECONDS = 1.0
 
 
 class Services:
@@ -38,7 +41,7 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._folder = settings.app.data_root.resolve() / "services"
+        self._folder = _folder(settings)
         self._server: Process | None = None
         self._worker: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -133,17 +136,22 @@ class Services:
     def _prepare_socket(self) -> Path:
         (self._folder / "valkey").mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
-        self._socket = self._folder / "valkey.sock"
-        if len(bytes(self._socket)) > _LONGEST_SOCKET_PATH:
-            name = sha256(bytes(self._folder)).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / f"mt-{os.getuid()}-{name}"
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
-                raise AppError(
-                    ErrorCode.CONFIG_INVALID, "The folder for the embedded server's socket belongs to somebody else."
-                )
-            self._socket = folder / "valkey.sock"
+        self._socket = _socket_path(self._folder)
+        self._socket.parent.mkdir(mode=0o700, exist_ok=True)
+        _refuse_foreign(self._socket, self._folder)
         return self._socket
+
+
+async def answering_server(settings: Settings) -> str | None:
+    """The address of the server where one answers already; starts nothing."""
+    if settings.redis.url is not None:
+        url = settings.redis.url.get_secret_value()
+        return url if await asyncio.to_thread(_takes_connections, url) else None
+    path = _socket_path(_folder(settings))
+    if not path.parent.exists():
+        return None
+    _refuse_foreign(path, _folder(settings))
+    return f"unix://{path}" if await _answers(path) else None
 
 
 def find_server() -> str:
@@ -203,6 +211,41 @@ def _server_options(folder: Path, socket: Path) -> list[str]:
         "maxmemory-policy": "noeviction",
     }
     return [part for name, value in options.items() for part in (f"--{name}", value)]
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.app.data_root.resolve() / "services"
+
+
+def _socket_path(folder: Path) -> Path:
+    """Where the embedded server listens: in its folder, or under a short name where that path is too long."""
+    path = folder / "valkey.sock"
+    if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
+        return path
+    name = sha256(bytes(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"mt-{os.getuid()}-{name}" / "valkey.sock"
+
+
+def _refuse_foreign(path: Path, folder: Path) -> None:
+    """Refuse a socket outside of its folder, under a name that anybody can foresee, unless the place is ours alone."""
+    place = path.parent
+    if place != folder and (place.is_symlink() or place.stat().st_uid != os.getuid() or place.stat().st_mode & 0o077):
+        raise AppError(
+            ErrorCode.CONFIG_INVALID, "The folder for the embedded server's socket belongs to somebody else."
+        )
+
+
+def _takes_connections(url: str) -> bool:
+    server = redis_settings(url)
+    try:
+        if server.unix_socket_path:
+            with socket(AF_UNIX) as client:
+                client.connect(server.unix_socket_path)
+        else:
+            create_connection((str(server.host), server.port), _PROBE_SECONDS).close()
+    except OSError:  # a timeout is one too
+        return False
+    return True
 
 
 async def _answers(socket: Path) -> bool:

@@ -1,17 +1,21 @@
 """What the `mt` command shows: JSON for programs, or a live bar and tables for people."""
 
 import math
+import os
 import sys
-from typing import assert_never
+from collections.abc import Sequence
 
 from pydantic import BaseModel
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from trainer.contracts.errors import ErrorBody
-from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
 from trainer.contracts.runs import RunStatus
+
+_STANDARD_OUTPUT = 1
 
 
 class Terminal:
@@ -19,8 +23,8 @@ class Terminal:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._out = Console(highlight=False, soft_wrap=True)
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._out = Console(highlight=False, soft_wrap=True, emoji=False)
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,79 +47,73 @@ class Terminal:
             self._task = self._bar.add_task(status.run_id, total=100, figures="")
         self._bar.update(self._task, completed=status.progress, figures=_figures(status))
 
+    def show(self, record: BaseModel, *for_people: RenderableType) -> None:
+        """Show a result: as one JSON object for a program, else as tables."""
+        self._stop_bar()
+        if self._as_json:
+            self.line(record.model_dump_json())
+            return
+        for part in for_people:
+            self._out.print(part)
+
+    def line(self, text: str) -> None:
+        """Write a line of the result as it is, at once; ends the program where nobody reads on, as after `| head`."""
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)  # Python flushes once more at its end
+            raise SystemExit(1) from None
+
     def note(self, text: str) -> None:
         self._err.print(text, markup=False)
 
     def error(self, body: ErrorBody) -> None:
         if self._as_json:
-            self._json(body, without_empty=True)
+            self.line(body.model_dump_json(exclude_defaults=True))
         else:
             self._err.print(f"mt: {body.message}", markup=False)
-
-    def run(self, status: RunStatus) -> None:
-        """Show a run that has ended."""
-        self._stop_bar()
-        if self._as_json:
-            self._json(status)
-            return
-        if status.error is not None:
-            self._err.print(f"mt: {status.error.message}", markup=False)
-        table = _table(f"{status.run_id}: {status.status}")
-        _loss_rows(table, "test", status.test_loss, status.bits_per_char)
-        _loss_rows(table, "best validation", status.best_val_loss, None)
-        self._out.print(table)
-        if status.status == "completed":
-            self._out.print(f'next: mt generate {status.run_id} "…"   ·   mt score {status.run_id} "…"', markup=False)
-
-    def answer(self, response: ScoreResponse | GenerateResponse | EvalMetrics) -> None:
-        """Show the answer to a request."""
-        if self._as_json:
-            self._json(response)
-            return
-        match response:
-            case ScoreResponse():
-                self._score(response)
-            case GenerateResponse():
-                for output, reason in zip(response.outputs or (), response.stop_reason or (), strict=True):
-                    self._out.print(output, markup=False)
-                    self._err.print(f"({reason}, seed {response.seed_used})", markup=False)
-            case EvalMetrics():
-                self._metrics(response)
-            case _:
-                assert_never(response)
-
-    def _metrics(self, metrics: EvalMetrics) -> None:
-        table = _table(f"{metrics.run_id}: {metrics.split}")
-        _loss_rows(table, "loss", metrics.loss, metrics.bits_per_char)
-        table.add_row("top-1, top-5", f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}")
-        table.add_row("tokens", f"{metrics.n_tokens:,}")
-        self._out.print(table)
 
     def _stop_bar(self) -> None:
         if self._task is not None:
             self._bar.stop()
 
-    def _score(self, response: ScoreResponse) -> None:
-        table = _table(response.run_id)
-        _loss_rows(table, "loss", response.loss, response.bits_per_char)
-        table.add_row("tokens, unknown", f"{response.n_scored}, {response.unk_count}")
-        self._out.print(table)
-        for token, surprisal in zip(response.tokens or (), response.surprisal or (), strict=True):
-            self._out.print(f"{token}\t{surprisal:.4f}", markup=False)
 
-    def _json(self, record: BaseModel, *, without_empty: bool = False) -> None:
-        sys.stdout.write(record.model_dump_json(exclude_defaults=without_empty) + "\n")
-        sys.stdout.flush()
-
-
-def _table(title: str) -> Table:
+def summary_table(title: str) -> Table:
+    """A table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
     return table
 
 
-def _loss_rows(table: Table, name: str, loss_nats: float | None, bits_per_char: float | None) -> None:
+def columns(rows: Sequence[Sequence[str]]) -> Text:
+    """Rows of cells one under another, each as wide as it needs to be: nothing in them is cut off."""
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(c + " " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return Text("\n".join(line.rstrip() for line in lines))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units."""
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def bits_per_char(loss_nats: float, status: RunStatus) -> float | None:
+    """A run's loss per token as bits per character, by the tokens and characters that it trains on per second."""
+    if not status.tokens_per_second or not status.chars_per_second:
+        return None
+    return loss_nats / math.log(2) * status.tokens_per_second / status.chars_per_second
+
+
+def add_loss(table: Table, name: str, loss_nats: float | None, bits_per_char: float | None) -> None:
+    """Add a loss with its perplexity and, where it is known, its bits per character; None adds nothing."""
     if loss_nats is None:
         return
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Literal, NamedTuple, assert_never
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +28,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import Batch, Rows, epoch_order
+from trainer.data.batches import Batch, BatchReader, Rows, epoch_order
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, autocast, is_out_of_memory, random_state, restore_random_state
 from trainer.evaluation import Evaluation, evaluate_rows, perplexity
@@ -34,21 +36,29 @@ from trainer.models.base import LanguageModel
 
 StopReason = Literal["cancel", "pause"]
 
+_DIVERGED = 5.0
+"""Times the loss of a guess."""
+
 
 class CurveRow(Frozen):
-    """A line of `loss_curve.jsonl`: the mean loss since the line before, in nats per predicted token."""
+    """A line of `loss_curve.jsonl`: the mean loss since the line before, in nats per predicted token.
+
+    A warm start has a line for step 0 too: what its parent's weights do on its validation split.
+    """
 
     step: int
     epoch: int
     """From 1."""
-    train_loss: float
+    train_loss: float | None = None
     lr: float
-    grad_norm: float
+    grad_norm: float | None = None
     """Of the last step, before clipping."""
     tokens: int
     """Predicted since the training began."""
     elapsed_seconds: float
     val_loss: float | None = None
+    epoch_train_loss: float | None = None
+    """The mean of an epoch, where one has just ended."""
 
 
 class SavedCheckpoint(NamedTuple):
@@ -73,6 +83,10 @@ class Listeners(NamedTuple):
     on_step: Callable[[Callable[[], Progress]], None] = lambda progress: None
     on_checkpoint: Callable[[SavedCheckpoint], None] = lambda saved: None
     should_stop: Callable[[], StopReason | None] = lambda: None
+    on_sample: Callable[[int], None] = lambda step: None
+    """Called every `sample_every_steps`, with the model as it is."""
+    on_saving: Callable[[], None] = lambda: None
+    """Called before a checkpoint is written, which may take long."""
 
 
 def train(
@@ -87,8 +101,10 @@ def train(
 ) -> TrainResult:
     """Train a model, keep the weights that did best on validation, and test those.
 
-    A stop saves a checkpoint first and gives back the model as it is then. Raises TRAINING_NAN_LOSS, OUT_OF_MEMORY,
-    and INSUFFICIENT_STORAGE where a checkpoint does not fit on the disk.
+    A model with its parent's weights (a warm start) is validated before its first step; they stay the best until a
+    later validation is better. A stop saves a checkpoint first and gives back the model as it is then. Raises
+    TRAINING_NAN_LOSS for a loss that is not finite or has grown beyond recovery, OUT_OF_MEMORY, and
+    INSUFFICIENT_STORAGE where a checkpoint does not fit on the disk.
     """
     told = listeners or Listeners()
 
@@ -100,6 +116,7 @@ def train(
     training = _Training(model, corpus, effective, compute, store, resume)
     test: Evaluation | None = None
     try:
+        training.begin(told, check_stop)
         while True:
             if training.unsettled:
                 training.settle(told, check_stop)
@@ -119,6 +136,8 @@ def train(
             message = "There is not enough memory for this model: make `batch_size` or `max_seq_len` smaller."
             raise AppError(ErrorCode.OUT_OF_MEMORY, message) from error
         raise
+    finally:
+        training.close()
     return TrainResult(None, training.stopped_early, training.state, test)
 
 
@@ -166,10 +185,12 @@ class _Training:
         resume: Checkpoint | None,
     ) -> None:
         self._model = model.to(compute.device).train()
+        model.input_embedding().weight.requires_grad_(not effective.freeze_embeddings)
         self._effective = effective
         self._compute = compute
         self._store = store
         self._rows = Rows(corpus.ids["train"], effective.max_seq_len)
+        self._reader = BatchReader(self._rows, workers=compute.data_num_workers, pin=compute.data_pin_memory)
         self._validation = Rows(corpus.ids["validation"], effective.max_seq_len)
         self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens
         steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
@@ -187,6 +208,7 @@ class _Training:
         self._gradient_norm = torch.tensor(self.state.gradient_norm, device=compute.device)
         self._origin = perf_counter() - self.state.elapsed_seconds
         self._row_start = self.state
+        self._validated_step = -1
         self._speed = 0.0
 
     @property
@@ -204,9 +226,9 @@ class _Training:
     def step(self) -> None:
         """Move the weights once, by the mean loss over all tokens of `gradient_accumulation` batches."""
         started = perf_counter()
-        size = self._compute.batch_size
-        taken = self._order[self.state.position : self.state.position + size * self._effective.gradient_accumulation]
-        batches = [self._rows.batch(taken[i : i + size]) for i in range(0, len(taken), size)]
+        taken = self._rows_of_step(self.state.position)
+        rows = sum(len(of_batch) for of_batch in taken)
+        batches = self._reader.read(taken, self._rows_of_step(self.state.position + rows))
         tokens = sum(batch.tokens for batch in batches)
         for batch in batches:
             self._backward(batch.to(self._compute.device), tokens)
@@ -219,7 +241,28 @@ class _Training:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
-        self._advance(len(taken), tokens, perf_counter() - started)
+        self._advance(rows, tokens, perf_counter() - started)
+
+    def begin(self, told: Listeners, check_stop: Callable[[], None]) -> None:
+        """Measure the weights that a warm start begins with, once, and keep them as the best so far."""
+        if self._effective.init_from_run_id is None or self.state.initial_loss_nats is not None:
+            return
+        self._validate(check_stop)
+        self._update(initial_loss_nats=self.state.validation_loss_nats)
+        rows = self.state.curve.rows + 1
+        curve: dict[str, object] = {"rows": rows}
+        self._update(curve=self.state.curve.model_copy(update=curve))
+        told.on_row(
+            CurveRow(
+                step=0,
+                epoch=0,
+                lr=self._learning_rate(0),
+                tokens=0,
+                elapsed_seconds=self.state.elapsed_seconds,
+                val_loss=self.state.validation_loss_nats,
+            )
+        )
+        self.save(told)
 
     def settle(self, told: Listeners, check_stop: Callable[[], None]) -> None:
         """Do what is due after a step: validate, tell the row of the loss curve, save."""
@@ -235,6 +278,9 @@ class _Training:
             self._validate(check_stop)
         if evaluating or _is_multiple(state.step, effective.log_every_steps):
             told.on_row(self._next_row(evaluating))
+        if _is_multiple(state.step, effective.sample_every_steps):
+            told.on_sample(state.step)
+            self._model.train()
         self._update(settled_step=state.step)
         if saving or self.finished or self.state.history.best_step == state.step:
             self.save(told)
@@ -243,6 +289,7 @@ class _Training:
         """Make the training durable as it is; does nothing where that is done already."""
         if self.state == self._saved:
             return
+        told.on_saving()
         state = self._snapshot()
         optimizer: dict[str, object] = self._optimizer.state_dict()
         scaler: dict[str, object] = self._scaler.state_dict()
@@ -258,10 +305,13 @@ class _Training:
         if best_step is not None and best_step != self.state.step:
             self._model.load_state_dict(self._store.weights(best_step))
 
+    def close(self) -> None:
+        self._reader.close()
+
     def progress(self) -> Progress:
         state, total = self.state, self._total_steps
         loss = float(self._row_loss) / state.row_tokens if state.row_tokens else state.curve.loss_nats or 0.0
-        validated = state.validation_loss_nats if state.validated_step == state.step else None
+        validated = state.validation_loss_nats if self._validated_step == state.step else None
         speed = self._tokens_per_second()
         return Progress(
             epoch=self._epoch(),
@@ -280,6 +330,12 @@ class _Training:
             val_perplexity=None if validated is None else perplexity(validated),
             best_val_loss=state.history.best_loss_nats,
         )
+
+    def _rows_of_step(self, position: int) -> list[NDArray[np.uint32]]:
+        """The rows of each batch of the step that begins at a place of the epoch's order."""
+        size = self._compute.batch_size
+        taken = self._order[position : position + size * self._effective.gradient_accumulation]
+        return [taken[i : i + size] for i in range(0, len(taken), size)]
 
     def _backward(self, batch: Batch, tokens_of_step: int) -> None:
         with autocast(self._compute):
@@ -321,12 +377,13 @@ class _Training:
         history = self.state.history.after(
             loss_nats, step=self.state.step, epoch=self._epoch(), rule=self._effective.early_stopping
         )
-        self._update(validation_loss_nats=loss_nats, validated_step=self.state.step, history=history)
+        self._update(validation_loss_nats=loss_nats, history=history)
+        self._validated_step = self.state.step
 
     def _next_row(self, validated: bool) -> CurveRow:
         """Close the stretch since the last row: its mean loss, and the area under the line between the two points."""
         state = self.state
-        loss = float(self._row_loss) / state.row_tokens
+        loss = self._check_converging(float(self._row_loss) / state.row_tokens)
         width = 0 if state.curve.loss_nats is None else state.step - state.curve.step
         area = state.curve.area + width * (loss + (state.curve.loss_nats or 0.0)) / 2
         self._speed = self._tokens_per_second()
@@ -343,6 +400,7 @@ class _Training:
             tokens=state.tokens_seen,
             elapsed_seconds=state.elapsed_seconds,
             val_loss=state.validation_loss_nats if validated else None,
+            epoch_train_loss=state.epochs[-1].train_loss_nats if state.position == 0 else None,
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -377,6 +435,17 @@ class _Training:
         tokens = self.state.tokens_seen - self._row_start.tokens_seen
         return tokens / (self.state.train_seconds - self._row_start.train_seconds) if tokens else self._speed
 
+    def _check_converging(self, loss_nats: float) -> float:
+        """Refuse a mean loss that is far beyond that of a uniform guess and of the weights that the run began with."""
+        beginning = max(math.log(self._model.vocab_size), self.state.initial_loss_nats or 0.0)
+        if loss_nats > _DIVERGED * beginning:
+            message = (
+                f"The training has diverged: at step {self.state.step} its loss is {loss_nats:.3g} nats per token,"
+                f" where a guess has {beginning:.3g}. Try a smaller `learning_rate` or `gradient_clipping`."
+            )
+            raise AppError(ErrorCode.TRAINING_NAN_LOSS, message)
+        return loss_nats
+
     def _check_finite(self, loss_nats: float) -> float:
         if not math.isfinite(loss_nats):
             message = f"The loss is not finite any more at step {self.state.step}: try a smaller `learning_rate`."
@@ -385,7 +454,8 @@ class _Training:
 
 
 def _optimizer(model: LanguageModel, effective: EffectiveRequest) -> torch.optim.Optimizer:
-    config, rate, weights = effective.optimizer, effective.learning_rate, list(model.parameters())
+    config, rate = effective.optimizer, effective.learning_rate
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
     match config.name:
         case "sgd":
             optimizer: torch.optim.Optimizer = torch.optim.SGD(weights, lr=rate)
@@ -395,16 +465,10 @@ def _optimizer(model: LanguageModel, effective: EffectiveRequest) -> torch.optim
             optimizer = torch.optim.AdamW(weights, lr=rate)
         case unknown:
             assert_never(unknown)
-    defaults: dict[str, object] = optimizer.defaults
-    given = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+    given: dict[str, object] = config.model_dump(exclude={"name"}, exclude_none=True)
     groups: list[dict[str, object]] = optimizer.param_groups
-    for name, value in given.items():
-        if value is None:
-            continue
-        if name not in defaults:
-            raise AppError(ErrorCode.INVALID_INPUT, f"`optimizer.{name}` means nothing to {config.name}: leave it out.")
-        for group in groups:
-            group[name] = value
+    for group in groups:
+        group.update(given)
     return optimizer
 
 

@@ -1,55 +1,101 @@
-"""`/mt status` and `/mt cancel`, and the card's Cancel button."""
+"""`/mt status` and `/mt cancel`, and their buttons."""
 
 import asyncio
+import time
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
+from bot.buttons import Pressed, button, question_buttons, row
 from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import named_or_newest_run, named_run
-from bot.delivery import read_ledger
-from bot.embeds import attach_chart, cancel_answer, status_answer
+from bot.commands.selection import is_unfinished, named_or_newest_run, named_run, suggested_runs
+from bot.commands.watching import watch_button
+from bot.embeds import attach_chart, cancel_answer, cancel_question, status_answer
+from bot.ledger import Watcher, read_ledger
+from trainer.contracts.base import now
+from trainer.contracts.runs import RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from bot.app import Bot
 
+_AGAIN, _SURE = "again", "sure"
+_SILENT_LEASES = 2
+_ASKED_AFTER = timedelta(minutes=10)
+
 
 @app_commands.command(description="How a run stands.")
 @app_commands.describe(run="The run's id; without one, your newest run")
+@app_commands.autocomplete(run=suggested_runs("status"))
 async def status(interaction: discord.Interaction["Bot"], run: str | None = None) -> None:
     await respond(interaction, "status", lambda call: _status(call, run))
 
 
 @app_commands.command(description="Stop a run; what it has saved is kept.")
 @app_commands.describe(run="The run's id")
+@app_commands.autocomplete(run=suggested_runs("cancel", is_unfinished))
 async def cancel(interaction: discord.Interaction["Bot"], run: str) -> None:
-    await respond(interaction, "cancel", lambda call: _cancel(call, run))
+    await respond(interaction, "cancel", lambda call: _cancel(call, run, is_sure=False))
 
 
-async def cancel_clicked(interaction: discord.Interaction["Bot"], run_id: str) -> None:
-    """The Cancel button of a card: the same rights and the same answer as the command."""
-    await respond(interaction, "cancel", lambda call: _cancel(call, run_id))
+async def status_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+    """Refresh, in the same message; or the run that was chosen from a list, in a new one."""
+    in_place = pressed.detail == _AGAIN
+    await respond(interaction, "status", lambda call: _status(call, pressed.run_id), in_place=in_place)
+
+
+async def cancel_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+    """The Cancel button: the same rights and the same answer as the command; and the answer to its question."""
+    is_sure = pressed.detail == _SURE
+    await respond(interaction, "cancel", lambda call: _cancel(call, pressed.run_id, is_sure=is_sure), in_place=is_sure)
 
 
 async def _status(call: Call, run_id: str | None) -> Answer:
     chosen = await named_or_newest_run(call, "status", run_id, "newest")
     status = await call.bot.queue.status(chosen.record.run_id)
+    silence = time.time() - (status.last_heartbeat_ts or 0.0)
+    is_lost = not status.reachable and silence > _SILENT_LEASES * call.bot.settings.queue.lease_seconds
     follower = await asyncio.to_thread(chosen.directory.follow)
     await asyncio.to_thread(follower.refresh)
-    ledger = await asyncio.to_thread(read_ledger, chosen.directory)
+    watcher = (await asyncio.to_thread(read_ledger, chosen.directory)).of(call.caller.user_id)
     embed = status_answer(
         chosen.record,
         status,
         [loss for _, loss in follower.train_losses],
         request_id=call.request_id,
-        dm_closed=ledger.dm_closed and chosen.record.user_id == call.caller.user_id,
+        closed=None if watcher is None else watcher.closed_place,
+        is_lost=is_lost,
     )
     chart = await call.bot.charts.loss_chart(follower.train_losses, follower.val_losses)
-    return Answer(embed, attach_chart(embed, chart, status))
+    return Answer(
+        embed, attach_chart(embed, chart, status), row(*_status_buttons(call, chosen.record, status, watcher))
+    )
 
 
-async def _cancel(call: Call, run_id: str) -> Answer:
+def _status_buttons(
+    call: Call, record: RunRecord, status: RunStatus, watcher: Watcher | None
+) -> Iterator[discord.ui.Button[discord.ui.View]]:
+    """What the caller may do next with a run."""
+    is_own = call.bot.permissions.may_give("cancel", call.caller, record)
+    if status.status in ("queued", "running"):
+        yield button("status", status.run_id, "Refresh", detail=_AGAIN)
+        yield watch_button(status.run_id, watcher)
+        if is_own:
+            yield button("cancel", status.run_id, "Cancel", style=discord.ButtonStyle.danger)
+    if status.status == "completed":
+        yield from question_buttons(status.run_id)
+    if is_own:
+        yield button("logs", status.run_id, "Logs")
+
+
+async def _cancel(call: Call, run_id: str, *, is_sure: bool) -> Answer:
+    """End a run; one that has gone on for long only when the caller is sure."""
     chosen = await named_run(call, "cancel", run_id)
-    await call.bot.queue.cancel(chosen.record.run_id)
-    return Answer(cancel_answer(chosen.record, request_id=call.request_id))
+    record = chosen.record
+    if not is_sure and now() - record.created_at > _ASKED_AFTER and chosen.directory.manifest() is None:
+        sure = button("cancel", record.run_id, "Cancel it", style=discord.ButtonStyle.danger, detail=_SURE)
+        return Answer(cancel_question(record, request_id=call.request_id), view=row(sure))
+    await call.bot.queue.cancel(record.run_id)
+    return Answer(cancel_answer(record, request_id=call.request_id))

@@ -1,10 +1,18 @@
-"""Which run a command means: the one that is named, or the newest that fits."""
+"""Which run a command means, the one that is named or the newest that fits, and what is suggested while it is typed."""
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import discord
+from discord import app_commands
 
 from bot.commands.group import Call
+from bot.discord_errors import CALL_ERRORS
+from bot.embeds import clamp
 from bot.permissions import Caller
+from bot.run_index import RunEntry, matching
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.runs import RunDirectory
@@ -13,6 +21,18 @@ if TYPE_CHECKING:
     from bot.app import Bot
 
 Default = Literal["newest", "newest_completed"]
+Suggest: TypeAlias = Callable[[discord.Interaction["Bot"], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
+
+_MOST_CHOICES, _CHOICE_CHARACTERS = 25, 100  # Discord's limits
+_NOT_KNOWN: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
+"""Raised where somebody is a stranger, or Discord does not say whether."""
+
+
+class Named(NamedTuple):
+    """Something that can be given for an option, and what a person reads of it."""
+
+    value: str
+    name: str
 
 
 class ChosenRun(NamedTuple):
@@ -31,26 +51,93 @@ async def named_run(call: Call, command: str, run_id: str) -> ChosenRun:
 async def named_or_newest_run(call: Call, command: str, run_id: str | None, default: Default) -> ChosenRun:
     """The run that is named, else the newest one that fits; raises RUN_NOT_FOUND or FORBIDDEN."""
     if run_id is None:
-        return await asyncio.to_thread(_newest, call.bot, call.caller, default)
+        await call.bot.index.refresh()
+        run_id = _newest(call, command, default)
     return await named_run(call, command, run_id)
 
 
-def _newest(bot: "Bot", caller: Caller, default: Default) -> ChosenRun:
+def suggested_runs(command: str, fits: Callable[[RunEntry], bool] = lambda run: True) -> Suggest:
+    """Suggest the runs that the one who types may give a command on, own ones first."""
+
+    def fitting(bot: "Bot", caller: Caller, typed: str) -> Iterator[Named]:
+        runs = [run for run in bot.index.runs if fits(run) and bot.permissions.may_give(command, caller, run)]
+        own = [run for run in runs if run.user_id == caller.user_id]
+        others = [run for run in runs if run.user_id != caller.user_id]
+        for run in matching(typed, own + others, run_names):
+            yield Named(run.run_id, f"{run.name} · {run.state}{_loss(run)} · {run.run_id}")
+
+    return _suggested(fitting)
+
+
+def run_names(run: RunEntry) -> Sequence[str]:
+    """What a run is found by."""
+    return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
+
+
+def is_completed(run: RunEntry) -> bool:
+    return run.state == "completed"
+
+
+def is_unfinished(run: RunEntry) -> bool:
+    return run.is_unfinished
+
+
+def _fitting_corpora(bot: "Bot", caller: Caller, typed: str) -> Iterator[Named]:
+    """The texts of the caller's own runs, then all that have names."""
+    shown: dict[str, str] = {}
+    for run in bot.index.runs:
+        if run.user_id == caller.user_id:
+            shown.setdefault(run.corpus, f"{run.name} (attached)" if run.has_attached_text else run.corpus)
+    texts = [Named(value, name) for value, name in shown.items()]
+    texts += [Named(name, name) for name in bot.index.corpora if name not in shown]
+    yield from matching(typed, texts, lambda text: (text.name,))
+
+
+def _fitting_tokenizers(bot: "Bot", caller: Caller, typed: str) -> Iterator[Named]:
+    """All but those that only runs have made which the caller may not see."""
+    hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
+    hidden -= {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
+    tokenizers = [one for one in bot.index.tokenizers if one.tokenizer_id not in hidden]
+    for one in matching(typed, tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
+        label = f"{one.label} · " if one.label else ""
+        yield Named(one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens")
+
+
+def _suggested(fitting: Callable[["Bot", Caller, str], Iterator[Named]]) -> Suggest:
+    """Answer somebody who is typing from what is in memory; strangers get nothing."""
+
+    async def suggest(interaction: discord.Interaction["Bot"], typed: str) -> list[app_commands.Choice[str]]:
+        bot = interaction.client
+        try:
+            caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+        except _NOT_KNOWN:
+            return []
+        await bot.index.catch_up()
+        fit = (one for one in fitting(bot, caller, typed) if len(one.value) <= _CHOICE_CHARACTERS)
+        return [
+            app_commands.Choice(name=clamp(one.name, _CHOICE_CHARACTERS), value=one.value)
+            for one in islice(fit, _MOST_CHOICES)
+        ]
+
+    return suggest
+
+
+suggested_corpora = _suggested(_fitting_corpora)
+suggested_tokenizers = _suggested(_fitting_tokenizers)
+
+
+def _loss(run: RunEntry) -> str:
+    return "" if run.loss_nats is None else f" · loss {run.loss_nats:.3f}"
+
+
+def _newest(call: Call, command: str, default: Default) -> str:
     """The newest completed run that the caller may see; or the caller's own newest, else the newest to be seen."""
-    seen: ChosenRun | None = None
-    for directory in bot.queue.runs.all():
-        record = directory.record()
-        if not bot.permissions.may_see(caller, record) or (default == "newest_completed" and not _completed(directory)):
-            continue
-        if default == "newest_completed" or record.user_id == caller.user_id:
-            return ChosenRun(directory, record)
-        seen = seen or ChosenRun(directory, record)
-    if seen is not None:
-        return seen
+    seen = [run for run in call.bot.index.runs if call.bot.permissions.may_give(command, call.caller, run)]
+    if default == "newest_completed":
+        fitting = [run for run in seen if is_completed(run)]
+    else:
+        fitting = [run for run in seen if run.user_id == call.caller.user_id] or seen
+    if fitting:
+        return fitting[0].run_id
     kind = "finished run" if default == "newest_completed" else "run"
     raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {kind} yet: start one with `/mt train`.")
-
-
-def _completed(directory: RunDirectory) -> bool:
-    manifest = directory.manifest()
-    return manifest is not None and manifest.status == "completed"

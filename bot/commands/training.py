@@ -1,59 +1,134 @@
-"""`/mt train`: from an attached text or a corpus name to an accepted run."""
+"""`/mt train`: from options, an attached text and an attached YAML file to an accepted run."""
 
 import asyncio
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import aiohttp
 import discord
 from discord import app_commands
 
+from bot.attachments import read_attachment
 from bot.commands.group import Answer, Call, respond
+from bot.commands.selection import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds import accepted_answer
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import TrainRequest
-from trainer.contracts.validation import parse
-from trainer.queue import splits_of_corpus
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.fields import says
+from trainer.contracts.models import ModelFamily
+from trainer.contracts.runs import Accepted, TrainRequest
+from trainer.corpora import CorpusStore
+from trainer.queue import resolve_request
 
 if TYPE_CHECKING:
     from bot.app import Bot
+    from trainer.contracts.experiment_config import Experiment
 
+Preset = Literal["tiny", "small", "base"]
+
+FIELDS = {
+    "corpus": "corpus",
+    "model": "model_family",
+    "preset": "model_size",
+    "epochs": "num_epochs",
+    "name": "label",
+    "init_from": "init_from_run_id",
+    "freeze_embeddings": "freeze_embeddings",
+    "early_stop": "early_stopping",
+    "seed": "seed",
+    "tokenizer": "tokenizer_id",
+}
+"""What each option sets in the train request."""
+
+_TOKENIZERS = ("tokenizer", "tokenizer_id", "init_from_run_id")
+_ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt file)."
 _LABEL_CHARACTERS = 64
-_CHUNK_BYTES = 1 << 16
-_DOWNLOAD_SECONDS = 120
+_FILE_NAME_CHARACTERS = 40  # as UTF-8 not longer than file systems allow
+
+
+class Asked(NamedTuple):
+    """What was typed, as fields of a train request, and what was attached."""
+
+    fields: dict[str, object]
+    file: discord.Attachment | None
+    config: discord.Attachment | None
+
+
+class Training(NamedTuple):
+    """The request that it comes to, and how to tell of an error in it by the names under which it was asked."""
+
+    request: TrainRequest
+    requested_paths: tuple[str, ...] | None
+    located: Callable[[AppError], AppError]
 
 
 @app_commands.command(description="Train a character model on a text; all settings have good defaults.")
-@app_commands.describe(corpus="A corpus by its name", file="A text file (.txt, UTF-8), one sentence or verse a line")
+@app_commands.describe(
+    corpus="A text by its name; without one and without a file, the one that you used last",
+    file="A text file (.txt, UTF-8), one sentence or verse a line",
+    model="char_lstm without it; the others read characters, too",
+    preset="How large the model is; without it small, for lstm, gru and rnn base",
+    epochs="How often the text is read; 5 without it",
+    name="What to call the run; the text's name without it",
+    init_from="A completed run to begin with the weights of",
+    freeze_embeddings="Keep the embedding as it is; False without it",
+    early_stop="End after so many evaluations without a better one; 0, as without it, is off",
+    seed="Another seed, another run; 42 without it",
+    tokenizer="A tokenizer that is there, in place of one made from the text",
+    config="A YAML experiment file for all the rest; what is typed here wins over it",
+)
+@app_commands.autocomplete(
+    corpus=suggested_corpora, init_from=suggested_runs("train", is_completed), tokenizer=suggested_tokenizers
+)
 async def train(
-    interaction: discord.Interaction["Bot"], corpus: str | None = None, file: discord.Attachment | None = None
+    interaction: discord.Interaction["Bot"],
+    corpus: str | None = None,
+    file: discord.Attachment | None = None,
+    model: ModelFamily | None = None,
+    preset: Preset | None = None,
+    epochs: app_commands.Range[int, 1, 1000] | None = None,
+    name: app_commands.Range[str, 1, 32] | None = None,
+    init_from: str | None = None,
+    freeze_embeddings: bool | None = None,
+    early_stop: app_commands.Range[int, 0, 50] | None = None,
+    seed: app_commands.Range[int, 0, 4294967295] | None = None,
+    tokenizer: str | None = None,
+    config: discord.Attachment | None = None,
 ) -> None:
-    await respond(interaction, "train", lambda call: _train(call, corpus, file))
-
-
-async def _train(call: Call, corpus: str | None, file: discord.Attachment | None) -> Answer:
-    queue = call.bot.queue
-    request = await _request(call.bot, corpus, file)
-    accepted = await queue.train(request, user_id=call.caller.user_id)
-    call.bot.listener.follow(accepted.run_id)
-    record = await asyncio.to_thread(queue.runs.get(accepted.run_id).record)
-    return Answer(accepted_answer(record, request_id=call.request_id))
-
-
-async def _request(bot: "Bot", corpus: str | None, file: discord.Attachment | None) -> TrainRequest:
-    if (corpus is None) == (file is None):
-        raise AppError(ErrorCode.INVALID_INPUT, "Give exactly one of `corpus` (a name) and `file` (a .txt file).")
-    name = corpus if file is None else file.filename
-    values: dict[str, object] = {"model_family": "char_lstm", "corpus": name}
-    values["label"] = clean_label(PurePosixPath(name or "").stem)
-    request = parse(TrainRequest, values)
-    if file is None:
-        return request
-    data = await _read(file, bot.settings.limits.attachment_bytes)
-    stored: dict[str, str] = {
-        "corpus": await bot.queue.corpora.store_attachment(file.filename, data, minimum_lines=splits_of_corpus(request))
+    options: dict[str, object] = {
+        "corpus": corpus,
+        "model": model,
+        "preset": preset,
+        "epochs": epochs,
+        "name": name,
+        "init_from": init_from,
+        "freeze_embeddings": freeze_embeddings,
+        "early_stop": early_stop,
+        "seed": seed,
+        "tokenizer": tokenizer,
     }
-    return request.model_copy(update=stored)
+    asked = Asked(fields_of(options), file, config)
+    await respond(interaction, "train", lambda call: _train(call, asked))
+
+
+def fields_of(options: Mapping[str, object]) -> dict[str, object]:
+    """The options that were given, as fields of a train request."""
+    fields: dict[str, object] = {FIELDS[name]: value for name, value in options.items() if value is not None}
+    if "early_stopping" in fields:
+        patience = fields["early_stopping"]
+        fields["early_stopping"] = {"enabled": True, "patience": patience} if patience else {"enabled": False}
+    return fields
+
+
+def with_defaults(fields: dict[str, object], text: str) -> dict[str, object]:
+    """The fields with the family, the tokenizer and the name that the chat puts where nothing is said of them."""
+    family = fields.get("model_family", "char_lstm")
+    filled: dict[str, object] = {"model_family": family, **fields}
+    if family != "char_lstm" and not any(says(fields, name) for name in _TOKENIZERS):
+        filled["tokenizer"] = {"method": "char"}
+    if filled.get("label") is None:
+        filled["label"] = clean_label(PurePosixPath(text).stem)
+    return filled
 
 
 def clean_label(name: str) -> str | None:
@@ -62,27 +137,103 @@ def clean_label(name: str) -> str | None:
     return " ".join(kept.split())[:_LABEL_CHARACTERS].strip() or None
 
 
-async def download(url: str, limit_bytes: int) -> bytes:
-    """Fetch an attachment, never more than the limit whatever its declared size; raises AppError."""
-    data = bytearray()
-    timeout = aiohttp.ClientTimeout(total=_DOWNLOAD_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
-        if response.status != 200:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Discord did not hand over `file`: attach it once more.")
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            data += chunk
-            if len(data) > limit_bytes:
-                raise _too_large(limit_bytes)
-    return bytes(data)
+async def _train(call: Call, asked: Asked) -> Answer:
+    bot = call.bot
+    await bot.index.refresh()
+    unfinished = [run for run in bot.index.runs if run.is_unfinished]
+    accepted = await bot.limits.accepting(call.caller, call.request_id, unfinished, lambda: _accept(call, asked))
+    bot.listener.follow(accepted.run_id)
+    record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
+    return Answer(accepted_answer(record, request_id=call.request_id))
 
 
-async def _read(file: discord.Attachment, limit_bytes: int) -> bytes:
-    if PurePosixPath(file.filename).suffix.lower() != ".txt":
-        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "`file` must be a plain text whose name ends in .txt.")
-    if file.size > limit_bytes:
-        raise _too_large(limit_bytes)
-    return await download(file.url, limit_bytes)
+async def _accept(call: Call, asked: Asked) -> Accepted:
+    """Check all that was asked, and only then keep the attached text and accept the run."""
+    queue, settings = call.bot.queue, call.bot.settings
+    corpora = CorpusStore(settings)
+    with TemporaryDirectory() as folder:
+        training = await _read(call, asked, folder)
+        request = training.request
+        try:
+            if asked.file is not None:
+                data = await read_attachment(asked.file, settings.limits.attachment_bytes)
+                text = await asyncio.to_thread(_written, data, asked.file.filename, folder)
+                content: dict[str, str] = {"corpus": await corpora.offer(text)}
+                request = request.model_copy(update=content)
+            effective = await resolve_request(request, corpora, settings)
+        except AppError as error:
+            raise training.located(error) from None
+        await corpora.keep_offered()
+    return await queue.accept(request, effective, user_id=call.caller.user_id, requested_paths=training.requested_paths)
 
 
-def _too_large(limit_bytes: int) -> AppError:
-    return AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"`file` may have at most {limit_bytes:,} bytes.")
+async def _read(call: Call, asked: Asked, folder: str) -> Training:
+    """The request that was typed and attached; an attached text counts as there."""
+    typed = dict(asked.fields)
+    if asked.file is not None and "corpus" in typed:
+        raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
+    if asked.file is not None:
+        typed["corpus"] = asked.file.filename  # until its content is known
+    elif asked.config is None and "corpus" not in typed:
+        typed["corpus"] = _last_corpus(call)
+    file: Path | None = None
+    if asked.config is not None:
+        data = await read_attachment(asked.config, call.bot.settings.limits.attachment_bytes, "config")
+        file = await asyncio.to_thread(_written, data, asked.config.filename, folder)
+    experiment = await asyncio.to_thread(_experiment, typed, file)  # a long file takes seconds
+    fields = experiment.fields
+    parent_id = fields.get("init_from_run_id")
+    if isinstance(parent_id, str):
+        parent = await named_run(call, "train", parent_id)
+        fields = {"model_family": parent.record.effective.model_family, **fields}
+    experiment = experiment._replace(fields=with_defaults(fields, _text_name(call, fields)))
+    try:
+        request = experiment.request()
+    except AppError as error:
+        raise in_options(error) from None
+    return Training(request, experiment.requested_paths, lambda error: in_options(experiment.located(error)))
+
+
+def _experiment(typed: dict[str, object], file: Path | None) -> "Experiment":
+    from trainer.contracts.experiment_config import Experiment, read_experiment, read_yaml  # slow: not at the start
+
+    return Experiment(typed) if file is None else read_experiment(read_yaml(file), typed)
+
+
+def in_options(error: AppError) -> AppError:
+    """The same error with the options' names in place of the fields'."""
+
+    def said(message: str) -> str:
+        for option, field in FIELDS.items():
+            message = message.replace(f"`{field}`", f"`{option}`")
+        return message
+
+    details: list[FieldProblem] = []
+    for problem in error.details:
+        changed: dict[str, object] = {"message": said(problem.message)}
+        details.append(problem.model_copy(update=changed))
+    return AppError(error.code, said(error.message), tuple(details))
+
+
+def _written(data: bytes, name: str, folder: str) -> Path:
+    """A file with the data, named like the attachment as far as that is safe."""
+    path = PurePosixPath(name)
+    file = Path(folder) / f"{(clean_label(path.stem) or 'file')[:_FILE_NAME_CHARACTERS]}{path.suffix.lower()}"
+    file.write_bytes(data)
+    return file
+
+
+def _last_corpus(call: Call) -> str:
+    for run in call.bot.index.runs:
+        if run.user_id == call.caller.user_id:
+            return run.corpus
+    raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
+
+
+def _text_name(call: Call, fields: Mapping[str, object]) -> str:
+    """What to call the text: one that was attached is known by its content, and was named when it was attached."""
+    corpus = str(fields.get("corpus") or "")
+    for run in call.bot.index.runs:
+        if run.has_attached_text and run.corpus == corpus and run.user_id == call.caller.user_id:
+            return run.label or ""
+    return corpus

@@ -13,14 +13,16 @@ from typing import NamedTuple, Protocol
 
 import discord
 import pytest
+import yarl
 from discord import app_commands
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.app import Bot
+from bot.forms import Field, form
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
-from local_discord.state import Call, User
+from local_discord.state import Call, Refusal, User
 from local_discord.wire import number
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import captured_logs, until
@@ -30,8 +32,6 @@ TOKEN = "test-token"  # noqa: S105
 EPHEMERAL = 1 << 6
 AMBER, GREY, RED = 0xFAA61A, 0x95A5A6, 0xED4245
 TEXT = "\n".join(f"the cat sat on mat {index % 7}" for index in range(120)).encode()
-CALLBACK = "/interactions/{interaction_id}/{interaction_token}/callback"
-ORIGINAL = "/webhooks/{webhook_id}/{webhook_token}/messages/@original"
 
 
 class HasBase(Protocol):
@@ -73,7 +73,7 @@ class Read(NamedTuple):
 
 async def read(call: Call) -> Read:
     """The answer: the filled defer, or the follow-up that replaced it."""
-    await until(lambda: bool(call.followups) or not call.is_unresolved)
+    await until(lambda: bool(call.followups) or (call.original is not None and not call.original.is_loading))
     message = call.followups[0] if call.followups else await call.reply()
     flags = number(message.payload["flags"])
     return Read(shown_text(message.payload), number(message.embeds[0]["color"]), flags & EPHEMERAL != 0)
@@ -284,7 +284,7 @@ async def test_closed_dms__are_told_in_status(tmp_path: Path) -> None:
         call = await here.discord.slash(here.ana, "mt train", {"file": Upload("cats.txt", TEXT)}, guild=guild)
         assert (await read(call)).is_ephemeral
         (run,) = here.runs()
-        await until(lambda: (run / "dm.json").exists() and b'"dm_closed":true' in (run / "dm.json").read_bytes())
+        await until(lambda: (run / "dm.json").exists() and b'"is_closed":true' in (run / "dm.json").read_bytes())
         status = await read(await here.discord.slash(here.ana, "mt status", {}, guild=guild))
 
         assert "Your direct messages are closed" in status.text
@@ -329,22 +329,14 @@ async def test_members_of_an_allowed_guild__are_users_wherever_they_call_from(tm
 async def test_fault_of_the_bot__is_told_in_red_with_the_id_that_is_in_the_log(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         story = here.story(None)
-        (story.run.path / "events.jsonl").write_bytes(b"no event\n")
+        (story.run.path / "request.json").write_bytes(b"no request")
         with captured_logs() as logs:
-            answer = await here.ask(here.ana, "status")
+            answer = await here.ask(here.ana, "status", {"run": story.record.run_id})
 
         (line,) = [line for line in logs if line["event"] == "command failed"]
         assert answer.colour == RED and answer.is_ephemeral
         assert f"request {line['request_id']}" in answer.text
         assert str(tmp_path) not in answer.text
-
-
-async def test_first_answer_that_fails__is_tried_once_more_as_an_error(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        here.discord.fail_next("POST", CALLBACK, "reset")
-        answer = await here.ask(here.ana, "status")
-
-        assert answer.colour == GREY and answer.is_ephemeral
 
 
 async def test_command_of_an_older_version__is_answered(tmp_path: Path) -> None:
@@ -364,18 +356,23 @@ async def ancient(interaction: discord.Interaction) -> None:
     await interaction.response.defer()
 
 
-async def test_error_that_cannot_be_told__is_logged_and_the_bot_goes_on(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN) as server:
-        ana = server.add_user("ana")
-        async with Bot(settings(tmp_path, server, owner_id=ana.id)) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await server.connected()
-            await server.synced()
-            server.fail_next("PATCH", ORIGINAL, "reset", times=10)
-            with captured_logs() as logs:
-                await server.slash(ana, "mt status", {})
-                await until(lambda: any(line["event"] == "error could not be told" for line in logs))
-        await asyncio.gather(running, return_exceptions=True)
+async def test_form_of_an_older_version__does_nothing_and_is_no_fault(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.bot.tree.add_command(ancient_form)
+        await here.bot.tree.sync()
+        with captured_logs() as logs:
+            opened = await here.discord.slash(here.ana, "ancient-form")
+            sent = await here.discord.submit_modal(opened, {"steps": "3"})
+            after = await here.ask(here.ana, "status")
+
+        assert sent.original is None and sent.followups == []
+        assert "There is no run yet" in after.text
+        assert not any(line["log_level"] == "error" for line in logs)
+
+
+@app_commands.command(name="ancient-form", description="A form that is no more.")
+async def ancient_form(interaction: discord.Interaction[Bot]) -> None:
+    await interaction.response.send_modal(form("dance", "char_lstm-1", "Dance", Field("steps", "Steps")))
 
 
 async def test_addresses__that_are_not_set_are_discord_s_own() -> None:
@@ -479,17 +476,91 @@ async def test_process__with_a_wrong_token_exits_2_and_leaves_nothing_running(tm
     assert errors == "Discord does not know the bot's DISCORD__TOKEN.\n"
 
 
-async def test_process__that_cannot_reach_discord_exits_1(tmp_path: Path) -> None:
-    nowhere = {
-        "DISCORD__TOKEN": TOKEN,
-        "DISCORD__OWNER_ID": "7",
-        "DISCORD__API_BASE_URL": "http://127.0.0.1:9/api/v10",
-    }
-    bot = await start_bot(tmp_path, nowhere)
-    code, errors = await ended(bot, 60)
+async def test_process__told_to_end_while_discord_is_away_ends_all_the_same(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        server.fail_next("GET", "/users/@me", "reset", times=99)
+        bot = await start_bot(tmp_path, environment_on(server))
+        await until(lambda: len(server.requests) >= 2, 30)
+        bot.send_signal(signal.SIGTERM)
+        code, said = await ended(bot, 5)
+
+    assert code == 0, said
+    assert "Unclosed" not in said
+
+
+async def test_process__that_discord_refuses_says_so_and_exits_1(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        server.fail_next("GET", "/users/@me", Refusal(403, 40002, "You need to verify your account"))
+        bot = await start_bot(tmp_path, environment_on(server))
+        code, said = await ended(bot)
 
     assert code == 1
-    assert errors.splitlines()[-1].startswith("Discord cannot be used")
+    assert said.startswith("Discord cannot be used: 403") and said.count("\n") == 1
+
+
+async def test_process__waits_for_discord_to_come_alone_and_ends_when_it_is_refused_for_good(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        server.fail_next("GET", "/users/@me", "reset")
+        server.fail_next("GET", "/applications/@me", 503)
+        server.fail_next("PUT", "/applications/{application_id}/commands", 503)
+        bot = await start_bot(tmp_path, environment_on(server))
+        await until(lambda: len(server.requests) > 0, 30)
+        twin = await start_bot(tmp_path, environment_on(server))
+        twin_code, twin_said = await ended(twin)
+        await server.synced(30)
+        await server.connected(30)
+        server.drop_gateway(4014)
+        code, said = await ended(bot, 15)
+        third = await start_bot(tmp_path, environment_on(server))
+        await server.connected(30)
+        server.drop_gateway(4004)
+        third_code, third_said = await ended(third, 15)
+        assert server.violations == []
+
+    assert (twin_code, twin_said.count("\n")) == (1, 1) and "Another bot is running" in twin_said
+    assert code == 1 and "closed the bot's connection for good (code 4014)" in said
+    assert (third_code, third_said) == (2, "Discord does not know the bot's DISCORD__TOKEN.\n")
+    assert "Unclosed" not in said + twin_said + third_said
+
+
+async def test_gateway__that_is_refused_at_first_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        nowhere: dict[str, object] = {"gateway_url": "ws://127.0.0.1:9/gateway", "owner_id": 7}
+        async with Bot(settings(tmp_path, server, workers=0, **nowhere)) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await until(lambda: "Attempting a reconnect" in caplog.text)
+            DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(server.gateway_url)
+            await server.connected(30)
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
+
+
+class Faulty(Bot):
+    """Has a fault of its own while it is connected."""
+
+    async def connect(self, *, reconnect: bool = True) -> None:
+        connecting = asyncio.create_task(super().connect(reconnect=reconnect))
+        await self.wait_until_ready()
+        connecting.cancel()
+        raise AttributeError("a fault")
+
+
+async def test_fault__while_it_is_connected_ends_the_bot(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server, Faulty(settings(tmp_path, server)) as bot:
+        with pytest.raises(AttributeError, match="a fault"):
+            await bot.start(TOKEN)
+
+
+def environment_on(server: LocalDiscord) -> dict[str, str]:
+    return {
+        "DISCORD__TOKEN": TOKEN,
+        "DISCORD__OWNER_ID": "7",
+        "DISCORD__API_BASE_URL": server.api_base_url,
+        "DISCORD__GATEWAY_URL": server.gateway_url,
+        "QUEUE__EMBEDDED_WORKERS": "0",
+    }
 
 
 async def test_process__that_cannot_start_its_services_exits_1(tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
 """Jobs through real processes: a run ends once and right, whatever is killed; short jobs are answered once."""
 
 import asyncio
-import os
-from functools import partial
+import time
 from pathlib import Path
 
 import pytest
-from redis.exceptions import ResponseError
 
 from tests.support import add_corpus, ended, kill, processes, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
@@ -18,11 +16,13 @@ from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, G
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.settings import RedisSettings
 from trainer.contracts.store import Store, connect
-from trainer.queue import JobQueue, physical_cores, tell_events
+from trainer.queue import JobQueue, tell_events
 from trainer.services import Services
 from trainer.training import CurveRow
-from trainer.worker.supervisor import record_crash, supervise
+from trainer.worker.attempts import RETRY_SECONDS, record_end
+from trainer.worker.supervisor import supervise
 
+LEASE_SECONDS = 3
 LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
 
 
@@ -32,10 +32,6 @@ def events_of(queue: JobQueue, run_id: str) -> list[Event]:
 
 def training(status: RunStatus) -> bool:
     return status.step > 0 or ended(status)
-
-
-def has_attempt(number: int, status: RunStatus) -> bool:
-    return status.attempt == number
 
 
 async def test_run__from_request_to_answers(tmp_path: Path) -> None:
@@ -66,87 +62,44 @@ async def test_run__from_request_to_answers(tmp_path: Path) -> None:
         assert abs(validated.loss - status.best_val_loss) < 1e-6
         scored = await queue.score(accepted.run_id, ScoreRequest(text="abc"))
         assert (scored.n_scored, scored.surprisal) == (3, None)
-        again = [await queue.generate(accepted.run_id, GenerateRequest(seed=5, max_new_tokens=9)) for _ in range(2)]
+        asked = GenerateRequest(prompt_text="", seed=5, max_new_tokens=9)
+        again = [await queue.generate(accepted.run_id, asked) for _ in range(2)]
         assert again[0].outputs == again[1].outputs
 
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         told: list[int] = [await store.redis.xlen(key) for key in (keys.run_events(accepted.run_id), keys.EVENT_STREAM)]
-        assert told == [len(events_of(queue, accepted.run_id))] * 2
+        of_run, of_five_short_jobs = len(events_of(queue, accepted.run_id)), 2 * 5
+        assert told == [of_run, of_run + of_five_short_jobs]
         await store.close()
-
-
-async def test_run__two_equal_requests_give_equal_weights(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        runs = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
-        for run_id in runs:
-            await wait(queue, run_id, ended)
-        manifests = [queue.runs.get(run_id).completed_manifest() for run_id in runs]
-
-        hashes = [{file.path: file.sha256 for file in manifest.files} for manifest in manifests]
-        assert hashes[0]["model.safetensors"] == hashes[1]["model.safetensors"]
-        assert hashes[0]["eval/samples.jsonl"] == hashes[1]["eval/samples.jsonl"]
-        assert manifests[0].request_hash == manifests[1].request_hash
-
-
-async def test_child_killed__run_resumes_from_its_checkpoint_and_ends_as_if_nothing_had_happened(
-    tmp_path: Path,
-) -> None:
-    add_corpus(tmp_path, some_text())
-    request = tiny_request(num_epochs=20, checkpoint_every_steps=20)
-    async with running(settings_in(tmp_path)) as queue:
-        calm = (await queue.train(request, user_id=None)).run_id
-        await wait(queue, calm, ended)
-        disturbed = (await queue.train(request, user_id=None)).run_id
-        await wait(queue, disturbed, lambda s: s.last_checkpoint_step is not None or ended(s))
-        [child] = processes(tmp_path, f"train-child {disturbed}")
-        kill(child.pid)
-        status = await wait(queue, disturbed, ended)
-
-        assert (status.status, status.attempt) == ("completed", 2)
-        files = [
-            {file.path: file.sha256 for file in queue.runs.get(run_id).completed_manifest().files}
-            for run_id in (calm, disturbed)
-        ]
-        assert files[0]["model.safetensors"] == files[1]["model.safetensors"]
-        curves = [losses(queue.runs.get(run_id).loss_curve) for run_id in (calm, disturbed)]
-        assert curves[0] == curves[1]
-        events = events_of(queue, disturbed)
-        assert [event.seq for event in events] == list(range(1, len(events) + 1))
-        assert len({event.event_id for event in events}) == len(events)
 
 
 def losses(curve: Path) -> list[tuple[int, str]]:
     """The curve's steps and losses, these to the last bit."""
     rows = [CurveRow.model_validate_json(line) for line in curve.read_text(encoding="utf-8").splitlines()]
-    return [(row.step, row.train_loss.hex()) for row in rows]
+    return [(row.step, row.train_loss.hex()) for row in rows if row.train_loss is not None]
 
 
 async def test_worker_killed__another_takes_the_run_up_after_the_lease(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
+        begun = time.monotonic()
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
+        start_seconds = time.monotonic() - begun  # of a child, on this machine as busy as it is now
         [worker] = processes(tmp_path, "trainer worker --embedded")
         kill(worker.pid)
+        killed_at = time.monotonic()
 
         status = await wait(queue, run_id, lambda s: s.attempt == 2 or ended(s), seconds=30)
+        held_after = time.monotonic() - killed_at
+        before = status.step
+        status = await wait(queue, run_id, lambda s: s.step > before or ended(s), seconds=30)
+        stepped_after = time.monotonic() - killed_at
         assert status.status == "running"
+        assert held_after < LEASE_SECONDS + 2 + start_seconds, held_after
+        assert stepped_after < 10 + start_seconds, stepped_after
         await queue.cancel(run_id)
         assert (await wait(queue, run_id, ended)).status == "cancelled"
-
-
-async def test_crash_loop__ends_after_three_crashes_without_progress(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
-        for attempt in (1, 2, 3):
-            await wait(queue, run_id, partial(has_attempt, attempt))
-            for child in processes(tmp_path, f"train-child {run_id}"):
-                kill(child.pid)
-        status = await wait(queue, run_id, ended)
-
-        assert status.error is not None and status.error.code is ErrorCode.CRASH_LOOP
 
 
 async def test_cancel__running_run_stops_with_its_checkpoint_kept(tmp_path: Path) -> None:
@@ -220,6 +173,7 @@ async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(tmp_path
         status = await wait(queue, run_id, ended)
 
     assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
+    assert status.attempt == 1
     assert str(tmp_path) not in status.message
 
 
@@ -332,7 +286,7 @@ async def test_run_held_by_another_child__waits_for_it(tmp_path: Path) -> None:
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         lock = queue.runs.get(run_id).lock()
         assert lock is not None
-        assert not record_crash(queue.runs.get(run_id))
+        assert record_end(queue.runs.get(run_id), "crashed", ()) == RETRY_SECONDS
         services = Services(settings_in(tmp_path))
         await services.start()
         async with asyncio.timeout(20):
@@ -389,41 +343,6 @@ async def test_fault_of_the_program__ends_the_run_with_its_stack_in_the_log(tmp_
     assert "Traceback" in queue.runs.get(run_id).logs.read_text(encoding="utf-8")
 
 
-async def test_store_away__runs_go_on_afterwards_and_everything_is_told(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    server = Services(settings_in(tmp_path / "server", embedded_workers=0))
-    url = await server.start()
-    settings = settings_in(tmp_path).model_copy(update=with_redis(url))
-    async with running(settings) as queue:
-        run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
-        await wait(queue, run_id, training)
-        before = (await queue.status(run_id)).step
-        [worker] = processes(tmp_path, "trainer worker --embedded")
-        await server.stop()
-
-        ring = asyncio.create_task(first_ring(queue))
-        status, accepted = await asyncio.gather(queue.status(run_id), queue.train(tiny_request(), user_id=None))
-        assert not status.reachable
-        assert accepted.status == "queued"
-        await queue.cancel(accepted.run_id)
-        async with asyncio.timeout(30):  # it ends by itself, rather than be deaf, and is started again
-            while worker in processes(tmp_path):
-                await asyncio.sleep(0.1)
-        await server.start()
-        assert (await wait(queue, accepted.run_id, ended)).status == "cancelled"
-        status = await wait(queue, run_id, lambda s: s.reachable and s.step > before)
-        async with asyncio.timeout(20):
-            assert await ring in (run_id, accepted.run_id)
-        await queue.cancel(run_id)
-        assert (await wait(queue, run_id, ended)).status == "cancelled"
-        store = await connect(url)
-        async with asyncio.timeout(10):
-            while await told(store, run_id) != len(events_of(queue, run_id)):
-                await asyncio.sleep(0.1)
-        await store.close()
-    await server.stop()
-
-
 async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     settings = settings_in(tmp_path, embedded_workers=0)
@@ -434,7 +353,7 @@ async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) ->
     follower = run.follow()
     with captured_logs() as logs:
         supervising = asyncio.create_task(supervise(run, settings, store))
-        await until(lambda: follower.refresh().step > 0)
+        await until(lambda: follower.refresh().step > 0, seconds=60)
         await services.stop()
         wanted = {"lease not renewed: the queue is away", "events wait: the queue is away"}
         await until(lambda: wanted <= {str(line["event"]) for line in logs}, seconds=30)
@@ -480,15 +399,6 @@ async def test_events__told_by_many_at_once_are_told_once_each_in_order(tmp_path
             await store.close()
 
 
-async def test_stream_of_the_wrong_kind__is_an_error_not_silence(tmp_path: Path) -> None:
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-        await store.put(keys.EVENT_STREAM, "no stream", ttl_seconds=60)
-        with pytest.raises(ResponseError, match="WRONGTYPE"):
-            await anext(queue.rings())
-        await store.close()
-
-
 async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     (tmp_path / "artifacts").mkdir()
@@ -498,18 +408,3 @@ async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
             await queue.train(tiny_request(), user_id=None)
 
     assert caught.value.code is ErrorCode.INSUFFICIENT_STORAGE
-
-
-def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "sched_getaffinity", two_unknown_cpus)
-        assert physical_cores() == 2
-    assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert physical_cores() == os.cpu_count()
-
-
-def two_unknown_cpus(pid: int) -> set[int]:
-    return {pid + 99_998, pid + 99_999}

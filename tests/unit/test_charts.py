@@ -1,10 +1,14 @@
-"""The loss chart: a picture of the right size whatever the curve, and a smoothing that tells the truth."""
+"""The loss chart and the heat map: pictures of the right size whatever is in them, and honest about the numbers."""
 
+from io import BytesIO
 from struct import unpack
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
+from numpy.typing import NDArray
 
-from trainer.charts import Curve, loss_chart, smoothed
+from trainer.charts import Cell, CellRow, Curve, Unit, heat_map, loss_chart, smoothed
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
     "nothing": ([], []),
@@ -44,3 +48,55 @@ def test_smoothed__takes_noise_away() -> None:
 def test_smoothed__of_few_losses_is_the_losses() -> None:
     assert smoothed([3.0, 1.0, 2.0]) == [3.0, 1.0, 2.0]
     assert smoothed([]) == []
+
+
+Picture = list[list[list[float]]]
+"""Rows of pixels, each red, green, blue and opacity from 0 to 1."""
+SCRIPTS = "Қазақ ғұңһ ɡʷɔ̃ŋ tʰɑːqʃɪ œ̝ ئۇيغۇر 日本 😀 $_^ \u200d\t\u00a0\u0001\U0010ffff"
+
+
+def cells(text: str, value: float = 1.0) -> list[Cell]:
+    return [(f"◌{char}" if char in "\u0303\u031d" else char, value, True) for char in text]
+
+
+def pixels(png: bytes) -> Picture:
+    image: NDArray[np.float32] = imread(BytesIO(png), format="png")
+    rows: Picture = image.tolist()
+    return rows
+
+
+@pytest.mark.parametrize("unit", ["bits", "nats"])
+@pytest.mark.parametrize(("columns", "width"), [(1, 796), (40, 1276)])
+def test_heat_map__is_as_large_as_its_rows_with_room_for_the_legend(unit: Unit, columns: int, width: int) -> None:
+    rows: list[CellRow] = [(1, cells("a" * columns)), (41, cells("b"))]
+    size: tuple[int, int] = unpack(">II", heat_map(rows, unit)[16:24])
+
+    assert size == (width, 2 * 38 + 98)
+
+
+def test_heat_map__draws_every_script_with_a_sign_or_a_code_point(recwarn: pytest.WarningsRecorder) -> None:
+    signs = set(cells(SCRIPTS))
+    drawn = {heat_map([(1, [sign])], "bits") for sign in signs}
+
+    assert len(drawn) == len(signs)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize(("unit", "end"), [("bits", 8.0), ("nats", 5.5)])
+def test_heat_map__is_lighter_where_it_is_more_surprising_up_to_the_end_of_the_scale(unit: Unit, end: float) -> None:
+    values = [0.0, end / 4, end / 2, end * 3 / 4, end, end * 3]
+    image = pixels(heat_map([(1, [(" ", value, True) for value in values])], unit))
+    light = [sum(image[24][62 + 30 * x + 15][:3]) for x in range(len(values))]
+
+    assert light[:5] == sorted(set(light[:5]))
+    assert light[5] == light[4]
+
+
+def test_heat_map__frames_what_the_model_does_not_know_and_says_so() -> None:
+    known = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, True)])], "bits"))
+    unknown = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, False)])], "bits"))
+    differs = [(x, y) for y, row in enumerate(known) for x, pixel in enumerate(row) if pixel != unknown[y][x]]
+    in_cells, below = [x for x, y in differs if y < 52], [x for x, y in differs if y >= 52]
+
+    assert 62 + 30 <= min(in_cells) and max(in_cells) <= 62 + 61  # the second cell and its edge
+    assert min(below) > 62 + 360  # beside the colour bar

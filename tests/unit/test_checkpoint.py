@@ -1,6 +1,5 @@
 """Checkpoints: what was saved comes back whole, or is refused; whatever breaks, an earlier one is there."""
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -12,7 +11,6 @@ from torch import Tensor
 from trainer.checkpoint import (
     Checkpoint,
     CheckpointStore,
-    Disk,
     EpochSummary,
     OptimizerAndGenerators,
     TrainingState,
@@ -186,68 +184,3 @@ def test_pickled_code__never_runs(tmp_path: Path) -> None:
     assert same(good, found.checkpoint)
     assert len(found.set_aside) == 1
     assert not (tmp_path / "ran").exists()
-
-
-class FailingDisk(Disk):
-    """A disk that fails at its n-th call."""
-
-    def __init__(self, calls: int, code: int) -> None:
-        self._calls = calls
-        self._code = code
-
-    def make_folder(self, folder: Path) -> None:
-        self._count()
-        super().make_folder(folder)
-
-    def write(self, path: Path, data: bytes) -> None:
-        if self._calls == 1:
-            path.write_bytes(data[: len(data) // 2])
-        self._count()
-        super().write(path, data)
-
-    def sync(self, folder: Path) -> None:
-        self._count()
-        super().sync(folder)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._count()
-        super().rename(source, target)
-
-    def remove_folder(self, folder: Path) -> None:
-        self._count()
-        super().remove_folder(folder)
-
-    def _count(self) -> None:
-        self._calls -= 1
-        if self._calls == 0:
-            raise OSError(self._code, "the disk failed")
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_failing_disk__leaves_the_earlier_checkpoint_or_the_new_one_whole(tmp_path: Path, code: int) -> None:
-    done = False
-    for calls in range(1, 40):
-        folder = tmp_path / str(calls)
-        good = CheckpointStore(folder)
-        for step in (1, 2):
-            good.save(checkpoint(step, step))
-        try:
-            CheckpointStore(folder, FailingDisk(calls, code)).save(checkpoint(3, 3))
-            done = True
-        except AppError as error:
-            assert code == errno.ENOSPC
-            assert error.code == ErrorCode.INSUFFICIENT_STORAGE
-        except OSError as error:
-            assert error.errno == code == errno.EIO
-
-        found = good.recover()
-
-        assert found.checkpoint is not None
-        step = found.checkpoint.state.step
-        assert same(checkpoint(step, step), found.checkpoint)
-        assert found.set_aside == ()
-        if done:
-            assert step == 3
-            break
-    assert done
-    assert calls > 9

@@ -1,16 +1,18 @@
 """Texts by name: found where they may lie, checked whole, kept by content; what is wrong is said with its place."""
 
+import errno
+import shutil
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hypothesis import strategies as st
 
-from tests.properties import for_all_pairs
 from tests.support import settings_in
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import LimitSettings
-from trainer.corpora import CorpusStore, TextCheck
+from trainer.corpora import CorpusStore
+from trainer.data.text import corpus_sha256
 
 
 @pytest.fixture(name="corpora")
@@ -38,7 +40,10 @@ async def test_names__with_and_without_suffix_and_in_folders(corpora: CorpusStor
     assert (await corpora.describe("sub/tr")).bytes == 4
 
 
-@pytest.mark.parametrize("name", ["../secret.txt", "/etc/hosts", "sub/../../../secret", "..", "sub/../../corpus/../.."])
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.txt", "/etc/hosts", "sub/../../../secret", "..", "sub/../../corpus/../..", "/", "/etc", ".", "sub/.."],
+)
 async def test_names__that_lead_out_are_refused_whether_or_not_a_file_is_there(corpora: CorpusStore, name: str) -> None:
     code, message = await refusal(corpora, name)
 
@@ -54,12 +59,136 @@ async def test_names__a_link_that_leads_out_is_refused(corpora: CorpusStore, tmp
     assert (await refusal(corpora, "link"))[0] is ErrorCode.INVALID_INPUT
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+async def test_names__that_no_file_can_have_are_unknown(corpora: CorpusStore, name: str) -> None:
+    assert (await refusal(corpora, name))[0] is ErrorCode.DATA_NOT_FOUND
+
+
 async def test_names__unknown_one_is_told_what_there_is(corpora: CorpusStore) -> None:
     code, message = await refusal(corpora, "uz")
 
     assert code is ErrorCode.DATA_NOT_FOUND
-    assert message.startswith("There is no corpus 'uz'; known are ")
-    assert "kk" in message
+    assert message == "There is no corpus 'uz'; known are demo, kk, sub."
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(corpora: CorpusStore, tmp_path: Path) -> Path:
+    """A corpus of two files, and a file that belongs to none."""
+    folder = tmp_path / "data" / "corpus" / "six"
+    folder.mkdir()
+    (folder / "b.txt").write_text("екі\nүш", encoding="utf-8")
+    (folder / "a.text").write_text("бір", encoding="utf-8")
+    (folder / "notes.md").write_bytes(b"\xff")
+    return folder
+
+
+async def test_folder__is_a_corpus_by_its_name(corpora: CorpusStore, folder: Path) -> None:
+    found = await corpora.describe("six", minimum_lines=3)
+
+    assert corpora.find("six") == folder
+    assert (found.name, found.sha256) == ("six", corpus_sha256(folder))
+    assert found.bytes == sum((folder / name).stat().st_size for name in ("a.text", "b.txt"))
+    assert (await refusal(corpora, "six", minimum_lines=4))[0] is ErrorCode.CORPUS_EMPTY
+
+
+async def test_folder__a_file_of_the_same_name_comes_first(corpora: CorpusStore, tmp_path: Path) -> None:
+    (tmp_path / "data" / "corpus" / "kk").mkdir()
+
+    assert (await corpora.describe("kk")).bytes == len("бір\nекі\nүш\n".encode())
+
+
+async def test_folder__without_a_text_is_said_to_have_none(corpora: CorpusStore, tmp_path: Path) -> None:
+    (tmp_path / "data" / "corpus" / "none").mkdir()
+
+    assert not corpora.has("none")
+    assert await refusal(corpora, "none") == (
+        ErrorCode.DATA_NOT_FOUND,
+        "The corpus folder 'none' has no .txt or .text file.",
+    )
+
+
+async def test_folder__a_link_in_it_that_leads_out_is_refused(
+    corpora: CorpusStore, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "c.txt").symlink_to(tmp_path / "secret.txt")
+
+    assert await refusal(corpora, "six") == (
+        ErrorCode.INVALID_INPUT,
+        "`corpus` must be a name inside the corpus folder: no absolute path and no `..`.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"ab\xff", "'b.txt' is not UTF-8: byte 2 cannot be decoded. Save the text as UTF-8."),
+        (b"a\n" + b"b" * (2**22 + 1), "Line 2 of 'b.txt' has more than 4 MiB: give a text with shorter lines."),
+    ],
+)
+async def test_folder__what_is_wrong_names_the_file(
+    corpora: CorpusStore, folder: Path, content: bytes, sentence: str
+) -> None:
+    (folder / "b.txt").write_bytes(content)
+
+    assert await refusal(corpora, "six") == (ErrorCode.INVALID_INPUT, sentence)
+
+
+async def test_offered_folder__is_kept_by_content_and_stays_when_it_goes(corpora: CorpusStore, tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    local.mkdir()
+    for name, text in {"one.txt": "one\n", "two.text": "two\nthree\n", "other.md": "x"}.items():
+        (local / name).write_text(text)
+    name = await corpora.offer(local)
+    assert not (tmp_path / "artifacts").exists()
+    described = await corpora.describe(name)
+    await corpora.keep_offered()
+    await corpora.keep_offered()
+    shutil.rmtree(local)
+
+    kept = tmp_path / "artifacts" / "corpora" / name
+    assert sorted(file.name for file in kept.iterdir()) == ["one.txt", "two.text"]
+    assert name == corpus_sha256(kept)
+    assert [path.name for path in kept.parent.iterdir()] == [name]
+    again = CorpusStore(settings_in(tmp_path))
+    assert again.find(name) == kept
+    assert await again.describe(name) == described
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOTEMPTY])
+async def test_offered_folder__appears_whole_or_not_at_all(
+    corpora: CorpusStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fails(self: Path, target: Path) -> None:
+        if number == errno.ENOTEMPTY:  # another process was first
+            shutil.copytree(self, target)
+        raise OSError(number, "failed", str(target))
+
+    name = await corpora.offer(folder)
+    monkeypatch.setattr(Path, "rename", fails)
+    if number == errno.ENOTEMPTY:
+        await corpora.keep_offered()
+    else:
+        with pytest.raises(OSError, match="failed"):
+            await corpora.keep_offered()
+
+    left = [path.name for path in (tmp_path / "artifacts" / "corpora").iterdir()]
+    assert left == ([name] if number == errno.ENOTEMPTY else [])
+
+
+def test_sample__is_drawn_by_seed_from_all_lines_alike(corpora: CorpusStore, tmp_path: Path) -> None:
+    lines = [f"line {i}" for i in range(10)]
+    (tmp_path / "data" / "corpus" / "ten.txt").write_text("\n\n".join(lines))
+
+    assert corpora.sample_lines("ten", 10, 1) == lines
+    assert corpora.sample_lines("ten", 99, 1) == lines
+    assert corpora.sample_lines("ten", 4, 1) == corpora.sample_lines("ten", 4, 1)
+    assert corpora.sample_lines("ten", 4, 1) != corpora.sample_lines("ten", 4, 2)
+    samples = [corpora.sample_lines("ten", 3, seed) for seed in range(1000)]
+    assert all(len(set(sample)) == 3 for sample in samples)
+    counts = Counter(line for sample in samples for line in sample)
+    assert set(counts) == set(lines)
+    # each is in 3 of 10 samples: a binomial of mean 300 and standard deviation 14.5
+    assert all(abs(count - 300) < 5 * 14.5 for count in counts.values())
 
 
 async def test_text__too_few_lines_to_split(corpora: CorpusStore) -> None:
@@ -73,6 +202,9 @@ async def test_text__too_large(tmp_path: Path, corpora: CorpusStore) -> None:
     small = settings_in(tmp_path).model_copy(update=_limits(5))
 
     assert (await refusal(CorpusStore(small), "kk"))[0] is ErrorCode.PAYLOAD_TOO_LARGE
+    (tmp_path / "data" / "corpus" / "sub" / "az.txt").write_text("bir\n")
+    assert (await CorpusStore(small).describe("sub/az")).bytes == 4
+    assert (await refusal(CorpusStore(small), "sub"))[0] is ErrorCode.PAYLOAD_TOO_LARGE
     with pytest.raises(AppError, match="at most 5 are taken here"):
         await CorpusStore(small).store_attachment("a.txt", b"123456")
 
@@ -114,39 +246,3 @@ async def test_attachment__is_kept_by_content_once(corpora: CorpusStore, tmp_pat
     assert sorted(path.name for path in (tmp_path / "artifacts" / "corpora").iterdir()) == sorted([first, second])
     assert (await corpora.describe(first)).sha256 == first
     assert corpora.has(first) and not corpora.has("other")
-
-
-@for_all_pairs(st.text(alphabet=st.sampled_from("aж\n 🙂\t"), max_size=40), st.integers(1, 5))
-def test_check__pieces_do_not_matter(text: str, size: int) -> None:
-    data = text.encode()
-    lines = sum(1 for line in text.split("\n") if line.strip())
-    check = TextCheck("x")
-    for start in range(0, len(data), size):
-        check.add(data[start : start + size])
-    if lines == 0:
-        with pytest.raises(AppError):
-            check.finish()
-    else:
-        facts = check.finish()
-        assert (facts.lines, facts.bytes, facts.sha256) == (lines, len(data), sha256(data).hexdigest())
-
-
-@for_all_pairs(st.binary(max_size=12), st.integers(1, 4))
-def test_check__position_is_where_python_finds_the_first_bad_byte(data: bytes, size: int) -> None:
-    try:
-        data.decode()
-        expected = None
-    except UnicodeDecodeError as error:
-        expected = error.start
-    check = TextCheck("x")
-    try:
-        for start in range(0, len(data), size):
-            check.add(data[start : start + size])
-        check.finish()
-    except AppError as error:
-        if "not UTF-8" in error.message:
-            assert expected is not None and f"byte {expected:,} " in error.message
-        else:
-            assert "NUL" in error.message or error.code is ErrorCode.CORPUS_EMPTY
-    else:
-        assert expected is None

@@ -1,5 +1,6 @@
 """Device, threads, seeds and what is recorded of them."""
 
+import errno
 import random
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from trainer.device import (
     cpu_name,
     environment,
     git_commit,
+    is_out_of_memory,
     random_state,
     resolve,
     resolve_device,
@@ -94,3 +96,10 @@ def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
     assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU"
     assert cpu_name(tmp_path / "none")
     assert git_commit(tmp_path) is None
+
+
+def test_out_of_memory__is_told_from_other_errors() -> None:
+    """As Python, the system (where a file cannot be mapped) and torch on the CPU say it."""
+    torch_says = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+    assert all(is_out_of_memory(error) for error in (MemoryError(), OSError(errno.ENOMEM, "x"), torch_says))
+    assert not any(is_out_of_memory(error) for error in (OSError(errno.EIO, "x"), RuntimeError("a bug")))

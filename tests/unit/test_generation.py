@@ -1,13 +1,16 @@
 """Continuations: the distribution that is drawn from, and when they end."""
 
 import math
+import re
 from collections import Counter
-from itertools import pairwise
+from itertools import pairwise, product
 from random import Random
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.unit.data.support import char_tokenizer, small_model
@@ -23,7 +26,7 @@ BOS, EOS = 2, 3
 
 
 def request_of(**values: object) -> GenerateRequest:
-    return parse(GenerateRequest, values)
+    return parse(GenerateRequest, {"prompt_text": "", **values})
 
 
 def answer(model: LanguageModel | None = None, **values: object) -> GenerateResponse:
@@ -78,6 +81,17 @@ def test_greedy__takes_the_likeliest_symbol_each_time() -> None:
     assert found.prompt_tokens == 2
 
 
+def test_greedy__is_the_same_text_each_time_and_in_each_sequence() -> None:
+    model = small_model(SIZE)
+
+    alone = [answer(model, prompt_text="ab", temperature=0, stop_on_eos=False, seed=seed) for seed in (1, 1, 2)]
+    many = answer(model, prompt_text="ab", temperature=0, stop_on_eos=False, num_return_sequences=10)
+
+    assert many.outputs is not None
+    assert {text for found in alone for text in found.outputs or ()} == set(many.outputs)
+    assert len(set(many.outputs)) == 1
+
+
 def test_generate__follows_the_script_and_stops_at_its_end() -> None:
     found = answer(spelled("hgf"), temperature=0)
 
@@ -122,6 +136,9 @@ def test_prompt__longer_than_a_stretch_is_read_to_its_end() -> None:
         (["cd", "xyz"], "ab", 4),
         (["ef", "de"], "abc", 5),
         (["a"], "", 1),
+        (["abc"], "", 3),
+        (["cdx", "bcd", "cd", "d"], "a", 4),
+        (["d", "bcd"], "a", 4),
         (["zz"], "abcdefgh", 8),
         (["ha"], "abcdefgh", 8),
     ],
@@ -137,6 +154,78 @@ def test_stop_sequence__may_reach_over_the_end_of_a_line() -> None:
     found = answer(spelled("hg"), temperature=0, stop_on_eos=False, stop_sequences=["g\nh"])
 
     assert (found.outputs, found.stop_reason) == (("h",), ("stop_sequence",))
+
+
+def test_stop_sequence__newline_ends_with_the_line() -> None:
+    found = answer(spelled("hg"), temperature=0, stop_on_eos=False, stop_sequences=["\n"])
+
+    assert (found.outputs, found.steps, found.stop_reason) == (("hg",), (3,), ("stop_sequence",))
+    assert found.eos_terminated == (False,)
+
+
+def test_stop_sequence__does_not_begin_in_the_prompt() -> None:
+    found = answer(spelled("hgf"), prompt_text="e\n", temperature=0, stop_sequences=["\nh", "eh"])
+
+    assert found.outputs == ("hgf",)
+
+
+def test_stop_sequence__is_found_however_its_letters_were_typed() -> None:
+    tokenizer = char_tokenizer(["abcdefg\u00e9"])
+    ids = tokenizer.encode("ab\u00e9c")
+    model = Script(dict(pairwise([BOS, *ids, EOS])))
+    request = request_of(temperature=0, stop_sequences=["e\u0301"])
+
+    assert generate(model, tokenizer, request, run_id="run", request_id="request").outputs == ("ab",)
+
+
+def test_stop_sequence__cuts_each_sequence_at_its_own_place() -> None:
+    model = small_model(SIZE)
+    values: dict[str, object] = {"seed": 4, "num_return_sequences": 10, "max_new_tokens": 60, "stop_on_eos": False}
+
+    whole = answer(model, **values)
+    stopped = answer(model, **values, stop_sequences=["a", "bc"])
+
+    assert whole.outputs is not None
+    expected = tuple(re.split("a|bc", text)[0] for text in whole.outputs)
+    assert stopped.outputs == expected
+    assert len({len(text) for text in expected}) > 2
+
+
+def test_end_of_line__ends_the_text_or_is_a_newline_of_it() -> None:
+    model = small_model(SIZE)
+    values: dict[str, object] = {"seed": 4, "num_return_sequences": 10, "max_new_tokens": 60}
+
+    ended = answer(model, **values)
+    gone_on = answer(model, **values, stop_on_eos=False)
+
+    assert ended.outputs is not None and gone_on.outputs is not None
+    assert ended.outputs == tuple(text.split("\n")[0] for text in gone_on.outputs)
+    assert ended.eos_terminated == tuple("\n" in text for text in gone_on.outputs)
+    assert True in ended.eos_terminated
+
+
+def test_prompt__its_unknown_characters_are_counted() -> None:
+    found = answer(spelled("hg"), prompt_text="abz\n\u00e9c")
+
+    assert (found.prompt_tokens, found.unk_count) == (5, 2)
+
+
+def test_extreme_requests__are_answered() -> None:
+    tiny, huge = 5e-324, 1.7e308
+    extremes = product([0.0, tiny, 1.0, huge], [tiny, 1.0], [0, 1, 10**30], [None, tiny, huge])
+    for temperature, top_p, top_k, penalty in extremes:
+        found = answer(
+            small_model(SIZE),
+            prompt_text="hgfedcba",
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            repetition_penalty=penalty,
+            stop_on_eos=False,
+            seed=1,
+            max_new_tokens=4,
+        )
+        assert found.steps == (4,)
 
 
 def test_seed__gives_the_same_text_again_and_is_told_where_none_was_given() -> None:
@@ -221,6 +310,63 @@ def test_draws__follow_the_filtered_distribution(case: Filter) -> None:
 
     assert set(drawn) == set(case.expected)
     assert sum((drawn[i] - count * p) ** 2 / (count * p) for i, p in case.expected.items()) < 23.5
+
+
+class Memoryless(Script):
+    """A model that predicts the same whatever came before."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__({})
+        self.table = torch.tensor(logits).repeat(SIZE, 1)
+
+
+LOGITS = [3.0, 3.0, 3.0, 0.1, -0.7, 1.3, 0.4, -1.9, 2.2, 0.9, -0.2, 1.7]
+"""[PAD], [UNK], [BOS], which are never drawn; then [EOS] and the letters."""
+
+
+def filtered_by_numpy(temperature: float, top_k: int, top_p: float) -> list[float]:
+    """The probabilities of [EOS] and the letters after temperature, top_k and top_p, in this order."""
+    logits = np.array(LOGITS[3:], dtype=np.float64)
+    weights: NDArray[np.float64] = np.exp(logits / temperature)
+    weights[np.argsort(-logits)[top_k or len(logits) :]] = 0
+    ordered: NDArray[np.float64] = np.sort(weights)[::-1]
+    summed: NDArray[np.float64] = np.cumsum(ordered)
+    total: np.float64 = summed[-1]
+    shares: NDArray[np.float64] = summed / total
+    kept = int(np.argmax(shares >= top_p)) + 1  # the fewest whose share is enough
+    weights[np.argsort(-logits)[kept:]] = 0
+    probabilities: NDArray[np.float64] = weights / np.sum(weights)
+    result: list[float] = probabilities.tolist()
+    return result
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"),
+    [(0.6, 0, 1.0), (1.8, 0, 1.0), (1.0, 4, 1.0), (1.0, 0, 0.8), (1.5, 7, 0.6)],
+)
+def test_generated_tokens__follow_the_exact_filtered_softmax(temperature: float, top_k: int, top_p: float) -> None:
+    """Pearson's chi-square of 20,480 drawn tokens; its tail is the regularized upper gamma function."""
+    model, drawn = Memoryless(LOGITS), Counter[str]()
+    for seed in range(4):
+        found = answer(
+            model,
+            seed=seed,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            max_new_tokens=512,
+            num_return_sequences=10,
+            stop_on_eos=False,
+        )
+        drawn.update("".join(found.outputs or ()))
+
+    expected = dict(zip("\nabcdefgh", filtered_by_numpy(temperature, top_k, top_p), strict=True))
+    possible = {symbol: p for symbol, p in expected.items() if p > 0}
+    assert (drawn.total(), set(drawn)) == (20_480, set(possible))
+    statistic = sum((drawn[symbol] - 20_480 * p) ** 2 / (20_480 * p) for symbol, p in possible.items())
+    freedom = torch.tensor(len(possible) - 1, dtype=torch.float64)
+    tail: Tensor = torch.special.gammaincc(freedom / 2, torch.tensor(statistic, dtype=torch.float64) / 2)
+    assert tail.item() > 1e-4
 
 
 def test_choose__always_finds_a_possible_id() -> None:

@@ -26,6 +26,8 @@ class Service(BaseModel):
     security_opt: list[str]
     tmpfs: list[str]
     stop_grace_period: str
+    restart: str
+    networks: list[str]
     environment: dict[str, str] = {}
     env_file: str | None = None
     image: str | None = None
@@ -35,6 +37,7 @@ class Service(BaseModel):
 class Compose(BaseModel):
     services: dict[str, Service]
     volumes: dict[str, None]
+    networks: dict[str, dict[str, bool] | None]
 
 
 def compose() -> Compose:
@@ -161,7 +164,7 @@ def test_compose__named_volumes_are_declared() -> None:
 def test_compose__bot_leaves_the_work_to_the_worker() -> None:
     services = compose().services
     shared = {
-        "REDIS_URL": "redis://redis:6379/0",
+        "REDIS_URL": "redis://:${REDIS_PASSWORD:-model-trainer}@redis:6379/0",
         "APP__DATA_ROOT": "/data",
         "APP__ARTIFACTS_ROOT": "/data/artifacts",
         "HF_HOME": "/hf-cache",
@@ -182,6 +185,10 @@ def test_compose__redis_keeps_every_write_and_stays_inside() -> None:
     assert "--appendonly yes --appendfsync always" in options
     assert "--maxmemory-policy noeviction" in options
     assert redis.volumes == ["redis_data:/data"]
+    assert '--requirepass "$$REDISCLI_AUTH"' in options
+    assert redis.environment == {"REDISCLI_AUTH": "${REDIS_PASSWORD:-model-trainer}"}
+    assert redis.networks == ["queue"]
+    assert compose().networks["queue"] == {"internal": True}
     assert redis.ports == []
     assert compose().services["bot"].ports == []
 
@@ -196,6 +203,17 @@ def test_compose__no_service_has_more_rights_than_it_needs(name: str) -> None:
     assert service.security_opt == ["no-new-privileges:true"]
     assert service.stop_grace_period == "30s"
     assert service.user.split(":")[0] not in {"0", "root"}
+    assert service.restart == "unless-stopped"
+
+
+@pytest.mark.parametrize(("name", "command"), [("bot", "mt up"), ("worker", "mt worker")])
+def test_units__start_again_and_may_do_no_more_than_they_need(name: str, command: str) -> None:
+    unit = (ROOT / "deploy" / f"model-trainer-{name}.service").read_text(encoding="utf-8").splitlines()
+
+    assert {"Restart=always", "KillMode=mixed", "User=model-trainer", "NoNewPrivileges=yes"} <= set(unit)
+    assert {"ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "CapabilityBoundingSet="} <= set(unit)
+    assert f"ExecStart=/opt/model-trainer/.venv/bin/{command}" in unit
+    assert "TimeoutStopSec=60" in unit  # a child has 8 s for its checkpoint
 
 
 def test_image__has_no_development_tools_no_root_and_no_secrets() -> None:
@@ -216,7 +234,7 @@ def test_ci__runs_make_test_and_nothing_else() -> None:
     assert script == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec make test']
 
 
-@pytest.mark.parametrize("target", ["demo", "up", "test", "lint", "check", "constraints"])
+@pytest.mark.parametrize("target", ["demo", "up", "test", "lint", "check", "constraints", "chaos", "mutations"])
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]
 

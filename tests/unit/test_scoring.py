@@ -1,20 +1,26 @@
 """Surprisals of a given text, against the textbook formulas."""
 
 import math
+from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tests.unit.data.support import char_tokenizer, small_model, tensor_of
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ScoreRequest, ScoreResponse
+from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
 from trainer.models.base import LanguageModel
-from trainer.scoring import score_lines, score_text, surprisals
+from trainer.scoring import read_text, score_lines, score_texts, surprisals
+from trainer.tokenizers.base import Tokenizer
 
 TOKENIZER = char_tokenizer(["abcdéf ghij"])
 TEXT = "abc de\u0301f\r\n\n   \nghxj\nzzz"
+QUEUED = ScoreResponse(request_id="request", run_id="run", status="queued")
 NORMALIZED = "abc déf\r\n\n   \nghxj\nzzz"
 
 
@@ -24,7 +30,13 @@ def model_of() -> LanguageModel:
 
 def score(text: str, top_k: int | None = None, *, brief: bool = False) -> ScoreResponse:
     request = ScoreRequest(text=text, detail_level="summary" if brief else "per_char", top_k=top_k)
-    return score_text(model_of(), TOKENIZER, request, run_id="run", request_id="request")
+    return score_text(model_of(), TOKENIZER, request)
+
+
+def score_text(model: LanguageModel, tokenizer: Tokenizer, request: ScoreRequest) -> ScoreResponse:
+    """Score a text alone."""
+    [scored] = score_texts(model, tokenizer, [read_text(tokenizer, request, QUEUED)])
+    return scored
 
 
 def by_hand(lines: list[str]) -> list[float]:
@@ -134,6 +146,168 @@ def test_surprisals__do_not_depend_on_the_neighbours_in_a_batch() -> None:
 
     for line, scores in zip(lines, together, strict=True):
         assert torch.allclose(scores.surprisal, surprisals(model, line), atol=1e-5)
+
+
+def random_line(length: int, seed: int = 1) -> list[int]:
+    random = Random(seed)
+    return [random.randrange(4, TOKENIZER.vocab_size) for _ in range(length)]
+
+
+def step_by_step(model: LanguageModel, ids: list[int]) -> NDArray[np.float64]:
+    """-ln p (T,) of each id but the first, one at a time in double precision: a tied LSTM of one layer."""
+    state: dict[str, Tensor] = model.state_dict()
+    weights = {name: array(weight) for name, weight in state.items()}
+    embedding, recurrent = weights["embedding.weight"], weights["layers.weight_hh_l0"]
+    bias: NDArray[np.float64] = weights["layers.bias_ih_l0"] + weights["layers.bias_hh_l0"]
+    from_input: NDArray[np.float64] = embedding @ weights["layers.weight_ih_l0"].T + bias
+    size = len(bias) // 4
+    hidden: NDArray[np.float64] = np.zeros(size)
+    cell: NDArray[np.float64] = np.zeros(size)
+    outputs: NDArray[np.float64] = np.empty((len(ids) - 1, size))
+    for place, token in enumerate(ids[:-1]):
+        row: NDArray[np.float64] = from_input[token]
+        gates: NDArray[np.float64] = row + recurrent @ hidden
+        opened: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(gates / 2)
+        cell = opened[size : 2 * size] * cell + opened[:size] * np.tanh(gates[2 * size : 3 * size])
+        hidden = opened[3 * size :] * np.tanh(cell)
+        outputs[place] = hidden
+    projected: NDArray[np.float64] = outputs @ weights["projection.weight"].T + weights["projection.bias"]
+    logits: NDArray[np.float64] = projected @ embedding.T + weights["head_bias"]
+    summed: NDArray[np.float64] = np.sum(np.exp(logits), axis=-1)
+    of_target: NDArray[np.float64] = logits[np.arange(len(ids) - 1), ids[1:]]
+    result: NDArray[np.float64] = np.log(summed) - of_target
+    return result
+
+
+def array(weight: Tensor) -> NDArray[np.float64]:
+    values: list[float] | list[list[float]] = weight.double().tolist()
+    return np.array(values, dtype=np.float64)
+
+
+def floats(scores: Tensor) -> list[float]:
+    values: list[float] = scores.tolist()
+    return values
+
+
+def largest_difference(found: Sequence[float], expected: NDArray[np.float64]) -> float:
+    apart: NDArray[np.float64] = np.abs(np.array(found, dtype=np.float64) - expected)
+    largest: np.float64 = apart.max()
+    return float(largest)
+
+
+def one_layer_model() -> LanguageModel:
+    return small_model(TOKENIZER.vocab_size, layers=1)
+
+
+@pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_score__of_every_architecture_is_its_brute_force(architecture: str, tied: bool) -> None:
+    model = small_model(TOKENIZER.vocab_size, architecture, tied=tied)
+    ids = random_line(30)
+    answers = ReferenceModel(model, architecture).log_probabilities([2, *ids[:-1]])
+
+    found: list[float] = surprisals(model, ids).tolist()
+
+    assert found == pytest.approx([-p[i] for p, i in zip(answers, ids, strict=True)], abs=1e-5)
+
+
+def test_hundred_thousand_characters_in_a_line__are_all_scored() -> None:
+    random = Random(3)
+    text = "a" + "".join(random.choices("abcd\u00e9f ghijx", k=99_998)) + "b"
+    model = one_layer_model()
+    request = ScoreRequest(text=text, detail_level="per_char")
+
+    found = score_text(model, TOKENIZER, request)
+
+    assert found.n_scored == found.n_tokens == 100_000
+    assert found.surprisal is not None and found.char_spans is not None
+    expected = step_by_step(model, [2, *TOKENIZER.encode(text)])
+    assert largest_difference(found.surprisal, expected) <= 1e-5
+    assert found.char_spans == tuple((place, place + 1) for place in range(100_000))
+    assert found.window is None
+
+
+def test_score__does_not_depend_on_the_batch_or_the_stretch_of_time() -> None:
+    model = one_layer_model()
+    lines = [random_line(1000 + place, seed=place) for place in range(70)]
+
+    together = score_lines(model, lines)
+    reverse = score_lines(model, lines[::-1])[::-1]
+
+    for place in (0, 30, 69):
+        expected = step_by_step(model, [2, *lines[place]])
+        for found in (together[place].surprisal, reverse[place].surprisal, surprisals(model, lines[place])):
+            assert largest_difference(floats(found), expected) <= 1e-5
+
+
+def test_seed__changes_no_score() -> None:
+    model = model_of()
+    asked = [ScoreRequest(text=TEXT, detail_level="per_char", seed=seed) for seed in (None, 0, 7)]
+
+    first, *others = (score_text(model, TOKENIZER, one) for one in asked)
+
+    assert others == [first, first]
+
+
+def by_windows(model: LanguageModel, line: list[int], window: int) -> NDArray[np.float64]:
+    """Each token given its window: the first `window` tokens from [BOS], then three quarters of a window at a time."""
+    ids, context = [2, *line], window // 4
+    parts = [step_by_step(model, ids[: window + 1])]
+    start = window - context
+    while start + context < len(line):
+        parts.append(step_by_step(model, ids[start : start + window + 1])[context:])
+        start += window - context
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("window", [64, 67])
+def test_windows__score_every_token_once_as_their_own_beginning_has_it(window: int) -> None:
+    model = one_layer_model()
+    lengths = [1, 63, 64, 65, 68, 112, 113, 160, 161, 1000, 5000]
+    lines = [random_line(length, seed=length) for length in lengths]
+
+    found = score_lines(model, lines, top_k=2, window_tokens=window)
+
+    for line, scores in zip(lines, found, strict=True):
+        assert [len(part) for part in scores] == [len(line)] * 5
+        assert largest_difference(floats(scores.surprisal), by_windows(model, line, window)) <= 1e-5
+
+
+@pytest.mark.parametrize(("window", "length", "compared"), [(64, 300, 300), (64, 5000, 4096), (2100, 5000, 4200)])
+def test_windows__report_how_far_they_are_from_the_exact_scores(window: int, length: int, compared: int) -> None:
+    model = one_layer_model()
+    line = random_line(length)
+    text = f"abc\n{TOKENIZER.decode(line)}\n"
+    exact, windowed = step_by_step(model, [2, *line]), by_windows(model, line, window)
+    request = ScoreRequest(text=text, window_tokens=window, detail_level="per_char")
+
+    found = score_text(model, TOKENIZER, request)
+
+    assert found.window is not None
+    assert found.surprisal is not None
+    assert (found.n_scored, found.n_tokens) == (length + 3, length + 3)
+    assert largest_difference(found.surprisal[3:], windowed) <= 1e-5
+    assert (found.window.window_tokens, found.window.context_tokens) == (window, window // 4)
+    assert found.window.compared_tokens == compared
+    expected = largest_difference(list(windowed[:compared]), exact[:compared])
+    assert found.window.max_difference_nats == pytest.approx(expected, abs=1e-5)
+
+
+def test_windows__of_lines_that_are_not_longer_are_exact() -> None:
+    model = model_of()
+    text = "abc\n" + TOKENIZER.decode(random_line(64))
+    exact, windowed = (
+        score_text(
+            model,
+            TOKENIZER,
+            ScoreRequest(text=text, detail_level="per_char", top_k=2, window_tokens=window),
+        )
+        for window in (None, 64)
+    )
+
+    report = WindowReport(window_tokens=64, context_tokens=16, compared_tokens=0, max_difference_nats=0.0)
+    marked: dict[str, object] = {"window": report}
+    assert windowed == exact.model_copy(update=marked)
 
 
 def surprisals_by_forward(model: LanguageModel, ids: list[int]) -> torch.Tensor:

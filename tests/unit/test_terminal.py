@@ -1,13 +1,15 @@
 """What the `mt` command shows of a run on its way."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from tests.unit.test_runs import record
+from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.runs import RunStore
-from trainer.terminal import Terminal
+from trainer.terminal import Terminal, bits_per_char, columns, duration
 
 
 def status(folder: Path, **changes: object) -> RunStatus:
@@ -28,11 +30,41 @@ def test_progress__shows_losses_as_soon_as_there_are_some(
     assert "50 %  epoch 1/1  loss 2.500  1.2 k chars/s" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["[red]x[/red]", ":smile:", "a\tb", "bell \a and \r", "long " * 100, "җ", ""])
+def test_line__is_written_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Terminal(as_json=False).line(text)
+
+    assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_columns__are_as_wide_as_they_need_and_nothing_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("run", "label"), ("x" * 100, "[red]:smile:"), ("文字", "")]
+
+    Terminal(as_json=False).show(ErrorBody(code=ErrorCode.CONFLICT, message="", request_id=""), columns(rows))
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"run{' ' * 97}  label",
+        f"{'x' * 100}  [red]:smile:",
+        "文字",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 s"), (0.4, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (7384, "2 h 3 min"), (200_000, "2 d 7 h")],
+)
+def test_duration__is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_bits_per_char__are_known_once_the_speed_is(tmp_path: Path) -> None:
+    """Two tokens a character, each of ln 2 nats, are two bits."""
+    waiting = status(tmp_path)
+    speed: dict[str, object] = {"tokens_per_second": 20.0, "chars_per_second": 10.0}
+
+    assert bits_per_char(math.log(2), waiting) is None
+    assert bits_per_char(math.log(2), waiting.model_copy(update=speed)) == 2.0
+
+
 def _training() -> dict[str, object]:
     return {"status": "running", "epoch": 1, "train_loss": 2.5, "chars_per_second": 1234.0, "progress": 50.0}
-
-
-def test_run_that_failed__is_told_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Terminal(as_json=False).run(status(tmp_path, status="cancelled"))
-
-    assert "cancelled" in capsys.readouterr().out

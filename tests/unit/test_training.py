@@ -62,6 +62,10 @@ def observed(run: Run, *, should_stop: Callable[[], StopReason | None] = lambda:
     return Told(result, model, rows, progress, saved)
 
 
+def losses(rows: list[CurveRow]) -> list[float]:
+    return [row.train_loss for row in rows if row.train_loss is not None]
+
+
 def digest(model: LanguageModel) -> str:
     weights: dict[str, Tensor] = model.state_dict()
     return sha256(save(weights)).hexdigest()
@@ -112,9 +116,9 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
 def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.unit.data.support import make_run;"
-        "from tests.unit.test_training import observed, digest, TEXT, DROPOUT;"
+        "from tests.unit.test_training import observed, digest, losses, TEXT, DROPOUT;"
         "told = observed(make_run(Path(sys.argv[1]), TEXT, model=DROPOUT, max_steps=6));"
-        "print(digest(told.model), [float.hex(row.train_loss) for row in told.rows])"
+        "print(digest(told.model), [float.hex(loss) for loss in losses(told.rows)])"
     )
     answers: list[str] = []
     for name in ("a", "b"):
@@ -224,8 +228,11 @@ def test_epoch_loss__is_the_mean_over_tokens_of_what_was_predicted(tmp_path: Pat
     assert math.isclose(told.result.state.epochs[0].train_loss_nats, expected.loss_nats, abs_tol=1e-5)
     assert told.result.state.tokens_seen == expected.tokens == run.corpus.sizes["train"].tokens
     ends = [0, *(row.tokens for row in told.rows)]
-    total = sum((end - start) * row.train_loss for (start, end), row in zip(pairwise(ends), told.rows, strict=True))
+    spans = zip(pairwise(ends), losses(told.rows), strict=True)
+    total = sum((end - start) * loss for (start, end), loss in spans)
     assert math.isclose(total / expected.tokens, expected.loss_nats, abs_tol=1e-5)
+    of_epochs = [row.epoch_train_loss for row in told.rows if row.epoch_train_loss is not None]
+    assert of_epochs == [told.result.state.epochs[0].train_loss_nats]
 
 
 def test_curve__has_a_row_every_n_steps_and_at_each_evaluation(tmp_path: Path) -> None:
@@ -244,12 +251,13 @@ def test_curve__of_one_epoch_has_exactly_its_rows(tmp_path: Path) -> None:
     assert [row.step for row in told.rows] == [10, 20, 30, 40, 50]
     assert [row.val_loss is None for row in told.rows] == [True] * 4 + [False]
     assert [row.epoch for row in told.rows] == [1] * 5
+    assert [row.epoch_train_loss for row in told.rows] == [None] * 5, "50 steps are not yet an epoch"
 
 
 def test_curve__area_is_that_of_the_trapezoids(tmp_path: Path) -> None:
     told = observed(make_run(tmp_path, TEXT))
 
-    area = np.trapezoid([row.train_loss for row in told.rows], [row.step for row in told.rows])
+    area = np.trapezoid(losses(told.rows), [row.step for row in told.rows])
     assert math.isclose(told.result.state.curve.area, float(area), rel_tol=1e-12)
     assert told.result.state.curve.rows == len(told.rows)
 
@@ -274,7 +282,7 @@ def test_loss__falls_and_early_evaluations_fall(tmp_path: Path) -> None:
     measured = [row.val_loss for row in told.rows if row.val_loss is not None]
     assert len(measured) == 4
     assert measured[1] < measured[0]
-    assert told.rows[-1].train_loss < told.rows[0].train_loss
+    assert losses(told.rows)[-1] < losses(told.rows)[0]
 
 
 def test_early_stopping__ends_after_patience_without_a_fall(tmp_path: Path) -> None:
@@ -370,6 +378,8 @@ class Bad(LanguageModel):
             return logits * math.nan
         if self._failure == "nan in validation" and not self.training:
             return logits * math.nan
+        if self._failure == "far off":
+            return logits * 1000
         if self._failure == "memory":
             return torch.empty(1 << 60)
         if self._failure == "bug":
@@ -419,8 +429,9 @@ def test_clipping__limits_the_step_to_the_norm(tmp_path: Path, clip: float) -> N
     old: dict[str, Tensor] = before.state_dict()
     new: dict[str, Tensor] = told.model.state_dict()
     moved = math.sqrt(sum(float((new[name] - old[name]).square().sum()) for name in old))
-    assert told.rows[0].grad_norm > clip or moved <= clip
-    assert math.isclose(moved, min(clip, told.rows[0].grad_norm), rel_tol=1e-3)
+    norm = told.rows[0].grad_norm
+    assert norm is not None
+    assert math.isclose(moved, min(clip, norm), rel_tol=1e-3)
 
 
 def torch_optimizer(name: str, model: LanguageModel) -> torch.optim.Optimizer:
@@ -448,20 +459,16 @@ def test_optimizer__steps_as_torch_says(tmp_path: Path, name: str) -> None:
     expected: dict[str, Tensor] = model.state_dict()
     for key, weight in expected.items():
         assert torch.allclose(new[key], weight, atol=1e-6), key
-    assert math.isclose(told.rows[0].train_loss, float(loss.detach()), rel_tol=1e-6)
+    assert math.isclose(losses(told.rows)[0], float(loss.detach()), rel_tol=1e-6)
 
 
-def test_optimizer__given_values_are_used_and_meaningless_ones_refused(tmp_path: Path) -> None:
+def test_optimizer__given_values_are_used(tmp_path: Path) -> None:
     still = make_run(tmp_path, TEXT, optimizer={"name": "adamw", "weight_decay": 0.0, "eps": 1e9}, max_steps=3)
     moved = [
         float((a.detach() - b.detach()).abs().max())
         for a, b in zip(still.fresh_model().parameters(), observed(still).model.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 1e-6
-
-    with pytest.raises(AppError, match="betas") as caught:
-        observed(make_run(tmp_path, TEXT, optimizer={"name": "sgd", "betas": [0.1, 0.2]}))
-    assert caught.value.code == ErrorCode.INVALID_INPUT
 
 
 @pytest.mark.parametrize(

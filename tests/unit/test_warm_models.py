@@ -1,5 +1,6 @@
 """Models that were asked a moment ago stay loaded, the others make room."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,18 @@ import pytest
 from tests.unit.data.support import POEM, make_run
 from tests.unit.test_runs import record
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.model_artifact import save_model
-from trainer.runs import RunStore, finish_run, manifest_of
+from trainer.contracts.runs import RunManifest
+from trainer.files import file_records
+from trainer.model_artifact import WEIGHTS_FILE, save_model
+from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.worker.models import WarmModels
+
+
+def completed(run: RunDirectory) -> RunManifest:
+    """The manifest of a run whose model is there."""
+    paths = [*run.path.glob("*.safetensors"), run.path / "config.json", *run.tokenizer.iterdir()]
+    files: dict[str, object] = {"files": file_records(run.path, paths)}
+    return manifest_of(run.record(), "completed").model_copy(update=files)
 
 
 def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -20,8 +30,9 @@ def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None
         made.tokenizer.save(run.tokenizer)
         save_model(run.path, made.fresh_model(), made.effective.model)
         with run.open_log() as events:
-            finish_run(run, events, manifest_of(run.record(), "completed"))
-    models = WarmModels(store)
+            finish_run(run, events, completed(run))
+    one_bytes = WarmModels(store, 0).get("a").memory_bytes()
+    models = WarmModels(store, 4 * one_bytes)
 
     first = {name: models.get(name) for name in "abcd"}
     assert models.get("a") is first["a"]
@@ -31,11 +42,29 @@ def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None
     assert models.get("b") is not first["b"]
 
 
+def test_warm_models__one_that_is_alone_stays_whatever_its_size_and_is_loaded_anew_once_its_files_change(
+    tmp_path: Path,
+) -> None:
+    made = make_run(tmp_path, POEM)
+    run = RunStore(tmp_path).create(record("a"))
+    made.tokenizer.save(run.tokenizer)
+    save_model(run.path, made.fresh_model(), made.effective.model)
+    with run.open_log() as events:
+        finish_run(run, events, completed(run))
+    models = WarmModels(RunStore(tmp_path), 0)
+
+    first = models.get("a")
+    assert models.get("a") is first
+    os.utime(run.path / WEIGHTS_FILE, ns=(1, 1))
+
+    assert models.get("a") is not first
+
+
 def test_warm_models__an_unfinished_run_has_none(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.create(record("a"))
 
     with pytest.raises(AppError) as caught:
-        WarmModels(store).get("a")
+        WarmModels(store, 0).get("a")
 
     assert caught.value.code is ErrorCode.RUN_NOT_READY

@@ -8,6 +8,7 @@ RunError
     {code, class, message}: the form in which a failed run keeps it
 """
 
+import errno
 import secrets
 from enum import StrEnum
 from typing import NamedTuple
@@ -31,12 +32,16 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "FORBIDDEN"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
     SERVICE_UNAVAILABLE = "SERVICE_UNAVAILABLE"
     INSUFFICIENT_STORAGE = "INSUFFICIENT_STORAGE"
     CONFIG_INVALID = "CONFIG_INVALID"
     DATA_NOT_FOUND = "DATA_NOT_FOUND"
     CORPUS_EMPTY = "CORPUS_EMPTY"
+    CONFLICT = "CONFLICT"
+    TOKENIZER_NOT_FOUND = "TOKENIZER_NOT_FOUND"
+    TOKENIZER_TRAIN_FAILED = "TOKENIZER_TRAIN_FAILED"
     TOKENIZER_LOAD_FAILED = "TOKENIZER_LOAD_FAILED"
     UNSUPPORTED_BACKEND = "UNSUPPORTED_BACKEND"
     INVALID_MODEL_SIZE = "INVALID_MODEL_SIZE"
@@ -72,12 +77,16 @@ _KINDS = {
     ErrorCode.FORBIDDEN: _Kind(_USER, 403),
     ErrorCode.PAYLOAD_TOO_LARGE: _Kind(_USER, 413),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: _Kind(_USER, 415),
+    ErrorCode.RATE_LIMIT_EXCEEDED: _Kind(_TRANSIENT, 429),
     ErrorCode.INTERNAL_ERROR: _Kind(_FATAL, 500),
     ErrorCode.SERVICE_UNAVAILABLE: _Kind(_TRANSIENT, 503),
     ErrorCode.INSUFFICIENT_STORAGE: _Kind(_TRANSIENT, 507),
     ErrorCode.CONFIG_INVALID: _Kind(_USER, 422),
     ErrorCode.DATA_NOT_FOUND: _Kind(_USER, 404),
     ErrorCode.CORPUS_EMPTY: _Kind(_USER, 422),
+    ErrorCode.CONFLICT: _Kind(_USER, 409),
+    ErrorCode.TOKENIZER_NOT_FOUND: _Kind(_USER, 404),
+    ErrorCode.TOKENIZER_TRAIN_FAILED: _Kind(_FATAL, 500),
     ErrorCode.TOKENIZER_LOAD_FAILED: _Kind(_FATAL, 500),
     ErrorCode.UNSUPPORTED_BACKEND: _Kind(_USER, 422),
     ErrorCode.INVALID_MODEL_SIZE: _Kind(_USER, 422),
@@ -96,10 +105,13 @@ _KINDS = {
 
 
 class FieldProblem(Frozen):
-    """One wrong field: its path in the request and what would be right."""
+    """One wrong field: its path in the request, what was given, what would be right, and all of it in a sentence."""
 
     path: str
     message: str
+    value: str | None = None
+    """As it was given; None where there was none, or where it is too long to show."""
+    allowed: str | None = None
 
 
 class AppError(Exception):
@@ -110,6 +122,20 @@ class AppError(Exception):
         self.code = code
         self.message = message
         self.details = details
+
+
+def transient_code(error: Exception) -> ErrorCode | None:
+    """The code of a failure of the surroundings, after which trying again may help; None for any other."""
+    if isinstance(error, AppError):
+        return error.code if error.code.error_class is ErrorClass.TRANSIENT else None
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _DISK_FULL:
+        return ErrorCode.INSUFFICIENT_STORAGE
+    return ErrorCode.SERVICE_UNAVAILABLE if number in _DISK_FAILS else None
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FAILS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE)
 
 
 class RunError(Frozen):

@@ -7,6 +7,7 @@ from pydantic import Field, TypeAdapter
 
 from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp, now
 from trainer.contracts.errors import ErrorClass, ErrorCode
+from trainer.contracts.inference import InferenceKind
 from trainer.contracts.models import ModelFamily
 
 
@@ -147,6 +148,28 @@ class EvalCompleted(EventBase):
     split: str
     loss: float
     perplexity: float
+
+
+class InferenceEvent(EventBase):
+    """A request to a run's model on its way: told on the stream alone, as its record is in Redis alone."""
+
+    request_id: Identifier
+    kind: InferenceKind
+
+
+class InferenceStarted(InferenceEvent):
+    type: Literal["inference.job.started.v1"] = "inference.job.started.v1"
+
+
+class InferenceCompleted(InferenceEvent):
+    type: Literal["inference.job.completed.v1"] = "inference.job.completed.v1"
+
+
+class InferenceFailed(InferenceEvent):
+    type: Literal["inference.job.failed.v1"] = "inference.job.failed.v1"
+    code: ErrorCode
+    error_class: ErrorClass = Field(alias="class")
+    message: str
 
 
 Event = (

@@ -1,231 +1,387 @@
-"""The YAML form of a training: read strictly, and mapped onto the one train request."""
+"""The YAML form of a training: read onto the fields of the one train request, and written back from any run's."""
 
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Literal
+from posixpath import normpath
+from types import NoneType
+from typing import NamedTuple, Protocol, get_args
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import Node
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from trainer.contracts.base import Frozen, Positive, Probability
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import Architecture
-from trainer.contracts.validation import parse
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.experiment_blocks import ExperimentConfig, RnnBlock, relative_path
+from trainer.contracts.fields import block, difference, merged, put, says, value_at
+from trainer.contracts.models import Architecture, Objective
+from trainer.contracts.presets import architecture
+from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
+from trainer.contracts.tokenizers import METHODS
+from trainer.contracts.train_requests import not_available, train_request
+from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
+from trainer.contracts.yaml_text import MOST_BYTES, parse_yaml
 
 _ARCHITECTURES = ("gpt2", "bert", "lstm", "gru", "rnn", "llama", "qwen")
-_AVAILABLE = ("lstm", "gru", "rnn")
+_AVAILABLE: tuple[str, ...] = get_args(Architecture)
+_OBJECTIVES: tuple[str, ...] = get_args(Objective)
+_METHOD_OF = {
+    "sentencepiece": "sentencepiece",
+    "wordpiece": "wordpiece",
+    "bpe": "bpe",
+    "character": "char",
+    "word": "word",
+}
+CORPORA = ("corpus", "validation_corpus", "test_corpus")
+_NESTED = "model: {architecture: lstm, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}"
 
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+_PLACES = {
+    "model_family": "model.architecture",
+    "label": "experiment_name",
+    "seed": "random_seed",
+    "corpus": "data.training_corpus",
+    "validation_corpus": "data.validation_corpus",
+    "test_corpus": "data.test_corpus",
+    "provenance.source_corpus": "data.source_corpus",
+    "batch_size": "data.batch_size",
+    "max_seq_len": "data.max_sequence_length",
+    "tokenizer.method": "tokenizer.tokenizer_type",
+    "tokenizer.vocab_size": "tokenizer.vocab_size",
+    "model.embedding_size": "model.rnn.embedding_size",
+    "model.hidden_size": "model.rnn.hidden_size",
+    "model.num_layers": "model.rnn.num_layers",
+    "model.dropout": "model.rnn.dropout",
+    "model.tied": "model.rnn.tied",
+    "objective": "training.objective",
+    "learning_rate": "training.learning_rate",
+    "optimizer.betas.0": "training.adam_beta1",
+    "optimizer.betas.1": "training.adam_beta2",
+    "optimizer.eps": "training.adam_epsilon",
+    "num_epochs": "training.epochs",
+    "max_steps": "training.train_steps",
+    "warmup_steps": "training.warmup_steps",
+    "warmup_ratio": "training.warmup_ratio",
+    "gradient_accumulation": "training.gradient_accumulation_steps",
+    "gradient_clipping": "training.max_grad_norm",
+    "precision": "training.use_amp",
+    "log_every_steps": "logging.log_metrics_every_n_steps",
+}
+"""Where a file says what a field of the train request says."""
 
-
-def _inside(path: str) -> str:
-    if not path or path.startswith("/") or ".." in path.replace("\\", "/").split("/"):
-        raise ValueError("must be a relative path without `..`")
-    return path
-
-
-RelativePath = Annotated[str, AfterValidator(_inside)]
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-
-
-class DataBlock(Frozen):
-    source_corpus: str
-    training_corpus: str
-    validation_corpus: str | None = None
-    test_corpus: str | None = None
-    batch_size: PositiveInt
-    max_sequence_length: Annotated[int, Field(ge=8)]
-
-
-class TokenizerBlock(Frozen):
-    output_dir: RelativePath
-    vocab_size: PositiveInt
-    tokenizer_type: Literal["sentencepiece", "wordpiece", "bpe", "character", "word"] = "sentencepiece"
-    special_tokens: None = None
-
-
-class RnnBlock(Frozen):
-    embedding_size: PositiveInt
-    hidden_size: PositiveInt
-    num_layers: PositiveInt
-    bidirectional: bool = False
-    dropout: Probability = 0.0
-    tied: bool = False
-    rnn_type: Architecture | None = None
-
-
-class ArchitectureBlock(Frozen):
-    architecture: Architecture
-    rnn: RnnBlock
-
-
-class TrainingBlock(Frozen):
-    objective: Literal["causal_lm", "masked_lm"] = "causal_lm"
-    mlm_probability: Annotated[float, Field(ge=0, le=1)] = 0.15
-    output_dir: RelativePath
-    learning_rate: Positive
-    adam_beta1: Probability
-    adam_beta2: Probability
-    adam_epsilon: Positive
-    epochs: PositiveInt
-    train_steps: PositiveInt | None = None
-    warmup_steps: NonNegativeInt | None = None
-    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    use_amp: bool = False
-    use_tf32: bool = True
-    use_gradient_checkpointing: Literal[False] = False
-    gradient_accumulation_steps: PositiveInt = 1
-    max_grad_norm: Positive | None = None
-    resume_from_checkpoint: Literal[False] = False
-    checkpoint_schedule: Annotated[tuple[int, ...], Field(max_length=0)] = ()
-    auto_generate_checkpoints: Literal[False] = False
-    first_epoch_checkpoints: PositiveInt = 20
-    subsequent_epochs_spacing: Literal["linear", "log"] = "log"
-    log_base: Annotated[int, Field(ge=2)] = 2
-    linear_interval: PositiveInt | None = None
-    min_checkpoint_interval: PositiveInt = 100
-    min_checkpoints_per_epoch: NonNegativeInt = 5
+_SENTENCES = {
+    "dataset_manipulation": "is not supported: it must be []",
+    "tokenizer.special_tokens": "are those of the tokenizer's type: leave it out",
+    "model.transformer": "belongs to other architectures: recurrent ones take `model.rnn`",
+    "model.bert": "belongs to another architecture: recurrent ones take `model.rnn`",
+    "training.use_gradient_checkpointing": "is for transformers: with a recurrent model it must be false",
+    "training.resume_from_checkpoint": "must be false: a run that was interrupted goes on by itself",
+    "training.checkpoint_schedule": "must be []: say `run.checkpoint_every_steps` instead",
+    "training.auto_generate_checkpoints": "must be false: say `run.checkpoint_every_steps` instead",
+    "logging.use_wandb": "must be false: the tracker wandb is not installed",
+}
+"""What is said of a field that can only have one value yet."""
 
 
-class LoggingBlock(Frozen):
-    console_level: LogLevel = "INFO"
-    level: LogLevel = "INFO"
-    file_level: LogLevel = "DEBUG"
-    dir: RelativePath = "logs"
-    use_structured_logging: bool = True
-    use_wandb: Literal[False] = False
-    wandb_project: str | None = None
-    max_log_files: PositiveInt = 10
-    max_log_size_mb: PositiveInt = 100
-    log_metrics_every_n_steps: PositiveInt = 10
-    log_detailed_metrics_every_n_steps: PositiveInt = 100
-    log_memory_every_n_steps: PositiveInt = 100
-    profile_performance: bool = False
-    max_errors_to_track: PositiveInt = 1000
+class Experiment(NamedTuple):
+    """A training as it was asked for: the fields of its request, and what is wrong with them so far."""
 
+    fields: dict[str, object]
+    errors: tuple[AppError, ...] = ()
+    requested_paths: tuple[str, ...] | None = None
+    """The output folders that a file names: recorded, never used, since a run has its own directory."""
+    place: Callable[[str], str] = str
+    """Where a field of the request was given: its path in the file, if it came from one."""
 
-class ExperimentConfig(Frozen):
-    """A YAML file as `yaml_config.md` describes it, as far as recurrent character models need it."""
+    def located(self, error: AppError, field: str = "") -> AppError:
+        """The same error with each problem at the place where its field was given; the whole may be of one field."""
+        if not field and error.message.startswith("`"):
+            field = error.message.split("`")[1]
+        elif not field and error.code is ErrorCode.TOKENIZER_NOT_FOUND:
+            field = "tokenizer_id"
+        path = field if field.split(".")[0] in TrainRequest.model_fields else ""
+        said = error.message.replace("`corpus`", f"`{path}`") if path in CORPORA else error.message
+        problems = error.details or (FieldProblem(path=path, message=said.removesuffix(".")),)
+        return refusal(error.code, *(self._placed(problem) for problem in problems))
 
-    experiment_name: Slug
-    random_seed: NonNegativeInt
-    dataset_manipulation: Annotated[tuple[str, ...], Field(max_length=0)] = ()
-    data: DataBlock
-    tokenizer: TokenizerBlock
-    model: ArchitectureBlock
-    training: TrainingBlock
-    logging: LoggingBlock
-    run: dict[str, object] = Field(default_factory=dict)
-    """Fields of the train request under its own names; given here they win over what the blocks imply."""
+    def _placed(self, problem: FieldProblem) -> FieldProblem:
+        place = self.place(problem.path)
+        given = value_at(self.fields, problem.path)
+        message = problem.message.replace(f"`{problem.path}`", f"`{place}`")
+        changes: dict[str, object] = {
+            "path": place,
+            "message": message if place in ("", "corpus") or f"`{place}`" in message else f"`{place}`: {message}",
+            "value": problem.value or (None if given is None else shown_value(given)),
+        }
+        return problem.model_copy(update=changes)
+
+    def combined(self, errors: Sequence[AppError]) -> AppError:
+        """One error of them all."""
+        return combined(errors, ErrorCode.INVALID_INPUT if self.place is str else ErrorCode.CONFIG_INVALID)
+
+    def request(self) -> TrainRequest:
+        """The request that it stands for; raises all that is wrong."""
+        found = list(self.errors)
+        request: TrainRequest | None = None
+        try:
+            request = train_request(self.fields)
+        except AppError as error:
+            in_file = any(self.place(path) != path for path in _paths([error]))
+            told = self.located(error)
+            if in_file and told.code is ErrorCode.INVALID_INPUT:
+                told = refusal(ErrorCode.CONFIG_INVALID, *told.details)
+            found += _besides(_paths(found), told)
+        if request is None or found:
+            raise self.combined(found)
+        return request
 
 
 def read_yaml(path: Path) -> dict[str, object]:
-    """Read a YAML mapping; raises CONFIG_INVALID with the line of what is no YAML."""
+    """Read a YAML mapping; raises CONFIG_INVALID naming what is wrong in which line."""
+    name = shown_name(path.name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise AppError(ErrorCode.CONFIG_INVALID, f"The file '{path.name}' cannot be read as UTF-8 text.") from None
-    loaded = parse_yaml(text, path.name)
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise AppError(ErrorCode.CONFIG_INVALID, f"There is no file '{name}'.") from None
+    except OSError:
+        raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' is no file that can be read.") from None
+    except UnicodeDecodeError as error:
+        raise AppError(
+            ErrorCode.CONFIG_INVALID, f"'{name}' is not UTF-8: byte {error.start:,} cannot be decoded."
+        ) from None
+    loaded = parse_yaml(text, name)
     if not isinstance(loaded, dict):
-        raise AppError(ErrorCode.CONFIG_INVALID, f"'{path.name}' must hold a mapping of names to values.")
+        kind = "a list" if isinstance(loaded, list) else "empty" if loaded is None else "a single value"
+        raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' must hold lines of `name: value`; it is {kind}.")
     return {str(name): value for name, value in loaded.items()}
 
 
-def parse_yaml(text: str, name: str) -> object:
-    """Read YAML 1.2; a name given twice is an error; raises CONFIG_INVALID."""
+def read_experiment(document: dict[str, object], typed: Mapping[str, object]) -> Experiment:
+    """Map an experiment file onto the fields of a train request; what was typed beside the file wins over it."""
+    run = block(document, "run")
+    own = merged(run, typed)
+    errors, settled = _model_errors(document.get("model"))
+    errors += _other_errors(document, own)
+    source: dict[str, object] = document
+    requested_paths: tuple[str, ...] | None = None
     try:
-        loaded: object = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())[:200]
-        raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' is not YAML: {reason}.") from None
-    return loaded
+        config = parse(ExperimentConfig, document, ErrorCode.CONFIG_INVALID)
+    except AppError as error:
+        errors += _besides([*_paths(errors), *settled], refusal(error.code, *map(_in_better_words, error.details)))
+    else:
+        source = config.model_dump(mode="json")
+        requested_paths = (config.tokenizer.output_dir, config.training.output_dir, config.logging.dir)
+
+    def place(path: str) -> str:
+        if says(typed, path):
+            return path
+        return f"run.{path}" if says(run, path) else _PLACES.get(path, path)
+
+    return Experiment(merged(_implied(source, own), own), tuple(errors), requested_paths, place)
 
 
-def train_fields(document: dict[str, object]) -> dict[str, object]:
-    """Map an experiment file onto the fields of a train request; raises CONFIG_INVALID with every wrong field."""
-    _check_model_block(document.get("model"))
-    config = parse(ExperimentConfig, document, ErrorCode.CONFIG_INVALID)
-    rnn, training, data = config.model.rnn, config.training, config.data
-    _check_available(config)
-    optimizer: dict[str, object] = {
-        "name": "adamw",
-        "betas": [training.adam_beta1, training.adam_beta2],
-        "eps": training.adam_epsilon,
-    }
-    sizes: dict[str, object] = rnn.model_dump(exclude={"bidirectional", "rnn_type"})
-    warmup: dict[str, object] = (
-        {"warmup_ratio": training.warmup_ratio}
-        if training.warmup_steps is None
-        else {"warmup_steps": training.warmup_steps}
+def experiment_yaml(record: RunRecord) -> str:
+    """Write what a run does as an experiment file; read again, it is a request with the same hash."""
+    effective = record.effective
+    actual: dict[str, object] = effective.model_dump(
+        mode="json", exclude={"model_size": True, "model_family": True, "model": {"architecture"}}
     )
-    fields: dict[str, object] = {
-        "model_family": config.model.architecture,
-        "label": config.experiment_name,
-        "seed": config.random_seed,
-        "corpus": data.training_corpus,
-        "validation_corpus": data.validation_corpus,
-        "test_corpus": data.test_corpus,
-        "provenance": {"source_corpus": data.source_corpus},
-        "batch_size": data.batch_size,
-        "max_seq_len": data.max_sequence_length,
-        "tokenizer": {"method": "char", "vocab_size": config.tokenizer.vocab_size},
-        "model": sizes,
-        "optimizer": optimizer,
-        "learning_rate": training.learning_rate,
-        "lr_schedule": "linear",
-        "num_epochs": training.epochs,
-        "max_steps": training.train_steps,
-        "gradient_accumulation": training.gradient_accumulation_steps,
-        "gradient_clipping": training.max_grad_norm,
-        "precision": "auto" if training.use_amp else "fp32",
-        "log_every_steps": config.logging.log_metrics_every_n_steps,
-    }
-    if not {"warmup_steps", "warmup_ratio"} & set(config.run):
-        fields |= warmup
-    return fields | config.run
+    for field in CORPORA:
+        reference: CorpusRef | None = getattr(effective, field)
+        actual[field] = None if reference is None else normpath(reference.name)
+    document = _blocks(actual, record)
+    run = {name: actual[name] for name in ("tokenizer_id", "init_from_run_id") if actual[name] is not None}
+    unsaid = {"tokenizer"} if run else set[str]()
+    unsaid |= {name for name in ("label", "provenance") if actual[name] is None}
+    if effective.optimizer.name != "adamw":
+        run["optimizer"] = {"name": effective.optimizer.name}
+    request = train_request(read_experiment({**document, "run": run}, {}).fields)
+    implied: dict[str, object] = request.model_dump(mode="json")
+    left = difference({name: value for name, value in actual.items() if name not in unsaid}, implied)
+    return _written(record, {**document, "run": merged(run, left)})
 
 
-def requested_paths(document: dict[str, object]) -> tuple[str, ...]:
-    """The output folders that a file names: recorded, never used, since a run has its own directory."""
-    config = parse(ExperimentConfig, document, ErrorCode.CONFIG_INVALID)
-    return (config.tokenizer.output_dir, config.training.output_dir, config.logging.dir)
+def _implied(source: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+    """What the blocks of a file say, as fields of a request; `own` are the fields given under their own names."""
+    fields: dict[str, object] = {"lr_schedule": "linear"}
+    for field, place in _PLACES.items():
+        if says(source, place):
+            put(fields, field, _translated(field, value_at(source, place)))
+    betas = block(fields, "optimizer").get("betas")
+    if isinstance(betas, dict):
+        put(fields, "optimizer.betas", [betas.get("0"), betas.get("1")])
+    if value_at(own, "optimizer.name") == "sgd":  # which has none of what the blocks say of Adam
+        fields.pop("optimizer", None)
+    if {"warmup_steps", "warmup_ratio"} & set(own):
+        unsaid = {"warmup_steps", "warmup_ratio"}
+    else:
+        unsaid = {"warmup_steps"} if fields.get("warmup_steps") is None else {"warmup_ratio"}
+    if _has_tokenizer(own):
+        unsaid.add("tokenizer")
+    return {name: value for name, value in fields.items() if name not in unsaid}
 
 
-def _check_model_block(model: object) -> None:
-    """Refuse what people get wrong most often, in the words that the requirements fix (MF-03, MF-51, MF-56)."""
+def _translated(field: str, value: object) -> object:
+    if field == "tokenizer.method":
+        return _METHOD_OF.get(value, value) if isinstance(value, str) else value
+    if field == "precision":
+        return "auto" if value is True else "fp32"
+    return value
+
+
+def _has_tokenizer(own: Mapping[str, object]) -> bool:
+    """Whether a request names a tokenizer that is there: then the tokenizer block is for none."""
+    return any(own.get(name) is not None for name in ("tokenizer_id", "init_from_run_id"))
+
+
+def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
+    """What people get wrong most often (MF-03, MF-51, MF-56), and the paths of which it says all that is to be said."""
     if not isinstance(model, dict):
-        return
-    architecture: object = model.get("architecture")
-    if architecture is None:
-        raise AppError(
-            ErrorCode.CONFIG_INVALID,
-            "Missing required field 'architecture' in model config. Must be one of: " + ", ".join(_ARCHITECTURES),
-        )
-    if architecture in _ARCHITECTURES and architecture not in _AVAILABLE:
-        raise AppError(
-            ErrorCode.UNSUPPORTED_BACKEND,
-            f"`model.architecture` '{architecture}' is not available yet; available are {', '.join(_AVAILABLE)}.",
-        )
-    if architecture in _AVAILABLE and "rnn" not in model:
-        raise AppError(
-            ErrorCode.CONFIG_INVALID,
-            f"`model.rnn` is required for {architecture}; write the sizes under it:"
-            f" model: {{architecture: {architecture}, rnn: {{embedding_size: 128, hidden_size: 256, num_layers: 2}}}}.",
-        )
+        return [], []
+    errors: list[AppError] = []
+    chosen = model.get("architecture")
+    if chosen is None:
+        listed = ", ".join(_ARCHITECTURES)
+        said = f"Missing required field 'architecture' in model config. Must be one of: {listed}"
+        errors.append(_error("model.architecture", said, allowed=f"one of {listed}"))
+    elif missing := not_available({"model": model}, "model.architecture", _AVAILABLE):
+        return missing, ["model"]
+    nested = _NESTED.replace("lstm", chosen) if isinstance(chosen, str) else _NESTED
+    flat = [name for name in RnnBlock.model_fields if name in model]
+    if flat:
+        said = f"`model.{flat[0]}` stands beside the architecture; write the sizes under `model.rnn`: {nested}"
+        errors.append(_error(f"model.{flat[0]}", said, value=model[flat[0]], allowed=nested))
+    elif "rnn" not in model and chosen is not None:
+        said = f"`model.rnn` is missing; write the sizes under it: {nested}"
+        errors.append(_error("model.rnn", said, allowed=nested))
+    rnn_type = value_at(model, "rnn.rnn_type")
+    if isinstance(rnn_type, str) and isinstance(chosen, str) and rnn_type != chosen:
+        said = f"`model.rnn.rnn_type` must equal the architecture, '{chosen}', you gave {shown_value(rnn_type)}"
+        errors.append(_error("model.rnn.rnn_type", said, value=rnn_type, allowed=f"'{chosen}'"))
+    settled = [f"model.{name}" for name in flat] + ([] if "rnn" in model else ["model.rnn"])
+    return errors, settled
 
 
-def _check_available(config: ExperimentConfig) -> None:
-    """Refuse combinations that cannot be trained, before anything is queued."""
-    architecture, rnn = config.model.architecture, config.model.rnn
-    if rnn.rnn_type not in (None, architecture):
-        raise AppError(ErrorCode.CONFIG_INVALID, f"`model.rnn.rnn_type` must equal the architecture, '{architecture}'.")
-    if config.training.objective == "masked_lm" or rnn.bidirectional:
-        raise AppError(
-            ErrorCode.UNSUPPORTED_BACKEND,
-            "Masked and two-way models are not available yet; use objective 'causal_lm' with `bidirectional: false`.",
-        )
-    if config.tokenizer.tokenizer_type != "character":
-        raise AppError(
-            ErrorCode.UNSUPPORTED_BACKEND,
-            f"`tokenizer.tokenizer_type` '{config.tokenizer.tokenizer_type}' is not available yet; 'character' is.",
-        )
+def _other_errors(document: Mapping[str, object], own: Mapping[str, object]) -> Iterator[AppError]:
+    """What cannot be trained, or contradicts itself, though each value may stand where it is."""
+    yield from not_available(document, "training.objective", _OBJECTIVES)
+    if value_at(document, "model.rnn.bidirectional") is True:
+        said = "`model.rnn.bidirectional` must be false: with causal_lm the model would see what it is to predict"
+        yield _error("model.rnn.bidirectional", said, value=True, allowed="false")
+    if "tokenizer" in document and not _has_tokenizer(own):
+        available = [kind for kind, method in _METHOD_OF.items() if method in METHODS]
+        default = {"tokenizer": {"tokenizer_type": "sentencepiece", **block(document, "tokenizer")}}
+        for error in not_available(default, "tokenizer.tokenizer_type", available):
+            if "tokenizer_type" not in block(document, "tokenizer"):
+                sentence = "must be given: its default, 'sentencepiece', is not available"
+                error = refusal(error.code, _reworded(error.details[0], sentence))
+            yield error
+    run = block(document, "run")
+    precision, use_amp = run.get("precision"), value_at(document, "training.use_amp")
+    if isinstance(precision, str) and isinstance(use_amp, bool) and use_amp == (precision == "fp32"):
+        shown = shown_value(use_amp)
+        said = f"`run.precision` '{shown_name(precision)}' contradicts `training.use_amp` {shown}: give one of both"
+        yield _error("run.precision", said, value=precision, allowed="'auto'" if use_amp else "'fp32'")
+    for field in CORPORA:
+        name = run.get(field)
+        try:
+            relative_path(name if isinstance(name, str) else "none")
+        except ValueError as error:
+            allowed = str(error).removeprefix("must be ")
+            yield _error(f"run.{field}", f"`run.{field}` {error}", value=name, allowed=allowed)
+
+
+def _in_better_words(problem: FieldProblem) -> FieldProblem:
+    sentence = _SENTENCES.get(problem.path)
+    return problem if sentence is None else _reworded(problem, sentence)
+
+
+def _reworded(problem: FieldProblem, sentence: str) -> FieldProblem:
+    changed: dict[str, object] = {"message": f"`{problem.path}` {sentence}"}
+    return problem.model_copy(update=changed)
+
+
+def _error(path: str, message: str, *, value: object = None, allowed: str | None = None) -> AppError:
+    shown = None if value is None else shown_value(value)
+    return refusal(ErrorCode.CONFIG_INVALID, FieldProblem(path=path, message=message, value=shown, allowed=allowed))
+
+
+def _paths(errors: Sequence[AppError]) -> list[str]:
+    return [problem.path for error in errors for problem in error.details if problem.path]
+
+
+def _besides(told: Sequence[str], error: AppError) -> list[AppError]:
+    """An error without its problems at or below paths of which something was said already: none, if none is left."""
+    problems = [
+        problem
+        for problem in error.details
+        if not any(problem.path == path or problem.path.startswith(f"{path}.") for path in told)
+    ]
+    return [refusal(error.code, *problems)] if problems else []
+
+
+def _blocks(actual: Mapping[str, object], record: RunRecord) -> dict[str, object]:
+    """An experiment file with all that its blocks can say of a request; they need a value even where it has none."""
+    folders = record.requested_paths or (f"tokenizers/{record.run_id}", f"models/{record.run_id}", "logs")
+    effective = record.effective
+    document: dict[str, object] = {}
+    for place, value in {
+        "experiment_name": re.sub(r"[^A-Za-z0-9_.-]+", "-", effective.label or "").strip("-") or record.run_id,
+        "random_seed": effective.seed,
+        "data.source_corpus": actual["corpus"],
+        "data.training_corpus": actual["corpus"],
+        "data.batch_size": 8,
+        "tokenizer.output_dir": folders[0],
+        "tokenizer.tokenizer_type": next(kind for kind, m in _METHOD_OF.items() if m == effective.tokenizer.method),
+        "tokenizer.vocab_size": 1000,
+        "model.architecture": architecture(effective.model_family),
+        "training.output_dir": folders[1],
+        "training.adam_beta1": 0.9,
+        "training.adam_beta2": 0.999,
+        "training.adam_epsilon": 1e-8,
+        "training.use_amp": effective.precision != "fp32",
+        "logging.dir": folders[2],
+    }.items():
+        put(document, place, value)
+    betas = effective.optimizer.betas
+    stated = {"model_family", "label", "tokenizer.method", "precision"}
+    for field, place in _PLACES.items():
+        value = value_at(actual, field) if betas is None or "betas" not in field else betas[int(field[-1])]
+        if field not in stated and value not in (None, "auto"):
+            put(document, place, value)
+    return document
+
+
+def _written(record: RunRecord, document: Mapping[str, object]) -> str:
+    writer = YAML()
+    representer: _Representer = writer.representer
+    representer.add_representer(NoneType, _null)
+    text = StringIO()
+    writer.dump(_quoted(document), text)
+    head = f"# What the run {record.run_id} does; what stands under `run` wins over the blocks."
+    return f"{head}\n{text.getvalue()}"
+
+
+class _Representer(Protocol):
+    def add_representer(self, kind: type[None], represent: "Callable[[_Representer, None], Node]") -> None: ...
+    def represent_scalar(self, tag: str, value: str) -> Node: ...
+
+
+def _null(representer: _Representer, _: None) -> Node:
+    """Write null as `null`; ruamel writes nothing."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+def _quoted(value: object) -> object:
+    """The same, with text that is not printable in double quotes, the one form that keeps every character."""
+    if isinstance(value, dict):
+        fields: dict[str, object] = value
+        return {name: _quoted(inner) for name, inner in fields.items()}
+    if isinstance(value, list):
+        items: list[object] = value
+        return [_quoted(item) for item in items]
+    if isinstance(value, str) and not value.isprintable():
+        quoted: str = DoubleQuotedScalarString(value)
+        return quoted
+    return value

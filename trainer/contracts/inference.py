@@ -2,22 +2,62 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
 from trainer.contracts.base import Frozen, Identifier, JobState, Positive, Timestamp
-from trainer.contracts.errors import RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.runs import CorpusName
 
-MAX_TEXT_CHARACTERS = 2_000_000
+MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
+"""The longest text that is scored at a time, and the longest prompt."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+
+
+def check_length(what: str, characters: float, most: int) -> None:
+    """Raise PAYLOAD_TOO_LARGE where a text has too many characters."""
+    if characters > most:
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"{what} is too long: at most {most:,} characters are taken.")
+
+
+def _text(text: str) -> str:
+    check_length("`text`", len(text), MAX_TEXT_CHARACTERS)
+    return text
+
+
+def _prompt(text: str) -> str:
+    check_length("`prompt_text`", len(text), MAX_PROMPT_CHARACTERS)
+    return text
 
 
 class ScoreRequest(Frozen):
-    """Score a text line by line, each line from [BOS] (DEC D50)."""
+    """Score a text, or a corpus by its name, line by line, each line from [BOS] (DEC D50)."""
 
-    text: Text
+    text: Annotated[str, Field(min_length=1), AfterValidator(_text)] | None = None
+    path: CorpusName | None = None
     detail_level: Literal["summary", "per_char"] = "summary"
     top_k: Annotated[int, Field(ge=1, le=50)] | None = None
+    window_tokens: Annotated[int, Field(ge=64, le=65536)] | None = None
+    """None carries the state to the end of a line, which is exact; else longer lines are scored by windows."""
+    seed: Seed | None = None
+    """Changes nothing: a causal model draws nothing to score a text."""
+
+    @model_validator(mode="after")
+    def _one_text(self) -> "ScoreRequest":
+        if (self.text is None) == (self.path is None):
+            raise ValueError("give `text` or `path`, one of both")
+        return self
+
+
+class WindowReport(Frozen):
+    """That a score was made by windows, and how far they were from the exact score, measured in the same call."""
+
+    window_tokens: int
+    context_tokens: int
+    """How many tokens every window but a line's first reads before those that it scores."""
+    compared_tokens: int
+    """The first tokens of the longest line, scored in both ways; 0 where no line is longer than a window."""
+    max_difference_nats: float
+    """The largest that a token's surprisals differ."""
 
 
 class ScoreResponse(Frozen):
@@ -41,6 +81,8 @@ class ScoreResponse(Frozen):
     char_spans: tuple[tuple[int, int], ...] | None = None
     """Half-open ranges of the normalized text."""
     topk: tuple[tuple[tuple[str, float], ...], ...] | None = None
+    window: WindowReport | None = None
+    """None: the scores are exact."""
     error: RunError | None = None
 
 
@@ -48,9 +90,10 @@ StopReason = Literal["eos", "stop_sequence", "max_new_tokens"]
 
 
 class GenerateRequest(Frozen):
-    """Continue a prompt; an empty prompt starts from [BOS]."""
+    """Continue a prompt, or a corpus by its name to the last character; an empty prompt starts from [BOS]."""
 
-    prompt_text: Annotated[str, Field(max_length=100_000)] = ""
+    prompt_text: Annotated[str, AfterValidator(_prompt)] | None = None
+    prompt_path: CorpusName | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
     temperature: NonNegativeFloat = 1.0
     """0 is greedy."""
@@ -64,6 +107,12 @@ class GenerateRequest(Frozen):
     repetition_penalty: Positive | None = None
     repetition_window: Annotated[int, Field(ge=1)] = 80
 
+    @model_validator(mode="after")
+    def _one_prompt(self) -> "GenerateRequest":
+        if (self.prompt_text is None) == (self.prompt_path is None):
+            raise ValueError("give `prompt_text` or `prompt_path`, one of both")
+        return self
+
 
 class GenerateResponse(Frozen):
     """Continuations without the prompt; one entry per returned sequence in every list."""
@@ -76,6 +125,8 @@ class GenerateResponse(Frozen):
     eos_terminated: tuple[bool, ...] | None = None
     stop_reason: tuple[StopReason, ...] | None = None
     prompt_tokens: int | None = None
+    unk_count: int | None = None
+    """Tokens of the prompt that the model does not know."""
     seed_used: int | None = None
     error: RunError | None = None
 
@@ -84,7 +135,11 @@ EvalSplit = Literal["validation", "test"]
 
 
 class EvalRequest(Frozen):
+    """Measure a run on a split of its own, or on the whole of another text in its place."""
+
     split: EvalSplit = "validation"
+    path_override: CorpusName | None = None
+    """A corpus name."""
 
 
 class SequenceLengths(Frozen):
@@ -132,7 +187,13 @@ class EvalResponse(Frozen):
     error: RunError | None = None
 
 
-class ScoreRecord(Frozen):
+class _Record(Frozen):
+    """What Redis keeps of a request; an error in reading it tells nothing of the text inside (LOG-10)."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+class ScoreRecord(_Record):
     """A score as Redis keeps it for a while: the only place where its text is."""
 
     kind: Literal["score"] = "score"
@@ -140,7 +201,7 @@ class ScoreRecord(Frozen):
     response: ScoreResponse
 
 
-class GenerateRecord(Frozen):
+class GenerateRecord(_Record):
     """A generation as Redis keeps it for a while: the only place where its prompt is."""
 
     kind: Literal["generate"] = "generate"
@@ -148,7 +209,7 @@ class GenerateRecord(Frozen):
     response: GenerateResponse
 
 
-class EvalRecord(Frozen):
+class EvalRecord(_Record):
     """An evaluation as Redis keeps it for a while; its metrics are in the run's directory too."""
 
     kind: Literal["evaluate"] = "evaluate"
@@ -158,7 +219,9 @@ class EvalRecord(Frozen):
 
 InferenceKind = Literal["score", "generate", "evaluate"]
 InferenceRecord = ScoreRecord | GenerateRecord | EvalRecord
-inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(Annotated[InferenceRecord, Field(discriminator="kind")])
+inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
+    Annotated[InferenceRecord, Field(discriminator="kind")], config=ConfigDict(hide_input_in_errors=True)
+)
 
 
 def failed_record(record: InferenceRecord, error: RunError) -> InferenceRecord:

@@ -1,5 +1,9 @@
 """What the queue carries: ids only (R13), checked again by whoever reads it."""
 
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.inference import InferenceKind
 
@@ -8,10 +12,26 @@ class TrainJobPayload(Frozen):
     run_id: Identifier
 
 
+class TokenizerTrainPayload(Frozen):
+    tokenizer_id: Identifier
+
+
 class InferenceJobPayload(Frozen):
     kind: InferenceKind
     run_id: Identifier
     request_id: Identifier
 
 
-JobPayload = TrainJobPayload | InferenceJobPayload
+class JobDefinition(Frozen):
+    """A job as arq stores it; `a` holds the payload, `et` when it was queued in milliseconds since 1970."""
+
+    t: None
+    f: str
+    a: tuple[dict[str, str]]
+    k: Annotated[dict[str, str], Field(max_length=0)]
+    et: Annotated[int, Field(ge=0, lt=1 << 47)]
+
+
+job_id_adapter: TypeAdapter[str] = TypeAdapter(Identifier)
+
+JobPayload = TrainJobPayload | TokenizerTrainPayload | InferenceJobPayload

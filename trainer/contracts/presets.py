@@ -7,12 +7,20 @@ from pydantic_core import to_json
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import Architecture, ModelBlock, ModelFamily
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, OptimizerConfig, TrainRequest
-from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerConfig
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, OptimizerConfig, RunManifest, TrainRequest
+from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
 
 _NOT_HASHED = {"label", "tags", "provenance", "model_family", "model_size"}
-
+_NEUTRAL: dict[str, object] = {
+    "tokenizer_id": None,
+    "init_from_run_id": None,
+    "freeze_embeddings": False,
+    "data_num_workers": None,
+    "data_pin_memory": None,
+    "sample_every_steps": None,
+}
+"""Fields that came later, and the value with which each counts as absent: the hashes of older runs stand."""
 
 _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
     "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2},
@@ -66,14 +74,20 @@ def resolve(
     validation_corpus: CorpusRef | None,
     test_corpus: CorpusRef | None,
     threads: int,
+    parent: RunManifest | None = None,
+    tokenizer: TokenizerManifest | None = None,
 ) -> EffectiveRequest:
-    """Fill every absent value of a request; raises AppError where its parts do not fit together."""
+    """Fill every absent value of a request; raises AppError where its parts do not fit together.
+
+    The parent is the completed run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
+    """
     given: dict[str, object] = request.model_dump(exclude_unset=True)
     values: dict[str, object] = {
         **_defaults(request),
         **given,
-        "model": _sizes(request),
-        "tokenizer": _tokenizer(request),
+        "model": _sizes(request) if parent is None else _sizes_of(parent, request),
+        "tokenizer": _tokenizer(request) if tokenizer is None else _given_tokenizer(tokenizer, request),
+        "tokenizer_id": None if tokenizer is None else tokenizer.tokenizer_id,
         "corpus": corpus,
         "validation_corpus": validation_corpus,
         "test_corpus": test_corpus,
@@ -89,7 +103,7 @@ def request_hash(effective: EffectiveRequest) -> str:
     for field in ("corpus", "validation_corpus", "test_corpus"):
         reference: CorpusRef | None = getattr(effective, field)
         values[field] = reference and reference.sha256
-    ordered = {name: values[name] for name in sorted(values)}
+    ordered = {name: values[name] for name in sorted(values) if values[name] != _NEUTRAL.get(name, values)}
     return sha256(to_json(ordered)).hexdigest()
 
 
@@ -111,36 +125,68 @@ def _optimizer(given: object) -> dict[str, object]:
     """The optimizer with torch's defaults written out, so that a request that spells them has the same hash."""
     optimizer = OptimizerConfig() if given is None else parse(OptimizerConfig, given)
     chosen: dict[str, object] = optimizer.model_dump(exclude_none=True)
-    return {**_TORCH_DEFAULTS[optimizer.name], **chosen}
+    defaults = _TORCH_DEFAULTS[optimizer.name]
+    for name in chosen:
+        if name not in {"name", *defaults}:
+            raise AppError(
+                ErrorCode.INVALID_INPUT, f"`optimizer.{name}` means nothing to {optimizer.name}: leave it out."
+            )
+    return {**defaults, **chosen}
 
 
 def _sizes(request: TrainRequest) -> dict[str, object]:
     """The model block with the preset's sizes under the ones that were given."""
     name = request.model_size or ("small" if request.model_family == "char_lstm" else "base")
+    tied = request.model_family == "char_lstm"
+    return {**_preset(name), "tied": tied, **_given_sizes(request), "architecture": architecture(request.model_family)}
+
+
+def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
+    """The parent's sizes, which a warm start cannot change; dropout is no size."""
+    sizes: dict[str, object] = parent.effective.model.model_dump()
+    asked = _given_sizes(request) | {"architecture": architecture(request.model_family)}
+    if request.model_size is not None:
+        asked = _preset(request.model_size) | asked
+    for field, value in asked.items():
+        if field != "dropout" and value != sizes[field]:
+            raise AppError(
+                ErrorCode.MODEL_INCOMPATIBLE,
+                f"`model.{field}` would be {value}, but the run '{parent.run_id}' that this one starts from has"
+                f" {sizes[field]}: ask for the same, or leave it out.",
+            )
+    return sizes | asked
+
+
+def _preset(name: str) -> dict[str, object]:
     if name not in PRESETS:
         raise AppError(
             ErrorCode.INVALID_MODEL_SIZE,
             f"`model_size` must be one of {', '.join(PRESETS)}, you gave '{name}'.",
         )
-    preset: dict[str, object] = PRESETS[name].model_dump()
+    sizes: dict[str, object] = PRESETS[name].model_dump()
+    return sizes
+
+
+def _given_sizes(request: TrainRequest) -> dict[str, object]:
+    """The request's model block, where it does not contradict the family or the preset."""
     block = request.model or ModelBlock()
     given: dict[str, object] = block.model_dump(exclude_none=True)
     family_architecture = architecture(request.model_family)
-    if given.get("architecture", family_architecture) != family_architecture:
+    if given.pop("architecture", family_architecture) != family_architecture:
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"`model.architecture` must be '{family_architecture}' for model_family '{request.model_family}',"
-            f" you gave '{given['architecture']}'.",
+            f" you gave '{block.architecture}'.",
         )
-    if request.model_size is not None:
-        for field, value in preset.items():
-            if given.get(field, value) != value:
-                raise AppError(
-                    ErrorCode.INVALID_INPUT,
-                    f"`model.{field}` is {given[field]} but model_size '{name}' says {value}: give one of both.",
-                )
-    tied = request.model_family == "char_lstm"
-    return {**preset, "tied": tied, **given, "architecture": family_architecture}
+    preset = {} if request.model_size is None else _preset(request.model_size)
+    for field, value in preset.items():
+        if given.get(field, value) != value:
+            raise AppError(
+                ErrorCode.INVALID_INPUT,
+                f"`model.{field}` is {given[field]} but model_size '{request.model_size}' says {value}:"
+                " give one of both.",
+            )
+    return given
 
 
 def _tokenizer(request: TrainRequest) -> TokenizerConfig:
@@ -153,3 +199,19 @@ def _tokenizer(request: TrainRequest) -> TokenizerConfig:
         f"`tokenizer.method` must be given for {request.model_family}: its default, 'word', is not available yet;"
         " 'char' is.",
     )
+
+
+def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest) -> TokenizerConfig:
+    """The config of a tokenizer that is there already; a warm start's weights know the ids of no other."""
+    if request.tokenizer_id not in (None, tokenizer.tokenizer_id):
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"`tokenizer_id` is '{request.tokenizer_id}', but the run '{request.init_from_run_id}' that this one starts"
+            f" from has '{tokenizer.tokenizer_id}': leave it out.",
+        )
+    if request.tokenizer not in (None, tokenizer.config):
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"`tokenizer` is not that of the run '{request.init_from_run_id}' that this one starts from: leave it out.",
+        )
+    return tokenizer.config

@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveInt,
+    model_validator,
+)
 
 from trainer.contracts.base import (
     FileRecord,
@@ -35,6 +43,9 @@ def _printable(text: str) -> str:
     return text
 
 
+Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+
+
 class OptimizerConfig(Frozen):
     """The optimizer; a value that is None is torch's default of that optimizer."""
 
@@ -63,7 +74,8 @@ class TrainingOptions(Frozen):
 
     model_family: ModelFamily
     model_size: str | None = None
-    split_by: Literal["line"] = "line"
+    split_by: Literal["line", "file", "position"] = "line"
+    """What is drawn for the held-out splits: lines, whole files, or nothing: the end of the text is cut off."""
     objective: Objective = "causal_lm"
     max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
     num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -80,15 +92,27 @@ class TrainingOptions(Frozen):
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    tokenizer_id: Identifier | None = None
+    """A tokenizer that is there already, instead of one made from the training split."""
+    init_from_run_id: Identifier | None = None
+    """Begin with the weights and the tokenizer of a completed run."""
+    freeze_embeddings: bool = False
+    """Keep the embedding as it is, and with a tied head the head's weights too; its bias and projection learn."""
     early_stopping: EarlyStopping = EarlyStopping()
     device: Annotated[str, AfterValidator(_device)] = "auto"
     precision: Literal["auto", "fp32"] = "auto"
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    data_num_workers: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Threads that gather batches ahead of the training; None: up to 4 with CUDA, none on the CPU."""
+    data_pin_memory: bool | None = None
+    """None: with CUDA only."""
     checkpoint_every_steps: PositiveInt | None = None
     eval_every_steps: PositiveInt | None = None
     log_every_steps: PositiveInt = 10
+    sample_every_steps: PositiveInt | None = None
+    """How often the training writes what the model generates by then to `training_samples.jsonl`."""
     provenance: Provenance | None = None
-    label: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)] | None = None
+    label: Label | None = None
     tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
 
     @model_validator(mode="after")
@@ -106,6 +130,21 @@ class TrainRequest(TrainingOptions):
     test_corpus: CorpusName | None = None
     model: ModelBlock | None = None
     tokenizer: TokenizerConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> "TrainRequest":
+        if self.tokenizer is not None and self.tokenizer_id is not None:
+            raise ValueError("give `tokenizer` or `tokenizer_id`, not both")
+        return self
+
+
+def _as_sent(request: TrainRequest) -> dict[str, object]:
+    """The fields that were given: asked again, the others must stay open to their family's defaults."""
+    given: dict[str, object] = request.model_dump(mode="json", exclude_unset=True)
+    return given
+
+
+SentRequest = Annotated[TrainRequest, PlainSerializer(_as_sent)]
 
 
 class CorpusRef(Frozen):
@@ -134,7 +173,7 @@ class RunRecord(Frozen):
     user_id: int | None
     """The Discord user who is told of it; None for a run of the command line."""
     created_at: Timestamp
-    request: TrainRequest
+    request: SentRequest
     effective: EffectiveRequest
     request_hash: Sha256
     requested_paths: tuple[str, ...] | None = None
@@ -204,6 +243,8 @@ class SplitSizes(Frozen):
     lines: int
     chars: int
     tokens: int
+    unknown_tokens: int | None = None
+    """How many of them the tokenizer does not know; None in a manifest from before this was counted."""
 
 
 class DataFacts(Frozen):
@@ -230,6 +271,8 @@ class RunMetrics(Frozen):
     bits_per_char: float | None = None
     best: float | None = None
     auc: float | None = None
+    initial: float | None = None
+    """Validation before the first step, of a warm start."""
 
 
 class Timings(Frozen):
@@ -237,6 +280,7 @@ class Timings(Frozen):
     started: Timestamp | None = None
     finished: Timestamp
     train_seconds: float = 0.0
+    epoch_seconds: tuple[float, ...] = ()
 
 
 class Environment(Frozen):
@@ -252,7 +296,11 @@ class Environment(Frozen):
 
 
 class EvalSummary(Frozen):
+    """One evaluation of a run; the latest of each split and text is kept."""
+
     split: str
+    dataset: str | None = None
+    """The corpus that was measured in place of the split; None: the split itself."""
     loss: float
     perplexity: float
 
@@ -263,7 +311,7 @@ class RunManifest(Frozen):
     schema_version: Literal[1] = 1
     run_id: Identifier
     status: FinalState
-    request: TrainRequest
+    request: SentRequest
     effective: EffectiveRequest
     request_hash: Sha256
     requested_paths: tuple[str, ...] | None = None
@@ -282,3 +330,5 @@ class RunManifest(Frozen):
     eval: tuple[EvalSummary, ...] = ()
     files: tuple[FileRecord, ...] = ()
     error: RunError | None = None
+    last_lines: tuple[str, ...] = ()
+    """Of the error output, where the training ended without a word of its own."""

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from dotenv import dotenv_values
 from pydantic import AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import did_you_mean, field_problems
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
 PLAIN_NAMES = {
     "REDIS_URL": "REDIS__URL",
@@ -72,8 +72,14 @@ class QueueSettings(Group):
     """1: bot and `mt` start a worker beside them; 0: `mt worker` runs elsewhere."""
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15
     """After this time without a sign of its worker, a run is taken up by another one."""
+    stall_seconds: Annotated[float, Field(ge=1, le=86400)] = 120
+    """After this time without progress, or that of 20 steps, a training is ended and goes on from its checkpoint."""
     interactive_timeout_seconds: Annotated[float, Field(gt=0)] = 600
     result_ttl_seconds: Annotated[int, Field(ge=1)] = 86400
+    warm_model_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    """The models that stay loaded between requests; the one that was asked last stays whatever its size."""
+    warm_model_seconds: Annotated[float, Field(gt=0)] = 900
+    """After this time without a request, none stays loaded."""
 
 
 class LimitSettings(Group):
@@ -83,6 +89,14 @@ class LimitSettings(Group):
     """The largest corpus that chat accepts as an attachment."""
     generate_max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 512
     """The most tokens that one `/mt generate` may ask for."""
+    runs_per_user: Annotated[int, Field(ge=1)] = 10
+    """Runs of one user that may be queued or running; admins are exempt."""
+    runs_in_all: Annotated[int, Field(ge=1)] = 100
+    """Queued or running runs above which users start no more; admins are exempt."""
+    asks_per_minute: Annotated[int, Field(ge=1)] = 30
+    """How often one user may generate and score in a minute; admins are exempt."""
+    asks_at_once: Annotated[int, Field(ge=1)] = 64
+    """Generations and scores of all people, admins too, that the bot waits for at the same time."""
 
 
 class DiscordSettings(Group):
@@ -126,9 +140,8 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = field_problems(error, Settings)
-        text = "; ".join(p.message.replace(f"`{p.path}`", f"`{p.path.upper().replace('.', '__')}`") for p in problems)
-        raise AppError(ErrorCode.CONFIG_INVALID, f"{text}.", tuple(problems)) from None
+        problems = (_as_in_environment(problem) for problem in field_problems(error, Settings))
+        raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
 
 
 def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
@@ -144,6 +157,13 @@ def child_environment(settings: Settings, *, redis_url: str | None = None) -> di
 def environment_names() -> list[str]:
     """Every setting as the environment names it: GROUP__FIELD."""
     return [f"{group}__{name}".upper() for group, fields in _groups().items() for name in fields]
+
+
+def _as_in_environment(problem: FieldProblem) -> FieldProblem:
+    """A wrong setting under the name that people give it."""
+    name = problem.path.upper().replace(".", "__")
+    renamed: dict[str, object] = {"path": name, "message": problem.message.replace(f"`{problem.path}`", f"`{name}`")}
+    return problem.model_copy(update=renamed)
 
 
 def _read_toml(path: Path) -> dict[str, dict[str, object]]:
@@ -167,7 +187,7 @@ def _key(name: str) -> tuple[str, str] | None:
         return group, field
     near = did_you_mean(name, environment_names())
     if group in groups or near:
-        raise AppError(ErrorCode.CONFIG_INVALID, f"Unknown setting `{name}`{near}.")
+        raise refusal(ErrorCode.CONFIG_INVALID, FieldProblem(path=name, message=f"Unknown setting `{name}`{near}"))
     return None
 
 

@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from trainer.contracts.base import FileRecord, Frozen, Sha256, Timestamp
 
 TokenizerMethod = Literal["char"]
+METHODS: tuple[TokenizerMethod, ...] = ("char",)
 
 
 class Normalization(Frozen):

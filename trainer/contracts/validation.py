@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.schema import Discriminator, RecordSchema
 
 Record = TypeVar("Record", bound=BaseModel)
 
 _SHOWN_VALUE_CHARACTERS = 40
+_SHOWN_NAME_CHARACTERS = 64
 
 
 def parse(model: type[Record], data: object, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:
@@ -22,32 +24,51 @@ def parse(model: type[Record], data: object, code: ErrorCode = ErrorCode.INVALID
 
 def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:
     """Validate JSON text against a record type; raises AppError naming every wrong field."""
+    if isinstance(data, bytes) and not _is_utf8(data):
+        raise refusal(code, FieldProblem(path="", message="this is no text in UTF-8"))
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        problems = tuple(field_problems(error, model))
-        raise AppError(code, "; ".join(problem.message for problem in problems) + ".", problems) from error
+        raise refusal(code, *field_problems(error, model)) from error
 
 
-def field_problems(error: ValidationError, model: type[BaseModel]) -> Sequence[FieldProblem]:
-    """Say of each wrong field, in one clause, what is wrong with it."""
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def refusal(code: ErrorCode, *problems: FieldProblem) -> AppError:
+    """One error that tells of all these problems."""
+    text = "; ".join(problem.message.rstrip(".") for problem in problems)
+    return AppError(code, text if text.endswith("?") else f"{text}.", problems)
+
+
+def combined(errors: Sequence[AppError], otherwise: ErrorCode) -> AppError:
+    """One error that tells of all these problems: with their code where they agree, else with the most telling one.
+
+    That there is no such thing at all tells more than that something is wrong.
+    """
+    codes = {error.code for error in errors}
+    missing = ErrorCode.UNSUPPORTED_BACKEND
+    code = codes.pop() if len(codes) == 1 else missing if missing in codes else otherwise
+    return refusal(code, *(problem for error in errors for problem in error.details))
+
+
+def field_problems(error: ValidationError, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
+    """Say of each wrong field, in one clause, what is wrong with it; never what a secret is."""
+    schema = RecordSchema(model)
     problems: list[FieldProblem] = []
     for item in _items.validate_json(error.json(include_url=False, include_context=False)):
-        # a part like "constrained-int" or "literal['auto']" names an alternative of a union, not a field
-        path = ".".join(str(part) for part in item.loc if not re.search(r"[\[\]-]", str(part)))
-        if item.type == "extra_forbidden":
-            message = f"unknown field `{path}`{did_you_mean(str(item.loc[-1]), field_names(model))}"
-        elif item.type == "missing":
-            message = f"`{path}` is required"
-        elif not path:
-            message = _plain(item.msg)
-        else:
-            message = f"`{path}` {_plain(item.msg)}{_shown(item.input)}"
-        if problems and path and problems[-1].path == path:
+        problem = _problem(item, schema)
+        if problems and problem.path and problems[-1].path == problem.path:  # another member of a union
             first = problems.pop().message.split(", you gave")[0]
-            message = f"{first} or {message.split('` must be ')[-1]}"
-        problems.append(FieldProblem(path=path, message=message))
-    return problems
+            joined: dict[str, object] = {"message": f"{first} or {problem.message.split('` must be ')[-1]}"}
+            problem = problem.model_copy(update=joined)
+        problems.append(problem)
+    return tuple(problems)
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -56,11 +77,24 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
-def field_names(model: type[BaseModel]) -> list[str]:
-    """All field names of a record type and of the records inside it, outermost first."""
-    described: object = model.model_json_schema()
-    schema = _Schema.model_validate(described)
-    return [*schema.properties, *(name for inner in schema.defs.values() for name in inner.properties)]
+def takes_any_text(model: type[BaseModel], path: str) -> bool:
+    """Whether a field (dots lead into blocks) is text of a person's choice: what is typed for it stands as it is."""
+    schema = RecordSchema(model)
+    place = schema.locate(path.split("."))
+    return place.path == path and all(
+        member.type in ("string", "null") and not member.choices for member in schema.members(place.schema)
+    )
+
+
+def shown_value(value: object) -> str | None:
+    """A value as a person may see it; None for one that is too long to show."""
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= _SHOWN_VALUE_CHARACTERS else None
+
+
+def shown_name(name: str) -> str:
+    """A name that somebody gave as a person may see it: on one line, and not long."""
+    return "".join(sign if sign.isprintable() else "?" for sign in name[:_SHOWN_NAME_CHARACTERS])
 
 
 class _Item(BaseModel):
@@ -72,21 +106,73 @@ class _Item(BaseModel):
     input: object = None
 
 
-class _Schema(BaseModel):
-    """The part of a JSON schema that is used here."""
-
-    properties: dict[str, object] = Field(default_factory=dict)
-    defs: dict[str, "_Schema"] = Field(default_factory=dict, alias="$defs")
-
-
 _items = TypeAdapter(list[_Item])
+
+_WORDS = {
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a block of fields",
+    "model_type": "must be a block of fields",
+}
+
+
+def _problem(item: _Item, schema: RecordSchema) -> FieldProblem:
+    if item.type == "extra_forbidden":
+        return _unknown_field(item, schema)
+    place = schema.locate(item.loc)
+    path, allowed = place.path, schema.words(place.schema)
+    if item.type == "missing":
+        return FieldProblem(path=path, message=f"`{path}` is required", allowed=allowed)
+    message = _WORDS.get(item.type) or _plain(item.msg)
+    if not path:
+        return FieldProblem(path="", message=message)
+    if item.type.startswith("union_tag_") and (tag := schema.tag(place.schema)):
+        return _unknown_member(item, f"{path}.{tag.name}", tag)
+    if item.type == "value_error":
+        allowed = message.removeprefix("must be ")
+    value = None if schema.is_secret(place.schema) else shown_value(item.input)
+    given = "" if value is None else _given(value) + _hint(item)
+    return FieldProblem(path=path, message=f"`{path}` {message}{given}", value=value, allowed=allowed)
+
+
+def _unknown_field(item: _Item, schema: RecordSchema) -> FieldProblem:
+    block = schema.locate(item.loc[:-1])
+    name = shown_name(str(item.loc[-1]))
+    path = f"{block.path}.{name}".removeprefix(".")
+    known = schema.names(block.schema)
+    elsewhere = [other for other in schema.names() if other.endswith(f".{name}")]
+    near = did_you_mean(name, elsewhere or known) or did_you_mean(name, schema.names())
+    return FieldProblem(
+        path=path,
+        message=f"unknown field `{path}`{near}",
+        value=None if schema.holds_secrets else shown_value(item.input),  # it may be a secret under a wrong name
+        allowed=f"one of {', '.join(known)}",
+    )
+
+
+def _unknown_member(item: _Item, path: str, tag: Discriminator) -> FieldProblem:
+    given = item.input.get(tag.name) if isinstance(item.input, dict) else None
+    value = None if given is None else shown_value(given)
+    allowed = f"one of {', '.join(map(repr, tag.mapping))}"
+    message = f"`{path}` is required" if given is None else f"`{path}` must be {allowed}{_given(value)}"
+    return FieldProblem(path=path, message=message, value=value, allowed=allowed)
+
+
+def _given(value: str | None) -> str:
+    return "" if value is None else f", you gave {value}"
 
 
 def _plain(message: str) -> str:
-    text = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    text = re.sub(r"^(Value error, )|(Input|String|Tuple) should ", "", message)
+    text = re.sub(r"^(be|have|match) ", r"must \1 ", text).replace(" after validation", "").split(", unable to ")[0]
     return text[:1].lower() + text[1:]
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f", you gave {text}" if len(text) <= _SHOWN_VALUE_CHARACTERS else ""
+def _hint(item: _Item) -> str:
+    if item.type == "bool_type" and item.input in ("yes", "no", "on", "off"):
+        return " (yes, no, on and off are words here)"
+    if item.type == "string_type" and isinstance(item.input, int | float):
+        return " (in quotes it would be text)"
+    return ""

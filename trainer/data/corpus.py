@@ -1,25 +1,28 @@
-"""Read a corpus as a stream of normalized lines and split it by line, without overlap and by seed."""
+"""A corpus as normalized lines, split without overlap: by line or by file as a seed draws them, or by position."""
 
-from array import array
-from collections.abc import Iterable, Iterator
-from hashlib import blake2b, file_digest, sha256
-from io import BufferedReader
-from itertools import repeat
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import accumulate, chain, compress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from tempfile import TemporaryFile
+from typing import BinaryIO, Literal, NamedTuple, assert_never
+from unicodedata import is_normalized
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.normalization import is_blank, normalized
+from trainer.data.normalization import normalized
+from trainer.data.text import line_blocks, text_files
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SplitBy = Literal["line", "file", "position"]
 
-_SUFFIXES = {".txt", ".text"}
-_BOM = "\ufeff"
+_PIECE_BYTES = 1 << 20
 
 
 class SplitRule(NamedTuple):
@@ -28,13 +31,20 @@ class SplitRule(NamedTuple):
     holdout_fraction: float
     test_fraction: float
     seed: int
+    by: SplitBy = "line"
+
+    def __repr__(self) -> str:
+        """The ids of tokenizers hold this, so a cut by line reads as it did when there was no other."""
+        fields = [f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True)]
+        return f"SplitRule({', '.join(fields[:-1] if self.by == 'line' else fields)})"
 
 
 class SplitCorpus:
     """A corpus as the three splits of a run; texts given for validation or test replace the cut.
 
-    Reads every line once to decide where it belongs, and keeps eight bytes of it until that is done. Raises
-    CORPUS_EMPTY where there are fewer lines than splits, INVALID_INPUT where a file is no UTF-8 text.
+    Reads every line once to decide where it belongs, and remembers a byte of it; `scratch` is a folder for what that
+    takes on disk meanwhile. Raises CORPUS_EMPTY where there are fewer lines, or files, than splits, and INVALID_INPUT
+    where a file is no UTF-8 text.
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class SplitCorpus:
         *,
         validation: Path | None = None,
         test: Path | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.normalization = normalization
         self._corpus = corpus
@@ -56,99 +67,59 @@ class SplitCorpus:
             self._given["test"] = test
             rule = rule._replace(test_fraction=0.0)
         for split, path in self._given.items():
-            if next(read_lines(path, normalization), None) is None:
+            if next(line_blocks(path), None) is None:
                 raise AppError(ErrorCode.CORPUS_EMPTY, f"The {split} text has no line that is not empty.")
-        self._labels = split_labels(read_lines(corpus, normalization), rule)
+        match rule.by:
+            case "line":
+                self._labels = split_labels(read_lines(corpus, normalization), rule, scratch)
+            case "file":
+                sizes = [sum(map(len, line_blocks(file))) for file in text_files(corpus)]
+                self._labels = np.repeat(_labels_of_files(sizes, rule), sizes)
+            case "position":
+                self._labels = _labels_by_position(sum(map(len, line_blocks(corpus))), rule)
+            case unknown:
+                assert_never(unknown)
 
     @property
     def splits(self) -> list[Split]:
         """The splits that there are, in the order of SPLITS."""
         return [s for i, s in enumerate(SPLITS) if s in self._given or i in self._labels]
 
-    def labelled_lines(self) -> Iterator[tuple[Split, str]]:
-        """Yield all lines of all splits in corpus order, each with its split."""
-        lines = read_lines(self._corpus, self.normalization)
-        for label, line in zip(self._labels.tobytes(), lines, strict=True):
-            yield SPLITS[label], line
+    def blocks(self) -> Iterator[tuple[Split, list[str]]]:
+        """Yield all lines, many of a split at a time; those of one split come in the order of their text."""
+        start = 0
+        for block in read_blocks(self._corpus, self.normalization):
+            labels: NDArray[np.uint8] = self._labels[start : start + len(block)]
+            start += len(block)
+            for label, split in enumerate(SPLITS):
+                chosen: NDArray[np.bool_] = labels == label
+                lines = list(compress(block, chosen.tobytes()))
+                if lines:
+                    yield split, lines
+        if start != len(self._labels):
+            raise AppError(ErrorCode.DATA_NOT_FOUND, "The corpus has changed while it was being read.")
         for split, path in self._given.items():
-            yield from zip(repeat(split), read_lines(path, self.normalization))
+            for block in read_blocks(path, self.normalization):
+                yield split, block
 
     def lines(self, split: Split) -> Iterator[str]:
-        """Yield the lines of one split in corpus order."""
-        return (line for label, line in self.labelled_lines() if label == split)
+        """Yield the lines of one split in the order of their text."""
+        return chain.from_iterable(lines for of_split, lines in self.blocks() if of_split == split)
+
+
+def read_blocks(path: Path, normalization: Normalization) -> Iterator[list[str]]:
+    """Yield the normalized lines of a corpus (see `line_blocks`), many at a time."""
+    form, lowercase = normalization.form, normalization.lowercase
+    for block in line_blocks(path):
+        # most lines are normalized already, and a call for each would take longer than that question
+        yield [
+            line if is_normalized(form, line) and not lowercase else normalized(line, normalization) for line in block
+        ]
 
 
 def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
-    """Yield the normalized lines of a UTF-8 file, or of a folder's .txt and .text files in the order of their names.
-
-    Lines end at \\n or \\r\\n only; every other separator is a character of its line. Blank lines are dropped.
-    Raises INVALID_INPUT naming the file and the position of the first byte that is no text; a NUL is none.
-    """
-    for file in corpus_files(path):
-        position = 0
-        with _opened(file) as stream:
-            for raw in stream:
-                line = _decoded(raw, file.name, position).removesuffix("\n").removesuffix("\r")
-                line = normalized(line.removeprefix(_BOM) if position == 0 else line, normalization)
-                position += len(raw)
-                if not is_blank(line):
-                    yield line
-
-
-def corpus_files(path: Path) -> list[Path]:
-    """Return the files of a corpus; raises DATA_NOT_FOUND where there is none."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(f for f in path.iterdir() if f.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, f"The corpus folder '{path.name}' has no .txt or .text file.")
-    return files
-
-
-def corpus_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder, that of its `sha256sum` listing in the order of the names."""
-    if not path.is_dir():
-        return _file_sha256(path)
-    listing = "".join(f"{_file_sha256(file)}  {file.name}\n" for file in corpus_files(path))
-    return sha256(listing.encode()).hexdigest()
-
-
-def split_labels(lines: Iterable[str], rule: SplitRule) -> NDArray[np.uint8]:
-    """Say of each line to which split it belongs: round(fraction x lines) of each, drawn by seed.
-
-    Identical lines belong to one split, so no line of the test split was trained on; where that cannot be, because
-    there are fewer different lines than splits, the end of the text is cut off by position.
-    """
-    key = rule.seed.to_bytes(8, "little")
-    digests = np.frombuffer(array("Q", (_digest(line, key) for line in lines)), dtype=np.uint64)
-    count = len(digests)
-    wanted = [
-        (SPLITS.index(split), max(1, round(fraction * count)))
-        for split, fraction in (("test", rule.test_fraction), ("validation", rule.holdout_fraction))
-        if fraction > 0
-    ]
-    needed = len(wanted) + 1
-    if count < needed:
-        raise AppError(
-            ErrorCode.CORPUS_EMPTY,
-            f"The corpus has {count} non-empty {'line' if count == 1 else 'lines'},"
-            f" but this training needs at least {needed}: one for each split.",
-        )
-    # Keyed digests in ascending order are a seeded permutation of the lines in which equal lines are neighbours.
-    ordered = np.sort(digests)
-    begins_group: NDArray[np.bool_] = ordered[1:] != ordered[:-1]
-    if 1 + np.count_nonzero(begins_group) < needed:
-        ordered = np.arange(count, dtype=np.uint64)
-        digests = ordered[::-1]
-    labels = np.zeros(count, dtype=np.uint8)
-    start = 0
-    for remaining, (label, size) in zip(range(len(wanted), 0, -1), wanted, strict=True):
-        end = _cut(ordered, start, size, remaining)
-        lowest: np.uint64 = ordered[start]
-        highest: np.uint64 = ordered[end - 1]
-        labels[(digests >= lowest) & (digests <= highest)] = label
-        start = end
-    return labels
+    """Yield the normalized lines of a corpus, one after another."""
+    return chain.from_iterable(read_blocks(path, normalization))
 
 
 def blocks(lines: Iterable[str], characters: int = 1 << 20) -> Iterator[list[str]]:
@@ -165,53 +136,174 @@ def blocks(lines: Iterable[str], characters: int = 1 << 20) -> Iterator[list[str
         yield block
 
 
-def _cut(ordered: NDArray[np.uint64], start: int, size: int, remaining: int) -> int:
-    """Return the end of a split that begins at `start`: the group boundary nearest to its size.
+def split_labels(lines: Iterable[str], rule: SplitRule, scratch: Path | None = None) -> NDArray[np.uint8]:
+    """Say of each line to which split it belongs: round(fraction x lines) of each, drawn by seed.
+
+    Identical lines belong to one split, so no line of the test split was trained on; where that cannot be, because
+    there are fewer different lines than splits, the end of the text is cut off by position.
+    """
+    keyed = blake2b(key=rule.seed.to_bytes(8, "little"), digest_size=8)
+    with TemporaryFile(dir=scratch) as file:
+        file.writelines(_digest(line, keyed) for line in lines)
+        digests = _Digests(file)
+        wanted = _wanted(digests.count, rule)
+        if not digests.have_groups(len(wanted) + 1):
+            return _labels_by_position(digests.count, rule)
+        # Keyed digests in ascending order are a seeded permutation of the lines in which equal lines are neighbours.
+        highest: list[int] = []
+        start = 0
+        for remaining, size in zip(range(len(wanted), 0, -1), wanted.values(), strict=True):
+            start = _cut(digests, start, size, remaining)
+            highest.append(digests.group(start - 1).digest)
+        bounds = np.array(highest, dtype=np.uint64)
+        in_order = [*wanted, SPLITS.index("train")]
+        order = np.array(in_order, dtype=np.uint8)
+        labels = np.empty(digests.count, dtype=np.uint8)
+        done = 0
+        for piece in digests.pieces():
+            labels[done : done + len(piece)] = order[np.searchsorted(bounds, piece)]
+            done += len(piece)
+    return labels
+
+
+class _Group(NamedTuple):
+    """Equal digests, and their half-open range of positions."""
+
+    digest: int
+    start: int
+    end: int
+
+
+class _Digests:
+    """A file of digests in ascending order, although it is not sorted and stays on disk.
+
+    Only how many digests begin with each of the 65536 pairs of bytes is in memory.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        beginnings = np.zeros(1 << 16, dtype=np.int64)
+        for piece in self.pieces():
+            beginnings += np.bincount(_beginning(piece), minlength=len(beginnings))
+        self._ends: NDArray[np.int64] = np.cumsum(beginnings)
+        self.count = int(np.sum(beginnings))
+
+    def pieces(self) -> Iterator[NDArray[np.uint64]]:
+        """Yield all digests as they stand in the file, many at a time."""
+        self._file.seek(0)
+        while data := self._file.read(_PIECE_BYTES):
+            digests: NDArray[np.uint64] = np.frombuffer(data, dtype="<u8")
+            yield digests
+
+    def group(self, position: int) -> _Group:
+        """Return the equal digests around a position."""
+        beginning = int(np.searchsorted(self._ends, position, "right"))
+        alike: Counter[int] = Counter()
+        for piece in self.pieces():
+            begins_so: NDArray[np.bool_] = _beginning(piece) == beginning
+            matching: NDArray[np.uint64] = piece[begins_so]
+            digests, counts = np.unique(matching, return_counts=True)
+            values: list[int] = digests.tolist()
+            times: list[int] = counts.tolist()
+            alike.update(dict(zip(values, times, strict=True)))
+        ordered = sorted(alike)
+        upper: np.int64 = self._ends[beginning]
+        before = int(upper) - alike.total()
+        ends = [before + count for count in accumulate(alike[digest] for digest in ordered)]
+        number = bisect_right(ends, position)
+        return _Group(ordered[number], ends[number] - alike[ordered[number]], ends[number])
+
+    def have_groups(self, number: int) -> bool:
+        """Whether there are at least so many different digests."""
+        position = 0
+        for _ in range(number):
+            if position == self.count:
+                return False
+            position = self.group(position).end
+        return True
+
+
+def _cut(digests: _Digests, start: int, size: int, remaining: int) -> int:
+    """Return the end of a split that begins at `start`: the end of a group that is nearest to its size.
 
     At least one group goes into it, and `remaining` groups stay for the splits after it.
     """
-    first_end = _group(ordered, start)[1]
-    last_end = len(ordered)
+    first_end = digests.group(start).end
+    last_end = digests.count
     for _ in range(remaining):
-        last_end = _group(ordered, last_end - 1)[0]
+        last_end = digests.group(last_end - 1).start
     wanted = min(start + size, last_end)
-    before, after = _group(ordered, wanted)
-    nearest = before if wanted - before <= after - wanted else after
+    around = digests.group(wanted)
+    nearest = around.start if wanted - around.start <= around.end - wanted else around.end
     return min(max(nearest, first_end), last_end)
 
 
-def _group(ordered: NDArray[np.uint64], position: int) -> tuple[int, int]:
-    """Return the first position of the equal lines around `position` and the one after their last."""
-    value: np.uint64 = ordered[position]
-    return int(np.searchsorted(ordered, value, "left")), int(np.searchsorted(ordered, value, "right"))
+def _labels_by_position(count: int, rule: SplitRule) -> NDArray[np.uint8]:
+    """Cut the held-out splits off the end of the text: train, validation, test, each of one line at least."""
+    labels = np.zeros(count, dtype=np.uint8)
+    wanted = _wanted(count, rule)
+    end = count
+    for remaining, (label, size) in zip(range(len(wanted), 0, -1), wanted.items(), strict=True):
+        start = max(end - size, remaining)
+        labels[start:end] = label
+        end = start
+    return labels
 
 
-def _digest(line: str, key: bytes) -> int:
-    return int.from_bytes(blake2b(line.encode(), digest_size=8, key=key).digest(), "little")
+def _labels_of_files(sizes: Sequence[int], rule: SplitRule) -> NDArray[np.uint8]:
+    """Say of each file, by its lines, to which split it belongs.
 
-
-def _decoded(raw: bytes, name: str, position: int) -> str:
-    nul = raw.find(b"\0")
-    if nul >= 0:
+    In an order drawn by seed, a file goes to the emptiest held-out split that it brings nearer to its wanted size.
+    """
+    generator = np.random.Generator(np.random.PCG64(rule.seed))
+    drawn: list[int] = generator.permutation(len(sizes)).tolist()
+    files = [file for file in drawn if sizes[file]]
+    wanted = _wanted(sum(sizes), rule)
+    spare = len(files) - len(wanted) - 1
+    if spare < 0:
         raise AppError(
-            ErrorCode.INVALID_INPUT, f"'{name}' is no text file: it has a NUL byte at position {position + nul}."
+            ErrorCode.CORPUS_EMPTY,
+            f"`split_by` is 'file', and the corpus has {len(files)} {'file' if len(files) == 1 else 'files'} with text,"
+            f" but this training needs at least {len(wanted) + 1}: one for each split.",
         )
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
+    labels = [SPLITS.index("train") for _ in sizes]
+    missing = dict(wanted)
+    for file in files:
+        nearer = [
+            (lines / wanted[label], label) for label, lines in missing.items() if abs(lines - sizes[file]) < lines
+        ]
+        share, label = max(nearer, default=(0.0, 0))
+        if share == 1 or (share > 0 and spare > 0):
+            spare -= share < 1
+            missing[label] -= sizes[file]
+            labels[file] = label
+    for label in wanted:
+        if missing[label] == wanted[label]:
+            _, smallest = min((sizes[file], place) for place, file in enumerate(files) if not labels[file])
+            labels[files[smallest]] = label
+    return np.array(labels, dtype=np.uint8)
+
+
+def _wanted(count: int, rule: SplitRule) -> dict[int, int]:
+    """Return how many of the lines each held-out split is to have, by its label and in the order of being cut."""
+    fractions = {"test": rule.test_fraction, "validation": rule.holdout_fraction}
+    wanted = {SPLITS.index(s): max(1, round(f * count)) for s, f in fractions.items() if f > 0}
+    needed = len(wanted) + 1
+    if count < needed:
         raise AppError(
-            ErrorCode.INVALID_INPUT,
-            f"'{name}' is not UTF-8: the first wrong byte is at position {position + error.start}.",
-        ) from None
+            ErrorCode.CORPUS_EMPTY,
+            f"The corpus has {count} non-empty {'line' if count == 1 else 'lines'},"
+            f" but this training needs at least {needed}: one for each split.",
+        )
+    return wanted
 
 
-def _opened(file: Path) -> BufferedReader:
-    try:
-        return file.open("rb")
-    except OSError:
-        raise AppError(ErrorCode.DATA_NOT_FOUND, f"The corpus file '{file.name}' cannot be read.") from None
+def _beginning(digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    shifted: NDArray[np.uint64] = digests >> np.uint64(48)
+    return shifted.astype(np.int64)
 
 
-def _file_sha256(file: Path) -> str:
-    with _opened(file) as stream:
-        return file_digest(stream, "sha256").hexdigest()
+def _digest(line: str, keyed: blake2b) -> bytes:
+    digest = keyed.copy()
+    digest.update(line.encode())
+    return digest.digest()

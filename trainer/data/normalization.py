@@ -28,10 +28,6 @@ def documents(text: str) -> Iterator[Line]:
     start = 0
     for line in text.split("\n"):
         document = line.removesuffix("\r")
-        if not is_blank(document):
+        if document.strip():
             yield Line(start, document)
         start += len(line) + 1
-
-
-def is_blank(line: str) -> bool:
-    return not line or line.isspace()

@@ -1,25 +1,29 @@
 """The ids of a corpus, written once per corpus and tokenizer and mapped into memory from then on (DEC D48)."""
 
 import os
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 from shutil import rmtree
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
 from trainer.contracts.validation import parse_json
-from trainer.data.corpus import Split, SplitCorpus, SplitRule, corpus_sha256
-from trainer.files import sync_folder, write_atomically
+from trainer.data.corpus import Split, SplitCorpus, SplitRule
+from trainer.data.folders import filled_folder
+from trainer.data.text import corpus_sha256
+from trainer.files import write_atomically
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Ids, Tokenizer, ids_type
+from trainer.tokenizers.base import UNK, Ids, Text, Tokenizer, ids_type
 
 _CONTENT_FILE = "content.json"
-_BLOCK_CHARACTERS = 1 << 20
+_CONTENT_FORM = 2
+"""What the cache holds has changed: folders of an earlier form are not found."""
 
 
 class CorpusPaths(NamedTuple):
@@ -51,20 +55,26 @@ def prepare(
     _check(effective.corpus, paths.corpus)
     _check(effective.validation_corpus, paths.validation)
     _check(effective.test_corpus, paths.test)
-    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
-    normalization = effective.tokenizer.normalization
+    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed, effective.split_by)
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def split() -> SplitCorpus:
+        normalization = effective.tokenizer.normalization
+        return SplitCorpus(
+            paths.corpus, normalization, rule, validation=paths.validation, test=paths.test, scratch=cache
+        )
+
     corpus: SplitCorpus | None = None
     if tokenizer is None:
-        corpus = SplitCorpus(paths.corpus, normalization, rule, validation=paths.validation, test=paths.test)
+        corpus = split()
         train, holdout = corpus.lines("train"), corpus.lines("validation")
-        tokenizer = train_tokenizer(effective.tokenizer, train, holdout, corpus=effective.corpus, rule=rule)
+        tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, train)], holdout, rule=rule)
     folder = cache / _key(effective, rule, tokenizer)
     was_there = folder.exists()
     if not _is_whole(folder):
         if was_there:  # it appears with all its files at once, so somebody has deleted some of them
             rmtree(folder)
-        corpus = corpus or SplitCorpus(paths.corpus, normalization, rule, validation=paths.validation, test=paths.test)
-        _write(folder, corpus, tokenizer)
+        _write(folder, corpus or split(), tokenizer)
     return tokenizer, _load(folder, tokenizer)
 
 
@@ -85,7 +95,7 @@ def _check(reference: CorpusRef | None, path: Path | None) -> None:
 def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> str:
     texts = [r and r.sha256 for r in (effective.corpus, effective.validation_corpus, effective.test_corpus)]
     vocabulary = [record.sha256 for record in tokenizer.manifest.files]
-    return sha256(repr((texts, tuple(rule), vocabulary)).encode()).hexdigest()
+    return sha256(repr((_CONTENT_FORM, texts, tuple(rule), vocabulary)).encode()).hexdigest()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -100,55 +110,46 @@ def _content(folder: Path) -> _Content:
 
 
 def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
-    """Encode all splits in one pass; of two processes that do it at once, the later one keeps the other's files."""
-    temporary = folder.with_name(f".tmp-{token_hex(8)}")
-    temporary.mkdir(parents=True)
-    try:
-        writers = {split: _SplitWriter(_ids_file(temporary, split), tokenizer) for split in corpus.splits}
-        for split, line in corpus.labelled_lines():
-            writers[split].add(line)
+    """Encode all splits in one pass."""
+    with filled_folder(folder) as temporary, ExitStack() as files:
+        writers = {
+            split: _SplitWriter(files.enter_context(_ids_file(temporary, split).open("wb")), tokenizer)
+            for split in corpus.splits
+        }
+        for split, lines in corpus.blocks():
+            writers[split].add(lines)
         sizes = {split: writer.finish() for split, writer in writers.items()}
         content = _Content(sizes=sizes, words={split: writer.words for split, writer in writers.items()})
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not _is_whole(folder):
-                raise
-        sync_folder(folder.parent)
-    finally:
-        rmtree(temporary, ignore_errors=True)
 
 
 class _SplitWriter:
-    """One split's ids on their way to a flat file, encoded many lines at a time."""
+    """One split's ids on their way to a flat file, and what is counted on the way."""
 
-    def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: BinaryIO, tokenizer: Tokenizer) -> None:
+        self._file = file
         self._tokenizer = tokenizer
-        self._pending: list[str] = []
-        self._pending_characters = self._lines = self._characters = self._ids = self.words = 0
+        self._lines = self._characters = self._ids = self._unknown = self.words = 0
 
-    def add(self, line: str) -> None:
-        self._pending.append(line)
-        self.words += len(line.split())
-        self._pending_characters += len(line)
-        if self._pending_characters >= _BLOCK_CHARACTERS:
-            self._flush()
+    def add(self, lines: list[str]) -> None:
+        ids = self._tokenizer.encode_documents(lines)
+        self._file.write(ids.tobytes())
+        self._lines += len(lines)
+        self._characters += sum(map(len, lines))
+        self._ids += len(ids)
+        is_unknown: NDArray[np.bool_] = ids == UNK
+        self._unknown += int(np.count_nonzero(is_unknown))
+        self.words += sum(len(line.split()) for line in lines)
 
     def finish(self) -> SplitSizes:
-        self._flush()
+        self._file.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
-        return SplitSizes(lines=self._lines, chars=self._characters, tokens=self._ids - self._lines)
-
-    def _flush(self) -> None:
-        ids = self._tokenizer.encode_documents(self._pending)
-        self._file.write(ids.tobytes())
-        self._lines += len(self._pending)
-        self._characters += self._pending_characters
-        self._ids += len(ids)
-        self._pending, self._pending_characters = [], 0
+        return SplitSizes(
+            lines=self._lines,
+            chars=self._characters,
+            tokens=self._ids - self._lines,
+            unknown_tokens=self._unknown,
+        )
 
 
 def _load(folder: Path, tokenizer: Tokenizer) -> TokenizedCorpus:

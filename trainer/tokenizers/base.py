@@ -1,12 +1,13 @@
 """What the rest of the program asks of a tokenizer, whatever its method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizers import Normalization, TokenizerManifest
 
 PAD, UNK, BOS, EOS = range(4)
@@ -16,6 +17,13 @@ Span = tuple[int, int]
 """A half-open range of characters."""
 Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 """Token ids in the smallest of the three types that holds the vocabulary."""
+
+
+class Text(NamedTuple):
+    """Lines that a vocabulary is made from, and the corpus that they are of."""
+
+    corpus: CorpusRef
+    lines: Iterable[str]
 
 
 class Tokenizer(Protocol):

@@ -13,7 +13,6 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from trainer.contracts.base import FileRecord, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizers import (
     CharTokenizerConfig,
     Normalization,
@@ -23,11 +22,10 @@ from trainer.contracts.tokenizers import (
 )
 from trainer.data.corpus import SplitRule, blocks
 from trainer.data.normalization import normalized
-from trainer.files import write_atomically
-from trainer.tokenizers.base import BOS, EOS, SPECIAL_TOKENS, UNK, Ids, Span, ids_type
+from trainer.files import read_regular, write_atomically
+from trainer.tokenizers.base import BOS, EOS, SPECIAL_TOKENS, UNK, Ids, Span, Text, ids_type
+from trainer.vocabulary import MANIFEST_FILE, TOKENIZER_FILE
 
-TOKENIZER_FILE = "tokenizer.json"
-MANIFEST_FILE = "manifest.json"
 _CODE_POINTS = 0x110000
 _LINE_START, _LINE_END = "\n", "\0"
 """Neither occurs in a line, so they can stand for [BOS] and [EOS] while many lines are encoded at once."""
@@ -82,27 +80,33 @@ class CharTokenizer:
 
 def train(
     config: CharTokenizerConfig,
-    lines: Iterable[str],
+    texts: Iterable[Text],
     holdout_lines: Iterable[str],
     *,
-    corpus: CorpusRef,
     rule: SplitRule,
+    tokenizer_id: str | None,
 ) -> CharTokenizer:
-    """Make the vocabulary from the lines; the hold-out's lines are only counted against it."""
-    counts, line_count, _ = _count(lines)
+    """Make the vocabulary from the texts' lines; the hold-out's lines are only counted against it."""
+    counts = np.zeros(_CODE_POINTS, dtype=np.int64)
+    sources: list[TokenizerCorpus] = []
+    for corpus, lines in texts:
+        in_text, line_count, _ = _count(lines)
+        counts += in_text
+        chars = int(np.sum(in_text))
+        sources.append(TokenizerCorpus(name=corpus.name, sha256=corpus.sha256, lines=line_count, chars=chars))
     held_out, held_out_lines, words = _count(holdout_lines)
     characters = _vocabulary(config, counts)
     names = [*SPECIAL_TOKENS, *characters]
     content = _as_library_json(names, config.normalization)
-    source = TokenizerCorpus(name=corpus.name, sha256=corpus.sha256, lines=line_count, chars=int(np.sum(counts)))
-    identity = f"{config.model_dump_json()} {source.model_dump_json()} {rule} {sha256(content).hexdigest()}"
+    described = " ".join(source.model_dump_json() for source in sources)
+    identity = f"{config.model_dump_json()} {described} {rule} {sha256(content).hexdigest()}"
     manifest = TokenizerManifest(
-        tokenizer_id=f"char-{sha256(identity.encode()).hexdigest()[:16]}",
+        tokenizer_id=tokenizer_id or f"char-{sha256(identity.encode()).hexdigest()[:16]}",
         method="char",
         vocab_size=len(names),
         special_tokens=SPECIAL_TOKENS,
         normalization=config.normalization,
-        corpus=(source,),
+        corpus=tuple(sources),
         config=config,
         stats=_statistics(characters, held_out, held_out_lines, words),
         seed=rule.seed,
@@ -117,7 +121,7 @@ def train(
 def load(folder: Path, manifest: TokenizerManifest) -> CharTokenizer:
     """Read a tokenizer that `save` wrote; raises TOKENIZER_LOAD_FAILED where a byte is not as its manifest says."""
     try:
-        content = (folder / TOKENIZER_FILE).read_bytes()
+        content = read_regular(folder / TOKENIZER_FILE)
         vocabulary = _LibraryFile.model_validate_json(content).model.vocab
     except (OSError, ValueError):
         raise _broken("cannot be read") from None

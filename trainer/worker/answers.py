@@ -1,35 +1,44 @@
-"""The inference child: a request on standard input, its answer on standard output, a line of JSON each."""
+"""The inference child: requests on standard input, a line of JSON at a time; a line for each answer back."""
 
 import os
 import signal
 import sys
-from typing import assert_never
+from collections.abc import Iterator, Sequence
+from typing import Annotated, assert_never
 
 import structlog
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
     EvalRecord,
     EvalResponse,
     GenerateRecord,
+    GenerateRequest,
+    GenerateResponse,
     InferenceRecord,
     ScoreRecord,
+    ScoreResponse,
     failed_record,
-    inference_adapter,
 )
 from trainer.contracts.settings import Settings
-from trainer.data.tokens import prepare
-from trainer.device import resolve
-from trainer.generation import generate
+from trainer.corpora import CorpusStore
+from trainer.generation import generate_together
+from trainer.given_text import with_text
 from trainer.logs import setup_logging
-from trainer.queue import physical_cores
+from trainer.machine import physical_cores
 from trainer.runs import RunStore
-from trainer.scoring import score_text
-from trainer.worker.measure import measure_run, places
-from trainer.worker.models import WarmModels
+from trainer.scoring import TextToScore, read_text, score_texts
+from trainer.worker.measure import measure_again
+from trainer.worker.models import LoadedRun, WarmModels
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+_batch_adapter: TypeAdapter[list[InferenceRecord]] = TypeAdapter(
+    list[Annotated[InferenceRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
+)
 
 
 def answer_requests(settings: Settings) -> int:
@@ -37,46 +46,56 @@ def answer_requests(settings: Settings) -> int:
     setup_logging(settings, "model-trainer-worker", sys.stderr)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the input is the end, with the answer that is under way
     torch.set_num_threads(physical_cores())
-    models = WarmModels(RunStore(settings.app.artifacts_root))
+    models = WarmModels(RunStore(settings.app.artifacts_root), settings.queue.warm_model_bytes)
     # whatever else is printed must not get between the answers
     with open(0, "rb", closefd=False) as requests, open(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         for line in requests:
-            answered = answer(inference_adapter.validate_json(line), models, settings)
-            answers.write(answered.model_dump_json().encode() + b"\n")
-            answers.flush()
+            for answered in answer(_batch_adapter.validate_json(line), models, settings):
+                answers.write(answered.model_dump_json().encode() + b"\n")
+                answers.flush()
     return 0
 
 
-def answer(record: InferenceRecord, models: WarmModels, settings: Settings) -> InferenceRecord:
-    """Do what a record asks; a request that cannot be answered is answered with its error.
+def answer(records: Sequence[InferenceRecord], models: WarmModels, settings: Settings) -> Iterator[InferenceRecord]:
+    """Do what records ask of one run, and give each back once that is done; what cannot be done, with its error.
 
-    What is no AppError, memory that ran out say, ends the process: its asker is told so, and the next one starts anew.
+    What is no AppError, memory that ran out say, ends the process: its askers are told so, and the next one starts
+    anew.
     """
     try:
-        return _answer(record, models, settings)
+        loaded = models.get(records[0].response.run_id)
     except AppError as error:
-        return failed_record(record, RunError.of(error))
+        yield from (failed_record(record, RunError.of(error)) for record in records)
+        return
+    asked = {record.response.request_id: record for record in records}
+    for response in _responses(records, loaded, settings):
+        update: dict[str, object] = {"response": response}
+        yield asked[response.request_id].model_copy(update=update)
 
 
-def _answer(record: InferenceRecord, models: WarmModels, settings: Settings) -> InferenceRecord:
-    run_id, request_id = record.response.run_id, record.response.request_id
-    loaded = models.get(run_id)
-    match record:
-        case ScoreRecord():
-            scored = score_text(loaded.model, loaded.tokenizer, record.request, run_id=run_id, request_id=request_id)
-            return ScoreRecord(request=record.request, response=scored)
-        case GenerateRecord():
-            generated = generate(loaded.model, loaded.tokenizer, record.request, run_id=run_id, request_id=request_id)
-            return GenerateRecord(request=record.request, response=generated)
-        case EvalRecord():
-            effective = loaded.manifest.effective
-            compute = resolve(effective)
-            _, corpus = prepare(effective, *places(settings, effective), loaded.tokenizer)
-            metrics = measure_run(
-                loaded.run, effective, loaded.model, loaded.tokenizer, corpus, record.request.split, compute
-            )
-            measured = EvalResponse(request_id=request_id, run_id=run_id, status="completed", metrics=metrics)
-            return EvalRecord(request=record.request, response=measured)
-        case _:
-            assert_never(record)
+def _responses(
+    records: Sequence[InferenceRecord], loaded: LoadedRun, settings: Settings
+) -> Iterator[ScoreResponse | GenerateResponse | EvalResponse]:
+    corpora = CorpusStore(settings)
+    texts: list[TextToScore] = []
+    prompts: list[tuple[GenerateRequest, GenerateResponse]] = []
+    for record in records:
+        try:
+            match record:
+                case ScoreRecord(request=to_score, response=score):
+                    texts.append(read_text(loaded.tokenizer, with_text(to_score, corpora), score))
+                case GenerateRecord(request=to_continue, response=generation):
+                    prompts.append((with_text(to_continue, corpora), generation))
+                case EvalRecord(request=to_measure, response=evaluation):
+                    metrics = measure_again(loaded, to_measure, settings)
+                    measured: dict[str, object] = {"status": "completed", "metrics": metrics}
+                    yield evaluation.model_copy(update=measured)
+                case _:
+                    assert_never(record)
+        except AppError as error:
+            yield failed_record(record, RunError.of(error)).response
+    if texts:
+        yield from score_texts(loaded.model, loaded.tokenizer, texts)
+    if prompts:
+        yield from generate_together(loaded.model, loaded.tokenizer, prompts)

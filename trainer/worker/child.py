@@ -1,19 +1,22 @@
 """The training child: one attempt at one run, from its request on disk to its manifest on disk."""
 
+import faulthandler
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from io import BufferedRandom
 from pathlib import Path
 from time import monotonic
 from typing import BinaryIO
 
 import structlog
+from torch import Tensor
 
-from trainer.checkpoint import CheckpointStore
+from trainer.checkpoint import CheckpointStore, TrainingState
 from trainer.contracts.base import now
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
     ArtifactRef,
     CheckpointSaved,
@@ -41,13 +44,15 @@ from trainer.contracts.settings import Settings
 from trainer.data.batches import Rows
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
+from trainer.evaluation import SAMPLES_PER_DRAW, TrainingSample, draw_samples, perplexity
 from trainer.event_log import EventLog
-from trainer.files import file_records, sha256_of
+from trainer.files import file_records, open_regular, sha256_of
 from trainer.logs import add_log_file, setup_logging
-from trainer.model_artifact import save_model
+from trainer.model_artifact import load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer
 from trainer.training import (
@@ -59,11 +64,22 @@ from trainer.training import (
     steps_in_epoch,
     train,
 )
+from trainer.worker.attempts import DISK_FAILED_EXIT_CODE, DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE
 from trainer.worker.measure import measure_run, places
-from trainer.worker.supervisor import LOCKED_EXIT_CODE
+from trainer.worker.progress_beat import ALIVE, PHASE, STEP, Beat
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+_ARTIFACT_FILES = (
+    "model.safetensors",
+    "config.json",
+    "loss_curve.jsonl",
+    "training_samples.jsonl",
+    "tokenizer/*",
+    "eval/*",
+)
+_NICENESS = 10
+"""A training takes what is left of the processors: whoever waits for an answer comes first."""
 _FIRST_TELL_SECONDS = 1.0
 _LAST_TELL_SECONDS = 60.0
 _UNFORESEEN = {
@@ -73,15 +89,31 @@ _UNFORESEEN = {
 
 
 def run_child(settings: Settings, run_id: str) -> int:
-    """Train a run as its only writer; return 0 when it has ended or was paused, 75 where another child has it."""
+    """Train a run as its only writer; return 0 when it has ended or was paused, 75 where another child has it.
+
+    Where the disk is full, or fails otherwise, return 73 or 74: the run may go on later.
+    """
+    faulthandler.enable(all_threads=False)
     run = RunStore(settings.app.artifacts_root).get(run_id)
+    try:
+        return _train(settings, run)
+    except (AppError, OSError) as error:
+        code = transient_code(error)
+        if code is None:
+            raise
+        log.warning("attempt given up for now", run_id=run_id, error_code=code, error=str(error))
+        return DISK_FULL_EXIT_CODE if code is ErrorCode.INSUFFICIENT_STORAGE else DISK_FAILED_EXIT_CODE
+
+
+def _train(settings: Settings, run: RunDirectory) -> int:
     lock = run.lock()
     if lock is None:
         return LOCKED_EXIT_CODE
+    os.nice(_NICENESS)
     with lock, run.open_log() as events:
         setup_logging(settings, "model-trainer-worker", sys.stderr)
         add_log_file(run.logs, "model-trainer-worker")
-        structlog.contextvars.bind_contextvars(run_id=run_id)
+        structlog.contextvars.bind_contextvars(run_id=run.run_id)
         end = run.manifest()
         if end is not None or run.cancel_requested():
             finish_run(run, events, end or manifest_of(run.record(), "cancelled"))
@@ -112,6 +144,9 @@ class _Attempt:
         self._run = run
         self._events = events
         self._pause = pause
+        self._beat = Beat()
+        self._runs = RunStore(settings.app.artifacts_root)
+        self._tokenizers = TokenizerStore(settings.app.artifacts_root)
         self._record = run.record()
         starts = [event for event in run.reader().read_new() if isinstance(event, JobStarted)]
         self._started = starts[0].ts if starts else now()
@@ -127,11 +162,14 @@ class _Attempt:
         log.info("attempt started", attempt=self._number)
         try:
             self._train()
-        except AppError as error:
-            log.error("run failed", error_code=error.code, reason=error.message)
-            self._fail(error)
         except Exception as error:
-            # the job's boundary: whatever went wrong becomes the run's recorded end
+            # the job's boundary: whatever went wrong becomes the run's recorded end, unless it may go right later
+            if transient_code(error) is not None:
+                raise
+            if isinstance(error, AppError):
+                log.error("run failed", error_code=error.code, reason=error.message)
+                self._fail(error)
+                return
             code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
             log.exception("run failed", error_code=code)
             self._fail(AppError(code, _UNFORESEEN[code]))
@@ -143,29 +181,61 @@ class _Attempt:
         compute = resolve(effective)
         seed_everything(effective.seed)
         self._tell_phase("reading", "Reading the corpus.")
-        saved = load_tokenizer(self._run.tokenizer) if is_saved(self._run.tokenizer) else None
-        tokenizer, corpus = prepare(effective, *places(self._settings, effective), saved)
-        if saved is None:
+        given = self._given_tokenizer()
+        tokenizer, corpus = prepare(effective, *places(self._settings, effective), given)
+        if not is_saved(self._run.tokenizer):
             tokenizer.save(self._run.tokenizer)
+        self._tokenizers.keep(self._run.tokenizer, tokenizer.manifest)
         model = build(effective.model, tokenizer.vocab_size)
         store = CheckpointStore(self._run.checkpoints)
-        recovery = store.recover()
+        expected: dict[str, Tensor] = model.state_dict()
+        recovery = store.recover(expected)
         if recovery.set_aside:
             log.error("broken checkpoints set aside", names=", ".join(recovery.set_aside))
-        resumed_rows = 0 if recovery.checkpoint is None else recovery.checkpoint.state.curve.rows
+        begin = TrainingState(request_hash=self._record.request_hash)
+        if recovery.checkpoint is not None:
+            begin = recovery.checkpoint.state
+        elif effective.init_from_run_id is not None:
+            parent, _ = load_run(self._runs.get(effective.init_from_run_id))
+            weights: dict[str, Tensor] = parent.state_dict()
+            model.load_state_dict(weights)
         self._tell_config(model, corpus, tokenizer, compute)
-        with _curve(self._run.loss_curve, resumed_rows) as curve:
+        log.info(
+            "model built",
+            model_family=effective.model_family,
+            tokenizer_id=tokenizer.manifest.tokenizer_id,
+            vocab_size=tokenizer.vocab_size,
+            params=model.parameter_count(),
+        )
+        if effective.sample_every_steps is not None:
+            drawn = begin.settled_step // effective.sample_every_steps
+            _opened_at(self._run.training_samples, drawn * SAMPLES_PER_DRAW).close()
+        with _opened_at(self._run.loss_curve, begin.curve.rows) as curve:
             listeners = Listeners(
                 on_row=lambda row: self._add_row(curve, row),
                 on_step=self._tell_progress,
+                on_saving=lambda: self._beat.mark(PHASE),
                 on_checkpoint=self._tell_checkpoint,
+                on_sample=lambda step: self._add_samples(model, tokenizer, step),
                 should_stop=self._stop_reason,
             )
             result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, listeners=listeners)
+        self._beat.mark(PHASE)
         if result.stopped == "pause":
             self._tell_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
             return
         self._finish(result, model, tokenizer, corpus, compute)
+
+    def _given_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that the run has already, or begins with; None where it makes its own."""
+        effective = self._record.effective
+        if is_saved(self._run.tokenizer):
+            return load_tokenizer(self._run.tokenizer)
+        if effective.init_from_run_id is not None:
+            return load_tokenizer(self._runs.get(effective.init_from_run_id).tokenizer)
+        if effective.tokenizer_id is not None:
+            return load_tokenizer(self._tokenizers.folder(effective.tokenizer_id))
+        return None
 
     def _finish(
         self,
@@ -178,12 +248,17 @@ class _Attempt:
         """Write what is left of a cancelled run, or the artifact of a completed one, and its end."""
         record, effective, state = self._record, self._record.effective, result.state
         completed = result.stopped is None
-        resolved: dict[str, object] = {"batch_size": compute.batch_size}
+        resolved: dict[str, object] = {
+            "batch_size": compute.batch_size,
+            "data_num_workers": compute.data_num_workers,
+            "data_pin_memory": compute.data_pin_memory,
+        }
         metrics = RunMetrics(
             train=state.epochs[-1].train_loss_nats if state.epochs else None,
             val=state.validation_loss_nats,
             best=state.history.best_loss_nats,
             auc=state.curve.area,
+            initial=state.initial_loss_nats,
         )
         measured: tuple[EvalMetrics, ...] = ()
         if completed:
@@ -214,6 +289,7 @@ class _Attempt:
             tokenizer=TokenizerFacts(
                 id=tokenizer.manifest.tokenizer_id, sha256=sha256_of(self._run.tokenizer / "tokenizer.json")
             ),
+            parent_run_id=effective.init_from_run_id,
             metrics=metrics,
             early_stopped=result.early_stopped,
             best_epoch=state.history.best_epoch,
@@ -223,6 +299,7 @@ class _Attempt:
                 started=self._started,
                 finished=now(),
                 train_seconds=state.train_seconds,
+                epoch_seconds=tuple(epoch.seconds for epoch in state.epochs),
             ),
             environment=environment(compute),
             determinism=compute.determinism,
@@ -250,6 +327,7 @@ class _Attempt:
                 **self._stamp(f"evaluated:{split}"), split=split, loss=metrics.loss, perplexity=metrics.perplexity
             )
         )
+        log.info("evaluated", split=split, step=result.state.step, loss=metrics.loss, perplexity=metrics.perplexity)
         return metrics
 
     def _tell_result(self, metrics: RunMetrics, measured: EvalMetrics) -> RunMetrics:
@@ -273,6 +351,7 @@ class _Attempt:
         finish_run(self._run, self._events, manifest_of(self._record, "failed", error=RunError.of(error)))
 
     def _stop_reason(self) -> StopReason | None:
+        self._beat.mark(ALIVE)
         if self._run.cancel_requested():
             return "cancel"
         return "pause" if self._pause.is_set() else None
@@ -306,6 +385,7 @@ class _Attempt:
 
     def _tell_progress(self, read: Callable[[], Progress]) -> None:
         """Tell how training stands: at each validation; else each second at first, ever more rarely later."""
+        self._beat.mark(STEP)
         now_seconds = monotonic()
         wanted = min(max(_FIRST_TELL_SECONDS, (now_seconds - self._begin) / 300), _LAST_TELL_SECONDS)
         if self._validated or now_seconds - self._last_told >= wanted:
@@ -315,11 +395,31 @@ class _Attempt:
             fields |= self._stamp(f"progress:{progress.step}")
             self._events.append(MetricsProgress.model_validate(fields))
 
+    def _add_samples(self, model: LanguageModel, tokenizer: Tokenizer, step: int) -> None:
+        self._beat.mark(PHASE)
+        samples = draw_samples(model, tokenizer, self._record.effective.seed, self._record.run_id)
+        lines = (TrainingSample(step=step, sample=sample).model_dump_json() + "\n" for sample in samples)
+        with self._run.training_samples.open("ab") as file:
+            file.writelines(line.encode() for line in lines)
+
     def _add_row(self, curve: BinaryIO, row: CurveRow) -> None:
         curve.write(row.model_dump_json(exclude_none=True).encode() + b"\n")
         curve.flush()
         self._validated = row.val_loss is not None
-        log.info("training", step=row.step, epoch=row.epoch, loss=row.train_loss, val_loss=row.val_loss)
+        if row.step == 0 and row.val_loss is not None:
+            self._events.append(
+                EvalCompleted(
+                    **self._stamp("evaluated:start"),
+                    split="validation",
+                    loss=row.val_loss,
+                    perplexity=perplexity(row.val_loss),
+                )
+            )
+        log.info("training", step=row.step, epoch=row.epoch, loss=row.train_loss)
+        if row.val_loss is not None:
+            log.info("evaluated", split="validation", step=row.step, epoch=row.epoch, loss=row.val_loss)
+        if row.epoch_train_loss is not None:
+            log.info("epoch ended", step=row.step, epoch=row.epoch, loss=row.epoch_train_loss)
 
     def _tell_checkpoint(self, saved: SavedCheckpoint) -> None:
         key = f"checkpoint:{saved.step}:{saved.val_loss}"
@@ -331,9 +431,9 @@ class _Attempt:
         return stamp(self._record.run_id, self._record.user_id, key)
 
 
-def _curve(path: Path, rows: int) -> BinaryIO:
-    """Open the loss curve for appending, cut back to the rows that the checkpoint knows of."""
-    file = path.open("a+b")
+def _opened_at(path: Path, rows: int) -> BinaryIO:
+    """Open a file of lines for appending, cut back to those that the checkpoint knows of."""
+    file = BufferedRandom(open_regular(path, "a+b"))
     file.seek(0)
     for _ in range(rows):
         file.readline()
@@ -342,5 +442,5 @@ def _curve(path: Path, rows: int) -> BinaryIO:
 
 
 def _artifact_files(folder: Path) -> Iterator[Path]:
-    for pattern in ("model.safetensors", "config.json", "loss_curve.jsonl", "tokenizer/*", "eval/*"):
+    for pattern in _ARTIFACT_FILES:
         yield from folder.glob(pattern)

@@ -1,8 +1,12 @@
-"""How the worker's child processes are started: no secrets, threads and memory as torch needs them."""
+"""How the worker's child processes are started: no secrets, threads and memory as torch needs them, first to go."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
 
 from trainer.contracts.settings import Settings, child_environment
 
-TRAIN_CHILD, ANSWER_REQUESTS = "train-child", "answer-requests"
+TRAIN_CHILD, TOKENIZER_CHILD, ANSWER_REQUESTS = "train-child", "train-tokenizer", "answer-requests"
 """What `python -m trainer` is called with to be a child of the worker."""
 
 # glibc maps and unmaps every large buffer by default, which costs an LSTM step 40 % of its time (measured):
@@ -20,3 +24,22 @@ _TUNING = {
 def tuned_environment(settings: Settings) -> dict[str, str]:
     """The environment of a child that computes; what the user has set of the tuning stands."""
     return _TUNING | child_environment(settings)
+
+
+def make_first_to_go(pid: int) -> None:
+    """Have Linux end a process, rather than the worker or the server, when memory runs out."""
+    with suppress(OSError):  # not Linux, or the process is gone
+        Path(f"/proc/{pid}/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+
+
+_OOM_SCORE = "500"
+"""As if it had half of the machine's memory more; anybody may raise that of a process of his own."""
+
+
+def memory_kills(counters: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes Linux has ended so far for want of memory; None where the system does not say."""
+    try:
+        found = re.search(r"^oom_kill (\d+)$", counters.read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None

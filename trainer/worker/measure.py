@@ -1,18 +1,22 @@
-"""A run's texts found again, and a run measured on one of its splits."""
+"""A run's texts found again, and a run measured: at its end on a split, later on request."""
 
+import asyncio
 from pathlib import Path
 
-from trainer.contracts.inference import EvalMetrics, EvalSplit
-from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.contracts.inference import EvalMetrics, EvalRequest, EvalSplit
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, EvalSummary
 from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
-from trainer.data.tokens import CorpusPaths, TokenizedCorpus
-from trainer.device import Compute
-from trainer.evaluation import Evaluation, measure
+from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
+from trainer.device import Compute, resolve
+from trainer.evaluation import Evaluation, Measured, measure
 from trainer.files import write_atomically
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory
 from trainer.tokenizers.base import Tokenizer
+from trainer.worker.models import LoadedRun
+
+_LOCK_SECONDS = 10.0
 
 
 def places(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
@@ -39,12 +43,62 @@ def measure_run(
     *,
     found: Evaluation | None = None,
 ) -> EvalMetrics:
-    """Measure a run's model and keep the numbers, and samples of what it writes, beside it.
+    """Measure a run's model and keep the numbers, and samples of what it writes, beside it; the caller holds its lock.
 
     What training has just `found` on the split is not computed again.
     """
+    measured = _measured(run, effective, model, tokenizer, corpus, split, compute, found)
+    _keep(run, measured)
+    return measured.metrics
+
+
+def measure_again(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:
+    """Measure a completed run on a split or on the whole of another text, and keep it beside and in its manifest."""
+    run, split = loaded.run, request.split
+    effective = loaded.manifest.effective
+    if request.path_override is not None:
+        effective = _on_text(effective, request.path_override, settings)
+    compute = resolve(effective)
+    _, corpus = prepare(effective, *places(settings, effective), loaded.tokenizer)
+    if request.path_override is not None:
+        corpus = TokenizedCorpus(
+            {split: corpus.ids["train"]}, {split: corpus.sizes["train"]}, {split: corpus.words["train"]}
+        )
+    measured = _measured(run, effective, loaded.model, loaded.tokenizer, corpus, split, compute, None)
+    metrics = measured.metrics
+    summary = EvalSummary(split=split, dataset=request.path_override, loss=metrics.loss, perplexity=metrics.perplexity)
+    with run.wait_for_lock(_LOCK_SECONDS):
+        _keep(run, measured)
+        run.add_evaluation(summary)
+    return metrics
+
+
+def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> EffectiveRequest:
+    """The request of a run as if this text were all of its corpus and nothing were held out."""
+    text = asyncio.run(CorpusStore(settings).describe(name))
+    alone: dict[str, object] = {
+        "corpus": text,
+        "validation_corpus": None,
+        "test_corpus": None,
+        "split_by": "line",
+        "holdout_fraction": 0.0,
+        "test_fraction": 0.0,
+    }
+    return effective.model_copy(update=alone)
+
+
+def _measured(
+    run: RunDirectory,
+    effective: EffectiveRequest,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    corpus: TokenizedCorpus,
+    split: EvalSplit,
+    compute: Compute,
+    found: Evaluation | None,
+) -> Measured:
     artifacts = tuple(str(path.relative_to(run.path)) for path in (run.metrics, run.samples))
-    measured = measure(
+    return measure(
         model,
         tokenizer,
         corpus,
@@ -56,8 +110,10 @@ def measure_run(
         checkpoint="model.safetensors",
         artifacts=artifacts,
     )
+
+
+def _keep(run: RunDirectory, measured: Measured) -> None:
     run.metrics.parent.mkdir(exist_ok=True)
     samples = "".join(sample.model_dump_json() + "\n" for sample in measured.samples)
     write_atomically(run.samples, samples.encode())
     write_atomically(run.metrics, measured.metrics.model_dump_json(indent=1).encode())
-    return measured.metrics

@@ -1,15 +1,19 @@
 """Models that were asked a moment ago, kept loaded: the least recently used one goes first."""
 
+import sys
 from collections import OrderedDict
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from trainer.contracts.runs import RunManifest
-from trainer.model_artifact import load_model
+from trainer.model_artifact import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_run
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory, RunStore
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Tokenizer, ids_type
 
-_KEPT_MODELS = 4
+_MODEL_FILES = (WEIGHTS_FILE, CONFIG_FILE, f"{TOKENIZER_FOLDER}/*")
 
 
 class LoadedRun(NamedTuple):
@@ -20,22 +24,44 @@ class LoadedRun(NamedTuple):
     model: LanguageModel
     tokenizer: Tokenizer
 
+    def memory_bytes(self) -> int:
+        """The parameters, and the tokenizer's two tables from code points to ids."""
+        table_bytes = np.zeros(sys.maxunicode + 1, dtype=ids_type(self.tokenizer.vocab_size)).nbytes
+        return sum(parameter.nbytes for parameter in self.model.parameters()) + 2 * table_bytes
+
+
+_Seen = tuple[tuple[Path, int, int], ...]
+"""The files of a model, each with the time of its last change and its size."""
+
 
 class WarmModels:
-    def __init__(self, runs: RunStore) -> None:
+    """Models of at most so many bytes together; the one that was asked last stays whatever its size."""
+
+    def __init__(self, runs: RunStore, most_bytes: int) -> None:
         self._runs = runs
-        self._loaded: OrderedDict[str, LoadedRun] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._loaded: OrderedDict[str, tuple[LoadedRun, _Seen]] = OrderedDict()
 
     def get(self, run_id: str) -> LoadedRun:
-        """Return a run's model, warm or newly loaded; raises RUN_NOT_FOUND, RUN_NOT_READY, MODEL_LOAD_FAILED."""
-        loaded = self._loaded.pop(run_id, None) or self._load(run_id)
-        self._loaded[run_id] = loaded
-        if len(self._loaded) > _KEPT_MODELS:
+        """Return a run's model, warm, or newly loaded where its files have changed since.
+
+        Raises RUN_NOT_FOUND, RUN_NOT_READY, MODEL_LOAD_FAILED.
+        """
+        run = self._runs.get(run_id)
+        files = _files(run)
+        loaded, seen = self._loaded.pop(run_id, (None, ()))
+        if loaded is None or seen != files:
+            manifest = run.completed_manifest()
+            loaded = LoadedRun(run, manifest, *load_run(run))
+        self._loaded[run_id] = loaded, files
+        while len(self._loaded) > 1 and self._memory_bytes() > self._most_bytes:
             self._loaded.popitem(last=False)
         return loaded
 
-    def _load(self, run_id: str) -> LoadedRun:
-        run = self._runs.get(run_id)
-        manifest = run.completed_manifest()
-        model, tokenizer = load_model(run.path)
-        return LoadedRun(run, manifest, model, tokenizer)
+    def _memory_bytes(self) -> int:
+        return sum(loaded.memory_bytes() for loaded, _ in self._loaded.values())
+
+
+def _files(run: RunDirectory) -> _Seen:
+    found = [(path, path.stat()) for pattern in _MODEL_FILES for path in sorted(run.path.glob(pattern))]
+    return tuple((path, state.st_mtime_ns, state.st_size) for path, state in found)

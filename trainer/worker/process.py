@@ -1,18 +1,22 @@
-"""The worker process: two arq workers, one for training and one for short jobs, until it is told to end."""
+"""The worker process: an arq worker each for training, tokenizers and short jobs, until it is told to end."""
 
 import asyncio
 import contextlib
+import math
 import os
+import random
 import signal
+import time
 from collections.abc import Sequence
 
 import structlog
 from arq.worker import Function, Worker, func
+from redis.exceptions import ResponseError
 
 from trainer.contracts import keys
 from trainer.contracts.settings import Settings
-from trainer.contracts.store import STORE_ERRORS, Store, connect, dumps, loads, redis_settings
-from trainer.worker.inference_child import InferenceChild
+from trainer.contracts.store import STORE_ERRORS, Store, connect, dumps, loads, open_redis
+from trainer.worker.inference_child import MOST_TOGETHER, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
 
@@ -20,18 +24,64 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _STDIN = 0
 _POLL_SECONDS = 0.5
+_KEEP_SECONDS = 0.5
+_REFUSED_AGAIN_SECONDS = 5.0
 _RECONCILE_SECONDS = 5.0
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
-_INTERACTIVE_SLOTS = 10
+_INTERACTIVE_SLOTS = 2 * MOST_TOGETHER  # some are answered while the next ones gather
 
 
 class WakingWorker(Worker):
-    """An arq worker that looks for jobs when it is woken, and at least every half second.
+    """An arq worker that looks for jobs when it is woken, and at least every half second; it outlives its store.
 
     `heart_beat` is the last call of each of arq's polls; with a poll delay of 0 it is the one place to wait.
     """
 
     wake: asyncio.Event
+    store: Store
+    lease_seconds: float
+    running: set[str]
+    kept_at: float
+
+    async def main(self) -> None:
+        """Poll for ever: neither a store that is away nor what others put into it ends the loop, and so the jobs.
+
+        Raises what it refuses again and again though nothing is there to mend (R14).
+        """
+        refused_at = -math.inf
+        while True:
+            try:
+                await super().main()
+            except STORE_ERRORS as error:
+                # another loop may have mended it in between
+                if isinstance(error, ResponseError) and not await self.store.mend_queue(str(self.queue_name)):
+                    if time.monotonic() < refused_at + _REFUSED_AGAIN_SECONDS:
+                        raise
+                    refused_at = time.monotonic()
+                log.warning("the queue is away, trying again", error=type(error).__name__)
+            await asyncio.sleep(_POLL_SECONDS)
+            while self.job_counter > len(self.running):  # a slot was taken for a job whose start failed
+                self.job_counter -= 1
+                self.sem.release()
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Start as many as there is room for of those that nobody has begun, in an order of this worker's own.
+
+        arq would ask for each that is in progress first, and workers that are woken together would get in each other's
+        way at every job.
+        """
+        if job_ids:
+            waiting = await self.store.startable(str(self.queue_name), job_ids)
+            job_ids = waiting[: self.max_jobs - self.job_counter]
+            random.shuffle(job_ids)
+            await super().start_jobs(job_ids)
+
+    async def run_job(self, job_id: str, score: int) -> None:
+        self.running.add(job_id)
+        try:
+            await super().run_job(job_id, score)
+        finally:
+            self.running.remove(job_id)
 
     async def heart_beat(self) -> None:
         await super().heart_beat()
@@ -41,13 +91,16 @@ class WakingWorker(Worker):
         except TimeoutError:
             pass
         self.wake.clear()
+        if self.running and time.monotonic() > self.kept_at + _KEEP_SECONDS:
+            await self.store.keep_in_progress(self.running, seconds=self.lease_seconds)
+            self.kept_at = time.monotonic()
 
 
 async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> int:
     """Work until SIGTERM, SIGINT or (embedded) the end of standard input; return the exit code.
 
-    A loop that ends by itself, as when the store is away for longer than its connections try again, means exit 1 at
-    once (R14): whoever supervises the worker starts it again, and its runs go on from their checkpoints.
+    A loop that ends by itself means exit 1 at once (R14): whoever supervises the worker starts it again, and its runs
+    go on from their checkpoints.
     """
     stopping = asyncio.create_task(_stop_event(embedded=embedded).wait())
     working = asyncio.create_task(_work(settings, redis_url))
@@ -67,15 +120,20 @@ async def _work(settings: Settings, redis_url: str) -> None:
     async with contextlib.AsyncExitStack() as undo:
         store = await connect(redis_url)
         undo.push_async_callback(store.close)
+        await warn_of_loss(store)
         child = InferenceChild(settings)
         undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, child)
-        workers = [_training_worker(settings, redis_url, jobs), _interactive_worker(settings, redis_url, jobs)]
+        workers = [
+            _training_worker(settings, redis_url, jobs),
+            _tokenizer_worker(settings, redis_url, jobs),
+            _interactive_worker(settings, redis_url, jobs),
+        ]
         for worker in workers:
             undo.push_async_callback(_close, worker)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
-            asyncio.create_task(_listen(store, workers)),
+            asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store)),
         ]
         undo.push_async_callback(_cancel, tasks)
@@ -99,29 +157,47 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 def _training_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
-    return _worker(
+    return waking_worker(
         redis_url,
         functions=[func(jobs.train, name="train", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)],
         queue=settings.queue.name,
         slots=settings.queue.training_slots,
+        lease_seconds=settings.queue.lease_seconds,
+    )
+
+
+def _tokenizer_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
+    """One that neither waits for a training of days nor lets a score wait (R12)."""
+    train = func(jobs.train_tokenizer, name="train_tokenizer", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)
+    return waking_worker(
+        redis_url,
+        functions=[train],
+        queue=keys.TOKENIZER_QUEUE,
+        slots=1,
+        lease_seconds=settings.queue.lease_seconds,
     )
 
 
 def _interactive_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
     timeout_seconds = settings.queue.interactive_timeout_seconds
-    return _worker(
+    return waking_worker(
         redis_url,
         functions=[func(jobs.infer, name="infer", timeout=timeout_seconds + 10, max_tries=2)],
         queue=keys.INTERACTIVE_QUEUE,
         slots=_INTERACTIVE_SLOTS,
+        lease_seconds=settings.queue.lease_seconds,
     )
 
 
-def _worker(redis_url: str, *, functions: list[Function], queue: str, slots: int) -> WakingWorker:
+def waking_worker(
+    redis_url: str, *, functions: list[Function], queue: str, slots: int, lease_seconds: float
+) -> WakingWorker:
+    """A worker of a queue; a job that it has begun is begun anew when it was silent for a lease."""
+    redis = open_redis(redis_url)
     worker = WakingWorker(
         functions=functions,
         queue_name=queue,
-        redis_settings=redis_settings(redis_url),
+        redis_pool=redis,
         max_jobs=slots,
         poll_delay=0,
         keep_result=0,  # results are records of our own, and a kept one would refuse the id for a later attempt
@@ -130,7 +206,8 @@ def _worker(redis_url: str, *, functions: list[Function], queue: str, slots: int
         job_deserializer=loads,
         log_results=False,
     )
-    worker.wake = asyncio.Event()
+    worker.wake, worker.store, worker.running, worker.kept_at = asyncio.Event(), Store(redis), set(), 0.0
+    worker.lease_seconds = worker.in_progress_timeout_s = lease_seconds
 
     async def wake_after_job(ctx: dict[str, object]) -> None:
         worker.wake.set()
@@ -139,19 +216,36 @@ def _worker(redis_url: str, *, functions: list[Function], queue: str, slots: int
     return worker
 
 
-async def _listen(store: Store, workers: Sequence[WakingWorker]) -> None:
-    """Wake the workers whenever something is enqueued."""
+async def listen(store: Store, workers: Sequence[WakingWorker]) -> None:
+    """Wake the workers whenever something is enqueued; while the store is away they look by themselves."""
     position = "0-0"
     while True:
-        position = await store.wait_for_job(position, wait_seconds=5)
+        try:
+            position = await store.wait_for_job(position, wait_seconds=5)
+        except STORE_ERRORS as error:
+            log.warning("the bell is away", error=type(error).__name__)
+            await asyncio.sleep(1)
         for worker in workers:
             worker.wake.set()
 
 
 async def _reconcile_for_ever(settings: Settings, store: Store) -> None:
     while True:
-        await reconcile(settings, store)
+        try:
+            await reconcile(settings, store)
+        except STORE_ERRORS as error:
+            log.warning("not reconciled: the queue is away", error=type(error).__name__)
         await asyncio.sleep(_RECONCILE_SECONDS)
+
+
+async def warn_of_loss(store: Store) -> None:
+    """Say in the log what the server could lose; a hosted one that does not tell its settings is used all the same."""
+    try:
+        troubles = (await store.durability()).troubles()
+    except ResponseError:
+        troubles = ["it does not tell its settings: see that AOF is on and eviction off"]
+    for trouble in troubles:
+        log.warning("Redis may lose what it was told", reason=trouble)
 
 
 def _stop_event(*, embedded: bool) -> asyncio.Event:

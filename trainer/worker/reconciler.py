@@ -1,4 +1,4 @@
-"""Puts back into the queue whatever the disk knows and Redis does not (R9)."""
+"""Puts back into Redis whatever the disk knows and Redis does not (R9)."""
 
 import asyncio
 
@@ -6,16 +6,23 @@ import structlog
 
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store
-from trainer.queue import enqueue_training, tell_events
-from trainer.runs import RunStore
+from trainer.queue import restore_tokenizer, restore_training, tell_events
+from trainer.runs import RunStore, in_order
+from trainer.tokenizer_store import TokenizerStore
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 async def reconcile(settings: Settings, store: Store) -> None:
-    """Queue every unfinished run that is neither waiting nor in progress."""
-    for run in await asyncio.to_thread(RunStore(settings.app.artifacts_root).unfinished):
-        if not await store.is_queued(run.run_id):
+    """Queue every unfinished run and tokenizer whose job is not whole, and tell the events of runs that none is of."""
+    runs = RunStore(settings.app.artifacts_root)
+    unfinished = await asyncio.to_thread(runs.unfinished)
+    for run in unfinished:
+        if await restore_training(store, settings, run):
             log.info("run put back into the queue", run_id=run.run_id)
-            await tell_events(store, run)
-            await enqueue_training(store, settings, run.run_id)
+    for tokenizer in await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished):
+        if await restore_tokenizer(store, settings, tokenizer):
+            log.info("tokenizer put back into the queue", tokenizer_id=tokenizer.tokenizer_id)
+    by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
+    for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.untold([*by_id])]):
+        await tell_events(store, run)

@@ -1,4 +1,4 @@
-"""Runs a training in a child process: keeps its lease, tells its events, and decides what its death means."""
+"""Runs a job in a child process, keeps its lease, ends it where it stands still, and tells a training's events."""
 
 import asyncio
 import os
@@ -7,50 +7,99 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import deque
+from collections.abc import Mapping
+from functools import partial
 
 import structlog
 from arq import Retry
 
-from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.events import CheckpointSaved, JobProgress, stamp
+from trainer.contracts.errors import AppError
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import STORE_ERRORS, Store
 from trainer.queue import tell_events
-from trainer.runs import RunDirectory, finish_run, manifest_of
+from trainer.runs import RunDirectory
 from trainer.services import end, pipe
-from trainer.worker.environment import TRAIN_CHILD, tuned_environment
+from trainer.worker.attempts import (
+    LOCKED_EXIT_CODE,
+    MOST_RETRY_SECONDS,
+    RETRY_SECONDS,
+    Cause,
+    ChildEnd,
+    cause_of,
+    record_end,
+)
+from trainer.worker.environment import TRAIN_CHILD, make_first_to_go, memory_kills, tuned_environment
+from trainer.worker.progress_beat import Watch, processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
-
-LOCKED_EXIT_CODE = 75
-"""EX_TEMPFAIL: another child has the run."""
 
 _TELL_SECONDS = 0.25
 _LEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 8.0
-_RETRY_SECONDS = 1.0
-_CRASHES_WITHOUT_CHECKPOINT = 3
-_KEPT_ERROR_LINES = 20
-_CRASHED = "crashed"
+_WATCH_SECONDS = 0.5
+_END_SECONDS = 30.0
+_KEPT_ERROR_LINES = 120
+_MARKS_BYTES = 1 << 16
 
 
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
-    """Run one attempt; returns when the run has ended, raises arq's Retry when it has to go on later."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "trainer",
-        TRAIN_CHILD,
-        run.run_id,
-        stdin=PIPE,
-        stderr=PIPE,
-        env=tuned_environment(settings),
-    )
-    log.info("training child started", run_id=run.run_id, pid=process.pid)
-    error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
-    reading = asyncio.create_task(_relay_errors(process, error_lines))
-    keeping = asyncio.create_task(_keep_lease(run, settings, store))
+    """Try until the run has ended; raises arq's Retry where it has to wait for another child, or for the disk.
+
+    A run whose child was killed keeps its slot: in the queue, others that may take days would overtake it.
+    """
+    about = log.bind(run_id=run.run_id)
     telling = asyncio.create_task(_tell(run, store))
+    try:
+        while True:
+            child = await run_child(TRAIN_CHILD, run.run_id, tuned_environment(settings), settings, store, about)
+            if run.manifest() is not None:
+                return
+            seconds = RETRY_SECONDS if child.cause is None else await _record(run, child.cause, child)
+            if seconds is None:
+                return
+            if child.exit_code == LOCKED_EXIT_CODE or seconds > RETRY_SECONDS:
+                raise Retry(defer=seconds)
+            await asyncio.sleep(seconds)
+    finally:
+        telling.cancel()
+
+
+async def _record(run: RunDirectory, cause: Cause, child: ChildEnd) -> float | None:
+    """Write down how an attempt has failed; return the seconds until the next one, None where none comes."""
+    last_lines = "".join(child.last_lines)
+    log.error(
+        "training child failed", run_id=run.run_id, exit_code=child.exit_code, reason=cause, last_lines=last_lines
+    )
+    try:
+        return await asyncio.to_thread(record_end, run, cause, child.last_lines)
+    except (AppError, OSError) as error:  # so full is the disk that not even this can be written
+        log.error("end of an attempt not recorded", run_id=run.run_id, error=type(error).__name__)
+        return MOST_RETRY_SECONDS
+
+
+async def run_child(
+    command: str,
+    job_id: str,
+    environment: Mapping[str, str],
+    settings: Settings,
+    store: Store,
+    about: structlog.stdlib.BoundLogger,
+) -> ChildEnd:
+    """Do a job in a child process and keep its lease meanwhile.
+
+    Where we are cancelled, the child is ended; where it makes no progress for too long (R5), it is ended too.
+    """
+    memory_kills_before = memory_kills()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "trainer", command, job_id, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
+    )
+    about.info("child started", pid=process.pid)
+    make_first_to_go(process.pid)
+    error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
+    watch = Watch(settings.queue.stall_seconds, partial(processor_ticks, process.pid))
+    reading = asyncio.gather(_relay_errors(process, error_lines), _hear(process, watch))
+    keeping = asyncio.create_task(_keep_lease(job_id, settings, store, about))
+    watching = asyncio.create_task(_end_when_stalled(process, watch, settings.queue.stall_seconds, about))
     try:
         code = await process.wait()
     except asyncio.CancelledError:  # the worker ends: the child saves a checkpoint, a later worker goes on from it
@@ -58,16 +107,26 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
         raise
     finally:
         keeping.cancel()
-        telling.cancel()
         await reading
-    log.info("training child ended", run_id=run.run_id, exit_code=code)
-    if run.manifest() is not None:
-        return
-    if code not in (0, LOCKED_EXIT_CODE):
-        log.error("training child crashed", run_id=run.run_id, exit_code=code, last_lines="".join(error_lines))
-        if await asyncio.to_thread(record_crash, run):
-            return
-    raise Retry(defer=_RETRY_SECONDS)
+        watching.cancel()
+    about.info("child ended", exit_code=code)
+    kills = memory_kills()
+    cause = cause_of(code, stalled=watch.stalled, starved=kills is None or kills != memory_kills_before)
+    return ChildEnd(code, tuple(error_lines), cause)
+
+
+async def _hear(process: Process, watch: Watch) -> None:
+    while marks := await pipe(process.stdout).read(_MARKS_BYTES):
+        watch.hear(marks, time.monotonic())
+
+
+async def _end_when_stalled(
+    process: Process, watch: Watch, stall_seconds: float, about: structlog.stdlib.BoundLogger
+) -> None:
+    while not watch.stands_still(_WATCH_SECONDS):
+        await asyncio.sleep(_WATCH_SECONDS)
+    about.error("child stands still", pid=process.pid, seconds=watch.silent_seconds)
+    await end(process, min(_END_SECONDS, stall_seconds))
 
 
 async def _relay_errors(process: Process, kept: deque[str]) -> None:
@@ -78,15 +137,13 @@ async def _relay_errors(process: Process, kept: deque[str]) -> None:
         sys.stderr.write(text)
 
 
-async def _keep_lease(run: RunDirectory, settings: Settings, store: Store) -> None:
+async def _keep_lease(job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger) -> None:
     holder = f"{socket.gethostname()}:{os.getpid()}"
     while True:
         try:
-            await store.renew_lease(
-                run.run_id, run.run_id, holder, seconds=settings.queue.lease_seconds, heartbeat=time.time()
-            )
+            await store.renew_lease(job_id, holder, seconds=settings.queue.lease_seconds, heartbeat=time.time())
         except STORE_ERRORS as error:
-            log.warning("lease not renewed: the queue is away", run_id=run.run_id, error=type(error).__name__)
+            about.warning("lease not renewed: the queue is away", error=type(error).__name__)
         await asyncio.sleep(_LEASE_SECONDS)
 
 
@@ -102,32 +159,3 @@ async def _tell(run: RunDirectory, store: Store) -> None:
             except STORE_ERRORS as error:
                 log.warning("events wait: the queue is away", run_id=run.run_id, error=type(error).__name__)
         await asyncio.sleep(_TELL_SECONDS)
-
-
-def record_crash(run: RunDirectory) -> bool:
-    """Write a crash to the run's log; after three in a row without a checkpoint, its end too (R4): then True.
-
-    A crash while another child has the run counts for nothing.
-    """
-    lock = run.lock()
-    if lock is None:
-        return False
-    with lock, run.open_log() as events:
-        crashes = in_vain = 0
-        for event in run.reader().read_new():
-            if isinstance(event, CheckpointSaved):
-                in_vain = 0
-            elif isinstance(event, JobProgress) and _CRASHED in event.event_id:
-                crashes, in_vain = crashes + 1, in_vain + 1
-        record = run.record()
-        crash = stamp(record.run_id, record.user_id, f"{_CRASHED}:{crashes + 1}")
-        events.append(JobProgress(**crash, progress=0.0, message="The training crashed; it starts again."))
-        if in_vain + 1 < _CRASHES_WITHOUT_CHECKPOINT:
-            return False
-        error = AppError(
-            ErrorCode.CRASH_LOOP,
-            f"The training crashed {_CRASHES_WITHOUT_CHECKPOINT} times without getting further;"
-            " its last lines are in the worker's log.",
-        )
-        finish_run(run, events, manifest_of(record, "failed", error=RunError.of(error)))
-    return True

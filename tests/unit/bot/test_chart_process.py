@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 from bot.chart_process import ChartProcess
+from bot.report import ReportFiles, as_csv, as_json, report_of, summary_of
+from tests.unit.bot.test_report import score_of
 from tests.waiting import until
+from trainer.contracts.inference import ScoreRecord, ScoreRequest
 
 CURVE = [(1, 3.0), (2, 2.0)]
 PNG = b"\x89PNG"
@@ -27,6 +30,21 @@ async def test_chart__is_drawn_in_another_process() -> None:
     await until(lambda: not multiprocessing.active_children())
 
 
+async def test_chart__that_many_ask_for_at_once_is_drawn_once() -> None:
+    charts = ChartProcess()
+    try:
+        same = await asyncio.gather(*(charts.loss_chart(CURVE, []) for _ in range(60)))
+        others = [await charts.loss_chart([(1, 3.0), (2, float(n))], []) for n in range(9)]
+        again = await charts.loss_chart(CURVE, [])
+    finally:
+        charts.close()
+
+    assert len({id(png) for png in same}) == 1
+    assert len(set(others)) == 9
+    assert again == same[0] and again is not same[0], "the oldest of more than eight is drawn anew"
+    await until(lambda: not multiprocessing.active_children())
+
+
 async def test_chart__of_less_than_two_losses_is_none_and_starts_nothing() -> None:
     charts = ChartProcess()
 
@@ -35,12 +53,27 @@ async def test_chart__of_less_than_two_losses_is_none_and_starts_nothing() -> No
     charts.close()
 
 
+async def test_report__is_made_whole_in_the_other_process() -> None:
+    text = "ab c"
+    scored = score_of(text, [1.0, 2.0, 3.0, 4.0], unknown="c", expected=(("a", 0.5),))
+    record = ScoreRecord(request=ScoreRequest(text=text, detail_level="per_char", top_k=1), response=scored)
+    charts = ChartProcess()
+    try:
+        made = await charts.report(record.model_dump_json().encode(), text, "nats")
+    finally:
+        charts.close()
+
+    report = report_of(scored, text, "nats")
+    assert made is not None and made.png.startswith(PNG)
+    assert made == ReportFiles(summary_of(report), 4, made.png, as_csv(report), as_json(report))
+
+
 async def test_process__ends_when_idle_and_starts_again() -> None:
     charts = ChartProcess(idle_seconds=0.05)
     assert await charts.loss_chart(CURVE, []) is not None
     await until(lambda: not multiprocessing.active_children())
 
-    again = await charts.loss_chart(CURVE, [])
+    again = await charts.loss_chart([*CURVE, (3, 1.0)], [])
     charts.close()
     assert again is not None
 
@@ -51,8 +84,9 @@ async def test_process__killed_while_drawing_costs_one_chart() -> None:
     for child in multiprocessing.active_children():
         child.kill()
 
-    lost = await charts.loss_chart(CURVE, [])
-    drawn = await charts.loss_chart(CURVE, [])
+    longer = [*CURVE, (3, 1.0)]
+    lost = await charts.loss_chart(longer, [])
+    drawn = await charts.loss_chart(longer, [])
     charts.close()
 
     assert lost is None

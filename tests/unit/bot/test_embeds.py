@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from math import log
 from pathlib import Path
 
 import discord
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import strategies as st
 
 from bot import embeds
+from bot.report import ReportFiles, report_of, summary_of
 from tests.properties import for_all, for_all_pairs
 from tests.unit.bot.records import Story, run_record
+from tests.unit.bot.test_report import Expected, score_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreResponse, StopReason
 from trainer.contracts.runs import RunRecord
@@ -187,17 +190,23 @@ def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:
     status = story.follower().refresh()
     lost: dict[str, object] = {"reachable": False}
 
-    here = embeds.status_answer(story.record, status, [], request_id="0a1b2c3d", dm_closed=False)
-    gone = embeds.status_answer(story.record, status.model_copy(update=lost), [], request_id="0a1b2c3d", dm_closed=True)
+    here = embeds.status_answer(story.record, status, [], request_id="0a1b2c3d", closed=None)
+    gone = embeds.status_answer(
+        story.record, status.model_copy(update=lost), [], request_id="0a1b2c3d", closed="dm", is_lost=True
+    )
+    away = embeds.status_answer(story.record, status, [], request_id="0a1b2c3d", closed="channel")
 
     assert Read(here).text.endswith(f"\nLast sign of life {ASKED}")
-    assert f"⚠ Unreachable: last sign of life {ASKED}\nYour direct messages are closed" in Read(gone).text
+    assert f"Last sign of life {ASKED}\nIts worker is not heard of." in Read(gone).text
+    assert "\nYour direct messages are closed" in Read(gone).text
+    assert gone.title == "⚠ Unreachable: kk-ipa" and here.title == "🏃 Training: kk-ipa"
+    assert "The channel where you watch is closed to this bot" in Read(away).text
     assert Read(here).footer == f"{RUN} · request 0a1b2c3d"
 
 
 def test_status__of_a_run_that_does_not_run_has_no_sign_of_life(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record())
-    shown = embeds.status_answer(story.record, story.follower().refresh(), [], request_id="0", dm_closed=False)
+    shown = embeds.status_answer(story.record, story.follower().refresh(), [], request_id="0", closed=None)
 
     assert "sign of life" not in Read(shown).text
 
@@ -227,26 +236,117 @@ def test_recipe__of_an_attached_text_does_not_name_it(size: int, shown: str) -> 
     assert f"Corpus: the attached text, {shown} · seed 42" in text
 
 
+SCORE = ScoreResponse(
+    request_id="f",
+    run_id=RUN,
+    status="completed",
+    loss=2.0,
+    perplexity=7.389,
+    bits_per_char=2.885,
+    n_tokens=1214,
+    n_scored=1214,
+    unk_count=3,
+)
+
+
 def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
-    answer = ScoreResponse(
-        request_id="f",
-        run_id=RUN,
-        status="completed",
-        loss=2.0,
-        perplexity=7.389,
-        bits_per_char=2.885,
-        n_tokens=1214,
-        n_scored=1214,
-        unk_count=3,
+    shown = Read(
+        embeds.score_answer(
+            run_record(), "ğ" * 1214, SCORE, "nats", request_id="0a1b2c3d", own_bits_per_char=2.6, refused="Ask <@1>."
+        )
     )
-    shown = Read(embeds.score_answer(run_record(), "ğ" * 1214, answer, request_id="0a1b2c3d"))
 
     assert shown.title == "📏 Score of 1\u202f214 characters with kk-ipa"
     assert shown.text.split("\n") == [
         "**2.000** nats/token · 2.88 bits/char · perplexity 7.39",
         "2428.0 nats in all over 1\u202f214 tokens · 3 unknown characters",
+        "Its own test split: 2.60 bits/char",
+        "🔒 Ask <@1>.",
     ]
     assert "ğ" not in shown.text
+
+
+def test_score__in_bits() -> None:
+    known: dict[str, object] = {"unk_count": 0, "loss": 2 * log(2), "bits_per_char": 2.0, "perplexity": 4.0}
+    score = SCORE.model_copy(update=known)
+    shown = Read(embeds.score_answer(run_record(), "a", score, "bits", request_id="0", own_bits_per_char=None))
+
+    assert shown.text.split("\n") == [
+        "**2.000** bits/token · 2.00 bits/char · perplexity 4.00",
+        "2428.0 bits in all over 1\u202f214 tokens",
+    ]
+
+
+GUESSES = (("a", 0.41), ("`", 0.224), ("[EOS]", 0.09))
+
+
+def made_of(text: str, bits: list[float], unknown: str = "", expected: Expected | None = GUESSES) -> ReportFiles:
+    score = score_of(text, [value * log(2) for value in bits], unknown=unknown, expected=expected)
+    return ReportFiles(summary_of(report_of(score, text, "bits")), len(text), b"png", b"csv", b"json")
+
+
+def test_report__tells_the_spread_and_what_was_expected_instead_of_the_hardest() -> None:
+    made = made_of("ab ғ", [1.0, 2.0, 6.0, 11.4], unknown="ғ")
+    embed = embeds.report_answer(run_record(), made, left_out=0, request_id="0a1b2c3d")
+    shown = Read(embed)
+
+    assert (shown.colour, shown.title) == (0x9B59B6, "🔬 Surprisal report: kk-ipa")
+    assert embed.image.url == "attachment://surprisal.png"
+    assert shown.text.split("\n") == [
+        "Mean **5.10** bits · median 4.00 · max 11.40 at 4 «ғ» · above 6 bits: 1 of 4 characters",
+        "5.10 bits/char · perplexity 2.00 · 1 unknown characters",
+        "```",
+        "Hardest, and what was expected instead",
+        "     4  11.40  ғ unknown   a 41%  `\u200b 22%  [EOS] 9%",
+        "     3   6.00  ␣   a 41%  `\u200b 22%  [EOS] 9%",
+        "     2   2.00  b   a 41%  `\u200b 22%  [EOS] 9%",
+        "     1   1.00  a   `\u200b 22%  [EOS] 9%",
+        "```",
+        "Visible only to you; the text is not logged.",
+    ]
+
+
+def test_report__says_what_it_leaves_out() -> None:
+    made = made_of("abcd", [1.0, 2.0, 3.0, 4.0])._replace(shown_characters=3)
+    shown = Read(embeds.report_answer(run_record(), made, left_out=1200, request_id="0"))
+
+    assert "The picture shows the first 3 characters; the files have them all." in shown.text
+    assert "The text was too long: its last 1\u202f200 characters were left out." in shown.text
+
+
+def test_report__says_where_its_pieces_are_tokens_of_several_characters() -> None:
+    made = made_of("ab", [1.0, 2.0])
+    made = made._replace(summary=made.summary._replace(characters=5))
+
+    assert "of 2 tokens" in Read(embeds.report_answer(run_record(), made, left_out=0, request_id="0")).text
+
+
+def test_report__without_guesses_has_a_table_all_the_same() -> None:
+    made = made_of("ab", [1.0, 2.0], expected=None)
+    shown = Read(embeds.report_answer(run_record(), made, left_out=0, request_id="0"))
+
+    assert "\nHardest\n     2   2.00  b\n     1   1.00  a\n" in shown.text
+
+
+def test_report__comes_with_its_picture_told_to_those_who_do_not_see_it() -> None:
+    files = embeds.report_files(made_of("ab", [1.0, 2.0]))
+
+    assert [(file.filename, file.fp.read()) for file in files] == [
+        ("surprisal.png", b"png"),
+        ("surprisal.csv", b"csv"),
+        ("surprisal.json", b"json"),
+    ]
+    assert (files[0].description or "").endswith("mean 1.50 bits, highest 2.00 at 2.")
+
+
+@for_all(texts.map("x".__add__))
+def test_limits__hold_for_the_report_of_any_text(text: str) -> None:
+    places = sum(char != "\n" for char in text)
+    made = made_of(text, [9.0] * places, expected=((text[:50], 0.5),) * 10)
+    embed = embeds.report_answer(labelled(text), made, left_out=10**6, request_id="0a1b2c3d")
+
+    assert within_limits(embed)
+    assert (embed.description or "").count("```") == 2
 
 
 def test_generate__shows_each_text_in_a_code_block_that_it_cannot_leave() -> None:
@@ -270,10 +370,28 @@ def test_generate__shows_each_text_in_a_code_block_that_it_cannot_leave() -> Non
     assert shown.text.endswith("3 tokens · stopped by length")
 
 
+def test_generate__shows_what_was_written_after_the_end_of_a_long_prompt() -> None:
+    made = GenerateResponse(
+        request_id="f",
+        run_id=RUN,
+        status="completed",
+        outputs=("first " * 30, "second " * 30),
+        steps=(1, 1),
+        eos_terminated=(True, True),
+        stop_reason=("eos", "eos"),
+    )
+    request = GenerateRequest(prompt_text="x" * 3990 + "the end of it ")
+    shown = Read(embeds.generate_answer(run_record(), request, made, request_id="0"))
+
+    assert shown.text.count("```\n…xxx") == 2
+    assert "the end of it first first" in shown.text
+    assert "the end of it second second" in shown.text
+
+
 def test_generate__names_only_the_settings_that_are_on() -> None:
     made = GenerateResponse(request_id="f", run_id=RUN, status="completed")
 
-    shown = Read(embeds.generate_answer(run_record(), GenerateRequest(), made, request_id="0"))
+    shown = Read(embeds.generate_answer(run_record(), GenerateRequest(prompt_text=""), made, request_id="0"))
 
     assert shown.title == "✍ kk-ipa · T 1"
 

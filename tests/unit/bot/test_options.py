@@ -1,17 +1,23 @@
 """The options of commands: names and bounds as the chat shows them, checked again where they arrive."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import get_args
 
 import pytest
 from aiohttp import web
 
-from bot.commands.inference import GenerateOptions, ScoreOptions
-from bot.commands.training import clean_label, download
+from bot.attachments import download
+from bot.commands.inference import GenerateOptions
+from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_defaults
 from tests.properties import for_all
 from tests.unit.bot.test_embeds import texts
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.presets import PRESETS
+from trainer.contracts.runs import EarlyStopping, TrainRequest
+from trainer.contracts.tokenizers import CharTokenizerConfig
+from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import parse
 
 DEFAULTS: dict[str, object] = {
@@ -57,7 +63,7 @@ def test_generate__every_option_reaches_the_request() -> None:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("prompt", "x" * 1001),
+        ("prompt", "x" * 4001),
         ("max_new", 0),
         ("max_new", 513),
         ("temperature", -0.1),
@@ -82,10 +88,56 @@ def test_generate__a_value_out_of_bounds_is_named_by_its_option(option: str, val
     assert refused.value.code is ErrorCode.INVALID_INPUT
 
 
-@pytest.mark.parametrize("text", ["", "x" * 2001])
-def test_score__text_of_a_wrong_length_is_refused(text: str) -> None:
-    with pytest.raises(AppError, match="`text`"):
-        parse(ScoreOptions, {"text": text})
+SET = [
+    ({"model": "gru"}, {"model_family": "gru", "tokenizer": CharTokenizerConfig()}),
+    ({"preset": "tiny"}, {"model_size": "tiny"}),
+    ({"epochs": 7}, {"num_epochs": 7}),
+    ({"name": "kk"}, {"label": "kk"}),
+    ({"init_from": "lstm-1"}, {"init_from_run_id": "lstm-1"}),
+    ({"freeze_embeddings": True}, {"freeze_embeddings": True}),
+    ({"early_stop": 3}, {"early_stopping": EarlyStopping(enabled=True, patience=3)}),
+    ({"seed": 0}, {"seed": 0}),
+    ({"tokenizer": "char-0123456789abcdef"}, {"tokenizer_id": "char-0123456789abcdef"}),
+    ({"early_stop": 0}, {}),
+    ({"seed": 42, "epochs": 5, "freeze_embeddings": False}, {}),
+    ({"model": "rnn", "init_from": "rnn-1"}, {"model_family": "rnn", "init_from_run_id": "rnn-1"}),
+]
+
+
+@pytest.mark.parametrize(("options", "changed"), SET, ids=str)
+def test_train__an_option_changes_its_field_and_no_other(
+    options: Mapping[str, object], changed: Mapping[str, object]
+) -> None:
+    def request(given: Mapping[str, object]) -> dict[str, object]:
+        every: dict[str, object] = {name: given.get(name) for name in FIELDS}
+        made = train_request(with_defaults(fields_of({**every, "corpus": "my_text.txt"}), "my_text.txt"))
+        values: dict[str, object] = dict(made)
+        return values
+
+    assert request(options) == {**request({}), **changed}
+
+
+def test_train__without_options_is_the_contract_s_default_with_the_text_s_name() -> None:
+    made = train_request(with_defaults(fields_of({"corpus": "my_text.txt"}), "my_text.txt"))
+
+    assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt", label="my text")
+
+
+def test_train__offers_every_family_and_preset() -> None:
+    offered: tuple[str, ...] = get_args(Preset)
+
+    assert set(offered) == set(PRESETS)
+
+
+def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
+    with pytest.raises(AppError) as refused:
+        train_request(with_defaults(fields_of({"corpus": "x", "epochs": 0, "name": "a\nb"}), "x"))
+    told = in_options(refused.value)
+
+    assert told.code is ErrorCode.INVALID_INPUT
+    assert "`epochs`" in told.message and "`name`" in told.message
+    assert "num_epochs" not in told.message and "label" not in told.message
+    assert [problem.message.split("`")[1] for problem in told.details] == ["epochs", "name"]
 
 
 @pytest.mark.parametrize(

@@ -84,10 +84,17 @@ PEOPLE = {
 MAY = {
     "train": {"starter", "user", "admin"},
     "status": {"starter", "user", "admin"},
+    "runs": {"starter", "user", "admin"},
+    "watch": {"starter", "user", "admin"},
+    "unwatch": {"starter", "user", "admin"},
+    "cancel": {"starter", "admin"},
+    "logs": {"starter", "admin"},
     "generate": {"starter", "user", "admin"},
     "score": {"starter", "user", "admin"},
-    "cancel": {"starter", "admin"},
+    "score detail:per_char": {"admin"},
+    "help": {"starter", "user", "admin"},
 }
+"""Who may give a command on a run; with private runs, only its starter and admins."""
 
 
 def test_table__names_every_command() -> None:
@@ -100,6 +107,7 @@ def test_table__names_every_command() -> None:
 def test_run__may_be_used_by_those_in_the_table(command: str, person: str, private_runs: bool) -> None:
     allowed = MAY[command] - ({"user"} if private_runs else set[str]())
     rights = permissions(private_runs=private_runs)
+    assert rights.may_give(command, PEOPLE[person], run_record()) == (person in allowed)
     if person in allowed:
         rights.check_run(command, PEOPLE[person], run_record())
     else:

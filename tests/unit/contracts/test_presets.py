@@ -1,11 +1,17 @@
 """A request is resolved as the requirements say, and its hash counts what determines the result."""
 
+import re
+
 import pytest
 
+from tests.unit.data.support import char_tokenizer
+from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import request_hash, resolve
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, TrainRequest
+from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.contracts.validation import parse
+from trainer.runs import manifest_of
 
 CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
 
@@ -77,6 +83,101 @@ def test_refusals__name_what_does_not_fit() -> None:
     )
 
 
+def parent_of(fields: dict[str, object]) -> tuple[RunManifest, TokenizerManifest]:
+    """A completed run of these fields, and its tokenizer."""
+    run = effective(**fields)
+    record = RunRecord(
+        run_id="parent",
+        user_id=None,
+        created_at=now(),
+        request=parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", **fields}),
+        effective=run,
+        request_hash=request_hash(run),
+    )
+    config: dict[str, object] = run.tokenizer.model_dump(mode="json")
+    tokenizer = char_tokenizer(["ab"], ["a"], **config)
+    return manifest_of(record, "completed"), tokenizer.manifest
+
+
+def child(parent_fields: dict[str, object], **fields: object) -> EffectiveRequest:
+    parent, tokenizer = parent_of(parent_fields)
+    values: dict[str, object] = {"model_family": "char_lstm", "corpus": "kk", "init_from_run_id": "parent", **fields}
+    return resolve(
+        parse(TrainRequest, values),
+        corpus=CORPUS,
+        validation_corpus=None,
+        test_corpus=None,
+        threads=1,
+        parent=parent,
+        tokenizer=tokenizer,
+    )
+
+
+SMALL_LSTM: dict[str, object] = {
+    "model_family": "lstm",
+    "model": {"embedding_size": 16, "hidden_size": 24, "num_layers": 1, "dropout": 0.1},
+    "tokenizer": {"method": "char", "min_frequency": 2},
+}
+
+
+def test_warm_start__takes_sizes_and_tokenizer_from_its_parent_and_all_else_from_the_request() -> None:
+    run = child(SMALL_LSTM, model_family="lstm", learning_rate=0.7, model={"dropout": 0.3})
+    parent, tokenizer = parent_of(SMALL_LSTM)
+
+    changed: dict[str, object] = {"dropout": 0.3}
+    assert run.model == parent.effective.model.model_copy(update=changed)
+    assert (run.tokenizer.min_frequency, run.tokenizer_id) == (2, tokenizer.tokenizer_id)
+    assert (run.init_from_run_id, run.learning_rate) == ("parent", 0.7)
+
+
+def test_warm_start__may_spell_out_what_its_parent_has() -> None:
+    same = child(SMALL_LSTM, **SMALL_LSTM)
+
+    assert same.model == effective(**SMALL_LSTM).model
+    assert child({}, model_size="small").model == effective().model
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"model_family": "gru"}, "`model.architecture` would be gru, but the run 'parent' that this one starts from"),
+        ({"model": {"hidden_size": 25}}, "`model.hidden_size` would be 25, but the run 'parent'"),
+        ({"model": {"tied": True}}, "`model.tied` would be True"),
+        ({"model_size": "tiny"}, "`model.embedding_size` would be 32"),
+        ({"tokenizer": {"method": "char"}}, "`tokenizer` is not that of the run 'parent'"),
+        ({"tokenizer_id": "char-0"}, "`tokenizer_id` is 'char-0', but the run 'parent' that this one starts from has"),
+    ],
+)
+def test_warm_start__refuses_what_does_not_fit_its_parent(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(AppError, match=re.escape(sentence)) as caught:
+        child(SMALL_LSTM, **{"model_family": "lstm"} | fields)
+
+    assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
+
+
+def test_optimizer__refuses_values_that_mean_nothing_to_it() -> None:
+    assert refusal(optimizer={"name": "sgd", "betas": [0.1, 0.2]}) == (
+        ErrorCode.INVALID_INPUT,
+        "`optimizer.betas` means nothing to sgd: leave it out.",
+    )
+
+
+def test_tokenizer__is_given_once() -> None:
+    with pytest.raises(AppError, match="give `tokenizer` or `tokenizer_id`, not both"):
+        effective(tokenizer={"method": "char"}, tokenizer_id="char-0")
+
+
+def test_hash__of_a_request_from_before_these_fields_is_what_it_was() -> None:
+    """The hashes are those that the first release wrote into its manifests."""
+    gru: dict[str, object] = {"model_family": "gru", "model": {"hidden_size": 32}, "tokenizer": {"method": "char"}}
+
+    assert request_hash(effective()) == "f7a56324a1c611ba8ac4aac87e8a539948d9faf15717d814c04c34b5ecce67b5"
+    assert (
+        request_hash(effective(**gru, early_stopping={"enabled": True}))
+        == "b92bd0f797e803ec8f1c59776192dc38689bd7753c71093cdde92d8a49b4c10f"
+    )
+
+
 def test_hash__does_not_count_labels_names_and_presets() -> None:
     same = [
         effective(label="mine", tags=["a"], provenance={"source_corpus": "web"}),
@@ -95,7 +196,18 @@ def test_hash__does_not_count_labels_names_and_presets() -> None:
     assert {request_hash(run) for run in same} == {request_hash(effective())}
 
 
-@pytest.mark.parametrize("fields", [{"seed": 1}, {"num_epochs": 6}, {"model": {"hidden_size": 255}}, {"threads": 2}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 1},
+        {"num_epochs": 6},
+        {"model": {"hidden_size": 255}},
+        {"freeze_embeddings": True},
+        {"data_num_workers": 0},
+        {"sample_every_steps": 7},
+        {"threads": 2},
+    ],
+)
 def test_hash__counts_what_changes_the_result(fields: dict[str, object]) -> None:
     changed = effective(**fields)
     if "threads" in fields:

@@ -1,15 +1,24 @@
 """What the properties of reading, splitting and encoding are drawn from."""
 
-import hypothesis
 from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
-# The machine may be busy: how long an example takes says nothing.
-_patience: list[hypothesis.HealthCheck] = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=_patience)
-hypothesis.settings.load_profile("patient")
+from trainer.data.corpus import SplitBy, SplitRule
 
+_BY: list[SplitBy] = ["line", "position"]
 _assigned = strategies.characters(exclude_categories=("Cs", "Cn"), exclude_characters="\x00\n")
 texts: SearchStrategy[str] = strategies.text(_assigned, max_size=40)
 """Of characters that every library's Unicode tables know."""
 line_lists: SearchStrategy[list[str]] = strategies.lists(texts, max_size=12)
+_any = strategies.characters(codec="utf-8", exclude_characters="\x00\n\ufeff")
+_often = ["a", "a\r", "e\u0301", "\u00e9", "\u2028", "\r", "a\u0085b", "\U000104b0\u0361"]
+any_line_lists: SearchStrategy[list[str]] = strategies.lists(
+    strategies.one_of(strategies.text(_any, max_size=4), strategies.sampled_from(_often)), max_size=40
+)
+"""Lines of any characters, whatever they separate or combine with, and many that are equal to others."""
+rules: SearchStrategy[SplitRule] = strategies.tuples(
+    strategies.sampled_from([0.001, 0.05, 0.3, 0.49]),
+    strategies.sampled_from([0.0, 0.1, 0.33, 0.49]),
+    strategies.integers(0, 2**32 - 1),
+    strategies.sampled_from(_BY),
+).map(lambda values: SplitRule(*values))

@@ -12,14 +12,15 @@ from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
 from trainer.contracts.validation import parse
-from trainer.data.corpus import SplitRule, corpus_sha256
+from trainer.data.corpus import SplitRule
+from trainer.data.text import corpus_sha256
 from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
 from trainer.device import Compute, seed_everything
 from trainer.device import resolve as resolve_compute
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Text, Tokenizer
 from trainer.training import Listeners, TrainResult, train
 
 NFC = Normalization()
@@ -99,7 +100,7 @@ def make_run(folder: Path, lines: Iterable[str] = POEM, **values: object) -> Run
 def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **config: object) -> Tokenizer:
     values = parse(CharTokenizerConfig, config)
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    return train_tokenizer(values, lines, holdout, corpus=corpus, rule=SplitRule(0.1, 0.1, 1))
+    return train_tokenizer(values, [Text(corpus, lines)], holdout, rule=SplitRule(0.1, 0.1, 1))
 
 
 def small_model(vocab_size: int, architecture: str = "lstm", *, tied: bool = True, layers: int = 2) -> LanguageModel:

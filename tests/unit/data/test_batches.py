@@ -1,16 +1,24 @@
-"""What is predicted from what: rows cut by hand, and a check that a wrong cut would be noticed."""
+"""What is predicted from what: rows cut by hand, a check that a wrong cut would be noticed, reading ahead, memory."""
 
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from tests.properties import for_all_pairs
 from tests.unit.data.support import char_tokenizer
 from tests.unit.models.reference import rows_by_hand
-from trainer.data.batches import NO_TARGET, Batch, Rows, epoch_order
+from trainer.data.batches import NO_TARGET, Batch, BatchReader, Rows, epoch_order, pieces
+from trainer.tokenizers.base import Ids
 
 LINES = ["abc", "d", "abcdabcdabcd", "cab", "b"]
 TOKENIZER = char_tokenizer(LINES)
@@ -46,6 +54,40 @@ def test_rows__targets_are_the_inputs_one_place_on() -> None:
     assert bool((batch.targets[:, :-1][shown] == batch.inputs[:, 1:][shown]).all())
 
 
+@for_all_pairs(
+    st.lists(st.text("abcd!", min_size=1, max_size=30), min_size=1, max_size=12),
+    st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(0, 99)),
+)
+def test_rows__of_an_epoch_predict_every_token_once_from_the_one_before(
+    lines: list[str], cut: tuple[int, int, int]
+) -> None:
+    length, batch_size, seed = cut
+    rows = Rows(TOKENIZER.encode_documents(lines), length)
+    order = epoch_order(len(rows), seed, 0)
+
+    predicted: dict[int, list[int]] = {}
+    for start in range(0, len(order), batch_size):
+        numbers = order[start : start + batch_size]
+        batch = rows.batch(numbers)
+        inputs: list[list[int]] = batch.inputs.tolist()
+        targets: list[list[int]] = batch.targets.tolist()
+        taken: list[int] = numbers.tolist()
+        for number, read, answers in zip(taken, inputs, targets, strict=True):
+            predicted[number] = [token for token in answers if token != NO_TARGET]
+            assert all(a in (b, NO_TARGET) for a, b in zip(answers, read[1:], strict=False))
+
+    expected = chain.from_iterable([*TOKENIZER.encode(line), 3] for line in lines)
+    assert list(chain.from_iterable(predicted[number] for number in sorted(predicted))) == list(expected)
+
+
+def test_order__is_that_of_the_first_release() -> None:
+    for rows in (1, 2, 1000):
+        first: list[int] = np.random.Generator(np.random.PCG64([7, 3])).permutation(rows).tolist()
+        now: list[int] = epoch_order(rows, 7, 3).tolist()
+
+        assert now == first
+
+
 def test_order__is_a_permutation_by_seed_and_epoch() -> None:
     orders = [order_of(seed, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0))]
 
@@ -57,6 +99,75 @@ def test_order__is_a_permutation_by_seed_and_epoch() -> None:
 def order_of(seed: int, epoch: int) -> list[int]:
     order: list[int] = epoch_order(50, seed, epoch).tolist()
     return order
+
+
+def numbers_of(*batches: Sequence[int]) -> list[NDArray[np.int64]]:
+    return [np.array(batch, dtype=np.int64) for batch in batches]
+
+
+MANY = Rows(char_tokenizer(["abc"]).encode_documents(["abc" * n for n in range(1, 60)]), 7)
+READS = [numbers_of([3, 1], [0, 2]), numbers_of([5, 4], [9]), numbers_of([8, 8]), numbers_of([7], [300, 2, 6])]
+
+
+def read_all(workers: int, guesses: Sequence[Sequence[NDArray[np.int64]]]) -> list[list[list[int]]]:
+    """Read READS one after another, each time with a guess of what comes next."""
+    found: list[list[list[int]]] = []
+    with closing(BatchReader(MANY, workers=workers, pin=False)) as reader:
+        for taken, then in zip(READS, guesses, strict=True):
+            for batch in reader.read(taken, then):
+                inputs: list[list[int]] = batch.inputs.tolist()
+                targets: list[list[int]] = batch.targets.tolist()
+                found += [inputs, targets, [[batch.tokens]]]
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("guess", ["right", "wrong", "none"])
+def test_reader__gives_the_same_with_any_threads_and_after_any_guess(workers: int, guess: str) -> None:
+    follows = {"right": "123-", "wrong": "0221", "none": "----"}[guess]
+    guesses = [numbers_of() if number == "-" else READS[int(number)] for number in follows]
+    expected: list[list[list[int]]] = []
+    for numbers in chain(*READS):
+        batch = MANY.batch(numbers)
+        inputs: list[list[int]] = batch.inputs.tolist()
+        targets: list[list[int]] = batch.targets.tolist()
+        expected += [inputs, targets, [[batch.tokens]]]
+
+    assert read_all(workers, guesses) == expected
+
+
+def test_reader__gathers_ahead_in_threads_that_end_with_it() -> None:
+    before = set(threading.enumerate())
+    reader = BatchReader(MANY, workers=2, pin=False)
+    reader.read(READS[0], READS[1])
+    assert len(set(threading.enumerate()) - before) in (1, 2)
+
+    reader.close()
+
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much of a mapped file is in memory")
+def test_mapped_ids__that_were_read_do_not_stay_in_this_process(tmp_path: Path) -> None:
+    megabytes = 256
+    path = tmp_path / "ids.bin"
+    with path.open("wb") as file:
+        file.truncate(megabytes * 2**20)
+    ids: Ids = np.memmap(path, np.uint8, "r")
+    before, most = mapped_megabytes(), 0
+
+    for piece in pieces(ids):
+        assert not np.any(piece[::4096])
+        most = max(most, mapped_megabytes())
+    assert most - before < megabytes / 4
+
+    Rows(ids, 8).batch(np.arange(megabytes * 16) * 2**13)  # a row of every 64 KiB: the system maps as much for a byte
+    assert max(most, mapped_megabytes()) - before < megabytes / 4
+
+
+def mapped_megabytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("RssFile:")[1].split()[0]) // 1024
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,21 @@
-"""Reading and splitting: exact counts, no overlap, every odd file."""
+"""Reading and splitting: exact counts, no overlap, by line, by file and by position."""
 
+import tracemalloc
 from collections import Counter
-from hashlib import sha256
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unicodedata import normalize
 
 import pytest
+from hypothesis import strategies as st
 
-from tests.properties import for_all
-from tests.unit.data.properties import line_lists, texts
+from tests.properties import for_all, for_all_pairs
+from tests.unit.data.properties import any_line_lists, line_lists, rules, texts
 from tests.unit.data.support import NFC, write
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule, blocks, corpus_sha256, read_lines, split_labels
+from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, blocks, read_lines, split_labels
 from trainer.data.normalization import documents, normalized
 
 RULE = SplitRule(holdout_fraction=0.1, test_fraction=0.2, seed=7)
@@ -27,28 +29,6 @@ def read(folder: Path, content: bytes, normalization: Normalization = NFC) -> li
 
 def labels_of(lines: list[str], rule: SplitRule = RULE) -> list[int]:
     return list(split_labels(lines, rule).tobytes())
-
-
-@pytest.mark.parametrize(
-    ("content", "lines"),
-    [
-        (b"", []),
-        (b"a\nb", ["a", "b"]),
-        (b"a\r\nb\r\n", ["a", "b"]),
-        (b"\n\n \t\n\xc2\xa0\na\n\n", ["a"]),
-        (b"a\rb\n", ["a\rb"]),
-        ("a\u2028b\u0085c\x0bd\x1ce\n".encode(), ["a\u2028b\u0085c\x0bd\x1ce"]),
-        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", ["a", "\ufeffb"]),
-        (b"\xef\xbb\xbf\nb", ["b"]),
-        (b" a \n", [" a "]),
-        ("e\u0301ˈaː\n".encode(), ["éˈaː"]),
-        ("𐓀\U0001f600".encode(), ["𐓀😀"]),
-    ],
-)
-def test_lines__end_at_newlines_only_and_blank_ones_are_dropped(
-    tmp_path: Path, content: bytes, lines: list[str]
-) -> None:
-    assert read(tmp_path, content) == lines
 
 
 def test_lines__are_composed_however_long_they_are(tmp_path: Path) -> None:
@@ -74,49 +54,6 @@ def test_documents__of_a_text_are_the_lines_of_its_file(text: str) -> None:
     assert normalize("NFC", normal) == normal
 
 
-@pytest.mark.parametrize(
-    ("content", "position"),
-    [
-        (b"abc\n\xff", 4),
-        (b"\xef\xbb\xbfab\n\xc3(", 6),
-        (b"a\n\xed\xa0\x80", 2),
-        (b"a\xc0\xafb", 1),
-        (b"abc\xe2\x82", 3),
-    ],
-)
-def test_lines__that_are_no_utf8_are_refused_with_their_place(tmp_path: Path, content: bytes, position: int) -> None:
-    with pytest.raises(AppError, match=f"'corpus.txt' is not UTF-8: .* position {position}\\.") as caught:
-        read(tmp_path, content)
-
-    assert caught.value.code == ErrorCode.INVALID_INPUT
-    assert str(tmp_path) not in caught.value.message
-
-
-def test_lines__with_a_nul_are_no_text(tmp_path: Path) -> None:
-    with pytest.raises(AppError, match="NUL byte at position 5"):
-        read(tmp_path, b"abc\nd\0")
-
-
-def test_folder__is_its_text_files_by_name(tmp_path: Path) -> None:
-    for name, text in {"b.txt": "2\n3", "a.TEXT": "1", "c.md": "x", "c.text": "4"}.items():
-        (tmp_path / name).write_text(text)
-
-    assert list(read_lines(tmp_path, NFC)) == ["1", "2", "3", "4"]
-    listing = "".join(
-        f"{sha256(text).hexdigest()}  {name}\n"
-        for name, text in [("a.TEXT", b"1"), ("b.txt", b"2\n3"), ("c.text", b"4")]
-    )
-    assert corpus_sha256(tmp_path) == sha256(listing.encode()).hexdigest()
-
-
-def test_corpus__that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nothing.txt"):
-        with pytest.raises(AppError) as caught:
-            list(read_lines(path, NFC))
-        assert caught.value.code == ErrorCode.DATA_NOT_FOUND
-        assert str(tmp_path.parent) not in caught.value.message
-
-
 @pytest.mark.parametrize("count", [3, 4, 5, 10, 11, 99, 1000])
 def test_split__has_exact_counts_of_different_lines(count: int) -> None:
     counts = Counter(labels_of([f"line {i}" for i in range(count)]))
@@ -130,6 +67,19 @@ def test_split__is_the_same_for_the_same_seed_and_another_for_another() -> None:
 
     assert labels_of(lines) == labels_of(lines)
     assert labels_of(lines) != labels_of(lines, RULE._replace(seed=8))
+
+
+def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
+    lines = 500_000
+    tracemalloc.start()
+    try:
+        labels = split_labels((str(i) for i in range(lines)), RULE)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert len(labels) == lines
+    assert peak_bytes < 9 * lines
 
 
 def test_split__draws_from_the_whole_text() -> None:
@@ -190,16 +140,150 @@ def test_split__of_too_few_lines_says_how_many_are_needed(lines: list[str], sent
     assert caught.value.code == ErrorCode.CORPUS_EMPTY
 
 
+def parts_of(corpus: SplitCorpus) -> dict[Split, list[str]]:
+    return {split: list(corpus.lines(split)) for split in corpus.splits}
+
+
 def test_split_corpus__keeps_the_order_and_loses_no_line(tmp_path: Path) -> None:
     lines = [f"line {i}" for i in range(100)]
-    corpus = SplitCorpus(write(tmp_path, lines), NFC, RULE)
 
-    parts = {split: list(corpus.lines(split)) for split in corpus.splits}
+    parts = parts_of(SplitCorpus(write(tmp_path, lines), NFC, RULE))
 
     assert list(parts) == list(SPLITS)
     assert sorted(chain(*parts.values())) == sorted(lines)
     for part in parts.values():
         assert part == [line for line in lines if line in part]
+
+
+@for_all_pairs(any_line_lists, rules)
+def test_split_corpus__is_disjoint_complete_and_of_the_wanted_sizes(lines: list[str], rule: SplitRule) -> None:
+    expected = [line for line in (normalize("NFC", line.removesuffix("\r")) for line in lines) if line.strip()]
+    wanted = {name: max(1, round(share * len(expected))) for name, share in shares(rule).items() if share > 0}
+    groups = Counter(expected)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "corpus.txt"
+        path.write_bytes("\n".join(lines).encode())
+        if len(expected) < 1 + len(wanted):
+            with pytest.raises(AppError) as caught:
+                SplitCorpus(path, NFC, rule)
+            assert caught.value.code is ErrorCode.CORPUS_EMPTY
+            return
+        corpus = SplitCorpus(path, NFC, rule)
+        parts = parts_of(corpus)
+
+        assert parts == parts_of(SplitCorpus(path, NFC, rule, scratch=Path(folder)))
+
+    assert set(parts) == {"train", *wanted}
+    assert Counter(chain(*parts.values())) == groups
+    if rule.by == "position":
+        assert list(chain(*parts.values())) == expected
+    elif len(groups) > len(wanted):
+        assert sum(len(set(part)) for part in parts.values()) == len(groups)
+    most = 1 if rule.by == "position" or len(groups) <= len(wanted) else max(groups.values())
+    for name, size in wanted.items():
+        assert abs(len(parts[name]) - size) <= (2 * most if most > 1 else len(wanted) - 1)
+
+
+def shares(rule: SplitRule) -> dict[Split, float]:
+    return {"validation": rule.holdout_fraction, "test": rule.test_fraction}
+
+
+def test_split__by_position_holds_out_the_end_of_the_text(tmp_path: Path) -> None:
+    lines = [f"line {i % 7}" for i in range(30)]
+    for seed in (1, 2):
+        corpus = SplitCorpus(write(tmp_path, lines), NFC, SplitRule(0.1, 0.2, seed, "position"))
+
+        assert parts_of(corpus) == {"train": lines[:21], "validation": lines[21:24], "test": lines[24:]}
+
+
+def split_by_file(folder: Path, sizes: list[int], seed: int = 1, rule: SplitRule = RULE) -> dict[Split, list[int]]:
+    """Write files of so many lines and return the sizes of those that each split has, checked to be whole."""
+    for number, size in enumerate(sizes):
+        write(folder, [f"{number} {i % 3}" for i in range(size)], f"{number:03}.txt")
+    parts = parts_of(SplitCorpus(folder, NFC, rule._replace(seed=seed, by="file")))
+    found: dict[Split, list[int]] = {}
+    for split, lines in parts.items():
+        counts = Counter(int(line.split()[0]) for line in lines)
+        assert all(count == sizes[number] for number, count in counts.items())
+        found[split] = list(counts.values())
+    assert sorted(chain(*found.values())) == sorted(size for size in sizes if size)
+    return found
+
+
+def test_split__by_file_draws_whole_files_near_the_wanted_share(tmp_path: Path) -> None:
+    draws = [split_by_file(tmp_path, [10] * 50, seed) for seed in (1, 1, 2)]
+
+    assert [{split: len(files) for split, files in draw.items()} for draw in draws] == [
+        {"train": 35, "validation": 5, "test": 10}
+    ] * 3
+
+
+def test_split__by_file_is_drawn_by_seed(tmp_path: Path) -> None:
+    def test_part(seed: int) -> list[str]:
+        split_by_file(tmp_path, [10] * 50, seed)
+        return list(SplitCorpus(tmp_path, NFC, RULE._replace(seed=seed, by="file")).lines("test"))
+
+    assert test_part(1) == test_part(1)
+    assert test_part(1) != test_part(2)
+
+
+def test_split__by_file_leaves_the_large_ones_to_the_training(tmp_path: Path) -> None:
+    for seed in range(20):
+        assert split_by_file(tmp_path, [1000, 12, 0, 11, 900], seed)["train"] in ([1000, 900], [900, 1000])
+
+
+@for_all_pairs(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.integers(0, 9))
+def test_split__by_file_fills_every_split_or_says_how_many_files_it_needs(sizes: list[int], seed: int) -> None:
+    files = sum(size > 0 for size in sizes)
+    with TemporaryDirectory() as folder:
+        if files >= 3:
+            found = split_by_file(Path(folder), sizes, seed)
+            assert set(found) == set(SPLITS)
+            return
+        with pytest.raises(AppError) as caught:
+            split_by_file(Path(folder), sizes, seed)
+    assert caught.value.code is ErrorCode.CORPUS_EMPTY
+    if sum(sizes) >= 3:
+        assert f"has {files} file" in caught.value.message
+        assert "needs at least 3: one for each split." in caught.value.message
+
+
+def test_split__by_file_of_one_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, [f"line {i}" for i in range(9)])
+
+    with pytest.raises(AppError) as caught:
+        SplitCorpus(path, NFC, RULE._replace(by="file"))
+
+    assert caught.value.message == (
+        "`split_by` is 'file', and the corpus has 1 file with text, but this training needs at least 3:"
+        " one for each split."
+    )
+
+
+@pytest.mark.parametrize("by", ["file", "position"])
+def test_split_corpus__with_given_texts_needs_nothing_cut(tmp_path: Path, by: SplitBy) -> None:
+    corpus, given = write(tmp_path, ["a", "b"]), write(tmp_path, ["v"], "v.txt")
+
+    parts = parts_of(SplitCorpus(corpus, NFC, RULE._replace(by=by), validation=given, test=given))
+
+    assert parts == {"train": ["a", "b"], "validation": ["v"], "test": ["v"]}
+
+
+def test_rule__by_line_reads_as_when_there_was_no_other() -> None:
+    assert repr(SplitRule(0.1, 0.2, 7)) == "SplitRule(holdout_fraction=0.1, test_fraction=0.2, seed=7)"
+    assert f"{RULE._replace(by='file')}" == "SplitRule(holdout_fraction=0.1, test_fraction=0.2, seed=7, by='file')"
+
+
+@pytest.mark.parametrize("lines", [["a"], [f"line {i}" for i in range(20)]])
+def test_split_corpus__that_changes_while_it_is_read_is_refused(tmp_path: Path, lines: list[str]) -> None:
+    path = write(tmp_path, [f"line {i}" for i in range(10)])
+    corpus = SplitCorpus(path, NFC, RULE)
+    write(tmp_path, lines)
+
+    with pytest.raises(AppError, match="changed while it was being read") as caught:
+        list(corpus.blocks())
+
+    assert caught.value.code is ErrorCode.DATA_NOT_FOUND
 
 
 def test_split_corpus__given_texts_replace_the_cut(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import resolve
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.validation import parse
-from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.corpus import SplitBy, SplitCorpus, SplitRule
 from trainer.data.tokens import CorpusPaths, prepare
 from trainer.tokenizers.base import Ids
 
@@ -56,6 +56,34 @@ def test_vocabulary__is_that_of_the_training_split_alone(tmp_path: Path) -> None
     assert set(ids_of(run.corpus.ids["test"])) == {1, 2, 3}
 
 
+def test_sizes__count_the_tokens_that_the_tokenizer_does_not_know(tmp_path: Path) -> None:
+    rare: dict[str, object] = {"method": "char", "min_frequency": 5}
+    run = make_run(tmp_path, POEM, test_fraction=0.3, holdout_fraction=0.2, tokenizer=rare)
+    unknown = {split: ids_of(ids).count(1) for split, ids in run.corpus.ids.items()}
+
+    assert {split: sizes.unknown_tokens for split, sizes in run.corpus.sizes.items()} == unknown
+    assert sum(unknown.values()) > 0
+
+
+@pytest.mark.parametrize("by", ["line", "file", "position"])
+def test_split_by__is_what_the_request_says(tmp_path: Path, by: SplitBy) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(5):
+        write(folder, POEM[number * 2 : number * 2 + 2], f"{number}.txt")
+    paths = CorpusPaths(folder)
+    effective = effective_of(paths, split_by=by, test_fraction=0.2, holdout_fraction=0.2)
+
+    tokenizer, corpus = prepare(effective, paths, tmp_path / "cache")
+
+    rule = SplitRule(0.2, 0.2, effective.seed, by)
+    for split, ids in corpus.ids.items():
+        lines = list(SplitCorpus(folder, NFC, rule).lines(split))
+        assert ids_of(ids) == [i for line in lines for i in (2, *tokenizer.encode(line), 3)]
+    if by == "position":
+        assert ids_of(corpus.ids["test"]) == [i for line in POEM[8:] for i in (2, *tokenizer.encode(line), 3)]
+
+
 def test_cache__is_used_again_for_the_same_and_not_for_another(tmp_path: Path) -> None:
     paths = CorpusPaths(write(tmp_path, POEM))
     cache = tmp_path / "cache"
@@ -70,7 +98,8 @@ def test_cache__is_used_again_for_the_same_and_not_for_another(tmp_path: Path) -
     prepare(effective_of(paths, seed=1), paths, cache)
     prepare(effective_of(paths, test_fraction=0.3), paths, cache)
     prepare(effective_of(paths, tokenizer={"method": "char", "min_frequency": 3}), paths, cache)
-    assert len(list(cache.iterdir())) == 4
+    prepare(effective_of(paths, split_by="position"), paths, cache, tokenizer)
+    assert len(list(cache.iterdir())) == 5
 
 
 def test_cache__without_its_seal_is_made_anew(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The character tokenizer: ids, spans, files, statistics."""
 
+import json
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -9,11 +10,15 @@ from unicodedata import normalize
 
 import pytest
 import tokenizers
+from jsonschema_rs import Draft202012Validator
+from pydantic import JsonValue
 
 from tests.properties import for_all
 from tests.unit.data.properties import texts
 from tests.unit.data.support import char_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.tokens import CorpusPaths, prepare
+from trainer.runs import RunStore
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import SPECIAL_TOKENS, Tokenizer
 
@@ -138,6 +143,117 @@ def test_manifest__tells_what_made_the_tokenizer() -> None:
     assert (manifest.seed, manifest.holdout_fraction) == (1, 0.1)
     assert manifest.tokenizer_id == char_tokenizer(["ab", "c"]).manifest.tokenizer_id
     assert manifest.tokenizer_id != char_tokenizer(["ab", "c"], min_frequency=2).manifest.tokenizer_id
+
+
+def test_id__of_a_runs_own_tokenizer_is_as_it_was_in_the_first_release(tmp_path: Path) -> None:
+    first = Path(__file__).parents[2] / "fixtures" / "first_release"
+    [run] = RunStore(first / "artifacts").all()
+    stored = load_tokenizer(run.tokenizer).manifest
+
+    tokenizer, _ = prepare(run.record().effective, CorpusPaths(first / "data" / "corpus" / "text.txt"), tmp_path)
+
+    again = tokenizer.manifest
+    assert (again.tokenizer_id, again.corpus, again.files) == (stored.tokenizer_id, stored.corpus, stored.files)
+
+
+LIBRARY_FILE = """{
+    "type": "object", "required": ["version", "added_tokens", "normalizer", "pre_tokenizer", "decoder", "model"],
+    "properties": {
+        "added_tokens": {
+            "type": "array", "minItems": 4, "maxItems": 4,
+            "prefixItems": [
+                {"properties": {"id": {"const": 0}, "content": {"const": "[PAD]"}}},
+                {"properties": {"id": {"const": 1}, "content": {"const": "[UNK]"}}},
+                {"properties": {"id": {"const": 2}, "content": {"const": "[BOS]"}}},
+                {"properties": {"id": {"const": 3}, "content": {"const": "[EOS]"}}}
+            ],
+            "items": {"required": ["id", "content", "special"], "properties": {"special": {"const": true}}}
+        },
+        "decoder": {"properties": {"type": {"const": "Fuse"}}},
+        "model": {
+            "type": "object", "required": ["type", "vocab", "unk_token"],
+            "properties": {
+                "type": {"const": "WordLevel"},
+                "unk_token": {"const": "[UNK]"},
+                "vocab": {
+                    "type": "object", "required": ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "a", "ˈ"],
+                    "propertyNames": {"pattern": "^([\\\\s\\\\S]|\\\\[[A-Z]{3}\\\\])$"},
+                    "additionalProperties": {"type": "integer", "minimum": 0}
+                }
+            }
+        }
+    }
+}"""
+MANIFEST_FILE = """{
+    "$defs": {
+        "share": {"type": "number", "minimum": 0, "maximum": 1},
+        "count": {"type": "integer", "minimum": 0},
+        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    },
+    "type": "object", "additionalProperties": false,
+    "required": [
+        "schema_version", "tokenizer_id", "method", "vocab_size", "special_tokens", "normalization", "corpus", "config",
+        "stats", "seed", "holdout_fraction", "versions", "created_at", "files"
+    ],
+    "properties": {
+        "schema_version": {"const": 1},
+        "tokenizer_id": {"type": "string", "pattern": "^char-[0-9a-f]{16}$"},
+        "method": {"const": "char"},
+        "vocab_size": {"$ref": "#/$defs/count"},
+        "special_tokens": {"const": {"[PAD]": 0, "[UNK]": 1, "[BOS]": 2, "[EOS]": 3}},
+        "normalization": {"const": {"form": "NFC", "lowercase": false}},
+        "corpus": {
+            "type": "array", "minItems": 1,
+            "items": {
+                "type": "object", "additionalProperties": false, "required": ["name", "sha256", "lines", "chars"],
+                "properties": {
+                    "name": {"type": "string"}, "sha256": {"$ref": "#/$defs/sha256"},
+                    "lines": {"$ref": "#/$defs/count"}, "chars": {"$ref": "#/$defs/count"}
+                }
+            }
+        },
+        "config": {"type": "object", "required": ["method", "vocab_size", "min_frequency", "normalization"]},
+        "stats": {
+            "type": "object", "additionalProperties": false,
+            "required": [
+                "coverage", "oov_rate", "token_count", "char_coverage", "avg_tokens_per_char", "avg_tokens_per_word",
+                "holdout_lines"
+            ],
+            "properties": {
+                "coverage": {"$ref": "#/$defs/share"}, "oov_rate": {"$ref": "#/$defs/share"},
+                "token_count": {"$ref": "#/$defs/count"}, "char_coverage": {"$ref": "#/$defs/share"},
+                "avg_tokens_per_char": {"const": 1.0}, "avg_tokens_per_word": {"type": "number", "exclusiveMinimum": 0},
+                "holdout_lines": {"$ref": "#/$defs/count"}
+            }
+        },
+        "seed": {"$ref": "#/$defs/count"},
+        "holdout_fraction": {"$ref": "#/$defs/share"},
+        "versions": {"type": "object", "additionalProperties": {"type": "string"}},
+        "created_at": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z$"},
+        "files": {
+            "type": "array", "minItems": 1, "maxItems": 1,
+            "items": {
+                "type": "object", "additionalProperties": false, "required": ["path", "bytes", "sha256"],
+                "properties": {
+                    "path": {"const": "tokenizer.json"}, "bytes": {"$ref": "#/$defs/count"},
+                    "sha256": {"$ref": "#/$defs/sha256"}
+                }
+            }
+        }
+    }
+}"""
+
+
+@pytest.mark.parametrize(("file", "schema"), [("tokenizer.json", LIBRARY_FILE), ("manifest.json", MANIFEST_FILE)])
+def test_files__have_their_documented_form(tmp_path: Path, file: str, schema: str) -> None:
+    char_tokenizer([*IPA, "abc"]).save(tmp_path)
+
+    form: dict[str, JsonValue] = json.loads(schema)
+    written: dict[str, JsonValue] = json.loads((tmp_path / file).read_bytes())
+    Draft202012Validator(form).validate(written)
+    for name in form["required"] if isinstance(form["required"], list) else ():
+        without = {key: value for key, value in written.items() if key != name}
+        assert not Draft202012Validator(form).is_valid(without)
 
 
 def test_load__gives_the_tokenizer_that_was_saved(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""How fast windows score a line of 100,000 characters beside the exact pass, and how far from it they are.
+
+    python -m benchmarks.windows RUN_FOLDER TEXT_FILE
+
+The run should be a trained one: how long a model remembers decides how far windows are off. Both ways are timed in
+turns, in the environment that the worker gives the process that answers.
+"""
+
+import os
+import sys
+from pathlib import Path
+from statistics import fmean, median
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.contracts.inference import ScoreRequest, ScoreResponse
+from trainer.contracts.settings import load_settings
+from trainer.machine import physical_cores
+from trainer.model_artifact import load_model
+from trainer.models.base import LanguageModel
+from trainer.scoring import read_text, score_texts
+from trainer.tokenizers.base import Tokenizer
+from trainer.worker.environment import tuned_environment
+
+CHARACTERS = 100_000
+REPETITIONS = 5
+WINDOWS = (None, 128, 256, 512, 1024, 2048)
+
+
+def main(run_folder: str, text_file: str) -> None:
+    torch.set_num_threads(physical_cores())
+    model, tokenizer = load_model(Path(run_folder))
+    line = " ".join(Path(text_file).read_text(encoding="utf-8").split())
+    line = (line * (1 + CHARACTERS // len(line)))[:CHARACTERS]
+    seconds: dict[int | None, list[float]] = {window: [] for window in WINDOWS}
+    found: dict[int | None, ScoreResponse] = {}
+    for repetition in range(1 + REPETITIONS):
+        for window in WINDOWS:
+            begin = perf_counter()
+            found[window] = score(model, tokenizer, line, window)
+            if repetition:  # the first one warms up
+                seconds[window].append(perf_counter() - begin)
+    exact = np.array(found[None].surprisal, dtype=np.float64)
+    print(f"{CHARACTERS:,} characters in one line, {found[None].loss:.4f} nats per token, medians of {REPETITIONS}")
+    for window in WINDOWS:
+        taken = median(seconds[window])
+        told = f"{window or 'exact':>6}  {CHARACTERS / taken:>9,.0f} chars/s  {median(seconds[None]) / taken:5.2f}x"
+        report = found[window].window
+        if report is not None:
+            apart: NDArray[np.float64] = np.abs(np.array(found[window].surprisal, dtype=np.float64) - exact)
+            nats: list[float] = apart.tolist()
+            told += (
+                f"  nats off per token: {max(nats):.1e} at most, {fmean(nats):.1e} in the mean;"
+                f" reported {report.max_difference_nats:.1e} of the first {report.compared_tokens:,}"
+            )
+        print(told)
+
+
+def score(model: LanguageModel, tokenizer: Tokenizer, line: str, window: int | None) -> ScoreResponse:
+    request = ScoreRequest(text=line, detail_level="per_char", window_tokens=window)
+    queued = ScoreResponse(request_id="benchmark", run_id="run", status="queued")
+    [scored] = score_texts(model, tokenizer, [read_text(tokenizer, request, queued)])
+    return scored
+
+
+if __name__ == "__main__":
+    if "MALLOC_MMAP_MAX_" not in os.environ:  # it is read when a process starts
+        arguments = [sys.executable, "-m", "benchmarks.windows", *sys.argv[1:]]
+        os.execve(sys.executable, arguments, tuned_environment(load_settings()))
+    main(sys.argv[1], sys.argv[2])

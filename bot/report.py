@@ -1,0 +1,185 @@
+"""A score in detail, as admins read it: its characters one by one, the hardest of them, a CSV, a JSON and a picture."""
+
+import csv
+import unicodedata
+from collections.abc import Sequence
+from io import StringIO
+from math import log
+from statistics import median
+from typing import NamedTuple
+
+from bot.chart_process import Cell, CellRow, Unit
+from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.inference import ScoreResponse
+
+REPORT_CHARACTERS = 10_000
+"""The longest text of a report: its files stay far under Discord's 10 MiB, and passing them on takes the bot 20 MB."""
+HIGH_BITS = 6
+_COLUMNS, _MOST_ROWS, _HARDEST = 40, 25, 8
+_UNKNOWN = "[UNK]"
+
+
+class Row(Frozen):
+    """One token of the text: where it is, what it is, and how it was predicted."""
+
+    index: int
+    """The place of its first character in the text as the model reads it, from 1."""
+    char: str
+    code_point: str
+    surprisal: float
+    entropy: float
+    rank: int
+    unknown: bool
+    expected: tuple[tuple[str, float], ...]
+    """What the model held likeliest here, with probabilities, likeliest first."""
+
+
+class Report(Frozen):
+    """`surprisal.json`: surprisals and entropies in `unit`."""
+
+    run_id: Identifier
+    request_id: Identifier
+    unit: Unit
+    mean: float
+    bits_per_char: float
+    perplexity: float
+    rows: tuple[Row, ...]
+
+
+class Summary(NamedTuple):
+    """What of a report is told in words."""
+
+    unit: Unit
+    mean: float
+    median: float
+    bits_per_char: float
+    perplexity: float
+    rows: int
+    characters: int
+    unknown: int
+    high: int
+    """Rows above 6 bits."""
+    hardest: Sequence[Row]
+    """At most eight, the most surprising first."""
+
+
+class ReportFiles(NamedTuple):
+    """A report as it is sent."""
+
+    summary: Summary
+    shown_characters: int
+    """How many the picture shows."""
+    png: bytes
+    csv: bytes
+    json: bytes
+
+
+def in_units(nats: float, unit: Unit) -> float:
+    return nats / log(2) if unit == "bits" else nats
+
+
+def report_of(score: ScoreResponse, text: str, unit: Unit) -> Report:
+    """Read a detailed score of a text, given as the model reads it."""
+    tokens = score.tokens or ()
+    expected: tuple[tuple[tuple[str, float], ...], ...] = score.topk or ((),) * len(tokens)
+    places = zip(tokens, score.char_spans or (), score.surprisal or (), strict=True)
+    guesses = zip(score.entropy or (), score.rank or (), expected, strict=True)
+    return Report(
+        run_id=score.run_id,
+        request_id=score.request_id,
+        unit=unit,
+        mean=in_units(score.loss or 0.0, unit),
+        bits_per_char=score.bits_per_char or 0.0,
+        perplexity=score.perplexity or 0.0,
+        rows=tuple(
+            Row(
+                index=start + 1,
+                char=text[start:end],
+                code_point=" ".join(_code_point(char) for char in text[start:end]),
+                surprisal=round(in_units(surprisal, unit), 6),
+                entropy=round(in_units(entropy, unit), 6),
+                rank=rank,
+                unknown=token == _UNKNOWN and text[start:end] != token,
+                expected=tuple((other, round(probability, 6)) for other, probability in likeliest),
+            )
+            for (token, (start, end), surprisal), (entropy, rank, likeliest) in zip(places, guesses, strict=True)
+        ),
+    )
+
+
+def summary_of(report: Report) -> Summary:
+    surprisals = [row.surprisal for row in report.rows]
+    return Summary(
+        unit=report.unit,
+        mean=report.mean,
+        median=median(surprisals),
+        bits_per_char=report.bits_per_char,
+        perplexity=report.perplexity,
+        rows=len(report.rows),
+        characters=sum(len(row.char) for row in report.rows),
+        unknown=sum(row.unknown for row in report.rows),
+        high=sum(value > in_units(HIGH_BITS * log(2), report.unit) for value in surprisals),
+        hardest=sorted(report.rows, key=_by_surprisal)[:_HARDEST],
+    )
+
+
+def _by_surprisal(row: Row) -> tuple[float, int]:
+    return -row.surprisal, row.index
+
+
+def expected_instead(row: Row) -> list[tuple[str, float]]:
+    """What the model held likely in the place of what came."""
+    came = _UNKNOWN if row.unknown else row.char
+    return [(token, probability) for token, probability in row.expected if token != came]
+
+
+def as_csv(report: Report) -> bytes:
+    """One line per token; the names of the columns say the unit."""
+    most = max((len(row.expected) for row in report.rows), default=0)
+    titles = ["index", "char", "code_point", f"surprisal_{report.unit}", f"entropy_{report.unit}", "rank", "unknown"]
+    titles += [f"{name}_{k + 1}" for k in range(most) for name in ("expected", "probability")]
+    file = StringIO()
+    writer = csv.writer(file)
+    writer.writerow(titles)
+    for row in report.rows:
+        values: list[object] = [row.index, row.char, row.code_point, row.surprisal, row.entropy, row.rank]
+        values += [int(row.unknown), *(part for pair in row.expected for part in pair)]
+        writer.writerow(values)
+    return file.getvalue().encode()
+
+
+def as_json(report: Report) -> bytes:
+    return report.model_dump_json().encode()
+
+
+def picture_of(report: Report, text: str) -> list[CellRow]:
+    """The rows of the heat map, as many as are shown; every line of the text begins a new one."""
+    rows: list[tuple[int, list[Cell]]] = []
+    end = 0
+    for row in report.rows:
+        for place, char in enumerate(row.char, row.index):
+            if not rows or len(rows[-1][1]) == _COLUMNS or "\n" in text[end : place - 1]:
+                if len(rows) == _MOST_ROWS:
+                    return [*rows]
+                rows.append((place, []))
+            rows[-1][1].append((_sign(char), row.surprisal, not row.unknown))
+            end = place
+    return [*rows]
+
+
+def visible(text: str) -> str:
+    """A text with nothing in it that cannot be seen, and nothing that turns what stands around it."""
+    signs = "".join(_sign(char) if char.isprintable() else _code_point(char) for char in text)
+    turns = any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
+    return f"\N{FIRST STRONG ISOLATE}{signs}\N{POP DIRECTIONAL ISOLATE}" if turns else signs
+
+
+def _sign(char: str) -> str:
+    """A character as it is drawn: a space by its sign, a combining mark on a dotted circle."""
+    if char == " ":
+        return "␣"
+    return f"◌{char}" if unicodedata.category(char).startswith("M") else char
+
+
+def _code_point(char: str) -> str:
+    return f"U+{ord(char):04X}"

@@ -1,0 +1,16 @@
+"""A short campaign of random faults, so that whatever `make chaos` would find in its first seconds is found here."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.chaos.__main__ import hold
+
+SEED, SECONDS, FAULTS = 5, 12.0, 8
+
+
+async def test_campaign__of_random_faults_loses_nothing_and_tells_everything_once(tmp_path: Path) -> None:
+    verdict = await hold(tmp_path, SEED, SECONDS, Console(), number_of_requests=1)
+
+    assert verdict.holds, verdict.failings
+    assert verdict.faults >= FAULTS

@@ -1,0 +1,153 @@
+"""`mt validate` and `mt config`: a file is checked without starting anything, and any run is written as one."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
+from trainer.cli import main
+from trainer.commands.files import ConfigText
+from trainer.contracts.errors import ErrorBody, ErrorCode
+from trainer.contracts.presets import request_hash
+from trainer.contracts.runs import TrainRequest
+from trainer.contracts.validation import parse_json
+from trainer.corpora import CorpusStore
+from trainer.queue import resolve_request
+from trainer.runs import RunStore
+
+SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
+EARLIER = ROOT / "tests" / "fixtures" / "first_release"
+
+
+class Shell:
+    """A folder to type `mt` in."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self._capsys = capsys
+
+    def type(self, *words: str) -> tuple[int, str, str]:
+        """Run a command in this process; return exit code, standard output, standard error."""
+        code = main(words)
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+    def hash_of(self, *words: str) -> str:
+        """The request hash that `mt validate` shows to a person."""
+        code, out, err = self.type("validate", *words)
+        assert (code, err) == (0, "")
+        [line] = [line for line in out.splitlines() if line.startswith("request hash")]
+        return line.split()[-1]
+
+    def hash_of_posted(self, json: str) -> str:
+        """The request hash of a train request that comes as JSON."""
+        settings = settings_in(self.folder)
+        request = parse_json(TrainRequest, json)
+        return request_hash(asyncio.run(resolve_request(request, CorpusStore(settings), settings)))
+
+
+@pytest.fixture(name="shell")
+def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOGGING__LEVEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("config", SHIPPED, ids=[path.name for path in SHIPPED])
+def test_validate__shipped_config_and_its_json_are_the_same_request(config: Path, shell: Shell) -> None:
+    code, out, err = shell.type("validate", str(config), "--json")
+
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert shell.hash_of_posted(out) == shell.hash_of(str(config))
+    assert list(shell.folder.iterdir()) == []  # nothing was started or written
+
+
+def test_validate__json_holds_what_was_given_and_nothing_else(shell: Shell) -> None:
+    add_corpus(shell.folder, some_text())
+    words = [
+        "validate",
+        str(ROOT / "configs" / "char_lstm_ipa.yaml"),
+        "--corpus",
+        "text",
+        "--set",
+        "learning_rate=1e-3",
+    ]
+
+    code, out, _ = shell.type(*words, "--set", "label=123", "--json")
+    request = parse_json(TrainRequest, out)
+
+    assert code == 0
+    assert (request.corpus, request.learning_rate, request.label) == ("text", 0.001, "123")
+    assert "early_stopping" not in request.model_fields_set
+
+
+def test_validate__tells_a_person_of_each_problem_in_a_line_of_its_own(shell: Shell) -> None:
+    config = (ROOT / "configs" / "char_lstm_ipa.yaml").read_text(encoding="utf-8")
+    spoiled = config.replace("epochs: 5", "epochs: 0").replace("corpus: demo", "corpus: nix\n  test_corpus: two.txt")
+    (shell.folder / "two.txt").write_bytes(b"a\xff")
+    (shell.folder / "x.yaml").write_text(spoiled, encoding="utf-8")
+    for command in ("validate", "train"):
+        code, out, err = shell.type(command, "x.yaml")
+
+        assert (code, out) == (2, "")
+        assert err.splitlines() == [
+            "mt: `training.epochs` must be greater than or equal to 1, you gave 0"
+            " (allowed: an integer ≥ 1 and ≤ 1000).",
+            "mt: `data.training_corpus`: There is no corpus 'nix'; known are demo.",
+            "mt: `data.test_corpus`: 'two.txt' is not UTF-8: byte 1 cannot be decoded. Save the text as UTF-8.",
+        ]
+        body = ErrorBody.model_validate_json(shell.type(command, "x.yaml", "--json")[1])
+        assert body.code is ErrorCode.CONFIG_INVALID
+        assert [(problem.path, problem.value) for problem in body.details] == [
+            ("training.epochs", "0"),
+            ("data.training_corpus", "'nix'"),
+            ("data.test_corpus", "'two.txt'"),
+        ]
+
+
+def test_validate__an_unfinished_file_is_told_all_that_it_lacks(shell: Shell) -> None:
+    (shell.folder / "x.yaml").write_text("experiment_name: x\nrandom_seed: 3\n", encoding="utf-8")
+
+    for command in ("validate", "train", "selftest"):
+        code, _, err = shell.type(command, "x.yaml")
+
+        missing = [line.split("`")[1] for line in err.splitlines()]
+        assert (code, missing) == (2, ["data", "tokenizer", "model", "training", "logging"])
+
+
+def test_train__texts_are_told_by_the_fields_that_name_them_with_all_else(shell: Shell) -> None:
+    add_corpus(shell.folder, "a\nb\n", "two")
+    add_corpus(shell.folder, "", "nothing")
+
+    def problems(*assignments: str) -> list[tuple[str, str | None]]:
+        words = [word for assignment in assignments for word in ("--set", assignment)]
+        code, out, _ = shell.type("train", *words, "--json")
+        assert code == 2
+        return [(problem.path, problem.value) for problem in ErrorBody.model_validate_json(out).details]
+
+    assert problems("corpus=two") == [("corpus", "'two'")]  # too short for three splits
+    assert problems("corpus=two", "test_corpus=nothing", "init_from_run_id=nobody") == [
+        ("init_from_run_id", "'nobody'"),
+        ("test_corpus", "'nothing'"),
+    ]
+    assert problems("corpus=nix", "corpus=", "validation_corpus=5", "seed=x") == [
+        ("seed", "'x'"),
+        ("corpus", "''"),
+        ("validation_corpus", "'5'"),
+    ]
+
+
+def test_config__of_a_run_is_a_file_with_the_same_hash(shell: Shell) -> None:
+    shutil.copytree(EARLIER, shell.folder, dirs_exist_ok=True)
+    [run] = RunStore(shell.folder / "artifacts").all()
+
+    code, out, err = shell.type("config", run.run_id)
+    (shell.folder / "again.yaml").write_text(out, encoding="utf-8")
+
+    assert (code, err) == (0, "")
+    assert shell.hash_of("again.yaml") == run.record().request_hash
+    assert ConfigText.model_validate_json(shell.type("config", run.run_id, "--json")[1]).yaml == out

@@ -1,0 +1,394 @@
+"""`mt runs`, `status`, `logs`, `cancel`, `verify`, `doctor`, `selftest`: what is there is told, nothing is started."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, add_corpus, environment_in, processes, some_text
+from tests.unit.test_runs import record
+from tests.unit.test_verification import FIRST_RELEASE, accepted
+from trainer.cli import main
+from trainer.commands.runs import RunList
+from trainer.contracts.base import now
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
+from trainer.contracts.runs import RunStatus
+from trainer.installation import Diagnosis
+from trainer.logs import LogReader
+from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.selftest import SelfTest
+from trainer.verification import Verification
+
+LONG: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1}
+
+
+class Shell:
+    """A folder to type `mt` in, with its settings in the environment."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.runs = RunStore(folder / "artifacts")
+        self._capsys = capsys
+
+    def type(self, *words: str, code: int = 0) -> str:
+        """Run a command in this process; return its standard output."""
+        assert main(words) == code, words
+        self.out, self.err = self._capsys.readouterr()
+        return self.out
+
+    def error(self, *words: str) -> ErrorBody:
+        return ErrorBody.model_validate_json(self.type(*words, "--json", code=2))
+
+    def status(self, run: RunDirectory) -> RunStatus:
+        return RunStatus.model_validate_json(self.type("status", run.run_id, "--json"))
+
+    def add_finished_run(self) -> RunDirectory:
+        """A completed run with all its files, and its text."""
+        shutil.copytree(FIRST_RELEASE, self.folder, dirs_exist_ok=True)
+        return self.runs.all()[-1]
+
+    def add_interrupted_run(self) -> RunDirectory:
+        """A run whose worker was killed in mid-training."""
+        run = self.add_finished_run()
+        (run.path / "manifest.json").unlink()
+        log = run.path / "events.jsonl"
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-3]))
+        return run
+
+
+@pytest.fixture(name="shell")
+def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    for name in ("LOGGING__LEVEL", "REDIS__URL", "REDIS_URL", "DISCORD__TOKEN", "DISCORD__OWNER_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, capsys)
+
+
+def test_runs__newest_first_by_status_and_so_many(shell: Shell) -> None:
+    *_, last = [shell.runs.create(record(name)) for name in ("a", "b", "c")]
+    cancel(last)
+
+    def listed(*words: str) -> list[tuple[str, str]]:
+        found = RunList.model_validate_json(shell.type("runs", "--json", *words))
+        return [(status.run_id, status.status) for status in found.runs]
+
+    assert listed() == [("c", "cancelled"), ("b", "queued"), ("a", "queued")]
+    assert listed("--status", "queued", "--limit", "1") == [("b", "queued")]
+    assert listed("--status", "failed") == []
+    assert shell.type("runs", "--status", "failed") == "There is no such run.\n"
+
+
+def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
+    assert "There is no run yet" in shell.type("runs")
+    done = shell.add_finished_run()
+    label: dict[str, object] = {"label": "[red]a :smile: name"}
+    waiting = record("waiting")
+    effective = waiting.effective.model_copy(update=label)
+    labelled: dict[str, object] = {"effective": effective, "created_at": now()}
+    shell.runs.create(waiting.model_copy(update=labelled))
+
+    head, first, second = shell.type("runs").splitlines()
+
+    assert head.split() == ["run", "status", "family", "progress", "best", "validation", "created", "label"]
+    assert first.startswith("waiting ") and first.endswith("  [red]a :smile: name")
+    metrics = done.completed_manifest().metrics
+    assert metrics.best is not None
+    assert second.startswith(f"{done.run_id}  completed  char_lstm  100 %     {metrics.best:.3f} nats, ")
+    assert "bits/char" in second
+
+
+def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    manifest = run.completed_manifest()
+
+    status = shell.status(run)
+    assert (status.status, status.reachable, status.progress) == ("completed", True, 100.0)
+    assert (status.test_loss, status.best_val_loss) == (manifest.metrics.test, manifest.metrics.best)
+
+    table = shell.type("status", run.run_id)
+    assert manifest.metrics.test is not None and manifest.metrics.bits_per_char is not None
+    assert f"{manifest.metrics.test:.4f} nats per token, {manifest.metrics.bits_per_char:.3f} bits" in table
+    assert f"2 of 2, {manifest.steps} of {manifest.steps}" in table
+    assert "last sign of life" not in table
+
+
+def test_status__of_a_run_that_nobody_runs_says_so(shell: Shell) -> None:
+    run = shell.add_interrupted_run()
+
+    status = shell.status(run)
+    table = shell.type("status", run.run_id)
+
+    assert (status.status, status.reachable, status.last_checkpoint_step) == ("running", False, 34)
+    assert "ago; no worker is seen to run it" in table
+    assert "step 34" in table
+    assert nothing_was_started(shell)
+
+
+def test_status__without_the_redis_that_is_set_reads_the_disk(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = shell.add_interrupted_run()
+    for url in ("redis://127.0.0.1:1/0", f"unix://{shell.folder}/no.sock"):
+        monkeypatch.setenv("REDIS__URL", url)
+        assert not shell.status(run).reachable
+    monkeypatch.setenv("REDIS__URL", "what?")
+
+    assert shell.error("status", run.run_id).code is ErrorCode.CONFIG_INVALID
+
+
+def test_status__of_a_failed_run_has_its_code(shell: Shell) -> None:
+    run = shell.runs.create(record())
+    error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "failed", error=error))
+
+    assert shell.status(run).error == error
+    table = shell.type("status", run.run_id)
+    assert "It crashed." in table and "CRASH_LOOP" in table
+
+
+def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) -> None:
+    run = shell.runs.create(record())
+    assert shell.type("logs", run.run_id) == ""
+    assert "no log yet" in shell.err
+    lines = [
+        '{"timestamp": "2026-01-02T03:04:05.678+00:00", "level": "info", "logger": "x", "service": "y",'
+        ' "instance_id": "z", "run_id": "r", "message": "training", "step": 10, "loss": 2.5, "val_loss": null}',
+        '{"timestamp": "2026-01-02T03:04:06.000+00:00", "level": "error", "message": "run failed",'
+        ' "reason": "two\\u001b words", "exception": "Traceback:\\n  there"}',
+        "no JSON at all",
+    ]
+    run.logs.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    assert shell.type("logs", run.run_id).splitlines() == [
+        "2026-01-02 03:04:05 info     training step=10 loss=2.5 val_loss=null",
+        '2026-01-02 03:04:06 error    run failed reason="two\\u001b words"',
+        "Traceback:",
+        "  there",
+        "no JSON at all",
+    ]
+    assert shell.type("logs", run.run_id, "--json").splitlines() == lines
+    assert shell.type("logs", run.run_id, "--json", "--tail", "1").splitlines() == lines[-1:]
+
+
+def test_logs__followed_end_with_their_run(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    run.logs.write_text('{"a": 1}\n{"b": 2}\n', encoding="utf-8")
+
+    assert shell.type("logs", run.run_id, "--follow", "--json", "--tail", "1") == '{"b": 2}\n'
+
+
+def test_logs__of_a_run_that_crashed_end_with_its_last_lines(shell: Shell) -> None:
+    run = shell.runs.create(record())
+    last: dict[str, object] = {"last_lines": ("Fatal Python error: Aborted\n", "\x1b[2J\n")}
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(record(), "failed").model_copy(update=last))
+
+    assert shell.type("logs", run.run_id).splitlines() == [
+        "The last lines of its error output:",
+        "Fatal Python error: Aborted",
+        '"\\u001b[2J"',
+    ]
+    assert shell.type("logs", run.run_id, "--json") == ""
+
+
+def test_logs__end_quietly_when_nobody_reads_on(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    run.logs.write_text('{"message": "x"}\n' * 50_000, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, "-m", "trainer", "logs", run.run_id, "--json", "--tail", "50000"],
+        env=environment_in(shell.folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as command:
+        assert command.stdout is not None and command.stderr is not None
+        assert command.stdout.readline() == b'{"message": "x"}\n'
+        command.stdout.close()
+
+        assert command.stderr.read() == b""
+        assert command.wait(10) == 1
+
+
+def test_cancel__ends_a_run_that_waits_though_nothing_runs(shell: Shell) -> None:
+    run = shell.runs.create(record())
+
+    status = RunStatus.model_validate_json(shell.type("cancel", run.run_id, "--json"))
+
+    assert status.status == "cancelled"
+    manifest = run.manifest()
+    assert manifest is not None and manifest.status == "cancelled"
+    assert shell.error("cancel", run.run_id).code is ErrorCode.RUN_FINISHED
+    assert shell.error("cancel", "no-run").code is ErrorCode.RUN_NOT_FOUND
+    assert nothing_was_started(shell)
+
+
+def test_cancel__of_a_run_that_a_child_holds_is_left_to_the_child(shell: Shell) -> None:
+    run = shell.add_interrupted_run()
+    lock = run.lock()
+    assert lock is not None
+    with lock:
+        assert shell.type("cancel", run.run_id) == f"{run.run_id} ends at its next step.\n"
+
+    assert run.cancel_requested()
+    assert run.manifest() is None
+    assert shell.type("cancel", run.run_id) == f"{run.run_id} is cancelled.\n"
+
+
+def test_verify__tells_what_is_wrong_and_by_its_exit_code(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    assert "All is as it was left." in shell.type("verify", run.run_id)
+    (run.path / "config.json").unlink()
+
+    found = Verification.model_validate_json(shell.type("verify", run.run_id, "--json", code=1))
+    assert [check.name for check in found.checks if not check.ok] == ["config.json"]
+    assert "WRONG  config.json " in shell.type("verify", run.run_id, code=1)
+
+
+MISTAKES: list[tuple[Sequence[str], str]] = [
+    (["runs", "--limit", "0"], "`--limit` must be at least 1, you gave 0."),
+    (["runs", "--status", "lost"], "invalid choice: 'lost'"),
+    (["logs", "a-run", "--tail", "-1"], "`--tail` must be at least 0, you gave -1."),
+    (["status", "a-run"], "There is no run 'a-run'"),
+    (["logs", "a-run"], "There is no run 'a-run'"),
+    (["cancel", "../x"], "There is no run '../x'"),
+    (["verify", "a-run"], "There is no run 'a-run'"),
+    (["selftest", "--set", "learning_rate=0"], "`learning_rate` must be greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), MISTAKES)
+def test_mistake__is_one_sentence_and_starts_nothing(shell: Shell, words: list[str], sentence: str) -> None:
+    assert sentence in shell.error(*words).message
+    assert nothing_was_started(shell)
+
+
+def test_selftest__tells_all_mistakes_of_an_experiment_to_a_person(shell: Shell) -> None:
+    shell.type("selftest", "--set", "learning_rate=0", "--set", "num_epochs=0", code=2)
+
+    assert ["learning_rate" in line or "num_epochs" in line for line in shell.err.splitlines()] == [True, True]
+
+
+def test_doctor__finds_this_installation_well(shell: Shell) -> None:
+    found = Diagnosis.model_validate_json(shell.type("doctor", "--json"))
+    assert found.ok
+    assert {check.name: check.state for check in found.checks} == {
+        **dict.fromkeys(["libraries", "torch", "machine", "settings", "data", "artifacts"], "ok"),
+        **dict.fromkeys(["server", "worker", "runs"], "ok"),
+        "discord": "warning",
+    }
+    assert nothing_was_started(shell)
+
+
+@pytest.mark.parametrize("command", ["runs", "selftest"])
+def test_wrong_setting__is_named_by_its_key(shell: Shell, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("LOGGING__LEVEL", "LOUD")
+
+    error = shell.error(command)
+
+    assert error.code is ErrorCode.CONFIG_INVALID
+    assert error.message.startswith("`LOGGING__LEVEL` must be 'DEBUG'")
+
+
+def test_doctor__names_a_wrong_setting_and_goes_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGGING__LEVEL", "LOUD")
+
+    lines = shell.type("doctor", code=1).splitlines()
+
+    assert any(line.startswith("failure  settings   `LOGGING__LEVEL` must be 'DEBUG'") for line in lines)
+    assert any(line.startswith("ok       torch ") for line in lines)
+
+
+@pytest.mark.parametrize(("rate", "code"), [("0.01", 0), ("1e-12", 1)])
+def test_selftest__passes_where_the_training_learns_and_only_there(shell: Shell, rate: str, code: int) -> None:
+    words = ("selftest", "--set", "model_size=tiny", "--set", f"learning_rate={rate}")
+    found = SelfTest.model_validate_json(shell.type(*words, "--json", code=code))
+
+    assert found.ok == (found.loss < 0.5) == (code == 0)
+    assert found.curve[-1].loss == found.loss
+    assert (found.steps == 300) == (code == 1)
+    assert found.rows == 8
+    assert found.tokens <= 8 * 32
+    assert nothing_was_started(shell)
+
+
+def test_selftest__takes_an_experiment_and_shows_how_the_loss_fell(shell: Shell) -> None:
+    fields = ("model.embedding_size=32", "model.hidden_size=64", "learning_rate=0.01", "max_seq_len=8")
+    sets = [word for field in fields for word in ("--set", field)]
+    out = shell.type("selftest", str(ROOT / "configs" / "char_lstm_ipa.yaml"), *sets)
+
+    assert out.splitlines()[0] == "step  loss"
+    assert "The training learns: the loss of one batch fell from" in out
+
+
+def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
+    """All of it beside a real worker: lease, queue, log and doctor."""
+    add_corpus(shell.folder, some_text())
+    first, second = accepted(shell.folder, **LONG), accepted(shell.folder, **LONG)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "worker"],
+        cwd=shell.folder,
+        env=environment_in(shell.folder),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: shell.status(first).step > 0)
+        running = shell.status(first)
+        assert (running.status, running.reachable) == ("running", True)
+        assert running.last_heartbeat_ts is not None
+        assert abs(running.last_heartbeat_ts - time.time()) < 10
+        assert "last sign of life" in shell.type("status", first.run_id)
+        waiting = shell.status(second)
+        assert (waiting.status, waiting.queue_position) == ("queued", 2)  # behind the one that trains
+        assert "(position 2 in the queue)" in shell.type("status", second.run_id)
+
+        checks = {check.name: check for check in Diagnosis.model_validate_json(shell.type("doctor", "--json")).checks}
+        assert checks["worker"].message == "At least one takes jobs."
+        assert checks["redis"].message == "It answers; AOF is on (appendfsync always), eviction off."
+        assert checks["server"].message.endswith("; it runs.")
+        assert first.run_id in checks["runs"].message and second.run_id in checks["runs"].message
+
+        assert f"{second.run_id} is cancelled." in shell.type("cancel", second.run_id)
+        with subprocess.Popen(
+            [sys.executable, "-m", "trainer", "logs", first.run_id, "--follow", "--json", "--tail", "100000"],
+            env=environment_in(shell.folder),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as follow:
+            assert RunStatus.model_validate_json(shell.type("cancel", first.run_id, "--json")).run_id == first.run_id
+            told, _ = follow.communicate(timeout=30)
+        assert told.splitlines() == LogReader(first.logs).last(1_000_000)
+        assert '"message": "run ended"' in told.splitlines()[-1]
+        until(lambda: shell.status(first).status == "cancelled")
+        assert shell.status(second).attempt == 0
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(30)
+
+
+def test_short_commands__do_not_wait_for_torch(shell: Shell) -> None:
+    program = "import sys, trainer.cli; trainer.cli.main(['runs']); print({'torch', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def cancel(run: RunDirectory) -> None:
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+
+
+def nothing_was_started(shell: Shell) -> bool:
+    return not (shell.folder / "data" / "services").exists() and processes(shell.folder) == []
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)

@@ -1,0 +1,85 @@
+"""A way to a server that can be cut: refused, reset, or silent without a word."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Literal
+
+Fault = Literal["refused", "reset", "silent"]
+_LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
+
+
+class FaultyProxy:
+    """Passes bytes on between its own port and a server's, as long as nothing is wrong with it."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._resets = False
+        self._listener: asyncio.Server | None = None
+        self.port = free_port()
+
+    async def start(self) -> None:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        self._reset_all()
+
+    async def break_for(self, fault: Fault, seconds: float) -> None:
+        """Be faulty for some seconds."""
+        match fault:
+            case "refused":
+                await self.stop()
+            case "reset":
+                self._resets = True
+                self._reset_all()
+            case "silent":
+                self._passing.clear()
+        await asyncio.sleep(seconds)
+        self._resets = False
+        self._passing.set()
+        if fault == "refused":
+            await self.start()
+
+    def _reset_all(self) -> None:
+        for writer in self._writers:
+            _reset(writer)
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._resets:
+            _reset(writer)
+            return
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        except ConnectionError:  # the server itself is away
+            _reset(writer)
+            return
+        self._writers |= {writer, server_writer}
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(self._pass_on(reader, server_writer), self._pass_on(server_reader, writer))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            await self._passing.wait()
+            writer.write(data)
+        writer.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection: socket.socket | None = writer.get_extra_info("socket")
+    if connection is not None and connection.fileno() != -1:  # it may have ended by itself
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+    writer.transport.abort()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address: tuple[str, int] = probe.getsockname()
+        return address[1]

@@ -1,0 +1,118 @@
+"""Asking a finished run through real processes: by names, by windows, again and again; nothing of it in a log."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, ended, environment_in, mt, running, settings_in, some_text, tiny_request
+from tests.support import wait_for_status as wait
+from trainer.cli import main
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.settings import LoggingSettings
+from trainer.contracts.store import Store, connect
+from trainer.files import changed_files
+from trainer.queue import JobQueue
+
+LINE = "cab bac abc acb"
+
+
+async def test_finished_run__is_asked_by_name_by_windows_and_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    add_corpus(tmp_path, some_text())
+    add_corpus(tmp_path, f"{LINE}\n" * 2 + f"{LINE} " * 20, "other")
+    (tmp_path / "mine.txt").write_text(f"{LINE}\n", encoding="utf-8")
+    verbose: dict[str, object] = {"logging": LoggingSettings(level="DEBUG")}
+    async with running(settings_in(tmp_path).model_copy(update=verbose)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        await wait(queue, run_id, ended)
+        text = (tmp_path / "data" / "corpus" / "other.txt").read_text(encoding="utf-8")
+
+        named = await queue.score(run_id, ScoreRequest(path="other"))
+        typed = await queue.score(run_id, ScoreRequest(text=text, window_tokens=64))
+        assert (named.n_scored, named.window) == (typed.n_scored, None)
+        assert typed.window is not None and typed.window.compared_tokens == len(LINE) * 20 + 20
+        await queue.generate(run_id, GenerateRequest(prompt_path="other", max_new_tokens=2))
+        await nothing_is_queued_for_a_path_that_leads_out(queue, run_id, tmp_path)
+
+        measured = [await queue.evaluate(run_id, EvalRequest(split="test")) for _ in range(3)]
+        assert len({(metrics.loss, metrics.top1_accuracy, metrics.distinct_2) for metrics in measured}) == 1
+
+        async def typed_by_a_person(*words: str) -> str:
+            return (await asyncio.to_thread(mt, tmp_path, *words, QUEUE__EMBEDDED_WORKERS="0")).stdout
+
+        shown = await typed_by_a_person("score", run_id, "--path", "other", "--window-tokens", "64")
+        assert "of 64 tokens, 16 of them only read" in shown and "nats in 320 tokens" in shown
+        exact = await typed_by_a_person("score", run_id, LINE, "--window-tokens", "64")
+        assert "none: no line is longer than 64 tokens" in exact
+        mine = await typed_by_a_person("eval", run_id, "--path", "mine.txt", "--json")
+        metrics = EvalMetrics.model_validate_json(mine)
+        assert (metrics.n_chars, metrics.n_tokens) == (len(LINE), len(LINE) + 1)
+
+    manifest = queue.runs.get(run_id).completed_manifest()
+    assert [(summary.split, summary.dataset) for summary in manifest.eval] == [
+        ("test", None),
+        ("validation", metrics.dataset),
+    ]
+    assert manifest.eval[0].loss == measured[0].loss
+    evaluations = [file for file in manifest.files if file.path.startswith("eval/")]
+    assert len(evaluations) == 2
+    assert changed_files(queue.runs.get(run_id).path, evaluations) == []
+    logs = capfd.readouterr().err + queue.runs.get(run_id).logs.read_text("utf-8")
+    assert "short job ended" in logs
+    assert LINE not in logs
+
+
+async def nothing_is_queued_for_a_path_that_leads_out(queue: JobQueue, run_id: str, folder: Path) -> None:
+    (folder / "secret.txt").write_text("a secret", encoding="utf-8")
+    store = await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
+    before = await requests_in(store)
+    for name in ("../../secret.txt", "../../nothing.txt"):
+        with pytest.raises(AppError, match="must be a name inside the corpus folder"):
+            await queue.score(run_id, ScoreRequest(path=name))
+        with pytest.raises(AppError, match="must be a name inside the corpus folder"):
+            await queue.generate(run_id, GenerateRequest(prompt_path=name))
+        with pytest.raises(AppError, match="must be a name inside the corpus folder"):
+            await queue.evaluate(run_id, EvalRequest(path_override=name))
+    assert len(before) == 3
+    assert await requests_in(store) == before
+    await store.close()
+
+
+async def requests_in(store: Store) -> set[bytes]:
+    found: set[bytes] = set()
+    for kind in ("score", "gen", "eval"):
+        keys: list[bytes] = await store.redis.keys(f"runs:{kind}:*")
+        found.update(keys)
+    return found
+
+
+MISTAKES: list[tuple[list[str], ErrorCode, str]] = [
+    (["score", "a-run", "x", "--path", "demo"], ErrorCode.INVALID_INPUT, "Give a TEXT or a file by `--path`"),
+    (["score", "a-run", "--path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
+    (["score", "a-run", "x", "--window-tokens", "9"], ErrorCode.INVALID_INPUT, "`window_tokens`"),
+    (["generate", "a-run", "x", "--prompt-path", "demo"], ErrorCode.INVALID_INPUT, "not both"),
+    (["generate", "a-run", "--prompt-path", "nix.txt"], ErrorCode.DATA_NOT_FOUND, "no readable file 'nix.txt'"),
+    (["generate", "a-run", "--prompt-path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
+    (["generate", "a-run", "--prompt-path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
+    (["eval", "a-run", "--path", "nix"], ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
+    (["eval", "a-run", "--path", "up.txt"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
+]
+
+
+def test_mistakes_in_asking__are_one_sentence_and_start_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "up.txt").write_text("abc\n", encoding="utf-8")
+    for words, code, sentence in MISTAKES:
+        exit_code = main([*words, "--json"])
+        error = ErrorBody.model_validate_json(capsys.readouterr().out)
+
+        assert (exit_code, error.code) == (2, code)
+        assert sentence in error.message
+    assert [path.name for path in tmp_path.iterdir()] == ["up.txt"]

@@ -1,0 +1,70 @@
+"""The stream that wakes the bot, on a real Valkey: whatever else is put on it is said and passed over."""
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+
+from redis.typing import EncodableT, FieldT
+
+from tests.support import settings_in
+from tests.unit.bot.records import Story, run_record
+from tests.waiting import captured_logs
+from trainer.contracts import keys
+from trainer.contracts.runs import RunStatus
+from trainer.contracts.store import connect
+from trainer.queue import JobQueue, cancel_idle_run, tell_events
+from trainer.services import Services
+
+
+async def test_how_a_run_stands__is_under_its_key_and_the_wish_to_cancel_until_its_end(tmp_path: Path) -> None:
+    services = Services(settings_in(tmp_path, embedded_workers=0))
+    store = await connect(await services.start())
+    story = Story(tmp_path / "artifacts", run_record()).start()
+    run_id = story.run.run_id
+    seen: list[tuple[bytes | None, bytes | None]] = []
+
+    async def see() -> None:
+        seen.append((await store.get(f"runs:status:{run_id}"), await store.get(f"runs:{run_id}:cancelled")))
+
+    try:
+        await tell_events(store, story.run)
+        await see()
+        story.run.request_cancel()
+        earlier = story.run.reader().read_new()
+        await tell_events(store, story.run)
+        await see()
+        assert cancel_idle_run(story.run)
+        await tell_events(store, story.run)
+        await see()
+        await store.tell(run_id, earlier, "of somebody who is late", is_cancelled=True)
+        await see()
+    finally:
+        await store.close()
+        await services.stop()
+
+    statuses = [RunStatus.model_validate_json(status or b"").status for status, _ in seen]
+    assert statuses == ["running", "running", "cancelled", "cancelled"]
+    assert [flag for _, flag in seen] == [None, b"1", None, None]
+
+
+async def test_garbage_on_the_stream__is_one_line_of_the_log_and_the_next_event_rings(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, embedded_workers=0)
+    story = Story(tmp_path / "artifacts", run_record()).start()
+    services = Services(settings)
+    store = await connect(await services.start())
+    try:
+        rings = JobQueue(settings, store).rings()
+        with captured_logs() as logs:
+            garbage: list[dict[FieldT, EncodableT]] = [{"junk": b"\xff"}, {"run_id": b"\xff\xfe"}]
+            for fields in garbage:
+                put: Awaitable[object] = store.redis.xadd(keys.EVENT_STREAM, fields)
+                await put
+            await tell_events(store, story.run)
+            async with asyncio.timeout(10):
+                rung = [await anext(rings) for _ in range(4)]
+    finally:
+        await store.close()
+        await services.stop()
+
+    assert rung[1:] == [story.record.run_id] * 3
+    assert [line["event"] for line in logs] == ["malformed event on the stream left out"]

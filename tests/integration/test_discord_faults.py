@@ -1,0 +1,406 @@
+"""Faults at every call of a delivery, of Redis and of people: one card, one last message, and nobody is held up."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from bot.app import Bot
+from bot.ledger import read_ledger
+from local_discord import LocalDiscord, Upload
+from local_discord.driver import shown_text
+from local_discord.rest import FaultAction
+from local_discord.state import Call, Refusal, StoredMessage, User
+from tests.integration.test_bot import GREY, TOKEN, Read, read, settings
+from tests.integration.test_listener import MESSAGE, MESSAGES, place, told_ids, until_settled
+from tests.integration.test_log_secrets import TOKEN as TOKEN_OF_SECRETS
+from tests.integration.test_log_secrets import address, has_secret, worker
+from tests.integration.test_requests import finished_run
+from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request
+from tests.unit.bot.records import Story, run_record
+from tests.waiting import captured_logs, until
+from trainer.contracts import keys
+from trainer.contracts.settings import RedisSettings
+from trainer.contracts.store import Store, connect
+from trainer.queue import JobQueue
+from trainer.runs import finish_run, manifest_of
+from trainer.services import Services
+
+DM_CHANNELS = "/users/@me/channels"
+HISTORY_MESSAGES = 200
+SERVER_FAULTS: Sequence[FaultAction] = (
+    429,
+    "blocked",
+    500,
+    502,
+    503,
+    "reset",
+    "reply_lost",
+    Refusal(403, 40003, "Fast"),
+)
+CANNOT_WRITE = {
+    DM_CHANNELS: (Refusal(400, 50033, "Invalid Recipient(s)"), Refusal(404, 10013, "Unknown User")),
+    MESSAGES: (Refusal(403, 50007, "Cannot send messages to this user"), Refusal(403, 50278, "No mutual guilds")),
+}
+
+
+async def test_each_fault__at_each_call_leaves_one_card_and_one_last_message(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        users = [here.discord.add_user(f"user{number}") for number in range(len(SERVER_FAULTS))]
+        stories = [here.story(user, f"char_lstm-{user.name}") for user in users]
+
+        def fail(method: str, template: str) -> None:
+            for fault in SERVER_FAULTS:
+                here.discord.fail_next(method, template, fault, retry_after_seconds=1.2)
+
+        fail("POST", DM_CHANNELS)
+        fail("POST", MESSAGES)
+        async with here.listening():
+            await until(lambda: all(len(told_ids(story)) == 1 for story in stories), 60)
+            fail("PATCH", MESSAGE)
+            for story in stories:
+                story.start().step(10, 2.0)
+            cards = [here.messages(user)[0] for user in users]
+            for card in cards:
+                await here.discord.wait_for_edit(card, "step 10 ", timeout=60)
+            fail("POST", MESSAGES)
+            for story in stories:
+                story.cancel()
+            await until(lambda: not any(read_ledger(story.run).unsettled for story in stories), 60)
+
+        for user in users:
+            card, final = here.messages(user)
+            assert "⏹ Cancelled" in shown_text(card.payload) and "· result" not in shown_text(card.payload)
+            assert "· result" in shown_text(final.payload)
+        refused = [one for one in here.discord.requests if one.status == 429]
+        assert len(refused) == 2 * 4  # those that were made to fail: the bot keeps to Discord's limits
+
+
+async def test_rate_limit__that_says_how_long_is_waited_for(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        here.story(ana).cancel()
+        here.discord.fail_next("POST", MESSAGES, "blocked", retry_after_seconds=3)
+        async with here.listening():
+            await here.message(ana, "· result")
+
+        tries = [one.at_seconds for one in here.discord.requests if one.operation_id == "create_message"]
+        assert len(tries) == 2 and tries[1] - tries[0] >= 3
+
+
+async def test_discord_away_for_long__is_asked_less_and_less_often(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        here.story(ana).cancel()
+        here.discord.fail_next("POST", DM_CHANNELS, "reset", times=3)
+        async with here.listening():
+            await here.message(ana, "· result")
+
+        tries = [one.at_seconds for one in here.discord.requests if one.operation_id == "create_dm"]
+        gaps = [later - earlier for earlier, later in pairwise(tries)]
+        assert len(gaps) == 3
+        assert all(longest / 2 <= gap < longest + 1 for gap, longest in zip(gaps, (1, 2, 4), strict=True))
+
+
+async def test_lost_reply__that_the_history_no_longer_shows_is_known_by_its_nonce(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        story = here.story(ana)
+        here.discord.fail_next("POST", MESSAGES, "reply_lost")
+        async with here.listening():
+            card = await here.message(ana, "Queued")
+            for number in range(HISTORY_MESSAGES):
+                await here.discord.say(ana, card.channel, f"{number}")
+            await until(lambda: told_ids(story) == {card.id})
+
+        asked = [one.operation_id for one in here.discord.requests]
+        assert asked.count("create_message") == 2 and asked.count("list_messages") >= 2
+        assert [one for one in here.messages(ana) if one.embeds] == [card]
+        nonces = {str(sent.body["nonce"]) for sent in here.discord.bodies if sent.operation_id == "create_message"}
+        assert [len(nonce) for nonce in nonces] == [25]
+
+
+@pytest.mark.parametrize("template", CANNOT_WRITE)
+async def test_person_who_cannot_be_written_to__is_tried_once_and_holds_up_nobody(
+    tmp_path: Path, template: str
+) -> None:
+    async with place(tmp_path) as here:
+        bob = here.discord.add_user("bob")
+        for number, refusal in enumerate(CANNOT_WRITE[template]):
+            lost = here.story(here.discord.add_user(f"lost{number}"), f"char_lstm-lost{number}")
+            here.discord.fail_next("POST", template, refusal)
+            async with here.listening():
+                await until_settled(lost)
+            assert [watcher.closed_place for watcher in read_ledger(lost.run).watchers] == ["dm"]
+        tries = len(here.discord.requests)
+        open_ = here.story(bob, "char_lstm-open").cancel()
+        async with here.listening():
+            await until_settled(open_)
+            await asyncio.sleep(0.2)
+
+        assert [len(here.discord.requests) - tries, len(here.messages(bob))] == [2, 1]
+
+
+# With the whole bot
+
+
+class Home(NamedTuple):
+    """A Discord with its people, and a Redis that is not the bot's own."""
+
+    discord: LocalDiscord
+    root: Path
+    services: Services
+    store: Store
+    url: str
+    ana: User
+
+    @asynccontextmanager
+    async def bot(self) -> AsyncIterator[Bot]:
+        fields = {"url": self.url}
+        own: dict[str, object] = {"redis": RedisSettings.model_validate(fields)}
+        chosen = settings(self.root, self.discord, owner_id=self.ana.id).model_copy(update=own)
+        async with Bot(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await self.discord.connected()
+            yield bot
+        await asyncio.gather(running, return_exceptions=True)
+        await self.discord.disconnected()
+
+    @property
+    def queue(self) -> JobQueue:
+        return JobQueue(settings_in(self.root), self.store)
+
+    def story(self, name: str) -> Story:
+        return Story(self.root / "artifacts", run_record(name, user_id=self.ana.id))
+
+    async def ask(self, command: str, options: dict[str, str] | None = None) -> Read:
+        return await read(await self.discord.slash(self.ana, f"mt {command}", options or {}))
+
+    async def answered(self, command: str, options: dict[str, str] | None = None) -> StoredMessage:
+        call: Call = await self.discord.slash(self.ana, f"mt {command}", options or {})
+        return await call.reply()
+
+    async def message(self, pattern: str) -> StoredMessage:
+        return await self.discord.wait_for_message(self.discord.dm_channel(self.ana), pattern)
+
+    def told(self) -> list[str]:
+        """What the bot has written by itself."""
+        messages = self.discord.messages(self.discord.dm_channel(self.ana))
+        return [shown_text(one.payload) for one in messages if "interaction_metadata" not in one.payload]
+
+
+@asynccontextmanager
+async def home(root: Path) -> AsyncIterator[Home]:
+    services = Services(settings_in(root, embedded_workers=0))
+    url = await services.start()
+    store = await connect(url)
+    try:
+        async with LocalDiscord(token=TOKEN) as server:
+            yield Home(server, root, services, store, url, server.add_user("ana"))
+        assert server.violations == []
+    finally:
+        await store.close()
+        await services.stop()
+
+
+def end(story: Story, *, completed: bool) -> None:
+    with story.run.open_log() as events:
+        finish_run(story.run, events, manifest_of(story.record, "completed" if completed else "cancelled"))
+
+
+async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_also_of_another_process(
+    tmp_path: Path,
+) -> None:
+    async with home(tmp_path) as here:
+        here.discord.set_dms(here.ana, is_open=False)
+        stories = [here.story(f"char_lstm-{number}") for number in range(6)]
+        async with here.bot():
+            await until(lambda: all(not read_ledger(story.run).unsettled for story in stories))
+            stories[4].run.message_ledger.write_bytes(b"{")
+            early = await here.answered("status", {"run": "char_lstm-5"})
+        for story in stories[:5]:
+            end(story, completed=story is not stories[0])
+        async with here.bot() as bot:
+            here.discord.fail_next("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/@original", "reply_lost")
+            first = await here.answered("status", {"run": "char_lstm-5"})
+            await until(lambda: told_here(stories) == [True, True, True, True])
+            second = await here.answered("runs")
+            here.discord.set_dms(here.ana, is_open=True)
+            later = here.story("char_lstm-later")
+            bot.listener.follow("char_lstm-later")
+            await here.message("Queued")
+            end(later, completed=False)
+            await here.message("char_lstm-later · result")
+            watched = await here.ask("watch", {"run": "char_lstm-0"})
+
+        notes = [[str(embed["title"]) for embed in one.embeds[1:]] for one in (early, first, second)]
+        assert notes == [[], ["📪 You have not been told"], []]
+        note = str(first.embeds[1]["description"])
+        assert [f"`char_lstm-{number}`" in note for number in range(6)] == [True] * 4 + [False] * 2
+        assert "⏹ Cancelled: kk-ipa" in note and "✅ Completed: kk-ipa" in note
+        assert first.visible_to == here.ana
+        assert len(here.told()) == 2
+        assert "you have had its result" in watched.text
+
+
+async def test_answer__that_does_not_arrive_leaves_the_ends_to_be_told(tmp_path: Path) -> None:
+    async with home(tmp_path) as here:
+        here.discord.set_dms(here.ana, is_open=False)
+        story = here.story("char_lstm-1")
+        end(story, completed=False)
+        with captured_logs() as logs:
+
+            async def logged(words: str) -> None:
+                await until(lambda: any(words in str(line["event"]) for line in logs))
+
+            async with here.bot():
+                await logged("channel is closed")
+                gone = Refusal(404, 10008, "Unknown Message")
+                here.discord.fail_next("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/@original", gone)
+                call = await here.discord.slash(here.ana, "mt status", {})
+                await logged("no place left")
+                assert call.original is not None
+                call.original.deleted = True
+                again = await here.answered("help")
+
+        assert len(again.embeds) == 2
+
+
+def told_here(stories: Sequence[Story]) -> list[bool]:
+    return [watcher.is_told for story in stories[:4] for watcher in read_ledger(story.run).watchers]
+
+
+async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_waiting_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    add_corpus(tmp_path, some_text())
+    async with home(tmp_path) as here:
+        running, finished = here.story("char_lstm-1").start().step(10, 2.0), here.story("char_lstm-2")
+        end(finished, completed=True)
+        async with here.bot():
+            await here.message("char_lstm-2 · result")
+            await here.message("Training")
+            await here.services.stop()
+            clock = asyncio.get_running_loop().time
+            said: dict[str, tuple[Read, float]] = {}
+            for command, options in (
+                ("status", {"run": "char_lstm-1"}),
+                ("score", {"text": "abc"}),
+                ("generate", {}),
+                ("train", {"corpus": "text", "name": "kept"}),
+            ):
+                begun = clock()
+                said[command] = (await here.ask(command, options), clock() - begun)
+            running.cancel()
+            await here.message("char_lstm-1 · result")  # from the disk
+            await here.services.start()
+            kept = (await here.queue.train(tiny_request(label="heard"), user_id=here.ana.id)).run_id
+            await here.message(kept)  # by the stream
+
+            await forget(here.store)
+            after = (await here.queue.train(tiny_request(label="again"), user_id=here.ana.id)).run_id
+            await here.message(after)
+        for run_id in (kept, after):
+            await here.queue.cancel(run_id)
+        await forget(here.store)
+        async with here.bot():
+            for run_id in (kept, after):
+                await here.message(f"{run_id} · result")
+
+        assert max(seconds for _, seconds in said.values()) < 3
+        assert "⚠ Unreachable: kk-ipa" in said["status"][0].text and "not heard of" in said["status"][0].text
+        assert [(said[name][0].colour, said[name][0].text[:8]) for name in ("score", "generate")] == [
+            (GREY, "\n⏳ Busy\n")
+        ] * 2
+        assert "⏳ Queued: kept" in said["train"][0].text
+        assert sum("· result" in text for text in here.told()) == 4
+        assert len(here.told()) == 4 + 4  # of the one that had ended before, no card
+
+
+async def forget(store: Store) -> None:
+    """What an administrator may do, or a server that has too little memory."""
+    trimmed: Awaitable[object] = store.redis.xtrim(keys.EVENT_STREAM, maxlen=0)
+    await trimmed
+    destroyed: Awaitable[object] = store.redis.xgroup_destroy(keys.EVENT_STREAM, keys.EVENT_GROUP)
+    await destroyed
+
+
+# What people write
+
+WORD = "wordqxwz"
+EVIL = (
+    f"{WORD} @everyone <@&7> <@7> [link](https://evil.example) `` ``` *b* \x1b[31m\r\n[error] forged\u2028 forged\u202e"
+)
+
+
+async def test_whatever_people_write__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path: Path) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    async with LocalDiscord(token=TOKEN_OF_SECRETS) as server:
+        ana = server.add_user("ana")
+        finished_run(tmp_path, user_id=ana.id)
+        with out.open("wb") as to_out, err.open("wb") as to_err:
+            async with worker(tmp_path, to_out.fileno(), to_err.fileno()):
+                bot = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "bot"),
+                    cwd=tmp_path,
+                    env=environment_in(
+                        tmp_path,
+                        APP__ENV="prod",
+                        LOGGING__LEVEL="DEBUG",
+                        REDIS__URL=address(tmp_path),
+                        QUEUE__EMBEDDED_WORKERS="0",
+                        DISCORD__TOKEN=TOKEN_OF_SECRETS,
+                        DISCORD__OWNER_ID=str(ana.id),
+                        DISCORD__API_BASE_URL=server.api_base_url,
+                        DISCORD__GATEWAY_URL=server.gateway_url,
+                    ),
+                    stdout=to_out,
+                    stderr=to_err,
+                )
+                await server.connected(30)
+                await server.synced(30)
+                await server.wait_for_message(server.dm_channel(ana), "· result")
+                text = Upload(f"{EVIL}.txt".replace("/", ""), f"{EVIL}\n{some_text()}".encode())
+                training: tuple[str, dict[str, str | int | Upload]] = ("train", {"file": text, "epochs": 1})
+                for command, options in (*WRITTEN, training):
+                    await read(await server.slash(ana, f"mt {command}", options))
+                await server.wait_for_message(server.dm_channel(ana), "Completed|Failed", timeout=60)
+                bot.terminate()
+                await bot.wait()
+        shown = [one for one in server.messages(server.dm_channel(ana), seen_by=ana)]
+
+    assert all(message.content == "" for message in shown)
+    mentions = [one.body["allowed_mentions"] for one in server.bodies if "allowed_mentions" in one.body]
+    assert mentions and all(allowed == {"parse": []} for allowed in mentions)
+    assert [word for word in FORBIDDEN for one in shown if word in outside_of_blocks(one)] == []
+    logs = [*(tmp_path / "artifacts").rglob("logs.jsonl*"), *(tmp_path / "artifacts").rglob("events.jsonl"), out, err]
+    lines = [line for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if has_secret(line) or WORD in line] == []
+    assert all(line.startswith("{") for line in lines)
+    assert any("command answered" in line for line in lines) and any("command refused" in line for line in lines)
+
+
+FORBIDDEN = ("@everyone", "<@&7", "<@7", "](https://", "\x1b", "\u2028", "\u202e")
+WRITTEN: Sequence[tuple[str, dict[str, str | int | Upload]]] = [
+    ("train", {"corpus": EVIL}),
+    ("train", {"corpus": "none", "name": EVIL[9:41]}),
+    ("status", {"run": EVIL}),
+    ("watch", {"run": EVIL}),
+    ("cancel", {"run": EVIL}),
+    ("runs", {"query": EVIL[:100]}),
+    ("help", {"topic": EVIL}),
+    ("score", {"text": EVIL}),
+    ("score", {"text": EVIL, "run": EVIL}),
+    ("generate", {"prompt": EVIL, "stop": EVIL}),
+]
+
+
+def outside_of_blocks(message: StoredMessage) -> str:
+    """What Discord shows as text with marks in it; a code block shows its own as they are."""
+    return re.sub(r"```.*?```", "", shown_text(message.payload), flags=re.DOTALL)

@@ -1,0 +1,196 @@
+"""One answer to each interaction, whatever becomes of the calls that carry it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import discord
+import pytest
+from discord import app_commands
+
+from bot.app import Bot
+from local_discord import LocalDiscord
+from local_discord.driver import shown_text
+from local_discord.state import Refusal, User
+from tests.integration.test_bot import AMBER, RED, TOKEN, place, read, settings
+from tests.waiting import captured_logs, until
+from trainer.runs import manifest_of
+
+CALLBACK = "/interactions/{interaction_id}/{interaction_token}/callback"
+ORIGINAL = "/webhooks/{webhook_id}/{webhook_token}/messages/@original"
+LONG_LOG = b'{"timestamp": "2026-11-20T12:00:00+00:00", "level": "info", "message": "' + b"x" * 3000 + b'"}\n'
+
+
+@asynccontextmanager
+async def fragile(
+    root: Path, *, answer_seconds: float = 3, token_seconds: float = 900
+) -> AsyncIterator[tuple[LocalDiscord, User]]:
+    """A bot and its owner on a Discord that may be hurt by what a test does."""
+    async with LocalDiscord(token=TOKEN, answer_seconds=answer_seconds, token_seconds=token_seconds) as server:
+        ana = server.add_user("ana")
+        async with Bot(settings(root, server, owner_id=ana.id)) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            yield server, ana
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_first_answer__whose_reply_is_lost_is_not_given_twice(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.ana)
+        here.discord.fail_next("POST", CALLBACK, "reply_lost")
+        call = await here.discord.slash(here.ana, "mt status", {})
+        answer = await read(call)
+
+        assert "⏳ Queued" in answer.text and answer.is_ephemeral
+        assert [one.operation_id for one in here.discord.requests].count("create_interaction_response") == 1
+        assert here.discord.unresolved == []
+
+
+async def test_first_answer__that_did_not_arrive_is_given_again(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.ana)
+        here.discord.fail_next("POST", CALLBACK, "reset")
+
+        assert "⏳ Queued" in (await here.ask(here.ana, "status")).text
+
+
+async def test_first_answer__that_discord_has_already_counts(tmp_path: Path) -> None:
+    async with fragile(tmp_path) as (server, ana):
+        server.fail_next("POST", CALLBACK, "reply_lost")
+        server.fail_next("GET", ORIGINAL, "reset")  # so that it is given again: "already acknowledged"
+        answer = await read(await server.slash(ana, "mt status", {}))
+
+    assert "There is no run yet" in answer.text
+
+
+async def test_interaction__that_discord_has_forgotten_does_nothing(tmp_path: Path) -> None:
+    async with fragile(tmp_path, answer_seconds=0.1) as (server, ana):
+        server.fail_next("POST", CALLBACK, "reset")
+        with captured_logs() as logs:
+            await server.slash(ana, "mt train", {"corpus": "demo"})
+            await until(lambda: any(line["event"] == "Discord no longer waits for an answer" for line in logs))
+
+    assert not (tmp_path / "artifacts").exists()
+
+
+async def test_interaction__that_cannot_be_answered_in_time_does_nothing(tmp_path: Path) -> None:
+    async with fragile(tmp_path) as (server, ana):
+        server.fail_next("POST", CALLBACK, "reset", times=20)
+        with captured_logs() as logs:
+            await server.slash(ana, "mt train", {"corpus": "demo"})
+            await until(lambda: any(line["event"] == "Discord no longer waits for an answer" for line in logs))
+
+    assert not (tmp_path / "artifacts").exists()
+
+
+async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana)
+        story.run.logs.write_bytes(LONG_LOG)
+        here.discord.fail_next("PATCH", ORIGINAL, 503, times=2)
+        here.discord.fail_next("PATCH", ORIGINAL, "reset")
+        call = await here.discord.slash(here.ana, "mt logs", {"run": story.record.run_id})
+        answer = await call.reply(15)
+
+        assert here.discord.read(answer.attachments[0]).endswith(b"x" * 3000)
+        assert len(answer.versions) == 2
+        assert here.discord.unresolved == []
+
+
+async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.discord.fail_next("DELETE", ORIGINAL, "reply_lost")
+        answer = await here.ask(here.ana, "generate")
+
+        assert "no finished run" in answer.text and answer.is_ephemeral
+        assert here.discord.messages(here.discord.dm_channel(here.ana)) == []
+        assert here.discord.unresolved == []
+
+
+async def test_error__that_cannot_be_told_is_logged_and_the_bot_goes_on(tmp_path: Path) -> None:
+    async with fragile(tmp_path, token_seconds=0.2) as (server, ana):
+        server.fail_next("PATCH", ORIGINAL, "reset")
+        with captured_logs() as logs:
+            await server.slash(ana, "mt status", {})
+            await until(lambda: any(line["event"] == "error could not be told" for line in logs))
+        later = await read(await server.slash(ana, "mt status", {}))
+
+    assert "There is no run yet" in later.text
+
+
+@pytest.mark.parametrize("code", [50027, 10015, 10008])
+async def test_answer__that_has_no_place_left_is_one_line_of_the_log(tmp_path: Path, code: int) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.ana)
+        here.discord.fail_next("PATCH", ORIGINAL, Refusal(401 if code == 50027 else 404, code, "Gone"))
+        with captured_logs() as logs:
+            call = await here.discord.slash(here.ana, "mt status", {})
+            await until(lambda: any("no place left" in str(line["event"]) for line in logs))
+        sent = [one.operation_id for one in here.discord.requests if one.path.split("/")[-3:-2] == [call.token]]
+
+        assert sent == ["update_original_webhook_message"]
+        assert [line["log_level"] for line in logs] == ["warning"]
+
+
+async def test_button__that_changes_its_message_tells_errors_beside_it(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.ana)
+        call = await here.discord.slash(here.ana, "mt status", {})
+        message = await call.reply()
+        (here.root / "artifacts" / "models" / "char_lstm-1" / "request.json").unlink()
+        again = await here.discord.click(here.ana, message, "mt:status:char_lstm-1:again")
+        told = await again.followup()
+
+        assert "There is no run" in shown_text(told.payload) and told.visible_to == here.ana
+        assert "⏳ Queued" in shown_text(message.payload)
+
+
+async def test_form__is_not_opened_for_strangers_nor_where_something_is_broken(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana)
+        stranger = await read(await here.discord.slash(here.eve, "mt score", {}))
+        (story.run.path / "request.json").write_bytes(b"no request")
+        broken = await read(await here.discord.slash(here.ana, "mt score", {"run": story.record.run_id}))
+
+        assert (stranger.colour, broken.colour) == (AMBER, RED)
+        assert stranger.is_ephemeral and broken.is_ephemeral
+
+
+async def test_form__whose_reply_is_lost_stays_the_one_answer(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana)
+        story.run.write_manifest(manifest_of(story.record, "completed"))
+        here.discord.fail_next("POST", CALLBACK, "reply_lost")
+        with captured_logs() as logs:
+            call = await here.discord.slash(here.ana, "mt score", {"run": "char_lstm-1"})
+            await until(lambda: any(line["event"] == "form may not have opened" for line in logs))
+
+        assert (await call.form())["title"] == "Score with kk-ipa"
+
+
+async def test_suggestions__of_an_older_command_are_left_unanswered(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with discord.Client(intents=discord.Intents.none()) as older:
+            await older.login(TOKEN)
+            tree = app_commands.CommandTree(older)
+            tree.add_command(ancient)
+            await tree.sync()
+        with captured_logs() as logs:
+            asking = asyncio.create_task(here.discord.autocomplete(here.ana, "ancient", "what", "a", timeout=1))
+            await until(lambda: any(line["event"] == "command could not begin" for line in logs))
+            asking.cancel()
+
+        assert [one.operation_id for one in here.discord.requests].count("create_interaction_response") == 0
+
+
+async def _nothing(interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
+    return []
+
+
+@app_commands.command(description="A command that is no more.")
+@app_commands.autocomplete(what=_nothing)
+async def ancient(interaction: discord.Interaction, what: str) -> None:
+    await interaction.response.defer()

@@ -1,0 +1,135 @@
+"""The process that answers: many are asked together, each gets its own answer, and it ends when nobody asks."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_requests import RUN, finished_run
+from tests.support import processes, settings_in
+from tests.waiting import until
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import (
+    EvalRecord,
+    EvalRequest,
+    EvalResponse,
+    GenerateRecord,
+    GenerateRequest,
+    GenerateResponse,
+    InferenceRecord,
+    ScoreRecord,
+    ScoreRequest,
+    ScoreResponse,
+)
+from trainer.contracts.settings import QueueSettings, Settings
+from trainer.worker.environment import ANSWER_REQUESTS
+from trainer.worker.inference_child import InferenceChild
+
+LINE = "the quick brown fox\n"
+
+
+def child_in(folder: Path, **changes: float) -> InferenceChild:
+    finished_run(folder)
+    queue: dict[str, object] = {"queue": QueueSettings.model_validate(changes)}
+    settings: Settings = settings_in(folder).model_copy(update=queue)
+    return InferenceChild(settings)
+
+
+def to_score(name: str, text: str, run_id: str = RUN) -> ScoreRecord:
+    response = ScoreResponse(request_id=name, run_id=run_id, status="queued")
+    return ScoreRecord(request=ScoreRequest(text=text, detail_level="per_char"), response=response)
+
+
+def to_continue(name: str, seed: int) -> GenerateRecord:
+    response = GenerateResponse(request_id=name, run_id=RUN, status="queued")
+    return GenerateRecord(request=GenerateRequest(prompt_text="the ", seed=seed, max_new_tokens=9), response=response)
+
+
+def to_measure(name: str) -> EvalRecord:
+    return EvalRecord(request=EvalRequest(), response=EvalResponse(request_id=name, run_id=RUN, status="queued"))
+
+
+async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: Path) -> None:
+    asked: list[InferenceRecord] = [
+        *(to_score(f"score-{number}", LINE[: 3 + number % 15] * (1 + number % 3)) for number in range(20)),
+        *(to_continue(f"generate-{number}", number) for number in range(5)),
+        to_score("long", LINE * 1_500),
+        to_score("nowhere", "abc", "no-such-run"),
+        *(to_measure(f"measure-{number}") for number in range(2)),
+        to_score("last", "the end"),
+    ]
+    child = child_in(tmp_path)
+    try:
+        together = await asyncio.gather(*(child.answer(record) for record in asked))
+        pids = [process.pid for process in processes(tmp_path, ANSWER_REQUESTS)]
+        alone = [await child.answer(record) for record in asked]
+        assert [process.pid for process in processes(tmp_path, ANSWER_REQUESTS)] == pids
+    finally:
+        await child.stop()
+
+    assert len(pids) == 1
+    for record, here, there in zip(asked, together, alone, strict=True):
+        assert here.response.request_id == there.response.request_id == record.response.request_id
+        if isinstance(here, ScoreRecord) and isinstance(there, ScoreRecord) and here.response.surprisal is not None:
+            assert here.response.surprisal == pytest.approx(there.response.surprisal, abs=1e-5)
+            assert len(here.response.surprisal) == len((here.request.text or "").replace("\n", ""))
+        elif isinstance(here, GenerateRecord) and isinstance(there, GenerateRecord):
+            assert here.response.outputs == there.response.outputs
+        else:
+            assert here.response.request_id in ("nowhere", "measure-0", "measure-1")
+            assert here.response.error == there.response.error is not None
+
+
+async def test_nobody_asks__process_ends_and_the_next_question_starts_another(tmp_path: Path) -> None:
+    child = child_in(tmp_path, warm_model_seconds=0.5)
+    try:
+        first = await child.answer(to_score("first", "abc"))
+        await until(lambda: not processes(tmp_path, ANSWER_REQUESTS))
+        second = await child.answer(to_score("second", "abc"))
+    finally:
+        await child.stop()
+
+    assert first.response.status == second.response.status == "completed"
+    assert not processes(tmp_path, ANSWER_REQUESTS)
+
+
+async def test_asker_who_gives_up__ends_no_answer_but_his_own(tmp_path: Path) -> None:
+    child = child_in(tmp_path)
+    try:
+        tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("gone", "stays", "waits")]
+        await until(lambda: len(processes(tmp_path, ANSWER_REQUESTS)) == 1)
+        tasks[0].cancel()
+        stays = await tasks[1]
+        alone = asyncio.create_task(child.answer(to_score("alone", LINE * 20_000)))
+        impatient, queued = [
+            asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("impatient", "queued")
+        ]
+        await asyncio.sleep(0.2)
+        [before] = processes(tmp_path, ANSWER_REQUESTS)
+        impatient.cancel()
+        alone.cancel()
+        after = await queued
+        [process] = processes(tmp_path, ANSWER_REQUESTS)
+    finally:
+        await child.stop()
+
+    assert (stays.response.status, after.response.status) == ("completed", "completed")
+    assert process.pid != before.pid, "it was in the middle of what nobody wanted any more"
+
+
+async def test_process_that_dies__is_told_to_all_whom_it_was_answering(tmp_path: Path) -> None:
+    child = child_in(tmp_path)
+    try:
+        tasks = [asyncio.create_task(child.answer(to_score(f"{number}", "abc"))) for number in range(3)]
+        tasks += [asyncio.create_task(child.answer(to_score("gone", "abc")))]
+        await until(lambda: len(processes(tmp_path, ANSWER_REQUESTS)) == 1)
+        [process] = processes(tmp_path, ANSWER_REQUESTS)
+        tasks[3].cancel()
+        os.kill(process.pid, signal.SIGKILL)
+        ends = await asyncio.gather(*tasks[:3], return_exceptions=True)
+    finally:
+        await child.stop()
+
+    assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3

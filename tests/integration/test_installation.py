@@ -1,0 +1,256 @@
+"""`mt doctor`: each trouble is one finding that says what to do, and is never a crash."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import environment_in, settings_in
+from tests.unit.test_runs import record
+from trainer.contracts.settings import RedisSettings
+from trainer.installation import (
+    DISTRIBUTION,
+    Finding,
+    Torch,
+    diagnose,
+    folder_finding,
+    library_finding,
+    machine_finding,
+    torch_finding,
+    torch_found,
+)
+from trainer.runs import RunStore
+from trainer.services import answering_server, find_server
+
+QUICK_TORCH = """
+class cuda: device_count = staticmethod(lambda: 0)
+class version: cuda = None
+__version__ = "2.13.0+quick"
+"""
+METADATA = """Metadata-Version: 2.1
+Name: some-program
+Version: 1.0
+Requires-Python: {python}
+Requires-Dist: numpy{numpy}
+Requires-Dist: redis[hiredis]<6,>=5.2
+Requires-Dist: no-such-library<3,>=2.5 ; extra == 'dev'
+{more}
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    for name in ("REDIS__URL", "REDIS_URL", "DISCORD__TOKEN", "DISCORD_TOKEN", "DISCORD__OWNER_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "torch.py").write_text(QUICK_TORCH)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
+
+
+async def found(name: str) -> Finding:
+    diagnosis = await diagnose()
+    assert diagnosis.ok == all(check.state != "failure" for check in diagnosis.checks)
+    [finding] = [check for check in diagnosis.checks if check.name == name]
+    return finding
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, python: str, numpy: str, more: str = "") -> None:
+    """Put a package on the path that asks for these."""
+    place = folder / "some_program-1.0.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text(METADATA.format(python=python, numpy=numpy, more=more).strip() + "\n")
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_libraries__of_this_program_are_as_it_asks() -> None:
+    assert library_finding(DISTRIBUTION).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("python", "numpy", "more", "trouble"),
+    [
+        (">=3.11", ">=2.0,<3", "", None),
+        (">=3.99", "", "", "Python 3."),
+        (">=3.11", "<2,>=1", "", "numpy 2"),
+        (">=3.11", ">=2.99", "", ", but >=2.99 is needed"),
+        (">=3.11", "", "Requires-Dist: no-such-library>=1", "no-such-library is missing, but >=1 is needed"),
+    ],
+)
+def test_library__that_is_too_old_too_new_or_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, numpy: str, more: str, trouble: str | None
+) -> None:
+    install(tmp_path, monkeypatch, python, numpy, more)
+
+    finding = library_finding("some-program")
+
+    assert finding.state == ("ok" if trouble is None else "failure")
+    assert (trouble or "2 libraries as needed") in finding.message
+    assert trouble is None or "`pip install .`" in finding.message
+
+
+def test_package_that_is_not_installed__is_told() -> None:
+    assert library_finding("no-such-program").message.startswith("The package no-such-program is not installed")
+
+
+async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> None:
+    module = tmp_path / "modules" / "torch.py"
+    module.write_text("raise ImportError('libtorch.so: not found in /usr/lib/torch')")
+
+    finding = await found("torch")
+
+    assert finding.state == "failure"
+    assert "(ImportError: libtorch.so: not found in): install it anew" in finding.message
+
+    module.write_text("import os; os._exit(139)")
+    assert "(exit code 139)" in (await torch_finding()).message
+    module.write_text("import time; time.sleep(60)")
+    assert "(no answer in 0.2 s)" in (await torch_finding(0.2)).message
+
+
+def test_torch__says_what_can_be_computed_on() -> None:
+    cpu = torch_found(Torch(version="2.13.0+cpu", cuda=None, devices=()))
+    gpu = torch_found(Torch(version="2.13.0", cuda="13.0", devices=("NVIDIA H200",)))
+    lost = torch_found(Torch(version="2.13.0", cuda="13.0", devices=()))
+
+    assert (cpu.state, cpu.message) == ("ok", "2.13.0+cpu, for the CPU only.")
+    assert (gpu.state, gpu.message) == ("ok", "2.13.0 with NVIDIA H200.")
+    assert lost.state == "warning"
+    assert "made for CUDA 13.0, but no GPU answers" in lost.message
+
+
+@pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(1 << 30), "warning"), (str(1 << 62), "ok")])
+def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, state: str) -> None:
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+
+    finding = machine_finding(tmp_path / "memory.max")
+
+    if limit == str(1 << 30):
+        assert "1.0 GiB of memory" in finding.message
+    assert finding.state == state or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") < 2 << 30
+
+
+def test_folder__that_cannot_be_written_or_is_none_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    finding = folder_finding("data", tmp_path / "file" / "inside")
+
+    assert finding.state == "failure"
+    assert "set APP__DATA_ROOT to another folder" in finding.message
+    assert folder_finding("artifacts", tmp_path).state == "ok"
+    assert not folder_finding("data", tmp_path).message.endswith("when it is needed.")
+
+
+def test_folder__with_little_room_is_a_warning(tmp_path: Path) -> None:
+    finding = folder_finding("data", tmp_path, room_bytes=1 << 62)
+
+    assert finding.state == "warning"
+    assert "make room, or set APP__DATA_ROOT to another disk" in finding.message
+
+
+async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCORD__TOKEN", "very-secret")
+    (tmp_path / ".env").write_text("DISCORD_OWNER_ID=4242\nSOMETHING_ELSE=1\n")
+    (tmp_path / "mt.toml").write_text("[queue]\nembedded_workers = 0\n")
+
+    settings, discord, worker = await found("settings"), await found("discord"), await found("worker")
+
+    assert settings.message.startswith("mt.toml is read; .env sets DISCORD_OWNER_ID; the environment sets APP__")
+    assert "DISCORD__TOKEN" in settings.message
+    assert discord.message == "Token and owner are set."
+    assert (worker.state, "start `mt worker`" in worker.message) == ("warning", True)
+    assert "very-secret" not in (await diagnose()).model_dump_json()
+    assert "4242" not in (await diagnose()).model_dump_json()
+
+
+async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:
+    runs = [RunStore(tmp_path / "artifacts").create(record(name)) for name in "abcdef"]
+    assert (await found("runs")).message == "a, b, c, d, e, … wait for a worker or train."
+    (runs[0].path / "request.json").write_text("{")
+
+    finding = await found("runs")
+    assert (finding.state, finding.message) == (
+        "failure",
+        "The request of a cannot be read: move its folder away.",
+    )
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "what?"])
+async def test_redis__that_does_not_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("REDIS__URL", url)
+
+    finding = await found("redis")
+
+    assert finding.state == "failure"
+    assert "REDIS__URL" in finding.message
+
+
+@asynccontextmanager
+async def server(folder: Path, *options: str) -> AsyncIterator[str]:
+    """A server of our own with these options; yields its address."""
+    socket = folder / "own.sock"
+    process = await asyncio.create_subprocess_exec(
+        *(find_server(), "--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--save", "", *options),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        settings = settings_in(folder).model_copy(update=_redis(f"unix://{socket}"))
+        async with asyncio.timeout(10):
+            while await answering_server(settings) is None:
+                await asyncio.sleep(0.01)
+        yield f"unix://{socket}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def _redis(url: str) -> dict[str, object]:
+    fields = {"url": url}
+    return {"redis": RedisSettings.model_validate(fields)}
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "message"),
+    [
+        (("--appendonly", "yes"), "ok", "It answers; AOF is on (appendfsync everysec), eviction off."),
+        ((), "warning", "It answers, but it keeps nothing over a restart (`appendonly yes` would)."),
+        (
+            ("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"),
+            "warning",
+            "It answers, but it may drop what is queued (`maxmemory-policy` is allkeys-lru, not noeviction).",
+        ),
+        (
+            ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info"),
+            "warning",
+            "The server does not tell its settings (NoPermissionError): see that AOF is on and eviction off.",
+        ),
+    ],
+)
+async def test_redis__that_could_lose_what_is_queued_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], state: str, message: str
+) -> None:
+    async with server(tmp_path, *options) as url:
+        monkeypatch.setenv("REDIS__URL", url)
+        finding = await found("redis")
+
+    assert (finding.state, finding.message) == (state, message)
+
+
+async def test_server_program__that_is_missing_or_does_not_run_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "valkey-server").write_text("#!/bin/sh\nexit 127\n")
+    (folder / "valkey-server").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    finding = await found("server")
+
+    assert finding.state == "failure"
+    assert "The server program does not run: install Valkey" in finding.message

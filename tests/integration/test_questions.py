@@ -1,0 +1,286 @@
+"""Asking models from Discord: scores, reports for admins, generations and their buttons, over restarts of the bot."""
+
+import asyncio
+import multiprocessing
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from bot.app import Bot
+from bot.report import REPORT_CHARACTERS, Report
+from local_discord import LocalDiscord, Upload
+from local_discord.driver import shown_text
+from local_discord.limits import walk
+from local_discord.state import Call, StoredMessage, User
+from local_discord.wire import number, text
+from tests.integration.test_bot import AMBER, EPHEMERAL, GREY, TOKEN, ended, read, settings, start_bot
+from tests.integration.test_requests import RUN, finished_run
+from tests.unit.bot.records import Story, run_record
+from trainer.contracts import keys
+from trainer.contracts.settings import LimitSettings
+from trainer.contracts.store import connect
+
+PURPLE = 0x9B59B6
+VERSE = "the sun was shining on the sea"
+
+
+class Place(NamedTuple):
+    """A Discord with a finished run; ana owns the bot, bob may use it, eve may not."""
+
+    discord: LocalDiscord
+    root: Path
+    ana: User
+    bob: User
+    eve: User
+
+    @asynccontextmanager
+    async def bot(self, *, workers: int = 1, **changes: object) -> AsyncIterator[Bot]:
+        rights: dict[str, object] = {"owner_id": self.ana.id, "allowed_user_ids": (self.bob.id,), **changes}
+        limits: dict[str, object] = {"limits": LimitSettings(attachment_bytes=90_000, generate_max_new_tokens=100)}
+        chosen = settings(self.root, self.discord, workers=workers, **rights).model_copy(update=limits)
+        async with Bot(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await self.discord.connected()
+            await self.discord.synced()
+            yield bot
+        await asyncio.gather(running, return_exceptions=True)
+        await self.discord.disconnected()
+
+    async def ask(self, user: User, command: str, **options: str | int | float | Upload) -> StoredMessage:
+        return await answer(await self.discord.slash(user, f"mt {command}", options))
+
+    async def click(self, user: User, message: StoredMessage, label: str) -> StoredMessage:
+        return await answer(await self.press(user, message, label))
+
+    async def press(self, user: User, message: StoredMessage, label: str) -> Call:
+        return await self.discord.click(user, message, buttons(message)[label])
+
+
+@asynccontextmanager
+async def place(root: Path) -> AsyncIterator[Place]:
+    finished_run(root)
+    async with LocalDiscord(token=TOKEN) as server:
+        yield Place(server, root, *(server.add_user(name) for name in ("ana", "bob", "eve")))
+        assert server.violations == []
+
+
+async def answer(call: Call) -> StoredMessage:
+    """The message that a person gets in the end; the first sign of it comes within Discord's 3 seconds."""
+    assert await call.answered() < 3
+    await read(call)
+    return call.followups[0] if call.followups else await call.reply()
+
+
+def buttons(message: StoredMessage) -> dict[str, str]:
+    """The custom ids of the buttons that can be pressed, by what stands on them."""
+    found = (component for _, component in walk([*message.components]) if "label" in component)
+    return {text(one["label"]): text(one["custom_id"]) for one in found if one.get("disabled") is not True}
+
+
+def said(message: StoredMessage) -> str:
+    return shown_text(message.payload)
+
+
+def is_hidden(message: StoredMessage) -> bool:
+    return number(message.payload["flags"]) & EPHEMERAL != 0
+
+
+async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot():
+        summary = await here.ask(here.ana, "score", text=VERSE)
+        in_nats = await here.ask(here.bob, "score", text=VERSE, base="nats")
+        in_file = await here.ask(here.bob, "score", file=Upload("verse.txt", b"\xef\xbb\xbf" + VERSE.encode()))
+        refused = await here.ask(here.bob, "score", text=VERSE, detail="per_char")
+        report = await here.ask(here.ana, "score", text=VERSE + "\nЖ !", detail="per_char", top_k=2)
+        of_button = await here.click(here.ana, summary, "Detail")
+        blank = await here.ask(here.bob, "score", text=" ")
+
+        assert re.search(r"\*\*\d\.\d{3}\*\* bits/token · \d\.\d\d bits/char · perplexity", said(summary))
+        assert f"📏 Score of {len(VERSE)} characters" in said(summary) and is_hidden(summary)
+        assert re.search(r"\*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char", said(in_nats))
+        assert said(in_file).split("request")[0] == said(summary).split("request")[0]
+        assert list(buttons(summary)) == ["Score another…", "Detail"]
+        assert list(buttons(in_nats)) == ["Score another…"]
+
+        assert "📏 Score of" in said(refused) and refused.attachments == []
+        assert f"`/mt score detail:per_char` is for admins: ask <@{here.ana.id}>." in said(refused)
+
+        assert is_hidden(report) and number(report.embeds[0]["color"]) == PURPLE
+        assert [text(file["filename"]) for file in report.attachments] == [
+            "surprisal.png",
+            "surprisal.csv",
+            "surprisal.json",
+        ]
+        picture, table, numbers = (here.discord.read(file) for file in report.attachments)
+        parsed = Report.model_validate_json(numbers)
+        assert picture.startswith(b"\x89PNG") and "highest" in text(report.attachments[0]["description"])
+        assert len(table.decode().splitlines()) == 1 + len(VERSE) + 3
+        assert [row.char for row in parsed.rows] == list(VERSE + "Ж !")
+        assert [row.index for row in parsed.rows if row.unknown] == [len(VERSE) + 2, len(VERSE) + 4]
+        assert all(len(row.expected) == 2 for row in parsed.rows)
+        assert "Hardest, and what was expected instead" in said(report)
+
+        assert "🔬 Surprisal report" in said(of_button) and is_hidden(of_button)
+        assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
+
+
+async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_of_the_bot(tmp_path: Path) -> None:
+    lines = (VERSE + "\n") * (1 + REPORT_CHARACTERS // len(VERSE))
+    async with place(tmp_path) as here, here.bot():
+        upload = Upload("long.txt", lines.encode())
+        report = await here.ask(here.ana, "score", file=upload, detail="per_char", top_k=0)
+        [child] = multiprocessing.active_children()
+        child.kill()
+        lost = await here.ask(here.ana, "score", text=VERSE, detail="per_char")
+
+        rest = f"{len(lines) - REPORT_CHARACTERS:,}".replace(",", "\u202f")
+        assert f"its last {rest} characters were left out" in said(report)
+        assert "The picture shows the first 750 characters" in said(report)
+        rows = Report.model_validate_json(here.discord.read(report.attachments[2])).rows
+        assert len(rows) == len(lines[:REPORT_CHARACTERS].replace("\n", ""))
+        assert not any(row.expected for row in rows)
+        assert number(lost.embeds[0]["color"]) == GREY and "could not be made" in said(lost)
+
+
+async def test_score_form__takes_long_texts_and_keeps_the_options(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot():
+        opened = await here.discord.slash(here.ana, "mt score", {"detail": "per_char", "base": "nats", "top_k": 1})
+        form = await opened.form()
+        report = await answer(await here.discord.submit_modal(opened, {"text": VERSE * 100}))
+        again = await here.press(here.ana, report, "Score another…")
+        second = await answer(await here.discord.submit_modal(again, {"text": VERSE}))
+
+        assert text(form["title"]).startswith("Score with")
+        assert number(report.embeds[0]["color"]) == number(second.embeds[0]["color"]) == PURPLE
+        assert f"of {len(VERSE)} characters" in said(second) and "nats · median" in said(second)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"file": Upload("verse.pdf", b"x")}, "ends in .txt"),
+        ({"file": Upload("verse.txt", b"x" * 90_001)}, "at most 90,000 bytes"),
+        ({"file": Upload("verse.txt", b"caf\xe9")}, "`file` is not UTF-8: byte 3 cannot be decoded"),
+        ({"file": Upload("verse.txt", b"x"), "text": "x"}, "Give one of `text` and `file`"),
+        ({"text": "x", "run": "no-run"}, "There is no run"),
+        ({"run": "no-run"}, "There is no run"),
+        ({"run": "unfinished-1"}, "not finished training"),
+    ],
+)
+async def test_score__of_what_cannot_be_scored_says_why(
+    tmp_path: Path, options: dict[str, str | Upload], told: str
+) -> None:
+    async with place(tmp_path) as here, here.bot(workers=0):
+        Story(tmp_path / "artifacts", run_record("unfinished-1"))
+        message = await here.ask(here.bob, "score", **options)
+
+        assert told in said(message)
+        assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
+
+
+async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its_buttons(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with here.bot():
+            first = await here.ask(here.bob, "generate", prompt="the ", seed=5, temperature=0.1, samples=2, max_new=9)
+            again = await here.click(here.bob, first, "Again")
+            edited_form = await here.press(here.bob, again, "Edit…")
+            form = await edited_form.form()
+        async with here.bot() as bot:  # another process, the same buttons
+            hotter = await here.click(here.ana, first, "Hotter")
+            cooler = await here.click(here.bob, first, "Cooler")
+            scored = await here.click(here.bob, first, "Score this")
+            changed = {"prompt": "on ", "settings": "temperature: 2\nmax_new: 3\nseed: 7"}
+            edited = await answer(await here.discord.submit_modal(edited_form, changed))
+            wrong_form = await here.press(here.bob, first, "Edit…")
+            wrong = await answer(await here.discord.submit_modal(wrong_form, {"settings": "max_new: 101"}))
+            by_stranger = await here.click(here.eve, first, "Again")
+            form_for_stranger = await here.click(here.eve, first, "Edit…")
+            await forget(bot, first)
+            for label in ("Again", "Hotter", "Score this", "Edit…"):
+                late = await here.click(here.bob, first, label)
+                assert "no longer kept: ask once more." in said(late)
+                assert number(late.embeds[0]["color"]) == AMBER and is_hidden(late)
+
+        assert "T 0.1 · seed 5" in said(first) and not is_hidden(first)
+        assert list(buttons(first)) == ["Again", "Edit…", "Hotter", "Cooler", "Score this"]
+        assert "the" not in "".join(buttons(first).values()).split(RUN)[1]
+        assert "T 0.1 · seed" in said(again) and "seed 5 " not in said(again)
+        assert "T 0.3 · seed 5" in said(hotter) and not is_hidden(hotter)
+        assert "T 0 · seed 5" in said(cooler) and "Cooler" not in buttons(cooler)
+        assert "📏 Score of" in said(scored) and is_hidden(scored)
+
+        fields = {
+            text(found["custom_id"]): found.get("value") for _, found in walk(form["components"]) if "style" in found
+        }
+        assert fields["prompt"] == "the "
+        assert "temperature: 0.1" in text(fields["settings"]) and "samples: 2" in text(fields["settings"])
+        assert "T 2 · seed 7" in said(edited) and said(edited).count("```") == 2 and "Hotter" not in buttons(edited)
+        assert "`max_new` may be at most 100 here, you gave 101" in said(wrong) and is_hidden(wrong)
+        for refused in (by_stranger, form_for_stranger):
+            assert "Not allowed" in said(refused) and is_hidden(refused)
+
+
+async def forget(bot: Bot, generation: StoredMessage) -> None:
+    """Let the time pass after which a question and its answer are no longer kept."""
+    request_id = buttons(generation)["Again"].rsplit(":", 1)[1]
+    store = await connect(f"unix://{bot.settings.app.data_root / 'services' / 'valkey.sock'}")
+    deleted: int = await store.redis.delete(keys.inference("generate", RUN, request_id))
+    await store.close()
+    assert deleted == 1
+
+
+async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot(private_runs=True) as bot:
+        finished_run(tmp_path, "char_lstm-2", here.bob.id)
+        bot.listener.follow("char_lstm-2")
+        final = await here.discord.wait_for_message(here.discord.dm_channel(here.bob), "· result")
+        made = await here.click(here.bob, final, "Generate")
+        opened = await here.press(here.bob, final, "Score…")
+        scored = await answer(await here.discord.submit_modal(opened, {"text": VERSE}))
+        refused = await here.ask(here.bob, "score", text="x", run=RUN)
+
+        assert "T 1 · seed" in said(made) and "char_lstm-2" in said(made)
+        assert f"Score of {len(VERSE)} characters" in said(scored)
+        assert "private" in said(refused) and is_hidden(refused)
+
+
+async def test_bot_process__stays_small_while_it_shows_a_hundred_charts(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana = server.add_user("ana")
+        story = Story(tmp_path / "artifacts", run_record("char_lstm-1", user_id=ana.id)).start()
+        story.step(10, 3.0).step(20, 2.0).complete()
+        bot = await start_bot(
+            tmp_path,
+            {
+                "DISCORD__TOKEN": TOKEN,
+                "DISCORD__OWNER_ID": str(ana.id),
+                "DISCORD__API_BASE_URL": server.api_base_url,
+                "DISCORD__GATEWAY_URL": server.gateway_url,
+                "QUEUE__EMBEDDED_WORKERS": "0",
+            },
+        )
+        await server.connected(30)
+        await server.synced(30)
+        idle = resident_mb(bot.pid)
+        for _ in range(20):
+            calls = [await server.slash(ana, "mt status", {}) for _ in range(5)]
+            replies = [await call.reply(30) for call in calls]
+            assert all(server.read(reply.attachments[0]).startswith(b"\x89PNG") for reply in replies)
+        after = resident_mb(bot.pid)
+        bot.terminate()
+        code, _ = await ended(bot, 15)
+
+    assert code == 0
+    assert idle <= 90 and after <= 95
+
+
+def resident_mb(pid: int) -> float:
+    """The memory of a process that is its own."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    kilobytes = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert kilobytes is not None
+    return int(kilobytes[1]) * 1024 / 1e6

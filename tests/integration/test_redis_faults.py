@@ -1,0 +1,587 @@
+"""The queue's server killed, wiped, frozen, cut off or full of evil: training goes on, and nothing is lost or run."""
+
+import asyncio
+import os
+import pickle
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+import pytest
+from arq import Retry
+from redis.exceptions import NoPermissionError
+
+from tests.faulty_proxy import Fault, FaultyProxy, free_port
+from tests.integration.test_requests import RUN, finished_run
+from tests.integration.test_worker import LONG, events_of, losses, training, with_redis
+from tests.support import (
+    ROOT,
+    Process,
+    add_corpus,
+    ended,
+    environment_in,
+    processes,
+    running,
+    settings_in,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
+from tests.waiting import captured_logs, until
+from trainer.contracts import keys
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import event_adapter
+from trainer.contracts.inference import InferenceRecord, ScoreRequest
+from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
+from trainer.contracts.runs import RunStatus
+from trainer.contracts.settings import Settings
+from trainer.contracts.store import Limit, Store, connect
+from trainer.queue import JobQueue, tell_events
+from trainer.runs import RunStore
+from trainer.services import Services, find_server
+from trainer.worker.inference_child import InferenceChild
+from trainer.worker.jobs import Jobs
+from trainer.worker.process import warn_of_loss
+from trainer.worker.reconciler import reconcile
+
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "1"))
+"""How long the server is away; the campaign may ask for longer."""
+RESTARTS = 3
+HOUR = 3600
+
+
+class Server:
+    """A server of the test's own, on a port, that can be killed and started again."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._options = options
+
+    async def start(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        self.process = await asyncio.create_subprocess_exec(
+            *(find_server(), "--port", str(self.port), "--dir", str(self._folder), "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", "always", *self._options),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
+                    return
+                except ConnectionError:
+                    await asyncio.sleep(0.01)
+
+    async def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    async def wipe(self) -> None:
+        await self.kill()
+        shutil.rmtree(self._folder)
+        await self.start()
+
+
+@asynccontextmanager
+async def served(folder: Path, *options: str) -> AsyncIterator[Server]:
+    server = Server(folder / "server", *options)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+@asynccontextmanager
+async def embedded(folder: Path) -> AsyncIterator[tuple[Settings, JobQueue, Store]]:
+    """A queue whose server runs and whose worker does not."""
+    settings = settings_in(folder, embedded_workers=0)
+    services = Services(settings)
+    store = await connect(await services.start())
+    try:
+        yield settings, JobQueue(settings, store), store
+    finally:
+        await store.close()
+        await services.stop()
+
+
+def working(folder: Path) -> list[Process]:
+    """The worker and the child that trains."""
+    return sorted([*processes(folder, "trainer worker --embedded"), *processes(folder, "train-child")])
+
+
+def further(step: int, status: RunStatus) -> bool:
+    return status.step > step or ended(status)
+
+
+def is_gone(folder: Path, process: Process) -> bool:
+    return process not in processes(folder)
+
+
+async def told(store: Store, run_id: str) -> list[int]:
+    """The sequence numbers on a run's own stream."""
+    reply: Awaitable[list[tuple[bytes, dict[bytes, bytes]]]] = store.redis.xrange(keys.run_events(run_id))
+    return [event_adapter.validate_json(fields[b"event"]).seq for _, fields in await reply]
+
+
+async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
+    store = await connect(url)
+    try:
+        async with asyncio.timeout(15):
+            while (seen := await told(store, run_id)) != [event.seq for event in events_of(queue, run_id)]:
+                await asyncio.sleep(0.1)
+        return seen == sorted(set(seen))
+    finally:
+        await store.close()
+
+
+async def test_server_cut_off_killed_frozen_and_wiped__training_goes_on_and_all_is_told(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with served(tmp_path) as server:
+        proxy = FaultyProxy(server.port)
+        await proxy.start()
+        settings = settings_in(tmp_path).model_copy(update=with_redis(f"redis://127.0.0.1:{proxy.port}/0"))
+        async with running(settings) as queue:
+            run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+            await wait_for_status(queue, run_id, training)
+            before = working(tmp_path)
+            faults: list[Fault] = ["refused", "reset", "silent"]
+            for fault in faults:
+                await proxy.break_for(fault, OUTAGE_SECONDS)
+                assert await everything_is_told(server.url, queue, run_id), fault
+            await server.kill()
+            await asyncio.sleep(OUTAGE_SECONDS)
+            await server.start()
+            assert await everything_is_told(server.url, queue, run_id)
+            server.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(max(2.5, OUTAGE_SECONDS))
+            server.process.send_signal(signal.SIGCONT)
+            assert await everything_is_told(server.url, queue, run_id)
+            await server.wipe()
+            wiped_at = time.monotonic()
+            await wait_for_status(queue, run_id, lambda status: status.reachable)
+            assert await everything_is_told(server.url, queue, run_id)
+            assert time.monotonic() - wiped_at < 10
+            store = await connect(server.url)
+            async with asyncio.timeout(10):
+                while not await store.is_queued(run_id):
+                    await asyncio.sleep(0.1)
+            await store.close()
+
+            assert working(tmp_path) == before
+            accepted = (await queue.train(tiny_request(), user_id=None)).run_id
+            await queue.cancel(run_id)
+            assert (await wait_for_status(queue, run_id, ended)).attempt == 1
+            assert (await wait_for_status(queue, accepted, ended)).status == "completed"
+            assert await everything_is_told(server.url, queue, run_id)
+        await proxy.stop()
+
+
+async def test_worker_restarted_again_and_again__run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    request = tiny_request(num_epochs=100, checkpoint_every_steps=10**6)
+    async with running(settings_in(tmp_path)) as queue:
+        calm, disturbed = [(await queue.train(request, user_id=None)).run_id for _ in range(2)]
+        await wait_for_status(queue, calm, ended)
+        for _ in range(RESTARTS):
+            step = (await queue.status(disturbed)).step
+            status = await wait_for_status(queue, disturbed, partial(further, step))
+            assert status.status == "running"
+            [worker] = processes(tmp_path, "trainer worker --embedded")
+            os.kill(worker.pid, signal.SIGTERM)
+            await until(partial(is_gone, tmp_path, worker))
+        status = await wait_for_status(queue, disturbed, ended)
+
+        assert (status.status, status.attempt) == ("completed", RESTARTS + 1)
+        assert losses(queue.runs.get(calm).loss_curve) == losses(queue.runs.get(disturbed).loss_curve)
+
+
+class _Execute(Protocol):
+    def __call__(self, *words: str) -> Awaitable[object]: ...
+
+
+class Evil:
+    """What would write a file where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self) -> tuple[type[Path], tuple[str]] | tuple[object, ...]:
+        return os.system, (f"touch {self._marker}",)
+
+
+Kind = Literal["string", "zset", "stream"]
+KINDS: tuple[Kind, ...] = ("string", "zset", "stream")
+
+
+async def told_server(store: Store, *words: str) -> object:
+    """What the server answers to a command that the program has no use for."""
+    execute: _Execute = store.redis.execute_command
+    return await execute(*words)
+
+
+def all_keys(run_id: str, request_id: str) -> list[str]:
+    """Every key that the program reads."""
+    return [
+        *("training", keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EVENT_STREAM, keys.JOB_BELL, keys.ABORTS),
+        *(keys.definition(run_id), keys.in_progress(run_id), keys.tries(run_id), keys.result(run_id)),
+        *(keys.heartbeat(run_id), keys.lease(run_id), keys.run_events(run_id)),
+        *(keys.limit("asks", 7), keys.limit("asks", None), keys.answer_bell(request_id)),
+        *(keys.inference(kind, run_id, request_id) for kind in ("score", "generate", "evaluate")),
+    ]
+
+
+async def plant(store: Store, key: str, evil: bytes, kind: Kind) -> None:
+    """Put something evil at a key, as a value of some kind."""
+    await store.redis.delete(key)
+    match kind:
+        case "string":
+            await store.redis.set(key, evil)
+        case "zset":
+            await store.redis.zadd(key, {evil: 1})
+        case "stream":
+            await store.redis.xadd(key, {"event": evil, "run_id": evil})
+
+
+async def test_pickles_and_wrong_kinds_at_every_key__run_nothing_and_the_queue_goes_on(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    evil = pickle.dumps(Evil(tmp_path / "owned"))
+    async with running(settings_in(tmp_path)) as queue:
+        done = (await queue.train(tiny_request(), user_id=7)).run_id
+        await wait_for_status(queue, done, ended)
+        run_id = (await queue.train(tiny_request(**LONG), user_id=7)).run_id
+        await wait_for_status(queue, run_id, training)
+        before = working(tmp_path)
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        limits = [Limit(keys.limit("asks", 7), 3, 60), Limit(keys.limit("asks", None), 3, 60)]
+        for kind in KINDS:
+            for key in all_keys(run_id, "asked"):
+                await plant(store, key, evil, kind)
+            async with asyncio.timeout(20):
+                assert await store.claim(kind, limits) is None
+                await store.give_back(kind, limits)
+                await store.wait_for_answer(keys.answer_bell("asked"), wait_seconds=0.01)
+                await wait_for_status(queue, run_id, lambda status: status.reachable)
+                assert (await queue.score(done, ScoreRequest(text="abc"))).n_scored == 3
+                with pytest.raises(AppError) as caught:
+                    await queue.get_score(run_id, "asked")
+                assert caught.value.code in (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.DATA_NOT_FOUND)
+                assert await anext(queue.rings())
+            assert await everything_is_told(address(tmp_path), queue, run_id), kind
+            assert working(tmp_path)[-1:] == before[-1:], kind
+        for key in ("training", keys.INTERACTIVE_QUEUE):
+            for member in (evil, b"\xff", b"../x", b"no-definition"):
+                await store.redis.zadd(key, {member: 1})
+        for number, definition in enumerate((evil, b"[1]", b'{"t":null,"f":"train","a":[{}],"k":{},"et":1e30}')):
+            await store.redis.set(keys.definition(f"evil-{number}"), definition)
+            await store.redis.zadd(keys.INTERACTIVE_QUEUE, {f"evil-{number}": 1})
+        await store.redis.set(keys.inference("score", done, "asked"), evil)
+        await store.enqueue(
+            keys.INTERACTIVE_QUEUE, "infer", "asked", InferenceJobPayload(kind="score", run_id=done, request_id="asked")
+        )
+        async with asyncio.timeout(10):
+            while await store.redis.zcard(keys.INTERACTIVE_QUEUE):
+                await asyncio.sleep(0.05)
+        await store.close()
+        await queue.cancel(run_id)
+        assert (await wait_for_status(queue, run_id, ended)).attempt == 1
+        assert (await wait_for_status(queue, (await queue.train(tiny_request(), user_id=7)).run_id, ended)).progress
+    assert not (tmp_path / "owned").exists()
+
+
+def address(folder: Path) -> str:
+    return f"unix://{folder / 'data' / 'services' / 'valkey.sock'}"
+
+
+@pytest.mark.parametrize("ahead", [HOUR, -HOUR])
+async def test_clock_an_hour_off__keeps_no_job_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    add_corpus(tmp_path, some_text())
+    real = time.time
+    async with embedded(tmp_path) as (settings, queue, store):
+        monkeypatch.setattr("time.time", lambda: real() + ahead)
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        monkeypatch.setattr("time.time", real)
+        position: float = await store.redis.zscore("training", run_id)
+        assert position < real() * 1000 - HOUR
+
+        now_ms = int(real() * 1000)
+        for deferred_to in (now_ms + HOUR * 1000, now_ms - 1):  # arq writes these where a job is to wait
+            await store.redis.zadd("training", {run_id: deferred_to})
+            await reconcile(settings, store)
+            position = await store.redis.zscore("training", run_id)
+            assert position < real() + 5  # its old place, or next
+        await store.redis.zadd("training", {run_id: now_ms + 20_000})
+        await reconcile(settings, store)
+        position = await store.redis.zscore("training", run_id)
+        assert position == now_ms + 20_000  # it waits for a reason
+
+
+async def test_reconciler__mends_whatever_of_a_job_is_lost_or_stale(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, store):
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        [whole] = await definitions(store, run_id)
+        stale = [keys.tries(run_id), keys.result(run_id)]
+
+        async def mended() -> bool:
+            """Whether the run's job is whole again, with nothing stale beside it."""
+            for key in stale:
+                await store.redis.set(key, "stale")
+            await store.redis.zadd(keys.ABORTS, {run_id: 1})
+            await reconcile(settings, store)
+            left: int = await store.redis.exists(*stale)
+            aborted: float | None = await store.redis.zscore(keys.ABORTS, run_id)
+            same = [job and job.split(b'"et"')[0] for job in (whole, *await definitions(store, run_id))]
+            return (await store.queue_position("training", run_id), left, aborted, same[0]) == (1, 0, None, same[1])
+
+        await store.redis.zrem("training", run_id)
+        assert await mended()
+        for definition in (b"\x80\x04.", (whole or b"").replace(run_id.encode(), b"another")):
+            await store.redis.set(keys.definition(run_id), definition)
+            assert await mended()
+        await store.redis.delete(keys.definition(run_id))  # as when it has waited for longer than arq keeps it
+        assert await mended()
+
+        await store.redis.set(keys.in_progress(run_id), 1)
+        await reconcile(settings, store)
+        left_ms: int = await store.redis.pttl(keys.in_progress(run_id))
+        assert 0 < left_ms <= 2 * settings.queue.lease_seconds * 1000
+        await store.renew_lease(run_id, "host:1", seconds=3, heartbeat=1.0)
+        await store.redis.persist(keys.in_progress(run_id))
+        await reconcile(settings, store)
+        left_ms = await store.redis.pttl(keys.in_progress(run_id))
+        assert left_ms == -1  # whoever has the lease sees to it
+
+
+async def definitions(store: Store, *job_ids: str) -> list[bytes | None]:
+    return [await store.get(keys.definition(job_id)) for job_id in job_ids]
+
+
+async def test_wiped_index__of_ended_runs_is_told_again_in_order(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, store):
+        runs = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
+        await queue.cancel(runs[0])
+        assert await store.untold([]) == [] == await store.untold(runs)
+        await store.redis.flushall()
+
+        assert await store.untold(runs) == runs
+        await reconcile(settings, store)
+        assert [await told(store, run_id) for run_id in runs] == [[1, 2], [1]]
+        await store.redis.xtrim(keys.run_events(runs[0]), maxlen=0)
+        await tell_events(store, queue.runs.get(runs[0]))
+        assert await told(store, runs[0]) == [1, 2]
+
+
+async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, store):
+        await store.redis.config_set("maxmemory", 1)
+        with captured_logs() as logs:
+            accepted = await queue.train(tiny_request(), user_id=None)
+        assert [line["event"] for line in logs] == ["run accepted while the queue is away"]
+        await store.redis.config_set("maxmemory", 0)
+        await reconcile(settings, store)
+
+        assert await store.queue_position("training", accepted.run_id) == 1
+
+
+async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_corpus(tmp_path, some_text())
+    monkeypatch.setattr("trainer.queue._PATIENCE_SECONDS", 0.2)
+    async with served(tmp_path) as server:
+        settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
+        queue = await JobQueue.connect(settings, server.url)
+        server.process.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        assert not (await queue.status(run_id)).reachable
+        await queue.cancel(run_id)
+        assert time.monotonic() - begun < 5
+        server.process.send_signal(signal.SIGCONT)
+        await queue.close()
+
+
+async def test_server_that_could_lose_something__is_said_at_the_start(tmp_path: Path) -> None:
+    options = ("--appendonly", "no", "--maxmemory-policy", "allkeys-lru")
+    async with served(tmp_path, *options, "--requirepass", "quiet-word") as server:
+        url = server.url.replace("//", "//:quiet-word@")
+        store = await connect(url)
+        with captured_logs() as logs:
+            await warn_of_loss(store)
+            await told_server(store, "ACL", "SETUSER", "default", "-config")
+            assert (await store.durability()).appendfsync is None
+            await told_server(store, "ACL", "SETUSER", "default", "-info")
+            await warn_of_loss(store)
+        assert [str(line["reason"]).split(":")[0][:26] for line in logs] == [
+            "it keeps nothing over a re",
+            "it may drop what is queued",
+            "it does not tell its setti",
+        ]
+        await store.close()
+        for wrong in (server.url, url.replace("quiet", "wrong")):
+            with pytest.raises(AppError, match="Redis refuses the user name or the password") as caught:
+                await connect(wrong)
+            assert "word@" not in str(caught.value) and caught.value.__cause__ is None
+
+
+async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    manual = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    [line] = [line for line in manual.splitlines() if line.startswith("user trainer on >PASSWORD ")]
+    rules = tmp_path / "users.acl"
+    rules.write_text(f"user default off\n{line}\n", encoding="utf-8")
+    async with served(tmp_path, "--aclfile", str(rules)) as server:
+        url = server.url.replace("//", "//trainer:PASSWORD@")
+        settings = settings_in(tmp_path).model_copy(update=with_redis(url))
+        async with running(settings) as queue:
+            run_id = (await queue.train(tiny_request(), user_id=7)).run_id
+            assert (await wait_for_status(queue, run_id, ended)).status == "completed"
+            assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+            assert await anext(queue.rings()) == run_id
+            store = await connect(url)
+            assert (await store.durability()).troubles() == []
+            assert await store.claim("a", [Limit(keys.limit("asks", 7), 1, 60)]) is None
+            await store.give_back("a", [Limit(keys.limit("asks", 7), 1, 60)])
+            assert await store.mend_queue("training") == []
+            assert await store.untold([run_id, "no-run"]) == ["no-run"]
+            for command in ("CONFIG GET *", "FLUSHALL", "SCRIPT FLUSH", "KEYS *", "GET other"):
+                with pytest.raises(NoPermissionError):
+                    await told_server(store, *command.split())
+            await store.close()
+
+
+async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) -> None:
+    """R14: a loop that cannot go on is not left deaf; whoever supervises the worker starts it again."""
+    add_corpus(tmp_path, some_text())
+    rules = tmp_path / "users.acl"
+    rules.write_text("user default off\nuser trainer on >PASSWORD ~* &* +@all -watch\n", encoding="utf-8")
+    async with served(tmp_path, "--aclfile", str(rules)) as server:
+        url = server.url.replace("//", "//trainer:PASSWORD@")
+        store = await connect(url)
+        await store.enqueue("training", "train", "a-run", TrainJobPayload(run_id="a-run"))
+        await store.close()
+        worker = await worker_at(tmp_path, url)
+        async with asyncio.timeout(30):
+            _, said = await worker.communicate()
+
+    assert worker.returncode == 1
+    assert "worker loop ended by itself" in said.decode() and "PASSWORD" not in said.decode()
+
+
+async def test_worker_told_to_end_while_the_queue_is_away__ends_with_0(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with served(tmp_path) as server:
+        worker = await worker_at(tmp_path, server.url)
+        assert worker.stderr is not None
+        await worker.stderr.readuntil(b"worker ready")
+        await server.kill()
+        async with asyncio.timeout(30):
+            await worker.stderr.readuntil(b"not reconciled: the queue is away")
+            worker.send_signal(signal.SIGTERM)
+            _, said = await worker.communicate()
+
+    assert worker.returncode == 0
+    assert "worker closed while the queue is away" in said.decode()
+
+
+async def worker_at(folder: Path, url: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "trainer", "worker"),
+        env=environment_in(folder, REDIS__URL=url),
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_what_stands_in_the_way__of_the_bell_and_the_count_of_tries_is_taken_away(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        await plant(store, keys.EVENT_STREAM, b"evil", "string")
+        assert await store.next_rings("bot", wait_seconds=0.01) == []
+        await store.enqueue("training", "train", "a-run", TrainJobPayload(run_id="a-run"))
+        for tries in (b"1e9", b"9" * 10, b"evil"):
+            await store.redis.set(keys.tries("a-run"), tries)
+            assert await store.mend_queue("training") == [keys.tries("a-run")]
+        await store.redis.set(keys.tries("a-run"), b"7")
+        assert await store.mend_queue("training") == []
+
+
+async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, _, store):
+        jobs = Jobs(settings, store, InferenceChild(settings))
+        with captured_logs() as logs:
+            for payload in ({"run_id": "../x"}, {"run_id": "no-such-run"}, {"tokenizer_id": "no-such"}, [1], "\x80"):
+                await jobs.train({}, payload)
+                await jobs.train_tokenizer({}, payload)
+                await jobs.infer({}, payload)
+
+    refused = Counter(line["event"] for line in logs)
+    assert refused == dict.fromkeys(("training job refused", "tokenizer job refused", "short job refused"), 5)
+
+
+async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with served(tmp_path) as server:
+        settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
+        store = await connect(server.url, retries=0)
+
+        class LosesTheServer(InferenceChild):
+            async def answer(self, record: InferenceRecord) -> InferenceRecord:
+                await server.kill()
+                return record
+
+        jobs = Jobs(settings, store, LosesTheServer(settings))
+        queue = JobQueue(settings, store)
+        asked = await queue.enqueue_score(RUN, ScoreRequest(text="abc"))
+        job = {"kind": "score", "run_id": RUN, "request_id": asked.response.request_id}
+        with captured_logs() as logs:
+            with pytest.raises(Retry):
+                await jobs.infer({}, job)
+            with pytest.raises(Retry):
+                await jobs.train({}, {"run_id": RUN})
+        await store.close()
+
+    said = [line["event"] for line in logs]
+    assert "an answer waits: the queue is away" in said and "the end of a run waits: the queue is away" in said
+
+
+async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with served(tmp_path) as server:
+        settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
+        store, listening = await connect(server.url), await connect(server.url, retries=0)
+        rung = asyncio.ensure_future(anext(JobQueue(settings, listening).rings()))
+        await asyncio.sleep(0.2)
+        with captured_logs() as logs:
+            await server.kill()
+            await until(lambda: "the event stream is away" in [line["event"] for line in logs])
+        await server.start()
+        await tell_events(store, RunStore(tmp_path / "artifacts").get(RUN))
+
+        assert await asyncio.wait_for(rung, 30) == RUN
+        await store.close()
+        await listening.close()
+
+
+async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, store):
+        run_ids = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(3)]
+        await store.redis.delete("training")
+        await store.dequeue("training", run_ids[0])
+        await store.enqueue("training", "train", run_ids[2], TrainJobPayload(run_id=run_ids[2]))
+        await reconcile(settings, store)
+
+        waiting: list[bytes] = await store.redis.zrange("training", 0, -1)
+        assert [job_id.decode() for job_id in waiting] == run_ids

@@ -1,0 +1,307 @@
+"""Questions in the queue: taken at once, answered once; their records move forward only and go away by themselves."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import pytest
+from pydantic import Field, TypeAdapter
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tests.support import settings_in
+from tests.unit.data.support import POEM, make_run
+from tests.unit.test_runs import record
+from tests.unit.test_warm_models import completed
+from tests.waiting import captured_logs
+from trainer.contracts import keys
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
+from trainer.contracts.inference import (
+    GenerateRecord,
+    GenerateRequest,
+    InferenceKind,
+    InferenceRecord,
+    ScoreRecord,
+    ScoreRequest,
+    failed_record,
+)
+from trainer.contracts.settings import Settings
+from trainer.contracts.store import Store, connect
+from trainer.model_artifact import save_model
+from trainer.queue import JobQueue
+from trainer.runs import RunStore, finish_run
+from trainer.services import Services
+from trainer.worker.inference_child import InferenceChild
+from trainer.worker.jobs import Jobs
+
+RUN = "char_lstm-1"
+TEXT = "a secret text of somebody"
+ORDER = ["queued", "running", "completed"]
+
+
+Told = InferenceStarted | InferenceCompleted | InferenceFailed
+_event: TypeAdapter[Told] = TypeAdapter(Annotated[Told, Field(discriminator="type")])
+
+
+class InstantChild(InferenceChild):
+    """Answers before anybody can look; each answer differs from the one before."""
+
+    answers = 0
+
+    async def answer(self, record: InferenceRecord) -> InferenceRecord:
+        self.answers += 1
+        if isinstance(record, GenerateRecord) and record.request.prompt_text == "bad":
+            return failed_record(record, RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone.")))
+        update: dict[str, object] = {"status": "completed"}
+        update["loss" if isinstance(record, ScoreRecord) else "seed_used"] = self.answers
+        response: dict[str, object] = {"response": record.response.model_copy(update=update)}
+        return record.model_copy(update=response)
+
+
+class Place(NamedTuple):
+    queue: JobQueue
+    store: Store
+    jobs: Jobs
+    child: InstantChild
+    settings: Settings
+
+    async def work(self) -> None:
+        """Be a worker without any delay: each job is done in the moment in which it is seen."""
+        position = "0-0"
+        while True:
+            position = await self.store.wait_for_job(position, wait_seconds=5)
+            for job_id in await self.waiting():
+                await self.do(job_id)
+                await self.store.dequeue(keys.INTERACTIVE_QUEUE, job_id)
+
+    async def waiting(self) -> list[str]:
+        found: list[bytes] = await self.store.redis.zrange(keys.INTERACTIVE_QUEUE, 0, -1)
+        return [job_id.decode() for job_id in found]
+
+    async def do(self, request_id: str) -> None:
+        [key] = await self.keys(f"runs:*:{RUN}:{request_id}")
+        kind: InferenceKind = "generate" if ":gen:" in key else "score"
+        payload: dict[str, str] = {"kind": kind, "run_id": RUN, "request_id": request_id}
+        await self.jobs.infer({}, payload)
+
+    async def keys(self, pattern: str) -> list[str]:
+        found: list[bytes] = await self.store.redis.keys(pattern)
+        return [key.decode() for key in found]
+
+
+@asynccontextmanager
+async def place(folder: Path) -> AsyncIterator[Place]:
+    settings = settings_in(folder, embedded_workers=0)
+    finished_run(folder)
+    services = Services(settings)
+    url = await services.start()
+    queue, store, child = await JobQueue.connect(settings, url), await connect(url), InstantChild(settings)
+    try:
+        yield Place(queue, store, Jobs(settings, store, child), child, settings)
+    finally:
+        await queue.close()
+        await store.close()
+        await services.stop()
+
+
+def finished_run(folder: Path, run_id: str = RUN, user_id: int = 7) -> None:
+    """A completed run whose model knows nothing."""
+    made = make_run(folder, POEM)
+    run = RunStore(folder / "artifacts").create(record(run_id, user_id))
+    made.tokenizer.save(run.tokenizer)
+    save_model(run.path, made.fresh_model(), made.effective.model)
+    with run.open_log() as events:
+        finish_run(run, events, completed(run))
+
+
+async def test_enqueue__returns_at_once_with_the_id_that_the_answer_is_found_by(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        began = time.monotonic()
+        score = await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
+        sample = await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
+        seconds = time.monotonic() - began
+        before = [await here.queue.get_score(RUN, score.response.request_id)]
+        for request_id in await here.waiting():
+            await here.do(request_id)
+        scored = await here.queue.get_score(RUN, score.response.request_id)
+        written = await here.queue.get_generate(RUN, sample.response.request_id)
+
+    assert seconds < 1
+    assert before == [score] and score.response.status == "queued"
+    assert (scored.response.status, scored.request.text) == ("completed", TEXT)
+    assert (written.response.status, written.request.prompt_text) == ("completed", "the ")
+
+
+async def test_records__never_go_back_beside_an_instant_worker(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        working = asyncio.create_task(here.work())
+        watched: dict[str, list[str]] = {}
+
+        async def ask(number: int) -> None:
+            asked = await here.queue.enqueue_score(RUN, ScoreRequest(text=f"text {number}"))
+            seen = watched.setdefault(asked.response.request_id, [asked.response.status])
+            while seen[-1] != "completed":
+                stored = await here.queue.get_score(RUN, asked.response.request_id)
+                assert stored.request.text == f"text {number}"
+                seen.append(stored.response.status)
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(ask(number) for number in range(200)))
+        working.cancel()
+
+    assert len(watched) == here.child.answers == 200
+    assert all(seen == sorted(seen, key=ORDER.index) for seen in watched.values())
+
+
+async def test_job_that_the_queue_gives_twice__is_answered_once(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        asked = await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
+        request_id = asked.response.request_id
+        await here.do(request_id)
+        first = await here.queue.get_generate(RUN, request_id)
+        await here.do(request_id)
+
+        assert await here.queue.get_generate(RUN, request_id) == first
+        assert here.child.answers == 1
+
+
+async def test_failure__is_kept_with_its_code_and_told_to_who_waits(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        working = asyncio.create_task(here.work())
+        with pytest.raises(AppError, match="Its weights are gone") as told:
+            await here.queue.generate(RUN, GenerateRequest(prompt_text="bad"))
+        working.cancel()
+        [key] = await here.keys("runs:gen:*")
+        kept = await here.queue.get_generate(RUN, key.rsplit(":", 1)[1])
+
+    assert told.value.code is ErrorCode.MODEL_LOAD_FAILED
+    assert kept.response.status == "failed"
+    assert kept.response.error is not None and kept.response.error.code is ErrorCode.MODEL_LOAD_FAILED
+
+
+async def test_text_that_looks_like_a_record__is_answered_like_any_other(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        working = asyncio.create_task(here.work())
+        async with asyncio.timeout(10):
+            scored = await here.queue.score(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
+        working.cancel()
+
+    assert scored.status == "completed"
+
+
+async def test_texts_and_answers__are_under_keys_that_expire_and_nowhere_else(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
+        await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text=TEXT))
+        with_text = [key for key in await here.keys("*") if TEXT.encode() in await dumped(here.store, key)]
+        for request_id in await here.waiting():
+            await here.do(request_id)
+        left: list[int] = [await here.store.redis.pttl(key) for key in await here.keys("runs:*")]
+
+    assert sorted(key.rsplit(":", 1)[0] for key in with_text) == [f"runs:gen:{RUN}", f"runs:score:{RUN}"]
+    assert len(left) == 2
+    assert all(0 < milliseconds <= here.settings.queue.result_ttl_seconds * 1000 for milliseconds in left)
+
+
+async def dumped(store: Store, key: str) -> bytes:
+    kind: bytes = await store.redis.type(key)
+    return await store.get(key) or b"" if kind == b"string" else b""
+
+
+async def test_question_that_is_no_longer_kept__is_said_in_one_sentence(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for get in (here.queue.get_score, here.queue.get_generate):
+            with pytest.raises(AppError, match="no longer kept") as told:
+                await get(RUN, "0" * 16)
+            assert told.value.code is ErrorCode.DATA_NOT_FOUND
+
+
+async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_run(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        working = asyncio.create_task(here.work())
+        scored = (await here.queue.score(RUN, ScoreRequest(text=TEXT))).request_id
+        failed = (await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="bad"))).response.request_id
+        with pytest.raises(AppError, match="Its weights are gone"):
+            await here.queue.generate(RUN, GenerateRequest(prompt_text="bad"))
+        working.cancel()
+        with captured_logs() as logs:
+            rung = [await here.store.next_rings("bot", wait_seconds=1) for _ in range(2)]  # the first makes the group
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = await here.store.redis.xrange(keys.EVENT_STREAM)
+
+    told = [_event.validate_json(fields[b"event"]) for _, fields in entries]
+    assert [(event.request_id, event.kind, type(event)) for event in told[:4]] == [
+        (scored, "score", InferenceStarted),
+        (scored, "score", InferenceCompleted),
+        (failed, "generate", InferenceStarted),
+        (failed, "generate", InferenceFailed),
+    ]
+    assert isinstance(told[3], InferenceFailed) and told[3].code is ErrorCode.MODEL_LOAD_FAILED
+    assert not any(word in str(entries) for word in (TEXT, "bad", "weights"))
+    assert rung == [[], []]
+    assert logs == []
+
+
+async def test_answer__is_given_also_where_its_start_could_not_be_told(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        record = await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
+        with captured_logs() as logs:
+            away = DeafStream(here.store.redis)
+            await Jobs(here.settings, away, here.child).infer({}, payload_of(record))
+        answered = await here.queue.get_score(RUN, record.response.request_id)
+
+    assert answered.response.status == "completed"
+    assert "the event stream is away" in [line["event"] for line in logs]
+
+
+class DeafStream(Store):
+    """A server that goes away for as long as it takes to tell an event."""
+
+    async def tell_inference(self, event: InferenceEvent) -> None:
+        raise RedisConnectionError
+
+
+def payload_of(record: InferenceRecord) -> dict[str, str]:
+    return {"kind": record.kind, "run_id": RUN, "request_id": record.response.request_id}
+
+
+@pytest.mark.parametrize(("run", "code"), [("no-run", ErrorCode.RUN_NOT_FOUND), ("new-1", ErrorCode.RUN_NOT_READY)])
+async def test_run_that_cannot_be_asked__is_refused_before_anything_is_queued(
+    tmp_path: Path, run: str, code: ErrorCode
+) -> None:
+    async with place(tmp_path) as here:
+        here.queue.runs.create(record("new-1"))
+        for asked in (
+            here.queue.enqueue_score(run, ScoreRequest(text="a")),
+            here.queue.enqueue_generate(run, GenerateRequest(prompt_text="a")),
+        ):
+            with pytest.raises(AppError) as told:
+                await asked
+            assert told.value.code is code
+
+        assert await here.waiting() == []
+        assert await here.keys("runs:*") == []
+
+
+async def test_store_that_is_away__is_busy_and_no_fault(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    settings = settings_in(tmp_path, embedded_workers=0)
+    services = Services(settings)
+    queue = await JobQueue.connect(settings, await services.start())
+    asked = await queue.enqueue_score(RUN, ScoreRequest(text="a"))
+    await services.stop()
+    told = await asyncio.gather(
+        queue.get_score(RUN, asked.response.request_id),
+        queue.enqueue_score(RUN, ScoreRequest(text="a")),
+        return_exceptions=True,
+    )
+    await queue.close()
+
+    assert [isinstance(error, AppError) and error.code for error in told] == [ErrorCode.SERVICE_UNAVAILABLE] * 2
+
+
+async def test_text_as_read__is_the_form_that_places_in_a_score_are_of(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        assert here.queue.text_as_read(RUN, "e\u0301A") == "\u00e9A"

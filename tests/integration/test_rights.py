@@ -1,0 +1,137 @@
+"""Who may do what: every command and every button tried by everybody, against the table in docs/commands.md."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import discord
+import pytest
+
+from bot.app import CLICKED, Bot
+from bot.permissions import BUTTONS
+from local_discord import LocalDiscord
+from local_discord.driver import shown_text
+from local_discord.state import Call, User
+from local_discord.wire import rows, text
+from tests.integration.test_bot import TOKEN, settings
+from tests.support import ROOT
+from tests.unit.bot.records import Story, run_record
+from tests.waiting import until
+from trainer.contracts.base import now
+
+PAGE = ROOT / "docs" / "commands.md"
+RUN = "lstm-1"
+OPTIONS: dict[str, Mapping[str, str]] = {
+    "train": {"corpus": "no_such_text"},
+    "runs": {},
+    "help": {},
+    "score": {"run": RUN, "text": "abc"},
+}
+"""What is typed besides the run."""
+DETAILS = {"runs": "0-0-0", "again": "nothing", "edit": "nothing", "hotter": "nothing", "cooler": "nothing"}
+DETAILS |= {"scorethis": "nothing", "detail": "nothing"}
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the table under a heading of the page, its head first."""
+    lines = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [rows[0], *rows[2:]]
+
+
+def rights() -> dict[str, dict[str, bool]]:
+    """Command, person: whether the page says that this person may."""
+    head, *commands = table("Who may do what")
+    return {
+        command.strip("`").removeprefix("/mt "): {who: may == "yes" for who, may in zip(head[1:], people, strict=True)}
+        for command, *people in commands
+    }
+
+
+def test_page__is_what_the_code_says() -> None:
+    program = [sys.executable, "-m", "bot.commands.help"]
+    made = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
+
+    assert made.stdout == PAGE.read_text(encoding="utf-8"), (
+        "make it anew: python -m bot.commands.help > docs/commands.md"
+    )
+
+
+def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None:
+    shown = {(label, command.strip("`").removeprefix("/mt ")) for label, command in table("Buttons")[1:]}
+
+    assert shown == set(BUTTONS.values())
+    assert set(BUTTONS) == set(CLICKED)
+
+
+@pytest.mark.parametrize("private", [False, True])
+async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: Path, private: bool) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana, bob, cid, eve = (server.add_user(name) for name in ("ana", "bob", "cid", "eve"))
+        users = "users, private runs" if private else "users"
+        people = {"strangers": eve, users: cid, "the run's starter": bob, "admins": ana}
+        chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
+        just_now: dict[str, object] = {"created_at": now()}
+        story = Story(tmp_path / "artifacts", run_record(RUN, user_id=bob.id).model_copy(update=just_now))
+        async with Bot(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            (mt,) = await server.synced()
+            told = rights()
+            commands = [name for name in told if " " not in name]
+            assert set(commands) == {text(one["name"]) for one in rows(mt["options"])}
+            commands.remove("cancel")
+            for command in (*commands, "cancel"):  # which ends what the rest is tried on
+                if command == "cancel":
+                    await try_buttons(server, bot, people, told)
+                for who, user in people.items():
+                    options = OPTIONS.get(command, {"run": RUN})
+                    call = await server.slash(user, f"mt {command}", options)
+                    assert await is_allowed(call) == told[command][who], (command, who)
+                    assert story.run.cancel_requested() == (
+                        command == "cancel" and who in ("the run's starter", "admins")
+                    )
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
+
+
+async def try_buttons(
+    server: LocalDiscord, bot: Bot, people: Mapping[str, User], told: Mapping[str, Mapping[str, bool]]
+) -> None:
+    """Press every button as everybody; whose message it stands under makes no difference."""
+    view = discord.ui.View()
+    custom_ids = {action: f"mt:{action}:{'q' if action == 'runs' else RUN}" for action in CLICKED}
+    for action, detail in DETAILS.items():
+        custom_ids[action] += f":{detail}"
+    for custom_id in custom_ids.values():
+        one: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id, custom_id=custom_id)
+        view.add_item(one)
+    channel = server.dm_channel(people["admins"])
+    sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
+    message = next(one for one in server.messages(channel) if one.id == sent.id)
+    first = message.payload
+    for action, custom_id in custom_ids.items():
+        for who, user in people.items():
+            if action == "cancel" and told["cancel"][who]:
+                continue  # the command does it at last
+            message.revise({"components": first["components"]})
+            call = await server.click(user, message, custom_id)
+            assert await is_allowed(call) == told[BUTTONS[action].command][who], (action, who)
+
+
+async def is_allowed(call: Call) -> bool:
+    """Whether the answer is another one than a refusal for want of rights; a form is one."""
+
+    def is_answered() -> bool:
+        if call.followups or call.callback_type == 9:
+            return True
+        original = call.original
+        return (
+            original is not None and not original.is_loading and original.versions[-1].at_seconds > call.created_seconds
+        )
+
+    await until(is_answered)
+    message = call.followups[0] if call.followups else call.original
+    return message is None or "🔒 Not allowed" not in shown_text(message.payload)

@@ -1,0 +1,322 @@
+"""Finding runs in the chat: pages that outlive the bot, suggestions while typing, logs, the question before an end."""
+
+import asyncio
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import discord
+import pytest
+
+from bot.app import Bot
+from bot.buttons import pressed
+from bot.commands.listing import Wanted
+from local_discord import LocalDiscord, Upload
+from local_discord.driver import shown_text
+from local_discord.state import StoredMessage, User
+from local_discord.wire import Json, rows, text
+from tests.integration.test_bot import AMBER, TEXT, TOKEN, Place, place, read, settings
+from tests.unit.bot.records import Story, run_record
+from trainer.contracts.base import now
+from trainer.contracts.runs import TokenizerFacts
+from trainer.contracts.store import connect
+from trainer.runs import manifest_of
+
+
+def story(here: Place, user: User | None, name: str, *, minutes_ago: float = 0, label: str | None = None) -> Story:
+    changed: dict[str, object] = {"created_at": now() - timedelta(minutes=minutes_ago)}
+    record = run_record(name, user_id=user and user.id, label=label).model_copy(update=changed)
+    return Story(here.root / "artifacts", record)
+
+
+def end(one: Story) -> Story:
+    one.run.write_manifest(manifest_of(one.record, "completed"))
+    return one
+
+
+def parts(message: StoredMessage) -> list[Json]:
+    return [part for row in message.components for part in rows(row.get("components"))]
+
+
+def labels(message: StoredMessage) -> list[str]:
+    return [text(part["label"]) for part in parts(message) if part["type"] == 2]
+
+
+def button_of(message: StoredMessage, label: str) -> str:
+    return next(text(part["custom_id"]) for part in parts(message) if part.get("label") == label)
+
+
+async def test_runs__are_paged_newest_first_in_one_message_that_outlives_the_bot(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana = server.add_user("ana")
+        chosen = settings(tmp_path, server, owner_id=ana.id)
+        async with Bot(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            here = Place(server, bot, tmp_path, ana, ana, ana)
+            for number in range(20):
+                story(here, ana, f"lstm-{number:02}", minutes_ago=20 - number)
+            message = await (await server.slash(ana, "mt runs", {})).reply()
+            first = shown_text(message.payload)
+        await asyncio.gather(running, return_exceptions=True)
+        await server.disconnected()
+        async with Bot(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            turned = await (await server.click(ana, message, button_of(message, "Next »"))).reply()
+            second = shown_text(turned.payload)
+            last = await (await server.click(ana, message, button_of(message, "Next »"))).reply()
+            third, at_end = shown_text(last.payload), parts(last)
+            back = await (await server.click(ana, message, button_of(message, "« Back"))).reply()
+            again = shown_text(back.payload)
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
+
+    assert turned is last is back is message and message.visible_to == ana
+    assert [line.split("`")[1] for line in first.splitlines() if line.startswith("`")] == [
+        f"lstm-{number:02}" for number in range(19, 11, -1)
+    ]
+    assert "page 1 of 3" in first and "page 2 of 3" in second and "page 3 of 3" in third
+    assert "lstm-11" in second and "lstm-03" in third and "lstm-00" in third
+    assert again.split("request")[0] == second.split("request")[0]
+    assert next(part for part in at_end if part.get("label") == "Next »")["disabled"] is True
+
+
+async def test_runs__are_chosen_by_state_starter_and_words_also_on_later_pages(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        end(story(here, here.ana, "lstm-done", label="türkçe"))
+        story(here, here.ana, "lstm-open")
+        story(here, here.bob, "lstm-bob").start().step(40, 2.0)
+        story(here, None, "lstm-terminal")
+        for number in range(9):
+            end(story(here, here.bob, f"gru-{number}", label="қазақша " * 4))
+
+        own = await here.ask(here.ana, "runs")
+        done = await here.ask(here.ana, "runs", {"state": "completed"})
+        every = await here.ask(here.ana, "runs", {"mine": False, "query": "lstm"})
+        nothing = await here.ask(here.ana, "runs", {"query": "zebra"})
+        message = await (await here.discord.slash(here.ana, "mt runs", {"mine": False, "query": "қазақша"})).reply()
+        turned = await (await here.discord.click(here.ana, message, button_of(message, "Next »"))).reply()
+
+        assert "Your runs: 2" in own.text and own.is_ephemeral
+        assert "Your completed runs: 1" in done.text and "**türkçe** · completed" in done.text
+        assert "All runs with «lstm»: 4" in every.text
+        assert f"<@{here.bob.id}>" in every.text and "command line" in every.text
+        assert "running 40 % · 2.000 nats/token" in every.text
+        assert "There is none" in nothing.text
+        assert "with «қазақша»: 9" in shown_text(turned.payload)
+        assert all(len(text(part["custom_id"])) <= 100 for part in parts(turned))
+
+
+async def test_runs__lead_to_the_status_of_one_of_them(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story(here, here.ana, "lstm-1")
+        story(here, here.ana, "lstm-2").start()
+        message = await (await here.discord.slash(here.ana, "mt runs", {})).reply()
+        shown = await here.discord.click(here.ana, message, "mt:status:chosen", ["lstm-2"])
+
+        assert "Training" in (await read(shown)).text
+
+
+@pytest.mark.parametrize("custom_id", ["mt:runs:q:1", "mt:runs:q:1-9-1", "mt:runs:q1:0-0-1", "mt:runs:q:0-0-1-2"])
+async def test_page__of_another_version_says_so(tmp_path: Path, custom_id: str) -> None:
+    async with place(tmp_path) as here:
+        message = await message_with(here, custom_id)
+        told = await (await here.discord.click(here.ana, message, custom_id)).followup()
+
+        assert "another version" in shown_text(told.payload)
+
+
+def test_page__has_a_button_that_discord_takes_however_far_and_for_whatever_words() -> None:
+    wanted = Wanted("completed", is_mine=True, query="x" * 38)
+    custom_id = wanted.button(999_999, "»").custom_id or ""
+    read_back = pressed(custom_id)
+
+    assert len(custom_id) <= 100
+    assert read_back is not None and Wanted.of(read_back) == wanted._replace(page=999_999)
+
+
+async def message_with(here: Place, *custom_ids: str) -> StoredMessage:
+    """A message of the bot with these buttons, whatever stands in them."""
+    view = discord.ui.View()
+    for custom_id in custom_ids:
+        odd: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id[:80], custom_id=custom_id)
+        view.add_item(odd)
+    channel = here.discord.dm_channel(here.ana)
+    sent = await here.bot.get_partial_messageable(channel.id).send("Look!", view=view)
+    return next(message for message in here.discord.messages(channel) if message.id == sent.id)
+
+
+async def test_suggestions__come_with_own_runs_first_and_only_where_they_can_be_used(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        end(story(here, here.bob, "lstm-done", label="bob's"))
+        story(here, here.ana, "lstm-ana", minutes_ago=2)
+        story(here, here.bob, "lstm-bob", minutes_ago=3)
+        story(here, None, "lstm-terminal", minutes_ago=1)
+
+        async def suggested(user: User, command: str, typed: str = "") -> list[str | int | float]:
+            choices = await here.discord.autocomplete(user, f"mt {command}", "run", typed)
+            assert all(0 < len(choice.name) <= 100 for choice in choices)
+            return [choice.value for choice in choices]
+
+        assert await suggested(here.ana, "status") == ["lstm-ana", "lstm-done", "lstm-terminal", "lstm-bob"]
+        assert await suggested(here.bob, "status") == ["lstm-done", "lstm-bob", "lstm-terminal", "lstm-ana"]
+        assert await suggested(here.ana, "status", "BOB") == ["lstm-done", "lstm-bob"]
+        assert await suggested(here.ana, "status", "lsbob") == ["lstm-bob"]
+        assert await suggested(here.bob, "cancel") == ["lstm-bob"]
+        assert await suggested(here.bob, "logs") == ["lstm-done", "lstm-bob"]
+        assert await suggested(here.ana, "cancel") == ["lstm-ana", "lstm-terminal", "lstm-bob"]
+        assert await suggested(here.ana, "score") == ["lstm-done"]
+        assert await suggested(here.eve, "status") == []
+        for number in range(30):
+            story(here, here.ana, f"gru-{number}")
+        assert len(await suggested(here.ana, "status")) == 25
+
+
+async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
+    async with place(tmp_path, private_runs=True) as here:
+        story(here, here.ana, "lstm-ana")
+        story(here, here.bob, "lstm-bob")
+
+        choices = await here.discord.autocomplete(here.bob, "mt status", "run", "")
+        assert [choice.value for choice in choices] == ["lstm-bob"]
+
+
+async def test_suggestions__are_none_while_discord_does_not_say_who_asks(tmp_path: Path) -> None:
+    async with LocalDiscord(token=TOKEN) as server:
+        ana = server.add_user("ana")
+        home = server.add_guild("home", [ana])
+        Story(tmp_path / "artifacts", run_record("lstm-1", user_id=None))
+        async with Bot(settings(tmp_path, server, allowed_guild_ids=(home.id,))) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            server.fail_next("GET", "/guilds/{guild_id}/members/{user_id}", 503)
+            unknown = await server.autocomplete(ana, "mt status", "run", "")
+            known = await server.autocomplete(ana, "mt status", "run", "")
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
+
+    assert unknown == []
+    assert [choice.value for choice in known] == ["lstm-1"]
+
+
+async def test_texts__are_suggested_by_name_own_ones_first_attached_ones_too(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        await here.ask(here.bob, "train", {"file": Upload("My_cats.txt", TEXT)})
+        await here.ask(here.ana, "train", {"corpus": "demo"})
+        of_bob = await here.discord.autocomplete(here.bob, "mt train", "corpus", "")
+        of_ana = await here.discord.autocomplete(here.ana, "mt train", "corpus", "")
+        typed = await here.discord.autocomplete(here.bob, "mt train", "corpus", "cats")
+        again = await here.ask(here.bob, "train", {"corpus": str(typed[0].value)})
+
+        assert [choice.name for choice in of_bob] == ["My cats (attached)", "demo"]
+        assert [choice.name for choice in of_ana] == ["demo"]
+        assert "⏳ Queued: My cats" in again.text and "the attached text" in again.text
+
+
+async def test_tokenizers__are_suggested_by_label_and_id(tmp_path: Path) -> None:
+    fixture = Path(__file__).parents[1] / "fixtures" / "tokenizers" / "char-222eba1359b17193"
+    shutil.copytree(fixture, tmp_path / "artifacts" / "tokenizers" / fixture.name)
+    async with place(tmp_path) as here:
+        choices = await here.discord.autocomplete(here.bob, "mt train", "tokenizer", "222")
+
+        assert [choice.value for choice in choices] == [fixture.name]
+        assert "tokens" in choices[0].name
+
+
+async def test_tokenizers__of_private_runs_are_not_suggested_to_others(tmp_path: Path) -> None:
+    fixture = Path(__file__).parents[1] / "fixtures" / "tokenizers" / "char-222eba1359b17193"
+    shutil.copytree(fixture, tmp_path / "artifacts" / "tokenizers" / fixture.name)
+    async with place(tmp_path, private_runs=True) as here:
+        one = story(here, here.ana, "lstm-ana")
+        facts: dict[str, object] = {"tokenizer": TokenizerFacts(id=fixture.name, sha256="a" * 64)}
+        one.run.write_manifest(manifest_of(one.record, "completed").model_copy(update=facts))
+
+        assert await here.discord.autocomplete(here.bob, "mt train", "tokenizer", "") == []
+        assert len(await here.discord.autocomplete(here.ana, "mt train", "tokenizer", "")) == 1
+
+
+async def test_status__shows_what_the_caller_may_do_next_and_renews_itself(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        one = story(here, here.bob, "lstm-1")
+        story(here, here.ana, "lstm-2")
+        message = await (await here.discord.slash(here.bob, "mt status", {"run": "lstm-1"})).reply()
+        of_own = labels(message)
+        of_other = labels(await (await here.discord.slash(here.bob, "mt status", {"run": "lstm-2"})).reply())
+        of_admin = labels(await (await here.discord.slash(here.ana, "mt status", {"run": "lstm-1"})).reply())
+        one.start().step(40, 2.0)
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        await store.renew_lease("lstm-1", "host:1", seconds=60, heartbeat=now().timestamp())
+        await store.close()
+        await (await here.discord.click(here.bob, message, "mt:status:lstm-1:again")).reply()
+        renewed = shown_text(message.payload)
+        end(one.complete())
+        await (await here.discord.click(here.bob, message, "mt:status:lstm-1:again")).reply()
+
+        assert {"Refresh", "Cancel", "Logs"} <= set(of_own) & set(of_admin)
+        assert "Refresh" in of_other and not {"Cancel", "Logs"} & set(of_other)
+        assert "Training" in renewed and "40 %" in renewed
+        assert "Completed" in shown_text(message.payload)
+        assert "Logs" in labels(message) and not {"Cancel", "Refresh"} & set(labels(message))
+
+
+async def test_cancel__of_a_run_that_has_gone_on_for_long_is_asked_about_first(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        young, old = story(here, here.bob, "lstm-1", minutes_ago=9), story(here, here.bob, "lstm-2", minutes_ago=11)
+        at_once = await here.ask(here.bob, "cancel", {"run": "lstm-1"})
+        question = await (await here.discord.slash(here.bob, "mt cancel", {"run": "lstm-2"})).reply()
+        asked, kept = shown_text(question.payload), not old.run.cancel_requested()
+        answer = await (await here.discord.click(here.bob, question, button_of(question, "Cancel it"))).reply()
+        late = await here.ask(here.bob, "cancel", {"run": "lstm-2"})
+
+        assert "Cancelling" in at_once.text and young.run.cancel_requested()
+        assert "Cancel lstm-2?" in asked and kept
+        assert "Cancelling" in shown_text(answer.payload) and old.run.cancel_requested()
+        assert answer is question and answer.components == []
+        assert "already ended" in late.text
+
+
+async def test_logs__come_as_text_or_as_a_file_without_the_machine_s_paths(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        one = story(here, here.bob, "lstm-1")
+        none = await here.ask(here.bob, "logs", {"run": "lstm-1"})
+        lines: list[dict[str, object]] = [
+            {"timestamp": f"2026-11-20T12:00:{number:02}.5+00:00", "level": "info", "message": "step", "step": number}
+            for number in range(40)
+        ]
+        lines[39]["message"] = f"wrote {tmp_path}/artifacts/x.bin"
+        one.run.logs.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+        short = await here.ask(here.bob, "logs", {"run": "lstm-1", "lines": 3})
+        usual = await here.ask(here.ana, "logs", {"run": "lstm-1"})
+        status = await (await here.discord.slash(here.bob, "mt status", {"run": "lstm-1"})).reply()
+        clicked = await read(await here.discord.click(here.bob, status, "mt:logs:lstm-1"))
+        wordy: dict[str, object] = {"message": "long " * 600}
+        one.run.logs.write_text(f"{json.dumps(wordy)}\n", encoding="utf-8")
+        long = await (await here.discord.slash(here.bob, "mt logs", {"run": "lstm-1"})).reply()
+
+        assert "no log yet" in none.text
+        assert "2026-11-20 12:00:38 INFO step step=38" in short.text and "step=36" not in short.text
+        assert "wrote …/x.bin" in short.text and str(tmp_path) not in short.text
+        assert usual.text.count(" INFO ") == clicked.text.count(" INFO ") == 20
+        assert here.discord.read(long.attachments[0]).count(b"long") == 600
+        assert "long" not in shown_text(long.payload)
+
+
+async def test_help__tells_every_command_and_its_options(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        overview = await here.ask(here.bob, "help")
+        (mt,) = here.discord.commands
+        for command in rows(mt["options"]):
+            name = text(command["name"])
+            topic = await here.ask(here.bob, "help", {"topic": name})
+            assert f"**/mt {name}** · {command['description']}" in overview.text
+            for option in rows(command.get("options")):
+                assert f"**{option['name']}**" in topic.text and text(option["description"]) in topic.text
+        choices = await here.discord.autocomplete(here.bob, "mt help", "topic", "tr")
+        unknown = await here.ask(here.bob, "help", {"topic": "dance"})
+
+        assert choices[0].value == "train"
+        assert unknown.colour == AMBER and "`topic` must be one of train, status" in unknown.text

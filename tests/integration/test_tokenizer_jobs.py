@@ -1,0 +1,225 @@
+"""Tokenizers through real processes: each ends once and right, whatever is killed, and waits for no training."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support import (
+    Process,
+    add_corpus,
+    kill,
+    mt,
+    processes,
+    running,
+    settings_in,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
+from tests.waiting import captured_logs, until
+from trainer.contracts import keys
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import TokenizerTrainPayload
+from trainer.contracts.store import Store, connect
+from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
+from trainer.contracts.validation import parse
+from trainer.queue import JobQueue
+from trainer.services import Services
+from trainer.tokenizers import load_tokenizer
+
+
+def request(**fields: object) -> TokenizerTrainRequest:
+    return parse(TokenizerTrainRequest, {"method": "char", "corpora": ["text"], **fields})
+
+
+def is_in(queue: JobQueue, tokenizer_id: str, *states: str) -> bool:
+    return queue.tokenizers.status(tokenizer_id).status in states
+
+
+async def end_of(queue: JobQueue, accepted: TokenizerAccepted) -> TokenizerStatus:
+    await until(partial(is_in, queue, accepted.tokenizer_id, "completed", "failed"), seconds=40)
+    return queue.tokenizers.status(accepted.tokenizer_id)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+async def store_of(folder: Path) -> Store:
+    return await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
+
+
+def add_large_corpus(folder: Path) -> None:
+    """A text that takes a second or more."""
+    add_corpus(folder, "\n".join(f"{some_text(40)}\n{number}" for number in range(8000)))
+
+
+async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    add_corpus(tmp_path, "ˈʃɑːr\nˈqɑzɑq", "ipa")
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(num_epochs=1000), user_id=None)).run_id
+        await wait_for_status(queue, run_id, lambda status: status.step > 0)
+        accepted = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="shared"))
+        assert (accepted.status, accepted.job_id) == ("queued", accepted.tokenizer_id)
+        status = await end_of(queue, accepted)
+
+        assert (status.status, status.message, status.label, status.error) == (
+            "completed",
+            "Completed.",
+            "shared",
+            None,
+        )
+        assert (await queue.status(run_id)).status == "running"
+        await queue.cancel(run_id)
+        folder = queue.tokenizers.folder(accepted.tokenizer_id)
+        tree = contents(folder)
+        assert set(tree) == {"request.json", "lock", "tokenizer.json", "manifest.json", "logs.jsonl"}
+        for text in ("abc", "qɑz", str(tmp_path)):
+            assert text not in tree["logs.jsonl"].decode() + tree["request.json"].decode()
+        assert "tokenizer trained" in tree["logs.jsonl"].decode()
+        assert load_tokenizer(folder).manifest.tokenizer_id == accepted.tokenizer_id
+
+        again = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="again", threads=1))
+        assert (again.status, again.tokenizer_id) == ("completed", accepted.tokenizer_id)
+        other = await queue.train_tokenizer(request(corpora=["text", "ipa"], seed=1))
+        assert other.tokenizer_id != accepted.tokenizer_id
+        assert (await end_of(queue, other)).status == "completed"
+        store = await store_of(tmp_path)
+        payload = TokenizerTrainPayload(tokenizer_id=accepted.tokenizer_id)
+        await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
+        async with asyncio.timeout(10):
+            while await store.is_queued("told-twice"):
+                await asyncio.sleep(0.05)
+        await store.close()
+        child = await asyncio.to_thread(mt, tmp_path, "train-tokenizer", accepted.tokenizer_id)
+        assert (child.returncode, child.stderr) == (0, "")
+        assert contents(folder) == tree
+
+
+def environment_of(process: Process) -> list[str]:
+    return Path(f"/proc/{process.pid}/environ").read_text(encoding="utf-8").split("\0")
+
+
+async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_path: Path) -> None:
+    add_large_corpus(tmp_path)
+    async with running(settings_in(tmp_path)) as queue:
+        accepted = await queue.train_tokenizer(request(threads=3))
+        await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
+        [worker] = processes(tmp_path, "trainer worker --embedded")
+        [child] = processes(tmp_path, f"train-tokenizer {accepted.tokenizer_id}")
+        environment = environment_of(child)
+        kill(worker.pid)
+        await until(lambda: child not in processes(tmp_path))
+
+        assert "RAYON_NUM_THREADS=3" in environment
+        assert is_in(queue, accepted.tokenizer_id, "running")
+        assert (await end_of(queue, accepted)).status == "completed"
+
+
+async def test_stop__ends_the_child_at_once_and_the_next_start_begins_anew(tmp_path: Path) -> None:
+    add_large_corpus(tmp_path)
+    async with running(settings_in(tmp_path)) as queue:
+        accepted = await queue.train_tokenizer(request())
+        await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
+    assert processes(tmp_path) == []
+    assert is_in(queue, accepted.tokenizer_id, "running")
+
+    async with running(settings_in(tmp_path)) as queue:
+        assert (await end_of(queue, accepted)).status == "completed"
+
+
+async def test_store_wiped_or_away__tokenizers_are_put_back_from_disk(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    settings = settings_in(tmp_path, embedded_workers=0)
+    services = Services(settings)
+    queue = await JobQueue.connect(settings, await services.start())
+    wiped = await queue.train_tokenizer(request())
+    store = await store_of(tmp_path)
+    await store.redis.flushall()
+    await store.close()
+    await services.stop()
+    with captured_logs() as logs:
+        unheard = await queue.train_tokenizer(request(seed=1))
+    await queue.close()
+
+    assert [line["event"] for line in logs] == ["tokenizer accepted while the queue is away"]
+    assert unheard.status == "queued"
+    async with running(settings_in(tmp_path)) as queue:
+        assert [(await end_of(queue, accepted)).status for accepted in (wiped, unheard)] == ["completed"] * 2
+
+
+async def test_text_removed_while_queued__fails_and_can_be_asked_for_again(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        accepted = await queue.train_tokenizer(request())
+    (tmp_path / "data" / "corpus" / "text.txt").unlink()
+    async with running(settings_in(tmp_path)) as queue:
+        status = await end_of(queue, accepted)
+
+        assert status.error is not None
+        assert (status.status, status.error.code) == ("failed", ErrorCode.DATA_NOT_FOUND)
+        assert status.message.startswith("There is no corpus 'text'")
+        assert str(tmp_path) not in status.model_dump_json()
+        add_corpus(tmp_path, some_text())
+        again = await queue.train_tokenizer(request())
+        assert again == accepted
+        assert (await end_of(queue, again)).status == "completed"
+
+
+async def test_crashes__end_it_after_the_third_in_a_row(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        accepted = await queue.train_tokenizer(request())
+    (queue.tokenizers.folder(accepted.tokenizer_id) / "tokenizer.json").mkdir()  # which no file can replace
+    async with running(settings_in(tmp_path)) as queue:
+        status = await end_of(queue, accepted)
+
+    assert status.error is not None
+    assert (status.status, status.error.code) == ("failed", ErrorCode.TOKENIZER_TRAIN_FAILED)
+    assert "crashed 3 times" in status.message
+    log = queue.tokenizers.get(accepted.tokenizer_id).logs.read_text(encoding="utf-8")
+    assert log.count("tokenizer training started") == 3
+
+
+async def test_tokenizer_held_by_another_child__waits_for_it(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        accepted = await queue.train_tokenizer(request())
+        lock = queue.tokenizers.get(accepted.tokenizer_id).lock()
+        assert lock is not None
+        services = Services(settings_in(tmp_path))
+        await services.start()
+        with lock:
+            await until(lambda: processes(tmp_path, "train-tokenizer") != [])
+            await until(lambda: processes(tmp_path, "train-tokenizer") == [])
+            assert is_in(queue, accepted.tokenizer_id, "queued")
+
+        assert (await end_of(queue, accepted)).status == "completed"
+        await services.stop()
+
+
+async def test_evil_payloads__train_nothing_and_the_worker_goes_on(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        store = await store_of(tmp_path)
+        for tokenizer_id in ("../../x", "char-0123456789abcdef", "no-such-tokenizer"):
+            payload: dict[str, str] = {"tokenizer_id": tokenizer_id}
+            await store.redis.enqueue_job("train_tokenizer", payload, _queue_name=keys.TOKENIZER_QUEUE)
+        await store.close()
+        assert (await end_of(queue, await queue.train_tokenizer(request()))).status == "completed"
+
+    assert len(queue.tokenizers.all()) == 1
+
+
+async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "tokenizers").touch()  # no folder can be made in it
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        with pytest.raises(AppError, match="nothing was queued") as caught:
+            await queue.train_tokenizer(request())
+
+    assert caught.value.code is ErrorCode.INSUFFICIENT_STORAGE

@@ -1,0 +1,164 @@
+"""`/mt train` with all that it takes: options, warm starts, tokenizers, and an attached YAML file."""
+
+import shutil
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from local_discord import Upload
+from tests.integration.test_bot import AMBER, TEXT, Place, place
+from tests.support import ROOT, add_corpus
+from tests.unit.bot.records import Story, run_record
+from trainer.contracts.base import now
+from trainer.contracts.runs import RunRecord
+from trainer.runs import RunDirectory
+
+YAML = (ROOT / "configs" / "char_lstm_ipa.yaml").read_bytes()
+FINISHED = ROOT / "tests" / "fixtures" / "first_release"
+PARENT = "char_lstm-20261120-f347de"
+Options: TypeAlias = dict[str, str | int | float | Upload]
+TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
+
+
+def accepted(here: Place) -> RunRecord:
+    """The one run of the chat."""
+    records = [RunDirectory(path).record() for path in here.runs()]
+    (record,) = [record for record in records if record.run_id != PARENT]
+    return record
+
+
+def texts(here: Place) -> list[str]:
+    """The attached texts that were kept."""
+    return [path.name for path in (here.root / "artifacts").glob("corpora/*")]
+
+
+async def test_options__reach_the_run(tmp_path: Path) -> None:
+    add_corpus(tmp_path, TEXT.decode(), "cats")
+    async with place(tmp_path) as here:
+        answer = await here.ask(
+            here.bob,
+            "train",
+            {"corpus": "cats", "model": "gru", "preset": "tiny", "epochs": 2, "name": "small gru", "early_stop": 3},
+        )
+        record = accepted(here)
+
+        assert "⏳ Queued: small gru" in answer.text and "gru tiny · 32/64/1 · char tokenizer · 2 epochs" in answer.text
+        assert record.user_id == here.bob.id
+        assert record.effective.early_stopping.patience == 3 and record.effective.early_stopping.enabled
+        assert record.request.seed == 42 and "seed" not in record.request.model_fields_set
+
+
+async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> None:
+    add_corpus(tmp_path, TEXT.decode(), "cats")
+    async with place(tmp_path) as here:
+        await here.ask(here.bob, "train", {"corpus": "cats", "epochs": 2})
+        newer: dict[str, object] = {"created_at": now()}
+        Story(tmp_path / "artifacts", run_record("lstm-ana", user_id=here.ana.id).model_copy(update=newer))
+        again = await here.ask(here.bob, "train", {"epochs": 3})
+
+        assert "Corpus: cats" in again.text and "3 epochs" in again.text
+
+
+async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run(tmp_path: Path) -> None:
+    shutil.copytree(FINISHED, tmp_path, dirs_exist_ok=True)
+    async with place(tmp_path) as here:
+        suggested = await here.discord.autocomplete(here.bob, "mt train", "init_from", "f347")
+        options: Options = {"corpus": "text", "init_from": str(suggested[0].value), "freeze_embeddings": True}
+        answer = await here.ask(here.bob, "train", options)
+        record = accepted(here)
+
+        assert "⏳ Queued: text" in answer.text
+        assert record.effective.init_from_run_id == PARENT and record.effective.freeze_embeddings
+        assert record.effective.tokenizer_id is not None
+
+
+async def test_warm_start__from_what_is_none_or_private_leaves_nothing(tmp_path: Path) -> None:
+    async with place(tmp_path, private_runs=True) as here:
+        Story(tmp_path / "artifacts", run_record("lstm-ana", user_id=here.ana.id))
+        file = Upload("cats.txt", TEXT)
+        private = await here.ask(here.bob, "train", {"file": file, "init_from": "lstm-ana"})
+        by_file = await here.ask(
+            here.bob, "train", {"file": file, "config": Upload("a.yaml", YAML + b"  init_from_run_id: lstm-ana\n")}
+        )
+        unfinished = await here.ask(here.ana, "train", {"file": file, "init_from": "lstm-ana"})
+        unknown = await here.ask(here.ana, "train", {"file": file, "init_from": "../x"})
+
+        assert "🔒" in private.text and "🔒" in by_file.text
+        assert "`init_from` names no run to start from" in unfinished.text
+        assert "There is no run" in unknown.text
+        assert len(here.runs()) == 1 and texts(here) == []
+
+
+async def test_tokenizer__that_is_there_is_taken_and_another_one_is_named_by_its_option(tmp_path: Path) -> None:
+    shutil.copytree(TOKENIZER, tmp_path / "artifacts" / "tokenizers" / TOKENIZER.name)
+    async with place(tmp_path) as here:
+        unfit = await here.ask(
+            here.bob, "train", {"file": Upload("x.txt", b"###\n%%%\n$$$\n"), "tokenizer": TOKENIZER.name}
+        )
+        unknown = await here.ask(
+            here.bob, "train", {"file": Upload("cats.txt", TEXT), "tokenizer": "char-0123456789abcdef"}
+        )
+        assert "does not know" in unfit.text
+        assert "`tokenizer`" in unknown.text and "There is no tokenizer" in unknown.text
+        assert here.runs() == [] and texts(here) == []
+
+        await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "tokenizer": TOKENIZER.name})
+        assert accepted(here).effective.tokenizer_id == TOKENIZER.name
+
+
+async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        options: Options = {"config": Upload("kk.yaml", YAML), "file": Upload("cats.txt", TEXT), "epochs": 2}
+        answer = await here.ask(here.bob, "train", options)
+        record = accepted(here)
+
+        assert "⏳ Queued: char-lstm-ipa" in answer.text and "the attached text" in answer.text
+        assert record.effective.num_epochs == 2
+        assert record.effective.optimizer.eps == 1e-8 and record.effective.test_fraction == 0.10
+        assert record.requested_paths == ("tokenizers/char-lstm-ipa", "models/char-lstm-ipa", "logs")
+        assert texts(here) == [record.effective.corpus.sha256]
+
+
+async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_bytes(TEXT)
+    async with place(tmp_path) as here:
+        path = YAML.replace(b"training_corpus: demo", f"training_corpus: {tmp_path}/secret.txt".encode())
+        relative = YAML.replace(b"training_corpus: demo", b"training_corpus: secret")
+        refused = [await here.ask(here.bob, "train", {"config": Upload("kk.yml", data)}) for data in (path, relative)]
+        assert all(one.colour == AMBER for one in refused) and here.runs() == []
+        assert "There is no corpus 'secret'" in refused[1].text
+
+        answer = await here.ask(here.bob, "train", {"config": Upload("kk.yml", YAML), "name": "mine"})
+        assert "⏳ Queued: mine" in answer.text and "Corpus: demo" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (Upload("kk.txt", YAML), "`config` must be a YAML file whose name ends in .yaml or .yml"),
+        (Upload("kk.yaml", b"x" * 5001), "`config` may have at most 5,000 bytes"),
+        (Upload("kk.yaml", b"a: [1"), "'kk.yaml' is not YAML: line 1"),
+        (Upload("kk.yaml", b"- a\n"), "'kk.yaml' must hold lines of `name: value`"),
+        (Upload("kk.yaml", b"\xff"), "'kk.yaml' is not UTF-8"),
+        (Upload("kk.yaml", YAML.replace(b"epochs: 5", b"epochs: 0")), "`training.epochs` must be"),
+    ],
+)
+async def test_config__that_is_wrong_says_where_and_leaves_nothing(tmp_path: Path, file: Upload, said: str) -> None:
+    async with place(tmp_path) as here:
+        answer = await here.ask(here.bob, "train", {"config": file, "file": Upload("cats.txt", TEXT)})
+
+        assert answer.colour == AMBER and said in answer.text
+        assert str(tmp_path) not in answer.text
+        assert not (tmp_path / "artifacts").exists()
+
+
+async def test_config__with_several_mistakes_tells_each_on_a_line(tmp_path: Path) -> None:
+    wrong = YAML.replace(b"epochs: 5", b"epochs: 0").replace(b"batch_size: 64", b"batch_size: 0")
+    async with place(tmp_path) as here:
+        answer = await here.ask(here.bob, "train", {"config": Upload("kk.yaml", wrong)})
+
+        assert {line.split("`")[1] for line in answer.text.splitlines() if line.startswith("• ")} == {
+            "data.batch_size",
+            "training.epochs",
+        }

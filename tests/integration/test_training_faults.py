@@ -1,0 +1,266 @@
+"""Training under faults, with real processes: whatever is killed, stopped or full, a run ends once and right."""
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from arq import Retry
+
+from tests.support import (
+    Process,
+    add_corpus,
+    ended,
+    environment_in,
+    kill,
+    processes,
+    running,
+    settings_in,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
+from tests.waiting import captured_logs, until
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
+from trainer.contracts.runs import RunStatus, TrainRequest
+from trainer.contracts.settings import Settings
+from trainer.contracts.store import connect
+from trainer.queue import JobQueue
+from trainer.runs import RunDirectory
+from trainer.services import Services, end
+from trainer.training import CurveRow
+from trainer.worker.supervisor import supervise
+
+LARGE: dict[str, object] = {"embedding_size": 8, "hidden_size": 256, "num_layers": 1, "dropout": 0.1}
+"""Enough for a checkpoint of some MB and for steps of some milliseconds."""
+STALL_SECONDS = 2.0
+FULL_BYTES = 1_000_000
+"""The largest file where the disk is full: room for events and logs, but not for a checkpoint."""
+
+
+def request(**fields: object) -> TrainRequest:
+    return tiny_request(model=LARGE, num_epochs=15, **fields)
+
+
+def settings(folder: Path, *, lease_seconds: float = 3) -> Settings:
+    chosen = settings_in(folder, lease_seconds=lease_seconds)
+    quick: dict[str, object] = {"stall_seconds": STALL_SECONDS}
+    update: dict[str, object] = {"queue": chosen.queue.model_copy(update=quick)}
+    return chosen.model_copy(update=update)
+
+
+class Outcome(NamedTuple):
+    """What a training leaves, to the last bit."""
+
+    curve: list[tuple[int, str]]
+    weights_sha256: str
+
+
+def outcome(run: RunDirectory) -> Outcome:
+    rows = [CurveRow.model_validate_json(line) for line in run.loss_curve.read_text(encoding="utf-8").splitlines()]
+    files = {file.path: file.sha256 for file in run.completed_manifest().files}
+    curve = [(row.step, row.train_loss.hex()) for row in rows if row.train_loss is not None]
+    return Outcome(curve, files["model.safetensors"])
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """What comes of the request where nothing happens; how often it is saved makes no difference."""
+    folder = tmp_path_factory.mktemp("calm")
+    add_corpus(folder, some_text())
+
+    async def train() -> Outcome:
+        async with running(settings(folder)) as queue:
+            run_id = (await queue.train(request(), user_id=None)).run_id
+            await wait_for_status(queue, run_id, ended)
+            return outcome(queue.runs.get(run_id))
+
+    return asyncio.run(train())
+
+
+def events_of(queue: JobQueue, run_id: str) -> list[Event]:
+    return queue.runs.get(run_id).reader().read_new()
+
+
+def messages(queue: JobQueue, run_id: str) -> list[str]:
+    return [event.message for event in events_of(queue, run_id) if isinstance(event, JobProgress)]
+
+
+def ends(queue: JobQueue, run_id: str) -> list[str]:
+    last = (JobCompleted, JobFailed, JobCancelled)
+    return [type(event).__name__ for event in events_of(queue, run_id) if isinstance(event, last)]
+
+
+def has_attempt(number: int, status: RunStatus) -> bool:
+    return status.attempt == number or ended(status)
+
+
+def trains_in_attempt(number: int, status: RunStatus) -> bool:
+    return (status.attempt == number and status.message == "Training.") or ended(status)
+
+
+def child_of(folder: Path, run_id: str) -> Process:
+    [child] = processes(folder, f"train-child {run_id}")
+    return child
+
+
+def about(process: Process, name: str) -> str:
+    """What Linux says of a process."""
+    return Path(f"/proc/{process.pid}/{name}").read_text(encoding="ascii")
+
+
+async def test_kills_and_a_stall_without_a_checkpoint__run_ends_as_if_nothing_had_happened(
+    tmp_path: Path, calm: Outcome
+) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings(tmp_path)) as queue:
+        run_id = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
+        for attempt in (1, 2, 3):
+            await wait_for_status(queue, run_id, partial(has_attempt, attempt))
+            kill(child_of(tmp_path, run_id).pid)
+        await wait_for_status(queue, run_id, partial(trains_in_attempt, 4))
+        os.kill(child_of(tmp_path, run_id).pid, signal.SIGSTOP)
+        status = await wait_for_status(queue, run_id, ended)
+
+        assert (status.status, status.attempt) == ("completed", 5)
+        assert outcome(queue.runs.get(run_id)) == calm
+        told = messages(queue, run_id)
+        assert told.count("The training was killed from outside; it starts again.") == 3
+        assert told.count("The training stood still and was ended; it starts again.") == 1
+        assert ends(queue, run_id) == ["JobCompleted"]
+
+
+async def test_crash_loop__ends_after_three_crashes_without_progress_and_keeps_the_last_lines(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings(tmp_path)) as queue:
+        run_id = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
+        for attempt in (1, 2, 3):
+            await wait_for_status(queue, run_id, partial(has_attempt, attempt))
+            child = child_of(tmp_path, run_id)
+            assert about(child, "oom_score_adj") == "500\n"
+            os.kill(child.pid, signal.SIGABRT)
+        status = await wait_for_status(queue, run_id, ended)
+
+        assert status.error is not None and status.error.code is ErrorCode.CRASH_LOOP
+        assert f"`mt logs {run_id}`" in status.message
+        assert str(tmp_path) not in status.message
+        manifest = queue.runs.get(run_id).manifest()
+        assert manifest is not None
+        assert "Fatal Python error: Aborted\n" in manifest.last_lines
+
+
+async def test_worker_stopped_beyond_its_lease__another_one_waits_for_the_lock(tmp_path: Path, calm: Outcome) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings(tmp_path, lease_seconds=1)) as queue:
+        run_id = (await queue.train(request(), user_id=None)).run_id
+        await wait_for_status(queue, run_id, partial(trains_in_attempt, 1))
+        [first] = processes(tmp_path, "trainer worker --embedded")
+        stopped = (child_of(tmp_path, run_id), first)
+        for process in stopped:
+            os.kill(process.pid, signal.SIGSTOP)
+        environment = environment_in(tmp_path, QUEUE__LEASE_SECONDS="1", QUEUE__EMBEDDED_WORKERS="0")
+        log = tmp_path / "second-worker"
+        with log.open("wb") as output:
+            second = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "trainer", "worker"), cwd=tmp_path, env=environment, stderr=output
+            )
+        try:
+            await until(lambda: "exit_code=75" in log.read_text(encoding="utf-8"), seconds=60)
+            for process in stopped:
+                os.kill(process.pid, signal.SIGCONT)
+            status = await wait_for_status(queue, run_id, ended)
+        finally:
+            await end(second, 10)
+
+        assert (status.status, status.attempt) == ("completed", 1)
+        assert outcome(queue.runs.get(run_id)) == calm
+        assert ends(queue, run_id) == ["JobCompleted"]
+
+
+def limit_files(process: Process, largest_bytes: int) -> None:
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest_bytes, hard))
+
+
+async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_when_there_is_room(
+    tmp_path: Path, calm: Outcome
+) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings(tmp_path)) as queue:
+        run_id = (await queue.train(request(checkpoint_every_steps=40), user_id=None)).run_id
+        await wait_for_status(queue, run_id, lambda s: s.last_checkpoint_step is not None or ended(s))
+        limit_files(child_of(tmp_path, run_id), FULL_BYTES)
+        full = "The disk is full; the training goes on when there is room."
+        await until(lambda: full in messages(queue, run_id), seconds=60)
+        run = queue.runs.get(run_id)
+        saved = [event.step for event in events_of(queue, run_id) if isinstance(event, CheckpointSaved)]
+        assert (run.checkpoints / f"step-{saved[-1]}").is_dir()
+        assert run.manifest() is None
+        status = await wait_for_status(queue, run_id, ended)
+
+        assert status.status == "completed"
+        assert outcome(run) == calm
+
+
+async def test_no_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
+    """The address space ends where the first batch begins."""
+    add_corpus(tmp_path, some_text(20_000))
+    sizes: dict[str, object] = {"embedding_size": 1024, "hidden_size": 8, "num_layers": 1, "dropout": 0.0}
+    async with running(settings(tmp_path)) as queue:
+        greedy = tiny_request(model=sizes, max_seq_len=512, batch_size=4096)
+        run_id = (await queue.train(greedy, user_id=None)).run_id
+        await wait_for_status(queue, run_id, lambda s: s.attempt == 1)
+        child = child_of(tmp_path, run_id)
+        used_bytes = int(about(child, "statm").split()[0]) * resource.getpagesize()
+        resource.prlimit(child.pid, resource.RLIMIT_AS, (used_bytes + 10**9, resource.RLIM_INFINITY))
+        status = await wait_for_status(queue, run_id, ended)
+
+        assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
+        assert status.attempt == 1
+        assert "make `batch_size` or `max_seq_len` smaller" in status.message
+
+
+async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings(tmp_path)) as queue:
+        running_one = (await queue.train(tiny_request(num_epochs=1000), user_id=None)).run_id
+        await wait_for_status(queue, running_one, partial(trains_in_attempt, 1))
+        child = child_of(tmp_path, running_one)
+        os.kill(child.pid, signal.SIGSTOP)
+        for _ in range(2):
+            await queue.cancel(running_one)
+        os.kill(child.pid, signal.SIGCONT)
+        assert (await wait_for_status(queue, running_one, ended)).status == "cancelled"
+
+        finishing = (await queue.train(tiny_request(), user_id=None)).run_id
+        await wait_for_status(queue, finishing, lambda s: s.progress == 100.0)
+        try:
+            await queue.cancel(finishing)
+        except AppError as error:
+            assert error.code is ErrorCode.RUN_FINISHED
+        assert (await wait_for_status(queue, finishing, ended)).status in ("completed", "cancelled")
+        assert [len(ends(queue, run_id)) for run_id in (running_one, finishing)] == [1, 1]
+
+
+async def test_end_that_cannot_be_recorded__is_tried_again_later(tmp_path: Path) -> None:
+    """The request is lost, so there is nobody to tell; the run is not forgotten either."""
+    add_corpus(tmp_path, some_text())
+    alone = settings_in(tmp_path, embedded_workers=0)
+    async with running(alone) as queue:
+        run = queue.runs.get((await queue.train(request(), user_id=None)).run_id)
+    (run.path / "request.json").unlink()
+    services = Services(alone)
+    store = await connect(await services.start())
+    with captured_logs() as logs, pytest.raises(Retry) as later:
+        await supervise(run, alone, store)
+    await store.close()
+    await services.stop()
+
+    assert later.value.defer_score == 60_000
+    assert "end of an attempt not recorded" in [line["event"] for line in logs]

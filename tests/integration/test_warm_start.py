@@ -1,0 +1,133 @@
+"""Runs that begin with another's weights or tokenizer: by the real queue, worker and child."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request, wait_for_status
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import EvalCompleted
+from trainer.contracts.runs import RunManifest
+from trainer.corpora import CorpusStore
+from trainer.evaluation import TrainingSample
+from trainer.queue import JobQueue, resolve_request
+from trainer.runs import RunDirectory
+from trainer.training import CurveRow
+
+
+async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
+    accepted = await queue.train(tiny_request(**fields), user_id=None)
+    await wait_for_status(queue, accepted.run_id, ended)
+    return queue.runs.get(accepted.run_id)
+
+
+def curve(run: RunDirectory) -> list[CurveRow]:
+    return [CurveRow.model_validate_json(line) for line in run.loss_curve.read_bytes().splitlines()]
+
+
+async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        parent = await finished(queue, num_epochs=2)
+        child = await finished(
+            queue, init_from_run_id=parent.run_id, freeze_embeddings=True, sample_every_steps=4, learning_rate=0.01
+        )
+    told = parent.completed_manifest()
+    manifest = child.completed_manifest()
+
+    rows = curve(child)
+    assert (rows[0].step, rows[0].val_loss) == (0, told.metrics.best)
+    assert manifest.metrics.initial == told.metrics.best
+    assert (manifest.parent_run_id, manifest.effective.learning_rate) == (parent.run_id, 0.01)
+    assert manifest.tokenizer == told.tokenizer
+    [first, *_] = [event for event in child.reader().read_new() if isinstance(event, EvalCompleted)]
+    assert (first.split, first.loss) == ("validation", told.metrics.best)
+
+    before, after = load_file(parent.path / "model.safetensors"), load_file(child.path / "model.safetensors")
+    assert {name for name in before if before[name].equal(after[name])} == {"embedding.weight"}
+
+    lines = child.training_samples.read_bytes().splitlines()
+    steps = [TrainingSample.model_validate_json(line).step for line in lines]
+    assert steps == [step for step in range(4, manifest.steps + 1, 4) for _ in range(12)]
+    assert "training_samples.jsonl" in {file.path for file in manifest.files}
+    assert len(manifest.timings.epoch_seconds) == 1
+    assert 0 < manifest.timings.epoch_seconds[0]
+    assert (manifest.effective.data_num_workers, manifest.effective.data_pin_memory) == (0, False)
+
+
+async def test_tokenizer_of_another_run__is_shared_by_its_id(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    add_corpus(tmp_path, some_text(80).replace("c", "z"), "other")
+    async with running(settings_in(tmp_path)) as queue:
+        first = (await finished(queue)).completed_manifest()
+        assert first.tokenizer is not None
+        second = (await finished(queue, corpus="other", tokenizer_id=first.tokenizer.id)).completed_manifest()
+
+    assert second.tokenizer == first.tokenizer
+    assert first.model is not None and second.model is not None
+    assert first.model.vocab_size == second.model.vocab_size
+    assert unknown_tokens(first) == 0 < unknown_tokens(second), "z was not in the first text"
+    assert second.effective.tokenizer_id == first.tokenizer.id
+
+
+def unknown_tokens(manifest: RunManifest) -> int:
+    assert manifest.data is not None and manifest.data.train.unknown_tokens is not None
+    return manifest.data.train.unknown_tokens
+
+
+async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queued(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    add_corpus(tmp_path, "мама мыла раму\n" * 9 + "и ушла\nдомой\n", "cyrillic")
+    settings = settings_in(tmp_path)
+    async with running(settings) as queue:
+        parent = await finished(queue)
+        cancelled = await queue.train(tiny_request(num_epochs=1000), user_id=None)
+        await queue.cancel(cancelled.run_id)
+        await wait_for_status(queue, cancelled.run_id, ended)
+        asked: list[tuple[dict[str, object], ErrorCode, str]] = [
+            ({"init_from_run_id": "no-run"}, ErrorCode.RUN_NOT_FOUND, "`init_from_run_id` names no run to start from."),
+            ({"init_from_run_id": cancelled.run_id}, ErrorCode.RUN_NOT_READY, "has been cancelled"),
+            ({"init_from_run_id": parent.run_id, "model": {"hidden_size": 9}}, ErrorCode.MODEL_INCOMPATIBLE, "has 8"),
+            ({"tokenizer_id": "char-0123456789abcdef"}, ErrorCode.TOKENIZER_NOT_FOUND, "no tokenizer"),
+            (
+                {"init_from_run_id": parent.run_id, "corpus": "cyrillic"},
+                ErrorCode.MODEL_INCOMPATIBLE,
+                "does not know 86% of the tokens of 'cyrillic'",
+            ),
+            ({"device": "cuda"}, ErrorCode.CUDA_NOT_AVAILABLE, "this machine has no CUDA"),
+        ]
+        runs = {run.run_id for run in queue.runs.all()}
+        for fields, code, sentence in asked:
+            with pytest.raises(AppError) as caught:
+                await queue.train(tiny_request(**fields), user_id=None)
+            assert (caught.value.code, sentence in caught.value.message) == (code, True), caught.value.message
+
+        assert {run.run_id for run in queue.runs.all()} == runs
+
+
+async def test_parent_with_a_flipped_bit__is_not_started_from(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        parent = await finished(queue)
+        weights = parent.path / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        child = (await finished(queue, init_from_run_id=parent.run_id)).manifest()
+
+    assert child is not None and child.error is not None
+    assert (child.status, child.error.code) == ("failed", ErrorCode.MODEL_LOAD_FAILED)
+    assert "model.safetensors has changed or is gone" in child.error.message
+
+
+async def test_cuda__is_left_to_a_worker_on_another_machine(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    here = settings_in(tmp_path)
+    elsewhere: dict[str, object] = {"url": "redis://gpu-box:6379/0"}
+    remote: dict[str, object] = {"redis": here.redis.model_validate(elsewhere)}
+    settings = here.model_copy(update=remote)
+
+    effective = await resolve_request(tiny_request(device="cuda:0"), CorpusStore(settings), settings)
+
+    assert effective.device == "cuda:0"

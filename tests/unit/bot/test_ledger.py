@@ -1,0 +1,96 @@
+"""Who watches a run and what they were sent, on disk: `dm.json`, whoever wrote it and however often at once."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bot.ledger import Ledger, MessageLedger, SentMessage, Watcher, read_ledger
+from tests.unit.bot.records import STARTER, Story, run_record
+
+FIRST_VERSION = Path(__file__).parents[2] / "fixtures" / "dm_version_1.json"
+OTHER = STARTER + 1
+
+
+def test_starter__watches_without_having_asked(tmp_path: Path) -> None:
+    started = Story(tmp_path, run_record()).run
+    local = Story(tmp_path, run_record("char_lstm-local", user_id=None)).run
+
+    assert read_ledger(started).watchers == (Watcher(user_id=STARTER),)
+    assert read_ledger(local).watchers == ()
+
+
+async def test_first_version__is_read_as_the_starter_s_and_written_as_the_second(tmp_path: Path) -> None:
+    run = Story(tmp_path, run_record()).run
+    shutil.copy(FIRST_VERSION, run.message_ledger)
+    expected = Watcher(
+        user_id=STARTER,
+        channel_id=1573320875493556226,
+        card=SentMessage(nonce="5f0c0a4c3c8f1d7b2a90e6f4d", message_id=1573320888164548608),
+        final=SentMessage(nonce="c1d9a7e2b36f4805d9e17ab62"),
+    )
+    assert read_ledger(run).watchers == (expected,)
+
+    ledger = Ledger(run)
+    await ledger.watch(OTHER, None)
+
+    assert MessageLedger.model_validate_json(run.message_ledger.read_bytes()).watchers == (
+        expected,
+        Watcher(user_id=OTHER),
+    )
+
+
+def test_first_version__with_closed_dms_stays_closed(tmp_path: Path) -> None:
+    run = Story(tmp_path, run_record()).run
+    closed = FIRST_VERSION.read_text(encoding="utf-8").replace('"dm_closed":false', '"dm_closed":true')
+    run.message_ledger.write_text(closed, encoding="utf-8")
+
+    (starter,) = read_ledger(run).watchers
+    assert starter.closed_place == "dm"
+    assert not read_ledger(run).unsettled
+
+
+@pytest.mark.parametrize("data", [b"{", b'{"schema_version":3}'])
+def test_broken_file__is_an_error(tmp_path: Path, data: bytes) -> None:
+    run = Story(tmp_path, run_record()).run
+    run.message_ledger.write_bytes(data)
+
+    with pytest.raises(ValueError, match="validation error"):
+        read_ledger(run)
+
+
+async def test_notes__of_many_at_once_and_of_those_who_gave_up_are_all_kept(tmp_path: Path) -> None:
+    run = Story(tmp_path, run_record(user_id=None)).run
+    ledger = Ledger(run)
+    notes = [asyncio.create_task(ledger.watch(user_id, None)) for user_id in range(40)]
+    await asyncio.sleep(0)
+    for note in notes[::2]:
+        note.cancel()
+    await asyncio.gather(*notes, return_exceptions=True)
+    await ledger.watch(40, None)
+
+    assert [watcher.user_id for watcher in read_ledger(run).watchers] == list(range(41))
+
+
+async def test_watching__goes_on_with_the_same_messages_in_the_same_place_only(tmp_path: Path) -> None:
+    ledger = Ledger(Story(tmp_path, run_record()).run)
+    card = SentMessage(nonce="1", message_id=1)
+    here = await ledger.note(await ledger.watch(OTHER, 5), card=card, watches=False)
+
+    again = await ledger.watch(OTHER, 5)
+    elsewhere = await ledger.watch(OTHER, None)
+    assert again == here.model_copy(update=WATCHES)
+    assert elsewhere == Watcher(user_id=OTHER)
+
+
+async def test_watching__who_was_told_the_end_is_not_told_again_elsewhere(tmp_path: Path) -> None:
+    ledger = Ledger(Story(tmp_path, run_record()).run)
+    final = SentMessage(nonce="1", message_id=1)
+    told = await ledger.note(await ledger.watch(OTHER, 5), final=final)
+
+    assert await ledger.watch(OTHER, None) == told
+    assert [watcher.user_id for watcher in ledger.newest.unsettled] == [STARTER]
+
+
+WATCHES: dict[str, object] = {"watches": True}

@@ -1,0 +1,89 @@
+"""What the buttons and forms of questions hold: read back as it was written, and wrong lines named."""
+
+import pytest
+from hypothesis import strategies as st
+
+from bot.buttons import Pressed, custom_id, pressed
+from bot.chart_process import Unit
+from bot.commands.inference import Detail, GenerateOptions, ScoreOptions
+from bot.forms import Field, filled, form
+from tests.properties import for_all
+from trainer.contracts.errors import AppError, ErrorCode
+
+LONGEST_RUN_ID = "r" * 64
+
+
+@pytest.mark.parametrize("detail", ["summary", "per_char"])
+@pytest.mark.parametrize("base", ["bits", "nats"])
+@pytest.mark.parametrize("top_k", [0, 9, 10])
+def test_score_options__are_read_back_from_a_custom_id(detail: Detail, base: Unit, top_k: int) -> None:
+    options = ScoreOptions(detail=detail, base=base, top_k=top_k)
+    whole = custom_id("score", LONGEST_RUN_ID, options.code)
+
+    assert len(whole) <= 100  # Discord's limit
+    assert pressed(whole) == Pressed("score", LONGEST_RUN_ID, options.code)
+    assert ScoreOptions.of_code(options.code) == options
+
+
+@pytest.mark.parametrize("code", [None, "", "per_char", "per_char-bits-x", "all-bits-3"])
+def test_score_options__of_a_button_that_has_none_are_the_defaults(code: str | None) -> None:
+    assert ScoreOptions.of_code(code) == ScoreOptions()
+
+
+def test_score_options__out_of_bounds_are_refused() -> None:
+    with pytest.raises(AppError, match="`top_k`"):
+        ScoreOptions.of_code("per_char-bits-11")
+
+
+def test_settings__of_a_form_are_read_line_by_line_and_empty_ones_are_the_defaults() -> None:
+    lines = "max_new: 7\n temperature :0.5\n\ntop_p:\nstop: 12\nseed:  \nsamples: 2"
+
+    assert GenerateOptions.of_lines("men ", lines) == GenerateOptions(
+        prompt="men ", max_new=7, temperature=0.5, stop="12", samples=2
+    )
+    assert GenerateOptions.of_lines("", "") == GenerateOptions()
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("temperature 0.8", "`temperature: 0.8`"),
+        ("temprature: 0.8", "did you mean `temperature`"),
+        ("max_new: many", "`max_new` must be a valid integer, you gave 'many'"),
+        ("max_new: 1.5", "`max_new`"),
+        ("top_p: nan", "`top_p`"),
+        ("samples: 5", "`samples`"),
+    ],
+)
+def test_settings__that_are_wrong_are_named(lines: str, said: str) -> None:
+    with pytest.raises(AppError, match=said) as refused:
+        GenerateOptions.of_lines("", lines)
+
+    assert refused.value.code is ErrorCode.INVALID_INPUT
+
+
+@for_all(st.text(max_size=300))
+def test_settings__of_any_text_are_read_or_refused(text: str) -> None:
+    try:
+        options = GenerateOptions.of_lines("", text)
+    except AppError as error:
+        assert error.code is ErrorCode.INVALID_INPUT
+    else:
+        assert options.prompt == ""
+
+
+async def test_form__holds_its_fields_and_what_is_filled_in_is_read_by_their_names() -> None:
+    modal = form(
+        "edit", "char_lstm-1", "Edit", Field("prompt", "Prompt", "men", is_required=False), Field("text", "Text")
+    )
+    sent: dict[str, object] = {
+        "custom_id": modal.custom_id,
+        "components": [
+            {"type": 18, "id": 1, "component": {"type": 4, "id": 2, "custom_id": "prompt", "value": "a: b"}},
+            {"type": 18, "id": 3, "component": {"type": 4, "id": 4, "custom_id": "text", "value": ""}},
+        ],
+    }
+
+    assert modal.custom_id == "mt:edit:char_lstm-1"
+    assert modal.is_finished()  # so that the library does not wait for it
+    assert filled(sent) == {"prompt": "a: b", "text": ""}

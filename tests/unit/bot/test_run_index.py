@@ -1,0 +1,238 @@
+"""What can be named in a command: read once, kept up to date, found by what somebody has typed, and quickly."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from arq.connections import ArqRedis
+from hypothesis import strategies as st
+
+from bot.run_index import RunEntry, RunIndex, matching
+from tests.properties import for_all_pairs
+from tests.support import add_corpus, settings_in
+from tests.unit.bot.records import BEGIN, Story, run_record
+from tests.waiting import captured_logs, until
+from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
+from trainer.contracts.store import Store
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.queue import JobQueue
+from trainer.runs import manifest_of
+from trainer.tokenizer_store import resolve_tokenizer
+
+
+def index_of(folder: Path) -> RunIndex:
+    settings = settings_in(folder)
+    return RunIndex(JobQueue(settings, Store(ArqRedis())), settings.app.artifacts_root)
+
+
+def story(folder: Path, name: str, *, user_id: int | None = 700, minutes: int = 0) -> Story:
+    changed: dict[str, object] = {"created_at": BEGIN + timedelta(minutes=minutes)}
+    return Story(folder / "artifacts", run_record(name, user_id=user_id).model_copy(update=changed))
+
+
+def completed(one: Story) -> RunManifest:
+    facts: dict[str, object] = {
+        "metrics": RunMetrics(test=1.25, bits_per_char=1.8),
+        "tokenizer": TokenizerFacts(id="char-0123456789abcdef", sha256="a" * 64),
+    }
+    return manifest_of(one.record, "completed").model_copy(update=facts)
+
+
+async def test_runs__are_told_newest_first_as_they_stand(tmp_path: Path) -> None:
+    index = index_of(tmp_path)
+    await index.refresh()
+    assert not index.runs
+
+    old, new = story(tmp_path, "lstm-1"), story(tmp_path, "lstm-2", minutes=5)
+    new.start().step(40, 2.5)
+    await index.refresh()
+    assert [(run.run_id, run.state, run.progress, run.loss_nats) for run in index.runs] == [
+        ("lstm-2", "running", 40.0, 2.5),
+        ("lstm-1", "queued", 0.0, None),
+    ]
+    assert index.runs[0].ends_at == BEGIN.timestamp() + 60
+
+    new.run.write_manifest(completed(new))
+    old.start()
+    await index.refresh()
+    done, running = index.runs
+    assert (done.state, done.loss_nats, done.bits_per_char, done.ends_at) == ("completed", 1.25, 1.8, None)
+    assert done.tokenizer_id == "char-0123456789abcdef"
+    assert running.state == "running" and running.is_unfinished and not done.is_unfinished
+
+
+async def test_runs__that_are_removed_or_not_yet_accepted_are_not_there(tmp_path: Path) -> None:
+    index = index_of(tmp_path)
+    gone = story(tmp_path, "lstm-1")
+    story(tmp_path, "lstm-2")
+    (tmp_path / "artifacts" / "models" / "lstm-3").mkdir()
+    await index.refresh()
+    assert {run.run_id for run in index.runs} == {"lstm-1", "lstm-2"}
+
+    shutil.rmtree(gone.run.path)
+    await index.refresh()
+    assert {run.run_id for run in index.runs} == {"lstm-2"}
+
+
+async def test_runs__that_cannot_be_read_are_logged_once_and_hide_no_other(tmp_path: Path) -> None:
+    index = index_of(tmp_path)
+    story(tmp_path, "lstm-1")
+    broken = story(tmp_path, "lstm-2")
+    (broken.run.path / "request.json").write_bytes(b"{}")
+    with captured_logs() as logs:
+        await index.refresh()
+        await index.refresh()
+
+    assert [run.run_id for run in index.runs] == ["lstm-1"]
+    assert [line["run_id"] for line in logs] == ["lstm-2"]
+
+
+async def test_attached_text__is_told_from_a_named_one(tmp_path: Path) -> None:
+    record = run_record("lstm-1")
+    content: dict[str, object] = {"name": "c" * 64}
+    attached: dict[str, object] = {"corpus": record.effective.corpus.model_copy(update=content)}
+    effective: dict[str, object] = {"effective": record.effective.model_copy(update=attached)}
+    Story(tmp_path / "artifacts", record.model_copy(update=effective))
+    story(tmp_path, "lstm-2", minutes=1)
+    index = index_of(tmp_path)
+    await index.refresh()
+
+    assert [(run.corpus, run.has_attached_text) for run in index.runs] == [("kk_ipa", False), ("c" * 64, True)]
+
+
+async def test_tokenizers__appear_when_they_are_done(tmp_path: Path) -> None:
+    add_corpus(tmp_path, "ab\nba\nabba\n")
+    index = index_of(tmp_path)
+    settings = settings_in(tmp_path)
+    queue = JobQueue(settings, Store(ArqRedis()))
+    request = TokenizerTrainRequest(method="char", corpora=("text",), label="letters")
+    made = queue.tokenizers.create(await resolve_tokenizer(request, queue.corpora))
+    (tmp_path / "artifacts" / "tokenizers" / "char-nothing").mkdir()
+    await index.refresh()
+    assert not index.tokenizers
+
+    fixture = Path(__file__).parents[2] / "fixtures" / "tokenizers" / "char-222eba1359b17193"
+    other = tmp_path / "artifacts" / "tokenizers" / "char-222eba1359b17193"
+    shutil.copytree(fixture, other)
+    await index.refresh()
+    assert [one.tokenizer_id for one in index.tokenizers] == ["char-222eba1359b17193"]
+    assert (index.tokenizers[0].vocab_size or 0) > 4
+
+    shutil.rmtree(other)
+    (made.path / "request.json").write_bytes(b"{}")
+    with captured_logs() as logs:
+        await index.refresh()
+        await index.refresh()
+    assert not index.tokenizers
+    assert [line["tokenizer_id"] for line in logs] == [made.tokenizer_id]
+
+
+async def test_corpora__are_those_that_have_names(tmp_path: Path) -> None:
+    add_corpus(tmp_path, "a\nb\nc\n", "my_text")
+    index = index_of(tmp_path)
+    await index.refresh()
+
+    assert {"my_text", "demo"} <= set(index.corpora)
+
+
+async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_nothing(tmp_path: Path) -> None:
+    class Counted(RunIndex):
+        looks = 0
+
+        def _look(self) -> None:
+            self.looks += 1
+            super()._look()
+
+    settings = settings_in(tmp_path)
+    index = Counted(JobQueue(settings, Store(ArqRedis())), settings.app.artifacts_root)
+    first = asyncio.create_task(index.refresh())
+    await asyncio.sleep(0)
+    story(tmp_path, "lstm-1")
+    await asyncio.gather(*(index.refresh() for _ in range(50)))
+    await first
+
+    assert index.looks <= 2
+    assert len(index.runs) == 1
+
+
+async def test_suggestions__of_two_thousand_runs_come_in_a_tenth_of_the_time_allowed(tmp_path: Path) -> None:
+    model = story(tmp_path, "lstm-0000")
+    request = (model.run.path / "request.json").read_text(encoding="utf-8")
+    manifest = completed(model).model_dump_json()
+    for number in range(1, 2000):
+        folder = model.run.path.with_name(f"lstm-{number:04}")
+        folder.mkdir()
+        (folder / "request.json").write_text(request.replace("lstm-0000", folder.name), encoding="utf-8")
+        (folder / "manifest.json").write_text(manifest.replace("lstm-0000", folder.name), encoding="utf-8")
+    index = index_of(tmp_path)
+
+    started = time.monotonic()
+    await asyncio.gather(index.catch_up(), index.catch_up())  # nothing is in memory yet, and nobody waits for it
+    patience = time.monotonic() - started
+    await until(lambda: len(index.runs) == 2000)
+    started = time.monotonic()
+    await index.catch_up()
+    found = matching("lstm-1999", index.runs, names)
+    seconds = time.monotonic() - started
+    await index.stop()
+
+    assert patience < 0.3
+    assert seconds < 0.3
+    assert found[0].run_id == "lstm-1999"
+
+
+async def test_index__that_is_stopped_looks_no_more(tmp_path: Path) -> None:
+    index = index_of(tmp_path)
+    await index.stop()
+    index.start()
+    await index.stop()
+    story(tmp_path, "lstm-1")
+    await asyncio.sleep(0.05)
+
+    assert not index.runs
+
+
+def names(run: RunEntry) -> Sequence[str]:
+    return run.name, run.run_id, run.corpus
+
+
+WORDS = ("kk-ipa small", "ky-ipa small", "Kazakh news", "lm")
+
+
+def found(typed: str, *, exactly: bool = False) -> list[str]:
+    return matching(typed, WORDS, lambda word: (word,), exactly=exactly)
+
+
+def test_matching__prefers_beginnings_then_parts_then_letters_in_order() -> None:
+    assert found("") == [*WORDS]
+    assert found("kk") == ["kk-ipa small", "Kazakh news"]
+    assert found("ipa") == ["kk-ipa small", "ky-ipa small"]
+    assert found("small KY") == ["ky-ipa small"]
+    assert found("kzh") == ["Kazakh news"]
+    assert found("kzh", exactly=True) == []
+    assert found("nothing like it") == []
+
+
+@for_all_pairs(st.text(max_size=12), st.text(min_size=1, max_size=12))
+def test_matching__finds_a_thing_by_each_part_of_its_name(before: str, part: str) -> None:
+    if part.strip() == part and len(part.split()) == 1:
+        assert before + part in matching(part, ["other", before + part], lambda name: (name,), exactly=True)
+
+
+async def test_look__that_fails_is_said_and_the_next_one_is_as_ever(tmp_path: Path) -> None:
+    index = index_of(tmp_path)
+    models = tmp_path / "artifacts" / "models"
+    models.parent.mkdir()
+    models.write_bytes(b"no folder")
+    with captured_logs() as logs:
+        index.start()
+        await until(lambda: len(logs) == 1)
+    models.unlink()
+    story(tmp_path, "lstm-1")
+    index.start()
+    await until(lambda: len(index.runs) == 1)
+
+    assert isinstance(logs[0]["exc_info"], NotADirectoryError)

@@ -1,0 +1,18 @@
+"""Jobs in Redis are JSON, whatever is in them: nothing that is unpickled, nothing that fails to be written."""
+
+import pytest
+
+from trainer.contracts.store import dumps, loads
+
+
+def test_job__with_an_exception_in_it_is_written_as_its_type_and_read_again() -> None:
+    assert loads(dumps({"r": ValueError("a secret"), "a": [{"run_id": "a"}]})) == {
+        "r": "ValueError",
+        "a": [{"run_id": "a"}],
+    }
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"null", b"\x80\x04K\x01.", b"{"])
+def test_what_is_no_json_object__is_no_job(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        loads(data)

@@ -1,0 +1,106 @@
+"""The request for a tokenizer: its fields, its methods, its id."""
+
+import pytest
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import CorpusRef
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of, tokenizer_id_of
+from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
+from trainer.contracts.validation import parse
+
+MINIMAL: dict[str, object] = {"method": "char", "corpora": ["a"]}
+
+
+def request(**fields: object) -> TokenizerTrainRequest:
+    return parse(TokenizerTrainRequest, MINIMAL | fields)
+
+
+def refs(*digits: str) -> tuple[CorpusRef, ...]:
+    return tuple(CorpusRef(name=f"text {digit}", sha256=digit * 64, bytes=1) for digit in digits)
+
+
+def test_request__has_the_defaults_of_the_contract() -> None:
+    asked: dict[str, object] = request().model_dump(mode="json")
+
+    assert asked == {
+        "method": "char",
+        "corpora": ["a"],
+        "vocab_size": None,
+        "min_frequency": 1,
+        "normalization": {"form": "NFC", "lowercase": False},
+        "special_tokens": None,
+        "holdout_fraction": 0.01,
+        "seed": 42,
+        "threads": 0,
+        "label": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"method": None},
+        {"corpora": []},
+        {"corpora": ["a"] * 17},
+        {"corpora": [""]},
+        {"corpora": "a"},
+        {"vocab_size": 0},
+        {"min_frequency": 0},
+        {"normalization": {"form": "NFD"}},
+        {"holdout_fraction": 0},
+        {"holdout_fraction": 0.5},
+        {"seed": -1},
+        {"threads": -1},
+        {"label": ""},
+        {"label": "a\nb"},
+        {"vocabulary": 7},
+    ],
+)
+def test_request__wrong_and_unknown_fields_are_refused_by_name(wrong: dict[str, object]) -> None:
+    [field] = wrong
+    with pytest.raises(AppError, match=field) as caught:
+        request(**wrong)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize("method", ["bpe", "word", "morse", ""])
+def test_method__that_is_not_there_is_told_with_those_that_are(method: str) -> None:
+    with pytest.raises(AppError, match="must be one of char") as caught:
+        config_of(request(method=method))
+    assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
+
+
+def test_char__takes_its_options_and_keeps_its_special_tokens() -> None:
+    asked = request(vocab_size=9, min_frequency=2, normalization={"lowercase": True})
+
+    assert config_of(asked) == CharTokenizerConfig(
+        vocab_size=9, min_frequency=2, normalization=Normalization(lowercase=True)
+    )
+    with pytest.raises(AppError, match="keeps its own") as caught:
+        config_of(request(special_tokens={"bos_token": "<s>"}))
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
+def test_id__differs_for_whatever_changes_the_result_and_for_nothing_else() -> None:
+    one = tokenizer_id_of(request(), refs("0"))
+    different = [
+        one,
+        tokenizer_id_of(request(), refs("1")),
+        tokenizer_id_of(request(), refs("0", "1")),
+        tokenizer_id_of(request(), refs("1", "0")),
+        tokenizer_id_of(request(vocab_size=9), refs("0")),
+        tokenizer_id_of(request(min_frequency=2), refs("0")),
+        tokenizer_id_of(request(normalization={"lowercase": True}), refs("0")),
+        tokenizer_id_of(request(holdout_fraction=0.02), refs("0")),
+        tokenizer_id_of(request(seed=1), refs("0")),
+    ]
+
+    assert len(set(different)) == len(different)
+    assert tokenizer_id_of(request(label="x", threads=3, corpora=["b"]), refs("0")) == one
+    renamed = refs("0")[0].model_copy(update=dict[str, object](name="other", bytes=7))
+    assert tokenizer_id_of(request(), (renamed,)) == one
+
+
+def test_id__is_the_same_in_every_release() -> None:
+    # SHA-256 of {"method":"char","config":{},"corpora":["0…0"],"holdout_fraction":0.01,"seed":42}
+    assert tokenizer_id_of(request(), refs("0")) == "char-8e2d648083c997c6"

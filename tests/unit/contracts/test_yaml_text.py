@@ -1,0 +1,93 @@
+"""YAML is read as JSON would hold it, by the rules of YAML 1.2, or refused with the line of what is wrong."""
+
+import pytest
+from hypothesis import strategies as st
+from pydantic_core import from_json, to_json
+
+from tests.properties import for_all
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.yaml_text import parse_yaml
+
+READ: list[tuple[str, object]] = [
+    ("1e-3", 0.001),
+    ("1.0E3", 1000.0),
+    ("0x1F", 31),
+    ("010", 10),
+    ("no", "no"),
+    ("yes", "yes"),
+    ("on", "on"),
+    ("true", True),
+    ("null", None),
+    ("~", None),
+    ("", None),
+    ("'5'", "5"),
+    ("!!str 5", "5"),
+    ("2024-13-45", "2024-13-45"),
+    ("[1, {a: b}]", [1, {"a": "b"}]),
+    ("a: &x [1]\nb: *x\nc: &x 2", {"a": [1], "b": [1], "c": 2}),
+    ("a: {<<: b}", {"a": {"<<": "b"}}),
+    ("a: |\n  x\n", {"a": "x\n"}),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), READ)
+def test_values__are_those_of_yaml_1_2(text: str, value: object) -> None:
+    read = parse_yaml(text, "f")
+
+    assert (read, type(read)) == (value, type(value))
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+REFUSED: list[tuple[str, str]] = [
+    ("a: 1\nb: 2\na: 3", "'f', line 3: `a` is given twice."),
+    ("a:\n\tb: 1", "'f' is not YAML: line 2, found character '\\t' that cannot start any token (indent with spaces,"),
+    ("a: [1", "'f' is not YAML: line 1, "),
+    ("a: *b", "'f' is not YAML: line 1, found undefined alias 'b'."),
+    ("a: 1\n---\nb: 2", "'f' is not YAML: line 2, but found another document."),
+    ('a: "\\U00110000"', "'f' is not YAML: a \\U names no character."),
+    ("a: 1\nb: \x07", "'f', line 2: it holds a control character."),
+    ("%YAML 1.1\n---\na: yes", "'f', line 1: directives that begin with % are not taken; the text is YAML 1.2."),
+    ("a: 1\n2: b", "'f', line 2: a name must be text, not a number, a truth value, null or a block."),
+    ("null: b", "'f', line 1: a name must be text"),
+    ("[1]: b", "'f', line 1: a name must be text"),
+    ("a: !!python/object:os.system x", "'f', line 1: the tag tag:yaml.org,2002:python/object:os.system is not taken "),
+    ("a: !!python/tuple [x]", "'f', line 1: the tag tag:yaml.org,2002:python/tuple is not taken here."),
+    ("a: !!set {x}", "'f', line 1: the tag tag:yaml.org,2002:set is not taken here."),
+    ("a: !!binary aGk=", "'f', line 1: the tag tag:yaml.org,2002:binary is not taken here."),
+    ("a: !!int x", "'f', line 1: 'x' is no int that can be read."),
+    ("a: !!bool x", "'f', line 1: 'x' is no bool that can be read."),
+    (f"a: {'9' * 5000}", f"'f', line 1: '{'9' * 64}' is no int that can be read."),
+    ("a: &x [*x]", "'f', line 1: the text comes to more than 50 levels here (aliases count each time)."),
+    (f"{'[' * 60}{']' * 60}", "'f', line 1: the text comes to more than 50 levels here"),
+    ("[" * 9000, "'f' is nested deeper than 50 levels."),
+    (BOMB, "'f', line 1: the text comes to more than 20,000 values here (aliases count each time)."),
+    ("x" * 262_145, "'f' is too long: at most 256 KiB are taken."),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED)
+def test_refusals__name_the_line_in_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(AppError) as caught:
+        parse_yaml(text, "f")
+
+    assert caught.value.code is ErrorCode.CONFIG_INVALID
+    assert caught.value.message.startswith(sentence)
+
+
+PIECES: list[str] = [
+    *"ab:-?,[]{}#&*!|>'\"%@` \n\t01.~\\é",
+    *("- ", ": ", "\n  ", "&a ", "*a", "!!int ", "!!float ", "<<: ", "---\n"),
+    *("\\U00110000", "\\ud800", "!<", "? ", "\x85", "0x", "..."),
+]
+pieces: st.SearchStrategy[list[str]] = st.lists(st.sampled_from(PIECES), max_size=12)
+
+
+@for_all(pieces)
+def test_any_text__is_a_value_that_json_can_hold_or_one_sentence(parts: list[str]) -> None:
+    try:
+        read = parse_yaml("".join(parts), "f")
+    except AppError as error:
+        assert "\n" not in error.message
+    else:
+        again: object = from_json(to_json(read))
+        assert again == read

@@ -1,0 +1,183 @@
+"""The files of a corpus: which they are, what their lines are, and what is refused with its place."""
+
+import os
+import sys
+from hashlib import sha256
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+from tests.properties import for_all_pairs
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.text import LINE_BYTES, corpus_sha256, line_blocks, shown_name, stream_blocks, text_files
+
+
+def lines_of(folder: Path, content: bytes) -> list[str]:
+    path = folder / "corpus.txt"
+    path.write_bytes(content)
+    return list(chain.from_iterable(line_blocks(path)))
+
+
+class ShortReads(BytesIO):
+    """A stream that gives a few bytes at a time, as a pipe does."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        super().__init__(data)
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(self._size)
+
+
+class Endless(BytesIO):
+    """A line without an end, which counts what was read of it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None and size > 0
+        self.taken += size
+        return b"a" * size
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"a\nb", ["a", "b"]),
+        (b"a\r\nb\r\n", ["a", "b"]),
+        (b"a\r\r\nb\r", ["a\r", "b"]),
+        (b"\n\n \t\n\xc2\xa0\na\n\n", ["a"]),
+        (b"a\rb\n", ["a\rb"]),
+        ("a\u2028b\u0085c\x0bd\x1ce\n".encode(), ["a\u2028b\u0085c\x0bd\x1ce"]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", ["a", "\ufeffb"]),
+        (b"\xef\xbb\xbf\nb", ["b"]),
+        (b" a \n", [" a "]),
+        ("𐓀\U0001f600".encode(), ["𐓀😀"]),
+    ],
+)
+def test_lines__end_at_newlines_only_and_blank_ones_are_dropped(
+    tmp_path: Path, content: bytes, lines: list[str]
+) -> None:
+    assert lines_of(tmp_path, content) == lines
+
+
+@for_all_pairs(st.text(alphabet=st.sampled_from("aж\n\r 🙂\t\u2028"), max_size=40), st.integers(1, 5))
+def test_lines__do_not_depend_on_the_pieces_that_they_come_in(text: str, size: int) -> None:
+    found = list(chain.from_iterable(stream_blocks(ShortReads(text.encode(), size), "x")))
+
+    assert found == [line for part in text.split("\n") if (line := part.removesuffix("\r")).strip()]
+
+
+@for_all_pairs(st.binary(max_size=12), st.integers(1, 4))
+def test_bytes__that_are_no_text_are_named_where_python_finds_the_first(data: bytes, size: int) -> None:
+    try:
+        data.decode()
+        expected = None
+    except UnicodeDecodeError as error:
+        expected = error.start
+    try:
+        list(stream_blocks(ShortReads(data, size), "x"))
+    except AppError as error:
+        assert error.code is ErrorCode.INVALID_INPUT
+        position = int(error.message.split(": byte ")[1].split()[0])
+        assert position == (expected if "not UTF-8" in error.message else data.index(b"\0"))
+    else:
+        assert expected is None and 0 not in data
+
+
+@pytest.mark.parametrize(
+    ("content", "position"),
+    [
+        (b"abc\n\xff", "4"),
+        (b"\xef\xbb\xbfab\n\xc3(", "6"),
+        (b"a\n\xed\xa0\x80", "2"),
+        (b"a\xc0\xafb", "1"),
+        (b"abc\xe2\x82", "3"),
+        ("ж\n".encode() * 600_000 + b"\xfe", "1,800,000"),
+    ],
+)
+def test_bytes__that_are_no_utf8_are_refused_in_one_sentence_with_their_place(
+    tmp_path: Path, content: bytes, position: str
+) -> None:
+    with pytest.raises(AppError) as caught:
+        lines_of(tmp_path, content)
+
+    assert caught.value.message == (
+        f"'corpus.txt' is not UTF-8: byte {position} cannot be decoded. Save the text as UTF-8."
+    )
+
+
+def test_bytes__a_nul_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(AppError, match=r"'corpus\.txt' is not a text file: byte 5 is NUL"):
+        lines_of(tmp_path, b"abc\nd\0")
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n", b"\nb"])
+def test_line__of_4_mib_is_taken_and_of_a_byte_more_is_refused_with_its_number(tmp_path: Path, ending: bytes) -> None:
+    longest = b"a" * LINE_BYTES
+
+    assert LINE_BYTES == 4 * 1024**2
+    assert lines_of(tmp_path, b"x\n\n" + longest + ending)[1] == longest.decode()
+    with pytest.raises(AppError) as caught:
+        lines_of(tmp_path, b"x\n\n" + longest + b"a" + ending)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert caught.value.message == "Line 3 of 'corpus.txt' has more than 4 MiB: give a text with shorter lines."
+
+
+def test_line__without_an_end_is_not_read_to_its_end() -> None:
+    stream = Endless()
+
+    with pytest.raises(AppError, match=r"Line 1 of 'x' has more than 4 MiB"):
+        list(stream_blocks(stream, "x"))
+
+    assert stream.taken <= LINE_BYTES + 2**20
+
+
+def test_blocks__are_small_parts_of_a_large_text(tmp_path: Path) -> None:
+    lines = [f"line {i}" for i in range(300_000)]
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n".join(lines))
+
+    found = list(line_blocks(path))
+
+    assert list(chain.from_iterable(found)) == lines
+    assert max(sum(map(len, block)) for block in found) <= 2**20
+
+
+def test_folder__is_its_text_files_by_name(tmp_path: Path) -> None:
+    for name, text in {"b.txt": "2\n3", "a.TEXT": "1", "c.md": "x", "c.text": "4"}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "folder.txt").mkdir()
+
+    assert [file.name for file in text_files(tmp_path)] == ["a.TEXT", "b.txt", "c.text"]
+    assert list(chain.from_iterable(line_blocks(tmp_path))) == ["1", "2", "3", "4"]
+    listing = "".join(
+        f"{sha256(text).hexdigest()}  {name}\n"
+        for name, text in [("a.TEXT", b"1"), ("b.txt", b"2\n3"), ("c.text", b"4")]
+    )
+    assert corpus_sha256(tmp_path) == sha256(listing.encode()).hexdigest()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every file name is Unicode")
+def test_folder__a_name_that_is_no_unicode_is_hashed_by_its_bytes(tmp_path: Path) -> None:
+    name = b"\xff.txt"
+    (tmp_path / os.fsdecode(name)).write_bytes(b"1")
+
+    assert corpus_sha256(tmp_path) == sha256(sha256(b"1").hexdigest().encode() + b"  " + name + b"\n").hexdigest()
+
+
+def test_corpus__that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nothing.txt"):
+        with pytest.raises(AppError) as caught:
+            list(line_blocks(path))
+        assert caught.value.code == ErrorCode.DATA_NOT_FOUND
+        assert str(tmp_path.parent) not in caught.value.message
+
+
+def test_name__is_shown_without_folders_and_control_characters() -> None:
+    assert shown_name("C:\\texts/kk\n\u202e.txt") == "kk.txt"
+    assert shown_name("a" * 100) == "a" * 64

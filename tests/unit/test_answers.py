@@ -1,0 +1,287 @@
+"""What the inference child answers of a completed run, and what an evaluation on request leaves in its manifest."""
+
+import math
+from hashlib import sha256
+from pathlib import Path
+from threading import Timer
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from tests.support import settings_in, tiny_request
+from tests.unit.data.support import POEM, Run, make_run
+from tests.unit.models.reference import ReferenceModel, losses_by_hand
+from trainer.contracts.base import now
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.inference import (
+    EvalMetrics,
+    EvalRecord,
+    EvalRequest,
+    EvalResponse,
+    EvalSplit,
+    GenerateRecord,
+    GenerateRequest,
+    GenerateResponse,
+    ScoreRecord,
+    ScoreRequest,
+    ScoreResponse,
+)
+from trainer.contracts.presets import request_hash
+from trainer.contracts.runs import EvalSummary, RunManifest, RunRecord
+from trainer.contracts.settings import Settings
+from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.evaluation import Sample
+from trainer.files import changed_files, file_records
+from trainer.model_artifact import save_model
+from trainer.models.base import LanguageModel
+from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.worker.answers import answer
+from trainer.worker.models import WarmModels
+
+OTHER = ["a text that nobody has seen", "the end"]
+
+
+class Finished(NamedTuple):
+    """A completed run as its training leaves it."""
+
+    settings: Settings
+    made: Run
+    run: RunDirectory
+    model: LanguageModel
+    models: WarmModels
+
+    def measure(self, split: EvalSplit = "validation", path: str | None = None) -> EvalMetrics:
+        response = self.evaluate(EvalRequest(split=split, path_override=path))
+        assert response.metrics is not None, response.error
+        return response.metrics
+
+    def evaluate(self, request: EvalRequest) -> EvalResponse:
+        response = EvalResponse(request_id="q", run_id="r", status="queued")
+        [answered] = answer([EvalRecord(request=request, response=response)], self.models, self.settings)
+        assert isinstance(answered, EvalRecord)
+        return answered.response
+
+    def score(self, request: ScoreRequest) -> ScoreResponse:
+        response = ScoreResponse(request_id="q", run_id="r", status="queued")
+        [answered] = answer([ScoreRecord(request=request, response=response)], self.models, self.settings)
+        assert isinstance(answered, ScoreRecord)
+        assert answered.request == request
+        return answered.response
+
+    def generate(self, request: GenerateRequest) -> GenerateResponse:
+        response = GenerateResponse(request_id="q", run_id="r", status="queued")
+        [answered] = answer([GenerateRecord(request=request, response=response)], self.models, self.settings)
+        assert isinstance(answered, GenerateRecord)
+        return answered.response
+
+    def losses(self, lines: list[str]) -> list[float]:
+        """The loss of every predicted token of these lines, by hand."""
+        ids = [self.made.tokenizer.encode(line) for line in lines]
+        return losses_by_hand(ReferenceModel(self.model, "lstm"), ids, self.made.effective.max_seq_len)
+
+
+@pytest.fixture(name="finished")
+def _finished(tmp_path: Path) -> Finished:
+    settings = settings_in(tmp_path)
+    folder = settings.app.data_root / "corpus"
+    folder.mkdir(parents=True)
+    made = make_run(folder, POEM, holdout_fraction=0.2, test_fraction=0.3)
+    (folder / "other.txt").write_text("\n".join(OTHER), encoding="utf-8")
+    model = made.fresh_model()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.uniform_(-1, 1)
+    store = RunStore(settings.app.artifacts_root)
+    record = RunRecord(
+        run_id="r",
+        user_id=None,
+        created_at=now(),
+        request=tiny_request(),
+        effective=made.effective,
+        request_hash=request_hash(made.effective),
+    )
+    run = store.create(record)
+    made.tokenizer.save(run.tokenizer)
+    save_model(run.path, model, made.effective.model)
+    run.metrics.parent.mkdir()
+    run.metrics.write_text("{}", encoding="utf-8")
+    run.samples.write_text("", encoding="utf-8")
+    left: dict[str, object] = {
+        "eval": (EvalSummary(split="test", loss=9.0, perplexity=8103.0),),
+        "files": file_records(run.path, vouched_for(run)),
+    }
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(record, "completed").model_copy(update=left))
+    return Finished(settings, made, run, model, WarmModels(store, most_bytes=1 << 30))
+
+
+def vouched_for(run: RunDirectory) -> list[Path]:
+    return [
+        *run.path.glob("*.safetensors"),
+        run.path / "config.json",
+        *run.tokenizer.iterdir(),
+        run.metrics,
+        run.samples,
+    ]
+
+
+def lines_of(made: Run, split: str) -> list[str]:
+    """The lines of a split, read anew."""
+    effective = made.effective
+    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
+    corpus = SplitCorpus(made.folder / "corpus.txt", made.tokenizer.normalization, rule)
+    return [line for label, lines in corpus.blocks() if label == split for line in lines]
+
+
+def manifest_of_run(run: RunDirectory) -> RunManifest:
+    manifest = run.manifest()
+    assert manifest is not None
+    return manifest
+
+
+def broken_seals(run: RunDirectory) -> list[str]:
+    """The names of the files that are not as the seal says."""
+    lines = [line.split("  ") for line in run.seal.read_text(encoding="ascii").splitlines()]
+    return [name for digest, name in lines if sha256((run.path / name).read_bytes()).hexdigest() != digest]
+
+
+def test_evaluation__three_times_gives_the_brute_force_mean_each_time(finished: Finished) -> None:
+    expected = finished.losses(lines_of(finished.made, "validation"))
+
+    measured = [finished.measure() for _ in range(3)]
+
+    for metrics in measured:
+        assert metrics.n_tokens == len(expected)
+        assert metrics.loss == measured[0].loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+        assert math.isclose(metrics.perplexity, math.exp(metrics.loss))
+        assert metrics.split == "validation"
+        assert metrics.dataset == "corpus.txt"
+    samples = [Sample.model_validate_json(line) for line in finished.run.samples.read_text("utf-8").splitlines()]
+    assert len(samples) == 12
+    assert EvalMetrics.model_validate_json(finished.run.metrics.read_bytes()) == measured[-1]
+
+
+def test_evaluation__validation_and_test_are_different_texts(finished: Finished) -> None:
+    validation, test = finished.measure("validation"), finished.measure("test")
+
+    expected = finished.losses(lines_of(finished.made, "test"))
+    assert test.loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+    assert test.loss != validation.loss
+
+
+def test_evaluation__of_another_text_measures_all_of_it(finished: Finished) -> None:
+    expected = finished.losses(OTHER)
+
+    splits: tuple[EvalSplit, ...] = ("validation", "test")
+    for split in splits:
+        metrics = finished.measure(split, "other")
+
+        assert metrics.dataset == "other"
+        assert metrics.n_tokens == len(expected)
+        assert metrics.n_chars == sum(map(len, OTHER))
+        assert metrics.loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+def test_evaluation__needs_no_text_but_the_one_that_it_measures(finished: Finished) -> None:
+    (finished.made.folder / "corpus.txt").unlink()
+
+    assert finished.measure(path="other").dataset == "other"
+    error = finished.evaluate(EvalRequest()).error
+    assert error is not None and error.code is ErrorCode.DATA_NOT_FOUND
+
+
+def test_evaluation__is_written_into_the_manifest_the_latest_of_each_split_and_text(finished: Finished) -> None:
+    before = manifest_of_run(finished.run)
+
+    test = finished.measure("test")
+    finished.measure("validation", "other")
+    validation = finished.measure("validation")
+    other = finished.measure("validation", "other")
+
+    after = manifest_of_run(finished.run)
+    assert after.eval == tuple(
+        EvalSummary(split=metrics.split, dataset=dataset, loss=metrics.loss, perplexity=metrics.perplexity)
+        for metrics, dataset in ((test, None), (validation, None), (other, "other"))
+    )
+    assert [file.path for file in after.files] == [file.path for file in before.files]
+    assert changed_files(finished.run.path, after.files) == []
+    assert broken_seals(finished.run) == []
+    unchanged: dict[str, object] = {"eval": before.eval, "files": before.files}
+    assert after.model_copy(update=unchanged) == before
+
+
+def test_evaluation__does_not_mend_a_seal_that_was_broken(finished: Finished) -> None:
+    with finished.run.path.joinpath("manifest.json").open("a", encoding="utf-8") as file:
+        file.write(" ")
+
+    finished.measure()
+
+    assert broken_seals(finished.run) == ["manifest.json"]
+
+
+def test_evaluation__of_a_run_from_before_there_were_seals(finished: Finished) -> None:
+    finished.run.seal.unlink()
+
+    finished.measure()
+
+    assert not finished.run.seal.exists()
+    assert len(manifest_of_run(finished.run).eval) == 2
+
+
+def test_manifest__from_before_evaluations_named_their_text_is_read(finished: Finished) -> None:
+    text = finished.run.path.joinpath("manifest.json").read_text(encoding="utf-8")
+    old = text.replace('   "dataset": null,\n', "")
+
+    assert old != text
+    assert RunManifest.model_validate_json(old).eval == (EvalSummary(split="test", loss=9.0, perplexity=8103.0),)
+
+
+def test_evaluation__waits_for_the_runs_other_writer(finished: Finished) -> None:
+    lock = finished.run.lock()
+    assert lock is not None
+    release = Timer(0.3, lock.close)
+    release.start()
+
+    finished.measure("test")
+
+    release.join()
+    assert manifest_of_run(finished.run).eval[0].loss != 9.0
+
+
+def test_lock__is_waited_for_so_long_and_no_longer(finished: Finished) -> None:
+    lock = finished.run.lock()
+    assert lock is not None
+
+    with pytest.raises(AppError) as caught:
+        finished.run.wait_for_lock(0.1)
+
+    lock.close()
+    assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
+
+
+def test_named_texts__are_scored_and_continued_as_if_they_had_been_typed(finished: Finished) -> None:
+    typed = "\n".join(OTHER)
+    to_score = (ScoreRequest(text=typed, detail_level="per_char"), ScoreRequest(path="other", detail_level="per_char"))
+    to_continue = (GenerateRequest(prompt_text=typed, seed=1), GenerateRequest(prompt_path="other", seed=1))
+
+    scores = [finished.score(request) for request in to_score]
+    made = [finished.generate(request) for request in to_continue]
+
+    assert scores[0] == scores[1]
+    assert scores[0].n_scored == len("".join(OTHER))
+    assert made[0] == made[1]
+    assert made[0].prompt_tokens == len("".join(OTHER))
+
+
+def test_path_that_leads_out__is_refused_by_the_child_too(finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("a secret", encoding="utf-8")
+    errors: list[RunError | None] = []
+    for name in ("../../secret.txt", "../../nothing.txt"):
+        errors.append(finished.score(ScoreRequest(path=name)).error)
+        errors.append(finished.generate(GenerateRequest(prompt_path=name)).error)
+        errors.append(finished.evaluate(EvalRequest(path_override=name)).error)
+
+    sentence = "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
+    assert errors == [RunError.of(AppError(ErrorCode.INVALID_INPUT, sentence))] * 6
+    assert manifest_of_run(finished.run).eval[0].loss == 9.0

@@ -1,0 +1,165 @@
+"""Which ends of attempts count, how long a run waits after one, and when it is given up (R4, JOB-05)."""
+
+import errno
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_runs import record
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, transient_code
+from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
+from trainer.runs import RunDirectory, RunStore
+from trainer.worker.attempts import Cause, cause_of, record_end
+
+LINES = ("Fatal Python error: Aborted\n", "  File x\n")
+
+
+def new_run(folder: Path) -> RunDirectory:
+    return RunStore(folder).create(record())
+
+
+def begin(run: RunDirectory, attempt: int) -> None:
+    with run.open_log() as events:
+        events.append(JobStarted(**stamp(run.run_id, 7, f"started:{attempt}"), queue="training", attempt=attempt))
+
+
+def save(run: RunDirectory, step: int) -> None:
+    with run.open_log() as events:
+        saved = stamp(run.run_id, 7, f"checkpoint:{step}:None")
+        events.append(CheckpointSaved(**saved, step=step, val_loss=None, is_best=False))
+
+
+def attempts(run: RunDirectory, *ends: Cause | int) -> list[float | None]:
+    """Play attempts that end so, an integer being a checkpoint on the way; return the seconds until the next one."""
+    waited: list[float | None] = []
+    begin(run, 1)
+    for number, end in enumerate(ends, 2):
+        if isinstance(end, int):
+            save(run, end)
+        else:
+            waited.append(record_end(run, end, LINES))
+            begin(run, number)
+    return waited
+
+
+@pytest.mark.parametrize(
+    ("ends", "advice"),
+    [
+        (("crashed", "crashed", "crashed"), "crashed 3 times without getting further"),
+        (("crashed", "starved", "stalled"), "raise QUEUE__STALL_SECONDS"),
+        (("stalled", "crashed", "starved"), "make `batch_size`, `max_seq_len` or the model smaller"),
+        (("crashed", 10, "crashed", "crashed", "crashed", "crashed"), "crashed 3 times"),
+        (("crashed", "killed", "crashed", "full", "crashed"), "crashed 3 times"),
+    ],
+)
+def test_three_faults_in_a_row_without_a_new_checkpoint__end_the_run(
+    tmp_path: Path, ends: tuple[Cause | int, ...], advice: str
+) -> None:
+    run = new_run(tmp_path)
+
+    waited = attempts(run, *ends)
+
+    assert waited == [1.0] * (len(waited) - 1) + [None]
+    manifest = run.manifest()
+    assert manifest is not None and manifest.error is not None
+    assert (manifest.status, manifest.error.code) == ("failed", ErrorCode.CRASH_LOOP)
+    assert advice in manifest.error.message
+    assert f"`mt logs {run.run_id}`" in manifest.error.message
+    assert manifest.last_lines == LINES
+    assert run.seal.exists()
+
+
+def test_attempt_that_reached_a_newer_checkpoint__is_free(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+
+    ends: list[Cause | int] = []
+    for step in range(1, 6):
+        ends += [step, "crashed", "crashed", "crashed"] if step % 2 else [step, "stalled", "starved"]
+
+    assert attempts(run, *ends) == [1.0] * 13
+    assert run.manifest() is None
+
+
+def test_paused_attempt_with_a_checkpoint__does_not_make_the_next_one_free(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    begin(run, 1)
+    save(run, 10)  # and its worker ended
+
+    begin(run, 2)
+    assert [record_end(run, "crashed", ()) for _ in range(3)] == [1.0, 1.0, None]
+
+
+def test_kills_from_outside__never_count(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+
+    kills: list[Cause] = ["killed"] * 50
+    assert attempts(run, "crashed", "crashed", *kills) == [1.0] * 52
+    assert run.follow().refresh().message == "Started."
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "told"),
+    [
+        ("full", ErrorCode.INSUFFICIENT_STORAGE, "The disk is full; the training goes on when there is room."),
+        ("unwritable", ErrorCode.SERVICE_UNAVAILABLE, "The disk does not work; the training goes on when it does."),
+    ],
+)
+def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(
+    tmp_path: Path, cause: Cause, code: ErrorCode, told: str
+) -> None:
+    run = new_run(tmp_path)
+
+    assert attempts(run, 5, *[cause] * 9) == [1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert record_end(run, cause, ()) == 60.0
+    assert run.follow().refresh().message == told
+    with (run.path / "events.jsonl").open("ab") as file:  # the 1430 that come next, as they would be written
+        for number in range(11, 1441):
+            waited = stamp(run.run_id, 7, f"{cause}:{number}")
+            event = JobProgress(**waited, seq=number + 20, progress=0.0, message=told)
+            file.write(event.model_dump_json().encode() + b"\n")
+    assert record_end(run, cause, ()) is None
+    manifest = run.manifest()
+    assert manifest is not None and manifest.error is not None
+    assert (manifest.error.code, manifest.error.error_class) == (code, ErrorClass.TRANSIENT)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "stalled", "starved", "cause"),
+    [
+        (0, False, True, None),
+        (75, False, False, None),
+        (1, False, True, "crashed"),
+        (-signal.SIGABRT, False, False, "crashed"),
+        (-signal.SIGSEGV, False, True, "crashed"),
+        (-signal.SIGKILL, False, False, "killed"),
+        (-signal.SIGKILL, False, True, "starved"),
+        (-signal.SIGTERM, False, True, "killed"),
+        (-signal.SIGKILL, True, False, "stalled"),
+        (0, True, False, "stalled"),
+        (73, False, False, "full"),
+        (74, False, False, "unwritable"),
+    ],
+)
+def test_cause__is_told_from_how_the_child_ended(
+    exit_code: int, stalled: bool, starved: bool, cause: Cause | None
+) -> None:
+    assert cause_of(exit_code, stalled=stalled, starved=starved) == cause
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "x"), ErrorCode.INSUFFICIENT_STORAGE),
+        (OSError(errno.EDQUOT, "x"), ErrorCode.INSUFFICIENT_STORAGE),
+        (OSError(errno.EIO, "x"), ErrorCode.SERVICE_UNAVAILABLE),
+        (OSError(errno.EROFS, "x"), ErrorCode.SERVICE_UNAVAILABLE),
+        (OSError(errno.EISDIR, "x"), None),
+        (AppError(ErrorCode.INSUFFICIENT_STORAGE, "x"), ErrorCode.INSUFFICIENT_STORAGE),
+        (AppError(ErrorCode.TRAINING_NAN_LOSS, "x"), None),
+        (AppError(ErrorCode.DATA_NOT_FOUND, "x"), None),
+        (ValueError("x"), None),
+    ],
+)
+def test_transient__is_what_the_surroundings_did(error: Exception, code: ErrorCode | None) -> None:
+    assert transient_code(error) == code

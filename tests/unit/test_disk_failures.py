@@ -1,0 +1,323 @@
+"""Every operation on the disk fails once: what was there stays, the failure is told, and the next try works."""
+
+import asyncio
+import errno
+from collections.abc import Callable, Iterator
+from functools import partial
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from bot.ledger import Ledger, read_ledger
+from tests.unit.test_checkpoint import checkpoint, names, same
+from tests.unit.test_runs import phase, record
+from trainer.checkpoint import CheckpointStore
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.event_log import EventLog, EventReader
+from trainer.files import Disk, write_atomically
+from trainer.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
+
+CODES = {
+    errno.ENOSPC: ErrorCode.INSUFFICIENT_STORAGE,
+    errno.EDQUOT: ErrorCode.INSUFFICIENT_STORAGE,
+    errno.EIO: ErrorCode.SERVICE_UNAVAILABLE,
+}
+
+
+class FailingDisk(Disk):
+    """A disk whose n-th operation fails, a write after half of the data."""
+
+    def __init__(self, number: int, code: int) -> None:
+        self._left = number
+        self._code = code
+        self.has_failed = False
+
+    def mend(self) -> None:
+        self._left = 0
+
+    def make_folder(self, folder: Path, *, exist_ok: bool = True) -> None:
+        self._count()
+        super().make_folder(folder, exist_ok=exist_ok)
+
+    def write(self, path: Path, data: bytes | BinaryIO) -> None:
+        whole = data if isinstance(data, bytes) else data.read()
+        if self._left == 1:
+            path.write_bytes(whole[: len(whole) // 2])
+        self._count()
+        super().write(path, whole)
+
+    def write_at(self, file: FileIO, offset: int, data: bytes) -> None:
+        if self._left == 1:
+            super().write_at(file, offset, data[: len(data) // 2])
+        self._count()
+        super().write_at(file, offset, data)
+
+    def cut(self, file: FileIO, length: int) -> None:
+        self._count()
+        super().cut(file, length)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count()
+        super().rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        self._count()
+        super().remove(path)
+
+    def remove_folder(self, folder: Path) -> None:
+        self._count()
+        super().remove_folder(folder)
+
+    def flush(self, descriptor: int) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.has_failed = True
+            raise OSError(self._code, "the disk failed")
+
+
+def failing(code: int, at_least: int) -> Iterator[FailingDisk]:
+    """Disks that fail at their first, second, ... operation, up to the one that has nothing left to fail at."""
+    for number in range(1, 60):
+        disk = FailingDisk(number, code)
+        yield disk
+        if not disk.has_failed:
+            assert number > at_least
+            return
+    raise AssertionError("the work has no end")
+
+
+def told(work: Callable[[], object], disk: FailingDisk, code: int) -> bool:
+    """Do something; True where it was done, False where the failure was told by its code."""
+    try:
+        work()
+    except AppError as error:
+        disk.mend()
+        assert disk.has_failed
+        assert error.code == CODES[code]
+        assert error.code.error_class is ErrorClass.TRANSIENT
+        assert ("full" in error.message) == (error.code is ErrorCode.INSUFFICIENT_STORAGE)
+        return False
+    disk.mend()
+    return True
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_save__that_fails_anywhere_leaves_a_usable_checkpoint_and_the_next_one_works(tmp_path: Path, code: int) -> None:
+    made = {step: checkpoint(step, step) for step in (1, 2, 3)}
+    for number, disk in enumerate(failing(code, at_least=13)):
+        folder = tmp_path / str(number)
+        for step in (1, 2):
+            CheckpointStore(folder).save(made[step])
+        store = CheckpointStore(folder, disk)
+
+        done = told(partial(store.save, made[3]), disk, code)
+
+        assert not list(folder.glob(".tmp-*")), "what was half written takes no room"
+        found = CheckpointStore(folder).recover()
+        assert found.checkpoint is not None and found.set_aside == ()
+        step = found.checkpoint.state.step
+        assert same(made[step], found.checkpoint)
+        assert step == 3 or (step == 2 and not done)
+        store.save(made[3])
+        assert same(made[3], store.recover().checkpoint)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_first_save__that_fails_anywhere_can_be_tried_again(tmp_path: Path, code: int) -> None:
+    made = checkpoint(1)
+    for number, disk in enumerate(failing(code, at_least=14)):
+        store = CheckpointStore(tmp_path / str(number) / "checkpoints", disk)
+
+        told(partial(store.save, made), disk, code)
+
+        store.save(made)
+        assert same(made, store.recover().checkpoint)
+
+
+def test_recovery__that_fails_is_told_and_can_be_tried_again(tmp_path: Path) -> None:
+    CheckpointStore(tmp_path).save(checkpoint(1))
+    for disk in failing(errno.EIO, at_least=3):
+        (tmp_path / ".tmp-step-2").mkdir(exist_ok=True)
+        (tmp_path / "step-3").mkdir(exist_ok=True)
+
+        told(CheckpointStore(tmp_path, disk).recover, disk, errno.EIO)
+
+        assert same(checkpoint(1), CheckpointStore(tmp_path).recover().checkpoint)
+    assert len(list(tmp_path.glob("broken-*"))) > 1
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_record__that_fails_anywhere_is_the_old_or_the_new_one_whole(tmp_path: Path, code: int) -> None:
+    path = tmp_path / "manifest.json"
+    for disk in failing(code, at_least=3):
+        path.write_bytes(b"old")
+
+        done = told(partial(write_atomically, path, b"new", disk), disk, code)
+
+        assert path.read_bytes() in (b"new", b"new" if done else b"old")
+        assert names(tmp_path) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_event__that_fails_anywhere_is_written_whole_at_the_next_try(tmp_path: Path, code: int) -> None:
+    for number, disk in enumerate(failing(code, at_least=5)):
+        path = tmp_path / f"log{number}"
+        path.write_bytes(b'{"torn')
+
+        def write(path: Path = path, disk: FailingDisk = disk) -> None:
+            with EventLog(path, disk) as log:
+                for event in (phase(1), phase(2), phase(2)):
+                    try:
+                        log.append(event)
+                    except AppError:
+                        log.append(event)
+                        raise
+
+        if not told(write, disk, code):
+            write()
+
+        events = EventReader(path).read_new()
+        assert [(event.seq, event.event_id) for event in events] == [(1, "r:phase:1"), (2, "r:phase:2")]
+        assert path.read_bytes().count(b"\n") == 2
+
+
+def test_event_that_could_not_be_written__comes_with_the_next_one(tmp_path: Path) -> None:
+    disk = FailingDisk(4, errno.ENOSPC)
+    with EventLog(tmp_path / "log", disk) as log:
+        with pytest.raises(AppError):
+            log.append(phase(1))
+        assert EventReader(tmp_path / "log").read_new() == []
+        log.append(phase(2))
+
+    assert [(e.seq, e.event_id) for e in EventReader(tmp_path / "log").read_new()] == [
+        (1, "r:phase:1"),
+        (2, "r:phase:2"),
+    ]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_end__that_fails_anywhere_is_completed_by_the_next(tmp_path: Path, code: int) -> None:
+    for number, disk in enumerate(failing(code, at_least=9)):
+        run_id = f"r{number}"
+        RunStore(tmp_path).create(record(run_id))
+        run = RunDirectory(tmp_path / "models" / run_id, disk)
+
+        def end(run: RunDirectory = run) -> None:
+            with run.open_log() as events:
+                finish_run(run, events, manifest_of(run.record(), "cancelled"))
+
+        if not told(end, disk, code) and run.manifest() is None:
+            end()
+        complete_end(run)
+
+        assert run.follow().refresh().status == "cancelled"
+        assert run.seal.exists()
+        assert [event.seq for event in run.reader().read_new()] == [1, 2]
+        assert not list(run.path.glob(".*"))
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_request__that_fails_anywhere_was_never_accepted_or_is_whole(tmp_path: Path, code: int) -> None:
+    for number, disk in enumerate(failing(code, at_least=12)):
+        store = RunStore(tmp_path / str(number) / "artifacts", disk)
+        (tmp_path / str(number)).mkdir()
+        try:
+            store.create(record())
+        except AppError as error:
+            assert error.code == CODES[code]
+        except OSError as error:
+            assert error.errno == code
+        accepted = [run.record().run_id for run in RunStore(tmp_path / str(number) / "artifacts").all()]
+
+        assert accepted in (["char_lstm-1"], ["char_lstm-1"] if not disk.has_failed else [])
+        assert [run.follow().refresh().status for run in store.all()] == ["queued"] * len(accepted)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_ledger__that_fails_anywhere_is_told_and_noted_at_the_next_try(tmp_path: Path, code: int) -> None:
+    for number, disk in enumerate(failing(code, at_least=3)):
+        RunStore(tmp_path).create(record(f"r{number}"))
+        run = RunDirectory(tmp_path / "models" / f"r{number}", disk)
+        ledger = Ledger(run)
+
+        def watch(ledger: Ledger = ledger) -> None:
+            asyncio.run(ledger.watch(8, None))
+
+        told(watch, disk, code)
+        assert [watcher.user_id for watcher in read_ledger(run).watchers] in ([7], [7, 8])
+        watch()
+
+        assert [watcher.user_id for watcher in read_ledger(run).watchers] == [7, 8]
+
+
+def test_what_killed_writers_have_left__is_cleared_away_by_the_next_one_of_each_file(tmp_path: Path) -> None:
+    run = RunStore(tmp_path).create(record())
+    run.metrics.parent.mkdir()
+    of_the_bot = run.path / ".dm.json.00000000.tmp"
+    for path in (run.path / ".manifest.json.00000000.tmp", run.metrics.parent / ".metrics.json.0.tmp", of_the_bot):
+        path.touch()
+    (run.path / ".folder.tmp").mkdir()
+
+    run.open_log().__exit__()
+    assert sorted(path.name for path in run.path.rglob(".*")) == [of_the_bot.name, ".folder.tmp"]
+    Ledger(run)
+    assert not of_the_bot.exists()
+
+
+def test_state_that_cannot_be_read_back__is_refused_at_the_first_save_and_leaves_nothing(tmp_path: Path) -> None:
+    """A class of ours saves without a word, and no unpickler that runs no code takes it."""
+    store = CheckpointStore(tmp_path)
+    strange = checkpoint(1)
+    strange.rest["scaler"]["growth"] = ErrorClass.FATAL
+
+    with pytest.raises(AppError, match="cannot be read back") as caught:
+        store.save(strange)
+
+    assert caught.value.code == ErrorCode.CHECKPOINT_CORRUPT
+    assert names(tmp_path) == []
+    store.save(checkpoint(2))
+    assert same(checkpoint(2), store.recover().checkpoint)
+
+
+class RottingDisk(Disk):
+    """A disk that keeps another byte than it was given."""
+
+    def __init__(self) -> None:
+        self.rots = False
+
+    def write(self, path: Path, data: bytes | BinaryIO) -> None:
+        super().write(path, b"?" + data[1:] if self.rots and isinstance(data, bytes) else data)
+
+
+def test_first_save_of_an_attempt__is_the_only_one_that_is_read_back(tmp_path: Path) -> None:
+    disk = RottingDisk()
+    store = CheckpointStore(tmp_path, disk)
+    disk.rots = True
+    with pytest.raises(AppError, match="cannot be read back"):
+        store.save(checkpoint(1))
+    disk.rots = False
+    store.save(checkpoint(1))
+    disk.rots = True
+
+    store.save(checkpoint(2))
+
+    assert names(tmp_path) == ["step-1", "step-2"]
+    assert same(checkpoint(1), store.recover().checkpoint)
+
+
+def test_prune__that_cannot_tell_the_best_drops_nothing(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        store.save(checkpoint(step, 1))
+    (tmp_path / "step-2" / "state.json").write_bytes(b"\xff")
+
+    store.save(checkpoint(3, 1))
+    assert names(tmp_path) == ["step-1", "step-2", "step-3"]
+    for step in (4, 5):
+        store.save(checkpoint(step, 1))
+    assert names(tmp_path) == ["step-1", "step-4", "step-5"]

@@ -1,0 +1,34 @@
+"""What is no event does not stand in the way of those that are."""
+
+from pathlib import Path
+
+from tests.waiting import captured_logs
+from trainer.contracts.events import JobCancelled, stamp
+from trainer.event_log import EventLog, EventReader
+
+GARBAGE = {
+    b"no event": "malformed event left out",
+    b"\xff\xfe": "malformed event left out",
+    b'{"type":"trainer.job.cancelled.v1"}': "malformed event left out",
+    b'{"type":"trainer.job.cancelled.v2","event_id":"secret"}': "event of an unknown version left out",
+    b'{"type":"trainer.job.exploded.v1"}': "event of an unknown version left out",
+}
+
+
+def test_garbage__is_a_line_of_the_log_each_and_the_events_around_it_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "char_lstm-1" / "events.jsonl"
+    path.parent.mkdir()
+    with EventLog(path) as log:
+        log.append(JobCancelled(**stamp("char_lstm-1", None, "cancelled:1")))
+    with path.open("ab") as file:
+        file.write(b"".join(line + b"\n" for line in GARBAGE))
+    with captured_logs() as unheard, EventLog(path) as log:
+        log.append(JobCancelled(**stamp("char_lstm-1", None, "cancelled:2")))
+
+    reader = EventReader(path)
+    with captured_logs() as logs:
+        events = reader.read_new() + reader.read_new()
+
+    assert [event.seq for event in events] == [1, 2]
+    said = [{"event": event, "run_id": "char_lstm-1", "log_level": "warning"} for event in GARBAGE.values()]
+    assert logs == unheard == said

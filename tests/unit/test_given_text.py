@@ -1,0 +1,81 @@
+"""Texts that are asked about by the name of a corpus: found where corpora are, whole, and not too long."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import settings_in
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import GenerateRequest, ScoreRequest
+from trainer.corpora import CorpusStore
+from trainer.given_text import read_text, with_text
+
+
+@pytest.fixture(name="corpora")
+def _corpora(tmp_path: Path) -> CorpusStore:
+    folder = tmp_path / "data" / "corpus"
+    folder.mkdir(parents=True)
+    (folder / "poem.txt").write_bytes("\ufeffthe sea\r\n\n the s\u00fcn \n".encode())
+    (folder / "bad.txt").write_bytes(b"ab\xff")
+    (folder / "long.txt").write_bytes(b"a" * 100_001)
+    (folder / "vast.txt").write_bytes("\U0001f600".encode() * 2_000_001)
+    (tmp_path / "secret.txt").write_text("a secret", encoding="utf-8")
+    (folder / "leak.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "gone.txt").symlink_to(tmp_path / "nothing.txt")
+    return CorpusStore(settings_in(tmp_path))
+
+
+def refused(request: ScoreRequest | GenerateRequest, corpora: CorpusStore) -> AppError:
+    with pytest.raises(AppError) as caught:
+        if isinstance(request, ScoreRequest):
+            with_text(request, corpora)
+        else:
+            with_text(request, corpora)
+    return caught.value
+
+
+def test_named_text__is_the_file_to_its_last_character(corpora: CorpusStore) -> None:
+    whole = "the sea\r\n\n the s\u00fcn \n"
+
+    assert with_text(ScoreRequest(path="poem"), corpora).text == whole
+    assert with_text(GenerateRequest(prompt_path="poem.txt"), corpora).prompt_text == whole
+
+
+def test_text_in_the_request__is_left_alone(corpora: CorpusStore) -> None:
+    for_score, for_generate = ScoreRequest(text="poem"), GenerateRequest(prompt_text="")
+
+    assert with_text(for_score, corpora) is for_score
+    assert with_text(for_generate, corpora) is for_generate
+
+
+def test_path_that_leads_out__has_one_sentence_whether_or_not_it_exists(corpora: CorpusStore, tmp_path: Path) -> None:
+    names = ["../../secret.txt", "../../nothing.txt", str(tmp_path / "secret.txt"), "/nothing.txt", "leak", "gone"]
+
+    errors = [refused(ScoreRequest(path=name), corpora) for name in names]
+    errors += [refused(GenerateRequest(prompt_path=name), corpora) for name in names]
+
+    assert {error.code for error in errors} == {ErrorCode.INVALID_INPUT}
+    assert len({error.message for error in errors}) == 1
+    assert str(tmp_path) not in errors[0].message
+
+
+def test_named_text__that_cannot_be_taken_is_refused(corpora: CorpusStore) -> None:
+    cases: list[tuple[ScoreRequest | GenerateRequest, ErrorCode, str]] = [
+        (ScoreRequest(path="nix"), ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
+        (ScoreRequest(path="bad"), ErrorCode.INVALID_INPUT, "'bad.txt' is not UTF-8: byte 2 cannot be decoded."),
+        (ScoreRequest(path="vast"), ErrorCode.PAYLOAD_TOO_LARGE, "'vast.txt' is too long: at most 2,000,000 char"),
+        (GenerateRequest(prompt_path="long"), ErrorCode.PAYLOAD_TOO_LARGE, "'long.txt' is too long: at most 100,000"),
+    ]
+    for request, code, sentence in cases:
+        error = refused(request, corpora)
+        assert error.code is code
+        assert error.message.startswith(sentence)
+
+
+def test_file_of_this_machine__may_be_as_long_as_the_limit_in_any_script(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text("\U0001f600" * 100, encoding="utf-8")
+
+    assert read_text(file, 100) == "\U0001f600" * 100
+    with pytest.raises(AppError, match="no readable file 'none"):
+        read_text(tmp_path / "none.txt", 100)

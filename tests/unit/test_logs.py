@@ -1,0 +1,230 @@
+"""The logs: one handler a process, the same fields in every line, libraries that only warn, a file to read back."""
+
+import ast
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from io import StringIO
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import structlog
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from tests.properties import for_all_pairs
+from tests.support import ROOT
+from trainer.contracts.settings import AppSettings, LoggingSettings, Settings
+from trainer.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, setup_logging
+
+Line = dict[str, str | int | float | None]
+_line: TypeAdapter[Line] = TypeAdapter(Line)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def logged(
+    env: Literal["dev", "prod"] = "prod", level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+) -> StringIO:
+    stream = StringIO()
+    setup_logging(Settings(app=AppSettings(env=env), logging=LoggingSettings(level=level)), "model-trainer", stream)
+    return stream
+
+
+def lines(stream: StringIO) -> list[Line]:
+    return [_line.validate_json(line) for line in stream.getvalue().splitlines()]
+
+
+def product_logger() -> structlog.stdlib.BoundLogger:
+    log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("trainer.something")
+    return log
+
+
+def test_line__has_the_standard_fields_and_its_values() -> None:
+    stream = logged()
+    product_logger().info("short job ended", run_id="r-1", request_id="q-1")
+
+    [line] = lines(stream)
+    moment = datetime.fromisoformat(str(line.pop("timestamp")))
+    assert moment.tzinfo is not None
+    assert str(line.pop("instance_id")).endswith(f":{os.getpid()}")
+    assert line == {
+        "level": "info",
+        "logger": "trainer.something",
+        "message": "short job ended",
+        "service": "model-trainer",
+        "run_id": "r-1",
+        "request_id": "q-1",
+    }
+
+
+def test_bound_value__stands_in_every_line_of_libraries_too() -> None:
+    stream = logged()
+    with structlog.contextvars.bound_contextvars(run_id="r-2"):
+        product_logger().info("ours")
+        logging.getLogger("some.library").warning("theirs")
+
+    assert [(line["message"], line["run_id"]) for line in lines(stream)] == [("ours", "r-2"), ("theirs", "r-2")]
+
+
+def test_dev__logs_text_for_people() -> None:
+    stream = logged("dev")
+    product_logger().info("worker ready", slots=1)
+
+    [text] = stream.getvalue().splitlines()
+    assert "worker ready" in text and "slots" in text
+    assert not text.startswith("{")
+
+
+def test_level__holds_for_all_of_our_loggers() -> None:
+    stream = logged(level="ERROR")
+    product_logger().debug("not even kept for a run's own log")
+    product_logger().warning("too quiet to be heard")
+    logging.getLogger("bot.main").warning("this one too")
+    product_logger().error("heard")
+
+    assert [line["message"] for line in lines(stream)] == ["heard"]
+
+
+@pytest.mark.parametrize("library", ["arq.worker", "aiohttp.access", "discord.gateway", "httpx", "urllib3", "asyncio"])
+def test_libraries__only_warn_even_where_we_debug(library: str) -> None:
+    stream = logged(level="DEBUG")
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        logging.getLogger(library).log(level, logging.getLevelName(level))
+    product_logger().debug("ours")
+
+    assert [(line["logger"], line["message"]) for line in lines(stream)] == [
+        (library, "WARNING"),
+        ("trainer.something", "ours"),
+    ]
+
+
+def test_process__has_one_handler_however_often_it_is_set_up() -> None:
+    logged()
+    last = logged()
+    product_logger().info("once")
+
+    assert len(logging.getLogger().handlers) == 1
+    assert len(lines(last)) == 1
+
+
+def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path) -> None:
+    stream = logged("dev")
+    add_log_file(tmp_path / "logs.jsonl", "model-trainer")
+    try:
+        raise ValueError("what happened")
+    except ValueError:
+        product_logger().exception("run failed", error_code="MODEL_TRAIN_FAILED")
+
+    [text] = LogReader(tmp_path / "logs.jsonl").last(10)
+    line = _line.validate_json(text)
+    assert (line["level"], line["service"], line["error_code"]) == (
+        "error",
+        "model-trainer",
+        "MODEL_TRAIN_FAILED",
+    )
+    assert "ValueError: what happened" in str(line["exception"])
+    assert "run failed" in stream.getvalue()
+
+
+def test_run_log__is_whole_where_little_is_shown(tmp_path: Path) -> None:
+    """`mt` shows warnings only, but the logs of the runs that it starts hold how they went."""
+    stream = logged(level="WARNING")
+    add_log_file(tmp_path / "logs.jsonl", "model-trainer")
+    product_logger().info("epoch ended", epoch=1)
+
+    assert len(LogReader(tmp_path / "logs.jsonl").last(10)) == 1
+    assert stream.getvalue() == ""
+
+
+def test_extra_names__are_those_that_the_product_logs() -> None:
+    logged_names = {
+        name for folder in ("trainer", "bot") for file in (ROOT / folder).rglob("*.py") for name in names_in(file)
+    }
+
+    assert sorted(logged_names) == list(LOGGING_EXTRA_NAMES)
+
+
+def names_in(file: Path) -> Iterator[str]:
+    """The keywords of the calls of `log` in a file, and of what it binds to its context."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            of_log = isinstance(node.func.value, ast.Name) and node.func.value.id in {"log", "bound"}
+            if of_log or node.func.attr == "bind_contextvars":
+                yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7])
+def test_last__takes_so_many_whole_lines_from_the_end(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "logs.jsonl"
+    path.write_text("a\nb\nc\nunfinished", encoding="utf-8")
+    reader = LogReader(path)
+
+    assert reader.last(count) == ["a", "b", "c"][max(0, 3 - count) :]
+    with path.open("a", encoding="utf-8") as file:
+        file.write(" no more\nd\n")
+    assert reader.read_new() == ["unfinished no more", "d"]
+
+
+def test_last__reads_no_more_of_a_long_log_than_it_needs(tmp_path: Path) -> None:
+    path = tmp_path / "logs.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole that nobody can read through in the time of a test
+        file.seek(0, os.SEEK_END)
+        file.write(b"\nlast but one\n" + "é".encode() * 100_000 + b"\n")
+
+    assert LogReader(path).last(2) == ["last but one", "é" * 100_000]
+
+
+def test_last__of_a_log_that_has_just_begun_anew_takes_lines_of_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "logs.jsonl.1").write_text("a\nb\nc\n", encoding="utf-8")
+    (tmp_path / "logs.jsonl").write_text("d\n", encoding="utf-8")
+
+    assert LogReader(tmp_path / "logs.jsonl").last(3) == ["b", "c", "d"]
+
+
+def test_log_that_has_not_begun__is_empty_and_then_read_from_its_start(tmp_path: Path) -> None:
+    reader = LogReader(tmp_path / "logs.jsonl")
+    assert (reader.last(5), reader.read_new()) == ([], [])
+    (tmp_path / "logs.jsonl").write_text("first\n", encoding="utf-8")
+
+    assert reader.read_new() == ["first"]
+    assert reader.read_new() == []
+
+
+@for_all_pairs(st.lists(st.integers(0, 30), min_size=1, max_size=40), st.integers(0, 20))
+def test_reader__sees_each_line_once_in_order_while_files_give_way_to_new_ones(lengths: list[int], tail: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "logs.jsonl"
+        handler = RotatingFileHandler(path, maxBytes=60, backupCount=1, encoding="utf-8")
+        written = [f"{number} {'x' * length}" for number, length in enumerate(lengths)]
+        begun = len(written) // 2
+        for line in written[:begun]:
+            handler.emit(logging.makeLogRecord({"msg": line}))
+        reader = LogReader(path)
+        seen = reader.last(tail)
+        kept = [
+            *(Path(f"{path}.1").read_text().splitlines() if Path(f"{path}.1").exists() else []),
+            *path.read_text().splitlines(),
+        ]
+        assert seen == kept[max(0, len(kept) - tail) :]
+        for line in written[begun:]:
+            handler.emit(logging.makeLogRecord({"msg": line}))
+            seen += reader.read_new()
+        handler.close()
+
+        assert seen[min(tail, len(kept)) :] == written[begun:]

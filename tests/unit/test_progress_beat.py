@@ -1,0 +1,118 @@
+"""When a child counts as standing still (R5): marks and time as they would come, and the pipe that carries them."""
+
+import os
+from itertools import count
+from pathlib import Path
+
+from trainer.worker.environment import memory_kills
+from trainer.worker.progress_beat import ALIVE, PHASE, STEP, Beat, Watch, processor_ticks
+
+
+def idle() -> float:
+    return 0.0
+
+
+def silence(watch: Watch) -> int:
+    """The whole seconds without a mark after which a child counts as standing still."""
+    return next(seconds for seconds in count(1) if watch.stands_still(1.0))
+
+
+def watch_of_steps(step_seconds: float, *, stall_seconds: float = 10) -> Watch:
+    watch = Watch(stall_seconds, idle)
+    watch.hear(ALIVE, 0.0)
+    for number in range(1, 6):
+        watch.hear(STEP, number * step_seconds)
+    return watch
+
+
+def test_silence__may_last_the_stall_limit_or_twenty_median_steps() -> None:
+    assert silence(watch_of_steps(0.1)) == 11
+    assert silence(watch_of_steps(2.0)) == 41
+    busy = watch_of_steps(2.0)
+    busy.hear(STEP, 10.0 + 1000)  # one slow step is not the median
+    assert silence(busy) == 41
+
+
+def test_marks_that_come_together__are_as_many_steps() -> None:
+    """A supervisor that was stopped for 10 s hears 100 marks at once."""
+    watch = watch_of_steps(0.1)
+    watch.hear(STEP * 100, 0.5 + 10)
+
+    assert silence(watch) == 11
+
+
+def test_evaluation_and_saving__do_not_lengthen_the_steps() -> None:
+    watch = watch_of_steps(0.1)
+    watch.hear(PHASE, 0.5)
+    watch.hear(STEP, 600.0)
+    for number in range(100):
+        watch.hear(ALIVE, 600.0 + number)
+
+    assert silence(watch) == 11
+
+
+def test_any_mark__ends_the_silence_and_what_is_none_does_not() -> None:
+    for mark, ends in ((STEP, True), (ALIVE, True), (PHASE, True), (b"x", False)):
+        watch = watch_of_steps(0.1)
+        assert not any(watch.stands_still(1.0) for _ in range(10))
+        watch.hear(mark, 11.0)
+        assert watch.stands_still(1.0) is not ends
+
+
+def test_phase_without_steps__may_last_while_the_processor_is_used() -> None:
+    used = count()
+    working = Watch(10, lambda: float(next(used)))
+    assert not any(working.stands_still(1.0) for _ in range(1000))
+    assert silence(Watch(10, idle)) == 11
+
+
+def test_child_that_steps__is_not_excused_by_using_the_processor() -> None:
+    """An endless step."""
+    used = count()
+    watch = Watch(10, lambda: float(next(used)))
+    watch.hear(ALIVE, 0.0)
+    watch.hear(STEP, 0.1)
+
+    assert silence(watch) == 11
+
+
+def test_processor_time__is_told_or_passes_for_ever() -> None:
+    before = processor_ticks(os.getpid())
+    while processor_ticks(os.getpid()) == before:
+        sum(range(10_000))
+    assert processor_ticks(os.getpid()) > before
+    assert processor_ticks(0) < processor_ticks(0)
+
+
+def test_beat__writes_few_marks_and_each_phase() -> None:
+    reading, writing = os.pipe()
+    beat = Beat(writing)
+    for _ in range(100):
+        beat.mark(STEP)
+    beat.mark(PHASE)
+    beat.mark(PHASE)
+    beat.mark(ALIVE)
+
+    assert os.read(reading, 1000) == b".~~-"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_beat__waits_for_nobody() -> None:
+    """Neither for a worker that is stopped, whose pipe is full, nor for one that is gone."""
+    reading, writing = os.pipe()
+    beat = Beat(writing)
+    for _ in range(1 << 17):
+        beat.mark(PHASE)
+    os.close(reading)
+    beat.mark(PHASE)
+    os.close(writing)
+
+
+def test_memory_kills__are_counted_by_the_system_or_unknown(tmp_path: Path) -> None:
+    counters = tmp_path / "vmstat"
+    assert memory_kills(counters) is None
+    counters.write_text("oom_kill_other 1\n", encoding="ascii")
+    assert memory_kills(counters) is None
+    counters.write_text("pgfault 9\noom_kill 12\nzone 1\n", encoding="ascii")
+    assert memory_kills(counters) == 12

@@ -1,0 +1,261 @@
+"""Tokenizers on disk: found by id, begun once, kept whole, broken ones named."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, settings_in, some_text
+from tests.unit.data.support import char_tokenizer
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+from trainer.contracts.validation import parse
+from trainer.corpora import CorpusStore
+from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer
+from trainer.tokenizers import load_tokenizer
+from trainer.worker.tokenizer_child import make
+
+STORED = Path(__file__).parents[1] / "fixtures" / "tokenizers"
+STORED_ID = "char-222eba1359b17193"
+
+
+async def record_of(folder: Path, **fields: object) -> TokenizerRecord:
+    add_corpus(folder, some_text())
+    request: dict[str, object] = {"method": "char", "corpora": ["text"], "label": "mine", **fields}
+    return await resolve_tokenizer(parse(TokenizerTrainRequest, request), CorpusStore(settings_in(folder)))
+
+
+def finish(folder: Path, record: TokenizerRecord) -> None:
+    """Do the child's work."""
+    make(record, CorpusStore(settings_in(folder)), folder).save(
+        folder / "artifacts" / "tokenizers" / record.tokenizer_id
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+async def test_tokenizer__is_queued_then_running_then_completed(tmp_path: Path) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    record = await record_of(tmp_path)
+    tokenizer = store.create(record)
+
+    queued = store.status(record.tokenizer_id)
+    assert (queued.status, queued.message, queued.label, queued.method) == (
+        "queued",
+        "Waiting for a worker.",
+        "mine",
+        "char",
+    )
+    assert (queued.vocab_size, queued.stats, queued.error) == (None, None, None)
+    assert queued.created_at == record.created_at
+    with pytest.raises(AppError, match="is still being trained") as caught:
+        store.completed_manifest(record.tokenizer_id)
+    assert caught.value.code is ErrorCode.CONFLICT
+    tokenizer.logs.touch()
+    assert store.status(record.tokenizer_id).status == "running"
+    assert [t.tokenizer_id for t in store.unfinished()] == [record.tokenizer_id]
+
+    finish(tmp_path, record)
+    completed = store.status(record.tokenizer_id)
+    manifest = store.completed_manifest(record.tokenizer_id)
+    assert (completed.status, completed.stats, completed.vocab_size) == (
+        "completed",
+        manifest.stats,
+        manifest.vocab_size,
+    )
+    assert completed.artifact == f"tokenizers/{record.tokenizer_id}"
+    assert str(tmp_path) not in completed.model_dump_json()
+    assert load_tokenizer(store.folder(record.tokenizer_id)).manifest == manifest
+    assert store.unfinished() == []
+
+
+async def test_asked_again__a_finished_or_begun_one_stays_as_it_is(tmp_path: Path) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    record = await record_of(tmp_path)
+    tokenizer = store.create(record)
+    tokenizer.logs.touch()
+    begun = contents(tokenizer.path)
+    store.create(await record_of(tmp_path, label="another"))
+    assert contents(tokenizer.path) == begun
+
+    finish(tmp_path, record)
+    finished = contents(tokenizer.path)
+    store.create(await record_of(tmp_path, label="another"))
+    assert contents(tokenizer.path) == finished
+
+
+async def test_asked_again__a_failed_one_begins_anew_unless_a_child_is_at_it(tmp_path: Path) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    record = await record_of(tmp_path)
+    tokenizer = store.create(record)
+    tokenizer.logs.touch()
+    tokenizer.fail(AppError(ErrorCode.DATA_NOT_FOUND, "There is no text."))
+
+    failed = store.status(record.tokenizer_id)
+    assert failed.error is not None
+    assert (failed.status, failed.error.code, failed.message) == (
+        "failed",
+        ErrorCode.DATA_NOT_FOUND,
+        "There is no text.",
+    )
+    assert store.unfinished() == []
+    with pytest.raises(AppError, match=r"its training failed\. There is no text\.") as caught:
+        store.completed_manifest(record.tokenizer_id)
+    assert caught.value.code is ErrorCode.TOKENIZER_NOT_FOUND
+
+    again = await record_of(tmp_path, label="again")
+    lock = tokenizer.lock()
+    assert lock is not None
+    with lock:
+        store.create(again)
+        assert store.status(record.tokenizer_id).status == "failed"
+    store.create(again)
+    status = store.status(record.tokenizer_id)
+    assert (status.status, status.error, status.label) == ("queued", None, "again")
+
+
+@pytest.mark.parametrize("broken", [b"", b"{}", b"[]", b"not json", b'{"tokenizer_id": "\xff"}'])
+async def test_broken_manifest__is_a_named_failure_and_can_be_made_anew(tmp_path: Path, broken: bytes) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    record = await record_of(tmp_path)
+    folder = store.create(record).path
+    finish(tmp_path, record)
+    (folder / "manifest.json").write_bytes(broken)
+
+    with pytest.raises(AppError, match=f"manifest of the tokenizer '{record.tokenizer_id}' is broken") as caught:
+        store.completed_manifest(record.tokenizer_id)
+    assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
+    status = store.status(record.tokenizer_id)
+    assert status.error is not None
+    assert (status.status, status.error.code) == ("failed", ErrorCode.TOKENIZER_LOAD_FAILED)
+    assert (status.stats, status.vocab_size) == (None, None)
+    with pytest.raises(AppError) as loading:
+        load_tokenizer(folder)
+    assert loading.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
+
+    store.create(record)
+    assert store.status(record.tokenizer_id).status == "queued"
+
+
+async def test_manifest__with_a_figure_missing_is_broken(tmp_path: Path) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    record = await record_of(tmp_path)
+    folder = store.create(record).path
+    finish(tmp_path, record)
+    manifest = folder / "manifest.json"
+    whole: dict[str, dict[str, float]] = json.loads(manifest.read_bytes())
+    for figure in whole["stats"]:
+        stats = {name: value for name, value in whole["stats"].items() if name != figure}
+        changed: dict[str, object] = {**whole, "stats": stats}
+        manifest.write_text(json.dumps(changed), encoding="utf-8")
+
+        with pytest.raises(AppError, match=f"`stats.{figure}` is required"):
+            store.completed_manifest(record.tokenizer_id)
+
+
+@pytest.mark.parametrize(
+    "tokenizer_id",
+    ["", "char-0123456789abcdef", "../models", "char-0123456789abcde/", "x\n", "a" * 99, "CHAR-" + "0" * 16],
+)
+def test_unknown_id__is_not_found(tmp_path: Path, tokenizer_id: str) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    (tmp_path / "artifacts" / "models").mkdir(parents=True)
+    (tmp_path / "artifacts" / "models" / "manifest.json").touch()
+
+    for ask in (store.get, store.status, store.completed_manifest, store.folder):
+        with pytest.raises(AppError, match="There is no tokenizer") as caught:
+            ask(tokenizer_id)
+        assert (caught.value.code, caught.value.code.http_status) == (ErrorCode.TOKENIZER_NOT_FOUND, 404)
+        assert str(tmp_path) not in caught.value.message
+
+
+def test_tokenizer_of_a_run__is_kept_by_its_id(tmp_path: Path) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    own = char_tokenizer(["ab", "c"])
+    own.save(tmp_path / "run" / "tokenizer")
+    tokenizer_id = own.manifest.tokenizer_id
+
+    store.keep(tmp_path / "run" / "tokenizer", own.manifest)
+
+    assert store.completed_manifest(tokenizer_id) == own.manifest
+    assert contents(store.folder(tokenizer_id)) == contents(tmp_path / "run" / "tokenizer")
+    status = store.status(tokenizer_id)
+    assert (status.status, status.label, status.vocab_size) == ("completed", None, 7)
+    assert abs((status.created_at - own.manifest.created_at).total_seconds()) < 60
+    assert store.unfinished() == []
+
+    before = contents(store.folder(tokenizer_id))
+    char_tokenizer(["ab", "c"]).save(tmp_path / "other")  # of equal content, but made at another time
+    store.keep(tmp_path / "other", own.manifest)
+    assert contents(store.folder(tokenizer_id)) == before
+
+
+def test_tokenizer_that_was_half_kept__is_not_there_and_is_kept_whole_the_next_time(tmp_path: Path) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    own = char_tokenizer(["ab", "c"])
+    own.save(tmp_path / "run")
+    half = tmp_path / "artifacts" / "tokenizers" / own.manifest.tokenizer_id
+    half.mkdir(parents=True)
+    (half / "tokenizer.json").write_bytes((tmp_path / "run" / "tokenizer.json").read_bytes())
+
+    assert store.all() == []
+    with pytest.raises(AppError, match="There is no tokenizer"):
+        store.get(own.manifest.tokenizer_id)
+    store.keep(tmp_path / "run", own.manifest)
+    assert store.completed_manifest(own.manifest.tokenizer_id) == own.manifest
+
+
+async def test_all__are_listed_newest_first_broken_ones_too(tmp_path: Path) -> None:
+    store = TokenizerStore(tmp_path / "artifacts")
+    assert store.all() == []
+    records = [await record_of(tmp_path, seed=seed) for seed in (1, 2)]
+    for record in records:
+        store.create(record)
+    own = char_tokenizer(["ab"])
+    own.save(tmp_path / "run")
+    store.keep(tmp_path / "run", own.manifest)
+    kept = store.folder(own.manifest.tokenizer_id) / "manifest.json"
+    kept.write_bytes(b"{}")
+    os.utime(kept, (1, 1))
+
+    found = store.all()
+    ids = [records[1].tokenizer_id, records[0].tokenizer_id, own.manifest.tokenizer_id]
+    assert [tokenizer.tokenizer_id for tokenizer in found] == ids
+    assert [tokenizer.status().status for tokenizer in found] == ["queued", "queued", "failed"]
+    assert [t.tokenizer_id for t in store.unfinished()] == [records[0].tokenizer_id, records[1].tokenizer_id]
+
+
+def test_stored_form__of_this_release_stays_readable() -> None:
+    store = TokenizerStore(STORED.parent)
+
+    status = store.status(STORED_ID)
+    assert (status.status, status.label, status.vocab_size) == ("completed", "kazakh, turkish", 29)
+    assert load_tokenizer(store.folder(STORED_ID)).encode("ˈʃɑː") == [27, 26, 21, 28]
+    record = store.get(STORED_ID).record()
+    assert record.request.corpora == ("kazakh", "turkish")
+
+
+async def test_request__is_checked_whole_before_anything_is_written(tmp_path: Path) -> None:
+    add_corpus(tmp_path, "one line", "short")
+    add_corpus(tmp_path, "one line\n\n", "copy")
+    add_corpus(tmp_path, "a\nb", "two")
+    (tmp_path / "data" / "corpus" / "bad.txt").write_bytes(b"ab\n\xff")
+    refused: list[tuple[dict[str, object], ErrorCode, str]] = [
+        ({"corpora": ["nix"]}, ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
+        ({"corpora": ["two", "../up"]}, ErrorCode.INVALID_INPUT, "corpus"),
+        ({"corpora": ["two", "bad"]}, ErrorCode.INVALID_INPUT, "UTF-8"),
+        ({"corpora": ["short"]}, ErrorCode.CORPUS_EMPTY, "at least 2"),
+        ({"corpora": ["two", "two"]}, ErrorCode.INVALID_INPUT, "two of them are the same"),
+        ({"corpora": ["two"], "method": "bpe"}, ErrorCode.UNSUPPORTED_BACKEND, "must be one of char"),
+    ]
+    for fields, code, sentence in refused:
+        with pytest.raises(AppError, match=sentence) as caught:
+            await record_of(tmp_path, **fields)
+        assert caught.value.code is code
+    assert not (tmp_path / "artifacts").exists()
+
+    record = await record_of(tmp_path, corpora=["short", "two"])
+    assert [(corpus.name, corpus.bytes) for corpus in record.corpora] == [("short", 8), ("two", 3)]

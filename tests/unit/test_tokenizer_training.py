@@ -1,0 +1,109 @@
+"""What the child makes of a request: the vocabulary of a union, statistics on lines that it did not see."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, settings_in
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+from trainer.contracts.validation import parse
+from trainer.corpora import CorpusStore
+from trainer.tokenizer_store import resolve_tokenizer
+from trainer.tokenizers.base import Tokenizer
+from trainer.worker.tokenizer_child import make
+
+
+async def record_of(folder: Path, texts: dict[str, list[str]], **fields: object) -> TokenizerRecord:
+    for name, lines in texts.items():
+        add_corpus(folder, "\n".join(lines), name)
+    request: dict[str, object] = {"method": "char", "corpora": list(texts), **fields}
+    return await resolve_tokenizer(parse(TokenizerTrainRequest, request), CorpusStore(settings_in(folder)))
+
+
+async def made(folder: Path, texts: dict[str, list[str]], **fields: object) -> Tokenizer:
+    return make(await record_of(folder, texts, **fields), CorpusStore(settings_in(folder)), folder)
+
+
+async def test_union__of_six_texts_has_ids_by_code_point(tmp_path: Path) -> None:
+    forward = {"kk": "ˈɑq", "ky": "ʃ b", "tr": "aː", "uz": "ɡa", "tt": "be\u0301", "fi": "z\U000104b0"}
+    # whichever line is held out, each of its characters stands in another one
+    texts = {name: [line, f"{line} {line}"] for name, line in forward.items()}
+
+    tokenizer = await made(tmp_path, texts)
+
+    expected = {" ": 4, "a": 5, "b": 6, "q": 7, "z": 8, "é": 9, "ɑ": 10, "ɡ": 11, "ʃ": 12, "ˈ": 13, "ː": 14}
+    assert {c: tokenizer.encode(c)[0] for c in expected} == expected
+    assert tokenizer.encode("\U000104b0") == [15]
+    assert tokenizer.vocab_size == 16
+
+
+@pytest.mark.parametrize("seed", [1, 2, 42])
+async def test_statistics__are_those_of_lines_that_the_vocabulary_did_not_see(tmp_path: Path, seed: int) -> None:
+    # each line has a character of its own, so those of the lines that are held out are unknown
+    texts = {
+        "one": [f"a {chr(0x4E00 + i)}" for i in range(30)],
+        "two": [f"a a {chr(0x5E00 + i)}{chr(0x5E00 + i)}" for i in range(20)],
+    }
+    tokenizer = await made(tmp_path, texts, holdout_fraction=0.1, seed=seed)
+    manifest, stats = tokenizer.manifest, tokenizer.manifest.stats
+
+    assert stats.holdout_lines == 5
+    lines = {corpus.name: corpus.lines for corpus in manifest.corpus}
+    out = {"one": 30 - lines["one"], "two": 20 - lines["two"]}
+    assert sum(out.values()) == 5
+    assert [(c.name, c.chars) for c in manifest.corpus] == [("one", 3 * lines["one"]), ("two", 6 * lines["two"])]
+    assert tokenizer.vocab_size == 4 + 2 + lines["one"] + lines["two"]
+    tokens, unknown = 3 * out["one"] + 6 * out["two"], out["one"] + 2 * out["two"]
+    assert stats.token_count == tokens
+    assert stats.oov_rate == pytest.approx(unknown / tokens)
+    assert stats.coverage == pytest.approx(1 - unknown / tokens)
+    assert stats.char_coverage == pytest.approx(2 / 7)
+    assert stats.avg_tokens_per_char == 1
+    assert stats.avg_tokens_per_word == pytest.approx(tokens / (2 * out["one"] + 3 * out["two"]))
+    assert (manifest.holdout_fraction, manifest.seed) == (0.1, seed)
+
+
+async def test_two_lines__are_enough_in_one_text_or_in_two(tmp_path: Path) -> None:
+    for texts in ({"one": ["ab", "cd"]}, {"two": ["ab"], "three": ["cd"]}):
+        stats = (await made(tmp_path, texts)).manifest.stats
+        assert (stats.holdout_lines, stats.token_count, stats.oov_rate) == (1, 2, 1.0)
+
+
+async def test_rare_characters__become_unknown_where_that_is_asked(tmp_path: Path) -> None:
+    texts = {"text": [f"{'ab' * 5}{'c' * (i < 4)} {i}" for i in range(10)]}
+
+    tokenizer = await made(tmp_path, texts, min_frequency=5)
+
+    assert tokenizer.tokens(tokenizer.encode("abc")) == ["a", "b", "[UNK]"]
+    capped = await made(tmp_path, texts, vocab_size=6)
+    assert capped.tokens(capped.encode("abc")) == ["a", "b", "[UNK]"]
+
+
+async def test_equal_requests__make_equal_tokenizers_under_the_id_of_the_request(tmp_path: Path) -> None:
+    texts = {"text": [f"line {i}" for i in range(50)]}
+    record = await record_of(tmp_path, texts, normalization={"lowercase": True})
+    made_twice = [make(record, CorpusStore(settings_in(tmp_path)), tmp_path) for _ in range(2)]
+    for number, tokenizer in enumerate(made_twice):
+        tokenizer.save(tmp_path / str(number))
+
+    assert (tmp_path / "0" / "tokenizer.json").read_bytes() == (tmp_path / "1" / "tokenizer.json").read_bytes()
+    manifests = [tokenizer.manifest for tokenizer in made_twice]
+    assert manifests[0].stats == manifests[1].stats
+    assert {manifest.tokenizer_id for manifest in manifests} == {record.tokenizer_id}
+    assert made_twice[0].encode("LINE") == made_twice[0].encode("line")
+
+
+async def test_text_that_is_gone_or_another_one__is_not_found(tmp_path: Path) -> None:
+    record = await record_of(tmp_path, {"text": ["ab", "cd"]})
+    text = tmp_path / "data" / "corpus" / "text.txt"
+
+    for change, sentence in (
+        (lambda: text.write_text("x\ny"), "has changed since"),
+        (text.unlink, "There is no corpus"),
+    ):
+        change()
+        with pytest.raises(AppError, match=sentence) as caught:
+            make(record, CorpusStore(settings_in(tmp_path)), tmp_path)
+        assert caught.value.code is ErrorCode.DATA_NOT_FOUND
+        assert str(tmp_path) not in caught.value.message

@@ -1,0 +1,209 @@
+"""`mt verify`: a run that is as it was left is found so, and one changed bit anywhere in it is found too."""
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, settings_in, some_text, tiny_request
+from trainer.contracts.base import now
+from trainer.contracts.presets import request_hash
+from trainer.contracts.runs import RunRecord
+from trainer.corpora import CorpusStore
+from trainer.machine import physical_cores
+from trainer.queue import resolve_request
+from trainer.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
+from trainer.verification import Verification, verify_run
+
+FIRST_RELEASE = Path(__file__).parents[1] / "fixtures" / "first_release"
+NOT_VOUCHED_FOR = {"logs.jsonl", "lock"}
+
+
+@pytest.fixture(name="run")
+def run_fixture(tmp_path: Path) -> RunDirectory:
+    """A finished run of the first release, sealed as runs are now."""
+    shutil.copytree(FIRST_RELEASE, tmp_path, dirs_exist_ok=True)
+    [run] = RunStore(tmp_path / "artifacts").all()
+    run.write_seal()
+    return run
+
+
+def verified(run: RunDirectory) -> Verification:
+    return verify_run(run, settings_in(run.path.parents[2]))
+
+
+def wrong(run: RunDirectory) -> dict[str, str]:
+    found = verified(run)
+    assert found.ok == all(check.ok for check in found.checks)
+    return {check.name: check.message for check in found.checks if not check.ok}
+
+
+def test_finished_run__is_found_right_and_left_as_it_is(run: RunDirectory) -> None:
+    before = contents(run.path)
+
+    found = verified(run)
+
+    assert found.ok, found
+    names = [check.name for check in found.checks]
+    assert names[:4] == ["end", *SEALED_FILES]
+    assert {"model.safetensors", "tokenizer/tokenizer.json", "eval/metrics.json", "model", "tokenizer"} <= set(names)
+    assert names[-4:] == ["checkpoints/step-17", "checkpoints/step-34", "corpus", "request_hash"]
+    assert contents(run.path) == before
+
+
+def test_every_file__one_flipped_bit_is_found(run: RunDirectory) -> None:
+    draw = random.Random(7)
+    files = sorted(path for path in run.path.rglob("*") if path.is_file() and path.name not in NOT_VOUCHED_FOR)
+    assert len(files) >= 18
+    for path in files:
+        data = path.read_bytes()
+        for place in sorted({0, len(data) - 1, *(draw.randrange(len(data)) for _ in range(3))}):
+            changed = bytearray(data)
+            changed[place] ^= 1 << draw.randrange(8)
+            path.write_bytes(changed)
+
+            assert not verified(run).ok, f"{path.name}, byte {place}"
+        path.write_bytes(data)
+    assert verified(run).ok
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "eval/samples.jsonl", "tokenizer/tokenizer.json"])
+def test_lost_file__is_named(run: RunDirectory, name: str) -> None:
+    (run.path / name).unlink()
+
+    assert wrong(run)[name] == "Is gone, or not as it was left."
+
+
+def test_records_that_cannot_be_read__are_one_finding(run: RunDirectory) -> None:
+    finding = {"records": "One of request.json, manifest.json, events.jsonl cannot be read."}
+    (run.path / "request.json").write_bytes(b"{")
+    assert wrong(run) == finding
+
+    (run.path / "request.json").unlink()
+    assert wrong(run) == finding
+
+
+def test_run_of_the_first_release__is_right_and_says_what_is_not_vouched_for(run: RunDirectory) -> None:
+    run.seal.unlink()
+
+    [unsealed] = [check for check in verified(run).checks if check.name == run.seal.name]
+    assert unsealed.ok
+    assert "nothing vouches for request.json" in unsealed.message
+
+
+def test_text_that_has_changed__is_found_with_what_it_means_for_the_request(run: RunDirectory) -> None:
+    text = run.path.parents[2] / "data" / "corpus" / "text.txt"
+    text.write_text(text.read_text(encoding="utf-8") + "one more line\n", encoding="utf-8")
+    assert wrong(run) == {
+        "corpus": "'text' has changed since the run was accepted.",
+        "request_hash": "Asked again, the request is another one: corpus differ.",
+    }
+
+    text.unlink()
+    refused = wrong(run)
+    assert refused["corpus"].startswith("There is no corpus 'text'")
+    assert refused["request_hash"].startswith("The request would be refused now: There is no corpus")
+
+
+def test_texts_given_for_validation_and_test__are_checked_too(tmp_path: Path) -> None:
+    for name in ("text", "held", "last"):
+        add_corpus(tmp_path, some_text(), name)
+    run = accepted(tmp_path, validation_corpus="held", test_corpus="last")
+    assert [check.name for check in verified(run).checks] == [
+        *("end", "corpus", "validation_corpus", "test_corpus", "request_hash")
+    ]
+    add_corpus(tmp_path, "another\n", "last")
+
+    assert set(wrong(run)) == {"test_corpus", "request_hash"}
+
+
+def test_run_that_waits__is_checked_as_far_as_it_has_come(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+
+    found = verified(accepted(tmp_path))
+
+    assert found.ok
+    assert found.checks[0].message == "It is queued: it is checked as far as it has come."
+
+
+def test_run_under_way__is_checked_with_its_tokenizer_and_checkpoints(run: RunDirectory) -> None:
+    unfinish(run)
+    (run.checkpoints / "step-9").symlink_to("dropped-by-the-training-meanwhile")
+
+    found = verified(run)
+
+    assert found.ok
+    assert [check.name for check in found.checks] == [
+        *("end", "tokenizer", "checkpoints/step-17", "checkpoints/step-34", "corpus", "request_hash")
+    ]
+    with (run.checkpoints / "step-34" / "state.json").open("ab") as file:
+        file.write(b" ")
+    assert wrong(run) == {"checkpoints/step-34": "The checkpoint of step 34 is not as it was saved."}
+
+
+def test_cancelled_run__has_no_model_to_check(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    run = accepted(tmp_path)
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+
+    found = verified(run)
+
+    assert found.ok
+    assert [check.name for check in found.checks] == ["end", *SEALED_FILES, "corpus", "request_hash"]
+
+
+def test_end_that_the_event_log_does_not_know__is_found(run: RunDirectory) -> None:
+    log = run.path / "events.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+    run.seal.unlink()
+
+    assert wrong(run) == {"end": "The event log says running, the manifest otherwise."}
+
+
+def test_machine_with_other_threads__is_told_and_is_no_fault(run: RunDirectory) -> None:
+    unfinish(run)
+    asked: dict[str, object] = {"threads": 0}
+    there: dict[str, object] = {"threads": 1024}
+    record = run.record()
+    effective = record.effective.model_copy(update=there)
+    moved: dict[str, object] = {
+        "request": record.request.model_copy(update=asked),
+        "effective": effective,
+        "request_hash": request_hash(effective),
+    }
+    (run.path / "request.json").write_text(record.model_copy(update=moved).model_dump_json(), encoding="utf-8")
+
+    found = verified(run)
+
+    assert found.ok
+    assert f"1024 there, {physical_cores()} on this machine" in found.checks[-1].message
+
+
+def unfinish(run: RunDirectory) -> None:
+    """Take a run's end back."""
+    (run.path / "manifest.json").unlink()
+    run.seal.unlink()
+
+
+def accepted(folder: Path, **fields: object) -> RunDirectory:
+    """A run that waits, with its texts there."""
+    settings = settings_in(folder)
+    request = tiny_request(**fields)
+    effective = asyncio.run(resolve_request(request, CorpusStore(settings), settings))
+    created_at = now()
+    record = RunRecord(
+        run_id=new_run_id(request.model_family, created_at),
+        user_id=None,
+        created_at=created_at,
+        request=request,
+        effective=effective,
+        request_hash=request_hash(effective),
+    )
+    return RunStore(settings.app.artifacts_root).create(record)

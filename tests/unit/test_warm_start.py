@@ -1,0 +1,148 @@
+"""A training that begins with another's weights, or keeps some of its own as they are."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.data.support import Run, make_run
+from tests.unit.test_training import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
+from trainer.checkpoint import CheckpointStore
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.batches import Rows
+from trainer.evaluation import evaluate_rows
+from trainer.models.base import LanguageModel
+from trainer.training import CurveRow, Listeners, TrainResult
+
+
+class Child:
+    """A run that starts from the weights of another on the same text."""
+
+    def __init__(self, folder: Path, parent: LanguageModel, **values: object) -> None:
+        folder.mkdir()
+        self.run = make_run(folder, TEXT, init_from_run_id="parent", model=DROPOUT, **values)
+        self.parent = parent
+        self.rows: list[CurveRow] = []
+
+    def train(self, *, resume: bool = False, stop_after: int = 1 << 30) -> tuple[TrainResult, LanguageModel]:
+        model = self.run.fresh_model()
+        weights: dict[str, Tensor] = self.parent.state_dict()
+        if not resume:
+            model.load_state_dict(weights)
+        store = CheckpointStore(self.run.folder / "checkpoints")
+        checkpoint = store.recover().checkpoint
+        told = Listeners(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
+        return self.run.train(model, store=store, resume=checkpoint, listeners=told), model
+
+
+@pytest.fixture(name="parent")
+def parent_fixture(tmp_path: Path) -> tuple[Run, LanguageModel]:
+    (tmp_path / "parent").mkdir()
+    run = make_run(tmp_path / "parent", TEXT, model=DROPOUT)
+    return run, observed(run).model
+
+
+def validation_loss(run: Run, model: LanguageModel) -> float:
+    return evaluate_rows(model, Rows(run.corpus.ids["validation"], run.effective.max_seq_len), run.compute).loss_nats
+
+
+def test_first_validation__is_the_parents(tmp_path: Path, parent: tuple[Run, LanguageModel]) -> None:
+    run, model = parent
+    child = Child(tmp_path / "child", model)
+
+    result, _ = child.train()
+
+    first = child.rows[0]
+    assert (first.step, first.epoch, first.train_loss, first.tokens) == (0, 0, None, 0)
+    assert first.val_loss == validation_loss(run, model) == result.state.initial_loss_nats
+    assert [row.step for row in child.rows[1:3]] == [3, 6]
+    assert result.state.curve.rows == len(child.rows)
+
+
+def test_best__stays_the_parents_weights_where_training_only_harms(
+    tmp_path: Path, parent: tuple[Run, LanguageModel]
+) -> None:
+    _, model = parent
+    harmful: dict[str, object] = {"learning_rate": 1.0, "optimizer": {"name": "sgd"}, "gradient_clipping": 50.0}
+    child = Child(tmp_path / "child", model, max_steps=6, **harmful)
+
+    result, trained = child.train()
+
+    assert (result.state.history.best_step, result.state.history.best_epoch) == (0, 0)
+    assert digest(trained) == digest(model)
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 9])
+def test_warm_start__interrupted_and_resumed_is_bit_for_bit_the_same(
+    tmp_path: Path, parent: tuple[Run, LanguageModel], stop_after: int
+) -> None:
+    """Within the first validation (nothing is saved then), and after it; a resumed one does not validate it again."""
+    _, model = parent
+    whole, parts = Child(tmp_path / "whole", model), Child(tmp_path / "parts", model)
+    expected, expected_model = whole.train()
+
+    first, _ = parts.train(stop_after=stop_after)
+    saved = CheckpointStore(parts.run.folder / "checkpoints").recover().checkpoint
+    torch.manual_seed(99)
+    second, second_model = parts.train(resume=saved is not None)
+
+    assert (first.stopped, second.stopped) == ("pause", None)
+    assert timeless(parts.rows) == timeless(whole.rows)
+    assert figures(second) == figures(expected)
+    assert digest(second_model) == digest(expected_model)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
+    tmp_path: Path, *, tied: bool, name: str
+) -> None:
+    sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 1, "tied": tied}
+    decay: dict[str, object] = {"name": name, "weight_decay": 0.5}
+    run = make_run(tmp_path, TEXT, model=sizes, freeze_embeddings=True, optimizer=decay, max_steps=8)
+    before: dict[str, Tensor] = run.fresh_model().state_dict()
+
+    after_training: dict[str, Tensor] = observed(run).model.state_dict()
+
+    same = {key for key in before if before[key].equal(after_training[key])}
+    assert same == {"embedding.weight"}
+    assert ("head_bias" in before) == tied, "a tied head has the embedding as its weights: those stay, its bias learns"
+
+
+def test_divergence__ends_the_run_with_its_code(tmp_path: Path) -> None:
+    with pytest.raises(AppError, match=r"diverged: at step 3 its loss is .* `learning_rate`") as caught:
+        make_run(tmp_path, TEXT).train(Bad("far off"))
+
+    assert caught.value.code == ErrorCode.TRAINING_NAN_LOSS
+
+
+def test_divergence__is_measured_from_where_a_warm_start_begins(tmp_path: Path) -> None:
+    """A parent that is far off on the new text is no divergence, as long as it does not get much worse."""
+    run = make_run(tmp_path, TEXT, init_from_run_id="parent", max_steps=4, learning_rate=1e-6)
+
+    result = run.train(Bad("far off"))
+
+    assert result.state.initial_loss_nats is not None
+    assert result.state.initial_loss_nats > 5 * math.log(40)
+    assert result.state.step == 4
+
+
+def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path) -> None:
+    asked: list[tuple[int, bool]] = []
+    models: list[LanguageModel] = []
+    for name, every in (("with", 5), ("without", None)):
+        (tmp_path / name).mkdir()
+        run = make_run(tmp_path / name, TEXT, model=DROPOUT, max_steps=16, sample_every_steps=every)
+        model = run.fresh_model()
+
+        def sample(step: int, drawn_from: LanguageModel = model) -> None:
+            asked.append((step, drawn_from.training))
+            drawn_from.eval()
+
+        run.train(model, listeners=Listeners(on_sample=sample))
+        models.append(model)
+
+    assert [step for step, _ in asked] == [5, 10, 15]
+    assert digest(models[0]) == digest(models[1])

@@ -1,0 +1,54 @@
+"""Properties of the character tokenizer on any text at all: astral, combining, unassigned, even lone surrogates."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unicodedata import normalize
+
+from hypothesis import strategies as st
+
+from tests.properties import for_all_pairs
+from tests.unit.data.support import char_tokenizer
+from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.tokenizers import load_tokenizer
+from trainer.tokenizers.base import UNK
+
+_odd = st.sampled_from("\u0301\u0361\u0323\u1100\u1161\u11a8\u212b\u1e9e\ufeff\U0001f1f0\U0001f468\u200d\u0345")
+_assigned_or_not = st.characters(codec="utf-8", exclude_characters="\x00\n")
+_surrogates = st.characters(min_codepoint=0xD800, max_codepoint=0xDFFF)
+trained_on = st.text(st.one_of(_assigned_or_not, _odd), min_size=1, max_size=30)
+anything = st.text(st.one_of(_assigned_or_not, _surrogates, _odd, st.just("\0")), max_size=30)
+
+
+@for_all_pairs(trained_on, anything)
+def test_encoding__has_one_id_and_one_span_for_each_character(known_text: str, text: str) -> None:
+    known = set(normalize("NFC", known_text))
+    tokenizer = char_tokenizer(["".join(known)])
+    normal = normalize("NFC", text)
+
+    ids, spans = tokenizer.encode(text), tokenizer.spans(text)
+
+    assert [i != UNK for i in ids] == [c in known for c in normal]
+    assert spans == [(i, i + 1) for i in range(len(normal))]
+    assert tokenizer.decode(ids) == "".join(c for c in normal if c in known)
+
+
+@for_all_pairs(trained_on, st.lists(trained_on, max_size=5))
+def test_documents__are_their_lines_each_encoded_alone(known_text: str, lines: list[str]) -> None:
+    tokenizer = char_tokenizer([normalize("NFC", known_text)])
+    normal = [normalize("NFC", line) for line in lines]
+
+    ids: list[int] = tokenizer.encode_documents(normal).tolist()
+
+    assert ids == [i for line in normal for i in (2, *tokenizer.encode(line), 3)]
+
+
+@for_all_pairs(trained_on, st.booleans())
+def test_saved_tokenizer__comes_back_with_its_manifest(known_text: str, lowercase: bool) -> None:
+    saved = char_tokenizer([normalize("NFC", known_text)], normalization={"lowercase": lowercase})
+    with TemporaryDirectory() as folder:
+        saved.save(Path(folder))
+        loaded = load_tokenizer(Path(folder))
+
+    assert loaded.manifest == saved.manifest
+    assert TokenizerManifest.model_validate_json(saved.manifest.model_dump_json()) == saved.manifest
+    assert loaded.encode(known_text) == saved.encode(known_text)

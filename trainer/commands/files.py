@@ -1,0 +1,68 @@
+"""`mt validate`, `mt config`: experiment files, checked before they are run, and written from runs."""
+
+from pathlib import Path
+
+from pydantic import RootModel
+from rich.text import Text
+
+from trainer.commands.arguments import Arguments, Commands
+from trainer.commands.connection import settings_for
+from trainer.commands.training import EXIT_USER, Training, add_fields_to, read_or_tell
+from trainer.contracts.base import Frozen
+from trainer.contracts.experiment_config import experiment_yaml
+from trainer.contracts.presets import request_hash
+from trainer.runs import RunStore
+from trainer.terminal import Terminal, columns
+
+
+class RequestFields(RootModel[dict[str, object]]):
+    """The answer of `mt validate --json`: the train request, with the fields that were given and no other."""
+
+
+class ConfigText(Frozen):
+    """The answer of `mt config --json`."""
+
+    yaml: str
+
+
+def add_to(commands: Commands) -> None:
+    validate = commands.add("validate", _validate, "check an experiment file and all that it names; start nothing")
+    validate.add_argument("file", type=Path, metavar="FILE", help="a YAML experiment file")
+    add_fields_to(validate)
+    config = commands.add("config", _config, "write what a run does as an experiment file")
+    config.add_argument("run", metavar="RUN")
+
+
+def _validate(arguments: Arguments, terminal: Terminal) -> int:
+    training = read_or_tell(arguments, settings_for(), terminal)
+    if training is None:
+        return EXIT_USER
+    request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
+    terminal.show(RequestFields(request), columns(_rows(training)), Text("It is valid; nothing was started."))
+    return 0
+
+
+def _config(arguments: Arguments, terminal: Terminal) -> int:
+    run = RunStore(settings_for().app.artifacts_root).get(arguments.run)
+    text = experiment_yaml(run.record())
+    if arguments.json:
+        terminal.show(ConfigText(yaml=text))
+    else:
+        terminal.line(text.rstrip())
+    return 0
+
+
+def _rows(training: Training) -> list[tuple[str, str]]:
+    effective, model = training.effective, training.effective.model
+    sizes = f"{model.embedding_size}/{model.hidden_size}, {model.num_layers} layer(s), dropout {model.dropout:g}"
+    texts = (("corpus", effective.corpus), ("validation", effective.validation_corpus), ("test", effective.test_corpus))
+    steps = "" if effective.max_steps is None else f", at most {effective.max_steps:,} steps"
+    return [
+        ("model", f"{effective.model_family} {sizes}{', tied' if model.tied else ''}"),
+        ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
+        *((part, f"{text.name}, {text.bytes:,} bytes") for part, text in texts if text is not None),
+        ("training", f"{effective.num_epochs} epoch(s){steps}"),
+        ("batch", f"{effective.batch_size} row(s) of {effective.max_seq_len} tokens"),
+        ("learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}, {effective.optimizer.name}"),
+        ("request hash", request_hash(effective)),
+    ]

@@ -1,0 +1,42 @@
+"""`mt up`, `mt demo`, `mt worker`: the processes that stay."""
+
+import argparse
+import asyncio
+import os
+import sys
+
+from trainer.commands.arguments import Arguments, Commands
+from trainer.commands.connection import settings_for, without_worker
+from trainer.services import Services
+from trainer.terminal import Terminal
+
+
+def add_to(commands: Commands) -> None:
+    commands.add("up", _up, "start the bot with its services", with_json=False)
+    commands.add("demo", _demo, "show the whole program on this machine, checked step by step", with_json=False)
+    worker = commands.add("worker", _worker, "start a worker", with_json=False)
+    worker.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
+
+
+def _up(arguments: Arguments, terminal: Terminal) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", "bot"])
+
+
+def _demo(arguments: Arguments, terminal: Terminal) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", "local_discord.demo"])
+
+
+def _worker(arguments: Arguments, terminal: Terminal) -> int:
+    from trainer.worker.process import run_worker
+
+    settings = settings_for("model-trainer-worker", level="INFO")
+
+    async def work() -> int:
+        services = Services(without_worker(settings))
+        url = await services.start()
+        try:
+            return await run_worker(settings, url, embedded=arguments.embedded)
+        finally:
+            await services.stop()
+
+    return asyncio.run(work())

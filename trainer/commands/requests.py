@@ -1,0 +1,31 @@
+"""What is typed on the command line on its way into a request: fields, and files of this machine as corpora."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.fields import put
+from trainer.contracts.validation import shown_name, takes_any_text
+from trainer.contracts.yaml_text import parse_yaml
+from trainer.corpora import CorpusStore
+
+
+def assign(record: type[BaseModel], fields: dict[str, object], assignment: str) -> None:
+    """Put KEY=VALUE into the fields of a record; dots in KEY lead into blocks, VALUE is YAML or, for a name, text."""
+    key, equals, text = assignment.partition("=")
+    if not key or not equals:
+        raise AppError(ErrorCode.INVALID_INPUT, f"`--set {shown_name(assignment)}` must have the form KEY=VALUE.")
+    is_plain = takes_any_text(record, key) and text not in ("null", "~") and text[:1] not in ("'", '"')
+    put(fields, key, text if is_plain else parse_yaml(text, f"--set {shown_name(key)}"))
+
+
+async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
+    """The name under which a request finds a corpus: a file of this machine is offered by its content (DEC D06)."""
+    if corpora.has(name):
+        return name
+    folders = [Path()] if yaml_file is None else [Path(), yaml_file.parent]
+    for folder in folders:
+        if (folder / name).exists():
+            return await corpora.offer(folder / name)
+    return name

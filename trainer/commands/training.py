@@ -1,0 +1,165 @@
+"""`mt train`: from a YAML file, options or both to a run, and to its end."""
+
+import asyncio
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.text import Text
+
+from trainer.commands.arguments import Arguments, Commands, Parser
+from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.requests import assign, corpus_name
+from trainer.contracts.errors import AppError, ErrorClass, FieldProblem
+from trainer.contracts.experiment_config import CORPORA, Experiment, read_experiment, read_yaml
+from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest
+from trainer.contracts.settings import Settings
+from trainer.contracts.train_requests import train_request
+from trainer.corpora import CorpusStore
+from trainer.queue import JobQueue, resolve_request, splits_of_corpus
+from trainer.terminal import Terminal, add_loss, summary_table
+
+EXIT_FAILED, EXIT_USER = 1, 2
+_FOLLOW_SECONDS = 0.2
+_NO_ASSIGNMENTS: list[str] = []
+
+
+def add_to(commands: Commands) -> None:
+    train = commands.add("train", _do_train, "train a model and wait for it")
+    train.add_argument("file", nargs="?", type=Path, metavar="FILE", help="a YAML experiment file")
+    add_fields_to(train)
+
+
+def add_fields_to(parser: Parser) -> None:
+    """The words that say what to train: a file, options, or both."""
+    parser.add_argument("--corpus", metavar="PATH", help="a corpus name or the path of a text file")
+    parser.add_argument(
+        "--set", action="append", default=_NO_ASSIGNMENTS, metavar="KEY=VALUE", help="a field of the train request"
+    )
+
+
+def _do_train(arguments: Arguments, terminal: Terminal) -> int:
+    settings = settings_for()
+    training = read_or_tell(arguments, settings, terminal)
+    if training is None:
+        return EXIT_USER
+    return with_queue(settings, terminal, lambda queue: _train(training, terminal, queue))
+
+
+class Training(NamedTuple):
+    """A training that was read and checked."""
+
+    request: TrainRequest
+    effective: EffectiveRequest
+    requested_paths: tuple[str, ...] | None
+    corpora: CorpusStore
+
+
+def read_or_tell(arguments: Arguments, settings: Settings, terminal: Terminal) -> Training | None:
+    """Read and check a training, changing nothing; None, after all its problems were told to a person, one a line."""
+    try:
+        return asyncio.run(_read(arguments, settings))
+    except AppError as error:
+        if arguments.json or len(error.details) < 2:
+            raise
+        for problem in error.details:
+            terminal.note(f"mt: {in_words(problem)}")
+        return None
+
+
+def in_words(problem: FieldProblem) -> str:
+    """A problem as one line: where, what, and what would be right."""
+    path = "" if not problem.path or f"`{problem.path}" in problem.message else f"`{problem.path}`: "
+    is_said = problem.allowed is None or problem.allowed in problem.message
+    return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
+
+
+async def _read(arguments: Arguments, settings: Settings) -> Training:
+    typed: dict[str, object] = {} if arguments.corpus is None else {"corpus": arguments.corpus}
+    for assignment in arguments.set:
+        assign(TrainRequest, typed, assignment)
+    if arguments.file is None:
+        experiment = Experiment({"model_family": "char_lstm", **typed})
+    else:
+        experiment = read_experiment(read_yaml(arguments.file), typed)
+    corpora = CorpusStore(settings)
+    errors: list[AppError] = []
+    least_lines = 1
+    try:
+        least_lines = splits_of_corpus(experiment.request())
+    except AppError as error:
+        errors.append(error)
+    fields, missing = await _with_corpus_names(experiment, errors, arguments.file, corpora)
+    errors += missing
+    if not errors:
+        try:
+            request = train_request(fields)
+            effective = await resolve_request(request, corpora, settings)
+            return Training(request, effective, experiment.requested_paths, corpora)
+        except AppError as error:
+            errors.append(experiment.located(error))
+    raise experiment.combined(await _with_text_errors(experiment, errors, fields, least_lines, corpora))
+
+
+async def _train(training: Training, terminal: Terminal, queue: JobQueue) -> int:
+    await training.corpora.keep_offered()
+    accepted = await queue.accept(
+        training.request, training.effective, user_id=None, requested_paths=training.requested_paths
+    )
+    follower = await asyncio.to_thread(queue.runs.get(accepted.run_id).follow)
+    while True:
+        terminal.progress(follower.refresh())
+        if follower.ended:
+            break
+        await asyncio.sleep(_FOLLOW_SECONDS)
+    return _finish_train(await queue.status(accepted.run_id), terminal)
+
+
+def _finish_train(status: RunStatus, terminal: Terminal) -> int:
+    table = summary_table(f"{status.run_id}: {status.status}")
+    add_loss(table, "test", status.test_loss, status.bits_per_char)
+    add_loss(table, "best validation", status.best_val_loss, None)
+    after = f'next: mt generate {status.run_id} "…"   ·   mt score {status.run_id} "…"'
+    terminal.show(status, table, Text(after if status.status == "completed" else status.message))
+    if status.status == "completed":
+        return 0
+    by_user = status.error is not None and status.error.error_class is ErrorClass.USER_INPUT
+    return EXIT_USER if by_user else EXIT_FAILED
+
+
+async def _with_corpus_names(
+    experiment: Experiment, told: list[AppError], yaml_file: Path | None, corpora: CorpusStore
+) -> tuple[dict[str, object], list[AppError]]:
+    """The fields with the names of texts in place of their paths here (DEC D06), and which texts there are not."""
+    fields = dict(experiment.fields)
+    errors: list[AppError] = []
+    for field, name in _texts(experiment, told, fields):
+        try:
+            found = await corpus_name(name, yaml_file, corpora)
+            corpora.find(found)
+            fields[field] = found
+        except AppError as error:
+            errors.append(experiment.located(error, field))
+    corpus = experiment.fields.get("corpus")
+    if isinstance(corpus, str) and fields.get("label") is None and Path(corpus).stem.isprintable():
+        fields["label"] = Path(corpus).stem[:64] or None
+    return fields, errors
+
+
+async def _with_text_errors(
+    experiment: Experiment, errors: list[AppError], fields: dict[str, object], least_lines: int, corpora: CorpusStore
+) -> list[AppError]:
+    """These errors, and what is wrong inside the texts that there are: each is told with the field that names it."""
+    for field, name in _texts(experiment, errors, fields):
+        try:
+            await corpora.describe(name, minimum_lines=least_lines if field == "corpus" else 1)
+        except AppError as error:
+            errors = [other for other in errors if other.message != error.message]
+            errors.append(experiment.located(error, field))
+    return errors
+
+
+def _texts(experiment: Experiment, told: list[AppError], fields: dict[str, object]) -> list[tuple[str, str]]:
+    """The fields that name a text, with what they say, where nothing was told of them yet."""
+    places = {problem.path for error in told for problem in error.details}
+    texts = [(field, fields.get(field)) for field in CORPORA if experiment.place(field) not in places]
+    return [(field, name) for field, name in texts if isinstance(name, str)]

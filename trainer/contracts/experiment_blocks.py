@@ -1,0 +1,118 @@
+"""The blocks of a YAML experiment file, as `yaml_config.md` describes them, as far as they can be trained yet."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+
+from trainer.contracts.base import Frozen, Positive, Probability
+from trainer.contracts.models import Architecture
+
+
+def _slug(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        raise ValueError("must be 1 to 64 letters (a-z, A-Z), digits, '_', '.' or '-'")
+    return name
+
+
+def relative_path(path: str) -> str:
+    parts = path.replace("\\", "/").split("/")
+    if not parts[0] or ".." in parts:
+        raise ValueError("must be a relative path without `..`")
+    return path
+
+
+Slug = Annotated[str, AfterValidator(_slug)]
+RelativePath = Annotated[str, AfterValidator(relative_path)]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+class DataBlock(Frozen):
+    source_corpus: str
+    training_corpus: RelativePath
+    validation_corpus: RelativePath | None = None
+    test_corpus: RelativePath | None = None
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    max_sequence_length: Annotated[int, Field(ge=8, le=4096)]
+
+
+class TokenizerBlock(Frozen):
+    output_dir: RelativePath
+    vocab_size: PositiveInt
+    tokenizer_type: Literal["sentencepiece", "wordpiece", "bpe", "character", "word"] = "sentencepiece"
+    special_tokens: None = None
+
+
+class RnnBlock(Frozen):
+    embedding_size: PositiveInt
+    hidden_size: PositiveInt
+    num_layers: PositiveInt
+    bidirectional: bool = False
+    dropout: Probability = 0.0
+    tied: bool = False
+    rnn_type: Architecture | None = None
+
+
+class ArchitectureBlock(Frozen):
+    architecture: Architecture
+    rnn: RnnBlock
+
+
+class TrainingBlock(Frozen):
+    objective: Literal["causal_lm", "masked_lm"] = "causal_lm"
+    mlm_probability: Annotated[float, Field(ge=0, le=1)] = 0.15
+    output_dir: RelativePath
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    adam_beta1: Probability
+    adam_beta2: Probability
+    adam_epsilon: Positive
+    epochs: Annotated[int, Field(ge=1, le=1000)]
+    train_steps: PositiveInt | None = None
+    warmup_steps: NonNegativeInt | None = None
+    warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    use_amp: bool = False
+    use_tf32: bool = True
+    use_gradient_checkpointing: Literal[False] = False
+    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = 1
+    max_grad_norm: Positive | None = None
+    resume_from_checkpoint: Literal[False] = False
+    checkpoint_schedule: Annotated[tuple[int, ...], Field(max_length=0)] = ()
+    auto_generate_checkpoints: Literal[False] = False
+    first_epoch_checkpoints: PositiveInt = 20
+    subsequent_epochs_spacing: Literal["linear", "log"] = "log"
+    log_base: Annotated[int, Field(ge=2)] = 2
+    linear_interval: PositiveInt | None = None
+    min_checkpoint_interval: PositiveInt = 100
+    min_checkpoints_per_epoch: NonNegativeInt = 5
+
+
+class LoggingBlock(Frozen):
+    console_level: LogLevel = "INFO"
+    level: LogLevel = "INFO"
+    file_level: LogLevel = "DEBUG"
+    dir: RelativePath = "logs"
+    use_structured_logging: bool = True
+    use_wandb: Literal[False] = False
+    wandb_project: str | None = None
+    max_log_files: PositiveInt = 10
+    max_log_size_mb: PositiveInt = 100
+    log_metrics_every_n_steps: PositiveInt = 10
+    log_detailed_metrics_every_n_steps: PositiveInt = 100
+    log_memory_every_n_steps: PositiveInt = 100
+    profile_performance: bool = False
+    max_errors_to_track: PositiveInt = 1000
+
+
+class ExperimentConfig(Frozen):
+    """A whole file."""
+
+    experiment_name: Slug
+    random_seed: Annotated[int, Field(ge=0, lt=2**32)]
+    dataset_manipulation: Annotated[tuple[dict[str, object], ...], Field(max_length=0)] = ()
+    data: DataBlock
+    tokenizer: TokenizerBlock
+    model: ArchitectureBlock
+    training: TrainingBlock
+    logging: LoggingBlock
+    run: dict[str, object] = Field(default_factory=dict)
+    """Fields of the train request under its own names; given here they win over what the blocks imply."""

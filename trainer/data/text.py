@@ -1,0 +1,113 @@
+"""The files of a corpus: hashed, checked and read as lines, a few MiB at a time; no numpy, as the bot reads too."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from hashlib import file_digest, sha256
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from trainer.contracts.errors import AppError, ErrorCode
+
+SUFFIXES = {".txt", ".text"}
+LINE_BYTES = 4 << 20
+"""The longest line that is taken."""
+_PIECE_BYTES = 1 << 20
+_BOM = "\ufeff"
+
+
+def text_files(path: Path) -> list[Path]:
+    """Return the files of a corpus, those of a folder by name; raises DATA_NOT_FOUND where a folder has none."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
+    if not files:
+        raise AppError(
+            ErrorCode.DATA_NOT_FOUND, f"The corpus folder '{shown_name(path.name)}' has no .txt or .text file."
+        )
+    return files
+
+
+def corpus_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; of a folder, that of its `sha256sum` listing in the order of the names."""
+    if not path.is_dir():
+        return _file_sha256(path)
+    listing = (_file_sha256(file).encode() + b"  " + os.fsencode(file.name) + b"\n" for file in text_files(path))
+    return sha256(b"".join(listing)).hexdigest()
+
+
+def line_blocks(path: Path) -> Iterator[list[str]]:
+    """Yield the lines of a corpus that are not blank, in order, as many at a time as fit into about a MiB."""
+    for file in text_files(path):
+        with _opened(file) as stream:
+            yield from stream_blocks(stream, file.name)
+
+
+def stream_blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
+    """Yield the lines of a UTF-8 text that are not blank, as many at a time as fit into about a MiB.
+
+    Lines end at \\n or \\r\\n only; every other separator is a character of its line. Raises INVALID_INPUT with the
+    position of the first byte that is no text (a NUL is none), or the number of a line of more than 4 MiB.
+    """
+    rest = b""
+    position, line = 0, 1  # where the rest begins: the byte from 0, the line from 1
+    at_end = False
+    while not at_end:
+        piece = stream.read(_PIECE_BYTES)
+        at_end = not piece
+        rest += piece
+        _check(rest, shown_name(name), position, line)
+        end = len(rest) if at_end else rest.rfind(b"\n") + 1
+        text = _decoded(rest[:end], shown_name(name), position)
+        if position == 0:
+            text = text.removeprefix(_BOM)
+        lines = [part for part in text.replace("\r\n", "\n").removesuffix("\r").split("\n") if part.strip()]
+        if lines:
+            yield lines
+        position, line, rest = position + end, line + rest.count(b"\n"), rest[end:]
+
+
+def shown_name(name: str) -> str:
+    """A name as people may see it: no folders, no control characters, not long."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]
+
+
+def _check(raw: bytes, name: str, position: int, line: int) -> None:
+    """Refuse a NUL and a line that is too long; the bytes begin at a position and with a line of their file."""
+    nul = raw.find(b"\0")
+    if nul >= 0:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"'{name}' is not a text file: byte {position + nul:,} is NUL. Give a plain text in UTF-8.",
+        )
+    if len(raw) > LINE_BYTES:
+        for number, part in enumerate(raw.split(b"\n"), line):
+            if len(part) > LINE_BYTES:
+                raise AppError(
+                    ErrorCode.INVALID_INPUT,
+                    f"Line {number:,} of '{name}' has more than 4 MiB: give a text with shorter lines.",
+                )
+
+
+def _decoded(raw: bytes, name: str, position: int) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"'{name}' is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8.",
+        ) from None
+
+
+def _opened(file: Path) -> BufferedReader:
+    try:
+        return file.open("rb")
+    except OSError:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, f"The corpus file '{shown_name(file.name)}' cannot be read.") from None
+
+
+def _file_sha256(file: Path) -> str:
+    with _opened(file) as stream:
+        return file_digest(stream, "sha256").hexdigest()

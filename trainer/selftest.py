@@ -1,0 +1,134 @@
+"""Proof that a training learns: one small batch, again and again, until the model knows it by heart (KB-16)."""
+
+from pathlib import Path
+from time import perf_counter
+
+from trainer.checkpoint import Checkpoint, CheckpointStore
+from trainer.contracts.base import Frozen
+from trainer.contracts.runs import EarlyStopping, EffectiveRequest, SplitSizes
+from trainer.data.batches import Rows
+from trainer.data.corpus import SplitRule, read_blocks
+from trainer.data.tokens import TokenizedCorpus
+from trainer.device import resolve, seed_everything
+from trainer.models import build
+from trainer.tokenizers import train_tokenizer
+from trainer.tokenizers.base import BOS, Ids, Text, Tokenizer
+from trainer.training import CurveRow, Listeners, StopReason, train
+
+LEARNED_NATS = 0.5
+_ROWS, _TARGETS = 8, 32
+_STEPS = 300
+_SECONDS = 120.0
+
+
+class CurvePoint(Frozen):
+    """The loss of the batch after so many steps, in nats per token, without dropout."""
+
+    step: int
+    loss: float
+
+
+class SelfTest(Frozen):
+    """What came of it; `curve` holds the first step, then each that doubles the one before, and the last."""
+
+    ok: bool
+    loss: float
+    steps: int
+    seconds: float
+    rows: int
+    tokens: int
+    """Predicted in the batch."""
+    vocab_size: int
+    params: int
+    curve: tuple[CurvePoint, ...]
+    message: str
+
+
+def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
+    """Train a fresh model by the training loop on the first rows of a text; learning means less than half a nat.
+
+    The model, the tokenizer's method, the optimizer and its rate are the request's; its schedule, which is made for a
+    whole training, is left out. Raises what training raises, TRAINING_NAN_LOSS say.
+    """
+    started = perf_counter()
+    effective = effective.model_copy(update=_ONE_BATCH)
+    lines = next(read_blocks(corpus, effective.tokenizer.normalization))
+    rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
+    tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, lines)], lines, rule=rule)
+    length = min(effective.max_seq_len, _TARGETS)
+    short: dict[str, object] = {"max_seq_len": length}
+    effective = effective.model_copy(update=short)
+    # a line is two ids at least
+    ids = tokenizer.encode_documents(lines[: _ROWS * length])[: _ROWS * length + 1]
+    batch = _as_corpus(tokenizer, ids)
+    compute = resolve(effective)
+    seed_everything(effective.seed)
+    model = build(effective.model, tokenizer.vocab_size)
+    curve: list[CurvePoint] = []
+
+    def add(row: CurveRow) -> None:
+        validated: dict[str, object] = {"step": row.step, "loss": row.val_loss}  # as each step is an epoch
+        curve.append(CurvePoint.model_validate(validated))
+
+    def stop() -> StopReason | None:
+        if not curve:
+            return None
+        over = len(curve) == _STEPS or perf_counter() - started > _SECONDS
+        return "cancel" if over or curve[-1].loss < LEARNED_NATS else None
+
+    train(model, batch, effective, compute, _Nowhere(Path()), listeners=Listeners(on_row=add, should_stop=stop))
+    last = curve[-1]
+    ok = last.loss < LEARNED_NATS
+    return SelfTest(
+        ok=ok,
+        loss=last.loss,
+        steps=last.step,
+        seconds=perf_counter() - started,
+        rows=len(Rows(ids, length)),
+        tokens=batch.sizes["train"].tokens,
+        vocab_size=tokenizer.vocab_size,
+        params=model.parameter_count(),
+        curve=tuple(point for point in curve if point.step.bit_count() == 1 or point is last),
+        message=_verdict(curve, ok=ok),
+    )
+
+
+_ONE_BATCH: dict[str, object] = {
+    "batch_size": _ROWS,
+    "gradient_accumulation": 1,
+    "num_epochs": _STEPS + 1,  # each is one step; it is stopped before the last
+    "max_steps": None,
+    "max_seconds": None,
+    "lr_schedule": "constant",
+    "warmup_steps": None,
+    "warmup_ratio": None,
+    "early_stopping": EarlyStopping(),
+    "eval_every_steps": None,
+    "sample_every_steps": None,
+    "init_from_run_id": None,
+    "freeze_embeddings": False,
+    "threads": 1,  # so small a batch is no faster with more, and far slower where other processes have the cores
+}
+
+
+class _Nowhere(CheckpointStore):
+    """Keeps nothing: this training is never resumed, and a checkpoint after each step would take most of its time."""
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        pass
+
+
+def _as_corpus(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
+    """The batch as the text to train on and, the same, to validate on."""
+    places: list[int] = ids.tolist()
+    predicted = [i for i in places[1:] if i != BOS]
+    sizes = SplitSizes(lines=places.count(BOS), chars=len(tokenizer.decode(predicted)), tokens=len(predicted))
+    return TokenizedCorpus({"train": ids, "validation": ids}, {"train": sizes, "validation": sizes}, {})
+
+
+def _verdict(curve: list[CurvePoint], *, ok: bool) -> str:
+    first, last = curve[0], curve[-1]
+    fell = f"from {first.loss:.3f} to {last.loss:.3f} nats per token in {last.step} steps"
+    if ok:
+        return f"The training learns: the loss of one batch fell {fell}."
+    return f"The training does not learn one batch by heart: its loss went {fell}, not below {LEARNED_NATS}."

@@ -1,0 +1,219 @@
+"""The tokenizers on disk, one directory each, whether a job of their own or a run has made them; no torch, no numpy."""
+
+import re
+from datetime import UTC, datetime
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from trainer.contracts.base import JobState, Timestamp, now
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.tokenizer_jobs import (
+    TokenizerRecord,
+    TokenizerStatus,
+    TokenizerTrainRequest,
+    config_of,
+    tokenizer_id_of,
+)
+from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.corpora import CorpusStore
+from trainer.files import DISK, Disk, read_record, read_regular, try_lock, write_atomically
+from trainer.vocabulary import MANIFEST_FILE, read_manifest
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_ID = re.compile(r"[a-z]{1,32}-[0-9a-f]{16}")
+_MESSAGES: dict[JobState, str] = {
+    "queued": "Waiting for a worker.",
+    "running": "Training.",
+    "completed": "Completed.",
+}
+
+
+class TokenizerDirectory:
+    """One tokenizer: what was asked, its lock, its log, its end.
+
+    `manifest.json` ends a success and stands above `error.json`, which ends a failure; `logs.jsonl` is begun by the
+    child that trains. A tokenizer that a run has made for itself has neither request nor log.
+    """
+
+    def __init__(self, path: Path, disk: Disk = DISK) -> None:
+        self.path = path
+        self._disk = disk
+        self.tokenizer_id = path.name
+        self.logs = path / "logs.jsonl"
+        self._request = path / "request.json"
+        self._manifest = path / MANIFEST_FILE
+        self._error = path / "error.json"
+
+    def exists(self) -> bool:
+        return self._request.exists() or self._manifest.exists()
+
+    def is_unfinished(self) -> bool:
+        return self._request.exists() and not self._manifest.exists() and not self._error.exists()
+
+    def created_at(self) -> Timestamp:
+        """When it was accepted; of one that a run has made, when it was kept here."""
+        if self._request.exists():
+            return self.record().created_at
+        return datetime.fromtimestamp(self._manifest.stat().st_mtime, UTC)
+
+    def record(self) -> TokenizerRecord:
+        """What was asked; raises BrokenFile where that is not as it was written."""
+        return read_record(self._request, TokenizerRecord)
+
+    def completed_manifest(self) -> TokenizerManifest:
+        """What made the tokenizer; raises CONFLICT while it is being made, TOKENIZER_NOT_FOUND where that failed."""
+        if self._manifest.exists():
+            return self._read_manifest()
+        failure = self._failure()
+        if failure is not None:
+            raise AppError(
+                ErrorCode.TOKENIZER_NOT_FOUND,
+                f"The tokenizer '{self.tokenizer_id}' is not there: its training failed. {failure.message}",
+            )
+        raise AppError(
+            ErrorCode.CONFLICT,
+            f"The tokenizer '{self.tokenizer_id}' is still being trained; try again when it is done.",
+        )
+
+    def status(self) -> TokenizerStatus:
+        """How the tokenizer stands; one whose manifest is broken counts as failed, so that it can be made anew."""
+        label = self.record().request.label if self._request.exists() else None
+        state: JobState = "running" if self.logs.exists() else "queued"
+        manifest: TokenizerManifest | None = None
+        error = self._failure()
+        if self._manifest.exists():
+            try:
+                state, manifest, error = "completed", self._read_manifest(), None
+            except AppError as broken:
+                error = RunError.of(broken)
+        return TokenizerStatus(
+            tokenizer_id=self.tokenizer_id,
+            status=state if error is None else "failed",
+            message=_MESSAGES[state] if error is None else error.message,
+            method=self.tokenizer_id.split("-")[0],
+            vocab_size=None if manifest is None else manifest.vocab_size,
+            stats=None if manifest is None else manifest.stats,
+            artifact=f"{self.path.parent.name}/{self.tokenizer_id}",
+            error=error,
+            label=label,
+            created_at=self.created_at(),
+        )
+
+    def lock(self) -> BinaryIO | None:
+        """Become the one who trains it; None where another process is. Closing the file gives the lock back."""
+        return try_lock(self.path / "lock")
+
+    def begin(self, record: TokenizerRecord) -> None:
+        """Write a request and take back how an earlier attempt at it ended; the caller holds the lock."""
+        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self._disk)
+        for left in (self.logs, self._manifest, self._error):
+            self._disk.remove(left)
+        self._disk.sync(self.path)
+
+    def fail(self, error: AppError) -> None:
+        """Write that and why no tokenizer came of the request."""
+        write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self._disk)
+
+    def _failure(self) -> RunError | None:
+        try:
+            return read_record(self._error, RunError)
+        except FileNotFoundError:
+            return None
+
+    def _read_manifest(self) -> TokenizerManifest:
+        try:
+            return read_manifest(self.path)
+        except AppError as error:
+            raise AppError(
+                error.code, f"The manifest of the tokenizer '{self.tokenizer_id}' is broken: {error.message}"
+            ) from None
+
+
+class TokenizerStore:
+    """All tokenizers under one artifacts root."""
+
+    def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
+        self._folder = artifacts_root / "tokenizers"
+        self._disk = disk
+
+    def create(self, record: TokenizerRecord) -> TokenizerDirectory:
+        """Make a tokenizer's directory durable with its request (R1); raises OSError if it cannot.
+
+        One that is there already stays as it is, unless it failed: then it begins anew.
+        """
+        path = self._folder / record.tokenizer_id
+        self._disk.make_folder(path)
+        tokenizer = TokenizerDirectory(path, self._disk)
+        lock = tokenizer.lock()
+        if lock is not None:  # else a child is training it
+            with lock:
+                if not tokenizer.exists() or tokenizer.status().status == "failed":
+                    tokenizer.begin(record)
+                    self._disk.sync(self._folder)
+        return tokenizer
+
+    def keep(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> None:
+        """Copy a tokenizer that a run has made to where all are found by their ids, unless it is there."""
+        path = self._folder / manifest.tokenizer_id
+        if (path / MANIFEST_FILE).exists():
+            return
+        self._disk.make_folder(path)
+        for name in (*(file.path for file in manifest.files), MANIFEST_FILE):  # the manifest vouches: it comes last
+            write_atomically(path / name, read_regular(tokenizer_folder / name), self._disk)
+        self._disk.sync(self._folder)
+
+    def get(self, tokenizer_id: str) -> TokenizerDirectory:
+        """Find a tokenizer by id; raises TOKENIZER_NOT_FOUND."""
+        if _ID.fullmatch(tokenizer_id):
+            tokenizer = TokenizerDirectory(self._folder / tokenizer_id, self._disk)
+            if tokenizer.exists():
+                return tokenizer
+        shown = f" '{tokenizer_id}'" if len(tokenizer_id) <= 64 and tokenizer_id.isprintable() else ""
+        raise AppError(
+            ErrorCode.TOKENIZER_NOT_FOUND,
+            f"There is no tokenizer{shown}: give the id as it was told when the tokenizer was accepted.",
+        )
+
+    def all(self) -> list[TokenizerDirectory]:
+        """Every tokenizer, newest first; one whose request cannot be read is left out, and logged."""
+        found = [TokenizerDirectory(path, self._disk) for path in self._folder.glob("*-*")]
+        dated = [(created_at, t) for t in found if t.exists() and (created_at := _created_at(t)) is not None]
+        return [tokenizer for _, tokenizer in sorted(dated, key=itemgetter(0), reverse=True)]
+
+    def unfinished(self) -> list[TokenizerDirectory]:
+        """Tokenizers that were accepted and have not ended, oldest first."""
+        return [tokenizer for tokenizer in reversed(self.all()) if tokenizer.is_unfinished()]
+
+    def status(self, tokenizer_id: str) -> TokenizerStatus:
+        return self.get(tokenizer_id).status()
+
+    def completed_manifest(self, tokenizer_id: str) -> TokenizerManifest:
+        """What made a finished tokenizer; raises TOKENIZER_NOT_FOUND, TOKENIZER_LOAD_FAILED or CONFLICT."""
+        return self.get(tokenizer_id).completed_manifest()
+
+    def folder(self, tokenizer_id: str) -> Path:
+        return self.get(tokenizer_id).path
+
+
+def _created_at(tokenizer: TokenizerDirectory) -> datetime | None:
+    try:
+        return tokenizer.created_at()
+    except (OSError, ValueError):
+        log.error("tokenizer with a request that cannot be read", tokenizer_id=tokenizer.tokenizer_id)
+        return None
+
+
+async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore) -> TokenizerRecord:
+    """Check a request and its texts; raises AppError naming what is wrong, having changed nothing."""
+    config_of(request)
+    minimum_lines = 2 if len(request.corpora) == 1 else 1  # one line to learn from and one held out
+    described = tuple([await corpora.describe(name, minimum_lines=minimum_lines) for name in request.corpora])
+    if len({corpus.sha256 for corpus in described}) < len(described):
+        raise AppError(ErrorCode.INVALID_INPUT, "`corpora` must name different texts: two of them are the same.")
+    return TokenizerRecord(
+        tokenizer_id=tokenizer_id_of(request, described), created_at=now(), request=request, corpora=described
+    )

@@ -1,0 +1,132 @@
+"""What the end of an attempt that nobody asked for means for its run (R4)."""
+
+import signal
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
+from trainer.runs import RunDirectory, finish_run, manifest_of
+
+RETRY_SECONDS = 1.0
+MOST_RETRY_SECONDS = 60.0
+LOCKED_EXIT_CODE = 75
+"""EX_TEMPFAIL: another child has the run."""
+DISK_FULL_EXIT_CODE, DISK_FAILED_EXIT_CODE = 73, 74
+"""EX_CANTCREAT, EX_IOERR: the child gave up what it may take up again later."""
+
+_MOST_FAULTS = 3
+_MOST_WAITS = 1440
+"""A day of them: nearly all last a minute."""
+_KILLS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
+
+Cause = Literal["crashed", "stalled", "starved", "killed", "full", "unwritable"]
+_FAULTS: tuple[Cause, ...] = ("crashed", "stalled", "starved")
+_WAITS: tuple[Cause, ...] = ("full", "unwritable")
+_TOLD: dict[Cause, str] = {
+    "crashed": "The training crashed; it starts again.",
+    "stalled": "The training stood still and was ended; it starts again.",
+    "starved": "The system ended the training, as there was no memory left; it starts again.",
+    "killed": "The training was killed from outside; it starts again.",
+    "full": "The disk is full; the training goes on when there is room.",
+    "unwritable": "The disk does not work; the training goes on when it does.",
+}
+_LAST: dict[Cause, tuple[ErrorCode, str]] = {
+    "crashed": (ErrorCode.CRASH_LOOP, "The training crashed {faults} times without getting further."),
+    "stalled": (
+        ErrorCode.CRASH_LOOP,
+        "The training failed {faults} times without getting further; at last it stood still. Where a step may take"
+        " so long, raise QUEUE__STALL_SECONDS.",
+    ),
+    "starved": (
+        ErrorCode.CRASH_LOOP,
+        "The training failed {faults} times without getting further; at last the system had no memory left: make"
+        " `batch_size`, `max_seq_len` or the model smaller.",
+    ),
+    "full": (ErrorCode.INSUFFICIENT_STORAGE, "The disk was full for a day: free some space."),
+    "unwritable": (ErrorCode.SERVICE_UNAVAILABLE, "The disk has not worked for a day: have it checked."),
+}
+
+
+class ChildEnd(NamedTuple):
+    """How a child process ended."""
+
+    exit_code: int
+    last_lines: tuple[str, ...]
+    """Of its error output."""
+    cause: Cause | None
+    """None where it ended of itself, as it should."""
+
+
+def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> Cause | None:
+    """Say why a child ended that had been found to stand still, or while the system had killed for want of memory."""
+    if stalled:
+        return "stalled"
+    if exit_code in _KILLS:
+        return "starved" if starved and exit_code == -signal.SIGKILL else "killed"
+    return _CAUSES.get(exit_code, "crashed")
+
+
+_CAUSES: dict[int, Cause | None] = {
+    0: None,
+    LOCKED_EXIT_CODE: None,
+    DISK_FULL_EXIT_CODE: "full",
+    DISK_FAILED_EXIT_CODE: "unwritable",
+}
+
+
+def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> float | None:
+    """Write the end of an attempt to the run's log; return the seconds until the next one, None where none comes.
+
+    An attempt that reached a newer checkpoint is free. Three others in a row that crashed, stood still or were ended
+    by the system for want of memory end the run. Being killed by anybody else counts for nothing: that is no fault of
+    the run, and whoever kills it for ever can cancel it. So does the death of the worker, which nobody is left to
+    record. Where the disk failed, the run waits for it, twice as long each time, for about a day.
+
+    An end while another child has the run counts for nothing. Raises OSError where even this cannot be written.
+    """
+    lock = run.lock()
+    if lock is None:
+        return RETRY_SECONDS
+    with lock, run.open_log() as events:
+        history = run.reader().read_new()
+        record = run.record()
+        same = sum(_cause(event) == cause for event in history)
+        ended = stamp(record.run_id, record.user_id, f"{cause}:{same + 1}")
+        happened = JobProgress(**ended, progress=0.0, message=_TOLD[cause])
+        events.append(happened)
+        history.append(happened)
+        faults, waits = _in_vain(history, _FAULTS), _in_vain(history, _WAITS)
+        if cause in _LAST and (faults >= _MOST_FAULTS or waits >= _MOST_WAITS):
+            code, message = _LAST[cause]
+            error = RunError.of(AppError(code, f"{message.format(faults=faults)} {_recovery(run.run_id)}"))
+            update: dict[str, object] = {"last_lines": last_lines}
+            finish_run(run, events, manifest_of(record, "failed", error=error).model_copy(update=update))
+            return None
+    if cause not in _WAITS:
+        return RETRY_SECONDS
+    return min(RETRY_SECONDS * 2.0 ** min(max(0, waits - 1), 10), MOST_RETRY_SECONDS)
+
+
+def _in_vain(history: Iterable[Event], causes: tuple[Cause, ...]) -> int:
+    """Count the attempts that ended so without a new checkpoint, since the last checkpoint."""
+    count, saved = 0, False
+    for event in history:
+        if isinstance(event, CheckpointSaved):
+            count, saved = 0, True
+        elif isinstance(event, JobStarted):
+            saved = False
+        elif _cause(event) is not None:
+            count += _cause(event) in causes and not saved
+            saved = False
+    return count
+
+
+def _cause(event: Event) -> Cause | None:
+    """The cause of the end of an attempt that an event tells of."""
+    kind = event.event_id.split(":")[1]
+    return next((cause for cause in _TOLD if isinstance(event, JobProgress) and cause == kind), None)
+
+
+def _recovery(run_id: str) -> str:
+    return f"`mt logs {run_id}` shows what happened; `mt train` with the same request starts it anew."

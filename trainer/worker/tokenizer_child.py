@@ -1,0 +1,84 @@
+"""The tokenizer child: from a request on disk to a tokenizer on disk, or to the reason why there is none."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import structlog
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.settings import Settings
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, config_of
+from trainer.corpora import CorpusStore
+from trainer.data.corpus import SplitRule
+from trainer.data.text import corpus_sha256
+from trainer.data.union import CorpusUnion
+from trainer.logs import add_log_file, setup_logging
+from trainer.tokenizer_store import TokenizerStore
+from trainer.tokenizers import train_tokenizer
+from trainer.tokenizers.base import Text, Tokenizer
+from trainer.worker.attempts import LOCKED_EXIT_CODE
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
+    """Train a tokenizer as the only one who does; return 0 when that has ended, 75 where another child is at it.
+
+    It keeps nothing of an unfinished attempt, so whoever wants it to end simply ends it.
+    """
+    tokenizer = TokenizerStore(settings.app.artifacts_root).get(tokenizer_id)
+    lock = tokenizer.lock()
+    if lock is None:
+        return LOCKED_EXIT_CODE
+    with lock:
+        if not tokenizer.is_unfinished():
+            return 0
+        setup_logging(settings, "model-trainer-worker", sys.stderr)
+        add_log_file(tokenizer.logs, "model-trainer-worker")
+        structlog.contextvars.bind_contextvars(tokenizer_id=tokenizer_id)
+        _end_with_worker()
+        try:
+            make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
+        except AppError as error:
+            log.error("tokenizer failed", error_code=error.code, reason=error.message)
+            tokenizer.fail(error)
+    return 0
+
+
+def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokenizer:
+    """Make the tokenizer that a record asks for; raises DATA_NOT_FOUND where a text is not the one that was given.
+
+    `scratch` is a folder for what that takes on disk meanwhile.
+    """
+    request = record.request
+    config = config_of(request)
+    log.info("tokenizer training started")
+    paths = [corpora.find(corpus.name) for corpus in record.corpora]
+    for corpus, path in zip(record.corpora, paths, strict=True):
+        if corpus_sha256(path) != corpus.sha256:
+            raise AppError(
+                ErrorCode.DATA_NOT_FOUND, f"The corpus '{corpus.name}' has changed since the tokenizer was accepted."
+            )
+    rule = SplitRule(request.holdout_fraction, test_fraction=0.0, seed=request.seed)
+    union = CorpusUnion(paths, config.normalization, rule, scratch)
+    log.info("texts read and split")
+    texts = [Text(corpus, union.lines(number, "train")) for number, corpus in enumerate(record.corpora)]
+    tokenizer = train_tokenizer(
+        config, texts, union.all_lines("validation"), rule=rule, tokenizer_id=record.tokenizer_id
+    )
+    log.info("tokenizer trained", vocab_size=tokenizer.vocab_size)
+    return tokenizer
+
+
+def _end_with_worker() -> None:
+    """End, as if told to, when the worker is gone: its end of our standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch_pipe() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch_pipe, daemon=True).start()
