@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from trainer.commands import diagnosis, files, inference, processes, runs, tokenizers, training
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
-from trainer.contracts.settings import load_settings
 from trainer.files import BrokenFile
 from trainer.terminal import Terminal
-from trainer.worker.environment import ANSWER_REQUESTS, TOKENIZER_CHILD, TRAIN_CHILD
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -18,8 +16,6 @@ EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 the user's mistake, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] in ([TRAIN_CHILD], [TOKENIZER_CHILD], [ANSWER_REQUESTS]):
-        return _child(words)
     terminal = Terminal(as_json="--json" in words)
     try:
         arguments = _parser().parse_args(words, namespace=Arguments())
@@ -33,22 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         terminal.note("Interrupted. What was under way is kept: it goes on as soon as a worker runs.")
         return EXIT_INTERRUPTED
-
-
-def _child(words: list[str]) -> int:
-    """Do what a worker starts a child process for; torch is imported here and nowhere else."""
-    settings = load_settings()
-    if words[0] == TRAIN_CHILD:
-        from trainer.worker.child import run_child
-
-        return run_child(settings, words[1])
-    if words[0] == TOKENIZER_CHILD:
-        from trainer.worker.tokenizer_child import run_tokenizer_child
-
-        return run_tokenizer_child(settings, words[1])
-    from trainer.worker.answers import answer_requests
-
-    return answer_requests(settings)
 
 
 def _parser() -> Parser:

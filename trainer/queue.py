@@ -337,37 +337,43 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
 
 async def enqueue_training(store: Store, settings: Settings, run_id: str) -> None:
     """Queue a run that is on disk; does nothing where it is queued already."""
-    await store.enqueue(settings.queue.name, "train", run_id, TrainJobPayload(run_id=run_id))
+    await store.enqueue(*_training_job(settings, run_id))
 
 
 async def enqueue_tokenizer(store: Store, tokenizer_id: str) -> None:
     """Queue a tokenizer that is on disk; does nothing where it is queued already."""
-    payload = TokenizerTrainPayload(tokenizer_id=tokenizer_id)
-    await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", tokenizer_id, payload)
+    await store.enqueue(*_tokenizer_job(tokenizer_id))
 
 
 async def restore_training(store: Store, settings: Settings, run: RunDirectory) -> bool:
     """Queue an unfinished run anew where the queue has lost it: then True."""
     since = (await asyncio.to_thread(run.record)).created_at.timestamp()
-    payload, lease_seconds = TrainJobPayload(run_id=run.run_id), settings.queue.lease_seconds
-    name = settings.queue.name
-    return await store.restore(name, "train", run.run_id, payload, since=since, lease_seconds=lease_seconds)
+    job, lease_seconds = _training_job(settings, run.run_id), settings.queue.lease_seconds
+    return await store.restore(*job, since=since, lease_seconds=lease_seconds)
 
 
 async def restore_tokenizer(store: Store, settings: Settings, tokenizer: TokenizerDirectory) -> bool:
     """Queue an unfinished tokenizer anew where the queue has lost it: then True."""
     since = (await asyncio.to_thread(tokenizer.record)).created_at.timestamp()
-    job_id, lease_seconds = tokenizer.tokenizer_id, settings.queue.lease_seconds
-    payload, queue = TokenizerTrainPayload(tokenizer_id=job_id), keys.TOKENIZER_QUEUE
-    return await store.restore(queue, "train_tokenizer", job_id, payload, since=since, lease_seconds=lease_seconds)
+    job, lease_seconds = _tokenizer_job(tokenizer.tokenizer_id), settings.queue.lease_seconds
+    return await store.restore(*job, since=since, lease_seconds=lease_seconds)
+
+
+def _training_job(settings: Settings, run_id: str) -> tuple[str, str, str, TrainJobPayload]:
+    return settings.queue.name, "train", run_id, TrainJobPayload(run_id=run_id)
+
+
+def _tokenizer_job(tokenizer_id: str) -> tuple[str, str, str, TokenizerTrainPayload]:
+    payload = TokenizerTrainPayload(tokenizer_id=tokenizer_id)
+    return keys.TOKENIZER_QUEUE, "train_tokenizer", tokenizer_id, payload
 
 
 async def tell_events(store: Store, run: RunDirectory) -> None:
     """Ring the stream for all events of a run that have not been rung (R7), and tell how the run stands by them."""
-    events = await asyncio.to_thread(run.reader().read_new)
     follower = await asyncio.to_thread(run.follow)
-    status = await asyncio.to_thread(follower.refresh)
-    is_cancelled = run.cancel_requested() and status.status in ("queued", "running")
+    events = await asyncio.to_thread(follower.read_new)
+    status = follower.status
+    is_cancelled = run.cancel_requested() and not follower.ended
     await store.tell(run.run_id, events, status.model_dump_json(), is_cancelled=is_cancelled)
 
 

@@ -27,7 +27,7 @@ class RunFollower:
         """(step, mean loss in nats per token), oldest first."""
         self.val_losses: list[tuple[int, float]] = []
         self._reader = reader
-        self._status = RunStatus(
+        self.status = RunStatus(  # by what has been read
             run_id=record.run_id,
             status="queued",
             reachable=True,
@@ -65,23 +65,29 @@ class RunFollower:
 
     def refresh(self) -> RunStatus:
         """Read what has happened since the last call and return how the run stands now."""
-        for event in self._reader.read_new():
-            self._status = self._status.model_copy(update=self._changes(event))
-        return self._status
+        self.read_new()
+        return self.status
+
+    def read_new(self) -> list[Event]:
+        """Read what has happened since the last call and return that."""
+        events = self._reader.read_new()
+        for event in events:
+            self.status = self.status.model_copy(update=self._changes(event))
+        return events
 
     @property
     def ended(self) -> bool:
-        return self._status.status in ("completed", "failed", "cancelled")
+        return self.status.status in ("completed", "failed", "cancelled")
 
     def _changes(self, event: Event) -> dict[str, object]:
         changes: dict[str, object] = {"last_heartbeat_ts": event.ts.timestamp()}
         match event:
             case JobStarted():
-                started = self._status.started_at or event.ts
+                started = self.status.started_at or event.ts
                 changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
             case JobProgress():
                 # a phase of a later attempt, reading anew say, takes nothing back
-                changes |= {"message": event.message, "progress": max(event.progress, self._status.progress)}
+                changes |= {"message": event.message, "progress": max(event.progress, self.status.progress)}
             case MetricsConfig():
                 changes |= {
                     "total_epochs": event.total_epochs,
@@ -124,8 +130,8 @@ class RunFollower:
             "step": event.step,
             "total_steps": event.total_steps,
             "train_loss": event.train_loss,
-            "val_loss": self._status.val_loss if event.val_loss is None else event.val_loss,
-            "best_val_loss": self._status.best_val_loss if event.best_val_loss is None else event.best_val_loss,
+            "val_loss": self.status.val_loss if event.val_loss is None else event.val_loss,
+            "best_val_loss": self.status.best_val_loss if event.best_val_loss is None else event.best_val_loss,
             "tokens_per_second": event.tokens_per_second,
             "chars_per_second": event.chars_per_second,
             "eta_seconds": event.eta_seconds,

@@ -4,6 +4,7 @@ All that the next step depends on is in the model, the optimizer, torch's genera
 that is resumed from a checkpoint goes on bit for bit as if it had never stopped (on the CPU).
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from time import perf_counter
@@ -453,7 +454,20 @@ class _Training:
         return loss_nats
 
 
+def _without_compiler() -> None:
+    """Keep torch's optimizers from importing its compiler, which nothing here uses, at their first call.
+
+    That takes a second, at each start of a training; what does it is a wrapper around some of their methods.
+    """
+    optimizers: object = torch.optim.Optimizer
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
+        method: Callable[[], object] = getattr(optimizers, name)
+        unwrapped: object = inspect.unwrap(method)
+        setattr(optimizers, name, unwrapped)
+
+
 def _optimizer(model: LanguageModel, effective: EffectiveRequest) -> torch.optim.Optimizer:
+    _without_compiler()
     config, rate = effective.optimizer, effective.learning_rate
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     match config.name:

@@ -94,7 +94,7 @@ async def ask_what_cannot_be_read(run_id: str, folder: Path) -> None:
     stored = f'{{"kind": "score", "request": {{"text": "{TEXT}", "new": 1}}}}'
     await store.put(keys.inference(job.kind, job.run_id, job.request_id), stored, ttl_seconds=60)
     await store.enqueue(keys.INTERACTIVE_QUEUE, "infer", job.request_id, job)
-    while await store.is_queued(job.request_id):
+    while await store.get(keys.definition(job.request_id)):
         await asyncio.sleep(0.05)
     await store.close()
 

@@ -174,7 +174,7 @@ async def test_server_cut_off_killed_frozen_and_wiped__training_goes_on_and_all_
             assert time.monotonic() - wiped_at < 10
             store = await connect(server.url)
             async with asyncio.timeout(10):
-                while not await store.is_queued(run_id):
+                while not await store.get(keys.definition(run_id)):
                     await asyncio.sleep(0.1)
             await store.close()
 
@@ -467,7 +467,7 @@ async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) ->
     """R14: a loop that cannot go on is not left deaf; whoever supervises the worker starts it again."""
     add_corpus(tmp_path, some_text())
     rules = tmp_path / "users.acl"
-    rules.write_text("user default off\nuser trainer on >PASSWORD ~* &* +@all -watch\n", encoding="utf-8")
+    rules.write_text("user default off\nuser trainer on >PASSWORD ~* &* +@all -zrangebyscore\n", encoding="utf-8")
     async with served(tmp_path, "--aclfile", str(rules)) as server:
         url = server.url.replace("//", "//trainer:PASSWORD@")
         store = await connect(url)

@@ -1,6 +1,8 @@
 """Tokenizers through real processes: each ends once and right, whatever is killed, and waits for no training."""
 
 import asyncio
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +11,8 @@ import pytest
 from tests.support import (
     Process,
     add_corpus,
+    environment_in,
     kill,
-    mt,
     processes,
     running,
     settings_in,
@@ -91,11 +93,17 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
         payload = TokenizerTrainPayload(tokenizer_id=accepted.tokenizer_id)
         await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
         async with asyncio.timeout(10):
-            while await store.is_queued("told-twice"):
+            while await store.get(keys.definition("told-twice")):
                 await asyncio.sleep(0.05)
         await store.close()
-        child = await asyncio.to_thread(mt, tmp_path, "train-tokenizer", accepted.tokenizer_id)
-        assert (child.returncode, child.stderr) == (0, "")
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "trainer.worker", "train-tokenizer", accepted.tokenizer_id),
+            env=environment_in(tmp_path),
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+        )
+        _, errors = await child.communicate()
+        assert (child.returncode, errors) == (0, b"")
         assert contents(folder) == tree
 
 

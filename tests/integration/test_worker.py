@@ -82,10 +82,8 @@ def losses(curve: Path) -> list[tuple[int, str]]:
 async def test_worker_killed__another_takes_the_run_up_after_the_lease(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
-        begun = time.monotonic()
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
-        start_seconds = time.monotonic() - begun  # of a child, on this machine as busy as it is now
         [worker] = processes(tmp_path, "trainer worker --embedded")
         kill(worker.pid)
         killed_at = time.monotonic()
@@ -96,8 +94,8 @@ async def test_worker_killed__another_takes_the_run_up_after_the_lease(tmp_path:
         status = await wait(queue, run_id, lambda s: s.step > before or ended(s), seconds=30)
         stepped_after = time.monotonic() - killed_at
         assert status.status == "running"
-        assert held_after < LEASE_SECONDS + 2 + start_seconds, held_after
-        assert stepped_after < 10 + start_seconds, stepped_after
+        assert held_after < LEASE_SECONDS + 2, held_after
+        assert stepped_after < 10, stepped_after
         await queue.cancel(run_id)
         assert (await wait(queue, run_id, ended)).status == "cancelled"
 

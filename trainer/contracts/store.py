@@ -44,6 +44,10 @@ _Entries = list[tuple[bytes, dict[bytes, bytes] | None]]
 _entries_adapter: TypeAdapter[_Entries] = TypeAdapter(_Entries)
 _Place = tuple[float | None, tuple[bytes | None, bytes | None, bytes | None], int]
 _place_adapter: TypeAdapter[_Place] = TypeAdapter(_Place)
+_full_adapter: TypeAdapter[tuple[int, int]] = TypeAdapter(tuple[int, int])
+_begun_adapter: TypeAdapter[list[tuple[bytes, float, bytes | None]]] = TypeAdapter(
+    list[tuple[bytes, float, bytes | None]]
+)
 _streams_adapter: TypeAdapter[list[tuple[bytes, _Entries]]] = TypeAdapter(list[tuple[bytes, _Entries]])
 
 
@@ -71,6 +75,24 @@ return {0, 0}
 """
 """Claim a place under every key, or under none and say which is full: its number, and the time of its oldest claim."""
 
+_BEGIN = """
+local begun, offset = {}, 0
+repeat
+  local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', offset, 100)
+  for place = 1, #members, 2 do
+    if #begun == tonumber(ARGV[2]) then return begun end
+    local member = members[place]
+    if redis.call('EXISTS', ARGV[4] .. member) == 0 then
+      redis.call('SET', ARGV[4] .. member, '1', 'PX', ARGV[3])
+      begun[#begun + 1] = {member, members[place + 1], redis.call('MGET', ARGV[5] .. member)[1]}
+    end
+  end
+  offset = offset + 100
+until #members == 0
+return begun
+"""
+"""Mark the first jobs of a queue that are due and that nobody has begun; return each with its score and definition."""
+
 
 class Limit(NamedTuple):
     """At most so many claims under a key at a time; one that is not given back ends after some seconds."""
@@ -90,7 +112,7 @@ class Full(NamedTuple):
 
 
 class _Script(Protocol):
-    def __call__(self, *, keys: Sequence[str], args: Sequence[str]) -> Awaitable[tuple[int, int]]: ...
+    def __call__(self, *, keys: Sequence[str], args: Sequence[str | int]) -> Awaitable[object]: ...
 
 
 def dumps(value: object) -> bytes:
@@ -291,7 +313,9 @@ class Store:
         bounds = [{"most": a.most, "milliseconds": int(a.seconds * 1000), "held": a.held} for a in limits]
 
         async def command() -> tuple[int, int]:
-            return await script(keys=[limit.key for limit in limits], args=[claim, json.dumps(bounds)])
+            return _full_adapter.validate_python(
+                await script(keys=[limit.key for limit in limits], args=[claim, json.dumps(bounds)])
+            )
 
         full: tuple[int, int] = await self._with(_sorted_sets(limits), command)
         place, milliseconds = full
@@ -363,35 +387,32 @@ class Store:
             await shortened
         definition = _read_definition(stored)
         fields: dict[str, str] = payload.model_dump()
+        place = min(since, time.time())
         if score is None or definition is None or (definition.f, *definition.a) != (function, fields):
-            await self._enqueue(queue, function, job_id, payload, min(since, time.time()), anew=True)
+            await self._enqueue(queue, function, job_id, payload, place, anew=True)
             return True
         if begun is None and score > _FIRST_MS and not 0 < score / 1000 - time.time() < _LONGEST_DEFERRAL_SECONDS:
-            due: Awaitable[object] = self.redis.zadd(queue, {job_id: min(definition.et / 1000, time.time())}, xx=True)
+            due: Awaitable[object] = self.redis.zadd(queue, {job_id: place}, xx=True)
             await due
         return False
 
-    async def startable(self, queue: str, members: Sequence[bytes]) -> list[bytes]:
-        """Those of a queue's members that nobody has begun; what cannot be a job of ours is taken out of the queue."""
-        named = [member for member in members if _is_job_id(member)]
-        job_ids = [member.decode() for member in named]
-        stored: list[bytes | None] = []
-        if job_ids:
-            reply: Awaitable[list[bytes | None]] = self.redis.mget(
-                [*map(keys.in_progress, job_ids), *map(keys.definition, job_ids)]
-            )
-            stored = await reply
-        waiting = [
-            (member, _read_definition(definition) is not None)
-            for member, mark, definition in zip(named, stored[: len(named)], stored[len(named) :], strict=True)
-            if mark is None
-        ]
-        unsound = [member for member in members if member not in named]
-        unsound += [member for member, is_sound in waiting if not is_sound]
-        for member in unsound:
-            log.error("job that cannot be read taken out of the queue", entry_id=repr(member[:64]))
-            await self.dequeue(queue, member)
-        return [member for member, is_sound in waiting if is_sound]
+    async def begin_jobs(self, queue: str, most: int, *, lease_seconds: float) -> list[tuple[str, int]]:
+        """Mark the first jobs that are due and that nobody has begun, at most so many; return their ids and scores.
+
+        What arq does for one job in four round trips, and workers that are woken together do not get in each other's
+        way. What cannot be a job of ours is taken out of the queue.
+        """
+        script: _Script = self.redis.register_script(_BEGIN)
+        prefixes = keys.in_progress(""), keys.definition("")
+        reply = await script(keys=[queue], args=[int(time.time() * 1000), most, int(lease_seconds * 1000), *prefixes])
+        begun: list[tuple[str, int]] = []
+        for member, score, definition in _begun_adapter.validate_python(reply):
+            if _is_job_id(member) and _read_definition(definition) is not None:
+                begun.append((member.decode(), int(max(score, 0.0))))  # whoever put it there may have made it -inf
+            else:
+                log.error("job that cannot be read taken out of the queue", entry_id=repr(member[:64]))
+                await self.dequeue(queue, member)
+        return begun
 
     async def keep_in_progress(self, job_ids: Collection[str], *, seconds: float) -> None:
         """Say for a little longer that jobs were begun (R3)."""
@@ -421,15 +442,11 @@ class Store:
         async def command() -> None:
             async with self.redis.pipeline(transaction=True) as pipe:
                 pipe.zrem(queue, job_id)
-                pipe.delete(keys.definition(name), keys.tries(name))
+                pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
                 executed: Awaitable[object] = pipe.execute()
                 await executed
 
         await self._with(_queue_kinds(queue), command)
-
-    async def is_queued(self, job_id: str) -> bool:
-        """Whether a job is waiting or in progress."""
-        return await self.get(keys.definition(job_id)) is not None
 
     async def queue_position(self, queue: str, job_id: str) -> int | None:
         """1 for the job that is next (or running); None for one that is not in the queue."""

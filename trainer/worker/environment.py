@@ -7,7 +7,7 @@ from pathlib import Path
 from trainer.contracts.settings import Settings, child_environment
 
 TRAIN_CHILD, TOKENIZER_CHILD, ANSWER_REQUESTS = "train-child", "train-tokenizer", "answer-requests"
-"""What `python -m trainer` is called with to be a child of the worker."""
+"""What `python -m trainer.worker` is called with to be a child of the worker."""
 
 # glibc maps and unmaps every large buffer by default, which costs an LSTM step 40 % of its time (measured):
 # keep the memory instead. Threads that wait must not spin: the machine's other processes need the cores.

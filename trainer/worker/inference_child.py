@@ -134,7 +134,7 @@ class InferenceChild:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "trainer",
+            "trainer.worker",
             ANSWER_REQUESTS,
             stdin=PIPE,
             stdout=PIPE,

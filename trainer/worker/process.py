@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import math
 import os
-import random
 import signal
 import time
 from collections.abc import Sequence
@@ -40,6 +39,7 @@ class WakingWorker(Worker):
     wake: asyncio.Event
     store: Store
     lease_seconds: float
+    tasks: dict[str, asyncio.Task[None]]
     running: set[str]
     kept_at: float
 
@@ -60,21 +60,22 @@ class WakingWorker(Worker):
                     refused_at = time.monotonic()
                 log.warning("the queue is away, trying again", error=type(error).__name__)
             await asyncio.sleep(_POLL_SECONDS)
-            while self.job_counter > len(self.running):  # a slot was taken for a job whose start failed
-                self.job_counter -= 1
-                self.sem.release()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start as many as there is room for of those that nobody has begun, in an order of this worker's own.
-
-        arq would ask for each that is in progress first, and workers that are woken together would get in each other's
-        way at every job.
-        """
+        """Start as many jobs as there is room for; `job_ids` only says that there is one."""
         if job_ids:
-            waiting = await self.store.startable(str(self.queue_name), job_ids)
-            job_ids = waiting[: self.max_jobs - self.job_counter]
-            random.shuffle(job_ids)
-            await super().start_jobs(job_ids)
+            room = self.max_jobs - self.job_counter
+            for job_id, score in await self.store.begin_jobs(
+                str(self.queue_name), room, lease_seconds=self.lease_seconds
+            ):
+                await self.sem.acquire()
+                self.job_counter += 1
+                self.tasks[job_id] = task = asyncio.create_task(self.run_job(job_id, score))
+                task.add_done_callback(self.free_slot)
+
+    def free_slot(self, _: asyncio.Task[None]) -> None:
+        self.job_counter -= 1
+        self.sem.release()
 
     async def run_job(self, job_id: str, score: int) -> None:
         self.running.add(job_id)
@@ -199,6 +200,7 @@ def waking_worker(
         queue_name=queue,
         redis_pool=redis,
         max_jobs=slots,
+        queue_read_limit=1,
         poll_delay=0,
         keep_result=0,  # results are records of our own, and a kept one would refuse the id for a later attempt
         handle_signals=False,

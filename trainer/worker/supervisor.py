@@ -91,7 +91,7 @@ async def run_child(
     """
     memory_kills_before = memory_kills()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "trainer", command, job_id, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
+        sys.executable, "-m", "trainer.worker", command, job_id, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
     )
     about.info("child started", pid=process.pid)
     make_first_to_go(process.pid)

@@ -1,0 +1,25 @@
+"""What a worker starts a child process for: `python -m trainer.worker`, a name of `environment`, and an id."""
+
+import sys
+
+from trainer.contracts.settings import load_settings
+from trainer.worker.environment import TOKENIZER_CHILD, TRAIN_CHILD
+
+
+def main(name: str, *job_ids: str) -> int:
+    """Do it and return the exit code; each imports what it needs, torch above all, by itself."""
+    settings = load_settings()
+    if name == TRAIN_CHILD:
+        from trainer.worker.child import run_child
+
+        return run_child(settings, *job_ids)
+    if name == TOKENIZER_CHILD:
+        from trainer.worker.tokenizer_child import run_tokenizer_child
+
+        return run_tokenizer_child(settings, *job_ids)
+    from trainer.worker.answers import answer_requests
+
+    return answer_requests(settings)
+
+
+sys.exit(main(*sys.argv[1:]))
