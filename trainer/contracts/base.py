@@ -19,6 +19,7 @@ class Frozen(BaseModel):
     """An immutable record: unknown fields are refused, numbers are finite, a bool is no int."""
 
     model_config = ConfigDict(
+        defer_build=True,  # most commands need few of the records: each is built at its first use
         frozen=True,
         extra="forbid",
         strict=True,
