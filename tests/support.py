@@ -85,7 +85,7 @@ async def wait_for_status(
     """Wait until a run stands as wanted."""
     async with asyncio.timeout(seconds):
         while not wanted(status := await queue.status(run_id)):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
     return status
 
 

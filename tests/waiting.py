@@ -21,4 +21,4 @@ async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
