@@ -1,0 +1,85 @@
+"""Which jobs a worker begins: the first that are due, each by one worker, whatever else stands in the queue."""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.support import settings_in
+from tests.waiting import captured_logs
+from trainer.contracts import keys
+from trainer.contracts.jobs import TrainJobPayload
+from trainer.contracts.store import Store, connect
+from trainer.services import Services
+
+QUEUE = "training"
+
+
+@asynccontextmanager
+async def two_stores(folder: Path) -> AsyncIterator[tuple[Store, Store]]:
+    services = Services(settings_in(folder, embedded_workers=0))
+    url = await services.start()
+    stores = await connect(url), await connect(url)
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
+        await services.stop()
+
+
+async def enqueue(store: Store, *job_ids: str) -> None:
+    for job_id in job_ids:
+        await store.enqueue(QUEUE, "train", job_id, TrainJobPayload(run_id=job_id))
+
+
+async def begun(store: Store, most: int) -> list[str]:
+    return [job_id for job_id, _ in await store.begin_jobs(QUEUE, most, lease_seconds=30)]
+
+
+async def put(store: Store, member: str, score: float) -> None:
+    done: Awaitable[object] = store.redis.zadd(QUEUE, {member.encode("latin-1"): score})
+    await done
+
+
+async def test_jobs__are_begun_in_their_order_as_many_as_there_is_room_for_and_each_once(tmp_path: Path) -> None:
+    async with two_stores(tmp_path) as (one, other):
+        names = [f"job-{number:03}" for number in range(250)]
+        await enqueue(one, *names)
+
+        assert await begun(one, 3) == names[:3]
+        assert await begun(other, 120) == names[3:123]
+        assert await begun(one, 0) == []
+        taken = await asyncio.gather(*(begun(store, 5) for store in (one, other) * 13))
+        assert Counter(name for names_of_one in taken for name in names_of_one) == Counter(names[123:])
+        assert await begun(one, 5) == []
+
+
+async def test_jobs__whose_time_has_not_come_wait_and_whose_beginner_is_silent_are_begun_again(tmp_path: Path) -> None:
+    async with two_stores(tmp_path) as (store, _):
+        await enqueue(store, "first", "second", "third")
+        await put(store, "first", (time.time() + 60) * 1000)
+        await put(store, "second", (time.time() - 1) * 1000)
+
+        assert await begun(store, 9) == ["third", "second"]
+        forgotten: Awaitable[object] = store.redis.delete(keys.in_progress("second"))
+        await forgotten
+        assert await begun(store, 9) == ["second"]
+
+
+async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_path: Path) -> None:
+    async with two_stores(tmp_path) as (store, _):
+        await enqueue(store, "sound")
+        for member in ("\xff", "../x", "no-definition"):
+            await put(store, member, -math.inf)
+        await put(store, "sound", -math.inf)
+        with captured_logs() as logs:
+            assert await store.begin_jobs(QUEUE, 9, lease_seconds=30) == [("sound", 0)]
+
+        assert [line["event"] for line in logs] == ["job that cannot be read taken out of the queue"] * 3
+        left: Awaitable[list[bytes]] = store.redis.zrange(QUEUE, 0, -1)
+        assert await left == [b"sound"]
+        assert await store.get(keys.in_progress("no-definition")) is None
