@@ -115,18 +115,6 @@ def about(process: Process, name: str) -> str:
     return Path(f"/proc/{process.pid}/{name}").read_text(encoding="ascii")
 
 
-async def test_told_to_pause_before_it_has_begun__does_nothing_and_the_next_attempt_does_it_all(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        await wait_for_status(queue, run_id, partial(has_attempt, 1))
-        os.kill(child_of(tmp_path, run_id).pid, signal.SIGTERM)  # it imports torch now
-        status = await wait_for_status(queue, run_id, ended)
-
-    assert (status.status, status.attempt) == ("completed", 2)
-    assert messages(queue, run_id)[:2] == ["Paused; it goes on when a worker is there.", "Reading the corpus."]
-
-
 async def test_kills_and_a_stall_without_a_checkpoint__run_ends_as_if_nothing_had_happened(
     tmp_path: Path, calm: Outcome
 ) -> None:

@@ -44,6 +44,7 @@ def _train(settings: Settings, run: RunDirectory) -> int:
     if lock is None:
         return LOCKED_EXIT_CODE
     os.nice(_NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the worker too, which says what is to be done
     with lock, run.open_log() as events:
         setup_logging(settings, "model-trainer-worker", sys.stderr)
         add_log_file(run.logs, "model-trainer-worker")
@@ -52,12 +53,11 @@ def _train(settings: Settings, run: RunDirectory) -> int:
         if end is not None or run.cancel_requested():
             finish_run(run, events, end or manifest_of(run.record(), "cancelled"))
             return 0
-        pause = _pause_requests()
         started = _tell_started(settings, run, events)
         # torch takes a second or two: whoever waits knows by now that somebody has the run
         from trainer.worker.training_attempt import TrainingAttempt
 
-        TrainingAttempt(settings, run, events, started, pause).run()
+        TrainingAttempt(settings, run, events, started, _pause_requests()).run()
     return 0
 
 
@@ -75,7 +75,6 @@ def _pause_requests() -> threading.Event:
     """Set when the worker asks us to stop, or is gone: its end of our standard input closes."""
     pause = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: pause.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch_pipe() -> None:
         os.read(0, 1)

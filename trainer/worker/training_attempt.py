@@ -123,9 +123,6 @@ class TrainingAttempt:
                 raise
 
     def _train(self) -> None:
-        if self._pause.is_set():
-            self._tell_paused()
-            return
         effective = self._record.effective
         compute = resolve(effective)
         seed_everything(effective.seed)
@@ -171,7 +168,7 @@ class TrainingAttempt:
             result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, listeners=listeners)
         self._beat.mark(PHASE)
         if result.stopped == "pause":
-            self._tell_paused()
+            self._tell_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
             return
         self._finish(result, model, tokenizer, corpus, compute)
 
@@ -307,9 +304,6 @@ class TrainingAttempt:
 
     def _tell_phase(self, key: str, message: str, progress: float = 0.0) -> None:
         self._events.append(JobProgress(**self._stamp(f"{key}:{self._number}"), progress=progress, message=message))
-
-    def _tell_paused(self) -> None:
-        self._tell_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
 
     def _tell_config(
         self, model: LanguageModel, corpus: TokenizedCorpus, tokenizer: Tokenizer, compute: Compute
