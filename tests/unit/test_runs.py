@@ -112,9 +112,10 @@ def test_event_log__torn_at_every_byte_loses_only_the_torn_event(tmp_path: Path)
     data = whole.read_bytes()
     first = data.index(b"\n") + 1
 
-    for cut in range(first, len(data)):
+    long_event = b'{"type": "' + b"x" * 5000
+    for cut, left in [*((cut, data[:cut]) for cut in range(first, len(data))), (0, data[:first] + long_event)]:
         torn = tmp_path / f"torn{cut}"
-        torn.write_bytes(data[:cut])
+        torn.write_bytes(left)
         assert [event.seq for event in EventReader(torn).read_new()] == [1]
         with EventLog(torn) as log:
             log.append(phase(3))
@@ -122,6 +123,7 @@ def test_event_log__torn_at_every_byte_loses_only_the_torn_event(tmp_path: Path)
             (1, "r:phase:1"),
             (2, "r:phase:3"),
         ]
+        assert torn.read_bytes().endswith(b"}\n")
 
 
 @for_all_pairs(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 5))
