@@ -5,14 +5,13 @@ to `step-N`. Weights are safetensors; optimizer and generators are a torch file 
 only after its hash was found right.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from secrets import token_hex
-from typing import Literal, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 from zipfile import ZIP_STORED, ZipFile
 
 import structlog
@@ -21,73 +20,31 @@ from pydantic import ConfigDict, TypeAdapter
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from trainer.contracts.base import FileRecord, Frozen, Sha256
+from trainer.checkpoint_files import (
+    MANIFEST,
+    REST,
+    STATE,
+    WEIGHTS,
+    CheckpointManifest,
+    TrainingState,
+    checkpoint_steps,
+    corrupt,
+    sealed_files,
+    step_folder,
+)
+from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import parse_json
 from trainer.device import RandomState
-from trainer.early_stopping import ValidationHistory
 from trainer.files import DISK, Disk, read_record, read_regular, storage_errors
 from trainer.weights import most_file_bytes, parse_weights, weight_bytes
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_MANIFEST, _STATE, _WEIGHTS, _REST = "manifest.json", "state.json", "model.safetensors", "training.pt"
 _KEPT = 2
-_MOST_MANIFEST_BYTES = 1 << 20
 _MOST_MOMENTS = 4
 """Times the weights: what an optimizer keeps of them, at most."""
 _MOST_OTHER_BYTES = 64 << 20
-_STEP = re.compile("0|[1-9][0-9]{0,17}")
-
-
-class CurveState(Frozen):
-    """How far the loss curve is: its rows, its last point, the area under it up to there."""
-
-    rows: int = 0
-    step: int = 0
-    loss_nats: float | None = None
-    area: float = 0.0
-
-
-class EpochSummary(Frozen):
-    """A complete epoch: its mean loss per predicted token while the weights moved, and its duration."""
-
-    train_loss_nats: float
-    seconds: float
-
-
-class TrainingState(Frozen, extra="ignore"):
-    """Where a training stands, besides its weights: with them, all that the next step depends on.
-
-    A field that only an older version knew is no reason to refuse its checkpoint.
-    """
-
-    request_hash: Sha256
-    step: int = 0
-    settled_step: int = 0
-    """The last step after which all was done that was due: evaluation, row of the loss curve."""
-    position: int = 0
-    """Rows of the current epoch's order that are used up; always whole optimizer steps."""
-    epochs: tuple[EpochSummary, ...] = ()
-    """The epochs that are complete."""
-    epoch_loss_nats: float = 0.0
-    epoch_tokens: int = 0
-    row_loss_nats: float = 0.0
-    row_tokens: int = 0
-    """Sum and count since the last row of the loss curve."""
-    tokens_seen: int = 0
-    gradient_norm: float = 0.0
-    curve: CurveState = CurveState()
-    initial_loss_nats: float | None = None
-    """Validation before the first step, of a warm start."""
-    history: ValidationHistory = ValidationHistory()
-    validation_loss_nats: float | None = None
-    ending: bool = False
-    """No step comes after this one: all are done, or the time is up."""
-    elapsed_seconds: float = 0.0
-    epoch_start_seconds: float = 0.0
-    train_seconds: float = 0.0
-    """Time spent in steps, without validation and saving."""
 
 
 class OptimizerAndGenerators(TypedDict):
@@ -167,9 +124,9 @@ class CheckpointStore:
         rest = BytesIO()
         torch.save(checkpoint.rest, rest)
         content = {
-            _STATE: checkpoint.state.model_dump_json().encode(),
-            _WEIGHTS: save_safetensors(checkpoint.weights),
-            _REST: rest.getvalue(),
+            STATE: checkpoint.state.model_dump_json().encode(),
+            WEIGHTS: save_safetensors(checkpoint.weights),
+            REST: rest.getvalue(),
         }
         files = tuple(
             FileRecord(path=name, bytes=len(data), sha256=sha256(data).hexdigest()) for name, data in content.items()
@@ -178,7 +135,7 @@ class CheckpointStore:
             self._disk.make_folder(temporary)
             for name, data in content.items():
                 self._disk.write(temporary / name, data)
-            self._disk.write(temporary / _MANIFEST, _Manifest(files=files).model_dump_json().encode())
+            self._disk.write(temporary / MANIFEST, CheckpointManifest(files=files).model_dump_json().encode())
             self._disk.sync(temporary)
             self._read_back(temporary, checkpoint)
             self._disk.rename(temporary, self._step_folder(step))
@@ -206,7 +163,7 @@ class CheckpointStore:
         kept = set(steps[-_KEPT:])
         for step in steps[-_KEPT:]:
             try:
-                state = read_record(self._step_folder(step) / _STATE, TrainingState)
+                state = read_record(self._step_folder(step) / STATE, TrainingState)
             except ValueError:
                 return  # which one is the best is not known: recovery will set this one aside
             kept.add(step if state.history.best_step is None else state.history.best_step)
@@ -216,57 +173,47 @@ class CheckpointStore:
 
     def _load(self, folder: Path, expected: Mapping[str, Tensor] | None) -> Checkpoint:
         content = self._content(folder, expected)
-        state = parse_json(TrainingState, content[_STATE], ErrorCode.CHECKPOINT_CORRUPT)
+        state = parse_json(TrainingState, content[STATE], ErrorCode.CHECKPOINT_CORRUPT)
         weights = _parsed(folder, content, expected)
         try:
-            return Checkpoint(state, weights, _load_rest(content[_REST]))
+            return Checkpoint(state, weights, _load_rest(content[REST]))
         except Exception as error:
             # what torch raises for a file that was made to mislead it is not told anywhere
             log.warning("checkpoint that cannot be loaded", names=folder.name, error=type(error).__name__)
-            raise _corrupt(folder) from None
+            raise corrupt(folder) from None
 
     def _content(self, folder: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
         """Read the files of a checkpoint; raises CHECKPOINT_CORRUPT unless each is as the manifest says.
 
         Nothing is read that is larger than the manifest says, or than a model of the expected weights can need.
         """
+        files = sealed_files(folder)
+        sizes = {file.path: file.bytes for file in files}
+        if expected is not None and (
+            sizes[WEIGHTS] > most_file_bytes(expected)
+            or sizes[REST] > _MOST_MOMENTS * weight_bytes(expected) + _MOST_OTHER_BYTES
+        ):
+            raise corrupt(folder)
         try:
-            manifest = _Manifest.model_validate_json(read_regular(folder / _MANIFEST, _MOST_MANIFEST_BYTES))
-            sizes = {record.path: record.bytes for record in manifest.files}
-            if folder.is_symlink() or sizes.keys() != {_STATE, _WEIGHTS, _REST}:
-                raise _corrupt(folder)
-            if expected is not None and (
-                sizes[_WEIGHTS] > most_file_bytes(expected)
-                or sizes[_REST] > _MOST_MOMENTS * weight_bytes(expected) + _MOST_OTHER_BYTES
-            ):
-                raise _corrupt(folder)
             content = {name: read_regular(folder / name, size) for name, size in sizes.items()}
         except (OSError, ValueError):
-            raise _corrupt(folder) from None
-        if any(sha256(content[record.path]).hexdigest() != record.sha256 for record in manifest.files):
-            raise _corrupt(folder)
+            raise corrupt(folder) from None
+        if any(sha256(content[record.path]).hexdigest() != record.sha256 for record in files):
+            raise corrupt(folder)
         return content
 
     def steps(self) -> list[int]:
         """The steps that there are checkpoints of, whole or not."""
-        names = [folder.name.removeprefix("step-") for folder in self._folder.glob("step-*")]
-        return sorted(int(name) for name in names if _STEP.fullmatch(name))
+        return checkpoint_steps(self._folder)
 
     def _step_folder(self, step: int) -> Path:
-        return self._folder / f"step-{step}"
+        return step_folder(self._folder, step)
 
     def _set_aside(self, step: int) -> str:
         name = f"broken-step-{step}-{token_hex(4)}"
         self._disk.rename(self._step_folder(step), self._folder / name)
         self._disk.sync(self._folder)
         return name
-
-
-class _Manifest(Frozen):
-    """The seal of a checkpoint, written last."""
-
-    format_version: Literal[1] = 1
-    files: tuple[FileRecord, ...]
 
 
 _moments: TypeAdapter[dict[int, dict[str, Tensor | None]]] = TypeAdapter(
@@ -295,11 +242,6 @@ def _load_rest(data: bytes) -> OptimizerAndGenerators:
 
 def _parsed(folder: Path, content: dict[str, bytes], expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     try:
-        return parse_weights(content[_WEIGHTS], expected)
+        return parse_weights(content[WEIGHTS], expected)
     except ValueError:
-        raise _corrupt(folder) from None
-
-
-def _corrupt(folder: Path) -> AppError:
-    step = folder.name.split("step-")[-1]
-    return AppError(ErrorCode.CHECKPOINT_CORRUPT, f"The checkpoint of step {step} is not as it was saved.")
+        raise corrupt(folder) from None

@@ -6,39 +6,40 @@ that is resumed from a checkpoint goes on bit for bit as if it had never stopped
 
 import inspect
 import math
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.checkpoint import (
-    Checkpoint,
-    CheckpointStore,
-    CurveState,
-    EpochSummary,
-    OptimizerAndGenerators,
-    TrainingState,
-)
+from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
+from trainer.checkpoint_files import CurveState, EpochSummary, TrainingState
 from trainer.contracts.base import Frozen
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.batches import Batch, BatchReader, Rows, epoch_order
 from trainer.data.tokens import TokenizedCorpus
-from trainer.device import Compute, autocast, is_out_of_memory, random_state, restore_random_state
+from trainer.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
 from trainer.evaluation import Evaluation, evaluate_rows, perplexity
 from trainer.models.base import LanguageModel
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 StopReason = Literal["cancel", "pause"]
 
 _DIVERGED = 5.0
 """Times the loss of a guess."""
+_NOT_SAVED = (AppError, OSError, RuntimeError, ValueError, MemoryError)
+"""Raised where a state is not worth a checkpoint, and where none can be written any more."""
 
 
 class CurveRow(Frozen):
@@ -103,9 +104,9 @@ def train(
     """Train a model, keep the weights that did best on validation, and test those.
 
     A model with its parent's weights (a warm start) is validated before its first step; they stay the best until a
-    later validation is better. A stop saves a checkpoint first and gives back the model as it is then. Raises
-    TRAINING_NAN_LOSS for a loss that is not finite or has grown beyond recovery, OUT_OF_MEMORY, and
-    INSUFFICIENT_STORAGE where a checkpoint does not fit on the disk.
+    later validation is better. A stop saves a checkpoint first and gives back the model as it is then; so does a fault,
+    where the weights have not moved since the last whole state. Raises TRAINING_NAN_LOSS for a loss that is not finite
+    or has grown beyond recovery, OUT_OF_MEMORY, and INSUFFICIENT_STORAGE where a checkpoint does not fit on the disk.
     """
     told = listeners or Listeners()
 
@@ -118,21 +119,20 @@ def train(
     test: Evaluation | None = None
     try:
         training.begin(told, check_stop)
-        while True:
-            if training.unsettled:
-                training.settle(told, check_stop)
-                told.on_step(training.progress)
-            if training.finished:
-                break
-            check_stop()
-            training.step()
+        training.run(told, check_stop)
         training.load_best()
         if "test" in corpus.ids:
             test = evaluate_rows(model, Rows(corpus.ids["test"], effective.max_seq_len), compute, check_stop)
     except _Stopped as stop:
         training.save(told)
         return TrainResult(stop.reason, False, training.state, None)
-    except RuntimeError as error:
+    except AppError:
+        raise
+    except Exception as error:
+        log.warning("training broke off", step=training.state.step, error=type(error).__name__)
+        if transient_code(error) is None:
+            traceback.clear_frames(error.__traceback__)  # the memory of what has failed is needed to save
+            training.save_after_fault(told)
         if is_out_of_memory(error):
             message = "There is not enough memory for this model: make `batch_size` or `max_seq_len` smaller."
             raise AppError(ErrorCode.OUT_OF_MEMORY, message) from error
@@ -173,6 +173,15 @@ class _Stopped(Exception):
         self.reason = reason
 
 
+class _Whole(NamedTuple):
+    """What a step changes before it moves the weights, as it was before."""
+
+    random: RandomState
+    epoch_loss: Tensor
+    row_loss: Tensor
+    gradient_norm: Tensor
+
+
 class _Training:
     """A training under way: a state, the tensors beside it, and what can be done with them."""
 
@@ -204,6 +213,7 @@ class _Training:
         self._saved = self.state
         self._order = epoch_order(len(self._rows), effective.seed, len(self.state.epochs))
         # Sums stay on the device and are only ever added to, one step after another: read or not, they end up equal.
+        # Each addition makes a new tensor: that from before a step is still there when the step fails.
         self._epoch_loss = torch.tensor(self.state.epoch_loss_nats, dtype=torch.float64, device=compute.device)
         self._row_loss = torch.tensor(self.state.row_loss_nats, dtype=torch.float64, device=compute.device)
         self._gradient_norm = torch.tensor(self.state.gradient_norm, device=compute.device)
@@ -211,22 +221,32 @@ class _Training:
         self._row_start = self.state
         self._validated_step = -1
         self._speed = 0.0
-
-    @property
-    def unsettled(self) -> bool:
-        return self.state.settled_step < self.state.step
+        self._whole: _Whole | None = None
+        """How to come back to the last whole state; None where there is no way back to it."""
 
     @property
     def stopped_early(self) -> bool:
         return self.state.history.stops(self._effective.early_stopping)
 
     @property
-    def finished(self) -> bool:
+    def _finished(self) -> bool:
         return self.state.ending or self.stopped_early
 
-    def step(self) -> None:
+    def run(self, told: Listeners, check_stop: Callable[[], None]) -> None:
+        """Take steps until none is left."""
+        while True:
+            if self.state.settled_step < self.state.step:
+                self._settle(told, check_stop)
+                told.on_step(self.progress)
+            if self._finished:
+                break
+            check_stop()
+            self._step()
+
+    def _step(self) -> None:
         """Move the weights once, by the mean loss over all tokens of `gradient_accumulation` batches."""
         started = perf_counter()
+        self._whole = self._as_whole()
         taken = self._rows_of_step(self.state.position)
         rows = sum(len(of_batch) for of_batch in taken)
         batches = self._reader.read(taken, self._rows_of_step(self.state.position + rows))
@@ -239,6 +259,7 @@ class _Training:
         groups: list[dict[str, object]] = self._optimizer.param_groups
         for group in groups:
             group["lr"] = self._learning_rate(self.state.step)
+        self._whole = None  # the weights move
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad()
@@ -265,7 +286,7 @@ class _Training:
         )
         self.save(told)
 
-    def settle(self, told: Listeners, check_stop: Callable[[], None]) -> None:
+    def _settle(self, told: Listeners, check_stop: Callable[[], None]) -> None:
         """Do what is due after a step: validate, tell the row of the loss curve, save."""
         state, effective = self.state, self._effective
         epoch_ended = state.position == 0
@@ -276,14 +297,16 @@ class _Training:
         if evaluating or saving or _is_multiple(state.step, effective.log_every_steps):
             self._check_finite(float(self._row_loss))
         if evaluating:
+            self._whole = self._as_whole()
             self._validate(check_stop)
+            self._whole = None  # validated again, it would count twice
         if evaluating or _is_multiple(state.step, effective.log_every_steps):
             told.on_row(self._next_row(evaluating))
         if _is_multiple(state.step, effective.sample_every_steps):
             told.on_sample(state.step)
             self._model.train()
         self._update(settled_step=state.step)
-        if saving or self.finished or self.state.history.best_step == state.step:
+        if saving or self._finished or self.state.history.best_step == state.step:
             self.save(told)
 
     def save(self, told: Listeners) -> None:
@@ -300,6 +323,20 @@ class _Training:
         self._saved = self.state
         validated = state.validation_loss_nats
         told.on_checkpoint(SavedCheckpoint(state.step, validated, state.history.best_step == state.step))
+
+    def save_after_fault(self, told: Listeners) -> None:
+        """Take back what has failed and make the state before it durable, where there is a way and it is sound."""
+        if self._whole is None:
+            return
+        random, self._epoch_loss, self._row_loss, self._gradient_norm = self._whole
+        with suppress(*_NOT_SAVED):
+            self._optimizer.zero_grad()
+            restore_random_state(random)
+            self._check_finite(float(self._epoch_loss + self._row_loss))
+            self._check_converging(float(self._row_loss) / max(1, self.state.row_tokens))
+            for weight in self._model.parameters():
+                self._check_finite(float(weight.detach().abs().max()))
+            self.save(told)
 
     def load_best(self) -> None:
         best_step = self.state.history.best_step
@@ -319,14 +356,14 @@ class _Training:
             total_epochs=self._effective.num_epochs,
             step=state.step,
             total_steps=total,
-            progress=100.0 if self.finished else 100 * state.step / total,
+            progress=100.0 if self._finished else 100 * state.step / total,
             train_loss=loss,
             train_perplexity=perplexity(loss),
             learning_rate=self._learning_rate(state.step - 1),
             grad_norm=float(self._gradient_norm),
             tokens_per_second=speed,
             chars_per_second=speed * self._chars_per_token,
-            eta_seconds=0.0 if self.finished else state.elapsed_seconds / state.step * (total - state.step),
+            eta_seconds=0.0 if self._finished else state.elapsed_seconds / state.step * (total - state.step),
             val_loss=validated,
             val_perplexity=None if validated is None else perplexity(validated),
             best_val_loss=state.history.best_loss_nats,
@@ -343,8 +380,8 @@ class _Training:
             logits = self._model.forward(batch.inputs)  # (B, T, V)
             loss_sum = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
         torch.autograd.backward([self._scaler.scale(loss_sum / tokens_of_step)])
-        self._epoch_loss += loss_sum.detach()
-        self._row_loss += loss_sum.detach()
+        self._epoch_loss = self._epoch_loss + loss_sum.detach()
+        self._row_loss = self._row_loss + loss_sum.detach()
 
     def _advance(self, rows: int, tokens: int, seconds: float) -> None:
         """Count a step; the end of an epoch empties its sums and draws the next order."""
@@ -412,6 +449,9 @@ class _Training:
         self._optimizer.load_state_dict(checkpoint.rest["optimizer"])
         self._scaler.load_state_dict(checkpoint.rest["scaler"])
         restore_random_state(checkpoint.rest["random"])
+
+    def _as_whole(self) -> _Whole:
+        return _Whole(random_state(), self._epoch_loss, self._row_loss, self._gradient_norm)
 
     def _snapshot(self) -> TrainingState:
         """The state with the sums that are kept on the device."""

@@ -139,7 +139,7 @@ MUTATIONS = (
     Mutation(
         "a checkpoint's bytes are compared with their hashes",
         "trainer/checkpoint.py",
-        "if any(sha256(content[record.path]).hexdigest() != record.sha256 for record in manifest.files):",
+        "if any(sha256(content[record.path]).hexdigest() != record.sha256 for record in files):",
         "if False:",
         (f"{CHECKPOINT}::test_flipped_bit__is_refused_and_the_earlier_checkpoint_used",),
     ),

@@ -8,13 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import (
-    Checkpoint,
-    CheckpointStore,
-    EpochSummary,
-    OptimizerAndGenerators,
-    TrainingState,
-)
+from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
+from trainer.checkpoint_files import EpochSummary, TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.device import random_state
 from trainer.early_stopping import ValidationHistory

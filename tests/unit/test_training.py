@@ -16,7 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tests.unit.data.support import POEM, Run, make_run
-from trainer.checkpoint import CheckpointStore, TrainingState
+from trainer.checkpoint import CheckpointStore
+from trainer.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.data.batches import Rows

@@ -10,7 +10,8 @@ from typing import BinaryIO
 import structlog
 from torch import Tensor
 
-from trainer.checkpoint import CheckpointStore, TrainingState
+from trainer.checkpoint import CheckpointStore
+from trainer.checkpoint_files import TrainingState
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (

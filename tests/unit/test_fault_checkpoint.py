@@ -1,0 +1,178 @@
+"""A fault in the middle of a step costs nothing: the state before it is saved, and goes on bit for bit."""
+
+import errno
+import math
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from tests.unit.data.support import Run
+from tests.unit.test_resume import EVERYTHING, hexes, run_in
+from tests.unit.test_training import Told, digest, figures, observed
+from trainer.checkpoint import CheckpointStore
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import RnnConfig
+from trainer.device import seed_everything
+from trainer.models.recurrent import RecurrentModel
+from trainer.training import CurveRow, Listeners, StopReason
+
+VALUES: dict[str, object] = EVERYTHING | {"num_epochs": 2, "early_stopping": {"enabled": False}}
+RARELY_SAVED: dict[str, object] = VALUES | {"checkpoint_every_steps": 10**6, "log_every_steps": 10**6, "num_epochs": 50}
+Fault = Literal["bug", "memory", "nan loss", "far off", "nan weights"]
+
+
+class Faulty(RecurrentModel):
+    """An architecture with a bug, or with too much appetite, that shows in a step after some others."""
+
+    def __init__(self, run: Run, step: int, fault: Fault = "bug", *, in_validation: bool = False) -> None:
+        seed_everything(run.effective.seed)
+        assert isinstance(run.effective.model, RnnConfig)
+        super().__init__(run.effective.model, run.tokenizer.vocab_size)
+        self._calls_left = 2 * step if not in_validation else step
+        self._fault = fault
+        self._in_validation = in_validation
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Two batches make a step: the second one fails, when the first has left its traces."""
+        logits = super().forward(ids, lengths)
+        if self.training == self._in_validation:
+            return logits
+        self._calls_left -= 1
+        if self._calls_left == 0:
+            if self._fault == "memory":
+                return torch.empty(1 << 60)
+            raise LookupError("the bug")
+        if self._calls_left <= 2:
+            match self._fault:
+                case "nan loss":
+                    return logits * math.nan
+                case "far off":
+                    return logits * 1e4
+                case "nan weights":
+                    return logits + torch.sqrt(torch.abs(self.head_bias.sum() * 0))  # its slope is infinite at 0
+                case _:
+                    pass
+        return logits
+
+
+def failed(run: Run, model: Faulty, error: type[Exception]) -> list[CurveRow]:
+    """Train until it fails; return the rows of the loss curve until then."""
+    rows: list[CurveRow] = []
+    with pytest.raises(error):
+        run.train(model, listeners=Listeners(on_row=rows.append))
+    return rows
+
+
+def saved_step(run: Run) -> int | None:
+    checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
+    return None if checkpoint is None else checkpoint.state.step
+
+
+@pytest.fixture(name="whole", scope="module")
+def whole_fixture(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return observed(run_in(tmp_path_factory.mktemp("whole") / "run", VALUES))
+
+
+@pytest.mark.parametrize("step", [2, 3, 5, 6, 7, 18])
+def test_fault_in_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(
+    tmp_path: Path, whole: Told, step: int
+) -> None:
+    """Just after a row of the loss curve, a checkpoint, a validation and an epoch (of 17 steps) too."""
+    run = run_in(tmp_path / "run", VALUES)
+
+    rows = failed(run, Faulty(run, step), LookupError)
+
+    checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
+    assert checkpoint is not None and checkpoint.state.step == checkpoint.state.settled_step == step - 1
+    torch.manual_seed(99)
+    assert_as_whole(whole, rows[: checkpoint.state.curve.rows], observed(run, resume=True))
+
+
+def assert_as_whole(whole: Told, rows: list[CurveRow], told: Told) -> None:
+    assert hexes(rows + told.rows) == hexes(whole.rows)
+    assert digest(told.model) == digest(whole.model)
+    assert figures(told.result) == figures(whole.result)
+
+
+def test_no_memory_for_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(tmp_path: Path, whole: Told) -> None:
+    run = run_in(tmp_path / "run", VALUES)
+    rows: list[CurveRow] = []
+
+    with pytest.raises(AppError) as caught:
+        run.train(Faulty(run, 7, "memory"), listeners=Listeners(on_row=rows.append))
+
+    assert caught.value.code is ErrorCode.OUT_OF_MEMORY
+    assert saved_step(run) == 6
+    assert_as_whole(whole, rows, observed(run, resume=True))
+
+
+@pytest.mark.parametrize("call", [1, 2, 4])
+def test_fault_in_a_validation__step_before_it_is_saved_and_validated_anew(
+    tmp_path: Path, whole: Told, call: int
+) -> None:
+    run = run_in(tmp_path / "run", VALUES)
+
+    rows = failed(run, Faulty(run, call, in_validation=True), LookupError)
+
+    checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
+    assert checkpoint is not None and checkpoint.state.settled_step < checkpoint.state.step
+    assert_as_whole(whole, rows[: checkpoint.state.curve.rows], observed(run, resume=True))
+
+
+def test_fault_before_any_step__leaves_nothing_to_go_on_from(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run", VALUES)
+    failed(run, Faulty(run, 1), LookupError)
+
+    assert saved_step(run) is None
+
+
+@pytest.mark.parametrize("fault", ["nan loss", "far off", "nan weights"])
+def test_fault_after_the_numbers_went_wrong__saves_nothing(tmp_path: Path, fault: Fault) -> None:
+    """Which nobody had noticed yet: the loss is looked at for a row of the curve only."""
+    run = run_in(tmp_path / "run", RARELY_SAVED)
+    failed(run, Faulty(run, 4, fault), LookupError)
+
+    assert saved_step(run) is None
+
+
+def test_fault_while_the_weights_move__leaves_the_older_checkpoint(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run", VALUES)
+    steps = iter(range(1, 100))
+
+    def fail(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if next(steps) == 7:
+            raise LookupError("the optimizer's bug")
+
+    hook = register_optimizer_step_post_hook(fail)
+    with pytest.raises(LookupError, match="the optimizer's bug"):
+        run.train(run.fresh_model())
+    hook.remove()
+
+    assert saved_step(run) == 5, "validated every 5 steps, and the best so far"
+
+
+def test_fault_where_nothing_can_be_saved__is_told_itself(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run", RARELY_SAVED)
+    (run.folder / "checkpoints").touch()
+
+    failed(run, Faulty(run, 3), LookupError)
+
+
+def test_disk_that_fails__is_not_written_to_once_more(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run", RARELY_SAVED)
+
+    asked = iter(range(1, 100))
+
+    def should_stop() -> StopReason | None:
+        if next(asked) > 5:  # the validation after the fifth step asks, too
+            raise OSError(errno.EIO, "Input/output error")
+        return None
+
+    with pytest.raises(OSError, match="Input/output"):
+        run.train(run.fresh_model(), listeners=Listeners(should_stop=should_stop))
+
+    assert saved_step(run) is None

@@ -1,0 +1,119 @@
+"""A checkpoint as it lies on disk: its files, the seal that vouches for them, and where its training stands.
+
+Whoever needs to know no more than which checkpoints are whole reads them here, without torch.
+"""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from trainer.contracts.base import FileRecord, Frozen, Sha256
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.early_stopping import ValidationHistory
+from trainer.files import changed_files, read_record, read_regular
+
+MANIFEST, STATE, WEIGHTS, REST = "manifest.json", "state.json", "model.safetensors", "training.pt"
+_MOST_MANIFEST_BYTES = 1 << 20
+_STEP = re.compile("0|[1-9][0-9]{0,17}")
+
+
+class CurveState(Frozen):
+    """How far the loss curve is: its rows, its last point, the area under it up to there."""
+
+    rows: int = 0
+    step: int = 0
+    loss_nats: float | None = None
+    area: float = 0.0
+
+
+class EpochSummary(Frozen):
+    """A complete epoch: its mean loss per predicted token while the weights moved, and its duration."""
+
+    train_loss_nats: float
+    seconds: float
+
+
+class TrainingState(Frozen, extra="ignore"):
+    """Where a training stands, besides its weights: with them, all that the next step depends on.
+
+    A field that only an older version knew is no reason to refuse its checkpoint.
+    """
+
+    request_hash: Sha256
+    step: int = 0
+    settled_step: int = 0
+    """The last step after which all was done that was due: evaluation, row of the loss curve."""
+    position: int = 0
+    """Rows of the current epoch's order that are used up; always whole optimizer steps."""
+    epochs: tuple[EpochSummary, ...] = ()
+    """The epochs that are complete."""
+    epoch_loss_nats: float = 0.0
+    epoch_tokens: int = 0
+    row_loss_nats: float = 0.0
+    row_tokens: int = 0
+    """Sum and count since the last row of the loss curve."""
+    tokens_seen: int = 0
+    gradient_norm: float = 0.0
+    curve: CurveState = CurveState()
+    initial_loss_nats: float | None = None
+    """Validation before the first step, of a warm start."""
+    history: ValidationHistory = ValidationHistory()
+    validation_loss_nats: float | None = None
+    ending: bool = False
+    """No step comes after this one: all are done, or the time is up."""
+    elapsed_seconds: float = 0.0
+    epoch_start_seconds: float = 0.0
+    train_seconds: float = 0.0
+    """Time spent in steps, without validation and saving."""
+
+
+class CheckpointManifest(Frozen):
+    """The seal of a checkpoint, written last."""
+
+    format_version: Literal[1] = 1
+    files: tuple[FileRecord, ...]
+
+
+def checkpoint_steps(checkpoints: Path) -> list[int]:
+    """The steps that a folder has checkpoints of, whole or not, in order."""
+    names = [folder.name.removeprefix("step-") for folder in checkpoints.glob("step-*")]
+    return sorted(int(name) for name in names if _STEP.fullmatch(name))
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    return checkpoints / f"step-{step}"
+
+
+def newest_whole(checkpoints: Path) -> TrainingState | None:
+    """Where the newest checkpoint stands whose files, and those of the best that it points to, are as they were."""
+    for step in reversed(checkpoint_steps(checkpoints)):
+        try:
+            state = _state_of_whole(step_folder(checkpoints, step))
+            if state.history.best_step is not None:
+                _state_of_whole(step_folder(checkpoints, state.history.best_step))
+        except (AppError, OSError, ValueError):
+            continue
+        return state
+    return None
+
+
+def sealed_files(folder: Path) -> tuple[FileRecord, ...]:
+    """What the files of a checkpoint should be; raises CHECKPOINT_CORRUPT where nothing says it."""
+    try:
+        files = CheckpointManifest.model_validate_json(read_regular(folder / MANIFEST, _MOST_MANIFEST_BYTES)).files
+    except (OSError, ValueError):
+        raise corrupt(folder) from None
+    if folder.is_symlink() or {file.path for file in files} != {STATE, WEIGHTS, REST}:
+        raise corrupt(folder)
+    return files
+
+
+def _state_of_whole(folder: Path) -> TrainingState:
+    if changed_files(folder, sealed_files(folder)):
+        raise corrupt(folder)
+    return read_record(folder / STATE, TrainingState)
+
+
+def corrupt(folder: Path) -> AppError:
+    step = folder.name.split("step-")[-1]
+    return AppError(ErrorCode.CHECKPOINT_CORRUPT, f"The checkpoint of step {step} is not as it was saved.")
