@@ -19,7 +19,7 @@ from bot.commands.help import help_command
 from bot.commands.inference import QUESTION_BUTTONS, QUESTION_FORMS, generate, score
 from bot.commands.listing import runs, runs_clicked
 from bot.commands.logs import logs, logs_clicked
-from bot.commands.runs import cancel, cancel_clicked, status, status_clicked
+from bot.commands.runs import cancel, cancel_clicked, resume, status, status_clicked
 from bot.commands.training import train
 from bot.commands.watching import unwatch, unwatch_clicked, watch, watch_clicked
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND
@@ -181,6 +181,7 @@ def command_group() -> app_commands.Group:
     mt.add_command(watch)
     mt.add_command(unwatch)
     mt.add_command(cancel)
+    mt.add_command(resume)
     mt.add_command(logs)
     mt.add_command(generate)
     mt.add_command(score)

@@ -65,9 +65,11 @@ def final_message(record: RunRecord, status: RunStatus, losses: Sequence[float])
         case "completed":
             hint = f"Try it: `/mt generate run:{status.run_id}` · `/mt score run:{status.run_id}`"
         case "failed":
-            hint = "Give the run's id below when asking for help."
+            go_on = f"Go on: `/mt resume run:{status.run_id}` · " if _can_go_on(status) else ""
+            hint = f"{go_on}Give the run's id below when asking for help."
         case _:
-            hint = "Start again with `/mt train`."
+            go_on = f"Go on with `/mt resume run:{status.run_id}`, or start" if _can_go_on(status) else "Start"
+            hint = f"{go_on} again with `/mt train`."
     embed.description = clamp(f"{embed.description}\n{hint}", _DESCRIPTION)
     return embed.set_footer(text=final_footer(status.run_id))
 
@@ -459,6 +461,12 @@ def _kept(status: RunStatus) -> list[str]:
     if status.best_val_loss is not None:
         loss = f" (best validation {status.best_val_loss:.3f} nats/token{_bits(status.best_val_loss, status)})"
     return [f"Kept: the checkpoint of step {_count(status.last_checkpoint_step)}{loss}"]
+
+
+def _can_go_on(status: RunStatus) -> bool:
+    """Whether there is a checkpoint from which an ended run would not fail in the same way again."""
+    is_spoilt = status.error is not None and status.error.code is ErrorCode.TRAINING_NAN_LOSS
+    return status.last_checkpoint_step is not None and not is_spoilt
 
 
 def _where(status: RunStatus) -> str:

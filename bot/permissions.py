@@ -39,6 +39,7 @@ RULES = {
     "watch": Rule(Who.USER, ephemeral=True),
     "unwatch": Rule(Who.USER, ephemeral=True),
     "cancel": Rule(Who.STARTER, ephemeral=True),
+    "resume": Rule(Who.STARTER, ephemeral=True),
     "logs": Rule(Who.STARTER, ephemeral=True),
     "generate": Rule(Who.USER, ephemeral=False, is_limited=True),
     "score": Rule(Who.USER, ephemeral=True, is_limited=True),

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
-from io import BytesIO, FileIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
@@ -116,6 +116,18 @@ def write_atomically(path: Path, data: bytes | BinaryIO, disk: Disk = DISK) -> N
             with suppress(OSError):
                 disk.remove(temporary)
             raise
+
+
+def copy_durably(source: Path, target: Path, disk: Disk = DISK) -> None:
+    """Copy a file, or a folder with all that is in it; the name of the copy itself is for the caller to sync."""
+    if source.is_dir():
+        disk.make_folder(target)
+        for path in sorted(source.iterdir()):
+            copy_durably(path, target / path.name, disk)
+        disk.sync(target)
+    else:
+        with BufferedReader(open_regular(source)) as file:
+            disk.write(target, file)
 
 
 def open_regular(path: Path, mode: Literal["rb", "r+b", "ab", "a+b"] = "rb") -> FileIO:

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
+from trainer.checkpoint_files import newest_whole
 from trainer.contracts import keys
 from trainer.contracts.base import JobState, now
 from trainer.contracts.errors import AppError, ErrorCode
@@ -31,12 +32,13 @@ from trainer.contracts.runs import Accepted, CorpusRef, EffectiveRequest, RunRec
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import STORE_ERRORS, Store, connect
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
+from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
 from trainer.given_text import with_text
 from trainer.machine import may_have_cuda, physical_cores
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
+from trainer.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.tokenizer_store import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.vocabulary import read_manifest, unknown_share
 
@@ -92,7 +94,26 @@ class JobQueue:
             request_hash=request_hash(effective),
             requested_paths=requested_paths,
         )
-        run = await asyncio.to_thread(self._create, record)
+        return await self._accept(record)
+
+    async def resume(self, run_id: str, *, user_id: int | None) -> Accepted:
+        """Go on with a failed or cancelled run as a new one; raises AppError, having changed nothing."""
+        origin = await resolve_origin(self.runs.get(run_id), self.corpora, self._settings)
+        return await self.accept_resumed(origin, user_id=user_id)
+
+    async def accept_resumed(self, origin: Origin, *, user_id: int | None) -> Accepted:
+        """Accept the run that goes on with another one, which was checked (R1)."""
+        created_at, old = now(), await asyncio.to_thread(origin.run.record)
+        own: dict[str, object] = {
+            "run_id": new_run_id(old.effective.model_family, created_at),
+            "user_id": user_id,
+            "created_at": created_at,
+            "resumed_from_run_id": old.run_id,
+        }
+        return await self._accept(old.model_copy(update=own), origin)
+
+    async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
+        run = await asyncio.to_thread(self._create, record, origin)
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await tell_events(self._store, run)
@@ -219,12 +240,12 @@ class JobQueue:
                 log.warning("the event stream is away", error=type(error).__name__)
                 await asyncio.sleep(1)
 
-    def _create(self, record: RunRecord) -> RunDirectory:
+    def _create(self, record: RunRecord, origin: Origin | None) -> RunDirectory:
         try:
-            return self.runs.create(record)
+            return self.runs.create(record, origin)
         except FileExistsError:  # another run has drawn the same id
             drawn: dict[str, object] = {"run_id": new_run_id(record.effective.model_family, record.created_at)}
-            return self._create(record.model_copy(update=drawn))
+            return self._create(record.model_copy(update=drawn), origin)
         except OSError as error:
             raise AppError(
                 ErrorCode.INSUFFICIENT_STORAGE, "The run could not be written to disk; nothing was queued."
@@ -333,6 +354,58 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
     if tokenizer_folder is not None:
         await asyncio.to_thread(_check_vocabulary, tokenizer_folder, corpora, request)
     return effective
+
+
+async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Settings) -> Origin:
+    """Check that a run can be gone on with, and that its request still means the same; raises AppError."""
+    manifest = run.manifest()
+    if manifest is None:
+        raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run.run_id}' has not ended: it goes on by itself.")
+    if manifest.status == "completed":
+        raise AppError(
+            ErrorCode.RUN_FINISHED,
+            f"The run '{run.run_id}' is completed: to train on from its weights, begin another one with"
+            " it as `init_from_run_id`.",
+        )
+    state = await asyncio.to_thread(newest_whole, run.checkpoints)
+    if state is None:
+        raise AppError(
+            ErrorCode.CONFLICT,
+            f"The run '{run.run_id}' has no whole checkpoint to go on from: start it anew with `mt train`.",
+        )
+    await _check_same(run.record(), corpora, settings)
+    return Origin(run, state)
+
+
+async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Settings) -> None:
+    """Refuse to go on where the request, asked again, is another training: the checkpoint is of the old one."""
+    threads: dict[str, object] = {"threads": record.effective.threads}  # as many as there were, on any machine
+    same_texts = False
+    for request in (record.request, as_sent(record.request)):
+        try:
+            again = await resolve_request(request.model_copy(update=threads), corpora, settings)
+        except AppError as error:
+            raise AppError(error.code, f"The run '{record.run_id}' cannot go on. {error.message}") from None
+        if request_hash(again) == record.request_hash:
+            return
+        same_texts = _texts(again) == _texts(record.effective)
+    what = "its request means something else by now" if same_texts else "its text has changed since"
+    raise AppError(
+        ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot go on: {what}. Start it anew with `mt train`."
+    )
+
+
+def _texts(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
+    return effective.corpus, effective.validation_corpus, effective.test_corpus
+
+
+def as_sent(request: TrainRequest) -> TrainRequest:
+    """A request of the first release, which kept the general defaults as if they had been asked for."""
+    given: dict[str, object] = request.model_dump(mode="json")
+    bare = TrainRequest(model_family=request.model_family, corpus=request.corpus)
+    defaults: dict[str, object] = bare.model_dump(mode="json")
+    required = bare.model_fields_set
+    return parse(TrainRequest, {k: v for k, v in given.items() if k in required or v != defaults[k]})
 
 
 async def enqueue_training(store: Store, settings: Settings, run_id: str) -> None:

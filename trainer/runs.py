@@ -3,19 +3,22 @@
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic, sleep
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import structlog
 from pydantic import BaseModel
 
+from trainer.checkpoint_files import TrainingState, step_folder
 from trainer.contracts.base import Timestamp, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
+    CheckpointSaved,
     Event,
     JobCancelled,
     JobCompleted,
@@ -29,6 +32,7 @@ from trainer.files import (
     DISK,
     BrokenFile,
     Disk,
+    copy_durably,
     file_records,
     read_record,
     read_regular,
@@ -173,6 +177,13 @@ class RunDirectory:
         return EventReader(self._events)
 
 
+class Origin(NamedTuple):
+    """A run that another one goes on with, and where its newest whole checkpoint stands."""
+
+    run: RunDirectory
+    state: TrainingState
+
+
 class RunStore:
     """All runs under one artifacts root."""
 
@@ -180,17 +191,41 @@ class RunStore:
         self._folder = artifacts_root / "models"
         self._disk = disk
 
-    def create(self, record: RunRecord) -> RunDirectory:
-        """Make a run's directory durable with its request and first event (R1); raises OSError if it cannot."""
+    def create(self, record: RunRecord, origin: Origin | None = None) -> RunDirectory:
+        """Make a run's directory durable with its request and first event (R1); raises OSError if it cannot.
+
+        A run that goes on with another one gets copies of what that one's training needs; as long as the request is not
+        there, which comes last, nothing of it counts.
+        """
         path = self._folder / record.run_id
         self._disk.make_folder(path, exist_ok=False)
         run = RunDirectory(path, self._disk)
         queued = JobQueued(**stamp(record.run_id, record.user_id, "queued:0", record.created_at))
-        with run.open_log() as log:
-            log.append(queued)
-        write_atomically(path / "request.json", _as_json(record), self._disk)
-        self._disk.sync(self._folder)
+        try:
+            with run.open_log() as log:
+                log.append(queued)
+                if origin is not None:
+                    self._copy(origin, run)
+                    log.append(_checkpoint_taken_over(record, origin.state))
+            write_atomically(path / "request.json", _as_json(record), self._disk)
+            self._disk.sync(self._folder)
+        except (AppError, OSError):
+            with suppress(OSError):
+                self._disk.remove_folder(path)
+            raise
         return run
+
+    def _copy(self, origin: Origin, run: RunDirectory) -> None:
+        """Copy the newest whole checkpoint, the best that it points to, and what was written up to it."""
+        old, state = origin
+        best = state.step if state.history.best_step is None else state.history.best_step
+        for step in {state.step, best}:
+            copy_durably(step_folder(old.checkpoints, step), step_folder(run.checkpoints, step), self._disk)
+        self._disk.sync(run.checkpoints)
+        for path in (old.tokenizer, old.loss_curve, old.training_samples):
+            if path.exists():
+                copy_durably(path, run.path / path.name, self._disk)
+        self._disk.sync(run.path)
 
     def get(self, run_id: str) -> RunDirectory:
         """Find a run by id; raises RUN_NOT_FOUND."""
@@ -245,6 +280,12 @@ def _seal_line(manifest: bytes) -> bytes:
     return f"{sha256(manifest).hexdigest()}  manifest.json\n".encode()
 
 
+def _checkpoint_taken_over(record: RunRecord, state: TrainingState) -> CheckpointSaved:
+    stamped = stamp(record.run_id, record.user_id, f"checkpoint:{state.step}:{state.validation_loss_nats}")
+    is_best = state.history.best_step == state.step
+    return CheckpointSaved(**stamped, step=state.step, val_loss=state.validation_loss_nats, is_best=is_best)
+
+
 def new_run_id(family: str, created_at: Timestamp) -> str:
     """A readable id that no other run has: family, day, six random hex digits."""
     return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
@@ -280,6 +321,7 @@ def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None
         effective=record.effective,
         request_hash=record.request_hash,
         requested_paths=record.requested_paths,
+        resumed_from_run_id=record.resumed_from_run_id,
         timings=Timings(created=record.created_at, finished=now()),
         seed=record.effective.seed,
         error=error,

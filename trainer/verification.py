@@ -9,14 +9,13 @@ from trainer.checkpoint import CheckpointStore
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import request_hash
-from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord, TrainRequest
+from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
 from trainer.contracts.settings import Settings
-from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.files import changed_files, read_regular, sha256_of
 from trainer.model_artifact import load_model
-from trainer.queue import resolve_request
+from trainer.queue import as_sent, resolve_request
 from trainer.runs import SEALED_FILES, RunDirectory
 from trainer.tokenizers import is_saved, load_tokenizer
 
@@ -127,7 +126,7 @@ def _asked_again(record: RunRecord, settings: Settings) -> Check:
     """Whether the request, asked again here and now, is the same training."""
     name, effective = "request_hash", record.effective
     differing: list[str] = []
-    for request in (record.request, _as_sent(record.request)):
+    for request in (record.request, as_sent(record.request)):
         try:
             again = asyncio.run(resolve_request(request, CorpusStore(settings), settings))
         except AppError as error:
@@ -146,15 +145,6 @@ def _asked_again(record: RunRecord, settings: Settings) -> Check:
         differing = [field for field, value in after.items() if value != before[field]]
     message = f"Asked again, the request is another one: {', '.join(differing)} differ."
     return Check(name=name, ok=False, message=message)
-
-
-def _as_sent(request: TrainRequest) -> TrainRequest:
-    """A request of the first release, which kept the general defaults as if they had been asked for."""
-    given: dict[str, object] = request.model_dump(mode="json")
-    bare = TrainRequest(model_family=request.model_family, corpus=request.corpus)
-    defaults: dict[str, object] = bare.model_dump(mode="json")
-    required = bare.model_fields_set
-    return parse(TrainRequest, {k: v for k, v in given.items() if k in required or v != defaults[k]})
 
 
 def _tried(name: str, message: str, do: Callable[[], object]) -> Check:

@@ -1,4 +1,4 @@
-"""`/mt status` and `/mt cancel`, and their buttons."""
+"""`/mt status`, `/mt cancel` and `/mt resume`, and their buttons."""
 
 import asyncio
 import time
@@ -11,12 +11,14 @@ from discord import app_commands
 
 from bot.buttons import Pressed, button, question_buttons, row
 from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import is_unfinished, named_or_newest_run, named_run, suggested_runs
+from bot.commands.selection import is_resumable, is_unfinished, named_or_newest_run, named_run, suggested_runs
+from bot.commands.training import answer_accepted, in_options
 from bot.commands.watching import watch_button
 from bot.embeds import attach_chart, cancel_answer, cancel_question, status_answer
 from bot.ledger import Watcher, read_ledger
 from trainer.contracts.base import now
-from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.errors import AppError
+from trainer.contracts.runs import Accepted, RunRecord, RunStatus
 
 if TYPE_CHECKING:
     from bot.app import Bot
@@ -38,6 +40,13 @@ async def status(interaction: discord.Interaction["Bot"], run: str | None = None
 @app_commands.autocomplete(run=suggested_runs("cancel", is_unfinished))
 async def cancel(interaction: discord.Interaction["Bot"], run: str) -> None:
     await respond(interaction, "cancel", lambda call: _cancel(call, run, is_sure=False))
+
+
+@app_commands.command(description="Go on with a failed or cancelled run where its last checkpoint is, as a new run.")
+@app_commands.describe(run="The run's id")
+@app_commands.autocomplete(run=suggested_runs("resume", is_resumable))
+async def resume(interaction: discord.Interaction["Bot"], run: str) -> None:
+    await respond(interaction, "resume", lambda call: _resume(call, run))
 
 
 async def status_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
@@ -99,3 +108,15 @@ async def _cancel(call: Call, run_id: str, *, is_sure: bool) -> Answer:
         return Answer(cancel_question(record, request_id=call.request_id), view=row(sure))
     await call.bot.queue.cancel(record.run_id)
     return Answer(cancel_answer(record, request_id=call.request_id))
+
+
+async def _resume(call: Call, run_id: str) -> Answer:
+    chosen = (await named_run(call, "resume", run_id)).record.run_id
+    return await answer_accepted(call, lambda: _accept_resumed(call, chosen))
+
+
+async def _accept_resumed(call: Call, run_id: str) -> Accepted:
+    try:
+        return await call.bot.queue.resume(run_id, user_id=call.caller.user_id)
+    except AppError as error:
+        raise in_options(error) from None

@@ -78,6 +78,10 @@ def is_completed(run: RunEntry) -> bool:
     return run.state == "completed"
 
 
+def is_resumable(run: RunEntry) -> bool:
+    return run.state in ("failed", "cancelled")
+
+
 def is_unfinished(run: RunEntry) -> bool:
     return run.is_unfinished
 

@@ -1,7 +1,7 @@
 """`/mt train`: from options, an attached text and an attached YAML file to an accepted run."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -138,10 +138,15 @@ def clean_label(name: str) -> str | None:
 
 
 async def _train(call: Call, asked: Asked) -> Answer:
+    return await answer_accepted(call, lambda: _accept(call, asked))
+
+
+async def answer_accepted(call: Call, accept: Callable[[], Awaitable[Accepted]]) -> Answer:
+    """Accept a run within the limits, begin its card, and say so."""
     bot = call.bot
     await bot.index.refresh()
     unfinished = [run for run in bot.index.runs if run.is_unfinished]
-    accepted = await bot.limits.accepting(call.caller, call.request_id, unfinished, lambda: _accept(call, asked))
+    accepted = await bot.limits.accepting(call.caller, call.request_id, unfinished, accept)
     bot.listener.follow(accepted.run_id)
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     return Answer(accepted_answer(record, request_id=call.request_id))

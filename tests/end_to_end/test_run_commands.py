@@ -240,6 +240,26 @@ def test_cancel__of_a_run_that_a_child_holds_is_left_to_the_child(shell: Shell) 
     assert shell.type("cancel", run.run_id) == f"{run.run_id} is cancelled.\n"
 
 
+def test_resume__goes_on_with_a_cancelled_run_of_the_first_release_and_ends_as_that_one_did(shell: Shell) -> None:
+    curve = shell.add_finished_run().loss_curve.read_bytes()
+    shell.folder.joinpath("artifacts").rename(shell.folder / "finished")
+    run = shell.add_interrupted_run()
+    shutil.rmtree(run.checkpoints / "step-34")
+    assert shell.error("resume", run.run_id).code is ErrorCode.RUN_NOT_READY
+    shell.type("cancel", run.run_id)
+
+    status = RunStatus.model_validate_json(shell.type("resume", run.run_id, "--json"))
+
+    new, done = shell.runs.get(status.run_id), RunStore(shell.folder / "finished").all()[0].completed_manifest()
+    manifest = new.completed_manifest()
+    assert (manifest.resumed_from_run_id, manifest.request_hash) == (run.run_id, done.request_hash)
+    assert manifest.metrics.test == pytest.approx(done.metrics.test, abs=1e-6)
+    assert len(new.loss_curve.read_bytes().splitlines()) == len(curve.splitlines())
+    assert "All is as it was left." in shell.type("verify", new.run_id)
+    assert shell.error("resume", new.run_id).code is ErrorCode.RUN_FINISHED
+    assert run.manifest() is not None and [one.run_id for one in shell.runs.all()] == [new.run_id, run.run_id]
+
+
 def test_verify__tells_what_is_wrong_and_by_its_exit_code(shell: Shell) -> None:
     run = shell.add_finished_run()
     assert "All is as it was left." in shell.type("verify", run.run_id)
@@ -257,6 +277,7 @@ MISTAKES: list[tuple[Sequence[str], str]] = [
     (["status", "a-run"], "There is no run 'a-run'"),
     (["logs", "a-run"], "There is no run 'a-run'"),
     (["cancel", "../x"], "There is no run '../x'"),
+    (["resume", "a-run"], "There is no run 'a-run'"),
     (["verify", "a-run"], "There is no run 'a-run'"),
     (["selftest", "--set", "learning_rate=0"], "`learning_rate` must be greater than 0"),
 ]

@@ -187,6 +187,7 @@ COMMANDS: list[tuple[str, Mapping[str, str | Upload]]] = [
     ("score", {"text": "cat"}),
     ("generate", {"prompt": "cat"}),
     ("cancel", {"run": "char_lstm-1"}),
+    ("resume", {"run": "char_lstm-1"}),
 ]
 
 

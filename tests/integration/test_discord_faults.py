@@ -393,6 +393,7 @@ WRITTEN: Sequence[tuple[str, dict[str, str | int | Upload]]] = [
     ("status", {"run": EVIL}),
     ("watch", {"run": EVIL}),
     ("cancel", {"run": EVIL}),
+    ("resume", {"run": EVIL}),
     ("runs", {"query": EVIL[:100]}),
     ("help", {"topic": EVIL}),
     ("score", {"text": EVIL}),

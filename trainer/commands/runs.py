@@ -1,4 +1,4 @@
-"""`mt runs`, `mt status`, `mt logs`, `mt cancel`, `mt verify`: runs as they are on disk; nothing is started for it."""
+"""`mt runs`, `status`, `logs`, `cancel`, `verify`: runs as they are on disk, nothing is started; and `mt resume`."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.commands.arguments import Arguments, Commands
-from trainer.commands.connection import settings_for
+from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.training import follow_to_end
 from trainer.contracts.base import Frozen, RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.settings import Settings
+from trainer.corpora import CorpusStore
 from trainer.logs import LogReader
-from trainer.queue import JobQueue, cancel_idle_run
+from trainer.queue import JobQueue, cancel_idle_run, resolve_origin
 from trainer.runs import RunDirectory, RunStore
 from trainer.services import answering_server
 from trainer.terminal import Terminal, add_loss, bits_per_char, columns, duration, summary_table
@@ -51,6 +53,8 @@ def add_to(commands: Commands) -> None:
     logs.add_argument("--json", action="store_true", help="print the lines as they are: one JSON object each")
     cancel = commands.add("cancel", _cancel, "end a run that waits or trains; what it has saved is kept")
     cancel.add_argument("run", metavar="RUN")
+    resume = commands.add("resume", _resume, "go on with a failed or cancelled run, as a new run, and wait for it")
+    resume.add_argument("run", metavar="RUN")
     verify = commands.add("verify", _verify, "check every file of a run, and that its request still means the same")
     verify.add_argument("run", metavar="RUN")
 
@@ -118,6 +122,18 @@ def _cancel(arguments: Arguments, terminal: Terminal) -> int:
     ended = status.status == "cancelled"
     terminal.show(status, Text(f"{run.run_id} is cancelled." if ended else f"{run.run_id} ends at its next step."))
     return 0
+
+
+def _resume(arguments: Arguments, terminal: Terminal) -> int:
+    settings = settings_for()
+    run = RunStore(settings.app.artifacts_root).get(arguments.run)
+    origin = asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
+
+    async def resume(queue: JobQueue) -> int:
+        accepted = await queue.accept_resumed(origin, user_id=None)
+        return await follow_to_end(accepted.run_id, terminal, queue)
+
+    return with_queue(settings, terminal, resume)
 
 
 @contextlib.asynccontextmanager

@@ -105,13 +105,18 @@ async def _train(training: Training, terminal: Terminal, queue: JobQueue) -> int
     accepted = await queue.accept(
         training.request, training.effective, user_id=None, requested_paths=training.requested_paths
     )
-    follower = await asyncio.to_thread(queue.runs.get(accepted.run_id).follow)
+    return await follow_to_end(accepted.run_id, terminal, queue)
+
+
+async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int:
+    """Show how an accepted run goes on, then what came of it; return the exit code."""
+    follower = await asyncio.to_thread(queue.runs.get(run_id).follow)
     while True:
         terminal.progress(follower.refresh())
         if follower.ended:
             break
         await asyncio.sleep(_FOLLOW_SECONDS)
-    return _finish_train(await queue.status(accepted.run_id), terminal)
+    return _finish_train(await queue.status(run_id), terminal)
 
 
 def _finish_train(status: RunStatus, terminal: Terminal) -> int:

@@ -177,6 +177,8 @@ class RunRecord(Frozen):
     effective: EffectiveRequest
     request_hash: Sha256
     requested_paths: tuple[str, ...] | None = None
+    resumed_from_run_id: Identifier | None = None
+    """The failed or cancelled run that this one goes on with."""
 
 
 class Accepted(Frozen):
@@ -319,6 +321,7 @@ class RunManifest(Frozen):
     data: DataFacts | None = None
     tokenizer: TokenizerFacts | None = None
     parent_run_id: Identifier | None = None
+    resumed_from_run_id: Identifier | None = None
     metrics: RunMetrics = RunMetrics()
     early_stopped: bool = False
     best_epoch: int | None = None

@@ -60,6 +60,7 @@ from trainer.training import (
     steps_in_epoch,
     train,
 )
+from trainer.worker.attempts import with_recovery
 from trainer.worker.measure import measure_run, places
 from trainer.worker.progress_beat import ALIVE, PHASE, STEP, Beat
 
@@ -219,6 +220,7 @@ class TrainingAttempt:
             effective=effective.model_copy(update=resolved),
             request_hash=record.request_hash,
             requested_paths=record.requested_paths,
+            resumed_from_run_id=record.resumed_from_run_id,
             model=ModelFacts(
                 family=effective.model_family,
                 size=effective.model_size,
@@ -295,7 +297,8 @@ class TrainingAttempt:
         return metrics.model_copy(update=figures)
 
     def _fail(self, error: AppError) -> None:
-        finish_run(self._run, self._events, manifest_of(self._record, "failed", error=RunError.of(error)))
+        told = RunError.of(AppError(error.code, with_recovery(error.code, error.message, self._run)))
+        finish_run(self._run, self._events, manifest_of(self._record, "failed", error=told))
 
     def _stop_reason(self) -> StopReason | None:
         self._beat.mark(ALIVE)

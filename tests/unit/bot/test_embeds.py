@@ -14,7 +14,7 @@ from bot.report import ReportFiles, report_of, summary_of
 from tests.properties import for_all, for_all_pairs
 from tests.unit.bot.records import Story, run_record
 from tests.unit.bot.test_report import Expected, score_of
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreResponse, StopReason
 from trainer.contracts.runs import RunRecord
 
@@ -183,6 +183,22 @@ def test_final_message__says_what_to_do_next_and_is_told_from_the_card_by_its_fo
     assert told["lost"].text.endswith("Give the run's id below when asking for help.")
     assert told["ended"].text.endswith("Start again with `/mt train`.")
     assert told["done"].footer == "char_lstm-done · result"
+
+
+def test_final_message__of_a_run_that_can_go_on_names_the_command(tmp_path: Path) -> None:
+    told = {}
+    for name, end in (("lost", Story.fail), ("ended", Story.cancel)):
+        story = end(Story(tmp_path, run_record(f"char_lstm-{name}")).start().checkpoint(3))
+        status = story.follower().refresh()
+        told[name] = Read(embeds.final_message(story.record, status, [])).text
+        spoilt: dict[str, object] = {"error": RunError.of(AppError(ErrorCode.TRAINING_NAN_LOSS, "x"))}
+        diverged = embeds.final_message(story.record, status.model_copy(update=spoilt), [])
+        assert "/mt resume" not in Read(diverged).text, "it would diverge again"
+
+    assert told["lost"].endswith(
+        "\nGo on: `/mt resume run:char_lstm-lost` · Give the run's id below when asking for help."
+    )
+    assert told["ended"].endswith("\nGo on with `/mt resume run:char_lstm-ended`, or start again with `/mt train`.")
 
 
 def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ MAY = {
     "watch": {"starter", "user", "admin"},
     "unwatch": {"starter", "user", "admin"},
     "cancel": {"starter", "admin"},
+    "resume": {"starter", "admin"},
     "logs": {"starter", "admin"},
     "generate": {"starter", "user", "admin"},
     "score": {"starter", "user", "admin"},

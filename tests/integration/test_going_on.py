@@ -1,0 +1,87 @@
+"""`mt resume` with real processes: a run that failed or was cancelled goes on as a new one, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_bot import AMBER, place
+from tests.integration.test_training_faults import LARGE, outcome
+from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request
+from tests.support import wait_for_status as wait
+from tests.unit.test_going_on import stopped_run
+from trainer.checkpoint_files import checkpoint_steps
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunManifest, RunStatus, TrainRequest
+from trainer.runs import RunDirectory
+
+
+def request(**fields: object) -> TrainRequest:
+    return tiny_request(model=LARGE, num_epochs=12, sample_every_steps=9, **fields)
+
+
+def ended_manifest(run: RunDirectory) -> RunManifest:
+    manifest = run.manifest()
+    assert manifest is not None
+    return manifest
+
+
+async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+
+    def far(status: RunStatus) -> bool:
+        return (status.last_checkpoint_step or 0) >= 20 or ended(status)
+
+    async with running(settings_in(tmp_path)) as queue:
+        first = queue.runs.get((await queue.train(request(checkpoint_every_steps=10), user_id=7)).run_id)
+        await wait(queue, first.run_id, far)
+        first.training_samples.rename(tmp_path / "samples")
+        first.training_samples.mkdir()  # a folder where a file belongs: the next sample cannot be written
+        failed = await wait(queue, first.run_id, ended)
+        newest = checkpoint_steps(first.checkpoints)[-1]
+        assert failed.error is not None and failed.error.code is ErrorCode.MODEL_TRAIN_FAILED
+        assert failed.message.endswith(f"`mt resume {first.run_id}` goes on from step {newest}.")
+        with pytest.raises(AppError, match="There is no run"):
+            await queue.resume("no-run", user_id=8)
+
+        first.training_samples.rmdir()
+        (tmp_path / "samples").rename(first.training_samples)
+        second = queue.runs.get((await queue.resume(first.run_id, user_id=8)).run_id)
+        with pytest.raises(AppError, match="has not ended: it goes on by itself"):
+            await queue.resume(second.run_id, user_id=8)
+        await wait(queue, second.run_id, lambda s: (s.last_checkpoint_step or 0) > newest or ended(s))
+        await queue.cancel(second.run_id)
+        assert (await wait(queue, second.run_id, ended)).status == "cancelled"
+
+        third = queue.runs.get((await queue.resume(second.run_id, user_id=None)).run_id)
+        calm = queue.runs.get((await queue.train(request(), user_id=None)).run_id)
+        assert [(await wait(queue, run.run_id, ended)).status for run in (third, calm)] == ["completed"] * 2
+
+    assert outcome(third) == outcome(calm)
+    assert third.training_samples.read_bytes() == calm.training_samples.read_bytes()
+    runs = (first, second, third)
+    assert [ended_manifest(run).resumed_from_run_id for run in runs] == [None, first.run_id, second.run_id]
+    assert len({ended_manifest(run).request_hash for run in (*runs, calm)}) == 2, "checkpoints more and less often"
+    assert [run.record().user_id for run in runs] == [7, 8, None]
+
+
+async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_of_its_own(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        old = await stopped_run(tmp_path, "failed", user_id=here.ana.id)
+
+        async def suggested() -> list[str | int | float]:
+            return [one.value for one in await here.discord.autocomplete(here.ana, "mt resume", "run", "")]
+
+        assert await suggested() == [old.run_id]
+        by_other = await here.ask(here.bob, "resume", {"run": old.run_id})
+        assert by_other.colour == AMBER and f"ask <@{here.ana.id}>" in by_other.text and len(here.runs()) == 1
+        answer = await here.ask(here.ana, "resume", {"run": old.run_id})
+        assert answer.is_ephemeral and "⏳ Queued" in answer.text
+        [new] = [RunDirectory(path) for path in here.runs() if path.name != old.run_id]
+        assert (new.record().user_id, new.record().resumed_from_run_id) == (here.ana.id, old.run_id)
+        await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "Queued")
+        assert await suggested() == [old.run_id]
+        early = await here.ask(here.ana, "resume", {"run": new.run_id})
+        assert early.colour == AMBER and "it goes on by itself" in early.text
+        done = await stopped_run(tmp_path, "completed", run_id="char_lstm-2", user_id=here.ana.id)
+        late = await here.ask(here.ana, "resume", {"run": done.run_id})
+        assert late.colour == AMBER and "begin another one with it as `init_from`" in late.text

@@ -1,0 +1,251 @@
+"""`mt resume`: which runs can be gone on with, and what the new run gets of the old one."""
+
+import asyncio
+import errno
+import shutil
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.unit.crash_states import RecordingDisk, lay_out
+from tests.unit.test_checkpoint import checkpoint, same
+from tests.unit.test_disk_failures import FailingDisk
+from tests.unit.test_verification import FIRST_RELEASE
+from trainer.checkpoint import CheckpointStore
+from trainer.checkpoint_files import newest_whole
+from trainer.contracts.base import now
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.presets import request_hash
+from trainer.contracts.runs import FinalState, RunRecord
+from trainer.corpora import CorpusStore
+from trainer.files import Disk
+from trainer.queue import resolve_origin, resolve_request
+from trainer.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of
+
+BROKE = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It broke."))
+
+
+async def stopped_run(
+    folder: Path,
+    end: FinalState | None = "cancelled",
+    *,
+    run_id: str = "char_lstm-1",
+    steps: tuple[int, ...] = (3, 5),
+    user_id: int | None = None,
+) -> RunDirectory:
+    """A run that has come so far, and what its training wrote; the best of its checkpoints is the first."""
+    add_corpus(folder, some_text())
+    add_corpus(folder, "a b c\n", name="other")
+    settings, request = settings_in(folder), tiny_request(validation_corpus="other")
+    effective = await resolve_request(request, CorpusStore(settings), settings)
+    record = RunRecord(
+        run_id=run_id,
+        user_id=user_id,
+        created_at=now(),
+        request=request,
+        effective=effective,
+        request_hash=request_hash(effective),
+        requested_paths=("a", "b", "c"),
+    )
+    run = RunStore(settings.app.artifacts_root).create(record)
+    for step in steps:
+        CheckpointStore(run.checkpoints).save(checkpoint(step, steps[0]))
+    run.tokenizer.mkdir()
+    (run.tokenizer / "tokenizer.json").write_text("{}", encoding="utf-8")
+    run.loss_curve.write_text('{"step": 1}\n', encoding="utf-8")
+    if end is not None:
+        with run.open_log() as events:
+            finish_run(run, events, manifest_of(record, end, error=BROKE if end == "failed" else None))
+    return run
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def spoil(checkpoints: Path) -> None:
+    for weights in checkpoints.glob("*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[::-1])
+
+
+def change_learning_rate(run: Path) -> None:
+    """As if the default had been another one when the run was accepted."""
+    request = run / "request.json"
+    record = RunRecord.model_validate_json(request.read_bytes())
+    other: dict[str, object] = {"learning_rate": 0.3}
+    effective = record.effective.model_copy(update=other)
+    update: dict[str, object] = {"effective": effective, "request_hash": request_hash(effective)}
+    request.write_text(record.model_copy(update=update).model_dump_json(), encoding="utf-8")
+
+
+REFUSALS: dict[str, tuple[FinalState | None, Callable[[Path], object], ErrorCode, str]] = {
+    "has not ended": (None, lambda folder: None, ErrorCode.RUN_NOT_READY, "has not ended: it goes on by itself"),
+    "is completed": ("completed", lambda folder: None, ErrorCode.RUN_FINISHED, "with it as `init_from_run_id`"),
+    "no checkpoint": (
+        "cancelled",
+        lambda folder: shutil.rmtree(folder / "artifacts/models/char_lstm-1/checkpoints"),
+        ErrorCode.CONFLICT,
+        "has no whole checkpoint to go on from: start it anew with `mt train`",
+    ),
+    "no whole checkpoint": (
+        "failed",
+        lambda folder: spoil(folder / "artifacts/models/char_lstm-1/checkpoints"),
+        ErrorCode.CONFLICT,
+        "has no whole checkpoint",
+    ),
+    "text is gone": (
+        "failed",
+        lambda folder: (folder / "data/corpus/text.txt").unlink(),
+        ErrorCode.DATA_NOT_FOUND,
+        "cannot go on. There is no corpus 'text'",
+    ),
+    "text has changed": (
+        "failed",
+        lambda folder: add_corpus(folder, some_text(61)),
+        ErrorCode.CONFLICT,
+        "cannot go on: its text has changed since. Start it anew with `mt train`",
+    ),
+    "validation text has changed": (
+        "cancelled",
+        lambda folder: add_corpus(folder, "a b d\n", name="other"),
+        ErrorCode.CONFLICT,
+        "its text has changed since",
+    ),
+    "means something else": (
+        "cancelled",
+        lambda folder: change_learning_rate(folder / "artifacts/models/char_lstm-1"),
+        ErrorCode.CONFLICT,
+        "cannot go on: its request means something else by now",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+async def test_run_that_cannot_go_on__is_refused_in_one_sentence_and_nothing_changes(tmp_path: Path, why: str) -> None:
+    end, change, code, sentence = REFUSALS[why]
+    run = await stopped_run(tmp_path, end)
+    change(tmp_path)
+    before = contents(tmp_path)
+
+    with pytest.raises(AppError) as caught:
+        await resolve_origin(run, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
+
+    assert (caught.value.code, sentence in caught.value.message) == (code, True), caught.value.message
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+async def test_stopped_run__goes_on_from_its_newest_whole_checkpoint(tmp_path: Path, end: FinalState) -> None:
+    run = await stopped_run(tmp_path, end, steps=(3, 5, 8))
+    newest = run.checkpoints / "step-8" / "state.json"
+    newest.write_bytes(newest.read_bytes() + b" ")
+
+    origin = await resolve_origin(run, CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
+
+    assert (origin.run.run_id, origin.state.step) == ("char_lstm-1", 5)
+
+
+def test_checkpoint_whose_best_is_broken__is_not_whole(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.save(checkpoint(3, 3))
+    store.save(checkpoint(5, 3))
+    spoil_one = tmp_path / "step-3" / "training.pt"
+    spoil_one.write_bytes(b"")
+
+    assert newest_whole(tmp_path) is None
+
+
+def gone_on(origin: Origin, folder: Path, disk: Disk) -> RunDirectory:
+    own: dict[str, object] = {"run_id": "char_lstm-2", "user_id": 7, "resumed_from_run_id": origin.run.run_id}
+    return RunStore(folder, disk).create(origin.run.record().model_copy(update=own), origin)
+
+
+async def origin_in(folder: Path) -> Origin:
+    run = await stopped_run(folder)
+    return await resolve_origin(run, CorpusStore(settings_in(folder)), settings_in(folder))
+
+
+async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it_was(tmp_path: Path) -> None:
+    origin = await origin_in(tmp_path)
+    origin.run.training_samples.write_text('{"step": 4}\n', encoding="utf-8")
+    before = contents(origin.run.path)
+
+    new = gone_on(origin, tmp_path / "artifacts", Disk())
+
+    assert contents(origin.run.path) == before
+    copied = {name: data for name, data in before.items() if name in contents(new.path)} | {"lock": b""}
+    assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()
+    assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/training.pt"} < copied.keys()
+    own = {"request.json", "events.jsonl"}
+    assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in {*own, "lock"})
+    assert contents(new.path).keys() == (copied.keys() | own) - {"lock"}
+    assert same(checkpoint(5, 3), CheckpointStore(new.checkpoints).recover().checkpoint)
+    assert new.record().resumed_from_run_id == "char_lstm-1"
+    assert new.record().requested_paths == ("a", "b", "c")
+    status = new.follow().refresh()
+    assert (status.status, status.last_checkpoint_step, status.user_id) == ("queued", 5, 7)
+
+
+async def test_disk_that_fails_at_any_operation__leaves_no_part_of_a_new_run(tmp_path: Path) -> None:
+    origin = await origin_in(tmp_path)
+    for number in range(1, 99):
+        folder, disk = tmp_path / str(number), FailingDisk(number, errno.ENOSPC)
+        try:
+            gone_on(origin, folder, disk)
+        except (AppError, OSError):
+            assert [path for path in folder.glob("models/*/*") if path.is_file()] == [], number
+        else:
+            break
+    assert number > 20
+
+
+async def test_new_run__is_there_whole_or_not_at_all_in_any_state_that_a_crash_may_leave(tmp_path: Path) -> None:
+    states = states_of_new_run(await origin_in(tmp_path), tmp_path)
+
+    assert {"whole", "none"} == set(states) and len(states) > 40
+
+
+@pytest.mark.parametrize("kind", ["file", "parent"])
+async def test_new_run__with_one_kind_of_sync_left_out_a_part_of_it_is_found(tmp_path: Path, kind: str) -> None:
+    assert {"part", "lost"} & set(states_of_new_run(await origin_in(tmp_path), tmp_path, without=kind))
+
+
+def states_of_new_run(origin: Origin, folder: Path, without: str | None = None) -> list[str]:
+    (folder / "new").mkdir()
+    disk = RecordingDisk(folder / "new", without)
+    whole = contents(gone_on(origin, folder / "new", disk).path)
+    disk.acknowledge()
+    states: list[str] = []
+    for tree, acknowledged in islice(disk.states(), 3000):
+        lay_out(tree, folder / "state")
+        runs = [path.parent for path in (folder / "state").glob("models/*/request.json")]
+        if runs:
+            states.append("whole" if contents(runs[0]) == whole else "part")
+        else:
+            states.append("lost" if acknowledged else "none")
+        if states[-1] in ("part", "lost"):
+            break
+    return states
+
+
+def test_records_of_a_run_of_the_first_release__go_on_with_no_other_run() -> None:
+    run = RunStore(FIRST_RELEASE / "artifacts").all()[0]
+
+    assert run.record().resumed_from_run_id is None
+    assert run.completed_manifest().resumed_from_run_id is None
+
+
+def test_run_of_the_first_release__can_be_gone_on_with(tmp_path: Path) -> None:
+    """Its request kept the defaults of then as if they had been asked for."""
+    shutil.copytree(FIRST_RELEASE, tmp_path, dirs_exist_ok=True)
+    settings = settings_in(tmp_path)
+    run = RunStore(settings.app.artifacts_root).all()[0]
+    for name in ("manifest.json", "events.jsonl"):
+        (run.path / name).unlink()
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+
+    assert asyncio.run(resolve_origin(run, CorpusStore(settings), settings)).state.step == 34
