@@ -38,6 +38,7 @@ class Mutation(NamedTuple):
 LISTENER, WORKER = "tests/integration/test_listener.py", "tests/integration/test_worker.py"
 CHECKPOINT, RESUME, RUNS = "tests/unit/test_checkpoint.py", "tests/unit/test_resume.py", "tests/unit/test_runs.py"
 CRASH_STATES = "tests/unit/test_crash_states.py"
+FAULT, GOING_ON = "tests/unit/test_fault_checkpoint.py", "tests/unit/test_going_on.py"
 RESUMED = (f"{RESUME}::test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_hex",)
 
 MUTATIONS = (
@@ -142,6 +143,34 @@ MUTATIONS = (
         "if any(sha256(content[record.path]).hexdigest() != record.sha256 for record in files):",
         "if False:",
         (f"{CHECKPOINT}::test_flipped_bit__is_refused_and_the_earlier_checkpoint_used",),
+    ),
+    Mutation(
+        "the state before a step that fails is saved",
+        "trainer/training.py",
+        "            training.save_after_fault(told)\n",
+        "            pass\n",
+        (FAULT,),
+    ),
+    Mutation(
+        "weights that may have moved are not saved as those before the step",
+        "trainer/training.py",
+        "        self._whole = None  # the weights move\n",
+        "",
+        (FAULT,),
+    ),
+    Mutation(
+        "what a run takes over is durable before the run is there",
+        "trainer/runs.py",
+        "        self._disk.sync(run.path)\n",
+        "",
+        (GOING_ON,),
+    ),
+    Mutation(
+        "only the same training goes on",
+        "trainer/queue.py",
+        "        if request_hash(again) == record.request_hash:\n            return\n",
+        "        return\n",
+        (GOING_ON,),
     ),
     Mutation(
         "pickled code is refused",
