@@ -1,6 +1,8 @@
 """What this machine has, found out without torch."""
 
 import os
+import socket
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +17,24 @@ def physical_cores() -> int:
         return os.cpu_count() or 1
     cores = {_siblings(cpu) for cpu in cpus}
     return len(cores)
+
+
+def process_name() -> str:
+    """This process by its machine and its number, as others know it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_dead(name: str) -> bool:
+    """Whether a process of this machine is gone; of another machine's that is not known here."""
+    host, _, pid = name.rpartition(":")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        with suppress(PermissionError):  # somebody else's, so it is there
+            os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    return False
 
 
 def may_have_cuda(torch_version: str | None = None, devices: tuple[Path, ...] = _CUDA_DEVICES) -> bool:

@@ -105,7 +105,9 @@ MUTATIONS = (
         "trainer/contracts/store.py",
         "int(seconds * 1000))",
         "1000 * 1000)",
-        (f"{WORKER}::test_worker_killed__another_takes_the_run_up_after_the_lease",),
+        (
+            "tests/integration/test_training_faults.py::test_worker_stopped_beyond_its_lease__another_one_waits_for_the_lock",
+        ),
         times=4,
     ),
     Mutation(

@@ -79,11 +79,12 @@ def losses(curve: Path) -> list[tuple[int, str]]:
     return [(row.step, row.train_loss.hex()) for row in rows if row.train_loss is not None]
 
 
-async def test_worker_killed__another_takes_the_run_up_after_the_lease(tmp_path: Path) -> None:
+async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
+        waiting = (await queue.train(tiny_request(), user_id=None)).run_id
         [worker] = processes(tmp_path, "trainer worker --embedded")
         kill(worker.pid)
         killed_at = time.monotonic()
@@ -93,7 +94,7 @@ async def test_worker_killed__another_takes_the_run_up_after_the_lease(tmp_path:
         before = status.step
         status = await wait(queue, run_id, lambda s: s.step > before or ended(s), seconds=30)
         stepped_after = time.monotonic() - killed_at
-        assert status.status == "running"
+        assert (status.status, (await queue.status(waiting)).status) == ("running", "queued")
         assert held_after < LEASE_SECONDS + 2, held_after
         assert stepped_after < 10, stepped_after
         await queue.cancel(run_id)

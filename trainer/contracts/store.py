@@ -469,6 +469,20 @@ class Store:
             executed: Awaitable[object] = pipe.execute()
             await executed
 
+    async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Who has these jobs, of those that anybody has."""
+        if not job_ids:
+            return {}
+        reply: Awaitable[list[bytes | None]] = self.redis.mget([*map(keys.lease, job_ids)])
+        found = zip(job_ids, await reply, strict=True)
+        return {job_id: holder.decode(errors="replace") for job_id, holder in found if holder is not None}
+
+    async def release(self, job_ids: Collection[str]) -> None:
+        """Let jobs be begun again whose holder is gone, before the lease ends."""
+        if job_ids:
+            gone: Awaitable[object] = self.redis.delete(*map(keys.in_progress, job_ids), *map(keys.lease, job_ids))
+            await gone
+
     async def tell(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
         """Put those of a run's events that have not been told on its own stream and on the common one (R7).
 

@@ -125,6 +125,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
         child = InferenceChild(settings)
         undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, child)
+        await _reconcile(settings, store)  # first, so that nobody overtakes a run that the worker before this one had
         workers = [
             _training_worker(settings, redis_url, jobs),
             _tokenizer_worker(settings, redis_url, jobs),
@@ -233,11 +234,15 @@ async def listen(store: Store, workers: Sequence[WakingWorker]) -> None:
 
 async def _reconcile_for_ever(settings: Settings, store: Store) -> None:
     while True:
-        try:
-            await reconcile(settings, store)
-        except STORE_ERRORS as error:
-            log.warning("not reconciled: the queue is away", error=type(error).__name__)
         await asyncio.sleep(_RECONCILE_SECONDS)
+        await _reconcile(settings, store)
+
+
+async def _reconcile(settings: Settings, store: Store) -> None:
+    try:
+        await reconcile(settings, store)
+    except STORE_ERRORS as error:
+        log.warning("not reconciled: the queue is away", error=type(error).__name__)
 
 
 async def warn_of_loss(store: Store) -> None:

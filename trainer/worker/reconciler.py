@@ -6,6 +6,7 @@ import structlog
 
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store
+from trainer.machine import is_dead
 from trainer.queue import restore_tokenizer, restore_training, tell_events
 from trainer.runs import RunStore, in_order
 from trainer.tokenizer_store import TokenizerStore
@@ -14,13 +15,19 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 async def reconcile(settings: Settings, store: Store) -> None:
-    """Queue every unfinished run and tokenizer whose job is not whole, and tell the events of runs that none is of."""
+    """Queue every unfinished run and tokenizer whose job is not whole, and tell the events of runs that none is of.
+
+    What a worker of this machine had that is gone may be begun at once.
+    """
     runs = RunStore(settings.app.artifacts_root)
     unfinished = await asyncio.to_thread(runs.unfinished)
+    tokenizers = await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished)
+    names = [*(run.run_id for run in unfinished), *(tokenizer.tokenizer_id for tokenizer in tokenizers)]
+    await store.release([name for name, holder in (await store.holders(names)).items() if is_dead(holder)])
     for run in unfinished:
         if await restore_training(store, settings, run):
             log.info("run put back into the queue", run_id=run.run_id)
-    for tokenizer in await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished):
+    for tokenizer in tokenizers:
         if await restore_tokenizer(store, settings, tokenizer):
             log.info("tokenizer put back into the queue", tokenizer_id=tokenizer.tokenizer_id)
     by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}

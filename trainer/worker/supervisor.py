@@ -1,8 +1,7 @@
 """Runs a job in a child process, keeps its lease, ends it where it stands still, and tells a training's events."""
 
 import asyncio
-import os
-import socket
+import math
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
@@ -16,6 +15,7 @@ from arq import Retry
 from trainer.contracts.errors import AppError
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import STORE_ERRORS, Store
+from trainer.machine import process_name
 from trainer.queue import tell_events
 from trainer.runs import RunDirectory
 from trainer.services import end, pipe
@@ -38,6 +38,8 @@ _LEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 8.0
 _WATCH_SECONDS = 0.5
 _END_SECONDS = 30.0
+_LOCKED_SECONDS = 15.0
+"""So long the child of a worker that is gone may take to save and end."""
 _KEPT_ERROR_LINES = 120
 _MARKS_BYTES = 1 << 16
 
@@ -45,9 +47,11 @@ _MARKS_BYTES = 1 << 16
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
     """Try until the run has ended; raises arq's Retry where it has to wait for another child, or for the disk.
 
-    A run whose child was killed keeps its slot: in the queue, others that may take days would overtake it.
+    A run whose child was killed, or whose last child is about to end, keeps its slot: in the queue, others that may
+    take days would overtake it.
     """
     about = log.bind(run_id=run.run_id)
+    locked_since = math.inf
     telling = asyncio.create_task(_tell(run, store))
     try:
         while True:
@@ -57,7 +61,9 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
             seconds = RETRY_SECONDS if child.cause is None else await _record(run, child.cause, child)
             if seconds is None:
                 return
-            if child.exit_code == LOCKED_EXIT_CODE or seconds > RETRY_SECONDS:
+            at = time.monotonic()
+            locked_since = min(locked_since, at) if child.exit_code == LOCKED_EXIT_CODE else math.inf
+            if at > locked_since + _LOCKED_SECONDS or seconds > RETRY_SECONDS:
                 raise Retry(defer=seconds)
             await asyncio.sleep(seconds)
     finally:
@@ -138,10 +144,9 @@ async def _relay_errors(process: Process, kept: deque[str]) -> None:
 
 
 async def _keep_lease(job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger) -> None:
-    holder = f"{socket.gethostname()}:{os.getpid()}"
     while True:
         try:
-            await store.renew_lease(job_id, holder, seconds=settings.queue.lease_seconds, heartbeat=time.time())
+            await store.renew_lease(job_id, process_name(), seconds=settings.queue.lease_seconds, heartbeat=time.time())
         except STORE_ERRORS as error:
             about.warning("lease not renewed: the queue is away", error=type(error).__name__)
         await asyncio.sleep(_LEASE_SECONDS)
