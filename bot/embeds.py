@@ -394,7 +394,7 @@ def _recipe(record: RunRecord) -> list[str]:
     is_attachment = asked.corpus.name == asked.corpus.sha256
     corpus = "the attached text" if is_attachment else plain(asked.corpus.name)
     return [
-        f"{asked.model_family}{size} · {model.embedding_size}/{model.hidden_size}/{model.num_layers}"
+        f"{asked.model_family}{size} · {model.sizes()}"
         f" · {asked.tokenizer.method} tokenizer · {asked.num_epochs} epochs",
         f"Corpus: {corpus}, {_bytes(asked.corpus.bytes)} · seed {asked.seed}",
     ]
@@ -507,6 +507,8 @@ def _stopped(reason: StopReason) -> str:
             return "stopped by the stop text"
         case "max_new_tokens":
             return "stopped by length"
+        case "context_full":
+            return "stopped where the model's context ends"
         case _:
             assert_never(reason)
 

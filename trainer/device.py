@@ -19,7 +19,7 @@ from trainer.contracts.runs import EffectiveRequest, Environment
 
 Precision = Literal["fp32", "fp16"]
 _AUTO_BATCH_ON_CPU = 8
-_LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "pydantic")
+_LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "pydantic")
 
 
 class Compute(NamedTuple):
@@ -78,7 +78,7 @@ def auto_batch_size(family: ModelFamily, device: torch.device) -> int:
     """What `batch_size: auto` stands for (DEC D24)."""
     if device.type == "cpu":
         return _AUTO_BATCH_ON_CPU
-    return 64 if family == "char_lstm" else 16
+    return {"char_lstm": 64, "gpt2": 32}.get(family, 16)
 
 
 def seed_everything(seed: int) -> None:

@@ -14,7 +14,7 @@ from trainer.contracts.base import Frozen, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, SequenceLengths, StopReason
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import NO_TARGET, Rows, pieces
+from trainer.data.batches import NO_TARGET, Rows, masking, pieces
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, autocast
 from trainer.generation import generate
@@ -92,24 +92,29 @@ def measure(
     """Measure a model on a split, and what it writes of itself; a repetition gives equal numbers.
 
     What the model does on the rows may be `found` already. `bits_per_char` spreads all that was predicted, [EOS]
-    included, over the characters of the lines. Raises INVALID_INPUT where the run has no such split.
+    included, over the characters of the lines; of a masked model, which predicts some tokens only, it spreads their
+    mean over all tokens but [EOS]. Raises INVALID_INPUT where the run has no such split.
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
-    found = found or evaluate_rows(model, Rows(corpus.ids[split], effective.max_seq_len), compute)
+    rows = Rows(corpus.ids[split], effective.max_seq_len, masking(effective, model.vocabulary))
+    found = found or evaluate_rows(model, rows, compute)
     sizes = corpus.sizes[split]
     tokens = sizes.tokens - sizes.lines
     lengths: list[float] = np.percentile(_line_lengths(corpus.ids[split]), (0, 50, 95, 100)).tolist()
-    samples = draw_samples(model, tokenizer, effective.seed, run_id)
+    is_causal = effective.objective == "causal_lm"
+    samples = draw_samples(model, tokenizer, effective.seed, run_id) if is_causal else ()
+    predicted_nats = found.loss_sum_nats if is_causal else found.loss_nats * tokens
     words = [sample.text.split() for sample in samples]
     text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
     metrics = EvalMetrics(
         run_id=run_id,
         split=split,
+        objective=effective.objective,
         dataset=text.name,
         loss=found.loss_nats,
         perplexity=perplexity(found.loss_nats),
-        bits_per_char=found.loss_sum_nats / math.log(2) / sizes.chars,
+        bits_per_char=predicted_nats / math.log(2) / sizes.chars,
         top1_accuracy=found.top1_hits / found.tokens,
         top5_accuracy=found.top5_hits / found.tokens,
         n_tokens=found.tokens,
@@ -167,11 +172,13 @@ def _evaluate(model: LanguageModel, rows: Rows, compute: Compute, between_batche
         between_batches()
         batch = rows.batch(np.arange(start, min(start + compute.batch_size, len(rows)))).to(compute.device)
         with torch.inference_mode(), autocast(compute):
-            logits = model.forward(batch.inputs).float()  # (B, T, V)
+            logits = model.forward(batch.inputs, batch.lengths).float()  # (B, T, V)
             losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
             loss_sum += losses.double().sum()
             hits += _hits(logits, batch.targets)
         tokens += batch.tokens
+    if not tokens:
+        raise AppError(ErrorCode.CORPUS_EMPTY, "There is nothing to predict: the text has no token that can be masked.")
     return Evaluation(float(loss_sum), tokens, int(hits[0]), int(hits[1]))
 
 

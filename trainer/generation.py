@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, StopReason
 from trainer.data.normalization import documents, normalized
-from trainer.models.base import LanguageModel, State
+from trainer.models.base import LanguageModel, State, joined, rows_of
 from trainer.tokenizers.base import BOS, EOS, PAD, UNK, Tokenizer
 
 _PLACES_AT_ONCE = 1 << 12
@@ -35,19 +35,24 @@ def generate_together(
     Yields each response as soon as its last sequence has ended. With `stop_on_eos` false, a sampled [EOS] is a newline
     of the output, and the next line begins. A stop sequence is cut off with all after it; what the prompt ends in is no
     part of one. Sequence i of a request depends on its seed and on i alone, not on what else is generated; `steps`
-    counts its sampled tokens, [EOS] included. The state is carried, so nothing limits the length. The text of a
-    `prompt_path` is in the request already.
+    counts its sampled tokens, [EOS] included. A sequence ends where the model can read no more, if there is such a
+    place. The text of a `prompt_path` is in the request already. The model was trained with causal_lm.
     """
     model.eval()
-    going = [_Continuation(tokenizer, request, response) for request, response in asked]
+    all_asked = [_Continuation(tokenizer, request, response, model.context_tokens) for request, response in asked]
+    yield from (one.completed() for one in all_asked if one.has_ended)
+    going = [one for one in all_asked if not one.has_ended]
+    if not going:
+        return
     logits, state = _read_all(model, going)
     while going:
+        taking = [sequence for one in going for sequence in one.live]
         ids = _take_next(going, logits)
-        rows = [row for row, one in enumerate(one for one in going for _ in one.sequences) if not one.has_ended]
+        rows = [row for row, sequence in enumerate(taking) if sequence.stop_reason is None]
         yield from (one.completed() for one in going if one.has_ended)
         going = [one for one in going if not one.has_ended]
         if len(rows) < len(ids):
-            ids, state = [ids[row] for row in rows], tuple(part[:, rows] for part in state)
+            ids, state = [ids[row] for row in rows], rows_of(state, rows)
         if going:
             logits, state = _feed(model, ids, state)
 
@@ -84,26 +89,35 @@ def choose(logits: Tensor, request: GenerateRequest, draws: Tensor) -> list[int]
 class _Continuation:
     """A request as its sequences grow."""
 
-    def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, response: GenerateResponse) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, request: GenerateRequest, response: GenerateResponse, context_tokens: int | None
+    ) -> None:
         self._request = request
         self._response = response
         self._prompt_lines = _prompt_lines(tokenizer, request.prompt_text or "")
         self.prompt = [i for line in self._prompt_lines for i in (BOS, *line, EOS)][:-1]
         self._seed = randbits(32) if request.seed is None else request.seed
-        numbers = range(request.num_return_sequences)
-        self._generators = [np.random.Generator(np.random.PCG64([self._seed, number])) for number in numbers]
-        self.sequences = [_Sequence(tokenizer, request, self.prompt) for _ in numbers]
+        generators = [
+            np.random.Generator(np.random.PCG64([self._seed, number])) for number in range(request.num_return_sequences)
+        ]
+        self.sequences = [_Sequence(tokenizer, request, self.prompt, context_tokens, each) for each in generators]
 
     @property
     def has_ended(self) -> bool:
-        return all(sequence.stop_reason for sequence in self.sequences)
+        return not self.live
+
+    @property
+    def live(self) -> "list[_Sequence]":
+        """The sequences that have not ended."""
+        return [sequence for sequence in self.sequences if sequence.stop_reason is None]
 
     def take(self, logits: Tensor) -> list[int]:
-        """Choose the next id of each sequence by its row of the logits (n, V)."""
-        penalized = _penalized(logits.double().cpu(), self.sequences, self._request)
-        draws: list[float] = [generator.random() for generator in self._generators]
+        """Choose the next id of each live sequence by its row of the logits (n, V)."""
+        live = self.live
+        penalized = _penalized(logits.double().cpu(), live, self._request)
+        draws = [sequence.draw() for sequence in live]
         ids = choose(penalized, self._request, torch.tensor(draws, dtype=torch.float64))
-        for sequence, token_id in zip(self.sequences, ids, strict=True):
+        for sequence, token_id in zip(live, ids, strict=True):
             sequence.take(token_id)
         return ids
 
@@ -125,7 +139,16 @@ class _Continuation:
 class _Sequence:
     """One continuation as it grows."""
 
-    def __init__(self, tokenizer: Tokenizer, request: GenerateRequest, prompt: list[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        request: GenerateRequest,
+        prompt: list[int],
+        context_tokens: int | None,
+        generator: np.random.Generator,
+    ) -> None:
+        self._generator = generator
+        self._room = math.inf if context_tokens is None else context_tokens - len(prompt)
         self._tokenizer = tokenizer
         self._request = request
         self._stops = [normalized(stop, tokenizer.normalization) for stop in request.stop_sequences]
@@ -134,19 +157,22 @@ class _Sequence:
         self.context = list(prompt)
         self.text = ""
         self.steps = 0
-        self.stop_reason: StopReason | None = None
+        self.stop_reason: StopReason | None = "context_full" if self._room < 0 else None
+
+    def draw(self) -> float:
+        return self._generator.random()
 
     def take(self, token_id: int) -> None:
-        """Add a sampled token, unless the sequence has ended."""
-        if self.stop_reason is not None:
-            return
+        """Add a sampled token; the sequence has not ended."""
         self.steps += 1
+        self._room -= 1
         self.context.append(token_id)
         if token_id == EOS and self._request.stop_on_eos:
             self.stop_reason = "eos"
             return
         if token_id == EOS:
             self._closed_lines, self._line = self.text + "\n", []
+            self._room -= 1  # for the [BOS] of the next line
         else:
             self._line.append(token_id)
         self.text = self._closed_lines + self._tokenizer.decode(self._line)
@@ -155,6 +181,8 @@ class _Sequence:
             self.text, self.stop_reason = self.text[: min(found)], "stop_sequence"
         elif self.steps == self._request.max_new_tokens:
             self.stop_reason = "max_new_tokens"
+        elif self._room < 0:
+            self.stop_reason = "context_full"
 
 
 def _prompt_lines(tokenizer: Tokenizer, prompt: str) -> list[list[int]]:
@@ -167,9 +195,7 @@ def _read_all(model: LanguageModel, continuations: list[_Continuation]) -> tuple
     """Return the logits (n, V) after the prompt of each sequence, and the state there."""
     with torch.inference_mode():
         read = [_read(model, one.prompt, len(one.sequences)) for one in continuations]
-        places = range(len(read[0][1]))
-        state = tuple(torch.cat([of_one[place] for _, of_one in read], dim=1) for place in places)
-        return torch.cat([logits for logits, _ in read]), state
+        return torch.cat([logits for logits, _ in read]), joined([state for _, state in read])
 
 
 def _read(model: LanguageModel, prompt: list[int], count: int) -> tuple[Tensor, State]:
@@ -186,7 +212,7 @@ def _take_next(continuations: list[_Continuation], logits: Tensor) -> list[int]:
     ids: list[int] = []
     with torch.inference_mode():
         for one in continuations:
-            ids += one.take(logits[len(ids) : len(ids) + len(one.sequences)])
+            ids += one.take(logits[len(ids) : len(ids) + len(one.live)])
     return ids
 
 
@@ -197,12 +223,12 @@ def _feed(model: LanguageModel, ids: list[int], state: State) -> tuple[Tensor, S
         logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
         rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == EOS]
         if rows:
-            ended = torch.tensor(rows, device=device)
             opening = torch.full((len(rows), 1), BOS, device=device)
-            of_ended, state_of_ended = model.forward_with_state(opening, tuple(part[:, ended] for part in state))
-            logits[ended] = of_ended
-            for part, of_part in zip(state, state_of_ended, strict=True):
-                part[:, ended] = of_part
+            of_ended, state_of_ended = model.forward_with_state(opening, rows_of(state, rows))
+            logits[torch.tensor(rows, device=device)] = of_ended
+            others = [row for row in range(len(ids)) if row not in rows]
+            places: list[int] = np.argsort([*others, *rows]).tolist()
+            state = rows_of(joined([rows_of(state, others), state_of_ended]), places)
         return logits[:, -1], state
 
 

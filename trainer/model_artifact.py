@@ -8,13 +8,13 @@ from torch import Tensor
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import ModelConfig
+from trainer.contracts.models import ModelConfig, Objective
 from trainer.files import DISK, Disk, changed_files, read_record, write_atomically
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory
 from trainer.tokenizers import load_tokenizer
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.vocabulary import MANIFEST_FILE, TOKENIZER_FILE
 from trainer.weights import UnfitWeights, read_weights
 
@@ -30,12 +30,13 @@ class ModelFile(Frozen):
     schema_version: int = 1
     model: ModelConfig
     vocab_size: int
+    objective: Objective = "causal_lm"
 
 
 def save_model(folder: Path, model: LanguageModel, config: ModelConfig, disk: Disk = DISK) -> None:
     """Write weights and config, each whole or not at all."""
     weights: dict[str, Tensor] = model.state_dict()
-    description = ModelFile(model=config, vocab_size=model.vocab_size)
+    description = ModelFile(model=config, vocab_size=model.vocab_size, objective=model.objective)
     write_atomically(folder / WEIGHTS_FILE, save_safetensors(weights), disk)
     write_atomically(folder / CONFIG_FILE, description.model_dump_json(indent=2).encode(), disk)
 
@@ -57,7 +58,7 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
             f"The model knows {description.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}.",
         )
     with torch.device("meta"):
-        model = build(description.model, description.vocab_size)
+        model = build(description.model, vocabulary_of(tokenizer), description.objective)
     expected: dict[str, Tensor] = model.state_dict()
     try:
         weights = read_weights(run_folder / WEIGHTS_FILE, expected)

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from trainer.checkpoint_files import newest_whole
 from trainer.contracts import keys
 from trainer.contracts.base import JobState, now
+from trainer.contracts.compatibility import check_generates
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     EvalMetrics,
@@ -176,6 +177,7 @@ class JobQueue:
 
     async def enqueue_generate(self, run_id: str, request: GenerateRequest) -> GenerateRecord:
         """Queue the continuing of a prompt; returns at once, with the request id of the answer."""
+        check_generates(self.runs.get(run_id).completed_manifest().effective.objective)
         await asyncio.to_thread(with_text, request, self.corpora)
         response = GenerateResponse(request_id=_new_id(), run_id=run_id, status="queued")
         return await self._enqueue(GenerateRecord(request=request, response=response))

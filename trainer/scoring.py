@@ -3,6 +3,9 @@
 A state that is carried to the end of its line scores exactly, one token after another. Windows of a long line are
 scored side by side, which is faster and approximate: each but the first begins without a past and reads some tokens
 before those that it scores. What that changes depends on the model and is measured with every such score.
+
+A model that was trained with masked_lm gives the pseudo-log-likelihood (Salazar et al. 2020): each token of a line in
+turn is masked, and scored by all the others. Of a longer line each window then scores the tokens in its middle.
 """
 
 import math
@@ -57,8 +60,8 @@ def score_texts(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[Text
     `loss` is the mean surprisal of the tokens; `bits_per_char` is their sum in bits over the characters of the lines.
     `topk[i]` is what the model expected at place i.
     """
-    pieces = [_pieces(line_ids, text.request.window_tokens) for text in texts for line_ids in text.ids]
-    scores = iter(_score_lines(model, pieces, max(text.top_k or 1 for text in texts)))
+    lines = [(line_ids, _window(model, text.request.window_tokens)) for text in texts for line_ids in text.ids]
+    scores = iter(_score_lines(model, lines, max(text.top_k or 1 for text in texts)))
     scored: list[ScoreResponse] = []
     for text in texts:
         of_text = [next(scores) for _ in text.ids]
@@ -82,7 +85,7 @@ class Scores(NamedTuple):
 
 
 def surprisals(model: LanguageModel, ids: Sequence[int]) -> Tensor:
-    """Return -ln p (T,) of every token of one line, the first given [BOS]; a line may have any length."""
+    """Return -ln p (T,) of every token of one line in a model's own way; a line may have any length."""
     return score_lines(model, [ids])[0].surprisal
 
 
@@ -91,9 +94,9 @@ def score_lines(
 ) -> list[Scores]:
     """Score lines of token ids, each from [BOS]; lines of like length share a batch, which changes no score.
 
-    With `window_tokens`, a longer line is scored by windows that read so many tokens each.
+    With `window_tokens`, a longer line is scored by windows that read so many tokens each, or as many as the model can.
     """
-    return _score_lines(model, [_pieces(line, window_tokens) for line in lines], top_k)
+    return _score_lines(model, [(line, _window(model, window_tokens)) for line in lines], top_k)
 
 
 def context_of(window_tokens: int) -> int:
@@ -109,6 +112,12 @@ class _Piece(NamedTuple):
     """How many of those scores do not count, because the piece begins in mid-line."""
 
 
+def _window(model: LanguageModel, asked: int | None) -> int | None:
+    """How many tokens are read at once, at most; None: the whole line."""
+    limits = [tokens for tokens in (model.context_tokens, asked) if tokens is not None]
+    return min(limits, default=None)
+
+
 def _pieces(line: Sequence[int], window_tokens: int | None) -> list[_Piece]:
     """Cut [BOS] and a line into windows that read so many tokens at most and together score every token once."""
     ids = [BOS, *line]
@@ -119,9 +128,12 @@ def _pieces(line: Sequence[int], window_tokens: int | None) -> list[_Piece]:
     return [_Piece(ids[: window_tokens + 1], 0), *(_Piece(ids[i : i + window_tokens + 1], context) for i in later)]
 
 
-def _score_lines(model: LanguageModel, pieces: list[list[_Piece]], top_k: int) -> list[Scores]:
-    """Score lines of which there are the pieces."""
+def _score_lines(model: LanguageModel, lines: Sequence[tuple[Sequence[int], int | None]], top_k: int) -> list[Scores]:
+    """Score lines, each with the tokens that are read of it at once."""
     model.eval()
+    if model.objective == "masked_lm":
+        return [_score_masked(model, line, window, min(top_k, model.vocab_size)) for line, window in lines]
+    pieces = [_pieces(line, window) for line, window in lines]
     scores = iter(_score_pieces(model, [piece for of_line in pieces for piece in of_line], top_k))
     return [_joined([next(scores) for _ in of_line]) for of_line in pieces]
 
@@ -159,6 +171,28 @@ def _score_batch(model: LanguageModel, pieces: list[_Piece], top_k: int) -> list
     ]
 
 
+def _score_masked(model: LanguageModel, line: Sequence[int], window_tokens: int | None, top_k: int) -> Scores:
+    """Score each token of a line by what stands around it in its window, [BOS] and [EOS] being part of the line."""
+    vocabulary, device = model.vocabulary, model.input_embedding().weight.device
+    line_ids: list[int] = [vocabulary.bos, *line, vocabulary.eos]
+    ids = torch.tensor(line_ids, device=device)
+    length = min(window_tokens or len(ids), len(ids))
+    first = (torch.arange(1, len(ids) - 1, device=device) - length // 2).clamp(0, len(ids) - length)  # (T,)
+    places = torch.arange(1, len(ids) - 1, device=device) - first  # (T,)
+    at_once = max(1, _PLACES_AT_ONCE // length)
+    parts: list[Scores] = []
+    with torch.inference_mode():
+        for start in range(0, len(line), at_once):
+            of_part = places[start : start + at_once]
+            windows = ids[first[start : start + at_once].unsqueeze(-1) + torch.arange(length, device=device)]  # (B, W)
+            windows.scatter_(1, of_part.unsqueeze(-1), vocabulary.mask or vocabulary.unk)
+            logits = model.forward(windows).float()  # (B, W, V)
+            of_place = logits[torch.arange(len(of_part), device=device), of_part].unsqueeze(0)  # (1, B, V)
+            parts.append(_scores(of_place, ids[1 + start : 1 + start + len(of_part)].unsqueeze(0), top_k))
+    whole = [torch.cat([part[field] for part in parts], dim=1).cpu() for field in range(len(Scores._fields))]
+    return Scores(*(tensor.squeeze(0) for tensor in whole))
+
+
 def _joined(scores: list[Scores]) -> Scores:
     """The scores of a line, from those of its pieces."""
     if len(scores) == 1:
@@ -170,8 +204,9 @@ def _compared(model: LanguageModel, lines: list[list[int]], scores: list[Scores]
     """Measure how far scores by windows are from the exact ones, on the beginning of the longest line."""
     longest = int(np.argmax([len(line) for line in lines]))
     compared, difference = 0, 0.0
-    if len(lines[longest]) > window_tokens:
-        exact = surprisals(model, lines[longest][: max(_COMPARED_TOKENS, 2 * window_tokens)])
+    most = min(max(_COMPARED_TOKENS, 2 * window_tokens), model.context_tokens or len(lines[longest]))
+    if model.objective == "causal_lm" and min(len(lines[longest]), most) > window_tokens:
+        exact = surprisals(model, lines[longest][:most])
         compared = len(exact)
         difference = float((exact - scores[longest].surprisal[:compared]).abs().max())
     return WindowReport(
@@ -201,7 +236,8 @@ def _summary(model: LanguageModel, text: TextToScore, scores: list[Scores]) -> d
     surprisal = _floats([score.surprisal for score in scores])
     total_nats = math.fsum(surprisal)
     loss = total_nats / len(surprisal)
-    window_tokens = text.request.window_tokens
+    window_tokens = _window(model, text.request.window_tokens)
+    is_exact = text.request.window_tokens is None and all(len(line) <= (window_tokens or math.inf) for line in text.ids)
     return {
         "status": "completed",
         "loss": loss,
@@ -210,7 +246,8 @@ def _summary(model: LanguageModel, text: TextToScore, scores: list[Scores]) -> d
         "n_tokens": len(flat_ids),
         "n_scored": len(surprisal),
         "unk_count": flat_ids.count(UNK),
-        "window": None if window_tokens is None else _compared(model, text.ids, scores, window_tokens),
+        "method": "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood",
+        "window": None if window_tokens is None or is_exact else _compared(model, text.ids, scores, window_tokens),
     }
 
 

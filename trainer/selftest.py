@@ -12,7 +12,7 @@ from trainer.data.tokens import TokenizedCorpus
 from trainer.device import resolve, seed_everything
 from trainer.models import build
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import BOS, Ids, Text, Tokenizer
+from trainer.tokenizers.base import BOS, Ids, Text, Tokenizer, vocabulary_of
 from trainer.training import CurveRow, Listeners, StopReason, train
 
 LEARNED_NATS = 0.5
@@ -63,7 +63,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     batch = _as_corpus(tokenizer, ids)
     compute = resolve(effective)
     seed_everything(effective.seed)
-    model = build(effective.model, tokenizer.vocab_size)
+    model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
     curve: list[CurvePoint] = []
 
     def add(row: CurveRow) -> None:

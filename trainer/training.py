@@ -26,7 +26,7 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import Batch, BatchReader, Rows, epoch_order
+from trainer.data.batches import Batch, BatchReader, Rows, epoch_order, masking
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
 from trainer.evaluation import Evaluation, evaluate_rows, perplexity
@@ -122,7 +122,8 @@ def train(
         training.run(told, check_stop)
         training.load_best()
         if "test" in corpus.ids:
-            test = evaluate_rows(model, Rows(corpus.ids["test"], effective.max_seq_len), compute, check_stop)
+            rows = Rows(corpus.ids["test"], effective.max_seq_len, masking(effective, model.vocabulary))
+            test = evaluate_rows(model, rows, compute, check_stop)
     except _Stopped as stop:
         training.save(told)
         return TrainResult(stop.reason, False, training.state, None)
@@ -199,9 +200,12 @@ class _Training:
         self._effective = effective
         self._compute = compute
         self._store = store
-        self._rows = Rows(corpus.ids["train"], effective.max_seq_len)
+        if effective.compute.gradient_checkpointing:
+            model.checkpoint_gradients()
+        how = masking(effective, model.vocabulary)
+        self._rows = Rows(corpus.ids["train"], effective.max_seq_len, how)
         self._reader = BatchReader(self._rows, workers=compute.data_num_workers, pin=compute.data_pin_memory)
-        self._validation = Rows(corpus.ids["validation"], effective.max_seq_len)
+        self._validation = Rows(corpus.ids["validation"], effective.max_seq_len, how)
         self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens
         steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
         self._total_steps = min(steps, effective.max_steps or steps)
@@ -249,10 +253,11 @@ class _Training:
         self._whole = self._as_whole()
         taken = self._rows_of_step(self.state.position)
         rows = sum(len(of_batch) for of_batch in taken)
-        batches = self._reader.read(taken, self._rows_of_step(self.state.position + rows))
+        epoch = len(self.state.epochs) + 1
+        batches = self._reader.read(taken, self._rows_of_step(self.state.position + rows), epoch)
         tokens = sum(batch.tokens for batch in batches)
         for batch in batches:
-            self._backward(batch.to(self._compute.device), tokens)
+            self._backward(batch.to(self._compute.device), max(tokens, 1))
         self._scaler.unscale_(self._optimizer)
         limit = self._effective.gradient_clipping or math.inf
         self._gradient_norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
@@ -377,7 +382,7 @@ class _Training:
 
     def _backward(self, batch: Batch, tokens_of_step: int) -> None:
         with autocast(self._compute):
-            logits = self._model.forward(batch.inputs)  # (B, T, V)
+            logits = self._model.forward(batch.inputs, batch.lengths)  # (B, T, V)
             loss_sum = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
         torch.autograd.backward([self._scaler.scale(loss_sum / tokens_of_step)])
         self._epoch_loss = self._epoch_loss + loss_sum.detach()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bot.app import Bot
     from trainer.contracts.experiment_config import Experiment
 
-Preset = Literal["tiny", "small", "base"]
+Preset = Literal["tiny", "small", "base", "paper"]
 
 FIELDS = {
     "corpus": "corpus",

@@ -19,6 +19,7 @@ from trainer.contracts.inference import GenerateRequest, GenerateResponse
 from trainer.contracts.validation import parse
 from trainer.generation import choose, filtered_probabilities, generate
 from trainer.models.base import LanguageModel, State
+from trainer.tokenizers.base import Vocabulary
 
 TOKENIZER = char_tokenizer(["abcdefgh"])
 SIZE = TOKENIZER.vocab_size
@@ -37,8 +38,7 @@ class Script(LanguageModel):
     """A model whose next token after each one is given; the state is the last token."""
 
     def __init__(self, follows: dict[int, int]) -> None:
-        super().__init__()
-        self.vocab_size = SIZE
+        super().__init__(Vocabulary(SIZE), "causal_lm")
         self._embedding = nn.Embedding(SIZE, 1)
         table = torch.full((SIZE, SIZE), -100.0)
         for token in range(SIZE):

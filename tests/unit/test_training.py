@@ -24,6 +24,7 @@ from trainer.data.batches import Rows
 from trainer.evaluation import evaluate_rows
 from trainer.model_artifact import load_model, save_model
 from trainer.models.base import LanguageModel, State
+from trainer.tokenizers.base import Vocabulary
 from trainer.training import (
     CurveRow,
     Listeners,
@@ -368,8 +369,7 @@ class Bad(LanguageModel):
     """A model that fails in the way that it is told."""
 
     def __init__(self, failure: str) -> None:
-        super().__init__()
-        self.vocab_size = 40
+        super().__init__(Vocabulary(40), "causal_lm")
         self._failure = failure
         self.embedding = torch.nn.Embedding(40, 40)
 

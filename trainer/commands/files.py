@@ -54,11 +54,12 @@ def _config(arguments: Arguments, terminal: Terminal) -> int:
 
 def _rows(training: Training) -> list[tuple[str, str]]:
     effective, model = training.effective, training.effective.model
-    sizes = f"{model.embedding_size}/{model.hidden_size}, {model.num_layers} layer(s), dropout {model.dropout:g}"
+    sizes = f"{model.sizes()}, dropout {model.dropout:g}"
     texts = (("corpus", effective.corpus), ("validation", effective.validation_corpus), ("test", effective.test_corpus))
     steps = "" if effective.max_steps is None else f", at most {effective.max_steps:,} steps"
     return [
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tied else ''}"),
+        ("objective", effective.objective),
         ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
         *((part, f"{text.name}, {text.bytes:,} bytes") for part, text in texts if text is not None),
         ("training", f"{effective.num_epochs} epoch(s){steps}"),

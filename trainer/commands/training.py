@@ -11,6 +11,7 @@ from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
 from trainer.contracts.errors import AppError, ErrorClass, FieldProblem
 from trainer.contracts.experiment_config import CORPORA, Experiment, read_experiment, read_yaml
+from trainer.contracts.models import Objective
 from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest
 from trainer.contracts.settings import Settings
 from trainer.contracts.train_requests import train_request
@@ -116,14 +117,15 @@ async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int
         if follower.ended:
             break
         await asyncio.sleep(_FOLLOW_SECONDS)
-    return _finish_train(await queue.status(run_id), terminal)
+    return _finish_train(await queue.status(run_id), follower.record.effective.objective, terminal)
 
 
-def _finish_train(status: RunStatus, terminal: Terminal) -> int:
+def _finish_train(status: RunStatus, objective: Objective, terminal: Terminal) -> int:
     table = summary_table(f"{status.run_id}: {status.status}")
     add_loss(table, "test", status.test_loss, status.bits_per_char)
     add_loss(table, "best validation", status.best_val_loss, None)
-    after = f'next: mt generate {status.run_id} "…"   ·   mt score {status.run_id} "…"'
+    scoring = f'mt score {status.run_id} "…"'
+    after = f'next: mt generate {status.run_id} "…"   ·   {scoring}' if objective == "causal_lm" else f"next: {scoring}"
     terminal.show(status, table, Text(after if status.status == "completed" else status.message))
     if status.status == "completed":
         return 0

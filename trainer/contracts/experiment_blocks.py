@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from trainer.contracts.base import Frozen, Positive, Probability
-from trainer.contracts.models import Architecture
+from trainer.contracts.models import Activation, Architecture, RnnArchitecture
 
 
 def _slug(name: str) -> str:
@@ -50,12 +50,36 @@ class RnnBlock(Frozen):
     bidirectional: bool = False
     dropout: Probability = 0.0
     tied: bool = False
-    rnn_type: Architecture | None = None
+    rnn_type: RnnArchitecture | None = None
+
+
+class TransformerBlock(Frozen):
+    layers: PositiveInt
+    embedding_size: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_hidden_size: PositiveInt
+    attention_heads: PositiveInt
+    key_value_heads: PositiveInt | None = None
+    """Of llama and qwen; those of the preset without it."""
+    activation_function: Activation | None = None
+    """gelu without it, silu for llama and qwen."""
+    dropout: Probability
+    attention_dropout: Probability
+    tied: bool | None = None
+    """Of llama and qwen: whether the embedding is the head, too."""
+
+
+class BertBlock(Frozen):
+    type_vocab_size: PositiveInt = 2
 
 
 class ArchitectureBlock(Frozen):
+    """One block for the architecture's sizes; which of them it takes is checked beside."""
+
     architecture: Architecture
-    rnn: RnnBlock
+    rnn: RnnBlock | None = None
+    transformer: TransformerBlock | None = None
+    bert: BertBlock | None = None
 
 
 class TrainingBlock(Frozen):
@@ -72,7 +96,7 @@ class TrainingBlock(Frozen):
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     use_amp: bool = False
     use_tf32: bool = True
-    use_gradient_checkpointing: Literal[False] = False
+    use_gradient_checkpointing: bool = False
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = 1
     max_grad_norm: Positive | None = None
     resume_from_checkpoint: Literal[False] = False

@@ -6,17 +6,22 @@ from io import StringIO
 from pathlib import Path
 from posixpath import normpath
 from types import NoneType
-from typing import NamedTuple, Protocol, get_args
+from typing import NamedTuple, Protocol
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import Node
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
+from trainer.contracts.compatibility import RECURRENT, architecture
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.experiment_blocks import ExperimentConfig, RnnBlock, relative_path
+from trainer.contracts.experiment_blocks import (
+    BertBlock,
+    ExperimentConfig,
+    RnnBlock,
+    TransformerBlock,
+    relative_path,
+)
 from trainer.contracts.fields import block, difference, merged, put, says, value_at
-from trainer.contracts.models import Architecture, Objective
-from trainer.contracts.presets import architecture
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.train_requests import not_available, train_request
@@ -24,8 +29,6 @@ from trainer.contracts.validation import combined, parse, refusal, shown_name, s
 from trainer.contracts.yaml_text import MOST_BYTES, parse_yaml
 
 _ARCHITECTURES = ("gpt2", "bert", "lstm", "gru", "rnn", "llama", "qwen")
-_AVAILABLE: tuple[str, ...] = get_args(Architecture)
-_OBJECTIVES: tuple[str, ...] = get_args(Objective)
 _METHOD_OF = {
     "sentencepiece": "sentencepiece",
     "wordpiece": "wordpiece",
@@ -34,7 +37,11 @@ _METHOD_OF = {
     "word": "word",
 }
 CORPORA = ("corpus", "validation_corpus", "test_corpus")
-_NESTED = "model: {architecture: lstm, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}"
+_NESTED = {
+    "rnn": "model: {architecture: lstm, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}",
+    "transformer": "model: {architecture: gpt2, transformer: {layers: 2, embedding_size: 64, hidden_size: 64,"
+    " intermediate_hidden_size: 256, attention_heads: 2, dropout: 0.1, attention_dropout: 0.1}}",
+}
 
 _PLACES = {
     "model_family": "model.architecture",
@@ -48,12 +55,8 @@ _PLACES = {
     "max_seq_len": "data.max_sequence_length",
     "tokenizer.method": "tokenizer.tokenizer_type",
     "tokenizer.vocab_size": "tokenizer.vocab_size",
-    "model.embedding_size": "model.rnn.embedding_size",
-    "model.hidden_size": "model.rnn.hidden_size",
-    "model.num_layers": "model.rnn.num_layers",
-    "model.dropout": "model.rnn.dropout",
-    "model.tied": "model.rnn.tied",
     "objective": "training.objective",
+    "mlm_probability": "training.mlm_probability",
     "learning_rate": "training.learning_rate",
     "optimizer.betas.0": "training.adam_beta1",
     "optimizer.betas.1": "training.adam_beta2",
@@ -65,16 +68,22 @@ _PLACES = {
     "gradient_accumulation": "training.gradient_accumulation_steps",
     "gradient_clipping": "training.max_grad_norm",
     "precision": "training.use_amp",
+    "compute.gradient_checkpointing": "training.use_gradient_checkpointing",
     "log_every_steps": "logging.log_metrics_every_n_steps",
 }
-"""Where a file says what a field of the train request says."""
+"""Where a file says what a field of the train request says, the sizes of the model apart."""
+
+_SIZE_PLACES = {
+    "rnn": {f"model.{name}": f"model.rnn.{name}" for name in RnnBlock.model_fields if name != "rnn_type"},
+    "transformer": {
+        **{f"model.{name}": f"model.transformer.{name}" for name in TransformerBlock.model_fields},
+        **{f"model.{name}": f"model.bert.{name}" for name in BertBlock.model_fields},
+    },
+}
 
 _SENTENCES = {
     "dataset_manipulation": "is not supported: it must be []",
     "tokenizer.special_tokens": "are those of the tokenizer's type: leave it out",
-    "model.transformer": "belongs to other architectures: recurrent ones take `model.rnn`",
-    "model.bert": "belongs to another architecture: recurrent ones take `model.rnn`",
-    "training.use_gradient_checkpointing": "is for transformers: with a recurrent model it must be false",
     "training.resume_from_checkpoint": "must be false: a run that was interrupted goes on by itself",
     "training.checkpoint_schedule": "must be []: say `run.checkpoint_every_steps` instead",
     "training.auto_generate_checkpoints": "must be false: say `run.checkpoint_every_steps` instead",
@@ -161,6 +170,7 @@ def read_experiment(document: dict[str, object], typed: Mapping[str, object]) ->
     """Map an experiment file onto the fields of a train request; what was typed beside the file wins over it."""
     run = block(document, "run")
     own = merged(run, typed)
+    places = _places(value_at(document, "model.architecture"))
     errors, settled = _model_errors(document.get("model"))
     errors += _other_errors(document, own)
     source: dict[str, object] = document
@@ -176,9 +186,9 @@ def read_experiment(document: dict[str, object], typed: Mapping[str, object]) ->
     def place(path: str) -> str:
         if says(typed, path):
             return path
-        return f"run.{path}" if says(run, path) else _PLACES.get(path, path)
+        return f"run.{path}" if says(run, path) else places.get(path, path)
 
-    return Experiment(merged(_implied(source, own), own), tuple(errors), requested_paths, place)
+    return Experiment(merged(_implied(source, own, places), own), tuple(errors), requested_paths, place)
 
 
 def experiment_yaml(record: RunRecord) -> str:
@@ -187,6 +197,8 @@ def experiment_yaml(record: RunRecord) -> str:
     actual: dict[str, object] = effective.model_dump(
         mode="json", exclude={"model_size": True, "model_family": True, "model": {"architecture"}}
     )
+    if value_at(actual, "model.positions") == effective.max_seq_len:  # as it is where nothing is said of them
+        put(actual, "model", {name: size for name, size in block(actual, "model").items() if name != "positions"})
     for field in CORPORA:
         reference: CorpusRef | None = getattr(effective, field)
         actual[field] = None if reference is None else normpath(reference.name)
@@ -202,11 +214,20 @@ def experiment_yaml(record: RunRecord) -> str:
     return _written(record, {**document, "run": merged(run, left)})
 
 
-def _implied(source: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+def _places(chosen: object) -> dict[str, str]:
+    """Where a file of this architecture says what a field of the train request says."""
+    return _PLACES | _SIZE_PLACES[_block_of(chosen)]
+
+
+def _block_of(chosen: object) -> str:
+    return "rnn" if chosen in RECURRENT or chosen not in _ARCHITECTURES else "transformer"
+
+
+def _implied(source: Mapping[str, object], own: Mapping[str, object], places: Mapping[str, str]) -> dict[str, object]:
     """What the blocks of a file say, as fields of a request; `own` are the fields given under their own names."""
     fields: dict[str, object] = {"lr_schedule": "linear"}
-    for field, place in _PLACES.items():
-        if says(source, place):
+    for field, place in places.items():
+        if says(source, place) and not (field.startswith("model.") and value_at(source, place) is None):
             put(fields, field, _translated(field, value_at(source, place)))
     betas = block(fields, "optimizer").get("betas")
     if isinstance(betas, dict):
@@ -240,35 +261,39 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
     if not isinstance(model, dict):
         return [], []
     errors: list[AppError] = []
-    chosen = model.get("architecture")
+    chosen: object = model.get("architecture")
     if chosen is None:
         listed = ", ".join(_ARCHITECTURES)
         said = f"Missing required field 'architecture' in model config. Must be one of: {listed}"
         errors.append(_error("model.architecture", said, allowed=f"one of {listed}"))
-    elif missing := not_available({"model": model}, "model.architecture", _AVAILABLE):
+    elif missing := not_available({"model": model}, "model.architecture", _ARCHITECTURES):
         return missing, ["model"]
-    nested = _NESTED.replace("lstm", chosen) if isinstance(chosen, str) else _NESTED
-    flat = [name for name in RnnBlock.model_fields if name in model]
+    wanted = _block_of(chosen)
+    nested = _NESTED[wanted]
+    if isinstance(chosen, str):
+        nested = nested.replace("lstm", chosen).replace("gpt2", chosen)
+    flat = [name for name in (*RnnBlock.model_fields, *TransformerBlock.model_fields) if name in model]
     if flat:
-        said = f"`model.{flat[0]}` stands beside the architecture; write the sizes under `model.rnn`: {nested}"
+        said = f"`model.{flat[0]}` stands beside the architecture; write the sizes under `model.{wanted}`: {nested}"
         errors.append(_error(f"model.{flat[0]}", said, value=model[flat[0]], allowed=nested))
-    elif "rnn" not in model and chosen is not None:
-        said = f"`model.rnn` is missing; write the sizes under it: {nested}"
-        errors.append(_error("model.rnn", said, allowed=nested))
+    elif wanted not in model and chosen is not None:
+        said = f"`model.{wanted}` is missing; write the sizes under it: {nested}"
+        errors.append(_error(f"model.{wanted}", said, allowed=nested))
+    others = [name for name in ("rnn", "transformer") if name != wanted] + ([] if chosen == "bert" else ["bert"])
+    for other in [name for name in others if name in model and chosen is not None]:
+        said = f"`model.{other}` belongs to another architecture: {chosen} takes `model.{wanted}`"
+        errors.append(_error(f"model.{other}", said))
+        flat.append(other)
     rnn_type = value_at(model, "rnn.rnn_type")
     if isinstance(rnn_type, str) and isinstance(chosen, str) and rnn_type != chosen:
         said = f"`model.rnn.rnn_type` must equal the architecture, '{chosen}', you gave {shown_value(rnn_type)}"
         errors.append(_error("model.rnn.rnn_type", said, value=rnn_type, allowed=f"'{chosen}'"))
-    settled = [f"model.{name}" for name in flat] + ([] if "rnn" in model else ["model.rnn"])
+    settled = [f"model.{name}" for name in flat] + ([] if wanted in model else [f"model.{wanted}"])
     return errors, settled
 
 
 def _other_errors(document: Mapping[str, object], own: Mapping[str, object]) -> Iterator[AppError]:
     """What cannot be trained, or contradicts itself, though each value may stand where it is."""
-    yield from not_available(document, "training.objective", _OBJECTIVES)
-    if value_at(document, "model.rnn.bidirectional") is True:
-        said = "`model.rnn.bidirectional` must be false: with causal_lm the model would see what it is to predict"
-        yield _error("model.rnn.bidirectional", said, value=True, allowed="false")
     if "tokenizer" in document and not _has_tokenizer(own):
         available = [kind for kind, method in _METHOD_OF.items() if method in METHODS]
         default = {"tokenizer": {"tokenizer_type": "sentencepiece", **block(document, "tokenizer")}}
@@ -346,7 +371,7 @@ def _blocks(actual: Mapping[str, object], record: RunRecord) -> dict[str, object
         put(document, place, value)
     betas = effective.optimizer.betas
     stated = {"model_family", "label", "tokenizer.method", "precision"}
-    for field, place in _PLACES.items():
+    for field, place in _places(effective.model.architecture).items():
         value = value_at(actual, field) if betas is None or "betas" not in field else betas[int(field[-1])]
         if field not in stated and value not in (None, "auto"):
             put(document, place, value)

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNeg
 
 from trainer.contracts.base import Frozen, Identifier, JobState, Positive, Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusName
 
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
@@ -37,7 +38,10 @@ class ScoreRequest(Frozen):
     detail_level: Literal["summary", "per_char"] = "summary"
     top_k: Annotated[int, Field(ge=1, le=50)] | None = None
     window_tokens: Annotated[int, Field(ge=64, le=65536)] | None = None
-    """None carries the state to the end of a line, which is exact; else longer lines are scored by windows."""
+    """None carries the state to the end of a line, which is exact; else longer lines are scored by windows.
+
+    A model that reads so many tokens at most scores what is longer by windows of its own context.
+    """
     seed: Seed | None = None
     """Changes nothing: a causal model draws nothing to score a text."""
 
@@ -55,7 +59,8 @@ class WindowReport(Frozen):
     context_tokens: int
     """How many tokens every window but a line's first reads before those that it scores."""
     compared_tokens: int
-    """The first tokens of the longest line, scored in both ways; 0 where no line is longer than a window."""
+    """The first tokens of the longest line, scored in both ways; 0 where no line is longer than a window, or where the
+    model cannot read more than a window at once."""
     max_difference_nats: float
     """The largest that a token's surprisals differ."""
 
@@ -73,7 +78,8 @@ class ScoreResponse(Frozen):
     n_scored: int | None = None
     unk_count: int | None = None
     unit: Literal["nats"] = "nats"
-    method: Literal["causal"] = "causal"
+    method: Literal["causal", "pseudo_log_likelihood"] = "causal"
+    """What a surprisal is given: what stands before the token, or all of its line but the token itself."""
     surprisal: tuple[float, ...] | None = None
     rank: tuple[int, ...] | None = None
     entropy: tuple[float, ...] | None = None
@@ -86,7 +92,7 @@ class ScoreResponse(Frozen):
     error: RunError | None = None
 
 
-StopReason = Literal["eos", "stop_sequence", "max_new_tokens"]
+StopReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
 
 
 class GenerateRequest(Frozen):
@@ -156,6 +162,8 @@ class EvalMetrics(Frozen):
 
     run_id: Identifier
     split: EvalSplit
+    objective: Objective = "causal_lm"
+    """With masked_lm the loss and what comes from it are over masked tokens, and nothing is generated."""
     dataset: str
     status: Literal["completed"] = "completed"
     loss: float

@@ -5,8 +5,19 @@ from hashlib import sha256
 from pydantic_core import to_json
 
 from trainer.contracts.base import Frozen
+from trainer.contracts.compatibility import RECURRENT, architecture, check, objective
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import Architecture, ModelBlock, ModelFamily
+from trainer.contracts.models import (
+    PRESETS,
+    Architecture,
+    BertConfig,
+    Gpt2Config,
+    LlamaConfig,
+    ModelBlock,
+    Objective,
+    QwenConfig,
+    RnnConfig,
+)
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, OptimizerConfig, RunManifest, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
@@ -19,6 +30,8 @@ _NEUTRAL: dict[str, object] = {
     "data_num_workers": None,
     "data_pin_memory": None,
     "sample_every_steps": None,
+    "mlm_probability": 0.15,
+    "compute": {"gradient_checkpointing": False},
 }
 """Fields that came later, and the value with which each counts as absent: the hashes of older runs stand."""
 
@@ -29,19 +42,14 @@ _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
 }
 
 
-class Sizes(Frozen):
-    """The sizes of a recurrent network under a preset's name."""
-
-    embedding_size: int
-    hidden_size: int
-    num_layers: int
-    dropout: float
-
-
-PRESETS = {
-    "tiny": Sizes(embedding_size=32, hidden_size=64, num_layers=1, dropout=0.0),
-    "small": Sizes(embedding_size=128, hidden_size=256, num_layers=2, dropout=0.1),
-    "base": Sizes(embedding_size=256, hidden_size=512, num_layers=2, dropout=0.2),
+_CONFIGS: dict[Architecture, type[Frozen]] = {
+    "lstm": RnnConfig,
+    "gru": RnnConfig,
+    "rnn": RnnConfig,
+    "gpt2": Gpt2Config,
+    "bert": BertConfig,
+    "llama": LlamaConfig,
+    "qwen": QwenConfig,
 }
 
 
@@ -82,11 +90,14 @@ def resolve(
     The parent is the completed run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
     """
     given: dict[str, object] = request.model_dump(exclude_unset=True)
-    values: dict[str, object] = {
-        **_defaults(request),
-        **given,
-        "model": _sizes(request) if parent is None else _sizes_of(parent, request),
-        "tokenizer": _tokenizer(request) if tokenizer is None else _given_tokenizer(tokenizer, request),
+    check(request)
+    values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
+    aim = objective(request)
+    values |= {
+        "objective": aim,
+        "mlm_probability": request.mlm_probability if aim == "masked_lm" else _NEUTRAL["mlm_probability"],
+        "model": _sizes(request, values["max_seq_len"]) if parent is None else _sizes_of(parent, request),
+        "tokenizer": _tokenizer(request, aim) if tokenizer is None else _given_tokenizer(tokenizer, request, aim),
         "tokenizer_id": None if tokenizer is None else tokenizer.tokenizer_id,
         "corpus": corpus,
         "validation_corpus": validation_corpus,
@@ -94,7 +105,9 @@ def resolve(
         "threads": threads,
     }
     values["optimizer"] = _optimizer(values.get("optimizer"))
-    return parse(EffectiveRequest, values)
+    effective = parse(EffectiveRequest, values)
+    _check_positions(effective)
+    return effective
 
 
 def request_hash(effective: EffectiveRequest) -> str:
@@ -107,14 +120,10 @@ def request_hash(effective: EffectiveRequest) -> str:
     return sha256(to_json(ordered)).hexdigest()
 
 
-def architecture(family: ModelFamily) -> Architecture:
-    return "lstm" if family == "char_lstm" else family
-
-
 def _defaults(request: TrainRequest) -> dict[str, object]:
     if request.model_family == "char_lstm":
         defaults: dict[str, object] = _CHAR_LSTM.model_dump(exclude_none=True)
-    elif request.model is None and request.model_size is None:
+    elif request.model_family in RECURRENT and request.model is None and request.model_size is None:
         defaults = _RECURRENT.model_dump(exclude_none=True)
     else:
         defaults = {}
@@ -134,51 +143,62 @@ def _optimizer(given: object) -> dict[str, object]:
     return {**defaults, **chosen}
 
 
-def _sizes(request: TrainRequest) -> dict[str, object]:
+def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
     """The model block with the preset's sizes under the ones that were given."""
-    name = request.model_size or ("small" if request.model_family == "char_lstm" else "base")
-    tied = request.model_family == "char_lstm"
-    return {**_preset(name), "tied": tied, **_given_sizes(request), "architecture": architecture(request.model_family)}
+    family = request.model_family
+    kind = architecture(family)
+    name = request.model_size or ("small" if family == "char_lstm" else "base")
+    sizes = {**_preset(name, kind), **_given_sizes(request), "architecture": kind}
+    if kind in RECURRENT:
+        return {"tied": family == "char_lstm", **sizes}
+    return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes}
 
 
 def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
     """The parent's sizes, which a warm start cannot change; dropout is no size."""
     sizes: dict[str, object] = parent.effective.model.model_dump()
-    asked = _given_sizes(request) | {"architecture": architecture(request.model_family)}
+    kind = architecture(request.model_family)
+    asked = _given_sizes(request) | {"architecture": kind}
     if request.model_size is not None:
-        asked = _preset(request.model_size) | asked
+        asked = _preset(request.model_size, kind) | asked
     for field, value in asked.items():
-        if field != "dropout" and value != sizes[field]:
+        if field not in _NO_SIZES and value != sizes.get(field, False):
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,
                 f"`model.{field}` would be {value}, but the run '{parent.run_id}' that this one starts from has"
-                f" {sizes[field]}: ask for the same, or leave it out.",
+                f" {sizes.get(field, False)}: ask for the same, or leave it out.",
             )
     return sizes | asked
 
 
-def _preset(name: str) -> dict[str, object]:
-    if name not in PRESETS:
+_NO_SIZES = {"dropout", "attention_dropout"}
+
+
+def _preset(name: str, kind: Architecture) -> dict[str, object]:
+    if name not in PRESETS[kind]:
         raise AppError(
             ErrorCode.INVALID_MODEL_SIZE,
-            f"`model_size` must be one of {', '.join(PRESETS)}, you gave '{name}'.",
+            f"`model_size` must be one of {', '.join(PRESETS[kind])}, you gave '{name}'.",
         )
-    sizes: dict[str, object] = PRESETS[name].model_dump()
-    return sizes
+    return dict(PRESETS[kind][name])
 
 
 def _given_sizes(request: TrainRequest) -> dict[str, object]:
     """The request's model block, where it does not contradict the family or the preset."""
     block = request.model or ModelBlock()
     given: dict[str, object] = block.model_dump(exclude_none=True)
-    family_architecture = architecture(request.model_family)
-    if given.pop("architecture", family_architecture) != family_architecture:
+    kind = architecture(request.model_family)
+    if given.pop("architecture", kind) != kind:
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            f"`model.architecture` must be '{family_architecture}' for model_family '{request.model_family}',"
+            f"`model.architecture` must be '{kind}' for model_family '{request.model_family}',"
             f" you gave '{block.architecture}'.",
         )
-    preset = {} if request.model_size is None else _preset(request.model_size)
+    for field in given:
+        if field not in _CONFIGS[kind].model_fields:
+            known = ", ".join(name for name in ModelBlock.model_fields if name in _CONFIGS[kind].model_fields)
+            raise AppError(ErrorCode.INVALID_INPUT, f"`model.{field}` means nothing to {kind}, which has {known}.")
+    preset = {} if request.model_size is None else _preset(request.model_size, kind)
     for field, value in preset.items():
         if given.get(field, value) != value:
             raise AppError(
@@ -189,19 +209,37 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
     return given
 
 
-def _tokenizer(request: TrainRequest) -> TokenizerConfig:
-    if request.tokenizer is not None:
-        return request.tokenizer
-    if request.model_family == "char_lstm":
-        return CharTokenizerConfig()
-    raise AppError(
-        ErrorCode.UNSUPPORTED_BACKEND,
-        f"`tokenizer.method` must be given for {request.model_family}: its default, 'word', is not available yet;"
-        " 'char' is.",
-    )
+def _check_positions(effective: EffectiveRequest) -> None:
+    """Refuse rows that are longer than what the model reads at once."""
+    model = effective.model
+    if not isinstance(model, RnnConfig) and effective.max_seq_len > model.positions:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"`max_seq_len` is {effective.max_seq_len}, but the model has {model.positions} positions: make it smaller,"
+            " or give more `model.positions`.",
+        )
 
 
-def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest) -> TokenizerConfig:
+def _tokenizer(request: TrainRequest, aim: Objective) -> TokenizerConfig:
+    """The config of the tokenizer that the run makes; for masked_lm it has a mask token."""
+    config = request.tokenizer
+    if config is None and request.model_family == "char_lstm":
+        config = CharTokenizerConfig()
+    if config is None:
+        raise AppError(
+            ErrorCode.UNSUPPORTED_BACKEND,
+            f"`tokenizer.method` must be given for {request.model_family}: its default, 'word', is not available yet;"
+            " 'char' is.",
+        )
+    if aim == "causal_lm" or config.mask_token:
+        return config
+    if "mask_token" in config.model_fields_set:
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, "`tokenizer.mask_token` must be true: masked_lm needs the token.")
+    with_mask: dict[str, object] = {"mask_token": True}
+    return config.model_copy(update=with_mask)
+
+
+def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: Objective) -> TokenizerConfig:
     """The config of a tokenizer that is there already; a warm start's weights know the ids of no other."""
     if request.tokenizer_id not in (None, tokenizer.tokenizer_id):
         raise AppError(
@@ -213,5 +251,11 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest) -> Tok
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"`tokenizer` is not that of the run '{request.init_from_run_id}' that this one starts from: leave it out.",
+        )
+    if aim == "masked_lm" and tokenizer.mask_id is None:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"masked_lm needs a tokenizer with a mask token, which '{tokenizer.tokenizer_id}' has not: train one with"
+            " `mask_token` true, or let the run make its own.",
         )
     return tokenizer.config

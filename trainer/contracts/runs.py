@@ -69,6 +69,13 @@ class Provenance(Frozen):
     source_corpus: str
 
 
+class ComputeOptions(Frozen):
+    """How a training computes, which changes none of its numbers."""
+
+    gradient_checkpointing: bool = False
+    """Compute what lies between the layers again in the backward pass, in place of keeping it: transformers only."""
+
+
 class TrainingOptions(Frozen):
     """All that a request may say of a training besides the model, the tokenizer and the texts."""
 
@@ -77,6 +84,8 @@ class TrainingOptions(Frozen):
     split_by: Literal["line", "file", "position"] = "line"
     """What is drawn for the held-out splits: lines, whole files, or nothing: the end of the text is cut off."""
     objective: Objective = "causal_lm"
+    mlm_probability: Annotated[float, Field(ge=0, le=1)] = 0.15
+    """The share of tokens that masked_lm masks; each row has one at least. Nothing to causal_lm."""
     max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
     num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
     max_steps: PositiveInt | None = None
@@ -101,6 +110,7 @@ class TrainingOptions(Frozen):
     early_stopping: EarlyStopping = EarlyStopping()
     device: Annotated[str, AfterValidator(_device)] = "auto"
     precision: Literal["auto", "fp32"] = "auto"
+    compute: ComputeOptions = ComputeOptions()
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     data_num_workers: Annotated[int, Field(ge=0, le=64)] | None = None
     """Threads that gather batches ahead of the training; None: up to 4 with CUDA, none on the CPU."""

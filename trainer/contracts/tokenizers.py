@@ -1,13 +1,17 @@
 """What a tokenizer is made of, and the manifest that says what made it."""
 
+from operator import not_
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from trainer.contracts.base import FileRecord, Frozen, Sha256, Timestamp
 
 TokenizerMethod = Literal["char"]
 METHODS: tuple[TokenizerMethod, ...] = ("char",)
+
+
+MASK_NAMES = ("[MASK]", "<mask>")
 
 
 class Normalization(Frozen):
@@ -24,6 +28,8 @@ class CharTokenizerConfig(Frozen):
     vocab_size: PositiveInt | None = None
     """A cap by frequency, specials included; None keeps every character."""
     min_frequency: PositiveInt = 1
+    mask_token: bool = Field(False, exclude_if=not_)  # absent from what older versions wrote, and from its hash
+    """Whether [MASK] = 4 stands before the characters, which masked_lm needs."""
     normalization: Normalization = Normalization()
 
 
@@ -72,3 +78,8 @@ class TokenizerManifest(Frozen):
     versions: dict[str, str]
     created_at: Timestamp
     files: tuple[FileRecord, ...]
+
+    @property
+    def mask_id(self) -> int | None:
+        """What stands for a gap; None where the tokenizer was not made for masked_lm."""
+        return next((self.special_tokens[name] for name in MASK_NAMES if name in self.special_tokens), None)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from trainer.contracts.compatibility import check
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.fields import value_at
 from trainer.contracts.models import ModelFamily
@@ -14,14 +15,19 @@ _FAMILIES: tuple[str, ...] = get_args(ModelFamily)
 
 
 def train_request(fields: dict[str, object]) -> TrainRequest:
-    """Check the fields of a train request; raises UNSUPPORTED_BACKEND or INVALID_INPUT with every problem in it."""
+    """Check the fields of a train request.
+
+    Raises UNSUPPORTED_BACKEND or INVALID_INPUT with every problem in it, or MODEL_INCOMPATIBLE.
+    """
     missing = [*not_available(fields, "model_family", _FAMILIES), *not_available(fields, "tokenizer.method", METHODS)]
     try:
-        return parse(TrainRequest, fields)
+        request = parse(TrainRequest, fields)
     except AppError as error:
         told = {problem.path for one in missing for problem in one.details}
         others = [problem for problem in error.details if problem.path not in told]
         raise combined([*missing, *([refusal(error.code, *others)] if others else [])], error.code) from error
+    check(request)
+    return request
 
 
 def not_available(fields: Mapping[str, object], path: str, available: Sequence[str]) -> list[AppError]:

@@ -1,8 +1,15 @@
 """Rows of inputs and targets: the one place where what is predicted from what is decided (DEC D50).
 
+causal_lm
+
 The ids are [BOS] line [EOS] of all lines in a row. Row r of length T reads the T ids from r * T and predicts, at each
 of its places, the id that follows: target[t] is input[t + 1]. Where a [BOS] follows, or nothing any more, there is no
 target. Every row starts from an empty state.
+
+masked_lm
+
+Row r reads the same ids, of which some are masked, and predicts those at their own places. Which ones are masked, and
+how, follows from the seed, the row and the number of the epoch, so that a resumed training sees the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,14 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import EffectiveRequest
 from trainer.device import pinned
-from trainer.tokenizers.base import BOS, PAD, Ids
+from trainer.tokenizers.base import BOS, PAD, Ids, Vocabulary
 
 NO_TARGET = -100
 """Stands in a target for "counted in no loss"; torch's cross-entropy leaves it out by default."""
 _PIECE_IDS = 1 << 20
 _ROWS_AT_A_TIME = 64
 _KEPT_BYTES = 64 << 20
+_MASKED, _REPLACED = 0.8, 0.1
 
 RowNumbers: TypeAlias = "NDArray[np.int64 | np.uint32]"
 
@@ -33,23 +43,80 @@ class Batch(NamedTuple):
     inputs: Tensor
     targets: Tensor
     tokens: int
+    lengths: Tensor | None = None
+    """How many ids of each row are read (B,), on the CPU; None where no row is padded."""
 
     def to(self, device: torch.device) -> "Batch":
         inputs, targets = (tensor.to(device, non_blocking=True) for tensor in (self.inputs, self.targets))
-        return Batch(inputs, targets, self.tokens)
+        return Batch(inputs, targets, self.tokens, self.lengths)
+
+
+class Masking:
+    """Which tokens of a row are masked (BERT, Devlin et al. 2019): of those chosen, 80 % become the mask token, 10 %
+    another token, 10 % stay. A special token is never chosen and never put; a row with other tokens has one chosen.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, mask: int, probability: float, seed: int) -> None:
+        self._is_special: NDArray[np.bool_] = np.zeros(vocabulary.size, dtype=np.bool_)
+        self._is_special[vocabulary.special_ids] = True
+        self._ordinary: NDArray[np.int64] = np.flatnonzero(~self._is_special)
+        self._mask = mask
+        self._probability = probability
+        self._seed = seed
+
+    def apply(self, ids: NDArray[np.int64], rows: RowNumbers, draw: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets (B, T) for the ids (B, T) of these rows; each draw masks them in its own way."""
+        inputs, targets = ids.copy(), np.full_like(ids, NO_TARGET)
+        row_numbers: list[int] = rows.tolist()
+        for place, row in enumerate(row_numbers):
+            of_row: NDArray[np.int64] = ids[place]
+            is_special: NDArray[np.bool_] = self._is_special[of_row]
+            ordinary: NDArray[np.int64] = np.flatnonzero(~is_special)
+            if len(ordinary):
+                generator = np.random.Generator(np.random.PCG64([self._seed, draw, row]))
+                chosen = self._choose(generator, ordinary)
+                targets[place, chosen] = of_row[chosen]
+                inputs[place, chosen] = self._replaced(generator, of_row[chosen])
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
+
+    def _choose(self, generator: np.random.Generator, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Each place with the probability, and where that is none, the one that was nearest to it."""
+        draws: NDArray[np.float64] = generator.random(len(places))
+        is_chosen: NDArray[np.bool_] = draws < self._probability
+        is_chosen[np.argmin(draws)] = True
+        return places[is_chosen]
+
+    def _replaced(self, generator: np.random.Generator, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        draws: NDArray[np.float64] = generator.random(len(ids))
+        numbers: NDArray[np.int64] = generator.integers(len(self._ordinary), size=len(ids))
+        others: NDArray[np.int64] = self._ordinary[numbers]
+        unmasked: NDArray[np.int64] = np.where(draws < _MASKED + _REPLACED, others, ids)
+        masked: NDArray[np.int64] = np.where(draws < _MASKED, self._mask, unmasked)
+        return masked
+
+
+def masking(effective: EffectiveRequest, vocabulary: Vocabulary) -> Masking | None:
+    """How a run masks its rows; None where it predicts next tokens. Raises MODEL_INCOMPATIBLE without a mask token."""
+    if effective.objective == "causal_lm":
+        return None
+    if vocabulary.mask is None:
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, "masked_lm needs a tokenizer with a mask token.")
+    return Masking(vocabulary, vocabulary.mask, effective.mlm_probability, effective.seed)
 
 
 class Rows:
     """A split as rows of T targets; the last row is padded."""
 
-    def __init__(self, ids: Ids, length: int) -> None:
+    def __init__(self, ids: Ids, length: int, masking: Masking | None = None) -> None:
         self._ids = ids
         self._length = length
+        self._masking = masking
 
     def __len__(self) -> int:
         return -(-(len(self._ids) - 1) // self._length)
 
-    def batch(self, rows: RowNumbers) -> Batch:
+    def batch(self, rows: RowNumbers, draw: int = 0) -> Batch:
+        """Return these rows; where they are masked, draw 0 is that of evaluation, and n that of epoch n."""
         begins = rows.astype(np.int64)[:, np.newaxis] * self._length
         places: NDArray[np.int64] = begins + np.arange(self._length + 1)  # (B, T + 1)
         row_ids = np.empty(places.shape, dtype=np.int64)
@@ -58,10 +125,15 @@ class Rows:
             row_ids[start:end] = self._ids[np.minimum(places[start:end], len(self._ids) - 1)]
             release(self._ids)
         row_ids[places >= len(self._ids)] = PAD
+        read: NDArray[np.int64] = np.minimum(len(self._ids) - begins[:, 0], self._length)
+        lengths = None if int(np.min(read)) == self._length else torch.from_numpy(read)
+        if self._masking is not None:
+            inputs, targets = self._masking.apply(row_ids[:, :-1], rows, draw)
+            return Batch(inputs, targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
         ids = torch.from_numpy(row_ids)
         targets = ids[:, 1:].clone()
         targets[(targets == BOS) | (targets == PAD)] = NO_TARGET
-        return Batch(ids[:, :-1].contiguous(), targets, int(torch.count_nonzero(targets != NO_TARGET)))
+        return Batch(ids[:, :-1].contiguous(), targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
 
 
 class BatchReader:
@@ -73,12 +145,12 @@ class BatchReader:
         self._pool = ThreadPoolExecutor(workers) if workers else None
         self._ahead: dict[bytes, Future[Batch]] = {}
 
-    def read(self, taken: Sequence[RowNumbers], then: Sequence[RowNumbers]) -> list[Batch]:
-        """Return the batches of the rows taken now, and begin with those that are probably taken next."""
+    def read(self, taken: Sequence[RowNumbers], then: Sequence[RowNumbers], draw: int = 0) -> list[Batch]:
+        """Return the batches of the rows taken now, and begin with those that are taken next in the same epoch."""
         ready = [self._ahead.get(rows.tobytes()) for rows in taken]
-        batches = [f.result() if f else self._gather(rows) for rows, f in zip(taken, ready, strict=True)]
+        batches = [f.result() if f else self._gather(rows, draw) for rows, f in zip(taken, ready, strict=True)]
         if self._pool is not None:
-            self._ahead = {rows.tobytes(): self._pool.submit(self._gather, rows) for rows in then}
+            self._ahead = {rows.tobytes(): self._pool.submit(self._gather, rows, draw) for rows in then}
         return batches
 
     def close(self) -> None:
@@ -86,9 +158,11 @@ class BatchReader:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _gather(self, rows: RowNumbers) -> Batch:
-        batch = self._rows.batch(rows)
-        return Batch(pinned(batch.inputs), pinned(batch.targets), batch.tokens) if self._pin else batch
+    def _gather(self, rows: RowNumbers, draw: int) -> Batch:
+        batch = self._rows.batch(rows, draw)
+        if not self._pin:
+            return batch
+        return Batch(pinned(batch.inputs), pinned(batch.targets), batch.tokens, batch.lengths)
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.uint32]:

@@ -1,10 +1,32 @@
 """Build a model from its config."""
 
-from trainer.contracts.models import ModelConfig
+from typing import assert_never
+
+from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, Objective, QwenConfig, RnnConfig
 from trainer.models.base import LanguageModel
 from trainer.models.recurrent import RecurrentModel
+from trainer.tokenizers.base import Vocabulary
 
 
-def build(config: ModelConfig, vocab_size: int) -> LanguageModel:
-    """Make a model with fresh weights; every draw comes from torch's default generator."""
-    return RecurrentModel(config, vocab_size)
+def build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective = "causal_lm") -> LanguageModel:
+    """Make a model with fresh weights; every draw comes from torch's default generator.
+
+    Transformers are imported only where one is made, as that takes seconds.
+    """
+    match config:
+        case RnnConfig():
+            return RecurrentModel(config, vocabulary, objective)
+        case Gpt2Config():
+            from trainer.models.gpt2 import Gpt2Model
+
+            return Gpt2Model(config, vocabulary, objective)
+        case LlamaConfig() | QwenConfig():
+            from trainer.models.llama import LlamaModel
+
+            return LlamaModel(config, vocabulary, objective)
+        case BertConfig():
+            from trainer.models.bert import BertModel
+
+            return BertModel(config, vocabulary, objective)
+        case _:
+            assert_never(config)

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN language models in one direction: embedding, layers, head.
+"""LSTM, GRU and RNN language models in one direction or two: embedding, layers, head.
 
 The untied form is the classic word model: dropout after the embedding, between layers and before the output. The tied
 form projects the last layer to the size of the embedding and uses the embedding as head (Press & Wolf 2017,
@@ -11,20 +11,24 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional, init
+from torch.nn.utils import rnn
 
-from trainer.contracts.models import Architecture, Objective, RnnConfig
-from trainer.models.base import LanguageModel, State
+from trainer.contracts.models import Objective, RnnArchitecture, RnnConfig
+from trainer.models.base import LanguageModel, State, checked
+from trainer.tokenizers.base import Vocabulary
 
 
 class RecurrentModel(LanguageModel):
-    """Implements LanguageModel; the state is (hidden,) or (hidden, cell), each (layers, B, H)."""
+    """Implements LanguageModel; the state is (hidden,) or (hidden, cell), each (layers, B, H).
 
-    objective: Objective = "causal_lm"
+    In two directions it carries no state from one stretch to the next: the way back begins at the end.
+    """
 
-    def __init__(self, config: RnnConfig, vocab_size: int) -> None:
-        super().__init__()
+    def __init__(self, config: RnnConfig, vocabulary: Vocabulary, objective: Objective) -> None:
+        super().__init__(vocabulary, objective)
         self.config = config
-        self.vocab_size = vocab_size
+        vocab_size, directions = vocabulary.size, 1 + config.bidirectional
+        self._states = config.num_layers * directions
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.layers = _LAYERS[config.architecture](
             config.embedding_size,
@@ -32,31 +36,44 @@ class RecurrentModel(LanguageModel):
             config.num_layers,
             dropout=config.dropout if config.num_layers > 1 else 0.0,
             batch_first=True,
+            bidirectional=config.bidirectional,
         )
         self.outer_dropout = nn.Dropout(0.0 if config.tied else config.dropout)
-        self.projection = nn.Linear(config.hidden_size, config.embedding_size if config.tied else vocab_size)
+        width = config.hidden_size * directions
+        self.projection = nn.Linear(width, config.embedding_size if config.tied else vocab_size)
         if config.tied:
             self.head_bias = nn.Parameter(torch.empty(vocab_size))
         self._initialize()
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return self.forward_with_state(ids, self.initial_state(len(ids)))[0]
+        is_packed = self.config.bidirectional and lengths is not None
+        return self._run(ids, self._zeros(len(ids)), lengths if is_packed else None)[0]
 
     def initial_state(self, batch: int) -> State:
-        weight = self.embedding.weight
-        zeros = torch.zeros(self.config.num_layers, batch, self.config.hidden_size, device=weight.device)
-        return (zeros, zeros) if self.config.architecture == "lstm" else (zeros,)
+        return super().initial_state(batch) if self.config.bidirectional else self._zeros(batch)
 
     def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        embedded: Tensor = self.embedding(ids)  # (B, T, E)
+        return super().forward_with_state(ids, state) if self.config.bidirectional else self._run(ids, state)
+
+    def _zeros(self, batch: int) -> State:
+        zeros = torch.zeros(self._states, batch, self.config.hidden_size, device=self.embedding.weight.device)
+        return (zeros, zeros) if self.config.architecture == "lstm" else (zeros,)
+
+    def _run(self, ids: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        embedded: Tensor = self.embedding(checked(ids))  # (B, T, E)
         embedded = self.outer_dropout.forward(embedded)
+        read: Tensor | rnn.PackedSequence = embedded
+        if lengths is not None:
+            read = rnn.pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
         if self.config.architecture == "lstm":
-            of_lstm: tuple[Tensor, State] = self.layers(embedded, state)
-            hidden, state = of_lstm
+            of_lstm: tuple[Tensor | rnn.PackedSequence, State] = self.layers(read, state)
+            found, state = of_lstm
         else:
-            of_others: tuple[Tensor, Tensor] = self.layers(embedded, state[0])
-            hidden, state = of_others[0], of_others[1:]
-        projected: Tensor = self.projection(self.outer_dropout.forward(hidden))  # (B, T, E) or (B, T, V)
+            of_others: tuple[Tensor | rnn.PackedSequence, Tensor] = self.layers(read, state[0])
+            found, state = of_others[0], of_others[1:]
+        if isinstance(found, rnn.PackedSequence):
+            found, _ = rnn.pad_packed_sequence(found, batch_first=True, total_length=ids.shape[1])
+        projected: Tensor = self.projection(self.outer_dropout.forward(found))  # (B, T, E) or (B, T, V)
         if self.config.tied:
             projected = functional.linear(projected, self.embedding.weight, self.head_bias)  # (B, T, V)
         return projected, state
@@ -89,11 +106,18 @@ class _Layers(Protocol):
     """The constructor of torch's recurrent layers, which torch leaves untyped."""
 
     def __call__(
-        self, input_size: int, hidden_size: int, num_layers: int, *, dropout: float, batch_first: bool
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        *,
+        dropout: float,
+        batch_first: bool,
+        bidirectional: bool,
     ) -> nn.Module: ...
 
 
 _LSTM: _Layers = nn.LSTM
 _GRU: _Layers = nn.GRU
 _RNN: _Layers = nn.RNN
-_LAYERS: dict[Architecture, _Layers] = {"lstm": _LSTM, "gru": _GRU, "rnn": _RNN}
+_LAYERS: dict[RnnArchitecture, _Layers] = {"lstm": _LSTM, "gru": _GRU, "rnn": _RNN}

@@ -13,6 +13,23 @@ from trainer.contracts.tokenizers import Normalization, TokenizerManifest
 PAD, UNK, BOS, EOS = range(4)
 SPECIAL_TOKENS = {"[PAD]": PAD, "[UNK]": UNK, "[BOS]": BOS, "[EOS]": EOS}
 
+
+class Vocabulary(NamedTuple):
+    """How many tokens there are, and the ids of those that stand for no text."""
+
+    size: int
+    pad: int = PAD
+    unk: int = UNK
+    bos: int = BOS
+    eos: int = EOS
+    mask: int | None = None
+
+    @property
+    def special_ids(self) -> list[int]:
+        found = (self.pad, self.unk, self.bos, self.eos, self.mask)
+        return sorted({token_id for token_id in found if token_id is not None})
+
+
 Span = tuple[int, int]
 """A half-open range of characters."""
 Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
@@ -56,6 +73,10 @@ class Tokenizer(Protocol):
         ...
 
     def save(self, folder: Path) -> None: ...
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    return Vocabulary(tokenizer.vocab_size, mask=tokenizer.manifest.mask_id)
 
 
 def ids_type(vocab_size: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:

@@ -14,6 +14,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from trainer.contracts.base import FileRecord, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import (
+    MASK_NAMES,
     CharTokenizerConfig,
     Normalization,
     TokenizerCorpus,
@@ -32,14 +33,15 @@ _LINE_START, _LINE_END = "\n", "\0"
 
 
 class CharTokenizer:
-    """Implements Tokenizer; ids are 0..3 for the specials, then the characters in the order of their code points."""
+    """Implements Tokenizer; ids are 0..3 for the specials, 4 for [MASK] if asked, then the characters by code point."""
 
     def __init__(self, characters: Sequence[str], manifest: TokenizerManifest) -> None:
         self._manifest = manifest
-        self._names = [*SPECIAL_TOKENS, *characters]
-        self._texts = ["" for _ in SPECIAL_TOKENS] + list(characters)
+        specials = list(manifest.special_tokens)
+        self._names = [*specials, *characters]
+        self._texts = ["" for _ in specials] + list(characters)
         self._table: Ids = np.full(_CODE_POINTS, UNK, dtype=ids_type(len(self._names)))
-        self._table[[ord(c) for c in characters]] = np.arange(len(SPECIAL_TOKENS), len(self._names))
+        self._table[[ord(c) for c in characters]] = np.arange(len(specials), len(self._names))
         self._document_table = self._table.copy()
         self._document_table[[ord(_LINE_START), ord(_LINE_END)]] = (BOS, EOS)
 
@@ -74,7 +76,8 @@ class CharTokenizer:
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and, when that is safe, the manifest that vouches for it."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / TOKENIZER_FILE, _as_library_json(self._names, self.normalization))
+        content = _as_library_json(self._names, len(self._manifest.special_tokens), self.normalization)
+        write_atomically(folder / TOKENIZER_FILE, content)
         write_atomically(folder / MANIFEST_FILE, self._manifest.model_dump_json(indent=2).encode())
 
 
@@ -95,16 +98,17 @@ def train(
         chars = int(np.sum(in_text))
         sources.append(TokenizerCorpus(name=corpus.name, sha256=corpus.sha256, lines=line_count, chars=chars))
     held_out, held_out_lines, words = _count(holdout_lines)
-    characters = _vocabulary(config, counts)
-    names = [*SPECIAL_TOKENS, *characters]
-    content = _as_library_json(names, config.normalization)
+    specials = SPECIAL_TOKENS | ({MASK_NAMES[0]: len(SPECIAL_TOKENS)} if config.mask_token else {})
+    characters = _vocabulary(config, counts, len(specials))
+    names = [*specials, *characters]
+    content = _as_library_json(names, len(specials), config.normalization)
     described = " ".join(source.model_dump_json() for source in sources)
     identity = f"{config.model_dump_json()} {described} {rule} {sha256(content).hexdigest()}"
     manifest = TokenizerManifest(
         tokenizer_id=tokenizer_id or f"char-{sha256(identity.encode()).hexdigest()[:16]}",
         method="char",
         vocab_size=len(names),
-        special_tokens=SPECIAL_TOKENS,
+        special_tokens=specials,
         normalization=config.normalization,
         corpus=tuple(sources),
         config=config,
@@ -125,14 +129,15 @@ def load(folder: Path, manifest: TokenizerManifest) -> CharTokenizer:
         vocabulary = _LibraryFile.model_validate_json(content).model.vocab
     except (OSError, ValueError):
         raise _broken("cannot be read") from None
-    names = list(vocabulary)
-    characters = names[len(SPECIAL_TOKENS) :]
+    names, specials = list(vocabulary), list(manifest.special_tokens)
+    characters = names[len(specials) :]
     if [record.sha256 for record in manifest.files] != [sha256(content).hexdigest()]:
         raise _broken("is not the one that its manifest names")
     if (
-        manifest.special_tokens != SPECIAL_TOKENS
+        specials not in ([*SPECIAL_TOKENS], [*SPECIAL_TOKENS, MASK_NAMES[0]])
+        or list(manifest.special_tokens.values()) != list(range(len(specials)))
         or list(vocabulary.values()) != list(range(manifest.vocab_size))
-        or names[: len(SPECIAL_TOKENS)] != list(SPECIAL_TOKENS)
+        or names[: len(specials)] != specials
         or any(len(c) != 1 for c in characters)
     ):
         raise _broken("does not hold a character vocabulary")
@@ -161,11 +166,11 @@ def _count(lines: Iterable[str]) -> tuple[NDArray[np.int64], int, int]:
     return counts, line_count, words
 
 
-def _vocabulary(config: CharTokenizerConfig, counts: NDArray[np.int64]) -> list[str]:
+def _vocabulary(config: CharTokenizerConfig, counts: NDArray[np.int64], specials: int) -> list[str]:
     """Return the characters that are kept, by code point; a cap keeps the most frequent, the lower one of equals."""
     kept = np.flatnonzero(counts >= config.min_frequency)
     if config.vocab_size is not None:
-        room = max(0, config.vocab_size - len(SPECIAL_TOKENS))
+        room = max(0, config.vocab_size - specials)
         frequencies: NDArray[np.int64] = counts[kept]
         kept = np.sort(kept[np.argsort(-frequencies, kind="stable")[:room]])
     code_points: list[int] = kept.tolist()
@@ -189,7 +194,7 @@ def _statistics(characters: list[str], held_out: NDArray[np.int64], lines: int, 
     )
 
 
-def _as_library_json(names: Sequence[str], normalization: Normalization) -> bytes:
+def _as_library_json(names: Sequence[str], special_count: int, normalization: Normalization) -> bytes:
     """The file from which `tokenizers.Tokenizer.from_file` makes a tokenizer with equal ids.
 
     Text that spells a special token stays text there when `encode_special_tokens` is set, as it always does here.
@@ -200,7 +205,7 @@ def _as_library_json(names: Sequence[str], normalization: Normalization) -> byte
     library.normalizer = normalizers.Sequence(steps)
     library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
     library.decoder = decoders.Fuse()
-    specials: list[str | tokenizers.AddedToken] = list(SPECIAL_TOKENS)
+    specials: list[str | tokenizers.AddedToken] = list(names[:special_count])
     library.add_special_tokens(specials)
     return library.to_str(pretty=False).encode()
 

@@ -10,6 +10,7 @@ import structlog
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from trainer.contracts.compatibility import check_generates
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
     EvalRecord,
@@ -86,6 +87,7 @@ def _responses(
                 case ScoreRecord(request=to_score, response=score):
                     texts.append(read_text(loaded.tokenizer, with_text(to_score, corpora), score))
                 case GenerateRecord(request=to_continue, response=generation):
+                    check_generates(loaded.model.objective)
                     prompts.append((with_text(to_continue, corpora), generation))
                 case EvalRecord(request=to_measure, response=evaluation):
                     metrics = measure_again(loaded, to_measure, settings)

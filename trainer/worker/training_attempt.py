@@ -50,7 +50,7 @@ from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import is_saved, load_tokenizer
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training import (
     CurveRow,
     Listeners,
@@ -134,7 +134,7 @@ class TrainingAttempt:
         if not is_saved(self._run.tokenizer):
             tokenizer.save(self._run.tokenizer)
         self._tokenizers.keep(self._run.tokenizer, tokenizer.manifest)
-        model = build(effective.model, tokenizer.vocab_size)
+        model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
         store = CheckpointStore(self._run.checkpoints)
         expected: dict[str, Tensor] = model.state_dict()
         recovery = store.recover(expected)

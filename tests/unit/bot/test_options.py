@@ -14,7 +14,7 @@ from tests.properties import for_all
 from tests.unit.bot.test_embeds import texts
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
-from trainer.contracts.presets import PRESETS
+from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import EarlyStopping, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig
 from trainer.contracts.train_requests import train_request
@@ -126,7 +126,7 @@ def test_train__without_options_is_the_contract_s_default_with_the_text_s_name()
 def test_train__offers_every_family_and_preset() -> None:
     offered: tuple[str, ...] = get_args(Preset)
 
-    assert set(offered) == set(PRESETS)
+    assert all(set(offered) == set(sizes) for sizes in PRESETS.values())
 
 
 def test_train__an_error_names_the_option_in_place_of_the_field() -> None:

@@ -204,9 +204,8 @@ SPECIAL: list[tuple[Change, str, str]] = [
     (lambda b: b["model"].pop("rnn"), "model.rnn", f"`model.rnn` is missing; write the sizes under it: {NESTED}"),
     (lambda b: b.update(model={"architecture": 3, "rnn": b["model"]["rnn"]}), "model.architecture", "must be 'lstm', "),
     (lambda b: rnn(b).update(rnn_type="lstm"), "model.rnn.rnn_type", "must equal the architecture, 'gru', you gave"),
-    (lambda b: rnn(b).update(bidirectional=True), "model.rnn.bidirectional", "would see what it is to predict"),
-    (lambda b: b["model"].update(transformer={}), "model.transformer", "recurrent ones take `model.rnn`"),
-    (lambda b: b["model"].update(bert={}), "model.bert", "recurrent ones take `model.rnn`"),
+    (lambda b: b["model"].update(transformer={}), "model.transformer", "belongs to another architecture: gru takes"),
+    (lambda b: b["model"].update(bert={}), "model.bert", "belongs to another architecture: gru takes `model.rnn`"),
     (lambda b: b["logging"].update(use_wandb=True), "logging.use_wandb", "the tracker wandb is not installed"),
     (lambda b: b.update({"": {"dataset_manipulation": [{"a": 1}]}}), "dataset_manipulation", "is not supported"),
     (
@@ -223,11 +222,6 @@ SPECIAL: list[tuple[Change, str, str]] = [
         lambda b: b["training"].update(auto_generate_checkpoints=True),
         "training.auto_generate_checkpoints",
         "say `run.checkpoint_every_steps` instead",
-    ),
-    (
-        lambda b: b["training"].update(use_gradient_checkpointing=True),
-        "training.use_gradient_checkpointing",
-        "is for transformers",
     ),
     (lambda b: b["tokenizer"].update(special_tokens={}), "tokenizer.special_tokens", "leave it out"),
     (
@@ -265,14 +259,10 @@ def test_one_mistake__is_one_problem_at_its_path_in_the_file(change: Change, pat
 def test_what_is_not_available_is_said_with_what_is() -> None:
     changes: list[tuple[Change, str, str]] = [
         (
-            lambda b: b.update(model={"architecture": "bert", "transformer": {}}),
+            lambda b: b.update(model={"architecture": "t5", "transformer": {}}),
             "model.architecture",
-            "`model.architecture` 'bert' is not available; it must be one of 'lstm', 'gru', 'rnn'",
-        ),
-        (
-            lambda b: b["training"].update(objective="masked_lm"),
-            "training.objective",
-            "`training.objective` 'masked_lm' is not available; it must be 'causal_lm'",
+            "`model.architecture` 't5' is not available; it must be one of 'gpt2', 'bert', 'lstm', 'gru', 'rnn',"
+            " 'llama', 'qwen'",
         ),
         (
             lambda b: b["tokenizer"].update(tokenizer_type="bpe"),
@@ -285,9 +275,10 @@ def test_what_is_not_available_is_said_with_what_is() -> None:
             "`tokenizer.tokenizer_type` must be given: its default, 'sentencepiece', is not available",
         ),
         (
-            lambda b: b.update(run={"model_family": "gpt2"}),
+            lambda b: b.update(run={"model_family": "gpt3"}),
             "run.model_family",
-            "`run.model_family` 'gpt2' is not available; it must be one of 'char_lstm', 'lstm', 'gru', 'rnn'",
+            "`run.model_family` 'gpt3' is not available; it must be one of 'char_lstm', 'lstm', 'gru', 'rnn', 'gpt2',"
+            " 'bert', 'llama', 'qwen'",
         ),
     ]
     for change, path, sentence in changes:

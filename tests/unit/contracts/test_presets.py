@@ -7,6 +7,7 @@ import pytest
 from tests.unit.data.support import char_tokenizer
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import RnnConfig
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
@@ -21,6 +22,11 @@ def effective(corpus: CorpusRef = CORPUS, /, **fields: object) -> EffectiveReque
     return resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
 
 
+def recurrent(run: EffectiveRequest) -> RnnConfig:
+    assert isinstance(run.model, RnnConfig)
+    return run.model
+
+
 def refusal(**fields: object) -> tuple[ErrorCode, str]:
     with pytest.raises(AppError) as caught:
         effective(**fields)
@@ -31,7 +37,7 @@ def refusal(**fields: object) -> tuple[ErrorCode, str]:
 def test_char_lstm__has_the_defaults_of_its_family() -> None:
     run = effective()
 
-    model = run.model
+    model = recurrent(run)
     assert (model.architecture, model.embedding_size, model.hidden_size, model.num_layers) == ("lstm", 128, 256, 2)
     assert (model.dropout, model.tied) == (0.1, True)
     assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (256, 64, 2e-3, "adamw")
@@ -42,7 +48,7 @@ def test_char_lstm__has_the_defaults_of_its_family() -> None:
 def test_word_model_defaults__hold_for_lstm_without_sizes() -> None:
     run = effective(model_family="lstm", tokenizer={"method": "char"})
 
-    model = run.model
+    model = recurrent(run)
     assert (model.embedding_size, model.hidden_size, model.num_layers, model.dropout) == (256, 512, 2, 0.2)
     assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (30, 64, 1e-3, "adam")
 

@@ -130,15 +130,15 @@ def test_all_wrong_fields_are_told_at_once() -> None:
 def test_train_request__what_does_not_exist_is_told_by_its_own_code_with_all_else_that_is_wrong() -> None:
     tokenizer: dict[str, object] = {"method": "bpe"}
     with pytest.raises(AppError) as caught:
-        train_request({"model_family": "gpt2", "tokenizer": tokenizer, "corpus": "x", "num_epochs": 0})
+        train_request({"model_family": "gpt3", "tokenizer": tokenizer, "corpus": "x", "num_epochs": 0})
 
     assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
-    families = "one of 'char_lstm', 'lstm', 'gru', 'rnn'"
+    families = "one of 'char_lstm', 'lstm', 'gru', 'rnn', 'gpt2', 'bert', 'llama', 'qwen'"
     assert caught.value.details == (
         FieldProblem(
             path="model_family",
-            message=f"`model_family` 'gpt2' is not available; it must be {families}",
-            value="'gpt2'",
+            message=f"`model_family` 'gpt3' is not available; it must be {families}",
+            value="'gpt3'",
             allowed=families,
         ),
         FieldProblem(

@@ -20,7 +20,7 @@ from trainer.device import resolve as resolve_compute
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Text, Tokenizer
+from trainer.tokenizers.base import Text, Tokenizer, Vocabulary, vocabulary_of
 from trainer.training import Listeners, TrainResult, train
 
 NFC = Normalization()
@@ -59,7 +59,7 @@ class Run(NamedTuple):
 
     def fresh_model(self) -> LanguageModel:
         seed_everything(self.effective.seed)
-        return build(self.effective.model, self.tokenizer.vocab_size)
+        return build(self.effective.model, vocabulary_of(self.tokenizer), self.effective.objective)
 
     def train(
         self,
@@ -116,7 +116,7 @@ def small_model(vocab_size: int, architecture: str = "lstm", *, tied: bool = Tru
             "tied": tied,
         },
     )
-    model = build(config, vocab_size)
+    model = build(config, Vocabulary(vocab_size))
     with torch.no_grad():
         for weight in model.parameters():
             weight.uniform_(-1, 1)

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from tests.unit.data.support import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import Architecture, RnnConfig
+from trainer.contracts.models import RnnArchitecture, RnnConfig
 from trainer.model_artifact import load_model, save_model
 from trainer.models.base import LanguageModel
 
 TOKENIZER = char_tokenizer(["abcde"])
 
 
-def config_of(architecture: Architecture = "lstm", *, tied: bool = True, hidden_size: int = 7) -> RnnConfig:
+def config_of(architecture: RnnArchitecture = "lstm", *, tied: bool = True, hidden_size: int = 7) -> RnnConfig:
     return RnnConfig(architecture=architecture, embedding_size=6, hidden_size=hidden_size, num_layers=2, tied=tied)
 
 
-def saved(folder: Path, architecture: Architecture = "lstm", *, tied: bool = True) -> LanguageModel:
+def saved(folder: Path, architecture: RnnArchitecture = "lstm", *, tied: bool = True) -> LanguageModel:
     model = small_model(TOKENIZER.vocab_size, architecture, tied=tied)
     save_model(folder, model, config_of(architecture, tied=tied))
     TOKENIZER.save(folder / "tokenizer")
@@ -28,7 +28,7 @@ def saved(folder: Path, architecture: Architecture = "lstm", *, tied: bool = Tru
 
 @pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, architecture: Architecture, tied: bool) -> None:
+def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, architecture: RnnArchitecture, tied: bool) -> None:
     model = saved(tmp_path, architecture, tied=tied)
     ids = tensor_of([[2, 4, 5, 6, 3, 2, 8]])
 

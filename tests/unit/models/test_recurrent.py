@@ -8,17 +8,18 @@ import torch
 
 from tests.unit.data.support import small_model, tensor_of
 from tests.unit.models.reference import ReferenceModel
-from trainer.contracts.models import Architecture, RnnConfig
+from trainer.contracts.models import RnnArchitecture, RnnConfig
 from trainer.models import build
+from trainer.tokenizers.base import Vocabulary
 
-ARCHITECTURES: list[Architecture] = ["lstm", "gru", "rnn"]
+ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 FORMS = list(product(ARCHITECTURES, [True, False]))
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 VOCABULARY = 9
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_forward__equals_the_textbook_cell(architecture: Architecture, tied: bool) -> None:
+def test_forward__equals_the_textbook_cell(architecture: RnnArchitecture, tied: bool) -> None:
     model = small_model(VOCABULARY, architecture, tied=tied)
     ids = [2, 5, 4, 8, 3, 2, 6, 7]
     reference = ReferenceModel(model, architecture)
@@ -31,7 +32,7 @@ def test_forward__equals_the_textbook_cell(architecture: Architecture, tied: boo
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_causality__a_token_changes_later_logits_and_none_before(architecture: Architecture, tied: bool) -> None:
+def test_causality__a_token_changes_later_logits_and_none_before(architecture: RnnArchitecture, tied: bool) -> None:
     model = small_model(VOCABULARY, architecture, tied=tied)
     ids = tensor_of([[2, 5, 4, 8, 3, 2, 6, 7]])
     changed = ids.clone()
@@ -46,7 +47,7 @@ def test_causality__a_token_changes_later_logits_and_none_before(architecture: A
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_state__in_pieces_the_answer_is_the_same(architecture: Architecture, tied: bool) -> None:
+def test_state__in_pieces_the_answer_is_the_same(architecture: RnnArchitecture, tied: bool) -> None:
     model = small_model(VOCABULARY, architecture, tied=tied)
     ids = torch.randint(VOCABULARY, (3, 12))
 
@@ -59,7 +60,7 @@ def test_state__in_pieces_the_answer_is_the_same(architecture: Architecture, tie
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_padding_and_neighbours__change_nothing(architecture: Architecture) -> None:
+def test_padding_and_neighbours__change_nothing(architecture: RnnArchitecture) -> None:
     model = small_model(VOCABULARY, architecture)
     line = tensor_of([[2, 5, 4]])
     batch = tensor_of([[2, 5, 4, 0, 0], [2, 8, 8, 8, 8]])
@@ -71,11 +72,11 @@ def test_padding_and_neighbours__change_nothing(architecture: Architecture) -> N
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_parameter_count__is_the_formula(architecture: Architecture, tied: bool) -> None:
+def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bool) -> None:
     v, e, h, layers = 67, 128, 256, 2
     config = RnnConfig(architecture=architecture, embedding_size=e, hidden_size=h, num_layers=layers, tied=tied)
 
-    model = build(config, v)
+    model = build(config, Vocabulary(v))
 
     recurrent = sum(GATES[architecture] * h * ((e if layer == 0 else h) + h + 2) for layer in range(layers))
     head = h * e + e + v if tied else h * v + v
@@ -84,10 +85,10 @@ def test_parameter_count__is_the_formula(architecture: Architecture, tied: bool)
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_fresh_model__is_within_five_percent_of_uniform(architecture: Architecture, tied: bool) -> None:
+def test_fresh_model__is_within_five_percent_of_uniform(architecture: RnnArchitecture, tied: bool) -> None:
     torch.manual_seed(1)
     config = RnnConfig(architecture=architecture, embedding_size=128, hidden_size=256, num_layers=2, tied=tied)
-    model = build(config, 67).eval()
+    model = build(config, Vocabulary(67)).eval()
 
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
@@ -101,7 +102,7 @@ def test_dropout__of_a_tied_model_is_between_layers_only() -> None:
         config = RnnConfig(
             architecture="lstm", embedding_size=8, hidden_size=8, num_layers=layers, dropout=0.5, tied=tied
         )
-        model = build(config, 9).train()
+        model = build(config, Vocabulary(9)).train()
         ids = torch.randint(9, (2, 6))
         return not torch.equal(model.forward(ids), model.forward(ids))
 
@@ -112,10 +113,10 @@ def test_dropout__of_a_tied_model_is_between_layers_only() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_learning__one_batch_is_learned_by_heart(architecture: Architecture, tied: bool) -> None:
+def test_learning__one_batch_is_learned_by_heart(architecture: RnnArchitecture, tied: bool) -> None:
     torch.manual_seed(2)
     config = RnnConfig(architecture=architecture, embedding_size=16, hidden_size=32, num_layers=2, tied=tied)
-    model = build(config, 12)
+    model = build(config, Vocabulary(12))
     ids = torch.randint(12, (4, 13))
     optimizer = torch.optim.Adam(list(model.parameters()), lr=0.02)
     loss = torch.zeros(())

@@ -1,0 +1,40 @@
+"""GPT-2 of the Hugging Face library, with its embedding as head."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from trainer.contracts.models import Gpt2Config, Objective
+from trainer.models.transformer import Body, CausalTransformer, LibraryConfig, MakeConfig
+from trainer.tokenizers.base import Vocabulary
+
+_make_config: MakeConfig = import_module("transformers.models.gpt2.configuration_gpt2").GPT2Config
+_make_body: Callable[[LibraryConfig], Body] = import_module("transformers.models.gpt2.modeling_gpt2").GPT2Model
+
+
+class Gpt2Model(CausalTransformer):
+    """Implements LanguageModel."""
+
+    def __init__(self, config: Gpt2Config, vocabulary: Vocabulary, objective: Objective) -> None:
+        body = _make_body(library_config(config, vocabulary))
+        super().__init__(config, body, vocabulary, objective, key_value_heads=config.attention_heads)
+
+
+def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> LibraryConfig:
+    """The same config as the library has it."""
+    return _make_config(
+        vocab_size=vocabulary.size,
+        n_positions=config.positions,
+        n_embd=config.hidden_size,
+        n_layer=config.layers,
+        n_head=config.attention_heads,
+        n_inner=config.intermediate_hidden_size,
+        activation_function=config.activation_function,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.attention_dropout,
+        bos_token_id=vocabulary.bos,
+        eos_token_id=vocabulary.eos,
+        pad_token_id=vocabulary.pad,
+        use_cache=False,
+        tie_word_embeddings=config.tied,
+    )
