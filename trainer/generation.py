@@ -11,11 +11,10 @@ from torch import Tensor
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, StopReason
 from trainer.data.normalization import documents, normalized
 from trainer.models.base import LanguageModel, State, joined, rows_of
-from trainer.tokenizers.base import BOS, EOS, PAD, UNK, Tokenizer
+from trainer.tokenizers.base import BOS, EOS, UNK, Tokenizer
 
 _PLACES_AT_ONCE = 1 << 12
 _FINITE = torch.finfo(torch.float64)
-_NEVER_SAMPLED = [PAD, UNK, BOS]
 
 
 def generate(
@@ -39,7 +38,7 @@ def generate_together(
     place. The text of a `prompt_path` is in the request already. The model was trained with causal_lm.
     """
     model.eval()
-    all_asked = [_Continuation(tokenizer, request, response, model.context_tokens) for request, response in asked]
+    all_asked = [_Continuation(model, tokenizer, request, response) for request, response in asked]
     yield from (one.completed() for one in all_asked if one.has_ended)
     going = [one for one in all_asked if not one.has_ended]
     if not going:
@@ -90,8 +89,9 @@ class _Continuation:
     """A request as its sequences grow."""
 
     def __init__(
-        self, tokenizer: Tokenizer, request: GenerateRequest, response: GenerateResponse, context_tokens: int | None
+        self, model: LanguageModel, tokenizer: Tokenizer, request: GenerateRequest, response: GenerateResponse
     ) -> None:
+        self._never_sampled = [token for token in model.vocabulary.special_ids if token != EOS]
         self._request = request
         self._response = response
         self._prompt_lines = _prompt_lines(tokenizer, request.prompt_text or "")
@@ -100,7 +100,7 @@ class _Continuation:
         generators = [
             np.random.Generator(np.random.PCG64([self._seed, number])) for number in range(request.num_return_sequences)
         ]
-        self.sequences = [_Sequence(tokenizer, request, self.prompt, context_tokens, each) for each in generators]
+        self.sequences = [_Sequence(tokenizer, request, self.prompt, model.context_tokens, each) for each in generators]
 
     @property
     def has_ended(self) -> bool:
@@ -115,6 +115,7 @@ class _Continuation:
         """Choose the next id of each live sequence by its row of the logits (n, V)."""
         live = self.live
         penalized = _penalized(logits.double().cpu(), live, self._request)
+        penalized[:, self._never_sampled] = -math.inf
         draws = [sequence.draw() for sequence in live]
         ids = choose(penalized, self._request, torch.tensor(draws, dtype=torch.float64))
         for sequence, token_id in zip(live, ids, strict=True):
@@ -233,7 +234,7 @@ def _feed(model: LanguageModel, ids: list[int], state: State) -> tuple[Tensor, S
 
 
 def _penalized(logits: Tensor, sequences: list[_Sequence], request: GenerateRequest) -> Tensor:
-    """Rule out what is never sampled; make the tokens of the repetition window less likely (Keskar et al. 2019)."""
+    """Make the tokens of the repetition window less likely (Keskar et al. 2019)."""
     if request.repetition_penalty is not None:
         for row, sequence in enumerate(sequences):
             window_ids: list[int] = sorted(set(sequence.context[-request.repetition_window :]))
@@ -241,5 +242,4 @@ def _penalized(logits: Tensor, sequences: list[_Sequence], request: GenerateRequ
             seen = logits[row, window]
             changed = torch.where(seen > 0, seen / request.repetition_penalty, seen * request.repetition_penalty)
             logits[row, window] = changed.clamp(_FINITE.min, _FINITE.max)
-    logits[:, _NEVER_SAMPLED] = -math.inf
     return logits

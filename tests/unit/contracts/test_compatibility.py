@@ -1,0 +1,211 @@
+"""What cannot be trained together is refused with one sentence that says why; sizes are those of the family."""
+
+from typing import get_args
+
+import pytest
+
+from tests.unit.data.support import char_tokenizer
+from tests.unit.models.families import FAMILIES, TRANSFORMERS, effective_of, request_of
+from trainer.contracts.compatibility import check_generates
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily, RnnConfig
+from trainer.contracts.presets import request_hash, resolve
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.train_requests import train_request
+from trainer.contracts.validation import parse
+
+CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
+CHAR: dict[str, object] = {"corpus": "kk", "tokenizer": {"method": "char"}}
+
+
+def effective(**fields: object) -> EffectiveRequest:
+    request = parse(TrainRequest, CHAR | fields)
+    return resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1)
+
+
+def refused(**fields: object) -> tuple[ErrorCode, str, str]:
+    """Code, path and sentence, the same at the edge and where the request is resolved."""
+    with pytest.raises(AppError) as at_the_edge:
+        train_request(CHAR | fields)
+    with pytest.raises(AppError) as resolved:
+        effective(**fields)
+    assert at_the_edge.value.message == resolved.value.message
+    [problem] = at_the_edge.value.details
+    return at_the_edge.value.code, problem.path, problem.message
+
+
+def refusal(**fields: object) -> tuple[ErrorCode, str]:
+    with pytest.raises(AppError) as caught:
+        effective(**fields)
+    return caught.value.code, caught.value.message
+
+
+NOT_BEHIND = "must be 'causal_lm' for {}: it cannot see what comes after a masked token"
+IN_SIGHT = "must be false: with causal_lm the model would see what it is to predict"
+BOTH_SIDES: dict[str, object] = {"bidirectional": True}
+MATRIX: list[tuple[dict[str, object], str, str]] = [
+    ({"model_family": "bert", "objective": "causal_lm"}, "objective", "must be 'masked_lm' for bert: it reads both"),
+    ({"model_family": "gpt2", "objective": "masked_lm"}, "objective", NOT_BEHIND.format("gpt2")),
+    ({"model_family": "llama", "objective": "masked_lm"}, "objective", NOT_BEHIND.format("llama")),
+    ({"model_family": "qwen", "objective": "masked_lm"}, "objective", NOT_BEHIND.format("qwen")),
+    ({"model_family": "lstm", "model": BOTH_SIDES}, "model.bidirectional", IN_SIGHT),
+    ({"model_family": "gru", "model": BOTH_SIDES}, "model.bidirectional", IN_SIGHT),
+    ({"model_family": "rnn", "model": BOTH_SIDES}, "model.bidirectional", IN_SIGHT),
+    (
+        {"model_family": "char_lstm", "objective": "masked_lm", "model": BOTH_SIDES},
+        "model.bidirectional",
+        "must be false for char_lstm, which has one direction: take lstm",
+    ),
+    (
+        {"model_family": "gru", "compute": {"gradient_checkpointing": True}},
+        "compute.gradient_checkpointing",
+        "is for transformers",
+    ),
+    ({"model_family": "bert", "sample_every_steps": 5}, "sample_every_steps", "must be left out"),
+]
+
+
+@pytest.mark.parametrize(("fields", "path", "sentence"), MATRIX)
+def test_pair__that_cannot_be_trained_is_refused(fields: dict[str, object], path: str, sentence: str) -> None:
+    code, found, message = refused(**fields)
+
+    assert (code, found) == (ErrorCode.MODEL_INCOMPATIBLE, path)
+    assert message.startswith(f"`{path}` {sentence}")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pair__that_can_be_trained_is_taken(name: str) -> None:
+    effective_of(name)
+    given: dict[str, object] = request_of(name).model_dump(mode="json", exclude_unset=True)
+    train_request(given)
+
+
+def test_one_direction__may_be_trained_to_fill_gaps() -> None:
+    run = effective(model_family="lstm", objective="masked_lm")
+
+    assert (run.objective, run.tokenizer.mask_token) == ("masked_lm", True)
+
+
+def test_bert__predicts_masked_tokens_where_nothing_else_is_asked() -> None:
+    run = effective(model_family="bert")
+
+    assert (run.objective, run.mlm_probability) == ("masked_lm", 0.15)
+
+
+def test_generation__is_refused_for_a_model_that_fills_gaps() -> None:
+    check_generates("causal_lm")
+
+    with pytest.raises(AppError, match="fills gaps in a text and continues none") as caught:
+        check_generates("masked_lm")
+    assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
+
+
+def test_mask_token__is_made_by_a_masked_run_and_missed_in_a_tokenizer_without_one() -> None:
+    without: dict[str, object] = {"method": "char", "mask_token": False}
+    assert refusal(model_family="bert", tokenizer=without) == (
+        ErrorCode.MODEL_INCOMPATIBLE,
+        "`tokenizer.mask_token` must be true: masked_lm needs the token.",
+    )
+    assert effective(model_family="bert", tokenizer={"method": "char", "mask_token": True}).tokenizer.mask_token
+    request = parse(TrainRequest, {"corpus": "kk", "model_family": "bert", "tokenizer_id": "char-1"})
+    for lacking, manifest in (
+        (True, char_tokenizer(["ab"]).manifest),
+        (False, char_tokenizer(["ab"], mask_token=True).manifest),
+    ):
+        named: dict[str, object] = {"tokenizer_id": "char-1"}
+        given = manifest.model_copy(update=named)
+        if lacking:
+            with pytest.raises(AppError, match="mask token, which 'char-1' has not") as caught:
+                resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1, tokenizer=given)
+            assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
+        else:
+            resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1, tokenizer=given)
+
+
+def test_presets__every_family_has_every_size_and_unknown_ones_are_refused() -> None:
+    families: tuple[ModelFamily, ...] = get_args(ModelFamily)
+    for family in families:
+        for size in ("tiny", "small", "base", "paper"):
+            assert effective(model_family=family, model_size=size).model_size == size
+        assert refusal(model_family=family, model_size="huge") == (
+            ErrorCode.INVALID_MODEL_SIZE,
+            "`model_size` must be one of tiny, small, base, paper, you gave 'huge'.",
+        )
+    assert {len(sizes) for sizes in PRESETS.values()} == {4}
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_tiny_transformer__is_two_layers_of_64_with_two_heads(family: str) -> None:
+    model = effective(model_family=family, model_size="tiny", max_seq_len=48).model
+
+    assert not isinstance(model, RnnConfig)
+    assert (model.layers, model.hidden_size, model.embedding_size, model.attention_heads) == (2, 64, 64, 2)
+    assert model.positions == 48
+    assert model.activation_function == ("silu" if family in ("llama", "qwen") else "gelu")
+
+
+SIZES: list[tuple[dict[str, object], str]] = [
+    (
+        {"model_family": "gpt2", "model": {"hidden_size": 64, "attention_heads": 3}},
+        "`hidden_size` must be divisible by `attention_heads`; 64 is not by 3",
+    ),
+    (
+        {"model_family": "bert", "model": {"hidden_size": 64, "embedding_size": 32}},
+        "`embedding_size` and `hidden_size` must be equal in this architecture, you gave 32 and 64",
+    ),
+    (
+        {"model_family": "qwen", "model": {"hidden_size": 64, "attention_heads": 4, "key_value_heads": 3}},
+        "`attention_heads` must be divisible by `key_value_heads`; 4 is not by 3",
+    ),
+    (
+        {"model_family": "llama", "model": {"hidden_size": 6, "attention_heads": 2, "key_value_heads": 2}},
+        "must be even, as positions turn pairs of numbers; it is 3",
+    ),
+    (
+        {"model_family": "llama", "model": {"dropout": 0.1}},
+        "`dropout` must be 0, as this architecture has `attention_dropout` only; you gave 0.1",
+    ),
+    ({"model_family": "gpt2", "model": {"tied": False}}, "`model.tied` must be True"),
+    ({"model_family": "gpt2", "model": {"num_layers": 2}}, "`model.num_layers` means nothing to gpt2, which has"),
+    ({"model_family": "lstm", "model": {"layers": 2}}, "`model.layers` means nothing to lstm, which has architecture,"),
+]
+
+
+@pytest.mark.parametrize(("fields", "sentence"), SIZES)
+def test_sizes__that_do_not_fit_are_refused_with_both_named(fields: dict[str, object], sentence: str) -> None:
+    code, message = refusal(**fields)
+
+    assert code is ErrorCode.INVALID_INPUT
+    assert sentence in message
+
+
+def test_rows__longer_than_the_positions_are_refused() -> None:
+    code, message = refusal(model_family="gpt2", max_seq_len=64, model={"positions": 32})
+
+    assert code is ErrorCode.MODEL_INCOMPATIBLE
+    assert message.startswith("`max_seq_len` is 64, but the model has 32 positions")
+    assert effective(model_family="gpt2", max_seq_len=32, model={"positions": 64}).max_seq_len == 32
+
+
+def test_hash__counts_what_changes_the_result_and_nothing_that_came_later() -> None:
+    plain = effective(model_family="lstm")
+    same = effective(model_family="lstm", mlm_probability=0.4, compute={}, model={"bidirectional": False})
+
+    assert request_hash(plain) != request_hash(same)  # a model block takes away the defaults of the family
+    assert request_hash(effective(model_family="lstm", mlm_probability=0.4)) == request_hash(plain)
+    masked = effective(model_family="lstm", objective="masked_lm")
+    assert request_hash(masked) != request_hash(plain)
+    assert request_hash(effective(model_family="lstm", objective="masked_lm", mlm_probability=0.4)) != request_hash(
+        masked
+    )
+    dumped: dict[str, object] = plain.model_dump()
+    assert "bidirectional" not in str(dumped["model"]) and "mask_token" not in str(dumped["tokenizer"])
+
+
+def test_configs__know_their_defaults() -> None:
+    sizes = {"layers": 1, "embedding_size": 8, "hidden_size": 8, "intermediate_hidden_size": 8, "attention_heads": 2}
+
+    one = parse(Gpt2Config, sizes | {"positions": 8})
+    other = parse(LlamaConfig, sizes | {"positions": 8, "key_value_heads": 2})
+
+    assert (one.tied, other.tied, one.sizes()) == (True, False, "8/8/1, 2 heads")

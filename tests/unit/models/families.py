@@ -1,0 +1,68 @@
+"""Every family of models at its smallest, as a request asks for it: what the contract tests go over."""
+
+import torch
+
+from trainer.contracts.models import ModelConfig, Objective
+from trainer.contracts.presets import resolve
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.validation import parse
+from trainer.models import build
+from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import Vocabulary
+
+_SMALL_RNN = {"embedding_size": 12, "hidden_size": 16, "num_layers": 2, "dropout": 0.1}
+_SMALL = {"layers": 2, "hidden_size": 16, "intermediate_hidden_size": 24, "attention_heads": 2}
+_ROTARY = _SMALL | {"dropout": 0.0, "attention_dropout": 0.1}
+_BOTH_SIDES = {"model": _SMALL_RNN | {"bidirectional": True}, "objective": "masked_lm"}
+FAMILIES: dict[str, dict[str, object]] = {
+    "char_lstm": {"model_family": "char_lstm", "model": _SMALL_RNN},
+    "lstm": {"model_family": "lstm", "model": _SMALL_RNN},
+    "gru": {"model_family": "gru", "model": _SMALL_RNN},
+    "rnn": {"model_family": "rnn", "model": _SMALL_RNN},
+    "gpt2": {"model_family": "gpt2", "model": _SMALL},
+    "llama": {"model_family": "llama", "model": _ROTARY | {"key_value_heads": 2}},
+    "qwen": {"model_family": "qwen", "model": _ROTARY | {"key_value_heads": 1}},
+    "lstm both": {"model_family": "lstm", **_BOTH_SIDES},
+    "gru both": {"model_family": "gru", **_BOTH_SIDES},
+    "rnn both": {"model_family": "rnn", **_BOTH_SIDES},
+    "bert": {"model_family": "bert", "model": _SMALL},
+}
+"""Fields of a request by name; ` both` reads in two directions."""
+
+CAUSAL = ["char_lstm", "lstm", "gru", "rnn", "gpt2", "llama", "qwen"]
+MASKED = ["lstm both", "gru both", "rnn both", "bert"]
+TRANSFORMERS = ["gpt2", "llama", "qwen", "bert"]
+POSITIONS = 24
+VOCABULARY = Vocabulary(13, mask=4)
+
+
+def request_of(name: str, **values: object) -> TrainRequest:
+    fields: dict[str, object] = {"corpus": "text", "max_seq_len": POSITIONS, "tokenizer": {"method": "char"}}
+    return parse(TrainRequest, {**fields, **FAMILIES[name], **values})
+
+
+def effective_of(name: str, **values: object) -> EffectiveRequest:
+    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
+    return resolve(request_of(name, **values), corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+
+
+def config_of(name: str) -> tuple[ModelConfig, Objective]:
+    effective = effective_of(name)
+    return effective.model, effective.objective
+
+
+def model_of(name: str, vocabulary: Vocabulary = VOCABULARY, *, lively: bool = True) -> LanguageModel:
+    """A model without dropout; a lively one has weights that are large enough for its answers to differ."""
+    torch.manual_seed(5)
+    model = build(*with_vocabulary(name, vocabulary))
+    if lively:
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.dim() > 1:
+                    weight.normal_(std=0.4)
+    return model.eval()
+
+
+def with_vocabulary(name: str, vocabulary: Vocabulary) -> tuple[ModelConfig, Vocabulary, Objective]:
+    config, objective = config_of(name)
+    return config, vocabulary, objective

@@ -1,0 +1,193 @@
+"""Models that read so many tokens at once: scores by windows, generation to the end of the context, and in lines."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from tests.unit.data.support import char_tokenizer, tensor_of
+from tests.unit.models.families import CAUSAL, MASKED, POSITIONS, model_of
+from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
+from trainer.contracts.validation import parse
+from trainer.generation import generate, generate_together
+from trainer.models.base import LanguageModel
+from trainer.scoring import read_text, score_lines, score_texts
+from trainer.tokenizers.base import BOS, EOS, vocabulary_of
+
+TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
+MASK = 4
+READ_ONCE = ["gpt2", "llama", "qwen"]
+LINE = "abcdhgfeabdcfehgacegbdfh" * 3
+
+
+def log_probabilities(model: LanguageModel, ids: list[int]) -> torch.Tensor:
+    """(T, V), of one whole forward pass."""
+    with torch.inference_mode():
+        return model.forward(tensor_of([ids]))[0].log_softmax(-1)
+
+
+def scored(model: LanguageModel, text: str, **values: object) -> ScoreResponse:
+    request = parse(ScoreRequest, {"text": text, "detail_level": "per_char", **values})
+    queued = ScoreResponse(request_id="request", run_id="run", status="queued")
+    [response] = score_texts(model, TOKENIZER, [read_text(TOKENIZER, request, queued)])
+    return response
+
+
+def written(model: LanguageModel, prompt: str, **values: object) -> GenerateResponse:
+    request = parse(GenerateRequest, {"prompt_text": prompt, "temperature": 0.0, **values})
+    return generate(model, TOKENIZER, request, run_id="run", request_id="request")
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_score__of_a_causal_model_is_the_forward_pass_of_each_line(name: str) -> None:
+    model = model_of(name)
+
+    response = scored(model, "abcdefgh\nhgfe")
+
+    expected: list[float] = []
+    for line in ("abcdefgh", "hgfe"):
+        ids = [BOS, *TOKENIZER.encode(line)]
+        answers = log_probabilities(model, ids)
+        expected += [-float(answers[t, following]) for t, (_, following) in enumerate(pairwise(ids))]
+    assert response.surprisal == pytest.approx(expected, abs=1e-4)
+    assert (response.method, response.window) == ("causal", None)
+
+
+@pytest.mark.parametrize("name", READ_ONCE)
+def test_score__of_a_line_beyond_the_context_goes_by_windows_and_says_so(name: str) -> None:
+    model = model_of(name)
+
+    response = scored(model, LINE)
+
+    ids = [BOS, *TOKENIZER.encode(LINE)]
+    context = POSITIONS // 4
+    expected: list[float] = []
+    for target in range(1, len(ids)):
+        stride = POSITIONS - context
+        window = 0 if target <= POSITIONS else -(-(target - POSITIONS) // stride) * stride
+        answers = log_probabilities(model, ids[window:target])
+        expected.append(-float(answers[-1, ids[target]]))
+    assert response.surprisal == pytest.approx(expected, abs=1e-4)
+    assert (response.n_tokens, response.n_scored) == (len(LINE), len(LINE))
+    assert response.window is not None
+    assert (response.window.window_tokens, response.window.context_tokens) == (POSITIONS, context)
+    assert response.window.compared_tokens == 0
+
+
+def test_score__by_smaller_windows_is_compared_as_far_as_the_context_goes() -> None:
+    model = model_of("gpt2")
+
+    exact, by_windows = score_lines(model, [TOKENIZER.encode(LINE[:POSITIONS])] * 2)
+    [smaller] = score_lines(model, [TOKENIZER.encode(LINE[:POSITIONS])], window_tokens=8)
+
+    assert torch.equal(exact.surprisal, by_windows.surprisal)
+    assert torch.allclose(exact.surprisal[:8], smaller.surprisal[:8], atol=1e-5)
+    assert not torch.allclose(exact.surprisal, smaller.surprisal, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_score__of_a_masked_model_masks_each_token_in_turn(name: str) -> None:
+    model = model_of(name)
+
+    response = scored(model, "abcdefgh\nhgfe", top_k=2)
+
+    expected: list[float] = []
+    for line in ("abcdefgh", "hgfe"):
+        ids = [BOS, *TOKENIZER.encode(line), EOS]
+        for place in range(1, len(ids) - 1):
+            gap = [*ids[:place], MASK, *ids[place + 1 :]]
+            expected.append(-float(log_probabilities(model, gap)[place, ids[place]]))
+    assert response.surprisal == pytest.approx(expected, abs=1e-4)
+    assert response.loss == pytest.approx(math.fsum(expected) / 12, abs=1e-4)
+    assert (response.method, response.window, response.n_scored) == ("pseudo_log_likelihood", None, 12)
+    assert response.topk is not None and {len(row) for row in response.topk} == {2}
+
+
+@pytest.mark.parametrize(("name", "asked"), [("bert", None), ("lstm both", 64), ("bert", 64)])
+def test_score__of_a_masked_model_reads_around_each_token_what_it_can(name: str, asked: int | None) -> None:
+    model = model_of(name)
+    width = POSITIONS if name == "bert" else 64
+
+    response = scored(model, LINE, window_tokens=asked)
+
+    ids = [BOS, *TOKENIZER.encode(LINE), EOS]
+    for place in (1, 5, 30, 50, len(LINE)):
+        first = min(max(place - width // 2, 0), len(ids) - width)
+        gap = [*ids[:place], MASK, *ids[place + 1 :]][first : first + width]
+        expected = -float(log_probabilities(model, gap)[place - first, ids[place]])
+        assert response.surprisal is not None
+        assert response.surprisal[place - 1] == pytest.approx(expected, abs=1e-4)
+    assert response.window is not None
+    assert (response.window.window_tokens, response.window.compared_tokens) == (width, 0)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_generation__is_the_likeliest_token_of_a_whole_forward_pass_each_time(name: str) -> None:
+    model = model_of(name)
+    ids = [BOS, *TOKENIZER.encode("abc")]
+    steps = 0
+    text = ""
+    while steps < 12 and len(ids) <= POSITIONS:
+        answers: list[float] = log_probabilities(model, ids)[-1].tolist()
+        best = max((token for token in range(13) if token not in (0, 1, 2, MASK)), key=answers.__getitem__)
+        steps += 1
+        ids += [EOS, BOS] if best == EOS else [best]
+        text += "\n" if best == EOS else TOKENIZER.decode([best])
+
+    response = written(model, "abc", max_new_tokens=12, stop_on_eos=False)
+
+    assert response.outputs == (text,)
+    assert response.steps == (steps,)
+
+
+@pytest.mark.parametrize("name", READ_ONCE)
+def test_generation__ends_where_the_context_is_full_and_says_so(name: str) -> None:
+    model = model_of(name)
+    prompt = "abcdefgh"
+
+    response = written(
+        model, prompt, max_new_tokens=100, num_return_sequences=3, temperature=1.5, seed=1, stop_on_eos=False
+    )
+
+    assert response.stop_reason == ("context_full",) * 3
+    assert response.steps is not None and response.outputs is not None
+    for steps, text in zip(response.steps, response.outputs, strict=True):
+        # each new line takes a place for its [BOS], and the last token none
+        read = 1 + len(prompt) + steps + text.count("\n")
+        assert POSITIONS < read <= POSITIONS + 2
+
+
+@pytest.mark.parametrize("name", READ_ONCE)
+def test_generation__of_a_prompt_beyond_the_context_writes_nothing_and_says_why(name: str) -> None:
+    response = written(model_of(name), LINE, num_return_sequences=2)
+
+    assert (response.outputs, response.steps) == (("", ""), (0, 0))
+    assert response.stop_reason == ("context_full", "context_full")
+
+
+@pytest.mark.parametrize("name", READ_ONCE)
+def test_generation__together_is_what_each_prompt_gives_alone(name: str) -> None:
+    model = model_of(name)
+    values = [
+        {"prompt_text": prompt, "max_new_tokens": 9, "num_return_sequences": 2, "seed": seed, "stop_on_eos": False}
+        for seed, prompt in enumerate(["", "abcd\nef", LINE, "hgfedcbahgf"])
+    ]
+    requests = [parse(GenerateRequest, one) for one in values]
+
+    asked = [
+        (request, GenerateResponse(request_id=f"r{i}", run_id="run", status="queued"))
+        for i, request in enumerate(requests)
+    ]
+    together = {response.request_id: response for response in generate_together(model, TOKENIZER, asked)}
+
+    for i, request in enumerate(requests):
+        alone = generate(model, TOKENIZER, request, run_id="run", request_id=f"r{i}")
+        assert together[f"r{i}"] == alone
+
+
+def test_vocabulary__of_a_tokenizer_names_its_mask_token() -> None:
+    assert vocabulary_of(TOKENIZER).mask == MASK
+    assert vocabulary_of(char_tokenizer(["ab"])).mask is None
+    assert TOKENIZER.decode([MASK, 5]) == "a"
+    assert TOKENIZER.encode("a[MASK]") == [5, 1, 1, 1, 1, 1, 1]

@@ -1,0 +1,121 @@
+"""The transformers against the models of the library itself, made here by its own words, with the same weights."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Protocol
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.data.support import tensor_of
+from tests.unit.models.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of
+from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, QwenConfig
+from trainer.models import bert, gpt2, llama
+from trainer.models.transformer import LibraryConfig, MakeConfig
+from trainer.tokenizers.base import Vocabulary
+
+COMMON: dict[str, object] = {"vocab_size": 13, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+ROTARY: dict[str, object] = COMMON | {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": POSITIONS,
+}
+
+
+class Output(Protocol):
+    logits: Tensor
+
+
+class Theirs(Protocol):
+    """A model of the library with its head."""
+
+    def __call__(self, ids: Tensor, attention_mask: Tensor | None = None) -> Output: ...
+    def eval(self) -> "Theirs": ...
+    def load_state_dict(self, weights: Mapping[str, Tensor], strict: bool) -> tuple[list[str], list[str]]: ...
+
+
+def theirs(module: str, config: str, model: str, **values: object) -> Theirs:
+    make_config: MakeConfig = getattr(import_module(f"transformers.models.{module}.configuration_{module}"), config)
+    make_model: Callable[[LibraryConfig], Theirs] = getattr(
+        import_module(f"transformers.models.{module}.modeling_{module}"), model
+    )
+    return make_model(make_config(**values)).eval()
+
+
+def library_model(name: str) -> tuple[Theirs, dict[str, str]]:
+    """Their model, and how the names of our weights begin in it."""
+    if name == "gpt2":
+        sizes: dict[str, object] = {"n_embd": 16, "n_inner": 24, "n_layer": 2, "n_head": 2, "n_positions": POSITIONS}
+        made = theirs("gpt2", "GPT2Config", "GPT2LMHeadModel", **COMMON, **sizes, activation_function="gelu")
+        return made, {"body.": "transformer."}
+    if name == "llama":
+        made = theirs("llama", "LlamaConfig", "LlamaForCausalLM", **ROTARY, num_key_value_heads=2)
+        return made, {"body.": "model.", "head.": "lm_head."}
+    if name == "qwen":
+        tied: dict[str, object] = {"num_key_value_heads": 1, "tie_word_embeddings": True}
+        made = theirs("qwen2", "Qwen2Config", "Qwen2ForCausalLM", **ROTARY, **tied)
+        return made, {"body.": "model."}
+    made = theirs("bert", "BertConfig", "BertForMaskedLM", **ROTARY)
+    return made, {"body.": "bert.", "transform.": "cls.predictions.transform.", "head_bias": "cls.predictions.bias"}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_logits__are_those_of_the_library(name: str) -> None:
+    ours = model_of(name)
+    library, prefixes = library_model(name)
+    weights: dict[str, Tensor] = ours.state_dict()
+    renamed = {
+        key.replace(mine, other, 1): weight
+        for key, weight in weights.items()
+        for mine, other in prefixes.items()
+        if key.startswith(mine)
+    }
+    _, unexpected = library.load_state_dict(renamed, strict=False)
+    assert (len(renamed), unexpected) == (len(weights), [])
+    ids = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12], [2, 5, 9, 8, 3, 2, 0, 0, 0, 0]])
+    read = (ids > 0).long()
+
+    with torch.inference_mode():
+        mine = ours.forward(ids, read.sum(dim=1))
+        expected = library(ids, attention_mask=read).logits
+
+    assert float((mine[0] - expected[0]).abs().max()) < 1e-5
+    assert float((mine[1, :6] - expected[1, :6]).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> None:
+    config, vocabulary = config_of(name)[0], Vocabulary(50, pad=7, bos=8, eos=9, mask=4)
+
+    made: LibraryConfig
+    match config:
+        case Gpt2Config():
+            made = gpt2.library_config(config, vocabulary)
+        case LlamaConfig() | QwenConfig():
+            made = llama.library_config(config, vocabulary)
+        case _:
+            assert isinstance(config, BertConfig)
+            made = bert.library_config(config, vocabulary)
+
+    for token, expected in (("pad", 7), ("bos", 8), ("eos", 9)):
+        found: object = getattr(made, f"{token}_token_id")
+        assert found == expected
+    assert VOCABULARY.special_ids == [0, 1, 2, 3, 4]
+
+
+def test_other_models__do_without_the_library() -> None:
+    program = (
+        "import sys; from tests.unit.models.families import model_of; model_of('lstm both');"
+        "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
