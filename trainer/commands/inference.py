@@ -103,7 +103,8 @@ def _evaluate(arguments: Arguments, terminal: Terminal) -> int:
         await corpora.keep_offered()
         metrics = await queue.evaluate(arguments.run, request)
         table = summary_table(f"{metrics.run_id}: {arguments.path or metrics.split}")
-        add_loss(table, "loss", metrics.loss, metrics.bits_per_char)
+        name = "loss" if metrics.objective == "causal_lm" else "loss over masked tokens"
+        add_loss(table, name, metrics.loss, metrics.bits_per_char)
         table.add_row("top-1, top-5", f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}")
         table.add_row("tokens", f"{metrics.n_tokens:,}")
         terminal.show(metrics, table)

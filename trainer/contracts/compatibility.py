@@ -1,7 +1,15 @@
 """Which architectures, objectives and options go together: what does not is refused before anything is queued."""
 
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.models import Architecture, ModelBlock, ModelFamily, Objective
+from trainer.contracts.models import (
+    Architecture,
+    BertConfig,
+    ModelBlock,
+    ModelConfig,
+    ModelFamily,
+    Objective,
+    RnnConfig,
+)
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import refusal
 
@@ -23,6 +31,10 @@ def check(request: TrainRequest) -> None:
     problems = _problems(request)
     if problems:
         raise refusal(ErrorCode.MODEL_INCOMPATIBLE, *problems)
+
+
+def reads_one_side(config: ModelConfig) -> bool:
+    return not isinstance(config, BertConfig) and not (isinstance(config, RnnConfig) and config.bidirectional)
 
 
 def check_generates(aim: Objective) -> None:

@@ -5,8 +5,8 @@ from typing import get_args
 import pytest
 
 from tests.unit.data.support import char_tokenizer
-from tests.unit.models.families import FAMILIES, TRANSFORMERS, effective_of, request_of
-from trainer.contracts.compatibility import check_generates
+from tests.unit.models.families import CAUSAL, FAMILIES, TRANSFORMERS, effective_of, request_of
+from trainer.contracts.compatibility import check_generates, reads_one_side
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily, RnnConfig
 from trainer.contracts.presets import request_hash, resolve
@@ -84,6 +84,12 @@ def test_one_direction__may_be_trained_to_fill_gaps() -> None:
     run = effective(model_family="lstm", objective="masked_lm")
 
     assert (run.objective, run.tokenizer.mask_token) == ("masked_lm", True)
+
+
+def test_sides__are_one_for_all_but_bert_and_two_directions() -> None:
+    one_sided = [name for name in FAMILIES if reads_one_side(effective_of(name).model)]
+
+    assert one_sided == CAUSAL
 
 
 def test_bert__predicts_masked_tokens_where_nothing_else_is_asked() -> None:

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.properties import for_all
+from tests.unit.models.families import FAMILIES, TRANSFORMERS
+from tests.unit.models.families import request_of as request_of_family
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.experiment_config import experiment_yaml, read_experiment, read_yaml
-from trainer.contracts.fields import value_at
+from trainer.contracts.fields import block, value_at
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import (
     CorpusRef,
@@ -194,6 +196,75 @@ def test_missing_architecture__is_said_in_the_words_of_the_requirement() -> None
     assert only_problem(lambda b: b.update(model={})) == expected
 
 
+TRANSFORMER: dict[str, object] = {
+    "layers": 2,
+    "embedding_size": 16,
+    "hidden_size": 16,
+    "intermediate_hidden_size": 32,
+    "attention_heads": 2,
+    "dropout": 0.1,
+    "attention_dropout": 0.2,
+}
+
+
+def transformer(architecture: str = "gpt2", **changes: object) -> dict[str, object]:
+    return {"architecture": architecture, "transformer": TRANSFORMER | changes}
+
+
+def test_mapping__sizes_of_a_transformer_reach_their_fields() -> None:
+    blocks = document()
+    blocks["model"] = transformer("bert", activation_function="relu") | {"bert": {"type_vocab_size": 3}}
+    blocks["training"] |= {"objective": "masked_lm", "mlm_probability": 0.2, "use_gradient_checkpointing": True}
+
+    request = request_of(blocks)
+
+    assert request.model is not None
+    given: dict[str, object] = request.model.model_dump(exclude_none=True)
+    assert given == TRANSFORMER | {"activation_function": "relu", "type_vocab_size": 3}
+    assert (request.model_family, request.objective, request.mlm_probability) == ("bert", "masked_lm", 0.2)
+    assert request.compute.gradient_checkpointing
+
+
+def test_mapping__two_directions_are_for_masked_tokens() -> None:
+    blocks = document()
+    rnn(blocks)["bidirectional"] = True
+    blocks["training"]["objective"] = "masked_lm"
+
+    request = request_of(blocks)
+
+    assert request.model is not None and request.model.bidirectional
+
+
+INCOMPATIBLE: list[tuple[Change, str, str]] = [
+    (lambda b: rnn(b).update(bidirectional=True), "model.rnn.bidirectional", "would see what it is to predict"),
+    (
+        lambda b: b["training"].update(use_gradient_checkpointing=True),
+        "training.use_gradient_checkpointing",
+        "is for transformers: with a recurrent model it must be false",
+    ),
+    (lambda b: b.update(model=transformer("bert")), "training.objective", "must be 'masked_lm' for bert"),
+    (
+        lambda b: b.update(model=transformer("qwen"), training=b["training"] | {"objective": "masked_lm"}),
+        "training.objective",
+        "must be 'causal_lm' for qwen",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "path", "sentence"), INCOMPATIBLE)
+def test_parts__that_cannot_be_trained_together_are_told_at_their_path(
+    change: Change, path: str, sentence: str
+) -> None:
+    code, found, message = only_problem(change)
+
+    assert (code, found) == (ErrorCode.MODEL_INCOMPATIBLE, path)
+    assert sentence in message
+
+
+NESTED_TRANSFORMER = (
+    "model: {architecture: llama, transformer: {layers: 2, embedding_size: 64, hidden_size: 64,"
+    " intermediate_hidden_size: 256, attention_heads: 2, dropout: 0.1, attention_dropout: 0.1}}"
+)
 NESTED = "model: {architecture: gru, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}"
 SPECIAL: list[tuple[Change, str, str]] = [
     (
@@ -206,6 +277,29 @@ SPECIAL: list[tuple[Change, str, str]] = [
     (lambda b: rnn(b).update(rnn_type="lstm"), "model.rnn.rnn_type", "must equal the architecture, 'gru', you gave"),
     (lambda b: b["model"].update(transformer={}), "model.transformer", "belongs to another architecture: gru takes"),
     (lambda b: b["model"].update(bert={}), "model.bert", "belongs to another architecture: gru takes `model.rnn`"),
+    (
+        lambda b: b.update(model={"architecture": "llama", **TRANSFORMER}),
+        "model.embedding_size",
+        f"`model.embedding_size` stands beside the architecture; write the sizes under `model.transformer`:"
+        f" {NESTED_TRANSFORMER}",
+    ),
+    (
+        lambda b: b.update(model={"architecture": "llama"}),
+        "model.transformer",
+        f"`model.transformer` is missing; write the sizes under it: {NESTED_TRANSFORMER}",
+    ),
+    (
+        lambda b: b.update(model=transformer() | {"rnn": {}}),
+        "model.rnn",
+        "`model.rnn` belongs to another architecture: gpt2 takes `model.transformer`",
+    ),
+    (lambda b: b.update(model=transformer() | {"bert": {}}), "model.bert", "gpt2 takes `model.transformer`"),
+    (lambda b: b.update(model=transformer(layer=2)), "model.transformer.layer", "did you mean `layers`"),
+    (
+        lambda b: b.update(model=transformer(activation_function="gelo")),
+        "model.transformer.activation_function",
+        "must be",
+    ),
     (lambda b: b["logging"].update(use_wandb=True), "logging.use_wandb", "the tracker wandb is not installed"),
     (lambda b: b.update({"": {"dataset_manipulation": [{"a": 1}]}}), "dataset_manipulation", "is not supported"),
     (
@@ -535,3 +629,18 @@ def rnn(blocks: Blocks) -> dict[str, object]:
     block = blocks["model"]["rnn"]
     assert isinstance(block, dict)
     return block
+
+
+@pytest.mark.parametrize("name_of_family", FAMILIES)
+def test_run_of_any_family__written_as_a_file_is_the_same_request(name_of_family: str) -> None:
+    wide: dict[str, object] = {"model": {"positions": 64, **block(FAMILIES[name_of_family], "model")}}
+    for values in ({}, wide if name_of_family in TRANSFORMERS else {"mlm_probability": 0.3}):
+        request = request_of_family(name_of_family, **values)
+        effective = resolved(request)
+        document = parse_yaml(experiment_yaml(record_of(effective, request)), "f.yaml")
+        assert isinstance(document, dict)
+
+        again = resolved(read_experiment(document, {}).request())
+
+        assert request_hash(again) == request_hash(effective)
+        assert ("positions" in str(document)) == (values == wide)

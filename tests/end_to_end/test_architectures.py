@@ -1,0 +1,93 @@
+"""Every shipped tiny config is trained, measured, scored with and continued or refused, and written as a file again."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, add_corpus, environment_in, some_text
+from trainer.cli import main
+from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
+from trainer.contracts.runs import RunStatus
+from trainer.runs import RunStore
+
+TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
+MASKED = {"test_bert_tiny.yaml", "test_lstm_bidirectional_tiny.yaml"}
+
+
+def test_configs__are_there_for_every_architecture() -> None:
+    assert {path.name for path in TINY} == MASKED | {
+        "test_gpt2_tiny.yaml",
+        "test_gru_tiny.yaml",
+        "test_llama_tiny.yaml",
+        "test_lstm_causal_tiny.yaml",
+        "test_qwen_tiny.yaml",
+        "test_rnn_tiny.yaml",
+    }
+
+
+def test_tiny_configs__do_all_that_their_family_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    add_corpus(tmp_path, some_text())
+
+    def typed(*words: str) -> tuple[int, str, str]:
+        code = main(words)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    words = [sys.executable, "-m", "trainer", "worker"]
+    worker = subprocess.Popen(words, cwd=tmp_path, env=environment_in(tmp_path), stderr=subprocess.DEVNULL)
+    try:
+        for config in TINY:
+            is_masked = config.name in MASKED
+            code, out, err = typed(
+                "train", str(config), "--corpus", "text", "--set", "max_steps=6", "--set", "threads=1", "--json"
+            )
+            assert code == 0, err
+            run = RunStatus.model_validate_json(out)
+            metrics = EvalMetrics.model_validate_json(typed("eval", run.run_id, "--split", "test", "--json")[1])
+            assert run.test_loss == pytest.approx(metrics.loss, abs=1e-6)
+            assert metrics.objective == ("masked_lm" if is_masked else "causal_lm")
+            if is_masked:
+                assert metrics.n_tokens < metrics.n_chars / 2  # those that were masked
+
+            score = ScoreResponse.model_validate_json(typed("score", run.run_id, "abc cab", "--json")[1])
+            assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if is_masked else "causal")
+
+            code, out, err = typed("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1", "--json")
+            if is_masked:
+                assert (code, "fills gaps in a text and continues none" in err + out) == (2, True)
+            else:
+                written = GenerateResponse.model_validate_json(out)
+                assert written.steps is not None and 1 <= written.steps[0] <= 5
+
+            (tmp_path / "again.yaml").write_text(typed("config", run.run_id)[1], encoding="utf-8")
+            record = RunStore(tmp_path / "artifacts").get(run.run_id).record()
+            assert record.request_hash in typed("validate", "again.yaml")[1]
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(30)
+
+
+def test_masked_run__says_so_where_its_numbers_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    add_corpus(tmp_path, some_text())
+    fields = ["model_family=gru", "model_size=tiny", "objective=masked_lm", "tokenizer.method=char", "max_steps=4"]
+    words = [word for field in fields for word in ("--set", field)]
+
+    assert main(["train", "--corpus", "text", *words]) == 0
+    [run] = RunStore(tmp_path / "artifacts").all()
+    assert f"next: mt score {run.run_id}" in capsys.readouterr().out
+    assert "what follows a masked token is not seen" in (run.path / "logs.jsonl").read_text(encoding="utf-8")
+    assert main(["eval", run.run_id]) == 0
+    assert "masked tokens" in capsys.readouterr().out
