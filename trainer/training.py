@@ -206,7 +206,8 @@ class _Training:
         self._rows = Rows(corpus.ids["train"], effective.max_seq_len, how)
         self._reader = BatchReader(self._rows, workers=compute.data_num_workers, pin=compute.data_pin_memory)
         self._validation = Rows(corpus.ids["validation"], effective.max_seq_len, how)
-        self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens
+        share = 1.0 if how is None else effective.mlm_probability or 1.0  # of the tokens, which are predicted
+        self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens / share
         steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
         self._total_steps = min(steps, effective.max_steps or steps)
         self._optimizer = _optimizer(model, effective)

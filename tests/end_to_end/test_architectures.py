@@ -91,3 +91,19 @@ def test_masked_run__says_so_where_its_numbers_are_shown(
     assert "what follows a masked token is not seen" in (run.path / "logs.jsonl").read_text(encoding="utf-8")
     assert main(["eval", run.run_id]) == 0
     assert "masked tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["architectures.md", "objectives.md"])
+def test_documentation__its_examples_are_valid(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    examples = [line.split() for line in text.splitlines() if line.startswith("mt train ")]
+
+    assert examples
+    for words in examples:
+        assert main(["validate", *words[2:]]) == 0, words
+        assert "It is valid" in capsys.readouterr().out

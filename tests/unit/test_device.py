@@ -50,6 +50,7 @@ def test_batch_size__auto_depends_on_the_device_and_a_number_stands(effective: E
     assert resolve(effective).batch_size == 4
     assert resolve(effective.model_copy(update=automatic)).batch_size == 8
     assert auto_batch_size("char_lstm", torch.device("cuda")) == 64
+    assert auto_batch_size("gpt2", torch.device("cuda")) == 32
     assert auto_batch_size("gru", torch.device("cuda")) == 16
 
 

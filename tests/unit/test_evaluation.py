@@ -4,14 +4,26 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from tests.unit.data.support import POEM, Run, make_run, small_model
 from tests.unit.models.reference import ReferenceModel, losses_by_hand, rows_by_hand
-from trainer.contracts.errors import AppError
-from trainer.data.batches import Rows
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.batches import Rows, masking
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.evaluation import Evaluation, distinct, draw_samples, evaluate_rows, measure, perplexity, repetition_rate
+from trainer.evaluation import (
+    Evaluation,
+    Measured,
+    distinct,
+    draw_samples,
+    evaluate_rows,
+    measure,
+    perplexity,
+    repetition_rate,
+)
 from trainer.models.base import LanguageModel
 
 
@@ -141,3 +153,45 @@ def test_distinct__is_the_share_of_different_grams() -> None:
 def test_repetition__is_the_share_of_pairs_seen_before_in_their_text() -> None:
     assert repetition_rate(["a b a b".split(), "a b".split()]) == 1 / 4
     assert repetition_rate([[], ["a"]]) == 0
+
+
+def test_masked_model__is_measured_on_masked_tokens_the_same_each_time_and_writes_nothing(tmp_path: Path) -> None:
+    masked = make_run(tmp_path, test_fraction=0.3, holdout_fraction=0.2, objective="masked_lm")
+    model = masked.fresh_model().eval()
+
+    def measured() -> Measured:
+        return measure(
+            model,
+            masked.tokenizer,
+            masked.corpus,
+            "test",
+            masked.effective,
+            masked.compute,
+            run_id="run",
+            checkpoint="best",
+        )
+
+    first, second = measured(), measured()
+
+    rows = Rows(masked.corpus.ids["test"], 16, masking(masked.effective, model.vocabulary))
+    batch = rows.batch(np.arange(len(rows)))
+    with torch.inference_mode():
+        log_p = model.forward(batch.inputs, batch.lengths).log_softmax(-1)
+    targets = batch.targets[batch.targets >= 0]
+    of_targets = log_p[batch.targets >= 0].gather(-1, targets.unsqueeze(-1))
+    metrics = first.metrics
+    assert metrics.loss == second.metrics.loss == pytest.approx(-float(of_targets.mean()), abs=1e-5)
+    assert (metrics.n_tokens, metrics.objective) == (len(targets), "masked_lm")
+    assert metrics.bits_per_char == pytest.approx(metrics.loss / math.log(2))  # one token a character
+    assert first.samples == ()
+
+
+def test_masked_rows__without_any_text_cannot_be_measured(tmp_path: Path) -> None:
+    masked = make_run(tmp_path, objective="masked_lm")
+    model = masked.fresh_model()
+    nothing: NDArray[np.uint8] = np.full(20, 3, dtype=np.uint8)
+    rows = Rows(nothing, 8, masking(masked.effective, model.vocabulary))
+
+    with pytest.raises(AppError, match="no token that can be masked") as caught:
+        evaluate_rows(model, rows, masked.compute)
+    assert caught.value.code is ErrorCode.CORPUS_EMPTY

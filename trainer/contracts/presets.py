@@ -255,7 +255,7 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: O
     if aim == "masked_lm" and tokenizer.mask_id is None:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"masked_lm needs a tokenizer with a mask token, which '{tokenizer.tokenizer_id}' has not: train one with"
-            " `mask_token` true, or let the run make its own.",
+            f"masked_lm needs a tokenizer with a mask token, which '{tokenizer.tokenizer_id}' has not: take"
+            " another, or let the run make its own.",
         )
     return tokenizer.config

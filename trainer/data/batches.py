@@ -160,9 +160,7 @@ class BatchReader:
 
     def _gather(self, rows: RowNumbers, draw: int) -> Batch:
         batch = self._rows.batch(rows, draw)
-        if not self._pin:
-            return batch
-        return Batch(pinned(batch.inputs), pinned(batch.targets), batch.tokens, batch.lengths)
+        return batch._replace(inputs=pinned(batch.inputs), targets=pinned(batch.targets)) if self._pin else batch
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.uint32]:

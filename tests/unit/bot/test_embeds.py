@@ -371,19 +371,20 @@ def test_generate__shows_each_text_in_a_code_block_that_it_cannot_leave() -> Non
         request_id="f",
         run_id=RUN,
         status="completed",
-        outputs=("a", "b```c", ""),
-        steps=(1, 2, 3),
-        eos_terminated=(True, False, False),
-        stop_reason=("eos", "stop_sequence", "max_new_tokens"),
+        outputs=("a", "b```c", "", "d"),
+        steps=(1, 2, 3, 4),
+        eos_terminated=(True, False, False, False),
+        stop_reason=("eos", "stop_sequence", "max_new_tokens", "context_full"),
         seed_used=1187,
     )
     shown = Read(embeds.generate_answer(run_record(), request, made, request_id="0a1b2c3d"))
 
     assert shown.title == "✍ kk-ipa · T 0.8 · top-k 40 · top-p 0.9 · seed 1187"
-    assert shown.text.count("```") == 6
+    assert shown.text.count("```") == 8
     assert shown.text.startswith("```\n@everyone a\n```\n1 tokens · ended by the model\n```\n@everyone b`")
     assert "2 tokens · stopped by the stop text" in shown.text
-    assert shown.text.endswith("3 tokens · stopped by length")
+    assert "3 tokens · stopped by length" in shown.text
+    assert shown.text.endswith("4 tokens · stopped where the model's context ends")
 
 
 def test_generate__shows_what_was_written_after_the_end_of_a_long_prompt() -> None:

@@ -147,6 +147,10 @@ def test_warm_start__may_spell_out_what_its_parent_has() -> None:
     ("fields", "sentence"),
     [
         ({"model_family": "gru"}, "`model.architecture` would be gru, but the run 'parent' that this one starts from"),
+        (
+            {"model_family": "lstm", "model": {"bidirectional": True}, "objective": "masked_lm"},
+            "`model.bidirectional` would be True, but the run 'parent' that this one starts from has False",
+        ),
         ({"model": {"hidden_size": 25}}, "`model.hidden_size` would be 25, but the run 'parent'"),
         ({"model": {"tied": True}}, "`model.tied` would be True"),
         ({"model_size": "tiny"}, "`model.embedding_size` would be 32"),

@@ -363,3 +363,17 @@ def test_two_directions__are_one_forward_and_one_over_the_reversed_text(architec
 
 _ONE_LAYER: dict[str, object] = {"num_layers": 1, "dropout": 0.0}
 _ONE_WAY: dict[str, object] = {"bidirectional": False}
+
+
+def test_documentation__counts_the_parameters_of_every_preset() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "architectures.md").read_text(encoding="utf-8")
+
+    for family in ("char_lstm", "lstm", "gru", "rnn", "gpt2", "bert", "llama", "qwen"):
+        counts: list[str] = []
+        for size in ("tiny", "small", "base", "paper"):
+            values: dict[str, object] = {"model_size": size, "model": None, "max_seq_len": 256}
+            effective = effective_of(family, **values)
+            with torch.device("meta"):
+                model = build(effective.model, Vocabulary(100, mask=4), effective.objective)
+            counts.append(f"{model.parameter_count():,}")
+        assert f"| {family} | {' | '.join(counts)} |" in text
