@@ -1,5 +1,6 @@
 """Every shipped tiny config is trained, measured, scored with and continued or refused, and written as a file again."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -7,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, add_corpus, environment_in, some_text
+from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
 from trainer.cli import main
+from trainer.commands.requests import assign
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import RunStatus, TrainRequest
+from trainer.contracts.train_requests import train_request
+from trainer.corpora import CorpusStore
+from trainer.queue import resolve_request
 from trainer.runs import RunStore
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
@@ -105,5 +110,12 @@ def test_documentation__its_examples_are_valid(
 
     assert examples
     for words in examples:
-        assert main(["validate", *words[2:]]) == 0, words
-        assert "It is valid" in capsys.readouterr().out
+        if words[2].startswith("--"):
+            fields: dict[str, object] = {"corpus": "demo"}
+            for assignment in words[5::2]:
+                assign(TrainRequest, fields, assignment)
+            settings = settings_in(tmp_path)
+            asyncio.run(resolve_request(train_request(fields), CorpusStore(settings), settings))
+        else:
+            assert main(["validate", *words[2:]]) == 0, words
+            assert "It is valid" in capsys.readouterr().out

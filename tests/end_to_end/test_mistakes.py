@@ -51,12 +51,12 @@ FILES: dict[str, bytes] = {
 RNN = "  rnn:\n    embedding_size: 128\n    hidden_size: 256\n    num_layers: 2\n    dropout: 0.1\n    tied: true\n"
 EDITS: dict[str, tuple[str, str]] = {
     "no-architecture": ("  architecture: lstm\n", ""),
-    "gpt2": ("architecture: lstm", "architecture: gpt2"),
+    "t5": ("architecture: lstm", "architecture: t5"),
     "flat": ("  rnn:\n", "  hidden_size: 8\n  rnn:\n"),
     "no-rnn": (RNN, ""),
     "other-rnn": ("tied: true", "rnn_type: gru"),
     "two-ways": ("tied: true", "bidirectional: true"),
-    "masked": ("training:\n", "training:\n  objective: masked_lm\n"),
+    "masked": ("training:\n", "training:\n  mlm_probability: 2\n"),
     "sentencepiece": ("  tokenizer_type: character\n", ""),
     "wordpiece": ("tokenizer_type: character", "tokenizer_type: wordpiece"),
     "specials": ("tokenizer:\n", "tokenizer:\n  special_tokens: {pad_token: P}\n"),
@@ -130,8 +130,8 @@ MISTAKES = [
     of_train("--set model.hidden_size=0", INVALID, "`model.hidden_size` must be greater than 0, you gave 0."),
     of_train("--set model=lstm", INVALID, "`model` must be a block of fields, you gave 'lstm'."),
     of_train("--set model.architecture=gru", INVALID, "`model.architecture` must be 'lstm' for model_family"),
-    of_train("--set model_family=gpt2", UNSUPPORTED, "`model_family` 'gpt2' is not available; it must be one of"),
-    of_train("--set model_family=3", INVALID, "`model_family` must be 'char_lstm', 'lstm', 'gru' or 'rnn', you gave 3"),
+    of_train("--set model_family=gpt3", UNSUPPORTED, "`model_family` 'gpt3' is not available; it must be one of"),
+    of_train("--set model_family=3", INVALID, "`model_family` must be 'char_lstm', 'lstm', 'gru', 'rnn', 'gpt2',"),
     of_train("--set model_family=gru", UNSUPPORTED, "`tokenizer.method` must be given for gru"),
     of_train("--set tokenizer.method=bpe", UNSUPPORTED, "`tokenizer.method` 'bpe' is not available; it must be 'char'"),
     of_train("--set tokenizer.vocab_size=big", INVALID, "`tokenizer.vocab_size` must be a valid integer"),
@@ -169,7 +169,13 @@ MISTAKES = [
     of_train("--set freeze_embeddings=yes", INVALID, "`freeze_embeddings` must be true or false, you gave 'yes'"),
     of_train("--set device=tpu", INVALID, "`device` must be 'auto', 'cpu', 'cuda' or 'cuda:N', you gave 'tpu'."),
     of_train("--set precision=fp16", INVALID, "`precision` must be 'auto' or 'fp32', you gave 'fp16'."),
-    of_train("--set objective=masked_lm", INVALID, "`objective` must be 'causal_lm', you gave 'masked_lm'."),
+    of_train("--set objective=span", INVALID, "`objective` must be 'causal_lm' or 'masked_lm', you gave 'span'."),
+    of_train("--set model.bidirectional=true", INCOMPATIBLE, "`model.bidirectional` must be false for char_lstm"),
+    of_train(
+        "--set model_family=llama --set tokenizer.method=char --set objective=masked_lm",
+        INCOMPATIBLE,
+        "`objective` must be 'causal_lm' for llama: it cannot see what comes after a masked token",
+    ),
     of_train("--set label=", INVALID, "`label` must have at least 1 character, you gave ''."),
     of_train("--set tags=a", INVALID, "`tags` must be a list, you gave 'a'."),
     of_train("--set provenance={}", INVALID, "`provenance.source_corpus` is required."),
@@ -220,20 +226,18 @@ MISTAKES = [
     Mistake(
         "train no-architecture.yaml", CONFIG, "Missing required field 'architecture' in model config. Must be one "
     ),
-    Mistake(
-        "validate gpt2.yaml", UNSUPPORTED, "`model.architecture` 'gpt2' is not available; it must be one of 'lstm'"
-    ),
+    Mistake("validate t5.yaml", UNSUPPORTED, "`model.architecture` 't5' is not available; it must be one of 'gpt2'"),
     Mistake("validate flat.yaml", CONFIG, "`model.hidden_size` stands beside the architecture; write the sizes under"),
     Mistake("validate no-rnn.yaml", CONFIG, "`model.rnn` is missing; write the sizes under it: model: {architecture: "),
     Mistake(
         "validate other-rnn.yaml", CONFIG, "`model.rnn.rnn_type` must equal the architecture, 'lstm', you gave 'gru'"
     ),
     Mistake(
-        "validate two-ways.yaml", CONFIG, "`model.rnn.bidirectional` must be false: with causal_lm the model would"
+        "validate two-ways.yaml",
+        INCOMPATIBLE,
+        "`model.rnn.bidirectional` must be false: with causal_lm the model",
     ),
-    Mistake(
-        "train masked.yaml", UNSUPPORTED, "`training.objective` 'masked_lm' is not available; it must be 'causal_lm"
-    ),
+    Mistake("train masked.yaml", CONFIG, "`training.mlm_probability` must be less than or equal to 1, you gave 2"),
     Mistake(
         "validate sentencepiece.yaml", UNSUPPORTED, "`tokenizer.tokenizer_type` must be given: its default, 'senten"
     ),
@@ -248,7 +252,9 @@ MISTAKES = [
     ),
     Mistake("validate schedule.yaml", CONFIG, "`training.checkpoint_schedule` must be []"),
     Mistake(
-        "validate gradient-checkpointing.yaml", CONFIG, "`training.use_gradient_checkpointing` is for transformers"
+        "validate gradient-checkpointing.yaml",
+        INCOMPATIBLE,
+        "`training.use_gradient_checkpointing` is for transformers",
     ),
     Mistake("validate yes.yaml", CONFIG, "`training.use_amp` must be true or false, you gave 'yes'"),
     Mistake("validate name.yaml", CONFIG, "`experiment_name` must be 1 to 64 letters"),
