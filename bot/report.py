@@ -11,12 +11,12 @@ from typing import NamedTuple
 from bot.chart_process import Cell, CellRow, Unit
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.tokenizers import UNKNOWN_NAMES
 
 REPORT_CHARACTERS = 10_000
 """The longest text of a report: its files stay far under Discord's 10 MiB, and passing them on takes the bot 20 MB."""
 HIGH_BITS = 6
 _COLUMNS, _MOST_ROWS, _HARDEST = 40, 25, 8
-_UNKNOWN = "[UNK]"
 
 
 class Row(Frozen):
@@ -99,7 +99,7 @@ def report_of(score: ScoreResponse, text: str, unit: Unit) -> Report:
                 surprisal=round(in_units(surprisal, unit), 6),
                 entropy=round(in_units(entropy, unit), 6),
                 rank=rank,
-                unknown=token == _UNKNOWN and text[start:end] != token,
+                unknown=token in UNKNOWN_NAMES and text[start:end] != token,
                 expected=tuple((other, round(probability, 6)) for other, probability in likeliest),
             )
             for (token, (start, end), surprisal), (entropy, rank, likeliest) in zip(places, guesses, strict=True)
@@ -129,8 +129,8 @@ def _by_surprisal(row: Row) -> tuple[float, int]:
 
 def expected_instead(row: Row) -> list[tuple[str, float]]:
     """What the model held likely in the place of what came."""
-    came = _UNKNOWN if row.unknown else row.char
-    return [(token, probability) for token, probability in row.expected if token != came]
+    came = UNKNOWN_NAMES if row.unknown else (row.char,)
+    return [(token, probability) for token, probability in row.expected if token not in came]
 
 
 def as_csv(report: Report) -> bytes:

@@ -19,7 +19,7 @@ from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, autocast
 from trainer.generation import generate
 from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import EOS, Ids, Tokenizer
+from trainer.tokenizers.base import Tokenizer
 
 SAMPLE_PROMPTS = ("", "a", "the ")
 _SAMPLES_PER_PROMPT = 4
@@ -97,11 +97,11 @@ def measure(
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
-    rows = Rows(corpus.ids[split], effective.max_seq_len, masking(effective, model.vocabulary))
+    rows = corpus.rows(split, effective.max_seq_len, masking(effective, model.vocabulary))
     found = found or evaluate_rows(model, rows, compute)
     sizes = corpus.sizes[split]
     tokens = sizes.tokens - sizes.lines
-    lengths: list[float] = np.percentile(_line_lengths(corpus.ids[split]), (0, 50, 95, 100)).tolist()
+    lengths: list[float] = np.percentile(_line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
     is_causal = effective.objective == "causal_lm"
     samples = draw_samples(model, tokenizer, effective.seed, run_id) if is_causal else ()
     predicted_nats = found.loss_sum_nats if is_causal else found.loss_nats * tokens
@@ -190,17 +190,19 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([(better[predicted] < 1).sum(), (better[predicted] < 5).sum()])
 
 
-def _line_lengths(ids: Ids) -> NDArray[np.int32]:
+def _line_lengths(corpus: TokenizedCorpus, split: EvalSplit) -> NDArray[np.int32]:
     """The tokens of each line, without [BOS] and [EOS]."""
+    special_ids = corpus.special_ids
+    not_counted = 1 if special_ids.bos is None else 2
     lengths: list[NDArray[np.int32]] = []
     last_end: NDArray[np.int64] = np.full(1, -1, dtype=np.int64)
     start = 0
-    for piece in pieces(ids):
-        is_end: NDArray[np.bool_] = piece == EOS
+    for piece in pieces(corpus.ids[split]):
+        is_end: NDArray[np.bool_] = piece == special_ids.eos
         ends: NDArray[np.int64] = np.flatnonzero(is_end) + start
         last_and_ends = np.concatenate([last_end, ends])
         between: NDArray[np.int64] = np.diff(last_and_ends)
-        lengths.append((between - 2).astype(np.int32))
+        lengths.append((between - not_counted).astype(np.int32))
         start += len(is_end)
         last_end = last_and_ends[-1:]
     return np.concatenate(lengths)

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, StopReason
+from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
 from trainer.models.base import LanguageModel, State, joined, rows_of
-from trainer.tokenizers.base import BOS, EOS, UNK, Tokenizer
+from trainer.tokenizers.base import Tokenizer
 
 _PLACES_AT_ONCE = 1 << 12
 _FINITE = torch.finfo(torch.float64)
+_CONTEXT_TOKENS = 256
+"""What of a prompt's last line decides how the text goes on: whether a space or a closing quote comes next, say."""
 
 
 def generate(
@@ -43,6 +46,7 @@ def generate_together(
     going = [one for one in all_asked if not one.has_ended]
     if not going:
         return
+    special_ids = tokenizer.special_ids
     logits, state = _read_all(model, going)
     while going:
         taking = [sequence for one in going for sequence in one.live]
@@ -53,7 +57,7 @@ def generate_together(
         if len(rows) < len(ids):
             ids, state = [ids[row] for row in rows], rows_of(state, rows)
         if going:
-            logits, state = _feed(model, ids, state)
+            logits, state = _feed(model, ids, state, special_ids)
 
 
 def filtered_probabilities(logits: Tensor, request: GenerateRequest) -> tuple[Tensor, Tensor]:
@@ -91,16 +95,22 @@ class _Continuation:
     def __init__(
         self, model: LanguageModel, tokenizer: Tokenizer, request: GenerateRequest, response: GenerateResponse
     ) -> None:
-        self._never_sampled = [token for token in model.vocabulary.special_ids if token != EOS]
         self._request = request
         self._response = response
         self._prompt_lines = _prompt_lines(tokenizer, request.prompt_text or "")
-        self.prompt = [i for line in self._prompt_lines for i in (BOS, *line, EOS)][:-1]
+        special_ids = tokenizer.special_ids
+        opening = [] if special_ids.bos is None else [special_ids.bos]
+        lines = [i for line in self._prompt_lines for i in (*opening, *line, special_ids.eos)][:-1]
+        self.prompt = lines if opening else [special_ids.start, *lines]
+        self._special_ids = special_ids
         self._seed = randbits(32) if request.seed is None else request.seed
         generators = [
             np.random.Generator(np.random.PCG64([self._seed, number])) for number in range(request.num_return_sequences)
         ]
-        self.sequences = [_Sequence(tokenizer, request, self.prompt, model.context_tokens, each) for each in generators]
+        self.sequences = [
+            _Sequence(tokenizer, request, self.prompt, self._prompt_lines[-1], model.context_tokens, each)
+            for each in generators
+        ]
 
     @property
     def has_ended(self) -> bool:
@@ -115,7 +125,7 @@ class _Continuation:
         """Choose the next id of each live sequence by its row of the logits (n, V)."""
         live = self.live
         penalized = _penalized(logits.double().cpu(), live, self._request)
-        penalized[:, self._never_sampled] = -math.inf
+        penalized[:, self._special_ids.never_sampled] = -math.inf
         draws = [sequence.draw() for sequence in live]
         ids = choose(penalized, self._request, torch.tensor(draws, dtype=torch.float64))
         for sequence, token_id in zip(live, ids, strict=True):
@@ -131,7 +141,7 @@ class _Continuation:
             "eos_terminated": tuple(reason == "eos" for reason in reasons),
             "stop_reason": tuple(reasons),
             "prompt_tokens": sum(len(line) for line in self._prompt_lines),
-            "unk_count": sum(line.count(UNK) for line in self._prompt_lines),
+            "unk_count": sum(line.count(self._special_ids.unk) for line in self._prompt_lines),
             "seed_used": self._seed,
         }
         return self._response.model_copy(update=update)
@@ -145,6 +155,7 @@ class _Sequence:
         tokenizer: Tokenizer,
         request: GenerateRequest,
         prompt: list[int],
+        open_line: list[int],
         context_tokens: int | None,
         generator: np.random.Generator,
     ) -> None:
@@ -154,7 +165,8 @@ class _Sequence:
         self._request = request
         self._stops = [normalized(stop, tokenizer.normalization) for stop in request.stop_sequences]
         self._closed_lines = ""
-        self._line: list[int] = []
+        self._line = open_line[-_CONTEXT_TOKENS:]
+        self._known_characters = len(tokenizer.decode(self._line))
         self.context = list(prompt)
         self.text = ""
         self.steps = 0
@@ -168,15 +180,16 @@ class _Sequence:
         self.steps += 1
         self._room -= 1
         self.context.append(token_id)
-        if token_id == EOS and self._request.stop_on_eos:
+        is_end = token_id == self._tokenizer.special_ids.eos
+        if is_end and self._request.stop_on_eos:
             self.stop_reason = "eos"
             return
-        if token_id == EOS:
-            self._closed_lines, self._line = self.text + "\n", []
-            self._room -= 1  # for the [BOS] of the next line
+        if is_end:
+            self._closed_lines, self._line, self._known_characters = self.text + "\n", [], 0
+            self._room -= self._tokenizer.special_ids.bos is not None  # for the [BOS] of the next line
         else:
             self._line.append(token_id)
-        self.text = self._closed_lines + self._tokenizer.decode(self._line)
+        self.text = self._closed_lines + self._tokenizer.decode(self._line)[self._known_characters :]
         found = [place for stop in self._stops if (place := self.text.find(stop)) >= 0]
         if found:
             self.text, self.stop_reason = self.text[: min(found)], "stop_sequence"
@@ -217,14 +230,14 @@ def _take_next(continuations: list[_Continuation], logits: Tensor) -> list[int]:
     return ids
 
 
-def _feed(model: LanguageModel, ids: list[int], state: State) -> tuple[Tensor, State]:
-    """Return the logits (n, V) after one more id each; after [EOS], a [BOS] opens the next line."""
+def _feed(model: LanguageModel, ids: list[int], state: State, special_ids: SpecialIds) -> tuple[Tensor, State]:
+    """Return the logits (n, V) after one more id each; after [EOS] a [BOS], where there is one, opens the next line."""
     device = state[0].device
     with torch.inference_mode():
         logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
-        rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == EOS]
-        if rows:
-            opening = torch.full((len(rows), 1), BOS, device=device)
+        rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
+        if rows and special_ids.bos is not None:
+            opening = torch.full((len(rows), 1), special_ids.bos, device=device)
             of_ended, state_of_ended = model.forward_with_state(opening, rows_of(state, rows))
             logits[torch.tensor(rows, device=device)] = of_ended
             others = [row for row in range(len(ids)) if row not in rows]

@@ -15,13 +15,12 @@ from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.vocabulary import MANIFEST_FILE, TOKENIZER_FILE
+from trainer.vocabulary import MANIFEST_FILE, tokenizer_file
 from trainer.weights import UnfitWeights, read_weights
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FOLDER = "tokenizer"
-_NEEDED = {WEIGHTS_FILE, CONFIG_FILE, *(f"{TOKENIZER_FOLDER}/{name}" for name in (TOKENIZER_FILE, MANIFEST_FILE))}
 
 
 class ModelFile(Frozen):
@@ -77,8 +76,11 @@ def load_run(run: RunDirectory) -> tuple[LanguageModel, Tokenizer]:
 
     One flipped bit in a weight would load without a word. Raises RUN_NOT_READY and MODEL_LOAD_FAILED.
     """
-    needed = [record for record in run.completed_manifest().files if record.path in _NEEDED]
-    changed = changed_files(run.path, needed) + sorted(_NEEDED - {record.path for record in needed})
+    manifest = run.completed_manifest()
+    of_tokenizer = (tokenizer_file(manifest.effective.tokenizer.method), MANIFEST_FILE)
+    names = {WEIGHTS_FILE, CONFIG_FILE, *(f"{TOKENIZER_FOLDER}/{name}" for name in of_tokenizer)}
+    needed = [record for record in manifest.files if record.path in names]
+    changed = changed_files(run.path, needed) + sorted(names - {record.path for record in needed})
     if changed:
         raise AppError(
             ErrorCode.MODEL_LOAD_FAILED,

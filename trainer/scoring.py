@@ -1,4 +1,6 @@
-"""Surprisals of a text under a model: every token, each given its line from [BOS], in nats (DEC D15, D50).
+"""Surprisals of a text under a model: every token, each given its line from its start, in nats (DEC D15, D50).
+
+A line starts from [BOS], or from the [EOS] of the line before where the tokenizer has no [BOS].
 
 A state that is carried to the end of its line scores exactly, one token after another. Windows of a long line are
 scored side by side, which is faster and approximate: each but the first begins without a past and reads some tokens
@@ -22,7 +24,7 @@ from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowRepor
 from trainer.data.normalization import Line, documents, normalized
 from trainer.evaluation import perplexity
 from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import BOS, PAD, UNK, Tokenizer
+from trainer.tokenizers.base import Tokenizer
 
 _PLACES_AT_ONCE = 1 << 14
 """Positions of a batch whose logits are in memory together."""
@@ -92,7 +94,7 @@ def surprisals(model: LanguageModel, ids: Sequence[int]) -> Tensor:
 def score_lines(
     model: LanguageModel, lines: Sequence[Sequence[int]], top_k: int = 1, *, window_tokens: int | None = None
 ) -> list[Scores]:
-    """Score lines of token ids, each from [BOS]; lines of like length share a batch, which changes no score.
+    """Score lines of token ids, each from the start; lines of like length share a batch, which changes no score.
 
     With `window_tokens`, a longer line is scored by windows that read so many tokens each, or as many as the model can.
     """
@@ -118,9 +120,9 @@ def _window(model: LanguageModel, asked: int | None) -> int | None:
     return min(limits, default=None)
 
 
-def _pieces(line: Sequence[int], window_tokens: int | None) -> list[_Piece]:
-    """Cut [BOS] and a line into windows that read so many tokens at most and together score every token once."""
-    ids = [BOS, *line]
+def _pieces(line: Sequence[int], start_id: int, window_tokens: int | None) -> list[_Piece]:
+    """Cut the start and a line into windows that read so many tokens at most and together score every token once."""
+    ids = [start_id, *line]
     window_tokens = window_tokens or len(line)
     context = context_of(window_tokens)
     scored = window_tokens - context
@@ -133,7 +135,8 @@ def _score_lines(model: LanguageModel, lines: Sequence[tuple[Sequence[int], int 
     model.eval()
     if model.objective == "masked_lm":
         return [_score_masked(model, line, window, min(top_k, model.vocab_size)) for line, window in lines]
-    pieces = [_pieces(line, window) for line, window in lines]
+    start_id = model.vocabulary.special_ids.start
+    pieces = [_pieces(line, start_id, window) for line, window in lines]
     scores = iter(_score_pieces(model, [piece for of_line in pieces for piece in of_line], top_k))
     return [_joined([next(scores) for _ in of_line]) for of_line in pieces]
 
@@ -154,7 +157,7 @@ def _score_batch(model: LanguageModel, pieces: list[_Piece], top_k: int) -> list
     """Score a batch in stretches of time, the state carried from one to the next."""
     device = model.input_embedding().weight.device
     longest = max(len(piece.ids) for piece in pieces)
-    padded = [[*piece.ids, *[PAD] * (longest - len(piece.ids))] for piece in pieces]
+    padded = [[*piece.ids, *[0] * (longest - len(piece.ids))] for piece in pieces]  # what comes after changes no score
     ids = torch.tensor(padded, device=device)  # (B, T + 1)
     state = model.initial_state(len(pieces))
     stretch = max(1, _PLACES_AT_ONCE // len(pieces))
@@ -173,8 +176,9 @@ def _score_batch(model: LanguageModel, pieces: list[_Piece], top_k: int) -> list
 
 def _score_masked(model: LanguageModel, line: Sequence[int], window_tokens: int | None, top_k: int) -> Scores:
     """Score each token of a line by what stands around it in its window, [BOS] and [EOS] being part of the line."""
-    vocabulary, device = model.vocabulary, model.input_embedding().weight.device
-    line_ids: list[int] = [vocabulary.bos, *line, vocabulary.eos]
+    special_ids, device = model.vocabulary.special_ids, model.input_embedding().weight.device
+    gap = special_ids.unk if special_ids.mask is None else special_ids.mask
+    line_ids: list[int] = [special_ids.start, *line, special_ids.eos]
     ids = torch.tensor(line_ids, device=device)
     length = min(window_tokens or len(ids), len(ids))
     first = (torch.arange(1, len(ids) - 1, device=device) - length // 2).clamp(0, len(ids) - length)  # (T,)
@@ -185,7 +189,7 @@ def _score_masked(model: LanguageModel, line: Sequence[int], window_tokens: int 
         for start in range(0, len(line), at_once):
             of_part = places[start : start + at_once]
             windows = ids[first[start : start + at_once].unsqueeze(-1) + torch.arange(length, device=device)]  # (B, W)
-            windows.scatter_(1, of_part.unsqueeze(-1), vocabulary.mask or vocabulary.unk)
+            windows.scatter_(1, of_part.unsqueeze(-1), gap)
             logits = model.forward(windows).float()  # (B, W, V)
             of_place = logits[torch.arange(len(of_part), device=device), of_part].unsqueeze(0)  # (1, B, V)
             parts.append(_scores(of_place, ids[1 + start : 1 + start + len(of_part)].unsqueeze(0), top_k))
@@ -245,7 +249,7 @@ def _summary(model: LanguageModel, text: TextToScore, scores: list[Scores]) -> d
         "bits_per_char": total_nats / math.log(2) / sum(len(line.text) for line in text.lines),
         "n_tokens": len(flat_ids),
         "n_scored": len(surprisal),
-        "unk_count": flat_ids.count(UNK),
+        "unk_count": flat_ids.count(model.vocabulary.special_ids.unk),
         "method": "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood",
         "window": None if window_tokens is None or is_exact else _compared(model, text.ids, scores, window_tokens),
     }

@@ -6,13 +6,12 @@ from time import perf_counter
 from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import EarlyStopping, EffectiveRequest, SplitSizes
-from trainer.data.batches import Rows
 from trainer.data.corpus import SplitRule, read_blocks
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import resolve, seed_everything
 from trainer.models import build
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import BOS, Ids, Text, Tokenizer, vocabulary_of
+from trainer.tokenizers.base import Ids, Text, Tokenizer, vocabulary_of
 from trainer.training import CurveRow, Listeners, StopReason, train
 
 LEARNED_NATS = 0.5
@@ -59,7 +58,9 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     short: dict[str, object] = {"max_seq_len": length}
     effective = effective.model_copy(update=short)
     # a line is two ids at least
-    ids = tokenizer.encode_documents(lines[: _ROWS * length])[: _ROWS * length + 1]
+    ids = tokenizer.encode_documents(lines[: _ROWS * length])[
+        : _ROWS * length + (tokenizer.special_ids.bos is not None)
+    ]
     batch = _as_corpus(tokenizer, ids)
     compute = resolve(effective)
     seed_everything(effective.seed)
@@ -84,7 +85,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         loss=last.loss,
         steps=last.step,
         seconds=perf_counter() - started,
-        rows=len(Rows(ids, length)),
+        rows=len(batch.rows("train", length)),
         tokens=batch.sizes["train"].tokens,
         vocab_size=tokenizer.vocab_size,
         params=model.parameter_count(),
@@ -121,9 +122,11 @@ class _Nowhere(CheckpointStore):
 def _as_corpus(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
     """The batch as the text to train on and, the same, to validate on."""
     places: list[int] = ids.tolist()
-    predicted = [i for i in places[1:] if i != BOS]
-    sizes = SplitSizes(lines=places.count(BOS), chars=len(tokenizer.decode(predicted)), tokens=len(predicted))
-    return TokenizedCorpus({"train": ids, "validation": ids}, {"train": sizes, "validation": sizes}, {})
+    special_ids = tokenizer.special_ids
+    predicted = [i for i in places if i != special_ids.bos]
+    lines = places.count(special_ids.start)
+    sizes = SplitSizes(lines=lines, chars=len(tokenizer.decode(predicted)), tokens=len(predicted))
+    return TokenizedCorpus({"train": ids, "validation": ids}, {"train": sizes, "validation": sizes}, {}, special_ids)
 
 
 def _verdict(curve: list[CurvePoint], *, ok: bool) -> str:

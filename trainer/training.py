@@ -26,7 +26,7 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import Batch, BatchReader, Rows, epoch_order, masking
+from trainer.data.batches import Batch, BatchReader, epoch_order, masking
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
 from trainer.evaluation import Evaluation, evaluate_rows, perplexity
@@ -122,7 +122,7 @@ def train(
         training.run(told, check_stop)
         training.load_best()
         if "test" in corpus.ids:
-            rows = Rows(corpus.ids["test"], effective.max_seq_len, masking(effective, model.vocabulary))
+            rows = corpus.rows("test", effective.max_seq_len, masking(effective, model.vocabulary))
             test = evaluate_rows(model, rows, compute, check_stop)
     except _Stopped as stop:
         training.save(told)
@@ -203,9 +203,9 @@ class _Training:
         if effective.compute.gradient_checkpointing:
             model.checkpoint_gradients()
         how = masking(effective, model.vocabulary)
-        self._rows = Rows(corpus.ids["train"], effective.max_seq_len, how)
+        self._rows = corpus.rows("train", effective.max_seq_len, how)
         self._reader = BatchReader(self._rows, workers=compute.data_num_workers, pin=compute.data_pin_memory)
-        self._validation = Rows(corpus.ids["validation"], effective.max_seq_len, how)
+        self._validation = corpus.rows("validation", effective.max_seq_len, how)
         share = 1.0 if how is None else effective.mlm_probability or 1.0  # of the tokens, which are predicted
         self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens / share
         steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs

@@ -1,14 +1,29 @@
 """What a stored tokenizer is, and how much of a text it knows, found out without numpy: the bot asks too."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.contracts.tokenizers import TokenizerManifest, TokenizerMethod
 from trainer.contracts.validation import parse_json
+from trainer.data.normalization import normalized
 from trainer.files import BrokenFile, read_regular
 
-MANIFEST_FILE, TOKENIZER_FILE = "manifest.json", "tokenizer.json"
+MANIFEST_FILE = "manifest.json"
+RESERVED = "\0\t\x1f\u2581\u2585"
+"""What SentencePiece keeps for itself: these are no characters of its vocabularies."""
+_UNREADABLE = re.compile(f"[\ud800-\udfff{RESERVED}]")
+
+
+def tokenizer_file(method: TokenizerMethod) -> str:
+    """The file that holds a tokenizer of this method, beside its manifest."""
+    return "tokenizer.model" if method == "sentencepiece" else "tokenizer.json"
+
+
+def sentencepiece_form(text: str) -> str:
+    """Return a text with NUL, which no vocabulary has, for what SentencePiece cannot read or keeps for itself."""
+    return _UNREADABLE.sub("\0", text)
 
 
 def read_manifest(folder: Path) -> TokenizerManifest:
@@ -22,10 +37,28 @@ def read_manifest(folder: Path) -> TokenizerManifest:
 
 def unknown_share(folder: Path, lines: Sequence[str]) -> float:
     """Return the share of the lines' tokens that a stored tokenizer does not know; of no tokens, 0."""
+    manifest = read_manifest(folder)
+    file = folder / tokenizer_file(manifest.method)
+    encode = _sentencepiece(file, manifest) if manifest.method == "sentencepiece" else _library(file)
+    ids = [i for line in lines for i in encode(line)]
+    return ids.count(manifest.special_ids.unk) / len(ids) if ids else 0.0
+
+
+def _library(file: Path) -> Callable[[str], list[int]]:
     import tokenizers
 
-    unknown = read_manifest(folder).special_tokens["[UNK]"]
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    tokenizer = tokenizers.Tokenizer.from_file(str(file))
     tokenizer.encode_special_tokens = True
-    ids = [i for line in lines for i in tokenizer.encode(line, add_special_tokens=False).ids]
-    return ids.count(unknown) / len(ids) if ids else 0.0
+    return lambda line: tokenizer.encode(line, add_special_tokens=False).ids
+
+
+def _sentencepiece(file: Path, manifest: TokenizerManifest) -> Callable[[str], list[int]]:
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(file))
+
+    def encode(line: str) -> list[int]:
+        ids: list[int] = processor.encode_as_ids(sentencepiece_form(normalized(line, manifest.normalization)))
+        return ids
+
+    return encode

@@ -14,7 +14,6 @@ from bot.commands.group import Answer, Call, respond
 from bot.commands.selection import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds import accepted_answer
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.fields import says
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, TrainRequest
 from trainer.corpora import CorpusStore
@@ -40,7 +39,6 @@ FIELDS = {
 }
 """What each option sets in the train request."""
 
-_TOKENIZERS = ("tokenizer", "tokenizer_id", "init_from_run_id")
 _ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt file)."
 _LABEL_CHARACTERS = 64
 _FILE_NAME_CHARACTERS = 40  # as UTF-8 not longer than file systems allow
@@ -121,11 +119,8 @@ def fields_of(options: Mapping[str, object]) -> dict[str, object]:
 
 
 def with_defaults(fields: dict[str, object], text: str) -> dict[str, object]:
-    """The fields with the family, the tokenizer and the name that the chat puts where nothing is said of them."""
-    family = fields.get("model_family", "char_lstm")
-    filled: dict[str, object] = {"model_family": family, **fields}
-    if family != "char_lstm" and not any(says(fields, name) for name in _TOKENIZERS):
-        filled["tokenizer"] = {"method": "char"}
+    """The fields with the family and the name that the chat puts where nothing is said of them."""
+    filled: dict[str, object] = {"model_family": "char_lstm", **fields}
     if filled.get("label") is None:
         filled["label"] = clean_label(PurePosixPath(text).stem)
     return filled

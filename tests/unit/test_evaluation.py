@@ -43,7 +43,7 @@ def lines_of(run: Run) -> list[list[int]]:
 
 
 def evaluated(model: LanguageModel, run: Run, *, batch_size: int = 4, length: int = 16) -> Evaluation:
-    return evaluate_rows(model, Rows(run.corpus.ids["test"], length), run.compute._replace(batch_size=batch_size))
+    return evaluate_rows(model, run.corpus.rows("test", length), run.compute._replace(batch_size=batch_size))
 
 
 @pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
@@ -173,7 +173,7 @@ def test_masked_model__is_measured_on_masked_tokens_the_same_each_time_and_write
 
     first, second = measured(), measured()
 
-    rows = Rows(masked.corpus.ids["test"], 16, masking(masked.effective, model.vocabulary))
+    rows = masked.corpus.rows("test", 16, masking(masked.effective, model.vocabulary))
     batch = rows.batch(np.arange(len(rows)))
     with torch.inference_mode():
         log_p = model.forward(batch.inputs, batch.lengths).log_softmax(-1)
@@ -190,7 +190,7 @@ def test_masked_rows__without_any_text_cannot_be_measured(tmp_path: Path) -> Non
     masked = make_run(tmp_path, objective="masked_lm")
     model = masked.fresh_model()
     nothing: NDArray[np.uint8] = np.full(20, 3, dtype=np.uint8)
-    rows = Rows(nothing, 8, masking(masked.effective, model.vocabulary))
+    rows = Rows(nothing, 8, model.vocabulary.special_ids, masking(masked.effective, model.vocabulary))
 
     with pytest.raises(AppError, match="no token that can be masked") as caught:
         evaluate_rows(model, rows, masked.compute)

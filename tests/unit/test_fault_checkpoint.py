@@ -18,6 +18,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
 from trainer.device import seed_everything
 from trainer.models.recurrent import RecurrentModel
+from trainer.tokenizers.base import vocabulary_of
 from trainer.training import CurveRow, Listeners, StopReason
 
 VALUES: dict[str, object] = EVERYTHING | {"num_epochs": 2, "early_stopping": {"enabled": False}}
@@ -31,7 +32,7 @@ class Faulty(RecurrentModel):
     def __init__(self, run: Run, step: int, fault: Fault = "bug", *, in_validation: bool = False) -> None:
         seed_everything(run.effective.seed)
         assert isinstance(run.effective.model, RnnConfig)
-        super().__init__(run.effective.model, run.tokenizer.vocab_size)
+        super().__init__(run.effective.model, vocabulary_of(run.tokenizer), "causal_lm")
         self._calls_left = 2 * step if not in_validation else step
         self._fault = fault
         self._in_validation = in_validation

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.unit.data.support import char_tokenizer, small_model
+from tests.unit.models.families import vocabulary
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.inference import GenerateRequest, GenerateResponse
 from trainer.contracts.validation import parse
 from trainer.generation import choose, filtered_probabilities, generate
 from trainer.models.base import LanguageModel, State
-from trainer.tokenizers.base import Vocabulary
 
 TOKENIZER = char_tokenizer(["abcdefgh"])
 SIZE = TOKENIZER.vocab_size
@@ -38,7 +38,7 @@ class Script(LanguageModel):
     """A model whose next token after each one is given; the state is the last token."""
 
     def __init__(self, follows: dict[int, int]) -> None:
-        super().__init__(Vocabulary(SIZE), "causal_lm")
+        super().__init__(vocabulary(SIZE), "causal_lm")
         self._embedding = nn.Embedding(SIZE, 1)
         table = torch.full((SIZE, SIZE), -100.0)
         for token in range(SIZE):

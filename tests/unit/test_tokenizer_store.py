@@ -249,7 +249,7 @@ async def test_request__is_checked_whole_before_anything_is_written(tmp_path: Pa
         ({"corpora": ["two", "bad"]}, ErrorCode.INVALID_INPUT, "UTF-8"),
         ({"corpora": ["short"]}, ErrorCode.CORPUS_EMPTY, "at least 2"),
         ({"corpora": ["two", "two"]}, ErrorCode.INVALID_INPUT, "two of them are the same"),
-        ({"corpora": ["two"], "method": "bpe"}, ErrorCode.UNSUPPORTED_BACKEND, "must be one of char"),
+        ({"corpora": ["two"], "method": "morse"}, ErrorCode.UNSUPPORTED_BACKEND, "must be one of char"),
     ]
     for fields, code, sentence in refused:
         with pytest.raises(AppError, match=sentence) as caught:

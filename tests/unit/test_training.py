@@ -16,15 +16,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tests.unit.data.support import POEM, Run, make_run
+from tests.unit.models.families import vocabulary
 from trainer.checkpoint import CheckpointStore
 from trainer.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
-from trainer.data.batches import Rows
 from trainer.evaluation import evaluate_rows
 from trainer.model_artifact import load_model, save_model
 from trainer.models.base import LanguageModel, State
-from trainer.tokenizers.base import Vocabulary
 from trainer.training import (
     CurveRow,
     Listeners,
@@ -103,8 +102,8 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
     run.tokenizer.save(tmp_path / "tokenizer")
 
     loaded, tokenizer = load_model(tmp_path)
-    test = evaluate_rows(loaded, Rows(run.corpus.ids["test"], run.effective.max_seq_len), run.compute)
-    validation = evaluate_rows(loaded, Rows(run.corpus.ids["validation"], run.effective.max_seq_len), run.compute)
+    test = evaluate_rows(loaded, run.corpus.rows("test", run.effective.max_seq_len), run.compute)
+    validation = evaluate_rows(loaded, run.corpus.rows("validation", run.effective.max_seq_len), run.compute)
 
     assert told.result.test is not None
     assert math.isclose(test.loss_nats, told.result.test.loss_nats, abs_tol=1e-6)
@@ -223,7 +222,7 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path) -> None
 def test_epoch_loss__is_the_mean_over_tokens_of_what_was_predicted(tmp_path: Path) -> None:
     """With a rate of (nearly) nothing the weights stand still, so that the epoch is one evaluation of its split."""
     run = make_run(tmp_path, TEXT, learning_rate=1e-12, num_epochs=1, optimizer={"name": "sgd"})
-    expected = evaluate_rows(run.fresh_model(), Rows(run.corpus.ids["train"], 16), run.compute)
+    expected = evaluate_rows(run.fresh_model(), run.corpus.rows("train", 16), run.compute)
 
     told = observed(run)
 
@@ -369,7 +368,7 @@ class Bad(LanguageModel):
     """A model that fails in the way that it is told."""
 
     def __init__(self, failure: str) -> None:
-        super().__init__(Vocabulary(40), "causal_lm")
+        super().__init__(vocabulary(40), "causal_lm")
         self._failure = failure
         self.embedding = torch.nn.Embedding(40, 40)
 
@@ -449,7 +448,7 @@ def test_optimizer__steps_as_torch_says(tmp_path: Path, name: str) -> None:
     told = observed(run)
     model = run.fresh_model()
     optimizer = torch_optimizer(name, model)
-    rows = Rows(run.corpus.ids["train"], 16)
+    rows = run.corpus.rows("train", 16)
     order = np.random.Generator(np.random.PCG64([run.effective.seed, 0])).permutation(len(rows))
     batch = rows.batch(order[:4])
     loss = torch.nn.functional.cross_entropy(model.forward(batch.inputs).flatten(0, 1), batch.targets.flatten())

@@ -23,7 +23,6 @@ from trainer.contracts.experiment_blocks import (
 )
 from trainer.contracts.fields import block, difference, merged, put, says, value_at
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
-from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.train_requests import not_available, train_request
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 from trainer.contracts.yaml_text import MOST_BYTES, parse_yaml
@@ -294,14 +293,6 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
 
 def _other_errors(document: Mapping[str, object], own: Mapping[str, object]) -> Iterator[AppError]:
     """What cannot be trained, or contradicts itself, though each value may stand where it is."""
-    if "tokenizer" in document and not _has_tokenizer(own):
-        available = [kind for kind, method in _METHOD_OF.items() if method in METHODS]
-        default = {"tokenizer": {"tokenizer_type": "sentencepiece", **block(document, "tokenizer")}}
-        for error in not_available(default, "tokenizer.tokenizer_type", available):
-            if "tokenizer_type" not in block(document, "tokenizer"):
-                sentence = "must be given: its default, 'sentencepiece', is not available"
-                error = refusal(error.code, _reworded(error.details[0], sentence))
-            yield error
     run = block(document, "run")
     precision, use_amp = run.get("precision"), value_at(document, "training.use_amp")
     if isinstance(precision, str) and isinstance(use_amp, bool) and use_amp == (precision == "fp32"):

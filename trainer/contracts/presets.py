@@ -19,7 +19,15 @@ from trainer.contracts.models import (
     RnnConfig,
 )
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, OptimizerConfig, RunManifest, TrainRequest
-from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerConfig, TokenizerManifest
+from trainer.contracts.tokenizers import (
+    BpeTokenizerConfig,
+    CharTokenizerConfig,
+    SpecialStyle,
+    TokenizerConfig,
+    TokenizerManifest,
+    WordPieceTokenizerConfig,
+    WordTokenizerConfig,
+)
 from trainer.contracts.validation import parse
 
 _NOT_HASHED = {"label", "tags", "provenance", "model_family", "model_size"}
@@ -221,22 +229,48 @@ def _check_positions(effective: EffectiveRequest) -> None:
 
 
 def _tokenizer(request: TrainRequest, aim: Objective) -> TokenizerConfig:
-    """The config of the tokenizer that the run makes; for masked_lm it has a mask token."""
-    config = request.tokenizer
-    if config is None and request.model_family == "char_lstm":
-        config = CharTokenizerConfig()
-    if config is None:
-        raise AppError(
-            ErrorCode.UNSUPPORTED_BACKEND,
-            f"`tokenizer.method` must be given for {request.model_family}: its default, 'word', is not available yet;"
-            " 'char' is.",
-        )
-    if aim == "causal_lm" or config.mask_token:
-        return config
-    if "mask_token" in config.model_fields_set:
-        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, "`tokenizer.mask_token` must be true: masked_lm needs the token.")
-    with_mask: dict[str, object] = {"mask_token": True}
-    return config.model_copy(update=with_mask)
+    """The config of the tokenizer that the run makes, in the style of its model; for masked_lm it has a mask token."""
+    config = request.tokenizer or _DEFAULT_TOKENIZERS.get(request.model_family, WordTokenizerConfig())
+    is_masked = aim == "masked_lm"
+    match config:
+        case WordTokenizerConfig():
+            if is_masked:
+                raise AppError(
+                    ErrorCode.MODEL_INCOMPATIBLE,
+                    "`tokenizer.method` must not be 'word': masked_lm needs a mask token, and words have none.",
+                )
+            return config
+        case CharTokenizerConfig():
+            if not is_masked or config.mask_token:
+                return config
+            if "mask_token" in config.model_fields_set:
+                message = "`tokenizer.mask_token` must be true: masked_lm needs the token."
+                raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+            changes: dict[str, object] = {"mask_token": True}
+        case _:
+            if config.special_style is not None:
+                if is_masked and config.special_style == "gpt2":
+                    message = "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token."
+                    raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
+                return config
+            changes = {"special_style": _style(architecture(request.model_family), is_masked=is_masked)}
+    return config.model_copy(update=changes)
+
+
+def _style(of_model: Architecture, *, is_masked: bool) -> SpecialStyle:
+    if of_model == "bert":
+        return "bert"
+    return "gpt2_mask" if is_masked else "gpt2"
+
+
+_DEFAULT_TOKENIZERS: dict[str, TokenizerConfig] = {
+    "char_lstm": CharTokenizerConfig(),
+    "gpt2": BpeTokenizerConfig(),
+    "llama": BpeTokenizerConfig(),
+    "qwen": BpeTokenizerConfig(),
+    "bert": WordPieceTokenizerConfig(),
+}
+"""Of the other families, KB-33's: words."""
 
 
 def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: Objective) -> TokenizerConfig:
@@ -252,7 +286,7 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: O
             ErrorCode.MODEL_INCOMPATIBLE,
             f"`tokenizer` is not that of the run '{request.init_from_run_id}' that this one starts from: leave it out.",
         )
-    if aim == "masked_lm" and tokenizer.mask_id is None:
+    if aim == "masked_lm" and tokenizer.special_ids.mask is None:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"masked_lm needs a tokenizer with a mask token, which '{tokenizer.tokenizer_id}' has not: take"

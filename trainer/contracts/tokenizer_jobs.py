@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from trainer.contracts.base import Frozen, Identifier, JobState, Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
-from trainer.contracts.tokenizers import METHODS, Normalization, TokenizerConfig, TokenizerStats
+from trainer.contracts.tokenizers import CONFIGS, METHODS, Normalization, SpecialStyle, TokenizerConfig, TokenizerStats
 from trainer.contracts.validation import parse
 
 
@@ -20,8 +20,13 @@ class TokenizerTrainRequest(Frozen):
     corpora: Annotated[tuple[CorpusName, ...], Field(min_length=1, max_length=16)]
     """The vocabulary is made from all of them together."""
     vocab_size: PositiveInt | None = None
-    min_frequency: PositiveInt = 1
+    min_frequency: PositiveInt | None = None
+    """None, as for `vocab_size`: what the method has by default."""
     normalization: Normalization = Normalization()
+    model_type: Literal["unigram", "bpe"] | None = None
+    """Of SentencePiece; None is unigram."""
+    special_style: SpecialStyle | None = None
+    """Whose special tokens a subword tokenizer has: None for bert's with wordpiece, else gpt2's."""
     special_tokens: dict[str, str] | None = None
     """None: those of the method."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
@@ -73,6 +78,9 @@ class TokenizerList(Frozen):
     tokenizers: tuple[TokenizerStatus, ...]
 
 
+_OPTIONS = {"vocab_size", "min_frequency", "normalization", "special_style", "model_type"}
+
+
 def config_of(request: TokenizerTrainRequest) -> TokenizerConfig:
     """The part of a request that the method takes; raises AppError for a method, or an option of it, that is none."""
     if request.method not in METHODS:
@@ -80,9 +88,17 @@ def config_of(request: TokenizerTrainRequest) -> TokenizerConfig:
             ErrorCode.UNSUPPORTED_BACKEND, f"`method` must be one of {', '.join(METHODS)}, you gave '{request.method}'."
         )
     if request.special_tokens is not None:
-        raise AppError(ErrorCode.INVALID_INPUT, "`special_tokens` must be null for method 'char': it keeps its own.")
-    fields: dict[str, object] = request.model_dump(include=set(TokenizerConfig.model_fields))
-    return parse(TokenizerConfig, fields)
+        raise AppError(
+            ErrorCode.INVALID_INPUT, f"`special_tokens` must be null for method '{request.method}': it keeps its own."
+        )
+    kind = CONFIGS[request.method]
+    fields: dict[str, object] = request.model_dump(include=_OPTIONS, exclude_none=True)
+    for name in fields:
+        if name not in kind.model_fields:
+            raise AppError(
+                ErrorCode.INVALID_INPUT, f"`{name}` means nothing to method '{request.method}': leave it out."
+            )
+    return parse(kind, fields)
 
 
 def tokenizer_id_of(request: TokenizerTrainRequest, corpora: tuple[CorpusRef, ...]) -> str:

@@ -4,7 +4,8 @@ causal_lm
 
 The ids are [BOS] line [EOS] of all lines in a row. Row r of length T reads the T ids from r * T and predicts, at each
 of its places, the id that follows: target[t] is input[t + 1]. Where a [BOS] follows, or nothing any more, there is no
-target. Every row starts from an empty state.
+target. Every row starts from an empty state. Without a [BOS] the ids are line [EOS], and the first is predicted from an
+[EOS] that stands before them all.
 
 masked_lm
 
@@ -24,8 +25,9 @@ from torch import Tensor
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.tokenizers import SpecialIds
 from trainer.device import pinned
-from trainer.tokenizers.base import BOS, PAD, Ids, Vocabulary
+from trainer.tokenizers.base import Ids, Vocabulary
 
 NO_TARGET = -100
 """Stands in a target for "counted in no loss"; torch's cross-entropy leaves it out by default."""
@@ -58,7 +60,7 @@ class Masking:
 
     def __init__(self, vocabulary: Vocabulary, mask: int, probability: float, seed: int) -> None:
         self._is_special: NDArray[np.bool_] = np.zeros(vocabulary.size, dtype=np.bool_)
-        self._is_special[vocabulary.special_ids] = True
+        self._is_special[vocabulary.special_ids.all] = True
         self._ordinary: NDArray[np.int64] = np.flatnonzero(~self._is_special)
         self._mask = mask
         self._probability = probability
@@ -99,41 +101,49 @@ def masking(effective: EffectiveRequest, vocabulary: Vocabulary) -> Masking | No
     """How a run masks its rows; None where it predicts next tokens. Raises MODEL_INCOMPATIBLE without a mask token."""
     if effective.objective == "causal_lm":
         return None
-    if vocabulary.mask is None:
+    mask = vocabulary.special_ids.mask
+    if mask is None:
         raise AppError(ErrorCode.MODEL_INCOMPATIBLE, "masked_lm needs a tokenizer with a mask token.")
-    return Masking(vocabulary, vocabulary.mask, effective.mlm_probability, effective.seed)
+    return Masking(vocabulary, mask, effective.mlm_probability, effective.seed)
 
 
 class Rows:
     """A split as rows of T targets; the last row is padded."""
 
-    def __init__(self, ids: Ids, length: int, masking: Masking | None = None) -> None:
+    def __init__(self, ids: Ids, length: int, special_ids: SpecialIds, masking: Masking | None = None) -> None:
         self._ids = ids
         self._length = length
+        self._special_ids = special_ids
         self._masking = masking
+        self._before = 1 if special_ids.bos is None else 0
+        """How many ids stand before the first."""
+        self._line_begin = NO_TARGET if special_ids.bos is None else special_ids.bos
 
     def __len__(self) -> int:
-        return -(-(len(self._ids) - 1) // self._length)
+        return -(-(len(self._ids) + self._before - 1) // self._length)
 
     def batch(self, rows: RowNumbers, draw: int = 0) -> Batch:
         """Return these rows; where they are masked, draw 0 is that of evaluation, and n that of epoch n."""
-        begins = rows.astype(np.int64)[:, np.newaxis] * self._length
+        begins = rows.astype(np.int64)[:, np.newaxis] * self._length - self._before
         places: NDArray[np.int64] = begins + np.arange(self._length + 1)  # (B, T + 1)
         row_ids = np.empty(places.shape, dtype=np.int64)
         for start in range(0, len(rows), _ROWS_AT_A_TIME):
             end = start + _ROWS_AT_A_TIME
-            row_ids[start:end] = self._ids[np.minimum(places[start:end], len(self._ids) - 1)]
+            row_ids[start:end] = self._ids[np.clip(places[start:end], 0, len(self._ids) - 1)]
             release(self._ids)
-        row_ids[places >= len(self._ids)] = PAD
+        row_ids[places < 0] = self._special_ids.start
+        has_ended: NDArray[np.bool_] = places >= len(self._ids)
+        row_ids[has_ended] = self._special_ids.filler
         read: NDArray[np.int64] = np.minimum(len(self._ids) - begins[:, 0], self._length)
         lengths = None if int(np.min(read)) == self._length else torch.from_numpy(read)
         if self._masking is not None:
             inputs, targets = self._masking.apply(row_ids[:, :-1], rows, draw)
             return Batch(inputs, targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
-        ids = torch.from_numpy(row_ids)
-        targets = ids[:, 1:].clone()
-        targets[(targets == BOS) | (targets == PAD)] = NO_TARGET
-        return Batch(ids[:, :-1].contiguous(), targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
+        following: NDArray[np.int64] = row_ids[:, 1:].copy()
+        begins_line: NDArray[np.bool_] = following == self._line_begin
+        following[has_ended[:, 1:] | begins_line] = NO_TARGET
+        inputs, targets = torch.from_numpy(row_ids)[:, :-1].contiguous(), torch.from_numpy(following)
+        return Batch(inputs, targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
 
 
 class BatchReader:

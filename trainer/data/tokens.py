@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
+from trainer.contracts.tokenizers import SpecialIds
 from trainer.contracts.validation import parse_json
+from trainer.data.batches import Masking, Rows
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
 from trainer.files import write_atomically
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import UNK, Ids, Text, Tokenizer, ids_type
+from trainer.tokenizers.base import Ids, Reread, Text, Tokenizer, ids_type
 
 _CONTENT_FILE = "content.json"
 _CONTENT_FORM = 2
@@ -35,13 +38,18 @@ class CorpusPaths(NamedTuple):
 
 
 class TokenizedCorpus(NamedTuple):
-    """The splits of a run as ids: [BOS] line [EOS] of every line, one after another."""
+    """The splits of a run as ids: what `encode_documents` makes of every line, one after another."""
 
     ids: dict[Split, Ids]
     """Mapped from files; a split that the run does not have is absent."""
     sizes: dict[Split, SplitSizes]
     words: dict[Split, int]
     """Words between white space."""
+    special_ids: SpecialIds
+
+    def rows(self, split: Split, length: int, masking: Masking | None = None) -> Rows:
+        """Return a split as rows of so many targets."""
+        return Rows(self.ids[split], length, self.special_ids, masking)
 
 
 def prepare(
@@ -67,8 +75,8 @@ def prepare(
     corpus: SplitCorpus | None = None
     if tokenizer is None:
         corpus = split()
-        train, holdout = corpus.lines("train"), corpus.lines("validation")
-        tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, train)], holdout, rule=rule)
+        text = Text(effective.corpus, Reread(partial(corpus.lines, "train")))
+        tokenizer = train_tokenizer(effective.tokenizer, [text], corpus.lines("validation"), rule=rule)
     folder = cache / _key(effective, rule, tokenizer)
     was_there = folder.exists()
     if not _is_whole(folder):
@@ -137,7 +145,7 @@ class _SplitWriter:
         self._lines += len(lines)
         self._characters += sum(map(len, lines))
         self._ids += len(ids)
-        is_unknown: NDArray[np.bool_] = ids == UNK
+        is_unknown: NDArray[np.bool_] = ids == self._tokenizer.special_ids.unk
         self._unknown += int(np.count_nonzero(is_unknown))
         self.words += sum(len(line.split()) for line in lines)
 
@@ -147,7 +155,7 @@ class _SplitWriter:
         return SplitSizes(
             lines=self._lines,
             chars=self._characters,
-            tokens=self._ids - self._lines,
+            tokens=self._ids - (0 if self._tokenizer.special_ids.bos is None else self._lines),
             unknown_tokens=self._unknown,
         )
 
@@ -155,7 +163,7 @@ class _SplitWriter:
 def _load(folder: Path, tokenizer: Tokenizer) -> TokenizedCorpus:
     content = _content(folder)
     ids = {split: _mapped(_ids_file(folder, split), tokenizer) for split in content.sizes}
-    return TokenizedCorpus(ids, content.sizes, content.words)
+    return TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids)
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

@@ -75,8 +75,8 @@ def library_config(config: BertConfig, vocabulary: Vocabulary) -> LibraryConfig:
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.attention_dropout,
         type_vocab_size=config.type_vocab_size,
-        bos_token_id=vocabulary.bos,
-        eos_token_id=vocabulary.eos,
-        pad_token_id=vocabulary.pad,
+        bos_token_id=vocabulary.special_ids.bos,
+        eos_token_id=vocabulary.special_ids.eos,
+        pad_token_id=vocabulary.special_ids.pad,
         use_cache=False,
     )

@@ -32,9 +32,9 @@ def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> LibraryConfig:
         resid_pdrop=config.dropout,
         embd_pdrop=config.dropout,
         attn_pdrop=config.attention_dropout,
-        bos_token_id=vocabulary.bos,
-        eos_token_id=vocabulary.eos,
-        pad_token_id=vocabulary.pad,
+        bos_token_id=vocabulary.special_ids.bos,
+        eos_token_id=vocabulary.special_ids.eos,
+        pad_token_id=vocabulary.special_ids.pad,
         use_cache=False,
         tie_word_embeddings=config.tied,
     )

@@ -49,9 +49,9 @@ def library_config(config: LlamaConfig | QwenConfig, vocabulary: Vocabulary) -> 
         num_key_value_heads=config.key_value_heads,
         hidden_act=config.activation_function,
         attention_dropout=config.attention_dropout,
-        bos_token_id=vocabulary.bos,
-        eos_token_id=vocabulary.eos,
-        pad_token_id=vocabulary.pad,
+        bos_token_id=vocabulary.special_ids.bos,
+        eos_token_id=vocabulary.special_ids.eos,
+        pad_token_id=vocabulary.special_ids.pad,
         use_cache=False,
         tie_word_embeddings=config.tied,
     )

@@ -1,19 +1,36 @@
 """Make a tokenizer by its config, and find a saved one by its manifest."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import assert_never
 
-from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerConfig
+from trainer.contracts.base import FileRecord, now
+from trainer.contracts.tokenizers import (
+    BpeTokenizerConfig,
+    CharTokenizerConfig,
+    SentencePieceTokenizerConfig,
+    TokenizerConfig,
+    TokenizerManifest,
+    TokenizerStats,
+    WordPieceTokenizerConfig,
+    WordTokenizerConfig,
+)
 from trainer.data.corpus import SplitRule
-from trainer.tokenizers import char
-from trainer.tokenizers.base import Text, Tokenizer
-from trainer.vocabulary import MANIFEST_FILE, read_manifest
+from trainer.files import read_regular
+from trainer.tokenizers import bpe, char, sentencepiece, word, wordpiece
+from trainer.tokenizers.base import Text, Tokenizer, Trained, broken
+from trainer.tokenizers.char import CharTokenizer
+from trainer.tokenizers.counting import statistics
+from trainer.tokenizers.sentencepiece import SentencePieceTokenizer
+from trainer.tokenizers.subword import SubwordTokenizer
+from trainer.tokenizers.word import WordTokenizer
+from trainer.vocabulary import MANIFEST_FILE, read_manifest, tokenizer_file
 
 
 def train_tokenizer(
     config: TokenizerConfig,
-    texts: Iterable[Text],
+    texts: Sequence[Text],
     holdout_lines: Iterable[str],
     *,
     rule: SplitRule,
@@ -21,13 +38,25 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Make a tokenizer from lines of all the texts; the hold-out's lines give its statistics.
 
-    It gets an id from all that made it, unless one is given. Each text is read once, one after another.
+    It gets an id from all that made it, unless one is given.
     """
     match config:
         case CharTokenizerConfig():
-            return char.train(config, texts, holdout_lines, rule=rule, tokenizer_id=tokenizer_id)
+            trained = char.train(config, texts)
+        case WordTokenizerConfig():
+            trained = word.train(config, texts)
+        case BpeTokenizerConfig():
+            trained = bpe.train(config, texts)
+        case WordPieceTokenizerConfig():
+            trained = wordpiece.train(config, texts)
+        case SentencePieceTokenizerConfig():
+            trained = sentencepiece.train(config, texts)
         case _:
             assert_never(config)
+    unmeasured = _manifest(config, trained, rule, tokenizer_id)
+    stats = statistics(_open(trained.content, unmeasured), trained.characters, holdout_lines)
+    update: dict[str, object] = {"stats": stats, "created_at": now()}
+    return _open(trained.content, unmeasured.model_copy(update=update))
 
 
 def is_saved(folder: Path) -> bool:
@@ -38,8 +67,61 @@ def is_saved(folder: Path) -> bool:
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read a saved tokenizer by the method of its manifest; raises TOKENIZER_LOAD_FAILED where it is not as saved."""
     manifest = read_manifest(folder)
+    try:
+        content = read_regular(folder / tokenizer_file(manifest.method))
+    except (OSError, ValueError):
+        raise broken(manifest, "cannot be read") from None
+    if [record.sha256 for record in manifest.files] != [sha256(content).hexdigest()]:
+        raise broken(manifest, "is not the one that its manifest names")
+    return _open(content, manifest)
+
+
+def _open(content: bytes, manifest: TokenizerManifest) -> Tokenizer:
     match manifest.method:
         case "char":
-            return char.load(folder, manifest)
+            return CharTokenizer(content, manifest)
+        case "word":
+            return WordTokenizer(content, manifest)
+        case "bpe":
+            return SubwordTokenizer(content, manifest)
+        case "wordpiece":
+            return SubwordTokenizer(content, manifest, wordpiece.CONTINUING)
+        case "sentencepiece":
+            return SentencePieceTokenizer(content, manifest)
         case _:
             assert_never(manifest.method)
+
+
+def _manifest(
+    config: TokenizerConfig, trained: Trained, rule: SplitRule, tokenizer_id: str | None
+) -> TokenizerManifest:
+    """What is known of a tokenizer before it is measured."""
+    digest = sha256(trained.content).hexdigest()
+    described = " ".join(corpus.model_dump_json() for corpus in trained.corpora)
+    identity = f"{config.model_dump_json()} {described} {rule} {digest}"
+    return TokenizerManifest(
+        tokenizer_id=tokenizer_id or f"{config.method}-{sha256(identity.encode()).hexdigest()[:16]}",
+        method=config.method,
+        vocab_size=trained.vocab_size,
+        special_tokens=trained.special_tokens,
+        normalization=config.normalization,
+        corpus=trained.corpora,
+        config=config,
+        stats=_UNMEASURED,
+        seed=rule.seed,
+        holdout_fraction=rule.holdout_fraction,
+        versions=trained.versions,
+        created_at=now(),
+        files=(FileRecord(path=tokenizer_file(config.method), bytes=len(trained.content), sha256=digest),),
+    )
+
+
+_UNMEASURED = TokenizerStats(
+    coverage=0.0,
+    oov_rate=0.0,
+    token_count=0,
+    char_coverage=0.0,
+    avg_tokens_per_char=0.0,
+    avg_tokens_per_word=0.0,
+    holdout_lines=0,
+)

@@ -1,33 +1,24 @@
 """What the rest of the program asks of a tokenizer, whatever its method."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
-from trainer.contracts.tokenizers import Normalization, TokenizerManifest
-
-PAD, UNK, BOS, EOS = range(4)
-SPECIAL_TOKENS = {"[PAD]": PAD, "[UNK]": UNK, "[BOS]": BOS, "[EOS]": EOS}
+from trainer.contracts.tokenizers import SPECIAL_NAMES, Normalization, SpecialIds, TokenizerCorpus, TokenizerManifest
+from trainer.files import write_atomically
+from trainer.vocabulary import MANIFEST_FILE, tokenizer_file
 
 
 class Vocabulary(NamedTuple):
     """How many tokens there are, and the ids of those that stand for no text."""
 
     size: int
-    pad: int = PAD
-    unk: int = UNK
-    bos: int = BOS
-    eos: int = EOS
-    mask: int | None = None
-
-    @property
-    def special_ids(self) -> list[int]:
-        found = (self.pad, self.unk, self.bos, self.eos, self.mask)
-        return sorted({token_id for token_id in found if token_id is not None})
+    special_ids: SpecialIds
 
 
 Span = tuple[int, int]
@@ -37,10 +28,20 @@ Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 
 
 class Text(NamedTuple):
-    """Lines that a vocabulary is made from, and the corpus that they are of."""
+    """Lines that a vocabulary is made from, which may be read more than once, and the corpus that they are of."""
 
     corpus: CorpusRef
     lines: Iterable[str]
+
+
+class Reread(Iterable[str]):
+    """Lines that are read from the start each time they are asked for."""
+
+    def __init__(self, read: Callable[[], Iterator[str]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[str]:
+        return self._read()
 
 
 class Tokenizer(Protocol):
@@ -54,14 +55,19 @@ class Tokenizer(Protocol):
     @property
     def normalization(self) -> Normalization: ...
     @property
+    def special_ids(self) -> SpecialIds: ...
+    @property
     def vocab_size(self) -> int: ...
     def encode(self, text: str) -> list[int]: ...
     def encode_documents(self, lines: Sequence[str]) -> Ids:
-        """Return [BOS] line [EOS] of each normalized line in one array."""
+        """Return [BOS] line [EOS] of each normalized line in one array; no [BOS] where the tokenizer has none."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of the ids; special tokens and ids outside the vocabulary have none."""
+        """Return the text of the ids, which begins with that of any first part of them.
+
+        Special tokens and ids outside the vocabulary have no text.
+        """
         ...
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
@@ -76,7 +82,68 @@ class Tokenizer(Protocol):
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    return Vocabulary(tokenizer.vocab_size, mask=tokenizer.manifest.mask_id)
+    return Vocabulary(tokenizer.vocab_size, tokenizer.special_ids)
+
+
+class StoredTokenizer:
+    """What all tokenizers have in common: one file, and the manifest that vouches for it."""
+
+    def __init__(self, manifest: TokenizerManifest, content: bytes, special_tokens: dict[str, int]) -> None:
+        """Raises TOKENIZER_LOAD_FAILED where the special tokens of the manifest are others."""
+        if manifest.special_tokens != special_tokens:
+            raise broken(manifest, "is not one with the special tokens of its manifest")
+        self._manifest = manifest
+        self._content = content
+        self._special_ids = manifest.special_ids
+
+    @property
+    def manifest(self) -> TokenizerManifest:
+        return self._manifest
+
+    @property
+    def normalization(self) -> Normalization:
+        return self._manifest.normalization
+
+    @property
+    def special_ids(self) -> SpecialIds:
+        return self._special_ids
+
+    @property
+    def vocab_size(self) -> int:
+        return self._manifest.vocab_size
+
+    def save(self, folder: Path) -> None:
+        """Write the file and, when that is safe, the manifest that vouches for it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / tokenizer_file(self._manifest.method), self._content)
+        write_atomically(folder / MANIFEST_FILE, self._manifest.model_dump_json(indent=2).encode())
+
+
+class Trained(NamedTuple):
+    """What the training of a tokenizer gives: the content of its file, and what its manifest tells of that."""
+
+    content: bytes
+    special_tokens: dict[str, int]
+    vocab_size: int
+    characters: set[str]
+    """Those that it has ids for, alone or in a token."""
+    corpora: tuple[TokenizerCorpus, ...]
+    versions: dict[str, str]
+
+
+def special_names(manifest: TokenizerManifest) -> tuple[str, ...]:
+    """Return the special tokens of a subword tokenizer; raises TOKENIZER_LOAD_FAILED where they are of no style."""
+    names = tuple(manifest.special_tokens)
+    if names not in SPECIAL_NAMES.values():
+        raise broken(manifest, "has special tokens of no style")
+    return names
+
+
+def documents_of(lines: Iterable[Sequence[int]], special_ids: SpecialIds, vocab_size: int) -> Ids:
+    """Return the ids of the lines in one array, each between [BOS], where there is one, and [EOS]."""
+    begin = [] if special_ids.bos is None else [special_ids.bos]
+    ids = [i for line in lines for i in (*begin, *line, special_ids.eos)]
+    return np.array(ids, dtype=ids_type(vocab_size))
 
 
 def ids_type(vocab_size: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
@@ -84,3 +151,10 @@ def ids_type(vocab_size: int) -> type[np.uint8] | type[np.uint16] | type[np.uint
     if vocab_size <= 1 << 8:
         return np.uint8
     return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+
+
+def broken(manifest: TokenizerManifest, what: str) -> AppError:
+    """The error of a stored tokenizer whose file is not as it was saved."""
+    return AppError(
+        ErrorCode.TOKENIZER_LOAD_FAILED, f"The tokenizer's file '{tokenizer_file(manifest.method)}' {what}."
+    )

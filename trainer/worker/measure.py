@@ -62,7 +62,10 @@ def measure_again(loaded: LoadedRun, request: EvalRequest, settings: Settings) -
     _, corpus = prepare(effective, *places(settings, effective), loaded.tokenizer)
     if request.path_override is not None:
         corpus = TokenizedCorpus(
-            {split: corpus.ids["train"]}, {split: corpus.sizes["train"]}, {split: corpus.words["train"]}
+            {split: corpus.ids["train"]},
+            {split: corpus.sizes["train"]},
+            {split: corpus.words["train"]},
+            corpus.special_ids,
         )
     measured = _measured(run, effective, loaded.model, loaded.tokenizer, corpus, split, compute, None)
     metrics = measured.metrics

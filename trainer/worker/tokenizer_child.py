@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,7 +19,7 @@ from trainer.data.union import CorpusUnion
 from trainer.logs import add_log_file, setup_logging
 from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Text, Tokenizer
+from trainer.tokenizers.base import Reread, Text, Tokenizer
 from trainer.worker.attempts import LOCKED_EXIT_CODE
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -65,7 +66,9 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
     rule = SplitRule(request.holdout_fraction, test_fraction=0.0, seed=request.seed)
     union = CorpusUnion(paths, config.normalization, rule, scratch)
     log.info("texts read and split")
-    texts = [Text(corpus, union.lines(number, "train")) for number, corpus in enumerate(record.corpora)]
+    texts = [
+        Text(corpus, Reread(partial(union.lines, number, "train"))) for number, corpus in enumerate(record.corpora)
+    ]
     tokenizer = train_tokenizer(
         config, texts, union.all_lines("validation"), rule=rule, tokenizer_id=record.tokenizer_id
     )

@@ -39,7 +39,6 @@ from trainer.contracts.runs import (
     TokenizerFacts,
 )
 from trainer.contracts.settings import Settings
-from trainer.data.batches import Rows
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.evaluation import SAMPLES_PER_DRAW, TrainingSample, draw_samples, perplexity
@@ -238,9 +237,7 @@ class TrainingAttempt:
                 validation=corpus.sizes["validation"],
                 test=corpus.sizes.get("test"),
             ),
-            tokenizer=TokenizerFacts(
-                id=tokenizer.manifest.tokenizer_id, sha256=sha256_of(self._run.tokenizer / "tokenizer.json")
-            ),
+            tokenizer=TokenizerFacts(id=tokenizer.manifest.tokenizer_id, sha256=tokenizer.manifest.files[0].sha256),
             parent_run_id=effective.init_from_run_id,
             metrics=metrics,
             early_stopped=result.early_stopped,
@@ -316,7 +313,7 @@ class TrainingAttempt:
         self, model: LanguageModel, corpus: TokenizedCorpus, tokenizer: Tokenizer, compute: Compute
     ) -> None:
         effective = self._record.effective
-        steps = steps_in_epoch(len(Rows(corpus.ids["train"], effective.max_seq_len)), effective, compute)
+        steps = steps_in_epoch(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
         total_steps = steps * effective.num_epochs
         self._events.append(
             MetricsConfig(

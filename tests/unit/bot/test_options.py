@@ -16,7 +16,6 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import EarlyStopping, TrainRequest
-from trainer.contracts.tokenizers import CharTokenizerConfig
 from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import parse
 
@@ -89,7 +88,7 @@ def test_generate__a_value_out_of_bounds_is_named_by_its_option(option: str, val
 
 
 SET = [
-    ({"model": "gru"}, {"model_family": "gru", "tokenizer": CharTokenizerConfig()}),
+    ({"model": "gru"}, {"model_family": "gru"}),
     ({"preset": "tiny"}, {"model_size": "tiny"}),
     ({"epochs": 7}, {"num_epochs": 7}),
     ({"name": "kk"}, {"label": "kk"}),

@@ -11,6 +11,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily, RnnConfig
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.tokenizers import CharTokenizerConfig
 from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import parse
 
@@ -83,7 +84,7 @@ def test_pair__that_can_be_trained_is_taken(name: str) -> None:
 def test_one_direction__may_be_trained_to_fill_gaps() -> None:
     run = effective(model_family="lstm", objective="masked_lm")
 
-    assert (run.objective, run.tokenizer.mask_token) == ("masked_lm", True)
+    assert (run.objective, run.tokenizer) == ("masked_lm", CharTokenizerConfig(mask_token=True))
 
 
 def test_sides__are_one_for_all_but_bert_and_two_directions() -> None:
@@ -112,7 +113,8 @@ def test_mask_token__is_made_by_a_masked_run_and_missed_in_a_tokenizer_without_o
         ErrorCode.MODEL_INCOMPATIBLE,
         "`tokenizer.mask_token` must be true: masked_lm needs the token.",
     )
-    assert effective(model_family="bert", tokenizer={"method": "char", "mask_token": True}).tokenizer.mask_token
+    with_mask: dict[str, object] = {"method": "char", "mask_token": True}
+    assert effective(model_family="bert", tokenizer=with_mask).tokenizer == CharTokenizerConfig(mask_token=True)
     request = parse(TrainRequest, {"corpus": "kk", "model_family": "bert", "tokenizer_id": "char-1"})
     for lacking, manifest in (
         (True, char_tokenizer(["ab"]).manifest),

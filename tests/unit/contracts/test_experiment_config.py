@@ -161,13 +161,16 @@ def test_all_that_is_wrong_is_told_at_once__each_with_path_value_and_what_is_all
         blocks["training"] |= {"learning_rate": 5, "use_amp": "no", "output_dir": "../x", "adam_beta2": 1}
         del blocks["training"]["epochs"]
         blocks["run"] = {"test_fraction": 0.9, "corpus": "a/../../b", "label": 5}
-        blocks["tokenizer"]["tokenizer_type"] = "bpe"
+        blocks["tokenizer"]["tokenizer_type"] = "morse"
 
     code, problems = refusal(spoil, seed=-1)
 
     assert code is ErrorCode.UNSUPPORTED_BACKEND
     assert {problem.path: (problem.value, problem.allowed) for problem in problems} == {
-        "tokenizer.tokenizer_type": ("'bpe'", "'character'"),
+        "tokenizer.tokenizer_type": (
+            "'morse'",
+            "one of 'sentencepiece', 'wordpiece', 'bpe', 'character', 'word'",
+        ),
         "data.batch_size": ("0", "an integer ≥ 1 and ≤ 4096"),
         "data.training_corpus": ("'/etc/passwd'", "a relative path without `..`"),
         "data.sise": (
@@ -359,16 +362,6 @@ def test_what_is_not_available_is_said_with_what_is() -> None:
             " 'llama', 'qwen'",
         ),
         (
-            lambda b: b["tokenizer"].update(tokenizer_type="bpe"),
-            "tokenizer.tokenizer_type",
-            "`tokenizer.tokenizer_type` 'bpe' is not available; it must be 'character'",
-        ),
-        (
-            lambda b: b["tokenizer"].pop("tokenizer_type"),
-            "tokenizer.tokenizer_type",
-            "`tokenizer.tokenizer_type` must be given: its default, 'sentencepiece', is not available",
-        ),
-        (
             lambda b: b.update(run={"model_family": "gpt3"}),
             "run.model_family",
             "`run.model_family` 'gpt3' is not available; it must be one of 'char_lstm', 'lstm', 'gru', 'rnn', 'gpt2',"
@@ -494,13 +487,21 @@ adam = drawn(
     {"betas": st.tuples(fraction(), fraction()), "eps": positive, "weight_decay": fraction()},
 )
 sgd = drawn({"name": st.just("sgd")}, {"weight_decay": fraction()})
-tokenizer_block = drawn(
-    {"method": st.just("char")},
-    {
-        "vocab_size": st.none() | count,
-        "min_frequency": count,
-        "normalization": drawn({"lowercase": st.booleans()}),
-    },
+normalization = drawn({"lowercase": st.booleans()})
+style = st.sampled_from(["gpt2", "gpt2_mask", "bert"])
+tokenizer_block = (
+    drawn(
+        {"method": st.sampled_from(["char", "word"])},
+        {"vocab_size": st.none() | count, "min_frequency": count, "normalization": normalization},
+    )
+    | drawn(
+        {"method": st.sampled_from(["bpe", "wordpiece"])},
+        {"vocab_size": count, "min_frequency": count, "special_style": style, "normalization": normalization},
+    )
+    | drawn(
+        {"method": st.just("sentencepiece")},
+        {"vocab_size": count, "model_type": st.sampled_from(["unigram", "bpe"]), "special_style": style},
+    )
 )
 common: Strategies = {
     "label": st.none() | st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=64),

@@ -10,7 +10,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, TrainRequest
-from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
 from trainer.runs import manifest_of
 
@@ -45,12 +45,14 @@ def test_char_lstm__has_the_defaults_of_its_family() -> None:
     assert (run.num_epochs, run.seed, run.tokenizer.method, run.threads) == (5, 42, "char", 1)
 
 
-def test_word_model_defaults__hold_for_lstm_without_sizes() -> None:
-    run = effective(model_family="lstm", tokenizer={"method": "char"})
+@pytest.mark.parametrize("family", ["lstm", "gru", "rnn"])
+def test_word_model_defaults__hold_for_a_family_without_sizes(family: str) -> None:
+    run = effective(model_family=family)
 
     model = recurrent(run)
     assert (model.embedding_size, model.hidden_size, model.num_layers, model.dropout) == (256, 512, 2, 0.2)
     assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (30, 64, 1e-3, "adam")
+    assert (run.tokenizer.method, run.gradient_clipping, model.tied) == ("word", 1.0, False)
 
 
 def test_general_defaults__hold_for_lstm_with_sizes() -> None:
@@ -83,10 +85,6 @@ def test_refusals__name_what_does_not_fit() -> None:
     assert "tiny, small, base" in refusal(model_size="huge")[1]
     assert refusal(model={"architecture": "gru"})[1].startswith("`model.architecture` must be 'lstm'")
     assert "give one of both" in refusal(model_size="tiny", model={"hidden_size": 3})[1]
-    assert refusal(model_family="lstm") == (
-        ErrorCode.UNSUPPORTED_BACKEND,
-        "`tokenizer.method` must be given for lstm: its default, 'word', is not available yet; 'char' is.",
-    )
 
 
 def parent_of(fields: dict[str, object]) -> tuple[RunManifest, TokenizerManifest]:
@@ -132,7 +130,7 @@ def test_warm_start__takes_sizes_and_tokenizer_from_its_parent_and_all_else_from
 
     changed: dict[str, object] = {"dropout": 0.3}
     assert run.model == parent.effective.model.model_copy(update=changed)
-    assert (run.tokenizer.min_frequency, run.tokenizer_id) == (2, tokenizer.tokenizer_id)
+    assert (run.tokenizer, run.tokenizer_id) == (CharTokenizerConfig(min_frequency=2), tokenizer.tokenizer_id)
     assert (run.init_from_run_id, run.learning_rate) == ("parent", 0.7)
 
 

@@ -5,7 +5,15 @@ import pytest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of, tokenizer_id_of
-from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
+from trainer.contracts.tokenizers import (
+    BpeTokenizerConfig,
+    CharTokenizerConfig,
+    Normalization,
+    SentencePieceTokenizerConfig,
+    TokenizerConfig,
+    WordPieceTokenizerConfig,
+    WordTokenizerConfig,
+)
 from trainer.contracts.validation import parse
 
 MINIMAL: dict[str, object] = {"method": "char", "corpora": ["a"]}
@@ -26,8 +34,10 @@ def test_request__has_the_defaults_of_the_contract() -> None:
         "method": "char",
         "corpora": ["a"],
         "vocab_size": None,
-        "min_frequency": 1,
+        "min_frequency": None,
         "normalization": {"form": "NFC", "lowercase": False},
+        "model_type": None,
+        "special_style": None,
         "special_tokens": None,
         "holdout_fraction": 0.01,
         "seed": 42,
@@ -63,7 +73,7 @@ def test_request__wrong_and_unknown_fields_are_refused_by_name(wrong: dict[str, 
     assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
-@pytest.mark.parametrize("method", ["bpe", "word", "morse", ""])
+@pytest.mark.parametrize("method", ["morse", "character", ""])
 def test_method__that_is_not_there_is_told_with_those_that_are(method: str) -> None:
     with pytest.raises(AppError, match="must be one of char") as caught:
         config_of(request(method=method))
@@ -78,6 +88,35 @@ def test_char__takes_its_options_and_keeps_its_special_tokens() -> None:
     )
     with pytest.raises(AppError, match="keeps its own") as caught:
         config_of(request(special_tokens={"bos_token": "<s>"}))
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize(
+    ("method", "config"),
+    [
+        ("char", CharTokenizerConfig(vocab_size=None, min_frequency=1)),
+        ("word", WordTokenizerConfig(vocab_size=None, min_frequency=1)),
+        ("bpe", BpeTokenizerConfig(vocab_size=8000, min_frequency=1)),
+        ("wordpiece", WordPieceTokenizerConfig(vocab_size=8000, min_frequency=2)),
+        ("sentencepiece", SentencePieceTokenizerConfig(model_type="unigram", vocab_size=8000)),
+    ],
+)
+def test_every_method__has_its_own_defaults(method: str, config: TokenizerConfig) -> None:
+    assert config_of(request(method=method)) == config
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [
+        ("char", "special_style", "bert"),
+        ("word", "model_type", "bpe"),
+        ("bpe", "model_type", "bpe"),
+        ("sentencepiece", "min_frequency", 2),
+    ],
+)
+def test_option_of_another_method__is_refused(method: str, option: str, value: object) -> None:
+    with pytest.raises(AppError, match=f"`{option}` means nothing to method '{method}': leave it out") as caught:
+        config_of(request(method=method, **{option: value}))
     assert caught.value.code is ErrorCode.INVALID_INPUT
 
 

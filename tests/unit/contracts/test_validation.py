@@ -100,7 +100,11 @@ WRONG_FIELDS: list[tuple[dict[str, object], str, str]] = [
         "`tokenizer_id` must match pattern '^[a-z0-9][a-z0-9_-]{0,63}$', you gave 'A'.",
         "text that",
     ),
-    ({"tokenizer": {"method": 3}}, "`tokenizer.method` must be 'char', you gave 3.", "'char'"),
+    (
+        {"tokenizer": {"method": 3}},
+        "`tokenizer.method` must be one of 'bpe', 'char', 'sentencepiece', 'word', 'wordpiece', you gave 3.",
+        "one of 'bpe', 'char'",
+    ),
     ({"provenance": {}}, "`provenance.source_corpus` is required.", "text"),
     ({"warmup_steps": 1, "warmup_ratio": 0.1}, "give `warmup_steps` or `warmup_ratio`, not both.", ""),
 ]
@@ -128,12 +132,13 @@ def test_all_wrong_fields_are_told_at_once() -> None:
 
 
 def test_train_request__what_does_not_exist_is_told_by_its_own_code_with_all_else_that_is_wrong() -> None:
-    tokenizer: dict[str, object] = {"method": "bpe"}
+    tokenizer: dict[str, object] = {"method": "morse"}
     with pytest.raises(AppError) as caught:
         train_request({"model_family": "gpt3", "tokenizer": tokenizer, "corpus": "x", "num_epochs": 0})
 
     assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
     families = "one of 'char_lstm', 'lstm', 'gru', 'rnn', 'gpt2', 'bert', 'llama', 'qwen'"
+    methods = "one of 'char', 'word', 'bpe', 'wordpiece', 'sentencepiece'"
     assert caught.value.details == (
         FieldProblem(
             path="model_family",
@@ -143,9 +148,9 @@ def test_train_request__what_does_not_exist_is_told_by_its_own_code_with_all_els
         ),
         FieldProblem(
             path="tokenizer.method",
-            message="`tokenizer.method` 'bpe' is not available; it must be 'char'",
-            value="'bpe'",
-            allowed="'char'",
+            message=f"`tokenizer.method` 'morse' is not available; it must be {methods}",
+            value="'morse'",
+            allowed=methods,
         ),
         FieldProblem(
             path="num_epochs",

@@ -1,15 +1,19 @@
 """Small runs for tests: a request, its corpus on disk, and all that training needs of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import tokenizers
 import torch
 
+from tests.unit.models.families import vocabulary
 from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of
 from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
 from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitRule
@@ -103,7 +107,26 @@ def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **co
     return train_tokenizer(values, [Text(corpus, lines)], holdout, rule=SplitRule(0.1, 0.1, 1))
 
 
-def small_model(vocab_size: int, architecture: str = "lstm", *, tied: bool = True, layers: int = 2) -> LanguageModel:
+def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a b",), **fields: object) -> Tokenizer:
+    """A tokenizer of any method, made from lines that are normalized already."""
+    request: dict[str, object] = {"method": method, "corpora": ("text",), **fields}
+    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
+    rule = SplitRule(0.1, 0.1, 1)
+    return train_tokenizer(config_of(parse(TokenizerTrainRequest, request)), [Text(corpus, lines)], holdout, rule=rule)
+
+
+def library_tokenizer(ours: Tokenizer) -> tokenizers.Tokenizer:
+    """What the library makes of the file that a tokenizer saves."""
+    with TemporaryDirectory() as folder:
+        ours.save(Path(folder))
+        library = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
+    library.encode_special_tokens = True
+    return library
+
+
+def small_model(
+    tokens: int | Vocabulary, architecture: str = "lstm", *, tied: bool = True, layers: int = 2
+) -> LanguageModel:
     """A model with random weights that are large enough for its answers to differ."""
     torch.manual_seed(5)
     config: ModelConfig = parse(
@@ -116,7 +139,7 @@ def small_model(vocab_size: int, architecture: str = "lstm", *, tied: bool = Tru
             "tied": tied,
         },
     )
-    model = build(config, Vocabulary(vocab_size))
+    model = build(config, vocabulary(tokens) if isinstance(tokens, int) else tokens)
     with torch.no_grad():
         for weight in model.parameters():
             weight.uniform_(-1, 1)

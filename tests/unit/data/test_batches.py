@@ -25,7 +25,7 @@ TOKENIZER = char_tokenizer(LINES)
 
 
 def batch_of(length: int, numbers: list[int]) -> Batch:
-    rows = Rows(TOKENIZER.encode_documents(LINES), length)
+    rows = Rows(TOKENIZER.encode_documents(LINES), length, TOKENIZER.special_ids)
     return rows.batch(np.array(numbers, dtype=np.int64))
 
 
@@ -33,7 +33,7 @@ def batch_of(length: int, numbers: list[int]) -> Batch:
 def test_rows__are_those_cut_by_hand(length: int) -> None:
     by_hand = rows_by_hand([TOKENIZER.encode(line) for line in LINES], length)
 
-    rows = Rows(TOKENIZER.encode_documents(LINES), length)
+    rows = Rows(TOKENIZER.encode_documents(LINES), length, TOKENIZER.special_ids)
 
     assert len(rows) == len(by_hand)
     batch = batch_of(length, list(range(len(rows))))
@@ -62,7 +62,7 @@ def test_rows__of_an_epoch_predict_every_token_once_from_the_one_before(
     lines: list[str], cut: tuple[int, int, int]
 ) -> None:
     length, batch_size, seed = cut
-    rows = Rows(TOKENIZER.encode_documents(lines), length)
+    rows = Rows(TOKENIZER.encode_documents(lines), length, TOKENIZER.special_ids)
     order = epoch_order(len(rows), seed, 0)
 
     predicted: dict[int, list[int]] = {}
@@ -105,7 +105,7 @@ def numbers_of(*batches: Sequence[int]) -> list[NDArray[np.int64]]:
     return [np.array(batch, dtype=np.int64) for batch in batches]
 
 
-MANY = Rows(char_tokenizer(["abc"]).encode_documents(["abc" * n for n in range(1, 60)]), 7)
+MANY = Rows(TOKENIZER.encode_documents(["abc" * n for n in range(1, 60)]), 7, TOKENIZER.special_ids)
 READS = [numbers_of([3, 1], [0, 2]), numbers_of([5, 4], [9]), numbers_of([8, 8]), numbers_of([7], [300, 2, 6])]
 
 
@@ -161,7 +161,8 @@ def test_mapped_ids__that_were_read_do_not_stay_in_this_process(tmp_path: Path) 
         most = max(most, mapped_megabytes())
     assert most - before < megabytes / 4
 
-    Rows(ids, 8).batch(np.arange(megabytes * 16) * 2**13)  # a row of every 64 KiB: the system maps as much for a byte
+    # a row of every 64 KiB: the system maps as much for a byte
+    Rows(ids, 8, TOKENIZER.special_ids).batch(np.arange(megabytes * 16) * 2**13)
     assert max(most, mapped_megabytes()) - before < megabytes / 4
 
 
@@ -173,9 +174,9 @@ def mapped_megabytes() -> int:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("targets = ids[:, 1:].clone()", "targets = ids[:, :-1].clone()"),
-        ("(targets == BOS) | (targets == PAD)", "targets == PAD"),
-        ("(targets == BOS) | (targets == PAD)", "targets == BOS"),
+        ("= row_ids[:, 1:].copy()", "= row_ids[:, :-1].copy()"),
+        ("has_ended[:, 1:] | begins_line", "has_ended[:, 1:]"),
+        ("has_ended[:, 1:] | begins_line", "begins_line"),
         ("np.arange(self._length + 1)", "np.arange(self._length + 1) + 1"),
     ],
 )

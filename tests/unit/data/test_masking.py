@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from tests.unit.data.support import tensor_of
-from tests.unit.models.families import VOCABULARY, effective_of
+from tests.unit.models.families import CHAR_IDS, VOCABULARY, effective_of, vocabulary
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.batches import NO_TARGET, BatchReader, Masking, Rows, masking
-from trainer.tokenizers.base import Ids, Vocabulary
+from trainer.tokenizers.base import Ids
 
 LENGTH = 64
 ROWS = np.arange(500)
@@ -27,11 +27,11 @@ def stream(seed: int = 1) -> Ids:
 
 
 def masked(probability: float = 0.15, *, seed: int = 1) -> Rows:
-    return Rows(stream(), LENGTH, Masking(VOCABULARY, 4, probability, seed))
+    return Rows(stream(), LENGTH, CHAR_IDS, Masking(VOCABULARY, 4, probability, seed))
 
 
 def test_masking__chooses_and_replaces_at_the_rates_of_the_paper() -> None:
-    plain, batch = Rows(stream(), LENGTH).batch(ROWS), masked().batch(ROWS)
+    plain, batch = Rows(stream(), LENGTH, CHAR_IDS).batch(ROWS), masked().batch(ROWS)
     original, inputs, targets = plain.inputs, batch.inputs, batch.targets
 
     chosen = targets != NO_TARGET
@@ -58,7 +58,7 @@ def test_masking__has_one_position_at_least_in_every_row_that_has_text(probabili
 
 
 def test_masking__with_certainty_masks_all_but_special_tokens() -> None:
-    original = Rows(stream(), LENGTH).batch(ROWS).inputs
+    original = Rows(stream(), LENGTH, CHAR_IDS).batch(ROWS).inputs
 
     targets = masked(1.0).batch(ROWS).targets
 
@@ -68,7 +68,7 @@ def test_masking__with_certainty_masks_all_but_special_tokens() -> None:
 def test_row_of_special_tokens__has_no_target() -> None:
     ids: NDArray[np.uint8] = np.full(12, 3, dtype=np.uint8)
 
-    batch = Rows(ids, 8, Masking(VOCABULARY, 4, 0.5, 1)).batch(ROWS[:2])
+    batch = Rows(ids, 8, CHAR_IDS, Masking(VOCABULARY, 4, 0.5, 1)).batch(ROWS[:2])
 
     assert batch.tokens == 0
     assert bool((batch.targets == NO_TARGET).all())
@@ -101,7 +101,7 @@ def test_reader__masks_as_its_rows_do(workers: int) -> None:
 
 def test_lengths__are_told_of_batches_with_padding_only() -> None:
     ids = stream()[: LENGTH + 9]
-    rows = Rows(ids, LENGTH)
+    rows = Rows(ids, LENGTH, CHAR_IDS)
 
     assert rows.batch(ROWS[:1]).lengths is None
     lengths = rows.batch(ROWS[:2]).lengths
@@ -115,13 +115,13 @@ def test_objective__decides_what_is_predicted() -> None:
     assert causal is None
     assert isinstance(aim, Masking)
     with pytest.raises(AppError, match="mask token") as caught:
-        masking(effective_of("bert"), Vocabulary(13))
+        masking(effective_of("bert"), vocabulary(13))
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
 
 
 def test_reference__mean_of_the_replaced_is_that_of_the_formula() -> None:
     """Of 10 % random tokens among k, (k - 1) / k change: the share of changed inputs is 0.8 + 0.1 * 7 / 8."""
-    plain, batch = Rows(stream(), LENGTH).batch(ROWS), masked().batch(ROWS)
+    plain, batch = Rows(stream(), LENGTH, CHAR_IDS).batch(ROWS), masked().batch(ROWS)
     chosen = batch.targets != NO_TARGET
 
     changed = float((batch.inputs != plain.inputs).sum() / chosen.sum())

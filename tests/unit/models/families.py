@@ -5,6 +5,7 @@ import torch
 from trainer.contracts.models import ModelConfig, Objective
 from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
+from trainer.contracts.tokenizers import SpecialIds
 from trainer.contracts.validation import parse
 from trainer.models import build
 from trainer.models.base import LanguageModel
@@ -33,7 +34,15 @@ CAUSAL = ["char_lstm", "lstm", "gru", "rnn", "gpt2", "llama", "qwen"]
 MASKED = ["lstm both", "gru both", "rnn both", "bert"]
 TRANSFORMERS = ["gpt2", "llama", "qwen", "bert"]
 POSITIONS = 24
-VOCABULARY = Vocabulary(13, mask=4)
+CHAR_IDS = SpecialIds(pad=0, unk=1, bos=2, eos=3)
+
+
+def vocabulary(size: int, **others: int) -> Vocabulary:
+    """As many tokens, with the special ids of characters but for the others."""
+    return Vocabulary(size, CHAR_IDS._replace(**others))
+
+
+VOCABULARY = vocabulary(13, mask=4)
 
 
 def request_of(name: str, **values: object) -> TrainRequest:
@@ -51,10 +60,10 @@ def config_of(name: str) -> tuple[ModelConfig, Objective]:
     return effective.model, effective.objective
 
 
-def model_of(name: str, vocabulary: Vocabulary = VOCABULARY, *, lively: bool = True) -> LanguageModel:
+def model_of(name: str, tokens: Vocabulary = VOCABULARY, *, lively: bool = True) -> LanguageModel:
     """A model without dropout; a lively one has weights that are large enough for its answers to differ."""
     torch.manual_seed(5)
-    model = build(*with_vocabulary(name, vocabulary))
+    model = build(*with_vocabulary(name, tokens))
     if lively:
         with torch.no_grad():
             for weight in model.parameters():
@@ -63,6 +72,6 @@ def model_of(name: str, vocabulary: Vocabulary = VOCABULARY, *, lively: bool = T
     return model.eval()
 
 
-def with_vocabulary(name: str, vocabulary: Vocabulary) -> tuple[ModelConfig, Vocabulary, Objective]:
+def with_vocabulary(name: str, tokens: Vocabulary) -> tuple[ModelConfig, Vocabulary, Objective]:
     config, objective = config_of(name)
-    return config, vocabulary, objective
+    return config, tokens, objective

@@ -13,10 +13,10 @@ from trainer.contracts.validation import parse
 from trainer.generation import generate, generate_together
 from trainer.models.base import LanguageModel
 from trainer.scoring import read_text, score_lines, score_texts
-from trainer.tokenizers.base import BOS, EOS, vocabulary_of
+from trainer.tokenizers.base import vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
-MASK = 4
+BOS, EOS, MASK = 2, 3, 4
 READ_ONCE = ["gpt2", "llama", "qwen"]
 LINE = "abcdhgfeabdcfehgacegbdfh" * 3
 
@@ -187,7 +187,7 @@ def test_generation__together_is_what_each_prompt_gives_alone(name: str) -> None
 
 
 def test_vocabulary__of_a_tokenizer_names_its_mask_token() -> None:
-    assert vocabulary_of(TOKENIZER).mask == MASK
-    assert vocabulary_of(char_tokenizer(["ab"])).mask is None
+    assert vocabulary_of(TOKENIZER).special_ids.mask == MASK
+    assert vocabulary_of(char_tokenizer(["ab"])).special_ids.mask is None
     assert TOKENIZER.decode([MASK, 5]) == "a"
     assert TOKENIZER.encode("a[MASK]") == [5, 1, 1, 1, 1, 1, 1]

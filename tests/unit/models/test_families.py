@@ -12,6 +12,7 @@ from torch.nn import functional
 from tests.unit.data.support import char_tokenizer, make_run, tensor_of
 from tests.unit.models.families import (
     CAUSAL,
+    CHAR_IDS,
     FAMILIES,
     MASKED,
     POSITIONS,
@@ -20,6 +21,7 @@ from tests.unit.models.families import (
     config_of,
     effective_of,
     model_of,
+    vocabulary,
     with_vocabulary,
 )
 from tests.unit.test_training import TEXT, after, digest, figures, observed, timeless
@@ -28,7 +30,7 @@ from trainer.data.batches import Masking, Rows
 from trainer.model_artifact import load_model, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel, joined, rows_of
-from trainer.tokenizers.base import Ids, Vocabulary
+from trainer.tokenizers.base import Ids
 
 IDS = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12]])
 
@@ -85,7 +87,7 @@ def test_padding_and_neighbours__change_nothing(name: str) -> None:
     model = model_of(name)
     lengths = tensor_of([[6, 10, 9]])[0]
     batch = IDS.repeat(3, 1)
-    batch[0, 6:] = VOCABULARY.pad
+    batch[0, 6:] = CHAR_IDS.filler
     batch[1] = 7
     batch[2, 9:] = 11
 
@@ -159,7 +161,7 @@ def test_input__longer_than_the_positions_is_refused(name: str) -> None:
 
 def test_vocabulary__without_a_token_is_refused() -> None:
     with pytest.raises(ValueError, match="vocab_size must be > 0"):
-        build(*with_vocabulary("lstm", Vocabulary(0)))
+        build(*with_vocabulary("lstm", vocabulary(0)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -174,8 +176,7 @@ def test_evaluation__draws_nothing_and_training_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_fresh_model__is_within_five_percent_of_uniform(name: str) -> None:
-    vocabulary = Vocabulary(67, mask=4)
-    model = model_of(name, vocabulary, lively=False)
+    model = model_of(name, vocabulary(67, mask=4), lively=False)
 
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
@@ -204,7 +205,7 @@ def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, name: str) -> N
 
 def batches(name: str, ids: Ids, length: int) -> Rows:
     masking = Masking(VOCABULARY, 4, 0.15, 1) if name in MASKED else None
-    return Rows(ids, length, masking)
+    return Rows(ids, length, CHAR_IDS, masking)
 
 
 def learned(model: LanguageModel, rows: Rows, *, steps: int, at_once: int, rate: float, passes: bool) -> list[float]:
@@ -250,7 +251,7 @@ def test_noise__is_learned_by_no_family(name: str) -> None:
 def test_noise__would_be_learned_where_the_target_is_in_sight(name: str) -> None:
     model = model_of(name, lively=False)
 
-    rows = Rows(noise(16 * 120 * 16 + 1), 16)
+    rows = Rows(noise(16 * 120 * 16 + 1), 16, CHAR_IDS)
     losses = learned(model, rows, steps=120, at_once=16, rate=0.02, passes=False)
 
     assert sum(losses[-10:]) / 10 < math.log(8) - 0.3
@@ -374,6 +375,6 @@ def test_documentation__counts_the_parameters_of_every_preset() -> None:
             values: dict[str, object] = {"model_size": size, "model": None, "max_seq_len": 256}
             effective = effective_of(family, **values)
             with torch.device("meta"):
-                model = build(effective.model, Vocabulary(100, mask=4), effective.objective)
+                model = build(effective.model, vocabulary(100, mask=4), effective.objective)
             counts.append(f"{model.parameter_count():,}")
         assert f"| {family} | {' | '.join(counts)} |" in text

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.unit.data.support import small_model, tensor_of
+from tests.unit.models.families import vocabulary
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.models import RnnArchitecture, RnnConfig
 from trainer.models import build
-from trainer.tokenizers.base import Vocabulary
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 FORMS = list(product(ARCHITECTURES, [True, False]))
@@ -76,7 +76,7 @@ def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bo
     v, e, h, layers = 67, 128, 256, 2
     config = RnnConfig(architecture=architecture, embedding_size=e, hidden_size=h, num_layers=layers, tied=tied)
 
-    model = build(config, Vocabulary(v))
+    model = build(config, vocabulary(v))
 
     recurrent = sum(GATES[architecture] * h * ((e if layer == 0 else h) + h + 2) for layer in range(layers))
     head = h * e + e + v if tied else h * v + v
@@ -88,7 +88,7 @@ def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bo
 def test_fresh_model__is_within_five_percent_of_uniform(architecture: RnnArchitecture, tied: bool) -> None:
     torch.manual_seed(1)
     config = RnnConfig(architecture=architecture, embedding_size=128, hidden_size=256, num_layers=2, tied=tied)
-    model = build(config, Vocabulary(67)).eval()
+    model = build(config, vocabulary(67)).eval()
 
     with torch.inference_mode():
         log_p = model.forward(torch.randint(67, (8, 20))).log_softmax(-1)
@@ -102,7 +102,7 @@ def test_dropout__of_a_tied_model_is_between_layers_only() -> None:
         config = RnnConfig(
             architecture="lstm", embedding_size=8, hidden_size=8, num_layers=layers, dropout=0.5, tied=tied
         )
-        model = build(config, Vocabulary(9)).train()
+        model = build(config, vocabulary(9)).train()
         ids = torch.randint(9, (2, 6))
         return not torch.equal(model.forward(ids), model.forward(ids))
 
@@ -116,7 +116,7 @@ def test_dropout__of_a_tied_model_is_between_layers_only() -> None:
 def test_learning__one_batch_is_learned_by_heart(architecture: RnnArchitecture, tied: bool) -> None:
     torch.manual_seed(2)
     config = RnnConfig(architecture=architecture, embedding_size=16, hidden_size=32, num_layers=2, tied=tied)
-    model = build(config, Vocabulary(12))
+    model = build(config, vocabulary(12))
     ids = torch.randint(12, (4, 13))
     optimizer = torch.optim.Adam(list(model.parameters()), lr=0.02)
     loss = torch.zeros(())

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from tests.unit.data.support import tensor_of
-from tests.unit.models.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of
+from tests.unit.models.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
 from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, QwenConfig
 from trainer.models import bert, gpt2, llama
 from trainer.models.transformer import LibraryConfig, MakeConfig
-from trainer.tokenizers.base import Vocabulary
 
 COMMON: dict[str, object] = {"vocab_size": 13, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 ROTARY: dict[str, object] = COMMON | {
@@ -91,22 +90,22 @@ def test_logits__are_those_of_the_library(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> None:
-    config, vocabulary = config_of(name)[0], Vocabulary(50, pad=7, bos=8, eos=9, mask=4)
+    config, tokens = config_of(name)[0], vocabulary(50, pad=7, bos=8, eos=9, mask=4)
 
     made: LibraryConfig
     match config:
         case Gpt2Config():
-            made = gpt2.library_config(config, vocabulary)
+            made = gpt2.library_config(config, tokens)
         case LlamaConfig() | QwenConfig():
-            made = llama.library_config(config, vocabulary)
+            made = llama.library_config(config, tokens)
         case _:
             assert isinstance(config, BertConfig)
-            made = bert.library_config(config, vocabulary)
+            made = bert.library_config(config, tokens)
 
     for token, expected in (("pad", 7), ("bos", 8), ("eos", 9)):
         found: object = getattr(made, f"{token}_token_id")
         assert found == expected
-    assert VOCABULARY.special_ids == [0, 1, 2, 3, 4]
+    assert sorted(VOCABULARY.special_ids.all) == [0, 1, 2, 3, 4]
 
 
 def test_other_models__do_without_the_library() -> None:

@@ -10,7 +10,6 @@ from tests.properties import for_all_pairs
 from tests.unit.data.support import char_tokenizer
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.tokenizers import load_tokenizer
-from trainer.tokenizers.base import UNK
 
 _odd = st.sampled_from("\u0301\u0361\u0323\u1100\u1161\u11a8\u212b\u1e9e\ufeff\U0001f1f0\U0001f468\u200d\u0345")
 _assigned_or_not = st.characters(codec="utf-8", exclude_characters="\x00\n")
@@ -27,7 +26,7 @@ def test_encoding__has_one_id_and_one_span_for_each_character(known_text: str, t
 
     ids, spans = tokenizer.encode(text), tokenizer.spans(text)
 
-    assert [i != UNK for i in ids] == [c in known for c in normal]
+    assert [i != tokenizer.special_ids.unk for i in ids] == [c in known for c in normal]
     assert spans == [(i, i + 1) for i in range(len(normal))]
     assert tokenizer.decode(ids) == "".join(c for c in normal if c in known)
 

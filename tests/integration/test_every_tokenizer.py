@@ -1,0 +1,52 @@
+"""A run with each tokenizer by the real queue, worker and children: trained, asked, measured, shared, gone on from."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, ended, running, settings_in, tiny_request, wait_for_status
+from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.contracts.tokenizers import METHODS
+from trainer.queue import JobQueue
+from trainer.runs import RunDirectory
+
+TEXT = "\n".join(f"the {animal} saw the {other}" for animal in ("cat", "dog", "owl", "hen") for other in "abcdefgh")
+
+
+async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
+    accepted = await queue.train(tiny_request(model_family="lstm", **fields), user_id=None)
+    status = await wait_for_status(queue, accepted.run_id, ended)
+    assert status.status == "completed", status.message
+    return queue.runs.get(accepted.run_id)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_run__of_every_tokenizer_does_all_that_a_run_does(tmp_path: Path, method: str) -> None:
+    add_corpus(tmp_path, TEXT)
+    block: dict[str, object] = {"method": method} | ({"vocab_size": 60} if method not in ("char", "word") else {})
+    asked = TokenizerTrainRequest(method=method, corpora=("text",), label="mine")
+    async with running(settings_in(tmp_path)) as queue:
+        run = await finished(queue, tokenizer=block)
+        scored = await queue.score(run.run_id, ScoreRequest(text="the cat saw the d", detail_level="per_char"))
+        written = await queue.generate(run.run_id, GenerateRequest(prompt_text="the cat", seed=1, max_new_tokens=5))
+        metrics = await queue.evaluate(run.run_id, EvalRequest(split="validation"))
+        other = await queue.evaluate(run.run_id, EvalRequest(path_override="text"))
+        child = await finished(queue, init_from_run_id=run.run_id)
+        own = queue.tokenizers.get((await queue.train_tokenizer(asked)).tokenizer_id)
+        while own.is_unfinished():
+            await asyncio.sleep(0.05)
+        shared = await finished(queue, tokenizer_id=own.tokenizer_id)
+
+    manifest = run.completed_manifest()
+    assert manifest.tokenizer is not None and manifest.tokenizer.id.startswith(f"{method}-")
+    assert scored.tokens is not None and scored.n_scored == len(scored.tokens) >= 4
+    assert written.outputs is not None
+    assert metrics.loss == manifest.metrics.val or metrics.loss == manifest.metrics.best
+    assert other.n_chars == len(TEXT.replace("\n", ""))
+    assert child.completed_manifest().tokenizer == manifest.tokenizer
+    own_manifest = own.completed_manifest()
+    facts = shared.completed_manifest().tokenizer
+    assert facts is not None and (facts.id, facts.sha256) == (own.tokenizer_id, own_manifest.files[0].sha256)
+    assert own.status().method == own_manifest.method == method

@@ -1,0 +1,140 @@
+"""A run with each tokenizer, from its text to scores and continuations."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.unit.data.support import POEM, Run, make_run, small_model
+from tests.unit.models.reference import ReferenceModel
+from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResponse
+from trainer.contracts.tokenizers import METHODS
+from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.evaluation import evaluate_rows, measure
+from trainer.generation import generate
+from trainer.scoring import read_text, score_texts
+from trainer.selftest import overfit_one_batch
+from trainer.tokenizers.base import vocabulary_of
+
+Pairs = list[tuple[int, int | None]]
+
+
+def run_with(folder: Path, method: str, **values: object) -> Run:
+    tokenizer: dict[str, object] = {"method": method, "vocab_size": 70} if method != "char" else {"method": method}
+    fields: dict[str, object] = {"model_family": "lstm", "tokenizer": tokenizer, "test_fraction": 0.3, **values}
+    return make_run(folder, [*POEM, "Rare words: zebra, quokka."], holdout_fraction=0.2, **fields)
+
+
+def lines_of(run: Run) -> list[str]:
+    rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.seed)
+    return list(SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule).lines("test"))
+
+
+def rows_by_hand(run: Run, length: int) -> list[Pairs]:
+    """What is predicted from what: `<s> line </s>` of each line; without a `<s>` each line follows an end."""
+    ids = run.tokenizer.special_ids
+    lines = [run.tokenizer.encode(line) for line in lines_of(run)]
+    if ids.bos is None:
+        stream = [ids.eos, *(i for line in lines for i in (*line, ids.eos))]
+    else:
+        stream = [i for line in lines for i in (ids.bos, *line, ids.eos)]
+    pairs = [(a, None if b == ids.bos else b) for a, b in pairwise(stream)]
+    return [pairs[start : start + length] for start in range(0, len(pairs), length)]
+
+
+def nats_by_hand(model: ReferenceModel, rows: Sequence[Pairs]) -> list[float]:
+    return [
+        -answer[target]
+        for row in rows
+        for answer, (_, target) in zip(model.log_probabilities([a for a, _ in row]), row, strict=True)
+        if target is not None
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("length", [8, 13])
+def test_loss__is_the_brute_force_of_the_rows_whatever_the_padding_is(tmp_path: Path, method: str, length: int) -> None:
+    run = run_with(tmp_path, method)
+    model = small_model(vocabulary_of(run.tokenizer))
+
+    found = evaluate_rows(model, run.corpus.rows("test", length), run.compute)
+
+    expected = nats_by_hand(ReferenceModel(model, "lstm"), rows_by_hand(run, length))
+    assert found.tokens == len(expected) == run.corpus.sizes["test"].tokens
+    assert found.loss_nats == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_measured__lengths_and_unknown_tokens_are_those_of_the_lines(tmp_path: Path, method: str) -> None:
+    run = run_with(tmp_path, method)
+    lines = lines_of(run)
+    lengths = sorted(len(run.tokenizer.encode(line)) for line in lines)
+    model = small_model(vocabulary_of(run.tokenizer))
+
+    metrics, samples = measure(
+        model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r", checkpoint="best"
+    )
+
+    assert (metrics.seq_len.min, metrics.seq_len.max) == (lengths[0], lengths[-1])
+    assert metrics.n_tokens == sum(lengths) + len(lines)
+    assert metrics.tokens_per_char == pytest.approx(sum(lengths) / sum(map(len, lines)))
+    assert metrics.tokens_per_word == pytest.approx(sum(lengths) / sum(len(line.split()) for line in lines))
+    unknown = sum(run.tokenizer.encode(line).count(run.tokenizer.special_ids.unk) for line in lines)
+    assert run.corpus.sizes["test"].unknown_tokens == unknown
+    names = list(run.tokenizer.manifest.special_tokens)
+    assert not any(name in sample.text for sample in samples for name in names)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_score__is_the_brute_force_of_each_line_from_its_start(tmp_path: Path, method: str) -> None:
+    run = run_with(tmp_path, method)
+    model = small_model(vocabulary_of(run.tokenizer))
+    asked = ScoreRequest(text="the sun\n\nthe moon Ж", detail_level="per_char")
+    queued = ScoreResponse(request_id="r", run_id="r", status="queued")
+
+    [scored] = score_texts(model, run.tokenizer, [read_text(run.tokenizer, asked, queued)])
+
+    lines = [run.tokenizer.encode(line) for line in ("the sun", "the moon Ж")]
+    start = run.tokenizer.special_ids.start
+    rows: list[Pairs] = [list(zip([start, *line], line, strict=False)) for line in lines]
+    expected = nats_by_hand(ReferenceModel(model, "lstm"), rows)
+    assert scored.surprisal is not None and scored.char_spans is not None
+    assert scored.surprisal == pytest.approx(expected, abs=1e-5)
+    assert scored.bits_per_char == pytest.approx(math.fsum(expected) / math.log(2) / 17, abs=1e-5)
+    assert scored.unk_count == sum(line.count(run.tokenizer.special_ids.unk) for line in lines) >= 1
+    assert len(scored.char_spans) == len(expected) == scored.n_tokens
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_continuation__follows_the_prompt_with_its_spaces_and_begins_lines_anew(tmp_path: Path, method: str) -> None:
+    run = run_with(tmp_path, method)
+    model = small_model(vocabulary_of(run.tokenizer))
+    asked = GenerateRequest(prompt_text="the sea\nthe sun", stop_on_eos=False, max_new_tokens=80, temperature=0.0)
+    ids = run.tokenizer.special_ids
+    opening = [] if ids.bos is None else [ids.bos]
+    lines = [run.tokenizer.encode(line) for line in ("the sea", "the sun")]
+    read = [*(opening or [ids.eos]), *lines[0], ids.eos, *opening, *lines[1]]
+    written: list[list[int]] = [lines[1][:]]
+    reference = ReferenceModel(model, "lstm")
+    for _ in range(80):
+        answers = reference.log_probabilities(read)[-1]
+        best = max((i for i in range(len(answers)) if i not in ids.never_sampled), key=answers.__getitem__)
+        read += [best] if best != ids.eos else [best, *opening]
+        written = [*written, []] if best == ids.eos else [*written[:-1], [*written[-1], best]]
+
+    answer = generate(model, run.tokenizer, asked, run_id="r", request_id="r")
+
+    expected = "\n".join(run.tokenizer.decode(line) for line in written)
+    assert answer.outputs == (expected[len("the sun") :],)
+    assert answer.prompt_tokens == len(lines[0]) + len(lines[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_batch__is_learned_by_heart(tmp_path: Path, method: str) -> None:
+    run = run_with(tmp_path, method, learning_rate=0.02)
+
+    found = overfit_one_batch(run.effective, tmp_path / "corpus.txt")
+
+    assert found.ok and found.rows <= 8

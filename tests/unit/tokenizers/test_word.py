@@ -1,0 +1,128 @@
+"""The word tokenizer: its order, its spaces, its file."""
+
+from pathlib import Path
+from unicodedata import normalize
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import strategies as st
+
+from tests.properties import for_all_pairs
+from tests.unit.data.properties import texts
+from tests.unit.data.support import library_tokenizer, make_run, tokenizer_of
+from trainer.data.batches import NO_TARGET
+from trainer.tokenizers.word import detokenized
+
+
+def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() -> None:
+    tokenizer = tokenizer_of("word", ["b a b", "c\ta  d"])
+
+    assert tokenizer.manifest.special_tokens == {"<UNK>": 0, "<eos>": 1}
+    assert tokenizer.encode("a b c d e") == [3, 2, 4, 5, 0]
+    assert tokenizer.tokens([0, 1, 2]) == ["<UNK>", "<eos>", "b"]
+    assert tokenizer.manifest.versions == {"tokenizers": tokenizers.__version__}
+
+
+def test_documents__are_words_and_an_end_each() -> None:
+    tokenizer = tokenizer_of("word", ["a b"])
+
+    ids: list[int] = tokenizer.encode_documents(["a x b", "b"]).tolist()
+    assert ids == [2, 0, 3, 1, 3, 1]
+
+
+def test_vocabulary__drops_the_rare_and_keeps_the_most_frequent_in_the_order_of_the_text() -> None:
+    lines = ["c a a", "b b c", "d a"]
+
+    assert tokenizer_of("word", lines, min_frequency=2).encode("c a b d") == [2, 3, 4, 0]
+    capped = tokenizer_of("word", lines, vocab_size=4)
+    assert capped.encode("a c b d") == [3, 2, 0, 0]
+    assert tokenizer_of("word", lines, vocab_size=1).vocab_size == 2
+
+
+def test_words_of_validation_and_test__are_not_in_the_vocabulary(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path,
+        [f"word{i} the" for i in range(60)],
+        tokenizer={"method": "word"},
+        test_fraction=0.3,
+        holdout_fraction=0.2,
+    )
+
+    assert run.tokenizer.vocab_size == 2 + 1 + 30
+    for split in ("validation", "test"):
+        ids: list[int] = run.corpus.ids[split].tolist()
+        assert set(ids) == {0, 1, run.tokenizer.encode("the")[0]}
+    assert run.tokenizer.manifest.stats.oov_rate == 0.5
+
+
+def test_rows__begin_at_the_end_of_a_line_and_predict_every_id(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [f"a b{i % 3} c" for i in range(20)], tokenizer={"method": "word"}, max_seq_len=8)
+    ids: list[int] = run.corpus.ids["train"].tolist()
+    rows = run.corpus.rows("train", 8)
+
+    batch = rows.batch(np.arange(len(rows)))
+
+    inputs: list[int] = batch.inputs.flatten().tolist()
+    targets: list[int] = batch.targets.flatten().tolist()
+    assert inputs[: len(ids)] == [1, *ids[:-1]]
+    assert targets == [*ids, *[NO_TARGET] * (len(targets) - len(ids))]
+    assert batch.tokens == run.corpus.sizes["train"].tokens == len(ids)
+    assert set(inputs[len(ids) :]) <= {1}
+
+
+PRINTED = [
+    ("the cat , the dog .", "the cat, the dog."),
+    ("well ; yes : no ! why ?", "well; yes: no! why?"),
+    ("a ( b ) c", "a (b) c"),
+    ("x [ 1 ] y { 2 } z", "x [1] y {2} z"),
+    ("John 's hat", "John's hat"),
+    ("the boys ' hats", "the boys' hats"),
+    ('he said " yes " twice', 'he said "yes" twice'),
+    ('" a " , " b "', '"a", "b"'),
+    ('( " in " )', '("in")'),
+    ("plain words stay, as they are.", "plain words stay, as they are."),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("words", "printed"), PRINTED)
+def test_detokenized__is_as_in_print(words: str, printed: str) -> None:
+    assert detokenized(words.split()) == printed
+    tokenizer = tokenizer_of("word", [words or "x"])
+    assert tokenizer.decode(tokenizer.encode(words)) == printed
+
+
+@for_all_pairs(texts, texts)
+def test_known_words__come_back_and_have_their_places(known: str, text: str) -> None:
+    known, text = normalize("NFC", known), normalize("NFC", text)
+    tokenizer = tokenizer_of("word", [f"{known} x"])
+    words, has = text.split(), set(f"{known} x".split())
+
+    ids = tokenizer.encode(text)
+
+    assert tokenizer.tokens(ids) == [w if w in has and w not in ("<UNK>", "<eos>") else "<UNK>" for w in words]
+    assert [text[a:b] for a, b in tokenizer.spans(text)] == words
+
+
+spelled = st.lists(
+    st.sampled_from(["<eos>", "<UNK>", "<eos>x", "a", "ﬁ", "\x1c", "\x85", "\u3000", " ", "\t"]), max_size=9
+)
+
+
+@for_all_pairs(texts, spelled)
+def test_library_file__gives_equal_ids(text: str, odd: list[str]) -> None:
+    for lowercase in (False, True):
+        tokenizer = tokenizer_of("word", [f"a {text} b"], normalization={"lowercase": lowercase})
+        library = library_tokenizer(tokenizer)
+        for shown in (text, "".join(odd), " ".join(odd)):
+            assert library.encode(shown, add_special_tokens=False).ids == tokenizer.encode(shown)
+
+
+def test_white_space__is_the_same_in_the_library_file() -> None:
+    tokenizer = tokenizer_of("word", ["a"])
+    library = library_tokenizer(tokenizer)
+
+    for code_point in range(0x3100):
+        text = f"a{chr(code_point)}a"
+        assert library.encode(text, add_special_tokens=False).ids == tokenizer.encode(text)

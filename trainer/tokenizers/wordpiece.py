@@ -1,0 +1,57 @@
+"""WordPiece (Schuster and Nakajima 2012), by the `tokenizers` library."""
+
+from collections.abc import Sequence
+
+import tokenizers
+from tokenizers import Regex, decoders, models, pre_tokenizers
+from tokenizers.trainers import WordPieceTrainer
+
+from trainer.contracts.tokenizers import SPECIAL_NAMES, WordPieceTokenizerConfig, style_of
+from trainer.tokenizers.base import Text, Trained
+from trainer.tokenizers.counting import check_room, count_characters
+from trainer.tokenizers.subword import SPLIT, train_library, trained, unknown_name
+
+CONTINUING = "##"
+
+
+def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
+    """Learn pieces from the texts' words; raises INVALID_INPUT where not all characters have room.
+
+    Every character is a piece that begins a word and one that goes on with it, so only unknown ones are unknown.
+    """
+    counts = count_characters(texts)
+    specials = SPECIAL_NAMES[style_of(config)]
+    continuing = [CONTINUING + character for character in counts.characters]
+    known: list[str | tokenizers.AddedToken] = [*specials, *counts.characters, *continuing]
+    check_room(config.vocab_size, len(counts.characters), len(known))
+    # told to the trainer beforehand, they have their ids; it would number them in another order each time
+    trainer = WordPieceTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=known,
+        continuing_subword_prefix=CONTINUING,
+        show_progress=False,
+    )
+    learner = tokenizers.Tokenizer(models.WordPiece())
+    train_library(learner, trainer, texts)
+    unknown, vocabulary = unknown_name(style_of(config)), learner.get_vocab()
+    library = tokenizers.Tokenizer(
+        models.WordPiece(vocabulary, unk_token=unknown, continuing_subword_prefix=CONTINUING)
+    )
+    alone = pre_tokenizers.Split(Regex(f"[^{_ranges(counts.characters)}]"), "isolated")
+    cuts: list[pre_tokenizers.PreTokenizer] = [alone, SPLIT]
+    library.pre_tokenizer = pre_tokenizers.Sequence(cuts)  # else one unknown character makes its word unknown
+    joins: list[decoders.Decoder] = [decoders.Replace(Regex(f"^{CONTINUING}"), ""), decoders.Fuse()]
+    library.decoder = decoders.Sequence(joins)
+    return trained(library, config, counts)
+
+
+def _ranges(characters: Sequence[str]) -> str:
+    """These characters, in the order of their code points, inside the brackets of a regular expression."""
+    runs: list[list[int]] = []
+    for code_point in map(ord, characters):
+        if runs and code_point == runs[-1][1] + 1:
+            runs[-1][1] = code_point
+        else:
+            runs.append([code_point, code_point])
+    return "".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in runs)
