@@ -11,7 +11,14 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily, RnnConfig
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
-from trainer.contracts.tokenizers import CharTokenizerConfig
+from trainer.contracts.tokenizers import (
+    BpeTokenizerConfig,
+    CharTokenizerConfig,
+    SentencePieceTokenizerConfig,
+    TokenizerConfig,
+    WordPieceTokenizerConfig,
+    WordTokenizerConfig,
+)
 from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import parse
 
@@ -128,6 +135,49 @@ def test_mask_token__is_made_by_a_masked_run_and_missed_in_a_tokenizer_without_o
             assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
         else:
             resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1, tokenizer=given)
+
+
+STYLES: list[tuple[dict[str, object], TokenizerConfig]] = [
+    ({"model_family": "gpt2"}, BpeTokenizerConfig(special_style="gpt2")),
+    ({"model_family": "bert"}, WordPieceTokenizerConfig(special_style="bert")),
+    ({"model_family": "lstm"}, WordTokenizerConfig()),
+    ({"model_family": "llama", "tokenizer": {"method": "wordpiece"}}, WordPieceTokenizerConfig(special_style="gpt2")),
+    (
+        {"model_family": "bert", "tokenizer": {"method": "sentencepiece"}},
+        SentencePieceTokenizerConfig(special_style="bert"),
+    ),
+    (
+        {"model_family": "lstm", "objective": "masked_lm", "tokenizer": {"method": "bpe"}},
+        BpeTokenizerConfig(special_style="gpt2_mask"),
+    ),
+    (
+        {"model_family": "bert", "tokenizer": {"method": "bpe", "special_style": "gpt2_mask"}},
+        BpeTokenizerConfig(special_style="gpt2_mask"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), STYLES)
+def test_tokenizer__is_that_of_the_family_with_its_special_tokens_unless_others_are_asked_for(
+    fields: dict[str, object], expected: TokenizerConfig
+) -> None:
+    request = parse(TrainRequest, {"corpus": "kk", **fields})
+    run = resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1)
+
+    assert run.tokenizer == expected
+
+
+def test_tokenizer__without_a_mask_token_is_refused_where_gaps_are_filled() -> None:
+    word: dict[str, object] = {"method": "word"}
+    assert refusal(model_family="lstm", objective="masked_lm", tokenizer=word) == (
+        ErrorCode.MODEL_INCOMPATIBLE,
+        "`tokenizer.method` must not be 'word': masked_lm needs a mask token, and words have none.",
+    )
+    plain: dict[str, object] = {"method": "bpe", "special_style": "gpt2"}
+    assert refusal(model_family="bert", tokenizer=plain) == (
+        ErrorCode.MODEL_INCOMPATIBLE,
+        "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token.",
+    )
 
 
 def test_presets__every_family_has_every_size_and_unknown_ones_are_refused() -> None:
