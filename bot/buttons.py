@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import discord
 
+from trainer.contracts.runs import RunRecord
+
 _CUSTOM_ID = re.compile(
     r"mt:(?P<action>[a-z]{1,16}):(?P<run>[a-z0-9][a-z0-9_-]{0,63})(?::(?P<detail>[a-z0-9_-]{1,16}))?"
 )
@@ -34,9 +36,10 @@ def button(
     return discord.ui.Button(label=label, style=style, custom_id=own_id, disabled=disabled)
 
 
-def question_buttons(run_id: str) -> tuple[discord.ui.Button[discord.ui.View], ...]:
-    """What one may ask a finished run."""
-    return button("generate", run_id, "Generate"), button("score", run_id, "Score…")
+def question_buttons(run: RunRecord) -> list[discord.ui.Button[discord.ui.View]]:
+    """What one may ask a finished run: one that fills gaps continues no text."""
+    score = button("score", run.run_id, "Score…")
+    return [button("generate", run.run_id, "Generate"), score] if run.effective.objective == "causal_lm" else [score]
 
 
 def choice_of_run(action: str, label: str, runs: Sequence[discord.SelectOption]) -> discord.ui.Select[discord.ui.View]:

@@ -249,4 +249,4 @@ class Delivery:
 
     def _next_buttons(self, state: State) -> discord.ui.View:
         """What one may do with a run that has ended: ask its model, where there is one."""
-        return row(*question_buttons(self.run.run_id)) if state.status.status == "completed" else row()
+        return row(*question_buttons(self.run.record)) if state.status.status == "completed" else row()

@@ -94,7 +94,7 @@ def _status_buttons(
         if is_own:
             yield button("cancel", status.run_id, "Cancel", style=discord.ButtonStyle.danger)
     if status.status == "completed":
-        yield from question_buttons(status.run_id)
+        yield from question_buttons(record)
     if is_own:
         yield button("logs", status.run_id, "Logs")
 

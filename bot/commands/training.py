@@ -60,11 +60,11 @@ class Training(NamedTuple):
     located: Callable[[AppError], AppError]
 
 
-@app_commands.command(description="Train a character model on a text; all settings have good defaults.")
+@app_commands.command(description="Train a language model on a text; all settings have good defaults.")
 @app_commands.describe(
     corpus="A text by its name; without one and without a file, the one that you used last",
     file="A text file (.txt, UTF-8), one sentence or verse a line",
-    model="char_lstm without it; the others read characters, too",
+    model="char_lstm without it; lstm, gru, rnn read words, gpt2, llama, qwen BPE, bert WordPiece",
     preset="How large the model is; without it small, for lstm, gru and rnn base",
     epochs="How often the text is read; 5 without it",
     name="What to call the run; the text's name without it",

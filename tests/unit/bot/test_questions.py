@@ -3,11 +3,12 @@
 import pytest
 from hypothesis import strategies as st
 
-from bot.buttons import Pressed, custom_id, pressed
+from bot.buttons import Pressed, custom_id, pressed, question_buttons
 from bot.chart_process import Unit
 from bot.commands.inference import Detail, GenerateOptions, ScoreOptions
 from bot.forms import Field, filled, form
 from tests.properties import for_all
+from tests.unit.bot.records import run_record
 from trainer.contracts.errors import AppError, ErrorCode
 
 LONGEST_RUN_ID = "r" * 64
@@ -87,3 +88,12 @@ async def test_form__holds_its_fields_and_what_is_filled_in_is_read_by_their_nam
     assert modal.custom_id == "mt:edit:char_lstm-1"
     assert modal.is_finished()  # so that the library does not wait for it
     assert filled(sent) == {"prompt": "a: b", "text": ""}
+
+
+def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:
+    record = run_record()
+    gaps: dict[str, object] = {"objective": "masked_lm"}
+    masked: dict[str, object] = {"effective": record.effective.model_copy(update=gaps)}
+
+    labels = [[one.label for one in question_buttons(run)] for run in (record, record.model_copy(update=masked))]
+    assert labels == [["Generate", "Score…"], ["Score…"]]
