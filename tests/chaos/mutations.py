@@ -5,11 +5,13 @@ Exits 0 only if the tests pass as they are and each mutation makes the tests fai
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -265,13 +267,14 @@ def _run(copy: Path, tests: Sequence[str], seconds: float) -> int:
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     with (copy / _LOG).open("wb") as log:
-        process = subprocess.Popen(command, cwd=copy, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=copy, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return _FAILED
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):  # nothing that it has started is left
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
