@@ -23,7 +23,6 @@ from trainer.worker.attempts import (
     LOCKED_EXIT_CODE,
     MOST_RETRY_SECONDS,
     RETRY_SECONDS,
-    Cause,
     ChildEnd,
     cause_of,
     record_end,
@@ -54,13 +53,11 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
     locked_since = math.inf
     telling = asyncio.create_task(_tell(run, store))
     try:
-        while True:
+        while run.manifest() is None:
             child = await run_child(TRAIN_CHILD, run.run_id, tuned_environment(settings), settings, store, about)
-            if run.manifest() is not None:
-                return
-            seconds = RETRY_SECONDS if child.cause is None else await _record(run, child.cause, child)
+            seconds = await _seconds_to_next(run, child)
             if seconds is None:
-                return
+                continue
             at = time.monotonic()
             locked_since = min(locked_since, at) if child.exit_code == LOCKED_EXIT_CODE else math.inf
             if at > locked_since + _LOCKED_SECONDS or seconds > RETRY_SECONDS:
@@ -70,14 +67,18 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
         telling.cancel()
 
 
-async def _record(run: RunDirectory, cause: Cause, child: ChildEnd) -> float | None:
-    """Write down how an attempt has failed; return the seconds until the next one, None where none comes."""
+async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
+    """Write down how an attempt has failed; return the seconds until the next one, None where the run has ended."""
+    if run.manifest() is not None:
+        return None
+    if child.cause is None:
+        return RETRY_SECONDS
     last_lines = "".join(child.last_lines)
     log.error(
-        "training child failed", run_id=run.run_id, exit_code=child.exit_code, reason=cause, last_lines=last_lines
+        "training child failed", run_id=run.run_id, exit_code=child.exit_code, reason=child.cause, last_lines=last_lines
     )
     try:
-        return await asyncio.to_thread(record_end, run, cause, child.last_lines)
+        return await asyncio.to_thread(record_end, run, child.cause, child.last_lines)
     except (AppError, OSError) as error:  # so full is the disk that not even this can be written
         log.error("end of an attempt not recorded", run_id=run.run_id, error=type(error).__name__)
         return MOST_RETRY_SECONDS
