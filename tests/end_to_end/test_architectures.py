@@ -33,8 +33,9 @@ def test_configs__are_there_for_every_architecture() -> None:
     }
 
 
-def test_tiny_configs__do_all_that_their_family_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("config", TINY, ids=[path.stem for path in TINY])
+def test_tiny_config__does_all_that_its_family_can(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in environment_in(tmp_path).items():
         monkeypatch.setenv(name, value)
@@ -49,32 +50,31 @@ def test_tiny_configs__do_all_that_their_family_can(
     words = [sys.executable, "-m", "trainer", "worker"]
     worker = subprocess.Popen(words, cwd=tmp_path, env=environment_in(tmp_path), stderr=subprocess.DEVNULL)
     try:
-        for config in TINY:
-            is_masked = config.name in MASKED
-            code, out, err = typed(
-                "train", str(config), "--corpus", "text", "--set", "max_steps=6", "--set", "threads=1", "--json"
-            )
-            assert code == 0, err
-            run = RunStatus.model_validate_json(out)
-            metrics = EvalMetrics.model_validate_json(typed("eval", run.run_id, "--split", "test", "--json")[1])
-            assert run.test_loss == pytest.approx(metrics.loss, abs=1e-6)
-            assert metrics.objective == ("masked_lm" if is_masked else "causal_lm")
-            if is_masked:
-                assert metrics.n_tokens < metrics.n_chars / 2  # those that were masked
+        is_masked = config.name in MASKED
+        code, out, err = typed(
+            "train", str(config), "--corpus", "text", "--set", "max_steps=6", "--set", "threads=1", "--json"
+        )
+        assert code == 0, err
+        run = RunStatus.model_validate_json(out)
+        metrics = EvalMetrics.model_validate_json(typed("eval", run.run_id, "--split", "test", "--json")[1])
+        assert run.test_loss == pytest.approx(metrics.loss, abs=1e-6)
+        assert metrics.objective == ("masked_lm" if is_masked else "causal_lm")
+        if is_masked:
+            assert metrics.n_tokens < metrics.n_chars / 2  # those that were masked
 
-            score = ScoreResponse.model_validate_json(typed("score", run.run_id, "abc cab", "--json")[1])
-            assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if is_masked else "causal")
+        score = ScoreResponse.model_validate_json(typed("score", run.run_id, "abc cab", "--json")[1])
+        assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if is_masked else "causal")
 
-            code, out, err = typed("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1", "--json")
-            if is_masked:
-                assert (code, "fills gaps in a text and continues none" in err + out) == (2, True)
-            else:
-                written = GenerateResponse.model_validate_json(out)
-                assert written.steps is not None and 1 <= written.steps[0] <= 5
+        code, out, err = typed("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1", "--json")
+        if is_masked:
+            assert (code, "fills gaps in a text and continues none" in err + out) == (2, True)
+        else:
+            written = GenerateResponse.model_validate_json(out)
+            assert written.steps is not None and 1 <= written.steps[0] <= 5
 
-            (tmp_path / "again.yaml").write_text(typed("config", run.run_id)[1], encoding="utf-8")
-            record = RunStore(tmp_path / "artifacts").get(run.run_id).record()
-            assert record.request_hash in typed("validate", "again.yaml")[1]
+        (tmp_path / "again.yaml").write_text(typed("config", run.run_id)[1], encoding="utf-8")
+        record = RunStore(tmp_path / "artifacts").get(run.run_id).record()
+        assert record.request_hash in typed("validate", "again.yaml")[1]
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)

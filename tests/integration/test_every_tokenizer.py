@@ -23,21 +23,14 @@ async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_run__of_every_tokenizer_does_all_that_a_run_does(tmp_path: Path, method: str) -> None:
+async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, method: str) -> None:
     add_corpus(tmp_path, TEXT)
-    block: dict[str, object] = {"method": method} | ({"vocab_size": 60} if method not in ("char", "word") else {})
-    asked = TokenizerTrainRequest(method=method, corpora=("text",), label="mine")
     async with running(settings_in(tmp_path)) as queue:
-        run = await finished(queue, tokenizer=block)
+        run = await finished(queue, tokenizer=block_of(method))
         scored = await queue.score(run.run_id, ScoreRequest(text="the cat saw the d", detail_level="per_char"))
         written = await queue.generate(run.run_id, GenerateRequest(prompt_text="the cat", seed=1, max_new_tokens=5))
         metrics = await queue.evaluate(run.run_id, EvalRequest(split="validation"))
         other = await queue.evaluate(run.run_id, EvalRequest(path_override="text"))
-        child = await finished(queue, init_from_run_id=run.run_id)
-        own = queue.tokenizers.get((await queue.train_tokenizer(asked)).tokenizer_id)
-        while own.is_unfinished():
-            await asyncio.sleep(0.05)
-        shared = await finished(queue, tokenizer_id=own.tokenizer_id)
 
     manifest = run.completed_manifest()
     assert manifest.tokenizer is not None and manifest.tokenizer.id.startswith(f"{method}-")
@@ -45,8 +38,27 @@ async def test_run__of_every_tokenizer_does_all_that_a_run_does(tmp_path: Path, 
     assert written.outputs is not None
     assert metrics.loss == manifest.metrics.val or metrics.loss == manifest.metrics.best
     assert other.n_chars == len(TEXT.replace("\n", ""))
-    assert child.completed_manifest().tokenizer == manifest.tokenizer
+
+
+@pytest.mark.parametrize("method", ["word", "bpe", "sentencepiece"])
+async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_with(
+    tmp_path: Path, method: str
+) -> None:
+    add_corpus(tmp_path, TEXT)
+    asked = TokenizerTrainRequest(method=method, corpora=("text",), label="mine")
+    async with running(settings_in(tmp_path)) as queue:
+        own = queue.tokenizers.get((await queue.train_tokenizer(asked)).tokenizer_id)
+        while own.is_unfinished():
+            await asyncio.sleep(0.05)
+        shared = await finished(queue, tokenizer_id=own.tokenizer_id)
+        child = await finished(queue, init_from_run_id=shared.run_id)
+
     own_manifest = own.completed_manifest()
     facts = shared.completed_manifest().tokenizer
     assert facts is not None and (facts.id, facts.sha256) == (own.tokenizer_id, own_manifest.files[0].sha256)
     assert own.status().method == own_manifest.method == method
+    assert child.completed_manifest().tokenizer == facts
+
+
+def block_of(method: str) -> dict[str, object]:
+    return {"method": method} | ({"vocab_size": 60} if method not in ("char", "word") else {})
