@@ -14,7 +14,16 @@ _MEASURED = {
     "test_inference_child",
     "test_redis_faults",
     "test_services",
-    "test_going_on",
+    "test_warm_start",
+    "test_discord_faults",
+    "test_rights",
+    "test_chart_process",
+    "test_mt",
+    "test_run_commands",
+    "test_tokenizer_commands",
+    "test_asking",
+    "test_local_discord",
+    "test_bot_killed",
 }
 
 

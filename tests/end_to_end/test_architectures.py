@@ -80,24 +80,6 @@ def test_tiny_config__does_all_that_its_family_can(
         worker.wait(30)
 
 
-def test_masked_run__says_so_where_its_numbers_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    add_corpus(tmp_path, some_text())
-    fields = ["model_family=gru", "model_size=tiny", "objective=masked_lm", "tokenizer.method=char", "max_steps=4"]
-    words = [word for field in fields for word in ("--set", field)]
-
-    assert main(["train", "--corpus", "text", *words]) == 0
-    [run] = RunStore(tmp_path / "artifacts").all()
-    assert f"next: mt score {run.run_id}" in capsys.readouterr().out
-    assert "what follows a masked token is not seen" in (run.path / "logs.jsonl").read_text(encoding="utf-8")
-    assert main(["eval", run.run_id]) == 0
-    assert "masked tokens" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("page", ["architectures.md", "objectives.md"])
 def test_documentation__its_examples_are_valid(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -92,6 +92,10 @@ def messages(queue: JobQueue, run_id: str) -> list[str]:
     return [event.message for event in events_of(queue, run_id) if isinstance(event, JobProgress)]
 
 
+def is_told(queue: JobQueue, run_id: str, message: str, times: int) -> bool:
+    return messages(queue, run_id).count(message) == times
+
+
 def ends(queue: JobQueue, run_id: str) -> list[str]:
     last = (JobCompleted, JobFailed, JobCancelled)
     return [type(event).__name__ for event in events_of(queue, run_id) if isinstance(event, last)]
@@ -195,9 +199,11 @@ async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_wh
     async with running(settings(tmp_path)) as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=40), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda s: s.last_checkpoint_step is not None or ended(s))
-        limit_files(child_of(tmp_path, run_id), FULL_BYTES)
         full = "The disk is full; the training goes on when there is room."
-        await until(lambda: full in messages(queue, run_id), seconds=60)
+        for attempt in (1, 2, 3):  # the last of which is waited for outside of the slot
+            await wait_for_status(queue, run_id, partial(has_attempt, attempt))
+            limit_files(child_of(tmp_path, run_id), FULL_BYTES)
+            await until(partial(is_told, queue, run_id, full, attempt), seconds=60)
         run = queue.runs.get(run_id)
         saved = [event.step for event in events_of(queue, run_id) if isinstance(event, CheckpointSaved)]
         assert (run.checkpoints / f"step-{saved[-1]}").is_dir()

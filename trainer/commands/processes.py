@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from functools import partial
 
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, without_worker
@@ -12,18 +13,15 @@ from trainer.terminal import Terminal
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("up", _up, "start the bot with its services", with_json=False)
-    commands.add("demo", _demo, "show the whole program on this machine, checked step by step", with_json=False)
+    commands.add("up", partial(_become, "bot"), "start the bot with its services", with_json=False)
+    demo = partial(_become, "local_discord.demo")
+    commands.add("demo", demo, "show the whole program on this machine, checked step by step", with_json=False)
     worker = commands.add("worker", _worker, "start a worker", with_json=False)
     worker.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
 
 
-def _up(arguments: Arguments, terminal: Terminal) -> int:
-    os.execv(sys.executable, [sys.executable, "-m", "bot"])
-
-
-def _demo(arguments: Arguments, terminal: Terminal) -> int:
-    os.execv(sys.executable, [sys.executable, "-m", "local_discord.demo"])
+def _become(module: str, arguments: Arguments, terminal: Terminal) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", module])
 
 
 def _worker(arguments: Arguments, terminal: Terminal) -> int:
