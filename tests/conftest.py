@@ -22,6 +22,7 @@ _MEASURED = {
     "test_run_commands",
     "test_tokenizer_commands",
     "test_asking",
+    "test_bot",
     "test_local_discord",
     "test_bot_killed",
 }
