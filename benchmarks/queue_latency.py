@@ -25,6 +25,7 @@ from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.store import Store, connect, dumps, loads, redis_settings
 from trainer.services import Services
+from trainer.worker.child import NICENESS
 from trainer.worker.environment import tuned_environment
 from trainer.worker.process import listen, waking_worker
 
@@ -191,9 +192,10 @@ async def work(kind: str, url: str, file: str) -> None:
 
 
 def train() -> None:
-    """Train an LSTM with two threads until killed."""
+    """Train an LSTM with two threads until killed, as nice to others as the worker's child is."""
     import torch
 
+    os.nice(NICENESS)
     torch.set_num_threads(2)
     layers = torch.nn.LSTM(128, 256, 2, batch_first=True)
     optimizer = torch.optim.AdamW(layers.parameters())

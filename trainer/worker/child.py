@@ -18,7 +18,7 @@ from trainer.worker.attempts import DISK_FAILED_EXIT_CODE, DISK_FULL_EXIT_CODE, 
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_NICENESS = 10
+NICENESS = 10
 """A training takes what is left of the processors: whoever waits for an answer comes first."""
 
 
@@ -43,7 +43,7 @@ def _train(settings: Settings, run: RunDirectory) -> int:
     lock = run.lock()
     if lock is None:
         return LOCKED_EXIT_CODE
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the worker too, which says what is to be done
     with lock, run.open_log() as events:
         setup_logging(settings, "model-trainer-worker", sys.stderr)
