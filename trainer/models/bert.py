@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from trainer.contracts.models import BertConfig, Objective
 from trainer.models.base import LanguageModel, checked, is_read
-from trainer.models.transformer import Body, LibraryConfig, MakeConfig
+from trainer.models.transformer import Body, LibraryConfig, MakeConfig, of_vocabulary
 from trainer.tokenizers.base import Vocabulary
 
 _library = import_module("transformers.models.bert.modeling_bert")
@@ -65,7 +65,7 @@ class BertModel(LanguageModel):
 def library_config(config: BertConfig, vocabulary: Vocabulary) -> LibraryConfig:
     """The same config as the library has it."""
     return _make_config(
-        vocab_size=vocabulary.size,
+        **of_vocabulary(vocabulary),
         max_position_embeddings=config.positions,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_hidden_size,
@@ -75,8 +75,4 @@ def library_config(config: BertConfig, vocabulary: Vocabulary) -> LibraryConfig:
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.attention_dropout,
         type_vocab_size=config.type_vocab_size,
-        bos_token_id=vocabulary.special_ids.bos,
-        eos_token_id=vocabulary.special_ids.eos,
-        pad_token_id=vocabulary.special_ids.pad,
-        use_cache=False,
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from trainer.contracts.models import Gpt2Config, Objective
-from trainer.models.transformer import Body, CausalTransformer, LibraryConfig, MakeConfig
+from trainer.models.transformer import Body, CausalTransformer, LibraryConfig, MakeConfig, of_vocabulary
 from trainer.tokenizers.base import Vocabulary
 
 _make_config: MakeConfig = import_module("transformers.models.gpt2.configuration_gpt2").GPT2Config
@@ -22,7 +22,7 @@ class Gpt2Model(CausalTransformer):
 def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> LibraryConfig:
     """The same config as the library has it."""
     return _make_config(
-        vocab_size=vocabulary.size,
+        **of_vocabulary(vocabulary),
         n_positions=config.positions,
         n_embd=config.hidden_size,
         n_layer=config.layers,
@@ -32,9 +32,5 @@ def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> LibraryConfig:
         resid_pdrop=config.dropout,
         embd_pdrop=config.dropout,
         attn_pdrop=config.attention_dropout,
-        bos_token_id=vocabulary.special_ids.bos,
-        eos_token_id=vocabulary.special_ids.eos,
-        pad_token_id=vocabulary.special_ids.pad,
-        use_cache=False,
         tie_word_embeddings=config.tied,
     )

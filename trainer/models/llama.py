@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
-from trainer.models.transformer import Body, CausalTransformer, LibraryConfig, MakeConfig
+from trainer.models.transformer import Body, CausalTransformer, LibraryConfig, MakeConfig, of_vocabulary
 from trainer.tokenizers.base import Vocabulary
 
 
@@ -40,7 +40,7 @@ def library_config(config: LlamaConfig | QwenConfig, vocabulary: Vocabulary) -> 
     """The same config as the library has it."""
     classes = _classes("llama", "Llama") if isinstance(config, LlamaConfig) else _classes("qwen2", "Qwen2")
     return classes.config(
-        vocab_size=vocabulary.size,
+        **of_vocabulary(vocabulary),
         max_position_embeddings=config.positions,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_hidden_size,
@@ -49,10 +49,6 @@ def library_config(config: LlamaConfig | QwenConfig, vocabulary: Vocabulary) -> 
         num_key_value_heads=config.key_value_heads,
         hidden_act=config.activation_function,
         attention_dropout=config.attention_dropout,
-        bos_token_id=vocabulary.special_ids.bos,
-        eos_token_id=vocabulary.special_ids.eos,
-        pad_token_id=vocabulary.special_ids.pad,
-        use_cache=False,
         tie_word_embeddings=config.tied,
     )
 

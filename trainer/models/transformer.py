@@ -30,6 +30,18 @@ class MakeConfig(Protocol):
     def __call__(self, **values: object) -> LibraryConfig: ...
 
 
+def of_vocabulary(vocabulary: Vocabulary) -> dict[str, object]:
+    """What each config of the library says of the vocabulary; whether a cache is kept is said at each call."""
+    ids = vocabulary.special_ids
+    return {
+        "vocab_size": vocabulary.size,
+        "bos_token_id": ids.bos,
+        "eos_token_id": ids.eos,
+        "pad_token_id": ids.pad,
+        "use_cache": False,
+    }
+
+
 class _Cache(Protocol):
     """Keys and values of what was read, of each layer (B, heads, P, D)."""
 
