@@ -23,7 +23,8 @@ from arq.worker import Worker, func
 
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.settings import AppSettings, QueueSettings, Settings, load_settings
-from trainer.contracts.store import Store, connect, dumps, loads, redis_settings
+from trainer.contracts.store import Store, connect
+from trainer.contracts.store_connection import dumps, loads, redis_settings
 from trainer.services import Services
 from trainer.worker.child import NICENESS
 from trainer.worker.environment import tuned_environment

@@ -14,9 +14,10 @@ from discord.http import Route
 
 from bot.buttons import Pressed, pressed
 from bot.chart_process import ChartProcess
+from bot.commands.comparing import compare
 from bot.commands.group import Tree
 from bot.commands.help import help_command
-from bot.commands.inference import QUESTION_BUTTONS, QUESTION_FORMS, generate, score
+from bot.commands.inference import QUESTION_BUTTONS, QUESTION_FORMS, chat, generate, score
 from bot.commands.listing import runs, runs_clicked
 from bot.commands.logs import logs, logs_clicked
 from bot.commands.runs import cancel, cancel_clicked, resume, status, status_clicked
@@ -178,12 +179,14 @@ def command_group() -> app_commands.Group:
     mt.add_command(train)
     mt.add_command(status)
     mt.add_command(runs)
+    mt.add_command(compare)
     mt.add_command(watch)
     mt.add_command(unwatch)
     mt.add_command(cancel)
     mt.add_command(resume)
     mt.add_command(logs)
     mt.add_command(generate)
+    mt.add_command(chat)
     mt.add_command(score)
     mt.add_command(help_command)
     return mt

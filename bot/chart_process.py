@@ -120,16 +120,19 @@ def _loss_chart(train: Curve, validation: Curve) -> bytes:
 
 
 def _report(scored: bytes, text: str, unit: Unit) -> "ReportFiles":
-    from bot.report import ReportFiles, as_csv, as_json, picture_of, report_of, summary_of
+    from bot.report import ReportFiles, as_csv, as_json, heat_map_rows, report_of, summary_of
     from trainer.charts import heat_map
     from trainer.contracts.inference import ScoreRecord
+    from trainer.heat_page import heat_page
 
-    report = report_of(ScoreRecord.model_validate_json(scored).response, text, unit)
-    rows = picture_of(report, text)
+    response = ScoreRecord.model_validate_json(scored).response
+    report = report_of(response, text, unit)
+    rows = heat_map_rows(report, text)
     return ReportFiles(
         summary=summary_of(report),
         shown_characters=sum(len(cells) for _, cells in rows),
         png=heat_map(rows, unit),
+        html=heat_page(response, text).encode(),
         csv=as_csv(report),
         json=as_json(report),
     )

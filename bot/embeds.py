@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
-from math import exp, log
+from math import log
 from typing import Literal, assert_never
 
 import discord
@@ -13,9 +13,18 @@ from bot.chart_process import Unit
 from bot.report import HIGH_BITS, ReportFiles, Row, expected_instead, in_units, visible
 from bot.run_index import RunEntry
 from trainer.contracts.base import RunState
+from trainer.contracts.comparison import Comparison, verdict
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreResponse, StopReason
-from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.inference import (
+    ChatResponse,
+    GenerateRequest,
+    GenerateResponse,
+    ScoreResponse,
+    StopReason,
+    perplexity,
+)
+from trainer.contracts.runs import RunRecord, RunStatus, without_effect
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 
@@ -25,6 +34,8 @@ _SHOWN_ERROR = 1500
 _UNTOLD = 300
 _UNTOLD_FOOTER = "Told once. Let this bot write to you, and it tells you of your next runs."
 _TABLE, _EXPECTED = 2000, 5
+_VALUE = 40
+_SAID = 1000
 _BLOCK = 8  # the marks of a code block
 _BAR_CELLS = 16
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -116,9 +127,14 @@ def untold_note(ends: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
     return _embed(AMBER, "📪 You have not been told", lines, _UNTOLD_FOOTER)
 
 
-def accepted_answer(record: RunRecord, *, request_id: str) -> discord.Embed:
-    """The answer to `/mt train`."""
-    text = [*_recipe(record), "Its card comes by direct message and is kept up to date."]
+def accepted_answer(record: RunRecord, cost: Cost | None = None, *, request_id: str) -> discord.Embed:
+    """The answer to `/mt train`, with what the run will need, and to `/mt resume`."""
+    text = [
+        *_recipe(record),
+        *([] if cost is None else cost.lines()),
+        *without_effect(record.unused_settings),
+        "Its card comes by direct message and is kept up to date.",
+    ]
     title = f"⏳ Queued: {plain(display_name(record))}"
     return _embed(GREY, title, text, _answer_footer(record.run_id, request_id))
 
@@ -167,6 +183,37 @@ def runs_page(
         lines = ["There is none. `/mt train` starts one; `mine:False` shows the runs of others too."]
     where = f"page {page} of {pages} · " if pages > 1 else ""
     return _embed(BLURPLE, f"📋 {wanted}: {_count(count)}", lines, f"{where}request {request_id}")
+
+
+def compare_answer(found: Comparison, *, request_id: str) -> discord.Embed:
+    """One run judged by another: the verdict, their numbers side by side, and what was asked for differently."""
+    first, other = found.runs
+    [one] = found.against
+    delta = one.delta
+    rows: list[tuple[str, float | None, float | None, float | None, str]] = [
+        ("loss", first.loss, other.loss, delta.loss, ".4f"),
+        ("perplexity", first.perplexity, other.perplexity, delta.perplexity, ".2f"),
+        ("bits/char", first.bits_per_char, other.bits_per_char, delta.bits_per_char, ".4f"),
+        ("top-1", first.top1_accuracy, other.top1_accuracy, delta.top1_accuracy, ".1%"),
+        ("top-5", first.top5_accuracy, other.top5_accuracy, delta.top5_accuracy, ".1%"),
+        ("params", first.params, other.params, delta.params, ",d"),
+        ("tokens/s", first.tokens_per_second, other.tokens_per_second, delta.tokens_per_second, ",.0f"),
+    ]
+    table = [f"{'':<10} {'here':>11} {'there':>11} {'delta':>11}"]
+    for name, here, there, apart, form in rows:
+        values = [f"{_figure(here, form):>11}", f"{_figure(there, form):>11}", f"{_figure(apart, '+' + form):>11}"]
+        table.append(f"{name:<10} {' '.join(values)}")
+    lines = [
+        f"**{verdict(one, found.tolerance)}**",
+        *one.notes,
+        code_block("\n".join([f"{first.model} against {other.model}, {found.split} split", *table]), _TABLE),
+    ]
+    if one.differences:
+        changed = [f"{d.field}: {clamp(d.run, _VALUE)} | {clamp(d.other, _VALUE)}" for d in one.differences]
+        lines += ["Asked for differently, here | there:", code_block("\n".join(changed), _TABLE)]
+    colour = GREY if one.rise is None else AMBER if one.is_regression else GREEN if one.rise < 0 else BLURPLE
+    title = f"⚖ {plain(first.label or first.run_id)} against {plain(other.label or other.run_id)}"
+    return _embed(colour, title, lines, f"{first.run_id} · {other.run_id} · request {request_id}")
 
 
 def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool, request_id: str) -> discord.Embed:
@@ -248,6 +295,7 @@ def report_files(made: ReportFiles) -> list[discord.File]:
     )
     return [
         discord.File(BytesIO(made.png), _MAP_NAME, description=text),
+        discord.File(BytesIO(made.html), "surprisal.html"),
         discord.File(BytesIO(made.csv), "surprisal.csv"),
         discord.File(BytesIO(made.json), "surprisal.json"),
     ]
@@ -270,6 +318,19 @@ def generate_answer(
         lines.append(f"{_count(steps)} tokens · {_stopped(reason)}")
     title = f"✍ {plain(display_name(record))} · {' · '.join(settings)}"
     return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
+
+
+def chat_answer(record: RunRecord, message: str, made: ChatResponse, *, request_id: str) -> discord.Embed:
+    """What was said and what the model answered, each in a code block, and what of the chat it did not read."""
+    told = [f"{_count(made.steps or 0)} tokens"]
+    told += [_stopped(made.stop_reason)] if made.stop_reason else []
+    told += [f"the oldest {made.turns_dropped} turns had no room"] if made.turns_dropped else []
+    lines = [
+        code_block(_end_of(message, _SAID), _SAID + _BLOCK),
+        code_block(made.answer or "", _DESCRIPTION - _SAID - 200),
+        " · ".join(told),
+    ]
+    return _embed(BLURPLE, f"💬 {plain(display_name(record))}", lines, _answer_footer(record.run_id, request_id))
 
 
 def error_answer(error: AppError, request_id: str) -> discord.Embed:
@@ -421,7 +482,7 @@ def _progress(status: RunStatus, losses: Sequence[float]) -> list[str]:
         f"{progress_bar(status.progress)} **{int(status.progress)} %** · epoch {status.epoch}/{status.total_epochs}"
         f" · step {steps}",
         f"Loss **{status.train_loss:.3f}** nats/token{_bits(status.train_loss, status)}"
-        f" · perplexity {exp(min(status.train_loss, 700.0)):.2f}  {sparkline(losses)}",
+        f" · perplexity {perplexity(status.train_loss):.2f}  {sparkline(losses)}",
     ]
     if status.val_loss is not None:
         best = f" · best {status.best_val_loss:.3f}" if status.best_val_loss is not None else ""
@@ -440,7 +501,7 @@ def _result(status: RunStatus) -> list[str]:
     if status.test_loss is not None and status.bits_per_char is not None:
         lines.append(
             f"Test **{status.test_loss:.3f}** nats/token · {status.bits_per_char:.2f} bits/char"
-            f" · perplexity {exp(min(status.test_loss, 700.0)):.2f}"
+            f" · perplexity {perplexity(status.test_loss):.2f}"
         )
     if status.best_val_loss is not None:
         lines.append(f"Validation {status.best_val_loss:.3f} nats/token{_bits(status.best_val_loss, status)} (best)")
@@ -497,6 +558,10 @@ def _hardest_table(rows: Sequence[Row]) -> str:
         sign = visible(row.char) + (" unknown" if row.unknown else "")
         lines.append(f"{row.index:>6,} {row.surprisal:6.2f}  {sign}   {instead}".rstrip())
     return "\n".join(lines)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _stopped(reason: StopReason) -> str:

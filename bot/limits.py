@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
 
 import structlog
 
@@ -11,9 +12,10 @@ from bot.permissions import Caller, Level
 from bot.run_index import RunEntry
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import Accepted
 from trainer.contracts.settings import LimitSettings
-from trainer.contracts.store import STORE_ERRORS, Full, Limit, Store
+from trainer.contracts.store import Store
+from trainer.contracts.store_connection import STORE_ERRORS
+from trainer.contracts.store_limits import Full, Limit
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -26,6 +28,16 @@ _PATIENCE_SECONDS = 1.0
 """So long a store that is away is waited for: people have waited enough."""
 _ANY_NUMBER = 1 << 30
 _WHEN = "{when}"
+
+
+class HasRun(Protocol):
+    """What an accepted run is told by."""
+
+    @property
+    def run_id(self) -> str: ...
+
+
+AcceptedT = TypeVar("AcceptedT", bound=HasRun)
 
 
 class Limits:
@@ -63,8 +75,8 @@ class Limits:
         caller: Caller,
         request_id: str,
         unfinished: Sequence[RunEntry],
-        accept: Callable[[], Awaitable[Accepted]],
-    ) -> Accepted:
+        accept: Callable[[], Awaitable[AcceptedT]],
+    ) -> AcceptedT:
         """Accept a run, unless too many of the caller's, or of all, are `unfinished` or being accepted elsewhere."""
         if caller.level is Level.ADMIN:
             return await accept()
@@ -77,7 +89,7 @@ class Limits:
             f" taken: try again {_next_end(unfinished)}.",
         }
         is_counted = await self._claim(request_id, limits)
-        accepted: Accepted | None = None
+        accepted: AcceptedT | None = None
         try:
             accepted = await accept()
         finally:
@@ -100,7 +112,7 @@ class Limits:
             raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, message)
         return is_counted
 
-    async def _settle(self, claim: str, limits: Sequence[Limit], accepted: Accepted | None = None) -> None:
+    async def _settle(self, claim: str, limits: Sequence[Limit], accepted: HasRun | None = None) -> None:
         """End a claim; an accepted run, which is on the disk from now on, goes on counting for some seconds."""
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):

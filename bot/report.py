@@ -8,15 +8,15 @@ from math import log
 from statistics import median
 from typing import NamedTuple
 
-from bot.chart_process import Cell, CellRow, Unit
+from bot.chart_process import CellRow, Unit
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.inference import ScoreResponse
-from trainer.contracts.tokenizers import UNKNOWN_NAMES
+from trainer.score_rows import code_point, picture_of, sign, token_rows
 
 REPORT_CHARACTERS = 10_000
 """The longest text of a report: its files stay far under Discord's 10 MiB, and passing them on takes the bot 20 MB."""
 HIGH_BITS = 6
-_COLUMNS, _MOST_ROWS, _HARDEST = 40, 25, 8
+_HARDEST = 8
 
 
 class Row(Frozen):
@@ -25,6 +25,8 @@ class Row(Frozen):
     index: int
     """The place of its first character in the text as the model reads it, from 1."""
     char: str
+    token: str
+    """As its tokenizer names it: an unknown one is not as the text has it."""
     code_point: str
     surprisal: float
     entropy: float
@@ -70,6 +72,7 @@ class ReportFiles(NamedTuple):
     shown_characters: int
     """How many the picture shows."""
     png: bytes
+    html: bytes
     csv: bytes
     json: bytes
 
@@ -80,10 +83,6 @@ def in_units(nats: float, unit: Unit) -> float:
 
 def report_of(score: ScoreResponse, text: str, unit: Unit) -> Report:
     """Read a detailed score of a text, given as the model reads it."""
-    tokens = score.tokens or ()
-    expected: tuple[tuple[tuple[str, float], ...], ...] = score.topk or ((),) * len(tokens)
-    places = zip(tokens, score.char_spans or (), score.surprisal or (), strict=True)
-    guesses = zip(score.entropy or (), score.rank or (), expected, strict=True)
     return Report(
         run_id=score.run_id,
         request_id=score.request_id,
@@ -93,16 +92,18 @@ def report_of(score: ScoreResponse, text: str, unit: Unit) -> Report:
         perplexity=score.perplexity or 0.0,
         rows=tuple(
             Row(
-                index=start + 1,
-                char=text[start:end],
-                code_point=" ".join(_code_point(char) for char in text[start:end]),
-                surprisal=round(in_units(surprisal, unit), 6),
-                entropy=round(in_units(entropy, unit), 6),
-                rank=rank,
-                unknown=token in UNKNOWN_NAMES and text[start:end] != token,
-                expected=tuple((other, round(probability, 6)) for other, probability in likeliest),
+                index=token.span[0] + 1,
+                char=token.text,
+                token=token.token,
+                code_point=token.code_points,
+                surprisal=round(in_units(token.figures.surprisal, unit), 6),
+                entropy=round(in_units(token.figures.entropy, unit), 6),
+                rank=token.figures.rank,
+                unknown=not token.is_known,
+                expected=tuple((other, round(probability, 6)) for other, probability in token.expected),
             )
-            for (token, (start, end), surprisal), (entropy, rank, likeliest) in zip(places, guesses, strict=True)
+            for token in token_rows(score, text)
+            if token.figures is not None
         ),
     )
 
@@ -129,8 +130,7 @@ def _by_surprisal(row: Row) -> tuple[float, int]:
 
 def expected_instead(row: Row) -> list[tuple[str, float]]:
     """What the model held likely in the place of what came."""
-    came = UNKNOWN_NAMES if row.unknown else (row.char,)
-    return [(token, probability) for token, probability in row.expected if token not in came]
+    return [(token, probability) for token, probability in row.expected if token != row.token]
 
 
 def as_csv(report: Report) -> bytes:
@@ -152,34 +152,13 @@ def as_json(report: Report) -> bytes:
     return report.model_dump_json().encode()
 
 
-def picture_of(report: Report, text: str) -> list[CellRow]:
-    """The rows of the heat map, as many as are shown; every line of the text begins a new one."""
-    rows: list[tuple[int, list[Cell]]] = []
-    end = 0
-    for row in report.rows:
-        for place, char in enumerate(row.char, row.index):
-            if not rows or len(rows[-1][1]) == _COLUMNS or "\n" in text[end : place - 1]:
-                if len(rows) == _MOST_ROWS:
-                    return [*rows]
-                rows.append((place, []))
-            rows[-1][1].append((_sign(char), row.surprisal, not row.unknown))
-            end = place
-    return [*rows]
+def heat_map_rows(report: Report, text: str) -> Sequence[CellRow]:
+    """The rows of the heat map, as many as are shown."""
+    return picture_of(((row.index - 1, row.char, row.surprisal, not row.unknown) for row in report.rows), text)
 
 
 def visible(text: str) -> str:
     """A text with nothing in it that cannot be seen, and nothing that turns what stands around it."""
-    signs = "".join(_sign(char) if char.isprintable() else _code_point(char) for char in text)
+    signs = "".join(sign(char) if char.isprintable() else code_point(char) for char in text)
     turns = any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
     return f"\N{FIRST STRONG ISOLATE}{signs}\N{POP DIRECTIONAL ISOLATE}" if turns else signs
-
-
-def _sign(char: str) -> str:
-    """A character as it is drawn: a space by its sign, a combining mark on a dotted circle."""
-    if char == " ":
-        return "␣"
-    return f"◌{char}" if unicodedata.category(char).startswith("M") else char
-
-
-def _code_point(char: str) -> str:
-    return f"U+{ord(char):04X}"

@@ -114,7 +114,7 @@ def constraints() -> int:
     if uv is None:
         raise SystemExit("uv is needed to remake constraints.txt, and pip could not install it.")
     file = ROOT / "constraints.txt"
-    what = ["--extra", "dev", "--universal", "--upgrade", "--no-emit-package", "torch"]
+    what = ["--all-extras", "--universal", "--upgrade", "--no-emit-package", "torch"]
     bare = ["--quiet", "--no-emit-index-url", "--no-header", "--no-annotate", "--output-file", str(file)]
     env = uv_settings(pip_config(), os.environ)
     code = run(uv, "pip", "compile", "pyproject.toml", *what, *bare, env=env)
@@ -178,14 +178,14 @@ def install(torch: str, options: list[str]) -> None:
         env = uv_settings(pip_config(), os.environ)
         target = ["--python", str(PYTHON), "--compile-bytecode", "--constraint", "constraints.txt"]
         backend = torch_backend(uv, env, torch)
-        if not run(uv, "pip", "install", *target, *options, *backend, "--editable", ".[dev]", env=env):
+        if not run(uv, "pip", "install", *target, *options, *backend, "--editable", ".[dev,onnx,parity]", env=env):
             return
         if torch != "cpu":
             raise SystemExit(f"uv could not install torch for TORCH={torch}; its own message stands above.")
         print("uv could not install the project; pip tries it now")
     elif platform.system() == "Linux" or torch != "cpu":
         print("pip cannot choose a build of torch: it takes the newest that its settings lead to, maybe with CUDA")
-    demand(PYTHON, "-m", "pip", "install", "--constraint", "constraints.txt", "--editable", ".[dev]")
+    demand(PYTHON, "-m", "pip", "install", "--constraint", "constraints.txt", "--editable", ".[dev,onnx,parity]")
 
 
 def find_uv() -> str | None:

@@ -19,12 +19,14 @@ _MEASURED = {
     "test_rights",
     "test_chart_process",
     "test_mt",
+    "test_scores",
     "test_run_commands",
     "test_tokenizer_commands",
     "test_asking",
     "test_bot",
     "test_local_discord",
     "test_bot_killed",
+    "test_benchmarks",
 }
 
 

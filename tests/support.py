@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.validation import parse
 from trainer.queue import JobQueue
+from trainer.runs import RunDirectory
 from trainer.services import Services
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +125,16 @@ async def gone(folder: Path, seconds: float = 15) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def twin(run: RunDirectory, run_id: str) -> RunDirectory:
+    """A copy of a run under another id."""
+    folder = run.path.with_name(run_id)
+    shutil.copytree(run.path, folder)
+    for name in ("request.json", "manifest.json", "events.jsonl", "eval/metrics.json"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text.replace(run.run_id, run_id), encoding="utf-8")
+    return RunDirectory(folder)
 
 
 def mt(folder: Path, *words: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:

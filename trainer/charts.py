@@ -1,6 +1,6 @@
 """Numbers to PNG: the loss chart of a run, the surprisals of a text; drawn without any state that outlives a call."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from itertools import accumulate
 from math import log, nan
@@ -14,6 +14,8 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from trainer.heat_page import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
+
 Curve = Sequence[tuple[int, float]]
 """(step, mean loss in nats per token), oldest first."""
 Cell = tuple[str, float, bool]
@@ -25,17 +27,17 @@ Unit = Literal["bits", "nats"]
 _WIDTH_INCHES, _HEIGHT_INCHES, _DOTS_PER_INCH = 8.0, 4.0, 100  # 800 x 400 pixels
 _BACKGROUND, _TEXT, _GRID = "#2b2d31", "#dbdee1", "#44474d"  # Discord's dark theme
 _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"  # of the colour-blind safe set of Okabe and Ito
+_MANY = ("#56b4e9", "#e69f00", "#2bb98b", "#f0e442", "#cc79a7", "#d55e00", "#dbdee1", "#7b8cff")
+"""Of the same set, the dark ones lighter."""
+_MARKERS = ("", "o", "s", "^")
 _MAX_POINTS = 1600  # two for each pixel of width
 _SMOOTHING_SHARE = 0.05  # of the curve is what one smoothed point averages over
 _SPIKE_QUANTILE = 0.02  # of the first losses may leave the picture, so that the rest has room
 _CELL_WIDTH, _CELL_HEIGHT, _GAP_POINTS = 30, 38, 1.7  # pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 84  # pixels around the cells
 _FEWEST_COLUMNS = 24  # so that the legend has room
-_SCALE_ENDS: dict[Unit, float] = {"bits": 8.0, "nats": 5.5}
-_HEAT = LinearSegmentedColormap.from_list(
-    "heat", ("#3a3d44", "#4f3f78", "#8c2f74", "#d14a4f", "#f39a3d", "#fcf3a4")
-)  # ever lighter, from little more than the background
-_LIGHT_SHARE = 0.66  # of the scale; from there on, black is read better than white
+_SCALE_ENDS: dict[Unit, float] = {"bits": 8.0, "nats": SCALE_END_NATS}
+_HEAT = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS)
 _UNKNOWN, _FAINT = "#56b4e9", "#949ba4"
 _FONT = get_font(findfont("DejaVu Sans"))
 """Comes with matplotlib; has IPA, Kazakh, combining marks, and the Arabic letters of Uyghur."""
@@ -71,6 +73,26 @@ def loss_chart(train: Curve, validation: Curve) -> bytes:
     return _png(figure)
 
 
+def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> bytes:
+    """Draw the training losses of several models over steps, smoothed, as a PNG of 1000 x 600."""
+    figure = Figure(figsize=(10.0, 6.0), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
+    axes = figure.add_subplot()
+    for number, (name, curve) in enumerate(curves.items()):
+        shown = _thinned(curve)
+        axes.plot(
+            [step for step, _ in shown],
+            smoothed([loss for _, loss in shown]),
+            color=_MANY[number % len(_MANY)],
+            linewidth=2.0,
+            linestyle="--" if name in dashed else "-",
+            marker=_MARKERS[number // len(_MANY) % len(_MARKERS)],
+            markevery=0.1,
+            label=name,
+        )
+    _style(axes)
+    return _png(figure)
+
+
 def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
     """Draw the characters of a text as coloured cells over a colour bar, as a PNG; unknown ones have a frame.
 
@@ -94,7 +116,7 @@ def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
     for y, (first, cells) in enumerate(rows):
         axes.text(-0.3, y + 0.5, f"{first:,}", color=_FAINT, fontsize=9, ha="right", va="center")
         for x, (sign, value, is_known) in enumerate(cells):
-            _write_sign(axes, x, y, sign, is_light=value > _LIGHT_SHARE * _SCALE_ENDS[unit])
+            _write_sign(axes, x, y, sign, is_light=value > LIGHT_SHARE * _SCALE_ENDS[unit])
             if not is_known:
                 axes.add_patch(_frame(x + 0.05, y + 0.05, 0.9, 0.9))
     _draw_legend(figure, heat, unit, has_unknown=any(not is_known for _, cells in rows for _, _, is_known in cells))

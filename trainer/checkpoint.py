@@ -2,10 +2,10 @@
 
 A checkpoint is written into `.tmp-step-N`, synced file by file, sealed by a manifest of sizes and SHA-256, and renamed
 to `step-N`. Weights are safetensors; optimizer and generators are a torch file that is read, with pickled code refused,
-only after its hash was found right.
+only after its hash was found right. Of a step that a schedule names, weights and state stay for good, in `scheduled`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
@@ -21,14 +21,17 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from trainer.checkpoint_files import (
+    KEPT,
     MANIFEST,
     REST,
+    RESUMABLE,
     STATE,
     WEIGHTS,
     CheckpointManifest,
     TrainingState,
     checkpoint_steps,
     corrupt,
+    scheduled_folder,
     sealed_files,
     step_folder,
 )
@@ -69,7 +72,7 @@ class Recovery(NamedTuple):
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the last two, and the best that they point to."""
+    """The checkpoints of one run: the last two, the best that they point to, and all that its schedule names."""
 
     def __init__(self, folder: Path, disk: Disk = DISK) -> None:
         self._folder = folder
@@ -88,8 +91,23 @@ class CheckpointStore:
             if self._step_folder(checkpoint.state.step).exists():
                 self._disk.sync(self._folder)  # a save that failed at its very end may have left it so far
                 return
-            self._write(checkpoint)
+            rest = BytesIO()
+            torch.save(checkpoint.rest, rest)
+            content = _kept(checkpoint.state, checkpoint.weights) | {REST: rest.getvalue()}
+            self._write(self._folder, checkpoint.state.step, content, lambda at: self._read_back(at, checkpoint))
             self._prune()
+
+    def keep(self, state: TrainingState, weights: Mapping[str, Tensor]) -> None:
+        """Make the weights of a scheduled step durable, for good; one that was kept already stands.
+
+        Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE as `save` does.
+        """
+        scheduled = scheduled_folder(self._folder)
+        with storage_errors("a scheduled checkpoint could not be kept; the earlier ones are there as they were"):
+            if step_folder(scheduled, state.step).exists():
+                self._disk.sync(scheduled)
+            else:
+                self._write(scheduled, state.step, _kept(state, weights))
 
     def recover(self, expected: Mapping[str, Tensor] | None = None) -> Recovery:
         """Return the newest checkpoint that is whole, with the best that it points to.
@@ -99,7 +117,7 @@ class CheckpointStore:
         """
         set_aside: list[str] = []
         with storage_errors("the checkpoints could not be put in order"):
-            for leftover in self._folder.glob(".tmp-*"):
+            for leftover in (*self._folder.glob(".tmp-*"), *scheduled_folder(self._folder).glob(".tmp-*")):
                 self._disk.remove_folder(leftover)
             for step in reversed(self.steps()):
                 try:
@@ -118,16 +136,19 @@ class CheckpointStore:
         folder = self._step_folder(step)
         return _parsed(folder, self._content(folder), None)
 
-    def _write(self, checkpoint: Checkpoint) -> None:
-        step = checkpoint.state.step
-        temporary = self._folder / f".tmp-step-{step}"
-        rest = BytesIO()
-        torch.save(checkpoint.rest, rest)
-        content = {
-            STATE: checkpoint.state.model_dump_json().encode(),
-            WEIGHTS: save_safetensors(checkpoint.weights),
-            REST: rest.getvalue(),
-        }
+    def kept_steps(self) -> list[int]:
+        """The steps that are kept for good, whole or not."""
+        return checkpoint_steps(scheduled_folder(self._folder))
+
+    def kept_weights(self, step: int) -> dict[str, Tensor]:
+        """Return the weights that are kept of a step; raises CHECKPOINT_CORRUPT where a byte is not as it was saved."""
+        folder = step_folder(scheduled_folder(self._folder), step)
+        return _parsed(folder, self._content(folder, names=KEPT), None)
+
+    def _write(
+        self, parent: Path, step: int, content: Mapping[str, bytes], check: Callable[[Path], None] = lambda _: None
+    ) -> None:
+        temporary = parent / f".tmp-step-{step}"
         files = tuple(
             FileRecord(path=name, bytes=len(data), sha256=sha256(data).hexdigest()) for name, data in content.items()
         )
@@ -137,9 +158,9 @@ class CheckpointStore:
                 self._disk.write(temporary / name, data)
             self._disk.write(temporary / MANIFEST, CheckpointManifest(files=files).model_dump_json().encode())
             self._disk.sync(temporary)
-            self._read_back(temporary, checkpoint)
-            self._disk.rename(temporary, self._step_folder(step))
-            self._disk.sync(self._folder)
+            check(temporary)
+            self._disk.rename(temporary, step_folder(parent, step))
+            self._disk.sync(parent)
         except (AppError, OSError):
             with suppress(OSError):
                 self._disk.remove_folder(temporary)
@@ -182,12 +203,14 @@ class CheckpointStore:
             log.warning("checkpoint that cannot be loaded", names=folder.name, error=type(error).__name__)
             raise corrupt(folder) from None
 
-    def _content(self, folder: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, bytes]:
+    def _content(
+        self, folder: Path, expected: Mapping[str, Tensor] | None = None, names: Set[str] = RESUMABLE
+    ) -> dict[str, bytes]:
         """Read the files of a checkpoint; raises CHECKPOINT_CORRUPT unless each is as the manifest says.
 
         Nothing is read that is larger than the manifest says, or than a model of the expected weights can need.
         """
-        files = sealed_files(folder)
+        files = sealed_files(folder, names)
         sizes = {file.path: file.bytes for file in files}
         if expected is not None and (
             sizes[WEIGHTS] > most_file_bytes(expected)
@@ -219,6 +242,10 @@ class CheckpointStore:
 _moments: TypeAdapter[dict[int, dict[str, Tensor | None]]] = TypeAdapter(
     dict[int, dict[str, Tensor | None]], config=ConfigDict(arbitrary_types_allowed=True)
 )
+
+
+def _kept(state: TrainingState, weights: Mapping[str, Tensor]) -> dict[str, bytes]:
+    return {STATE: state.model_dump_json().encode(), WEIGHTS: save_safetensors(dict(weights))}
 
 
 def _load_rest(data: bytes) -> OptimizerAndGenerators:

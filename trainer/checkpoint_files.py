@@ -4,6 +4,7 @@ Whoever needs to know no more than which checkpoints are whole reads them here, 
 """
 
 import re
+from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,11 @@ class TrainingState(Frozen, extra="ignore"):
     """Time spent in steps, without validation and saving."""
 
 
+RESUMABLE = frozenset({STATE, WEIGHTS, REST})
+KEPT = frozenset({STATE, WEIGHTS})
+"""The files of a checkpoint that a training goes on from, and of one that a schedule keeps for good."""
+
+
 class CheckpointManifest(Frozen):
     """The seal of a checkpoint, written last."""
 
@@ -84,6 +90,11 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step}"
 
 
+def scheduled_folder(checkpoints: Path) -> Path:
+    """Where the checkpoints are that a schedule keeps for good."""
+    return checkpoints / "scheduled"
+
+
 def newest_whole(checkpoints: Path) -> TrainingState | None:
     """Where the newest checkpoint stands whose files, and those of the best that it points to, are as they were."""
     for step in reversed(checkpoint_steps(checkpoints)):
@@ -97,13 +108,13 @@ def newest_whole(checkpoints: Path) -> TrainingState | None:
     return None
 
 
-def sealed_files(folder: Path) -> tuple[FileRecord, ...]:
+def sealed_files(folder: Path, names: Set[str] = RESUMABLE) -> tuple[FileRecord, ...]:
     """What the files of a checkpoint should be; raises CHECKPOINT_CORRUPT where nothing says it."""
     try:
         files = CheckpointManifest.model_validate_json(read_regular(folder / MANIFEST, _MOST_MANIFEST_BYTES)).files
     except (OSError, ValueError):
         raise corrupt(folder) from None
-    if folder.is_symlink() or {file.path for file in files} != {STATE, WEIGHTS, REST}:
+    if folder.is_symlink() or {file.path for file in files} != names:
         raise corrupt(folder)
     return files
 

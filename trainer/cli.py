@@ -4,13 +4,43 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from trainer.commands import diagnosis, files, inference, processes, runs, tokenizers, training
+from trainer.commands import (
+    benchmarks,
+    comparison,
+    corpora,
+    diagnosis,
+    export,
+    files,
+    inference,
+    processes,
+    regimen,
+    runs,
+    scores,
+    tokenizers,
+    training,
+)
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
 from trainer.files import BrokenFile
 from trainer.terminal import Terminal
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+_COMMANDS = (
+    processes,
+    training,
+    regimen,
+    files,
+    corpora,
+    tokenizers,
+    runs,
+    scores,
+    inference,
+    comparison,
+    export,
+    benchmarks,
+    diagnosis,
+)
+"""In the order of `mt --help`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="mt", description="Train small language models and ask them.")
     commands = Commands(parser)
-    for module in (processes, training, files, tokenizers, runs, inference, diagnosis):
+    for module in _COMMANDS:
         module.add_to(commands)
     return parser

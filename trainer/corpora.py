@@ -1,8 +1,6 @@
 """Texts by name: the data root's own, those shipped with the program, and stored attachments (DEC D06)."""
 
 import asyncio
-from hashlib import sha256
-from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -11,9 +9,15 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.settings import Settings
 from trainer.data.folders import filled_folder
-from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, stream_blocks, text_files
+from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, text_files
 from trainer.files import write_atomically
 
+_SPLITS = {
+    "train": "corpus",
+    "valid": "validation_corpus",
+    "validation": "validation_corpus",
+    "test": "test_corpus",
+}
 BUNDLED = Path(__file__).resolve().parents[1] / "corpora"
 
 
@@ -27,7 +31,6 @@ class CorpusStore:
         self._corpora = settings.app.data_root / "corpus"
         self._stored = settings.app.artifacts_root / "corpora"
         self._corpus_bytes = settings.limits.corpus_bytes
-        self._attachment_bytes = settings.limits.attachment_bytes
         self._offered: dict[str, Path] = {}
 
     def has(self, name: str) -> bool:
@@ -46,9 +49,12 @@ class CorpusStore:
 
     def find(self, name: str) -> Path:
         """The file or folder of a corpus name; raises INVALID_INPUT for a name that leads out, DATA_NOT_FOUND."""
-        if name in self._offered:
-            return self._offered[name]
+        offered, _, within = name.partition("/")
         try:
+            if offered in self._offered:
+                found = _found(self._offered[offered], within) if within else self._offered[offered]
+                if found is not None:
+                    return found
             for root in (self._corpora, BUNDLED, self._stored):
                 found = _found(root, name)
                 if found is not None:
@@ -56,6 +62,25 @@ class CorpusStore:
         except (OSError, ValueError) as error:  # no file can have such a name
             raise self._unknown(name) from error
         raise self._unknown(name)
+
+    def splits(self, name: str) -> dict[str, str]:
+        """The texts of a folder that is made of splits, by the field of a request that each is for; else none.
+
+        Such a folder has no other texts than train.txt, valid.txt (or validation.txt) and test.txt; raises
+        DATA_NOT_FOUND where the first is missing.
+        """
+        folder = self.find(name)
+        if not folder.is_dir():
+            return {}
+        files = {file.stem: file.name for file in text_files(folder)}
+        if not files.keys() <= _SPLITS.keys():
+            return {}
+        if "train" not in files:
+            raise AppError(
+                ErrorCode.DATA_NOT_FOUND,
+                f"There is no '{shown_name(name)}/train.txt', which is expected beside {' and '.join(files.values())}.",
+            )
+        return {_SPLITS[stem]: f"{name}/{file}" for stem, file in files.items()}
 
     async def describe(self, name: str, *, minimum_lines: int = 1) -> CorpusRef:
         """A corpus by name and content, checked whole: strict UTF-8, not too large, lines enough to split."""
@@ -72,15 +97,6 @@ class CorpusStore:
             elif place < count:
                 sample[place] = line
         return sample
-
-    async def store_attachment(self, name: str, data: bytes, *, minimum_lines: int = 1) -> str:
-        """Keep a text that came through the chat; `name` is shown in errors only. Returns its corpus name."""
-        if len(data) > self._attachment_bytes:
-            raise AppError(
-                ErrorCode.PAYLOAD_TOO_LARGE,
-                f"'{shown_name(name)}' has {len(data):,} bytes; at most {self._attachment_bytes:,} are taken here.",
-            )
-        return await asyncio.to_thread(self._store, name, data, minimum_lines)
 
     async def offer(self, path: Path) -> str:
         """Take a file or folder of this machine as a corpus for now, changing nothing; returns its corpus name."""
@@ -103,14 +119,6 @@ class CorpusStore:
             )
         _require_lines(path.name, sum(map(len, line_blocks(path))), minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)
-
-    def _store(self, name: str, data: bytes, minimum_lines: int) -> str:
-        _require_lines(name, sum(map(len, stream_blocks(BytesIO(data), name))), minimum_lines)
-        content = sha256(data).hexdigest()
-        self._stored.mkdir(parents=True, exist_ok=True)
-        if not (self._stored / content).exists():
-            write_atomically(self._stored / content, data)
-        return content
 
     def _keep(self, kept: Path, path: Path) -> None:
         if kept.exists():

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.contracts.compatibility import check_precision
+from trainer.contracts.cost import batch_rows
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import EffectiveRequest, Environment
+from trainer.machine import cpu_name
 
-Precision = Literal["fp32", "fp16"]
-_AUTO_BATCH_ON_CPU = 8
+Precision = Literal["fp32", "fp16", "bf16"]
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "pydantic")
 
 
@@ -45,21 +46,25 @@ class RandomState(TypedDict):
 
 
 def resolve(effective: EffectiveRequest) -> Compute:
-    """Resolve `auto` and set the threads of this process; raises CUDA_NOT_AVAILABLE where CUDA is asked for in vain."""
+    """Resolve `auto` and set the threads of this process.
+
+    Raises CUDA_NOT_AVAILABLE where CUDA is asked for in vain, and INVALID_INPUT for fp16 on the CPU.
+    """
     device = resolve_device(effective.device)
     if effective.threads:
         torch.set_num_threads(effective.threads)
-    precision: Precision = "fp16" if device.type == "cuda" and effective.precision == "auto" else "fp32"
-    batch_size = auto_batch_size(effective.model_family, device) if effective.batch_size == "auto" else None
     on_cuda = device.type == "cuda"
+    if on_cuda:  # gpu
+        torch.set_float32_matmul_precision("high" if effective.compute.tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = effective.compute.tf32
     workers = effective.data_num_workers
     if workers is None:
         workers = min(4, os.cpu_count() or 1) if on_cuda else 0
     return Compute(
         device,
-        precision,
+        resolve_precision(effective.precision, device),
         torch.get_num_threads(),
-        batch_size or int(effective.batch_size),
+        batch_rows(effective, on_cuda=on_cuda),
         data_num_workers=workers,
         data_pin_memory=on_cuda and effective.data_pin_memory is not False,
     )
@@ -74,11 +79,13 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def auto_batch_size(family: ModelFamily, device: torch.device) -> int:
-    """What `batch_size: auto` stands for (DEC D24)."""
-    if device.type == "cpu":
-        return _AUTO_BATCH_ON_CPU
-    return {"char_lstm": 64, "gpt2": 32}.get(family, 16)
+def resolve_precision(asked: Literal["auto", "fp32", "fp16", "bf16"], device: torch.device) -> Precision:
+    """What `precision` stands for (DEC D46)."""
+    on_cuda = device.type == "cuda"
+    if asked == "auto":
+        return "fp16" if on_cuda else "fp32"
+    check_precision(asked, on_cuda=on_cuda)
+    return asked
 
 
 def seed_everything(seed: int) -> None:
@@ -101,7 +108,8 @@ def restore_random_state(state: RandomState) -> None:
 
 def autocast(compute: Compute) -> torch.autocast:
     """Lower precision for the forward pass where the run has it; else this changes nothing."""
-    return torch.autocast(compute.device.type, torch.float16, enabled=compute.precision == "fp16")
+    lower = torch.bfloat16 if compute.precision == "bf16" else torch.float16
+    return torch.autocast(compute.device.type, lower, enabled=compute.precision != "fp32")
 
 
 def pinned(tensor: Tensor) -> Tensor:
@@ -124,19 +132,12 @@ def environment(compute: Compute) -> Environment:
     return Environment(
         python=platform.python_version(),
         libraries={name: version(name) for name in _LIBRARIES},
-        cpu=cpu_name(Path("/proc/cpuinfo")),
+        cpu=cpu_name(),
         gpu=gpu,
         threads=compute.threads,
         device=str(compute.device),
         git_commit=git_commit(Path(__file__).parent.parent),
     )
-
-
-def cpu_name(cpuinfo: Path) -> str:
-    """Return the processor's name from Linux's list; elsewhere what Python knows of it."""
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def git_commit(checkout: Path) -> str | None:

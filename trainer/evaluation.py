@@ -12,11 +12,19 @@ from torch.nn import functional
 
 from trainer.contracts.base import Frozen, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, SequenceLengths, StopReason
+from trainer.contracts.inference import (
+    EvalMetrics,
+    EvalSplit,
+    GenerateRequest,
+    SequenceLengths,
+    StopReason,
+    perplexity,
+)
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.batches import NO_TARGET, Rows, masking, pieces
+from trainer.data.corpus import Split
 from trainer.data.tokens import TokenizedCorpus
-from trainer.device import Compute, autocast
+from trainer.device import Compute
 from trainer.generation import generate
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
@@ -93,7 +101,8 @@ def measure(
 
     What the model does on the rows may be `found` already. `bits_per_char` spreads all that was predicted, [EOS]
     included, over the characters of the lines; of a masked model, which predicts some tokens only, it spreads their
-    mean over all tokens but [EOS]. Raises INVALID_INPUT where the run has no such split.
+    mean over all tokens but [EOS]; `bits_per_byte` is the same over the bytes of the lines in UTF-8. Raises
+    INVALID_INPUT where the run has no such split.
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
@@ -101,10 +110,10 @@ def measure(
     found = found or evaluate_rows(model, rows, compute)
     sizes = corpus.sizes[split]
     tokens = sizes.tokens - sizes.lines
-    lengths: list[float] = np.percentile(_line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
+    lengths: list[float] = np.percentile(line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
     is_causal = effective.objective == "causal_lm"
     samples = draw_samples(model, tokenizer, effective.seed, run_id) if is_causal else ()
-    predicted_nats = found.loss_sum_nats if is_causal else found.loss_nats * tokens
+    predicted_bits = (found.loss_sum_nats if is_causal else found.loss_nats * tokens) / math.log(2)
     words = [sample.text.split() for sample in samples]
     text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
     metrics = EvalMetrics(
@@ -114,11 +123,14 @@ def measure(
         dataset=text.name,
         loss=found.loss_nats,
         perplexity=perplexity(found.loss_nats),
-        bits_per_char=predicted_nats / math.log(2) / sizes.chars,
+        bits_per_char=predicted_bits / sizes.chars,
+        bits_per_byte=None if sizes.bytes is None else predicted_bits / sizes.bytes,
         top1_accuracy=found.top1_hits / found.tokens,
         top5_accuracy=found.top5_hits / found.tokens,
         n_tokens=found.tokens,
         n_chars=sizes.chars,
+        n_bytes=sizes.bytes,
+        unknown_share=None if sizes.unknown_tokens is None else sizes.unknown_tokens / tokens,
         tokens_per_char=tokens / sizes.chars,
         tokens_per_word=tokens / corpus.words[split],
         seq_len=SequenceLengths(min=int(lengths[0]), p50=lengths[1], p95=lengths[2], max=int(lengths[3])),
@@ -159,11 +171,6 @@ def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
     return 1 - sum(len(set(of_text)) for of_text in pairs) / total if total else 0.0
 
 
-def perplexity(loss_nats: float) -> float:
-    """Return exp(loss), at most the largest float."""
-    return math.exp(min(loss_nats, 709.0))
-
-
 def _evaluate(model: LanguageModel, rows: Rows, compute: Compute, between_batches: Callable[[], None]) -> Evaluation:
     loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
     hits = torch.zeros(2, dtype=torch.int64, device=compute.device)
@@ -171,8 +178,8 @@ def _evaluate(model: LanguageModel, rows: Rows, compute: Compute, between_batche
     for start in range(0, len(rows), compute.batch_size):
         between_batches()
         batch = rows.batch(np.arange(start, min(start + compute.batch_size, len(rows)))).to(compute.device)
-        with torch.inference_mode(), autocast(compute):
-            logits = model.forward(batch.inputs, batch.lengths).float()  # (B, T, V)
+        with torch.inference_mode():
+            logits = model.forward(batch.inputs, batch.lengths)  # (B, T, V)
             losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
             loss_sum += losses.double().sum()
             hits += _hits(logits, batch.targets)
@@ -190,7 +197,7 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([(better[predicted] < 1).sum(), (better[predicted] < 5).sum()])
 
 
-def _line_lengths(corpus: TokenizedCorpus, split: EvalSplit) -> NDArray[np.int32]:
+def line_lengths(corpus: TokenizedCorpus, split: Split) -> NDArray[np.int32]:
     """The tokens of each line, without [BOS] and [EOS]."""
     special_ids = corpus.special_ids
     not_counted = 1 if special_ids.bos is None else 2

@@ -1,7 +1,8 @@
-"""The text of a request, where it was given by the name of a corpus."""
+"""The text of a request: of a corpus that it names, or of a file, whole or in portions."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -47,3 +48,69 @@ def read_text(path: Path, most_characters: int) -> str:
         ) from None
     check_length(shown, len(text), most_characters)
     return text.removeprefix(_BOM)
+
+
+class Portion(NamedTuple):
+    """Whole lines of a text, one or more, and the number of the first of them."""
+
+    number: int
+    text: str
+
+
+class BadLine(NamedTuple):
+    """A line that cannot be read, and why."""
+
+    number: int
+    error: AppError
+
+
+def read_portions(path: Path, most_characters: int) -> Iterator[Portion | BadLine]:
+    """Read a UTF-8 file of any size in portions of so many characters, or of one line that is longer.
+
+    Raises DATA_NOT_FOUND; a line that cannot be read is told and passed over.
+    """
+    waiting: list[str] = []
+    first, characters = 1, 0
+    for number, line in enumerate(read_lines(path), 1):
+        is_whole = isinstance(line, BadLine) or characters + len(line) > most_characters
+        if is_whole and waiting:
+            yield Portion(first, "\n".join(waiting))
+        if is_whole:
+            waiting, characters = [], 0
+        if isinstance(line, BadLine):
+            yield line
+            continue
+        first = first if waiting else number
+        waiting.append(line)
+        characters += len(line) + 1
+    if waiting:
+        yield Portion(first, "\n".join(waiting))
+
+
+def read_lines(path: Path) -> Iterator[str | BadLine]:
+    """Yield the lines of a UTF-8 file without their ends; raises DATA_NOT_FOUND."""
+    most_bytes = MAX_TEXT_CHARACTERS * _LONGEST_CHARACTER_BYTES
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(most_bytes):
+                number += 1
+                if len(line) == most_bytes and not line.endswith(b"\n"):
+                    while (rest := file.readline(most_bytes)) and not rest.endswith(b"\n"):
+                        pass
+                yield _line(number, line)
+    except OSError:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no readable file '{shown_name(path.name)}'.") from None
+
+
+def _line(number: int, line: bytes) -> str | BadLine:
+    try:
+        check_length("It", len(line) / _LONGEST_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
+        text = line.removesuffix(b"\n").decode()
+        check_length("It", len(text), MAX_TEXT_CHARACTERS)
+    except UnicodeDecodeError as error:
+        said = f"It is not UTF-8: byte {error.start:,} cannot be decoded."
+        return BadLine(number, AppError(ErrorCode.INVALID_INPUT, said))
+    except AppError as error:
+        return BadLine(number, error)
+    return text.removeprefix(_BOM) if number == 1 else text

@@ -18,8 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.contracts.settings import PLAIN_NAMES, Settings, environment_names, load_settings
-from trainer.contracts.store import STORE_ERRORS, Store, connect
-from trainer.machine import physical_cores
+from trainer.contracts.store import Store, connect
+from trainer.contracts.store_connection import STORE_ERRORS
+from trainer.machine import memory_bytes, physical_cores
 from trainer.runs import RunStore
 from trainer.services import answering_server, find_server
 
@@ -157,11 +158,9 @@ async def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
     return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
 
 
-def machine_finding(memory_limit: Path = Path("/sys/fs/cgroup/memory.max")) -> Finding:
+def machine_finding(memory: int | None = None) -> Finding:
     """Cores and memory, as far as a container lets us have it."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = memory_limit.read_text(encoding="ascii").strip() if memory_limit.exists() else "max"
-    memory = min(memory, int(limit)) if limit.isdecimal() else memory
+    memory = memory_bytes() if memory is None else memory
     message = f"{physical_cores()} cores, as many threads in a training; {memory / _GIB:.1f} GiB of memory"
     if memory < _LITTLE_MEMORY:
         return Finding(name="machine", state="warning", message=f"{message}: enough for small models only.")

@@ -85,9 +85,13 @@ def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout)
     )
 
 
-def add_log_file(path: Path, service: str) -> None:
-    """Write the same lines as JSON to a run's own `logs.jsonl` too; of a long one the last 10 to 20 MB stay."""
+def add_log_file(path: Path, service: str, level: str = "INFO") -> None:
+    """Write the lines of a level and above as JSON to a run's own `logs.jsonl` too; the last 10 to 20 MB stay."""
     handler = RotatingFileHandler(path, maxBytes=_LOG_FILE_BYTES, backupCount=1, encoding="utf-8")
+    handler.setLevel(level)
+    for name in _OURS:
+        logger = logging.getLogger(name)
+        logger.setLevel(min(logger.level, handler.level))
     handler.setFormatter(_formatter(service, as_json=True, colors=False))
     logging.getLogger().addHandler(handler)
 

@@ -1,11 +1,15 @@
 """What this machine has, found out without torch."""
 
 import os
+import platform
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+_CPUINFO = Path("/proc/cpuinfo")
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _CUDA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the driver of Linux, and that of WSL
 
 
@@ -17,6 +21,32 @@ def physical_cores() -> int:
         return os.cpu_count() or 1
     cores = {_siblings(cpu) for cpu in cpus}
     return len(cores)
+
+
+def memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
+    """The memory of this machine, as far as a container lets us have it."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = [limit.read_text(encoding="ascii").strip() for limit in limits if limit.exists()]
+    return min(memory, *(int(limit) for limit in found if limit.isdecimal()), memory)
+
+
+def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
+    """Return the processor's name from Linux's list; elsewhere what Python knows of it."""
+    names = _cpu_says(cpuinfo, "model name")
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def has_bf16(cpuinfo: Path = _CPUINFO) -> bool:
+    """Whether the processor multiplies bf16 by itself, as far as Linux says."""
+    return any(not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split()) for flags in _cpu_says(cpuinfo, "flags")[:1])
+
+
+def use_cores(count: int) -> None:
+    """Keep this process, however many threads it starts from now on, to so many of its cores; 0 leaves it all."""
+    with suppress(AttributeError):  # not Linux
+        cpus = sorted(os.sched_getaffinity(0))
+        first = os.getpid() % len(cpus)  # others that are kept to a few are kept to other ones
+        os.sched_setaffinity(0, (cpus + cpus)[first : first + (count or len(cpus))])
 
 
 def process_name() -> str:
@@ -41,6 +71,11 @@ def may_have_cuda(torch_version: str | None = None, devices: tuple[Path, ...] = 
     """Whether a training here may find CUDA: False only where torch was built without it or no driver is loaded."""
     built_without = (torch_version or version("torch")).endswith("+cpu")
     return not built_without and any(device.exists() for device in devices)
+
+
+def _cpu_says(cpuinfo: Path, name: str) -> list[str]:
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(name)]
 
 
 def _siblings(cpu: int) -> str:

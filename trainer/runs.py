@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 import structlog
 from pydantic import BaseModel
 
-from trainer.checkpoint_files import TrainingState, step_folder
+from trainer.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
 from trainer.contracts.base import Timestamp, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
@@ -26,6 +26,7 @@ from trainer.contracts.events import (
     JobQueued,
     stamp,
 )
+from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings
 from trainer.event_log import EventLog, EventReader
 from trainer.files import (
@@ -98,6 +99,15 @@ class RunDirectory:
                 f"The run '{self.run_id}' has {_PAST[manifest.status]}: it left no model to ask.",
             )
         return manifest
+
+    def evaluation(self) -> EvalMetrics:
+        """The latest evaluation of a split or a text; raises EVAL_NOT_FOUND, and BrokenFile as `manifest` does."""
+        try:
+            return read_record(self.metrics, EvalMetrics)
+        except FileNotFoundError:
+            raise AppError(
+                ErrorCode.EVAL_NOT_FOUND, f"The run '{self.run_id}' was not measured: a training does so when it ends."
+            ) from None
 
     def write_manifest(self, manifest: RunManifest) -> None:
         write_atomically(self._manifest, _as_json(manifest), self.disk)
@@ -216,12 +226,17 @@ class RunStore:
         return run
 
     def _copy(self, origin: Origin, run: RunDirectory) -> None:
-        """Copy the newest whole checkpoint, the best that it points to, and what was written up to it."""
+        """Copy the newest whole checkpoint, the best that it points to, and what was kept and written up to it."""
         old, state = origin
         best = state.step if state.history.best_step is None else state.history.best_step
         for step in {state.step, best}:
             copy_durably(step_folder(old.checkpoints, step), step_folder(run.checkpoints, step), self._disk)
         self._disk.sync(run.checkpoints)
+        old_kept, kept = scheduled_folder(old.checkpoints), scheduled_folder(run.checkpoints)
+        for step in checkpoint_steps(old_kept):
+            if step <= state.step:
+                copy_durably(step_folder(old_kept, step), step_folder(kept, step), self._disk)
+                self._disk.sync(kept)
         for path in (old.tokenizer, old.loss_curve, old.training_samples):
             if path.exists():
                 copy_durably(path, run.path / path.name, self._disk)
@@ -241,6 +256,11 @@ class RunStore:
     def all(self) -> list[RunDirectory]:
         """Every accepted run, newest first; one whose request cannot be read is left out, and logged."""
         return in_order(self._found())[::-1]
+
+    def latest_of_family(self, family: str, count: int) -> list[RunDirectory]:
+        """The newest accepted runs of a family, by the day in their names: nothing of them is read."""
+        found = sorted(self._folder.glob(f"{family}-[0-9]*/request.json"), reverse=True)
+        return [RunDirectory(path.parent, self._disk) for path in found[:count]]
 
     def unreadable(self) -> list[RunDirectory]:
         """Runs whose request cannot be read: nothing can be done with them."""
@@ -321,6 +341,7 @@ def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None
         effective=record.effective,
         request_hash=record.request_hash,
         requested_paths=record.requested_paths,
+        unused_settings=record.unused_settings,
         resumed_from_run_id=record.resumed_from_run_id,
         timings=Timings(created=record.created_at, finished=now()),
         seed=record.effective.seed,

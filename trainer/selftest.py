@@ -105,6 +105,7 @@ _ONE_BATCH: dict[str, object] = {
     "warmup_ratio": None,
     "early_stopping": EarlyStopping(),
     "eval_every_steps": None,
+    "checkpoint_schedule": None,
     "sample_every_steps": None,
     "init_from_run_id": None,
     "freeze_embeddings": False,

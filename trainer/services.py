@@ -18,7 +18,7 @@ import structlog
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import Settings, child_environment
-from trainer.contracts.store import redis_settings
+from trainer.contracts.store_connection import redis_settings
 from trainer.files import try_lock
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)

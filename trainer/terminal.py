@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.contracts.errors import ErrorBody
+from trainer.contracts.inference import perplexity
 from trainer.contracts.runs import RunStatus
 
 _STANDARD_OUTPUT = 1
@@ -32,7 +33,7 @@ class Terminal:
             TimeRemainingColumn(),
             console=self._err,
         )
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Terminal":
         return self
@@ -42,10 +43,10 @@ class Terminal:
 
     def progress(self, status: RunStatus) -> None:
         """Show how a run stands, in one line that is drawn anew."""
-        if self._task is None:
+        if status.run_id not in self._tasks:
             self._bar.start()
-            self._task = self._bar.add_task(status.run_id, total=100, figures="")
-        self._bar.update(self._task, completed=status.progress, figures=_figures(status))
+            self._tasks[status.run_id] = self._bar.add_task(status.run_id, total=100, figures="")
+        self._bar.update(self._tasks[status.run_id], completed=status.progress, figures=_figures(status))
 
     def show(self, record: BaseModel, *for_people: RenderableType) -> None:
         """Show a result: as one JSON object for a program, else as tables."""
@@ -58,8 +59,12 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Write a line of the result as it is, at once; ends the program where nobody reads on, as after `| head`."""
+        self.write(text + "\n")
+
+    def write(self, text: str) -> None:
+        """Write a part of a line as `line` does."""
         try:
-            sys.stdout.write(text + "\n")
+            sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)  # Python flushes once more at its end
@@ -75,7 +80,7 @@ class Terminal:
             self._err.print(f"mt: {body.message}", markup=False)
 
     def _stop_bar(self) -> None:
-        if self._task is not None:
+        if self._tasks:
             self._bar.stop()
 
 
@@ -117,7 +122,7 @@ def add_loss(table: Table, name: str, loss_nats: float | None, bits_per_char: fl
     if loss_nats is None:
         return
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"
-    table.add_row(name, f"{loss_nats:.4f} nats per token{bits}, perplexity {math.exp(loss_nats):.3f}")
+    table.add_row(name, f"{loss_nats:.4f} nats per token{bits}, perplexity {perplexity(loss_nats):.3f}")
 
 
 def _figures(status: RunStatus) -> str:

@@ -184,6 +184,13 @@ class TokenizerStore:
         dated = [(created_at, t) for t in found if t.exists() and (created_at := _created_at(t)) is not None]
         return [tokenizer for _, tokenizer in sorted(dated, key=itemgetter(0), reverse=True)]
 
+    def labelled(self, label: str) -> TokenizerDirectory | None:
+        """The newest one of this label that has not failed."""
+        found = (tokenizer.status() for tokenizer in self.all())
+        ids = (status.tokenizer_id for status in found if status.label == label and status.status != "failed")
+        tokenizer_id = next(ids, None)
+        return None if tokenizer_id is None else self.get(tokenizer_id)
+
     def unfinished(self) -> list[TokenizerDirectory]:
         """Tokenizers that were accepted and have not ended, oldest first."""
         return [tokenizer for tokenizer in reversed(self.all()) if tokenizer.is_unfinished()]

@@ -22,14 +22,16 @@ from torch.nn import functional
 from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
 from trainer.checkpoint_files import CurveState, EpochSummary, TrainingState
 from trainer.contracts.base import Frozen
+from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
+from trainer.contracts.inference import perplexity
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.batches import Batch, BatchReader, epoch_order, masking
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
-from trainer.evaluation import Evaluation, evaluate_rows, perplexity
+from trainer.evaluation import Evaluation, evaluate_rows
 from trainer.models.base import LanguageModel
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -210,6 +212,11 @@ class _Training:
         self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens / share
         steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
         self._total_steps = min(steps, effective.max_steps or steps)
+        self._scheduled = scheduled_steps(
+            effective.checkpoint_schedule,
+            total_steps=self._total_steps,
+            steps_per_epoch=steps // effective.num_epochs,
+        )
         self._optimizer = _optimizer(model, effective)
         self._scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
         self.state = TrainingState(request_hash=request_hash(effective))
@@ -261,7 +268,9 @@ class _Training:
             self._backward(batch.to(self._compute.device), max(tokens, 1))
         self._scaler.unscale_(self._optimizer)
         limit = self._effective.gradient_clipping or math.inf
-        self._gradient_norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        # one that is not finite is of a step that a scaler leaves out, or shows in the next loss
+        self._gradient_norm = torch.where(norm.isfinite(), norm, self._gradient_norm)
         groups: list[dict[str, object]] = self._optimizer.param_groups
         for group in groups:
             group["lr"] = self._learning_rate(self.state.step)
@@ -272,7 +281,10 @@ class _Training:
         self._advance(rows, tokens, perf_counter() - started)
 
     def begin(self, told: Listeners, check_stop: Callable[[], None]) -> None:
-        """Measure the weights that a warm start begins with, once, and keep them as the best so far."""
+        """Keep the first weights where they are scheduled; measure those of a warm start, once, as the best so far."""
+        if self.state.step == 0 and 0 in self._scheduled:
+            self._keep(told)
+            told.on_checkpoint(SavedCheckpoint(0, None, is_best=False))
         if self._effective.init_from_run_id is None or self.state.initial_loss_nats is not None:
             return
         self._validate(check_stop)
@@ -298,6 +310,7 @@ class _Training:
         epoch_ended = state.position == 0
         evaluating = epoch_ended or state.ending or _is_multiple(state.step, effective.eval_every_steps)
         saving = state.ending or _is_multiple(state.step, effective.checkpoint_every_steps)
+        saving = saving or state.step in self._scheduled
         if effective.checkpoint_every_steps is None:
             saving = saving or epoch_ended
         if evaluating or saving or _is_multiple(state.step, effective.log_every_steps):
@@ -311,6 +324,8 @@ class _Training:
         if _is_multiple(state.step, effective.sample_every_steps):
             told.on_sample(state.step)
             self._model.train()
+        if state.step in self._scheduled or (self._scheduled and self._finished):
+            self._keep(told)  # before the step counts as settled: what goes on from there does not come back here
         self._update(settled_step=state.step)
         if saving or self._finished or self.state.history.best_step == state.step:
             self.save(told)
@@ -329,6 +344,12 @@ class _Training:
         self._saved = self.state
         validated = state.validation_loss_nats
         told.on_checkpoint(SavedCheckpoint(state.step, validated, state.history.best_step == state.step))
+
+    def _keep(self, told: Listeners) -> None:
+        """Keep the weights as they are for good."""
+        told.on_saving()
+        weights: dict[str, Tensor] = self._model.state_dict()
+        self._store.keep(self._snapshot(), weights)
 
     def save_after_fault(self, told: Listeners) -> None:
         """Take back what has failed and make the state before it durable, where there is a way and it is sound."""
@@ -384,7 +405,8 @@ class _Training:
     def _backward(self, batch: Batch, tokens_of_step: int) -> None:
         with autocast(self._compute):
             logits = self._model.forward(batch.inputs, batch.lengths)  # (B, T, V)
-            loss_sum = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
+        # added up in fp32 whatever the model computes in: a sum of bf16 has three digits
+        loss_sum = functional.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), reduction="sum")
         torch.autograd.backward([self._scaler.scale(loss_sum / tokens_of_step)])
         self._epoch_loss = self._epoch_loss + loss_sum.detach()
         self._row_loss = self._row_loss + loss_sum.detach()

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from trainer.checkpoint import CheckpointStore
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
@@ -15,7 +15,7 @@ from trainer.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.files import changed_files, read_regular, sha256_of
 from trainer.model_artifact import load_model
-from trainer.queue import as_sent, resolve_request
+from trainer.resolution import as_sent, resolve_request
 from trainer.runs import SEALED_FILES, RunDirectory
 from trainer.tokenizers import is_saved, load_tokenizer
 
@@ -28,6 +28,9 @@ class Check(Frozen):
     name: str
     ok: bool
     message: str
+
+
+_UNREADABLE = Check(name="records", ok=False, message=f"One of {', '.join(SEALED_FILES)} cannot be read.")
 
 
 class Verification(Frozen):
@@ -48,12 +51,34 @@ def verify_run(run: RunDirectory, settings: Settings) -> Verification:
     return Verification(run_id=run.run_id, ok=all(check.ok for check in checks), checks=checks)
 
 
+def verify_files(run: RunDirectory) -> Iterator[Check]:
+    """Check what lies in a run's folder, and nothing outside it."""
+    records = _records(run)
+    if records is None:
+        yield _UNREADABLE
+    else:
+        yield from _files(run, records[1], records[2])
+
+
 def _checks(run: RunDirectory, settings: Settings) -> Iterator[Check]:
-    try:
-        record, manifest, status = run.record(), run.manifest(), run.follow().refresh().status
-    except (OSError, ValueError):
-        yield Check(name="records", ok=False, message=f"One of {', '.join(SEALED_FILES)} cannot be read.")
+    records = _records(run)
+    if records is None:
+        yield _UNREADABLE
         return
+    record, manifest, status = records
+    yield from _files(run, manifest, status)
+    yield from _texts(record, settings)
+    yield _asked_again(record, settings)
+
+
+def _records(run: RunDirectory) -> tuple[RunRecord, RunManifest | None, RunState] | None:
+    try:
+        return run.record(), run.manifest(), run.follow().refresh().status
+    except (OSError, ValueError):
+        return None
+
+
+def _files(run: RunDirectory, manifest: RunManifest | None, status: RunState) -> Iterator[Check]:
     as_left = [Check(name="end", ok=True, message=f"It is {status}: it is checked as far as it has come.")]
     if manifest is not None:
         as_left = list(_ended(run, manifest, status))
@@ -64,8 +89,10 @@ def _checks(run: RunDirectory, settings: Settings) -> Iterator[Check]:
         if manifest is not None and manifest.status == "completed":
             yield _tried("model", "Loads, and its shapes fit.", partial(load_model, run.path))
     yield from _checkpoints(run)
-    yield from _texts(record, settings)
-    yield _asked_again(record, settings)
+    store = CheckpointStore(run.checkpoints)
+    for step in store.kept_steps():
+        name = f"checkpoints/scheduled/step-{step}"
+        yield _tried(name, "Is as its manifest says.", partial(store.kept_weights, step))
 
 
 def _ended(run: RunDirectory, manifest: RunManifest, status: str) -> Iterator[Check]:

@@ -26,7 +26,8 @@ class _TensorHeader(Frozen):
     data_offsets: tuple[int, int]
 
 
-_header = TypeAdapter(dict[str, _TensorHeader])
+_header = TypeAdapter(dict[str, _TensorHeader | dict[str, str]])
+"""Under `__metadata__` a file may say texts of itself."""
 
 
 def weight_bytes(expected: Mapping[str, Tensor]) -> int:
@@ -55,7 +56,8 @@ def parse_weights(content: bytes, expected: Mapping[str, Tensor] | None) -> dict
         raise ValueError("the header is larger than it can be")
     header = _header.validate_json(content[8 : 8 + length])
     if expected is not None:
-        found = {name: (_DTYPES.get(tensor.dtype), tensor.shape) for name, tensor in header.items()}
+        tensors = {name: tensor for name, tensor in header.items() if isinstance(tensor, _TensorHeader)}
+        found = {name: (_DTYPES.get(tensor.dtype), tensor.shape) for name, tensor in tensors.items()}
         if found != {name: (_name(weight), tuple(weight.shape)) for name, weight in expected.items()}:
             raise UnfitWeights(_UNFIT)
     try:

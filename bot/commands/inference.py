@@ -1,4 +1,4 @@
-"""`/mt score` and `/mt generate`, the buttons and forms that ask the same: questions to a finished run."""
+"""`/mt score`, `/mt generate` and `/mt chat`, the buttons and forms that ask the same: questions to a finished run."""
 
 import asyncio
 import re
@@ -14,12 +14,12 @@ from bot.buttons import Pressed, button, row
 from bot.chart_process import Unit
 from bot.commands.group import Answer, Call, open_form, respond
 from bot.commands.selection import ChosenRun, is_completed, named_or_newest_run, named_run, suggested_runs
-from bot.embeds import clamp, display_name, generate_answer, report_answer, report_files, score_answer
+from bot.embeds import chat_answer, clamp, display_name, generate_answer, report_answer, report_files, score_answer
 from bot.forms import FORM_TITLE, LONGEST_TEXT, Field, form
 from bot.report import REPORT_CHARACTERS
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, Seed
+from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest, Seed
 from trainer.contracts.validation import parse, takes_any_text
 
 if TYPE_CHECKING:
@@ -155,6 +155,46 @@ async def generate(
     await respond(interaction, "generate", lambda call: _generate(call, run, lambda: parse(GenerateOptions, values)))
 
 
+@app_commands.command(description="Talk with a model; nobody else sees it.")
+@app_commands.describe(
+    message="What you say; the model goes on from all that was said",
+    run="The run's id; without one, the newest finished run",
+)
+@app_commands.autocomplete(run=suggested_runs("chat", is_completed))
+async def chat(
+    interaction: discord.Interaction["Bot"], message: app_commands.Range[str, 1, 2000], run: str | None = None
+) -> None:
+    await respond(interaction, "chat", lambda call: _say(call, run, message, None))
+
+
+async def _chat_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+    """Reply…: a form for what is said next."""
+
+    async def work(call: Call) -> discord.ui.Modal:
+        chosen = await named_run(call, "chat", pressed.run_id)
+        await call.bot.queue.get_chat(pressed.run_id, pressed.detail or "")
+        title = clamp(f"Reply to {display_name(chosen.record)}", FORM_TITLE)
+        return form("chat", pressed.run_id, title, Field("message", "Message"), detail=pressed.detail)
+
+    await open_form(interaction, "chat", work)
+
+
+async def _chat_sent(interaction: discord.Interaction["Bot"], sent: Pressed, fields: dict[str, str]) -> None:
+    await respond(interaction, "chat", lambda call: _say(call, sent.run_id, fields["message"], sent.detail))
+
+
+async def _say(call: Call, run_id: str | None, message: str, session_id: str | None) -> Answer:
+    chosen = await named_or_newest_run(call, "chat", run_id, "newest_completed")
+    values: dict[str, object] = {
+        "message": message,
+        "session_id": session_id,
+        "max_new_tokens": _default_length(call.bot),
+    }
+    made = await call.bot.queue.chat(chosen.record.run_id, parse(ChatRequest, values))
+    reply = row(button("chat", chosen.record.run_id, "Reply…", detail=made.session_id))
+    return Answer(chat_answer(chosen.record, message, made, request_id=call.request_id), view=reply)
+
+
 async def _score_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
     """Score…: a form for a text."""
     options = ScoreOptions.of_code(pressed.detail)
@@ -256,9 +296,14 @@ QUESTION_BUTTONS: dict[str, Clicked] = {
     "hotter": _generate_changed(_hotter),
     "cooler": _generate_changed(_cooler),
     "edit": _edit_clicked,
+    "chat": _chat_clicked,
 }
 """What the buttons of questions do."""
-QUESTION_FORMS: dict[str, Submitted] = {"score": _score_sent, "edit": _edit_sent}
+QUESTION_FORMS: dict[str, Submitted] = {
+    "score": _score_sent,
+    "edit": _edit_sent,
+    "chat": _chat_sent,
+}
 """What is done with what their forms were filled with."""
 
 

@@ -13,11 +13,13 @@ from bot.attachments import read_attachment
 from bot.commands.group import Answer, Call, respond
 from bot.commands.selection import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds import accepted_answer
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import Accepted, TrainRequest
+from trainer.contracts.runs import Setting, TrainRequest
 from trainer.corpora import CorpusStore
-from trainer.queue import resolve_request
+from trainer.cost_preview import preview_cost
+from trainer.resolution import resolve_request, with_labelled_tokenizer
 
 if TYPE_CHECKING:
     from bot.app import Bot
@@ -57,7 +59,15 @@ class Training(NamedTuple):
 
     request: TrainRequest
     requested_paths: tuple[str, ...] | None
+    unused_settings: Mapping[str, Setting]
     located: Callable[[AppError], AppError]
+
+
+class Begun(NamedTuple):
+    """A run that was accepted, and what it will need, where that is told."""
+
+    run_id: str
+    cost: Cost | None
 
 
 @app_commands.command(description="Train a language model on a text; all settings have good defaults.")
@@ -136,18 +146,18 @@ async def _train(call: Call, asked: Asked) -> Answer:
     return await answer_accepted(call, lambda: _accept(call, asked))
 
 
-async def answer_accepted(call: Call, accept: Callable[[], Awaitable[Accepted]]) -> Answer:
+async def answer_accepted(call: Call, accept: Callable[[], Awaitable[Begun]]) -> Answer:
     """Accept a run within the limits, begin its card, and say so."""
     bot = call.bot
     await bot.index.refresh()
     unfinished = [run for run in bot.index.runs if run.is_unfinished]
-    accepted = await bot.limits.accepting(call.caller, call.request_id, unfinished, accept)
-    bot.listener.follow(accepted.run_id)
-    record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
-    return Answer(accepted_answer(record, request_id=call.request_id))
+    begun = await bot.limits.accepting(call.caller, call.request_id, unfinished, accept)
+    bot.listener.follow(begun.run_id)
+    record = await asyncio.to_thread(bot.queue.runs.get(begun.run_id).record)
+    return Answer(accepted_answer(record, begun.cost, request_id=call.request_id))
 
 
-async def _accept(call: Call, asked: Asked) -> Accepted:
+async def _accept(call: Call, asked: Asked) -> Begun:
     """Check all that was asked, and only then keep the attached text and accept the run."""
     queue, settings = call.bot.queue, call.bot.settings
     corpora = CorpusStore(settings)
@@ -160,11 +170,20 @@ async def _accept(call: Call, asked: Asked) -> Accepted:
                 text = await asyncio.to_thread(_written, data, asked.file.filename, folder)
                 content: dict[str, str] = {"corpus": await corpora.offer(text)}
                 request = request.model_copy(update=content)
+            request = with_labelled_tokenizer(request, training.requested_paths, settings)
             effective = await resolve_request(request, corpora, settings)
+            cost = await preview_cost(effective, corpora, settings)
         except AppError as error:
             raise training.located(error) from None
         await corpora.keep_offered()
-    return await queue.accept(request, effective, user_id=call.caller.user_id, requested_paths=training.requested_paths)
+    accepted = await queue.accept(
+        request,
+        effective,
+        user_id=call.caller.user_id,
+        requested_paths=training.requested_paths,
+        unused_settings=training.unused_settings,
+    )
+    return Begun(accepted.run_id, cost)
 
 
 async def _read(call: Call, asked: Asked, folder: str) -> Training:
@@ -191,7 +210,12 @@ async def _read(call: Call, asked: Asked, folder: str) -> Training:
         request = experiment.request()
     except AppError as error:
         raise in_options(error) from None
-    return Training(request, experiment.requested_paths, lambda error: in_options(experiment.located(error)))
+    return Training(
+        request,
+        experiment.requested_paths,
+        experiment.unused_settings,
+        lambda error: in_options(experiment.located(error)),
+    )
 
 
 def _experiment(typed: dict[str, object], file: Path | None) -> "Experiment":

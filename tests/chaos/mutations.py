@@ -171,7 +171,7 @@ MUTATIONS = (
     ),
     Mutation(
         "only the same training goes on",
-        "trainer/queue.py",
+        "trainer/resolution.py",
         "        if request_hash(again) == record.request_hash:\n            return\n",
         "        return\n",
         (GOING_ON,),
@@ -186,8 +186,8 @@ MUTATIONS = (
     Mutation(
         "a checkpoint appears under its name when it is whole",
         "trainer/checkpoint.py",
-        '        temporary = self._folder / f".tmp-step-{step}"\n',
-        "        temporary = self._step_folder(step)\n",
+        '        temporary = parent / f".tmp-step-{step}"\n',
+        "        temporary = step_folder(parent, step)\n",
         (f"{CRASH_STATES}::test_checkpoints__none_that_was_acknowledged_is_lost_and_no_wrong_one_loaded_in_any_state",),
     ),
     Mutation(

@@ -1,6 +1,7 @@
 """Every shipped tiny config is trained, measured, scored with and continued or refused, and written as a file again."""
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -11,26 +12,31 @@ import pytest
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
 from trainer.cli import main
 from trainer.commands.requests import assign
+from trainer.contracts.experiment_config import read_yaml
+from trainer.contracts.fields import value_at
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
+from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.train_requests import train_request
 from trainer.corpora import CorpusStore
-from trainer.queue import resolve_request
+from trainer.resolution import resolve_request
 from trainer.runs import RunStore
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
-MASKED = {"test_bert_tiny.yaml", "test_lstm_bidirectional_tiny.yaml"}
 
 
 def test_configs__are_there_for_every_architecture() -> None:
-    assert {path.name for path in TINY} == MASKED | {
-        "test_gpt2_tiny.yaml",
-        "test_gru_tiny.yaml",
-        "test_llama_tiny.yaml",
-        "test_lstm_causal_tiny.yaml",
-        "test_qwen_tiny.yaml",
-        "test_rnn_tiny.yaml",
+    described = [read_yaml(path) for path in TINY]
+
+    assert {value_at(one, "model.architecture") for one in described} == set(CONFIGS)
+    assert {p.name for p, one in zip(TINY, described, strict=True) if is_masked(one)} == {
+        "test_bert_tiny.yaml",
+        "test_lstm_bidirectional_tiny.yaml",
     }
+
+
+def is_masked(document: dict[str, object]) -> bool:
+    return value_at(document, "training.objective") == "masked_lm"
 
 
 @pytest.mark.parametrize("config", TINY, ids=[path.stem for path in TINY])
@@ -50,7 +56,7 @@ def test_tiny_config__does_all_that_its_family_can(
     words = [sys.executable, "-m", "trainer", "worker"]
     worker = subprocess.Popen(words, cwd=tmp_path, env=environment_in(tmp_path), stderr=subprocess.DEVNULL)
     try:
-        is_masked = config.name in MASKED
+        fills_gaps = is_masked(read_yaml(config))
         code, out, err = typed(
             "train", str(config), "--corpus", "text", "--set", "max_steps=6", "--set", "threads=1", "--json"
         )
@@ -58,16 +64,21 @@ def test_tiny_config__does_all_that_its_family_can(
         run = RunStatus.model_validate_json(out)
         metrics = EvalMetrics.model_validate_json(typed("eval", run.run_id, "--split", "test", "--json")[1])
         assert run.test_loss == pytest.approx(metrics.loss, abs=1e-6)
-        assert metrics.objective == ("masked_lm" if is_masked else "causal_lm")
-        if is_masked:
+        assert metrics.objective == ("masked_lm" if fills_gaps else "causal_lm")
+        if fills_gaps:
             assert metrics.n_tokens < metrics.n_chars / 2  # those that were masked
 
         score = ScoreResponse.model_validate_json(typed("score", run.run_id, "abc cab", "--json")[1])
-        assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if is_masked else "causal")
+        assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if fills_gaps else "causal")
+
+        if config.name == "test_gpt2_tiny.yaml":
+            beyond = typed("score", run.run_id, "abc cab " * 300)[1]
+            assert "lines longer than a window: 1" in beyond and "not exact" not in beyond
 
         code, out, err = typed("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1", "--json")
-        if is_masked:
+        if fills_gaps:
             assert (code, "fills gaps in a text and continues none" in err + out) == (2, True)
+            assert typed("predict", run.run_id, "--text", "ab")[0] == 2
         else:
             written = GenerateResponse.model_validate_json(out)
             assert written.steps is not None and 1 <= written.steps[0] <= 5
@@ -75,6 +86,39 @@ def test_tiny_config__does_all_that_its_family_can(
         (tmp_path / "again.yaml").write_text(typed("config", run.run_id)[1], encoding="utf-8")
         record = RunStore(tmp_path / "artifacts").get(run.run_id).record()
         assert record.request_hash in typed("validate", "again.yaml")[1]
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait(30)
+
+
+def test_configs_of_full_size__train_on_a_text_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    words = "the cat saw a dog , and the dog ran .".split()
+    lines = (" ".join(words[(i * k) % 10] for k in range(1, 9)) for i in range(700))
+    (tmp_path / "mine.txt").write_text("\n".join(f"{line} {i}" for i, line in enumerate(lines)), encoding="utf-8")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "worker"], env=environment_in(tmp_path), stderr=subprocess.DEVNULL
+    )
+    try:
+        for config in ("char_lstm_ipa.yaml", "word_lstm_keyboard.yaml"):
+            file = str(ROOT / "configs" / config)
+            sets = ("--set", "max_steps=20", "--set", "batch_size=2", "--set", "threads=1")  # else it takes long
+            code = main(["train", file, "--corpus", "mine.txt", *sets, "--json"])
+            out, err = capsys.readouterr()
+            assert code == 0, err
+            run = RunStore(tmp_path / "artifacts").get(RunStatus.model_validate_json(out).run_id)
+
+            manifest = run.completed_manifest()
+            logged = [line for line in run.logs.read_text(encoding="utf-8").splitlines() if '"training"' in line]
+            steps: list[str] = [found[1] for line in logged if (found := re.search(r'"step": ?(\d+)', line))]
+            assert (manifest.steps, list(map(int, steps))) == (20, [10, 20])
+            assert manifest.metrics.test is not None
+            assert manifest.effective.gradient_clipping == 1.0
+            assert (run.checkpoints / "step-20").is_dir()
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)

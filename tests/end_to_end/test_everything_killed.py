@@ -1,5 +1,6 @@
 """Bot, workers and Valkey killed at the same moment, in the middle of three runs."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -20,14 +21,17 @@ USERS = 3
 
 async def test_everything_killed__three_runs_end_exactly_as_undisturbed_and_are_told_once(tmp_path: Path) -> None:
     async with started(tmp_path, USERS, slots=2) as system:
-        request = tiny_request(num_epochs=16, checkpoint_every_steps=20, test_fraction=0.1)
+        request = tiny_request(num_epochs=40, checkpoint_every_steps=20, test_fraction=0.1)
         campaign = Campaign(NOTHING, system, [request])
         await campaign.train_references()
-        for user in range(USERS):
-            await campaign.submit(Submission(at_seconds=user, request=0, user=user))
+        asked = [
+            asyncio.create_task(campaign.submit(Submission(at_seconds=user, request=0, user=user)))
+            for user in range(USERS)
+        ]
         # whichever comes to its middle first stands still there, so that all three are killed in theirs
         standing: set[int] = set()
         await until(lambda: len(stop_in_the_middle(tmp_path, campaign, standing)) == USERS, 60)
+        await asyncio.gather(*asked)
         before = [run.manifest() for run in campaign.runs]
         assert await campaign.kill_all()
         for pid in standing:

@@ -14,11 +14,12 @@ from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse_json
 from trainer.corpora import CorpusStore
-from trainer.queue import resolve_request
+from trainer.resolution import resolve_request
 from trainer.runs import RunStore
 
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
 EARLIER = ROOT / "tests" / "fixtures" / "first_release"
+FOLDER_NOTE = "mt: Without effect here: `training.output_dir`. A run has a folder and a log of its own.\n"
 
 
 class Shell:
@@ -37,7 +38,7 @@ class Shell:
     def hash_of(self, *words: str) -> str:
         """The request hash that `mt validate` shows to a person."""
         code, out, err = self.type("validate", *words)
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, FOLDER_NOTE)
         [line] = [line for line in out.splitlines() if line.startswith("request hash")]
         return line.split()[-1]
 
@@ -61,7 +62,7 @@ def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_validate__shipped_config_and_its_json_are_the_same_request(config: Path, shell: Shell) -> None:
     code, out, err = shell.type("validate", str(config), "--json")
 
-    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert (code, err, out.count("\n")) == (0, FOLDER_NOTE, 1)
     assert shell.hash_of_posted(out) == shell.hash_of(str(config))
     assert list(shell.folder.iterdir()) == []  # nothing was started or written
 
@@ -151,3 +152,21 @@ def test_config__of_a_run_is_a_file_with_the_same_hash(shell: Shell) -> None:
     assert (code, err) == (0, "")
     assert shell.hash_of("again.yaml") == run.record().request_hash
     assert ConfigText.model_validate_json(shell.type("config", run.run_id, "--json")[1]).yaml == out
+
+
+def test_cost__is_told_before_a_training_and_what_cannot_fit_is_not_begun(shell: Shell) -> None:
+    config = str(ROOT / "configs" / "char_lstm_ipa.yaml")
+    too_large = ["--set", "model={num_layers: 500, hidden_size: 30000}", "--set", "device=cpu"]
+
+    code, out, _ = shell.type("validate", config)
+    assert code == 0
+    assert "It needs about 9" in out and "parameters, about 1.2 GiB of memory" in out
+    for words in (
+        ["validate", config, *too_large],
+        ["train", config, *too_large],
+        ["validate", config, *too_large, "--json"],
+    ):
+        code, out, err = shell.type(*words)
+        assert (code, out == "") == (2, "--json" not in words)
+        assert "This training needs at least" in out + err and "and this machine has" in out + err
+    assert list(shell.folder.iterdir()) == []

@@ -1,5 +1,6 @@
 """Whatever a person gets wrong is told in one sentence of its own, ends with 2, and leaves all as it was."""
 
+import re
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -49,6 +50,7 @@ FILES: dict[str, bytes] = {
     "code.yaml": b"a: !!python/object/apply:os.system [ls]\n",
 }
 RNN = "  rnn:\n    embedding_size: 128\n    hidden_size: 256\n    num_layers: 2\n    dropout: 0.1\n    tied: true\n"
+BPE = "tokenizer_type: bpe\n  special_tokens: "
 EDITS: dict[str, tuple[str, str]] = {
     "no-architecture": ("  architecture: lstm\n", ""),
     "t5": ("architecture: lstm", "architecture: t5"),
@@ -58,13 +60,28 @@ EDITS: dict[str, tuple[str, str]] = {
     "two-ways": ("tied: true", "bidirectional: true"),
     "masked": ("training:\n", "training:\n  mlm_probability: 2\n"),
     "morse": ("tokenizer_type: character", "tokenizer_type: morse"),
-    "specials": ("tokenizer:\n", "tokenizer:\n  special_tokens: {pad_token: P}\n"),
+    "specials": ("tokenizer:\n", "tokenizer:\n  special_tokens: {pad_token: <p>}\n"),
+    "special-name": ("tokenizer_type: character", f"{BPE}{{pad_token: P}}"),
+    "special-key": ("tokenizer_type: character", f"{BPE}{{pad: <p>}}"),
+    "special-twice": ("tokenizer_type: character", f"{BPE}{{bos_token: <a>, eos_token: <a>}}"),
+    "special-pair": ("tokenizer_type: character", f"{BPE}{{eos_token: <a>, sep_token: <b>}}"),
+    "special-kept": ("tokenizer_type: character", f"{BPE}{{pad_token: </s>}}"),
+    "vocabulary": ("vocab_size: 1000", "vocab_size: 0"),
+    "betas": ("adam_beta1: 0.9\n", "adam_beta1: 1.5\n"),
+    "epsilon": ("adam_epsilon: 1.0e-8", "adam_epsilon: 0"),
+    "warmup": ("warmup_ratio: 0.0", "warmup_ratio: 1.1"),
+    "norm": ("max_grad_norm: 1.0", "max_grad_norm: -1"),
+    "seed": ("random_seed: 42", "random_seed: -3"),
+    "dropout": ("dropout: 0.1", "dropout: 1.0"),
+    "no-epochs": ("  epochs: 5\n", ""),
+    "batch": ("batch_size: 64", "batch_size: many"),
     "wandb": ("logging: {}", "logging: {use_wandb: true}"),
     "level": ("logging: {}", "logging: {level: LOUD}"),
     "no-logging": ("logging: {}\n", ""),
     "manipulation": ("random_seed: 42", "random_seed: 42\ndataset_manipulation: [{shuffle: 1}]"),
-    "resume": ("training:\n", "training:\n  resume_from_checkpoint: true\n"),
-    "schedule": ("training:\n", "training:\n  checkpoint_schedule: [1, 2]\n"),
+    "resume": ("training:\n", "training:\n  resume_from_checkpoint: latest\n"),
+    "schedule": ("training:\n", "training:\n  checkpoint_schedule: [2, 1]\n"),
+    "two-schedules": ("training:\n", "training:\n  checkpoint_schedule: [1]\n  auto_generate_checkpoints: true\n"),
     "gradient-checkpointing": ("training:\n", "training:\n  use_gradient_checkpointing: true\n"),
     "yes": ("training:\n", "training:\n  use_amp: yes\n"),
     "name": ("experiment_name: char-lstm-ipa", "experiment_name: my run"),
@@ -81,7 +98,7 @@ EDITS: dict[str, tuple[str, str]] = {
     "run-typo": ("run:\n", "run:\n  sed: 1\n"),
     "run-value": ("run:\n", "run:\n  early_stopping: {patience: 0}\n"),
     "run-corpus": ("run:\n", "run:\n  corpus: /etc/hosts\n"),
-    "run-precision": ("run:\n", "run:\n  precision: bf16\n"),
+    "run-precision": ("run:\n", "run:\n  precision: fp16\n"),
     "run-size": ("run:\n", "run:\n  model_size: huge\n"),
     "run-conflict": ("run:\n", "run:\n  model_size: tiny\n"),
     "run-parent": ("run:\n", "run:\n  init_from_run_id: nobody\n"),
@@ -130,7 +147,7 @@ MISTAKES = [
     of_train("--set model=lstm", INVALID, "`model` must be a block of fields, you gave 'lstm'."),
     of_train("--set model.architecture=gru", INVALID, "`model.architecture` must be 'lstm' for model_family"),
     of_train("--set model_family=gpt3", UNSUPPORTED, "`model_family` 'gpt3' is not available; it must be one of"),
-    of_train("--set model_family=3", INVALID, "`model_family` must be 'char_lstm', 'lstm', 'gru', 'rnn', 'gpt2',"),
+    of_train("--set model_family=3", INVALID, "`model_family` must be 'char_lstm', 'gpt2', 'bert', 'lstm', 'gru',"),
     of_train("--set tokenizer.method=morse", UNSUPPORTED, "`tokenizer.method` 'morse' is not available; it must be"),
     of_train("--set tokenizer.vocab_size=big", INVALID, "`tokenizer.vocab_size` must be a valid integer"),
     of_train("--set tokenizer_id=none", E.TOKENIZER_NOT_FOUND, "`tokenizer_id`: There is no tokenizer 'none'"),
@@ -166,7 +183,11 @@ MISTAKES = [
     ),
     of_train("--set freeze_embeddings=yes", INVALID, "`freeze_embeddings` must be true or false, you gave 'yes'"),
     of_train("--set device=tpu", INVALID, "`device` must be 'auto', 'cpu', 'cuda' or 'cuda:N', you gave 'tpu'."),
-    of_train("--set precision=fp16", INVALID, "`precision` must be 'auto' or 'fp32', you gave 'fp16'."),
+    of_train("--set precision=int8", INVALID, "`precision` must be 'auto', 'fp32', 'fp16' or 'bf16', you gave 'int8'."),
+    of_train("--set precision=fp16", INVALID, "`precision` 'fp16' needs CUDA: on the CPU take 'bf16', 'fp32' or"),
+    of_train("--set checkpoint_schedule=[1,1]", INVALID, "`checkpoint_schedule` must be in ascending order, each step"),
+    of_train("--set checkpoint_schedule.log_base=1", INVALID, "`checkpoint_schedule.log_base` must be greater than"),
+    of_train("--set logging.level=3", INVALID, "`logging.level` must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or "),
     of_train("--set objective=span", INVALID, "`objective` must be 'causal_lm' or 'masked_lm', you gave 'span'."),
     of_train("--set model.bidirectional=true", INCOMPATIBLE, "`model.bidirectional` must be false for char_lstm"),
     of_train(
@@ -237,15 +258,32 @@ MISTAKES = [
     ),
     Mistake("train masked.yaml", CONFIG, "`training.mlm_probability` must be less than or equal to 1, you gave 2"),
     Mistake("validate morse.yaml", CONFIG, "`tokenizer.tokenizer_type` must be 'sentencepiece', 'wordpiece', 'bpe', "),
-    Mistake("validate specials.yaml", CONFIG, "`tokenizer.special_tokens` are those of the tokenizer's type"),
+    Mistake("validate specials.yaml", INVALID, "`tokenizer.special_tokens` must be null: this method keeps its own"),
+    Mistake("validate special-name.yaml", CONFIG, "`tokenizer.special_tokens.pad_token` must be letters (a-z, A-Z)"),
+    Mistake("validate special-key.yaml", CONFIG, "unknown field `tokenizer.special_tokens.pad`; did you mean `pad_tok"),
+    Mistake("validate special-twice.yaml", CONFIG, "`tokenizer.special_tokens` must have different names: one is"),
+    Mistake("validate special-pair.yaml", CONFIG, "must name `eos_token` or `sep_token`, not both: they are the same"),
+    Mistake("validate special-kept.yaml", CONFIG, "must have different names: </s> is the `eos_token` already, so"),
+    Mistake("validate vocabulary.yaml", CONFIG, "`tokenizer.vocab_size` must be greater than 0, you gave 0."),
+    Mistake("validate betas.yaml", CONFIG, "`training.adam_beta1` must be less than 1, you gave 1.5."),
+    Mistake("validate epsilon.yaml", CONFIG, "`training.adam_epsilon` must be greater than 0, you gave 0."),
+    Mistake("validate warmup.yaml", CONFIG, "`training.warmup_ratio` must be less than or equal to 1, you gave 1.1."),
+    Mistake("validate norm.yaml", CONFIG, "`training.max_grad_norm` must be greater than 0, you gave -1."),
+    Mistake("validate seed.yaml", CONFIG, "`random_seed` must be greater than or equal to 0, you gave -3."),
+    Mistake("validate dropout.yaml", CONFIG, "`model.rnn.dropout` must be less than 1, you gave 1.0."),
+    Mistake("validate no-epochs.yaml", CONFIG, "`training.epochs` is required"),
+    Mistake("validate batch.yaml", CONFIG, "`data.batch_size` must be a valid integer, you gave 'many'."),
     Mistake("validate wandb.yaml", CONFIG, "`logging.use_wandb` must be false: the tracker wandb is not installed"),
     Mistake("validate level.yaml", CONFIG, "`logging.level` must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'"),
     Mistake("validate no-logging.yaml", CONFIG, "`logging` is required"),
     Mistake("validate manipulation.yaml", CONFIG, "`dataset_manipulation` is not supported: it must be []"),
     Mistake(
-        "validate resume.yaml", CONFIG, "`training.resume_from_checkpoint` must be false: a run that was interrupted"
+        "validate resume.yaml", CONFIG, "`training.resume_from_checkpoint` must be true or false, you gave 'latest'."
     ),
-    Mistake("validate schedule.yaml", CONFIG, "`training.checkpoint_schedule` must be []"),
+    Mistake("validate schedule.yaml", CONFIG, "`training.checkpoint_schedule` must be in ascending order, each step"),
+    Mistake(
+        "train two-schedules.yaml", CONFIG, "`training.auto_generate_checkpoints` contradicts `training.checkpoint"
+    ),
     Mistake(
         "validate gradient-checkpointing.yaml",
         INCOMPATIBLE,
@@ -272,7 +310,7 @@ MISTAKES = [
     Mistake("validate run-typo.yaml", CONFIG, "unknown field `run.sed`; did you mean `seed`?"),
     Mistake("train run-value.yaml", CONFIG, "`run.early_stopping.patience` must be greater than or equal to 1"),
     Mistake("train run-corpus.yaml", CONFIG, "`run.corpus` must be a relative path without `..`"),
-    Mistake("validate run-precision.yaml", CONFIG, "`run.precision` must be 'auto' or 'fp32', you gave 'bf16'."),
+    Mistake("validate run-precision.yaml", INVALID, "`run.precision` 'fp16' needs CUDA: on the CPU take"),
     Mistake("validate run-size.yaml", E.INVALID_MODEL_SIZE, "`run.model_size` must be one of tiny, small, base"),
     Mistake("validate run-conflict.yaml", INVALID, "`model.rnn.embedding_size` is 128 but model_size 'tiny' says 32"),
     Mistake("train run-parent.yaml", E.RUN_NOT_FOUND, "`run.init_from_run_id` names no run to start from."),
@@ -304,9 +342,10 @@ MISTAKES = [
     Mistake("runs --limit 0", INVALID, "`--limit` must be at least 1, you gave 0."),
     Mistake("runs --status done", INVALID, "--status: invalid choice: 'done'"),
     Mistake("score no-such-run x", E.RUN_NOT_FOUND, "There is no run 'no-such-run'"),
-    Mistake(f"score {RUN}", INVALID, "Give a TEXT or a file by `--path`, one of both."),
+    Mistake(f"score {RUN}", INVALID, "Give a TEXT or a file by `--path`, one of both, or pairs by `--pairs`."),
     Mistake(f"score {RUN} ''", INVALID, "`text`"),
     Mistake(f"score {RUN} --path no.txt", MISSING, "There is no readable file 'no.txt'."),
+    Mistake(f"score {RUN} --path empty.txt --format jsonl", INVALID, "The file has nothing to score: it is empty."),
     Mistake(f"score {RUN} --path long.txt", E.PAYLOAD_TOO_LARGE, "at most 2,000,000 characters"),
     Mistake(f"score {RUN} x --detail-level all", INVALID, "--detail-level: invalid choice: 'all'"),
     Mistake(f"score {RUN} x --top-k 99", INVALID, "`top_k` must be less than or equal to 50, you gave 99."),
@@ -427,6 +466,26 @@ def test_mistake__is_one_sentence_of_its_own_and_exit_2_and_nothing_changed(
     assert processes(workplace) == []
     assert err not in told
     told.append(err)
+
+
+def test_validate__tells_of_each_broken_file_where_it_is_broken_and_queues_nothing(
+    shell: Shell, workplace: Path
+) -> None:
+    files = {f"{name}.yaml" for name in EDITS} | set(FILES)
+    broken = [mistake for mistake in MISTAKES if set(mistake.command.split()[1:]) & files]
+    # the field by its path, or the file and the line in it; one sentence is given by the requirements
+    place = re.compile(r"`[a-z]+(_[a-z]+)*(\.[a-z0-9_]+)*`|'[a-z]+\.yaml'|'architecture' in model config")
+    before, sentences = shell.everything(), set[str]()
+
+    for mistake in broken:
+        code, out, err = shell.make(mistake._replace(command=mistake.command.replace("train ", "validate ")))
+
+        assert (code, out, mistake.sentence in err) == (2, "", True), mistake
+        assert place.search(err), err
+        sentences.add(err)
+
+    assert len(sentences) == len(broken) >= 60
+    assert (shell.everything(), processes(workplace)) == (before, [])
 
 
 def test_mistake__in_an_empty_folder_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

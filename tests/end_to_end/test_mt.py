@@ -6,16 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryFile
 
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
+from trainer.checkpoint import CheckpointStore
+from trainer.checkpoint_files import checkpoint_steps
 from trainer.cli import main
-from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
-from trainer.contracts.runs import RunStatus
-from trainer.runs import RunStore
+from trainer.contracts.checkpoint_schedule import scheduled_steps
+from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
+from trainer.contracts.runs import CheckpointRule, RunStatus
+from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 
 TINY = [
     *("--set", "model.embedding_size=8", "--set", "model.hidden_size=8", "--set", "model.num_layers=1"),
@@ -30,9 +35,18 @@ class Shell:
         self.folder = folder
         self._capsys = capsys
 
-    def type(self, *words: str) -> tuple[int, str, str]:
-        """Run a command in this process; return exit code, standard output, standard error."""
-        code = main(words)
+    def type(self, *words: str, typed: str = "") -> tuple[int, str, str]:
+        """Run a command in this process, with a standard input; return exit code, standard output, standard error."""
+        stdin = os.dup(0)
+        with TemporaryFile("w+", encoding="utf-8") as file:
+            file.write(typed)
+            file.seek(0)
+            os.dup2(file.fileno(), 0)
+            try:
+                code = main(words)
+            finally:
+                os.dup2(stdin, 0)
+                os.close(stdin)
         out, err = self._capsys.readouterr()
         return code, out, err
 
@@ -78,7 +92,7 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     score = ScoreResponse.model_validate_json(shell.type("score", run.run_id, "abc cab", *per_char)[1])
     assert score.surprisal is not None and score.loss is not None and score.topk is not None
     assert len(score.surprisal) == 7
-    assert math.isclose(sum(score.surprisal) / 7, score.loss, rel_tol=1e-5)
+    assert math.isclose(sum(value or 0.0 for value in score.surprisal) / 7, score.loss, rel_tol=1e-5)
     (shell.folder / "t.txt").write_text("abc cab", encoding="utf-8")
     from_file = ScoreResponse.model_validate_json(shell.type("score", run.run_id, "--path", "t.txt", "--json")[1])
     assert (from_file.loss, from_file.surprisal) == (score.loss, None)
@@ -95,6 +109,67 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     assert manifest.effective.model.hidden_size == 8
 
 
+EXPERIMENT = """\
+  resume_from_checkpoint: true
+  use_amp: true
+  auto_generate_checkpoints: true
+  first_epoch_checkpoints: 3
+  min_checkpoint_interval: 4
+  min_checkpoints_per_epoch: 1
+logging: {level: WARNING, max_log_files: 3, profile_performance: true}
+run:
+  precision: bf16
+"""
+
+
+@pytest.mark.usefixtures("worker")
+def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on_where_it_was_stopped(
+    shell: Shell,
+) -> None:
+    config = (ROOT / "configs" / "char_lstm_ipa.yaml").read_text(encoding="utf-8")
+    config = config.replace("corpus: demo", "corpus: text").replace("logging: {}\nrun:\n", EXPERIMENT)
+    (shell.folder / "x.yaml").write_text(config, encoding="utf-8")
+    unused = "mt: Without effect here: `training.output_dir`, `logging.max_log_files`, `logging.profile_performance`. "
+    words = ["train", "x.yaml", *TINY, "--json"]
+
+    code, out, err = shell.type(*words)
+    assert code == 0 and err.startswith(unused)
+    first = RunStore(shell.folder / "artifacts").get(RunStatus.model_validate_json(out).run_id)
+    manifest = first.completed_manifest()
+    steps = scheduled_steps(RULE, total_steps=manifest.steps, steps_per_epoch=manifest.steps // 2)
+    assert len(steps) > 3 and CheckpointStore(first.checkpoints).kept_steps() == list(steps)
+    folder = {"training.output_dir": "models/char-lstm-ipa"}
+    logging = {"logging.max_log_files": 3, "logging.profile_performance": True}
+    assert manifest.unused_settings == {**folder, **logging}
+    assert first.logs.read_bytes() == b"", "nothing was worth a warning"
+    assert {f"checkpoints/scheduled/step-{step}/model.safetensors" for step in steps} < {f.path for f in manifest.files}
+
+    stopped_before_its_end(first, steps)
+    code, out, err = shell.type(*words)
+    assert code == 0 and f"mt: goes on with the run {first.run_id}." in err
+    second = RunStore(shell.folder / "artifacts").get(RunStatus.model_validate_json(out).run_id)
+    kept = {file.path: file for file in manifest.files if file.path.endswith(".safetensors")}
+    assert {f.path: f for f in second.completed_manifest().files if f.path in kept} == kept
+    assert shell.type("verify", second.run_id)[0] == 0
+    (second.checkpoints / "scheduled" / f"step-{steps[0]}" / "state.json").write_bytes(b"{}")
+    assert shell.type("verify", second.run_id)[0] == 1
+
+
+RULE = CheckpointRule(first_epoch_checkpoints=3, min_checkpoint_interval=4, min_checkpoints_per_epoch=1)
+
+
+def stopped_before_its_end(run: RunDirectory, steps: Sequence[int]) -> None:
+    """Make a completed run one that was cancelled after its last checkpoint but one."""
+    for name in ("manifest.json", "events.jsonl", "SHA256SUMS"):
+        (run.path / name).unlink()
+    *_, before, newest = checkpoint_steps(run.checkpoints)
+    rmtree(run.checkpoints / f"step-{newest}")
+    for step in (step for step in steps if step > before):
+        rmtree(run.checkpoints / "scheduled" / f"step-{step}")
+    with run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+
+
 @pytest.mark.usefixtures("worker")
 def test_people__read_tables_and_what_to_do_next(shell: Shell) -> None:
     code, out, _ = shell.type("train", *TINY, "--corpus", "text")
@@ -107,6 +182,49 @@ def test_people__read_tables_and_what_to_do_next(shell: Shell) -> None:
     assert "perplexity" in shell.type("score", run.run_id, "abc", "--detail-level", "per_char")[1]
     code, out, err = shell.type("generate", run.run_id, "ab", "--max-new-tokens", "3", "--seed", "1")
     assert (code, err.strip().split(", ")[1]) == (0, "seed 1)")
+    people__see_text_as_it_is_written_and_what_comes_next(shell, run.run_id)
+    people__chat(shell, run.run_id)
+
+
+def people__see_text_as_it_is_written_and_what_comes_next(shell: Shell, run_id: str) -> None:
+    words = ["generate", run_id, "ab", "--max-new-tokens", "9", "--seed", "1", "--past-lines", "--stop", "zz"]
+    words += ["--ban", "c", "--alphabet", "ab \n", "--repetition-penalty", "1.1", "--logprobs"]
+    whole, streamed = shell.type(*words), shell.type(*words, "--stream")
+    assert whole == streamed and set(whole[1].rsplit("\n", 2)[0]) <= set("ab \n")
+    assert len(whole[1].splitlines()[-1].split()) == 9
+    several = shell.type(*words, "--stream", "-n", "2")[1].splitlines()
+    assert {line.split(":")[0] for line in several} >= {"0", "1"}
+    assert "Give `--stream` or `--json`, not both" in shell.type(*words, "--stream", "--json")[1]
+
+    ranked = shell.type("predict", run_id, "--text", "ab a", "--k", "4")[1]
+    found = PredictResponse.model_validate_json(shell.type("predict", run_id, "--text", "ab a", "--json")[1])
+    assert found.suggestions is not None and len(found.suggestions) == 5
+    for place, suggestion in enumerate(found.suggestions):
+        assert (f"{suggestion.prob:.4f}" in ranked and f"{suggestion.logp:.4f}" in ranked) == (place < 4)
+    code, _, err = shell.type("predict", run_id, "--text", "")
+    assert (code, err) == (2, "mt: Prefix is empty after tokenization. Provide at least one word.\n")
+
+
+def people__chat(shell: Shell, run_id: str) -> None:
+    options = ("--seed", "1", "--max-new-tokens", "5", "--temperature", "1.5")
+    code, out, err = shell.type("chat", run_id, *options, typed="abc\n\ncab\n")
+    assert (code, len(out.splitlines())) == (0, 2)
+    session = err.strip().removeprefix("(session ").removesuffix(")")
+    assert shell.type("chat", run_id, "--session", session, *options, typed="bac")[0] == 0
+    code, _, err = shell.type("chat", run_id, "--session", "nowhere", typed="abc\n")
+    assert (code, err) == (2, "mt: This chat is no longer kept: begin a new one.\n")
+
+
+@pytest.mark.usefixtures("worker")
+def test_chat_beyond_the_context__says_what_was_not_read(shell: Shell) -> None:
+    fields = "model_family=gpt2 model_size=tiny tokenizer.method=char max_seq_len=16 batch_size=4 max_steps=1 threads=1"
+    words = [word for field in fields.split() for word in ("--set", field)]
+    run = RunStatus.model_validate_json(shell.type("train", "--corpus", "text", *words, "--json")[1])
+
+    code, out, err = shell.type("chat", run.run_id, "--max-new-tokens", "2", typed="abc abc ab\ncab\n")
+
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert err.endswith("(of what was said before, the model did not read the oldest 1: no room)\n")
 
 
 def test_failed_run__exit_code_says_whose_fault_it_was(shell: Shell) -> None:
@@ -114,9 +232,11 @@ def test_failed_run__exit_code_says_whose_fault_it_was(shell: Shell) -> None:
     assert code == 2  # a wish that this machine cannot fulfil
     assert "has no CUDA" in err
     assert not (shell.folder / "artifacts" / "models").exists()
-    code, out, _ = shell.type("train", *TINY, "--corpus", "text", "--set", "model.hidden_size=1000000")
+    wild = ["learning_rate=1", "gradient_clipping=null", "num_epochs=50", "log_every_steps=1"]
+    settings = [word for setting in wild for word in ("--set", setting)]
+    code, out, _ = shell.type("train", *TINY, "--corpus", "text", *settings)
     assert code == 1
-    assert "more memory than there is" in out
+    assert "diverged" in out
 
 
 def test_yaml_beside_its_text__is_found_from_anywhere(shell: Shell) -> None:

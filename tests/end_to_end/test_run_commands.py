@@ -1,25 +1,30 @@
 """`mt runs`, `status`, `logs`, `cancel`, `verify`, `doctor`, `selftest`: what is there is told, nothing is started."""
 
+import math
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, add_corpus, environment_in, processes, some_text
+from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
 from tests.unit.test_runs import record
 from tests.unit.test_verification import FIRST_RELEASE, accepted
 from trainer.cli import main
 from trainer.commands.runs import RunList
 from trainer.contracts.base import now
+from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.installation import Diagnosis
 from trainer.logs import LogReader
+from trainer.run_files import RunFiles
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.selftest import SelfTest
 from trainer.verification import Verification
@@ -339,12 +344,15 @@ def test_selftest__passes_where_the_training_learns_and_only_there(shell: Shell,
 
 
 def test_selftest__takes_an_experiment_and_shows_how_the_loss_fell(shell: Shell) -> None:
-    fields = ("model.embedding_size=32", "model.hidden_size=64", "learning_rate=0.01", "max_seq_len=8")
+    sizes = ("model.embedding_size=32", "model.hidden_size=64", "max_seq_len=8")
+    fields = (*sizes, "learning_rate=0.01", "checkpoint_schedule=[0,1]")
+    before = set(shell.folder.rglob("*"))
     sets = [word for field in fields for word in ("--set", field)]
     out = shell.type("selftest", str(ROOT / "configs" / "char_lstm_ipa.yaml"), *sets)
 
     assert out.splitlines()[0] == "step  loss"
     assert "The training learns: the loss of one batch fell from" in out
+    assert set(shell.folder.rglob("*")) == before, "nothing is kept of it"
 
 
 def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
@@ -413,3 +421,107 @@ def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.1)
+
+
+def test_files__of_a_run_are_listed_with_what_vouches_for_them(shell: Shell) -> None:
+    run = shell.add_finished_run()
+    run.write_seal()
+    (run.path / "lock").write_bytes(b"")
+
+    found = RunFiles.model_validate_json(shell.type("files", run.run_id, "--json"))
+
+    left = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    assert {file.path for file in found.files} == left - {"lock"}
+    for file in found.files:
+        content = (run.path / file.path).read_bytes()
+        assert file.bytes == len(content)
+        assert file.sha256 in (None, sha256(content).hexdigest())
+        folder = file.path.split("/")[-2:][0]
+        assert file.step == (int(folder.removeprefix("step-")) if folder.startswith("step-") else None)
+    grows = {"checkpoints/step-17/manifest.json", "checkpoints/step-34/manifest.json", "logs.jsonl", "SHA256SUMS"}
+    assert {file.path for file in found.files if file.sha256 is None} == grows
+    shown = shell.type("files", run.run_id)
+    assert [line.split()[0] for line in shown.splitlines()] == ["file", *(file.path for file in found.files)]
+
+
+def test_files__of_a_run_that_trains_and_of_one_that_is_broken_are_listed_too(shell: Shell) -> None:
+    run = shell.add_interrupted_run()
+    assert "checkpoints/step-17/training.pt" in shell.type("files", run.run_id)
+    (run.path / "manifest.json").write_text("{", encoding="utf-8")
+    (run.path / "checkpoints/step-17/manifest.json").write_text("{", encoding="utf-8")
+
+    found = RunFiles.model_validate_json(shell.type("files", run.run_id, "--json"))
+
+    assert {file.step for file in found.files if file.sha256 is not None} == {34}
+
+
+def test_latest_evaluation__is_shown_and_nothing_is_measured(shell: Shell) -> None:
+    run = shell.add_finished_run()
+
+    metrics = EvalMetrics.model_validate_json(shell.type("eval", run.run_id, "--latest", "--json"))
+    assert (metrics.split, metrics.status, metrics.artifacts[0]) == ("test", "completed", "eval/metrics.json")
+    assert metrics.perplexity == pytest.approx(math.exp(metrics.loss), abs=1e-6)
+    assert f"{metrics.loss:.4f} nats per token" in shell.type("eval", run.run_id, "--latest")
+    assert nothing_was_started(shell)
+    run.metrics.unlink()
+    assert shell.error("eval", run.run_id, "--latest").code is ErrorCode.EVAL_NOT_FOUND
+    assert shell.error("eval", "a-run", "--latest").code is ErrorCode.RUN_NOT_FOUND
+
+
+def test_compare__shows_the_table_the_differences_and_what_is_worse(shell: Shell) -> None:
+    old = shell.add_finished_run()
+    new = twin(old, "lstm-2")
+    text = (new.path / "manifest.json").read_text(encoding="utf-8")
+    manifest = RunManifest.model_validate_json(text)
+    [summary] = manifest.eval
+    changed: dict[str, object] = {
+        "eval": (summary.model_copy(update=dict[str, object](loss=summary.loss * 1.1, top1_accuracy=0.5)),),
+        "effective": manifest.effective.model_copy(update=dict[str, object](learning_rate=0.5, label="x" * 50)),
+    }
+    new.write_manifest(manifest.model_copy(update=changed))
+
+    shown = shell.type("compare", new.run_id, old.run_id)
+    found = Comparison.model_validate_json(shell.type("compare", new.run_id, old.run_id, "--json"))
+
+    [one] = found.against
+    assert (one.run_id, one.is_regression) == (old.run_id, True)
+    assert one.rise == pytest.approx(0.1)
+    assert [difference.field for difference in one.differences] == ["learning_rate"]
+    head = "Run Model Params Loss Perplexity Bits/char Top-1 Top-5 Tokens/s Label".split()
+    lines = shown.splitlines()
+    assert lines[1].split() == head
+    assert lines[2].split()[:3] == [new.run_id, "LSTM-1x8", "810"]
+    assert "✗ regression: loss +10.00%, more than 1.00%" in shown
+    assert lines[-1].split() == ["learning_rate", "0.5", "0.002"]
+    assert nothing_was_started(shell)
+
+    shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", code=1)
+    assert "worse, as much as is allowed" in shell.type(
+        "compare", new.run_id, old.run_id, "--fail-on-regression", "--tolerance", "0.2"
+    )
+    assert "better: loss -9.09%" in shell.type("compare", old.run_id, new.run_id, "--fail-on-regression")
+
+
+COMPARE_MISTAKES: list[tuple[list[str], str]] = [
+    (["compare", "RUN", "RUN"], "A run is not compared with itself"),
+    (["compare", "RUN", "a-run"], "There is no run 'a-run'"),
+    (["compare", "RUN", "lstm-2", "--split", "validation"], "was not measured on its validation split"),
+    (["compare", "RUN", "lstm-2", "--split", "train"], "`split` must be 'validation' or 'test', you gave 'train'"),
+    (["compare", "RUN", "lstm-2", "--split", "test", "--path", "text"], "Give `--split` or `--path`"),
+    (["compare", "RUN", "lstm-2", "--tolerance", "-1"], "`--tolerance` must be at least 0 and below 1, you gave -1."),
+    (["compare", "RUN", "lstm-2", "--tolerance", "nan"], "`--tolerance` must be at least 0 and below 1, you gave nan."),
+    (["compare", "RUN", "lstm-2", "--path", "nowhere"], "There is no corpus 'nowhere'"),
+    (["eval", "RUN", "--split", "test", "--path", "text"], "Give one of `--split`, `--path` and `--latest`"),
+    (["eval", "RUN", "--split", "test", "--latest"], "Give one of `--split`, `--path` and `--latest`"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), COMPARE_MISTAKES)
+def test_mistake_in_measuring__is_one_sentence_and_starts_nothing(
+    shell: Shell, words: list[str], sentence: str
+) -> None:
+    run = shell.add_finished_run()
+    twin(run, "lstm-2")
+
+    assert sentence in shell.error(*(run.run_id if word == "RUN" else word for word in words)).message
+    assert nothing_was_started(shell)

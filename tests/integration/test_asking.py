@@ -1,21 +1,27 @@
 """Asking a finished run through real processes: by names, by windows, again and again; nothing of it in a log."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, ended, environment_in, mt, running, settings_in, some_text, tiny_request
+from tests.support import add_corpus, ended, environment_in, mt, running, settings_in, some_text, tiny_request, twin
 from tests.support import wait_for_status as wait
 from trainer.cli import main
+from trainer.contracts import keys
+from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.settings import LoggingSettings
 from trainer.contracts.store import Store, connect
 from trainer.files import changed_files
+from trainer.model_artifact import load_run
 from trainer.queue import JobQueue
+from trainer.scoring import surprisals
 
 LINE = "cab bac abc acb"
+_STAYS_FOR_EVER = -1  # as Redis says it; -2 is a key that went away meanwhile
 
 
 async def test_finished_run__is_asked_by_name_by_windows_and_again(
@@ -47,6 +53,16 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
         assert "of 64 tokens, 16 of them only read" in shown and "nats in 320 tokens" in shown
         exact = await typed_by_a_person("score", run_id, LINE, "--window-tokens", "64")
         assert "none: no line is longer than 64 tokens" in exact
+        text_of_both = ("--path", "mine.txt", "--json")
+        twin(queue.runs.get(run_id), "other-1")
+        compared = await typed_by_a_person("compare", run_id, "other-1", *text_of_both)
+        [against] = Comparison.model_validate_json(compared).against
+        assert (against.basis, against.rise) == ("loss", 0.0)
+        summaries = queue.runs.get("other-1").completed_manifest().eval
+        assert against.delta.loss == 0 and summaries[-1].dataset is not None
+        await every_answer_is_that_of_its_own_text(queue, run_id)
+        await all_that_is_kept_of_questions_goes_away_by_itself(tmp_path, (run_id, "other-1"))
+
         mine = await typed_by_a_person("eval", run_id, "--path", "mine.txt", "--json")
         metrics = EvalMetrics.model_validate_json(mine)
         assert (metrics.n_chars, metrics.n_tokens) == (len(LINE), len(LINE) + 1)
@@ -63,6 +79,33 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
     logs = capfd.readouterr().err + queue.runs.get(run_id).logs.read_text("utf-8")
     assert "short job ended" in logs
     assert LINE not in logs
+
+
+async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> None:
+    """Two hundred at once, none lost and none mixed up."""
+    texts = [f"{'abc'[i % 3]}{i} {'cab'[i % 2]}" for i in range(200)]
+    asked = (queue.score(run_id, ScoreRequest(text=text, detail_level="per_char")) for text in texts)
+    answers = await asyncio.gather(*asked)
+
+    model, tokenizer = load_run(queue.runs.get(run_id))
+    for text, answer in zip(texts, answers, strict=True):
+        here: list[float] = surprisals(model, tokenizer.encode(text)).tolist()
+        assert answer.surprisal == pytest.approx(here, abs=1e-5)
+    assert len({answer.request_id for answer in answers}) == len(texts)
+
+
+async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path, run_ids: Sequence[str]) -> None:
+    """Every key but the queues, the streams and what tells how the runs stand."""
+    store = await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
+    stays = {keys.EVENT_STREAM, keys.JOB_BELL}
+    stays |= {key(run_id) for run_id in run_ids for key in (keys.status, keys.run_events)}
+    found: list[bytes] = await store.redis.keys("*")
+    left: dict[str, int] = {key.decode(): await store.redis.pttl(key) for key in found}
+    await store.close()
+
+    assert {key for key, milliseconds in left.items() if milliseconds == _STAYS_FOR_EVER} <= stays, left
+    kinds = {key.split(":")[1] for key in left if key.count(":") == 3 and key.startswith("runs:")}
+    assert kinds == {"score", "gen", "eval"}
 
 
 async def nothing_is_queued_for_a_path_that_leads_out(queue: JobQueue, run_id: str, folder: Path) -> None:

@@ -1,6 +1,8 @@
 """`mt resume` with real processes: a run that failed or was cancelled goes on as a new one, bit for bit."""
 
+from collections.abc import Awaitable
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -11,7 +13,8 @@ from tests.support import wait_for_status as wait
 from tests.unit.test_going_on import stopped_run
 from trainer.checkpoint_files import checkpoint_steps
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import RunManifest, RunStatus, TrainRequest
+from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
+from trainer.queue import JobQueue
 from trainer.runs import RunDirectory
 
 
@@ -85,3 +88,35 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
         done = await stopped_run(tmp_path, "completed", run_id="char_lstm-2", user_id=here.ana.id)
         late = await here.ask(here.ana, "resume", {"run": done.run_id})
         assert late.colour == AMBER and "begin another one with it as `init_from`" in late.text
+
+
+async def test_request_that_resumes__goes_on_with_the_newest_of_the_same_experiment_or_begins_anew(
+    tmp_path: Path,
+) -> None:
+    async def accepted(queue: JobQueue, user_id: int | None = 7, **fields: object) -> str | None:
+        """What the accepted run goes on with; it is gone afterwards, as if it had not been asked for."""
+        same: dict[str, object] = {"validation_corpus": "other", "label": "one", "resume": True}
+        run = queue.runs.get((await queue.train(tiny_request(**same | fields), user_id=user_id)).run_id)
+        resumed_from = run.record().resumed_from_run_id
+        rmtree(run.path)
+        return resumed_from
+
+    def alike(run_id: str, end: FinalState | None, steps: tuple[int, ...] = (3, 5)) -> Awaitable[RunDirectory]:
+        return stopped_run(tmp_path, end, run_id=run_id, steps=steps, user_id=7, label="one")
+
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        await alike("a", "failed")
+        assert await accepted(queue) == "a"
+        assert await accepted(queue, resume=False) is None
+        assert await accepted(queue, label="two") is None, "another experiment"
+        assert await accepted(queue, learning_rate=0.5) is None, "another request"
+        assert await accepted(queue, user_id=8) is None, "somebody else's"
+        await alike("b", "cancelled")
+        assert await accepted(queue) == "b"
+        await alike("c", "failed", steps=())
+        assert await accepted(queue) is None, "it left no checkpoint"
+        await alike("d", "completed")
+        assert await accepted(queue) is None, "the experiment is done"
+        await alike("e", None)
+        with pytest.raises(AppError, match="'e' has not ended: it goes on by itself"):
+            await accepted(queue)

@@ -12,6 +12,9 @@ from tests.support import processes, settings_in
 from tests.waiting import until
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
+    ChatRecord,
+    ChatRequest,
+    ChatResponse,
     EvalRecord,
     EvalRequest,
     EvalResponse,
@@ -47,6 +50,11 @@ def to_continue(name: str, seed: int) -> GenerateRecord:
     return GenerateRecord(request=GenerateRequest(prompt_text="the ", seed=seed, max_new_tokens=9), response=response)
 
 
+def to_chat(name: str, seed: int) -> ChatRecord:
+    response = ChatResponse(request_id=name, run_id=RUN, session_id="s", status="queued")
+    return ChatRecord(request=ChatRequest(message="the sun", seed=seed, max_new_tokens=9), response=response)
+
+
 def to_measure(name: str) -> EvalRecord:
     return EvalRecord(request=EvalRequest(), response=EvalResponse(request_id=name, run_id=RUN, status="queued"))
 
@@ -59,6 +67,7 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
         to_score("nowhere", "abc", "no-such-run"),
         *(to_measure(f"measure-{number}") for number in range(2)),
         to_score("last", "the end"),
+        *(to_chat(f"chat-{number}", number) for number in range(3)),
     ]
     child = child_in(tmp_path)
     try:
@@ -75,6 +84,9 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
         if isinstance(here, ScoreRecord) and isinstance(there, ScoreRecord) and here.response.surprisal is not None:
             assert here.response.surprisal == pytest.approx(there.response.surprisal, abs=1e-5)
             assert len(here.response.surprisal) == len((here.request.text or "").replace("\n", ""))
+        elif isinstance(here, ChatRecord) and isinstance(there, ChatRecord):
+            assert here.response == there.response
+            assert here.response.status == "completed"
         elif isinstance(here, GenerateRecord) and isinstance(there, GenerateRecord):
             assert here.response.outputs == there.response.outputs
         else:

@@ -22,6 +22,7 @@ from trainer.installation import (
     torch_finding,
     torch_found,
 )
+from trainer.machine import memory_bytes
 from trainer.runs import RunStore
 from trainer.services import answering_server, find_server
 
@@ -128,7 +129,7 @@ def test_torch__says_what_can_be_computed_on() -> None:
 def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, state: str) -> None:
     (tmp_path / "memory.max").write_text(f"{limit}\n")
 
-    finding = machine_finding(tmp_path / "memory.max")
+    finding = machine_finding(memory_bytes([tmp_path / "memory.max"]))
 
     if limit == str(1 << 30):
         assert "1.0 GiB of memory" in finding.message

@@ -21,7 +21,8 @@ from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
 from trainer.contracts.settings import LimitSettings
-from trainer.contracts.store import Full, Limit, Store, connect
+from trainer.contracts.store import Store, connect
+from trainer.contracts.store_limits import Full, Limit
 from trainer.services import Services
 
 USER, OTHER, ADMIN = Caller(1, Level.USER), Caller(2, Level.USER), Caller(3, Level.ADMIN)

@@ -112,10 +112,12 @@ async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> 
         assert is_hidden(report) and number(report.embeds[0]["color"]) == PURPLE
         assert [text(file["filename"]) for file in report.attachments] == [
             "surprisal.png",
+            "surprisal.html",
             "surprisal.csv",
             "surprisal.json",
         ]
-        picture, table, numbers = (here.discord.read(file) for file in report.attachments)
+        picture, page, table, numbers = (here.discord.read(file) for file in report.attachments)
+        assert page.startswith(b"<!DOCTYPE html>")
         parsed = Report.model_validate_json(numbers)
         assert picture.startswith(b"\x89PNG") and "highest" in text(report.attachments[0]["description"])
         assert len(table.decode().splitlines()) == 1 + len(VERSE) + 3
@@ -140,10 +142,30 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
         rest = f"{len(lines) - REPORT_CHARACTERS:,}".replace(",", "\u202f")
         assert f"its last {rest} characters were left out" in said(report)
         assert "The picture shows the first 750 characters" in said(report)
-        rows = Report.model_validate_json(here.discord.read(report.attachments[2])).rows
+        rows = Report.model_validate_json(here.discord.read(report.attachments[3])).rows
         assert len(rows) == len(lines[:REPORT_CHARACTERS].replace("\n", ""))
         assert not any(row.expected for row in rows)
         assert number(lost.embeds[0]["color"]) == GREY and "could not be made" in said(lost)
+
+
+async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with here.bot():
+            first = await here.ask(here.bob, "chat", message="the sun")
+        async with here.bot():
+            opened = await here.press(here.bob, first, "Reply…")
+            form = await opened.form()
+            second = await answer(await here.discord.submit_modal(opened, {"message": "the sea"}))
+            store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+            await store.redis.flushall()
+            await store.close()
+            expired = await answer(await here.press(here.bob, second, "Reply…"))
+
+        assert is_hidden(first) and "the sun" in said(first) and "tokens" in said(first)
+        assert text(form["title"]).startswith("Reply to")
+        assert "the sea" in said(second) and list(buttons(second)) == ["Reply…"]
+        assert buttons(first) == buttons(second), "it is the same chat"
+        assert "no longer kept" in said(expired)
 
 
 async def test_score_form__takes_long_texts_and_keeps_the_options(tmp_path: Path) -> None:

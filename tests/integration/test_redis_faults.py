@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -38,11 +38,12 @@ from tests.waiting import captured_logs, until
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import event_adapter
-from trainer.contracts.inference import InferenceRecord, ScoreRequest
+from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.settings import Settings
-from trainer.contracts.store import Limit, Store, connect
+from trainer.contracts.store import Store, connect
+from trainer.contracts.store_limits import Limit
 from trainer.queue import JobQueue, tell_events
 from trainer.runs import RunStore
 from trainer.services import Services, find_server
@@ -402,7 +403,7 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
 
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
-    monkeypatch.setattr("trainer.queue._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("trainer.queue.PATIENCE_SECONDS", 0.2)
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
         queue = await JobQueue.connect(settings, server.url)
@@ -539,7 +540,9 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
         store = await connect(server.url, retries=0)
 
         class LosesTheServer(InferenceChild):
-            async def answer(self, record: InferenceRecord) -> InferenceRecord:
+            async def answer(
+                self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
+            ) -> InferenceRecord:
                 await server.kill()
                 return record
 
@@ -587,3 +590,54 @@ async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Pa
 
         waiting: list[bytes] = await store.redis.zrange("training", 0, -1)
         assert [job_id.decode() for job_id in waiting] == run_ids
+
+
+async def test_command_that_is_cancelled__ends_wherever_it_stands(tmp_path: Path) -> None:
+    async with embedded(tmp_path / "unix") as (_, _, over_a_file), served(tmp_path) as server:
+        over_a_port = await connect(server.url)
+
+        async def read_for_ever(store: Store) -> None:
+            while True:
+                await store.get("x")
+
+        for store in (over_a_file, over_a_port):
+            for steps in range(100):
+                reading = asyncio.create_task(read_for_ever(store))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                reading.cancel()
+
+                await asyncio.wait([reading], timeout=10)
+                assert reading.cancelled(), f"not after {steps} steps of the loop"
+        await over_a_port.close()
+
+
+async def test_many_who_mend_a_queue_at_once__lose_no_job(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (_, _, store):
+        await store.redis.set(keys.INTERACTIVE_QUEUE, "not a queue")
+
+        async def enqueue_later(number: int) -> None:
+            for _ in range(2 * number):
+                await asyncio.sleep(0)
+            job = InferenceJobPayload(kind="score", run_id=RUN, request_id=f"request-{number}")
+            await store.enqueue(keys.INTERACTIVE_QUEUE, "infer", job.request_id, job)
+
+        await asyncio.gather(*(enqueue_later(number) for number in range(50)))
+
+        queued: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
+        assert queued == 50
+
+
+async def test_child_of_a_run_that_has_ended__changes_nothing(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (_, queue, _):
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        await queue.cancel(run_id)
+        ended_as = queue.runs.get(run_id).manifest()
+
+        words = [sys.executable, "-m", "trainer.worker", "train-child", run_id]
+        child = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, env=environment_in(tmp_path))
+        assert await child.wait() == 0
+
+        assert ended_as is not None and ended_as.status == "cancelled"
+        assert queue.runs.get(run_id).manifest() == ended_as

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -20,6 +20,7 @@ from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
 from trainer.contracts.inference import (
+    GenerateChunk,
     GenerateRecord,
     GenerateRequest,
     InferenceKind,
@@ -51,7 +52,9 @@ class InstantChild(InferenceChild):
 
     answers = 0
 
-    async def answer(self, record: InferenceRecord) -> InferenceRecord:
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
+    ) -> InferenceRecord:
         self.answers += 1
         if isinstance(record, GenerateRecord) and record.request.prompt_text == "bad":
             return failed_record(record, RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone.")))

@@ -28,10 +28,12 @@ OPTIONS: dict[str, Mapping[str, str]] = {
     "runs": {},
     "help": {},
     "score": {"run": RUN, "text": "abc"},
+    "compare": {"run": RUN, "other": RUN},
+    "chat": {"run": RUN, "message": "abc"},
 }
 """What is typed besides the run."""
 DETAILS = {"runs": "0-0-0", "again": "nothing", "edit": "nothing", "hotter": "nothing", "cooler": "nothing"}
-DETAILS |= {"scorethis": "nothing", "detail": "nothing"}
+DETAILS |= {"scorethis": "nothing", "detail": "nothing", "chat": "nothing"}
 
 
 def table(heading: str) -> list[list[str]]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import re
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +21,7 @@ from local_discord.wire import Json, rows, text
 from tests.integration.test_bot import AMBER, TEXT, TOKEN, Place, place, read, settings
 from tests.unit.bot.records import Story, run_record
 from trainer.contracts.base import now
-from trainer.contracts.runs import TokenizerFacts
+from trainer.contracts.runs import EvalSummary, TokenizerFacts
 from trainer.contracts.store import connect
 from trainer.runs import manifest_of
 
@@ -320,3 +322,42 @@ async def test_help__tells_every_command_and_its_options(tmp_path: Path) -> None
 
         assert choices[0].value == "train"
         assert unknown.colour == AMBER and "`topic` must be one of train, status" in unknown.text
+
+
+def measured(one: Story, loss: float) -> Story:
+    """The end of a run that was measured."""
+    summary = EvalSummary(split="test", loss=loss, perplexity=math.exp(loss), bits_per_char=loss / math.log(2))
+    left: dict[str, object] = {"eval": (summary,)}
+    one.run.write_manifest(manifest_of(one.record, "completed").model_copy(update=left))
+    return one
+
+
+async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_measured(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        measured(story(here, here.ana, "lstm-new", label="new *one*"), 2.2)
+        measured(story(here, here.bob, "lstm-old", label="old"), 2.0)
+        story(here, here.bob, "lstm-open")
+
+        worse = await here.ask(here.bob, "compare", {"run": "lstm-new", "other": " lstm-old"})
+        better = await here.ask(here.bob, "compare", {"run": "lstm-old", "other": "lstm-new", "split": "test"})
+        refused = [
+            await here.ask(here.bob, "compare", {"run": "lstm-old", "other": other, **more})
+            for other, more in (
+                ("lstm-old", {}),
+                ("lstm-open", {}),
+                ("nowhere", {}),
+                ("lstm-new", {"split": "validation"}),
+            )
+        ]
+        stranger = await here.ask(here.eve, "compare", {"run": "lstm-old", "other": "lstm-new"})
+        offered = await here.discord.autocomplete(here.bob, "mt compare", "other", "")
+
+    assert "⚖ new \\*one\\* against old" in worse.text
+    assert "✗ regression: loss +10.00%, more than 1.00%" in worse.text
+    assert re.search(r"loss +2\.2000 +2\.0000 +\+0\.2000", worse.text)
+    assert (worse.colour, worse.is_ephemeral) == (AMBER, True)
+    assert "better: loss -9.09%" in better.text
+    sentences = ("not compared with itself", "not finished training", "no run 'nowhere'", "on its validation split")
+    assert all(sentence in answer.text for sentence, answer in zip(sentences, refused, strict=True))
+    assert "Not allowed" in stranger.text
+    assert [choice.value for choice in offered] == ["lstm-old", "lstm-new"]

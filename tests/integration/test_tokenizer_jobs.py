@@ -1,6 +1,7 @@
 """Tokenizers through real processes: each ends once and right, whatever is killed, and waits for no training."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from functools import partial
@@ -27,9 +28,12 @@ from trainer.contracts.jobs import TokenizerTrainPayload
 from trainer.contracts.store import Store, connect
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.validation import parse
+from trainer.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.services import Services
+from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer
 from trainer.tokenizers import load_tokenizer
+from trainer.worker.reconciler import reconcile
 
 
 def request(**fields: object) -> TokenizerTrainRequest:
@@ -114,17 +118,41 @@ def environment_of(process: Process) -> list[str]:
 async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_path: Path) -> None:
     add_large_corpus(tmp_path)
     async with running(settings_in(tmp_path)) as queue:
-        accepted = await queue.train_tokenizer(request(threads=3))
+        accepted = await queue.train_tokenizer(request(threads=1))
         await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
         [worker] = processes(tmp_path, "trainer worker --embedded")
         [child] = processes(tmp_path, f"train-tokenizer {accepted.tokenizer_id}")
-        environment = environment_of(child)
+        environment, cores = environment_of(child), len(os.sched_getaffinity(child.pid))
         kill(worker.pid)
         await until(lambda: child not in processes(tmp_path))
 
-        assert "RAYON_NUM_THREADS=3" in environment
+        assert ("RAYON_NUM_THREADS=1" in environment, cores) == (True, 1)
         assert is_in(queue, accepted.tokenizer_id, "running")
         assert (await end_of(queue, accepted)).status == "completed"
+
+
+def test_threads__change_nothing_of_what_is_made(tmp_path: Path) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+    for threads in (1, 2):
+        settings = settings_in(tmp_path / str(threads))
+        add_corpus(tmp_path / str(threads), "\n".join(some_text(300).splitlines() * 5))
+        for method in ("bpe", "sentencepiece"):
+            asked = request(method=method, vocab_size=120, threads=threads)
+            record = asyncio.run(resolve_tokenizer(asked, CorpusStore(settings)))
+            TokenizerStore(settings.app.artifacts_root).create(record)
+            words = [sys.executable, "-m", "trainer.worker", "train-tokenizer", record.tokenizer_id]
+            environment = environment_in(tmp_path / str(threads), RAYON_NUM_THREADS=str(threads))
+            children.append(subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL))
+    codes = [child.wait(60) for child in children]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.close()
+
+    assert codes == [0] * 4
+    one, two = (sorted((tmp_path / threads).glob("artifacts/tokenizers/*/tokenizer.*")) for threads in "12")
+    assert [path.parent.name for path in one] == [path.parent.name for path in two]
+    assert len(one) == 2
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
 async def test_stop__ends_the_child_at_once_and_the_next_start_begins_anew(tmp_path: Path) -> None:
@@ -146,6 +174,9 @@ async def test_store_wiped_or_away__tokenizers_are_put_back_from_disk(tmp_path: 
     queue = await JobQueue.connect(settings, await services.start())
     wiped = await queue.train_tokenizer(request())
     store = await store_of(tmp_path)
+    await store.redis.flushall()
+    await reconcile(settings, store)
+    assert await store.queue_position(keys.TOKENIZER_QUEUE, wiped.tokenizer_id) == 1
     await store.redis.flushall()
     await store.close()
     await services.stop()

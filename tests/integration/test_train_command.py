@@ -12,6 +12,7 @@ from tests.support import ROOT, add_corpus
 from tests.unit.bot.records import Story, run_record
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
+from trainer.machine import may_have_cuda
 from trainer.runs import RunDirectory
 
 YAML = (ROOT / "configs" / "char_lstm_ipa.yaml").read_bytes()
@@ -43,10 +44,23 @@ async def test_options__reach_the_run(tmp_path: Path) -> None:
         )
         record = accepted(here)
 
+        assert "It needs about" in answer.text and "parameters, about 0.3 GiB of memory, and about" in answer.text
         assert "⏳ Queued: small gru" in answer.text and "gru tiny · 32/64/1 · word tokenizer · 2 epochs" in answer.text
         assert record.user_id == here.bob.id
         assert record.effective.early_stopping.patience == 3 and record.effective.early_stopping.enabled
         assert record.request.seed == 42 and "seed" not in record.request.model_fields_set
+
+
+async def test_training__that_cannot_fit_into_memory_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    if may_have_cuda():
+        pytest.skip("what a GPU here would have is not known")
+    async with place(tmp_path) as here:
+        options: Options = {"file": Upload("cats.txt", TEXT), "model": "llama", "preset": "paper"}
+        answer = await here.ask(here.bob, "train", options)
+
+        assert answer.colour == AMBER and "This training needs at least" in answer.text
+        assert "`batch_size`, `max_seq_len` or `preset` smaller" in answer.text
+        assert not (tmp_path / "artifacts").exists()
 
 
 async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> None:
@@ -109,7 +123,8 @@ async def test_tokenizer__that_is_there_is_taken_and_another_one_is_named_by_its
 
 async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        options: Options = {"config": Upload("kk.yaml", YAML), "file": Upload("cats.txt", TEXT), "epochs": 2}
+        data = YAML.replace(b"logging: {}", b"logging: {max_log_files: 3}")
+        options: Options = {"config": Upload("kk.yaml", data), "file": Upload("cats.txt", TEXT), "epochs": 2}
         answer = await here.ask(here.bob, "train", options)
         record = accepted(here)
 
@@ -117,6 +132,9 @@ async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp
         assert record.effective.num_epochs == 2
         assert record.effective.optimizer.eps == 1e-8 and record.effective.test_fraction == 0.10
         assert record.requested_paths == ("tokenizers/char-lstm-ipa", "models/char-lstm-ipa", "logs")
+        folder = {"training.output_dir": "models/char-lstm-ipa"}
+        assert record.unused_settings == {**folder, "logging.max_log_files": 3}
+        assert "Without effect here: `training.output_dir`, `logging.max_log_files`." in answer.text
         assert texts(here) == [record.effective.corpus.sha256]
 
 

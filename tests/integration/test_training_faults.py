@@ -32,6 +32,7 @@ from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import connect
 from trainer.queue import JobQueue
+from trainer.resolution import resolve_request
 from trainer.runs import RunDirectory
 from trainer.services import Services, end
 from trainer.training import CurveRow
@@ -230,6 +231,22 @@ async def test_no_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
         assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
         assert status.attempt == 1
         assert "make `batch_size` or `max_seq_len` smaller" in status.message
+
+
+async def test_model_beyond_all_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
+    """What the preview of its cost refuses, where it is accepted nevertheless."""
+    add_corpus(tmp_path, some_text())
+    chosen = settings(tmp_path)
+    async with running(chosen) as queue:
+        greedy = tiny_request(model={"embedding_size": 8, "hidden_size": 500_000, "num_layers": 1})
+        with pytest.raises(AppError, match="GiB of memory"):
+            await queue.train(greedy, user_id=None)
+        effective = await resolve_request(greedy, queue.corpora, chosen)
+        run_id = (await queue.accept(greedy, effective, user_id=None)).run_id
+        status = await wait_for_status(queue, run_id, ended)
+
+    assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
+    assert (status.status, status.attempt) == ("failed", 1)
 
 
 async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from trainer.contracts.events import EvalCompleted
 from trainer.contracts.runs import RunManifest
 from trainer.corpora import CorpusStore
 from trainer.evaluation import TrainingSample
-from trainer.queue import JobQueue, resolve_request
+from trainer.queue import JobQueue
+from trainer.resolution import resolve_request
 from trainer.runs import RunDirectory
 from trainer.training import CurveRow
 

@@ -96,7 +96,7 @@ async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp
         stepped_after = time.monotonic() - killed_at
         assert (status.status, (await queue.status(waiting)).status) == ("running", "queued")
         assert held_after < LEASE_SECONDS + 2, held_after
-        assert stepped_after < 10, stepped_after
+        assert stepped_after < 20, stepped_after  # 10 s on a machine that has nothing else to do
         await queue.cancel(run_id)
         assert (await wait(queue, run_id, ended)).status == "cancelled"
 

@@ -15,14 +15,23 @@ from tests.unit.models.reference import ReferenceModel, losses_by_hand
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
+    ChatRecord,
+    ChatRequest,
+    ChatResponse,
+    ChatTurn,
     EvalMetrics,
     EvalRecord,
     EvalRequest,
     EvalResponse,
     EvalSplit,
+    GenerateChunk,
     GenerateRecord,
     GenerateRequest,
     GenerateResponse,
+    InferenceRecord,
+    PredictRecord,
+    PredictRequest,
+    PredictResponse,
     ScoreRecord,
     ScoreRequest,
     ScoreResponse,
@@ -74,6 +83,10 @@ class Finished(NamedTuple):
         [answered] = answer([GenerateRecord(request=request, response=response)], self.models, self.settings)
         assert isinstance(answered, GenerateRecord)
         return answered.response
+
+    def told(self, record: InferenceRecord, *gone: str) -> list[InferenceRecord | GenerateChunk]:
+        """All that is told of a request; of those that are gone nobody waits for an answer."""
+        return list(answer([record], self.models, self.settings, withdrawn=lambda: gone))
 
     def losses(self, lines: list[str]) -> list[float]:
         """The loss of every predicted token of these lines, by hand."""
@@ -154,12 +167,30 @@ def test_evaluation__three_times_gives_the_brute_force_mean_each_time(finished: 
     for metrics in measured:
         assert metrics.n_tokens == len(expected)
         assert metrics.loss == measured[0].loss == pytest.approx(sum(expected) / len(expected), abs=1e-5)
-        assert math.isclose(metrics.perplexity, math.exp(metrics.loss))
+        assert math.isclose(metrics.perplexity, math.exp(metrics.loss), abs_tol=1e-6)
         assert metrics.split == "validation"
         assert metrics.dataset == "corpus.txt"
     samples = [Sample.model_validate_json(line) for line in finished.run.samples.read_text("utf-8").splitlines()]
     assert len(samples) == 12
     assert EvalMetrics.model_validate_json(finished.run.metrics.read_bytes()) == measured[-1]
+
+
+def test_evaluation__again_leaves_the_same_samples_byte_for_byte_and_the_latest_can_be_read(finished: Finished) -> None:
+    finished.measure()
+    first = sha256(finished.run.samples.read_bytes()).hexdigest()
+    again = finished.measure("test")
+
+    assert sha256(finished.run.samples.read_bytes()).hexdigest() == first
+    assert finished.run.evaluation() == again
+
+
+def test_evaluation__of_a_run_that_was_not_measured_is_not_found(finished: Finished) -> None:
+    finished.run.metrics.unlink()
+
+    with pytest.raises(AppError, match="was not measured") as caught:
+        finished.run.evaluation()
+    assert caught.value.code is ErrorCode.EVAL_NOT_FOUND
+    assert caught.value.code.http_status == 404
 
 
 def test_evaluation__validation_and_test_are_different_texts(finished: Finished) -> None:
@@ -201,7 +232,16 @@ def test_evaluation__is_written_into_the_manifest_the_latest_of_each_split_and_t
 
     after = manifest_of_run(finished.run)
     assert after.eval == tuple(
-        EvalSummary(split=metrics.split, dataset=dataset, loss=metrics.loss, perplexity=metrics.perplexity)
+        EvalSummary(
+            split=metrics.split,
+            dataset=dataset,
+            loss=metrics.loss,
+            perplexity=metrics.perplexity,
+            bits_per_char=metrics.bits_per_char,
+            top1_accuracy=metrics.top1_accuracy,
+            top5_accuracy=metrics.top5_accuracy,
+            unknown_share=metrics.unknown_share,
+        )
         for metrics, dataset in ((test, None), (validation, None), (other, "other"))
     )
     assert [file.path for file in after.files] == [file.path for file in before.files]
@@ -285,3 +325,56 @@ def test_path_that_leads_out__is_refused_by_the_child_too(finished: Finished, tm
     sentence = "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
     assert errors == [RunError.of(AppError(ErrorCode.INVALID_INPUT, sentence))] * 6
     assert manifest_of_run(finished.run).eval[0].loss == 9.0
+
+
+def to_write(*, is_streamed: bool, **values: object) -> GenerateRecord:
+    given: dict[str, object] = {"prompt_text": "the s", "seed": 5, "stop_on_eos": False, **values}
+    request = GenerateRequest.model_validate(given)
+    response = GenerateResponse(request_id="q", run_id="r", status="queued")
+    return GenerateRecord(request=request, response=response, is_streamed=is_streamed)
+
+
+def test_streamed_text__is_told_before_its_answer(finished: Finished) -> None:
+    [whole] = finished.told(to_write(is_streamed=False))
+    *pieces, last = finished.told(to_write(is_streamed=True))
+
+    assert isinstance(last, GenerateRecord) and isinstance(whole, GenerateRecord)
+    assert last.response == whole.response
+    assert (
+        "".join(piece.text for piece in pieces if isinstance(piece, GenerateChunk)) == (whole.response.outputs or "")[0]
+    )
+
+
+def test_text_that_nobody_waits_for__is_not_written_to_its_end(finished: Finished) -> None:
+    first, last = finished.told(to_write(is_streamed=True), "other", "q")
+
+    assert isinstance(first, GenerateChunk) and isinstance(last, GenerateRecord)
+    assert last.response.error is not None and last.response.error.code is ErrorCode.CANCELLED
+
+
+def test_prediction__is_the_likeliest_by_hand(finished: Finished) -> None:
+    response = PredictResponse(request_id="q", run_id="r", status="queued")
+    [told] = finished.told(PredictRecord(request=PredictRequest(text="the s", k=3), response=response))
+    ids = [2, *finished.made.tokenizer.encode("the s")]
+    by_hand = ReferenceModel(finished.model, "lstm").log_probabilities(ids)[-1]
+    best = sorted(range(4, len(by_hand)), key=by_hand.__getitem__, reverse=True)[:3]
+
+    assert isinstance(told, PredictRecord) and told.response.suggestions is not None
+    assert [s.token for s in told.response.suggestions] == finished.made.tokenizer.tokens(best)
+    assert [s.logp for s in told.response.suggestions] == pytest.approx([by_hand[i] for i in best], abs=1e-4)
+
+
+def test_chat__goes_on_from_all_that_was_said(finished: Finished) -> None:
+    response = ChatResponse(request_id="q", run_id="r", session_id="s", status="queued")
+    turns = (ChatTurn(request_id="p", message="the sun", answer="was shining"),)
+    request = ChatRequest(message="on the sea", session_id="s", seed=5, max_new_tokens=9)
+    [told] = finished.told(ChatRecord(request=request, response=response, turns=turns))
+    written = finished.generate(
+        GenerateRequest(prompt_text="the sun\nwas shining\non the sea\n", seed=5, max_new_tokens=9)
+    )
+    [cancelled] = finished.told(ChatRecord(request=request, response=response), "q")
+
+    assert isinstance(told, ChatRecord) and isinstance(cancelled, ChatRecord)
+    assert (told.response.answer,) == written.outputs
+    assert (told.response.turns_dropped, told.response.prompt_tokens) == (0, written.prompt_tokens)
+    assert cancelled.response.error is not None and cancelled.response.error.code is ErrorCode.CANCELLED

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from trainer.charts import Cell, CellRow, Curve, Unit, heat_map, loss_chart, smoothed
+from trainer.charts import Cell, CellRow, Curve, Unit, curves_chart, heat_map, loss_chart, smoothed
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
     "nothing": ([], []),
@@ -31,6 +31,17 @@ def test_chart__is_a_png_of_800_by_400(name: str) -> None:
 def test_chart__of_equal_numbers_is_equal() -> None:
     assert loss_chart([(1, 2.0), (2, 1.0)], []) == loss_chart([(1, 2.0), (2, 1.0)], [])
     assert loss_chart([(1, 2.0), (2, 1.0)], []) != loss_chart([(1, 2.0), (2, 1.5)], [])
+
+
+def test_chart_of_curves__shows_each_of_many() -> None:
+    curves: dict[str, Curve] = {f"model {i}": [(1, 3.0 + i), (2, 2.0 + i)] for i in range(20)}
+
+    png = curves_chart(curves, dashed={"model 3"})
+
+    size: tuple[int, int] = unpack(">II", png[16:24])
+    assert size == (1000, 600)
+    assert png != curves_chart(curves)
+    assert png != curves_chart({**curves, "model 9": [(1, 3.0), (2, 3.0)]}, dashed={"model 3"})
 
 
 def test_smoothed__keeps_a_straight_line_and_its_ends() -> None:

@@ -205,44 +205,60 @@ async def test_text__too_large(tmp_path: Path, corpora: CorpusStore) -> None:
     (tmp_path / "data" / "corpus" / "sub" / "az.txt").write_text("bir\n")
     assert (await CorpusStore(small).describe("sub/az")).bytes == 4
     assert (await refusal(CorpusStore(small), "sub"))[0] is ErrorCode.PAYLOAD_TOO_LARGE
-    with pytest.raises(AppError, match="at most 5 are taken here"):
-        await CorpusStore(small).store_attachment("a.txt", b"123456")
 
 
 def _limits(size: int) -> dict[str, object]:
-    return {"limits": LimitSettings(corpus_bytes=size, attachment_bytes=size)}
+    return {"limits": LimitSettings(corpus_bytes=size)}
 
 
 @pytest.mark.parametrize(
     ("data", "position"), [(b"ab\xffcd", "2"), (b"abc\xd0", "3"), ("ж".encode() * 600_000 + b"\xfe", "1,200,000")]
 )
-async def test_attachment__bad_utf8_is_named_with_its_byte(corpora: CorpusStore, data: bytes, position: str) -> None:
+async def test_offered_file__bad_utf8_is_named_with_its_byte(
+    corpora: CorpusStore, tmp_path: Path, data: bytes, position: str
+) -> None:
+    (tmp_path / "kk.txt").write_bytes(data)
+
     with pytest.raises(AppError) as caught:
-        await corpora.store_attachment("/home/me/kk.txt", data)
+        await corpora.offer(tmp_path / "kk.txt")
 
     assert caught.value.message == (
         f"'kk.txt' is not UTF-8: byte {position} cannot be decoded. Save the text as UTF-8."
     )
 
 
-async def test_attachment__binary_and_empty_are_refused(corpora: CorpusStore) -> None:
-    with pytest.raises(AppError, match="byte 3 is NUL"):
-        await corpora.store_attachment("x.txt", b"abc\0")
-    for blank in (b"", b"\n \n\t\n"):
-        with pytest.raises(AppError, match="is empty") as caught:
-            await corpora.store_attachment("x.txt", blank)
-        assert caught.value.code is ErrorCode.CORPUS_EMPTY
+@pytest.mark.parametrize(
+    ("data", "told", "code"),
+    [
+        (b"abc\0", "byte 3 is NUL", ErrorCode.INVALID_INPUT),
+        (b"", "is empty", ErrorCode.CORPUS_EMPTY),
+        (b"\n \n\t\n", "is empty", ErrorCode.CORPUS_EMPTY),
+    ],
+)
+async def test_offered_file__binary_and_empty_are_refused(
+    corpora: CorpusStore, tmp_path: Path, data: bytes, told: str, code: ErrorCode
+) -> None:
+    (tmp_path / "x.txt").write_bytes(data)
+
+    with pytest.raises(AppError, match=told) as caught:
+        await corpora.offer(tmp_path / "x.txt")
+
+    assert caught.value.code is code
 
 
-async def test_attachment__is_kept_by_content_once(corpora: CorpusStore, tmp_path: Path) -> None:
-    first = await corpora.store_attachment("a.txt", b"one\ntwo\n")
+async def test_offered_file__is_kept_by_content_once(corpora: CorpusStore, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(b"one\ntwo\n")
+    first, again = [await corpora.offer(tmp_path / name) for name in ("a.txt", "b.txt")]
     second = await corpora.offer(tmp_path / "secret.txt")
-    assert not (tmp_path / "artifacts" / "corpora" / second).exists()
+    assert not (tmp_path / "artifacts" / "corpora").exists()
     assert (await corpora.describe(second)).bytes == 6
-    await corpora.keep_offered()
-    again = await corpora.store_attachment("b.txt", b"one\ntwo\n")
+    assert not corpora.has(f"{second}/within")
+    for _ in range(2):
+        await corpora.keep_offered()
 
     assert first == again == sha256(b"one\ntwo\n").hexdigest()
+    kept = CorpusStore(settings_in(tmp_path))
     assert sorted(path.name for path in (tmp_path / "artifacts" / "corpora").iterdir()) == sorted([first, second])
-    assert (await corpora.describe(first)).sha256 == first
-    assert corpora.has(first) and not corpora.has("other")
+    assert (await kept.describe(first)).sha256 == first
+    assert kept.has(first) and not kept.has("other")

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from tests.unit.data.support import make_run
+from trainer.contracts.cost import auto_batch_size
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.device import (
-    auto_batch_size,
-    cpu_name,
     environment,
     git_commit,
     is_out_of_memory,
@@ -23,6 +22,7 @@ from trainer.device import (
     restore_random_state,
     seed_everything,
 )
+from trainer.machine import cpu_name
 
 
 @pytest.fixture(name="effective")
@@ -49,9 +49,9 @@ def test_batch_size__auto_depends_on_the_device_and_a_number_stands(effective: E
 
     assert resolve(effective).batch_size == 4
     assert resolve(effective.model_copy(update=automatic)).batch_size == 8
-    assert auto_batch_size("char_lstm", torch.device("cuda")) == 64
-    assert auto_batch_size("gpt2", torch.device("cuda")) == 32
-    assert auto_batch_size("gru", torch.device("cuda")) == 16
+    assert auto_batch_size("char_lstm", on_cuda=True) == 64
+    assert auto_batch_size("gpt2", on_cuda=True) == 32
+    assert auto_batch_size("gru", on_cuda=True) == 16
 
 
 def test_threads__zero_leaves_them_alone(effective: EffectiveRequest) -> None:

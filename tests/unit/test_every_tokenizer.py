@@ -21,8 +21,16 @@ from trainer.tokenizers.base import vocabulary_of
 Pairs = list[tuple[int, int | None]]
 
 
+RENAMED = " with other special tokens"
+ALL = [*METHODS, f"bpe{RENAMED}", f"sentencepiece{RENAMED}"]
+
+
 def run_with(folder: Path, method: str, **values: object) -> Run:
-    tokenizer: dict[str, object] = {"method": method, "vocab_size": 70} if method != "char" else {"method": method}
+    tokenizer: dict[str, object] = {"method": method.removesuffix(RENAMED)} | (
+        {"vocab_size": 70} if method != "char" else {}
+    )
+    if method.endswith(RENAMED):
+        tokenizer["special_tokens"] = {"bos_token": "[B]", "eos_token": "[E]", "unk_token": "[U]", "pad_token": "[P]"}
     fields: dict[str, object] = {"model_family": "lstm", "tokenizer": tokenizer, "test_fraction": 0.3, **values}
     return make_run(folder, [*POEM, "Rare words: zebra, quokka."], holdout_fraction=0.2, **fields)
 
@@ -53,7 +61,7 @@ def nats_by_hand(model: ReferenceModel, rows: Sequence[Pairs]) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 @pytest.mark.parametrize("length", [8, 13])
 def test_loss__is_the_brute_force_of_the_rows_whatever_the_padding_is(tmp_path: Path, method: str, length: int) -> None:
     run = run_with(tmp_path, method)
@@ -87,7 +95,7 @@ def test_measured__lengths_and_unknown_tokens_are_those_of_the_lines(tmp_path: P
     assert not any(name in sample.text for sample in samples for name in names)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_score__is_the_brute_force_of_each_line_from_its_start(tmp_path: Path, method: str) -> None:
     run = run_with(tmp_path, method)
     model = small_model(vocabulary_of(run.tokenizer))
@@ -103,11 +111,12 @@ def test_score__is_the_brute_force_of_each_line_from_its_start(tmp_path: Path, m
     assert scored.surprisal is not None and scored.char_spans is not None
     assert scored.surprisal == pytest.approx(expected, abs=1e-5)
     assert scored.bits_per_char == pytest.approx(math.fsum(expected) / math.log(2) / 17, abs=1e-5)
+    assert scored.unknown_token == run.tokenizer.tokens([run.tokenizer.special_ids.unk])[0]
     assert scored.unk_count == sum(line.count(run.tokenizer.special_ids.unk) for line in lines) >= 1
     assert len(scored.char_spans) == len(expected) == scored.n_tokens
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_continuation__follows_the_prompt_with_its_spaces_and_begins_lines_anew(tmp_path: Path, method: str) -> None:
     run = run_with(tmp_path, method)
     model = small_model(vocabulary_of(run.tokenizer))

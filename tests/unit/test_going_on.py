@@ -22,7 +22,7 @@ from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import FinalState, RunRecord
 from trainer.corpora import CorpusStore
 from trainer.files import Disk
-from trainer.queue import resolve_origin, resolve_request
+from trainer.resolution import resolve_origin, resolve_request
 from trainer.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of
 
 BROKE = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It broke."))
@@ -35,11 +35,12 @@ async def stopped_run(
     run_id: str = "char_lstm-1",
     steps: tuple[int, ...] = (3, 5),
     user_id: int | None = None,
+    label: str | None = None,
 ) -> RunDirectory:
     """A run that has come so far, and what its training wrote; the best of its checkpoints is the first."""
     add_corpus(folder, some_text())
     add_corpus(folder, "a b c\n", name="other")
-    settings, request = settings_in(folder), tiny_request(validation_corpus="other")
+    settings, request = settings_in(folder), tiny_request(validation_corpus="other", label=label)
     effective = await resolve_request(request, CorpusStore(settings), settings)
     record = RunRecord(
         run_id=run_id,
@@ -171,6 +172,9 @@ async def origin_in(folder: Path) -> Origin:
 async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it_was(tmp_path: Path) -> None:
     origin = await origin_in(tmp_path)
     origin.run.training_samples.write_text('{"step": 4}\n', encoding="utf-8")
+    for step in (1, 5, 7):  # it kept step 7 and was killed before it saved where it stood
+        state, weights, _ = checkpoint(step)
+        CheckpointStore(origin.run.checkpoints).keep(state, weights)
     before = contents(origin.run.path)
 
     new = gone_on(origin, tmp_path / "artifacts", Disk())
@@ -179,6 +183,7 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     copied = {name: data for name, data in before.items() if name in contents(new.path)} | {"lock": b""}
     assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()
     assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/training.pt"} < copied.keys()
+    assert CheckpointStore(new.checkpoints).kept_steps() == [1, 5]
     own = {"request.json", "events.jsonl"}
     assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in {*own, "lock"})
     assert contents(new.path).keys() == (copied.keys() | own) - {"lock"}

@@ -122,6 +122,18 @@ def test_process__has_one_handler_however_often_it_is_set_up() -> None:
     assert len(lines(last)) == 1
 
 
+@pytest.mark.parametrize(("level", "kept"), [("DEBUG", 3), ("INFO", 2), ("WARNING", 1), ("CRITICAL", 0)])
+def test_run_log__keeps_what_its_own_level_says_whatever_is_shown(tmp_path: Path, level: str, kept: int) -> None:
+    stream = logged(level="ERROR")
+    add_log_file(tmp_path / "logs.jsonl", "model-trainer", level)
+    product_logger().debug("how")
+    product_logger().info("what")
+    product_logger().warning("what else")
+
+    assert len(LogReader(tmp_path / "logs.jsonl").last(9)) == kept
+    assert lines(stream) == []
+
+
 def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path) -> None:
     stream = logged("dev")
     add_log_file(tmp_path / "logs.jsonl", "model-trainer")

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from trainer.machine import is_dead, may_have_cuda, physical_cores, process_name
+from trainer.machine import (
+    has_bf16,
+    is_dead,
+    may_have_cuda,
+    memory_bytes,
+    physical_cores,
+    process_name,
+    use_cores,
+)
 
 
 def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
@@ -19,6 +27,19 @@ def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
     assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
     monkeypatch.delattr(os, "sched_getaffinity")
     assert physical_cores() == os.cpu_count()
+
+
+def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        for count, left in ((0, len(before)), (len(before) + 5, len(before)), (1, 1)):
+            use_cores(count)
+            assert len(os.sched_getaffinity(0)) == left
+            assert os.sched_getaffinity(0) <= before
+    finally:
+        os.sched_setaffinity(0, before)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    use_cores(1)
 
 
 def two_unknown_cpus(pid: int) -> set[int]:
@@ -44,3 +65,25 @@ def test_process__of_this_machine_is_dead_when_it_is_gone_and_of_another_one_nev
     assert is_dead(f"{here}:{gone.pid}") and is_dead(f"{here}:{10**30}")
     assert not is_dead(f"{here}:1")  # there, whosever it is
     assert not any(map(is_dead, (f"another-machine:{gone.pid}", f"{here}:", here, "", f"{here}:-1")))
+
+
+def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp_path: Path) -> None:
+    limits = [tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes", tmp_path / "none"]
+    limits[0].write_text("max\n")
+    limits[1].write_text(f"{1 << 62}\n")
+    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    assert memory_bytes(limits) == everything
+    limits[1].write_text(f"{1 << 20}\n")
+    assert memory_bytes(limits) == 1 << 20
+    assert memory_bytes([]) == everything
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"), [("fpu avx512_bf16 sse", True), ("amx_bf16", True), ("avx512f sse", False), ("", False)]
+)
+def test_bf16__is_what_linux_says_of_the_processor(tmp_path: Path, flags: str, has: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+
+    assert has_bf16(tmp_path / "cpuinfo") is has
+    assert not has_bf16(tmp_path / "none")

@@ -39,6 +39,11 @@ def score_text(model: LanguageModel, tokenizer: Tokenizer, request: ScoreRequest
     return scored
 
 
+def scored_of(response: ScoreResponse) -> list[float]:
+    """The surprisals of the tokens that have one."""
+    return [value for value in response.surprisal or () if value is not None]
+
+
 def by_hand(lines: list[str]) -> list[float]:
     reference = ReferenceModel(model_of(), "lstm")
     values: list[float] = []
@@ -57,7 +62,7 @@ def test_score__is_the_brute_force_of_every_line_from_its_start() -> None:
     assert found.surprisal == pytest.approx(expected, abs=1e-5)
     assert found.n_tokens == found.n_scored == len(expected) == 14
     assert found.unk_count == 4
-    assert min(found.surprisal) >= 0
+    assert min(scored_of(found)) >= 0
 
 
 def test_score__figures_fit_together() -> None:
@@ -65,9 +70,20 @@ def test_score__figures_fit_together() -> None:
 
     assert found.surprisal is not None
     assert found.loss is not None
-    assert math.isclose(found.loss, math.fsum(found.surprisal) / 14, rel_tol=1e-12)
+    assert math.isclose(found.loss, math.fsum(scored_of(found)) / 14, rel_tol=1e-12)
     assert found.perplexity == math.exp(found.loss)
-    assert found.bits_per_char == pytest.approx(math.fsum(found.surprisal) / math.log(2) / 14)
+    assert found.bits_per_char == pytest.approx(math.fsum(scored_of(found)) / math.log(2) / 14)
+
+
+def test_score__is_told_in_nats_and_bits_by_token_character_and_byte() -> None:
+    found = score(TEXT)
+
+    nats = math.fsum(scored_of(found))
+    lines = ["abc déf", "ghxj", "zzz"]
+    assert found.nats == pytest.approx(nats, rel=1e-12)
+    assert (found.n_chars, found.n_bytes) == (14, sum(len(line.encode()) for line in lines)) == (14, 15)
+    assert found.bits_per_token == found.bits_per_char == pytest.approx(nats / math.log(2) / 14)
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / 15)
 
 
 def test_score__spans_point_at_the_tokens_in_the_normalized_text() -> None:
@@ -222,7 +238,7 @@ def test_hundred_thousand_characters_in_a_line__are_all_scored() -> None:
     assert found.n_scored == found.n_tokens == 100_000
     assert found.surprisal is not None and found.char_spans is not None
     expected = step_by_step(model, [2, *TOKENIZER.encode(text)])
-    assert largest_difference(found.surprisal, expected) <= 1e-5
+    assert largest_difference(scored_of(found), expected) <= 1e-5
     assert found.char_spans == tuple((place, place + 1) for place in range(100_000))
     assert found.window is None
 
@@ -269,7 +285,7 @@ def test_windows__score_every_token_once_as_their_own_beginning_has_it(window: i
     found = score_lines(model, lines, top_k=2, window_tokens=window)
 
     for line, scores in zip(lines, found, strict=True):
-        assert [len(part) for part in scores] == [len(line)] * 5
+        assert [len(part) for part in scores] == [len(line)] * len(scores)
         assert largest_difference(floats(scores.surprisal), by_windows(model, line, window)) <= 1e-5
 
 
@@ -286,7 +302,7 @@ def test_windows__report_how_far_they_are_from_the_exact_scores(window: int, len
     assert found.window is not None
     assert found.surprisal is not None
     assert (found.n_scored, found.n_tokens) == (length + 3, length + 3)
-    assert largest_difference(found.surprisal[3:], windowed) <= 1e-5
+    assert largest_difference(scored_of(found)[3:], windowed) <= 1e-5
     assert (found.window.window_tokens, found.window.context_tokens) == (window, window // 4)
     assert found.window.compared_tokens == compared
     expected = largest_difference(list(windowed[:compared]), exact[:compared])
@@ -305,9 +321,14 @@ def test_windows__of_lines_that_are_not_longer_are_exact() -> None:
         for window in (None, 64)
     )
 
-    report = WindowReport(window_tokens=64, context_tokens=16, compared_tokens=0, max_difference_nats=0.0)
-    marked: dict[str, object] = {"window": report}
+    report = WindowReport(
+        window_tokens=64, context_tokens=16, stride_tokens=48, compared_tokens=0, max_difference_nats=0.0
+    )
+    # the end of the last word is that of the line, which stands behind the window
+    marked: dict[str, object] = {"window": report, "words": windowed.words}
     assert windowed == exact.model_copy(update=marked)
+    assert windowed.words is not None and exact.words is not None
+    assert windowed.words[:-1] == exact.words[:-1]
 
 
 def surprisals_by_forward(model: LanguageModel, ids: list[int]) -> torch.Tensor:

@@ -30,11 +30,14 @@ CHART_MODULE = "bot/chart_process.py"
 BOT_MAY_IMPORT = (
     "trainer.contracts",
     "trainer.corpora",
+    "trainer.cost_preview",
     "trainer.files",
     "trainer.logs",
     "trainer.queue",
+    "trainer.resolution",
     "trainer.run_follower",
     "trainer.runs",
+    "trainer.score_rows",
     "trainer.services",
 )
 
@@ -110,7 +113,7 @@ def may_import(path: str, module: str) -> bool:
         heavy = {"torch", "transformers", "matplotlib"} if path.startswith("trainer/contracts/") else set[str]()
         return top not in {"discord", "aiohttp", "bot", *heavy}
     if path.startswith("bot/"):
-        if path == CHART_MODULE and within(module, "trainer.charts"):
+        if path == CHART_MODULE and (within(module, "trainer.charts") or within(module, "trainer.heat_page")):
             return True
         return top not in {"torch", "transformers"} and (
             top != "trainer" or any(within(module, package) for package in BOT_MAY_IMPORT)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, settings_in, some_text
+from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.unit.data.support import char_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
+from trainer.resolution import with_labelled_tokenizer
 from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.tokenizer_child import make
@@ -236,6 +237,65 @@ def test_stored_form__of_this_release_stays_readable() -> None:
     assert load_tokenizer(store.folder(STORED_ID)).encode("ˈʃɑː") == [27, 26, 21, 28]
     record = store.get(STORED_ID).record()
     assert record.request.corpora == ("kazakh", "turkish")
+
+
+FOLDERS = ("tokenizers/mine", "models/mine", "logs")
+
+
+async def test_tokenizer_whose_label_is_the_folder_of_a_file__is_taken_where_it_fits(tmp_path: Path) -> None:
+    settings, store = settings_in(tmp_path), TokenizerStore(tmp_path / "artifacts")
+
+    def used(folders: tuple[str, ...] | None = FOLDERS, **tokenizer: object) -> str | None:
+        asked = tiny_request(tokenizer={"method": "char", "vocab_size": 1000, **tokenizer})
+        request = with_labelled_tokenizer(asked, folders, settings)
+        assert (request.tokenizer is None) == (request.tokenizer_id is not None)
+        return request.tokenizer_id
+
+    assert used() is None, "there is none: the run makes its own"
+
+    async def made(**fields: object) -> TokenizerRecord:
+        record = await record_of(tmp_path, **fields)
+        store.create(record)
+        finish(tmp_path, record)
+        return record
+
+    await made(label="other", seed=1)
+    assert used() is None, "it has another label"
+    record = await record_of(tmp_path, label=FOLDERS[0])
+    store.create(record)
+    with pytest.raises(AppError, match="is still being trained"):
+        used()
+    finish(tmp_path, record)
+    assert used() == record.tokenizer_id, "it has all characters, and they are fewer than the cap"
+    assert used(vocab_size=store.completed_manifest(record.tokenizer_id).vocab_size) == record.tokenizer_id
+    assert used(None) is None, "no file names a folder"
+    taken = tiny_request(tokenizer_id=record.tokenizer_id)
+    assert with_labelled_tokenizer(taken, FOLDERS, settings) == taken
+
+    newer = await made(label=FOLDERS[0], vocab_size=9)
+    assert used(vocab_size=9) == newer.tokenizer_id
+    tokenizer = store.get(newer.tokenizer_id)
+    tokenizer.begin(newer)
+    tokenizer.fail(AppError(ErrorCode.CORPUS_EMPTY, "Nothing there."))
+    assert used() == record.tokenizer_id, "one that failed counts for nothing"
+
+
+async def test_tokenizer_whose_label_is_the_folder_of_a_file__is_refused_where_it_is_another(tmp_path: Path) -> None:
+    record = await record_of(tmp_path, label=FOLDERS[0], vocab_size=9)
+    TokenizerStore(tmp_path / "artifacts").create(record)
+    finish(tmp_path, record)
+    said = f"the tokenizer '{record.tokenizer_id}', which has the label 'tokenizers/mine', was made with"
+    contradictions: list[tuple[dict[str, object], str]] = [
+        ({"method": "bpe", "vocab_size": 9}, f'`tokenizer.method` is "bpe", but {said} "char": ask for the same, or'),
+        ({"method": "char", "vocab_size": 8}, f"`tokenizer.vocab_size` is 8, but {said} 9: ask for the same, or"),
+        ({"method": "char", "min_frequency": 2}, f"`tokenizer.min_frequency` is 2, but {said} 1: ask for the same, or"),
+    ]
+    for tokenizer, sentence in contradictions:
+        with pytest.raises(AppError) as caught:
+            with_labelled_tokenizer(tiny_request(tokenizer=tokenizer), FOLDERS, settings_in(tmp_path))
+
+        assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
+        assert caught.value.message == f"{sentence} name another folder for tokenizers."
 
 
 async def test_request__is_checked_whole_before_anything_is_written(tmp_path: Path) -> None:

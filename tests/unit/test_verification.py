@@ -13,7 +13,7 @@ from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import RunRecord
 from trainer.corpora import CorpusStore
 from trainer.machine import physical_cores
-from trainer.queue import resolve_request
+from trainer.resolution import resolve_request
 from trainer.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.verification import Verification, verify_run
 

@@ -7,7 +7,10 @@ from typing import Literal, NoReturn
 
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import DetailLevel
 from trainer.terminal import Terminal
+
+_NO_ASSIGNMENTS: list[str] = []
 
 
 class Arguments(argparse.Namespace):
@@ -23,11 +26,18 @@ class Arguments(argparse.Namespace):
     set: list[str]
     run: str
     method: str | None
+    source: str
     tokenizer: str
     text: str | None
     path: Path | None
-    detail_level: Literal["summary", "per_char"]
+    pairs: Path | None
+    detail_level: DetailLevel
+    context: Literal["bos", "none"]
+    pll_within_word: bool
     window_tokens: int | None
+    table_format: Literal["table", "json", "jsonl", "csv", "tsv"]
+    out: Path | None
+    heatmap: Path | None
     prompt: str | None
     prompt_path: Path | None
     max_new_tokens: int | None
@@ -36,11 +46,31 @@ class Arguments(argparse.Namespace):
     top_p: float | None
     seed: int | None
     n: int | None
-    split: str
+    split: str | None
+    latest: bool
+    others: list[str]
+    tolerance: float
+    fail_on_regression: bool
+    k: int
+    logprobs: bool
+    stream: bool
+    stop: list[str]
+    ban: list[str]
+    alphabet: str | None
+    repetition_penalty: float | None
+    past_lines: bool
+    session: str | None
     status: RunState | None
     limit: int
     tail: int
     follow: bool
+    size: str
+    tokens: int
+    families: str | None
+    format: Literal["hf", "torchscript", "onnx", "archive"]
+    target: Path
+    archive: Path
+    license: str | None
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,6 +78,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise AppError(ErrorCode.INVALID_INPUT, f"{message[:1].upper()}{message[1:]}; see `{self.prog} --help`.")
+
+    def add_assignments(self, about: str = "a field of the train request") -> None:
+        """Take `--set KEY=VALUE`, any number of times."""
+        self.add_argument("--set", action="append", default=_NO_ASSIGNMENTS, metavar="KEY=VALUE", help=about)
 
 
 class Commands:

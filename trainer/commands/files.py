@@ -7,7 +7,7 @@ from rich.text import Text
 
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
-from trainer.commands.training import EXIT_USER, Training, add_fields_to, read_or_tell
+from trainer.commands.training import EXIT_USER, Training, add_fields_to, cost_lines, read_or_tell
 from trainer.contracts.base import Frozen
 from trainer.contracts.experiment_config import experiment_yaml
 from trainer.contracts.presets import request_hash
@@ -34,11 +34,13 @@ def add_to(commands: Commands) -> None:
 
 
 def _validate(arguments: Arguments, terminal: Terminal) -> int:
-    training = read_or_tell(arguments, settings_for(), terminal)
+    settings = settings_for()
+    training = read_or_tell(arguments, settings, terminal)
     if training is None:
         return EXIT_USER
+    cost = Text("\n".join(cost_lines(training, settings)))
     request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
-    terminal.show(RequestFields(request), columns(_rows(training)), Text("It is valid; nothing was started."))
+    terminal.show(RequestFields(request), columns(_rows(training)), cost, Text("It is valid; nothing was started."))
     return 0
 
 

@@ -29,3 +29,10 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
         if (folder / name).exists():
             return await corpora.offer(folder / name)
     return name
+
+
+async def checked_corpus(name: str, corpora: CorpusStore) -> str:
+    """The name of a corpus, or of a file of this machine that is offered as one; raises AppError where it is none."""
+    name = await corpus_name(name, None, corpora)
+    await corpora.describe(name)
+    return name

@@ -1,4 +1,4 @@
-"""`mt runs`, `status`, `logs`, `cancel`, `verify`: runs as they are on disk, nothing is started; and `mt resume`."""
+"""`mt runs`, `status`, `logs`, `cancel`, `files`, `verify`: runs as they are on disk; and `mt resume`."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,9 @@ from trainer.contracts.runs import RunStatus
 from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
 from trainer.logs import LogReader
-from trainer.queue import JobQueue, cancel_idle_run, resolve_origin
+from trainer.queue import JobQueue, cancel_idle_run
+from trainer.resolution import resolve_origin
+from trainer.run_files import run_files
 from trainer.runs import RunDirectory, RunStore
 from trainer.services import answering_server
 from trainer.terminal import Terminal, add_loss, bits_per_char, columns, duration, summary_table
@@ -55,6 +57,8 @@ def add_to(commands: Commands) -> None:
     cancel.add_argument("run", metavar="RUN")
     resume = commands.add("resume", _resume, "go on with a failed or cancelled run, as a new run, and wait for it")
     resume.add_argument("run", metavar="RUN")
+    files = commands.add("files", _files, "list a run's files and checkpoints, with their sizes and hashes")
+    files.add_argument("run", metavar="RUN")
     verify = commands.add("verify", _verify, "check every file of a run, and that its request still means the same")
     verify.add_argument("run", metavar="RUN")
 
@@ -257,6 +261,16 @@ _record_adapter = TypeAdapter(dict[str, object])
 def _text(value: object) -> str:
     """A value as it is where that is one printable piece, else as JSON."""
     return value if isinstance(value, str) and value.isprintable() else to_json(value).decode()
+
+
+def _files(arguments: Arguments, terminal: Terminal) -> int:
+    found = run_files(RunStore(settings_for().app.artifacts_root).get(arguments.run))
+    rows = [
+        (file.path, f"{file.bytes:,}", "" if file.step is None else str(file.step), file.sha256 or "")
+        for file in found.files
+    ]
+    terminal.show(found, columns([("file", "bytes", "step", "sha256"), *rows]))
+    return 0
 
 
 def _verify(arguments: Arguments, terminal: Terminal) -> int:

@@ -36,9 +36,7 @@ def add_to(commands: Commands) -> None:
         metavar="PATH",
         help="a corpus name or the path of a text file; may be given up to 16 times",
     )
-    train.add_argument(
-        "--set", action="append", default=_NONE, metavar="KEY=VALUE", help="a field of the tokenizer train request"
-    )
+    train.add_assignments("a field of the tokenizer train request")
     show = tokenizer.add("show", _show, "how a tokenizer stands, and how well it fits")
     show.add_argument("tokenizer", metavar="ID")
     tokenizer.add("list", _list, "all tokenizers, newest first")
@@ -67,12 +65,18 @@ async def _read_record(arguments: Arguments, corpora: CorpusStore) -> TokenizerR
 async def _train(record: TokenizerRecord, corpora: CorpusStore, terminal: Terminal, queue: JobQueue) -> int:
     await corpora.keep_offered()
     tokenizer_id = (await queue.accept_tokenizer(record)).tokenizer_id
-    while (status := queue.tokenizers.status(tokenizer_id)).status in ("queued", "running"):
-        await asyncio.sleep(_POLL_SECONDS)
+    status = await ended_tokenizer(tokenizer_id, queue)
     _tell(status, terminal)
     if status.error is None:
         return 0
     return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+
+
+async def ended_tokenizer(tokenizer_id: str, queue: JobQueue) -> TokenizerStatus:
+    """Wait until the training of an accepted tokenizer has ended; return how it stands then."""
+    while (status := queue.tokenizers.status(tokenizer_id)).status in ("queued", "running"):
+        await asyncio.sleep(_POLL_SECONDS)
+    return status
 
 
 def _show(arguments: Arguments, terminal: Terminal) -> int:

@@ -1,6 +1,7 @@
 """`mt train`: from a YAML file, options or both to a run, and to its end."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,17 @@ from trainer.commands.requests import assign, corpus_name
 from trainer.contracts.errors import AppError, ErrorClass, FieldProblem
 from trainer.contracts.experiment_config import CORPORA, Experiment, read_experiment, read_yaml
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import EffectiveRequest, RunStatus, TrainRequest
+from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
 from trainer.contracts.settings import Settings
 from trainer.contracts.train_requests import train_request
 from trainer.corpora import CorpusStore
-from trainer.queue import JobQueue, resolve_request, splits_of_corpus
+from trainer.cost_preview import preview_cost
+from trainer.queue import JobQueue
+from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
 from trainer.terminal import Terminal, add_loss, summary_table
 
 EXIT_FAILED, EXIT_USER = 1, 2
 _FOLLOW_SECONDS = 0.2
-_NO_ASSIGNMENTS: list[str] = []
 
 
 def add_to(commands: Commands) -> None:
@@ -33,9 +35,7 @@ def add_to(commands: Commands) -> None:
 def add_fields_to(parser: Parser) -> None:
     """The words that say what to train: a file, options, or both."""
     parser.add_argument("--corpus", metavar="PATH", help="a corpus name or the path of a text file")
-    parser.add_argument(
-        "--set", action="append", default=_NO_ASSIGNMENTS, metavar="KEY=VALUE", help="a field of the train request"
-    )
+    parser.add_assignments()
 
 
 def _do_train(arguments: Arguments, terminal: Terminal) -> int:
@@ -43,6 +43,8 @@ def _do_train(arguments: Arguments, terminal: Terminal) -> int:
     training = read_or_tell(arguments, settings, terminal)
     if training is None:
         return EXIT_USER
+    for line in cost_lines(training, settings):
+        terminal.note(line)
     return with_queue(settings, terminal, lambda queue: _train(training, terminal, queue))
 
 
@@ -52,19 +54,28 @@ class Training(NamedTuple):
     request: TrainRequest
     effective: EffectiveRequest
     requested_paths: tuple[str, ...] | None
+    unused_settings: Mapping[str, Setting]
     corpora: CorpusStore
 
 
 def read_or_tell(arguments: Arguments, settings: Settings, terminal: Terminal) -> Training | None:
     """Read and check a training, changing nothing; None, after all its problems were told to a person, one a line."""
     try:
-        return asyncio.run(_read(arguments, settings))
+        training = asyncio.run(_read(arguments, settings))
+        for line in without_effect(training.unused_settings):
+            terminal.note(f"mt: {line}")
+        return training
     except AppError as error:
         if arguments.json or len(error.details) < 2:
             raise
         for problem in error.details:
             terminal.note(f"mt: {in_words(problem)}")
         return None
+
+
+def cost_lines(training: Training, settings: Settings) -> list[str]:
+    """What a training will need; raises what `preview_cost` does where this machine has less."""
+    return asyncio.run(preview_cost(training.effective, training.corpora, settings)).lines()
 
 
 def in_words(problem: FieldProblem) -> str:
@@ -93,9 +104,9 @@ async def _read(arguments: Arguments, settings: Settings) -> Training:
     errors += missing
     if not errors:
         try:
-            request = train_request(fields)
+            request = with_labelled_tokenizer(train_request(fields), experiment.requested_paths, settings)
             effective = await resolve_request(request, corpora, settings)
-            return Training(request, effective, experiment.requested_paths, corpora)
+            return Training(request, effective, experiment.requested_paths, experiment.unused_settings, corpora)
         except AppError as error:
             errors.append(experiment.located(error))
     raise experiment.combined(await _with_text_errors(experiment, errors, fields, least_lines, corpora))
@@ -104,20 +115,32 @@ async def _read(arguments: Arguments, settings: Settings) -> Training:
 async def _train(training: Training, terminal: Terminal, queue: JobQueue) -> int:
     await training.corpora.keep_offered()
     accepted = await queue.accept(
-        training.request, training.effective, user_id=None, requested_paths=training.requested_paths
+        training.request,
+        training.effective,
+        user_id=None,
+        requested_paths=training.requested_paths,
+        unused_settings=training.unused_settings,
     )
+    old = (await asyncio.to_thread(queue.runs.get(accepted.run_id).record)).resumed_from_run_id
+    if old is not None:
+        terminal.note(f"mt: goes on with the run {old}.")
     return await follow_to_end(accepted.run_id, terminal, queue)
 
 
 async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int:
     """Show how an accepted run goes on, then what came of it; return the exit code."""
+    await follow(run_id, terminal, queue)
+    return _finish_train(await queue.status(run_id), queue.runs.get(run_id).record().effective.objective, terminal)
+
+
+async def follow(run_id: str, terminal: Terminal, queue: JobQueue) -> None:
+    """Show how an accepted run goes on, until it has ended."""
     follower = await asyncio.to_thread(queue.runs.get(run_id).follow)
     while True:
         terminal.progress(follower.refresh())
         if follower.ended:
-            break
+            return
         await asyncio.sleep(_FOLLOW_SECONDS)
-    return _finish_train(await queue.status(run_id), follower.record.effective.objective, terminal)
 
 
 def _finish_train(status: RunStatus, objective: Objective, terminal: Terminal) -> int:

@@ -1,19 +1,19 @@
 """Which architectures, objectives and options go together: what does not is refused before anything is queued."""
 
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.models import (
+    CONFIGS,
     Architecture,
-    BertConfig,
     ModelBlock,
     ModelConfig,
     ModelFamily,
     Objective,
     RnnConfig,
+    TransformerConfig,
 )
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import refusal
-
-RECURRENT: tuple[Architecture, ...] = ("lstm", "gru", "rnn")
 
 
 def architecture(family: ModelFamily) -> Architecture:
@@ -21,9 +21,9 @@ def architecture(family: ModelFamily) -> Architecture:
 
 
 def objective(request: TrainRequest) -> Objective:
-    """What the model is to predict; bert has one choice only."""
+    """What the model is to predict; most architectures have one choice only."""
     unsaid = "objective" not in request.model_fields_set
-    return "masked_lm" if unsaid and request.model_family == "bert" else request.objective
+    return CONFIGS[architecture(request.model_family)].objectives[0] if unsaid else request.objective
 
 
 def check(request: TrainRequest) -> None:
@@ -34,7 +34,7 @@ def check(request: TrainRequest) -> None:
 
 
 def reads_one_side(config: ModelConfig) -> bool:
-    return not isinstance(config, BertConfig) and not (isinstance(config, RnnConfig) and config.bidirectional)
+    return "causal_lm" in config.objectives and not (isinstance(config, RnnConfig) and config.bidirectional)
 
 
 def check_generates(aim: Objective) -> None:
@@ -46,15 +46,44 @@ def check_generates(aim: Objective) -> None:
         )
 
 
+def check_precision(precision: str, *, on_cuda: bool) -> None:
+    """Raise INVALID_INPUT for a precision that the device does not have."""
+    if precision == "fp16" and not on_cuda:
+        raise AppError(
+            ErrorCode.INVALID_INPUT, "`precision` 'fp16' needs CUDA: on the CPU take 'bf16', 'fp32' or 'auto'."
+        )
+
+
+def check_scores(request: ScoreRequest, aim: Objective) -> None:
+    """Raise INVALID_INPUT for wishes that do not go together, MODEL_INCOMPATIBLE where the model cannot fulfil one."""
+    if request.top_k is not None and request.detail_level != "per_char":
+        raise AppError(
+            ErrorCode.INVALID_INPUT, "`top_k` says what to name at each token: it needs `detail_level` 'per_char'."
+        )
+    if aim == "masked_lm" and request.context == "none":
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            "`context` 'none' is for models that read from left to right: this run was trained with masked_lm.",
+        )
+    if aim == "causal_lm" and request.pll_within_word:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            "`pll_within_word` is for models that fill gaps: this run was trained with causal_lm.",
+        )
+
+
 def _problems(request: TrainRequest) -> list[FieldProblem]:
     family, aim = request.model_family, objective(request)
-    is_recurrent = architecture(family) in RECURRENT
+    config = CONFIGS[architecture(family)]
     is_bidirectional = bool((request.model or ModelBlock()).bidirectional)
     problems: list[FieldProblem] = []
-    if family == "bert" and aim == "causal_lm":
-        said = "must be 'masked_lm' for bert: it reads both sides, so with causal_lm it would see what it is to predict"
+    if aim not in config.objectives and aim == "causal_lm":
+        said = (
+            f"must be 'masked_lm' for {family}: it reads both sides, so with causal_lm it would see what it is to"
+            " predict"
+        )
         problems.append(_problem("objective", said, "'masked_lm'"))
-    if family in ("gpt2", "llama", "qwen") and aim == "masked_lm":
+    if aim not in config.objectives and aim == "masked_lm":
         said = f"must be 'causal_lm' for {family}: it cannot see what comes after a masked token"
         problems.append(_problem("objective", said, "'causal_lm'"))
     if is_bidirectional and family == "char_lstm":
@@ -63,7 +92,7 @@ def _problems(request: TrainRequest) -> list[FieldProblem]:
     elif is_bidirectional and aim == "causal_lm":
         said = "must be false: with causal_lm the model would see what it is to predict; masked_lm takes two directions"
         problems.append(_problem("model.bidirectional", said, "false"))
-    if is_recurrent and request.compute.gradient_checkpointing:
+    if not issubclass(config, TransformerConfig) and request.compute.gradient_checkpointing:
         said = "is for transformers: with a recurrent model it must be false"
         problems.append(_problem("compute.gradient_checkpointing", said, "false"))
     if aim == "masked_lm" and request.sample_every_steps is not None:

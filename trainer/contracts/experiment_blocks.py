@@ -7,6 +7,8 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from trainer.contracts.base import Frozen, Positive, Probability
 from trainer.contracts.models import Activation, Architecture, RnnArchitecture
+from trainer.contracts.runs import CheckpointRule, LogLevel, ScheduledSteps
+from trainer.contracts.tokenizers import RenamedTokens
 
 
 def _slug(name: str) -> str:
@@ -22,9 +24,9 @@ def relative_path(path: str) -> str:
     return path
 
 
+LOGS = "logs"
 Slug = Annotated[str, AfterValidator(_slug)]
 RelativePath = Annotated[str, AfterValidator(relative_path)]
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 class DataBlock(Frozen):
@@ -40,14 +42,14 @@ class TokenizerBlock(Frozen):
     output_dir: RelativePath
     vocab_size: PositiveInt
     tokenizer_type: Literal["sentencepiece", "wordpiece", "bpe", "character", "word"] = "sentencepiece"
-    special_tokens: None = None
+    special_tokens: RenamedTokens = None
 
 
 class RnnBlock(Frozen):
     embedding_size: PositiveInt
     hidden_size: PositiveInt
     num_layers: PositiveInt
-    bidirectional: bool = False
+    bidirectional: bool | None = None
     dropout: Probability = 0.0
     tied: bool = False
     rnn_type: RnnArchitecture | None = None
@@ -82,7 +84,7 @@ class ArchitectureBlock(Frozen):
     bert: BertBlock | None = None
 
 
-class TrainingBlock(Frozen):
+class TrainingBlock(CheckpointRule):
     objective: Literal["causal_lm", "masked_lm"] = "causal_lm"
     mlm_probability: Annotated[float, Field(ge=0, le=1)] = 0.15
     output_dir: RelativePath
@@ -99,22 +101,17 @@ class TrainingBlock(Frozen):
     use_gradient_checkpointing: bool = False
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=1024)] = 1
     max_grad_norm: Positive | None = None
-    resume_from_checkpoint: Literal[False] = False
-    checkpoint_schedule: Annotated[tuple[int, ...], Field(max_length=0)] = ()
-    auto_generate_checkpoints: Literal[False] = False
-    first_epoch_checkpoints: PositiveInt = 20
-    subsequent_epochs_spacing: Literal["linear", "log"] = "log"
-    log_base: Annotated[int, Field(ge=2)] = 2
-    linear_interval: PositiveInt | None = None
-    min_checkpoint_interval: PositiveInt = 100
-    min_checkpoints_per_epoch: NonNegativeInt = 5
+    resume_from_checkpoint: bool = False
+    checkpoint_schedule: ScheduledSteps = ()
+    auto_generate_checkpoints: bool = False
+    """The schedule is made by the fields of CheckpointRule, which mean nothing otherwise."""
 
 
 class LoggingBlock(Frozen):
     console_level: LogLevel = "INFO"
     level: LogLevel = "INFO"
     file_level: LogLevel = "DEBUG"
-    dir: RelativePath = "logs"
+    dir: RelativePath = LOGS
     use_structured_logging: bool = True
     use_wandb: Literal[False] = False
     wandb_project: str | None = None

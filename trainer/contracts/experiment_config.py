@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from posixpath import normpath
-from types import NoneType
-from typing import NamedTuple, Protocol
+from types import MappingProxyType, NoneType
+from typing import NamedTuple, Protocol, get_args
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import Node
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from trainer.contracts.compatibility import RECURRENT, architecture
+from trainer.contracts.compatibility import architecture
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.experiment_blocks import (
+    LOGS,
     BertBlock,
     ExperimentConfig,
     RnnBlock,
@@ -22,12 +23,13 @@ from trainer.contracts.experiment_blocks import (
     relative_path,
 )
 from trainer.contracts.fields import block, difference, merged, put, says, value_at
-from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
+from trainer.contracts.models import CONFIGS, Architecture, TransformerConfig
+from trainer.contracts.runs import CheckpointRule, CorpusRef, RunRecord, Setting, TrainRequest
 from trainer.contracts.train_requests import not_available, train_request
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 from trainer.contracts.yaml_text import MOST_BYTES, parse_yaml
 
-_ARCHITECTURES = ("gpt2", "bert", "lstm", "gru", "rnn", "llama", "qwen")
+_ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 _METHOD_OF = {
     "sentencepiece": "sentencepiece",
     "wordpiece": "wordpiece",
@@ -54,6 +56,7 @@ _PLACES = {
     "max_seq_len": "data.max_sequence_length",
     "tokenizer.method": "tokenizer.tokenizer_type",
     "tokenizer.vocab_size": "tokenizer.vocab_size",
+    "tokenizer.special_tokens": "tokenizer.special_tokens",
     "objective": "training.objective",
     "mlm_probability": "training.mlm_probability",
     "learning_rate": "training.learning_rate",
@@ -68,7 +71,12 @@ _PLACES = {
     "gradient_clipping": "training.max_grad_norm",
     "precision": "training.use_amp",
     "compute.gradient_checkpointing": "training.use_gradient_checkpointing",
+    "compute.tf32": "training.use_tf32",
+    "resume": "training.resume_from_checkpoint",
+    "checkpoint_schedule": "training.checkpoint_schedule",
+    **{f"checkpoint_schedule.{name}": f"training.{name}" for name in CheckpointRule.model_fields},
     "log_every_steps": "logging.log_metrics_every_n_steps",
+    "logging.level": "logging.level",
 }
 """Where a file says what a field of the train request says, the sizes of the model apart."""
 
@@ -82,13 +90,11 @@ _SIZE_PLACES = {
 
 _SENTENCES = {
     "dataset_manipulation": "is not supported: it must be []",
-    "tokenizer.special_tokens": "are those of the tokenizer's type: leave it out",
-    "training.resume_from_checkpoint": "must be false: a run that was interrupted goes on by itself",
-    "training.checkpoint_schedule": "must be []: say `run.checkpoint_every_steps` instead",
-    "training.auto_generate_checkpoints": "must be false: say `run.checkpoint_every_steps` instead",
     "logging.use_wandb": "must be false: the tracker wandb is not installed",
 }
 """What is said of a field that can only have one value yet."""
+
+_USED_OF_LOGGING = {"level", "log_metrics_every_n_steps", "use_wandb"}
 
 
 class Experiment(NamedTuple):
@@ -98,6 +104,8 @@ class Experiment(NamedTuple):
     errors: tuple[AppError, ...] = ()
     requested_paths: tuple[str, ...] | None = None
     """The output folders that a file names: recorded, never used, since a run has its own directory."""
+    unused_settings: Mapping[str, Setting] = MappingProxyType({})
+    """What a file says that has no effect here, by path: recorded too."""
     place: Callable[[str], str] = str
     """Where a field of the request was given: its path in the file, if it came from one."""
 
@@ -174,6 +182,7 @@ def read_experiment(document: dict[str, object], typed: Mapping[str, object]) ->
     errors += _other_errors(document, own)
     source: dict[str, object] = document
     requested_paths: tuple[str, ...] | None = None
+    unused_settings: dict[str, Setting] = {}
     try:
         config = parse(ExperimentConfig, document, ErrorCode.CONFIG_INVALID)
     except AppError as error:
@@ -181,13 +190,21 @@ def read_experiment(document: dict[str, object], typed: Mapping[str, object]) ->
     else:
         source = config.model_dump(mode="json")
         requested_paths = (config.tokenizer.output_dir, config.training.output_dir, config.logging.dir)
+        settings: dict[str, Setting] = config.logging.model_dump(exclude_unset=True, exclude=_USED_OF_LOGGING)
+        unused_settings = {"training.output_dir": config.training.output_dir}
+        unused_settings |= {f"logging.{name}": value for name, value in settings.items()}
 
     def place(path: str) -> str:
         if says(typed, path):
             return path
-        return f"run.{path}" if says(run, path) else places.get(path, path)
+        if says(run, path):
+            return f"run.{path}"
+        block_path, _, last = path.rpartition(".")
+        of_block = f"{places[block_path]}.{last}" if block_path in places else path  # an item of a list
+        return places.get(path, of_block)
 
-    return Experiment(merged(_implied(source, own, places), own), tuple(errors), requested_paths, place)
+    fields = merged(_implied(source, own, places), own)
+    return Experiment(fields, tuple(errors), requested_paths, unused_settings, place)
 
 
 def experiment_yaml(record: RunRecord) -> str:
@@ -219,7 +236,8 @@ def _places(chosen: object) -> dict[str, str]:
 
 
 def _block_of(chosen: object) -> str:
-    return "rnn" if chosen in RECURRENT or chosen not in _ARCHITECTURES else "transformer"
+    attends = [name for name, config in CONFIGS.items() if issubclass(config, TransformerConfig)]
+    return "transformer" if chosen in attends else "rnn"
 
 
 def _implied(source: Mapping[str, object], own: Mapping[str, object], places: Mapping[str, str]) -> dict[str, object]:
@@ -228,6 +246,7 @@ def _implied(source: Mapping[str, object], own: Mapping[str, object], places: Ma
     for field, place in places.items():
         if says(source, place) and not (field.startswith("model.") and value_at(source, place) is None):
             put(fields, field, _translated(field, value_at(source, place)))
+    fields["checkpoint_schedule"] = _schedule(block(source, "training"))
     betas = block(fields, "optimizer").get("betas")
     if isinstance(betas, dict):
         put(fields, "optimizer.betas", [betas.get("0"), betas.get("1")])
@@ -248,6 +267,12 @@ def _translated(field: str, value: object) -> object:
     if field == "precision":
         return "auto" if value is True else "fp32"
     return value
+
+
+def _schedule(training: Mapping[str, object]) -> object:
+    if training.get("auto_generate_checkpoints") is True:
+        return {name: training[name] for name in CheckpointRule.model_fields if name in training}
+    return training.get("checkpoint_schedule") or None
 
 
 def _has_tokenizer(own: Mapping[str, object]) -> bool:
@@ -298,7 +323,13 @@ def _other_errors(document: Mapping[str, object], own: Mapping[str, object]) -> 
     if isinstance(precision, str) and isinstance(use_amp, bool) and use_amp == (precision == "fp32"):
         shown = shown_value(use_amp)
         said = f"`run.precision` '{shown_name(precision)}' contradicts `training.use_amp` {shown}: give one of both"
-        yield _error("run.precision", said, value=precision, allowed="'auto'" if use_amp else "'fp32'")
+        allowed = "'auto', 'fp16' or 'bf16'" if use_amp else "'fp32'"
+        yield _error("run.precision", said, value=precision, allowed=allowed)
+    if value_at(document, "training.auto_generate_checkpoints") is True:
+        steps = value_at(document, "training.checkpoint_schedule")
+        if steps not in (None, []):
+            said = "`training.auto_generate_checkpoints` contradicts `training.checkpoint_schedule`: give one of both"
+            yield _error("training.auto_generate_checkpoints", said, value=True, allowed="false")
     for field in CORPORA:
         name = run.get(field)
         try:
@@ -339,7 +370,7 @@ def _besides(told: Sequence[str], error: AppError) -> list[AppError]:
 
 def _blocks(actual: Mapping[str, object], record: RunRecord) -> dict[str, object]:
     """An experiment file with all that its blocks can say of a request; they need a value even where it has none."""
-    folders = record.requested_paths or (f"tokenizers/{record.run_id}", f"models/{record.run_id}", "logs")
+    folders = record.requested_paths or (f"tokenizers/{record.run_id}", f"models/{record.run_id}", LOGS)
     effective = record.effective
     document: dict[str, object] = {}
     for place, value in {
@@ -357,14 +388,16 @@ def _blocks(actual: Mapping[str, object], record: RunRecord) -> dict[str, object
         "training.adam_beta2": 0.999,
         "training.adam_epsilon": 1e-8,
         "training.use_amp": effective.precision != "fp32",
-        "logging.dir": folders[2],
+        "training.auto_generate_checkpoints": isinstance(effective.checkpoint_schedule, CheckpointRule),
     }.items():
         put(document, place, value)
+    if folders[2] != LOGS:
+        put(document, "logging.dir", folders[2])
     betas = effective.optimizer.betas
     stated = {"model_family", "label", "tokenizer.method", "precision"}
     for field, place in _places(effective.model.architecture).items():
         value = value_at(actual, field) if betas is None or "betas" not in field else betas[int(field[-1])]
-        if field not in stated and value not in (None, "auto"):
+        if field not in stated and value not in (None, "auto") and not isinstance(value, dict):
             put(document, place, value)
     return document
 

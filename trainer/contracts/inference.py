@@ -1,13 +1,15 @@
 """Asking a finished run: scores, generations and evaluations, as requests, answers and stored records."""
 
-from typing import Annotated, Literal
+import math
+from collections.abc import Iterable
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
 from trainer.contracts.base import Frozen, Identifier, JobState, Positive, Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import CorpusName
+from trainer.contracts.runs import CorpusName, EvalSummary
 
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 """The longest text that is scored at a time, and the longest prompt."""
@@ -30,13 +32,32 @@ def _prompt(text: str) -> str:
     return text
 
 
+def _prefix(text: str) -> str:
+    check_length("`text`", len(text), MAX_PROMPT_CHARACTERS)
+    return text
+
+
+def _message(text: str) -> str:
+    check_length("`message`", len(text), MAX_PROMPT_CHARACTERS - 1)
+    return text
+
+
+DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
+
+
 class ScoreRequest(Frozen):
     """Score a text, or a corpus by its name, line by line, each line from [BOS] (DEC D50)."""
 
     text: Annotated[str, Field(min_length=1), AfterValidator(_text)] | None = None
     path: CorpusName | None = None
-    detail_level: Literal["summary", "per_char"] = "summary"
+    detail_level: DetailLevel = "summary"
+    """Each has what those before it have: the figures, then a list of lines, of words, and lists of tokens."""
     top_k: Annotated[int, Field(ge=1, le=50)] | None = None
+    context: Literal["bos", "none"] = "bos"
+    """What stands before a line; with `none` its first token is read and not scored (causal models only)."""
+    pll_within_word: bool = False
+    """Of masked models: mask the later tokens of a word too (Kauf and Ivanova 2023), so that it does not give itself
+    away."""
     window_tokens: Annotated[int, Field(ge=64, le=65536)] | None = None
     """None carries the state to the end of a line, which is exact; else longer lines are scored by windows.
 
@@ -58,6 +79,10 @@ class WindowReport(Frozen):
     window_tokens: int
     context_tokens: int
     """How many tokens every window but a line's first reads before those that it scores."""
+    stride_tokens: int = 0
+    """How many tokens every window but a line's first scores; of a masked model 1: each token has its own window."""
+    cut_lines: int = 0
+    """How many lines are longer than a window."""
     compared_tokens: int
     """The first tokens of the longest line, scored in both ways; 0 where no line is longer than a window, or where the
     model cannot read more than a window at once."""
@@ -65,53 +90,163 @@ class WindowReport(Frozen):
     """The largest that a token's surprisals differ."""
 
 
+Span = tuple[int, int]
+"""A half-open range of the normalized text."""
+
+
+class LineScore(Frozen):
+    """What the tokens of one line add up to."""
+
+    number: Annotated[int, Field(ge=1)]
+    """Which line of the text it is; blank ones count, and have no score."""
+    span: Span
+    n_tokens: int
+    n_scored: int
+    unk_count: int
+    nats: float
+    """The surprisal of its scored tokens, added up."""
+    n_chars: int
+    n_bytes: int
+
+
+class Totals(NamedTuple):
+    """What scored lines, or texts, add up to."""
+
+    nats: float = 0.0
+    n_chars: int = 0
+    n_bytes: int = 0
+    n_tokens: int = 0
+    n_scored: int = 0
+    unk_count: int = 0
+
+    @classmethod
+    def of(cls, lines: "Iterable[LineScore | Totals]") -> "Totals":
+        parts = list(lines)
+        return cls(
+            nats=math.fsum(part.nats for part in parts),
+            n_chars=sum(part.n_chars for part in parts),
+            n_bytes=sum(part.n_bytes for part in parts),
+            n_tokens=sum(part.n_tokens for part in parts),
+            n_scored=sum(part.n_scored for part in parts),
+            unk_count=sum(part.unk_count for part in parts),
+        )
+
+    def figures(self) -> dict[str, object]:
+        """The fields of a response; a token at least must have a score."""
+        loss, bits = self.nats / self.n_scored, self.nats / math.log(2)
+        return {
+            "nats": self.nats,
+            "n_chars": self.n_chars,
+            "n_bytes": self.n_bytes,
+            "n_tokens": self.n_tokens,
+            "n_scored": self.n_scored,
+            "unk_count": self.unk_count,
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "bits_per_token": bits / self.n_scored,
+            "bits_per_char": bits / self.n_chars,
+            "bits_per_byte": bits / self.n_bytes,
+        }
+
+
+def asker_gone() -> AppError:
+    """How a request ends that was taken back while it was answered."""
+    return AppError(ErrorCode.CANCELLED, "Whoever asked for this has gone away.")
+
+
+def perplexity(loss_nats: float) -> float:
+    """Return exp(loss), at most the largest float."""
+    return math.exp(min(loss_nats, 709.0))
+
+
+class WordScore(Frozen):
+    """A word between white space; what it consists of in tokens does not matter to its surprisal."""
+
+    text: str
+    span: Span
+    surprisal: float | None
+    """In nats; None where its first token has none."""
+
+
 class ScoreResponse(Frozen):
-    """Surprisals in nats; the lists have `n_tokens` entries and are None for a summary."""
+    """Surprisals in nats; lists of tokens have `n_tokens` entries, None for one that is not scored."""
 
     request_id: Identifier
     run_id: Identifier
     status: JobState
     loss: float | None = None
     perplexity: float | None = None
+    bits_per_token: float | None = None
     bits_per_char: float | None = None
+    bits_per_byte: float | None = None
+    """Per UTF-8 byte of the normalized lines."""
+    nats: float | None = None
+    """The surprisal of all scored tokens, added up."""
+    n_chars: int | None = None
+    """Characters of the normalized lines, without those of tokens that are not scored; so are bytes counted."""
+    n_bytes: int | None = None
     n_tokens: int | None = None
     n_scored: int | None = None
     unk_count: int | None = None
     unit: Literal["nats"] = "nats"
     method: Literal["causal", "pseudo_log_likelihood"] = "causal"
     """What a surprisal is given: what stands before the token, or all of its line but the token itself."""
-    surprisal: tuple[float, ...] | None = None
-    rank: tuple[int, ...] | None = None
-    entropy: tuple[float, ...] | None = None
+    surprisal: tuple[float | None, ...] | None = None
+    rank: tuple[int | None, ...] | None = None
+    entropy: tuple[float | None, ...] | None = None
     tokens: tuple[str, ...] | None = None
-    char_spans: tuple[tuple[int, int], ...] | None = None
+    unknown_token: str | None = None
+    """What stands among the tokens for what the vocabulary has not."""
+    char_spans: tuple[Span, ...] | None = None
     """Half-open ranges of the normalized text."""
     topk: tuple[tuple[tuple[str, float], ...], ...] | None = None
+    """`topk[i]`: what was expected in the place of token i, likeliest first, with probabilities; none where it has no
+    score."""
+    context_tokens: tuple[int, ...] | None = None
+    """How many tokens each one is given, [BOS] and [EOS] among them; only where windows cut lines."""
+    lines: tuple[LineScore, ...] | None = None
+    words: tuple[WordScore, ...] | None = None
     window: WindowReport | None = None
     """None: the scores are exact."""
     error: RunError | None = None
+
+    @property
+    def totals(self) -> Totals:
+        counts = self.n_chars, self.n_bytes, self.n_tokens, self.n_scored, self.unk_count
+        return Totals(self.nats or 0.0, *(count or 0 for count in counts))
 
 
 StopReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
 
 
-class GenerateRequest(Frozen):
+class SamplingOptions(Frozen):
+    """How each token is chosen, and where a continuation ends; equal for every family of models."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
+    temperature: NonNegativeFloat = 1.0
+    """0 is greedy; what is colder than 1e-6 is taken for 1e-6."""
+    top_k: NonNegativeInt = 0
+    """0 is off."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    stop_sequences: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=8)] = ()
+    seed: Seed | None = None
+    repetition_penalty: Positive | None = None
+    repetition_window: Annotated[int, Field(ge=1)] = 80
+    banned_tokens: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=64)] = ()
+    """Tokens that are never written, each by its name or by its text, with and without the space before it."""
+    alphabet: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    """Only tokens are written that are made of these characters; None allows all."""
+
+
+class GenerateRequest(SamplingOptions):
     """Continue a prompt, or a corpus by its name to the last character; an empty prompt starts from [BOS]."""
 
     prompt_text: Annotated[str, AfterValidator(_prompt)] | None = None
     prompt_path: CorpusName | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
-    temperature: NonNegativeFloat = 1.0
-    """0 is greedy."""
-    top_k: NonNegativeInt = 0
-    """0 is off."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     stop_on_eos: bool = True
-    stop_sequences: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=8)] = ()
-    seed: Seed | None = None
     num_return_sequences: Annotated[int, Field(ge=1, le=10)] = 1
-    repetition_penalty: Positive | None = None
-    repetition_window: Annotated[int, Field(ge=1)] = 80
+    logprobs: bool = False
+    """Whether the answer says how likely each token was."""
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "GenerateRequest":
@@ -133,6 +268,94 @@ class GenerateResponse(Frozen):
     prompt_tokens: int | None = None
     unk_count: int | None = None
     """Tokens of the prompt that the model does not know."""
+    seed_used: int | None = None
+    logprobs: tuple[tuple[float, ...], ...] | None = None
+    """ln p of each sampled token, `steps` of them, where asked for: given all before it by the model as it is, at
+    temperature 1 and over the whole vocabulary, whatever was filtered, penalized or forbidden; -1 times what a score of
+    the same text says."""
+    error: RunError | None = None
+
+
+class GenerateChunk(Frozen):
+    """A piece of a continuation, told while it is written; the pieces of an index, in order, are its output."""
+
+    kind: Literal["chunk"] = "chunk"
+    request_id: Identifier
+    index: NonNegativeInt
+    """Which of the returned sequences it is of."""
+    start: NonNegativeInt
+    """How many characters of the output come before it."""
+    text: str
+    """Never a part of a stop sequence; empty only where it is the last of its sequence."""
+    stop_reason: StopReason | None = None
+    """Why the sequence ended with it; None where it goes on."""
+
+
+class PredictRequest(Frozen):
+    """Which tokens may come next after a text; its last line is open, as in a prompt."""
+
+    text: Annotated[str, AfterValidator(_prefix)]
+    k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class Suggestion(Frozen):
+    """A token as people see it, and its probability and ln probability by the model as it is."""
+
+    token: str
+    prob: float
+    logp: float
+
+
+class PredictResponse(Frozen):
+    """The likeliest next tokens, likeliest first; none for a text without tokens."""
+
+    request_id: Identifier
+    run_id: Identifier
+    status: JobState
+    suggestions: tuple[Suggestion, ...] | None = None
+    unk_count: int | None = None
+    """Tokens of the text that the model does not know."""
+    error: RunError | None = None
+
+
+class ChatRequest(SamplingOptions):
+    """Say something in a chat, or begin one where no session is named; the answer is one line."""
+
+    session_id: Identifier | None = None
+    message: Annotated[str, Field(min_length=1), AfterValidator(_message)]
+
+
+class ChatTurn(Frozen):
+    """Something that was said in a chat, and what was answered."""
+
+    request_id: Identifier
+    message: str
+    answer: str
+
+
+class ChatHistory(Frozen):
+    """A chat as far as it is kept: its turns, the oldest first."""
+
+    run_id: Identifier
+    session_id: Identifier
+    turns: tuple[ChatTurn, ...]
+
+
+class ChatResponse(Frozen):
+    """An answer in a chat."""
+
+    request_id: Identifier
+    run_id: Identifier
+    session_id: Identifier
+    status: JobState
+    answer: str | None = None
+    steps: int | None = None
+    stop_reason: StopReason | None = None
+    prompt_tokens: int | None = None
+    """Tokens of all that was read: the turns that had room, and the message."""
+    unk_count: int | None = None
+    turns_dropped: int | None = None
+    """How many turns, the oldest ones, the model did not read: they had no room."""
     seed_used: int | None = None
     error: RunError | None = None
 
@@ -158,7 +381,7 @@ class SequenceLengths(Frozen):
 
 
 class EvalMetrics(Frozen):
-    """`eval/metrics.json`: what the saved model does on one split, in nats per predicted token."""
+    """`eval/metrics.json`: what the saved model does on one split; docs/evaluation.md says what each number is."""
 
     run_id: Identifier
     split: EvalSplit
@@ -166,13 +389,20 @@ class EvalMetrics(Frozen):
     """With masked_lm the loss and what comes from it are over masked tokens, and nothing is generated."""
     dataset: str
     status: Literal["completed"] = "completed"
+    unit: Literal["nats"] = "nats"
+    """Of `loss`, per predicted token."""
     loss: float
     perplexity: float
     bits_per_char: float
+    bits_per_byte: float | None = None
+    """None, as the next ones, where a version measured that did not know of it."""
     top1_accuracy: float
     top5_accuracy: float
     n_tokens: int
     n_chars: int
+    n_bytes: int | None = None
+    unknown_share: float | None = None
+    """Of the tokens of the text, [EOS] not counted, those that the tokenizer does not know."""
     tokens_per_char: float
     tokens_per_word: float
     seq_len: SequenceLengths
@@ -183,6 +413,20 @@ class EvalMetrics(Frozen):
     checkpoint: str
     created_at: Timestamp
     artifacts: tuple[str, ...] = ()
+
+
+def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:
+    """What a manifest keeps of an evaluation; `dataset` is the text that was measured in place of a split."""
+    return EvalSummary(
+        split=metrics.split,
+        dataset=dataset,
+        loss=metrics.loss,
+        perplexity=metrics.perplexity,
+        bits_per_char=metrics.bits_per_char,
+        top1_accuracy=metrics.top1_accuracy,
+        top5_accuracy=metrics.top5_accuracy,
+        unknown_share=metrics.unknown_share,
+    )
 
 
 class EvalResponse(Frozen):
@@ -215,6 +459,26 @@ class GenerateRecord(_Record):
     kind: Literal["generate"] = "generate"
     request: GenerateRequest
     response: GenerateResponse
+    is_streamed: bool = False
+    """Whether its asker reads along while it is written."""
+
+
+class PredictRecord(_Record):
+    """A question for what comes next, as Redis keeps it for a while: the only place where its text is."""
+
+    kind: Literal["predict"] = "predict"
+    request: PredictRequest
+    response: PredictResponse
+
+
+class ChatRecord(_Record):
+    """A message and its answer as Redis keeps them for a while."""
+
+    kind: Literal["chat"] = "chat"
+    request: ChatRequest
+    response: ChatResponse
+    turns: tuple[ChatTurn, ...] = ()
+    """What was said before, while it is answered; the history keeps it otherwise."""
 
 
 class EvalRecord(_Record):
@@ -225,8 +489,8 @@ class EvalRecord(_Record):
     response: EvalResponse
 
 
-InferenceKind = Literal["score", "generate", "evaluate"]
-InferenceRecord = ScoreRecord | GenerateRecord | EvalRecord
+InferenceKind = Literal["score", "generate", "predict", "chat", "evaluate"]
+InferenceRecord = ScoreRecord | GenerateRecord | PredictRecord | ChatRecord | EvalRecord
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
     Annotated[InferenceRecord, Field(discriminator="kind")], config=ConfigDict(hide_input_in_errors=True)
 )

@@ -71,7 +71,7 @@ def limit(name: str, user_id: int | None) -> str:
 
 
 def inference(kind: str, run_id: str, request_id: str) -> str:
-    """A score, generate or evaluate request and its answer."""
+    """A request to a finished run, and its answer."""
     return f"runs:{_INFERENCE[kind]}:{run_id}:{request_id}"
 
 
@@ -80,4 +80,19 @@ def answer_bell(request_id: str) -> str:
     return f"trainer:answered:{request_id}"
 
 
-_INFERENCE = {"score": "score", "generate": "gen", "evaluate": "eval"}
+def pieces(request_id: str) -> str:
+    """A stream of the pieces of a text that is told while it is written."""
+    return f"trainer:written:{request_id}"
+
+
+def reader(request_id: str) -> str:
+    """That somebody reads the pieces of a text."""
+    return f"trainer:reading:{request_id}"
+
+
+def chat(run_id: str, session_id: str) -> str:
+    """The turns of a chat, the newest first, and an empty entry from its beginning."""
+    return f"runs:chat:{run_id}:{session_id}"
+
+
+_INFERENCE = {"score": "score", "generate": "gen", "predict": "predict", "chat": "turn", "evaluate": "eval"}

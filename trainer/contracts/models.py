@@ -1,41 +1,112 @@
 """What a model is made of: one config per architecture, and the presets that fill absent sizes."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from operator import not_
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from trainer.contracts.base import Frozen, Probability
+from trainer.contracts.tokenizers import TokenizerMethod
 
 RnnArchitecture = Literal["lstm", "gru", "rnn"]
-Architecture = Literal["lstm", "gru", "rnn", "gpt2", "bert", "llama", "qwen"]
-ModelFamily = Literal["char_lstm", "lstm", "gru", "rnn", "gpt2", "bert", "llama", "qwen"]
+Architecture = Literal["gpt2", "bert", RnnArchitecture, "llama", "qwen"]
+ModelFamily = Literal["char_lstm", Architecture]
 """What a request may name; `char_lstm` is the preset lstm + char tokenizer + tied head (DEC D45)."""
 
 Objective = Literal["causal_lm", "masked_lm"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
 
-class RnnConfig(Frozen):
+class ModelSize(NamedTuple):
+    """How large a model is, as counts of numbers."""
+
+    parameters: int
+    embedding: int
+    """Of them, those of the table that turns ids into vectors."""
+    multiplied: int
+    """Weights that every token is multiplied by, or as much work, the head among them."""
+    kept: int
+    """Numbers that a training holds for every token of a batch, besides the logits; measured, as torch decides it."""
+    kept_between: int
+    """The same, where what lies between the layers is computed again in the backward pass."""
+
+
+_GATES: dict[RnnArchitecture, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+_KEPT_RECURRENT: dict[RnnArchitecture, int] = {"lstm": 25, "gru": 27, "rnn": 10}
+"""Times the width of a layer."""
+_KEPT_HIDDEN, _KEPT_INNER, _KEPT_SHARES = 10, 4, 3
+_LAYERS_AT_ONCE = 3
+"""While one layer is computed again, its gradients and what is passing through it take as much as two more."""
+_KEPT_ROTARY_HIDDEN, _KEPT_ROTARY_INNER = 14, 5
+
+
+def _above_zero(size: int) -> int:
+    if size <= 0:
+        raise ValueError("must be > 0")
+    return size
+
+
+def _not_negative(share: float) -> float:
+    if share < 0:
+        raise ValueError("must be >= 0")
+    return share
+
+
+_Size = Annotated[int, AfterValidator(_above_zero)]
+_Dropout = Annotated[float, Field(lt=1), AfterValidator(_not_negative)]
+"""What a request says of sizes is checked before, in the words of requests; this is for those who write Python."""
+
+
+class ArchitectureConfig(Frozen):
+    """What is the same for all models of an architecture; what is said here holds where a config says nothing else."""
+
+    objectives: ClassVar[tuple[Objective, ...]] = ("causal_lm",)
+    """What it can be trained for; the first where a request says nothing."""
+    tokenizer_method: ClassVar[TokenizerMethod] = "word"
+    """Of the tokenizer that a run makes where its request says nothing."""
+
+    @abstractmethod
+    def size(self, vocab_size: int, length: int) -> ModelSize:
+        """Count without building the model; `length` is the tokens of a row."""
+
+
+class RnnConfig(ArchitectureConfig):
     """A recurrent network in one direction or two: embedding, layers, head."""
 
+    objectives: ClassVar[tuple[Objective, ...]] = ("causal_lm", "masked_lm")
+
     architecture: RnnArchitecture
-    embedding_size: PositiveInt
-    hidden_size: PositiveInt
+    embedding_size: _Size
+    hidden_size: _Size
     """Of each direction."""
-    num_layers: PositiveInt
+    num_layers: _Size
     bidirectional: bool = Field(False, exclude_if=not_)  # absent from what older versions wrote, and from its hash
-    dropout: Probability = 0.0
+    dropout: _Dropout = 0.0
     tied: bool = False
     """True: hidden -> embedding projection, then the embedding itself as head (DEC D25)."""
 
     def sizes(self) -> str:
         return f"{self.embedding_size}/{self.hidden_size}/{self.num_layers}"
 
+    def size(self, vocab_size: int, length: int) -> ModelSize:
+        directions, gates = 1 + self.bidirectional, _GATES[self.architecture]
+        width, embedding = directions * self.hidden_size, vocab_size * self.embedding_size
+        inputs = self.embedding_size + (self.num_layers - 1) * width  # of all layers together
+        weights = gates * width * (inputs + self.num_layers * self.hidden_size)
+        projected = self.embedding_size if self.tied else vocab_size
+        head = width * projected + (embedding if self.tied else 0)
+        biases = 2 * gates * width * self.num_layers + projected + (vocab_size if self.tied else 0)
+        parameters = embedding + weights + biases + width * projected
+        kept = _KEPT_RECURRENT[self.architecture] * width * self.num_layers + 4 * self.embedding_size
+        return ModelSize(parameters, embedding, weights + head, kept, kept)
 
-class _TransformerConfig(Frozen):
+
+class TransformerConfig(ArchitectureConfig):
     """Attention layers between an embedding and a head."""
+
+    tokenizer_method: ClassVar[TokenizerMethod] = "bpe"
 
     layers: PositiveInt
     embedding_size: PositiveInt
@@ -50,8 +121,22 @@ class _TransformerConfig(Frozen):
     def sizes(self) -> str:
         return f"{self.hidden_size}/{self.intermediate_hidden_size}/{self.layers}, {self.attention_heads} heads"
 
+    def _size(self, vocab_size: int, length: int, *, layer: int, vectors: int, rest: int, kept: int) -> ModelSize:
+        """The size from the matrices and the vectors of a layer, what is beside the layers, and what a layer keeps.
+
+        The work of attention is counted as that of weights. With dropout its shares are kept too, some times over.
+        """
+        embedding = vocab_size * self.hidden_size
+        parameters = embedding + self.layers * (layer + vectors) + rest
+        multiplied = self.layers * (layer + 2 * length * self.hidden_size) + embedding
+        if self.attention_dropout:
+            kept += _KEPT_SHARES * self.attention_heads * length
+        between = (self.layers + 2) * self.hidden_size
+        at_once = min(self.layers, _LAYERS_AT_ONCE) * kept
+        return ModelSize(parameters, embedding, multiplied, self.layers * kept + between, at_once + between)
+
     @model_validator(mode="after")
-    def _sizes_fit(self) -> "_TransformerConfig":
+    def _sizes_fit(self) -> "TransformerConfig":
         if self.hidden_size % self.attention_heads:
             raise ValueError(
                 f"`hidden_size` must be divisible by `attention_heads`; {self.hidden_size} is not by"
@@ -65,28 +150,66 @@ class _TransformerConfig(Frozen):
         return self
 
 
-class Gpt2Config(_TransformerConfig):
+class Gpt2Config(TransformerConfig):
     """GPT-2 (Radford et al. 2019): learned positions, the embedding as head."""
 
     architecture: Literal["gpt2"] = "gpt2"
     activation_function: Activation = "gelu"
     tied: Literal[True] = True
 
+    def size(self, vocab_size: int, length: int) -> ModelSize:
+        hidden, inner = self.hidden_size, self.intermediate_hidden_size
+        return self._size(
+            vocab_size,
+            length,
+            layer=4 * hidden**2 + 2 * hidden * inner,
+            vectors=9 * hidden + inner,
+            rest=(self.positions + 2) * hidden,
+            kept=_KEPT_HIDDEN * hidden + _KEPT_INNER * inner,
+        )
 
-class BertConfig(_TransformerConfig):
+
+class BertConfig(TransformerConfig):
     """BERT (Devlin et al. 2019): reads both sides of every token, the embedding as head."""
+
+    objectives: ClassVar[tuple[Objective, ...]] = ("masked_lm",)
+    tokenizer_method: ClassVar[TokenizerMethod] = "wordpiece"
 
     architecture: Literal["bert"] = "bert"
     activation_function: Activation = "gelu"
     type_vocab_size: PositiveInt = 2
     tied: Literal[True] = True
 
+    def size(self, vocab_size: int, length: int) -> ModelSize:
+        hidden, inner = self.hidden_size, self.intermediate_hidden_size
+        transform = hidden**2 + 3 * hidden + vocab_size
+        return self._size(
+            vocab_size,
+            length,
+            layer=4 * hidden**2 + 2 * hidden * inner,
+            vectors=9 * hidden + inner,
+            rest=(self.positions + self.type_vocab_size + 2) * hidden + transform,
+            kept=_KEPT_HIDDEN * hidden + _KEPT_INNER * inner,
+        )
 
-class _RotaryConfig(_TransformerConfig):
+
+class _RotaryConfig(TransformerConfig):
     """Rotary positions, gated layers, and heads that share their keys and values, if asked."""
 
     activation_function: Activation = "silu"
     key_value_heads: PositiveInt
+
+    def _rotary_size(self, vocab_size: int, length: int, *, tied: bool, has_biases: bool) -> ModelSize:
+        hidden, inner = self.hidden_size, self.intermediate_hidden_size
+        shared = hidden // self.attention_heads * self.key_value_heads
+        return self._size(
+            vocab_size,
+            length,
+            layer=2 * hidden * (hidden + shared) + 3 * hidden * inner,
+            vectors=2 * hidden + (hidden + 2 * shared if has_biases else 0),
+            rest=hidden + (0 if tied else vocab_size * hidden),
+            kept=_KEPT_ROTARY_HIDDEN * hidden + _KEPT_ROTARY_INNER * inner,
+        )
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "_RotaryConfig":
@@ -113,6 +236,9 @@ class LlamaConfig(_RotaryConfig):
     architecture: Literal["llama"] = "llama"
     tied: bool = False
 
+    def size(self, vocab_size: int, length: int) -> ModelSize:
+        return self._rotary_size(vocab_size, length, tied=self.tied, has_biases=False)
+
 
 class QwenConfig(_RotaryConfig):
     """Qwen2 (Yang et al. 2024): as LLaMA, with biases in the attention, and a tied head in its small sizes."""
@@ -120,11 +246,29 @@ class QwenConfig(_RotaryConfig):
     architecture: Literal["qwen"] = "qwen"
     tied: bool = True
 
+    def size(self, vocab_size: int, length: int) -> ModelSize:
+        return self._rotary_size(vocab_size, length, tied=self.tied, has_biases=True)
+
 
 ModelConfig = Annotated[
     RnnConfig | Gpt2Config | BertConfig | LlamaConfig | QwenConfig, Field(discriminator="architecture")
 ]
 """The union of all architectures' configs."""
+
+
+def _configs() -> dict[Architecture, type[ArchitectureConfig]]:
+    described: tuple[object, ...] = get_args(ModelConfig)
+    of_union: tuple[type[ArchitectureConfig], ...] = get_args(described[0])
+    found: dict[Architecture, type[ArchitectureConfig]] = {}
+    for config in of_union:
+        hints: dict[str, object] = get_type_hints(config)
+        names: tuple[Architecture, ...] = get_args(hints["architecture"])
+        found |= dict.fromkeys(names, config)
+    return found
+
+
+CONFIGS: Mapping[Architecture, type[ArchitectureConfig]] = _configs()
+"""The config of each architecture."""
 
 
 class ModelBlock(Frozen):

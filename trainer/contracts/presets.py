@@ -5,32 +5,31 @@ from hashlib import sha256
 from pydantic_core import to_json
 
 from trainer.contracts.base import Frozen
-from trainer.contracts.compatibility import RECURRENT, architecture, check, objective
+from trainer.contracts.compatibility import architecture, check, objective
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import (
+    CONFIGS,
     PRESETS,
     Architecture,
-    BertConfig,
-    Gpt2Config,
-    LlamaConfig,
     ModelBlock,
+    ModelFamily,
     Objective,
-    QwenConfig,
     RnnConfig,
+    TransformerConfig,
 )
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, OptimizerConfig, RunManifest, TrainRequest
+from trainer.contracts.tokenizers import CONFIGS as TOKENIZER_CONFIGS
 from trainer.contracts.tokenizers import (
-    BpeTokenizerConfig,
     CharTokenizerConfig,
     SpecialStyle,
     TokenizerConfig,
     TokenizerManifest,
-    WordPieceTokenizerConfig,
     WordTokenizerConfig,
+    style_of,
 )
 from trainer.contracts.validation import parse
 
-_NOT_HASHED = {"label", "tags", "provenance", "model_family", "model_size"}
+_NOT_HASHED = {"label", "tags", "provenance", "logging", "model_family", "model_size"}
 _NEUTRAL: dict[str, object] = {
     "tokenizer_id": None,
     "init_from_run_id": None,
@@ -40,6 +39,7 @@ _NEUTRAL: dict[str, object] = {
     "sample_every_steps": None,
     "mlm_probability": 0.15,
     "compute": {"gradient_checkpointing": False},
+    "checkpoint_schedule": None,
 }
 """Fields that came later, and the value with which each counts as absent: the hashes of older runs stand."""
 
@@ -47,17 +47,6 @@ _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
     "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2},
     "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
     "sgd": {"weight_decay": 0.0},
-}
-
-
-_CONFIGS: dict[Architecture, type[Frozen]] = {
-    "lstm": RnnConfig,
-    "gru": RnnConfig,
-    "rnn": RnnConfig,
-    "gpt2": Gpt2Config,
-    "bert": BertConfig,
-    "llama": LlamaConfig,
-    "qwen": QwenConfig,
 }
 
 
@@ -97,7 +86,7 @@ def resolve(
 
     The parent is the completed run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
     """
-    given: dict[str, object] = request.model_dump(exclude_unset=True)
+    given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume"})
     check(request)
     values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
     aim = objective(request)
@@ -131,7 +120,7 @@ def request_hash(effective: EffectiveRequest) -> str:
 def _defaults(request: TrainRequest) -> dict[str, object]:
     if request.model_family == "char_lstm":
         defaults: dict[str, object] = _CHAR_LSTM.model_dump(exclude_none=True)
-    elif request.model_family in RECURRENT and request.model is None and request.model_size is None:
+    elif CONFIGS[request.model_family] is RnnConfig and request.model is None and request.model_size is None:
         defaults = _RECURRENT.model_dump(exclude_none=True)
     else:
         defaults = {}
@@ -157,9 +146,9 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
     kind = architecture(family)
     name = request.model_size or ("small" if family == "char_lstm" else "base")
     sizes = {**_preset(name, kind), **_given_sizes(request), "architecture": kind}
-    if kind in RECURRENT:
-        return {"tied": family == "char_lstm", **sizes}
-    return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes}
+    if issubclass(CONFIGS[kind], TransformerConfig):
+        return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes}
+    return {"tied": True, **sizes} if family == "char_lstm" else sizes
 
 
 def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
@@ -203,8 +192,8 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
             f" you gave '{block.architecture}'.",
         )
     for field in given:
-        if field not in _CONFIGS[kind].model_fields:
-            known = ", ".join(name for name in ModelBlock.model_fields if name in _CONFIGS[kind].model_fields)
+        if field not in CONFIGS[kind].model_fields:
+            known = ", ".join(name for name in ModelBlock.model_fields if name in CONFIGS[kind].model_fields)
             raise AppError(ErrorCode.INVALID_INPUT, f"`model.{field}` means nothing to {kind}, which has {known}.")
     preset = {} if request.model_size is None else _preset(request.model_size, kind)
     for field, value in preset.items():
@@ -220,7 +209,7 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
 def _check_positions(effective: EffectiveRequest) -> None:
     """Refuse rows that are longer than what the model reads at once."""
     model = effective.model
-    if not isinstance(model, RnnConfig) and effective.max_seq_len > model.positions:
+    if isinstance(model, TransformerConfig) and effective.max_seq_len > model.positions:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"`max_seq_len` is {effective.max_seq_len}, but the model has {model.positions} positions: make it smaller,"
@@ -230,7 +219,7 @@ def _check_positions(effective: EffectiveRequest) -> None:
 
 def _tokenizer(request: TrainRequest, aim: Objective) -> TokenizerConfig:
     """The config of the tokenizer that the run makes, in the style of its model; for masked_lm it has a mask token."""
-    config = request.tokenizer or _DEFAULT_TOKENIZERS.get(request.model_family, WordTokenizerConfig())
+    config = request.tokenizer or _default_tokenizer(request.model_family)
     is_masked = aim == "masked_lm"
     match config:
         case WordTokenizerConfig():
@@ -249,7 +238,7 @@ def _tokenizer(request: TrainRequest, aim: Objective) -> TokenizerConfig:
             changes: dict[str, object] = {"mask_token": True}
         case _:
             if config.special_style is not None:
-                if is_masked and config.special_style == "gpt2":
+                if is_masked and style_of(config) == "gpt2":
                     message = "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token."
                     raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
                 return config
@@ -263,14 +252,8 @@ def _style(of_model: Architecture, *, is_masked: bool) -> SpecialStyle:
     return "gpt2_mask" if is_masked else "gpt2"
 
 
-_DEFAULT_TOKENIZERS: dict[str, TokenizerConfig] = {
-    "char_lstm": CharTokenizerConfig(),
-    "gpt2": BpeTokenizerConfig(),
-    "llama": BpeTokenizerConfig(),
-    "qwen": BpeTokenizerConfig(),
-    "bert": WordPieceTokenizerConfig(),
-}
-"""Of the other families, KB-33's: words."""
+def _default_tokenizer(family: ModelFamily) -> TokenizerConfig:
+    return TOKENIZER_CONFIGS["char" if family == "char_lstm" else CONFIGS[family].tokenizer_method]()
 
 
 def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: Objective) -> TokenizerConfig:

@@ -1,15 +1,19 @@
 """A run: what was asked, what it was resolved to, how it stands, and what came of it."""
 
 import re
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PlainSerializer,
     PositiveInt,
+    Tag,
     model_validator,
 )
 
@@ -43,6 +47,18 @@ def _printable(text: str) -> str:
     return text
 
 
+def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= step for step, later in pairwise(steps)):
+        raise ValueError("must be in ascending order, each step once")
+    return steps
+
+
+def _kind_of_schedule(value: object) -> str:
+    return "steps" if isinstance(value, (list, tuple)) else "rule"
+
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+Setting = bool | int | str | None
 Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 
 
@@ -74,6 +90,40 @@ class ComputeOptions(Frozen):
 
     gradient_checkpointing: bool = False
     """Compute what lies between the layers again in the backward pass, in place of keeping it: transformers only."""
+    tf32: bool = Field(True, exclude_if=bool)  # absent from what older versions wrote, and from its hash
+    """Multiply matrices of fp32 in TF32 where CUDA has it; nothing to the CPU."""
+
+
+class LoggingOptions(Frozen):
+    """What the run's own log keeps."""
+
+    level: LogLevel = "INFO"
+
+
+class CheckpointRule(Frozen):
+    """A checkpoint schedule that follows from the length of a training: dense in the first epoch, sparse later."""
+
+    first_epoch_checkpoints: PositiveInt = 20
+    """Evenly spaced; in an epoch of fewer steps each of them."""
+    subsequent_epochs_spacing: Literal["linear", "log"] = "log"
+    log_base: Annotated[int, Field(ge=2)] = 2
+    """With `log`, the steps that are powers of it."""
+    linear_interval: PositiveInt | None = None
+    """Steps from one to the next with `linear`; None: as in the first epoch."""
+    min_checkpoint_interval: PositiveInt = 100
+    """After the first epoch none comes sooner after another, but for the last step."""
+    min_checkpoints_per_epoch: NonNegativeInt = 5
+    """A later epoch in which the spacing has fewer gets so many, evenly spaced, or what the interval allows."""
+
+
+_Steps = tuple[NonNegativeInt, ...]
+_MOST_STEPS = 10_000
+ScheduledSteps = Annotated[_Steps, Field(max_length=_MOST_STEPS), AfterValidator(_ascending)]
+CheckpointSchedule = Annotated[
+    Annotated[_Steps, Field(min_length=1, max_length=_MOST_STEPS), AfterValidator(_ascending), Tag("steps")]
+    | Annotated[CheckpointRule, Tag("rule")],
+    Discriminator(_kind_of_schedule),
+]
 
 
 class TrainingOptions(Frozen):
@@ -109,7 +159,8 @@ class TrainingOptions(Frozen):
     """Keep the embedding as it is, and with a tied head the head's weights too; its bias and projection learn."""
     early_stopping: EarlyStopping = EarlyStopping()
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    precision: Literal["auto", "fp32"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Of the forward pass of training; what is measured and scored is fp32. auto: fp16 with CUDA, fp32 on the CPU."""
     compute: ComputeOptions = ComputeOptions()
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     data_num_workers: Annotated[int, Field(ge=0, le=64)] | None = None
@@ -117,8 +168,11 @@ class TrainingOptions(Frozen):
     data_pin_memory: bool | None = None
     """None: with CUDA only."""
     checkpoint_every_steps: PositiveInt | None = None
+    checkpoint_schedule: CheckpointSchedule | None = None
+    """Steps whose weights are kept for good, the last one always; 0 stands for those before the first step."""
     eval_every_steps: PositiveInt | None = None
     log_every_steps: PositiveInt = 10
+    logging: LoggingOptions = LoggingOptions()
     sample_every_steps: PositiveInt | None = None
     """How often the training writes what the model generates by then to `training_samples.jsonl`."""
     provenance: Provenance | None = None
@@ -140,6 +194,11 @@ class TrainRequest(TrainingOptions):
     test_corpus: CorpusName | None = None
     model: ModelBlock | None = None
     tokenizer: TokenizerConfig | None = None
+    resume: bool = False
+    """Go on with the newest run of the same person, label and request where that failed or was cancelled.
+
+    Where there is none that left a checkpoint, or the newest is completed, the training begins anew.
+    """
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "TrainRequest":
@@ -187,8 +246,18 @@ class RunRecord(Frozen):
     effective: EffectiveRequest
     request_hash: Sha256
     requested_paths: tuple[str, ...] | None = None
+    unused_settings: dict[str, Setting] = Field(default_factory=dict)
+    """What its file says that has no effect here, by path."""
     resumed_from_run_id: Identifier | None = None
     """The failed or cancelled run that this one goes on with."""
+
+
+def without_effect(unused_settings: Mapping[str, Setting]) -> list[str]:
+    """The line that tells of settings without effect; none where there are none."""
+    if not unused_settings:
+        return []
+    named = ", ".join(f"`{path}`" for path in unused_settings)
+    return [f"Without effect here: {named}. A run has a folder and a log of its own."]
 
 
 class Accepted(Frozen):
@@ -256,7 +325,9 @@ class SplitSizes(Frozen):
     chars: int
     tokens: int
     unknown_tokens: int | None = None
-    """How many of them the tokenizer does not know; None in a manifest from before this was counted."""
+    """How many of them the tokenizer does not know; None, as the next one, in a manifest from before it was counted."""
+    bytes: int | None = None
+    """Of its lines in UTF-8, without their ends."""
 
 
 class DataFacts(Frozen):
@@ -315,6 +386,11 @@ class EvalSummary(Frozen):
     """The corpus that was measured in place of the split; None: the split itself."""
     loss: float
     perplexity: float
+    bits_per_char: float | None = None
+    """None, as the next ones: not kept by the first release."""
+    top1_accuracy: float | None = None
+    top5_accuracy: float | None = None
+    unknown_share: float | None = None
 
 
 class RunManifest(Frozen):
@@ -327,6 +403,7 @@ class RunManifest(Frozen):
     effective: EffectiveRequest
     request_hash: Sha256
     requested_paths: tuple[str, ...] | None = None
+    unused_settings: dict[str, Setting] = Field(default_factory=dict)
     model: ModelFacts | None = None
     data: DataFacts | None = None
     tokenizer: TokenizerFacts | None = None

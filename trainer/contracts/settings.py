@@ -76,6 +76,8 @@ class QueueSettings(Group):
     """After this time without progress, or that of 20 steps, a training is ended and goes on from its checkpoint."""
     interactive_timeout_seconds: Annotated[float, Field(gt=0)] = 600
     result_ttl_seconds: Annotated[int, Field(ge=1)] = 86400
+    chat_ttl_seconds: Annotated[int, Field(ge=1)] = 3600
+    """After this time without a message, a chat is forgotten."""
     warm_model_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """The models that stay loaded between requests; the one that was asked last stays whatever its size."""
     warm_model_seconds: Annotated[float, Field(gt=0)] = 900

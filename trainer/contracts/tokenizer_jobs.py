@@ -9,7 +9,15 @@ from pydantic_core import to_json
 from trainer.contracts.base import Frozen, Identifier, JobState, Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
-from trainer.contracts.tokenizers import CONFIGS, METHODS, Normalization, SpecialStyle, TokenizerConfig, TokenizerStats
+from trainer.contracts.tokenizers import (
+    CONFIGS,
+    METHODS,
+    Normalization,
+    RenamedTokens,
+    SpecialStyle,
+    TokenizerConfig,
+    TokenizerStats,
+)
 from trainer.contracts.validation import parse
 
 
@@ -27,13 +35,13 @@ class TokenizerTrainRequest(Frozen):
     """Of SentencePiece; None is unigram."""
     special_style: SpecialStyle | None = None
     """Whose special tokens a subword tokenizer has: None for bert's with wordpiece, else gpt2's."""
-    special_tokens: dict[str, str] | None = None
-    """None: those of the method."""
+    special_tokens: RenamedTokens = None
+    """Names in place of those of the style; char and word keep theirs."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """The share of lines that the vocabulary does not see; the statistics are theirs."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """0: the physical cores."""
+    """How many cores the training uses, which changes nothing of what comes of it; 0: the physical ones."""
     label: Label | None = None
 
 
@@ -78,7 +86,7 @@ class TokenizerList(Frozen):
     tokenizers: tuple[TokenizerStatus, ...]
 
 
-_OPTIONS = {"vocab_size", "min_frequency", "normalization", "special_style", "model_type"}
+_OPTIONS = {"vocab_size", "min_frequency", "normalization", "special_style", "special_tokens", "model_type"}
 
 
 def config_of(request: TokenizerTrainRequest) -> TokenizerConfig:
@@ -86,10 +94,6 @@ def config_of(request: TokenizerTrainRequest) -> TokenizerConfig:
     if request.method not in METHODS:
         raise AppError(
             ErrorCode.UNSUPPORTED_BACKEND, f"`method` must be one of {', '.join(METHODS)}, you gave '{request.method}'."
-        )
-    if request.special_tokens is not None:
-        raise AppError(
-            ErrorCode.INVALID_INPUT, f"`special_tokens` must be null for method '{request.method}': it keeps its own."
         )
     kind = CONFIGS[request.method]
     fields: dict[str, object] = request.model_dump(include=_OPTIONS, exclude_none=True)

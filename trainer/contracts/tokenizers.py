@@ -1,10 +1,11 @@
 """What a tokenizer is made of, and the manifest that says what made it."""
 
+import re
 from collections.abc import Mapping
 from operator import not_
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from trainer.contracts.base import FileRecord, Frozen, Sha256, Timestamp
 
@@ -28,6 +29,73 @@ _ROLES = {
 """What a special token is for, by its name."""
 
 
+def _special_name(name: str) -> str:
+    """Such a name is cut apart where it stands in a text, so that no token of text can be spelled like it."""
+    if (
+        not re.fullmatch(r"<[/|]?[a-zA-Z0-9_.-]{1,60}\|?>|\[[a-zA-Z0-9_.-]{1,62}\]", name)
+        or name.strip("<>[]/|_.-") == ""
+    ):
+        raise ValueError("must be letters (a-z, A-Z), digits, '_', '.' or '-' in <> or [], as <s> or [CLS]")
+    return name
+
+
+SpecialName = Annotated[str, AfterValidator(_special_name)]
+
+
+class SpecialTokens(Frozen):
+    """Names for the special tokens of a subword tokenizer; what is absent keeps the name that its style has.
+
+    CLS begins a line and SEP ends it, so they are BOS and EOS under another name.
+    """
+
+    bos_token: SpecialName | None = Field(None, exclude_if=not_)
+    eos_token: SpecialName | None = Field(None, exclude_if=not_)
+    unk_token: SpecialName | None = Field(None, exclude_if=not_)
+    pad_token: SpecialName | None = Field(None, exclude_if=not_)
+    cls_token: SpecialName | None = Field(None, exclude_if=not_)
+    sep_token: SpecialName | None = Field(None, exclude_if=not_)
+    mask_token: SpecialName | None = Field(None, exclude_if=not_)
+    """A style without a mask token has one where it is named."""
+
+    @property
+    def by_role(self) -> dict[str, str]:
+        """The names that are given, by what the tokens are for."""
+        given = {
+            "bos": self.bos_token or self.cls_token,
+            "eos": self.eos_token or self.sep_token,
+            "unk": self.unk_token,
+            "pad": self.pad_token,
+            "mask": self.mask_token,
+        }
+        return {role: name for role, name in given.items() if name is not None}
+
+    @model_validator(mode="after")
+    def _are_told_apart(self) -> "SpecialTokens":
+        pairs = (("bos", self.bos_token, "cls", self.cls_token), ("eos", self.eos_token, "sep", self.sep_token))
+        for role, name, alias, other in pairs:
+            if name and other:
+                raise ValueError(f"must name `{role}_token` or `{alias}_token`, not both: they are the same token")
+        given = self.by_role
+        for name in given.values():
+            kept = next((other for other, names in _ROLES.items() if name in names and other not in given), None)
+            if kept is not None:
+                raise ValueError(f"must have different names: {name} is the `{kept}_token` already, so name that, too")
+        if len(set(given.values())) < len(given):
+            raise ValueError("must have different names: one is given twice")
+        return self
+
+
+def _none_given(value: object) -> None:
+    if value:
+        raise ValueError("must be null: this method keeps its own special tokens")
+
+
+KeptTokens = Annotated[None, BeforeValidator(_none_given)]
+"""In place of the map, where the special tokens cannot be renamed."""
+RenamedTokens = Annotated[SpecialTokens | None, BeforeValidator(lambda value: value or None)]
+"""An empty map renames nothing."""
+
+
 class Normalization(Frozen):
     """What is done to every text before it is encoded, in training and at inference alike."""
 
@@ -44,6 +112,7 @@ class CharTokenizerConfig(Frozen):
     min_frequency: PositiveInt = 1
     mask_token: bool = Field(False, exclude_if=not_)  # absent from what older versions wrote, and from its hash
     """Whether [MASK] = 4 stands before the characters, which masked_lm needs."""
+    special_tokens: KeptTokens = Field(None, exclude_if=not_)
     normalization: Normalization = Normalization()
 
 
@@ -54,6 +123,7 @@ class WordTokenizerConfig(Frozen):
     vocab_size: PositiveInt | None = None
     """A cap by frequency, specials included; None keeps every word."""
     min_frequency: PositiveInt = 1
+    special_tokens: KeptTokens = Field(None, exclude_if=not_)
     normalization: Normalization = Normalization()
 
 
@@ -66,6 +136,7 @@ class BpeTokenizerConfig(Frozen):
     min_frequency: PositiveInt = 1
     """Of a pair that becomes a token; every character is one."""
     special_style: SpecialStyle | None = None
+    special_tokens: RenamedTokens = Field(None, exclude_if=not_)
     normalization: Normalization = Normalization()
 
 
@@ -78,6 +149,7 @@ class WordPieceTokenizerConfig(Frozen):
     min_frequency: PositiveInt = 2
     """Of a pair that becomes a token; every character is one."""
     special_style: SpecialStyle | None = None
+    special_tokens: RenamedTokens = Field(None, exclude_if=not_)
     normalization: Normalization = Normalization()
 
 
@@ -89,12 +161,25 @@ class SentencePieceTokenizerConfig(Frozen):
     vocab_size: PositiveInt = 8000
     """At most so many tokens, specials and characters included."""
     special_style: SpecialStyle | None = None
+    special_tokens: RenamedTokens = Field(None, exclude_if=not_)
     normalization: Normalization = Normalization()
 
 
-def style_of(config: BpeTokenizerConfig | WordPieceTokenizerConfig | SentencePieceTokenizerConfig) -> SpecialStyle:
+SubwordConfig: TypeAlias = BpeTokenizerConfig | WordPieceTokenizerConfig | SentencePieceTokenizerConfig
+
+
+def style_of(config: SubwordConfig) -> SpecialStyle:
     """The style of the special tokens: as given, or as a run's model has it, else that of the method."""
-    return config.special_style or ("bert" if config.method == "wordpiece" else "gpt2")
+    style = config.special_style or ("bert" if config.method == "wordpiece" else "gpt2")
+    named = config.special_tokens is not None and config.special_tokens.mask_token is not None
+    return "gpt2_mask" if style == "gpt2" and named else style
+
+
+def special_names(config: SubwordConfig) -> dict[str, str]:
+    """The special tokens by what they are for, in the order of their ids."""
+    given = {} if config.special_tokens is None else config.special_tokens.by_role
+    styled = {role_of(name): name for name in SPECIAL_NAMES[style_of(config)]}
+    return {role: given.get(role, name) for role, name in styled.items()}
 
 
 def _char_by_default(config: object) -> object:
@@ -201,4 +286,6 @@ class TokenizerManifest(Frozen):
 
     @property
     def special_ids(self) -> SpecialIds:
-        return SpecialIds(**{role_of(name): i for name, i in self.special_tokens.items()})
+        given = self.config.special_tokens
+        renamed = {} if given is None else {name: role for role, name in given.by_role.items()}
+        return SpecialIds(**{renamed.get(name) or role_of(name): i for name, i in self.special_tokens.items()})

@@ -25,7 +25,7 @@ from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Reread, Text, Tokenizer, ids_type
 
 _CONTENT_FILE = "content.json"
-_CONTENT_FORM = 2
+_CONTENT_FORM = 3
 """What the cache holds has changed: folders of an earlier form are not found."""
 
 
@@ -137,13 +137,14 @@ class _SplitWriter:
     def __init__(self, file: BinaryIO, tokenizer: Tokenizer) -> None:
         self._file = file
         self._tokenizer = tokenizer
-        self._lines = self._characters = self._ids = self._unknown = self.words = 0
+        self._lines = self._characters = self._bytes = self._ids = self._unknown = self.words = 0
 
     def add(self, lines: list[str]) -> None:
         ids = self._tokenizer.encode_documents(lines)
         self._file.write(ids.tobytes())
         self._lines += len(lines)
         self._characters += sum(map(len, lines))
+        self._bytes += len("".join(lines).encode())
         self._ids += len(ids)
         is_unknown: NDArray[np.bool_] = ids == self._tokenizer.special_ids.unk
         self._unknown += int(np.count_nonzero(is_unknown))
@@ -157,6 +158,7 @@ class _SplitWriter:
             chars=self._characters,
             tokens=self._ids - (0 if self._tokenizer.special_ids.bos is None else self._lines),
             unknown_tokens=self._unknown,
+            bytes=self._bytes,
         )
 
 

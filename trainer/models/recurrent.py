@@ -47,7 +47,7 @@ class RecurrentModel(LanguageModel):
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         is_packed = self.config.bidirectional and lengths is not None
-        return self._run(ids, self._zeros(len(ids)), lengths if is_packed else None)[0]
+        return self._run(ids, self._zeros(ids.shape[0]), lengths if is_packed else None)[0]
 
     def initial_state(self, batch: int) -> State:
         return super().initial_state(batch) if self.config.bidirectional else self._zeros(batch)

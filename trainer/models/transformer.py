@@ -25,6 +25,8 @@ _speak_of_errors_only()
 class LibraryConfig(Protocol):
     """A config of the library, whatever its architecture."""
 
+    def to_json_string(self) -> str: ...
+
 
 class MakeConfig(Protocol):
     def __call__(self, **values: object) -> LibraryConfig: ...

@@ -1,6 +1,6 @@
 """What the rest of the program asks of a tokenizer, whatever its method."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
-from trainer.contracts.tokenizers import SPECIAL_NAMES, Normalization, SpecialIds, TokenizerCorpus, TokenizerManifest
+from trainer.contracts.tokenizers import (
+    Normalization,
+    SpecialIds,
+    SubwordConfig,
+    TokenizerCorpus,
+    TokenizerManifest,
+    special_names,
+)
 from trainer.files import write_atomically
 from trainer.vocabulary import MANIFEST_FILE, tokenizer_file
 
@@ -58,6 +65,11 @@ class Tokenizer(Protocol):
     def special_ids(self) -> SpecialIds: ...
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def texts(self) -> Sequence[str]:
+        """What each id writes, by id: nothing for special tokens; words without the spaces between them."""
+        ...
+
     def encode(self, text: str) -> list[int]: ...
     def encode_documents(self, lines: Sequence[str]) -> Ids:
         """Return [BOS] line [EOS] of each normalized line in one array; no [BOS] where the tokenizer has none."""
@@ -88,6 +100,8 @@ def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
 class StoredTokenizer:
     """What all tokenizers have in common: one file, and the manifest that vouches for it."""
 
+    _texts: Sequence[str]
+
     def __init__(self, manifest: TokenizerManifest, content: bytes, special_tokens: dict[str, int]) -> None:
         """Raises TOKENIZER_LOAD_FAILED where the special tokens of the manifest are others."""
         if manifest.special_tokens != special_tokens:
@@ -112,6 +126,10 @@ class StoredTokenizer:
     def vocab_size(self) -> int:
         return self._manifest.vocab_size
 
+    @property
+    def texts(self) -> Sequence[str]:
+        return self._texts
+
     def save(self, folder: Path) -> None:
         """Write the file and, when that is safe, the manifest that vouches for it."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,12 +149,16 @@ class Trained(NamedTuple):
     versions: dict[str, str]
 
 
-def special_names(manifest: TokenizerManifest) -> tuple[str, ...]:
-    """Return the special tokens of a subword tokenizer; raises TOKENIZER_LOAD_FAILED where they are of no style."""
-    names = tuple(manifest.special_tokens)
-    if names not in SPECIAL_NAMES.values():
-        raise broken(manifest, "has special tokens of no style")
-    return names
+def numbered_names(manifest: TokenizerManifest) -> dict[str, int]:
+    """Return the special tokens of a subword tokenizer with their ids; raises TOKENIZER_LOAD_FAILED for another's."""
+    if not isinstance(manifest.config, SubwordConfig):
+        raise broken(manifest, "is of another method than the config of its manifest")
+    return numbered(special_names(manifest.config))
+
+
+def numbered(names: Mapping[str, str]) -> dict[str, int]:
+    """Return the special tokens, given by what they are for, with their ids: their places."""
+    return {name: place for place, name in enumerate(names.values())}
 
 
 def documents_of(lines: Iterable[Sequence[int]], special_ids: SpecialIds, vocab_size: int) -> Ids:

@@ -6,19 +6,19 @@ import tokenizers
 from tokenizers import decoders, models
 from tokenizers.trainers import BpeTrainer
 
-from trainer.contracts.tokenizers import SPECIAL_NAMES, BpeTokenizerConfig, style_of
+from trainer.contracts.tokenizers import BpeTokenizerConfig, special_names
 from trainer.tokenizers.base import Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
-from trainer.tokenizers.subword import train_library, trained, unknown_name
+from trainer.tokenizers.subword import train_library, trained
 
 
 def train(config: BpeTokenizerConfig, texts: Sequence[Text]) -> Trained:
     """Merge the most frequent pairs of the texts' words; raises INVALID_INPUT where not all characters have room."""
     counts = count_characters(texts)
-    specials = SPECIAL_NAMES[style_of(config)]
+    specials = special_names(config)
     check_room(config.vocab_size, len(counts.characters), len(specials) + len(counts.characters))
-    library = tokenizers.Tokenizer(models.BPE(unk_token=unknown_name(style_of(config))))
-    first: list[str | tokenizers.AddedToken] = [*specials]
+    library = tokenizers.Tokenizer(models.BPE(unk_token=specials["unk"]))
+    first: list[str | tokenizers.AddedToken] = [*specials.values()]
     trainer = BpeTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,

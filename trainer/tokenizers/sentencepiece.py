@@ -8,14 +8,22 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, set_rand
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import (
-    SPECIAL_NAMES,
     SentencePieceTokenizerConfig,
     TokenizerManifest,
-    role_of,
-    style_of,
+    special_names,
 )
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, StoredTokenizer, Text, Trained, broken, documents_of, special_names
+from trainer.tokenizers.base import (
+    Ids,
+    Span,
+    StoredTokenizer,
+    Text,
+    Trained,
+    broken,
+    documents_of,
+    numbered,
+    numbered_names,
+)
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.subword import SPLIT
 from trainer.vocabulary import RESERVED, sentencepiece_form
@@ -26,7 +34,7 @@ _LINE_CHARACTERS = 1000
 _MOST_LINES = 2_000_000
 """A longer text is represented by so many of its lines, as they are all in memory."""
 _THREADS = 8
-"""Not the cores of the machine: with another number of threads unigram's sums, and its tokens, are others."""
+"""Not the cores that are used: with another number of threads unigram's sums, and its tokens, are others."""
 
 
 class SentencePieceTokenizer(StoredTokenizer):
@@ -38,14 +46,14 @@ class SentencePieceTokenizer(StoredTokenizer):
 
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
         """Read the content of the file; raises TOKENIZER_LOAD_FAILED where it is no model with that vocabulary."""
-        specials = special_names(manifest)
-        super().__init__(manifest, content, {name: i for i, name in enumerate(specials)})
+        specials = numbered_names(manifest)
+        super().__init__(manifest, content, specials)
         try:
             self._processor = SentencePieceProcessor(model_proto=content)
         except RuntimeError:
             raise broken(manifest, "cannot be read") from None
         self._names = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
-        if len(self._names) != manifest.vocab_size or tuple(self._names[: len(specials)]) != specials:
+        if len(self._names) != manifest.vocab_size or self._names[: len(specials)] != list(specials):
             raise broken(manifest, "does not hold the vocabulary of its manifest")
         self._texts = ["" for _ in specials] + [name.replace(SPACE, " ") for name in self._names[len(specials) :]]
 
@@ -74,10 +82,10 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
     """Learn pieces from the texts' words; raises INVALID_INPUT where not all characters have room."""
     counts = count_characters(texts)
     characters = set(counts.characters) - set(RESERVED)
-    specials = SPECIAL_NAMES[style_of(config)]
+    names = special_names(config)
+    specials = numbered(names)
     check_room(config.vocab_size, len(characters), len(specials) + len(characters | {" "}))
-    place = {role_of(name): i for i, name in enumerate(specials)}
-    masks = [name for name in specials if role_of(name) == "mask"]
+    masks = [name for role, name in names.items() if role == "mask"]
     model = BytesIO()
     set_random_generator_seed(0)
     try:
@@ -96,14 +104,14 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
             input_sentence_size=_MOST_LINES,
             num_threads=_THREADS,
             minloglevel=2,
-            bos_id=place["bos"],
-            bos_piece=specials[place["bos"]],
-            eos_id=place["eos"],
-            eos_piece=specials[place["eos"]],
-            unk_id=place["unk"],
-            unk_piece=specials[place["unk"]],
-            pad_id=place["pad"],
-            pad_piece=specials[place["pad"]],
+            bos_id=specials[names["bos"]],
+            bos_piece=names["bos"],
+            eos_id=specials[names["eos"]],
+            eos_piece=names["eos"],
+            unk_id=specials[names["unk"]],
+            unk_piece=names["unk"],
+            pad_id=specials[names["pad"]],
+            pad_piece=names["pad"],
             control_symbols=masks,
         )
     except RuntimeError:
@@ -115,7 +123,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
     content = model.getvalue()
     return Trained(
         content=content,
-        special_tokens={name: i for i, name in enumerate(specials)},
+        special_tokens=specials,
         vocab_size=SentencePieceProcessor(model_proto=content).get_piece_size(),
         characters=characters,
         corpora=counts.corpora,

@@ -10,17 +10,24 @@ from tokenizers import Regex, pre_tokenizers, processors
 from tokenizers.trainers import Trainer
 
 from trainer.contracts.tokenizers import (
-    SPECIAL_NAMES,
-    UNKNOWN_NAMES,
     BpeTokenizerConfig,
-    SpecialStyle,
     TokenizerManifest,
     WordPieceTokenizerConfig,
-    style_of,
+    special_names,
 )
 from trainer.data.corpus import blocks
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, StoredTokenizer, Text, Trained, broken, documents_of, special_names
+from trainer.tokenizers.base import (
+    Ids,
+    Span,
+    StoredTokenizer,
+    Text,
+    Trained,
+    broken,
+    documents_of,
+    numbered,
+    numbered_names,
+)
 from trainer.tokenizers.counting import CharacterCounts
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
 
@@ -53,9 +60,9 @@ class SubwordTokenizer(StoredTokenizer):
     def __init__(self, content: bytes, manifest: TokenizerManifest, continuing: str = "") -> None:
         """Read the content of the file, where tokens that go on with a word have a prefix; raises as `load` does."""
         names = vocabulary_of(content, manifest)
-        specials = special_names(manifest)
-        super().__init__(manifest, content, {name: i for i, name in enumerate(specials)})
-        if tuple(names[: len(specials)]) != specials:
+        specials = numbered_names(manifest)
+        super().__init__(manifest, content, specials)
+        if names[: len(specials)] != list(specials):
             raise broken(manifest, "does not begin with the special tokens")
         self._names = names
         self._texts = ["" for _ in specials] + [name.removeprefix(continuing) for name in names[len(specials) :]]
@@ -85,10 +92,6 @@ class SubwordTokenizer(StoredTokenizer):
         return self._library.encode(encodable, add_special_tokens=False)
 
 
-def unknown_name(style: SpecialStyle) -> str:
-    return next(name for name in SPECIAL_NAMES[style] if name in UNKNOWN_NAMES)
-
-
 def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text]) -> None:
     """Let the library read the lines, many at a time, and learn tokens from them with all cores."""
     library.pre_tokenizer = SPLIT
@@ -100,14 +103,15 @@ def trained(
     library: tokenizers.Tokenizer, config: BpeTokenizerConfig | WordPieceTokenizerConfig, counts: CharacterCounts
 ) -> Trained:
     """Complete a library's tokenizer so that others can use its file, and describe it."""
-    specials = SPECIAL_NAMES[style_of(config)]
-    begin, end = specials[:2] if style_of(config) != "bert" else specials[2:4]
+    names = special_names(config)
+    specials = numbered(names)
+    begin, end = names["bos"], names["eos"]
     library.normalizer = normalizer_of(config.normalization)
-    ids = [(name, specials.index(name)) for name in (begin, end)]
+    ids = [(name, specials[name]) for name in (begin, end)]
     library.post_processor = processors.TemplateProcessing(f"{begin} $A {end}", f"{begin} $A {end} $B:1 {end}:1", ids)
     return Trained(
-        content=content_of(library, specials),
-        special_tokens={name: i for i, name in enumerate(specials)},
+        content=content_of(library, list(specials)),
+        special_tokens=specials,
         vocab_size=library.get_vocab_size(),
         characters=set(counts.characters),
         corpora=counts.corpora,

@@ -40,6 +40,7 @@ class WordTokenizer(StoredTokenizer):
             not _WORD.fullmatch(word) for word in words
         ):
             raise broken(manifest, "does not hold a vocabulary of words")
+        self._texts = ["" for _ in _SPECIAL_TOKENS] + words
         self._ids = {word: i for i, word in enumerate(words, len(_SPECIAL_TOKENS))}
 
     def encode(self, text: str) -> list[int]:

@@ -6,10 +6,10 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers.trainers import WordPieceTrainer
 
-from trainer.contracts.tokenizers import SPECIAL_NAMES, WordPieceTokenizerConfig, style_of
+from trainer.contracts.tokenizers import WordPieceTokenizerConfig, special_names
 from trainer.tokenizers.base import Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
-from trainer.tokenizers.subword import SPLIT, train_library, trained, unknown_name
+from trainer.tokenizers.subword import SPLIT, train_library, trained
 
 CONTINUING = "##"
 
@@ -20,9 +20,9 @@ def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
     Every character is a piece that begins a word and one that goes on with it, so only unknown ones are unknown.
     """
     counts = count_characters(texts)
-    specials = SPECIAL_NAMES[style_of(config)]
+    specials = special_names(config)
     continuing = [CONTINUING + character for character in counts.characters]
-    known: list[str | tokenizers.AddedToken] = [*specials, *counts.characters, *continuing]
+    known: list[str | tokenizers.AddedToken] = [*specials.values(), *counts.characters, *continuing]
     check_room(config.vocab_size, len(counts.characters), len(known))
     # told to the trainer beforehand, they have their ids; it would number them in another order each time
     trainer = WordPieceTrainer(
@@ -34,9 +34,8 @@ def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
     )
     learner = tokenizers.Tokenizer(models.WordPiece())
     train_library(learner, trainer, texts)
-    unknown, vocabulary = unknown_name(style_of(config)), learner.get_vocab()
     library = tokenizers.Tokenizer(
-        models.WordPiece(vocabulary, unk_token=unknown, continuing_subword_prefix=CONTINUING)
+        models.WordPiece(learner.get_vocab(), unk_token=specials["unk"], continuing_subword_prefix=CONTINUING)
     )
     alone = pre_tokenizers.Split(Regex(f"[^{_ranges(counts.characters)}]"), "isolated")
     cuts: list[pre_tokenizers.PreTokenizer] = [alone, SPLIT]

@@ -1,9 +1,10 @@
 """What a worker starts a child process for: `python -m trainer.worker`, a name of `environment`, and an id."""
 
 import sys
+from pathlib import Path
 
 from trainer.contracts.settings import load_settings
-from trainer.worker.environment import TOKENIZER_CHILD, TRAIN_CHILD
+from trainer.worker.environment import BENCHMARK, TOKENIZER_CHILD, TRAIN_CHILD
 
 
 def main(name: str, *job_ids: str) -> int:
@@ -17,6 +18,11 @@ def main(name: str, *job_ids: str) -> int:
         from trainer.worker.tokenizer_child import run_tokenizer_child
 
         return run_tokenizer_child(settings, *job_ids)
+    if name == BENCHMARK:
+        from trainer.worker.benchmark_child import run_benchmark_child
+
+        folder, part = job_ids
+        return run_benchmark_child(settings, Path(folder), part)
     from trainer.worker.answers import answer_requests
 
     return answer_requests(settings)

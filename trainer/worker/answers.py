@@ -3,32 +3,40 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from select import select
 from typing import Annotated, assert_never
 
 import structlog
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from trainer.contracts.compatibility import check_generates
+from trainer.chat import chat_answer, chat_prompt
+from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
+    ChatRecord,
+    ChatResponse,
     EvalRecord,
     EvalResponse,
+    GenerateChunk,
     GenerateRecord,
-    GenerateRequest,
     GenerateResponse,
     InferenceRecord,
+    PredictRecord,
+    PredictResponse,
     ScoreRecord,
     ScoreResponse,
     failed_record,
 )
 from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
-from trainer.generation import generate_together
+from trainer.generation import Continuation, generate_together
 from trainer.given_text import with_text
 from trainer.logs import setup_logging
 from trainer.machine import physical_cores
+from trainer.prediction import predict
 from trainer.runs import RunStore
 from trainer.scoring import TextToScore, read_text, score_texts
 from trainer.worker.measure import measure_again
@@ -42,6 +50,45 @@ _batch_adapter: TypeAdapter[list[InferenceRecord]] = TypeAdapter(
 )
 
 
+_PIECE_BYTES = 1 << 20
+_STDIN = 0
+
+
+class Requests:
+    """Lines of a file: lists of requests, and between them the ids of those that nobody waits for any more."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._begun: list[bytes] = []
+        self._batches: deque[bytes] = deque()
+        self._withdrawn: set[str] = set()
+
+    def batches(self) -> Iterator[bytes]:
+        """Wait for a list and yield it, until the file ends."""
+        while self._batches or self._read():
+            while self._batches:
+                yield self._batches.popleft()
+                self._withdrawn.clear()
+
+    def withdrawn(self) -> Collection[str]:
+        """The requests that have been withdrawn by now, of the list that was yielded last; waits for nothing."""
+        while select([self._file], [], [], 0)[0] and self._read():
+            pass
+        return self._withdrawn
+
+    def _read(self) -> bool:
+        data = os.read(self._file, _PIECE_BYTES)
+        first, *others = data.split(b"\n")
+        self._begun.append(first)
+        for begun in others:
+            line, self._begun = b"".join(self._begun), [begun]
+            if line.startswith(b"["):
+                self._batches.append(line)
+            else:
+                self._withdrawn.add(line.decode())
+        return bool(data)
+
+
 def answer_requests(settings: Settings) -> int:
     """Answer until standard input closes; return 0."""
     setup_logging(settings, "model-trainer-worker", sys.stderr)
@@ -49,17 +96,27 @@ def answer_requests(settings: Settings) -> int:
     torch.set_num_threads(physical_cores())
     models = WarmModels(RunStore(settings.app.artifacts_root), settings.queue.warm_model_bytes)
     # whatever else is printed must not get between the answers
-    with open(0, "rb", closefd=False) as requests, open(os.dup(1), "wb") as answers:
+    requests = Requests(_STDIN)
+    with open(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        for line in requests:
-            for answered in answer(_batch_adapter.validate_json(line), models, settings):
+        for line in requests.batches():
+            batch = _batch_adapter.validate_json(line)
+            for answered in answer(batch, models, settings, withdrawn=requests.withdrawn):
                 answers.write(answered.model_dump_json().encode() + b"\n")
                 answers.flush()
     return 0
 
 
-def answer(records: Sequence[InferenceRecord], models: WarmModels, settings: Settings) -> Iterator[InferenceRecord]:
+def answer(
+    records: Sequence[InferenceRecord],
+    models: WarmModels,
+    settings: Settings,
+    *,
+    withdrawn: Callable[[], Collection[str]] = tuple,
+) -> Iterator[InferenceRecord | GenerateChunk]:
     """Do what records ask of one run, and give each back once that is done; what cannot be done, with its error.
+
+    The pieces of a text that is streamed come before the record that they are of.
 
     What is no AppError, memory that ran out say, ends the process: its askers are told so, and the next one starts
     anew.
@@ -70,25 +127,35 @@ def answer(records: Sequence[InferenceRecord], models: WarmModels, settings: Set
         yield from (failed_record(record, RunError.of(error)) for record in records)
         return
     asked = {record.response.request_id: record for record in records}
-    for response in _responses(records, loaded, settings):
+    for response in _responses(records, loaded, settings, withdrawn):
+        if isinstance(response, GenerateChunk):
+            yield response
+            continue
         update: dict[str, object] = {"response": response}
         yield asked[response.request_id].model_copy(update=update)
 
 
 def _responses(
-    records: Sequence[InferenceRecord], loaded: LoadedRun, settings: Settings
-) -> Iterator[ScoreResponse | GenerateResponse | EvalResponse]:
+    records: Sequence[InferenceRecord],
+    loaded: LoadedRun,
+    settings: Settings,
+    withdrawn: Callable[[], Collection[str]],
+) -> Iterator[ScoreResponse | GenerateResponse | GenerateChunk | PredictResponse | ChatResponse | EvalResponse]:
     corpora = CorpusStore(settings)
     texts: list[TextToScore] = []
-    prompts: list[tuple[GenerateRequest, GenerateResponse]] = []
+    prompts: list[tuple[Continuation, ChatResponse | None]] = []
     for record in records:
         try:
             match record:
                 case ScoreRecord(request=to_score, response=score):
+                    check_scores(to_score, loaded.model.objective)
                     texts.append(read_text(loaded.tokenizer, with_text(to_score, corpora), score))
-                case GenerateRecord(request=to_continue, response=generation):
+                case GenerateRecord() | ChatRecord():
                     check_generates(loaded.model.objective)
-                    prompts.append((with_text(to_continue, corpora), generation))
+                    prompts.append(_continuation(record, loaded, corpora))
+                case PredictRecord(request=to_predict, response=prediction):
+                    check_generates(loaded.model.objective)
+                    yield predict(loaded.model, loaded.tokenizer, to_predict, prediction, loaded.prefixes)
                 case EvalRecord(request=to_measure, response=evaluation):
                     metrics = measure_again(loaded, to_measure, settings)
                     measured: dict[str, object] = {"status": "completed", "metrics": metrics}
@@ -100,4 +167,23 @@ def _responses(
     if texts:
         yield from score_texts(loaded.model, loaded.tokenizer, texts)
     if prompts:
-        yield from generate_together(loaded.model, loaded.tokenizer, prompts)
+        chats = {continuation.request_id: chat for continuation, chat in prompts}
+        continuations = [continuation for continuation, _ in prompts]
+        for written in generate_together(loaded.model, continuations, withdrawn=withdrawn):
+            chat = chats[written.request_id]
+            yield written if chat is None or isinstance(written, GenerateChunk) else chat_answer(chat, written)
+
+
+def _continuation(
+    record: GenerateRecord | ChatRecord, loaded: LoadedRun, corpora: CorpusStore
+) -> tuple[Continuation, ChatResponse | None]:
+    """What a request asks to be continued; with it the answer of a chat, as far as it is known."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if isinstance(record, GenerateRecord):
+        prompt = with_text(record.request, corpora)
+        return Continuation(model, tokenizer, prompt, record.response, is_streamed=record.is_streamed), None
+    chat = record.response
+    prompt, dropped = chat_prompt(model, tokenizer, record.request, record.turns)
+    queued = GenerateResponse(request_id=chat.request_id, run_id=chat.run_id, status="queued")
+    told: dict[str, object] = {"turns_dropped": dropped}
+    return Continuation(model, tokenizer, prompt, queued), chat.model_copy(update=told)

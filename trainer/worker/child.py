@@ -47,7 +47,7 @@ def _train(settings: Settings, run: RunDirectory) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the worker too, which says what is to be done
     with lock, run.open_log() as events:
         setup_logging(settings, "model-trainer-worker", sys.stderr)
-        add_log_file(run.logs, "model-trainer-worker")
+        add_log_file(run.logs, "model-trainer-worker", run.record().effective.logging.level)
         structlog.contextvars.bind_contextvars(run_id=run.run_id)
         end = run.manifest()
         if end is not None or run.cancel_requested():

@@ -8,6 +8,10 @@ from trainer.contracts.settings import Settings, child_environment
 
 TRAIN_CHILD, TOKENIZER_CHILD, ANSWER_REQUESTS = "train-child", "train-tokenizer", "answer-requests"
 """What `python -m trainer.worker` is called with to be a child of the worker."""
+BENCHMARK = "benchmark"
+"""The same, to be a child of `mt bench`: with a folder, and the name of a training or this one, which comes first."""
+BENCHMARK_PREPARED, BENCHMARK_PLAN, BENCHMARK_ERROR = "prepared", "plan", "error"
+"""The other records in that folder; each is a JSON file."""
 
 # glibc maps and unmaps every large buffer by default, which costs an LSTM step 40 % of its time (measured):
 # keep the memory instead. Threads that wait must not spin: the machine's other processes need the cores.

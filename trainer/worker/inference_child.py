@@ -4,12 +4,20 @@ import asyncio
 import contextlib
 import sys
 from asyncio.subprocess import PIPE, Process
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Annotated, NamedTuple
 
 import structlog
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import EvalRecord, InferenceRecord, ScoreRecord, inference_adapter
+from trainer.contracts.inference import (
+    ChatRecord,
+    EvalRecord,
+    GenerateChunk,
+    GenerateRecord,
+    InferenceRecord,
+)
 from trainer.contracts.settings import Settings
 from trainer.services import end, pipe
 from trainer.worker.environment import ANSWER_REQUESTS, tuned_environment
@@ -19,9 +27,14 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 MOST_TOGETHER = 16
 """Requests that are answered side by side."""
 
+_line_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
+    Annotated[InferenceRecord | GenerateChunk, Field(discriminator="kind")],
+    config=ConfigDict(hide_input_in_errors=True),
+)
 _MOST_CHARACTERS_TOGETHER = 20_000  # of one of them: a longer text is answered alone, and keeps nobody but the next
 _LONGEST_ANSWER_BYTES = 1 << 30
 _END_SECONDS = 3.0
+_STOP_SECONDS = 5.0
 
 
 class _Asked(NamedTuple):
@@ -29,6 +42,11 @@ class _Asked(NamedTuple):
 
     record: InferenceRecord
     answer: asyncio.Future[InferenceRecord]
+    on_chunk: Callable[[GenerateChunk], None]
+
+
+def _ignore(chunk: GenerateChunk) -> None:
+    """What is done with the pieces of a text that nobody wants piece by piece: there are none."""
 
 
 class InferenceChild:
@@ -46,16 +64,19 @@ class InferenceChild:
         self._arrived = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
 
-    async def answer(self, record: InferenceRecord) -> InferenceRecord:
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = _ignore
+    ) -> InferenceRecord:
         """Have a request answered; raises SERVICE_UNAVAILABLE where the child dies of it.
 
-        Who is cancelled gives up no request but this one: the child, which cannot stop in the middle, goes on while
-        somebody waits for an answer that it was asked for together with this one, and is ended otherwise.
+        The pieces of a text that is streamed come before its answer. Who is cancelled gives up no request but this one:
+        the child goes on while somebody waits for an answer that it was asked for together with this one. What is being
+        written ends with the token at hand; else the child, which cannot stop in the middle, is ended.
         """
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         answer: asyncio.Future[InferenceRecord] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Asked(record, answer))
+        self._waiting.append(_Asked(record, answer, on_chunk))
         self._arrived.set()
         return await answer
 
@@ -91,9 +112,16 @@ class InferenceChild:
     async def _answer_together(self, batch: list[_Asked]) -> None:
         exchange = asyncio.create_task(self._exchange(batch))
 
+        patience_seconds = _STOP_SECONDS if isinstance(batch[0].record, GenerateRecord | ChatRecord) else 0.0
+        ending: list[asyncio.TimerHandle] = []
+
+        def give_up() -> None:
+            exchange.cancel()
+
         def end_unless_awaited(_: asyncio.Future[InferenceRecord]) -> None:
+            self._withdraw(asked.record.response.request_id for asked in batch if asked.answer.cancelled())
             if all(asked.answer.done() for asked in batch):
-                exchange.cancel()
+                ending.append(asyncio.get_running_loop().call_later(patience_seconds, give_up))
 
         for asked in batch:
             asked.answer.add_done_callback(end_unless_awaited)
@@ -101,12 +129,20 @@ class InferenceChild:
             await asyncio.wait([exchange])
         finally:
             exchange.cancel()
+            for timer in ending:
+                timer.cancel()
         error = None if exchange.cancelled() else exchange.exception()
         if exchange.cancelled() or error is not None:
             await self._end(0)
         for asked in batch:
             if error is not None and not asked.answer.done():
                 asked.answer.set_exception(error)
+
+    def _withdraw(self, request_ids: Iterable[str]) -> None:
+        """Tell the child, if it is there, what nobody waits for any more."""
+        if self._process is not None and self._process.returncode is None:
+            for request_id in request_ids:
+                pipe(self._process.stdin).write(f"{request_id}\n".encode())
 
     async def _exchange(self, batch: list[_Asked]) -> None:
         """One line to the child, a line for each request back; what is not a whole line says that it has died."""
@@ -117,7 +153,7 @@ class InferenceChild:
         requests.write(b"[%b]\n" % b",".join(asked.record.model_dump_json().encode() for asked in batch))
         with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
             await requests.drain()
-        missing = {asked.record.response.request_id: asked.answer for asked in batch}
+        missing = {asked.record.response.request_id: asked for asked in batch}
         while missing:
             line = await pipe(process.stdout).readline()
             if not line.endswith(b"\n"):
@@ -125,10 +161,13 @@ class InferenceChild:
                 raise AppError(
                     ErrorCode.SERVICE_UNAVAILABLE, "The worker ended while it answered; try again, or ask for less."
                 )
-            record = inference_adapter.validate_json(line)
-            answer = missing.pop(record.response.request_id)
+            told = _line_adapter.validate_json(line)
+            if isinstance(told, GenerateChunk):
+                missing[told.request_id].on_chunk(told)
+                continue
+            answer = missing.pop(told.response.request_id).answer
             if not answer.done():
-                answer.set_result(record)
+                answer.set_result(told)
 
     async def _start(self) -> Process:
         return await asyncio.create_subprocess_exec(
@@ -160,5 +199,8 @@ def _go_together(first: InferenceRecord, other: InferenceRecord) -> bool:
 def _is_short(record: InferenceRecord) -> bool:
     if isinstance(record, EvalRecord):
         return False
-    text = record.request.text if isinstance(record, ScoreRecord) else record.request.prompt_text
+    if isinstance(record, ChatRecord):
+        text: str | None = record.request.message
+    else:
+        text = record.request.prompt_text if isinstance(record, GenerateRecord) else record.request.text
     return text is not None and len(text) <= _MOST_CHARACTERS_TOGETHER

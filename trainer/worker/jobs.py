@@ -1,6 +1,8 @@
 """The arq functions: each checks its payload again, does its job, and leaves a record of how it ended."""
 
 import asyncio
+import contextlib
+from collections.abc import Sequence
 
 import structlog
 from arq import Retry
@@ -9,11 +11,23 @@ from pydantic import ValidationError
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
-from trainer.contracts.inference import InferenceRecord, failed_record, inference_adapter
+from trainer.contracts.inference import (
+    ChatRecord,
+    ChatTurn,
+    GenerateChunk,
+    GenerateRecord,
+    InferenceRecord,
+    asker_gone,
+    failed_record,
+    inference_adapter,
+)
 from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.settings import Settings
-from trainer.contracts.store import STORE_ERRORS, Store
+from trainer.contracts.store import Store
+from trainer.contracts.store_answers import Said
+from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.contracts.validation import parse
+from trainer.questions import CHAT_EXPIRED
 from trainer.queue import tell_events
 from trainer.runs import RunStore, complete_end
 from trainer.tokenizer_store import TokenizerStore
@@ -80,14 +94,15 @@ class Jobs:
             return  # who asks reads the same
         if record.response.status in ("completed", "failed"):
             return  # given once more by the queue: its asker has had this answer (INF-16)
-        telling = asyncio.create_task(self._tell_started(job))  # its asker does not wait for that
-        try:
-            async with asyncio.timeout(self._settings.queue.interactive_timeout_seconds):
-                answer = await self._child.answer(record)
-        except TimeoutError:
-            answer = failed_record(record, RunError.of(AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)))
-        except AppError as error:
-            answer = failed_record(record, RunError.of(error))
+        telling = asyncio.create_task(
+            self._tell(_told(job, InferenceStarted, "started"))
+        )  # its asker does not wait for that
+        answer = await self._answer(record, key)
+        if answer is None:
+            log.info("short job withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
+            await telling
+            await self._tell(_ended(job, failed_record(record, RunError.of(asker_gone()))))
+            return
         log.info(
             "short job ended",
             kind=job.kind,
@@ -99,16 +114,98 @@ class Jobs:
         await telling  # which had the time of the answer for it
         ended = _ended(job, answer)
         try:
-            await self._store.put_answer(key, bell, answer.model_dump_json(), ended, ttl_seconds=ttl_seconds)
+            said = self._said(answer)
+            if said is not None:
+                ttl_seconds = int(said.ttl_seconds)
+            value = answer.model_dump_json()
+            await self._store.put_answer(key, bell, value, ended, ttl_seconds=ttl_seconds, said=said)
         except STORE_ERRORS as error:
             log.warning("an answer waits: the queue is away", run_id=job.run_id, error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None
 
-    async def _tell_started(self, job: InferenceJobPayload) -> None:
+    async def _answer(self, record: InferenceRecord, key: str) -> InferenceRecord | None:
+        """The answered record, or the failed one; None where its asker has taken the request back."""
+        answering = asyncio.create_task(self._answered(record))
+        watching = asyncio.create_task(self._withdrawn(key))
         try:
-            await self._store.tell_inference(_told(job, InferenceStarted, "started"))
+            async with asyncio.timeout(self._settings.queue.interactive_timeout_seconds):
+                await asyncio.wait([answering, watching], return_when=asyncio.FIRST_COMPLETED)
+            return answering.result() if answering.done() else None
+        except TimeoutError:
+            error = AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)
+        except AppError as failure:
+            error = failure
+        finally:
+            answering.cancel()  # the child drops what it has not begun, and is ended where nobody else waits for it
+            watching.cancel()
+        return failed_record(record, RunError.of(error))
+
+    async def _withdrawn(self, key: str) -> None:
+        """Return once a request is gone from the store; while that is away nothing is known of it."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            with contextlib.suppress(*STORE_ERRORS):
+                if not await self._store.has(key):
+                    return
+
+    async def _answered(self, record: InferenceRecord) -> InferenceRecord:
+        """Have a request answered in the way of its kind; raises AppError."""
+        if isinstance(record, GenerateRecord) and record.is_streamed:
+            return await self._written(record)
+        if not isinstance(record, ChatRecord):
+            return await self._child.answer(record)
+        stored = await self._store.turns(keys.chat(record.response.run_id, record.response.session_id))
+        if stored is None:
+            raise AppError(ErrorCode.DATA_NOT_FOUND, CHAT_EXPIRED)
+        turns: dict[str, object] = {"turns": tuple(ChatTurn.model_validate_json(turn) for turn in stored)}
+        without: dict[str, object] = {"turns": ()}
+        return (await self._child.answer(record.model_copy(update=turns))).model_copy(update=without)
+
+    async def _written(self, record: GenerateRecord) -> InferenceRecord:
+        """Have a text written that is told piece by piece; raises CANCELLED when nobody reads it any more."""
+        pieces: asyncio.Queue[GenerateChunk | None] = asyncio.Queue()
+        answering = asyncio.create_task(self._child.answer(record, pieces.put_nowait))
+        answering.add_done_callback(lambda _: pieces.put_nowait(None))
+        taken: list[GenerateChunk | None] = []
+        try:
+            while await self._is_read(record, [piece for piece in taken if piece is not None]):
+                if None in taken:
+                    return await answering
+                taken = [await pieces.get()]
+                while not pieces.empty():
+                    taken.append(pieces.get_nowait())
+            raise asker_gone()
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)  # what it fails with now, nobody asks for
+
+    async def _is_read(self, record: GenerateRecord, pieces: Sequence[GenerateChunk]) -> bool:
+        """Tell pieces; what cannot be told now is told with the answer."""
+        queue = self._settings.queue
+        try:
+            return await self._store.put_pieces(
+                record.response.request_id,
+                [piece.model_dump_json() for piece in pieces],
+                ttl_seconds=queue.interactive_timeout_seconds,
+            )
         except STORE_ERRORS as error:
-            log.warning("the event stream is away", request_id=job.request_id, error=type(error).__name__)
+            log.warning("pieces of a text not told", request_id=record.response.request_id, error=type(error).__name__)
+            return True
+
+    def _said(self, answer: InferenceRecord) -> Said | None:
+        """What is added to a chat by an answer."""
+        if not isinstance(answer, ChatRecord) or answer.response.answer is None:
+            return None
+        response = answer.response
+        turn = ChatTurn(request_id=response.request_id, message=answer.request.message, answer=answer.response.answer)
+        chat = keys.chat(response.run_id, response.session_id)
+        return Said(chat, turn.model_dump_json(), self._settings.queue.chat_ttl_seconds)
+
+    async def _tell(self, event: InferenceEvent) -> None:
+        try:
+            await self._store.tell_inference(event)
+        except STORE_ERRORS as error:
+            log.warning("the event stream is away", request_id=event.request_id, error=type(error).__name__)
 
 
 def _ended(job: InferenceJobPayload, answer: InferenceRecord) -> InferenceEvent:
@@ -129,4 +226,5 @@ def _told(job: InferenceJobPayload, event: type[InferenceEvent], key: str, **val
     return event.model_validate(fields)
 
 
+_LOOK_SECONDS = 0.5
 _TOO_LONG = "The request took too long; ask for less at a time."

@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from trainer.contracts.inference import EvalMetrics, EvalRequest, EvalSplit
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, EvalSummary
+from trainer.contracts.inference import EvalMetrics, EvalRequest, EvalSplit, summary_of
+from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
 from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
@@ -17,19 +17,24 @@ from trainer.tokenizers.base import Tokenizer
 from trainer.worker.models import LoadedRun
 
 _LOCK_SECONDS = 10.0
+_IN_FP32: dict[str, object] = {"precision": "fp32"}
+"""As all is measured: a run of a GPU's fp16 can be on the CPU too."""
 
 
 def places(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
     """Where a run's texts are, and the folder that keeps them encoded; raises DATA_NOT_FOUND."""
-    corpora = CorpusStore(settings)
+    return corpus_paths(CorpusStore(settings), effective), settings.app.data_root / "corpus_cache"
+
+
+def corpus_paths(corpora: CorpusStore, effective: EffectiveRequest) -> CorpusPaths:
+    """Where the texts of a training are; raises DATA_NOT_FOUND."""
 
     def find(reference: CorpusRef | None) -> Path | None:
         return None if reference is None else corpora.find(reference.name)
 
-    paths = CorpusPaths(
+    return CorpusPaths(
         corpora.find(effective.corpus.name), find(effective.validation_corpus), find(effective.test_corpus)
     )
-    return paths, settings.app.data_root / "corpus_cache"
 
 
 def measure_run(
@@ -58,7 +63,7 @@ def measure_again(loaded: LoadedRun, request: EvalRequest, settings: Settings) -
     effective = loaded.manifest.effective
     if request.path_override is not None:
         effective = _on_text(effective, request.path_override, settings)
-    compute = resolve(effective)
+    compute = resolve(effective.model_copy(update=_IN_FP32))
     _, corpus = prepare(effective, *places(settings, effective), loaded.tokenizer)
     if request.path_override is not None:
         corpus = TokenizedCorpus(
@@ -68,12 +73,10 @@ def measure_again(loaded: LoadedRun, request: EvalRequest, settings: Settings) -
             corpus.special_ids,
         )
     measured = _measured(run, effective, loaded.model, loaded.tokenizer, corpus, split, compute, None)
-    metrics = measured.metrics
-    summary = EvalSummary(split=split, dataset=request.path_override, loss=metrics.loss, perplexity=metrics.perplexity)
     with run.wait_for_lock(_LOCK_SECONDS):
         _keep(run, measured)
-        run.add_evaluation(summary)
-    return metrics
+        run.add_evaluation(summary_of(measured.metrics, request.path_override))
+    return measured.metrics
 
 
 def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> EffectiveRequest:

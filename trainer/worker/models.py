@@ -10,6 +10,7 @@ import numpy as np
 from trainer.contracts.runs import RunManifest
 from trainer.model_artifact import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_run
 from trainer.models.base import LanguageModel
+from trainer.prediction import Prefixes
 from trainer.runs import RunDirectory, RunStore
 from trainer.tokenizers.base import Tokenizer, ids_type
 
@@ -23,11 +24,16 @@ class LoadedRun(NamedTuple):
     manifest: RunManifest
     model: LanguageModel
     tokenizer: Tokenizer
+    prefixes: Prefixes
 
     def memory_bytes(self) -> int:
-        """The parameters, and the tokenizer's two tables from code points to ids."""
+        """The parameters, the tokenizer's two tables from code points to ids, and what was read of late."""
         table_bytes = np.zeros(sys.maxunicode + 1, dtype=ids_type(self.tokenizer.vocab_size)).nbytes
-        return sum(parameter.nbytes for parameter in self.model.parameters()) + 2 * table_bytes
+        return (
+            sum(parameter.nbytes for parameter in self.model.parameters())
+            + 2 * table_bytes
+            + self.prefixes.memory_bytes
+        )
 
 
 _Seen = tuple[tuple[Path, int, int], ...]
@@ -52,7 +58,7 @@ class WarmModels:
         loaded, seen = self._loaded.pop(run_id, (None, ()))
         if loaded is None or seen != files:
             manifest = run.completed_manifest()
-            loaded = LoadedRun(run, manifest, *load_run(run))
+            loaded = LoadedRun(run, manifest, *load_run(run), Prefixes())
         self._loaded[run_id] = loaded, files
         while len(self._loaded) > 1 and self._memory_bytes() > self._most_bytes:
             self._loaded.popitem(last=False)

@@ -14,7 +14,8 @@ from redis.exceptions import ResponseError
 
 from trainer.contracts import keys
 from trainer.contracts.settings import Settings
-from trainer.contracts.store import STORE_ERRORS, Store, connect, dumps, loads, open_redis
+from trainer.contracts.store import Store, connect
+from trainer.contracts.store_connection import STORE_ERRORS, dumps, loads, open_redis
 from trainer.worker.inference_child import MOST_TOGETHER, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile

@@ -14,7 +14,8 @@ from arq import Retry
 
 from trainer.contracts.errors import AppError
 from trainer.contracts.settings import Settings
-from trainer.contracts.store import STORE_ERRORS, Store
+from trainer.contracts.store import Store
+from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.machine import process_name
 from trainer.queue import tell_events
 from trainer.runs import RunDirectory

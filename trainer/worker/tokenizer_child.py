@@ -17,6 +17,7 @@ from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.data.union import CorpusUnion
 from trainer.logs import add_log_file, setup_logging
+from trainer.machine import use_cores
 from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Reread, Text, Tokenizer
@@ -37,6 +38,7 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
     with lock:
         if not tokenizer.is_unfinished():
             return 0
+        use_cores(tokenizer.record().request.threads)
         setup_logging(settings, "model-trainer-worker", sys.stderr)
         add_log_file(tokenizer.logs, "model-trainer-worker")
         structlog.contextvars.bind_contextvars(tokenizer_id=tokenizer_id)

@@ -28,10 +28,9 @@ from trainer.contracts.events import (
     Stamp,
     stamp,
 )
-from trainer.contracts.inference import EvalMetrics, EvalSplit
+from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summary_of
 from trainer.contracts.runs import (
     DataFacts,
-    EvalSummary,
     ModelFacts,
     RunManifest,
     RunMetrics,
@@ -41,7 +40,7 @@ from trainer.contracts.runs import (
 from trainer.contracts.settings import Settings
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
-from trainer.evaluation import SAMPLES_PER_DRAW, TrainingSample, draw_samples, perplexity
+from trainer.evaluation import SAMPLES_PER_DRAW, TrainingSample, draw_samples
 from trainer.event_log import EventLog
 from trainer.files import file_records, open_regular, sha256_of
 from trainer.model_artifact import load_run, save_model
@@ -73,6 +72,7 @@ _ARTIFACT_FILES = (
     "training_samples.jsonl",
     "tokenizer/*",
     "eval/*",
+    "checkpoints/scheduled/step-*/*",
 )
 _FIRST_TELL_SECONDS = 1.0
 _LAST_TELL_SECONDS = 60.0
@@ -222,6 +222,7 @@ class TrainingAttempt:
             effective=effective.model_copy(update=resolved),
             request_hash=record.request_hash,
             requested_paths=record.requested_paths,
+            unused_settings=record.unused_settings,
             resumed_from_run_id=record.resumed_from_run_id,
             model=ModelFacts(
                 family=effective.model_family,
@@ -253,7 +254,7 @@ class TrainingAttempt:
             environment=environment(compute),
             determinism=compute.determinism,
             seed=effective.seed,
-            eval=tuple(EvalSummary(split=m.split, loss=m.loss, perplexity=m.perplexity) for m in measured),
+            eval=tuple(summary_of(one) for one in measured),
             files=file_records(self._run.path, _artifact_files(self._run.path)) if completed else (),
         )
         finish_run(self._run, self._events, manifest)

@@ -12,6 +12,7 @@ from bot.report import ReportFiles, as_csv, as_json, report_of, summary_of
 from tests.unit.bot.test_report import score_of
 from tests.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
+from trainer.heat_page import heat_page
 
 CURVE = [(1, 3.0), (2, 2.0)]
 PNG = b"\x89PNG"
@@ -65,7 +66,8 @@ async def test_report__is_made_whole_in_the_other_process() -> None:
 
     report = report_of(scored, text, "nats")
     assert made is not None and made.png.startswith(PNG)
-    assert made == ReportFiles(summary_of(report), 4, made.png, as_csv(report), as_json(report))
+    page = heat_page(scored, text).encode()
+    assert made == ReportFiles(summary_of(report), 4, made.png, page, as_csv(report), as_json(report))
 
 
 async def test_process__ends_when_idle_and_starts_again() -> None:

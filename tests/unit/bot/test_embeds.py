@@ -14,8 +14,11 @@ from bot.report import ReportFiles, report_of, summary_of
 from tests.properties import for_all, for_all_pairs
 from tests.unit.bot.records import Story, run_record
 from tests.unit.bot.test_report import Expected, score_of
+from tests.unit.contracts.test_comparison import OWN_TEXT, measured, of_fields
+from trainer.contracts.comparison import compare
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreResponse, StopReason
+from trainer.contracts.inference import ChatResponse, GenerateRequest, GenerateResponse, ScoreResponse, StopReason
 from trainer.contracts.runs import RunRecord
 
 RUN = "char_lstm-20261120-0a1b2c"
@@ -233,6 +236,9 @@ def test_accepted_and_cancel_answers() -> None:
 
     assert accepted.text == f"{RECIPE}\nIts card comes by direct message and is kept up to date."
     assert cancelled.title == "⏹ Cancelling: kk-ipa"
+    cost = Cost(params=968_299, memory_bytes=1 << 30, disk_bytes=1, steps=30, seconds=50, bf16_pays=True)
+    with_cost = Read(embeds.accepted_answer(run_record(), cost, request_id="0a1b2c3d"))
+    assert with_cost.text == "\n".join([RECIPE, *cost.lines(), accepted.text.splitlines()[-1]])
     assert accepted.footer == cancelled.footer == f"{RUN} · request 0a1b2c3d"
 
 
@@ -298,7 +304,7 @@ GUESSES = (("a", 0.41), ("`", 0.224), ("[EOS]", 0.09))
 
 def made_of(text: str, bits: list[float], unknown: str = "", expected: Expected | None = GUESSES) -> ReportFiles:
     score = score_of(text, [value * log(2) for value in bits], unknown=unknown, expected=expected)
-    return ReportFiles(summary_of(report_of(score, text, "bits")), len(text), b"png", b"csv", b"json")
+    return ReportFiles(summary_of(report_of(score, text, "bits")), len(text), b"png", b"html", b"csv", b"json")
 
 
 def test_report__tells_the_spread_and_what_was_expected_instead_of_the_hardest() -> None:
@@ -349,6 +355,7 @@ def test_report__comes_with_its_picture_told_to_those_who_do_not_see_it() -> Non
 
     assert [(file.filename, file.fp.read()) for file in files] == [
         ("surprisal.png", b"png"),
+        ("surprisal.html", b"html"),
         ("surprisal.csv", b"csv"),
         ("surprisal.json", b"json"),
     ]
@@ -403,6 +410,19 @@ def test_generate__shows_what_was_written_after_the_end_of_a_long_prompt() -> No
     assert shown.text.count("```\n…xxx") == 2
     assert "the end of it first first" in shown.text
     assert "the end of it second second" in shown.text
+
+
+def test_chat__shows_what_was_said_and_what_had_no_room() -> None:
+    queued = ChatResponse(request_id="f", run_id=RUN, session_id="s", status="queued")
+    said: dict[str, object] = {"answer": "```\n@everyone", "steps": 3, "stop_reason": "eos", "turns_dropped": 2}
+
+    shown = Read(embeds.chat_answer(run_record(), "hm " * 500, queued.model_copy(update=said), request_id="0"))
+    bare = Read(embeds.chat_answer(run_record(), "a", queued, request_id="0"))
+
+    assert shown.title == "💬 kk-ipa"
+    assert shown.text.startswith("```\n…") and shown.text.count("```") == 4
+    assert shown.text.endswith("3 tokens · ended by the model · the oldest 2 turns had no room")
+    assert bare.text.endswith("0 tokens")
 
 
 def test_generate__names_only_the_settings_that_are_on() -> None:
@@ -464,6 +484,44 @@ def labelled(label: str) -> RunRecord:
     named: dict[str, object] = {"label": label}
     effective: dict[str, object] = {"effective": record.effective.model_copy(update=named)}
     return record.model_copy(update=effective)
+
+
+@pytest.mark.parametrize(
+    ("loss", "colour", "said"),
+    [(2.5, 0xFAA61A, "✗ regression: loss +25.00%"), (1.9, 0x57F287, "better: loss -5.00%"), (2.0, 0x5865F2, "equal")],
+)
+def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colour: int, said: str) -> None:
+    new, old = measured("new", learning_rate=0.01, summary={"loss": loss, "top1_accuracy": None}), measured("old")
+    shown = Read(embeds.compare_answer(compare([new, old], split="test"), request_id="0a1b2c3d"))
+
+    assert (shown.colour, shown.title, shown.footer) == (colour, "⚖ new against old", "new · old · request 0a1b2c3d")
+    assert shown.text.startswith(f"**{said}")
+    lines = shown.text.splitlines()
+    assert "LSTM-2x16 against LSTM-2x16, test split" in lines
+    rows = {cells[0]: cells[1:] for line in lines if (cells := line.split())}
+    assert rows["loss"] == [f"{loss:.4f}", "2.0000", f"{loss - 2:+.4f}"]
+    assert rows["top-1"] == ["25.0%"]  # of the other one alone
+    assert rows["params"] == ["100", "100", "+0"]
+    assert "learning_rate: 0.01 | 0.0005" in lines
+
+
+def test_compare__of_what_does_not_compare_says_why() -> None:
+    shown = Read(embeds.compare_answer(compare([measured("new", seed=1), measured("old")]), request_id="0a1b2c3d"))
+    assert shown.colour == 0x5865F2  # on one text they do
+    shown = Read(
+        embeds.compare_answer(compare([measured("new", seed=1), measured("old")], split="test"), request_id="0")
+    )
+
+    assert shown.colour == 0x95A5A6
+    assert shown.text.startswith("**they do not compare**\nTheir test texts are not the same")
+
+
+@for_all(texts)
+def test_limits__hold_for_the_comparison_of_runs_of_any_name(label: str) -> None:
+    name = {"label": label[:64]} if label[:64].isprintable() and label else {}
+    one, two = of_fields("new", {**name, "seed": 1}), of_fields("old", {**name, "corpus": OWN_TEXT})
+
+    assert within_limits(embeds.compare_answer(compare([one, two], split="test"), request_id="0a1b2c3d"))
 
 
 @for_all_pairs(texts, texts)

@@ -15,13 +15,14 @@ from bot.report import (
     as_csv,
     as_json,
     expected_instead,
-    picture_of,
+    heat_map_rows,
     report_of,
     summary_of,
     visible,
 )
 from tests.properties import for_all
 from trainer.contracts.inference import ScoreResponse
+from trainer.heat_page import heat_page
 
 DISCORD_FILE_BYTES = 10 * 1024 * 1024
 UNITS: tuple[Unit, ...] = ("bits", "nats")
@@ -75,6 +76,14 @@ def test_report__of_a_text_that_spells_the_unknown_token_does_not_call_it_unknow
     [row] = report_of(score, "[UNK]", "nats").rows
 
     assert (row.char, row.unknown) == ("[UNK]", False)
+
+
+def test_report__leaves_out_a_token_without_a_score() -> None:
+    unscored: dict[str, object] = {"surprisal": (None, 1.0), "rank": (None, 1), "entropy": (None, 1.0)}
+
+    [row] = report_of(score_of("ab", [1.0, 1.0]).model_copy(update=unscored), "ab", "nats").rows
+
+    assert (row.index, row.char) == (2, "b")
 
 
 def whole_token(token: str) -> dict[str, object]:
@@ -136,6 +145,16 @@ def test_csv__names_its_unit_and_has_a_column_for_each_guess(unit: Unit) -> None
     assert len(lines) == 4
 
 
+def test_unknown_token_of_another_name__is_unknown_and_was_not_expected_instead() -> None:
+    renamed: dict[str, object] = {"tokens": ("a", "<x>"), "unknown_token": "<x>"}
+    score = score_of("aғ", [1.0, 9.0], expected=(("a", 0.5), ("<x>", 0.3))).model_copy(update=renamed)
+
+    known, unknown = report_of(score, "aғ", "nats").rows
+
+    assert (known.unknown, unknown.unknown) == (False, True)
+    assert expected_instead(unknown) == [("a", 0.5)]
+
+
 def test_csv__without_guesses_ends_with_the_unknown_flag() -> None:
     lines = as_csv(report_of(score_of("a", [1.0]), "a", "nats")).decode().splitlines()
 
@@ -158,10 +177,10 @@ def test_files__of_any_text_are_read_back_as_the_same_rows(text: str) -> None:
 def test_files__of_the_longest_report_are_within_discords_limit() -> None:
     text = "\U0010ffff" * REPORT_CHARACTERS
     guesses = (("\x01", 0.123456),) * 10
-    report = report_of(
-        score_of(text, [12.3456789] * REPORT_CHARACTERS, unknown=text[0], expected=guesses), text, "bits"
-    )
+    score = score_of(text, [12.3456789] * REPORT_CHARACTERS, unknown=text[0], expected=guesses)
+    report = report_of(score, text, "bits")
 
+    assert len(heat_page(score, text).encode()) < DISCORD_FILE_BYTES
     assert len(as_csv(report)) < DISCORD_FILE_BYTES
     assert len(as_json(report)) < DISCORD_FILE_BYTES
 
@@ -169,7 +188,7 @@ def test_files__of_the_longest_report_are_within_discords_limit() -> None:
 def test_picture__has_forty_cells_in_a_row_and_begins_a_row_with_each_line() -> None:
     text = "a" * 85 + "\n\n" + "b ғ"
     report = report_of(score_of(text, [1.0] * 88, unknown="ғ"), text, "nats")
-    rows = picture_of(report, text)
+    rows = heat_map_rows(report, text)
 
     assert [(first, len(cells)) for first, cells in rows] == [(1, 40), (41, 40), (81, 5), (88, 3)]
     assert rows[3][1] == [("b", 1.0, True), ("␣", 1.0, True), ("ғ", 1.0, False)]
@@ -177,7 +196,7 @@ def test_picture__has_forty_cells_in_a_row_and_begins_a_row_with_each_line() -> 
 
 def test_picture__of_a_long_text_shows_its_first_25_rows() -> None:
     text = "a" * 3000
-    rows = picture_of(report_of(score_of(text, [1.0] * 3000), text, "bits"), text)
+    rows = heat_map_rows(report_of(score_of(text, [1.0] * 3000), text, "bits"), text)
 
     assert [first for first, _ in rows] == list(range(1, 1000, 40))
     assert all(len(cells) == 40 for _, cells in rows)
@@ -186,7 +205,7 @@ def test_picture__of_a_long_text_shows_its_first_25_rows() -> None:
 def test_picture__of_a_token_of_several_characters_has_a_cell_for_each() -> None:
     score = score_of("ab", [1.0, 1.0]).model_copy(update=whole_token("bal"))
 
-    assert picture_of(report_of(score, "bal", "nats"), "bal") == [(1, [(char, 1.0, True) for char in "bal"])]
+    assert heat_map_rows(report_of(score, "bal", "nats"), "bal") == [(1, [(char, 1.0, True) for char in "bal"])]
 
 
 @pytest.mark.parametrize(

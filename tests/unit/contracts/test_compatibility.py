@@ -8,13 +8,14 @@ from tests.unit.data.support import char_tokenizer
 from tests.unit.models.families import CAUSAL, FAMILIES, TRANSFORMERS, effective_of, request_of
 from trainer.contracts.compatibility import check_generates, reads_one_side
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import PRESETS, Gpt2Config, LlamaConfig, ModelFamily, RnnConfig
+from trainer.contracts.models import PRESETS, BertConfig, Gpt2Config, LlamaConfig, ModelFamily, QwenConfig
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
     CharTokenizerConfig,
     SentencePieceTokenizerConfig,
+    SpecialTokens,
     TokenizerConfig,
     WordPieceTokenizerConfig,
     WordTokenizerConfig,
@@ -154,6 +155,13 @@ STYLES: list[tuple[dict[str, object], TokenizerConfig]] = [
         {"model_family": "bert", "tokenizer": {"method": "bpe", "special_style": "gpt2_mask"}},
         BpeTokenizerConfig(special_style="gpt2_mask"),
     ),
+    (
+        {
+            "model_family": "bert",
+            "tokenizer": {"method": "bpe", "special_style": "gpt2", "special_tokens": {"mask_token": "<gap>"}},
+        },
+        BpeTokenizerConfig(special_style="gpt2", special_tokens=parse(SpecialTokens, {"mask_token": "<gap>"})),
+    ),
 ]
 
 
@@ -196,7 +204,7 @@ def test_presets__every_family_has_every_size_and_unknown_ones_are_refused() -> 
 def test_tiny_transformer__is_two_layers_of_64_with_two_heads(family: str) -> None:
     model = effective(model_family=family, model_size="tiny", max_seq_len=48).model
 
-    assert not isinstance(model, RnnConfig)
+    assert isinstance(model, (Gpt2Config, BertConfig, LlamaConfig, QwenConfig))
     assert (model.layers, model.hidden_size, model.embedding_size, model.attention_heads) == (2, 64, 64, 2)
     assert model.positions == 48
     assert model.activation_function == ("silu" if family in ("llama", "qwen") else "gelu")

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     EvalRequest,
@@ -12,6 +13,7 @@ from trainer.contracts.inference import (
     ScoreResponse,
     inference_adapter,
 )
+from trainer.contracts.models import Objective
 from trainer.contracts.validation import parse
 
 TOO_MUCH: list[tuple[type[BaseModel], str, object]] = [
@@ -22,6 +24,8 @@ TOO_MUCH: list[tuple[type[BaseModel], str, object]] = [
     (ScoreRequest, "top_k", 51),
     (ScoreRequest, "window_tokens", 63),
     (ScoreRequest, "window_tokens", 65_537),
+    (ScoreRequest, "context", "eos"),
+    (ScoreRequest, "pll_within_word", 1),
     (ScoreRequest, "seed", -1),
     (ScoreRequest, "seed", True),
     (GenerateRequest, "prompt_path", ""),
@@ -42,6 +46,11 @@ TOO_MUCH: list[tuple[type[BaseModel], str, object]] = [
     (GenerateRequest, "num_return_sequences", 11),
     (GenerateRequest, "repetition_penalty", 0),
     (GenerateRequest, "repetition_window", 0),
+    (GenerateRequest, "banned_tokens", ["x"] * 65),
+    (GenerateRequest, "banned_tokens", [""]),
+    (GenerateRequest, "alphabet", ""),
+    (GenerateRequest, "alphabet", "x" * 10_001),
+    (GenerateRequest, "logprobs", 1),
     (EvalRequest, "split", "train"),
     (EvalRequest, "path_override", ""),
 ]
@@ -51,6 +60,7 @@ ALLOWED: list[tuple[type[BaseModel], dict[str, object]]] = [
     (GenerateRequest, {"prompt_text": "", "max_new_tokens": 1, "temperature": 0, "top_k": 0, "top_p": 1}),
     (GenerateRequest, {"prompt_path": "a", "max_new_tokens": 512, "num_return_sequences": 10, "seed": 2**32 - 1}),
     (GenerateRequest, {"prompt_text": "a", "stop_sequences": ["x"] * 8, "num_return_sequences": 1, "seed": None}),
+    (GenerateRequest, {"prompt_text": "a", "banned_tokens": ["x"] * 64, "alphabet": "a", "logprobs": True}),
     (EvalRequest, {"split": "test", "path_override": "a"}),
     (EvalRequest, {}),
 ]
@@ -119,3 +129,38 @@ def test_record_that_cannot_be_read__is_told_without_its_text() -> None:
     for told in (str(of_any.value), str(of_score.value)):
         assert "top_k" in told
         assert "secret" not in told
+
+
+OLD_RECORD = (
+    '{"kind":"score","request":{"text":"ab","path":null,"detail_level":"summary","top_k":3,"window_tokens":null,'
+    '"seed":null},"response":{"request_id":"r","run_id":"a","status":"completed","loss":1.5,"perplexity":4.5,'
+    '"bits_per_char":2.2,"n_tokens":2,"n_scored":2,"unk_count":0,"unit":"nats","method":"causal",'
+    '"surprisal":[1.0,2.0],"rank":[1,2],"entropy":[0.5,0.5],"tokens":["a","b"],"char_spans":[[0,1],[1,2]],'
+    '"topk":null,"window":{"window_tokens":64,"context_tokens":16,"compared_tokens":0,"max_difference_nats":0.0},'
+    '"error":null}}'
+)
+
+
+def test_record__of_the_release_before_is_read() -> None:
+    record = inference_adapter.validate_json(OLD_RECORD)
+
+    assert isinstance(record, ScoreRecord)
+    assert (record.response.surprisal, record.response.words, record.request.context) == ((1.0, 2.0), None, "bos")
+
+
+WISHES: list[tuple[dict[str, object], Objective, ErrorCode, str]] = [
+    ({"top_k": 3}, "causal_lm", ErrorCode.INVALID_INPUT, "needs `detail_level` 'per_char'"),
+    ({"top_k": 3, "detail_level": "per_word"}, "masked_lm", ErrorCode.INVALID_INPUT, "needs `detail_level`"),
+    ({"context": "none"}, "masked_lm", ErrorCode.MODEL_INCOMPATIBLE, "trained with masked_lm"),
+    ({"pll_within_word": True}, "causal_lm", ErrorCode.MODEL_INCOMPATIBLE, "trained with causal_lm"),
+]
+
+
+@pytest.mark.parametrize(("values", "objective", "code", "sentence"), WISHES)
+def test_score__of_wishes_that_do_not_go_together_is_refused(
+    values: dict[str, object], objective: Objective, code: ErrorCode, sentence: str
+) -> None:
+    with pytest.raises(AppError, match=sentence) as caught:
+        check_scores(parse(ScoreRequest, {"text": "a", **values}), objective)
+
+    assert caught.value.code == code

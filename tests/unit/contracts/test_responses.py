@@ -2,7 +2,7 @@
 
 import json
 
-from trainer.contracts.inference import GenerateResponse, ScoreResponse
+from trainer.contracts.inference import GenerateResponse, PredictResponse, ScoreResponse, Suggestion
 
 QUEUED_GENERATION = {
     "request_id": "f",
@@ -15,6 +15,7 @@ QUEUED_GENERATION = {
     "prompt_tokens": None,
     "unk_count": None,
     "seed_used": None,
+    "logprobs": None,
     "error": None,
 }
 
@@ -38,6 +39,18 @@ def test_generation__is_flat_with_its_status_and_null_until_it_is_completed() ->
     assert waiting == QUEUED_GENERATION
     assert written["outputs"] == ["a", "b"] and written["steps"] == [1, 2]
     assert written["eos_terminated"] == [True, False] and written["stop_reason"] == ["eos", "max_new_tokens"]
+
+
+def test_prediction__holds_the_suggestions_and_the_run() -> None:
+    given: dict[str, object] = {"token": "go", "prob": 0.5, "logp": -0.6931471805599453}
+    suggestion = Suggestion.model_validate(given)
+    response = PredictResponse(request_id="q", run_id="r", status="completed", suggestions=(suggestion,))
+    written: dict[str, object] = json.loads(response.model_dump_json())
+
+    assert {name: written[name] for name in ("suggestions", "run_id")} == {
+        "suggestions": [{"token": "go", "prob": 0.5, "logp": -0.6931471805599453}],
+        "run_id": "r",
+    }
 
 
 def test_score__has_its_status_and_unit_and_null_numbers_until_it_is_completed() -> None:

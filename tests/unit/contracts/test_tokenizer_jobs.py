@@ -63,6 +63,7 @@ def test_request__has_the_defaults_of_the_contract() -> None:
         {"threads": -1},
         {"label": ""},
         {"label": "a\nb"},
+        {"special_tokens": 3},
         {"vocabulary": 7},
     ],
 )
@@ -78,6 +79,51 @@ def test_method__that_is_not_there_is_told_with_those_that_are(method: str) -> N
     with pytest.raises(AppError, match="must be one of char") as caught:
         config_of(request(method=method))
     assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
+
+
+@pytest.mark.parametrize("method", ["char", "word"])
+def test_special_tokens_of_characters_and_words__keep_their_names(method: str) -> None:
+    with pytest.raises(AppError, match="`special_tokens` must be null: this method keeps its own") as caught:
+        config_of(request(method=method, special_tokens={"bos_token": "<b>"}))
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert config_of(request(method=method, special_tokens={})) == config_of(request(method=method))
+
+
+@pytest.mark.parametrize("method", ["bpe", "wordpiece", "sentencepiece"])
+def test_special_tokens__are_part_of_the_id_and_an_empty_map_is_none(method: str) -> None:
+    def id_of(**fields: object) -> str:
+        return tokenizer_id_of(request(method=method, **fields), refs("0"))
+
+    named: dict[str, object] = {"unk_token": "<u>", "pad_token": "<p>"}
+    other_order = dict(reversed(named.items()))
+
+    assert id_of(special_tokens={}) == id_of(special_tokens=None) == id_of()
+    assert id_of(special_tokens=named) == id_of(special_tokens=other_order) != id_of()
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ({"bos_token": ""}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "<>"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "<.>"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "a"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "<a b>"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "<a:1>"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "<é>"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "##a"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": "<a>\n"}, "`special_tokens.bos_token` must be letters"),
+        ({"bos_token": 3}, "`special_tokens.bos_token` must be text"),
+        ({"begin": "<b>"}, "unknown field `special_tokens.begin`"),
+        ({"eos_token": "<e>", "sep_token": "<e>"}, "`eos_token` or `sep_token`, not both"),
+        ({"bos_token": "<a>", "eos_token": "<a>"}, "must have different names: one is given twice"),
+        ({"mask_token": "[CLS]"}, "must have different names: \\[CLS\\] is the `bos_token` already"),
+    ],
+)
+def test_special_tokens__that_would_not_be_told_apart_are_refused(names: object, sentence: str) -> None:
+    with pytest.raises(AppError, match=sentence) as caught:
+        request(special_tokens=names)
+    assert caught.value.code is ErrorCode.INVALID_INPUT
 
 
 def test_char__takes_its_options_and_keeps_its_special_tokens() -> None:
@@ -143,3 +189,5 @@ def test_id__differs_for_whatever_changes_the_result_and_for_nothing_else() -> N
 def test_id__is_the_same_in_every_release() -> None:
     # SHA-256 of {"method":"char","config":{},"corpora":["0…0"],"holdout_fraction":0.01,"seed":42}
     assert tokenizer_id_of(request(), refs("0")) == "char-8e2d648083c997c6"
+    # the same of {"method":"bpe","config":{}, …}: a map of special tokens that is not given does not count
+    assert tokenizer_id_of(request(method="bpe"), refs("0")) == "bpe-6e80317279dcda11"

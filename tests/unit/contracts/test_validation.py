@@ -137,7 +137,7 @@ def test_train_request__what_does_not_exist_is_told_by_its_own_code_with_all_els
         train_request({"model_family": "gpt3", "tokenizer": tokenizer, "corpus": "x", "num_epochs": 0})
 
     assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
-    families = "one of 'char_lstm', 'lstm', 'gru', 'rnn', 'gpt2', 'bert', 'llama', 'qwen'"
+    families = "one of 'char_lstm', 'gpt2', 'bert', 'lstm', 'gru', 'rnn', 'llama', 'qwen'"
     methods = "one of 'char', 'word', 'bpe', 'wordpiece', 'sentencepiece'"
     assert caught.value.details == (
         FieldProblem(

@@ -2,7 +2,7 @@
 
 import torch
 
-from trainer.contracts.models import ModelConfig, Objective
+from trainer.contracts.models import CONFIGS, PRESETS, ModelConfig, Objective, TransformerConfig
 from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import SpecialIds
@@ -30,9 +30,16 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 """Fields of a request by name; ` both` reads in two directions."""
 
+OTHERS = [name for name in CONFIGS if name not in FAMILIES]
+"""Those that stand not here yet, by their presets `tiny`: the contract holds for whatever is added."""
+FAMILIES |= {name: {"model_family": name, "model": PRESETS[name]["tiny"]} for name in OTHERS}
+
 CAUSAL = ["char_lstm", "lstm", "gru", "rnn", "gpt2", "llama", "qwen"]
 MASKED = ["lstm both", "gru both", "rnn both", "bert"]
+CAUSAL += [name for name in OTHERS if "causal_lm" in CONFIGS[name].objectives]
+MASKED += [name for name in OTHERS if "causal_lm" not in CONFIGS[name].objectives]
 TRANSFORMERS = ["gpt2", "llama", "qwen", "bert"]
+TRANSFORMERS += [name for name in OTHERS if issubclass(CONFIGS[name], TransformerConfig)]
 POSITIONS = 24
 CHAR_IDS = SpecialIds(pad=0, unk=1, bos=2, eos=3)
 

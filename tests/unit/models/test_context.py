@@ -8,12 +8,13 @@ import torch
 
 from tests.unit.data.support import char_tokenizer, tensor_of
 from tests.unit.models.families import CAUSAL, MASKED, POSITIONS, model_of
+from trainer.contracts.errors import AppError
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse
-from trainer.generation import generate, generate_together
+from trainer.generation import Continuation, generate, generate_together
 from trainer.models.base import LanguageModel
 from trainer.scoring import read_text, score_lines, score_texts
-from trainer.tokenizers.base import vocabulary_of
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
 BOS, EOS, MASK = 2, 3, 4
@@ -27,10 +28,10 @@ def log_probabilities(model: LanguageModel, ids: list[int]) -> torch.Tensor:
         return model.forward(tensor_of([ids]))[0].log_softmax(-1)
 
 
-def scored(model: LanguageModel, text: str, **values: object) -> ScoreResponse:
+def scored(model: LanguageModel, text: str, *, tokenizer: Tokenizer = TOKENIZER, **values: object) -> ScoreResponse:
     request = parse(ScoreRequest, {"text": text, "detail_level": "per_char", **values})
     queued = ScoreResponse(request_id="request", run_id="run", status="queued")
-    [response] = score_texts(model, TOKENIZER, [read_text(TOKENIZER, request, queued)])
+    [response] = score_texts(model, tokenizer, [read_text(tokenizer, request, queued)])
     return response
 
 
@@ -123,6 +124,92 @@ def test_score__of_a_masked_model_reads_around_each_token_what_it_can(name: str,
 
 
 @pytest.mark.parametrize("name", CAUSAL)
+def test_score__without_a_context_reads_the_first_token_and_scores_the_others(name: str) -> None:
+    model = model_of(name)
+
+    response = scored(model, "abcdefgh\nh\nhgfe", context="none", top_k=1)
+
+    expected: list[float | None] = []
+    for line in ("abcdefgh", "h", "hgfe"):
+        ids = TOKENIZER.encode(line)
+        answers = log_probabilities(model, ids)
+        expected += [None, *(-float(answers[t, following]) for t, (_, following) in enumerate(pairwise(ids)))]
+    assert response.surprisal is not None and response.rank is not None and response.topk is not None
+    assert [None if value is None else pytest.approx(value, abs=1e-4) for value in expected] == [*response.surprisal]
+    assert [rank is None for rank in response.rank] == [not row for row in response.topk]
+    assert (response.n_tokens, response.n_scored, response.n_chars) == (13, 10, 10)
+    assert response.nats == pytest.approx(math.fsum(value or 0.0 for value in expected), abs=1e-4)
+
+
+def test_score__without_a_context_of_single_tokens_is_refused() -> None:
+    with pytest.raises(AppError, match="none has more"):
+        scored(model_of("lstm"), "a\nb", context="none")
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_score__of_a_masked_model_hides_the_rest_of_the_word_where_that_is_asked(name: str) -> None:
+    """Kauf and Ivanova (2023): each token given those before it in its word and all tokens of other words."""
+    tokenizer = char_tokenizer(["abcdefg "], mask_token=True)
+    model = model_of(name)
+
+    response = scored(model, "abc de\ng", tokenizer=tokenizer, pll_within_word=True)
+
+    expected: list[float] = []
+    for line, ends in (("abc de", [3, 3, 3, 4, 6, 6]), ("g", [1])):
+        ids = [BOS, *tokenizer.encode(line), EOS]
+        for place, end in enumerate(ends, 1):
+            gap = [*ids[:place], *[MASK] * (end + 1 - place), *ids[end + 1 :]]
+            expected.append(-float(log_probabilities(model, gap)[place, ids[place]]))
+    assert response.surprisal == pytest.approx(expected, abs=1e-4)
+    assert response.surprisal != pytest.approx(scored(model, "abc de\ng", tokenizer=tokenizer).surprisal, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *MASKED])
+def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> None:
+    model = model_of(name)
+    texts = ["abcdefgh", "hg\nfe" * 9, LINE, "a", LINE[:POSITIONS]]
+    requests = [ScoreRequest(text=text, detail_level="per_char", top_k=3) for text in texts]
+    queued = ScoreResponse(request_id="request", run_id="run", status="queued")
+
+    first = [scored(model, text, top_k=3) for text in texts]
+    together = score_texts(model, TOKENIZER, [read_text(TOKENIZER, request, queued) for request in requests])
+    if name in CAUSAL:
+        written(model, "abc", max_new_tokens=5)
+    after = [scored(model, text, top_k=3) for text in reversed(texts)][::-1]
+    fresh = [scored(model_of(name), text, top_k=3) for text in texts]
+
+    for others in (together, after, fresh):
+        for one, other in zip(first, others, strict=True):
+            assert one.surprisal == pytest.approx(other.surprisal, abs=1e-5)
+            assert one.entropy == pytest.approx(other.entropy, abs=1e-5)
+            assert (one.n_scored, one.rank, one.window) == (other.n_scored, other.rank, other.window)
+            assert one.context_tokens == other.context_tokens
+
+
+@pytest.mark.parametrize("name", READ_ONCE)
+def test_score__of_three_contexts_states_the_stride_and_what_each_token_was_given(name: str) -> None:
+    response = scored(model_of(name), f"abc\n{LINE}")
+
+    stride = POSITIONS - POSITIONS // 4
+    assert response.window is not None
+    assert (response.window.window_tokens, response.window.stride_tokens) == (POSITIONS, stride)
+    expected: list[int] = list(range(1, POSITIONS + 1))
+    while len(expected) < len(LINE):
+        expected += range(POSITIONS // 4 + 1, POSITIONS + 1)
+    assert list(response.context_tokens or ()) == [1, 2, 3, *expected[: len(LINE)]]
+    without = scored(model_of(name), LINE, context="none").context_tokens
+    assert list(without or ()) == [0, *expected[: len(LINE) - 1]]
+    assert scored(model_of(name), "abc").context_tokens is None
+
+
+def test_score__of_a_masked_model_beyond_its_context_states_the_window_of_each_token() -> None:
+    response = scored(model_of("bert"), f"abc\n{LINE}")
+
+    assert response.window is not None and response.window.stride_tokens == 1
+    assert response.context_tokens == (4,) * 3 + (POSITIONS - 1,) * len(LINE)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
 def test_generation__is_the_likeliest_token_of_a_whole_forward_pass_each_time(name: str) -> None:
     model = model_of(name)
     ids = [BOS, *TOKENIZER.encode("abc")]
@@ -176,10 +263,10 @@ def test_generation__together_is_what_each_prompt_gives_alone(name: str) -> None
     requests = [parse(GenerateRequest, one) for one in values]
 
     asked = [
-        (request, GenerateResponse(request_id=f"r{i}", run_id="run", status="queued"))
+        Continuation(model, TOKENIZER, request, GenerateResponse(request_id=f"r{i}", run_id="run", status="queued"))
         for i, request in enumerate(requests)
     ]
-    together = {response.request_id: response for response in generate_together(model, TOKENIZER, asked)}
+    together = {response.request_id: response for response in generate_together(model, asked)}
 
     for i, request in enumerate(requests):
         alone = generate(model, TOKENIZER, request, run_id="run", request_id=f"r{i}")

@@ -9,7 +9,10 @@ import torch
 from tests.unit.data.support import small_model, tensor_of
 from tests.unit.models.families import vocabulary
 from tests.unit.models.reference import ReferenceModel
+from trainer.contracts.comparison import model_name
 from trainer.contracts.models import RnnArchitecture, RnnConfig
+from trainer.contracts.presets import resolve
+from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.models import build
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
@@ -69,6 +72,16 @@ def test_padding_and_neighbours__change_nothing(architecture: RnnArchitecture) -
         alone, together = model.forward(line)[0], model.forward(batch, tensor_of([[3, 5]])[0])[0, :3]
 
     assert torch.allclose(alone, together, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [10, 1000])
+def test_word_model__of_two_layers_of_512_has_the_parameters_that_its_table_says(tokens: int) -> None:
+    request = TrainRequest(model_family="lstm", corpus="text")
+    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
+    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1).model
+
+    assert model_name(config) == "LSTM-2x512"
+    assert build(config, vocabulary(tokens)).parameter_count() == 3_678_208 + 769 * tokens
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)

@@ -34,7 +34,7 @@ KINGS = {model_type: made(model_type) for model_type in TYPES}
 
 @for_all_pairs(trained_on, anything)
 def test_any_text__loses_unknown_characters_and_nothing_else(known_text: str, text: str) -> None:
-    learned, normal = normalize("NFC", f"x {known_text}"), normalize("NFC", text)
+    learned, normal = normalize("NFC", f"x {known_text}").rstrip("\r"), normalize("NFC", text)  # no line ends in it
     known = set(learned) - set(RESERVED)
     for model_type in TYPES:
         tokenizer = made(model_type, [learned])

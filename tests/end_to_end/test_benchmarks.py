@@ -1,0 +1,235 @@
+"""`mt bench architectures`: equal tokens for all, right figures, a whole table or none."""
+
+import asyncio
+import math
+import os
+import signal
+import threading
+from itertools import accumulate
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.support import ROOT, add_corpus, environment_in, processes, settings_in, some_text
+from tests.unit.data.support import POEM, char_tokenizer
+from tests.unit.models.families import model_of
+from tests.waiting import until
+from trainer.cli import main
+from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
+from trainer.contracts.errors import ErrorBody, ErrorCode, RunError
+from trainer.contracts.models import CONFIGS
+from trainer.contracts.runs import EffectiveRequest, SplitSizes
+from trainer.contracts.train_requests import train_request
+from trainer.corpora import CorpusStore
+from trainer.data.batches import epoch_order
+from trainer.data.tokens import TokenizedCorpus, prepare
+from trainer.evaluation import Evaluation
+from trainer.files import read_record
+from trainer.resolution import resolve_request
+from trainer.scoring import surprisals
+from trainer.tokenizers.base import vocabulary_of
+from trainer.worker.benchmark_child import bits_per_char, run_benchmark_child
+from trainer.worker.measure import places
+
+BENCH = ("bench", "architectures", "text")
+
+
+class Type(Protocol):
+    """Types an `mt` command; returns what it writes to standard output."""
+
+    def __call__(self, *words: str, code: int = 0) -> str: ...
+
+
+@pytest.fixture(name="typed")
+def typed_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
+    """In a folder of its own, in this process."""
+    for name, value in environment_in(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    add_corpus(tmp_path, some_text())
+
+    def typed(*words: str, code: int = 0) -> str:
+        assert main(words) == code
+        return capsys.readouterr().out
+
+    return typed
+
+
+def tables(folder: Path) -> list[Path]:
+    return list((folder / "artifacts" / "benchmarks").glob("*"))
+
+
+def test_comparison__of_two_families_is_one_table_one_chart_and_nothing_else(typed: Type, tmp_path: Path) -> None:
+    words = [*BENCH, "--families", "lstm,bert", "--tokens", "600", "--seed", "7"]
+
+    table = BenchmarkTable.model_validate_json(typed(*words, "--json"))
+
+    [folder] = tables(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"table.json", "table.tsv", "curves.png"}
+    assert BenchmarkTable.model_validate_json((folder / "table.json").read_bytes()) == table
+    assert folder.name == table.benchmark_id
+    lstm, bert = table.rows
+    assert [(row.name, row.objective) for row in table.rows] == [("lstm", "causal_lm"), ("bert", "masked_lm")]
+    assert lstm.request.tokenizer == bert.request.tokenizer
+    assert {row.request.seed for row in table.rows} == {7}
+    assert {row.curve[-1].step for row in table.rows} == {table.shared.steps}
+    for row in table.rows:
+        assert row.bits_per_char is not None
+        assert row.tokens_per_second == pytest.approx(table.shared.tokens / row.train_seconds)
+        assert 50e6 < row.peak_memory_bytes < 4e9
+    lines = [line.split("\t") for line in (folder / "table.tsv").read_text(encoding="utf-8").splitlines()]
+    assert [line[lines[0].index("test_loss")] for line in lines[1:]] == [str(row.test_loss) for row in table.rows]
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def requests_of(folder: Path, **families: dict[str, object]) -> dict[str, EffectiveRequest]:
+    add_corpus(folder, some_text(200))
+    settings = settings_in(folder)
+    common: dict[str, object] = {
+        "corpus": "text",
+        "model_size": "tiny",
+        "max_seq_len": 16,
+        "batch_size": 4,
+        "threads": 1,
+        "test_fraction": 0.1,
+        "tokenizer": {"method": "char", "mask_token": True},
+    }
+    return {
+        name: asyncio.run(resolve_request(train_request({**common, **fields}), CorpusStore(settings), settings))
+        for name, fields in families.items()
+    }
+
+
+def planned(folder: Path, tokens: int, **families: dict[str, object]) -> Path:
+    """A folder with a plan, as the command leaves it for its children."""
+    work = folder / "work"
+    work.mkdir()
+    plan = BenchmarkPlan(tokens=tokens, requests=requests_of(folder, **families))
+    (work / "plan.json").write_text(plan.model_dump_json(), encoding="utf-8")
+    return work
+
+
+def test_steps__are_the_fewest_that_read_so_many_tokens(tmp_path: Path) -> None:
+    work = planned(tmp_path, 9000, lstm={"model_family": "lstm"})
+    settings = settings_in(tmp_path)
+
+    assert run_benchmark_child(settings, work, "prepared") == 0
+
+    shared = read_record(work / "prepared.json", PreparedBenchmark)
+    [effective] = read_record(work / "plan.json", BenchmarkPlan).requests.values()
+    tokenizer, corpus = prepare(effective, *places(settings, effective))
+    ids: list[int] = corpus.ids["train"].tolist()
+    rows = range(0, len(ids) - 1, 16)
+    targets = [[i for i in ids[row + 1 : row + 17] if i != tokenizer.special_ids.bos] for row in rows]
+    read: list[int] = []
+    for epoch in range(shared.epochs):
+        order: list[int] = epoch_order(len(rows), effective.seed, epoch).tolist()
+        read += [sum(len(targets[row]) for row in order[i : i + 4]) for i in range(0, len(order), 4)]
+    sums = list(accumulate(read))
+    assert shared.steps == next(step for step, tokens in enumerate(sums, 1) if tokens >= 9000)
+    assert shared.tokens == sums[shared.steps - 1]
+    assert len(read) - shared.steps < -(-len(rows) // 4)  # the last epoch is one that was begun
+    assert (shared.vocab_size, shared.test) == (tokenizer.vocab_size, corpus.sizes["test"])
+
+
+def test_training__of_the_plan_reads_the_same_whatever_it_predicts(tmp_path: Path) -> None:
+    both: dict[str, object] = {"model_family": "gru", "model": {"bidirectional": True}, "objective": "masked_lm"}
+    work = planned(tmp_path, 1500, gru={"model_family": "gru"}, both=both)
+    settings = settings_in(tmp_path)
+
+    assert [run_benchmark_child(settings, work, name) for name in ("prepared", "gru", "both")] == [0, 0, 0]
+
+    shared = read_record(work / "prepared.json", PreparedBenchmark)
+    one, other = (read_record(work / f"{name}.json", BenchmarkRow) for name in ("gru", "both"))
+    assert one.curve[-1].step == other.curve[-1].step == shared.steps
+    assert one.curve[-1].val_loss is not None
+    assert other.params > one.params
+    bits = one.test_loss * shared.test.tokens / math.log(2) / shared.test.chars
+    assert one.bits_per_char == pytest.approx(bits)
+
+
+def test_bits_per_char__of_a_masked_model_are_the_pseudo_log_likelihood_of_each_line() -> None:
+    tokenizer = char_tokenizer(POEM, mask_token=True)
+    model = model_of("bert", vocabulary_of(tokenizer))
+    lines = [line[:20] for line in POEM]
+    chars = sum(map(len, lines))
+    sizes = SplitSizes(lines=len(lines), chars=chars, tokens=chars + len(lines))
+    corpus = TokenizedCorpus({"test": tokenizer.encode_documents(lines)}, {"test": sizes}, {}, tokenizer.special_ids)
+
+    found = bits_per_char(model, corpus, Evaluation(1.0, 1, 0, 0))
+
+    nats = sum(float(surprisals(model, tokenizer.encode(line)).sum()) for line in lines)
+    assert found == pytest.approx(nats / math.log(2) / chars, rel=1e-5)
+    large: dict[str, object] = {"tokens": 20_001}
+    too_much = corpus._replace(sizes={"test": sizes.model_copy(update=large)})
+    assert bits_per_char(model, too_much, Evaluation(1.0, 1, 0, 0)) is None
+
+
+def test_text__that_is_too_short_for_so_many_tokens_is_refused(tmp_path: Path) -> None:
+    work = planned(tmp_path, 10**9, lstm={"model_family": "lstm"})
+
+    assert run_benchmark_child(settings_in(tmp_path), work, "prepared") == 1
+
+    error = read_record(work / "error.json", RunError)
+    assert (error.code, error.message[-36:]) == (ErrorCode.INVALID_INPUT, "which is this text 1,000 times over.")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--tokens", "0"), ErrorCode.INVALID_INPUT, "`--tokens` must be 1 or more, you gave 0."),
+        (("--size", "huge"), ErrorCode.INVALID_MODEL_SIZE, "must be one of tiny, small, base, you gave 'huge'"),
+        (("--families", "lstm,t5"), ErrorCode.UNSUPPORTED_BACKEND, "lstm-bidirectional, gru-bidirectional"),
+        (("--families", "bert", "--tokenizer", "word"), ErrorCode.MODEL_INCOMPATIBLE, "words have none"),
+        (("--tokenizer", "letters"), ErrorCode.UNSUPPORTED_BACKEND, "'letters' is not available"),
+    ],
+)
+def test_mistake__is_told_before_anything_is_trained(
+    words: tuple[str, ...], code: ErrorCode, sentence: str, typed: Type, tmp_path: Path
+) -> None:
+    body = ErrorBody.model_validate_json(typed(*BENCH, *words, "--json", code=2))
+
+    assert body.code is code
+    assert sentence in body.message
+    assert tables(tmp_path) == []
+
+
+@pytest.mark.parametrize("method", ["bpe", "word"])
+def test_child__that_dies_is_named_and_leaves_no_table(
+    method: str, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # with which no Python starts
+
+    body = ErrorBody.model_validate_json(typed(*BENCH, "--tokenizer", method, "--json", code=1))
+
+    assert body.code is ErrorCode.MODEL_TRAIN_FAILED
+    assert body.message == "prepared: its process ended with exit code 1 and without a word."
+    assert tables(tmp_path) == []
+
+
+def test_reason_of_a_child__is_told(typed: Type, tmp_path: Path) -> None:
+    body = ErrorBody.model_validate_json(typed(*BENCH, "--tokens", "9" * 9, "--json", code=2))
+
+    assert "1,000 times over" in body.message
+    assert tables(tmp_path) == []
+
+
+def test_interrupted__it_leaves_no_table_and_no_process(typed: Type, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        plans = "artifacts/benchmarks/.tmp-*/work/plan.json"
+        asyncio.run(until(lambda: any(tmp_path.glob(plans)) and bool(processes(tmp_path, "trainer.worker")), 10))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+
+    typed(*BENCH, code=130)
+
+    assert tables(tmp_path) == []
+    asyncio.run(until(lambda: not processes(tmp_path, "trainer.worker"), 10))
+
+
+def test_page__names_every_family_that_is_compared() -> None:
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+    assert all(f"| {name} |" in text for name in [*CONFIGS, "lstm-bidirectional"])

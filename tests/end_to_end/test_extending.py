@@ -1,0 +1,106 @@
+"""docs/extending.md: its changes apply, touch the files that they name, and the architecture trains as any other."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from pydantic import BaseModel
+
+from tests.support import ROOT, add_corpus, environment_in, some_text
+
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+_BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")
+FOLDERS = ("bot", "configs", "tests", "trainer")
+
+
+class Recipe(NamedTuple):
+    """A change as the page has it, and the files that it names beside it."""
+
+    diff: str
+    files: set[str]
+
+
+def recipes() -> dict[str, Recipe]:
+    """By the title of its section."""
+    found: dict[str, Recipe] = {}
+    for section in PAGE.split("\n## ")[1:]:
+        listed, diff = section.split("\nFiles: ")[1].split(".\n\n", 1)[0], section.split("```diff\n")[1]
+        found[section.partition("\n")[0]] = Recipe(diff.split("```")[0], set(listed.split("`")[1::2]))
+    return found
+
+
+class Ended(BaseModel):
+    """What is asked of a manifest whose architecture is none of ours."""
+
+    status: str
+    steps: int
+
+
+@pytest.fixture(name="copy")
+def copy_fixture(tmp_path: Path) -> Path:
+    """A copy of the source, without what was built in it."""
+    tree = tmp_path / "tree"
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, tree / name, ignore=_BUILT)
+    shutil.copy(ROOT / "pyproject.toml", tree / "pyproject.toml")
+    return tree
+
+
+def contents(tree: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(tree)): path.read_bytes() for path in tree.rglob("*") if path.is_file()}
+
+
+def apply(tree: Path, recipe: Recipe) -> set[str]:
+    """Apply a change; return the files that are others than before."""
+    before = contents(tree)
+    words = ["git", "apply", "--unsafe-paths", "--directory", str(tree), "-"]
+    done = subprocess.run(words, cwd=tree.parent, input=recipe.diff, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {name for name, content in contents(tree).items() if before.get(name) != content}
+
+
+def run(tree: Path, *words: str) -> str:
+    """Run Python in the copy and with its code, and give what it writes."""
+    environment = environment_in(tree, PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1")
+    environment.pop("COVERAGE_PROCESS_CONFIG", None)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_changes__touch_the_files_that_they_name_and_no_others(copy: Path) -> None:
+    found = recipes()
+
+    assert list(found) == [
+        "An architecture",
+        "A tokenizer",
+        "A slash command",
+        "A preset",
+        "An event",
+        "A hyper-parameter",
+    ]
+    for title, recipe in found.items():
+        assert apply(copy, recipe) == recipe.files, title
+    run(copy, "-m", "compileall", "-q", "bot", "trainer")
+
+
+def test_architecture_of_the_page__trains_and_keeps_the_contract(copy: Path) -> None:
+    apply(copy, recipes()["An architecture"])
+    add_corpus(copy, some_text(300))
+    words = ("configs/test_mingru_tiny.yaml", "--corpus", "text", "--set", "max_steps=3", "--set", "threads=1")
+
+    assert "It is valid" in run(copy, "-m", "trainer", "validate", *words)
+    run(copy, "-m", "trainer", "train", *words)
+
+    [manifest] = copy.glob("artifacts/models/*/manifest.json")
+    assert Ended.model_validate_json(manifest.read_bytes()) == Ended(status="completed", steps=3)
+    quick = "mingru and (state or causality or neighbours or gradient__ or load or fresh)"
+    tested = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", "tests/unit/models", "-k", quick)
+    assert re.search(r"^[6-9] passed", tested, re.MULTILINE), tested

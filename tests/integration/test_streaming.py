@@ -1,0 +1,303 @@
+"""Texts that are told while they are written, chats and predictions: over Redis, with a process that answers."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from arq import Retry
+
+from tests.integration.test_requests import RUN, finished_run
+from tests.support import processes, settings_in
+from tests.waiting import captured_logs, until
+from trainer.contracts import keys
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import (
+    ChatRecord,
+    ChatRequest,
+    ChatResponse,
+    GenerateChunk,
+    GenerateRecord,
+    GenerateRequest,
+    GenerateResponse,
+    InferenceRecord,
+    PredictRequest,
+)
+from trainer.contracts.jobs import JobDefinition
+from trainer.contracts.settings import QueueSettings, Settings
+from trainer.contracts.store import Store, connect
+from trainer.queue import JobQueue
+from trainer.services import Services
+from trainer.worker.answers import Requests
+from trainer.worker.environment import ANSWER_REQUESTS
+from trainer.worker.inference_child import InferenceChild
+from trainer.worker.jobs import Jobs
+
+
+class Place(NamedTuple):
+    queue: JobQueue
+    store: Store
+    services: Services
+    folder: Path
+
+    async def keys(self, pattern: str) -> list[str]:
+        found: list[bytes] = await self.store.redis.keys(pattern)
+        return [key.decode() for key in found]
+
+
+async def work(store: Store, jobs: Jobs) -> None:
+    """Be a worker: begin each job in the moment in which it is seen."""
+    position, begun = "0-0", set[asyncio.Task[None]]()
+
+    async def do(payload: object) -> None:
+        with contextlib.suppress(Retry):
+            await jobs.infer({}, payload)
+
+    while True:
+        position = await store.wait_for_job(position, wait_seconds=5)
+        for job_id, _ in await store.begin_jobs(keys.INTERACTIVE_QUEUE, 32, lease_seconds=60):
+            definition = JobDefinition.model_validate_json(await store.get(keys.definition(job_id)) or b"")
+            begun.add(asyncio.create_task(do(definition.a[0])))
+            await store.dequeue(keys.INTERACTIVE_QUEUE, job_id)
+
+
+@asynccontextmanager
+async def place(
+    folder: Path, child_of: Callable[[Settings], InferenceChild] = InferenceChild, **changes: object
+) -> AsyncIterator[Place]:
+    values: dict[str, object] = {"embedded_workers": 0, **changes}
+    queue_settings: dict[str, object] = {"queue": QueueSettings.model_validate(values)}
+    settings = settings_in(folder, embedded_workers=0).model_copy(update=queue_settings)
+    finished_run(folder)
+    services = Services(settings)
+    url = await services.start()
+    queue, store, child = await JobQueue.connect(settings, url), await connect(url), child_of(settings)
+    working = asyncio.create_task(work(store, Jobs(settings, store, child)))
+    try:
+        yield Place(queue, store, services, folder)
+    finally:
+        working.cancel()
+        await child.stop()
+        await queue.close()
+        await store.close()
+        await services.stop()
+
+
+async def code_of(ask: Awaitable[object]) -> ErrorCode:
+    """The code of the error that a question ends with."""
+    with pytest.raises(AppError) as caught:
+        await ask
+    return caught.value.code
+
+
+async def first_of(told: AsyncIterator[GenerateChunk | GenerateResponse]) -> GenerateChunk:
+    async for piece in told:
+        assert isinstance(piece, GenerateChunk)
+        return piece
+    raise AssertionError("nothing was told")
+
+
+async def all_of(told: AsyncIterator[GenerateChunk | GenerateResponse]) -> list[GenerateChunk | GenerateResponse]:
+    return [piece async for piece in told]
+
+
+def long_text(**values: object) -> GenerateRequest:
+    fields: dict[str, object] = {"prompt_text": "the ", "stop_on_eos": False, "max_new_tokens": 200, **values}
+    return GenerateRequest.model_validate(fields)
+
+
+async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_reader(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        request = long_text(seed=3, num_return_sequences=3, stop_sequences=("th", "e\ns"))
+        whole = await here.queue.generate(RUN, request)
+        told = [piece async for piece in here.queue.stream_generate(RUN, request)]
+        left = [key for key in await here.keys("trainer:*") if "answered" not in key and key != keys.JOB_BELL]
+        await reader_who_goes_away__ends_the_writing_and_not_the_process(here)
+
+    *pieces, response = told
+    assert isinstance(response, GenerateResponse) and whole.outputs is not None
+    assert (response.outputs, response.stop_reason) == (whole.outputs, whole.stop_reason)
+    chunks = [piece for piece in pieces if isinstance(piece, GenerateChunk)]
+    assert len(chunks) == len(pieces) > 3
+    for index, output in enumerate(whole.outputs):
+        own = [chunk for chunk in chunks if chunk.index == index]
+        assert "".join(chunk.text for chunk in own) == output
+        assert [chunk.start for chunk in own] == [sum(len(c.text) for c in own[:n]) for n in range(len(own))]
+        assert [chunk.stop_reason is None for chunk in own] == [True] * (len(own) - 1) + [False]
+    assert left == [keys.EVENT_STREAM]
+
+
+async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place) -> None:
+    [process] = processes(here.folder, ANSWER_REQUESTS)
+    request = long_text(max_new_tokens=512, num_return_sequences=10, seed=1)
+    async with contextlib.aclosing(here.queue.stream_generate(RUN, request)) as told:
+        first = await first_of(told)
+    async with asyncio.timeout(10):
+        while (record := await here.queue.get_generate(RUN, first.request_id)).response.status == "queued":
+            await asyncio.sleep(0.02)
+    after = await here.queue.generate(RUN, long_text(max_new_tokens=1))
+
+    assert [one.pid for one in processes(here.folder, ANSWER_REQUESTS)] == [process.pid]
+    assert record.response.error is not None and record.response.error.code is ErrorCode.CANCELLED
+    assert after.status == "completed"
+
+
+class Patchy(InferenceChild):
+    """Tells pieces twice, with gaps, and not all; or fails."""
+
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
+    ) -> InferenceRecord:
+        assert isinstance(record, GenerateRecord) and on_chunk is not None
+        request_id = record.response.request_id
+        if record.request.prompt_text == "bad":
+            raise AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone.")
+        for index, start, text in ((0, 0, "ab"), (1, 0, "x"), (0, 0, "ab"), (0, 5, "fg"), (0, 1, "bc"), (0, 0, "")):
+            on_chunk(GenerateChunk(request_id=request_id, index=index, start=start, text=text))
+        on_chunk(GenerateChunk(request_id=request_id, index=1, start=1, text="", stop_reason="eos"))
+        if record.request.prompt_text == "silent":
+            await asyncio.sleep(3)
+            on_chunk(GenerateChunk(request_id=request_id, index=0, start=3, text="d"))
+        update: dict[str, object] = {
+            "status": "completed",
+            "outputs": ("abcdefg", "x"),
+            "stop_reason": ("max_new_tokens", "eos"),
+        }
+        response: dict[str, object] = {"response": record.response.model_copy(update=update)}
+        return record.model_copy(update=response)
+
+
+async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tmp_path: Path) -> None:
+    async with place(tmp_path, Patchy) as here:
+        told = await all_of(here.queue.stream_generate(RUN, long_text(prompt_text="silent")))
+        with pytest.raises(AppError, match="Its weights are gone"):
+            await all_of(here.queue.stream_generate(RUN, long_text(prompt_text="bad")))
+
+    pieces = [(piece.index, piece.start, piece.text) for piece in told if isinstance(piece, GenerateChunk)]
+    assert pieces == [(0, 0, "ab"), (1, 0, "x"), (0, 2, "c"), (1, 1, ""), (0, 3, "d"), (0, 4, "efg")]
+    assert isinstance(told[-1], GenerateResponse)
+
+
+async def test_server_that_goes_away__is_told_to_who_reads_or_chats(tmp_path: Path) -> None:
+    async with place(tmp_path, Patchy) as here:
+        reading = here.queue.stream_generate(RUN, long_text(prompt_text="silent"))
+        await first_of(reading)
+        with captured_logs() as logs:
+            await here.services.stop()
+            codes = [
+                await code_of(all_of(reading)),
+                await code_of(here.queue.chat(RUN, ChatRequest(message="a"))),
+                await code_of(here.queue.get_chat(RUN, "a")),
+            ]
+            await until(lambda: any(line["event"] == "pieces of a text not told" for line in logs))
+
+    assert codes == [ErrorCode.SERVICE_UNAVAILABLE] * 3
+
+
+async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+
+        async def say(message: str, session_id: str | None = None) -> ChatResponse:
+            request = ChatRequest(message=message, session_id=session_id, seed=1, max_new_tokens=20, temperature=2.0)
+            return await here.queue.chat(RUN, request)
+
+        first, second = await asyncio.gather(say("the sun"), say("the moon"))
+        again = await say("the sea", first.session_id)
+        history = await here.queue.get_chat(RUN, first.session_id)
+        other = await here.queue.get_chat(RUN, second.session_id)
+        stored = await here.queue.get_chat_answer(RUN, first.session_id, again.request_id)
+        written = f"the sun\n{first.answer}\nthe sea\n"
+        alone = await here.queue.generate(
+            RUN, long_text(prompt_text=written, stop_on_eos=True, seed=1, max_new_tokens=20, temperature=2.0)
+        )
+        lives: list[int] = [await here.store.redis.ttl(key) for key in await here.keys("runs:[ct][hu][ar][tn]*")]
+        mixed = await code_of(here.queue.get_chat_answer(RUN, second.session_id, again.request_id))
+        await here.queue.delete_chat(RUN, first.session_id)
+        gone = [
+            await code_of(here.queue.get_chat(RUN, first.session_id)),
+            await code_of(here.queue.delete_chat(RUN, first.session_id)),
+            await code_of(say("more", first.session_id)),
+            await code_of(here.queue.get_chat_answer(RUN, first.session_id, again.request_id)),
+        ]
+        unwritable = ChatRequest(message="the sun", alphabet="Ж")
+        assert await code_of(here.queue.chat(RUN, unwritable)) is ErrorCode.INVALID_INPUT
+        await predictions__are_kept_and_none_for_an_empty_prefix(here)
+
+    assert first.session_id != second.session_id
+    assert [(turn.message, turn.answer) for turn in history.turns] == [
+        ("the sun", first.answer),
+        ("the sea", again.answer),
+    ]
+    assert [(turn.message, turn.answer) for turn in other.turns] == [("the moon", second.answer)]
+    assert alone.outputs == (again.answer,)
+    assert again.turns_dropped == 0 and again.seed_used == 1 and again.steps == (alone.steps or ())[0]
+    assert (stored.response, stored.turns) == (again, ())
+    assert len(lives) == 5 and all(3590 < life <= 3600 for life in lives)
+    assert mixed is ErrorCode.DATA_NOT_FOUND
+    assert gone == [ErrorCode.DATA_NOT_FOUND] * 4
+
+
+async def predictions__are_kept_and_none_for_an_empty_prefix(here: Place) -> None:
+    found = await here.queue.predict(RUN, PredictRequest(text="the s", k=4))
+    kept = await here.queue.get_predict(RUN, found.request_id)
+    empty = await here.queue.predict(RUN, PredictRequest(text=""))
+
+    assert found.suggestions is not None and len(found.suggestions) == 4
+    assert kept.response == found
+    assert (empty.status, empty.suggestions) == ("completed", ())
+
+
+class Echo(InferenceChild):
+    """Says what was said, and how many turns there were before."""
+
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
+    ) -> InferenceRecord:
+        assert isinstance(record, ChatRecord)
+        update: dict[str, object] = {"status": "completed", "answer": f"{len(record.turns)} {record.request.message}"}
+        response: dict[str, object] = {"response": record.response.model_copy(update=update)}
+        return record.model_copy(update=response)
+
+
+async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_path: Path) -> None:
+    async with place(tmp_path, Echo, chat_ttl_seconds=1) as here:
+        first = await here.queue.chat(RUN, ChatRequest(message="a"))
+        again = await here.queue.chat(RUN, ChatRequest(message="b", session_id=first.session_id))
+        await asyncio.sleep(1.1)
+        expired = await code_of(here.queue.chat(RUN, ChatRequest(message="c", session_id=first.session_id)))
+        asked = await here.queue.enqueue_chat(RUN, ChatRequest(message="d"))
+        await here.store.forget(keys.chat(RUN, asked.response.session_id))
+        name = RUN, asked.response.session_id, asked.response.request_id
+        async with asyncio.timeout(10):
+            while (record := await here.queue.get_chat_answer(*name)).response.status == "queued":
+                await asyncio.sleep(0.02)
+        left = await here.keys(keys.chat(RUN, "*"))
+
+    assert (first.answer, again.answer) == ("0 a", "1 b")
+    assert expired is ErrorCode.DATA_NOT_FOUND
+    assert left == []
+    assert record.response.status in ("completed", "failed")  # forgotten before the worker saw it, or after
+
+
+def test_lines_between_requests__are_those_that_nobody_waits_for() -> None:
+    reading, writing = os.pipe()
+    requests = Requests(reading)
+    os.write(writing, b"old\n[1]\ngone\n[")
+    batches = requests.batches()
+
+    assert next(batches) == b"[1]"
+    assert requests.withdrawn() == {"old", "gone"}
+    os.write(writing, b"2]\n")
+    assert next(batches) == b"[2]"
+    assert requests.withdrawn() == set()
+    os.write(writing, b"late")
+    assert requests.withdrawn() == set()
+    os.write(writing, b"r\n[3]\n[4]\n")
+    os.close(writing)
+    assert requests.withdrawn() == {"later"}
+    assert [*batches] == [b"[3]", b"[4]"]
+    os.close(reading)

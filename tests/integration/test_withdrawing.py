@@ -1,0 +1,111 @@
+"""Askers who go: their requests leave the queue, and no worker computes for nobody."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_requests import RUN, TEXT, Place, place
+from tests.support import processes, settings_in
+from tests.unit.test_runs import record
+from tests.waiting import captured_logs
+from trainer.contracts import keys
+from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
+from trainer.runs import RunStore
+from trainer.worker.inference_child import InferenceChild
+from trainer.worker.jobs import Jobs
+
+
+class EndlessChild(InferenceChild):
+    """Is never done with an answer, and knows whether it may stop."""
+
+    stopped = 0
+
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = print
+    ) -> InferenceRecord:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+        return record
+
+
+async def asked(here: Place) -> "asyncio.Task[object]":
+    """A question that somebody waits for, once it is in the queue."""
+    waiting: asyncio.Task[object] = asyncio.create_task(here.queue.score(RUN, ScoreRequest(text=TEXT)))
+    while not await here.waiting():
+        await asyncio.sleep(0.01)
+    return waiting
+
+
+async def test_asker_who_goes__takes_the_request_along(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        waiting = await asked(here)
+        [request_id] = await here.waiting()
+        assert await here.keys("runs:score:*")
+
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+        assert await here.waiting() == []
+        assert await here.keys(f"*{request_id}*") == []
+
+
+async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        waiting = await asked(here)
+        [request_id] = await here.waiting()
+        child = EndlessChild(settings_in(tmp_path))
+        payload: dict[str, str] = {"kind": "score", "run_id": RUN, "request_id": request_id}
+        with captured_logs() as logs:
+            working = asyncio.create_task(Jobs(here.settings, here.store, child).infer({}, payload))
+            await asyncio.sleep(0.7)
+            assert not working.done(), "somebody waits"
+
+            waiting.cancel()
+            await asyncio.wait_for(working, 5)
+
+        assert child.stopped == 1
+        assert await here.keys(f"runs:*:{request_id}") == []
+        assert any("short job withdrawn" in str(entry) for entry in logs)
+
+
+async def test_answer_that_is_not_kept__leaves_nothing_behind(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        working = asyncio.create_task(here.work())
+        kept = await here.queue.score(RUN, ScoreRequest(text=TEXT))
+        gone = await here.queue.score(RUN, ScoreRequest(text=TEXT), is_kept=False)
+        working.cancel()
+
+        assert gone.status == "completed"
+        assert await here.keys("runs:score:*") == [keys.inference("score", RUN, kept.request_id)]
+
+
+async def test_asker_who_goes_while_the_server_is_away__is_logged(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        waiting = await asked(here)
+        [server] = processes(tmp_path, "valkey-server")
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with captured_logs() as logs:
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+    assert any("request not withdrawn" in str(entry) for entry in logs)
+
+
+async def test_heartbeat_that_is_no_time__leaves_what_the_log_says(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        run = RunStore(here.settings.app.artifacts_root).create(record("waiting-run", 7))
+        await here.store.redis.set(keys.heartbeat(run.run_id), b"soon")
+        told = (await here.queue.status(run.run_id)).last_heartbeat_ts
+    assert told == run.follow().refresh().last_heartbeat_ts

@@ -1,0 +1,267 @@
+"""Which numbers of two runs compare, when one has got worse, and which fields of their requests differ."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import pytest
+
+from tests.unit.bot.records import run_record
+from tests.unit.models.families import config_of, effective_of, request_of
+from trainer.contracts.comparison import (
+    Comparison,
+    Difference,
+    Measurement,
+    check_different,
+    compare,
+    model_name,
+    summary_on,
+    verdict,
+)
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalSplit
+from trainer.contracts.presets import resolve
+from trainer.contracts.runs import CorpusRef, EvalSummary, ModelFacts, RunManifest, RunMetrics, TokenizerFacts
+from trainer.runs import manifest_of
+
+SUMMARY = EvalSummary(
+    split="test",
+    loss=2.0,
+    perplexity=7.389,
+    bits_per_char=1.5,
+    top1_accuracy=0.25,
+    top5_accuracy=0.5,
+    unknown_share=0.0,
+)
+TEXT, OTHER_TEXT, OWN_TEXT = (
+    CorpusRef(name=name, sha256=sign * 64, bytes=1) for name, sign in (("text", "0"), ("text", "1"), ("own", "d"))
+)
+
+
+def measured(
+    run_id: str,
+    *,
+    tokenizer: str = "a",
+    family: str = "lstm",
+    summary: dict[str, object] | None = None,
+    **fields: object,
+) -> Measurement:
+    """A completed run with these fields in its request, of which texts are given whole, and what was measured of it."""
+    return of_fields(run_id, fields, tokenizer, family, summary or {})
+
+
+def of_fields(
+    run_id: str,
+    fields: dict[str, object],
+    tokenizer: str = "a",
+    family: str = "lstm",
+    summary: Mapping[str, object] = MappingProxyType({}),
+) -> Measurement:
+    values = dict(fields)
+    corpus, given_test = values.pop("corpus", TEXT), values.pop("test_corpus", None)
+    assert isinstance(corpus, CorpusRef) and (given_test is None or isinstance(given_test, CorpusRef))
+    effective = resolve(
+        request_of(family, **values), corpus=corpus, validation_corpus=None, test_corpus=given_test, threads=1
+    )
+    size = effective.model
+    facts = ModelFacts(family=effective.model_family, size=None, params=100, tied=False, vocab_size=9, dims=size)
+    left: dict[str, object] = {
+        "run_id": run_id,
+        "effective": effective,
+        "model": facts,
+        "tokenizer": TokenizerFacts(id=f"char-{run_id}", sha256=tokenizer * 64),
+    }
+    manifest = manifest_of(run_record(run_id), "completed").model_copy(update=left)
+    return Measurement(manifest, SUMMARY.model_copy(update=summary), 1000.0)
+
+
+def pair(one: Measurement, two: Measurement, split: EvalSplit | None = "test", tolerance: float = 0.01) -> Comparison:
+    return compare([one, two], split=split, tolerance=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("loss", "tolerance", "is_regression", "said"),
+    [
+        (2.1, 0.01, True, "✗ regression: loss +5.00%, more than 1.00%"),
+        (2.1, 0.06, False, "worse, as much as is allowed: loss +5.00%"),
+        (2.0, 0.0, False, "equal: loss +0.00%"),
+        (1.9, 0.0, False, "better: loss -5.00%"),
+    ],
+)
+def test_regression__is_a_loss_that_rose_by_more_than_is_allowed(
+    loss: float, tolerance: float, is_regression: bool, said: str
+) -> None:
+    found = pair(measured("new", summary={"loss": loss}), measured("old"), tolerance=tolerance)
+
+    [one] = found.against
+    assert (one.run_id, one.basis, one.is_regression) == ("old", "loss", is_regression)
+    assert one.rise == pytest.approx((loss - 2) / 2)
+    assert one.delta.loss == pytest.approx(loss - 2)
+    assert verdict(one, found.tolerance) == said
+    assert found.is_passed is not is_regression
+
+
+def test_delta__is_of_every_number_and_absent_where_one_is_not_known() -> None:
+    better: dict[str, object] = {"perplexity": 7.0, "bits_per_char": 1.25, "top1_accuracy": 0.5, "top5_accuracy": 0.75}
+    old: dict[str, object] = {"bits_per_char": None, "top1_accuracy": None, "top5_accuracy": None}
+    new = measured("new", summary=better)._replace(tokens_per_second=1500.0)
+    found = compare([new, measured("known"), measured("first", summary=old)._replace(tokens_per_second=None)])
+
+    known, first = (one.delta for one in found.against)
+    assert (known.bits_per_char, known.top1_accuracy, known.top5_accuracy) == (-0.25, 0.25, 0.25)
+    assert known.perplexity == pytest.approx(-0.389)
+    assert (known.params, known.tokens_per_second) == (0, 500.0)
+    assert (first.bits_per_char, first.top1_accuracy, first.tokens_per_second) == (None, None, None)
+    assert [run.run_id for run in found.runs] == ["new", "known", "first"]
+    assert found.runs[0].tokens_per_second == 1500.0
+
+
+def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -> None:
+    new = measured("new", tokenizer="b", summary={"loss": 9.0, "bits_per_char": 1.4, "unknown_share": 0.125})
+    found = pair(new, measured("old"))
+
+    [one] = found.against
+    assert (one.basis, one.is_regression) == ("bits_per_char", False)
+    assert one.rise == pytest.approx(-0.1 / 1.5)
+    assert "only bits per character compare" in one.notes[0]
+    assert one.notes[1].startswith("`new` does not know 12.5% of its tokens")
+    assert len(one.notes) == 2
+    assert verdict(one, 0.01) == "better: bits per character -6.67%"
+
+    [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against
+    assert (unknown.basis, unknown.rise, verdict(unknown, 0.01)) == (None, None, "they do not compare")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"corpus": OTHER_TEXT},
+        {"seed": 7},
+        {"test_fraction": 0.2},
+        {"holdout_fraction": 0.2},
+        {"split_by": "position"},
+        {"test_corpus": OWN_TEXT},
+    ],
+)
+def test_different_texts__do_not_compare_but_on_one_text(change: dict[str, object]) -> None:
+    one, two = of_fields("new", change), measured("old")
+
+    found = pair(one, two)
+    assert (found.against[0].basis, found.against[0].rise, found.is_passed) == (None, None, False)
+    assert found.against[0].notes == (
+        "Their test texts are not the same, so no number of one compares with the other's:"
+        " `mt compare new old --path FILE` measures both on one text.",
+    )
+    assert pair(one, two, split=None).against[0].basis == "loss"
+
+
+def test_one_text__in_two_forms_does_not_compare() -> None:
+    block: dict[str, object] = {"tokenizer": {"method": "char", "normalization": {"lowercase": True}}}
+    lower = of_fields("new", block)
+
+    [one] = pair(lower, measured("old"), split=None).against
+    assert (one.basis, one.notes) == (
+        None,
+        ("They read the text in different forms, so no number of one compares with the other's.",),
+    )
+
+
+def test_given_test_text__compares_whatever_the_corpora_are() -> None:
+    one = measured("new", test_corpus=OWN_TEXT, seed=7, corpus=OTHER_TEXT)
+
+    assert pair(one, measured("old", test_corpus=OWN_TEXT)).against[0].basis == "loss"
+
+
+def test_validation_split__is_compared_by_its_own_text() -> None:
+    one, cut, none = measured("new", test_corpus=OWN_TEXT), measured("old"), measured("other", test_fraction=0.0)
+
+    assert pair(one, cut, split="validation").against[0].basis is None  # what is left for it is another text
+    assert pair(one, none, split="validation").against[0].basis == "loss"
+
+
+def test_models_that_fill_gaps__masked_by_different_seeds_are_said_to_differ_by_chance_too() -> None:
+    one, two = measured("new", family="bert"), measured("old", family="bert")
+    assert pair(one, two).against[0].notes == ()
+
+    [other] = pair(one, measured("other", family="bert", seed=3), split=None).against
+    assert (other.basis, len(other.notes)) == ("loss", 1)
+    assert "a part of the difference is chance" in other.notes[0]
+
+
+def test_loss_of_nothing__is_no_measure_for_another() -> None:
+    found = pair(measured("new"), measured("old", summary={"loss": 0.0}))
+
+    assert (found.against[0].rise, verdict(found.against[0], 0.01), found.is_passed) == (
+        None,
+        "they do not compare",
+        False,
+    )
+
+
+def test_different_objectives__do_not_compare() -> None:
+    found = pair(measured("new", family="bert"), measured("old"), split=None)
+
+    assert found.against[0].basis is None
+    assert "none of their numbers compare" in found.against[0].notes[0]
+
+
+def test_differences__are_the_fields_that_differ_and_no_others() -> None:
+    new = measured("new", learning_rate=0.01, label="mine", tags=("x",), optimizer={"name": "sgd"})
+    [one] = pair(new, measured("old", test_corpus=OWN_TEXT)).against
+    wanted = [
+        ("learning_rate", "0.01", "0.0005"),
+        ("optimizer.name", "sgd", "adamw"),
+        ("test_corpus.name", "null", "own"),
+    ]
+
+    for field, run, other in wanted:
+        assert Difference(field=field, run=run, other=other) in one.differences
+    fields = {difference.field for difference in one.differences}
+    assert {field.split(".")[0] for field in fields} == {"learning_rate", "optimizer", "test_corpus"}
+    assert not any(field.endswith((".sha256", ".bytes")) for field in fields)
+    assert pair(measured("new"), measured("old")).against[0].differences == ()
+
+
+def test_differences__a_text_of_the_same_name_is_told_by_its_hash() -> None:
+    [one] = pair(measured("new", corpus=OTHER_TEXT), measured("old")).against
+
+    assert one.differences == (Difference(field="corpus.sha256", run="1" * 64, other="0" * 64),)
+
+
+def manifest_with(*summaries: EvalSummary, bits: float | None = None) -> RunManifest:
+    left: dict[str, object] = {"eval": summaries, "metrics": RunMetrics(bits_per_char=bits)}
+    return manifest_of(run_record("lstm-1"), "completed").model_copy(update=left)
+
+
+def test_summary__is_of_the_split_itself_and_of_no_other_text() -> None:
+    validation = EvalSummary(split="validation", loss=3.0, perplexity=20.1)
+    elsewhere = EvalSummary(split="test", dataset="other", loss=4.0, perplexity=54.6)
+
+    assert summary_on(manifest_with(elsewhere, validation, SUMMARY), "test") == SUMMARY
+    assert summary_on(manifest_with(elsewhere, validation, SUMMARY), "validation").loss == 3.0
+    with pytest.raises(AppError, match="`mt eval lstm-1 --split validation`") as caught:
+        summary_on(manifest_with(elsewhere, SUMMARY), "validation")
+    assert caught.value.code is ErrorCode.EVAL_NOT_FOUND
+
+
+def test_summary__of_the_first_release_has_the_bits_of_its_manifest() -> None:
+    old = EvalSummary(split="test", loss=2.0, perplexity=7.4)
+
+    assert summary_on(manifest_with(old, bits=1.25), "test").bits_per_char == 1.25
+    assert summary_on(manifest_with(SUMMARY, bits=1.25), "test").bits_per_char == 1.5
+    validation = EvalSummary(split="validation", loss=3.0, perplexity=20.1)
+    assert summary_on(manifest_with(validation, bits=1.25), "validation") == validation
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("lstm", "LSTM-2x16"), ("gru both", "BiGRU-2x16"), ("gpt2", "GPT2-2x16"), ("qwen", "QWEN-2x16")],
+)
+def test_model__is_named_by_layers_and_width(family: str, name: str) -> None:
+    assert model_name(config_of(family)[0]) == name
+    assert model_name(effective_of(family).model) == name
+
+
+def test_run__is_not_compared_with_itself() -> None:
+    check_different(["a", "b"])
+    with pytest.raises(AppError, match="not compared with itself"):
+        check_different(["a", "b", "a"])

@@ -1,0 +1,62 @@
+"""Completed runs of every family, made without training: what exports and archives begin from."""
+
+from pathlib import Path
+
+from tests.unit.data.support import char_tokenizer, tokenizer_of
+from tests.unit.models.families import MASKED, effective_of, model_of, request_of
+from trainer.contracts.base import now
+from trainer.contracts.presets import request_hash
+from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics, RunRecord
+from trainer.files import file_records
+from trainer.model_artifact import save_model
+from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
+
+LINES = ["the sun was shining on the sea", "shining with all his might", "he did his very best to make"]
+
+
+def finished_run(folder: Path, family: str, method: str = "char", **fields: object) -> RunDirectory:
+    """A completed run of a family at its smallest, with large random weights and a tokenizer of these lines."""
+    tokenizer = _tokenizer(family, method)
+    model = model_of(family, vocabulary_of(tokenizer))
+    update: dict[str, object] = {"tokenizer": tokenizer.manifest.config}
+    effective = effective_of(family, **fields).model_copy(update=update)
+    record = RunRecord(
+        run_id=f"{family}-{method}".replace(" ", "-"),
+        user_id=None,
+        created_at=now(),
+        request=request_of(family),
+        effective=effective,
+        request_hash=request_hash(effective),
+    )
+    run = RunStore(folder / "artifacts").create(record)
+    save_model(run.path, model, effective.model)
+    tokenizer.save(run.tokenizer)
+    written = [run.path / "config.json", run.path / "model.safetensors", *run.tokenizer.iterdir()]
+    facts = ModelFacts(
+        family=effective.model_family,
+        size=None,
+        params=model.parameter_count(),
+        tied=effective.model.tied,
+        vocab_size=model.vocab_size,
+        dims=effective.model,
+    )
+    done: dict[str, object] = {
+        "status": "completed",
+        "model": facts,
+        "metrics": RunMetrics(train=2.5, best=2.25, test=2.125, test_perplexity=8.373, bits_per_char=3.066),
+        "files": file_records(run.path, written),
+    }
+    manifest: RunManifest = manifest_of(record, "failed").model_copy(update=done)
+    with run.open_log() as events:
+        finish_run(run, events, manifest)
+    return run
+
+
+def _tokenizer(family: str, method: str) -> Tokenizer:
+    masked = family in MASKED
+    if method == "char":
+        return char_tokenizer(LINES, mask_token=masked)
+    if method == "word":
+        return tokenizer_of(method, LINES)
+    return tokenizer_of(method, LINES, vocab_size=60, special_style="gpt2_mask" if masked else "gpt2")

@@ -1,0 +1,245 @@
+"""Exported folders: others load them without our classes, and get our ids, our logits and our continuations."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+from pydantic import TypeAdapter
+
+from tests.support import ROOT
+from tests.unit.data.support import tensor_of, tokenizer_of
+from tests.unit.finished import finished_run
+from tests.unit.models.families import CAUSAL, FAMILIES, MASKED
+from tests.unit.test_verification import FIRST_RELEASE
+from tests.unit.tokenizers.test_languages import LANGUAGES, texts_in
+from trainer.contracts.base import Frozen
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import GenerateRequest
+from trainer.contracts.tokenizers import Normalization
+from trainer.export.card import model_card
+from trainer.export.folders import export_folder, load_export
+from trainer.export.library_tokenizer import library_tokenizer
+from trainer.export.record import RECORD_FILE
+from trainer.generation import generate
+from trainer.model_artifact import load_run
+from trainer.runs import RunDirectory, RunStore
+from trainer.vocabulary import read_manifest
+
+TEXTS = ["the sun shines", "  his  best SEA", "quokka on the sea", ""]
+METHODS_OF = {"gpt2": "bpe", "gru": "word", "llama": "sentencepiece", "rnn": "wordpiece", "rnn both": "sentencepiece"}
+"""Every method somewhere; the other families have characters."""
+
+
+class Looked(Frozen):
+    """What others found in a folder."""
+
+    ids: list[list[int]]
+    decoded: list[str]
+    logits: list[list[float]]
+    started: list[int] | None = None
+    greedy: dict[str, list[int]] | None = None
+
+
+@pytest.fixture(scope="module", name="runs")
+def runs_fixture(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: finished_run(folder, name, METHODS_OF.get(name, "char")) for name in FAMILIES}
+
+
+@pytest.fixture(scope="module", name="looked")
+def looked_fixture(runs: dict[str, RunDirectory], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Looked]:
+    """All families, exported and loaded by the Hugging Face library in an interpreter of its own, without a network."""
+    folder = tmp_path_factory.mktemp("exported")
+    for run in runs.values():
+        export_folder(run, "hf", folder / run.run_id)
+    program = [sys.executable, "-P", str(ROOT / "tests" / "fixtures" / "load_exports.py.txt")]
+    done = subprocess.run(
+        [*program, str(folder / "found.json"), *(str(folder / run.run_id) for run in runs.values())],
+        env={**os.environ, "HF_HOME": str(folder / "hub"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = TypeAdapter(dict[str, Looked]).validate_json((folder / "found.json").read_bytes())
+    return {name: found[run.run_id] for name, run in runs.items()}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_exported_model__has_our_ids_and_logits(
+    runs: dict[str, RunDirectory], looked: dict[str, Looked], name: str
+) -> None:
+    model, tokenizer = load_run(runs[name])
+    found, ids = looked[name], tokenizer.special_ids
+    own = [tokenizer.encode(text) for text in TEXTS]
+    whole = [[ids.start, *of_text, ids.eos] for of_text in own]
+    is_causal = model.objective == "causal_lm"
+
+    assert found.ids == (own if is_causal else whole)
+    read = [ids.start, *own[0]] if is_causal else whole[0]
+    assert found.started in (None, read)
+    with torch.inference_mode():
+        expected = model.forward(tensor_of([read]))[0]
+    # bit-equal in one process; elsewhere the weights lie otherwise in memory, which these wild ones make larger
+    assert torch.allclose(torch.tensor(found.logits), expected, rtol=0, atol=3e-6)
+    if tokenizer.manifest.method != "word":
+        assert found.decoded == [tokenizer.decode(of_text) for of_text in own]
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_exported_model__continues_greedily_as_ours_token_by_token(
+    runs: dict[str, RunDirectory], looked: dict[str, Looked], name: str
+) -> None:
+    model, tokenizer = load_run(runs[name])
+    request = GenerateRequest(prompt_text=TEXTS[0], max_new_tokens=8, temperature=0, stop_on_eos=True)
+    answer = generate(model, tokenizer, request, run_id="run", request_id="request")
+    greedy = looked[name].greedy
+    assert greedy is not None and answer.steps is not None and answer.outputs is not None
+
+    assert greedy["True"] == greedy["False"]
+    assert len(greedy["True"]) == answer.steps[0]
+    prompt = tokenizer.encode(TEXTS[0])
+    assert tokenizer.decode([*prompt, *greedy["True"]]).removeprefix(tokenizer.decode(prompt)) == answer.outputs[0]
+
+
+@pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "unigram", "sentencepiece bpe"])
+@pytest.mark.parametrize("language", ["kk", "ug", "ipa"])
+def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str, language: str, tmp_path: Path) -> None:
+    lines = texts_in(language)
+    if method in ("unigram", "sentencepiece bpe"):
+        ours = tokenizer_of("sentencepiece", lines, vocab_size=400, model_type=method.split()[-1])
+    else:
+        ours = tokenizer_of(method, lines, vocab_size=None if method in ("char", "word") else 400)
+    ours.save(tmp_path)
+    [file] = (path for path in tmp_path.iterdir() if path.name != "manifest.json")
+    library = tokenizers.Tokenizer.from_str(library_tokenizer(file.read_bytes(), ours.manifest, "causal_lm").decode())
+    odd = [
+        "",
+        " ",
+        "  two  spaces ",
+        "a\tb\x1fc",
+        "x\u2581y \u2585",
+        "e\u0301tude",
+        "zz\0 q",
+        "\u2028 \U0001f600\U0001f600",
+    ]
+
+    for text in [*odd, *(line for other in LANGUAGES for line in texts_in(other))]:
+        assert library.encode(text).ids == ours.encode(text), text
+
+
+@pytest.mark.parametrize("name", ["char_lstm", "qwen", "bert", "gru both"])
+def test_exported_folder__is_loaded_back_bit_for_bit(runs: dict[str, RunDirectory], name: str, tmp_path: Path) -> None:
+    written = export_folder(runs[name], "hf", tmp_path / "out")
+    before, tokenizer = load_run(runs[name])
+
+    record, after, same_tokenizer = load_export(tmp_path / "out")
+
+    ids = tensor_of([tokenizer.encode("the sea")])
+    with torch.inference_mode():
+        assert torch.equal(before.forward(ids), after.forward(ids))
+    assert record == written
+    assert same_tokenizer.manifest == tokenizer.manifest
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def refused(path: Path) -> tuple[ErrorCode, str]:
+    with pytest.raises(AppError) as caught:
+        load_export(path)
+    return caught.value.code, caught.value.message
+
+
+def test_load__says_what_is_wrong_with_a_folder(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    missing, foreign, changed = tmp_path / "none", tmp_path / "foreign", tmp_path / "changed"
+    export_folder(runs["char_lstm"], "hf", out)
+    foreign.mkdir()
+    shutil.copytree(out, changed)
+    (changed / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+    assert refused(missing) == (ErrorCode.DATA_NOT_FOUND, f"There is no '{missing}'.")
+    assert refused(foreign) == (ErrorCode.MODEL_LOAD_FAILED, "Not a recognized export format.")
+    (foreign / RECORD_FILE).write_text('{"format": "keras"}', encoding="utf-8")
+    assert refused(foreign)[1] == "Not a recognized export format."
+    assert refused(out / "README.md")[1] == "Not a recognized export format."
+    assert refused(changed)[1] == f"'{changed}' is not as it was exported: tokenizer.json has changed."
+    for name in ("config.json", "model.safetensors"):
+        (changed / name).unlink()
+    assert "config.json, model.safetensors, tokenizer.json has changed" in refused(changed)[1]
+
+
+def test_export__overwrites_nothing_and_leaves_nothing_half_made(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
+    out, empty, file, link = (tmp_path / name for name in ("out", "empty", "file", "link"))
+    empty.mkdir()
+    file.write_text("mine", encoding="utf-8")
+    link.symlink_to(empty)
+    export_folder(runs["rnn"], "hf", out)
+    export_folder(runs["rnn"], "hf", empty)
+    before = sorted(tmp_path.rglob("*"))
+
+    for taken in (out, file, link):
+        with pytest.raises(AppError, match="is there already: give `--out` another name") as caught:
+            export_folder(runs["rnn"], "hf", taken)
+        assert caught.value.code is ErrorCode.CONFLICT
+    with pytest.raises(OSError):
+        export_folder(runs["rnn"], "hf", file / "below")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_export__of_a_changed_run_is_refused(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gru")
+    weights = run.path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+
+    with pytest.raises(AppError, match=r"model\.safetensors has changed") as caught:
+        export_folder(run, "hf", tmp_path / "out")
+    assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["lstm", "gpt2", "bert", "gru both"])
+def test_card__says_how_to_load_and_what_the_numbers_are(
+    runs: dict[str, RunDirectory], name: str, tmp_path: Path
+) -> None:
+    export_folder(runs[name], "hf", tmp_path / "out", "cc0-1.0")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+    assert card.startswith("---\nlibrary_name: transformers\n") and "\nlicense: cc0-1.0\n" in card
+    unit = "masked token" if name in MASKED else "token"
+    assert f"| test loss | 2.1250 nats per {unit} |" in card
+    assert "| test | 3.0660 bits per character |" in card
+    recurrent = name in ("lstm", "gru both")
+    assert ("trust_remote_code=True" in card) == recurrent == (tmp_path / "out" / "modeling_recurrent.py").exists()
+    assert ("at most 24 tokens" in card) == (not recurrent)
+    assert ("tokenizer.bos_token" in card) == (name not in MASKED)
+    assert "licence is unknown" not in card
+
+
+def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path) -> None:
+    shutil.copytree(FIRST_RELEASE, tmp_path, dirs_exist_ok=True)
+    [run] = RunStore(tmp_path / "artifacts").all()
+    export_folder(run, "hf", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+    assert "on the text `text` (1,177 bytes, SHA-256 `dabe9d2680f3" in card
+    assert "| training text | 51 lines, 961 characters |" in card
+    assert "| trained with | PyTorch 2.13.0+cpu |" in card and "| trained on | cpu |" in card
+    assert "| test perplexity | 10.702 per token |" in card
+
+
+def test_card__names_the_source_and_the_lower_case(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "gru", provenance={"source_corpus": "a fairy tale"})
+    manifest, tokenizer = run.completed_manifest(), read_manifest(run.tokenizer)
+    lower: dict[str, object] = {"normalization": Normalization(lowercase=True)}
+
+    card = model_card(manifest, tokenizer.model_copy(update=lower), None, "hf", None)
+
+    assert "on the text `text`, of a fairy tale (1 bytes" in card
+    assert "- Texts are lower-cased before they are encoded." in card
+    masked = finished_run(tmp_path, "gru both").completed_manifest()
+    assert "- Rows of a batch must be equally long." in model_card(masked, tokenizer, None, "torchscript", None)

@@ -1,0 +1,208 @@
+"""Exports to TorchScript and ONNX: batch and length are open, state goes in and comes out, the numbers are ours."""
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.unit.data.support import tensor_of
+from tests.unit.finished import finished_run
+from tests.unit.models.families import CAUSAL, FAMILIES, MASKED, POSITIONS, VOCABULARY, config_of, model_of
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import ModelConfig
+from trainer.export import graph, script
+from trainer.export.card import model_card
+from trainer.export.folders import export_folder, load_export
+from trainer.model_artifact import load_run
+from trainer.models import build
+from trainer.models.base import LanguageModel, State
+from trainer.vocabulary import read_manifest
+
+Ask = Callable[[list[Tensor]], list[Tensor]]
+SIZES = [(1, 1, 0), (3, 9, 0), (1, 1, 5), (4, 6, 4), (5, 1, 1)]
+"""Batch, length, and how many tokens were read before."""
+RECURRENT = [name for name in FAMILIES if name not in ("gpt2", "llama", "qwen", "bert")]
+
+
+class Scripted(Protocol):
+    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]: ...
+
+
+class Session(Protocol):
+    def run(self, outputs: None, inputs: dict[str, object]) -> list[list[float]]: ...
+    def get_inputs(self) -> "list[Input]": ...
+
+
+class Input(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def scripted(folder: Path, name: str) -> Ask:
+    script.write(folder, model_of(name), config_of(name)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load: Callable[[str], Scripted] = import_module("torch.jit").load
+        loaded = load(str(folder / "model.pt"))
+
+    def ask(inputs: list[Tensor]) -> list[Tensor]:
+        found = loaded(*inputs)
+        return list(found) if isinstance(found, tuple) else [found]
+
+    return ask
+
+
+def array_of(tensor: Tensor) -> object:
+    array: object = tensor.numpy()
+    return array
+
+
+def graphed(folder: Path, model: LanguageModel, config: ModelConfig) -> Ask:
+    graph.write(folder, model, config)
+    make: Callable[[str], Session] = import_module("onnxruntime").InferenceSession
+    session = make(str(folder / "model.onnx"))
+    names = [given.name for given in session.get_inputs()]
+
+    def ask(inputs: list[Tensor]) -> list[Tensor]:
+        found = session.run(None, {name: array_of(part) for name, part in zip(names, inputs, strict=True)})
+        return [torch.tensor(part) for part in found]
+
+    return ask
+
+
+def before(model: LanguageModel, batch: int, read: int) -> State:
+    state = model.initial_state(batch)
+    if read:
+        _, state = model.forward_with_state(torch.randint(5, 13, (batch, read)), state)
+    return state
+
+
+def check_causal(ask: Ask, model: LanguageModel, *, unread: int = 0) -> None:
+    """The answers are the model's; where no state can be empty, `unread` places stand for none."""
+    for batch, length, read in SIZES:
+        with torch.inference_mode():
+            ids, state = torch.randint(5, 13, (batch, length)), before(model, batch, read)
+            expected, after = model.forward_with_state(ids, state)
+            fill = unread if not read else 0
+            given = [functional.pad(part, [0, 0] * (part.dim() - 3) + [0, fill]) if fill else part for part in state]
+            logits, *state_after = ask([ids, *given])
+        assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)
+        for found, own in zip(state_after, after, strict=True):
+            assert torch.allclose(found[:, :, fill:].float(), own.float(), rtol=1e-5, atol=1e-5)
+
+
+def check_masked(ask: Ask, model: LanguageModel, *, with_lengths: bool = True) -> None:
+    for batch, length, _ in SIZES:
+        ids, lengths = torch.randint(5, 13, (batch, length)), torch.randint(1, length + 1, (batch,))
+        lengths[0] = length
+        if not with_lengths:
+            lengths[:] = length
+        with torch.inference_mode():
+            expected = model.forward(ids, lengths)
+            [logits] = ask([ids, lengths] if with_lengths else [ids])
+        read = torch.arange(length) < lengths.unsqueeze(-1)
+        assert torch.allclose(logits[read], expected[read], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_torchscript__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
+    ask, model = scripted(tmp_path, name), model_of(name)
+
+    if name in MASKED:
+        check_masked(ask, model, with_lengths=name == "bert")
+    else:
+        check_causal(ask, model)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_onnx_of_recurrent_models__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
+    model = model_of(name)
+    ask = graphed(tmp_path, model, config_of(name)[0])
+
+    if name in MASKED:
+        check_masked(ask, model)
+    else:
+        check_causal(ask, model)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bert"])
+def test_onnx_of_transformers__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
+    config, objective = config_of(name)
+    update: dict[str, object] = {"layers": 1}  # torch takes seconds over each
+    config = config.model_copy(update=update)
+    torch.manual_seed(5)
+    model = build(config, VOCABULARY, objective).eval()
+    ask = graphed(tmp_path, model, config)
+
+    if name in MASKED:
+        check_masked(ask, model)
+    else:
+        check_causal(ask, model, unread=1)
+
+
+def test_torchscript__is_loaded_without_our_classes_and_has_the_same_top_5(tmp_path: Path) -> None:
+    runs = {name: finished_run(tmp_path, name) for name in ("char_lstm", "gpt2")}
+    for name, run in runs.items():
+        assert export_folder(run, "torchscript", tmp_path / name).format == "torchscript"
+    nothing = "torch.zeros(1, 1, 0, dtype=torch.bool), *[torch.zeros(1, 1, 0, 2, 8)] * 4"
+    states = {"char_lstm": "torch.zeros(2, 1, 16), torch.zeros(2, 1, 16)", "gpt2": nothing}
+    lines = [
+        f"print(torch.jit.load('{name}/model.pt')(ids, {state})[0][0, -1].topk(5).indices.tolist())"
+        for name, state in states.items()
+    ]
+    program = "; ".join(["import sys, torch", "ids = torch.tensor([[2, 5, 6, 7]])", *lines])
+    program += "; assert not {'trainer', 'transformers'} & set(sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    with torch.inference_mode():
+        models = [load_run(run)[0] for run in runs.values()]
+        top = [model.forward(tensor_of([[2, 5, 6, 7]]))[0, -1].topk(5).indices for model in models]
+    expected: list[list[int]] = [list(map(int, ids)) for ids in top]
+    assert done.stdout == "".join(f"{ids}\n" for ids in expected)
+    card = (tmp_path / "gpt2" / "README.md").read_text(encoding="utf-8")
+    assert "TorchScript is a legacy format" in card and "license: unknown" in card
+    with pytest.raises(AppError, match="what can be loaded here is `--format hf`"):
+        load_export(tmp_path / "gpt2")
+
+
+@pytest.mark.parametrize("name", [*CAUSAL[1:4], "gru both"])
+def test_onnx_export__holds_model_tokenizer_and_a_card_with_the_inputs(name: str, tmp_path: Path) -> None:
+    export_folder(finished_run(tmp_path, name, "word"), "onnx", tmp_path / "out")
+
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("model.onnx", "tokenizer.json", "tokenizer_config.json", "tokenizer", "README.md", "export.json")
+    }
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert ("`lengths`" in card) == (name in MASKED)
+    assert ("`hidden` and `cell`, each (2, batch, 16)" in card) == (name == "lstm")
+
+
+def test_cards_of_transformers__say_the_state(tmp_path: Path) -> None:
+    for name, heads in (("gpt2", 2), ("qwen", 1)):
+        run = finished_run(tmp_path, name)
+        manifest = run.completed_manifest()
+        card = model_card(manifest, read_manifest(run.tokenizer), POSITIONS, "onnx", None)
+        assert f"2 layers keys and values (1, batch, places, {heads}, 8)" in card
+        assert "one place, zeros and not read" in card
+
+
+def test_onnx_without_the_extra__says_which_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished_run(tmp_path, "rnn")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "onnxscript", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+
+    with pytest.raises(AppError, match=r"pip install '\.\[onnx\]'") as caught:
+        export_folder(run, "onnx", tmp_path / "out")
+    assert caught.value.code is ErrorCode.UNSUPPORTED_BACKEND
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,78 @@
+"""One tiny config per architecture on a text of 100 sequences: each is trained, kept, and scores the odd lines."""
+
+import asyncio
+import math
+import shutil
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from tests.support import ROOT
+from tests.unit.models.families import OTHERS
+from trainer.checkpoint import CheckpointStore
+from trainer.contracts.experiment_config import read_experiment, read_yaml
+from trainer.contracts.inference import ScoreRequest, ScoreResponse
+from trainer.contracts.models import Architecture, RnnConfig
+from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.settings import AppSettings, Settings
+from trainer.corpora import CorpusStore
+from trainer.data.tokens import CorpusPaths, prepare
+from trainer.device import resolve, seed_everything
+from trainer.models import build
+from trainer.resolution import resolve_request
+from trainer.scoring import read_text, score_texts
+from trainer.tokenizers.base import vocabulary_of
+from trainer.training import train
+
+FIXTURES = ROOT / "tests" / "fixtures"
+SEQUENCES = FIXTURES / "datasets" / "sequences.txt"
+LINES = SEQUENCES.read_text(encoding="utf-8").splitlines()
+_ALL: tuple[Architecture, ...] = get_args(Architecture)
+ARCHITECTURES = [name for name in _ALL if name not in OTHERS]
+LONGEST = 64
+
+
+def effective_of(architecture: str, folder: Path) -> EffectiveRequest:
+    corpora = folder / "data" / "corpus"
+    corpora.mkdir(parents=True)
+    shutil.copy(SEQUENCES, corpora)
+    settings = Settings(app=AppSettings(data_root=folder / "data", artifacts_root=folder / "artifacts"))
+    request = read_experiment(read_yaml(FIXTURES / "configs" / f"{architecture}.yaml"), {}).request()
+    return asyncio.run(resolve_request(request, CorpusStore(settings), settings))
+
+
+def test_sequences__are_a_hundred_of_fifty_words_with_the_odd_ones_among_them() -> None:
+    words = [len(line.split()) for line in LINES]
+
+    assert 95 <= sum(map(bool, words)) <= 105
+    assert 45 <= sum(words) / sum(map(bool, words)) <= 55
+    assert "" in LINES and any(line.isspace() for line in LINES)
+    assert (min(filter(None, words)), max(words)) == (1, LONGEST)
+
+
+def test_configs__are_there_for_every_architecture_alone() -> None:
+    assert {path.stem for path in (FIXTURES / "configs").iterdir()} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_config__trains_and_its_model_scores_every_odd_line(architecture: Architecture, tmp_path: Path) -> None:
+    effective = effective_of(architecture, tmp_path)
+    tokenizer, corpus = prepare(effective, CorpusPaths(SEQUENCES), tmp_path / "cache")
+    seed_everything(effective.seed)
+    model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
+
+    result = train(model, corpus, effective, resolve(effective), CheckpointStore(tmp_path / "checkpoints"))
+
+    sizes = effective.model
+    assert (sizes.hidden_size, sizes.num_layers if isinstance(sizes, RnnConfig) else sizes.layers) == (64, 2)
+    assert isinstance(sizes, RnnConfig) or sizes.attention_heads == 2
+    assert effective.batch_size == (8 if isinstance(sizes, RnnConfig) else 4)
+    assert sum(size.lines for size in corpus.sizes.values()) == sum(map(bool, map(str.split, LINES)))
+    assert result.state.step == 12
+    assert result.test is not None and result.test.loss_nats < math.log(tokenizer.vocab_size)
+    odd = [line for line in LINES if len(line.split()) in (0, 1, LONGEST)]
+    queued = ScoreResponse(request_id="r", run_id="r", status="queued")
+    [scored] = score_texts(model, tokenizer, [read_text(tokenizer, ScoreRequest(text="\n".join(odd)), queued)])
+    assert scored.n_scored == sum(len(tokenizer.encode(line)) for line in odd if line.strip())
+    assert scored.loss is not None and math.isfinite(scored.loss)

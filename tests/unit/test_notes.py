@@ -1,0 +1,28 @@
+"""What people are told beside a text that a model wrote."""
+
+import pytest
+
+from trainer.commands.inference import end_note, turns_note
+from trainer.contracts.inference import ChatResponse, GenerateResponse, StopReason
+
+
+@pytest.mark.parametrize(
+    ("reason", "steps", "note"),
+    [
+        ("eos", (3,), "eos"),
+        ("context_full", (3,), "context_full: the model reads no more at once"),
+        ("context_full", (0, 0), "context_full: the prompt's 1,200 tokens are more than the model reads; none was cut"),
+    ],
+)
+def test_end__says_where_the_context_is_full(reason: StopReason, steps: tuple[int, ...], note: str) -> None:
+    response = GenerateResponse(request_id="q", run_id="r", status="completed", steps=steps, prompt_tokens=1200)
+
+    assert end_note(reason, response) == note
+
+
+@pytest.mark.parametrize("dropped", [0, 2])
+def test_chat__says_what_was_not_read(dropped: int) -> None:
+    response = ChatResponse(request_id="q", run_id="r", session_id="s", status="completed", turns_dropped=dropped)
+
+    said = ["(of what was said before, the model did not read the oldest 2: no room)"]
+    assert turns_note(response) == (said if dropped else [])

@@ -1,0 +1,48 @@
+"""Corpora that are fetched: WikiText-2, in its three splits."""
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import shown_name
+from trainer.data.folders import filled_folder
+
+SOURCES = {"wikitext-2": ("Salesforce/wikitext", "wikitext-2-v1")}
+"""What can be fetched: by its name here, the data set and its configuration."""
+_FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
+
+
+class _Load(Protocol):
+    def __call__(self, name: str, configuration: str) -> Mapping[str, Iterable[Mapping[str, str]]]: ...
+
+
+def build_corpus(source: str, corpora: Path) -> Path:
+    """Fetch a corpus into a folder of its name, a file for each split; one that is there is left as it is.
+
+    Raises INVALID_INPUT for a source that is none, UNSUPPORTED_BACKEND without the extra `corpora`, and
+    SERVICE_UNAVAILABLE where nothing can be fetched.
+    """
+    if source not in SOURCES:
+        told = f"`--source` must be one of {', '.join(SOURCES)}, you gave '{shown_name(source)}'."
+        raise AppError(ErrorCode.INVALID_INPUT, told)
+    folder = corpora / source
+    if folder.exists():
+        return folder
+    by_hand = f"or put {', '.join(f'{source}/{file}' for file in _FILES.values())} into the corpus folder yourself."
+    try:
+        load: _Load = import_module("datasets").load_dataset
+    except ImportError:
+        told = f"Fetching needs datasets: install the extra, as in `pip install '.[corpora]'`, {by_hand}"
+        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, told) from None
+    try:
+        splits = load(*SOURCES[source])
+    except (OSError, ValueError) as error:  # what the library raises offline
+        told = f"'{source}' could not be fetched: try again where there is a network, {by_hand}"
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, told) from error
+    with filled_folder(folder) as filling:
+        for split, file in _FILES.items():
+            lines = (row["text"].removesuffix("\n") + "\n" for row in splits[split])
+            (filling / file).write_text("".join(lines), encoding="utf-8")
+    return folder

@@ -1,0 +1,1 @@
+"""Runs in forms that others read, and archives that restore them elsewhere."""

@@ -1,0 +1,193 @@
+"""A finished run in one file, and such a file restored as a run: every byte is vouched for, and nothing else gets in.
+
+The file is a plain tar, uncompressed as weights do not get smaller, equal for equal runs. Its first member,
+`archive.json`, names the others with their sizes and hashes.
+"""
+
+import re
+import secrets
+import tarfile
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BufferedReader, BytesIO, FileIO
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import parse_json
+from trainer.export.folders import check_free
+from trainer.files import DISK, BrokenFile, Disk, file_records, open_regular, storage_errors
+from trainer.runs import SEALED_FILES, RunDirectory, RunStore
+from trainer.verification import verify_files
+
+_RECORD_FILE = "archive.json"
+_MOST_RECORD_BYTES = 16 << 20
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,3}")
+
+
+class ArchiveRecord(Frozen):
+    """`archive.json`: what the archive holds besides."""
+
+    schema_version: Literal[1] = 1
+    format: Literal["archive"] = "archive"
+    run_id: Identifier
+    files: tuple[FileRecord, ...]
+
+
+def export_archive(run: RunDirectory, file: Path) -> ArchiveRecord:
+    """Write a completed run to a file that is not there yet, whole or not at all.
+
+    What nobody else needs stays behind: the log, and who has been told of the run. Raises RUN_NOT_READY, CONFLICT, and
+    MODEL_LOAD_FAILED where the run is not as it was left.
+    """
+    run.completed_manifest()
+    check_free(file, for_folder=False)
+    _check_whole(run)
+    record = ArchiveRecord(run_id=run.run_id, files=file_records(run.path, _paths(run)))
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    with storage_errors(f"`{file.name}` could not be written"):
+        try:
+            DISK.make_folder(file.parent)
+            with open(temporary, "xb") as stream:
+                _write(stream, record, run.path)
+                stream.flush()
+                DISK.flush(stream.fileno())
+            DISK.rename(temporary, file)
+            DISK.sync(file.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()  # where it has not got its name
+    return record
+
+
+def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDirectory:
+    """Restore a run from an archive, whole or not at all; nothing in it runs, and nothing is written elsewhere.
+
+    Raises DATA_NOT_FOUND where there is no such file, INVALID_INPUT where it is no archive or not as it was written,
+    and CONFLICT where the run is there already.
+    """
+    staging = artifacts_root / f".import-{secrets.token_hex(4)}"
+    with storage_errors("the run could not be restored"):
+        try:
+            with open_regular(file) as stream:
+                return _restore(stream, file.stat().st_size, staging, artifacts_root, disk)
+        except FileNotFoundError:
+            raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no '{file}'.") from None
+        except BrokenFile:
+            raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is no regular file.") from None
+        finally:
+            with suppress(OSError):
+                disk.remove_folder(staging)
+
+
+def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path) -> None:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        content = record.model_dump_json(indent=1).encode()
+        tar.addfile(_member(_RECORD_FILE, len(content)), BytesIO(content))
+        for described in record.files:
+            with BufferedReader(open_regular(folder / described.path)) as source:
+                tar.addfile(_member(described.path, described.bytes), source)
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    """A regular file of nobody's, without a time."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member
+
+
+def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, disk: Disk) -> RunDirectory:
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            members = _members(tar)
+            record = _record(tar, members, size)
+            if (artifacts_root / "models" / record.run_id).exists():
+                raise _there_already(record.run_id)
+            run = RunDirectory(staging / record.run_id, disk)
+            disk.make_folder(run.path)
+            _unpack(tar, members, record, run)
+    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
+        raise _refused("it is torn or was changed") from error
+    _check_whole(run)
+    if _paths(run) != {path for path in run.path.rglob("*") if path.is_file()}:
+        raise _refused("it holds what does not belong to a run")
+    target = artifacts_root / "models" / run.run_id
+    disk.make_folder(target.parent)
+    try:
+        disk.rename(run.path, target)
+    except OSError:
+        if target.exists():
+            raise _there_already(run.run_id) from None
+        raise
+    disk.sync(target.parent)
+    return RunStore(artifacts_root, disk).get(run.run_id)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members, of which each must be a plain file: no link, device, folder, nor one with holes."""
+    for member in tar:
+        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+            raise _refused("it holds what is no plain file")
+        yield member
+
+
+def _record(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], size: int) -> ArchiveRecord:
+    first = next(members, None)
+    if first is None or first.name != _RECORD_FILE or first.size > _MOST_RECORD_BYTES:
+        raise AppError(ErrorCode.INVALID_INPUT, "Not a recognized export format.")
+    with _opened(tar, first) as content:
+        record = parse_json(ArchiveRecord, content.read())
+    names = [described.path for described in record.files]
+    if len(set(names)) < len(names) or not all(_NAME.fullmatch(name) for name in names):
+        raise _refused("it names a file twice, or outside its run")
+    if sum(described.bytes for described in record.files) > size:
+        raise _refused("it promises more than there is in it")
+    return record
+
+
+def _unpack(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], record: ArchiveRecord, run: RunDirectory) -> None:
+    """Write the members, each named and as long as promised; what they hold is checked when all are there."""
+    awaited = {described.path: described for described in record.files}
+    for member in members:
+        described = awaited.pop(member.name, None)
+        if described is None or described.bytes != member.size:
+            raise _refused("it holds what it does not name")
+        path = run.path / member.name
+        run.disk.make_folder(path.parent)
+        with _opened(tar, member) as content:
+            run.disk.write(path, content)
+    if awaited:
+        raise _refused("it is torn: not all that it names is in it")
+    found = file_records(run.path, [run.path / described.path for described in record.files])
+    if {described.path: described for described in found} != {described.path: described for described in record.files}:
+        raise _refused("it is torn or was changed")
+    for folder in {path.parent for path in run.path.rglob("*")}:
+        run.disk.sync(folder)
+
+
+def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.ExFileObject:
+    return tarfile.ExFileObject(tar, member)  # unlike `extractfile`, it follows no link
+
+
+def _paths(run: RunDirectory) -> set[Path]:
+    """What belongs to a completed run: what its manifest or its seal names, and its checkpoints."""
+    sealed = {run.path / name for name in SEALED_FILES} | {path for path in (run.seal,) if path.exists()}
+    of_run = {run.path / record.path for record in run.completed_manifest().files}
+    return sealed | of_run | {path for path in run.checkpoints.rglob("*") if path.is_file()}
+
+
+def _check_whole(run: RunDirectory) -> None:
+    wrong = next((check for check in verify_files(run) if not check.ok), None)
+    if wrong is not None:
+        raise AppError(
+            ErrorCode.MODEL_LOAD_FAILED, f"The run '{run.run_id}' is not as it was left: {wrong.name}. {wrong.message}"
+        )
+
+
+def _there_already(run_id: str) -> AppError:
+    return AppError(ErrorCode.CONFLICT, f"The run '{run_id}' is here already.")
+
+
+def _refused(why: str) -> AppError:
+    return AppError(ErrorCode.INVALID_INPUT, f"The archive is refused: {why}.")

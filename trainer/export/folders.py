@@ -1,0 +1,94 @@
+"""A run's model as a folder in one of three formats, and a folder read back."""
+
+import secrets
+import shutil
+from pathlib import Path
+from typing import assert_never
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.export import graph, library_folder, script
+from trainer.export.card import model_card
+from trainer.export.record import RECORD_FILE, ExportRecord, FolderFormat
+from trainer.files import DISK, BrokenFile, changed_files, file_records, read_record, storage_errors
+from trainer.model_artifact import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
+from trainer.models.base import LanguageModel
+from trainer.runs import RunDirectory
+from trainer.tokenizers import load_tokenizer
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
+
+
+def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: str | None = None) -> ExportRecord:
+    """Write a run's model to a folder that is not there yet, whole or not at all.
+
+    Raises CONFLICT where something is there, UNSUPPORTED_BACKEND where a package is missing that the format needs,
+    and what `load_run` and a disk that fails raise.
+    """
+    if to == "onnx":
+        graph.check_installed()
+    manifest = run.completed_manifest()
+    model, tokenizer = load_run(run)
+    file = read_record(run.path / CONFIG_FILE, ModelFile)
+    check_free(folder)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    with storage_errors(f"`{folder.name}` could not be written"):
+        try:
+            DISK.make_folder(temporary)
+            _write_model(temporary, to, model, file, tokenizer)
+            card = model_card(manifest, tokenizer.manifest, model.context_tokens, to, licence)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+            written = (path for path in temporary.rglob("*") if path.is_file())
+            record = ExportRecord(format=to, run_id=run.run_id, model=file, files=file_records(temporary, written))
+            DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
+            for path in temporary.rglob("*"):
+                DISK.sync(path)
+            DISK.sync(temporary)
+            DISK.rename(temporary, folder)
+            DISK.sync(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # where it has not got its name
+    return record
+
+
+def check_free(target: Path, *, for_folder: bool = True) -> None:
+    """Raise CONFLICT where there is something; a folder may take the place of an empty one."""
+    is_empty = for_folder and target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if target.is_symlink() or (target.exists() and not is_empty):
+        raise AppError(ErrorCode.CONFLICT, f"'{target}' is there already: give `--out` another name.")
+
+
+def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:
+    """Read a folder of format `hf` that was exported here.
+
+    Raises DATA_NOT_FOUND where there is no such folder, MODEL_LOAD_FAILED where it is another one or has changed.
+    """
+    if not folder.exists():
+        raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no '{folder}'.")
+    try:
+        record = read_record(folder / RECORD_FILE, ExportRecord)
+    except (OSError, BrokenFile):
+        raise AppError(ErrorCode.MODEL_LOAD_FAILED, "Not a recognized export format.") from None
+    if record.format != "hf":
+        raise AppError(
+            ErrorCode.MODEL_LOAD_FAILED,
+            f"'{folder}' is for other programs, as its README says; what can be loaded here is `--format hf`.",
+        )
+    changed = changed_files(folder, record.files)
+    if changed:
+        raise AppError(
+            ErrorCode.MODEL_LOAD_FAILED, f"'{folder}' is not as it was exported: {', '.join(changed)} has changed."
+        )
+    tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
+    return record, library_folder.read_model(folder, record.model, vocabulary_of(tokenizer)), tokenizer
+
+
+def _write_model(folder: Path, to: FolderFormat, model: LanguageModel, file: ModelFile, tokenizer: Tokenizer) -> None:
+    library_folder.write_tokenizer(folder, model, tokenizer)
+    match to:
+        case "hf":
+            library_folder.write_model(folder, model, file.model, tokenizer)
+        case "torchscript":
+            script.write(folder, model, file.model)
+        case "onnx":
+            graph.write(folder, model, file.model)
+        case _:
+            assert_never(to)

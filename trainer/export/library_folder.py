@@ -1,0 +1,173 @@
+"""A model as a folder that the Hugging Face library loads: config, weights, tokenizer, and code where it needs some."""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+import torch
+from pydantic import TypeAdapter
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from trainer.contracts.models import (
+    BertConfig,
+    Gpt2Config,
+    LlamaConfig,
+    ModelConfig,
+    Objective,
+    QwenConfig,
+    RnnConfig,
+)
+from trainer.export.library_tokenizer import library_tokenizer, special_tokens_of
+from trainer.files import read_regular
+from trainer.model_artifact import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
+from trainer.models import build
+from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import Tokenizer, Vocabulary, vocabulary_of
+from trainer.vocabulary import tokenizer_file
+from trainer.weights import read_weights
+
+if TYPE_CHECKING:
+    from trainer.models.transformer import LibraryConfig
+
+_CODE = ("configuration_recurrent", "modeling_recurrent")
+_Fields = dict[str, object]
+_AS_LLAMA: _Fields = {"model_type": "llama", "attention_bias": True}
+"""Qwen2 as LLaMA with biases, which it is: `AutoTokenizer` takes the tokenizer of a `qwen2` folder for Qwen's own."""
+_QWEN_ONLY = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
+_fields: TypeAdapter[_Fields] = TypeAdapter(_Fields)
+
+
+def write_model(folder: Path, model: LanguageModel, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Write config, weights and, where the library has no such model, its code."""
+    _write_json(folder / "config.json", _config(config, vocabulary_of(tokenizer), model.objective))
+    state: dict[str, Tensor] = model.state_dict()
+    (folder / WEIGHTS_FILE).write_bytes(save_safetensors(library_weights(config, state), {"format": "pt"}))
+    if model.objective == "causal_lm":
+        not_sampled: _Fields = {"suppress_tokens": tokenizer.special_ids.never_sampled}
+        _write_json(folder / "generation_config.json", _of_vocabulary(vocabulary_of(tokenizer)) | not_sampled)
+    if isinstance(config, RnnConfig):
+        for module in _CODE:
+            code = files("trainer.export").joinpath(f"{module}.py.txt").read_bytes()
+            (folder / f"{module}.py").write_bytes(code)
+
+
+def write_tokenizer(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    """Write the tokenizer as it is, and as the library has it."""
+    own, manifest = folder / TOKENIZER_FOLDER, tokenizer.manifest
+    tokenizer.save(own)
+    content = read_regular(own / tokenizer_file(manifest.method))
+    (folder / "tokenizer.json").write_bytes(library_tokenizer(content, manifest, model.objective))
+    fields: _Fields = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
+        **special_tokens_of(manifest, model.objective),
+    }
+    if model.context_tokens is not None:
+        fields["model_max_length"] = model.context_tokens
+    _write_json(folder / "tokenizer_config.json", fields)
+
+
+def read_model(folder: Path, file: ModelFile, vocabulary: Vocabulary) -> LanguageModel:
+    """Read the weights of a folder that was written here; raises ValueError where they are not those of the model."""
+    with torch.device("meta"):
+        model = build(file.model, vocabulary, file.objective)
+    state: dict[str, Tensor] = model.state_dict()
+    weights = read_weights(folder / WEIGHTS_FILE, library_weights(file.model, state))
+    own: dict[str, Tensor] = {name: weights[library_name(file.model, name)] for name in state}
+    model.load_state_dict(own, assign=True)
+    return model.eval()
+
+
+def library_weights(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name weights as the library does; LLaMA's attention gets the bias of its output, zero, that Qwen's has not."""
+    weights = {library_name(config, name): weight.detach().contiguous() for name, weight in state.items()}
+    if isinstance(config, QwenConfig):
+        outputs = [name for name in weights if name.endswith(".o_proj.weight")]
+        weights |= {name.removesuffix("weight") + "bias": torch.zeros_like(weights[name][:, 0]) for name in outputs}
+    return weights
+
+
+def library_name(config: ModelConfig, name: str) -> str:
+    """What the library calls a weight of ours."""
+    names = _names(config)
+    own = next((own for own in names if name.startswith(own)), "")
+    return names.get(own, "") + name.removeprefix(own)
+
+
+def _names(config: ModelConfig) -> Mapping[str, str]:
+    """How names of weights begin here, and there."""
+    match config:
+        case RnnConfig():
+            return {}
+        case Gpt2Config():
+            return {"body.": "transformer."}
+        case LlamaConfig() | QwenConfig():
+            return {"body.": "model.", "head.": "lm_head."}
+        case BertConfig():
+            return {"body.": "bert.", "transform.": "cls.predictions.transform.", "head_bias": "cls.predictions.bias"}
+        case _:
+            assert_never(config)
+
+
+def _config(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) -> _Fields:
+    said: LibraryConfig
+    architecture = ""
+    match config:
+        case RnnConfig():
+            return _recurrent_config(config, vocabulary, objective)
+        case Gpt2Config():
+            from trainer.models import gpt2
+
+            said, architecture = gpt2.library_config(config, vocabulary), "GPT2LMHeadModel"
+        case LlamaConfig() | QwenConfig():
+            from trainer.models import llama
+
+            said, architecture = llama.library_config(config, vocabulary), "LlamaForCausalLM"
+        case BertConfig():
+            from trainer.models import bert
+
+            said, architecture = bert.library_config(config, vocabulary), "BertForMaskedLM"
+        case _:
+            assert_never(config)
+    fields = _fields.validate_json(said.to_json_string())
+    if isinstance(config, QwenConfig):
+        fields = {name: value for name, value in fields.items() if name not in _QWEN_ONLY} | _AS_LLAMA
+    return (
+        fields | _of_vocabulary(vocabulary) | {"architectures": [architecture], "dtype": "float32", "use_cache": True}
+    )
+
+
+def _recurrent_config(config: RnnConfig, vocabulary: Vocabulary, objective: Objective) -> _Fields:
+    configuration, modeling = _CODE
+    name = "ForCausalLM" if objective == "causal_lm" else "ForMaskedLM"
+    return {
+        "model_type": "model_trainer_recurrent",
+        "architectures": [f"Recurrent{name}"],
+        "auto_map": {
+            "AutoConfig": f"{configuration}.RecurrentConfig",
+            f"AutoModel{name}": f"{modeling}.Recurrent{name}",
+        },
+        "vocab_size": vocabulary.size,
+        "cell": config.architecture,
+        "embedding_size": config.embedding_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "bidirectional": config.bidirectional,
+        "dropout": config.dropout,
+        "tie_word_embeddings": config.tied,
+        "dtype": "float32",
+        **_of_vocabulary(vocabulary),
+    }
+
+
+def _of_vocabulary(vocabulary: Vocabulary) -> _Fields:
+    ids = vocabulary.special_ids
+    return {"bos_token_id": ids.start, "eos_token_id": ids.eos, "pad_token_id": ids.filler}
+
+
+def _write_json(path: Path, fields: _Fields) -> None:
+    path.write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

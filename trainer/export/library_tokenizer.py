@@ -1,0 +1,87 @@
+"""A tokenizer as the Hugging Face library reads it: `tokenizer.json` and what its config says of the special tokens."""
+
+import tokenizers
+from sentencepiece import SentencePieceProcessor
+from tokenizers import Regex, decoders, models, normalizers, processors
+
+from trainer.contracts.models import Objective
+from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest
+from trainer.tokenizers.library import content_of, normalizer_of
+from trainer.tokenizers.sentencepiece import SPACE
+from trainer.vocabulary import RESERVED
+
+
+def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Objective) -> bytes:
+    """Return `tokenizer.json` with the ids of the tokenizer whose file has this content.
+
+    A masked model reads its text between the special tokens that a line begins and ends with, and gets them here; to a
+    causal model the start is given by the text: `tokenizer.bos_token + text`, as GPT-2 has it.
+    """
+    if isinstance(manifest.config, SentencePieceTokenizerConfig):
+        library = _from_sentencepiece(content, manifest, manifest.config)
+    else:
+        library = tokenizers.Tokenizer.from_str(content.decode())
+    first, last = (_name(manifest, i) for i in (manifest.special_ids.start, manifest.special_ids.eos))
+    if objective == "masked_lm":
+        ids = [(name, manifest.special_tokens[name]) for name in sorted({first, last})]
+        pair = f"{first} $A {last} $B:1 {last}:1"
+        library.post_processor = processors.TemplateProcessing(f"{first} $A {last}", pair, ids)
+    else:
+        library.post_processor = None
+    return library.to_str(pretty=False).encode()
+
+
+def special_tokens_of(manifest: TokenizerManifest, objective: Objective) -> dict[str, str]:
+    """Return the special tokens by what the library calls them; each is one of the tokenizer's own.
+
+    Without a begin or a padding, the end of the line before does (DEC D50); without a mask, the unknown token.
+    """
+    ids = manifest.special_ids
+    named = {
+        "bos_token": ids.start,
+        "eos_token": ids.eos,
+        "unk_token": ids.unk,
+        "pad_token": ids.filler,
+    }
+    if objective == "masked_lm":
+        named |= {"cls_token": ids.start, "sep_token": ids.eos, "mask_token": ids.unk if ids.mask is None else ids.mask}
+    return {role: _name(manifest, i) for role, i in named.items()}
+
+
+def _name(manifest: TokenizerManifest, token_id: int) -> str:
+    return next(name for name, i in manifest.special_tokens.items() if i == token_id)
+
+
+def _from_sentencepiece(
+    content: bytes, manifest: TokenizerManifest, config: SentencePieceTokenizerConfig
+) -> tokenizers.Tokenizer:
+    """The same pieces, scores and merges; a space stands before every text, and what is reserved is unknown."""
+    processor = SentencePieceProcessor(model_proto=content)
+    pieces = [(processor.id_to_piece(i), float(processor.get_score(i))) for i in range(processor.get_piece_size())]
+    unknown = _name(manifest, manifest.special_ids.unk)
+    if config.model_type == "unigram":
+        library = tokenizers.Tokenizer(models.Unigram(pieces, manifest.special_ids.unk, False))
+    else:
+        vocabulary = {piece: i for i, (piece, _) in enumerate(pieces)}
+        merges = _merges(vocabulary, len(manifest.special_tokens))
+        library = tokenizers.Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True))
+    library.normalizer = normalizer_of(
+        config.normalization,
+        normalizers.Replace(Regex(f"[{RESERVED}]"), "\0"),
+        normalizers.Prepend(" "),
+        normalizers.Replace(" ", SPACE),
+    )
+    joins: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    library.decoder = decoders.Sequence(joins)
+    return tokenizers.Tokenizer.from_str(content_of(library, list(manifest.special_tokens)).decode())
+
+
+def _merges(vocabulary: dict[str, int], specials: int) -> list[tuple[str, str]]:
+    """Every pair of pieces that makes a piece, in the order in which the pieces were learned."""
+    merges: list[tuple[str, str]] = []
+    for piece, i in vocabulary.items():
+        if i >= specials:
+            cuts = ((piece[:place], piece[place:]) for place in range(1, len(piece)))
+            found = [cut for cut in cuts if cut[0] in vocabulary and cut[1] in vocabulary]
+            merges += [cut for _, cut in sorted(((vocabulary[cut[0]], vocabulary[cut[1]]), cut) for cut in found)]
+    return merges

@@ -1,0 +1,20 @@
+"""What an exported folder says of itself."""
+
+from typing import Literal, get_args
+
+from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.model_artifact import ModelFile
+
+FolderFormat = Literal["hf", "torchscript", "onnx"]
+FOLDER_FORMATS: tuple[FolderFormat, ...] = get_args(FolderFormat)
+RECORD_FILE = "export.json"
+
+
+class ExportRecord(Frozen):
+    """`export.json`: what the folder holds, and what it was made from."""
+
+    schema_version: Literal[1] = 1
+    format: FolderFormat
+    run_id: Identifier
+    model: ModelFile
+    files: tuple[FileRecord, ...]

@@ -1,0 +1,201 @@
+"""Requests as they are accepted: checked with all that they name, their absent values filled."""
+
+import asyncio
+from pathlib import Path
+
+from pydantic_core import to_json
+
+from trainer.checkpoint_files import newest_whole
+from trainer.contracts.compatibility import check_precision
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.presets import request_hash, resolve
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
+from trainer.contracts.settings import Settings
+from trainer.contracts.validation import parse
+from trainer.corpora import CorpusStore
+from trainer.data.text import text_files
+from trainer.machine import may_have_cuda, physical_cores
+from trainer.runs import Origin, RunDirectory, RunStore
+from trainer.tokenizer_store import TokenizerStore
+from trainer.vocabulary import read_manifest, unknown_share
+
+_SAMPLED_LINES = 1000
+_MOST_UNKNOWN = 0.5
+
+
+async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
+    """Check a training and all that it names, and fill its absent values; raises AppError, having changed nothing."""
+
+    async def describe(corpus: str | None) -> CorpusRef | None:
+        return None if corpus is None else await corpora.describe(corpus)
+
+    _check_device(request, settings)
+    request = _in_splits(request, corpora)
+    parent = _parent(request, RunStore(settings.app.artifacts_root))
+    tokenizer_folder = _tokenizer_folder(request, parent, settings)
+    tokenizer = None if tokenizer_folder is None else read_manifest(tokenizer_folder)
+    effective = resolve(
+        request,
+        corpus=await corpora.describe(request.corpus, minimum_lines=splits_of_corpus(request)),
+        validation_corpus=await describe(request.validation_corpus),
+        test_corpus=await describe(request.test_corpus),
+        threads=request.threads or physical_cores(),
+        parent=None if parent is None else parent.completed_manifest(),
+        tokenizer=tokenizer,
+    )
+    _check_files(request, corpora)
+    if tokenizer_folder is not None:
+        await asyncio.to_thread(_check_vocabulary, tokenizer_folder, corpora, request)
+    return effective
+
+
+def with_labelled_tokenizer(
+    request: TrainRequest, requested_paths: tuple[str, ...] | None, settings: Settings
+) -> TrainRequest:
+    """The request with the tokenizer whose label is the folder for tokenizers that its file names, where there is one.
+
+    Without one the run makes its own, from its training split alone, which a job of its own could not keep to. Raises
+    MODEL_INCOMPATIBLE where the tokenizer is not what the request says of it, CONFLICT while it is being trained.
+    """
+    asked = request.tokenizer
+    if asked is None or requested_paths is None:
+        return request
+    tokenizer = TokenizerStore(settings.app.artifacts_root).labelled(requested_paths[0])
+    if tokenizer is None:
+        return request
+    manifest = tokenizer.completed_manifest()
+    for name in type(asked).model_fields:
+        wanted: object = getattr(asked, name)
+        has: object = getattr(manifest.config, name, None)
+        is_kept_cap = name == "vocab_size" and has is None and isinstance(wanted, int) and manifest.vocab_size <= wanted
+        if name in asked.model_fields_set and wanted != has and not is_kept_cap:
+            raise AppError(
+                ErrorCode.MODEL_INCOMPATIBLE,
+                f"`tokenizer.{name}` is {to_json(wanted).decode()}, but the tokenizer '{manifest.tokenizer_id}', which"
+                f" has the label '{requested_paths[0]}', was made with {to_json(has).decode()}: ask for the same, or"
+                " name another folder for tokenizers.",
+            )
+    instead: dict[str, object] = {"tokenizer": None, "tokenizer_id": manifest.tokenizer_id}
+    return request.model_copy(update=instead)
+
+
+def _in_splits(request: TrainRequest, corpora: CorpusStore) -> TrainRequest:
+    """The request with the texts of a folder that is made of splits, where it does not name others for them."""
+    named = {"validation_corpus": request.validation_corpus, "test_corpus": request.test_corpus}
+    splits = corpora.splits(request.corpus)
+    own: dict[str, object] = {field: text for field, text in splits.items() if named.get(field) is None}
+    return request.model_copy(update=own)
+
+
+async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Settings) -> Origin:
+    """Check that a run can be gone on with, and that its request still means the same; raises AppError."""
+    manifest = run.manifest()
+    if manifest is None:
+        raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run.run_id}' has not ended: it goes on by itself.")
+    if manifest.status == "completed":
+        raise AppError(
+            ErrorCode.RUN_FINISHED,
+            f"The run '{run.run_id}' is completed: to train on from its weights, begin another one with"
+            " it as `init_from_run_id`.",
+        )
+    state = await asyncio.to_thread(newest_whole, run.checkpoints)
+    if state is None:
+        raise AppError(
+            ErrorCode.CONFLICT,
+            f"The run '{run.run_id}' has no whole checkpoint to go on from: start it anew with `mt train`.",
+        )
+    await _check_same(run.record(), corpora, settings)
+    return Origin(run, state)
+
+
+async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Settings) -> None:
+    """Refuse to go on where the request, asked again, is another training: the checkpoint is of the old one."""
+    threads: dict[str, object] = {"threads": record.effective.threads}  # as many as there were, on any machine
+    same_texts = False
+    for request in (record.request, as_sent(record.request)):
+        try:
+            again = await resolve_request(request.model_copy(update=threads), corpora, settings)
+        except AppError as error:
+            raise AppError(error.code, f"The run '{record.run_id}' cannot go on. {error.message}") from None
+        if request_hash(again) == record.request_hash:
+            return
+        same_texts = _texts(again) == _texts(record.effective)
+    what = "its request means something else by now" if same_texts else "its text has changed since"
+    raise AppError(
+        ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot go on: {what}. Start it anew with `mt train`."
+    )
+
+
+def _texts(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
+    return effective.corpus, effective.validation_corpus, effective.test_corpus
+
+
+def as_sent(request: TrainRequest) -> TrainRequest:
+    """A request of the first release, which kept the general defaults as if they had been asked for."""
+    given: dict[str, object] = request.model_dump(mode="json")
+    bare = TrainRequest(model_family=request.model_family, corpus=request.corpus)
+    defaults: dict[str, object] = bare.model_dump(mode="json")
+    required = bare.model_fields_set
+    return parse(TrainRequest, {k: v for k, v in given.items() if k in required or v != defaults[k]})
+
+
+def _check_device(request: TrainRequest, settings: Settings) -> None:
+    """Refuse what needs CUDA where the worker is on this machine, which has none; one elsewhere says it by itself."""
+    device, has_cuda = request.device, settings.redis.url is not None or may_have_cuda()
+    if device.startswith("cuda") and not has_cuda:
+        raise AppError(
+            ErrorCode.CUDA_NOT_AVAILABLE, f"`device` is '{device}', but this machine has no CUDA: use 'cpu'."
+        )
+    check_precision(request.precision, on_cuda=has_cuda and device != "cpu")
+
+
+def _check_files(request: TrainRequest, corpora: CorpusStore) -> None:
+    """Refuse to split a corpus by files where there are too few."""
+    files, needed = len(text_files(corpora.find(request.corpus))), splits_of_corpus(request)
+    if request.split_by == "file" and files < needed:
+        raise AppError(
+            ErrorCode.CORPUS_EMPTY,
+            f"`split_by` is 'file', which needs a folder of at least {needed} texts, one for each split;"
+            f" '{request.corpus}' has {files}.",
+        )
+
+
+def _parent(request: TrainRequest, runs: RunStore) -> RunDirectory | None:
+    """The completed run that a warm start begins from."""
+    if request.init_from_run_id is None:
+        return None
+    try:
+        parent = runs.get(request.init_from_run_id)
+        parent.completed_manifest()
+    except AppError as error:
+        raise AppError(error.code, f"`init_from_run_id` names no run to start from. {error.message}") from None
+    return parent
+
+
+def _tokenizer_folder(request: TrainRequest, parent: RunDirectory | None, settings: Settings) -> Path | None:
+    """Where the tokenizer is that the run is to use; None for one that makes its own."""
+    if parent is not None:
+        return parent.tokenizer
+    if request.tokenizer_id is None:
+        return None
+    tokenizers = TokenizerStore(settings.app.artifacts_root)
+    tokenizers.completed_manifest(request.tokenizer_id)
+    return tokenizers.folder(request.tokenizer_id)
+
+
+def _check_vocabulary(tokenizer_folder: Path, corpora: CorpusStore, request: TrainRequest) -> None:
+    """Refuse a text that the given tokenizer hardly knows: its model would learn to predict unknown tokens."""
+    lines = corpora.sample_lines(request.corpus, _SAMPLED_LINES, request.seed)
+    unknown = unknown_share(tokenizer_folder, lines)
+    if unknown > _MOST_UNKNOWN:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"The tokenizer does not know {unknown:.0%} of the tokens of '{request.corpus}': train one on texts like it"
+            " (`mt tokenizer train`), or start from a run in the same script.",
+        )
+
+
+def splits_of_corpus(request: TrainRequest) -> int:
+    """How many parts are cut from the corpus, each of which needs a line."""
+    cut_test = request.test_corpus is None and request.test_fraction > 0
+    return 1 + (request.validation_corpus is None) + cut_test

@@ -1,0 +1,154 @@
+"""A child of `mt bench`: prepares the text for all trainings, or does one of them, from a plan to its record."""
+
+import math
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.checkpoint import CheckpointStore
+from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkPoint, BenchmarkRow, PreparedBenchmark
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.settings import Settings
+from trainer.data.batches import epoch_order, masking
+from trainer.data.tokens import TokenizedCorpus, prepare
+from trainer.device import environment, resolve, seed_everything
+from trainer.evaluation import Evaluation, evaluate_rows
+from trainer.files import read_record, write_atomically
+from trainer.logs import setup_logging
+from trainer.models import build
+from trainer.models.base import LanguageModel
+from trainer.scoring import score_lines
+from trainer.tokenizers import load_tokenizer
+from trainer.tokenizers.base import vocabulary_of
+from trainer.training import CurveRow, Listeners, train
+from trainer.worker.environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
+from trainer.worker.measure import places
+
+_MOST_SCORED_TOKENS = 20_000
+"""A pseudo-log-likelihood takes a pass for each token."""
+
+
+def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:
+    """Do what the plan in the folder has under this name; return 1 after the reason was written why it cannot be."""
+    setup_logging(settings, "model-trainer-benchmark", sys.stderr)
+    plan = read_record(folder / f"{BENCHMARK_PLAN}.json", BenchmarkPlan)
+    try:
+        done = prepare_all(settings, folder, plan) if name == BENCHMARK_PREPARED else train_one(settings, folder, name)
+    except AppError as error:
+        write_atomically(folder / f"{BENCHMARK_ERROR}.json", RunError.of(error).model_dump_json().encode())
+        return 1
+    write_atomically(folder / f"{name}.json", done.model_dump_json().encode())
+    return 0
+
+
+def prepare_all(settings: Settings, folder: Path, plan: BenchmarkPlan) -> PreparedBenchmark:
+    """Make the tokenizer of all trainings from the training split, encode the text, and count the steps."""
+    effective = next(iter(plan.requests.values()))
+    tokenizer, corpus = prepare(effective, *places(settings, effective))
+    tokenizer.save(folder / "tokenizer")
+    compute = resolve(effective)
+    rows = corpus.rows("train", effective.max_seq_len)
+    most_tokens = _MOST_EPOCHS * corpus.sizes["train"].tokens
+    if plan.tokens > most_tokens:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"`--tokens` must be {most_tokens:,} at most, which is this text {_MOST_EPOCHS:,} times over.",
+        )
+    steps = tokens = epochs = 0
+    while tokens < plan.tokens:
+        order = epoch_order(len(rows), effective.seed, epochs)
+        epochs += 1
+        for start in range(0, len(order), compute.batch_size):
+            tokens += rows.batch(order[start : start + compute.batch_size]).tokens
+            steps += 1
+            if tokens >= plan.tokens:
+                break
+    return PreparedBenchmark(
+        steps=steps,
+        epochs=epochs,
+        tokens=tokens,
+        tokenizer_id=tokenizer.manifest.tokenizer_id,
+        tokenizer_sha256=tokenizer.manifest.files[0].sha256,
+        vocab_size=tokenizer.vocab_size,
+        train=corpus.sizes["train"],
+        test=corpus.sizes["test"],
+        environment=environment(compute),
+    )
+
+
+_MOST_EPOCHS = 1000
+
+
+def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
+    """Train one model of the plan by the one training loop, and test the weights that did best on validation."""
+    shared = read_record(folder / f"{BENCHMARK_PREPARED}.json", PreparedBenchmark)
+    asked = read_record(folder / f"{BENCHMARK_PLAN}.json", BenchmarkPlan).requests[name]
+    length: dict[str, object] = {"num_epochs": shared.epochs, "max_steps": shared.steps}
+    effective: EffectiveRequest = asked.model_copy(update=length)
+    tokenizer, corpus = prepare(effective, *places(settings, effective), load_tokenizer(folder / "tokenizer"))
+    compute = resolve(effective)
+    seed_everything(effective.seed)
+    model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
+    curve: list[BenchmarkPoint] = []
+
+    def add(row: CurveRow) -> None:
+        values: dict[str, object] = row.model_dump(include={"step", "train_loss", "val_loss"})
+        curve.append(BenchmarkPoint.model_validate(values))
+
+    store = CheckpointStore(folder / name)
+    untested = corpus._replace(ids={split: ids for split, ids in corpus.ids.items() if split != "test"})
+    result = train(model, untested, effective, compute, store, listeners=Listeners(on_row=add))
+    peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+    rows = corpus.rows("test", effective.max_seq_len, masking(effective, model.vocabulary))
+    test = evaluate_rows(model, rows, compute)
+    return BenchmarkRow(
+        name=name,
+        objective=effective.objective,
+        params=model.parameter_count(),
+        learning_rate=effective.learning_rate,
+        test_loss=test.loss_nats,
+        bits_per_char=bits_per_char(model, corpus, test),
+        tokens_per_second=shared.tokens / result.state.train_seconds,
+        train_seconds=result.state.train_seconds,
+        peak_memory_bytes=peak_memory_bytes,
+        request=effective,
+        curve=tuple(curve),
+    )
+
+
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes: Linux counts in KiB."""
+
+
+def bits_per_char(model: LanguageModel, corpus: TokenizedCorpus, test: Evaluation) -> float | None:
+    """Spread the bits of the test split over its characters.
+
+    A causal model's are those of its predicted tokens, [EOS] included; a masked one's are the pseudo-log-likelihood of
+    each line, without [EOS], or None for more than 20,000 tokens.
+    """
+    sizes = corpus.sizes["test"]
+    if model.objective == "causal_lm":
+        nats = test.loss_sum_nats
+    elif sizes.tokens > _MOST_SCORED_TOKENS:
+        return None
+    else:
+        nats = math.fsum(float(scores.surprisal.sum()) for scores in score_lines(model, _lines(corpus)))
+    return nats / math.log(2) / sizes.chars
+
+
+def _lines(corpus: TokenizedCorpus) -> list[list[int]]:
+    """The ids of each line of the test split, without [BOS] and [EOS]."""
+    ids = corpus.ids["test"]
+    is_end: NDArray[np.bool_] = ids == corpus.special_ids.eos
+    ends: NDArray[np.int64] = np.flatnonzero(is_end)
+    begin, lines = 1, list[list[int]]()
+    places: list[int] = ends.tolist()
+    for end in places:
+        line: list[int] = ids[begin:end].tolist()
+        lines.append(line)
+        begin = end + 2  # behind the next [BOS], which every tokenizer with a mask token has
+    return lines
