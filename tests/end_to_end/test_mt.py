@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import pytest
 
@@ -35,13 +37,15 @@ class Shell:
         self.folder = folder
         self._capsys = capsys
 
-    def type(self, *words: str, typed: str = "") -> tuple[int, str, str]:
+    def type(self, *words: str, typed: str | BinaryIO = "") -> tuple[int, str, str]:
         """Run a command in this process, with a standard input; return exit code, standard output, standard error."""
         stdin = os.dup(0)
-        with TemporaryFile("w+", encoding="utf-8") as file:
-            file.write(typed)
-            file.seek(0)
-            os.dup2(file.fileno(), 0)
+        with TemporaryFile() as file:
+            if isinstance(typed, str):
+                file.write(typed.encode())
+                file.seek(0)
+                typed = file
+            os.dup2(typed.fileno(), 0)
             try:
                 code = main(words)
             finally:
@@ -211,8 +215,21 @@ def people__chat(shell: Shell, run_id: str) -> None:
     assert (code, len(out.splitlines())) == (0, 2)
     session = err.strip().removeprefix("(session ").removesuffix(")")
     assert shell.type("chat", run_id, "--session", session, *options, typed="bac")[0] == 0
-    code, _, err = shell.type("chat", run_id, "--session", "nowhere", typed="abc\n")
+    people__type_on_after_the_end_of_a_chat(shell, run_id)
+
+
+def people__type_on_after_the_end_of_a_chat(shell: Shell, run_id: str) -> None:
+    """What is typed after it is no one's, and the thread that read it ends without a word."""
+    before = set(threading.enumerate())
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as keyboard, os.fdopen(writing, "wb", buffering=0) as person:
+        person.write(b"abc\n")
+        code, _, err = shell.type("chat", run_id, "--session", "nowhere", typed=keyboard)
+        person.write(b"cab\n")
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
     assert (code, err) == (2, "mt: This chat is no longer kept: begin a new one.\n")
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.usefixtures("worker")

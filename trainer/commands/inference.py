@@ -108,10 +108,11 @@ async def _typed_lines() -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        with open(_STDIN, encoding="utf-8", errors="replace", closefd=False) as typed:
-            for line in typed:
-                loop.call_soon_threadsafe(lines.put_nowait, line)
-        loop.call_soon_threadsafe(lines.put_nowait, "")
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for lines any more
+            with open(_STDIN, encoding="utf-8", errors="replace", closefd=False) as typed:
+                for line in typed:
+                    loop.call_soon_threadsafe(lines.put_nowait, line)
+            loop.call_soon_threadsafe(lines.put_nowait, "")
 
     threading.Thread(target=read, daemon=True).start()
     while line := await lines.get():
