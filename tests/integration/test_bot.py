@@ -97,8 +97,8 @@ def settings(root: Path, server: LocalDiscord, *, workers: int = 0, **changes: o
 
 
 @asynccontextmanager
-async def place(root: Path, *, workers: int = 0, **changes: object) -> AsyncIterator[Place]:
-    async with LocalDiscord(token=TOKEN) as server:
+async def place(root: Path, *, workers: int = 0, answer_seconds: float = 3, **changes: object) -> AsyncIterator[Place]:
+    async with LocalDiscord(token=TOKEN, answer_seconds=answer_seconds) as server:
         ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
         rights: dict[str, object] = {"owner_id": ana.id, "allowed_user_ids": (bob.id,), **changes}
         chosen = settings(root, server, workers=workers, **rights)
@@ -233,7 +233,7 @@ async def test_cancel__of_an_unknown_run(tmp_path: Path) -> None:
 
 
 async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
+    async with place(tmp_path, answer_seconds=60) as here:
         story = here.story(here.ana)
         here.bot.listener.follow(story.record.run_id)
         channel = here.discord.dm_channel(here.ana)
@@ -358,7 +358,7 @@ async def ancient(interaction: discord.Interaction) -> None:
 
 
 async def test_form_of_an_older_version__does_nothing_and_is_no_fault(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
+    async with place(tmp_path, answer_seconds=60) as here:
         here.bot.tree.add_command(ancient_form)
         await here.bot.tree.sync()
         with captured_logs() as logs:
@@ -483,7 +483,7 @@ async def test_process__told_to_end_while_discord_is_away_ends_all_the_same(tmp_
         bot = await start_bot(tmp_path, environment_on(server))
         await until(lambda: len(server.requests) >= 2, 30)
         bot.send_signal(signal.SIGTERM)
-        code, said = await ended(bot, 5)
+        code, said = await ended(bot, 15)
 
     assert code == 0, said
     assert "Unclosed" not in said

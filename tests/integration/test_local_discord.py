@@ -16,6 +16,7 @@ from pydantic import JsonValue
 
 from local_discord import ClientRefusal, Drop, FieldValue, Limit, LocalDiscord, OptionValue, Upload
 from local_discord.wire import Json, decode, encode, mapping
+from tests.waiting import until
 
 TOKEN = "test-token"  # noqa: S105
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (7).to_bytes(4) + (5).to_bytes(4)
@@ -105,7 +106,7 @@ class Bot(discord.Client):
 
         @mt.command(name="slow", description="Answers too late")
         async def slow(interaction: discord.Interaction) -> None:
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(2)
             with pytest.raises(NOT_FOUND, match="10062"):
                 await interaction.response.send_message("too late")
 
@@ -476,7 +477,7 @@ async def test_closed_dms__are_refused_with_50007() -> None:
 
 
 async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
-    async with LocalDiscord(token=TOKEN, answer_seconds=0.5) as server:
+    async with LocalDiscord(token=TOKEN, answer_seconds=1) as server:
         async with running_bot(server):
             user = server.add_user("ayse")
             late = await server.slash(user, "mt slow")
@@ -484,7 +485,7 @@ async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
             assert late.expired
             with pytest.raises(TimeoutError, match="A reply to /mt slow"):
                 await late.reply(timeout=0.6)
-            assert 404 == server.requests[-1].status
+            await until(lambda: 404 in [request.status for request in server.requests])
             stuck = await server.slash(user, "mt stuck")
             await stuck.answered()
             assert [stuck] == server.unresolved
@@ -495,10 +496,10 @@ async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
 
 
 async def test_token__expired_interaction_token_is_refused_with_50027() -> None:
-    async with LocalDiscord(token=TOKEN, token_seconds=0.3) as server, running_bot(server):
+    async with LocalDiscord(token=TOKEN, token_seconds=2) as server, running_bot(server):
         call = await server.slash(server.add_user("ayse"), "mt status", {"run": "x"})
         await call.reply()
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(2.1)
         path = f"/webhooks/{server.application_id}/{call.token}/messages/@original"
         status, error = await send_raw(server, "PATCH", path, {"content": "y"})
 

@@ -19,6 +19,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.waiting import until
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
@@ -76,6 +77,7 @@ async def what_goes_wrong(queue: JobQueue, folder: Path) -> None:
     await wait_for_status(queue, crashing, lambda status: status.step > 0)
     [child] = processes(folder, f"train-child {crashing}")
     kill(child.pid)
+    await until(lambda: "training child failed" in (folder / "err").read_text(encoding="utf-8"))
     (folder / "data" / "corpus" / "text.txt").write_text(f"{CORPUS} another\n", encoding="utf-8")
     await queue.cancel(crashing)
     assert (await wait_for_status(queue, lost, ended)).status == "failed"

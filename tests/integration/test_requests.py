@@ -56,7 +56,7 @@ class InstantChild(InferenceChild):
         self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
     ) -> InferenceRecord:
         self.answers += 1
-        if isinstance(record, GenerateRecord) and record.request.prompt_text == "bad":
+        if isinstance(record, GenerateRecord) and record.request.prompt_text == "spoilt":
             return failed_record(record, RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone.")))
         update: dict[str, object] = {"status": "completed"}
         update["loss" if isinstance(record, ScoreRecord) else "seed_used"] = self.answers
@@ -175,7 +175,7 @@ async def test_failure__is_kept_with_its_code_and_told_to_who_waits(tmp_path: Pa
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
         with pytest.raises(AppError, match="Its weights are gone") as told:
-            await here.queue.generate(RUN, GenerateRequest(prompt_text="bad"))
+            await here.queue.generate(RUN, GenerateRequest(prompt_text="spoilt"))
         working.cancel()
         [key] = await here.keys("runs:gen:*")
         kept = await here.queue.get_generate(RUN, key.rsplit(":", 1)[1])
@@ -226,9 +226,9 @@ async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
         scored = (await here.queue.score(RUN, ScoreRequest(text=TEXT))).request_id
-        failed = (await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="bad"))).response.request_id
+        failed = (await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="spoilt"))).response.request_id
         with pytest.raises(AppError, match="Its weights are gone"):
-            await here.queue.generate(RUN, GenerateRequest(prompt_text="bad"))
+            await here.queue.generate(RUN, GenerateRequest(prompt_text="spoilt"))
         working.cancel()
         with captured_logs() as logs:
             rung = [await here.store.next_rings("bot", wait_seconds=1) for _ in range(2)]  # the first makes the group
@@ -242,7 +242,7 @@ async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_
         (failed, "generate", InferenceFailed),
     ]
     assert isinstance(told[3], InferenceFailed) and told[3].code is ErrorCode.MODEL_LOAD_FAILED
-    assert not any(word in str(entries) for word in (TEXT, "bad", "weights"))
+    assert not any(word in str(entries) for word in (TEXT, "spoilt", "weights"))
     assert rung == [[], []]
     assert logs == []
 

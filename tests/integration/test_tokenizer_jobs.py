@@ -83,7 +83,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
         folder = queue.tokenizers.folder(accepted.tokenizer_id)
         tree = contents(folder)
         assert set(tree) == {"request.json", "lock", "tokenizer.json", "manifest.json", "logs.jsonl"}
-        for text in ("abc", "qɑz", str(tmp_path)):
+        for text in ("abc ab", "qɑz", str(tmp_path)):
             assert text not in tree["logs.jsonl"].decode() + tree["request.json"].decode()
         assert "tokenizer trained" in tree["logs.jsonl"].decode()
         assert load_tokenizer(folder).manifest.tokenizer_id == accepted.tokenizer_id

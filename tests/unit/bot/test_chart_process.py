@@ -16,6 +16,9 @@ from trainer.heat_page import heat_page
 
 CURVE = [(1, 3.0), (2, 2.0)]
 PNG = b"\x89PNG"
+TEXT = "ab c"
+SCORED = score_of(TEXT, [1.0, 2.0, 3.0, 4.0], unknown="c", expected=(("a", 0.5),))
+RECORD = ScoreRecord(request=ScoreRequest(text=TEXT, detail_level="per_char", top_k=1), response=SCORED)
 
 
 async def test_chart__is_drawn_in_another_process() -> None:
@@ -55,18 +58,15 @@ async def test_chart__of_less_than_two_losses_is_none_and_starts_nothing() -> No
 
 
 async def test_report__is_made_whole_in_the_other_process() -> None:
-    text = "ab c"
-    scored = score_of(text, [1.0, 2.0, 3.0, 4.0], unknown="c", expected=(("a", 0.5),))
-    record = ScoreRecord(request=ScoreRequest(text=text, detail_level="per_char", top_k=1), response=scored)
     charts = ChartProcess()
     try:
-        made = await charts.report(record.model_dump_json().encode(), text, "nats")
+        made = await charts.report(RECORD.model_dump_json().encode(), TEXT, "nats")
     finally:
         charts.close()
 
-    report = report_of(scored, text, "nats")
+    report = report_of(SCORED, TEXT, "nats")
     assert made is not None and made.png.startswith(PNG)
-    page = heat_page(scored, text).encode()
+    page = heat_page(SCORED, TEXT).encode()
     assert made == ReportFiles(summary_of(report), 4, made.png, page, as_csv(report), as_json(report))
 
 
@@ -95,19 +95,22 @@ async def test_process__killed_while_drawing_costs_one_chart() -> None:
     assert drawn is not None
 
 
-def test_process__ends_when_the_bot_is_killed(tmp_path: Path) -> None:
+def test_process__ends_when_the_bot_is_killed_which_its_work_leaves_small() -> None:
     program = """
 import asyncio, multiprocessing, sys, time
 from bot.chart_process import ChartProcess
 
 async def main():
-    await ChartProcess().loss_chart([(1, 3.0), (2, 2.0)], [])
+    charts = ChartProcess()
+    await charts.loss_chart([(1, 3.0), (2, 2.0)], [])
+    await charts.report(sys.argv[1].encode(), sys.argv[2], "nats")
     print(multiprocessing.active_children()[0].pid, "matplotlib" in sys.modules, flush=True)
     time.sleep(60)
 
 asyncio.run(main())
 """
-    bot = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    words = [sys.executable, "-c", program, RECORD.model_dump_json(), TEXT]
+    bot = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert bot.stdout is not None
     child, has_matplotlib = bot.stdout.readline().split()
     bot.kill()
