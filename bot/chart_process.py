@@ -67,10 +67,10 @@ class ChartProcess:
         async with self._lock:
             if self._idle is not None:
                 self._idle.cancel()
-            if self._pool is None:
-                self._pool = await asyncio.to_thread(_new_pool)
             loop = asyncio.get_running_loop()
             try:
+                if self._pool is None:
+                    self._pool = await asyncio.to_thread(_new_pool)
                 return await loop.run_in_executor(self._pool, draw)
             except BrokenProcessPool:
                 log.error("chart process died")
@@ -94,7 +94,9 @@ class ChartProcess:
 
 def _new_pool() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
-    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
+    pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
+    pool.submit(int).result()  # which starts the process: a quarter of a second that is not the event loop's
+    return pool
 
 
 def _begin() -> None:

@@ -24,7 +24,7 @@ _ACCEPTING_SECONDS = 300.0
 """After this time a request to train that was neither accepted nor refused counts no more."""
 _ACCEPTED_SECONDS = 5.0
 """How long an accepted run is remembered for a bot that looked at the disk right before it was there."""
-_PATIENCE_SECONDS = 1.0
+_PATIENCE_SECONDS = 3.0
 """So long a store that is away is waited for: people have waited enough."""
 _ANY_NUMBER = 1 << 30
 _WHEN = "{when}"

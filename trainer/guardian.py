@@ -13,16 +13,23 @@ import threading
 
 def guard(command: list[str]) -> int:
     """Run a command until it ends or our standard input closes; return its exit code."""
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    child: subprocess.Popen[bytes] | None = None
+    is_told = False
 
     def end_child(*_: object) -> None:
-        child.terminate()
+        nonlocal is_told
+        is_told = True
+        if child is not None:
+            child.terminate()
 
     def watch_pipe() -> None:
         os.read(0, 1)
         end_child()
 
-    signal.signal(signal.SIGTERM, end_child)
+    signal.signal(signal.SIGTERM, end_child)  # before there is a program that we could leave behind
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    if is_told:
+        child.terminate()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch_pipe, daemon=True).start()
     return child.wait()

@@ -2,7 +2,10 @@
 
 import os
 import platform
+import re
+import resource
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -10,6 +13,7 @@ from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+_OWN_STATUS = Path("/proc/self/status")
 _CUDA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the driver of Linux, and that of WSL
 
 
@@ -28,6 +32,13 @@ def memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     found = [limit.read_text(encoding="ascii").strip() for limit in limits if limit.exists()]
     return min(memory, *(int(limit) for limit in found if limit.isdecimal()), memory)
+
+
+def most_memory_bytes(status: Path = _OWN_STATUS) -> int:
+    """The most memory that this process has had; elsewhere than on Linux at least that of its parent at its start."""
+    if found := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text("ascii") if status.exists() else "", re.MULTILINE):
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def cpu_name(cpuinfo: Path = _CPUINFO) -> str:

@@ -240,6 +240,9 @@ class Questions:
             async with asyncio.timeout(_QUEUE_SECONDS):
                 await self._store.put(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds)
                 await self._store.enqueue(keys.INTERACTIVE_QUEUE, "infer", payload.request_id, payload)
+        except asyncio.CancelledError:  # it may be there already
+            await self._withdraw(record)
+            raise
         except STORE_ERRORS as error:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from error
         return record
@@ -255,7 +258,7 @@ class Questions:
                 await self._store.withdraw(keys.INTERACTIVE_QUEUE, record.response.request_id, _key(record))
         except STORE_ERRORS as error:
             request_id = record.response.request_id
-            log.warning("request not withdrawn: it ends by itself", request_id=request_id, error=type(error).__name__)
+            log.info("request not withdrawn: it ends by itself", request_id=request_id, error=type(error).__name__)
 
     async def _answer(self, record: RecordT) -> bytes:
         """Wait for the stored answer; a request whose asker goes before it is there is withdrawn."""

@@ -27,7 +27,8 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _LONGEST_SOCKET_PATH = 100  # bytes; a unix socket's address has little more
 _SERVER_START_SECONDS = 10.0
-_WORKER_STOP_SECONDS = 10.0
+_WORKER_STOP_SECONDS = 12.0  # a checkpoint, then the end of the models
+_SERVER_STOP_SECONDS = 10.0
 _WATCH_INTERVAL_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
 
@@ -63,7 +64,7 @@ class Services:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
-        for process, seconds in ((self._worker, _WORKER_STOP_SECONDS), (self._server, 2.0)):
+        for process, seconds in ((self._worker, _WORKER_STOP_SECONDS), (self._server, _SERVER_STOP_SECONDS)):
             if process is not None:
                 await end(process, seconds)
 
@@ -116,10 +117,10 @@ class Services:
         lock = try_lock(self._folder / "worker.lock")
         if lock is None:
             return
-        if self._worker is not None:
-            await end(self._worker, 2.0)
         # the worker inherits the open file, and with it the lock, which the kernel frees when it is gone
         with lock:
+            if self._worker is not None:
+                await end(self._worker, 2.0)
             self._worker = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -249,6 +250,7 @@ def _takes_connections(url: str) -> bool:
 
 
 async def _answers(socket: Path) -> bool:
+    """Whether a server is there, be it too busy to answer in time: two at the same files would spoil them."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket)
     except (ConnectionError, FileNotFoundError):
@@ -257,7 +259,9 @@ async def _answers(socket: Path) -> bool:
         writer.write(b"PING\r\n")
         async with asyncio.timeout(2):
             return await reader.readline() == b"+PONG\r\n"
-    except (ConnectionError, TimeoutError):
+    except TimeoutError:
+        return True
+    except ConnectionError:
         return False
     finally:
         writer.close()

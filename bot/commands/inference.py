@@ -86,6 +86,8 @@ class GenerateOptions(Frozen):
             name, colon, value = (part.strip() for part in line.partition(":"))
             if not colon:
                 raise AppError(ErrorCode.INVALID_INPUT, "Write each setting on a line of its own: `temperature: 0.8`.")
+            if name == "prompt":
+                raise AppError(ErrorCode.INVALID_INPUT, "Write the prompt in its own field, not among the settings.")
             if value:
                 values[name] = value if takes_any_text(cls, name) else _number(value)
         return parse(cls, values)

@@ -31,6 +31,7 @@ from trainer.scoring import surprisals
 from trainer.tokenizers.base import vocabulary_of
 from trainer.worker.benchmark_child import bits_per_char, run_benchmark_child
 from trainer.worker.measure import places
+from trainer.worker.progress_beat import processor_ticks
 
 BENCH = ("bench", "architectures", "text")
 
@@ -217,8 +218,10 @@ def test_reason_of_a_child__is_told(typed: Type, tmp_path: Path) -> None:
 
 def test_interrupted__it_leaves_no_table_and_no_process(typed: Type, tmp_path: Path) -> None:
     def interrupt() -> None:
-        plans = "artifacts/benchmarks/.tmp-*/work/plan.json"
-        asyncio.run(until(lambda: any(tmp_path.glob(plans)) and bool(processes(tmp_path, "trainer.worker")), 10))
+        asyncio.run(until(lambda: any(tmp_path.glob("artifacts/benchmarks/.tmp-*/work/plan.json"))))
+        asyncio.run(
+            until(lambda: any(processor_ticks(child.pid) > 20 for child in processes(tmp_path, "trainer.worker")))
+        )
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()

@@ -1,6 +1,7 @@
 """Bot, workers and Valkey killed at the same moment, in the middle of three runs."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -53,9 +54,10 @@ def stop_in_the_middle(folder: Path, campaign: Campaign, standing: set[int]) -> 
     """Stop the training children that have a checkpoint; return all that stand still."""
     for child in processes(folder, "train-child"):
         run = campaign.system.queue.runs.get(child.command.split()[-1])
-        if child.pid not in standing and has_checkpoint(run):
-            os.kill(child.pid, signal.SIGSTOP)
-            standing.add(child.pid)
+        if child.pid not in standing and has_checkpoint(run) and run.manifest() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGSTOP)
+                standing.add(child.pid)
     return standing
 
 

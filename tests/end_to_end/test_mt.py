@@ -16,6 +16,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
+from tests.waiting import until
 from trainer.checkpoint import CheckpointStore
 from trainer.checkpoint_files import checkpoint_steps
 from trainer.cli import main
@@ -148,6 +149,7 @@ def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on
     assert first.logs.read_bytes() == b"", "nothing was worth a warning"
     assert {f"checkpoints/scheduled/step-{step}/model.safetensors" for step in steps} < {f.path for f in manifest.files}
 
+    asyncio.run(until(first.seal.exists))
     stopped_before_its_end(first, steps)
     code, out, err = shell.type(*words)
     assert code == 0 and f"mt: goes on with the run {first.run_id}." in err

@@ -592,42 +592,6 @@ async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Pa
         assert [job_id.decode() for job_id in waiting] == run_ids
 
 
-async def test_command_that_is_cancelled__ends_wherever_it_stands(tmp_path: Path) -> None:
-    async with embedded(tmp_path / "unix") as (_, _, over_a_file), served(tmp_path) as server:
-        over_a_port = await connect(server.url)
-
-        async def read_for_ever(store: Store) -> None:
-            while True:
-                await store.get("x")
-
-        for store in (over_a_file, over_a_port):
-            for steps in range(100):
-                reading = asyncio.create_task(read_for_ever(store))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                reading.cancel()
-
-                await asyncio.wait([reading], timeout=10)
-                assert reading.cancelled(), f"not after {steps} steps of the loop"
-        await over_a_port.close()
-
-
-async def test_many_who_mend_a_queue_at_once__lose_no_job(tmp_path: Path) -> None:
-    async with embedded(tmp_path) as (_, _, store):
-        await store.redis.set(keys.INTERACTIVE_QUEUE, "not a queue")
-
-        async def enqueue_later(number: int) -> None:
-            for _ in range(2 * number):
-                await asyncio.sleep(0)
-            job = InferenceJobPayload(kind="score", run_id=RUN, request_id=f"request-{number}")
-            await store.enqueue(keys.INTERACTIVE_QUEUE, "infer", job.request_id, job)
-
-        await asyncio.gather(*(enqueue_later(number) for number in range(50)))
-
-        queued: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
-        assert queued == 50
-
-
 async def test_child_of_a_run_that_has_ended__changes_nothing(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with embedded(tmp_path) as (_, queue, _):

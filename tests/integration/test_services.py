@@ -225,8 +225,9 @@ async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tm
 
 async def test_end__of_a_process_without_a_pipe_and_of_one_that_does_not_listen() -> None:
     plain = await asyncio.create_subprocess_exec("sleep", "60")
-    deaf = await asyncio.create_subprocess_exec("sh", "-c", "trap '' TERM; while :; do sleep 0.1; done")
-    await asyncio.sleep(0.2)
+    program = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    deaf = await asyncio.create_subprocess_exec("sh", "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert await pipe(deaf.stdout).readline() == b"ready\n"
 
     await end(plain, 5)
     await end(deaf, 0.2)
@@ -235,6 +236,22 @@ async def test_end__of_a_process_without_a_pipe_and_of_one_that_does_not_listen(
     assert (plain.returncode, deaf.returncode) == (-signal.SIGTERM, -signal.SIGKILL)
     with pytest.raises(ValueError, match="without this pipe"):
         pipe(plain.stdin)
+
+
+async def test_server_too_busy_to_answer__is_not_started_a_second_time(tmp_path: Path) -> None:
+    first, second = (Services(settings_in(tmp_path, embedded_workers=0)) for _ in range(2))
+    url = await first.start()
+    [server] = servers(tmp_path)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        assert await second.start() == url
+        assert servers(tmp_path) == [server]
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    store = await connect(url)
+    await store.close()
+    await second.stop()
+    await first.stop()
 
 
 async def test_socket_that_answers_something_else__is_no_server(tmp_path: Path) -> None:
@@ -286,6 +303,19 @@ def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: py
     monkeypatch.setattr("sys.platform", "darwin")
 
     assert list(ending_with_us()) == [sys.executable, "-m", "trainer.guardian"]
+
+
+async def test_guardian__told_to_end_while_it_starts_its_program_leaves_nothing_behind(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "trainer.guardian", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]
+    guardians = [
+        await asyncio.create_subprocess_exec(
+            *words, cwd=ROOT, stdin=asyncio.subprocess.PIPE, env=environment_in(tmp_path)
+        )
+        for _ in range(4)
+    ]
+    for guardian in guardians:
+        assert await guardian.wait() != 0
+    assert await gone(tmp_path)
 
 
 async def test_guardian__passes_a_signal_on_and_returns_the_exit_code(tmp_path: Path) -> None:

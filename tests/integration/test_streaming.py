@@ -264,10 +264,11 @@ class Echo(InferenceChild):
 
 
 async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_path: Path) -> None:
-    async with place(tmp_path, Echo, chat_ttl_seconds=1) as here:
+    async with place(tmp_path, Echo) as here:
         first = await here.queue.chat(RUN, ChatRequest(message="a"))
         again = await here.queue.chat(RUN, ChatRequest(message="b", session_id=first.session_id))
-        await asyncio.sleep(1.1)
+        await here.store.redis.pexpire(keys.chat(RUN, first.session_id), 1)
+        await asyncio.sleep(0.1)
         expired = await code_of(here.queue.chat(RUN, ChatRequest(message="c", session_id=first.session_id)))
         asked = await here.queue.enqueue_chat(RUN, ChatRequest(message="d"))
         await here.store.forget(keys.chat(RUN, asked.response.session_id))

@@ -58,8 +58,8 @@ async def store_of(folder: Path) -> Store:
 
 
 def add_large_corpus(folder: Path) -> None:
-    """A text that takes a second or more."""
-    add_corpus(folder, "\n".join(f"{some_text(40)}\n{number}" for number in range(8000)))
+    """A text that takes some seconds."""
+    add_corpus(folder, "\n".join(f"{some_text(40)}\n{number}" for number in range(32_000)))
 
 
 async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import structlog
 from arq import Retry
 
 from tests.support import (
@@ -36,11 +37,11 @@ from trainer.resolution import resolve_request
 from trainer.runs import RunDirectory
 from trainer.services import Services, end
 from trainer.training import CurveRow
-from trainer.worker.supervisor import supervise
+from trainer.worker.supervisor import run_child, supervise
 
 LARGE: dict[str, object] = {"embedding_size": 8, "hidden_size": 256, "num_layers": 1, "dropout": 0.1}
 """Enough for a checkpoint of some MB and for steps of some milliseconds."""
-STALL_SECONDS = 2.0
+STALL_SECONDS = 5.0
 FULL_BYTES = 1_000_000
 """The largest file where the disk is full: room for events and logs, but not for a checkpoint."""
 
@@ -269,6 +270,20 @@ async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(tmp_path: Pat
             assert error.code is ErrorCode.RUN_FINISHED
         assert (await wait_for_status(queue, finishing, ended)).status in ("completed", "cancelled")
         assert [len(ends(queue, run_id)) for run_id in (running_one, finishing)] == [1, 1]
+
+
+async def test_error_line_of_any_length__is_kept_and_passed_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.stderr.write('x' * 1_000_000 + '\\n')\nsys.exit(7)\n")
+    async with running(settings_in(tmp_path, embedded_workers=0)):
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        environment = environment_in(tmp_path, PYTHONPATH=str(tmp_path))
+        child = await run_child("any", "any", environment, settings_in(tmp_path), store, structlog.stdlib.get_logger())
+        await store.close()
+
+    assert child.last_lines[0] == "x" * 1_000_000 + "\n"
+    assert child.last_lines[0] in capfd.readouterr().err
 
 
 async def test_end_that_cannot_be_recorded__is_tried_again_later(tmp_path: Path) -> None:

@@ -57,6 +57,20 @@ async def test_asker_who_goes__takes_the_request_along(tmp_path: Path) -> None:
         assert await here.keys(f"*{request_id}*") == []
 
 
+async def test_asker_who_goes_at_any_moment__takes_the_request_along(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for steps in range(60):
+            waiting = asyncio.create_task(here.queue.score(RUN, ScoreRequest(text=TEXT)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+            assert await here.waiting() == [], f"after {steps} steps of the loop"
+            assert await here.keys("runs:score:*") == []
+
+
 async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         waiting = await asked(here)

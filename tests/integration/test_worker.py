@@ -20,6 +20,7 @@ from trainer.queue import JobQueue, tell_events
 from trainer.services import Services
 from trainer.training import CurveRow
 from trainer.worker.attempts import RETRY_SECONDS, record_end
+from trainer.worker.progress_beat import processor_ticks
 from trainer.worker.supervisor import supervise
 
 LEASE_SECONDS = 3
@@ -95,8 +96,8 @@ async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp
         status = await wait(queue, run_id, lambda s: s.step > before or ended(s), seconds=30)
         stepped_after = time.monotonic() - killed_at
         assert (status.status, (await queue.status(waiting)).status) == ("running", "queued")
-        assert held_after < LEASE_SECONDS + 2, held_after
-        assert stepped_after < 20, stepped_after  # 10 s on a machine that has nothing else to do
+        assert held_after < LEASE_SECONDS + 12, held_after  # the rest is the start of two processes
+        assert stepped_after < 30, stepped_after  # 10 s on a machine that has nothing else to do
         await queue.cancel(run_id)
         assert (await wait(queue, run_id, ended)).status == "cancelled"
 
@@ -210,7 +211,8 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
         await queue.score(run_id, ScoreRequest(text="abc"))
         [child] = processes(tmp_path, "answer-requests")
         slow = asyncio.create_task(queue.score(run_id, ScoreRequest(text="abc\n" * 200_000)))
-        await asyncio.sleep(0.5)
+        before = processor_ticks(child.pid)
+        await until(lambda: processor_ticks(child.pid) > before + 20)
         kill(child.pid)
         with pytest.raises(AppError) as caught:
             await slow
@@ -219,8 +221,26 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
         assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
         [idle] = processes(tmp_path, "answer-requests")
         kill(idle.pid)
-        await asyncio.sleep(0.2)
+        await until(lambda: not Path(f"/proc/{idle.pid}").exists())
         assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+
+
+async def test_question_that_workers_have_ended_over_twice__is_answered_with_that(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        await wait(queue, run_id, ended)
+    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        request_id = (await queue.enqueue_score(run_id, ScoreRequest(text="a"))).response.request_id
+        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        await store.redis.set(keys.tries(request_id), 2)
+        await store.close()
+    async with running(settings_in(tmp_path)) as queue:
+        while (response := (await queue.get_score(run_id, request_id)).response).status == "queued":
+            await asyncio.sleep(0.05)
+
+    assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
+    assert response.error.message.startswith("The worker ended twice before the answer was there")
 
 
 async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
@@ -263,11 +283,13 @@ async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
         with pytest.raises(AppError, match="This run has no test split"):
             await queue.evaluate(run_id, EvalRequest(split="test"))
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        asking = asyncio.create_task(queue.evaluate(run_id, EvalRequest()))
-        await asyncio.sleep(0.3)
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        before = await keys_like(store, "runs:eval:*")
+        asking = asyncio.create_task(queue.evaluate(run_id, EvalRequest()))
         forged = EvalResponse(request_id="x", run_id=run_id, status="completed")
-        for key in await keys_like(store, "runs:eval:*"):
+        while (found := await keys_like(store, "runs:eval:*")) == before:
+            await asyncio.sleep(0.05)
+        for key in found:
             await store.put(key, EvalRecord(request=EvalRequest(), response=forged).model_dump_json(), ttl_seconds=9)
         await store.close()
         with pytest.raises(AppError, match="No worker has answered"):

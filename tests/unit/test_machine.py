@@ -12,6 +12,7 @@ from trainer.machine import (
     is_dead,
     may_have_cuda,
     memory_bytes,
+    most_memory_bytes,
     physical_cores,
     process_name,
     use_cores,
@@ -40,6 +41,15 @@ def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest
         os.sched_setaffinity(0, before)
     monkeypatch.delattr(os, "sched_getaffinity")
     use_cores(1)
+
+
+def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_path: Path) -> None:
+    ballast = bytearray(300_000_000)
+    code = "from trainer.machine import most_memory_bytes; print(most_memory_bytes())"
+    of_child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    assert most_memory_bytes() > len(ballast) > 2 * of_child > 2_000_000
+    assert most_memory_bytes(tmp_path / "nowhere") > len(ballast)
 
 
 def two_unknown_cpus(pid: int) -> set[int]:

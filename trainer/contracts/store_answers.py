@@ -123,7 +123,8 @@ class Answers(Connection):
                 return kept
 
         kept = await self._with({chat: "list"}, command)
-        return [turn for turn in reversed(kept) if turn] if kept else None
+        once: dict[bytes, None] = dict.fromkeys(reversed(kept))  # a turn is put there again where the reply was lost
+        return [turn for turn in once if turn] if kept else None
 
 
 def _fields(event: InferenceEvent) -> dict[FieldT, EncodableT]:

@@ -1,6 +1,7 @@
 """The streams of events: one of each run, and a common one that wakes the bot."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import structlog
 from pydantic import ValidationError
@@ -31,7 +32,11 @@ class EventStreams(Connection):
         """
 
         async def command() -> None:
-            await self._tell(run_id, events, status, is_cancelled=is_cancelled)
+            has_told = False
+            while not has_told:
+                with suppress(WatchError):  # somebody else has told some, or the connection broke: look again
+                    await self._tell(run_id, events, status, is_cancelled=is_cancelled)
+                    has_told = True
 
         # where one of the two is mended, the run is told anew
         await self._with({keys.EVENT_STREAM: "stream", keys.run_events(run_id): ""}, command)
@@ -52,34 +57,29 @@ class EventStreams(Connection):
 
     async def _tell(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
         key = keys.run_events(run_id)
-        while True:
-            async with self.redis.pipeline(transaction=True) as pipe:
-                watched: Awaitable[object] = pipe.watch(key)
-                await watched
-                last: Awaitable[object] = pipe.xrevrange(key, count=1)
-                told = _last_told(run_id, entries_adapter.validate_python(await last))
-                begin: Callable[[], None] = pipe.multi
-                begin()
-                if told == 0:  # nothing, all trimmed, or not ours: its ids may be higher than those to come
-                    pipe.delete(key)
-                for event in events:
-                    if event.seq > told:
-                        body = event.model_dump_json()
-                        pipe.xadd(key, {"event": body}, id=f"{event.seq}-0", maxlen=_RUN_STREAM_LENGTH)
-                        fields: dict[FieldT, EncodableT] = {"run_id": run_id, "seq": event.seq, "event": body}
-                        pipe.xadd(keys.EVENT_STREAM, fields, maxlen=EVENT_STREAM_LENGTH)
-                if events and events[-1].seq >= told:
-                    pipe.set(keys.status(run_id), status)
-                    if is_cancelled:
-                        pipe.set(keys.cancelled(run_id), 1)
-                    else:
-                        pipe.delete(keys.cancelled(run_id))
-                try:
-                    executed: Awaitable[object] = pipe.execute()
-                    await executed
-                except WatchError:
-                    continue
-                return
+        async with self.redis.pipeline(transaction=True) as pipe:
+            watched: Awaitable[object] = pipe.watch(key)
+            await watched
+            last: Awaitable[object] = pipe.xrevrange(key, count=1)
+            told = _last_told(run_id, entries_adapter.validate_python(await last))
+            begin: Callable[[], None] = pipe.multi
+            begin()
+            if told == 0:  # nothing, all trimmed, or not ours: its ids may be higher than those to come
+                pipe.delete(key)
+            for event in events:
+                if event.seq > told:
+                    body = event.model_dump_json()
+                    pipe.xadd(key, {"event": body}, id=f"{event.seq}-0", maxlen=_RUN_STREAM_LENGTH)
+                    fields: dict[FieldT, EncodableT] = {"run_id": run_id, "seq": event.seq, "event": body}
+                    pipe.xadd(keys.EVENT_STREAM, fields, maxlen=EVENT_STREAM_LENGTH)
+            if events and events[-1].seq >= told:
+                pipe.set(keys.status(run_id), status)
+                if is_cancelled:
+                    pipe.set(keys.cancelled(run_id), 1)
+                else:
+                    pipe.delete(keys.cancelled(run_id))
+            executed: Awaitable[object] = pipe.execute()
+            await executed
 
     async def next_rings(self, consumer: str, *, wait_seconds: float) -> list[str]:
         """Wait for events, acknowledge them, and return the ids of their runs."""

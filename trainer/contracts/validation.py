@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.schema import Discriminator, RecordSchema
@@ -19,7 +19,12 @@ _SHOWN_NAME_CHARACTERS = 64
 
 def parse(model: type[Record], data: object, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:
     """Validate data (as JSON would hold it) against a record type; raises AppError naming every wrong field."""
-    return parse_json(model, to_json(data), code)
+    try:
+        text = to_json(data)
+    except PydanticSerializationError:
+        message = "a text holds half a character, which is no Unicode"
+        raise refusal(code, FieldProblem(path="", message=message)) from None
+    return parse_json(model, text, code)
 
 
 def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:

@@ -94,7 +94,11 @@ class _Values:
         return values
 
     def _scalar(self, node: Node, kind: str) -> object:
-        text: str = node.value
+        escaped: str = node.value
+        try:  # two \\u of a character beyond the first 65,536 are one, as in JSON
+            text = escaped.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            self._refuse(node, "a \\u names half a character")
         if kind in _TEXT:
             return text
         try:

@@ -1,7 +1,6 @@
 """A child of `mt bench`: prepares the text for all trainings, or does one of them, from a plan to its record."""
 
 import math
-import resource
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from trainer.device import environment, resolve, seed_everything
 from trainer.evaluation import Evaluation, evaluate_rows
 from trainer.files import read_record, write_atomically
 from trainer.logs import setup_logging
+from trainer.machine import most_memory_bytes
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.scoring import score_lines
@@ -102,7 +102,7 @@ def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
     store = CheckpointStore(folder / name)
     untested = corpus._replace(ids={split: ids for split, ids in corpus.ids.items() if split != "test"})
     result = train(model, untested, effective, compute, store, listeners=Listeners(on_row=add))
-    peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+    peak_memory_bytes = most_memory_bytes()
     rows = corpus.rows("test", effective.max_seq_len, masking(effective, model.vocabulary))
     test = evaluate_rows(model, rows, compute)
     return BenchmarkRow(
@@ -118,10 +118,6 @@ def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
         request=effective,
         curve=tuple(curve),
     )
-
-
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes: Linux counts in KiB."""
 
 
 def bits_per_char(model: LanguageModel, corpus: TokenizedCorpus, test: Evaluation) -> float | None:

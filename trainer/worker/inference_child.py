@@ -129,6 +129,7 @@ class InferenceChild:
             await asyncio.wait([exchange])
         finally:
             exchange.cancel()
+            await asyncio.gather(exchange, return_exceptions=True)  # it may be starting the child just now
             for timer in ending:
                 timer.cancel()
         error = None if exchange.cancelled() else exchange.exception()

@@ -97,7 +97,12 @@ class Jobs:
         telling = asyncio.create_task(
             self._tell(_told(job, InferenceStarted, "started"))
         )  # its asker does not wait for that
-        answer = await self._answer(record, key)
+        tried = ctx.get("job_try")
+        if isinstance(tried, int) and tried > _MOST_TRIES:
+            gone = AppError(ErrorCode.SERVICE_UNAVAILABLE, _NEVER_ANSWERED)
+            answer: InferenceRecord | None = failed_record(record, RunError.of(gone))
+        else:
+            answer = await self._answer(record, key)
         if answer is None:
             log.info("short job withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
             await telling
@@ -227,4 +232,6 @@ def _told(job: InferenceJobPayload, event: type[InferenceEvent], key: str, **val
 
 
 _LOOK_SECONDS = 0.5
+_MOST_TRIES = 2
+_NEVER_ANSWERED = "The worker ended twice before the answer was there; try again, or ask for less."
 _TOO_LONG = "The request took too long; ask for less at a time."

@@ -132,8 +132,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             _tokenizer_worker(settings, redis_url, jobs),
             _interactive_worker(settings, redis_url, jobs),
         ]
-        for worker in workers:
-            undo.push_async_callback(_close, worker)
+        undo.push_async_callback(_close, workers)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
@@ -146,11 +145,16 @@ async def _work(settings: Settings, redis_url: str) -> None:
             log.error("worker loop ended by itself", exc_info=task.exception())
 
 
-async def _close(worker: WakingWorker) -> None:
-    try:
-        await worker.close()
-    except STORE_ERRORS as error:
-        log.warning("worker closed while the queue is away", error=type(error).__name__)
+async def _close(workers: Sequence[WakingWorker]) -> None:
+    """End the jobs, all at once: each may take the time that its child needs to save what it has."""
+
+    async def close(worker: WakingWorker) -> None:
+        try:
+            await worker.close()
+        except STORE_ERRORS as error:
+            log.warning("worker closed while the queue is away", error=type(error).__name__)
+
+    await asyncio.gather(*map(close, workers))
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -185,7 +189,7 @@ def _interactive_worker(settings: Settings, redis_url: str, jobs: Jobs) -> Wakin
     timeout_seconds = settings.queue.interactive_timeout_seconds
     return waking_worker(
         redis_url,
-        functions=[func(jobs.infer, name="infer", timeout=timeout_seconds + 10, max_tries=2)],
+        functions=[func(jobs.infer, name="infer", timeout=timeout_seconds + 10, max_tries=_FOR_EVER_SECONDS)],
         queue=keys.INTERACTIVE_QUEUE,
         slots=_INTERACTIVE_SLOTS,
         lease_seconds=settings.queue.lease_seconds,

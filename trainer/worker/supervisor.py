@@ -42,6 +42,8 @@ _LOCKED_SECONDS = 15.0
 """So long the child of a worker that is gone may take to save and end."""
 _KEPT_ERROR_LINES = 120
 _MARKS_BYTES = 1 << 16
+_LONGEST_LINE_BYTES = 1 << 26
+"""Of a child's error output, where a traceback is one line."""
 
 
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
@@ -99,7 +101,12 @@ async def run_child(
     """
     memory_kills_before = memory_kills()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "trainer.worker", command, job_id, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
+        *(sys.executable, "-m", "trainer.worker", command, job_id),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment,
+        limit=_LONGEST_LINE_BYTES,
     )
     about.info("child started", pid=process.pid)
     make_first_to_go(process.pid)

@@ -257,8 +257,8 @@ class TrainingAttempt:
             eval=tuple(summary_of(one) for one in measured),
             files=file_records(self._run.path, _artifact_files(self._run.path)) if completed else (),
         )
+        log.info("run ended", status=manifest.status, steps=manifest.steps)  # who follows the log reads to the end
         finish_run(self._run, self._events, manifest)
-        log.info("run ended", status=manifest.status, steps=manifest.steps)
 
     def _evaluate(
         self,

@@ -202,7 +202,7 @@ def test_figures__are_rough() -> None:
 
 
 TRAINING = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from tests.unit.data.support import make_run
 from trainer.contracts.cost import Machine, TextSize, estimate
@@ -211,7 +211,7 @@ lines = [f"{i} and {i * i} are numbers" for i in range(400)]
 run = make_run(Path(sys.argv[1]), lines, model_family="gpt2", model=None, model_size="small", batch_size=8,
                max_seq_len=128, max_steps=1, threads=2)
 run.train(run.fresh_model())
-taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+taken = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()).group(1)) * 1024
 machine = Machine(on_cuda=False, has_bf16=False, memory_bytes=None, free_disk_bytes=None)
 text = TextSize(run.corpus.sizes["train"].tokens, 1, 1)
 print(estimate(run.effective, run.tokenizer.vocab_size, text, machine).memory_bytes / taken)

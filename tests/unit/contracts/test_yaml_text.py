@@ -45,6 +45,8 @@ REFUSED: list[tuple[str, str]] = [
     ("a: *b", "'f' is not YAML: line 1, found undefined alias 'b'."),
     ("a: 1\n---\nb: 2", "'f' is not YAML: line 2, but found another document."),
     ('a: "\\U00110000"', "'f' is not YAML: a \\U names no character."),
+    ('a: 1\nb: "\\ud800"', "'f', line 2: a \\u names half a character."),
+    ('"\\ude00\\ud83d": 1', "'f', line 1: a \\u names half a character."),
     ("a: 1\nb: \x07", "'f', line 2: it holds a control character."),
     ("%YAML 1.1\n---\na: yes", "'f', line 1: directives that begin with % are not taken; the text is YAML 1.2."),
     ("a: 1\n2: b", "'f', line 2: a name must be text, not a number, a truth value, null or a block."),

@@ -1,12 +1,16 @@
 """What the properties of reading, splitting and encoding are drawn from."""
 
+import unicodedata
+
 from hypothesis import strategies
 from hypothesis.strategies import SearchStrategy
 
 from trainer.data.corpus import SplitBy, SplitRule
 
 _BY: list[SplitBy] = ["line", "position"]
-_assigned = strategies.characters(exclude_categories=("Cs", "Cn"), exclude_characters="\x00\n")
+_known = unicodedata.ucd_3_2_0.combining
+_new_marks = "".join(c for c in map(chr, range(0x20000)) if unicodedata.combining(c) and not _known(c))
+_assigned = strategies.characters(exclude_categories=("Cs", "Cn"), exclude_characters=f"\x00\n{_new_marks}")
 texts: SearchStrategy[str] = strategies.text(_assigned, max_size=40)
 """Of characters that every library's Unicode tables know."""
 line_lists: SearchStrategy[list[str]] = strategies.lists(texts, max_size=12)
