@@ -95,7 +95,7 @@ class _Values:
 
     def _scalar(self, node: Node, kind: str) -> object:
         escaped: str = node.value
-        try:  # two \\u of a character beyond the first 65,536 are one, as in JSON
+        try:  # two \u of a character beyond the first 65,536 are one, as in JSON
             text = escaped.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
             self._refuse(node, "a \\u names half a character")
