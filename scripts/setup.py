@@ -63,7 +63,7 @@ def test() -> int:
     python = str(PYTHON)
     # Most tests wait for processes that they start, so that even two cores do four of them at a time.
     pytest = [python, "-m", "pytest", "-n", "4", "--dist", "worksteal", "--durations=5"]
-    pytest += ["--cov", "--cov-report=", "--cov-fail-under=0"]
+    pytest += ["--cov", "--cov-report=", "--cov-fail-under=0", "--hypothesis-profile=repeatable"]
     # An absolute file, so that child processes in other directories are collected too.
     # Without bytecode each of the many processes would compile the project anew.
     env = {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(ROOT / ".coverage"), "PYTHONDONTWRITEBYTECODE": ""}
