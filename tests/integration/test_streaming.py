@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -136,6 +137,8 @@ async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place
     request = long_text(max_new_tokens=512, num_return_sequences=10, seed=1)
     async with contextlib.aclosing(here.queue.stream_generate(RUN, request)) as told:
         first = await first_of(told)
+        os.kill(process.pid, signal.SIGSTOP)  # it would be done in half a second
+    os.kill(process.pid, signal.SIGCONT)
     async with asyncio.timeout(10):
         while (record := await here.queue.get_generate(RUN, first.request_id)).response.status == "queued":
             await asyncio.sleep(0.02)
