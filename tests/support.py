@@ -82,7 +82,7 @@ async def running(settings: Settings) -> AsyncIterator[JobQueue]:
 
 
 async def wait_for_status(
-    queue: JobQueue, run_id: str, wanted: Callable[[RunStatus], bool], seconds: float = 60
+    queue: JobQueue, run_id: str, wanted: Callable[[RunStatus], bool], seconds: float = 180
 ) -> RunStatus:
     """Wait until a run stands as wanted."""
     async with asyncio.timeout(seconds):

@@ -1,5 +1,6 @@
 """A finished model to ask in a notebook or a program, without a server: what `trainer.load` gives."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ class LoadedModel:
         Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE where the model fills gaps only.
         """
         check_generates(self.model.objective)
+        if prompt and "prompt_text" in options:
+            raise AppError(ErrorCode.INVALID_INPUT, "Give the prompt once: as the first argument or as `prompt_text`.")
         request = parse(GenerateRequest, {"prompt_text": prompt, **options})
         response = generate(self.model, self.tokenizer, request, run_id=self.run_id, request_id=new_request_id())
         return list(response.outputs or ())
@@ -88,12 +91,12 @@ def load_model(source: str | Path) -> LoadedModel:
     """Load a run by its id or folder, or an exported folder; raises RUN_NOT_FOUND and what reading it raises."""
     folder = Path(source)
     run = RunDirectory(folder)
-    if not (folder / "request.json").is_file():
-        if folder.exists():
+    if not os.path.isfile(folder / "request.json"):  # unlike a Path's own, it takes a name of any length
+        if str(source) and os.path.exists(folder):
             record, model, tokenizer = load_export(folder)
             return LoadedModel(record.run_id, model, tokenizer)
         run = _run_of(str(source))
-    return LoadedModel(run.run_id, *load_run(run))
+    return LoadedModel(run.completed_manifest().run_id, *load_run(run))
 
 
 def _run_of(run_id: str) -> RunDirectory:

@@ -119,6 +119,16 @@ class ScoredLine(Frozen):
     error: str | None = None
     """Why the line has no score."""
 
+    def as_json(self) -> str:
+        """One line of JSON: what was not asked for is left out, what has no value is null."""
+        if self.error is not None:
+            return self.model_dump_json(exclude_none=True)
+        told: dict[str, object] = {
+            **{"words": self.words, "tokens": self.tokens, "char_spans": self.char_spans, "topk": self.topk},
+            **{"surprisal": self.surprisal, "entropy": self.entropy, "rank": self.rank, "error": None},
+        }
+        return self.model_dump_json(exclude={name for name, value in told.items() if value is None})
+
 
 def scored_lines(score: ScoreResponse, text: str, first_line: int) -> Iterator[ScoredLine]:
     """Yield the lines of a text, given as the model reads it, from its score; its first line has that number."""

@@ -349,21 +349,28 @@ def _first(scores: Scores, count: int) -> Scores:
     return Scores(*(tensor[:count] for tensor in scores))
 
 
-def _compared(model: LanguageModel, lines: list[list[int]], scores: list[Scores], window_tokens: int) -> WindowReport:
+def _read_tokens(model: LanguageModel, line: Sequence[int]) -> int:
+    """How many tokens a window must take for a line to be read whole: a masked model reads its begin and end, too."""
+    return len(line) + (2 if model.objective == "masked_lm" else 0)
+
+
+def _compared(model: LanguageModel, text: TextToScore, scores: list[Scores], window_tokens: int) -> WindowReport:
     """Measure how far scores by windows are from the exact ones, on the beginning of the longest line."""
+    lines = text.ids
     longest = int(np.argmax([len(line) for line in lines]))
     compared, difference = 0, 0.0
+    is_causal = model.objective == "causal_lm"  # for a masked model it would take what windows are to save
     most = min(max(_COMPARED_TOKENS, 2 * window_tokens), model.context_tokens or len(lines[longest]))
-    if model.objective == "causal_lm" and min(len(lines[longest]), most) > window_tokens:
-        exact = surprisals(model, lines[longest][:most])
-        compared = len(exact)
+    if is_causal and min(len(lines[longest]), most) > window_tokens:
+        whole = _Given(lines[longest][:most], model.context_tokens, from_start=not text.unscored)
+        compared = len(whole.ids) - text.unscored
+        exact = _score_lines(model, [whole], 1)[0].surprisal[:compared]
         difference = float((exact - scores[longest].surprisal[:compared]).abs().max())
-    is_causal = model.objective == "causal_lm"
     return WindowReport(
         window_tokens=window_tokens,
         context_tokens=context_of(window_tokens),
         stride_tokens=window_tokens - context_of(window_tokens) if is_causal else 1,
-        cut_lines=sum(len(line) > window_tokens for line in lines),
+        cut_lines=sum(_read_tokens(model, line) > window_tokens for line in lines),
         compared_tokens=compared,
         max_difference_nats=difference,
     )
@@ -402,11 +409,13 @@ def _summary(
 ) -> dict[str, object]:
     """The figures of a response."""
     window_tokens = _window(model, text.request.window_tokens)
-    is_exact = text.request.window_tokens is None and all(len(line) <= (window_tokens or math.inf) for line in text.ids)
+    is_exact = text.request.window_tokens is None and all(
+        _read_tokens(model, line) <= (window_tokens or math.inf) for line in text.ids
+    )
     return Totals.of(lines).figures() | {
         "status": "completed",
         "method": "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood",
-        "window": None if window_tokens is None or is_exact else _compared(model, text.ids, scores, window_tokens),
+        "window": None if window_tokens is None or is_exact else _compared(model, text, scores, window_tokens),
     }
 
 
@@ -463,7 +472,7 @@ def _details(model: LanguageModel, tokenizer: Tokenizer, text: TextToScore, scor
 def _contexts(model: LanguageModel, text: TextToScore) -> tuple[int, ...] | None:
     """How many tokens each is given; None where that is all that stands before it, or around it, in its line."""
     window_tokens = _window(model, text.request.window_tokens)
-    if window_tokens is None or all(len(line) <= window_tokens for line in text.ids):
+    if window_tokens is None or all(_read_tokens(model, line) <= window_tokens for line in text.ids):
         return None
     contexts: list[int] = []
     for ids in text.ids:

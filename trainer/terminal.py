@@ -55,7 +55,9 @@ class Terminal:
             self.line(record.model_dump_json())
             return
         for part in for_people:
-            self._out.print(part)
+            with self._out.capture() as shown:
+                self._out.print(part)
+            self.write(shown.get())
 
     def line(self, text: str) -> None:
         """Write a line of the result as it is, at once; ends the program where nobody reads on, as after `| head`."""
@@ -66,8 +68,10 @@ class Terminal:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)  # Python flushes once more at its end
+            if not isinstance(error, BrokenPipeError):
+                self.note(f"mt: The result could not be written to standard output: {error.strerror}.")
             raise SystemExit(1) from None
 
     def note(self, text: str) -> None:

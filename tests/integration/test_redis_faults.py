@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -44,6 +45,7 @@ from trainer.contracts.runs import RunStatus
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_limits import Limit
+from trainer.machine import process_name
 from trainer.queue import JobQueue, tell_events
 from trainer.runs import RunStore
 from trainer.services import Services, find_server
@@ -246,14 +248,17 @@ def all_keys(run_id: str, request_id: str) -> list[str]:
 
 async def plant(store: Store, key: str, evil: bytes, kind: Kind) -> None:
     """Put something evil at a key, as a value of some kind."""
-    await store.redis.delete(key)
-    match kind:
-        case "string":
-            await store.redis.set(key, evil)
-        case "zset":
-            await store.redis.zadd(key, {evil: 1})
-        case "stream":
-            await store.redis.xadd(key, {"event": evil, "run_id": evil})
+    async with store.redis.pipeline(transaction=True) as pipe:  # a worker writes there, too
+        pipe.delete(key)
+        match kind:
+            case "string":
+                pipe.set(key, evil)
+            case "zset":
+                pipe.zadd(key, {evil: 1})
+            case "stream":
+                pipe.xadd(key, {"event": evil, "run_id": evil})
+        executed: Awaitable[object] = pipe.execute()
+        await executed
 
 
 async def test_pickles_and_wrong_kinds_at_every_key__run_nothing_and_the_queue_goes_on(tmp_path: Path) -> None:
@@ -577,6 +582,23 @@ async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> No
         assert await asyncio.wait_for(rung, 30) == RUN
         await store.close()
         await listening.close()
+
+
+async def test_run_of_a_worker_that_is_gone__is_begun_before_any_that_waits_whatever_its_lease(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (settings, queue, store):
+        first, *_ = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
+        gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+        await gone.wait()
+        dead = f"{socket.gethostname()}:{gone.pid}"
+        begun = await store.begin_jobs("training", 1, dead, lease_seconds=60)  # and has told of no lease yet
+        await reconcile(settings, store)
+        again = await store.begin_jobs("training", 1, process_name(), lease_seconds=60)
+        await reconcile(settings, store)
+        third = await store.begin_jobs("training", 1, process_name(), lease_seconds=60)
+
+    assert [job_id for job_id, _ in (*begun, *again)] == [first] * 2
+    assert [job_id for job_id, _ in third] != [first]
 
 
 async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ async def work(store: Store, jobs: Jobs) -> None:
 
     while True:
         position = await store.wait_for_job(position, wait_seconds=5)
-        for job_id, _ in await store.begin_jobs(keys.INTERACTIVE_QUEUE, 32, lease_seconds=60):
+        for job_id, _ in await store.begin_jobs(keys.INTERACTIVE_QUEUE, 32, "me", lease_seconds=60):
             definition = JobDefinition.model_validate_json(await store.get(keys.definition(job_id)) or b"")
             begun.add(asyncio.create_task(do(definition.a[0])))
             await store.dequeue(keys.INTERACTIVE_QUEUE, job_id)

@@ -2,13 +2,14 @@
 
 import asyncio
 import csv
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import StringIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from rich.table import Table
 
@@ -16,7 +17,7 @@ from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.inference import ask_run
 from trainer.contracts.compatibility import check_scores
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import (
     MAX_TEXT_CHARACTERS,
     DetailLevel,
@@ -28,6 +29,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.settings import Settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
+from trainer.files import storage_errors
 from trainer.given_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.heat_page import heat_page
 from trainer.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
@@ -91,12 +93,22 @@ def _score(arguments: Arguments, terminal: Terminal) -> int:
     if arguments.table_format == "table" and arguments.out is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "`--out` writes json, jsonl, csv or tsv: say which by `--format`.")
     for file in (arguments.out, arguments.heatmap):
-        if file is not None and not file.parent.is_dir():
-            raise AppError(ErrorCode.INVALID_INPUT, f"There is no folder '{file.parent}' to write '{file.name}' to.")
+        if file is not None:
+            _check_written(file, arguments.path or arguments.pairs)
     try:
         return (_score_texts if arguments.pairs is None else _score_pairs)(arguments, settings, terminal)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED  # what was asked is withdrawn, what is written is whole lines
+
+
+def _check_written(file: Path, source: Path | None) -> None:
+    """Refuse a file that cannot be written, or that is read."""
+    if not os.path.isdir(file.parent):
+        raise AppError(ErrorCode.INVALID_INPUT, f"There is no folder '{file.parent}' to write '{file.name}' to.")
+    if os.path.isdir(file):
+        raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is a folder: name a file to write to.")
+    if source is not None and os.path.exists(source) and os.path.exists(file) and file.samefile(source):
+        raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is what is scored: name another file to write to.")
 
 
 def _score_texts(arguments: Arguments, settings: Settings, terminal: Terminal) -> int:
@@ -203,21 +215,23 @@ class _Results:
         self._totals = Totals()
         self._window: WindowReport | None = None
         self.bad = 0
-        if arguments.table_format in ("csv", "tsv"):
-            write(_table([titles(arguments.detail_level, arguments.top_k or 0)], arguments))
+        self._has_titles = arguments.table_format not in ("csv", "tsv")
 
     def add(self, response: ScoreResponse, text: str, first_line: int) -> None:
         """Take the scores of a text, given as the model reads it, whose first line has that number."""
         self._first = self._first or response
         self._totals = Totals.of([self._totals, response.totals])
-        self._window = max(filter(None, (self._window, response.window)), key=_difference, default=None)
+        windows = [window for window in (self._window, response.window) if window is not None]
+        if windows:
+            cut: dict[str, object] = {"cut_lines": sum(window.cut_lines for window in windows)}
+            self._window = max(windows, key=_difference).model_copy(update=cut)
         level = self._arguments.detail_level
         if self._arguments.table_format == "json" or (self._arguments.table_format == "table" and level == "summary"):
             return
         rows: list[str] = []
         for line in scored_lines(response, text, first_line):
             if self._arguments.table_format == "jsonl":
-                rows.append(line.model_dump_json(exclude_none=True))
+                rows.append(line.as_json())
                 continue
             cells = table_rows(line, level, self._index)
             self._index += len(cells)
@@ -226,6 +240,9 @@ class _Results:
                 if self._arguments.table_format == "table"
                 else [_table(cells, self._arguments)]
             )
+        if not self._has_titles:
+            self._has_titles = True
+            rows.insert(0, _table([titles(level, self._arguments.top_k or 0)], self._arguments))
         self._write("\n".join(filter(None, rows)))
 
     def add_bad(self, line: int, error: AppError, terminal: Terminal) -> None:
@@ -233,7 +250,7 @@ class _Results:
         self.bad += 1
         terminal.note(f"mt: line {line:,}: {error.message}")
         if self._arguments.table_format == "jsonl":
-            self._write(ScoredLine(line=line, error=error.message).model_dump_json(exclude_none=True))
+            self._write(ScoredLine(line=line, error=error.message).as_json())
 
     def end(self, terminal: Terminal) -> None:
         """Write what is known of all together; raises INVALID_INPUT where nothing was scored."""
@@ -326,24 +343,46 @@ async def _answer(
 
 @contextmanager
 def _output(arguments: Arguments, terminal: Terminal) -> Iterator[Write]:
-    """Where the result goes: standard output, or a file, which grows by whole lines."""
+    """Where the result goes: standard output, or a file, which is begun with its first line and grows by whole ones."""
     if arguments.out is None:
         yield terminal.line
         return
-    with arguments.out.open("w", encoding="utf-8", newline="") as file:
+    out = arguments.out
+    with ExitStack() as opened:
+        files: list[TextIO] = []
 
         def write(lines: str) -> None:
-            file.write(f"{lines}\n")
-            file.flush()
+            with _writing(out):
+                if not files:
+                    files.append(opened.enter_context(out.open("w", encoding="utf-8", newline="")))
+                files[0].write(f"{lines}\n")
+                files[0].flush()
 
         yield write
 
 
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Say what is wrong where a file cannot be written."""
+    with storage_errors(f"`{file.name}` could not be written"):
+        try:
+            yield
+        except OSError as error:
+            if transient_code(error) is not None:
+                raise
+            raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' cannot be written to: {error.strerror}.") from None
+
+
 def _table(rows: Sequence[Sequence[object]], arguments: Arguments) -> str:
     """Rows as lines of CSV or TSV; None is an empty cell."""
+    return "\n".join(_row(cells, "\t" if arguments.table_format == "tsv" else ",") for cells in rows)
+
+
+def _row(cells: Sequence[object], delimiter: str) -> str:
+    """A row without its end; cells that hold any character that ends a line, a lone carriage return too, are quoted."""
     file = StringIO()
-    csv.writer(file, delimiter="\t" if arguments.table_format == "tsv" else ",", lineterminator="\n").writerows(rows)
-    return file.getvalue().removesuffix("\n")
+    csv.writer(file, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return file.getvalue().removesuffix("\r\n")
 
 
 def _for_people(line: ScoredLine, level: DetailLevel) -> str:
@@ -393,7 +432,8 @@ def _check_heat_map(arguments: Arguments, begin: Sequence[Portion | BadLine]) ->
 
 def _draw(file: Path, response: ScoreResponse, text: str) -> None:
     if file.suffix == ".html":
-        file.write_text(heat_page(response, text), encoding="utf-8")
+        with _writing(file):
+            file.write_text(heat_page(response, text), encoding="utf-8")
         return
     from trainer.charts import heat_map  # it takes half a second
 
@@ -402,7 +442,8 @@ def _draw(file: Path, response: ScoreResponse, text: str) -> None:
         for row in token_rows(response, text)
         if row.figures
     )
-    file.write_bytes(heat_map(picture_of(tokens, text), "nats"))
+    with _writing(file):
+        file.write_bytes(heat_map(picture_of(tokens, text), "nats"))
 
 
 def _read_pairs(path: Path) -> list[Pair]:

@@ -82,10 +82,10 @@ class WindowReport(Frozen):
     stride_tokens: int = 0
     """How many tokens every window but a line's first scores; of a masked model 1: each token has its own window."""
     cut_lines: int = 0
-    """How many lines are longer than a window."""
+    """How many lines are longer than a window, with their begin and end where a masked model reads these."""
     compared_tokens: int
-    """The first tokens of the longest line, scored in both ways; 0 where no line is longer than a window, or where the
-    model cannot read more than a window at once."""
+    """The first tokens of the longest line, scored in both ways; 0 where no line is longer than a window, where the
+    model cannot read more than a window at once, and of a masked model."""
     max_difference_nats: float
     """The largest that a token's surprisals differ."""
 

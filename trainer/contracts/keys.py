@@ -27,7 +27,7 @@ def definition(job_id: str) -> str:
 
 
 def in_progress(job_id: str) -> str:
-    """That a job was begun; it ends with the lease of whoever began it (R3)."""
+    """That a job was begun, and by which process; it ends with the lease of that one (R3)."""
     return in_progress_key_prefix + job_id
 
 

@@ -37,7 +37,7 @@ repeat
     if #begun == tonumber(ARGV[2]) then return begun end
     local member = members[place]
     if redis.call('EXISTS', ARGV[4] .. member) == 0 then
-      redis.call('SET', ARGV[4] .. member, '1', 'PX', ARGV[3])
+      redis.call('SET', ARGV[4] .. member, ARGV[6], 'PX', ARGV[3])
       begun[#begun + 1] = {member, members[place + 1], redis.call('MGET', ARGV[5] .. member)[1]}
     end
   end
@@ -153,7 +153,7 @@ class Store(Limits, Answers, EventStreams):
             await due
         return False
 
-    async def begin_jobs(self, queue: str, most: int, *, lease_seconds: float) -> list[tuple[str, int]]:
+    async def begin_jobs(self, queue: str, most: int, holder: str, *, lease_seconds: float) -> list[tuple[str, int]]:
         """Mark the first jobs that are due and that nobody has begun, at most so many; return their ids and scores.
 
         What arq does for one job in four round trips, and workers that are woken together do not get in each other's
@@ -161,7 +161,8 @@ class Store(Limits, Answers, EventStreams):
         """
         script: Script = self.redis.register_script(_BEGIN)
         prefixes = keys.in_progress(""), keys.definition("")
-        reply = await script(keys=[queue], args=[int(time.time() * 1000), most, int(lease_seconds * 1000), *prefixes])
+        most_and_ms = int(time.time() * 1000), most, int(lease_seconds * 1000)
+        reply = await script(keys=[queue], args=[*most_and_ms, *prefixes, holder])
         begun: list[tuple[str, int]] = []
         for member, score, definition in _begun_adapter.validate_python(reply):
             if _is_job_id(member) and _read_definition(definition) is not None:
@@ -218,7 +219,8 @@ class Store(Limits, Answers, EventStreams):
     async def renew_lease(self, job_id: str, holder: str, *, seconds: float, heartbeat: float) -> None:
         """Keep a job in progress for a little longer, and its definition and tries for ever (R3)."""
         async with self.redis.pipeline(transaction=True) as pipe:
-            pipe.set(keys.in_progress(job_id), 1, px=int(seconds * 1000))  # set, as the server may have been wiped
+            # set, as the server may have been wiped
+            pipe.set(keys.in_progress(job_id), holder, px=int(seconds * 1000))
             pipe.pexpire(keys.definition(job_id), _JOB_EXPIRY_MS)
             pipe.delete(keys.tries(job_id))
             pipe.set(keys.lease(job_id), holder, px=int(seconds * 1000))
@@ -227,10 +229,10 @@ class Store(Limits, Answers, EventStreams):
             await executed
 
     async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
-        """Who has these jobs, of those that anybody has."""
+        """Who has begun these jobs, of those that anybody has."""
         if not job_ids:
             return {}
-        reply: Awaitable[list[bytes | None]] = self.redis.mget([*map(keys.lease, job_ids)])
+        reply: Awaitable[list[bytes | None]] = self.redis.mget([*map(keys.in_progress, job_ids)])
         found = zip(job_ids, await reply, strict=True)
         return {job_id: holder.decode(errors="replace") for job_id, holder in found if holder is not None}
 

@@ -6,7 +6,7 @@ from typing import get_args
 from trainer.contracts.compatibility import check
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.fields import value_at
-from trainer.contracts.models import ModelFamily
+from trainer.contracts.models import CONFIGS, ModelFamily
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
@@ -19,6 +19,7 @@ def train_request(fields: dict[str, object]) -> TrainRequest:
 
     Raises UNSUPPORTED_BACKEND or INVALID_INPUT with every problem in it, or MODEL_INCOMPATIBLE.
     """
+    fields = _with_method(fields)
     missing = [*not_available(fields, "model_family", _FAMILIES), *not_available(fields, "tokenizer.method", METHODS)]
     try:
         request = parse(TrainRequest, fields)
@@ -28,6 +29,16 @@ def train_request(fields: dict[str, object]) -> TrainRequest:
         raise combined([*missing, *([refusal(error.code, *others)] if others else [])], error.code) from error
     check(request)
     return request
+
+
+def _with_method(fields: dict[str, object]) -> dict[str, object]:
+    """Options of a tokenizer without its method are of that which the model has when nothing is said."""
+    options = fields.get("tokenizer")
+    for family, config in CONFIGS.items():
+        if family == fields.get("model_family") and isinstance(options, Mapping) and "method" not in options:
+            told: dict[str, object] = {"method": config.tokenizer_method, **options}
+            return {**fields, "tokenizer": told}
+    return fields
 
 
 def not_available(fields: Mapping[str, object], path: str, available: Sequence[str]) -> list[AppError]:

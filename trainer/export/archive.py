@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BufferedReader, BytesIO, FileIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier
@@ -23,7 +23,7 @@ from trainer.verification import verify_files
 
 _RECORD_FILE = "archive.json"
 _MOST_RECORD_BYTES = 16 << 20
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*){0,3}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}){0,3}")
 
 
 class ArchiveRecord(Frozen):
@@ -110,6 +110,8 @@ def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, dis
     except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         raise _refused("it is torn or was changed") from error
     _check_whole(run)
+    if run.completed_manifest().run_id != record.run_id:
+        raise _refused("its run goes by another name")
     if _paths(run) != {path for path in run.path.rglob("*") if path.is_file()}:
         raise _refused("it holds what does not belong to a run")
     target = artifacts_root / "models" / run.run_id
@@ -139,7 +141,8 @@ def _record(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], size: int)
     with _opened(tar, first) as content:
         record = parse_json(ArchiveRecord, content.read())
     names = [described.path for described in record.files]
-    if len(set(names)) < len(names) or not all(_NAME.fullmatch(name) for name in names):
+    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    if len({*names, *folders}) < len(names) + len(folders) or not all(_NAME.fullmatch(name) for name in names):
         raise _refused("it names a file twice, or outside its run")
     if sum(described.bytes for described in record.files) > size:
         raise _refused("it promises more than there is in it")

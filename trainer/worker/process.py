@@ -16,6 +16,7 @@ from trainer.contracts import keys
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_connection import STORE_ERRORS, dumps, loads, open_redis
+from trainer.machine import process_name
 from trainer.worker.inference_child import MOST_TOGETHER, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
@@ -67,7 +68,7 @@ class WakingWorker(Worker):
         if job_ids:
             room = self.max_jobs - self.job_counter
             for job_id, score in await self.store.begin_jobs(
-                str(self.queue_name), room, lease_seconds=self.lease_seconds
+                str(self.queue_name), room, process_name(), lease_seconds=self.lease_seconds
             ):
                 await self.sem.acquire()
                 self.job_counter += 1
