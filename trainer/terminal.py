@@ -3,7 +3,8 @@
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pydantic import BaseModel
 from rich.cells import cell_len
@@ -55,9 +56,8 @@ class Terminal:
             self.line(record.model_dump_json())
             return
         for part in for_people:
-            with self._out.capture() as shown:
+            with self._writing():
                 self._out.print(part)
-            self.write(shown.get())
 
     def line(self, text: str) -> None:
         """Write a line of the result as it is, at once; ends the program where nobody reads on, as after `| head`."""
@@ -65,9 +65,15 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """Write a part of a line as `line` does."""
-        try:
+        with self._writing():
             sys.stdout.write(text)
             sys.stdout.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """End the program where standard output cannot be written to; without a word where nobody reads it."""
+        try:
+            yield
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)  # Python flushes once more at its end
             if not isinstance(error, BrokenPipeError):

@@ -160,6 +160,11 @@ def test_file_beyond_one_request__has_the_figures_of_all_of_it(shell: Shell) -> 
     assert whole.loss == pytest.approx((whole.nats or 0.0) / 18)
     assert (code, "take `--format jsonl`" in err) == (2, True)
     assert "nats per token" in scored(shell, "--path", "vast.txt")
+    long = "the sun was " * 6 + "\n"
+    (shell.folder / "wide.txt").write_text(long + (" " * 999 + "\n") * 2_001 + long, encoding="utf-8")
+    windowed = scored(shell, *"--path wide.txt --format json --window-tokens 64".split())
+    report = ScoreResponse.model_validate_json(windowed).window
+    assert report is not None and report.cut_lines == 2
 
 
 def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
@@ -217,8 +222,35 @@ def test_blank_file__is_refused_in_every_form(shell: Shell) -> None:
         code, _, err = shell.type("score", RUN, "--path", "blank.txt", "--format", form)
         assert (code, "nothing to score" in err) == (2, True)
     (shell.folder / "blank.txt").write_bytes(b"\xff\n\xfe\n")
-    code, _, err = shell.type("score", RUN, "--path", "blank.txt", "--format", "csv")
+    (shell.folder / "kept.csv").write_text("kept")
+    code, _, err = shell.type(*("score", RUN, "--path", "blank.txt", "--format", "csv", "--out", "kept.csv"))
     assert (code, "no line of it can be read" in err) == (2, True)
+    assert (shell.folder / "kept.csv").read_text() == "kept"
+
+
+def test_disk_that_is_full__is_one_sentence(shell: Shell) -> None:
+    code, _, err = shell.type("score", RUN, "x", "--format", "csv", "--out", "/dev/full")
+    assert (code, err) == (1, "mt: The disk is full, so `full` could not be written: free some space.\n")
+    with open("/dev/full", "wb") as full:
+        words = [sys.executable, "-m", "trainer", "score", RUN, "x"]
+        environment = environment_in(shell.folder, QUEUE__EMBEDDED_WORKERS="0")
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr.decode()) == (
+        1,
+        "mt: The result could not be written to standard output: No space left on device.\n",
+    )
+
+
+def test_line_with_a_carriage_return__is_one_row_and_what_has_no_score_is_null(shell: Shell) -> None:
+    (shell.folder / "return.txt").write_bytes(b"the\rsun was\ns\n")
+    words = ("--path", "return.txt", "--detail-level", "per_word", "--context", "none")
+
+    for form, delimiter in (("csv", ","), ("tsv", "\t")):
+        rows = list(csv.reader(StringIO(scored(shell, *words, "--format", form), newline=""), delimiter=delimiter))
+        assert [row[2] for row in rows] == ["word", "the\rsun", "was", "s"]
+    first, second = scored(shell, *words, "--format", "jsonl").splitlines()
+    assert '"words":[{"text":"the\\rsun","span":[0,7],"surprisal":null},' in first
+    assert '"bits_per_char":null,"bits_per_byte":null,' in second and 'tokens"' not in second.replace("n_tokens", "")
 
 
 def test_run_without_its_weights__ends_the_reading(folder: Path) -> None:
@@ -236,6 +268,10 @@ MISTAKES = [
     (["x", "--pairs", "p.tsv"], "one of both, or pairs by `--pairs`"),
     (["x", "--out", "f.csv"], "say which by `--format`"),
     (["x", "--format", "csv", "--out", "no/f.csv"], "There is no folder 'no'"),
+    (["x", "--format", "csv", "--out", "."], "'.' is a folder: name a file to write to"),
+    (["--path", "three.tsv", "--format", "csv", "--out", "three.tsv"], "'three.tsv' is what is scored"),
+    (["x", "--format", "csv", "--out", "f" * 300], "cannot be written to: File name too long"),
+    (["x", "--heatmap", "f" * 300 + ".html"], "cannot be written to: File name too long"),
     (["x", "--heatmap", "f.gif"], "end its name in .png or .html"),
     (["x" * 10_001, "--heatmap", "f.png"], "10,000 characters at most"),
     (["x", "--top-k", "3"], "needs `detail_level` 'per_char'"),

@@ -145,6 +145,12 @@ def plain(name: str, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
     return member, data
 
 
+def of_another(members: Members, run_id: str) -> Members:
+    record = ArchiveRecord.model_validate_json(members[0][1])
+    renamed = record.model_copy(update=dict[str, object](run_id=run_id))
+    return [plain("archive.json", renamed.model_dump_json().encode()), *members[1:]]
+
+
 def of_type(members: Members, kind: bytes, target: str = "") -> Members:
     """The last member is a link or the like."""
     member = members[-1][0]
@@ -181,6 +187,9 @@ EVIL: dict[str, tuple[Callable[[Members], Members], str]] = {
     "absolute": (lambda m: changed_name(m, "/tmp/evil"), "it names a file twice, or outside its run"),  # noqa: S108
     "hidden": (lambda m: changed_name(m, ".evil"), "it names a file twice, or outside its run"),
     "twice": (lambda m: changed_name(m, "model.safetensors"), "it names a file twice, or outside its run"),
+    "beside": (lambda m: changed_name(m, "request.json/x"), "it names a file twice, or outside its run"),
+    "long": (lambda m: changed_name(m, "x" * 300), "it names a file twice, or outside its run"),
+    "renamed": (lambda m: of_another(m, "another-run"), "its run goes by another name"),
     "symlink": (lambda m: of_type(m, tarfile.SYMTYPE, "/etc/passwd"), "it holds what is no plain file"),
     "hard link": (lambda m: of_type(m, tarfile.LNKTYPE, "../evil"), "it holds what is no plain file"),
     "device": (lambda m: of_type(m, tarfile.CHRTYPE), "it holds what is no plain file"),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -60,6 +61,9 @@ def test_loaded_run__scores_and_continues_as_mt_does(tmp_path: Path) -> None:
     assert loaded.generate("the", max_new_tokens=5, num_return_sequences=2, seed=3) == list(answer.outputs or ())
     with pytest.raises(AppError, match="temperatur"):
         loaded.generate("the", temperatur=2)
+    with pytest.raises(AppError, match="Give the prompt once"):
+        loaded.generate("the", prompt_text="a")
+    assert loaded.generate(prompt_text="the", seed=3) == loaded.generate("the", seed=3)
     with pytest.raises(AppError, match="fills gaps"):
         trainer.load(finished_run(tmp_path, "bert").path).generate("the")
 
@@ -87,7 +91,9 @@ def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monk
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "artifacts"))
 
     assert trainer.load(run.run_id).surprisal("a") == trainer.load(run.path).surprisal("a")
-    for name in ("nothing", "no/such/folder"):
+    copytree(run.path, tmp_path / "My Run (copy)")
+    assert trainer.load("My Run (copy)").score("a").run_id == run.run_id
+    for name in ("nothing", "no/such/folder", "", "n" * 300):
         with pytest.raises(AppError) as caught:
             trainer.load(name)
         assert (caught.value.code, caught.value.message) == (

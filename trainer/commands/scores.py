@@ -6,10 +6,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from io import StringIO
+from io import FileIO, StringIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from rich.table import Table
 
@@ -349,14 +349,15 @@ def _output(arguments: Arguments, terminal: Terminal) -> Iterator[Write]:
         return
     out = arguments.out
     with ExitStack() as opened:
-        files: list[TextIO] = []
+        files: list[FileIO] = []
 
         def write(lines: str) -> None:
+            data = memoryview(f"{lines}\n".encode())
             with _writing(out):
                 if not files:
-                    files.append(opened.enter_context(out.open("w", encoding="utf-8", newline="")))
-                files[0].write(f"{lines}\n")
-                files[0].flush()
+                    files.append(opened.enter_context(FileIO(out, "wb")))
+                while data:  # a file without a buffer, which on a full disk would be written once more at its end
+                    data = data[files[0].write(data) :]
 
         yield write
 

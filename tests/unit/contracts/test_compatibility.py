@@ -89,6 +89,17 @@ def test_pair__that_can_be_trained_is_taken(name: str) -> None:
     train_request(given)
 
 
+METHOD_OF = {"lstm": "word", "gru": "word", "rnn": "word", "gpt2": "bpe", "llama": "bpe", "qwen": "bpe"}
+
+
+@pytest.mark.parametrize(("family", "method"), [("char_lstm", "char"), ("bert", "wordpiece"), *METHOD_OF.items()])
+def test_tokenizer_options_without_a_method__are_of_the_one_that_the_model_has(family: str, method: str) -> None:
+    options: dict[str, object] = {"model_family": family, "tokenizer": {"normalization": {"lowercase": True}}}
+    request = train_request(CHAR | options)
+
+    assert request.tokenizer is not None and request.tokenizer.method == method
+
+
 def test_one_direction__may_be_trained_to_fill_gaps() -> None:
     run = effective(model_family="lstm", objective="masked_lm")
 

@@ -123,6 +123,26 @@ def test_score__of_a_masked_model_reads_around_each_token_what_it_can(name: str,
     assert (response.window.window_tokens, response.window.compared_tokens) == (width, 0)
 
 
+def test_windows_of_a_masked_model__are_told_of_where_a_line_with_its_begin_and_end_is_longer() -> None:
+    model = model_of("bert")
+    whole, cut = (scored(model, "ab" * ((POSITIONS - 2) // 2) + more) for more in ("", "a"))
+
+    assert whole.window is None and whole.context_tokens is None
+    assert cut.window is not None and cut.window.cut_lines == 1
+    assert cut.context_tokens == (POSITIONS - 1,) * (POSITIONS - 1)
+
+
+def test_windows__of_lines_without_a_begin_are_compared_with_scores_without_it() -> None:
+    model = model_of("lstm")
+    windowed, exact = (scored(model, LINE * 4, context="none", window_tokens=window) for window in (64, None))
+
+    assert windowed.window is not None and windowed.surprisal is not None and exact.surprisal is not None
+    pairs = zip(windowed.surprisal, exact.surprisal, strict=True)
+    largest = max(abs(a - b) for a, b in pairs if a is not None and b is not None)
+    assert windowed.window.max_difference_nats == pytest.approx(largest, abs=1e-6)
+    assert windowed.window.compared_tokens == len(LINE * 4) - 1
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_score__without_a_context_reads_the_first_token_and_scores_the_others(name: str) -> None:
     model = model_of(name)
