@@ -145,7 +145,11 @@ def test_file_with_a_bad_line__is_scored_around_it_in_order(shell: Shell) -> Non
     assert [line.line for line in found] == list(range(1, 2501))
     assert [line.text for line in found] == [*good[:1200], None, *good[1201:]]
     assert found[1200].error is not None and found[1200].nats is None
-    assert shell.type("score", RUN, "--path", "big.txt", "--format", "csv")[1].count("\n") == 2500
+    table = shell.type("score", RUN, "--path", "big.txt", "--format", "csv")[1]
+    assert table.count("\n") == 2500
+    code, out, _ = shell.type(*("score", RUN, "--path", "big.txt", "--format", "csv", "--out", "big.csv"))
+    assert (code, out) == (1, "")
+    assert (shell.folder / "big.csv").read_text(encoding="utf-8") == table
 
 
 def test_file_beyond_one_request__has_the_figures_of_all_of_it(shell: Shell) -> None:
