@@ -17,6 +17,7 @@ async def serve(options: Options) -> None:
     async with LocalDiscord(token=options.token, port=options.port) as discord:
         sys.stdout.write(f"DISCORD__API_BASE_URL={discord.api_base_url}\n")
         sys.stdout.write(f"DISCORD__GATEWAY_URL={discord.gateway_url}\n")
+        sys.stdout.write(f"DISCORD__CDN_BASE_URL={discord.cdn_base_url}\n")
         sys.stdout.flush()
         await asyncio.Event().wait()
 

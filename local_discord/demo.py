@@ -72,6 +72,7 @@ class Demo:
                 "DISCORD__OWNER_ID": str(person.id),
                 "DISCORD__API_BASE_URL": discord.api_base_url,
                 "DISCORD__GATEWAY_URL": discord.gateway_url,
+                "DISCORD__CDN_BASE_URL": discord.cdn_base_url,
             }
             async with self._bot(environment) as bot:
                 await discord.synced(START_SECONDS)

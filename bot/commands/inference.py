@@ -323,7 +323,7 @@ async def _score_given(
     if file is not None:
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, "Give one of `text` and `file`, not both.")
-        text = _decoded(await read_attachment(file, call.bot.settings.limits.attachment_bytes))
+        text = _decoded(await read_attachment(file, call.bot.settings))
     return await _score(call, chosen, text or "", options)
 
 

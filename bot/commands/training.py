@@ -166,7 +166,7 @@ async def _accept(call: Call, asked: Asked) -> Begun:
         request = training.request
         try:
             if asked.file is not None:
-                data = await read_attachment(asked.file, settings.limits.attachment_bytes)
+                data = await read_attachment(asked.file, settings)
                 text = await asyncio.to_thread(_written, data, asked.file.filename, folder)
                 content: dict[str, str] = {"corpus": await corpora.offer(text)}
                 request = request.model_copy(update=content)
@@ -197,7 +197,7 @@ async def _read(call: Call, asked: Asked, folder: str) -> Training:
         typed["corpus"] = _last_corpus(call)
     file: Path | None = None
     if asked.config is not None:
-        data = await read_attachment(asked.config, call.bot.settings.limits.attachment_bytes, "config")
+        data = await read_attachment(asked.config, call.bot.settings, "config")
         file = await asyncio.to_thread(_written, data, asked.config.filename, folder)
     experiment = await asyncio.to_thread(_experiment, typed, file)  # a long file takes seconds
     fields = experiment.fields

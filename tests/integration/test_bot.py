@@ -84,6 +84,7 @@ def settings(root: Path, server: LocalDiscord, *, workers: int = 0, **changes: o
         "token": TOKEN,
         "api_base_url": server.api_base_url,
         "gateway_url": server.gateway_url,
+        "cdn_base_url": server.cdn_base_url,
         "edit_interval_seconds": 1,
         **changes,
     }

@@ -513,16 +513,17 @@ async def test_login__wrong_token_is_refused_by_rest_and_gateway() -> None:
                 pass
 
 
-async def test_standalone__prints_the_two_settings() -> None:
+async def test_standalone__prints_its_settings() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "local_discord", "--token", TOKEN), stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
-        lines = [(await process.stdout.readline()).decode().strip() for _ in range(2)]
+        lines = [(await process.stdout.readline()).decode().strip() for _ in range(3)]
     finally:
         process.terminate()
         await process.wait()
 
     assert lines[0].startswith("DISCORD__API_BASE_URL=http://127.0.0.1:")
     assert lines[1].startswith("DISCORD__GATEWAY_URL=ws://127.0.0.1:")
+    assert lines[2].startswith("DISCORD__CDN_BASE_URL=http://127.0.0.1:")

@@ -117,8 +117,12 @@ async def worker(folder: Path, out: int, err: int) -> AsyncIterator[JobQueue]:
     settings = with_redis(settings_in(folder), url)
     while await answering_server(settings) is None:
         await asyncio.sleep(0.01)
-    secrets = {"REDIS__URL": url, "DISCORD__TOKEN": TOKEN, "HF_TOKEN": TOKEN}
+    secrets = {
+        "REDIS__URL": url,
+        "DISCORD__TOKEN": TOKEN,
+    }
     environment = environment_in(folder, APP__ENV="prod", LOGGING__LEVEL="DEBUG", **secrets)
+    (folder / ".env").write_text(f"HF_TOKEN={TOKEN}\n", encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "trainer", "worker"), cwd=folder, env=environment, stdout=out, stderr=err
     )

@@ -1,6 +1,7 @@
 """A fresh machine and a container get what pyproject.toml says: set-up script, constraints, compose file, CI."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,12 +9,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 from pydantic import BaseModel, TypeAdapter
 from ruamel.yaml import YAML
 
 from scripts.setup import stamp, uv_settings
 
 ROOT = Path(__file__).parents[2]
+REDIS_PASSWORD = "${REDIS_PASSWORD:?set it in .env; make start does}"  # noqa: S105  (the name of one: none is committed)
 
 
 class Service(BaseModel):
@@ -165,7 +168,8 @@ def test_compose__named_volumes_are_declared() -> None:
 def test_compose__bot_leaves_the_work_to_the_worker() -> None:
     services = compose().services
     shared = {
-        "REDIS_URL": "redis://:${REDIS_PASSWORD:-model-trainer}@redis:6379/0",
+        "APP__ENV": "${PROFILE:-prod}",
+        "REDIS_URL": f"redis://:{REDIS_PASSWORD}@redis:6379/0",
         "APP__DATA_ROOT": "/data",
         "APP__ARTIFACTS_ROOT": "/data/artifacts",
         "HF_HOME": "/hf-cache",
@@ -174,7 +178,7 @@ def test_compose__bot_leaves_the_work_to_the_worker() -> None:
     assert services["bot"].command == ["mt", "up"]
     assert services["worker"].command == ["mt", "worker"]
     assert services["bot"].environment == {**shared, "QUEUE__EMBEDDED_WORKERS": "0"}
-    assert services["worker"].environment == shared
+    assert services["worker"].environment == {**shared, "DISCORD__TOKEN": "", "DISCORD_TOKEN": ""}
     assert services["bot"].env_file == services["worker"].env_file == ".env"
 
 
@@ -187,7 +191,7 @@ def test_compose__redis_keeps_every_write_and_stays_inside() -> None:
     assert "--maxmemory-policy noeviction" in options
     assert redis.volumes == ["redis_data:/data"]
     assert '--requirepass "$$REDISCLI_AUTH"' in options
-    assert redis.environment == {"REDISCLI_AUTH": "${REDIS_PASSWORD:-model-trainer}"}
+    assert redis.environment == {"REDISCLI_AUTH": REDIS_PASSWORD}
     assert redis.networks == ["queue"]
     assert compose().networks["queue"] == {"internal": True}
     assert redis.ports == []
@@ -244,12 +248,54 @@ def test_make__drives_the_containers() -> None:
     compose_command = "docker compose --profile prod"
     start = ["mkdir -p corpus artifacts logs", f"{compose_command} up --detach --build"]
 
-    assert make_plan("start") == start
+    assert make_plan("start")[0] == start[0]
+    assert make_plan("start")[-1] == start[1]
     assert make_plan("stop") == [f"{compose_command} stop"]
     assert make_plan("restart") == [f"{compose_command} restart"]
     assert make_plan("clean")[0] == f"{compose_command} down --rmi local --volumes --remove-orphans"
-    assert make_plan("clean")[-2:] == start
+    assert make_plan("clean")[-len(make_plan("start")) :] == make_plan("start")
     assert make_plan("stop", "PROFILE=dev") == ["docker compose --profile dev stop"]
+
+
+def test_make__puts_a_redis_password_into_dotenv_once(tmp_path: Path) -> None:
+    started = make_start(tmp_path)
+    assert started.returncode != 0
+    assert "copy .env.example to .env" in started.stderr
+    (tmp_path / ".env").write_text("DISCORD__TOKEN=t0ken\nREDIS_PASSWORD=", encoding="utf-8")
+
+    assert make_start(tmp_path).stdout == "docker prod\n"
+    first = dotenv_values(tmp_path / ".env")
+    assert make_start(tmp_path, "PROFILE=dev").stdout == "docker dev\n"
+
+    assert first == dotenv_values(tmp_path / ".env")
+    assert first["DISCORD__TOKEN"] == "t0ken"  # noqa: S105
+    assert re.fullmatch("[0-9a-f]{32}", first["REDIS_PASSWORD"] or "")
+
+
+def test_make__leaves_a_password_of_the_shell_alone(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("", encoding="utf-8")
+
+    assert make_start(tmp_path, REDIS_PASSWORD="own").returncode == 0  # noqa: S106
+    assert (tmp_path / ".env").read_text(encoding="utf-8") == ""
+
+
+def make_start(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`make start` where `docker` says only which profile it is to be for, as docker-compose.yml reads it."""
+    docker = folder / "bin" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    docker.write_text('#!/bin/sh\necho docker "${PROFILE:-prod}"\n', encoding="ascii")
+    docker.chmod(0o755)
+    make = shutil.which("make")
+    assert make is not None
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "REDIS_", "PROFILE"))}
+    return subprocess.run(
+        [make, "--silent", "--file", ROOT / "Makefile", "start", *words],
+        cwd=folder,
+        env={**kept, "PATH": f"{docker.parent}:{os.environ['PATH']}", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def make_plan(*words: str) -> list[str]:

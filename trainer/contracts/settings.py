@@ -18,6 +18,8 @@ PLAIN_NAMES = {
     "DISCORD_OWNER_ID": "DISCORD__OWNER_ID",
     "APP_ENV": "APP__ENV",
     "LOG_LEVEL": "LOGGING__LEVEL",
+    "HF_TOKEN": "HF__TOKEN",
+    "HUGGINGFACE_HUB_TOKEN": "HF__TOKEN",
 }
 """Names that are accepted beside the nested ones, and what each stands for."""
 
@@ -112,8 +114,15 @@ class DiscordSettings(Group):
     api_base_url: Url = None
     """Discord's REST address, through a proxy or on this machine; empty: Discord itself."""
     gateway_url: Url = None
+    cdn_base_url: Url = None
+    """Where attachments are fetched from instead of Discord's own file server."""
     edit_interval_seconds: Annotated[float, Field(ge=1, le=600)] = 5
     """The least time between two edits of one card."""
+
+
+class HfSettings(Group):
+    token: Secret = None
+    """The token for Hugging Face, handed on to child processes as HF_TOKEN."""
 
 
 class Settings(Group):
@@ -125,6 +134,7 @@ class Settings(Group):
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
     discord: DiscordSettings = DiscordSettings()
+    hf: HfSettings = HfSettings()
 
 
 def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()) -> Settings:
@@ -149,10 +159,12 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
 def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
     """Our environment with these settings in it, for a child process: folders absolute, nothing of Discord's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "REDIS_"))}
-    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord"})
+    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord", "hf"})
     for group, fields in dumped.items():
         for name, value in fields.items():
             kept[f"{group}__{name}".upper()] = str(value.resolve() if isinstance(value, Path) else value)
+    if settings.hf.token is not None:
+        kept["HF_TOKEN"] = settings.hf.token.get_secret_value()
     return kept if redis_url is None else kept | {"REDIS__URL": redis_url}
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import get_args
 
+import discord
 import pytest
 from aiohttp import web
 
-from bot.attachments import download
+from bot.attachments import download, read_attachment
 from bot.commands.inference import GenerateOptions
 from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_defaults
 from tests.properties import for_all
@@ -16,6 +18,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import EarlyStopping, TrainRequest
+from trainer.contracts.settings import load_settings
 from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import parse
 
@@ -163,7 +166,7 @@ def test_label__of_any_name_is_short_and_plain(name: str) -> None:
 
 @asynccontextmanager
 async def file_server(size: int) -> AsyncIterator[str]:
-    """Serves `size` bytes at /file, in pieces and without declaring how many there are; nothing else is there."""
+    """Serves `size` bytes at /file, in pieces and undeclared; an attachment has the path that it is asked by."""
 
     async def send(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -172,8 +175,12 @@ async def file_server(size: int) -> AsyncIterator[str]:
             await response.write(b"x" * 1000)
         return response
 
+    async def asked(request: web.Request) -> web.Response:
+        return web.Response(body=request.raw_path.encode())
+
     app = web.Application()
     app.router.add_get("/file", send)
+    app.router.add_get("/attachments/1/2/{name}", asked)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -192,6 +199,18 @@ async def test_download__ends_at_the_limit_whatever_was_declared() -> None:
             await download(f"{address}/file", 2999)
 
     assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
+
+
+async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that_discord_signed(tmp_path: Path) -> None:
+    path = "/attachments/1/2/m%C9%99tin.txt?ex=6a&is=6b&hm=ff"
+    file = discord.Attachment(
+        data={"id": 2, "size": 5, "filename": "text.txt", "url": f"https://cdn.discordapp.com{path}", "proxy_url": ""},
+        state=discord.Client(intents=discord.Intents.none())._connection,
+    )
+    async with file_server(0) as address:
+        settings = load_settings({"DISCORD__CDN_BASE_URL": address}, tmp_path)
+
+        assert await read_attachment(file, settings) == path.encode()
 
 
 async def test_download__of_a_file_that_is_gone() -> None:

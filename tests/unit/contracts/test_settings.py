@@ -6,7 +6,7 @@ import pytest
 from dotenv import dotenv_values
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import Settings, environment_names, load_settings
+from trainer.contracts.settings import PLAIN_NAMES, Settings, child_environment, environment_names, load_settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,7 +20,10 @@ def refusal(environ: dict[str, str], folder: Path) -> str:
 
 
 def test_env_example__documents_every_setting_and_no_other() -> None:
-    assert set(dotenv_values(ROOT / ".env.example")) == set(environment_names())
+    names = dotenv_values(ROOT / ".env.example")
+
+    assert "HF_TOKEN" in names
+    assert {PLAIN_NAMES.get(name, name) for name in names} == set(environment_names())
 
 
 def test_env_example__holds_the_defaults(tmp_path: Path) -> None:
@@ -75,4 +78,23 @@ def test_refusal__a_broken_or_missing_toml_is_named_without_its_folder(tmp_path:
 
 
 def test_foreign_variables__are_left_alone(tmp_path: Path) -> None:
-    assert load_settings({"PATH": "/bin", "SOME__OTHER": "x", "HF_TOKEN": "y"}, tmp_path) == Settings()
+    assert load_settings({"PATH": "/bin", "SOME__OTHER": "x", "HF_HOME": "y"}, tmp_path) == Settings()
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGINGFACE_HUB_TOKEN"])
+def test_hugging_face_token__of_dotenv_reaches_the_children_and_is_never_shown(tmp_path: Path, name: str) -> None:
+    (tmp_path / ".env").write_text(f"{name}=t0ken\n", encoding="utf-8")
+
+    settings = load_settings({}, tmp_path)
+
+    assert child_environment(settings)["HF_TOKEN"] == "t0ken"  # noqa: S105
+    assert "t0ken" not in repr(settings) + settings.model_dump_json()
+
+
+def test_child_environment__has_nothing_of_discord_and_no_empty_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("DISCORD__TOKEN", "t0ken")
+
+    children = child_environment(load_settings())
+
+    assert [name for name in children if name.startswith(("DISCORD", "HF_TOKEN", "HF__"))] == []
