@@ -1,6 +1,7 @@
 """What people read: records to Discord embeds, pure and clamped to Discord's limits."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from io import BytesIO
 from itertools import pairwise
@@ -422,9 +423,15 @@ def code_block(text: str, limit: int) -> str:
 
 
 def plain(text: str) -> str:
-    """A text of a user with its markdown, mentions and links made inert."""
+    """Make the markdown, mentions, links and direction of a user's text inert."""
     inert = discord.utils.escape_markdown(_without_controls(text)).replace("<", f"<{_ZERO_WIDTH_SPACE}")
-    return inert.replace("@", f"@{_ZERO_WIDTH_SPACE}").replace("://", f":{_ZERO_WIDTH_SPACE}//")
+    return isolated(inert.replace("@", f"@{_ZERO_WIDTH_SPACE}").replace("://", f":{_ZERO_WIDTH_SPACE}//"))
+
+
+def isolated(text: str) -> str:
+    """Keep a text that is written from right to left from reordering the text around it."""
+    turns = any(unicodedata.bidirectional(char) in ("R", "AL", "AN") for char in text)
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if turns else text
 
 
 def _quoting(message: str) -> str:
@@ -554,8 +561,10 @@ def _bits(loss_nats: float, status: RunStatus) -> str:
 def _hardest_table(rows: Sequence[Row]) -> str:
     lines = ["Hardest, and what was expected instead" if rows[0].expected else "Hardest"]
     for row in rows:
-        instead = "  ".join(f"{visible(token)} {share:.0%}" for token, share in expected_instead(row)[:_EXPECTED])
-        sign = visible(row.char) + (" unknown" if row.unknown else "")
+        instead = "  ".join(
+            f"{isolated(visible(token))} {share:.0%}" for token, share in expected_instead(row)[:_EXPECTED]
+        )
+        sign = isolated(visible(row.char)) + (" unknown" if row.unknown else "")
         lines.append(f"{row.index:>6,} {row.surprisal:6.2f}  {sign}   {instead}".rstrip())
     return "\n".join(lines)
 

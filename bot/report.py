@@ -1,7 +1,6 @@
 """A score in detail, as admins read it: its characters one by one, the hardest of them, a CSV, a JSON and a picture."""
 
 import csv
-import unicodedata
 from collections.abc import Sequence
 from io import StringIO
 from math import log
@@ -158,7 +157,5 @@ def heat_map_rows(report: Report, text: str) -> Sequence[CellRow]:
 
 
 def visible(text: str) -> str:
-    """A text with nothing in it that cannot be seen, and nothing that turns what stands around it."""
-    signs = "".join(sign(char) if char.isprintable() else code_point(char) for char in text)
-    turns = any(unicodedata.bidirectional(char) in ("R", "AL") for char in text)
-    return f"\N{FIRST STRONG ISOLATE}{signs}\N{POP DIRECTIONAL ISOLATE}" if turns else signs
+    """Show a text on one line, with signs for spaces and code points for what cannot be seen."""
+    return "".join(sign(char) if char.isprintable() else code_point(char) for char in text)

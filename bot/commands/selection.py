@@ -10,7 +10,7 @@ from discord import app_commands
 
 from bot.commands.group import Call
 from bot.discord_errors import CALL_ERRORS
-from bot.embeds import clamp
+from bot.embeds import clamp, isolated
 from bot.permissions import Caller
 from bot.run_index import RunEntry, matching
 from trainer.contracts.errors import AppError, ErrorCode
@@ -64,7 +64,7 @@ def suggested_runs(command: str, fits: Callable[[RunEntry], bool] = lambda run: 
         own = [run for run in runs if run.user_id == caller.user_id]
         others = [run for run in runs if run.user_id != caller.user_id]
         for run in matching(typed, own + others, run_names):
-            yield Named(run.run_id, f"{run.name} · {run.state}{_loss(run)} · {run.run_id}")
+            yield Named(run.run_id, f"{isolated(run.name)} · {run.state}{_loss(run)} · {run.run_id}")
 
     return _suggested(fitting)
 

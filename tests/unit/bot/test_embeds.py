@@ -1,5 +1,7 @@
 """What people read: each state's card as it stands in the design, and Discord's limits whatever goes in."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import timedelta
 from math import log
@@ -326,6 +328,18 @@ def test_report__tells_the_spread_and_what_was_expected_instead_of_the_hardest()
         "```",
         "Visible only to you; the text is not logged.",
     ]
+
+
+def test_report__of_a_text_from_right_to_left_keeps_every_sign_where_its_numbers_are() -> None:
+    record = run_record(label="ئۇيغۇر تىلى")
+    made = made_of("بىر ٣", [1.0, 2.0, 3.0, 4.0, 9.5], unknown="٣", expected=(("ا", 0.41), ("[EOS]", 0.2)))
+    shown = Read(embeds.report_answer(record, made, left_out=0, request_id="0a1b2c3d"))
+    outside = re.sub("\u2068[^\u2068\u2069\n]*\u2069", "", f"{shown.title}\n{shown.text}")
+
+    assert "max 9.50 at 5 «\u2068٣\u2069» · above 6 bits" in shown.text
+    assert "     5   9.50  \u2068٣\u2069 unknown   \u2068ا\u2069 41%  [EOS] 20%" in shown.text
+    assert shown.title == "🔬 Surprisal report: \u2068ئۇيغۇر تىلى\u2069"
+    assert not any(unicodedata.bidirectional(char) in ("R", "AL", "AN", "FSI", "PDI") for char in outside)
 
 
 def test_report__says_what_it_leaves_out() -> None:
