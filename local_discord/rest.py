@@ -25,6 +25,9 @@ TOKEN_IN_PATH = (
     *("get_webhook_message", "update_webhook_message", "delete_webhook_message"),
 )
 
+FILES = "/attachments"
+"""The template of the files' own address, for `Fault`."""
+
 
 class Fault(NamedTuple):
     """What to do with the next request that matches: an error status, a refusal, a reset before or after the work.
@@ -72,9 +75,9 @@ class Rest:
             self._world.violate("request", f"{request.method} {path}", "The description has no such route.")
             return self._send(Answer(404, {"message": "404: Not Found", "code": 0}), {}, request, "")
         operation, ids = found
-        fault = self._fault(operation)
+        fault = self._fault(operation.method, operation.template)
         if fault is not None and fault.action != "reply_lost":
-            return self._fail(fault, request, operation)
+            return self._fail(fault, request, operation.id)
         verdict = self._rates.take(operation.id, _major(ids), counts_overall=operation.id not in TOKEN_IN_PATH)
         if verdict.retry_after_seconds is not None:
             limited = _rate_limited(verdict.retry_after_seconds, is_global=verdict.is_global)
@@ -83,11 +86,14 @@ class Rest:
         for problem in self._world.description.answer_problems(operation, answer.status, answer.body):
             self._world.violate("answer", _where(operation), f"{answer.status} {problem.path}: {problem.message}")
         if fault is not None:
-            return self._fail(fault, request, operation)
+            return self._fail(fault, request, operation.id)
         return self._send(answer, verdict.headers, request, operation.id)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """The CDN: a stored attachment by id."""
+        """The CDN: a stored attachment by id; its faults are those of GET `FILES`."""
+        fault = self._fault("GET", FILES)
+        if fault is not None:
+            return self._fail(fault, request, "")
         upload = self._world.files.get(number(request.match_info["file_id"]))
         if upload is None or upload.filename != request.match_info["name"]:
             return web.Response(status=404, text="This content is no longer available.")
@@ -143,30 +149,30 @@ class Rest:
 
     # Sending
 
-    def _fault(self, operation: Operation) -> Fault | None:
+    def _fault(self, method: str, template: str) -> Fault | None:
         for fault in self.faults:
-            if (fault.method, fault.template) == (operation.method, operation.template):
+            if (fault.method, fault.template) == (method, template):
                 self.faults.remove(fault)
                 return fault
         return None
 
-    def _fail(self, fault: Fault, request: web.Request, operation: Operation) -> web.StreamResponse:
+    def _fail(self, fault: Fault, request: web.Request, operation_id: str) -> web.StreamResponse:
         if fault.action == 429:
             headers = {"Via": "1.1 local", "Retry-After": "1", "X-RateLimit-Scope": "shared"}
-            return self._send(_rate_limited(fault.retry_after_seconds, is_global=False), headers, request, operation.id)
+            return self._send(_rate_limited(fault.retry_after_seconds, is_global=False), headers, request, operation_id)
         if fault.action == "blocked":
-            self._log(request, operation.id, 429)
+            self._log(request, operation_id, 429)
             headers = {"Retry-After": f"{fault.retry_after_seconds:.0f}"} if fault.retry_after_seconds >= 1 else {}
             return web.Response(
                 status=429, text="<html>error code: 1015</html>", content_type="text/html", headers=headers
             )
         if isinstance(fault.action, Refusal):
             refused: Json = {"message": fault.action.message, "code": fault.action.code}
-            return self._send(Answer(fault.action.status, refused), {}, request, operation.id)
+            return self._send(Answer(fault.action.status, refused), {}, request, operation_id)
         if isinstance(fault.action, int):
             body: Json = {"message": f"{fault.action}: Server Error", "code": 0}
-            return self._send(Answer(fault.action, body), {}, request, operation.id)
-        self._log(request, operation.id, 0)
+            return self._send(Answer(fault.action, body), {}, request, operation_id)
+        self._log(request, operation_id, 0)
         if request.transport is not None:
             connection: socket.socket = request.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

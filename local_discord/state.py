@@ -5,7 +5,9 @@ import mimetypes
 import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -360,7 +362,7 @@ class World:
 
     def add_file(self, channel: Channel, upload: Upload, *, ephemeral: bool) -> Json:
         """Store a file and describe it as an attachment."""
-        name = re.sub(r"[^\w.()-]", "_", upload.filename) or "unknown"
+        name = cleaned(upload.filename)
         file_id = self.snowflakes.next()
         self.files[file_id] = upload._replace(filename=name)
         folder = "ephemeral-attachments" if ephemeral else "attachments"
@@ -369,6 +371,8 @@ class World:
             **{"id": str(file_id), "filename": name, "size": len(upload.data), "url": url, "proxy_url": url},
             "content_type": upload.content_type,
         }
+        if name != upload.filename:
+            attachment["title"] = PurePosixPath(upload.filename).stem
         if upload.data.startswith(b"\x89PNG") and len(upload.data) >= 24:
             attachment["width"] = int.from_bytes(upload.data[16:20])
             attachment["height"] = int.from_bytes(upload.data[20:24])
@@ -423,6 +427,15 @@ class World:
         pinged: list[JsonValue] = [user.payload() for user in named if "users" in parse or user.id in wanted]
         everyone = "everyone" in parse and re.search("@(everyone|here)", content) is not None
         return {"mentions": pinged, "mention_everyone": everyone}
+
+
+def cleaned(filename: str) -> str:
+    """The name under which Discord stores a file, made as by werkzeug's `secure_filename`: ASCII, spaces as `_`.
+
+    `мәтін.txt` becomes `txt`, `мәтін 2.txt` becomes `2.txt` (discord-api-docs issue 7754, pull request 6945).
+    """
+    ascii_only = unicodedata.normalize("NFKD", filename).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9_.-]", "", "_".join(ascii_only.replace("/", " ").split())).strip("._") or "unknown"
 
 
 def _embed(embed: Json, files: dict[str, Json], index: int) -> Json:

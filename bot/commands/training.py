@@ -1,6 +1,7 @@
 """`/mt train`: from options, an attached text and an attached YAML file to an accepted run."""
 
 import asyncio
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import discord
 from discord import app_commands
 
-from bot.attachments import read_attachment
+from bot.attachments import attachment_name, read_attachment
 from bot.commands.group import Answer, Call, respond
 from bot.commands.selection import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds import accepted_answer
@@ -137,8 +138,11 @@ def with_defaults(fields: dict[str, object], text: str) -> dict[str, object]:
 
 
 def clean_label(name: str) -> str | None:
-    """A file's name as a run's label: letters, digits, spaces, - and . only; None where nothing is left."""
-    kept = "".join(sign if sign.isalnum() or sign in "-." else " " for sign in name)
+    """Reduce a file's name to letters with their marks, digits, spaces, - and .; None where nothing is left."""
+    kept = "".join(
+        sign if sign.isalnum() or sign in "-." or unicodedata.category(sign).startswith("M") else " "
+        for sign in unicodedata.normalize("NFC", name)
+    )
     return " ".join(kept.split())[:_LABEL_CHARACTERS].strip() or None
 
 
@@ -167,7 +171,7 @@ async def _accept(call: Call, asked: Asked) -> Begun:
         try:
             if asked.file is not None:
                 data = await read_attachment(asked.file, settings)
-                text = await asyncio.to_thread(_written, data, asked.file.filename, folder)
+                text = await asyncio.to_thread(_written, data, attachment_name(asked.file), folder)
                 content: dict[str, str] = {"corpus": await corpora.offer(text)}
                 request = request.model_copy(update=content)
             request = with_labelled_tokenizer(request, training.requested_paths, settings)
@@ -192,13 +196,13 @@ async def _read(call: Call, asked: Asked, folder: str) -> Training:
     if asked.file is not None and "corpus" in typed:
         raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
     if asked.file is not None:
-        typed["corpus"] = asked.file.filename  # until its content is known
+        typed["corpus"] = attachment_name(asked.file)  # until its content is known
     elif asked.config is None and "corpus" not in typed:
         typed["corpus"] = _last_corpus(call)
     file: Path | None = None
     if asked.config is not None:
         data = await read_attachment(asked.config, call.bot.settings, "config")
-        file = await asyncio.to_thread(_written, data, asked.config.filename, folder)
+        file = await asyncio.to_thread(_written, data, attachment_name(asked.config, "config"), folder)
     experiment = await asyncio.to_thread(_experiment, typed, file)  # a long file takes seconds
     fields = experiment.fields
     parent_id = fields.get("init_from_run_id")

@@ -90,7 +90,7 @@ class Bot(discord.Client):
         ) -> None:
             await interaction.response.defer(ephemeral=True)
             self.corpora.append(await file.read())
-            embed = discord.Embed(title="Queued", description=f"{file.filename} {epochs} {who}")
+            embed = discord.Embed(title="Queued", description=f"{file.filename} {file.title} {epochs} {who}")
             embed.set_image(url="attachment://loss.png")
             chart = discord.File(io.BytesIO(PNG), "loss.png")
             await interaction.edit_original_response(embed=embed, attachments=[chart])
@@ -165,12 +165,16 @@ async def test_slash__attachment_is_read_and_defer_is_filled_with_embed_and_file
         user = server.add_user("ayse")
         guild = server.add_guild("lab", [user])
         for place in (None, guild):
-            options: dict[str, OptionValue] = {"file": Upload("қазақ.txt", "сәлем".encode()), "epochs": 7, "who": user}
+            options: dict[str, OptionValue] = {
+                "file": Upload("қазақ 2.txt", "сәлем".encode()),
+                "epochs": 7,
+                "who": user,
+            }
             call = await server.slash(user, "mt train", options, guild=place)
             await call.answered()
             message = await call.reply()
 
-            assert ["Queued", "қазақ.txt 7 ayse"] == [message.embeds[0]["title"], message.embeds[0]["description"]]
+            assert ["Queued", "2.txt қазақ 2 7 ayse"] == [message.embeds[0]["title"], message.embeds[0]["description"]]
             assert PNG == server.read(message.attachments[0])
             assert (7, 5) == (message.attachments[0]["width"], message.attachments[0]["height"])
             assert message.visible_to == user

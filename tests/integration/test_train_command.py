@@ -7,6 +7,7 @@ from typing import TypeAlias
 import pytest
 
 from local_discord import Upload
+from local_discord.rest import FILES
 from tests.integration.test_bot import AMBER, TEXT, Place, place
 from tests.support import ROOT, add_corpus
 from tests.unit.bot.records import Story, run_record
@@ -72,6 +73,22 @@ async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> N
         again = await here.ask(here.bob, "train", {"epochs": 3})
 
         assert "Corpus: cats" in again.text and "3 epochs" in again.text
+
+
+async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_name(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.discord.fail_next("GET", FILES, 503)
+        files = {"мәтін": Upload("мәтін.txt", TEXT), "мәтін 2": Upload("мәтін 2.txt", TEXT + b"a\n")}
+        answers = {name: await here.ask(here.bob, "train", {"file": file}) for name, file in files.items()}
+        offered = await here.discord.autocomplete(here.bob, "mt train", "corpus", "мәт")
+        settings: Options = {"config": Upload("баптау.yaml", YAML), "file": Upload("ئۇيغۇر.txt", TEXT + b"b\n")}
+        with_config = await here.ask(here.bob, "train", settings)
+        scored = await here.ask(here.bob, "score", {"file": Upload("мәтін.txt", b"\xff")})
+
+        assert all(f"⏳ Queued: {name}\n" in answer.text for name, answer in answers.items())
+        assert {choice.name for choice in offered} == {"мәтін (attached)", "мәтін 2 (attached)"}
+        assert "⏳ Queued: char-lstm-ipa" in with_config.text
+        assert "no finished run" in scored.text
 
 
 async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run(tmp_path: Path) -> None:

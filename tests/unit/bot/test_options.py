@@ -1,15 +1,16 @@
 """The options of commands: names and bounds as the chat shows them, checked again where they arrive."""
 
-from collections.abc import AsyncIterator, Mapping
+import unicodedata
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import discord
 import pytest
 from aiohttp import web
 
-from bot.attachments import download, read_attachment
+from bot.attachments import attachment_name, download, read_attachment
 from bot.commands.inference import GenerateOptions
 from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_defaults
 from tests.properties import for_all
@@ -149,6 +150,8 @@ def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
         ("My_cats  (1)", "My cats 1"),
         ("../../etc/passwd", ".. .. etc passwd"),
         ("қазақ тілі", "қазақ тілі"),
+        ("हिन्दी_पाठ", "हिन्दी पाठ"),
+        ("и\u0306од", "йод"),
         ("*@`<>|", None),
         ("a" * 100, "a" * 64),
     ],
@@ -161,18 +164,71 @@ def test_label__is_the_cleaned_name(name: str, label: str | None) -> None:
 def test_label__of_any_name_is_short_and_plain(name: str) -> None:
     label = clean_label(name)
 
-    assert label is None or (0 < len(label) <= 64 and all(sign.isalnum() or sign in " -." for sign in label))
+    assert label is None or (0 < len(label) <= 64 and all(map(may_stand_in_label, label)))
+
+
+def may_stand_in_label(sign: str) -> bool:
+    return sign.isalnum() or sign in " -." or unicodedata.category(sign).startswith("M")
+
+
+class Attached(NamedTuple):
+    """An attachment as Discord names it."""
+
+    filename: str
+    title: str | None
+
+
+@pytest.mark.parametrize(
+    ("filename", "title", "option", "name"),
+    [
+        ("cats.txt", None, "file", "cats.txt"),
+        ("txt", "мәтін", "file", "мәтін.txt"),
+        (".txt", "мәтін", "file", "мәтін.txt"),
+        ("2.TXT", "мәтін 2", "file", "мәтін 2.txt"),
+        ("v1.2.txt", "мәтін v1.2", "file", "мәтін v1.2.txt"),
+        ("unknown.txt", "мәтін.txt", "file", "мәтін.txt"),
+        ("unknown", "мәтін", "file", "мәтін.txt"),
+        ("2", "мәтін 2", "file", "мәтін 2.txt"),
+        ("txt", "ә" * 1024, "file", "ә" * 200 + ".txt"),
+        ("yml", "баптау", "config", "баптау.yml"),
+        ("unknown", "баптау", "config", "баптау.yaml"),
+        ("pdf.pdf", "мәтін pdf", "file", None),
+        ("notes", None, "file", None),
+        ("kk.txt", None, "config", None),
+    ],
+)
+def test_attachment__has_the_name_that_its_owner_gave_it(
+    filename: str, title: str | None, option: str, name: str | None
+) -> None:
+    file = Attached(filename, title)
+    if name is not None:
+        assert attachment_name(file, option) == name
+        return
+    with pytest.raises(AppError, match="whose name ends in") as refused:
+        attachment_name(file, option)
+    assert refused.value.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
 
 
 @asynccontextmanager
-async def file_server(size: int) -> AsyncIterator[str]:
-    """Serves `size` bytes at /file, in pieces and undeclared; an attachment has the path that it is asked by."""
+async def file_server(size: int, answers: Sequence[int] = ()) -> AsyncIterator[tuple[str, list[int]]]:
+    """Serve `size` bytes at /file without declaring how many; requests first get the statuses in `answers`, 0 breaks.
+
+    An attachment has the path by which it is requested. Yields the address and the statuses of the requests for
+    /file.
+    """
+    answered: list[int] = []
 
     async def send(request: web.Request) -> web.StreamResponse:
+        status = answers[len(answered)] if len(answered) < len(answers) else 200
+        answered.append(status)
+        if status not in (0, 200):
+            return web.Response(status=status)
         response = web.StreamResponse()
         await response.prepare(request)
         for _ in range(size // 1000):
             await response.write(b"x" * 1000)
+        if status == 0 and request.transport is not None:
+            request.transport.abort()
         return response
 
     async def asked(request: web.Request) -> web.Response:
@@ -187,18 +243,19 @@ async def file_server(size: int) -> AsyncIterator[str]:
     await site.start()
     addresses: list[tuple[str, int]] = runner.addresses
     try:
-        yield f"http://127.0.0.1:{addresses[0][1]}"
+        yield f"http://127.0.0.1:{addresses[0][1]}", answered
     finally:
         await runner.cleanup()
 
 
 async def test_download__ends_at_the_limit_whatever_was_declared() -> None:
-    async with file_server(3000) as address:
+    async with file_server(3000) as (address, answered):
         assert await download(f"{address}/file", 3000) == b"x" * 3000
         with pytest.raises(AppError, match="at most 2,999 bytes") as refused:
             await download(f"{address}/file", 2999)
 
     assert refused.value.code is ErrorCode.PAYLOAD_TOO_LARGE
+    assert answered == [200, 200]
 
 
 async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that_discord_signed(tmp_path: Path) -> None:
@@ -207,15 +264,26 @@ async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that
         data={"id": 2, "size": 5, "filename": "text.txt", "url": f"https://cdn.discordapp.com{path}", "proxy_url": ""},
         state=discord.Client(intents=discord.Intents.none())._connection,
     )
-    async with file_server(0) as address:
+    async with file_server(0) as (address, _):
         settings = load_settings({"DISCORD__CDN_BASE_URL": address}, tmp_path)
 
         assert await read_attachment(file, settings) == path.encode()
 
 
-async def test_download__of_a_file_that_is_gone() -> None:
-    async with file_server(0) as address:
-        with pytest.raises(AppError, match="attach it once more") as refused:
-            await download(f"{address}/gone", 1000)
+@pytest.mark.parametrize("answers", [[503], [0], [429, 0, 500]])
+async def test_download__that_failed_is_tried_again(answers: list[int]) -> None:
+    async with file_server(3000, answers) as (address, answered):
+        assert await download(f"{address}/file", 3000) == b"x" * 3000
+
+    assert answered == [*answers, 200]
+
+
+@pytest.mark.parametrize("answers", [[404], [403], [502, 404], [500, 0, 503, 500]])
+async def test_download__that_keeps_failing_is_one_sentence(answers: list[int]) -> None:
+    async with file_server(1000, answers) as (address, answered):
+        with pytest.raises(AppError) as refused:
+            await download(f"{address}/file", 1000)
 
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
+    assert refused.value.message == "Discord did not send `file`. Attach it again."
+    assert answered == answers
