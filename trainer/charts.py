@@ -32,7 +32,7 @@ _MANY = ("#56b4e9", "#e69f00", "#2bb98b", "#f0e442", "#cc79a7", "#d55e00", "#dbd
 _MARKERS = ("", "o", "s", "^")
 _MAX_POINTS = 1600  # two for each pixel of width
 _SMOOTHING_SHARE = 0.05  # of the curve is what one smoothed point averages over
-_SPIKE_QUANTILE = 0.02  # of the first losses may leave the picture, so that the rest has room
+_SPIKE_SHARE = 0.02  # of the losses may leave the picture at its top, so that the rest has room
 _CELL_WIDTH, _CELL_HEIGHT, _GAP_POINTS = 30, 38, 1.7  # pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 84  # pixels around the cells
 _FEWEST_COLUMNS = 24  # so that the legend has room
@@ -53,8 +53,9 @@ def loss_chart(train: Curve, validation: Curve) -> bytes:
     if shown:
         steps = [step for step, _ in shown]
         losses = [loss for _, loss in shown]
+        marker = "o" if len(shown) == 1 else ""  # a line of one point is invisible
         axes.plot(steps, losses, color=_TRAIN, linewidth=0.8, alpha=0.45)
-        axes.plot(steps, smoothed(losses), color=_TRAIN, linewidth=2.4, label="training (smoothed)")
+        axes.plot(steps, smoothed(losses), color=_TRAIN, linewidth=2.4, marker=marker, label="training (smoothed)")
     if validation:
         axes.plot(
             [step for step, _ in validation],
@@ -150,11 +151,11 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _set_limits(axes: Axes, train: Sequence[float], validation: Sequence[float]) -> None:
-    """Fit the losses, but let the first steep fall run out of the picture."""
+    """Fit the losses, but let the first steep fall run out of the picture: no point where there are fewer than 50."""
     if not train and not validation:
         return
     ordered = sorted(train) or sorted(validation)
-    top = max([ordered[int((len(ordered) - 1) * (1 - _SPIKE_QUANTILE))], *validation])
+    top = max([ordered[-1 - int(len(ordered) * _SPIKE_SHARE)], *validation])
     bottom = min([ordered[0], *validation])
     room = 0.08 * (top - bottom) or 0.1
     axes.set_ylim(bottom - room, top + room)
@@ -164,7 +165,7 @@ def _style(axes: Axes) -> None:
     axes.set_facecolor(_BACKGROUND)
     axes.set_xlabel("step", color=_TEXT, fontsize=11)
     axes.set_ylabel("loss (nats per token)", color=_TEXT, fontsize=11)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
     axes.grid(visible=True, color=_GRID, linewidth=0.7)
     axes.margins(x=0.015)
     axes.tick_params(colors=_TEXT, length=0, labelsize=10)

@@ -6,14 +6,14 @@ import re
 import shutil
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from platform import python_version
 from typing import Literal
 
 from dotenv import dotenv_values
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
@@ -28,7 +28,6 @@ DISTRIBUTION = "model-trainer"
 _GIB = 1 << 30
 _LITTLE_MEMORY, _ROOM = 2 * _GIB, 2 * _GIB
 _VERSION_SECONDS = 10.0
-_WAITING_FOR_JOBS = "xread"  # the command that each worker waits in; the bot's is another
 _TORCH_PROBE = """
 import json, torch
 names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -233,15 +232,11 @@ async def _embedded_finding(*, running: bool) -> Finding:
     return Finding(name="server", state="ok", message=f"Embedded {' '.join(output.split()[:3])}; {now}.")
 
 
-_clients_adapter: TypeAdapter[list[dict[str, str]]] = TypeAdapter(list[dict[str, str]])
-
-
 async def _server_findings(settings: Settings, store: Store) -> list[Finding]:
     """What the server keeps, and whether a worker waits at it."""
     try:
         durability = await store.durability()
-        clients: Awaitable[object] = store.redis.client_list()
-        commands = [client["cmd"] for client in _clients_adapter.validate_python(await clients)]
+        has_worker = await store.has_worker()
     except STORE_ERRORS as error:
         message = (
             f"The server does not tell its settings ({type(error).__name__}): see that AOF is on and eviction off."
@@ -254,7 +249,7 @@ async def _server_findings(settings: Settings, store: Store) -> list[Finding]:
         message = f"It answers, but {' and '.join(troubles)}."
     return [
         Finding(name="redis", state="warning" if troubles else "ok", message=message),
-        _worker_finding(settings, seen=_WAITING_FOR_JOBS in commands),
+        _worker_finding(settings, seen=has_worker),
     ]
 
 

@@ -28,6 +28,7 @@ from trainer.tokenizer_store import TokenizerDirectory, TokenizerStore, resolve_
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
+NO_WORKER = "No worker is running. The job stays in the queue until one starts."
 _RING_WAIT_SECONDS = 5.0
 
 
@@ -163,23 +164,37 @@ class JobQueue(Questions):
         except STORE_ERRORS as error:
             log.warning("run cancelled while the queue is away", run_id=run_id, error=type(error).__name__)
 
+    async def has_worker(self) -> bool:
+        """Return whether at least one worker is running; True also where the queue is away and nobody can know."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await self._store.has_worker()
+        except STORE_ERRORS:
+            return True
+
     async def status(self, run_id: str) -> RunStatus:
         """How a run stands: what the disk says, and whether a worker still holds it."""
-        status = (await asyncio.to_thread(self.runs.get(run_id).follow)).refresh()
+        return await self.live((await asyncio.to_thread(self.runs.get(run_id).follow)).refresh())
+
+    async def live(self, status: RunStatus) -> RunStatus:
+        """Add to what the disk says of a run what only the queue knows: its position, and whether a worker holds it."""
         if status.status not in ("queued", "running"):
             return status
+        run_id = status.run_id
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 lease = await self._store.get(keys.lease(run_id))
                 heartbeat = await self._store.get(keys.heartbeat(run_id))
                 position = await self._store.queue_position(self._settings.queue.name, run_id)
+                has_worker = await self._store.has_worker()
         except STORE_ERRORS:
             return status.model_copy(update=_UNREACHABLE)
         changes: dict[str, object] = {
             "reachable": status.status == "queued" or lease is not None,
             "last_heartbeat_ts": _unix_seconds(heartbeat) or status.last_heartbeat_ts,
-            "queue_position": position if status.status == "queued" else None,
         }
+        if status.status == "queued":
+            changes |= {"queue_position": position, "message": status.message if has_worker else NO_WORKER}
         return status.model_copy(update=changes)
 
     async def rings(self) -> AsyncIterator[str]:

@@ -46,7 +46,7 @@ from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_limits import Limit
 from trainer.machine import process_name
-from trainer.queue import JobQueue, tell_events
+from trainer.queue import NO_WORKER, JobQueue, tell_events
 from trainer.runs import RunStore
 from trainer.services import Services, find_server
 from trainer.worker.inference_child import InferenceChild
@@ -406,6 +406,19 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
         assert await store.queue_position("training", accepted.run_id) == 1
 
 
+async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with embedded(tmp_path) as (_, queue, store):
+        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        without = await queue.status(run_id)
+        assert not await queue.has_worker()
+        await store.renew_worker(seconds=60)
+
+        assert await queue.has_worker()
+        assert (without.message, without.queue_position) == (NO_WORKER, 1)
+        assert (await queue.status(run_id)).message == "Waiting for a worker."
+
+
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
     monkeypatch.setattr("trainer.queue.PATIENCE_SECONDS", 0.2)
@@ -416,6 +429,7 @@ async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monke
         begun = time.monotonic()
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         assert not (await queue.status(run_id)).reachable
+        assert await queue.has_worker(), "nobody can know that there is none"
         await queue.cancel(run_id)
         assert time.monotonic() - begun < 5
         server.process.send_signal(signal.SIGCONT)

@@ -265,7 +265,9 @@ async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
             await queue.score(run_id, ScoreRequest(text="a"))
         assert caught.value.code is ErrorCode.RUN_NOT_READY
         await wait(queue, run_id, ended)
+        assert await queue.has_worker()
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
+        await until_without_worker(queue)
         asking = asyncio.create_task(queue.score(run_id, ScoreRequest(text="a")))
         await asyncio.sleep(0.3)
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
@@ -273,6 +275,13 @@ async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
         await store.close()
         with pytest.raises(AppError, match="No worker has answered"):
             await asking
+
+
+async def until_without_worker(queue: JobQueue) -> None:
+    """Wait until the lease of the last worker has ended."""
+    async with asyncio.timeout(60):
+        while await queue.has_worker():
+            await asyncio.sleep(0.1)
 
 
 async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:

@@ -33,6 +33,34 @@ def test_chart__of_equal_numbers_is_equal() -> None:
     assert loss_chart([(1, 2.0), (2, 1.0)], []) != loss_chart([(1, 2.0), (2, 1.5)], [])
 
 
+@pytest.mark.parametrize("points", [1, 2, 49])
+def test_chart__of_a_short_run_shows_its_highest_loss(points: int) -> None:
+    losses = [5.0] + [1.0 + 1 / step for step in range(1, points)]
+
+    picture = pixels(loss_chart([*enumerate(losses)], []))
+    drawn = [y for y, row in enumerate(picture) if any(map(is_blue, row[:450]))]  # left of the legend
+
+    assert drawn, "nothing is to be seen"
+    assert points == 1 or drawn[0] < 80, "the highest point is near the top"
+
+
+def test_chart__of_a_long_run_lets_its_first_fall_run_out_of_the_picture() -> None:
+    tall = [(step, 50.0 if step == 0 else 1.0 + step % 2) for step in range(50)]
+    flat = [(step, 2.0 if step == 0 else loss) for step, loss in tall]
+
+    def height(curve: Curve) -> int:
+        drawn = [y for y, row in enumerate(pixels(loss_chart(curve, []))) if any(map(is_blue, row[300:500]))]
+        return drawn[-1] - drawn[0]
+
+    assert height(tall) > 0.9 * height(flat)
+
+
+def is_blue(pixel: list[float]) -> bool:
+    """Whether a pixel belongs to the training curve."""
+    red, _, blue, *_ = pixel
+    return blue - red > 0.3
+
+
 def test_chart_of_curves__shows_each_of_many() -> None:
     curves: dict[str, Curve] = {f"model {i}": [(1, 3.0 + i), (2, 2.0 + i)] for i in range(20)}
 

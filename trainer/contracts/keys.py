@@ -13,6 +13,8 @@ EVENT_STREAM = "trainer:events"
 EVENT_GROUP = "bot"
 JOB_BELL = "trainer:bell"
 """A stream that is rung after each enqueue, so that workers need not wait for their next poll."""
+WORKER = "trainer:worker"
+"""Exists as long as at least one worker is running; it expires a lease after the last one."""
 INTERACTIVE_QUEUE = "interactive"
 TOKENIZER_QUEUE = "tokenizers"
 

@@ -216,6 +216,14 @@ class Store(Limits, Answers, EventStreams):
         rank = await self._with(_queue_kinds(queue), command)
         return None if rank is None else rank + 1
 
+    async def renew_worker(self, *, seconds: float) -> None:
+        """Show for a little longer that a worker is running."""
+        await self.put(keys.WORKER, b"1", ttl_seconds=seconds)
+
+    async def has_worker(self) -> bool:
+        """Return whether at least one worker is running."""
+        return await self.has(keys.WORKER)
+
     async def renew_lease(self, job_id: str, holder: str, *, seconds: float, heartbeat: float) -> None:
         """Keep a job in progress for a little longer, and its definition and tries for ever (R3)."""
         async with self.redis.pipeline(transaction=True) as pipe:

@@ -28,6 +28,8 @@ _POLL_SECONDS = 0.5
 _KEEP_SECONDS = 0.5
 _REFUSED_AGAIN_SECONDS = 5.0
 _RECONCILE_SECONDS = 5.0
+_PRESENCE_SHARE = 0.2
+"""Of a lease: how often the worker shows that it is running."""
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
 _INTERACTIVE_SLOTS = 2 * MOST_TOGETHER  # some are answered while the next ones gather
 
@@ -138,6 +140,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store)),
+            asyncio.create_task(_show_presence(settings, store)),
         ]
         undo.push_async_callback(_cancel, tasks)
         log.info("worker ready", slots=settings.queue.training_slots, pid=os.getpid())
@@ -249,6 +252,15 @@ async def _reconcile(settings: Settings, store: Store) -> None:
         await reconcile(settings, store)
     except STORE_ERRORS as error:
         log.warning("not reconciled: the queue is away", error=type(error).__name__)
+
+
+async def _show_presence(settings: Settings, store: Store) -> None:
+    while True:
+        try:
+            await store.renew_worker(seconds=settings.queue.lease_seconds)
+        except STORE_ERRORS as error:
+            log.warning("presence not shown: the queue is away", error=type(error).__name__)
+        await asyncio.sleep(settings.queue.lease_seconds * _PRESENCE_SHARE)
 
 
 async def warn_of_loss(store: Store) -> None:
