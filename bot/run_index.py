@@ -12,6 +12,7 @@ import structlog
 
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError
+from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
 from trainer.queue import JobQueue
 from trainer.run_follower import RunFollower
@@ -36,6 +37,7 @@ class RunEntry(NamedTuple):
     corpus: str
     """The name of its text; for a text that was attached, the hash of its content."""
     has_attached_text: bool
+    objective: Objective = "causal_lm"
     state: RunState = "queued"
     progress: float = 0.0
     tokenizer_id: str | None = None
@@ -213,6 +215,7 @@ def _entry(record: RunRecord) -> RunEntry:
         family=asked.model_family,
         corpus=asked.corpus.name,
         has_attached_text=asked.corpus.name == asked.corpus.sha256,
+        objective=asked.objective,
         tokenizer_id=asked.tokenizer_id,
     )
 

@@ -13,7 +13,15 @@ from bot.attachments import read_attachment
 from bot.buttons import Pressed, button, row
 from bot.chart_process import Unit
 from bot.commands.group import Answer, Call, open_form, respond
-from bot.commands.selection import ChosenRun, is_completed, named_or_newest_run, named_run, suggested_runs
+from bot.commands.selection import (
+    ChosenRun,
+    can_generate,
+    completed_run,
+    generating_run,
+    is_completed,
+    named_run,
+    suggested_runs,
+)
 from bot.embeds import chat_answer, clamp, display_name, generate_answer, report_answer, report_files, score_answer
 from bot.forms import FORM_TITLE, LONGEST_TEXT, Field, form
 from bot.report import REPORT_CHARACTERS
@@ -97,7 +105,7 @@ class GenerateOptions(Frozen):
 @app_commands.describe(
     text="The text to score; without text and file, a form opens",
     file="A text file (.txt, UTF-8) to score",
-    run="The run's id; without one, the newest finished run",
+    run="The run's id; without it, your newest finished run, or else the newest of all",
     detail="per_char, for admins: every character with its surprisal, as a picture, CSV and JSON",
     top_k="With per_char: how many likelier characters to name at each place; 5 without it",
     base="The unit of losses",
@@ -122,7 +130,7 @@ async def score(
 @app_commands.command(description="Let a model write.")
 @app_commands.describe(
     prompt="What the text begins with; without one, the model begins by itself",
-    run="The run's id; without one, the newest finished run",
+    run="The run's id; without it, your newest run that can generate, or else the newest of all",
     max_new="The most tokens to write; 64 without it",
     temperature="0 is always the likeliest, 1 as learned, above 1 wilder",
     top_k="Choose among the k likeliest tokens only; 0 is off",
@@ -131,7 +139,7 @@ async def score(
     stop="End before this text",
     seed="The same seed writes the same text again",
 )
-@app_commands.autocomplete(run=suggested_runs("generate", is_completed))
+@app_commands.autocomplete(run=suggested_runs("generate", can_generate))
 async def generate(
     interaction: discord.Interaction["Bot"],
     prompt: app_commands.Range[str, 0, 1000] = "",
@@ -160,9 +168,9 @@ async def generate(
 @app_commands.command(description="Talk with a model; nobody else sees it.")
 @app_commands.describe(
     message="What you say; the model goes on from all that was said",
-    run="The run's id; without one, the newest finished run",
+    run="The run's id; without it, your newest run that can generate, or else the newest of all",
 )
-@app_commands.autocomplete(run=suggested_runs("chat", is_completed))
+@app_commands.autocomplete(run=suggested_runs("chat", can_generate))
 async def chat(
     interaction: discord.Interaction["Bot"], message: app_commands.Range[str, 1, 2000], run: str | None = None
 ) -> None:
@@ -186,7 +194,7 @@ async def _chat_sent(interaction: discord.Interaction["Bot"], sent: Pressed, fie
 
 
 async def _say(call: Call, run_id: str | None, message: str, session_id: str | None) -> Answer:
-    chosen = await named_or_newest_run(call, "chat", run_id, "newest_completed")
+    chosen = await generating_run(call, "chat", run_id)
     values: dict[str, object] = {
         "message": message,
         "session_id": session_id,
@@ -310,7 +318,7 @@ QUESTION_FORMS: dict[str, Submitted] = {
 
 
 async def _score_form(call: Call, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
-    chosen = await named_or_newest_run(call, "score", run_id, "newest_completed")
+    chosen = await completed_run(call, "score", run_id)
     await asyncio.to_thread(chosen.directory.completed_manifest)
     title = clamp(f"Score with {display_name(chosen.record)}", FORM_TITLE)
     return form("score", chosen.record.run_id, title, Field("text", "Text"), detail=options.code)
@@ -319,7 +327,7 @@ async def _score_form(call: Call, run_id: str | None, options: ScoreOptions) -> 
 async def _score_given(
     call: Call, run_id: str | None, text: str | None, file: discord.Attachment | None, options: ScoreOptions
 ) -> Answer:
-    chosen = await named_or_newest_run(call, "score", run_id, "newest_completed")
+    chosen = await completed_run(call, "score", run_id)
     if file is not None:
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, "Give one of `text` and `file`, not both.")
@@ -373,7 +381,7 @@ async def _report(call: Call, chosen: ChosenRun, text: str, options: ScoreOption
 async def _generate(call: Call, run_id: str | None, options: Callable[[], GenerateOptions]) -> Answer:
     request = options().request()
     _check_length(call.bot, request)
-    chosen = await named_or_newest_run(call, "generate", run_id, "newest_completed")
+    chosen = await generating_run(call, "generate", run_id)
     return await _write(call, chosen, request)
 
 

@@ -62,7 +62,7 @@ async def cancel_clicked(interaction: discord.Interaction["Bot"], pressed: Press
 
 
 async def _status(call: Call, run_id: str | None) -> Answer:
-    chosen = await named_or_newest_run(call, "status", run_id, "newest")
+    chosen = await named_or_newest_run(call, "status", run_id)
     status = await call.bot.queue.status(chosen.record.run_id)
     silence = time.time() - (status.last_heartbeat_ts or 0.0)
     is_lost = not status.reachable and silence > _SILENT_LEASES * call.bot.settings.queue.lease_seconds

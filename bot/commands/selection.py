@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import discord
 from discord import app_commands
@@ -20,12 +20,16 @@ from trainer.runs import RunDirectory
 if TYPE_CHECKING:
     from bot.app import Bot
 
-Default = Literal["newest", "newest_completed"]
+Fits: TypeAlias = Callable[[RunEntry], bool]
 Suggest: TypeAlias = Callable[[discord.Interaction["Bot"], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
 _MOST_CHOICES, _CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _NOT_KNOWN: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
 """Raised where somebody is a stranger, or Discord does not say whether."""
+
+
+def _is_any(run: RunEntry) -> bool:
+    return True
 
 
 class Named(NamedTuple):
@@ -48,15 +52,30 @@ async def named_run(call: Call, command: str, run_id: str) -> ChosenRun:
     return ChosenRun(directory, record)
 
 
-async def named_or_newest_run(call: Call, command: str, run_id: str | None, default: Default) -> ChosenRun:
-    """The run that is named, else the newest one that fits; raises RUN_NOT_FOUND or FORBIDDEN."""
+async def named_or_newest_run(
+    call: Call, command: str, run_id: str | None, fits: Fits = _is_any, wanted: str = "run"
+) -> ChosenRun:
+    """Return the named run, else the caller's newest run that fits, else anybody's; `wanted` names it in an error.
+
+    Raises RUN_NOT_FOUND or FORBIDDEN.
+    """
     if run_id is None:
         await call.bot.index.refresh()
-        run_id = _newest(call, command, default)
+        run_id = _newest(call, command, fits, wanted)
     return await named_run(call, command, run_id)
 
 
-def suggested_runs(command: str, fits: Callable[[RunEntry], bool] = lambda run: True) -> Suggest:
+async def completed_run(call: Call, command: str, run_id: str | None) -> ChosenRun:
+    """Return the named run, else the caller's newest completed run, else anybody's."""
+    return await named_or_newest_run(call, command, run_id, is_completed, "finished run")
+
+
+async def generating_run(call: Call, command: str, run_id: str | None) -> ChosenRun:
+    """Return the named run, else the caller's newest run that can generate text, else anybody's."""
+    return await named_or_newest_run(call, command, run_id, can_generate, "finished run that can generate text")
+
+
+def suggested_runs(command: str, fits: Fits = _is_any) -> Suggest:
     """Suggest the runs that the one who types may give a command on, own ones first."""
 
     def fitting(bot: "Bot", caller: Caller, typed: str) -> Iterator[Named]:
@@ -76,6 +95,10 @@ def run_names(run: RunEntry) -> Sequence[str]:
 
 def is_completed(run: RunEntry) -> bool:
     return run.state == "completed"
+
+
+def can_generate(run: RunEntry) -> bool:
+    return is_completed(run) and run.objective == "causal_lm"
 
 
 def is_resumable(run: RunEntry) -> bool:
@@ -134,14 +157,10 @@ def _loss(run: RunEntry) -> str:
     return "" if run.loss_nats is None else f" · loss {run.loss_nats:.3f}"
 
 
-def _newest(call: Call, command: str, default: Default) -> str:
-    """The newest completed run that the caller may see; or the caller's own newest, else the newest to be seen."""
-    seen = [run for run in call.bot.index.runs if call.bot.permissions.may_give(command, call.caller, run)]
-    if default == "newest_completed":
-        fitting = [run for run in seen if is_completed(run)]
-    else:
-        fitting = [run for run in seen if run.user_id == call.caller.user_id] or seen
-    if fitting:
-        return fitting[0].run_id
-    kind = "finished run" if default == "newest_completed" else "run"
-    raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {kind} yet: start one with `/mt train`.")
+def _newest(call: Call, command: str, fits: Fits, wanted: str) -> str:
+    runs = [
+        run for run in call.bot.index.runs if fits(run) and call.bot.permissions.may_give(command, call.caller, run)
+    ]
+    if not runs:
+        raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {wanted} yet: start one with `/mt train`.")
+    return next((run for run in runs if run.user_id == call.caller.user_id), runs[0]).run_id

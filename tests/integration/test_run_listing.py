@@ -13,7 +13,10 @@ import pytest
 
 from bot.app import Bot
 from bot.buttons import pressed
+from bot.commands.group import Call
 from bot.commands.listing import Wanted
+from bot.commands.selection import completed_run, generating_run
+from bot.permissions import Caller, Level
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
@@ -110,6 +113,45 @@ async def test_runs__are_chosen_by_state_starter_and_words_also_on_later_pages(t
         assert "There is none" in nothing.text
         assert "with «қазақша»: 9" in shown_text(turned.payload)
         assert all(len(text(part["custom_id"])) <= 100 for part in parts(turned))
+
+
+async def test_default_run__is_the_caller_s_newest_that_can_do_it_else_the_newest_of_all(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        fills_gaps(end(story(here, here.bob, "bert-bob", minutes_ago=1)))
+        options: dict[str, dict[str, str]] = {"generate": {}, "chat": {"message": "a"}}
+        nothing = [await here.ask(here.bob, command, option) for command, option in options.items()]
+        end(story(here, here.bob, "lstm-bob", minutes_ago=9))
+        end(story(here, here.ana, "lstm-ana", minutes_ago=2))
+        story(here, here.bob, "lstm-open")
+        fills_gaps(end(story(here, here.ana, "bert-ana")))
+        chosen = [
+            (await choose(Call(here.bot, Caller(user.id, Level.USER), "0"), command, None)).record.run_id
+            for user in (here.ana, here.bob, here.eve)
+            for choose, command in ((generating_run, "generate"), (generating_run, "chat"), (completed_run, "score"))
+        ]
+        offered = {
+            command: {choice.value for choice in await here.discord.autocomplete(here.bob, f"mt {command}", "run", "")}
+            for command in ("generate", "chat", "score")
+        }
+
+    assert all("no finished run that can generate text yet" in answer.text for answer in nothing)
+    assert chosen == [
+        *("lstm-ana", "lstm-ana", "bert-ana"),
+        *("lstm-bob", "lstm-bob", "bert-bob"),
+        *("lstm-ana", "lstm-ana", "bert-ana"),
+    ]
+    can_generate = {"lstm-ana", "lstm-bob"}
+    assert offered == {"generate": can_generate, "chat": can_generate, "score": {*can_generate, "bert-ana", "bert-bob"}}
+
+
+def fills_gaps(one: Story) -> None:
+    """Make a run one of a masked model."""
+    changed: dict[str, object] = {"effective": one.record.effective.model_copy(update=MASKED)}
+    record = one.record.model_copy(update=changed)
+    (one.run.path / "request.json").write_text(record.model_dump_json(), encoding="utf-8")
+
+
+MASKED: dict[str, object] = {"objective": "masked_lm"}
 
 
 async def test_runs__lead_to_the_status_of_one_of_them(tmp_path: Path) -> None:
