@@ -13,6 +13,7 @@ hypothesis.settings.load_profile("patient")
 
 _MEASURED = {
     "test_worker",
+    "test_bf16",
     "test_training_faults",
     "test_tokenizer_jobs",
     "test_inference_child",

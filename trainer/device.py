@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.contracts.compatibility import check_precision
+from trainer.bf16 import try_bf16
+from trainer.contracts.compatibility import check_bf16, check_precision
 from trainer.contracts.cost import batch_rows
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, Environment
@@ -48,12 +49,16 @@ class RandomState(TypedDict):
 def resolve(effective: EffectiveRequest) -> Compute:
     """Resolve `auto` and set the threads of this process.
 
-    Raises CUDA_NOT_AVAILABLE where CUDA is asked for in vain, and INVALID_INPUT for fp16 on the CPU.
+    Raises CUDA_NOT_AVAILABLE where CUDA is asked for in vain, and INVALID_INPUT for a precision that the CPU cannot
+    train this model in.
     """
     device = resolve_device(effective.device)
+    precision = resolve_precision(effective.precision, device)
     if effective.threads:
         torch.set_num_threads(effective.threads)
     on_cuda = device.type == "cuda"
+    if precision == "bf16" and not on_cuda:
+        check_bf16(try_bf16(effective.model.architecture))
     if on_cuda:  # gpu
         torch.set_float32_matmul_precision("high" if effective.compute.tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = effective.compute.tf32
@@ -62,7 +67,7 @@ def resolve(effective: EffectiveRequest) -> Compute:
         workers = min(4, os.cpu_count() or 1) if on_cuda else 0
     return Compute(
         device,
-        resolve_precision(effective.precision, device),
+        precision,
         torch.get_num_threads(),
         batch_rows(effective, on_cuda=on_cuda),
         data_num_workers=workers,

@@ -14,6 +14,7 @@ from pathlib import Path
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OWN_STATUS = Path("/proc/self/status")
+_ISA_LIMITS = frozenset(("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"))
 _CUDA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the driver of Linux, and that of WSL
 
 
@@ -47,9 +48,16 @@ def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def instruction_set(cpuinfo: Path = _CPUINFO) -> dict[str, str]:
+    """What torch may compute with: the CPU, its flags where Linux lists them, and the variables that limit them."""
+    limits = {name: os.environ[name] for name in _ISA_LIMITS if name in os.environ}
+    return {"cpu": cpu_name(cpuinfo), "flags": "".join(_cpu_says(cpuinfo, "flags")[:1]), **limits}
+
+
 def has_bf16(cpuinfo: Path = _CPUINFO) -> bool:
-    """Whether the processor multiplies bf16 by itself, as far as Linux says."""
-    return any(not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split()) for flags in _cpu_says(cpuinfo, "flags")[:1])
+    """Whether the CPU has instructions for bf16, as far as Linux says, and torch may use them all."""
+    found = instruction_set(cpuinfo)
+    return _ISA_LIMITS.isdisjoint(found) and not {"avx512_bf16", "amx_bf16"}.isdisjoint(found["flags"].split())
 
 
 def use_cores(count: int) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
+from trainer.bf16_trial import check_bf16_here
 from trainer.checkpoint_files import newest_whole
-from trainer.contracts.compatibility import check_precision
+from trainer.contracts.compatibility import architecture, check_precision
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
@@ -29,7 +30,7 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
     async def describe(corpus: str | None) -> CorpusRef | None:
         return None if corpus is None else await corpora.describe(corpus)
 
-    _check_device(request, settings)
+    await _check_device(request, settings)
     request = _in_splits(request, corpora)
     parent = _parent(request, RunStore(settings.app.artifacts_root))
     tokenizer_folder = _tokenizer_folder(request, parent, settings)
@@ -139,14 +140,18 @@ def as_sent(request: TrainRequest) -> TrainRequest:
     return parse(TrainRequest, {k: v for k, v in given.items() if k in required or v != defaults[k]})
 
 
-def _check_device(request: TrainRequest, settings: Settings) -> None:
-    """Refuse what needs CUDA where the worker is on this machine, which has none; one elsewhere says it by itself."""
-    device, has_cuda = request.device, settings.redis.url is not None or may_have_cuda()
+async def _check_device(request: TrainRequest, settings: Settings) -> None:
+    """Refuse what this machine cannot do where the worker is on it; a worker elsewhere refuses by itself."""
+    device, is_here = request.device, settings.redis.url is None
+    has_cuda = not is_here or may_have_cuda()
     if device.startswith("cuda") and not has_cuda:
         raise AppError(
             ErrorCode.CUDA_NOT_AVAILABLE, f"`device` is '{device}', but this machine has no CUDA: use 'cpu'."
         )
-    check_precision(request.precision, on_cuda=has_cuda and device != "cpu")
+    on_cuda = has_cuda and device != "cpu"
+    check_precision(request.precision, on_cuda=on_cuda)
+    if request.precision == "bf16" and is_here and not on_cuda:
+        await check_bf16_here(architecture(request.model_family), settings)
 
 
 def _check_files(request: TrainRequest, corpora: CorpusStore) -> None:

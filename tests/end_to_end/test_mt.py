@@ -123,7 +123,6 @@ EXPERIMENT = """\
   min_checkpoints_per_epoch: 1
 logging: {level: WARNING, max_log_files: 3, profile_performance: true}
 run:
-  precision: bf16
 """
 
 

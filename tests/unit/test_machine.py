@@ -92,8 +92,14 @@ def test_memory__is_the_least_of_what_there_is_and_what_a_container_may_have(tmp
 @pytest.mark.parametrize(
     ("flags", "has"), [("fpu avx512_bf16 sse", True), ("amx_bf16", True), ("avx512f sse", False), ("", False)]
 )
-def test_bf16__is_what_linux_says_of_the_processor(tmp_path: Path, flags: str, has: bool) -> None:
+def test_bf16__is_what_linux_says_of_the_processor_unless_its_instructions_are_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, has: bool
+) -> None:
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
 
     assert has_bf16(tmp_path / "cpuinfo") is has
     assert not has_bf16(tmp_path / "none")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert not has_bf16(tmp_path / "cpuinfo")

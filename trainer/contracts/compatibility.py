@@ -1,5 +1,6 @@
 """Which architectures, objectives and options go together: what does not is refused before anything is queued."""
 
+from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.models import (
@@ -46,12 +47,30 @@ def check_generates(aim: Objective) -> None:
         )
 
 
+class Bf16Trial(Frozen):
+    """The result of trying bf16 on a CPU."""
+
+    architecture: Architecture
+    trains: bool
+    gru_trains: bool
+    """Whether a GRU can be trained in bf16 there."""
+
+
+def check_bf16(trial: Bf16Trial) -> None:
+    """Raise INVALID_INPUT where the CPU cannot train the architecture in bf16 (DEC D46)."""
+    if not trial.trains:
+        instead = " GRU models work in bf16 (`model_family` 'gru')." if trial.gru_trains else ""
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            "`precision` must be 'fp32' or 'auto': this machine's CPU cannot train"
+            f" {trial.architecture.upper()} models in bf16.{instead}",
+        )
+
+
 def check_precision(precision: str, *, on_cuda: bool) -> None:
     """Raise INVALID_INPUT for a precision that the device does not have."""
     if precision == "fp16" and not on_cuda:
-        raise AppError(
-            ErrorCode.INVALID_INPUT, "`precision` 'fp16' needs CUDA: on the CPU take 'bf16', 'fp32' or 'auto'."
-        )
+        raise AppError(ErrorCode.INVALID_INPUT, "`precision` 'fp16' needs CUDA: on the CPU take 'fp32' or 'auto'.")
 
 
 def check_scores(request: ScoreRequest, aim: Objective) -> None:

@@ -3,8 +3,11 @@
 import sys
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from trainer.contracts.models import Architecture
 from trainer.contracts.settings import load_settings
-from trainer.worker.environment import BENCHMARK, TOKENIZER_CHILD, TRAIN_CHILD
+from trainer.worker.environment import BENCHMARK, BF16_TRIAL, TOKENIZER_CHILD, TRAIN_CHILD
 
 
 def main(name: str, *job_ids: str) -> int:
@@ -18,6 +21,12 @@ def main(name: str, *job_ids: str) -> int:
         from trainer.worker.tokenizer_child import run_tokenizer_child
 
         return run_tokenizer_child(settings, *job_ids)
+    if name == BF16_TRIAL:
+        from trainer.bf16 import try_bf16
+
+        adapter: TypeAdapter[Architecture] = TypeAdapter(Architecture)
+        sys.stdout.write(try_bf16(adapter.validate_python(job_ids[0])).model_dump_json())
+        return 0
     if name == BENCHMARK:
         from trainer.worker.benchmark_child import run_benchmark_child
 

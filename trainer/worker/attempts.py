@@ -130,8 +130,8 @@ def _cause(event: Event) -> Cause | None:
 
 
 def with_recovery(code: ErrorCode, message: str, run: RunDirectory) -> str:
-    """Why a run has failed, and the command that goes on; a loss that went wrong would do so again."""
-    if code is ErrorCode.TRAINING_NAN_LOSS:
+    """Why a run has failed, and the command that goes on, unless the same would fail again."""
+    if code in (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT):
         return message
     saved = newest_whole(run.checkpoints)
     go_on = "`mt train` with the same request starts it anew."

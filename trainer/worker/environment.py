@@ -8,6 +8,8 @@ from trainer.contracts.settings import Settings, child_environment
 
 TRAIN_CHILD, TOKENIZER_CHILD, ANSWER_REQUESTS = "train-child", "train-tokenizer", "answer-requests"
 """What `python -m trainer.worker` is called with to be a child of the worker."""
+BF16_TRIAL = "try-bf16"
+"""The same, with an architecture: prints whether this CPU can train it in bf16."""
 BENCHMARK = "benchmark"
 """The same, to be a child of `mt bench`: with a folder, and the name of a training or this one, which comes first."""
 BENCHMARK_PREPARED, BENCHMARK_PLAN, BENCHMARK_ERROR = "prepared", "plan", "error"

@@ -200,6 +200,7 @@ class TrainingAttempt:
         completed = result.stopped is None
         resolved: dict[str, object] = {
             "batch_size": compute.batch_size,
+            "precision": compute.precision,
             "data_num_workers": compute.data_num_workers,
             "data_pin_memory": compute.data_pin_memory,
         }

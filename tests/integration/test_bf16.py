@@ -1,0 +1,111 @@
+"""bf16 on a CPU that cannot train the architecture in it: refused before queueing, with what would work."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request, wait_for_status
+from tests.unit.test_going_on import stopped_run
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.runs import EffectiveRequest, TrainRequest
+from trainer.contracts.settings import Settings
+from trainer.corpora import CorpusStore
+from trainer.resolution import resolve_origin, resolve_request
+
+REFUSED = (
+    "`precision` must be 'fp32' or 'auto': this machine's CPU cannot train LSTM models in bf16."
+    " GRU models work in bf16 (`model_family` 'gru')."
+)
+GRU = tiny_request(model_family="gru", tokenizer={"method": "char"}, precision="bf16")
+LSTM = tiny_request(precision="bf16")
+IN_BF16: dict[str, object] = {"precision": "bf16"}
+
+
+@pytest.fixture(name="settings")
+def settings_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a machine whose CPU has no bf16, which oneDNN needs for LSTMs."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    add_corpus(tmp_path, some_text())
+    return settings_in(tmp_path)
+
+
+async def resolved(request: TrainRequest, settings: Settings) -> EffectiveRequest:
+    return await resolve_request(request, CorpusStore(settings), settings)
+
+
+def trials(settings: Settings) -> int:
+    return len(list(settings.app.data_root.glob("bf16_trials/*.json")))
+
+
+async def test_bf16__is_tried_once_and_refused_with_what_works(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await resolved(GRU, settings)).precision == "bf16"
+    assert trials(settings) == 1
+
+    for _ in range(2):
+        with pytest.raises(AppError) as caught:
+            await resolved(LSTM, settings)
+        assert (caught.value.code, caught.value.message) == (ErrorCode.INVALID_INPUT, REFUSED)
+        assert trials(settings) == 2
+        monkeypatch.setattr(sys, "executable", "/none")  # the second time no process can start, and none is needed
+
+
+async def test_bf16__is_tried_by_nobody_who_does_not_ask_for_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/none")
+
+    assert [(await resolved(tiny_request(precision=name), settings)).precision for name in ("auto", "fp32")] == [
+        "auto",
+        "fp32",
+    ]
+    assert not (settings.app.data_root / "bf16_trials").exists()
+
+
+async def test_bf16__is_left_to_the_worker_where_it_is_elsewhere_or_the_trial_fails(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere: dict[str, object] = {"url": "redis://another-machine:6379/0"}
+    remote: dict[str, object] = {"redis": settings.redis.model_validate(elsewhere)}
+    assert (await resolved(LSTM, settings.model_copy(update=remote))).precision == "bf16"
+
+    monkeypatch.setattr(sys, "executable", "/none")
+    assert (await resolved(LSTM, settings)).precision == "bf16"
+    assert trials(settings) == 0
+
+
+async def test_bf16__is_refused_where_the_trial_cannot_be_stored(settings: Settings) -> None:
+    (settings.app.data_root / "bf16_trials").write_text("", encoding="utf-8")
+
+    with pytest.raises(AppError, match="cannot train LSTM models in bf16"):
+        await resolved(LSTM, settings)
+
+
+async def test_resume_of_a_run_in_bf16__is_refused_alike(settings: Settings, tmp_path: Path) -> None:
+    run = await stopped_run(tmp_path)
+    in_bf16: dict[str, object] = {"request": run.record().request.model_copy(update=IN_BF16)}
+    record = run.record().model_copy(update=in_bf16)
+    (run.path / "request.json").write_text(record.model_dump_json(), encoding="utf-8")
+
+    with pytest.raises(AppError) as caught:
+        await resolve_origin(run, CorpusStore(settings), settings)
+
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert caught.value.message.endswith(REFUSED)
+
+
+async def test_worker__refuses_bf16_in_the_same_words_and_records_the_precision_that_ran(settings: Settings) -> None:
+    """As where a run was accepted on a machine that cannot try it for the worker's."""
+    effective = await resolved(tiny_request(), settings)
+    async with running(settings) as queue:
+        refused = await queue.accept(LSTM, effective.model_copy(update=IN_BF16), user_id=None)
+        lstm = await queue.accept(tiny_request(), effective, user_id=None)
+        gru = await queue.accept(GRU, await resolved(GRU, settings), user_id=None)
+        for accepted in (refused, lstm, gru):
+            await wait_for_status(queue, accepted.run_id, ended)
+        failed, *completed = (queue.runs.get(accepted.run_id).manifest() for accepted in (refused, lstm, gru))
+
+    assert failed is not None and failed.error == RunError.of(AppError(ErrorCode.INVALID_INPUT, REFUSED))
+    assert [manifest and manifest.effective.precision for manifest in completed] == ["fp32", "bf16"]

@@ -1,0 +1,41 @@
+"""Try whether this CPU can train an architecture in bf16: its flags do not say it (DEC D46)."""
+
+import torch
+
+from trainer.contracts.compatibility import Bf16Trial
+from trainer.contracts.models import Architecture
+from trainer.contracts.presets import resolve
+from trainer.contracts.runs import CorpusRef, TrainRequest
+from trainer.contracts.tokenizers import SpecialIds
+from trainer.models import build
+from trainer.tokenizers.base import Vocabulary
+
+_LENGTH = 8
+_VOCABULARY = Vocabulary(16, SpecialIds(pad=0, unk=1, bos=2, eos=3))
+
+
+def try_bf16(architecture: Architecture) -> Bf16Trial:
+    """Train a tiny model of an architecture in bf16 on the CPU, and a GRU where that fails."""
+    trains = _trains(architecture)
+    return Bf16Trial(architecture=architecture, trains=trains, gru_trains=trains or _trains("gru"))
+
+
+def _trains(architecture: Architecture) -> bool:
+    """Run one forward and one backward pass; torch's generator stays as it is."""
+    effective = resolve(
+        TrainRequest(model_family=architecture, model_size="tiny", corpus="none", max_seq_len=_LENGTH),
+        corpus=CorpusRef(name="none", sha256="0" * 64, bytes=1),
+        validation_corpus=None,
+        test_corpus=None,
+        threads=1,
+    )
+    before = torch.get_rng_state()
+    model = build(effective.model, _VOCABULARY, effective.objective)
+    torch.set_rng_state(before)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model.forward(torch.zeros(1, _LENGTH, dtype=torch.long))
+        torch.autograd.backward([logits.float().logsumexp(-1).sum()])
+    except RuntimeError:  # oneDNN without AVX-512: "could not create a primitive descriptor for the LSTM"
+        return False
+    return True
