@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.settings import load_settings
-from trainer.machine import physical_cores
+from trainer.machine import default_threads
 from trainer.model_artifact import load_model
 from trainer.models.base import LanguageModel
 from trainer.scoring import read_text, score_texts
@@ -31,7 +31,7 @@ WINDOWS = (None, 128, 256, 512, 1024, 2048)
 
 
 def main(run_folder: str, text_file: str) -> None:
-    torch.set_num_threads(physical_cores())
+    torch.set_num_threads(default_threads())
     model, tokenizer = load_model(Path(run_folder))
     line = " ".join(Path(text_file).read_text(encoding="utf-8").split())
     line = (line * (1 + CHARACTERS // len(line)))[:CHARACTERS]

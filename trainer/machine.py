@@ -6,7 +6,7 @@ import re
 import resource
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,9 @@ from pathlib import Path
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _OWN_STATUS = Path("/proc/self/status")
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_MOST_THREADS = 1024
+"""As many as a request may ask for."""
 _ISA_LIMITS = frozenset(("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"))
 _CUDA_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # the driver of Linux, and that of WSL
 
@@ -26,6 +29,16 @@ def physical_cores() -> int:
         return os.cpu_count() or 1
     cores = {_siblings(cpu) for cpu in cpus}
     return len(cores)
+
+
+def default_threads(environ: Mapping[str, str] = os.environ) -> int:
+    """The threads of a computation that names none: the smaller of OMP_NUM_THREADS and MKL_NUM_THREADS, else the cores.
+
+    A list of OpenMP (`4,2`) stands for its first number; a value that is no positive number is ignored.
+    """
+    firsts = [environ.get(name, "").split(",")[0].strip() for name in _THREAD_LIMITS]
+    limits = [int(first) for first in firsts if first.isdecimal() and int(first) > 0]
+    return min(_MOST_THREADS, *limits or [physical_cores()])
 
 
 def memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:

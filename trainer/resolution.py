@@ -15,7 +15,7 @@ from trainer.contracts.settings import Settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.data.text import text_files
-from trainer.machine import may_have_cuda, physical_cores
+from trainer.machine import default_threads, may_have_cuda
 from trainer.runs import Origin, RunDirectory, RunStore
 from trainer.tokenizer_store import TokenizerStore
 from trainer.vocabulary import read_manifest, unknown_share
@@ -40,7 +40,7 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
         corpus=await corpora.describe(request.corpus, minimum_lines=splits_of_corpus(request)),
         validation_corpus=await describe(request.validation_corpus),
         test_corpus=await describe(request.test_corpus),
-        threads=request.threads or physical_cores(),
+        threads=request.threads or default_threads(),
         parent=None if parent is None else parent.completed_manifest(),
         tokenizer=tokenizer,
     )

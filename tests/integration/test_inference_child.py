@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.integration.test_requests import RUN, finished_run
-from tests.support import processes, settings_in
+from tests.support import environment_in, processes, settings_in
 from tests.waiting import until
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -145,3 +147,30 @@ async def test_process_that_dies__is_told_to_all_whom_it_was_answering(tmp_path:
         await child.stop()
 
     assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "threads"),
+    [({"OMP_NUM_THREADS": "2"}, 2), ({"OMP_NUM_THREADS": "2", "QUEUE__INFERENCE_THREADS": "3"}, 3)],
+)
+def test_threads__are_those_of_the_setting_or_of_the_environment(
+    tmp_path: Path, environment: dict[str, str], threads: int
+) -> None:
+    code = """
+import sys, torch
+from trainer.contracts.settings import load_settings
+from trainer.worker.answers import answer_requests
+answer_requests(load_settings())
+print(torch.get_num_threads(), file=sys.stderr)
+"""
+
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment_in(tmp_path), "MKL_NUM_THREADS": "", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert child.stderr == f"{threads}\n"

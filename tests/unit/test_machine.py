@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.machine import (
+    default_threads,
     has_bf16,
     is_dead,
     may_have_cuda,
@@ -28,6 +29,23 @@ def test_threads__are_the_physical_cores_or_all_where_the_system_does_not_tell(
     assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
     monkeypatch.delattr(os, "sched_getaffinity")
     assert physical_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("environ", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"MKL_NUM_THREADS": "5"}, 5),
+        ({"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2"}, 2),
+        ({"OMP_NUM_THREADS": "4,2"}, 4),
+        ({"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "many"}, physical_cores()),
+        ({"OMP_NUM_THREADS": "9999"}, 1024),
+        ({"OMP_NUM_THREADS": ""}, physical_cores()),
+        ({}, physical_cores()),
+    ],
+)
+def test_default_threads__are_those_of_the_environment_or_the_cores(environ: dict[str, str], threads: int) -> None:
+    assert default_threads(environ) == threads
 
 
 def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

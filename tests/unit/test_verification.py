@@ -12,7 +12,7 @@ from trainer.contracts.base import now
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import RunRecord
 from trainer.corpora import CorpusStore
-from trainer.machine import physical_cores
+from trainer.machine import default_threads
 from trainer.resolution import resolve_request
 from trainer.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.verification import Verification, verify_run
@@ -183,7 +183,17 @@ def test_machine_with_other_threads__is_told_and_is_no_fault(run: RunDirectory) 
     found = verified(run)
 
     assert found.ok
-    assert f"1024 there, {physical_cores()} on this machine" in found.checks[-1].message
+    assert f"1024 there, {default_threads()} on this machine" in found.checks[-1].message
+
+
+def test_threads_of_the_environment__are_taken_where_the_request_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_corpus(tmp_path, some_text())
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+
+    assert [accepted(tmp_path, threads=asked).record().effective.threads for asked in (0, 7)] == [3, 7]
 
 
 def unfinish(run: RunDirectory) -> None:

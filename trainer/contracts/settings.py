@@ -80,6 +80,8 @@ class QueueSettings(Group):
     result_ttl_seconds: Annotated[int, Field(ge=1)] = 86400
     chat_ttl_seconds: Annotated[int, Field(ge=1)] = 3600
     """After this time without a message, a chat is forgotten."""
+    inference_threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Threads that answer requests to models; 0: as many as train a run whose `threads` is 0."""
     warm_model_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """The models that stay loaded between requests; the one that was asked last stays whatever its size."""
     warm_model_seconds: Annotated[float, Field(gt=0)] = 900

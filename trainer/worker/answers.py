@@ -35,7 +35,7 @@ from trainer.corpora import CorpusStore
 from trainer.generation import Continuation, generate_together
 from trainer.given_text import with_text
 from trainer.logs import setup_logging
-from trainer.machine import physical_cores
+from trainer.machine import default_threads
 from trainer.prediction import predict
 from trainer.runs import RunStore
 from trainer.scoring import TextToScore, read_text, score_texts
@@ -93,7 +93,7 @@ def answer_requests(settings: Settings) -> int:
     """Answer until standard input closes; return 0."""
     setup_logging(settings, "model-trainer-worker", sys.stderr)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the input is the end, with the answer that is under way
-    torch.set_num_threads(physical_cores())
+    torch.set_num_threads(settings.queue.inference_threads or default_threads())
     models = WarmModels(RunStore(settings.app.artifacts_root), settings.queue.warm_model_bytes)
     # whatever else is printed must not get between the answers
     requests = Requests(_STDIN)

@@ -6,7 +6,7 @@ from arq import Retry
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store
-from trainer.machine import physical_cores
+from trainer.machine import default_threads
 from trainer.tokenizer_store import TokenizerDirectory
 from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS
 from trainer.worker.environment import TOKENIZER_CHILD, tuned_environment
@@ -22,7 +22,7 @@ async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings,
 
     Raises arq's Retry where another child is at it.
     """
-    threads = tokenizer.record().request.threads or physical_cores()
+    threads = tokenizer.record().request.threads or default_threads()
     environment = tuned_environment(settings) | {"RAYON_NUM_THREADS": str(threads)}
     about = log.bind(tokenizer_id=tokenizer.tokenizer_id)
     for _ in range(_ATTEMPTS):
