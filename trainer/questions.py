@@ -61,7 +61,7 @@ CHAT_EXPIRED = "This chat is no longer kept: begin a new one."
 
 
 class Questions:
-    """The questions to the finished runs of one installation."""
+    """The questions to the finished runs of one installation; `user_id` is who asks, None at a terminal."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self.runs = RunStore(settings.app.artifacts_root)
@@ -69,24 +69,26 @@ class Questions:
         self._settings = settings
         self._store = store
 
-    async def score(self, run_id: str, request: ScoreRequest, *, is_kept: bool = True) -> ScoreResponse:
+    async def score(
+        self, run_id: str, request: ScoreRequest, *, user_id: int | None = None, is_kept: bool = True
+    ) -> ScoreResponse:
         """Score a text with a finished run and wait for the answer; one that is not kept leaves nothing behind."""
-        record = await self.enqueue_score(run_id, request)
+        record = await self.enqueue_score(run_id, request, user_id=user_id)
         response = (await self._answered(record)).response
         if not is_kept:
             await self._withdraw(record)
         return response
 
-    async def enqueue_score(self, run_id: str, request: ScoreRequest) -> ScoreRecord:
+    async def enqueue_score(self, run_id: str, request: ScoreRequest, *, user_id: int | None = None) -> ScoreRecord:
         """Queue the scoring of a text; returns at once, with the request id that `get_score` finds the answer by."""
         check_scores(request, self.runs.get(run_id).completed_manifest().effective.objective)
         await asyncio.to_thread(with_text, request, self.corpora)
         response = ScoreResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        return await self._enqueue(ScoreRecord(request=request, response=response))
+        return await self._enqueue(ScoreRecord(user_id=user_id, request=request, response=response))
 
-    async def score_json(self, run_id: str, request: ScoreRequest) -> bytes:
+    async def score_json(self, run_id: str, request: ScoreRequest, *, user_id: int | None = None) -> bytes:
         """Score a text and wait for the record as it is stored, which a process may hand on without reading it."""
-        return await self._answer(await self.enqueue_score(run_id, request))
+        return await self._answer(await self.enqueue_score(run_id, request, user_id=user_id))
 
     async def get_score(self, run_id: str, request_id: str) -> ScoreRecord:
         """What was asked, and the answer as far as there is one; raises DATA_NOT_FOUND where it has expired."""
@@ -96,16 +98,18 @@ class Questions:
         """A text in the form in which a finished run's tokenizer reads it, which the spans of a score are ranges of."""
         return normalized(text, self.runs.get(run_id).completed_manifest().effective.tokenizer.normalization)
 
-    async def generate(self, run_id: str, request: GenerateRequest) -> GenerateResponse:
+    async def generate(self, run_id: str, request: GenerateRequest, *, user_id: int | None = None) -> GenerateResponse:
         """Let a finished run continue a prompt and wait for the answer."""
-        return (await self._answered(await self.enqueue_generate(run_id, request))).response
+        return (await self._answered(await self.enqueue_generate(run_id, request, user_id=user_id))).response
 
-    async def enqueue_generate(self, run_id: str, request: GenerateRequest) -> GenerateRecord:
+    async def enqueue_generate(
+        self, run_id: str, request: GenerateRequest, *, user_id: int | None = None
+    ) -> GenerateRecord:
         """Queue the continuing of a prompt; returns at once, with the request id of the answer."""
-        return await self._enqueue(await self._to_generate(run_id, request, is_streamed=False))
+        return await self._enqueue(await self._to_generate(run_id, request, user_id, is_streamed=False))
 
     async def stream_generate(
-        self, run_id: str, request: GenerateRequest
+        self, run_id: str, request: GenerateRequest, *, user_id: int | None = None
     ) -> AsyncGenerator[GenerateChunk | GenerateResponse, None]:
         """Let a finished run continue a prompt and read along: pieces as they are written, at last the whole answer.
 
@@ -114,7 +118,7 @@ class Questions:
         """
         drawn: dict[str, object] = {"seed": secrets.randbits(32) if request.seed is None else request.seed}
         # so a worker that takes it over from another one writes the same
-        record = await self._to_generate(run_id, request.model_copy(update=drawn), is_streamed=True)
+        record = await self._to_generate(run_id, request.model_copy(update=drawn), user_id, is_streamed=True)
         request_id, told = record.response.request_id, _Told()
         try:
             with _away_is_told():
@@ -151,35 +155,39 @@ class Questions:
             is_silent = not heard.pieces and not (stored and (_says(stored, "queued") or _says(stored, "running")))
             has_ended = heard.has_ended or is_silent
 
-    async def _to_generate(self, run_id: str, request: GenerateRequest, *, is_streamed: bool) -> GenerateRecord:
+    async def _to_generate(
+        self, run_id: str, request: GenerateRequest, user_id: int | None, *, is_streamed: bool
+    ) -> GenerateRecord:
         check_generates(self.runs.get(run_id).completed_manifest().effective.objective)
         await asyncio.to_thread(with_text, request, self.corpora)
         response = GenerateResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        return GenerateRecord(request=request, response=response, is_streamed=is_streamed)
+        return GenerateRecord(user_id=user_id, request=request, response=response, is_streamed=is_streamed)
 
     async def get_generate(self, run_id: str, request_id: str) -> GenerateRecord:
         """What was asked, and the answer as far as there is one; raises DATA_NOT_FOUND where it has expired."""
         return await self._stored(GenerateRecord, keys.inference("generate", self.runs.get(run_id).run_id, request_id))
 
-    async def predict(self, run_id: str, request: PredictRequest) -> PredictResponse:
+    async def predict(self, run_id: str, request: PredictRequest, *, user_id: int | None = None) -> PredictResponse:
         """Ask a finished run for the likeliest next tokens of a text and wait for the answer."""
-        return (await self._answered(await self.enqueue_predict(run_id, request))).response
+        return (await self._answered(await self.enqueue_predict(run_id, request, user_id=user_id))).response
 
-    async def enqueue_predict(self, run_id: str, request: PredictRequest) -> PredictRecord:
+    async def enqueue_predict(
+        self, run_id: str, request: PredictRequest, *, user_id: int | None = None
+    ) -> PredictRecord:
         """Queue the question for the next tokens of a text; returns at once, with the request id of the answer."""
         check_generates(self.runs.get(run_id).completed_manifest().effective.objective)
         response = PredictResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        return await self._enqueue(PredictRecord(request=request, response=response))
+        return await self._enqueue(PredictRecord(user_id=user_id, request=request, response=response))
 
     async def get_predict(self, run_id: str, request_id: str) -> PredictRecord:
         """What was asked, and the answer as far as there is one; raises DATA_NOT_FOUND where it has expired."""
         return await self._stored(PredictRecord, keys.inference("predict", self.runs.get(run_id).run_id, request_id))
 
-    async def chat(self, run_id: str, request: ChatRequest) -> ChatResponse:
+    async def chat(self, run_id: str, request: ChatRequest, *, user_id: int | None = None) -> ChatResponse:
         """Say something to a finished run and wait for the answer."""
-        return (await self._answered(await self.enqueue_chat(run_id, request))).response
+        return (await self._answered(await self.enqueue_chat(run_id, request, user_id=user_id))).response
 
-    async def enqueue_chat(self, run_id: str, request: ChatRequest) -> ChatRecord:
+    async def enqueue_chat(self, run_id: str, request: ChatRequest, *, user_id: int | None = None) -> ChatRecord:
         """Queue a message; returns at once, with the ids of the chat and of the answer.
 
         Begins a chat where the request names none; raises DATA_NOT_FOUND for one that is not kept, or no more.
@@ -193,7 +201,7 @@ class Questions:
         else:
             await self.get_chat(run_id, session_id)
         response = ChatResponse(request_id=_new_id(), run_id=run_id, session_id=session_id, status="queued")
-        return await self._enqueue(ChatRecord(request=request, response=response))
+        return await self._enqueue(ChatRecord(user_id=user_id, request=request, response=response))
 
     async def get_chat(self, run_id: str, session_id: str) -> ChatHistory:
         """What was said in a chat; raises DATA_NOT_FOUND for one that is not kept, or no more."""
@@ -218,12 +226,12 @@ class Questions:
         with _away_is_told():
             await self._store.forget(keys.chat(run_id, session_id), *turns)
 
-    async def evaluate(self, run_id: str, request: EvalRequest) -> EvalMetrics:
+    async def evaluate(self, run_id: str, request: EvalRequest, *, user_id: int | None = None) -> EvalMetrics:
         """Measure a finished run, on one of its splits or on another text, and wait for the numbers."""
         if request.path_override is not None:
             await self.corpora.describe(request.path_override)
         response = EvalResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        record = await self._enqueue(EvalRecord(request=request, response=response))
+        record = await self._enqueue(EvalRecord(user_id=user_id, request=request, response=response))
         metrics = (await self._answered(record)).response.metrics
         if metrics is None:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER)

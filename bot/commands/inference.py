@@ -200,7 +200,7 @@ async def _say(call: Call, run_id: str | None, message: str, session_id: str | N
         "session_id": session_id,
         "max_new_tokens": _default_length(call.bot),
     }
-    made = await call.bot.queue.chat(chosen.record.run_id, parse(ChatRequest, values))
+    made = await call.bot.queue.chat(chosen.record.run_id, parse(ChatRequest, values), user_id=call.caller.user_id)
     reply = row(button("chat", chosen.record.run_id, "Reply…", detail=made.session_id))
     return Answer(chat_answer(chosen.record, message, made, request_id=call.request_id), view=reply)
 
@@ -346,7 +346,7 @@ async def _score(call: Call, chosen: ChosenRun, text: str, options: ScoreOptions
         else:
             return await _report(call, chosen, text, options)
     run_id = chosen.record.run_id
-    response = await call.bot.queue.score(run_id, parse(ScoreRequest, {"text": text}))
+    response = await call.bot.queue.score(run_id, parse(ScoreRequest, {"text": text}), user_id=call.caller.user_id)
     manifest = await asyncio.to_thread(chosen.directory.completed_manifest)
     embed = score_answer(
         chosen.record,
@@ -369,7 +369,7 @@ async def _report(call: Call, chosen: ChosenRun, text: str, options: ScoreOption
     whole = await asyncio.to_thread(call.bot.queue.text_as_read, run_id, text)
     read = whole[:REPORT_CHARACTERS]
     asked: dict[str, object] = {"text": read, "detail_level": "per_char", "top_k": options.top_k or None}
-    scored = await call.bot.queue.score_json(run_id, parse(ScoreRequest, asked))
+    scored = await call.bot.queue.score_json(run_id, parse(ScoreRequest, asked), user_id=call.caller.user_id)
     made = await call.bot.charts.report(scored, read, options.base)
     if made is None:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The report could not be made: try again in a minute.")
@@ -387,7 +387,7 @@ async def _generate(call: Call, run_id: str | None, options: Callable[[], Genera
 
 async def _write(call: Call, chosen: ChosenRun, request: GenerateRequest) -> Answer:
     run_id = chosen.record.run_id
-    made = await call.bot.queue.generate(run_id, request)
+    made = await call.bot.queue.generate(run_id, request, user_id=call.caller.user_id)
     asked = made.request_id
     buttons = row(
         button("again", run_id, "Again", detail=asked),

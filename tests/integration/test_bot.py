@@ -26,7 +26,11 @@ from local_discord.state import Call, Refusal, User
 from local_discord.wire import number
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import captured_logs, until
+from trainer.contracts import keys
+from trainer.contracts.events import InferenceCompleted
 from trainer.contracts.settings import Settings
+from trainer.contracts.store import connect
+from trainer.services import answering_server
 
 TOKEN = "test-token"  # noqa: S105
 EPHEMERAL = 1 << 6
@@ -52,6 +56,17 @@ class Place(NamedTuple):
 
     def runs(self) -> list[Path]:
         return sorted((self.root / "artifacts").glob("models/*"))
+
+    async def asked_by(self) -> list[tuple[str, int | None]]:
+        """Which run was asked by whom, as the events of the questions tell it."""
+        address = await answering_server(self.bot.settings)
+        assert address is not None
+        store = await connect(address)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = await store.redis.xrange(keys.EVENT_STREAM)
+        await store.close()
+        told = [fields[b"event"] for _, fields in entries if b"inference.job.completed.v1" in fields[b"event"]]
+        events = [InferenceCompleted.model_validate_json(event) for event in told]
+        return [(event.job_id, event.user_id) for event in events]
 
     def story(self, user: User | None, name: str = "char_lstm-1") -> Story:
         return Story(self.root / "artifacts", run_record(name, user_id=user and user.id))
@@ -127,6 +142,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         again = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new": 10, "samples": 2, "seed": 1})
         (run,) = here.runs()
         late = await here.ask(here.bob, "cancel", {"run": run.name})
+        asked_by = await here.asked_by()
 
         assert accepted.is_ephemeral and "⏳ Queued: My cats" in accepted.text
         assert told == [card, final]
@@ -143,6 +159,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         assert sample.text.count("```") == 4 and not sample.is_ephemeral
         assert sample.text.split("request")[0] == again.text.split("request")[0]
         assert late.colour == AMBER and "already ended" in late.text
+        assert asked_by == [(run.name, user.id) for user in (here.ana, here.bob, here.bob)]
 
 
 async def test_train__by_a_corpus_name(tmp_path: Path) -> None:

@@ -226,10 +226,11 @@ async def test_question_that_is_no_longer_kept__is_said_in_one_sentence(tmp_path
 async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_run(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
-        scored = (await here.queue.score(RUN, ScoreRequest(text=TEXT))).request_id
-        failed = (await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="spoilt"))).response.request_id
+        scored = (await here.queue.score(RUN, ScoreRequest(text=TEXT), user_id=7)).request_id
+        spoilt = GenerateRequest(prompt_text="spoilt")
+        failed = (await here.queue.enqueue_generate(RUN, spoilt, user_id=8)).response.request_id
         with pytest.raises(AppError, match="Its weights are gone"):
-            await here.queue.generate(RUN, GenerateRequest(prompt_text="spoilt"))
+            await here.queue.generate(RUN, spoilt)
         working.cancel()
         with captured_logs() as logs:
             rung = [await here.store.next_rings("bot", wait_seconds=1) for _ in range(2)]  # the first makes the group
@@ -242,6 +243,10 @@ async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_
         (failed, "generate", InferenceStarted),
         (failed, "generate", InferenceFailed),
     ]
+    assert {event.job_id for event in told} == {RUN}
+    assert [event.user_id for event in told] == [7, 7, 8, 8, None, None]
+    assert len({event.event_id for event in told}) == len(told) == 6
+    assert told[0].event_id == f"{RUN}:score:{scored}:started"
     assert isinstance(told[3], InferenceFailed) and told[3].code is ErrorCode.MODEL_LOAD_FAILED
     assert not any(word in str(entries) for word in (TEXT, "spoilt", "weights"))
     assert rung == [[], []]

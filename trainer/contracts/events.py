@@ -151,7 +151,7 @@ class EvalCompleted(EventBase):
 
 
 class InferenceEvent(EventBase):
-    """A request to a run's model on its way: told on the stream alone, as its record is in Redis alone."""
+    """A question to a run's model on its way, `user_id` being who asks: told on the stream alone, as its record is."""
 
     request_id: Identifier
     kind: InferenceKind

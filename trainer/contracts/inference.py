@@ -444,6 +444,9 @@ class _Record(Frozen):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
+    user_id: int | None = None
+    """Who asks, in chat; None at a terminal."""
+
 
 class ScoreRecord(_Record):
     """A score as Redis keeps it for a while: the only place where its text is."""

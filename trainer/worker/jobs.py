@@ -95,7 +95,7 @@ class Jobs:
         if record.response.status in ("completed", "failed"):
             return  # given once more by the queue: its asker has had this answer (INF-16)
         telling = asyncio.create_task(
-            self._tell(_told(job, InferenceStarted, "started"))
+            self._tell(_told(record, InferenceStarted, "started"))
         )  # its asker does not wait for that
         tried = ctx.get("job_try")
         if isinstance(tried, int) and tried > _MOST_TRIES:
@@ -106,7 +106,7 @@ class Jobs:
         if answer is None:
             log.info("short job withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
             await telling
-            await self._tell(_ended(job, failed_record(record, RunError.of(asker_gone()))))
+            await self._tell(_ended(failed_record(record, RunError.of(asker_gone()))))
             return
         log.info(
             "short job ended",
@@ -117,7 +117,7 @@ class Jobs:
         )
         bell, ttl_seconds = keys.answer_bell(job.request_id), self._settings.queue.result_ttl_seconds
         await telling  # which had the time of the answer for it
-        ended = _ended(job, answer)
+        ended = _ended(answer)
         try:
             said = self._said(answer)
             if said is not None:
@@ -213,19 +213,20 @@ class Jobs:
             log.warning("the event stream is away", request_id=event.request_id, error=type(error).__name__)
 
 
-def _ended(job: InferenceJobPayload, answer: InferenceRecord) -> InferenceEvent:
+def _ended(answer: InferenceRecord) -> InferenceEvent:
     error = answer.response.error
     if error is None:
-        return _told(job, InferenceCompleted, "completed")
+        return _told(answer, InferenceCompleted, "completed")
     said = f"The request ended with {error.code}."  # its own message may repeat what was asked
-    return _told(job, InferenceFailed, "failed", code=error.code, error_class=error.error_class, message=said)
+    return _told(answer, InferenceFailed, "failed", code=error.code, error_class=error.error_class, message=said)
 
 
-def _told(job: InferenceJobPayload, event: type[InferenceEvent], key: str, **values: object) -> InferenceEvent:
+def _told(record: InferenceRecord, event: type[InferenceEvent], key: str, **values: object) -> InferenceEvent:
+    asked = record.response
     fields: dict[str, object] = {
-        **stamp(job.request_id, None, f"{job.kind}:{key}"),
-        "request_id": job.request_id,
-        "kind": job.kind,
+        **stamp(asked.run_id, record.user_id, f"{record.kind}:{asked.request_id}:{key}"),
+        "request_id": asked.request_id,
+        "kind": record.kind,
         **values,
     }
     return event.model_validate(fields)
