@@ -18,6 +18,7 @@ import structlog
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import Settings, child_environment
+from trainer.contracts.store import connect
 from trainer.contracts.store_connection import redis_settings
 from trainer.files import try_lock
 
@@ -48,8 +49,13 @@ class Services:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Make sure that a server answers and a worker runs; return the server's address."""
+        """Make sure that a server answers and a worker runs; return the server's address.
+
+        Raises SERVICE_UNAVAILABLE, having started nothing, where the one that is given does not.
+        """
         url = self._settings.redis.url
+        if url is not None:
+            await (await connect(url.get_secret_value())).close()
         self._url = url.get_secret_value() if url else f"unix://{self._prepare_socket()}"
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)

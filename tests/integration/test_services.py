@@ -7,12 +7,16 @@ import signal
 import socket
 import stat
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, Process, environment_in, gone, kill, processes, settings_in
+from local_discord import LocalDiscord
+from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill, processes, settings_in, some_text
 from tests.waiting import captured_logs, until
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import RedisSettings
@@ -179,6 +183,62 @@ async def test_wrong_redis__is_named_in_one_sentence(url: str) -> None:
 
     assert caught.value.code in (ErrorCode.CONFIG_INVALID, ErrorCode.SERVICE_UNAVAILABLE)
     assert "REDIS__URL" in caught.value.message
+
+
+@asynccontextmanager
+async def something_else(answer: bytes) -> AsyncIterator[str]:
+    """A server that answers whatever it is asked first by these bytes; yields where it is."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    address: tuple[str, int] = server.sockets[0].getsockname()
+    async with server:
+        yield f"127.0.0.1:{address[1]}"
+
+
+ALERT = bytes.fromhex("15030300020246")  # what a TLS server says to who does not speak TLS
+ANSWERS = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2p1\r\n", ALERT, b"$abc\r\n", bytes(range(256))]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_what_is_no_redis__is_named_in_one_sentence(answer: bytes) -> None:
+    async with something_else(answer) as address:
+        with pytest.raises(AppError, match="What answers at `REDIS__URL` is no Redis: ") as plain:
+            await connect(f"redis://{address}")
+        with pytest.raises(AppError, match="`REDIS__URL`") as encrypted:
+            await connect(f"rediss://{address}")
+
+    assert {plain.value.code, encrypted.value.code} == {ErrorCode.SERVICE_UNAVAILABLE}
+
+
+@pytest.mark.parametrize("command", ["-m trainer worker", "-m trainer train --corpus text", "-m bot"])
+async def test_process__says_one_sentence_of_what_is_no_redis_and_ends_with_1(tmp_path: Path, command: str) -> None:
+    add_corpus(tmp_path, some_text())
+    async with something_else(ANSWERS[0]) as address, LocalDiscord(token="t") as server:  # noqa: S106
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command.split()),
+            cwd=tmp_path,
+            env=environment_in(
+                tmp_path,
+                PYTHONPATH=str(ROOT),
+                REDIS__URL=f"redis://{address}",
+                DISCORD__TOKEN="t",  # noqa: S106
+                DISCORD__OWNER_ID="7",
+                DISCORD__API_BASE_URL=server.api_base_url,
+                DISCORD__GATEWAY_URL=server.gateway_url,
+            ),
+            stdout=DEVNULL,
+            stderr=PIPE,
+        )
+        _, said = await process.communicate()
+
+    assert process.returncode == 1
+    lines = [line for line in said.decode().splitlines() if not line.startswith("It needs about ")]
+    assert len(lines) == 1 and "What answers at `REDIS__URL` is no Redis: " in lines[0], said
 
 
 async def test_server_that_cannot_start__is_told_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Awaitable, Collection, Sequence
+from contextlib import AsyncExitStack
 
 import structlog
 from arq.jobs import serialize_job
 from pydantic import TypeAdapter, ValidationError
-from redis.exceptions import AuthenticationError, ResponseError
+from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
 
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
@@ -49,20 +50,29 @@ return begun
 
 
 async def connect(url: str, *, retries: int = RETRIES) -> "Store":
-    """Open a pool of connections; raises SERVICE_UNAVAILABLE where no server answers, or where it refuses us."""
+    """Open a pool of connections; raises SERVICE_UNAVAILABLE where no Redis answers, or where it refuses us."""
     redis = open_redis(url, retries=retries)
-    try:
-        answer: Awaitable[object] = redis.ping()
-        await answer
-    except (AuthenticationError, ResponseError):
-        raise AppError(
-            ErrorCode.SERVICE_UNAVAILABLE, "Redis refuses the user name or the password that `REDIS__URL` holds."
-        ) from None
-    except AWAY_ERRORS:
-        raise AppError(
-            ErrorCode.SERVICE_UNAVAILABLE, "No Redis answers at `REDIS__URL`: start it, or leave the setting empty."
-        ) from None
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(redis.aclose)
+        try:
+            answer: Awaitable[object] = redis.ping()
+            await answer
+        except (AuthenticationError, ResponseError):
+            reason = "Redis refuses the user name or the password that `REDIS__URL` holds."
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, reason) from None
+        except InvalidResponse:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from None
+        except AWAY_ERRORS:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from None
+        undo.pop_all()
     return Store(redis)
+
+
+_NO_REDIS = "What answers at `REDIS__URL` is no Redis: give the address of one, or leave the setting empty."
+_NO_ANSWER = (
+    "No Redis answers at `REDIS__URL`: start it, look at the address (rediss:// where it takes TLS only), or leave the"
+    " setting empty."
+)
 
 
 def _read_definition(data: bytes | None) -> JobDefinition | None:

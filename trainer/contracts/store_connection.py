@@ -13,14 +13,15 @@ from redis.asyncio.connection import Connection as TcpConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from trainer.contracts.errors import AppError, ErrorCode
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-AWAY_ERRORS = (RedisConnectionError, RedisTimeoutError, OSError)
+AWAY_ERRORS = (RedisConnectionError, RedisTimeoutError, InvalidResponse, OSError)
+"""What a command raises while no server answers, or something else does in its place."""
 STORE_ERRORS = (*AWAY_ERRORS, ResponseError)
 """What a command raises while the server is away, or refuses it (its memory or disk is full, a right is missing)."""
 
