@@ -115,18 +115,19 @@ def score_texts(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[Text
 
 
 def word_surprisals(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, line_end: bool = True
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, as_minicons: bool = False
 ) -> list[tuple[str, float]]:
     """Return the words of a line with their surprisals in nats, as a response has them.
 
-    Without `line_end` only a word that follows is taken to end a word, as minicons has it: then the probabilities of
-    all that can come next do not add up to one.
+    As minicons has it, only a word that follows is taken to end a word, and that a line begins with a word is not taken
+    for granted: then the probabilities of all that can come next do not add up to one.
     """
     queued = ScoreResponse(request_id="words", run_id="words", status="running")
     to_score = read_text(tokenizer, ScoreRequest(text=text, detail_level="per_word"), queued)
     marks = WordMarks(tokenizer)
+    marks.is_line_marked = marks.is_line_marked and not as_minicons
     given = [_Given(ids, _window(model, None)) for ids in to_score.ids]
-    scores = _score_lines(model, given, 1, marks.boundary_ids(line_end=line_end))
+    scores = _score_lines(model, given, 1, marks.boundary_ids(line_end=not as_minicons))
     words = _words(model, tokenizer, marks, to_score, scores)
     return [(word.text, word.surprisal) for word in words if word.surprisal is not None]
 

@@ -59,4 +59,7 @@ def _tokenizer(family: str, method: str) -> Tokenizer:
         return char_tokenizer(LINES, mask_token=masked)
     if method == "word":
         return tokenizer_of(method, LINES)
-    return tokenizer_of(method, LINES, vocab_size=60, special_style="gpt2_mask" if masked else "gpt2")
+    name, *model_type = method.split()  # "sentencepiece bpe", say
+    style = "gpt2_mask" if masked else "gpt2"
+    fields: dict[str, object] = {"vocab_size": 60, "special_style": style}
+    return tokenizer_of(name, LINES, ("a b",), **fields, **({"model_type": model_type[0]} if model_type else {}))

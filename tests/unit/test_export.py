@@ -76,7 +76,8 @@ def test_exported_model__has_our_ids_and_logits(
 ) -> None:
     model, tokenizer = load_run(runs[name])
     found, ids = looked[name], tokenizer.special_ids
-    own = [tokenizer.encode(text) for text in TEXTS]
+    without_space = " " if tokenizer.manifest.method == "sentencepiece" else ""
+    own = [tokenizer.encode(text.removeprefix(without_space)) for text in TEXTS]
     whole = [[ids.start, *of_text, ids.eos] for of_text in own]
     is_causal = model.objective == "causal_lm"
 
@@ -130,7 +131,10 @@ def test_exported_tokenizer__has_our_ids_for_texts_of_all_languages(method: str,
     ]
 
     for text in [*odd, *(line for other in LANGUAGES for line in texts_in(other))]:
-        assert library.encode(text).ids == ours.encode(text), text
+        if ours.manifest.method == "sentencepiece" and text.startswith(" "):
+            assert [library.encode("▁").ids[0], *library.encode(text).ids] == ours.encode(text), text
+        else:
+            assert library.encode(text).ids == ours.encode(text), text
 
 
 @pytest.mark.parametrize("name", ["char_lstm", "qwen", "bert", "gru both"])

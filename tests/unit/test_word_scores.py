@@ -140,19 +140,19 @@ def test_words__are_scored_as_the_words_that_were_counted(method: str, line: str
         before += spelled
 
 
-@pytest.mark.parametrize("method", ["bpe", "char"])
-def test_words__without_the_line_end_are_those_of_minicons(method: str) -> None:
+@pytest.mark.parametrize("method", ["char", *SUBWORD])
+def test_words__are_those_of_minicons_where_asked(method: str) -> None:
     """Its `bow_correction`: the mass of tokens with a space after a word goes to it, and is taken from the next one."""
     tokens = tokenizer(method)
     model = ToyModel(tokens)
     marked = [i for i in range(model.vocab_size) if model.begins[i]]
 
-    found = dict(word_surprisals(model, tokens, "ab ba", line_end=False))
+    found = dict(word_surprisals(model, tokens, "ab ba", as_minicons=True))
 
     ids = [tokens.special_ids.start, *tokens.encode("ab ba")]
     answers = [model.next_log_p(ids[: t + 1]) for t in range(len(ids))]
     scores = [float(answers[t][ids[t + 1]]) for t in range(len(ids) - 1)]
-    second = next(t for t, token in enumerate(ids[1:]) if model.begins[token])
+    second = next(t for t, token in enumerate(ids[1:]) if t and model.begins[token])
     spaces = [float(answer[marked].logsumexp(-1)) for answer in answers]
     assert found["ab"] == pytest.approx(-(sum(scores[:second]) + spaces[second]), abs=1e-4)
     assert found["ba"] == pytest.approx(-(sum(scores[second:]) - spaces[second] + spaces[-1]), abs=1e-4)

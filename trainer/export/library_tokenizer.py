@@ -2,7 +2,7 @@
 
 import tokenizers
 from sentencepiece import SentencePieceProcessor
-from tokenizers import Regex, decoders, models, normalizers, processors
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from trainer.contracts.models import Objective
 from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest
@@ -55,7 +55,11 @@ def _name(manifest: TokenizerManifest, token_id: int) -> str:
 def _from_sentencepiece(
     content: bytes, manifest: TokenizerManifest, config: SentencePieceTokenizerConfig
 ) -> tokenizers.Tokenizer:
-    """The same pieces, scores and merges; a space stands before every text, and what is reserved is unknown."""
+    """The same pieces, scores and merges; what is reserved is unknown.
+
+    A space stands before every text that begins with none, so that a word is the same tokens alone, after a space, and
+    in a line: tools that go word by word, as minicons does, ask for " the" and count on it.
+    """
     processor = SentencePieceProcessor(model_proto=content)
     pieces = [(processor.id_to_piece(i), float(processor.get_score(i))) for i in range(processor.get_piece_size())]
     unknown = _name(manifest, manifest.special_ids.unk)
@@ -68,9 +72,8 @@ def _from_sentencepiece(
     library.normalizer = normalizer_of(
         config.normalization,
         normalizers.Replace(Regex(f"[{RESERVED}]"), "\0"),
-        normalizers.Prepend(" "),
-        normalizers.Replace(" ", SPACE),
     )
+    library.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
     joins: list[decoders.Decoder] = [decoders.Replace(SPACE, " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     library.decoder = decoders.Sequence(joins)
     return tokenizers.Tokenizer.from_str(content_of(library, list(manifest.special_tokens)).decode())
