@@ -147,7 +147,7 @@ async def generate(
     max_new: app_commands.Range[int, 1, 512] | None = None,
     temperature: app_commands.Range[float, 0, 2] = 1.0,
     top_k: app_commands.Range[int, 0, 1000] = 0,
-    top_p: app_commands.Range[float, 0, 1] = 1.0,
+    top_p: app_commands.Range[float, 0.01, 1.0] = 1.0,
     samples: app_commands.Range[int, 1, 4] = 1,
     stop: str | None = None,
     seed: app_commands.Range[int, 0, 4294967295] | None = None,

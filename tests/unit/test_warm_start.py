@@ -100,7 +100,8 @@ def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
 ) -> None:
     sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 1, "tied": tied}
     decay: dict[str, object] = {"name": name, "weight_decay": 0.5}
-    run = make_run(tmp_path, TEXT, model=sizes, freeze_embeddings=True, optimizer=decay, max_steps=8)
+    warm: dict[str, object] = {"init_from_run_id": "parent", "freeze_embeddings": True}
+    run = make_run(tmp_path, TEXT, model=sizes, optimizer=decay, max_steps=8, **warm)
     before: dict[str, Tensor] = run.fresh_model().state_dict()
 
     after_training: dict[str, Tensor] = observed(run).model.state_dict()

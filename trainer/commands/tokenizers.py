@@ -97,7 +97,8 @@ def _store(settings: Settings) -> TokenizerStore:
 
 
 def _tell(status: TokenizerStatus, terminal: Terminal) -> None:
-    after = f"next: mt train --set tokenizer_id={status.tokenizer_id} --corpus …"
+    family = "" if status.method == "char" else " --set model_family=lstm"
+    after = f"next: mt train{family} --set tokenizer_id={status.tokenizer_id} --corpus …"
     terminal.show(status, _summary(status), Text(after if status.status == "completed" else status.message))
 
 

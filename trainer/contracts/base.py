@@ -8,6 +8,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A run, tokenizer or request id: safe as a file name, in a Redis key and in a Discord custom id."""
 
+Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
+"""A number of steps, tokens or texts in a request: at most a billion, so that no arithmetic on it overflows."""
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

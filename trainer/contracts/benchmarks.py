@@ -1,8 +1,6 @@
 """What a comparison of architectures is made of: its plan, what each training gave, and the table as it is stored."""
 
-from pydantic import PositiveInt
-
-from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp
+from trainer.contracts.base import Count, Frozen, Identifier, Sha256, Timestamp
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, Environment, SplitSizes
 
@@ -10,7 +8,7 @@ from trainer.contracts.runs import CorpusRef, EffectiveRequest, Environment, Spl
 class BenchmarkPlan(Frozen):
     """What is to be trained, by name; equal but for the model, its objective and its rate."""
 
-    tokens: PositiveInt
+    tokens: Count
     """How many each training reads at least."""
     requests: dict[str, EffectiveRequest]
 

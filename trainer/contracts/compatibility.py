@@ -105,6 +105,9 @@ def _problems(request: TrainRequest) -> list[FieldProblem]:
     if aim not in config.objectives and aim == "masked_lm":
         said = f"must be 'causal_lm' for {family}: it cannot see what comes after a masked token"
         problems.append(_problem("objective", said, "'causal_lm'"))
+    if family == "char_lstm" and request.tokenizer is not None and request.tokenizer.method != "char":
+        said = "must be 'char' for char_lstm: take lstm for another tokenizer"
+        problems.append(_problem("tokenizer.method", said, "'char'"))
     if is_bidirectional and family == "char_lstm":
         said = "must be false for char_lstm, which has one direction: take lstm"
         problems.append(_problem("model.bidirectional", said, "false"))

@@ -3,12 +3,12 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field
 
-from trainer.contracts.base import Frozen, Positive, Probability
-from trainer.contracts.models import Activation, Architecture, RnnArchitecture
+from trainer.contracts.base import Count, Frozen, Positive, Probability
+from trainer.contracts.models import Activation, Architecture, Few, InnerWidth, RnnArchitecture, Width
 from trainer.contracts.runs import CheckpointRule, LogLevel, ScheduledSteps
-from trainer.contracts.tokenizers import RenamedTokens
+from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
 
 
 def _slug(name: str) -> str:
@@ -40,15 +40,15 @@ class DataBlock(Frozen):
 
 class TokenizerBlock(Frozen):
     output_dir: RelativePath
-    vocab_size: PositiveInt
+    vocab_size: VocabularySize
     tokenizer_type: Literal["sentencepiece", "wordpiece", "bpe", "character", "word"] = "sentencepiece"
     special_tokens: RenamedTokens = None
 
 
 class RnnBlock(Frozen):
-    embedding_size: PositiveInt
-    hidden_size: PositiveInt
-    num_layers: PositiveInt
+    embedding_size: Width
+    hidden_size: Width
+    num_layers: Few
     bidirectional: bool | None = None
     dropout: Probability = 0.0
     tied: bool = False
@@ -56,12 +56,12 @@ class RnnBlock(Frozen):
 
 
 class TransformerBlock(Frozen):
-    layers: PositiveInt
-    embedding_size: PositiveInt
-    hidden_size: PositiveInt
-    intermediate_hidden_size: PositiveInt
-    attention_heads: PositiveInt
-    key_value_heads: PositiveInt | None = None
+    layers: Few
+    embedding_size: Width
+    hidden_size: Width
+    intermediate_hidden_size: InnerWidth
+    attention_heads: Few
+    key_value_heads: Few | None = None
     """Of llama and qwen; those of the preset without it."""
     activation_function: Activation | None = None
     """gelu without it, silu for llama and qwen."""
@@ -72,7 +72,7 @@ class TransformerBlock(Frozen):
 
 
 class BertBlock(Frozen):
-    type_vocab_size: PositiveInt = 2
+    type_vocab_size: Few = 2
 
 
 class ArchitectureBlock(Frozen):
@@ -93,8 +93,8 @@ class TrainingBlock(CheckpointRule):
     adam_beta2: Probability
     adam_epsilon: Positive
     epochs: Annotated[int, Field(ge=1, le=1000)]
-    train_steps: PositiveInt | None = None
-    warmup_steps: NonNegativeInt | None = None
+    train_steps: Count | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     use_amp: bool = False
     use_tf32: bool = True
@@ -115,13 +115,13 @@ class LoggingBlock(Frozen):
     use_structured_logging: bool = True
     use_wandb: Literal[False] = False
     wandb_project: str | None = None
-    max_log_files: PositiveInt = 10
-    max_log_size_mb: PositiveInt = 100
-    log_metrics_every_n_steps: PositiveInt = 10
-    log_detailed_metrics_every_n_steps: PositiveInt = 100
-    log_memory_every_n_steps: PositiveInt = 100
+    max_log_files: Count = 10
+    max_log_size_mb: Count = 100
+    log_metrics_every_n_steps: Count = 10
+    log_detailed_metrics_every_n_steps: Count = 100
+    log_memory_every_n_steps: Count = 100
     profile_performance: bool = False
-    max_errors_to_track: PositiveInt = 1000
+    max_errors_to_track: Count = 1000
 
 
 class ExperimentConfig(Frozen):

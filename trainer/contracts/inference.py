@@ -225,13 +225,13 @@ class SamplingOptions(Frozen):
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
     temperature: NonNegativeFloat = 1.0
     """0 is greedy; what is colder than 1e-6 is taken for 1e-6."""
-    top_k: NonNegativeInt = 0
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """0 is off."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     stop_sequences: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=8)] = ()
     seed: Seed | None = None
     repetition_penalty: Positive | None = None
-    repetition_window: Annotated[int, Field(ge=1)] = 80
+    repetition_window: Annotated[int, Field(ge=1, le=65_536)] = 80
     banned_tokens: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=64)] = ()
     """Tokens that are never written, each by its name or by its text, with and without the space before it."""
     alphabet: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None

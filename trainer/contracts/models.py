@@ -19,6 +19,13 @@ Objective = Literal["causal_lm", "masked_lm"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
 
+Width = Annotated[int, Field(gt=0, le=65_536)]
+InnerWidth = Annotated[int, Field(gt=0, le=262_144)]
+"""Between the two matrices of a transformer's layer."""
+Few = Annotated[int, Field(gt=0, le=1024)]
+"""A number of layers, heads or kinds."""
+
+
 class ModelSize(NamedTuple):
     """How large a model is, as counts of numbers."""
 
@@ -118,6 +125,11 @@ class TransformerConfig(ArchitectureConfig):
     positions: PositiveInt
     """How many tokens are read at once, at most."""
 
+    @classmethod
+    def usual_intermediate_size(cls, hidden_size: int) -> int:
+        """Return the width between the two matrices of a layer, where nothing is said of it: 4 x `hidden_size`."""
+        return 4 * hidden_size
+
     def sizes(self) -> str:
         return f"{self.hidden_size}/{self.intermediate_hidden_size}/{self.layers}, {self.attention_heads} heads"
 
@@ -199,6 +211,11 @@ class _RotaryConfig(TransformerConfig):
     activation_function: Activation = "silu"
     key_value_heads: PositiveInt
 
+    @classmethod
+    def usual_intermediate_size(cls, hidden_size: int) -> int:
+        """Return 8/3 x `hidden_size`, rounded up to a multiple of 64: three such matrices cost as two of 4 x."""
+        return -(-8 * hidden_size // (3 * 64)) * 64
+
     def _rotary_size(self, vocab_size: int, length: int, *, tied: bool, has_biases: bool) -> ModelSize:
         hidden, inner = self.hidden_size, self.intermediate_hidden_size
         shared = hidden // self.attention_heads * self.key_value_heads
@@ -275,20 +292,20 @@ class ModelBlock(Frozen):
     """The sizes as a request gives them; what is absent comes from the family's preset."""
 
     architecture: Architecture | None = None
-    embedding_size: PositiveInt | None = None
-    hidden_size: PositiveInt | None = None
-    num_layers: PositiveInt | None = None
+    embedding_size: Width | None = None
+    hidden_size: Width | None = None
+    num_layers: Few | None = None
     dropout: Probability | None = None
     tied: bool | None = None
     bidirectional: bool | None = None
-    layers: PositiveInt | None = None
-    intermediate_hidden_size: PositiveInt | None = None
-    attention_heads: PositiveInt | None = None
-    key_value_heads: PositiveInt | None = None
+    layers: Few | None = None
+    intermediate_hidden_size: InnerWidth | None = None
+    attention_heads: Few | None = None
+    key_value_heads: Few | None = None
     activation_function: Activation | None = None
     attention_dropout: Probability | None = None
-    positions: PositiveInt | None = None
-    type_vocab_size: PositiveInt | None = None
+    positions: Width | None = None
+    type_vocab_size: Few | None = None
 
 
 _RECURRENT: Mapping[str, Mapping[str, int | float]] = {

@@ -145,9 +145,14 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
     family = request.model_family
     kind = architecture(family)
     name = request.model_size or ("small" if family == "char_lstm" else "base")
-    sizes = {**_preset(name, kind), **_given_sizes(request), "architecture": kind}
-    if issubclass(CONFIGS[kind], TransformerConfig):
-        return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes}
+    given = _given_sizes(request)
+    sizes = {**_preset(name, kind), **given, "architecture": kind}
+    config = CONFIGS[kind]
+    if issubclass(config, TransformerConfig):
+        hidden_size = (request.model or ModelBlock()).hidden_size
+        if hidden_size is not None and request.model_size is None:  # otherwise the preset's own width holds
+            sizes["intermediate_hidden_size"] = config.usual_intermediate_size(hidden_size)
+        return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes, **given}
     return {"tied": True, **sizes} if family == "char_lstm" else sizes
 
 
@@ -158,6 +163,12 @@ def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
     asked = _given_sizes(request) | {"architecture": kind}
     if request.model_size is not None:
         asked = _preset(request.model_size, kind) | asked
+    if sizes["architecture"] != kind:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"`model_family` is '{request.model_family}', but the run '{parent.run_id}' that this one starts from is of"
+            f" '{parent.effective.model_family}': ask for the same, or leave it out.",
+        )
     for field, value in asked.items():
         if field not in _NO_SIZES and value != sizes.get(field, False):
             raise AppError(
@@ -268,6 +279,12 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: O
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"`tokenizer` is not that of the run '{request.init_from_run_id}' that this one starts from: leave it out.",
+        )
+    if request.model_family == "char_lstm" and tokenizer.method != "char":
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"`model_family` 'char_lstm' takes a 'char' tokenizer only, and '{tokenizer.tokenizer_id}' is a"
+            f" '{tokenizer.method}' tokenizer: take lstm.",
         )
     if aim == "masked_lm" and tokenizer.special_ids.mask is None:
         raise AppError(

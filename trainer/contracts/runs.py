@@ -10,14 +10,13 @@ from pydantic import (
     Discriminator,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PlainSerializer,
-    PositiveInt,
     Tag,
     model_validator,
 )
 
 from trainer.contracts.base import (
+    Count,
     FileRecord,
     Frozen,
     Identifier,
@@ -100,24 +99,26 @@ class LoggingOptions(Frozen):
     level: LogLevel = "INFO"
 
 
+_MOST_STEPS = 10_000
+
+
 class CheckpointRule(Frozen):
     """A checkpoint schedule that follows from the length of a training: dense in the first epoch, sparse later."""
 
-    first_epoch_checkpoints: PositiveInt = 20
+    first_epoch_checkpoints: Annotated[int, Field(gt=0, le=_MOST_STEPS)] = 20
     """Evenly spaced; in an epoch of fewer steps each of them."""
     subsequent_epochs_spacing: Literal["linear", "log"] = "log"
-    log_base: Annotated[int, Field(ge=2)] = 2
+    log_base: Annotated[int, Field(ge=2, le=1_000_000)] = 2
     """With `log`, the steps that are powers of it."""
-    linear_interval: PositiveInt | None = None
+    linear_interval: Count | None = None
     """Steps from one to the next with `linear`; None: as in the first epoch."""
-    min_checkpoint_interval: PositiveInt = 100
+    min_checkpoint_interval: Count = 100
     """After the first epoch none comes sooner after another, but for the last step."""
-    min_checkpoints_per_epoch: NonNegativeInt = 5
+    min_checkpoints_per_epoch: Annotated[int, Field(ge=0, le=_MOST_STEPS)] = 5
     """A later epoch in which the spacing has fewer gets so many, evenly spaced, or what the interval allows."""
 
 
-_Steps = tuple[NonNegativeInt, ...]
-_MOST_STEPS = 10_000
+_Steps = tuple[Annotated[int, Field(ge=0, le=1_000_000_000)], ...]
 ScheduledSteps = Annotated[_Steps, Field(max_length=_MOST_STEPS), AfterValidator(_ascending)]
 CheckpointSchedule = Annotated[
     Annotated[_Steps, Field(min_length=1, max_length=_MOST_STEPS), AfterValidator(_ascending), Tag("steps")]
@@ -138,14 +139,14 @@ class TrainingOptions(Frozen):
     """The share of tokens that masked_lm masks; each row has one at least. Nothing to causal_lm."""
     max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
     num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
-    max_steps: PositiveInt | None = None
+    max_steps: Count | None = None
     max_seconds: Positive | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1
     optimizer: OptimizerConfig = OptimizerConfig()
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: NonNegativeInt | None = None
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     gradient_clipping: Positive | None = 1.0
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
@@ -167,13 +168,13 @@ class TrainingOptions(Frozen):
     """Threads that gather batches ahead of the training; None: up to 4 with CUDA, none on the CPU."""
     data_pin_memory: bool | None = None
     """None: with CUDA only."""
-    checkpoint_every_steps: PositiveInt | None = None
+    checkpoint_every_steps: Count | None = None
     checkpoint_schedule: CheckpointSchedule | None = None
     """Steps whose weights are kept for good, the last one always; 0 stands for those before the first step."""
-    eval_every_steps: PositiveInt | None = None
-    log_every_steps: PositiveInt = 10
+    eval_every_steps: Count | None = None
+    log_every_steps: Count = 10
     logging: LoggingOptions = LoggingOptions()
-    sample_every_steps: PositiveInt | None = None
+    sample_every_steps: Count | None = None
     """How often the training writes what the model generates by then to `training_samples.jsonl`."""
     provenance: Provenance | None = None
     label: Label | None = None
@@ -204,6 +205,15 @@ class TrainRequest(TrainingOptions):
     def _one_tokenizer(self) -> "TrainRequest":
         if self.tokenizer is not None and self.tokenizer_id is not None:
             raise ValueError("give `tokenizer` or `tokenizer_id`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_weights_are_given(self) -> "TrainRequest":
+        if self.freeze_embeddings and self.init_from_run_id is None:
+            raise ValueError(
+                "`freeze_embeddings` needs `init_from_run_id`, the run to take the embedding from: without one the"
+                " embedding would stay random"
+            )
         return self
 
 

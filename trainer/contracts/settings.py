@@ -32,8 +32,10 @@ def _or_none(value: object) -> object:
     return None if value == "" else value
 
 
-Ids = Annotated[tuple[int, ...], BeforeValidator(_split)]
-Id = Annotated[int | None, BeforeValidator(_or_none)]
+_Snowflake = Annotated[int, Field(gt=0, lt=2**64)]
+"""An id as Discord gives it."""
+Ids = Annotated[tuple[_Snowflake, ...], BeforeValidator(_split)]
+Id = Annotated[_Snowflake | None, BeforeValidator(_or_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_or_none)]
 Url = Annotated[AnyUrl | None, BeforeValidator(_or_none)]
 
@@ -77,31 +79,31 @@ class QueueSettings(Group):
     stall_seconds: Annotated[float, Field(ge=1, le=86400)] = 120
     """After this time without progress, or that of 20 steps, a training is ended and goes on from its checkpoint."""
     interactive_timeout_seconds: Annotated[float, Field(gt=0)] = 600
-    result_ttl_seconds: Annotated[int, Field(ge=1)] = 86400
-    chat_ttl_seconds: Annotated[int, Field(ge=1)] = 3600
+    result_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86400
+    chat_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
     """After this time without a message, a chat is forgotten."""
     inference_threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads that answer requests to models; 0: as many as train a run whose `threads` is 0."""
-    warm_model_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    warm_model_bytes: Annotated[int, Field(ge=0, le=2**50)] = 1024**3
     """The models that stay loaded between requests; the one that was asked last stays whatever its size."""
     warm_model_seconds: Annotated[float, Field(gt=0)] = 900
     """After this time without a request, none stays loaded."""
 
 
 class LimitSettings(Group):
-    corpus_bytes: Annotated[int, Field(ge=1)] = 10 * 1024**3
+    corpus_bytes: Annotated[int, Field(ge=1, le=2**50)] = 10 * 1024**3
     """The largest corpus that `mt` reads."""
-    attachment_bytes: Annotated[int, Field(ge=1)] = 25 * 1024**2
+    attachment_bytes: Annotated[int, Field(ge=1, le=2**30)] = 25 * 1024**2
     """The largest corpus that chat accepts as an attachment."""
     generate_max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 512
     """The most tokens that one `/mt generate` may ask for."""
-    runs_per_user: Annotated[int, Field(ge=1)] = 10
+    runs_per_user: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Runs of one user that may be queued or running; admins are exempt."""
-    runs_in_all: Annotated[int, Field(ge=1)] = 100
+    runs_in_all: Annotated[int, Field(ge=1, le=1_000_000)] = 100
     """Queued or running runs above which users start no more; admins are exempt."""
-    asks_per_minute: Annotated[int, Field(ge=1)] = 30
+    asks_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     """How often one user may generate and score in a minute; admins are exempt."""
-    asks_at_once: Annotated[int, Field(ge=1)] = 64
+    asks_at_once: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Generations and scores of all people, admins too, that the bot waits for at the same time."""
 
 

@@ -3,10 +3,10 @@
 from hashlib import sha256
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from pydantic_core import to_json
 
-from trainer.contracts.base import Frozen, Identifier, JobState, Timestamp
+from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
 from trainer.contracts.tokenizers import (
@@ -17,6 +17,7 @@ from trainer.contracts.tokenizers import (
     SpecialStyle,
     TokenizerConfig,
     TokenizerStats,
+    VocabularySize,
 )
 from trainer.contracts.validation import parse
 
@@ -27,8 +28,8 @@ class TokenizerTrainRequest(Frozen):
     method: Annotated[str, Field(max_length=32)]
     corpora: Annotated[tuple[CorpusName, ...], Field(min_length=1, max_length=16)]
     """The vocabulary is made from all of them together."""
-    vocab_size: PositiveInt | None = None
-    min_frequency: PositiveInt | None = None
+    vocab_size: VocabularySize | None = None
+    min_frequency: Count | None = None
     """None, as for `vocab_size`: what the method has by default."""
     normalization: Normalization = Normalization()
     model_type: Literal["unigram", "bpe"] | None = None

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from operator import not_
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from trainer.contracts.base import FileRecord, Frozen, Sha256, Timestamp
+from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp
 
 TokenizerMethod = Literal["char", "word", "bpe", "wordpiece", "sentencepiece"]
 METHODS: tuple[TokenizerMethod, ...] = get_args(TokenizerMethod)
+VocabularySize = Annotated[int, Field(gt=0, le=1_000_000)]
 SpecialStyle = Literal["gpt2", "gpt2_mask", "bert"]
 SPECIAL_NAMES: dict[SpecialStyle, tuple[str, ...]] = {
     "gpt2": ("<s>", "</s>", "<unk>", "<pad>"),
@@ -107,9 +108,9 @@ class CharTokenizerConfig(Frozen):
     """One token per Unicode code point of the training split; specials [PAD] [UNK] [BOS] [EOS] = 0..3."""
 
     method: Literal["char"] = "char"
-    vocab_size: PositiveInt | None = None
+    vocab_size: VocabularySize | None = None
     """A cap by frequency, specials included; None keeps every character."""
-    min_frequency: PositiveInt = 1
+    min_frequency: Count = 1
     mask_token: bool = Field(False, exclude_if=not_)  # absent from what older versions wrote, and from its hash
     """Whether [MASK] = 4 stands before the characters, which masked_lm needs."""
     special_tokens: KeptTokens = Field(None, exclude_if=not_)
@@ -120,9 +121,9 @@ class WordTokenizerConfig(Frozen):
     """One token per word between white space, in the order of the text; specials <UNK> <eos> = 0, 1."""
 
     method: Literal["word"] = "word"
-    vocab_size: PositiveInt | None = None
+    vocab_size: VocabularySize | None = None
     """A cap by frequency, specials included; None keeps every word."""
-    min_frequency: PositiveInt = 1
+    min_frequency: Count = 1
     special_tokens: KeptTokens = Field(None, exclude_if=not_)
     normalization: Normalization = Normalization()
 
@@ -131,9 +132,9 @@ class BpeTokenizerConfig(Frozen):
     """Byte-pair encoding of characters: the most frequent pair becomes a token, until there are enough."""
 
     method: Literal["bpe"] = "bpe"
-    vocab_size: PositiveInt = 8000
+    vocab_size: VocabularySize = 8000
     """At most so many tokens, specials and characters included."""
-    min_frequency: PositiveInt = 1
+    min_frequency: Count = 1
     """Of a pair that becomes a token; every character is one."""
     special_style: SpecialStyle | None = None
     special_tokens: RenamedTokens = Field(None, exclude_if=not_)
@@ -144,9 +145,9 @@ class WordPieceTokenizerConfig(Frozen):
     """WordPiece: of the tokens that begin what is left of a word, the longest; ## goes on with a word."""
 
     method: Literal["wordpiece"] = "wordpiece"
-    vocab_size: PositiveInt = 8000
+    vocab_size: VocabularySize = 8000
     """At most so many tokens, specials and characters (each with and without ##) included."""
-    min_frequency: PositiveInt = 2
+    min_frequency: Count = 2
     """Of a pair that becomes a token; every character is one."""
     special_style: SpecialStyle | None = None
     special_tokens: RenamedTokens = Field(None, exclude_if=not_)
@@ -158,7 +159,7 @@ class SentencePieceTokenizerConfig(Frozen):
 
     method: Literal["sentencepiece"] = "sentencepiece"
     model_type: Literal["unigram", "bpe"] = "unigram"
-    vocab_size: PositiveInt = 8000
+    vocab_size: VocabularySize = 8000
     """At most so many tokens, specials and characters included."""
     special_style: SpecialStyle | None = None
     special_tokens: RenamedTokens = Field(None, exclude_if=not_)

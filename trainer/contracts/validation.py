@@ -86,9 +86,10 @@ def takes_any_text(model: type[BaseModel], path: str) -> bool:
     """Whether a field (dots lead into blocks) is text of a person's choice: what is typed for it stands as it is."""
     schema = RecordSchema(model)
     place = schema.locate(path.split("."))
-    return place.path == path and all(
-        member.type in ("string", "null") and not member.choices for member in schema.members(place.schema)
-    )
+    members = list(schema.members(place.schema))
+    types = {member.type for member in members}
+    is_text = "string" in types and types <= {"string", "null"} and not any(member.choices for member in members)
+    return place.path == path and is_text
 
 
 def shown_value(value: object) -> str | None:

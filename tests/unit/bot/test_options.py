@@ -97,7 +97,10 @@ SET = [
     ({"epochs": 7}, {"num_epochs": 7}),
     ({"name": "kk"}, {"label": "kk"}),
     ({"init_from": "lstm-1"}, {"init_from_run_id": "lstm-1"}),
-    ({"freeze_embeddings": True}, {"freeze_embeddings": True}),
+    (
+        {"init_from": "lstm-1", "freeze_embeddings": True},
+        {"init_from_run_id": "lstm-1", "freeze_embeddings": True},
+    ),
     ({"early_stop": 3}, {"early_stopping": EarlyStopping(enabled=True, patience=3)}),
     ({"seed": 0}, {"seed": 0}),
     ({"tokenizer": "char-0123456789abcdef"}, {"tokenizer_id": "char-0123456789abcdef"}),

@@ -66,6 +66,11 @@ MATRIX: list[tuple[dict[str, object], str, str]] = [
         "must be false for char_lstm, which has one direction: take lstm",
     ),
     (
+        {"model_family": "char_lstm", "tokenizer": {"method": "bpe"}},
+        "tokenizer.method",
+        "must be 'char' for char_lstm: take lstm for another tokenizer",
+    ),
+    (
         {"model_family": "gru", "compute": {"gradient_checkpointing": True}},
         "compute.gradient_checkpointing",
         "is for transformers",

@@ -88,7 +88,7 @@ def test_memory__has_each_part_of_a_step() -> None:
     assert of(name="adam") == of(name="adamw") == of(name="sgd") + 8 * size.parameters
     assert memory(batch_size=65) - memory(batch_size=64) == a_row
     assert of(name="sgd") - memory(batch_size=1, optimizer={"name": "sgd"}) <= 63 * a_row
-    frozen = memory(batch_size=64, freeze_embeddings=True)
+    frozen = memory(batch_size=64, init_from_run_id="parent", freeze_embeddings=True)
     assert memory(batch_size=64) - frozen == 4 * 3 * size.embedding  # its gradient and its two moments
     again = memory(batch_size=64, compute={"gradient_checkpointing": True})
     assert memory(batch_size=64) - again == 4 * 64 * 24 * (size.kept - size.kept_between)

@@ -118,7 +118,6 @@ common: Strategies = {
     "holdout_fraction": st.floats(0, 0.5, exclude_min=True, exclude_max=True),
     "test_fraction": fraction(0.5),
     "seed": st.integers(0, 2**32 - 1),
-    "freeze_embeddings": st.booleans(),
     "early_stopping": drawn({"enabled": st.booleans(), "patience": st.integers(1, 100)}),
     "device": st.sampled_from(["auto", "cpu", "cuda:1"]),
     "precision": st.sampled_from(["auto", "fp32", "fp16", "bf16"]),
@@ -140,7 +139,7 @@ warmups = (
 )
 families = drawn(
     {"model_family": st.just("char_lstm")},
-    {"model": drawn({"hidden_size": count}), "tokenizer": tokenizer_block},
+    {"model": drawn({"hidden_size": count}), "tokenizer": drawn({"method": st.just("char")}, {"min_frequency": count})},
 ) | drawn(
     {"model_family": st.sampled_from(["lstm", "gru", "rnn"]), "tokenizer": tokenizer_block},
     {"model": sizes},
@@ -224,6 +223,7 @@ def test_a_warm_start_written_as_a_file__names_its_parent_and_no_tokenizer_of_it
         files=(),
     )
     asked: dict[str, object] = {"model_family": "gru", "corpus": "ky", "init_from_run_id": "first"}
+    asked["freeze_embeddings"] = True
     request = train_request(asked)
     effective = resolved(request, parent=parent, tokenizer=tokenizer)
 

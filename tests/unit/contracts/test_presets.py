@@ -87,6 +87,41 @@ def test_refusals__name_what_does_not_fit() -> None:
     assert "give one of both" in refusal(model_size="tiny", model={"hidden_size": 3})[1]
 
 
+def test_frozen_embeddings__without_a_run_to_take_them_from_are_refused() -> None:
+    code, sentence = refusal(freeze_embeddings=True)
+
+    assert code is ErrorCode.INVALID_INPUT
+    assert sentence.startswith("`freeze_embeddings` needs `init_from_run_id`")
+
+
+@pytest.mark.parametrize(
+    ("family", "hidden_size", "expected"),
+    [("gpt2", 128, 512), ("bert", 64, 256), ("llama", 128, 384), ("llama", 96, 256), ("qwen", 64, 192)],
+)
+def test_intermediate_size__that_is_not_given_follows_from_the_hidden_size(
+    family: str, hidden_size: int, expected: int
+) -> None:
+    """4 x the hidden size; llama and qwen 8/3 of it, rounded up to a multiple of 64: 341.3 to 384, 256.0 stays."""
+    heads: dict[str, object] = {"hidden_size": hidden_size, "attention_heads": 2}
+    shared: dict[str, object] = {"key_value_heads": 1} if family in ("llama", "qwen") else {}
+
+    def inner(**fields: object) -> object:
+        sizes: dict[str, object] = dict(effective(model_family=family, **fields).model)
+        return sizes["intermediate_hidden_size"]
+
+    assert inner(model={**heads, **shared}) == expected
+    assert inner(model={**heads, **shared, "intermediate_hidden_size": 100}) == 100
+
+
+@pytest.mark.parametrize(("family", "expected"), [("gpt2", 3072), ("llama", 11008), ("qwen", 4864)])
+def test_intermediate_size__of_a_preset_stays_where_its_width_is_repeated(family: str, expected: int) -> None:
+    paper = effective(model_family=family, model_size="paper").model
+    run = effective(model_family=family, model_size="paper", model={"hidden_size": paper.hidden_size})
+
+    sizes: dict[str, object] = dict(run.model)
+    assert sizes["intermediate_hidden_size"] == expected
+
+
 def parent_of(fields: dict[str, object]) -> tuple[RunManifest, TokenizerManifest]:
     """A completed run of these fields, and its tokenizer."""
     run = effective(**fields)
@@ -144,7 +179,10 @@ def test_warm_start__may_spell_out_what_its_parent_has() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"model_family": "gru"}, "`model.architecture` would be gru, but the run 'parent' that this one starts from"),
+        (
+            {"model_family": "gru"},
+            "`model_family` is 'gru', but the run 'parent' that this one starts from is of",
+        ),
         (
             {"model_family": "lstm", "model": {"bidirectional": True}, "objective": "masked_lm"},
             "`model.bidirectional` would be True, but the run 'parent' that this one starts from has False",
@@ -210,7 +248,7 @@ def test_hash__does_not_count_labels_names_and_presets() -> None:
         {"seed": 1},
         {"num_epochs": 6},
         {"model": {"hidden_size": 255}},
-        {"freeze_embeddings": True},
+        {"init_from_run_id": "parent"},
         {"data_num_workers": 0},
         {"sample_every_steps": 7},
         {"threads": 2},
@@ -222,6 +260,12 @@ def test_hash__counts_what_changes_the_result(fields: dict[str, object]) -> None
         changed = changed.model_copy(update=fields)
 
     assert request_hash(changed) != request_hash(effective())
+
+
+def test_hash__counts_frozen_embeddings() -> None:
+    frozen = effective(init_from_run_id="parent", freeze_embeddings=True)
+
+    assert request_hash(frozen) != request_hash(effective(init_from_run_id="parent"))
 
 
 def test_hash__counts_the_text() -> None:

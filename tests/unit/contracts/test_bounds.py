@@ -1,0 +1,97 @@
+"""No integer of a request or of the settings is unbounded."""
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel
+
+from bot.commands.inference import GenerateOptions, ScoreOptions
+from trainer.contracts.errors import AppError
+from trainer.contracts.experiment_blocks import ExperimentConfig
+from trainer.contracts.inference import ChatRequest, EvalRequest, GenerateRequest, PredictRequest, ScoreRequest
+from trainer.contracts.runs import TrainRequest
+from trainer.contracts.schema import Schema
+from trainer.contracts.settings import Settings
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.contracts.validation import parse
+
+REQUESTS: tuple[type[BaseModel], ...] = (
+    TrainRequest,
+    TokenizerTrainRequest,
+    ScoreRequest,
+    GenerateRequest,
+    PredictRequest,
+    ChatRequest,
+    EvalRequest,
+    ExperimentConfig,
+    ScoreOptions,
+    GenerateOptions,
+    Settings,
+)
+
+
+class Open(BaseModel):
+    """A record with an unbounded integer at each place where a schema can have one."""
+
+    plain: int
+    maybe: int | None
+    several: list[int]
+    pair: tuple[int, int]
+    named: dict[str, int]
+    block: "Block"
+
+
+class Block(BaseModel):
+    inner: int
+
+
+def unbounded(model: type[BaseModel]) -> list[str]:
+    described: object = model.model_json_schema()
+    root = Schema.model_validate(described)
+
+    def found(schema: Schema, path: str) -> Iterator[str]:
+        schema = root.definitions.get(schema.ref.rsplit("/", 1)[-1], schema)
+        if schema.type == "integer" and not schema.choices and schema.maximum is None and schema.below is None:
+            yield path
+        for inner in (*schema.any_of, *schema.one_of, *schema.first_items):
+            yield from found(inner, path)
+        for item in (schema.items, schema.any_property):
+            if isinstance(item, Schema):
+                yield from found(item, path)
+        for name, inner in schema.properties.items():
+            yield from found(inner, f"{path}.{name}".removeprefix("."))
+
+    paths: dict[str, None] = dict.fromkeys(found(root, ""))
+    return list(paths)
+
+
+@pytest.mark.parametrize("model", REQUESTS)
+def test_request__has_no_integer_without_a_maximum(model: type[BaseModel]) -> None:
+    assert unbounded(model) == []
+
+
+def test_walk__finds_an_unbounded_integer_wherever_it_is() -> None:
+    assert unbounded(Open) == ["plain", "maybe", "several", "pair", "named", "block.inner"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"warmup_steps": 10**12}, "`warmup_steps` must be less than or equal to 1000000000, you gave 1000000000000."),
+        (
+            {"tokenizer": {"method": "bpe", "vocab_size": 10**9}},
+            "`tokenizer.vocab_size` must be less than or equal to 1000000, you gave 1000000000.",
+        ),
+        (
+            {"model": {"hidden_size": 70_000}},
+            "`model.hidden_size` must be less than or equal to 65536, you gave 70000.",
+        ),
+        ({"model": {"num_layers": 1025}}, "`model.num_layers` must be less than or equal to 1024, you gave 1025."),
+    ],
+    ids=str,
+)
+def test_number_that_is_too_large__is_refused_with_the_largest(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(AppError) as caught:
+        parse(TrainRequest, {"model_family": "lstm", "corpus": "kk", **fields})
+
+    assert caught.value.message == sentence
