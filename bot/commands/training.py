@@ -18,6 +18,7 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Setting, TrainRequest
+from trainer.contracts.validation import refusal
 from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
 from trainer.resolution import resolve_request, with_labelled_tokenizer
@@ -129,12 +130,10 @@ def fields_of(options: Mapping[str, object]) -> dict[str, object]:
     return fields
 
 
-def with_defaults(fields: dict[str, object], text: str) -> dict[str, object]:
-    """The fields with the family and the name that the chat puts where nothing is said of them."""
-    filled: dict[str, object] = {"model_family": "char_lstm", **fields}
-    if filled.get("label") is None:
-        filled["label"] = clean_label(PurePosixPath(text).stem)
-    return filled
+def with_label(fields: dict[str, object], text: str) -> dict[str, object]:
+    """The fields with a label: without one of their own, the cleaned name of the text."""
+    label = fields.get("label")
+    return {**fields, "label": clean_label(PurePosixPath(text).stem) if label is None else label}
 
 
 def clean_label(name: str) -> str | None:
@@ -197,28 +196,28 @@ async def _read(call: Call, asked: Asked, folder: str) -> Training:
         raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
     if asked.file is not None:
         typed["corpus"] = attachment_name(asked.file)  # until its content is known
-    elif asked.config is None and "corpus" not in typed:
-        typed["corpus"] = _last_corpus(call)
     file: Path | None = None
     if asked.config is not None:
         data = await read_attachment(asked.config, call.bot.settings, "config")
         file = await asyncio.to_thread(_written, data, attachment_name(asked.config, "config"), folder)
     experiment = await asyncio.to_thread(_experiment, typed, file)  # a long file takes seconds
     fields = experiment.fields
+    if "corpus" not in fields and experiment.place("corpus") == "corpus":  # a file of blocks has to name it itself
+        fields["corpus"] = _last_corpus(call)
+    parent: ModelFamily | None = None
     parent_id = fields.get("init_from_run_id")
     if isinstance(parent_id, str):
-        parent = await named_run(call, "train", parent_id)
-        fields = {"model_family": parent.record.effective.model_family, **fields}
-    experiment = experiment._replace(fields=with_defaults(fields, _text_name(call, fields)))
+        parent = (await named_run(call, "train", parent_id)).record.effective.model_family
+    experiment = experiment._replace(fields=with_label(fields, _text_name(call, fields))).with_family(parent)
     try:
         request = experiment.request()
     except AppError as error:
-        raise in_options(error) from None
+        raise in_options(error, experiment.file_says) from None
     return Training(
         request,
         experiment.requested_paths,
         experiment.unused_settings,
-        lambda error: in_options(experiment.located(error)),
+        lambda error: in_options(experiment.located(error), experiment.file_says),
     )
 
 
@@ -228,8 +227,8 @@ def _experiment(typed: dict[str, object], file: Path | None) -> "Experiment":
     return Experiment(typed) if file is None else read_experiment(read_yaml(file), typed)
 
 
-def in_options(error: AppError) -> AppError:
-    """The same error with the options' names in place of the fields'."""
+def in_options(error: AppError, file_says: Callable[[str], bool] | None = None) -> AppError:
+    """The same error with the options' names in place of the fields', but for what is wrong in a file."""
 
     def said(message: str) -> str:
         for option, field in FIELDS.items():
@@ -238,9 +237,10 @@ def in_options(error: AppError) -> AppError:
 
     details: list[FieldProblem] = []
     for problem in error.details:
-        changed: dict[str, object] = {"message": said(problem.message)}
+        in_file = file_says is not None and file_says(problem.path)
+        changed: dict[str, object] = {} if in_file else {"message": said(problem.message)}
         details.append(problem.model_copy(update=changed))
-    return AppError(error.code, said(error.message), tuple(details))
+    return refusal(error.code, *details) if details else AppError(error.code, said(error.message))
 
 
 def _written(data: bytes, name: str, folder: str) -> Path:

@@ -168,6 +168,21 @@ async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there
         assert "⏳ Queued: mine" in answer.text and "Corpus: demo" in answer.text
 
 
+async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path: Path) -> None:
+    add_corpus(tmp_path, TEXT.decode(), "cats")
+    async with place(tmp_path) as here:
+        some = Upload("some.yaml", b"model_family: gru\nmodel: {hidden_size: 9}\ntokenizer: {method: char}\n")
+        nothing_yet = await here.ask(here.bob, "train", {"config": some})
+        assert "Give exactly one of `corpus` (a name) and `file`" in nothing_yet.text and here.runs() == []
+
+        await here.ask(here.bob, "train", {"config": some, "corpus": "cats", "preset": "tiny", "name": "first"})
+        first = accepted(here).effective
+        again = await here.ask(here.bob, "train", {"config": some, "name": "again"})
+
+        assert (first.model_family, first.model.hidden_size, first.tokenizer.method) == ("gru", 64, "char")
+        assert "⏳ Queued: again" in again.text and "Corpus: cats" in again.text
+
+
 @pytest.mark.parametrize(
     ("file", "said"),
     [
@@ -177,6 +192,9 @@ async def test_config__alone_names_its_text_which_is_one_of_those_that_are_there
         (Upload("kk.yaml", b"- a\n"), "'kk.yaml' must hold lines of `name: value`"),
         (Upload("kk.yaml", b"\xff"), "'kk.yaml' is not UTF-8"),
         (Upload("kk.yaml", YAML.replace(b"epochs: 5", b"epochs: 0")), "`training.epochs` must be"),
+        (Upload("kk.yaml", b"model_family: t5\n"), "`model_family` 't5' is not available"),
+        (Upload("kk.yaml", b"num_epochs: 0\n"), "`num_epochs` must be"),
+        (Upload("kk.yaml", b"model_famly: gru\n"), "unknown field `model_famly`; did you mean `model_family`?"),
     ],
 )
 async def test_config__that_is_wrong_says_where_and_leaves_nothing(tmp_path: Path, file: Upload, said: str) -> None:

@@ -12,7 +12,7 @@ from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
 from trainer.contracts.errors import AppError, ErrorClass, FieldProblem
 from trainer.contracts.experiment_config import CORPORA, Experiment, read_experiment, read_yaml
-from trainer.contracts.models import Objective
+from trainer.contracts.models import ModelFamily, Objective
 from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
 from trainer.contracts.settings import Settings
 from trainer.contracts.train_requests import train_request
@@ -20,6 +20,7 @@ from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
+from trainer.runs import RunStore
 from trainer.terminal import Terminal, add_loss, summary_table
 
 EXIT_FAILED, EXIT_USER = 1, 2
@@ -89,10 +90,8 @@ async def _read(arguments: Arguments, settings: Settings) -> Training:
     typed: dict[str, object] = {} if arguments.corpus is None else {"corpus": arguments.corpus}
     for assignment in arguments.set:
         assign(TrainRequest, typed, assignment)
-    if arguments.file is None:
-        experiment = Experiment({"model_family": "char_lstm", **typed})
-    else:
-        experiment = read_experiment(read_yaml(arguments.file), typed)
+    experiment = Experiment(typed) if arguments.file is None else read_experiment(read_yaml(arguments.file), typed)
+    experiment = experiment.with_family(_parent_family(experiment, settings))
     corpora = CorpusStore(settings)
     errors: list[AppError] = []
     least_lines = 1
@@ -110,6 +109,15 @@ async def _read(arguments: Arguments, settings: Settings) -> Training:
         except AppError as error:
             errors.append(experiment.located(error))
     raise experiment.combined(await _with_text_errors(experiment, errors, fields, least_lines, corpora))
+
+
+def _parent_family(experiment: Experiment, settings: Settings) -> ModelFamily | None:
+    """The family of the run that a warm start begins from; None where there is no such run."""
+    try:
+        run = RunStore(settings.app.artifacts_root).get(str(experiment.fields.get("init_from_run_id")))
+        return run.record().effective.model_family
+    except AppError:
+        return None
 
 
 async def _train(training: Training, terminal: Terminal, queue: JobQueue) -> int:

@@ -23,9 +23,9 @@ from trainer.contracts.experiment_blocks import (
     relative_path,
 )
 from trainer.contracts.fields import block, difference, merged, put, says, value_at
-from trainer.contracts.models import CONFIGS, Architecture, TransformerConfig
+from trainer.contracts.models import CONFIGS, PRESETS, Architecture, ModelFamily, TransformerConfig
 from trainer.contracts.runs import CheckpointRule, CorpusRef, RunRecord, Setting, TrainRequest
-from trainer.contracts.train_requests import not_available, train_request
+from trainer.contracts.train_requests import not_available, train_request, with_family
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 from trainer.contracts.yaml_text import MOST_BYTES, parse_yaml
 
@@ -94,6 +94,19 @@ _SENTENCES = {
 }
 """What is said of a field that can only have one value yet."""
 
+_PRESET_SIZES = {name for presets in PRESETS.values() for preset in presets.values() for name in preset}
+_PRESET_SIZES |= {"embedding_size"}  # of a transformer too, where it is the hidden size
+_REPLACES = {
+    "tokenizer": ("tokenizer_id",),
+    "tokenizer_id": ("tokenizer",),
+    "init_from_run_id": ("tokenizer", "tokenizer_id"),
+    "warmup_steps": ("warmup_ratio",),
+    "warmup_ratio": ("warmup_steps",),
+    "model_family": ("model.architecture",),
+    "model_size": tuple(f"model.{name}" for name in sorted(_PRESET_SIZES)),
+}
+"""Which fields of a file lose their meaning when another one is typed beside the file."""
+
 _USED_OF_LOGGING = {"level", "log_metrics_every_n_steps", "use_wandb"}
 
 
@@ -108,6 +121,14 @@ class Experiment(NamedTuple):
     """What a file says that has no effect here, by path: recorded too."""
     place: Callable[[str], str] = str
     """Where a field of the request was given: its path in the file, if it came from one."""
+    file_says: Callable[[str], bool] | None = None
+    """Tell if the file says something at a path that nothing typed replaces; None without a file."""
+
+    def with_family(self, parent: ModelFamily | None) -> "Experiment":
+        """Name the family where neither the file nor the options do; a file of blocks has to name it itself."""
+        if self.place("model_family") != "model_family":
+            return self
+        return self._replace(fields=with_family(self.fields, parent))
 
     def located(self, error: AppError, field: str = "") -> AppError:
         """The same error with each problem at the place where its field was given; the whole may be of one field."""
@@ -131,9 +152,13 @@ class Experiment(NamedTuple):
         }
         return problem.model_copy(update=changes)
 
+    def _is_of_file(self, path: str) -> bool:
+        place = self.place(path)
+        return place != path or (self.file_says is not None and self.file_says(place))
+
     def combined(self, errors: Sequence[AppError]) -> AppError:
         """One error of them all."""
-        return combined(errors, ErrorCode.INVALID_INPUT if self.place is str else ErrorCode.CONFIG_INVALID)
+        return combined(errors, ErrorCode.INVALID_INPUT if self.file_says is None else ErrorCode.CONFIG_INVALID)
 
     def request(self) -> TrainRequest:
         """The request that it stands for; raises all that is wrong."""
@@ -142,7 +167,7 @@ class Experiment(NamedTuple):
         try:
             request = train_request(self.fields)
         except AppError as error:
-            in_file = any(self.place(path) != path for path in _paths([error]))
+            in_file = any(self._is_of_file(path) for path in _paths([error]))
             told = self.located(error)
             if in_file and told.code is ErrorCode.INVALID_INPUT:
                 told = refusal(ErrorCode.CONFIG_INVALID, *told.details)
@@ -174,7 +199,13 @@ def read_yaml(path: Path) -> dict[str, object]:
 
 
 def read_experiment(document: dict[str, object], typed: Mapping[str, object]) -> Experiment:
-    """Map an experiment file onto the fields of a train request; what was typed beside the file wins over it."""
+    """Map an experiment file onto the fields of a train request; what was typed beside the file wins over it.
+
+    A file has any fields of a train request under their own names, or all blocks of ExperimentConfig.
+    """
+    if not _has_blocks(document):
+        fields = merged(_without_replaced(document, typed), typed)
+        return Experiment(fields, tuple(_path_errors(document, "")), file_says=_file_says(document, typed))
     run = block(document, "run")
     own = merged(run, typed)
     places = _places(value_at(document, "model.architecture"))
@@ -203,8 +234,43 @@ def read_experiment(document: dict[str, object], typed: Mapping[str, object]) ->
         of_block = f"{places[block_path]}.{last}" if block_path in places else path  # an item of a list
         return places.get(path, of_block)
 
-    fields = merged(_implied(source, own, places), own)
-    return Experiment(fields, tuple(errors), requested_paths, unused_settings, place)
+    said = merged(_implied(source, own, places), run)
+    fields = merged(_without_replaced(said, typed), typed)
+    file_says = _file_says(document, typed)
+    return Experiment(fields, tuple(errors), requested_paths, unused_settings, place, file_says)
+
+
+def _has_blocks(document: Mapping[str, object]) -> bool:
+    """Tell if a file has blocks; `tokenizer`, `model` and `logging` are names of fields too."""
+    if (ExperimentConfig.model_fields.keys() - TrainRequest.model_fields.keys()) & document.keys():
+        return True
+    of_blocks = ("tokenizer.tokenizer_type", "tokenizer.output_dir", "model.rnn", "model.transformer", "model.bert")
+    return any(value_at(document, path) is not None for path in of_blocks)
+
+
+def _file_says(document: Mapping[str, object], typed: Mapping[str, object]) -> Callable[[str], bool]:
+    return lambda path: says(document, path) and not says(typed, path)
+
+
+def _without_replaced(fields: Mapping[str, object], typed: Mapping[str, object]) -> dict[str, object]:
+    """The fields of a file without those that a typed field of another name replaces."""
+    replaced = {name for given, names in _REPLACES.items() if typed.get(given) is not None for name in names}
+    left = {name: value for name, value in fields.items() if name not in replaced}
+    if isinstance(left.get("model"), Mapping):
+        left["model"] = {name: value for name, value in block(left, "model").items() if f"model.{name}" not in replaced}
+    typed_sizes = block(typed, "model").keys() & _PRESET_SIZES
+    if typed_sizes and "model_size" not in typed:  # the other sizes stay those of the file's preset
+        left["model"] = {**_preset(merged(left, typed)), **block(left, "model")}
+        left.pop("model_size", None)
+    return left
+
+
+def _preset(fields: Mapping[str, object]) -> Mapping[str, int | float]:
+    """The sizes of the preset that these fields name; none where they name none."""
+    family = with_family(fields)["model_family"]
+    kind = "lstm" if family == "char_lstm" else family
+    sizes = next((presets for name, presets in PRESETS.items() if name == kind), {})
+    return next((preset for name, preset in sizes.items() if name == fields.get("model_size")), {})
 
 
 def experiment_yaml(record: RunRecord) -> str:
@@ -330,17 +396,24 @@ def _other_errors(document: Mapping[str, object], own: Mapping[str, object]) -> 
         if steps not in (None, []):
             said = "`training.auto_generate_checkpoints` contradicts `training.checkpoint_schedule`: give one of both"
             yield _error("training.auto_generate_checkpoints", said, value=True, allowed="false")
+    yield from _path_errors(run, "run.")
+
+
+def _path_errors(fields: Mapping[str, object], block_path: str) -> Iterator[AppError]:
+    """A file names texts by relative paths only."""
     for field in CORPORA:
-        name = run.get(field)
+        name, path = fields.get(field), f"{block_path}{field}"
         try:
             relative_path(name if isinstance(name, str) else "none")
         except ValueError as error:
             allowed = str(error).removeprefix("must be ")
-            yield _error(f"run.{field}", f"`run.{field}` {error}", value=name, allowed=allowed)
+            yield _error(path, f"`{path}` {error}", value=name, allowed=allowed)
 
 
 def _in_better_words(problem: FieldProblem) -> FieldProblem:
     sentence = _SENTENCES.get(problem.path)
+    if problem.path in TrainRequest.model_fields and problem.message.startswith("unknown field"):
+        sentence = "is a field of the train request: in a file with blocks write it under `run`"
     return problem if sentence is None else _reworded(problem, sentence)
 
 

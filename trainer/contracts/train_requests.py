@@ -31,6 +31,15 @@ def train_request(fields: dict[str, object]) -> TrainRequest:
     return request
 
 
+def with_family(fields: Mapping[str, object], parent: ModelFamily | None = None) -> dict[str, object]:
+    """Name the model family where the fields do not.
+
+    It is that of `model.architecture`, else that of the run that a warm start begins from, else char_lstm.
+    """
+    family: object = value_at(fields, "model.architecture") or parent or "char_lstm"
+    return {"model_family": family, **fields}
+
+
 def _with_method(fields: dict[str, object]) -> dict[str, object]:
     """Options of a tokenizer without its method are of that which the model has when nothing is said."""
     options = fields.get("tokenizer")

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from bot.attachments import attachment_name, download, read_attachment
 from bot.commands.inference import GenerateOptions
-from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_defaults
+from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_label
 from tests.properties import for_all
 from tests.unit.bot.test_embeds import texts
 from trainer.contracts.errors import AppError, ErrorCode
@@ -20,7 +20,7 @@ from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import EarlyStopping, TrainRequest
 from trainer.contracts.settings import load_settings
-from trainer.contracts.train_requests import train_request
+from trainer.contracts.train_requests import train_request, with_family
 from trainer.contracts.validation import parse
 
 DEFAULTS: dict[str, object] = {
@@ -116,7 +116,7 @@ def test_train__an_option_changes_its_field_and_no_other(
 ) -> None:
     def request(given: Mapping[str, object]) -> dict[str, object]:
         every: dict[str, object] = {name: given.get(name) for name in FIELDS}
-        made = train_request(with_defaults(fields_of({**every, "corpus": "my_text.txt"}), "my_text.txt"))
+        made = train_request(with_family(with_label(fields_of({**every, "corpus": "my_text.txt"}), "my_text.txt")))
         values: dict[str, object] = dict(made)
         return values
 
@@ -124,7 +124,7 @@ def test_train__an_option_changes_its_field_and_no_other(
 
 
 def test_train__without_options_is_the_contract_s_default_with_the_text_s_name() -> None:
-    made = train_request(with_defaults(fields_of({"corpus": "my_text.txt"}), "my_text.txt"))
+    made = train_request(with_family(with_label(fields_of({"corpus": "my_text.txt"}), "my_text.txt")))
 
     assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt", label="my text")
 
@@ -137,7 +137,7 @@ def test_train__offers_every_family_and_preset() -> None:
 
 def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
     with pytest.raises(AppError) as refused:
-        train_request(with_defaults(fields_of({"corpus": "x", "epochs": 0, "name": "a\nb"}), "x"))
+        train_request(with_family(with_label(fields_of({"corpus": "x", "epochs": 0, "name": "a\nb"}), "x")))
     told = in_options(refused.value)
 
     assert told.code is ErrorCode.INVALID_INPUT
