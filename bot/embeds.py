@@ -128,12 +128,15 @@ def untold_note(ends: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
     return _embed(AMBER, "📪 You have not been told", lines, _UNTOLD_FOOTER)
 
 
-def accepted_answer(record: RunRecord, cost: Cost | None = None, *, request_id: str) -> discord.Embed:
-    """The answer to `/mt train`, with what the run will need, and to `/mt resume`."""
+def accepted_answer(
+    record: RunRecord, cost: Cost | None = None, *, note: str | None = None, request_id: str
+) -> discord.Embed:
+    """Return the answer to `/mt train`, with what the run will need, and to `/mt resume`."""
     text = [
         *_recipe(record),
         *([] if cost is None else cost.lines()),
         *without_effect(record.unused_settings),
+        *([] if note is None else [f"⚠ {note}"]),
         "Its card comes by direct message and is kept up to date.",
     ]
     title = f"⏳ Queued: {plain(display_name(record))}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -41,6 +42,7 @@ _MAX_NEW = 64
 _HOTTEST, _WARMER = 2.0, 0.2
 _BOM = "\ufeff"
 _DETAIL = "score detail:per_char"
+_WORKER_START_SECONDS, _LOOK_SECONDS = 30.0, 0.2
 _CODE = re.compile(r"(?P<detail>summary|per_char)-(?P<base>bits|nats)-(?P<top_k>\d\d?)")
 
 
@@ -200,7 +202,9 @@ async def _say(call: Call, run_id: str | None, message: str, session_id: str | N
         "session_id": session_id,
         "max_new_tokens": _default_length(call.bot),
     }
-    made = await call.bot.queue.chat(chosen.record.run_id, parse(ChatRequest, values), user_id=call.caller.user_id)
+    request = parse(ChatRequest, values)
+    await _require_worker(call, chosen)
+    made = await call.bot.queue.chat(chosen.record.run_id, request, user_id=call.caller.user_id)
     reply = row(button("chat", chosen.record.run_id, "Reply…", detail=made.session_id))
     return Answer(chat_answer(chosen.record, message, made, request_id=call.request_id), view=reply)
 
@@ -337,6 +341,8 @@ async def _score_given(
 
 async def _score(call: Call, chosen: ChosenRun, text: str, options: ScoreOptions) -> Answer:
     """Answer with the report where it is asked for by one who may have it, else with the summary."""
+    request = parse(ScoreRequest, {"text": text})
+    await _require_worker(call, chosen)
     refused: str | None = None
     if options.detail == "per_char":
         try:
@@ -346,7 +352,7 @@ async def _score(call: Call, chosen: ChosenRun, text: str, options: ScoreOptions
         else:
             return await _report(call, chosen, text, options)
     run_id = chosen.record.run_id
-    response = await call.bot.queue.score(run_id, parse(ScoreRequest, {"text": text}), user_id=call.caller.user_id)
+    response = await call.bot.queue.score(run_id, request, user_id=call.caller.user_id)
     manifest = await asyncio.to_thread(chosen.directory.completed_manifest)
     embed = score_answer(
         chosen.record,
@@ -387,6 +393,7 @@ async def _generate(call: Call, run_id: str | None, options: Callable[[], Genera
 
 async def _write(call: Call, chosen: ChosenRun, request: GenerateRequest) -> Answer:
     run_id = chosen.record.run_id
+    await _require_worker(call, chosen)
     made = await call.bot.queue.generate(run_id, request, user_id=call.caller.user_id)
     asked = made.request_id
     buttons = row(
@@ -397,6 +404,20 @@ async def _write(call: Call, chosen: ChosenRun, request: GenerateRequest) -> Ans
         button("scorethis", run_id, "Score this", detail=asked),
     )
     return Answer(generate_answer(chosen.record, request, made, request_id=call.request_id), view=buttons)
+
+
+async def _require_worker(call: Call, chosen: ChosenRun) -> None:
+    """Raise an error for an unfinished run, and SERVICE_UNAVAILABLE without a worker; an embedded one may start."""
+    await asyncio.to_thread(chosen.directory.completed_manifest)
+    starts = call.bot.settings.queue.embedded_workers > 0
+    deadline = time.monotonic() + (_WORKER_START_SECONDS if starts else 0.0)
+    while not await call.bot.queue.has_worker():
+        if time.monotonic() >= deadline:
+            raise AppError(
+                ErrorCode.SERVICE_UNAVAILABLE,
+                "No worker is running, so no model can answer. Ask whoever runs this bot to start one.",
+            )
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _check_length(bot: "Bot", request: GenerateRequest) -> None:

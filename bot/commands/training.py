@@ -21,6 +21,7 @@ from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.validation import refusal
 from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
+from trainer.queue import NO_WORKER
 from trainer.resolution import resolve_request, with_labelled_tokenizer
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ async def answer_accepted(call: Call, accept: Callable[[], Awaitable[Begun]]) ->
     begun = await bot.limits.accepting(call.caller, call.request_id, unfinished, accept)
     bot.listener.follow(begun.run_id)
     record = await asyncio.to_thread(bot.queue.runs.get(begun.run_id).record)
-    return Answer(accepted_answer(record, begun.cost, request_id=call.request_id))
+    note = None if await bot.queue.has_worker() else NO_WORKER
+    return Answer(accepted_answer(record, begun.cost, note=note, request_id=call.request_id))
 
 
 async def _accept(call: Call, asked: Asked) -> Begun:

@@ -30,6 +30,7 @@ from trainer.contracts import keys
 from trainer.contracts.events import InferenceCompleted
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import connect
+from trainer.runs import manifest_of
 from trainer.services import answering_server
 
 TOKEN = "test-token"  # noqa: S105
@@ -319,6 +320,21 @@ async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:
         assert "no finished run" in none.text
         assert "not finished training" in named.text and named.is_ephemeral
         assert "`max_new` may be at most 20 here, you gave 21" in too_many.text
+
+
+async def test_no_worker__is_said_at_once_by_train_generate_chat_and_score(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana)
+        story.run.write_manifest(manifest_of(story.record, "completed"))
+        options = {"generate": {}, "chat": {"message": "a"}, "score": {"text": "a"}}
+        refused = [await here.ask(here.ana, command, typed) for command, typed in options.items()]
+        queued = await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
+
+    assert all(answer.colour == GREY and answer.is_ephemeral for answer in refused)
+    sentence = "No worker is running, so no model can answer. Ask whoever runs this bot to start one."
+    assert all(sentence in answer.text for answer in refused)
+    assert "⏳ Queued: cats" in queued.text
+    assert "⚠ No worker is running. The job stays in the queue until one starts." in queued.text
 
 
 async def test_members_of_an_allowed_guild__are_users_wherever_they_call_from(tmp_path: Path) -> None:
