@@ -23,6 +23,7 @@ from bot.commands.logs import logs, logs_clicked
 from bot.commands.runs import cancel, cancel_clicked, resume, status, status_clicked
 from bot.commands.training import train
 from bot.commands.watching import unwatch, unwatch_clicked, watch, watch_clicked
+from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND
 from bot.forms import filled
 from bot.limits import Limits
@@ -64,6 +65,7 @@ class Bot(discord.Client):
         self.settings = settings
         self.permissions = Permissions(settings.discord, self._is_member)
         self.charts = ChartProcess()
+        self.deferred = DeferredInteractions(settings.app.artifacts_root / "deferred")
         self.tree = Tree(self)
         self._services = Services(settings)
         self._started = AsyncExitStack()
@@ -105,7 +107,9 @@ class Bot(discord.Client):
         return await until_answered(call, back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS), log)
 
     async def _set_up(self) -> None:
-        """Start what the bot stands on, and take up unfinished deliveries."""
+        """Start what the bot stands on, answer what an earlier bot left, and take up unfinished deliveries."""
+        self._started.push_async_callback(self.deferred.stop)
+        await self.deferred.start(self.http.user_agent)
         redis_url = await self._services.start()
         self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
         self._started.push_async_callback(self.queue.close)

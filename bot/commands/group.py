@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
@@ -68,8 +69,23 @@ async def respond(
 ) -> None:
     """Defer, check the caller's level and limits, do the work, send its answer; what fails is told to the caller alone.
 
-    With `in_place`, the answer changes the message whose button was pressed.
+    With `in_place`, the answer changes the message whose button was pressed. Otherwise the message shows "thinking…",
+    and the interaction is kept on disk until it is answered.
     """
+    keeping = (
+        nullcontext() if in_place else interaction.client.deferred.kept(interaction, command, request_id(interaction))
+    )
+    async with keeping:
+        await _respond(interaction, command, work, in_place=in_place)
+
+
+async def _respond(
+    interaction: discord.Interaction["Bot"],
+    command: str,
+    work: Callable[[Call], Awaitable[Answer]],
+    *,
+    in_place: bool,
+) -> None:
     rule = RULES[command]
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)

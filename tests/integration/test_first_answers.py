@@ -13,7 +13,7 @@ from bot.app import Bot
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Refusal, User
-from tests.integration.test_bot import AMBER, RED, TOKEN, place, read, settings
+from tests.integration.test_bot import AMBER, RED, TOKEN, left, place, read, settings
 from tests.waiting import captured_logs, until
 from trainer.runs import manifest_of
 
@@ -71,7 +71,7 @@ async def test_interaction__that_discord_has_forgotten_does_nothing(tmp_path: Pa
             await server.slash(ana, "mt train", {"corpus": "demo"})
             await until(lambda: any(line["event"] == "Discord no longer waits for an answer" for line in logs))
 
-    assert not (tmp_path / "artifacts").exists()
+    assert left(tmp_path) == []
 
 
 async def test_interaction__that_cannot_be_answered_in_time_does_nothing(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ async def test_interaction__that_cannot_be_answered_in_time_does_nothing(tmp_pat
             await server.slash(ana, "mt train", {"corpus": "demo"})
             await until(lambda: any(line["event"] == "Discord no longer waits for an answer" for line in logs))
 
-    assert not (tmp_path / "artifacts").exists()
+    assert left(tmp_path) == []
 
 
 async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from local_discord import Upload
 from local_discord.rest import FILES
-from tests.integration.test_bot import AMBER, TEXT, Place, place
+from tests.integration.test_bot import AMBER, TEXT, Place, left, place
 from tests.support import ROOT, add_corpus
 from tests.unit.bot.records import Story, run_record
+from tests.waiting import until
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
 from trainer.machine import may_have_cuda
@@ -61,7 +62,7 @@ async def test_training__that_cannot_fit_into_memory_is_refused_and_leaves_nothi
 
         assert answer.colour == AMBER and "This training needs at least" in answer.text
         assert "`batch_size`, `max_seq_len` or `preset` smaller" in answer.text
-        assert not (tmp_path / "artifacts").exists()
+        await until(lambda: left(tmp_path) == [])
 
 
 async def test_text__that_is_not_given_is_the_one_used_last(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ async def test_config__that_is_wrong_says_where_and_leaves_nothing(tmp_path: Pat
 
         assert answer.colour == AMBER and said in answer.text
         assert str(tmp_path) not in answer.text
-        assert not (tmp_path / "artifacts").exists()
+        await until(lambda: left(tmp_path) == [])
 
 
 async def test_config__with_several_mistakes_tells_each_on_a_line(tmp_path: Path) -> None:

@@ -1,0 +1,179 @@
+"""Commands that show "thinking…": on disk until they are answered, so that a restarted bot answers those of the last.
+
+A record holds the interaction's token, with which anyone could answer for the bot: its file is the bot's alone (0600).
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import aiohttp
+import discord
+import structlog
+from discord.http import Route
+from pydantic import BaseModel, Field
+
+from bot.embeds import error_answer
+from bot.retries import back_off
+from trainer.contracts.base import Frozen
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.files import read_regular
+
+if TYPE_CHECKING:
+    from bot.app import Bot
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_TOKEN_SECONDS = 15 * 60.0  # Discord's limit
+_WRITE_SECONDS = 0.05
+"""How long a first answer waits for a slow disk at most."""
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, _REQUEST_SECONDS = 0.5, 15.0, 30.0
+_LOADING = 1 << 7
+_RESTARTED = "The bot restarted before it could answer. "
+_AGAIN = "Run the command again."
+_STARTS_RUNS = ("train", "resume")
+_LOOK_FIRST = "Look whether your run is in `/mt runs` before you run the command again."
+
+
+class Deferred(Frozen):
+    """An interaction whose answer is still to come."""
+
+    schema_version: Literal[1] = 1
+    interaction_id: int
+    application_id: int
+    token: str = Field(repr=False)
+    command: str
+    request_id: str
+    deferred_at: float
+    """In seconds since 1970."""
+
+    @property
+    def can_be_answered(self) -> bool:
+        return time.time() < self.deferred_at + _TOKEN_SECONDS
+
+
+class DeferredInteractions:
+    """The unanswered commands of a bot, one file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._answering: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def kept(self, interaction: discord.Interaction["Bot"], command: str, request_id: str) -> AsyncIterator[None]:
+        """Keep an interaction on disk until it is answered; one that is cancelled is left to the next bot.
+
+        The first answer waits for the write, which takes a fraction of a millisecond, but not for the disk's flush.
+        """
+        record = Deferred(
+            interaction_id=interaction.id,
+            application_id=interaction.application_id,
+            token=interaction.token,
+            command=command,
+            request_id=request_id,
+            deferred_at=time.time(),
+        )
+        path, written, loop = self._path(record), asyncio.Event(), asyncio.get_running_loop()
+        data, notify = record.model_dump_json().encode(), lambda: loop.call_soon_threadsafe(written.set)
+        writing = asyncio.create_task(asyncio.to_thread(_write, path, data, notify))
+        waiting = asyncio.create_task(written.wait())
+        await asyncio.wait((writing, waiting), timeout=_WRITE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        yield
+        try:
+            await writing
+        except OSError as error:
+            log.warning("deferred command not kept on disk", error=type(error).__name__)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def start(self, user_agent: str) -> None:
+        """Begin to answer what an earlier bot has left, and do not wait for it."""
+        records = await asyncio.to_thread(self._read)
+        if records:
+            self._answering = {asyncio.create_task(self._answer_all(records, user_agent))}
+
+    async def stop(self) -> None:
+        for answering in self._answering:
+            answering.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
+
+    def _path(self, record: Deferred) -> Path:
+        return self._folder / f"{record.interaction_id}.json"
+
+    def _read(self) -> list[Deferred]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        records: list[Deferred] = []
+        for path in self._folder.iterdir():
+            try:
+                records.append(Deferred.model_validate_json(read_regular(path)))
+            except ValueError:  # killed while it was written, so before the first answer
+                path.unlink()
+        return records
+
+    async def _answer_all(self, records: list[Deferred], user_agent: str) -> None:
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS)
+        async with aiohttp.ClientSession(headers={"User-Agent": user_agent}, timeout=timeout) as session:
+            await asyncio.gather(*(self._answer(session, record) for record in records))
+
+    async def _answer(self, session: aiohttp.ClientSession, record: Deferred) -> None:
+        """Answer until Discord takes it or the token has expired, unless the earlier bot's answer has arrived."""
+        bound = log.bind(request_id=record.request_id)
+        waits = back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        while record.can_be_answered:
+            try:
+                if await _is_thinking(session, record):
+                    await _say_restarted(session, record)
+                    bound.info("answered a command of an earlier process")
+                break
+            except (aiohttp.ClientError, OSError) as error:  # whose text would hold the token
+                bound.warning("Discord did not answer, trying again", error=type(error).__name__)
+            await asyncio.sleep(next(waits))
+        await asyncio.to_thread(self._path(record).unlink, missing_ok=True)
+
+
+def _write(path: Path, data: bytes, on_written: Callable[[], object]) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "wb", buffering=0) as file:
+        file.write(data)
+        on_written()
+        os.fsync(descriptor)
+
+
+class _HasBase(Protocol):
+    """The part of discord.py's Route that is read here."""
+
+    BASE: str
+
+
+class _Message(BaseModel):
+    flags: int = 0
+
+
+async def _is_thinking(session: aiohttp.ClientSession, record: Deferred) -> bool:
+    """Whether the interaction's message still waits for its content; raises ClientError where that may be had later."""
+    async with session.get(_address(record)) as response:
+        _raise_if_transient(response)
+        return response.ok and _Message.model_validate_json(await response.read()).flags & _LOADING != 0
+
+
+async def _say_restarted(session: aiohttp.ClientSession, record: Deferred) -> None:
+    what_next = _LOOK_FIRST if record.command in _STARTS_RUNS else _AGAIN
+    error = AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{_RESTARTED}{what_next}")
+    embed = error_answer(error, record.request_id)
+    body: dict[str, object] = {"embeds": [embed.to_dict()]}
+    async with session.patch(_address(record), json=body) as response:
+        _raise_if_transient(response)
+
+
+def _address(record: Deferred) -> str:
+    route: _HasBase = Route
+    return f"{route.BASE}/webhooks/{record.application_id}/{record.token}/messages/@original"
+
+
+def _raise_if_transient(response: aiohttp.ClientResponse) -> None:
+    if response.status == 429 or response.status >= 500:
+        response.raise_for_status()

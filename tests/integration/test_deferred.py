@@ -1,0 +1,201 @@
+"""Commands that a bot had deferred when it was killed: the next one answers them, each once."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+
+from bot.app import Bot
+from bot.deferred import Deferred
+from local_discord import LocalDiscord
+from local_discord.driver import shown_text
+from local_discord.state import Call, Refusal, User
+from tests.integration.test_bot import EPHEMERAL, TOKEN, settings, start_bot
+from tests.integration.test_first_answers import ORIGINAL
+from tests.integration.test_requests import finished_run
+from tests.support import settings_in
+from tests.waiting import captured_logs, until
+from trainer.contracts.store import connect
+from trainer.services import Services
+
+AGAIN = "The bot restarted before it could answer. Run the command again."
+
+
+class Place(NamedTuple):
+    """A Discord with a person, and the folder of the bots that come and go."""
+
+    discord: LocalDiscord
+    ana: User
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "artifacts" / "deferred"
+
+    def records(self) -> list[str]:
+        return sorted(path.stem for path in self.folder.glob("*"))
+
+    def leave(self, call: Call, *, seconds_ago: float = 0.0, command: str = "status") -> None:
+        """Leave a record as a bot does that is killed after its first answer."""
+        record = Deferred(
+            interaction_id=call.id,
+            application_id=self.discord.application_id,
+            token=call.token,
+            command=command,
+            request_id="0a1b2c3d",
+            deferred_at=time.time() - seconds_ago,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / f"{call.id}.json").write_text(record.model_dump_json(), encoding="utf-8")
+
+    @asynccontextmanager
+    async def bot(self) -> AsyncIterator[Bot]:
+        async with Bot(settings(self.root, self.discord, owner_id=self.ana.id)) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await self.discord.connected()
+            await self.discord.synced()
+            yield bot
+        await asyncio.gather(running, return_exceptions=True)
+        await self.discord.disconnected()
+
+    def sent_for(self, call: Call) -> list[str]:
+        """The requests about a call's answer."""
+        return [one.operation_id for one in self.discord.requests if f"/{call.token}/messages" in one.path]
+
+
+@asynccontextmanager
+async def place(root: Path) -> AsyncIterator[Place]:
+    async with LocalDiscord(token=TOKEN) as server:
+        yield Place(server, server.add_user("ana"), root)
+        assert server.violations == []
+
+
+async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    services = Services(settings_in(tmp_path, embedded_workers=0))
+    url = await services.start()
+    store = await connect(url)
+    await store.renew_worker(seconds=600)  # so the models are asked, and nobody answers
+    async with place(tmp_path) as here:
+        environment = {
+            "DISCORD__TOKEN": TOKEN,
+            "DISCORD__OWNER_ID": str(here.ana.id),
+            "DISCORD__API_BASE_URL": here.discord.api_base_url,
+            "DISCORD__GATEWAY_URL": here.discord.gateway_url,
+            "REDIS__URL": url,
+            "QUEUE__EMBEDDED_WORKERS": "0",
+            "APP__DATA_ROOT": str(tmp_path / "data"),
+            "APP__ARTIFACTS_ROOT": str(tmp_path / "artifacts"),
+        }
+        killed = await start_bot(tmp_path, environment)
+        await here.discord.connected(60)
+        await here.discord.synced(60)
+        hidden = await here.discord.slash(here.ana, "mt score", {"text": "the sun"})
+        public = await here.discord.slash(here.ana, "mt generate", {})
+        await until(lambda: len(here.discord.unresolved) == 2, 60)
+        kept = here.records()
+        modes = {os.stat(path).st_mode & 0o777 for path in here.folder.iterdir()}
+        killed.kill()
+        _, first_log = await killed.communicate()
+        await here.discord.disconnected()
+        next_bot = await start_bot(tmp_path, environment)
+        answers = [await hidden.reply(60), await public.reply(60)]
+        await until(lambda: here.records() == [], 60)
+        next_bot.terminate()
+        _, next_log = await next_bot.communicate()
+
+        assert kept == sorted(str(call.id) for call in (hidden, public))
+        assert modes == {0o600}
+        assert all(AGAIN in shown_text(answer.payload) for answer in answers)
+        assert answers[0].payload["flags"] == EPHEMERAL
+        assert all(call.token not in (first_log + next_log).decode() for call in (hidden, public))
+    await store.close()
+    await services.stop()
+
+
+async def test_command__that_was_answered_or_whose_token_has_expired_is_left_alone(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with here.bot():
+            answered = await here.discord.slash(here.ana, "mt status", {})
+            said = shown_text((await answered.reply()).payload)
+            old = await here.discord.slash(here.ana, "mt status", {})
+            await old.reply()
+            await until(lambda: here.records() == [])
+        here.leave(answered)
+        here.leave(old, seconds_ago=901)
+        (here.folder / "7.json").write_bytes(b'{"token": "half')
+        before = len(here.sent_for(old))
+        async with here.bot():
+            await until(lambda: here.records() == [])
+
+        assert shown_text((await answered.reply()).payload) == said
+        assert here.sent_for(answered)[-1] == "get_original_webhook_message"
+        assert len(here.sent_for(old)) == before
+
+
+async def test_answer__is_sent_until_it_arrives_and_says_where_a_run_may_have_begun(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        call = await thinking(here)
+        here.leave(call, command="train")
+        here.discord.fail_next("GET", ORIGINAL, 503)
+        here.discord.fail_next("PATCH", ORIGINAL, 429)
+        here.discord.fail_next("PATCH", ORIGINAL, "reply_lost")
+        with captured_logs() as logs:
+            async with here.bot():
+                answer = await call.reply()
+                await until(lambda: here.records() == [])
+
+        assert "Look whether your run is in `/mt runs`" in shown_text(answer.payload)
+        assert len(answer.versions) == 2
+        assert call.token not in repr(logs)
+
+
+async def test_answer__that_discord_takes_no_more_is_forgotten(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        call = await thinking(here)
+        here.leave(call)
+        here.discord.fail_next("GET", ORIGINAL, Refusal(401, 50027, "Invalid Webhook Token"))
+        async with here.bot():
+            await until(lambda: here.records() == [])
+        here.leave(call)  # so that nothing is left thinking
+        async with here.bot():
+            await call.reply()
+
+
+async def test_bot__that_ends_meanwhile_leaves_it_to_the_next(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        call = await thinking(here)
+        here.leave(call)
+        here.discord.fail_next("GET", ORIGINAL, "reset", times=2)
+        async with here.bot():
+            await until(lambda: "get_original_webhook_message" in here.sent_for(call))
+        assert here.records() == [str(call.id)]
+        async with here.bot():
+            await call.reply()
+
+
+async def test_command__is_answered_also_where_nothing_can_be_written(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot():
+        here.folder.rmdir()
+        with captured_logs() as logs:
+            call = await here.discord.slash(here.ana, "mt status", {})
+            assert "There is no run yet" in shown_text((await call.reply()).payload)
+            await until(lambda: any(line["event"] == "deferred command not kept on disk" for line in logs))
+        here.folder.mkdir()
+
+
+async def thinking(here: Place) -> Call:
+    """A command whose first answer was given by a bot that is gone."""
+    async with here.bot():
+        pass
+    call = await here.discord.slash(here.ana, "mt status", {})
+    address = f"{here.discord.api_base_url}/interactions/{call.id}/{call.token}/callback"
+    deferred: dict[str, object] = {"type": 5, "data": {"flags": EPHEMERAL}}
+    async with aiohttp.ClientSession() as session, session.post(address, json=deferred) as response:
+        assert response.ok
+    return call
