@@ -8,7 +8,7 @@ from datetime import datetime
 from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import BinaryIO, NamedTuple
 
 import structlog
@@ -49,6 +49,9 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 SEALED_FILES = ("request.json", "manifest.json", "events.jsonl")
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}
 _LOCK_POLL_SECONDS = 0.05
+_LOCK_SECONDS = 5.0
+_BEING_MADE = ".new"
+_LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -204,26 +207,40 @@ class RunStore:
     def create(self, record: RunRecord, origin: Origin | None = None) -> RunDirectory:
         """Make a run's directory durable with its request and first event (R1); raises OSError if it cannot.
 
-        A run that goes on with another one gets copies of what that one's training needs; as long as the request is not
-        there, which comes last, nothing of it counts.
+        A run that goes on with another one gets copies of what that one's training needs. The directory has a name of
+        its own until all of it is there: what a power cut leaves under that name is cleared away later.
         """
         path = self._folder / record.run_id
-        self._disk.make_folder(path, exist_ok=False)
-        run = RunDirectory(path, self._disk)
-        queued = JobQueued(**stamp(record.run_id, record.user_id, "queued:0", record.created_at))
+        made = self._folder / f".{record.run_id}{_BEING_MADE}"
+        self._disk.make_folder(made, exist_ok=False)
         try:
-            with run.open_log() as log:
-                log.append(queued)
-                if origin is not None:
-                    self._copy(origin, run)
-                    log.append(_checkpoint_taken_over(record, origin.state))
-            write_atomically(path / "request.json", _as_json(record), self._disk)
-            self._disk.sync(self._folder)
+            run = RunDirectory(made, self._disk)
+            with run.wait_for_lock(_LOCK_SECONDS):
+                if path.exists():
+                    raise FileExistsError(path)
+                with run.open_log() as log:
+                    log.append(JobQueued(**stamp(record.run_id, record.user_id, "queued:0", record.created_at)))
+                    if origin is not None:
+                        self._copy(origin, run)
+                        log.append(_checkpoint_taken_over(record, origin.state))
+                write_atomically(made / "request.json", _as_json(record), self._disk)
+                self._disk.rename(made, path)
+                made = path
+                self._disk.sync(self._folder)
         except (AppError, OSError):
             with suppress(OSError):
-                self._disk.remove_folder(path)
+                self._disk.remove_folder(made)
             raise
-        return run
+        return RunDirectory(path, self._disk)
+
+    def clear_leftovers(self) -> None:
+        """Remove directories that a process was making when it was killed, or the power cut."""
+        for path in self._folder.glob(f".*{_BEING_MADE}"):
+            with suppress(OSError):  # its maker has finished it meanwhile, or the next call removes it
+                if time() - path.stat().st_mtime > _LEFTOVER_SECONDS and (lock := try_lock(path / "lock")) is not None:
+                    with lock:
+                        self._disk.remove_folder(path)
+                        log.warning("half-made run cleared away", run_id=path.name[1 : -len(_BEING_MADE)])
 
     def _copy(self, origin: Origin, run: RunDirectory) -> None:
         """Copy the newest whole checkpoint, the best that it points to, and what was kept and written up to it."""
@@ -240,7 +257,6 @@ class RunStore:
         for path in (old.tokenizer, old.loss_curve, old.training_samples):
             if path.exists():
                 copy_durably(path, run.path / path.name, self._disk)
-        self._disk.sync(run.path)
 
     def get(self, run_id: str) -> RunDirectory:
         """Find a run by id; raises RUN_NOT_FOUND."""
@@ -275,7 +291,7 @@ class RunStore:
         return [run for run in self._found() if run.seal.exists()]
 
     def _found(self) -> list[RunDirectory]:
-        return [RunDirectory(path.parent, self._disk) for path in self._folder.glob("*/request.json")]
+        return [RunDirectory(path.parent, self._disk) for path in self._folder.glob("[a-z0-9]*/request.json")]
 
 
 def in_order(runs: Iterable[RunDirectory]) -> list[RunDirectory]:

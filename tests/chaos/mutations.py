@@ -165,7 +165,7 @@ MUTATIONS = (
     Mutation(
         "what a run takes over is durable before the run is there",
         "trainer/runs.py",
-        "        self._disk.sync(run.path)\n",
+        "        self._disk.sync(run.checkpoints)\n",
         "",
         (GOING_ON,),
     ),

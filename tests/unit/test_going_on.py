@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from itertools import islice
@@ -12,6 +13,7 @@ import pytest
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.unit.crash_states import RecordingDisk, lay_out
 from tests.unit.test_checkpoint import checkpoint, same
+from tests.unit.test_crash_states import UnsyncedDisk
 from tests.unit.test_disk_failures import FailingDisk
 from tests.unit.test_verification import FIRST_RELEASE
 from trainer.checkpoint import CheckpointStore
@@ -186,7 +188,7 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     assert CheckpointStore(new.checkpoints).kept_steps() == [1, 5]
     own = {"request.json", "events.jsonl"}
     assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in {*own, "lock"})
-    assert contents(new.path).keys() == (copied.keys() | own) - {"lock"}
+    assert contents(new.path).keys() == copied.keys() | own
     assert same(checkpoint(5, 3), CheckpointStore(new.checkpoints).recover().checkpoint)
     assert new.record().resumed_from_run_id == "char_lstm-1"
     assert new.record().requested_paths == ("a", "b", "c")
@@ -222,18 +224,46 @@ def states_of_new_run(origin: Origin, folder: Path, without: str | None = None) 
     (folder / "new").mkdir()
     disk = RecordingDisk(folder / "new", without)
     whole = contents(gone_on(origin, folder / "new", disk).path)
+    del whole["lock"]  # which a child makes where it is missing
     disk.acknowledge()
     states: list[str] = []
     for tree, acknowledged in islice(disk.states(), 3000):
         lay_out(tree, folder / "state")
-        runs = [path.parent for path in (folder / "state").glob("models/*/request.json")]
+        runs = [path.parent for path in (folder / "state").glob("models/[a-z]*/request.json")]
         if runs:
             states.append("whole" if contents(runs[0]) == whole else "part")
         else:
-            states.append("lost" if acknowledged else "none")
-        if states[-1] in ("part", "lost"):
+            states.append("lost" if acknowledged else "left" if left_after_a_start(folder / "state") else "none")
+        if states[-1] in ("part", "lost", "left"):
             break
     return states
+
+
+def left_after_a_start(artifacts_root: Path) -> list[Path]:
+    """What a worker that starts after the power cut leaves of a run that was being made."""
+    for path in artifacts_root.glob("models/*"):
+        os.utime(path, (0, 0))
+    RunStore(artifacts_root, UnsyncedDisk()).clear_leftovers()
+    return list(artifacts_root.glob("models/*"))
+
+
+def test_run_that_is_being_made__is_left_alone(tmp_path: Path) -> None:
+    being_made = tmp_path / "models" / ".char_lstm-1.new"
+    being_made.mkdir(parents=True)
+    store = RunStore(tmp_path)
+    store.clear_leftovers()
+    assert being_made.exists()
+    lock = RunDirectory(being_made).lock()
+    assert lock is not None
+    os.utime(being_made, (0, 0))
+    store.clear_leftovers()
+    assert being_made.exists()
+    lock.close()
+    (tmp_path / "models" / "somebody's folder").mkdir()
+
+    store.clear_leftovers()
+
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["somebody's folder"]
 
 
 def test_records_of_a_run_of_the_first_release__go_on_with_no_other_run() -> None:

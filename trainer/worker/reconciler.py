@@ -17,9 +17,10 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 async def reconcile(settings: Settings, store: Store) -> None:
     """Queue every unfinished run and tokenizer whose job is not whole, and tell the events of runs that none is of.
 
-    What a worker of this machine had that is gone may be begun at once.
+    What a worker of this machine had that is gone may be begun at once. Runs that were half made are cleared away.
     """
     runs = RunStore(settings.app.artifacts_root)
+    await asyncio.to_thread(runs.clear_leftovers)
     unfinished = await asyncio.to_thread(runs.unfinished)
     tokenizers = await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished)
     names = [*(run.run_id for run in unfinished), *(tokenizer.tokenizer_id for tokenizer in tokenizers)]
