@@ -1,4 +1,4 @@
-"""What a model does on a split: loss and accuracy by the rows that training uses, and seeded samples."""
+"""Loss and accuracy of a model on the lines of a split, and seeded samples."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,8 +21,9 @@ from trainer.contracts.inference import (
     perplexity,
 )
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import NO_TARGET, Rows, masking, pieces
+from trainer.data.batches import NO_TARGET, Batch, masking
 from trainer.data.corpus import Split
+from trainer.data.documents import Block, Documents, line_ends
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute
 from trainer.generation import generate
@@ -32,6 +33,12 @@ from trainer.tokenizers.base import Tokenizer
 SAMPLE_PROMPTS = ("", "a", "the ")
 _SAMPLES_PER_PROMPT = 4
 _SAMPLE_TOKENS = 100
+_ROWS_AT_ONCE = 128
+_POSITIONS_AT_ONCE = 1 << 13
+_LOGITS_AT_ONCE = 1 << 24
+"""Lines, tokens, and tokens times vocabulary of a batch, at most: a wider one is hardly faster."""
+_MOST_TOKENS_WITHOUT_STATE = 4096
+"""Longer lines are read in windows by models that read both sides and have no context of their own."""
 SAMPLES_PER_DRAW = len(SAMPLE_PROMPTS) * _SAMPLES_PER_PROMPT
 
 
@@ -48,14 +55,18 @@ class Evaluation(NamedTuple):
         return self.loss_sum_nats / self.tokens
 
 
-def evaluate_rows(
-    model: LanguageModel, rows: Rows, compute: Compute, between_batches: Callable[[], None] = lambda: None
+def evaluate(
+    model: LanguageModel, documents: Documents, compute: Compute, between_batches: Callable[[], None] = lambda: None
 ) -> Evaluation:
-    """Score every row with the model as it is, without dropout; leaves the model in training mode if it was."""
+    """Measure a model on every line of a split, without dropout; leaves the model in training mode if it was.
+
+    Recurrent models carry their state to the end of a line, other models read at most their context at once. The result
+    depends on neither `max_seq_len` nor `batch_size`.
+    """
     was_training = model.training
     model.eval()
     try:
-        return _evaluate(model, rows, compute, between_batches)
+        return _evaluate(model, documents, compute, between_batches)
     finally:
         model.train(was_training)
 
@@ -99,15 +110,15 @@ def measure(
 ) -> Measured:
     """Measure a model on a split, and what it writes of itself; a repetition gives equal numbers.
 
-    What the model does on the rows may be `found` already. `bits_per_char` spreads all that was predicted, [EOS]
+    The evaluation may be `found` already. `bits_per_char` spreads all that was predicted, [EOS]
     included, over the characters of the lines; of a masked model, which predicts some tokens only, it spreads their
     mean over all tokens but [EOS]; `bits_per_byte` is the same over the bytes of the lines in UTF-8. Raises
     INVALID_INPUT where the run has no such split.
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
-    rows = corpus.rows(split, effective.max_seq_len, masking(effective, model.vocabulary))
-    found = found or evaluate_rows(model, rows, compute)
+    if found is None:
+        found = evaluate(model, corpus.documents(split, masking(effective, model.vocabulary)), compute)
     sizes = corpus.sizes[split]
     tokens = sizes.tokens - sizes.lines
     lengths: list[float] = np.percentile(line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
@@ -171,22 +182,73 @@ def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
     return 1 - sum(len(set(of_text)) for of_text in pairs) / total if total else 0.0
 
 
-def _evaluate(model: LanguageModel, rows: Rows, compute: Compute, between_batches: Callable[[], None]) -> Evaluation:
-    loss_sum = torch.zeros((), dtype=torch.float64, device=compute.device)
-    hits = torch.zeros(2, dtype=torch.int64, device=compute.device)
-    tokens = 0
-    for start in range(0, len(rows), compute.batch_size):
-        between_batches()
-        batch = rows.batch(np.arange(start, min(start + compute.batch_size, len(rows)))).to(compute.device)
-        with torch.inference_mode():
-            logits = model.forward(batch.inputs, batch.lengths)  # (B, T, V)
-            losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-            loss_sum += losses.double().sum()
-            hits += _hits(logits, batch.targets)
-        tokens += batch.tokens
-    if not tokens:
+def _evaluate(
+    model: LanguageModel, documents: Documents, compute: Compute, between_batches: Callable[[], None]
+) -> Evaluation:
+    sums = _Sums(
+        torch.zeros((), dtype=torch.float64, device=compute.device),
+        torch.zeros(2, dtype=torch.int64, device=compute.device),
+    )
+    carries_state = model.objective == "causal_lm" and model.context_tokens is None
+    most_tokens = None if carries_state else model.context_tokens or _MOST_TOKENS_WITHOUT_STATE
+    positions = max(1, min(_POSITIONS_AT_ONCE, _LOGITS_AT_ONCE // model.vocab_size))
+    with torch.inference_mode():
+        for block in documents.blocks(most_tokens):
+            row = 0
+            while row < len(block.lengths):
+                longest = 1 if carries_state else block.lengths[row]
+                count = min(max(1, min(_ROWS_AT_ONCE, positions // longest)), len(block.lengths) - row)
+                if carries_state:
+                    sums = _read_in_chunks(model, block, row, count, positions, sums, between_batches)
+                else:
+                    between_batches()
+                    batch = block.batch(row, count).to(compute.device)
+                    sums = sums.add(model.forward(batch.inputs, batch.lengths), batch)
+                row += count
+    if not sums.tokens:
         raise AppError(ErrorCode.CORPUS_EMPTY, "There is nothing to predict: the text has no token that can be masked.")
-    return Evaluation(float(loss_sum), tokens, int(hits[0]), int(hits[1]))
+    return Evaluation(float(sums.loss), sums.tokens, int(sums.hits[0]), int(sums.hits[1]))
+
+
+class _Sums(NamedTuple):
+    """What was predicted so far, added up on the device."""
+
+    loss: Tensor
+    hits: Tensor
+    tokens: int = 0
+
+    def add(self, logits: Tensor, batch: Batch) -> "_Sums":
+        """Add the predictions (B, T, V) of a batch."""
+        losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
+        hits = self.hits + _hits(logits, batch.targets)
+        return _Sums(self.loss + losses.double().sum(), hits, self.tokens + batch.tokens)
+
+
+def _read_in_chunks(
+    model: LanguageModel,
+    block: Block,
+    row: int,
+    count: int,
+    positions: int,
+    sums: _Sums,
+    between_batches: Callable[[], None],
+) -> _Sums:
+    """Read lines side by side in chunks of so many positions; lines that have ended leave the batch between chunks."""
+    lengths = block.lengths[row : row + count]
+    state = model.initial_state(count)
+    start = 0
+    while start < lengths[0]:
+        between_batches()
+        unread = sum(length > start for length in lengths)
+        if unread < state[0].shape[1]:
+            state = tuple(part[:, :unread].contiguous() for part in state)
+        half_ended = lengths[unread // 2]  # the lines that are shorter are padded up to here, and no further
+        stop = min(start + max(1, positions // unread), half_ended)
+        batch = block.batch(row, unread, start, stop).to(sums.loss.device)
+        logits, state = model.forward_with_state(batch.inputs, state)
+        sums = sums.add(logits, batch)
+        start = stop
+    return sums
 
 
 def _hits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -202,16 +264,9 @@ def line_lengths(corpus: TokenizedCorpus, split: Split) -> NDArray[np.int32]:
     special_ids = corpus.special_ids
     not_counted = 1 if special_ids.bos is None else 2
     lengths: list[NDArray[np.int32]] = []
-    last_end: NDArray[np.int64] = np.full(1, -1, dtype=np.int64)
-    start = 0
-    for piece in pieces(corpus.ids[split]):
-        is_end: NDArray[np.bool_] = piece == special_ids.eos
-        ends: NDArray[np.int64] = np.flatnonzero(is_end) + start
-        last_and_ends = np.concatenate([last_end, ends])
-        between: NDArray[np.int64] = np.diff(last_and_ends)
+    for ends in line_ends(corpus.ids[split], special_ids.eos):
+        between: NDArray[np.int64] = np.diff(ends)
         lengths.append((between - not_counted).astype(np.int32))
-        start += len(is_end)
-        last_end = last_and_ends[-1:]
     return np.concatenate(lengths)
 
 

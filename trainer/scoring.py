@@ -19,11 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import LineScore, ScoreRequest, ScoreResponse, Totals, WindowReport, WordScore
+from trainer.data.documents import context_of, windows
 from trainer.data.normalization import Line, documents, normalized
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
@@ -162,11 +164,6 @@ def score_lines(
     return [_first(score, len(line)) for score, line in zip(scores, lines, strict=True)]
 
 
-def context_of(window_tokens: int) -> int:
-    """Return how many tokens a window reads before those that it scores."""
-    return window_tokens // 4
-
-
 class _Given(NamedTuple):
     """A line as it is to be scored."""
 
@@ -197,11 +194,13 @@ def _pieces(model: LanguageModel, given: _Given) -> list[_Piece]:
     """Cut a line into windows that read so many tokens at most and together score every token, and [EOS], once."""
     special_ids = model.vocabulary.special_ids
     ids = [*([special_ids.start] if given.from_start else []), *given.ids, special_ids.eos]
-    window_tokens = given.window_tokens or len(ids)
-    context = context_of(window_tokens)
-    scored = window_tokens - context
-    later = range(scored, len(ids) - 1 - context, scored)
-    return [_Piece(ids[: window_tokens + 1], 0), *(_Piece(ids[i : i + window_tokens + 1], context) for i in later)]
+    length: NDArray[np.int64] = np.full(1, len(ids) - 1, dtype=np.int64)
+    cut = windows(length, given.window_tokens)
+    begins: list[int] = cut.begin.tolist()
+    lengths: list[int] = cut.length.tolist()
+    contexts: list[int] = cut.first.tolist()
+    found = zip(begins, lengths, contexts, strict=True)
+    return [_Piece(ids[begin : begin + length + 1], context) for begin, length, context in found]
 
 
 def _score_lines(

@@ -3,15 +3,21 @@
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+import torch
+from torch.nn import functional
+
 from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import EarlyStopping, EffectiveRequest, SplitSizes
+from trainer.data.batches import Batch, masking
 from trainer.data.corpus import SplitRule, read_blocks
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import resolve, seed_everything
 from trainer.models import build
+from trainer.models.base import LanguageModel
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Ids, Text, Tokenizer, vocabulary_of
+from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type, vocabulary_of
 from trainer.training import CurveRow, Listeners, StopReason, train
 
 LEARNED_NATS = 0.5
@@ -61,15 +67,16 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     ids = tokenizer.encode_documents(lines[: _ROWS * length])[
         : _ROWS * length + (tokenizer.special_ids.bos is not None)
     ]
-    batch = _as_corpus(tokenizer, ids)
+    text = _as_corpus(tokenizer, ids)
+    rows = text.rows("train", length, masking(effective, vocabulary_of(tokenizer)))
     compute = resolve(effective)
     seed_everything(effective.seed)
     model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
     curve: list[CurvePoint] = []
 
     def add(row: CurveRow) -> None:
-        validated: dict[str, object] = {"step": row.step, "loss": row.val_loss}  # as each step is an epoch
-        curve.append(CurvePoint.model_validate(validated))
+        loss = _loss(model, rows.batch(np.arange(len(rows))).to(compute.device))
+        curve.append(CurvePoint(step=row.step, loss=loss))
 
     def stop() -> StopReason | None:
         if not curve:
@@ -77,7 +84,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         over = len(curve) == _STEPS or perf_counter() - started > _SECONDS
         return "cancel" if over or curve[-1].loss < LEARNED_NATS else None
 
-    train(model, batch, effective, compute, _Nowhere(Path()), listeners=Listeners(on_row=add, should_stop=stop))
+    train(model, text, effective, compute, _Nowhere(Path()), listeners=Listeners(on_row=add, should_stop=stop))
     last = curve[-1]
     ok = last.loss < LEARNED_NATS
     return SelfTest(
@@ -85,8 +92,8 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         loss=last.loss,
         steps=last.step,
         seconds=perf_counter() - started,
-        rows=len(batch.rows("train", length)),
-        tokens=batch.sizes["train"].tokens,
+        rows=len(rows),
+        tokens=text.sizes["train"].tokens,
         vocab_size=tokenizer.vocab_size,
         params=model.parameter_count(),
         curve=tuple(point for point in curve if point.step.bit_count() == 1 or point is last),
@@ -120,14 +127,25 @@ class _Nowhere(CheckpointStore):
         pass
 
 
+def _loss(model: LanguageModel, batch: Batch) -> float:
+    """Return the loss of the batch without dropout; the model is in training mode before and after."""
+    model.eval()
+    with torch.inference_mode():
+        logits = model.forward(batch.inputs, batch.lengths)  # (B, T, V)
+    model.train()
+    return float(functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()))
+
+
 def _as_corpus(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
-    """The batch as the text to train on and, the same, to validate on."""
+    """The batch as the text to train on; the validation, whose loss nobody reads, is a short part of it as a line."""
     places: list[int] = ids.tolist()
     special_ids = tokenizer.special_ids
     predicted = [i for i in places if i != special_ids.bos]
     lines = places.count(special_ids.start)
     sizes = SplitSizes(lines=lines, chars=len(tokenizer.decode(predicted)), tokens=len(predicted))
-    return TokenizedCorpus({"train": ids, "validation": ids}, {"train": sizes, "validation": sizes}, {}, special_ids)
+    short = [*places[:_TARGETS], special_ids.eos]
+    line: Ids = np.array(short, dtype=ids_type(tokenizer.vocab_size))
+    return TokenizedCorpus({"train": ids, "validation": line}, {"train": sizes, "validation": sizes}, {}, special_ids)
 
 
 def _verdict(curve: list[CurvePoint], *, ok: bool) -> str:

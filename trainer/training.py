@@ -31,7 +31,7 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.batches import Batch, BatchReader, epoch_order, masking
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
-from trainer.evaluation import Evaluation, evaluate_rows
+from trainer.evaluation import Evaluation, evaluate
 from trainer.models.base import LanguageModel
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -124,8 +124,8 @@ def train(
         training.run(told, check_stop)
         training.load_best()
         if "test" in corpus.ids:
-            rows = corpus.rows("test", effective.max_seq_len, masking(effective, model.vocabulary))
-            test = evaluate_rows(model, rows, compute, check_stop)
+            documents = corpus.documents("test", masking(effective, model.vocabulary))
+            test = evaluate(model, documents, compute, check_stop)
     except _Stopped as stop:
         training.save(told)
         return TrainResult(stop.reason, False, training.state, None)
@@ -207,7 +207,7 @@ class _Training:
         how = masking(effective, model.vocabulary)
         self._rows = corpus.rows("train", effective.max_seq_len, how)
         self._reader = BatchReader(self._rows, workers=compute.data_num_workers, pin=compute.data_pin_memory)
-        self._validation = corpus.rows("validation", effective.max_seq_len, how)
+        self._validation = corpus.documents("validation", how)
         share = 1.0 if how is None else effective.mlm_probability or 1.0  # of the tokens, which are predicted
         self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens / share
         steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
@@ -438,7 +438,7 @@ class _Training:
         )
 
     def _validate(self, check_stop: Callable[[], None]) -> None:
-        loss_nats = evaluate_rows(self._model, self._validation, self._compute, check_stop).loss_nats
+        loss_nats = evaluate(self._model, self._validation, self._compute, check_stop).loss_nats
         self._check_finite(loss_nats)
         history = self.state.history.after(
             loss_nats, step=self.state.step, epoch=self._epoch(), rule=self._effective.early_stopping

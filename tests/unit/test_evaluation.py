@@ -7,23 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tests.properties import for_all_pairs
 from tests.unit.data.support import POEM, Run, char_tokenizer, make_run, small_model
-from tests.unit.models.families import CAUSAL, MASKED, effective_of, model_of
-from tests.unit.models.reference import ReferenceModel, losses_by_hand, rows_by_hand
+from tests.unit.models.families import CAUSAL, FAMILIES, MASKED, effective_of, model_of
+from tests.unit.models.reference import ReferenceModel, losses_by_hand
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
-from trainer.data.batches import Rows, masking
+from trainer.data.batches import Masking, masking
 from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.documents import Documents, windows
 from trainer.device import resolve as resolve_compute
 from trainer.evaluation import (
     Evaluation,
     Measured,
     distinct,
     draw_samples,
-    evaluate_rows,
+    evaluate,
     measure,
     repetition_rate,
 )
@@ -48,19 +51,19 @@ def lines_of(run: Run) -> list[list[int]]:
     return [run.tokenizer.encode(line) for line in texts_of(run)]
 
 
-def evaluated(model: LanguageModel, run: Run, *, batch_size: int = 4, length: int = 16) -> Evaluation:
-    return evaluate_rows(model, run.corpus.rows("test", length), run.compute._replace(batch_size=batch_size))
+def evaluated(model: LanguageModel, run: Run) -> Evaluation:
+    return evaluate(model, run.corpus.documents("test"), run.compute)
 
 
 @pytest.mark.parametrize("architecture", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("length", [8, 16, 4096])
-def test_loss__is_the_brute_force_mean_over_the_rows(run: Run, architecture: str, length: int) -> None:
+def test_loss__is_the_brute_force_mean_over_whole_lines(run: Run, architecture: str) -> None:
     model = small_model(run.tokenizer.vocab_size, architecture)
     lines = lines_of(run)
 
-    found = evaluated(model, run, length=length)
+    found = evaluated(model, run)
 
-    expected = losses_by_hand(ReferenceModel(model, architecture), lines, length)
+    reference = ReferenceModel(model, architecture)
+    expected = [loss for line in lines for loss in losses_by_hand(reference, [line], len(line) + 1)]
     assert found.tokens == len(expected) == sum(len(line) + 1 for line in lines)
     assert math.isclose(found.loss_nats, sum(expected) / len(expected), abs_tol=1e-5)
     assert math.isclose(perplexity(found.loss_nats), math.exp(sum(expected) / len(expected)), rel_tol=1e-4)
@@ -70,11 +73,9 @@ def test_accuracy__is_a_hand_count(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
     reference = ReferenceModel(model, "lstm")
     ranks: list[int] = []
-    for row in rows_by_hand(lines_of(run), 16):
-        answers = reference.log_probabilities([token for token, _ in row])
-        ranks += [
-            sum(v > p[target] for v in p) for p, (_, target) in zip(answers, row, strict=True) if target is not None
-        ]
+    for line in lines_of(run):
+        answers = reference.log_probabilities([2, *line])
+        ranks += [sum(v > p[target] for v in p) for p, target in zip(answers, [*line, 3], strict=True)]
 
     found = evaluated(model, run)
 
@@ -82,32 +83,126 @@ def test_accuracy__is_a_hand_count(run: Run) -> None:
     assert found.top5_hits == sum(rank < 5 for rank in ranks)
 
 
-def test_loss__does_not_depend_on_the_batch_size(run: Run) -> None:
-    model = small_model(run.tokenizer.vocab_size)
+@pytest.mark.parametrize("family", ["char_lstm", "gpt2", "lstm both", "bert"])
+def test_loss__is_the_same_whatever_the_rows_and_batches_of_the_training(tmp_path: Path, family: str) -> None:
+    fields: dict[str, object] = {"tokenizer": {"method": "char"}, **FAMILIES[family], "max_seq_len": 64}
+    run = make_run(tmp_path, POEM, test_fraction=0.3, holdout_fraction=0.2, **fields)
+    model = run.fresh_model().eval()
+    found: set[tuple[float, float, int]] = set()
+    for length in (16, 30, 64):
+        for batch_size in (1, 3, 64):
+            rows: dict[str, object] = {"max_seq_len": length, "batch_size": batch_size}
+            effective = run.effective.model_copy(update=rows)
+            compute = resolve_compute(effective)
+            metrics, _ = measure(
+                model, run.tokenizer, run.corpus, "test", effective, compute, run_id="r", checkpoint="best"
+            )
+            found.add((metrics.loss, metrics.top1_accuracy, metrics.n_tokens))
 
-    losses = [evaluated(model, run, batch_size=size).loss_nats for size in (1, 2, 3, 64)]
+    assert len(found) == 1
 
-    assert max(losses) - min(losses) < 1e-5
+
+def integers(values: NDArray[np.int64]) -> list[int]:
+    found: list[int] = values.tolist()
+    return found
+
+
+def windows_by_hand(tokens: int, most: int, *, both_sides: bool) -> list[tuple[int, int, list[int]]]:
+    """Windows from, up to, and the positions that they score, one window after another."""
+    context = most // 4
+    found: list[tuple[int, int, list[int]]] = []
+    scored = begin = 0
+    while scored < tokens:
+        end = min(begin + most, tokens)
+        last = end if end == tokens or not both_sides else end - context
+        found.append((begin, end, list(range(scored, last))))
+        scored = last
+        begin = last - context
+    return found
+
+
+@for_all_pairs(st.lists(st.integers(1, 90), min_size=1, max_size=6), st.tuples(st.integers(1, 40), st.booleans()))
+def test_windows__score_every_position_once_with_a_quarter_of_context(
+    lengths: list[int], cut: tuple[int, bool]
+) -> None:
+    most, both_sides = cut
+    found = windows(np.array(lengths, dtype=np.int64), most, both_sides=both_sides)
+
+    expected = [
+        (number, begin, end - begin, scored[0] - begin, scored[-1] + 1 - begin)
+        for number, length in enumerate(lengths)
+        for begin, end, scored in windows_by_hand(length, most, both_sides=both_sides)
+    ]
+    parts: list[NDArray[np.int64]] = [found.document, found.begin, found.length, found.first, found.end]
+    columns = [integers(column) for column in parts]
+    assert [tuple(column[row] for column in columns) for row in range(len(expected))] == expected
+    assert len(columns[0]) == len(expected)
 
 
 @pytest.mark.parametrize("family", [*CAUSAL, *MASKED])
-def test_loss__of_every_family_is_the_brute_force_mean_at_every_batch_size(tmp_path: Path, family: str) -> None:
-    objective = "masked_lm" if family in MASKED else "causal_lm"
-    run = make_run(tmp_path, test_fraction=0.3, holdout_fraction=0.2, objective=objective)
-    model = model_of(family, vocabulary_of(run.tokenizer))
-    rows = run.corpus.rows("test", 16, masking(run.effective, model.vocabulary))
+def test_loss__of_every_family_is_the_brute_force_over_whole_lines_and_windows(family: str) -> None:
+    lines = [*POEM, " ".join(POEM[:4]), "of"]
+    tokenizer = char_tokenizer(lines, mask_token=family in MASKED)
+    model = model_of(family, vocabulary_of(tokenizer))
+    masks = Masking(model.vocabulary, 4, 0.15, 1) if family in MASKED else None
     losses: list[float] = []
-    for number in range(len(rows)):  # a row at a time, without padding
-        row = rows.batch(np.arange(number, number + 1))
+    for number, line in enumerate(lines):  # a window at a time, without padding
+        ids: NDArray[np.int64] = tokenizer.encode_documents([line]).astype(np.int64)[np.newaxis]
+        size = ids.size - (masks is None)
+        for begin, end, scored in windows_by_hand(size, model.context_tokens or size, both_sides=masks is not None):
+            batch = torch.from_numpy(ids[:, begin:end]), torch.from_numpy(ids[:, begin + 1 : end + 1])
+            if masks is not None:
+                positions: NDArray[np.int64] = np.arange(begin, end)
+                is_scored: NDArray[np.bool_] = (positions >= scored[0]) & (positions <= scored[-1])
+                numbers: list[NDArray[np.int64]] = [np.full(1, n, dtype=np.int64) for n in (number, begin)]
+                batch = masks.apply(
+                    ids[:, begin:end], numbers[0], 0, begins=numbers[1], candidates=is_scored[np.newaxis]
+                )
+            inputs, targets = batch
+            expected: list[int] = targets[0].tolist()
+            with torch.inference_mode():
+                log_p: list[list[float]] = model.forward(inputs)[0].double().log_softmax(-1).tolist()
+            losses += [
+                -log_p[place - begin][expected[place - begin]] for place in scored if expected[place - begin] >= 0
+            ]
+
+    found = evaluate(model, Documents(tokenizer.encode_documents(lines), tokenizer.special_ids, masks), COMPUTE)
+
+    assert model.context_tokens in (None, 24)
+    assert found.tokens == len(losses)
+    assert found.loss_nats == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+
+
+def test_long_lines__are_read_in_chunks_beside_short_ones() -> None:
+    lines = ["ab" * 6000, "b", "abba" * 40, *["aab"] * 200]
+    tokenizer = char_tokenizer(lines)
+    model = small_model(tokenizer.vocab_size)
+    losses: list[float] = []
+    for line in lines:
+        stored: NDArray[np.int64] = tokenizer.encode_documents([line]).astype(np.int64)
+        ids = torch.from_numpy(stored).unsqueeze(0)
         with torch.inference_mode():
-            log_p: list[list[float]] = model.forward(row.inputs, row.lengths)[0].double().log_softmax(-1).tolist()
-        targets: list[int] = row.targets[0].tolist()
-        losses += [-p[target] for p, target in zip(log_p, targets, strict=True) if target >= 0]
+            log_p = model.forward(ids[:, :-1]).double().log_softmax(-1)
+        of_line: list[float] = log_p.gather(-1, ids[:, 1:].unsqueeze(-1)).flatten().tolist()
+        losses += of_line
 
-    found = [evaluate_rows(model, rows, run.compute._replace(batch_size=size)) for size in (1, 2, 3, 64)]
+    found = evaluate(model, Documents(tokenizer.encode_documents(lines), tokenizer.special_ids), COMPUTE)
 
-    assert {evaluation.tokens for evaluation in found} == {len(losses)}
-    assert [evaluation.loss_nats for evaluation in found] == pytest.approx([sum(losses) / len(losses)] * 4, abs=1e-5)
+    assert found.tokens == len(losses)
+    assert found.loss_nats == pytest.approx(-sum(losses) / len(losses), abs=1e-5)
+
+
+def test_masked_window__has_a_target_where_it_scores_ordinary_tokens() -> None:
+    """With a probability of 0 each window, and each line that fits into one, has one target."""
+    lines = ["abcd" * 25, "a", "bad"]
+    tokenizer = char_tokenizer(lines, mask_token=True)
+    model = model_of("bert", vocabulary_of(tokenizer))
+    masks = Masking(model.vocabulary, 4, 0.0, 1)
+
+    found = evaluate(model, Documents(tokenizer.encode_documents(lines), tokenizer.special_ids, masks), COMPUTE)
+
+    assert model.context_tokens == 24
+    assert found.tokens == len(windows_by_hand(102, 24, both_sides=True)) + 2
 
 
 @pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece"])
@@ -129,7 +224,7 @@ def test_words__targets_are_the_words_and_one_end_of_each_line(tmp_path: Path) -
     words = make_run(
         tmp_path, test_fraction=0.3, holdout_fraction=0.2, tokenizer={"method": "word"}, model_family="lstm"
     )
-    found = evaluated(model_of("lstm", vocabulary_of(words.tokenizer)), words, length=1000)
+    found = evaluated(model_of("lstm", vocabulary_of(words.tokenizer)), words)
 
     assert found.tokens == sum(len(line.split()) + 1 for line in texts_of(words))
 
@@ -138,9 +233,9 @@ def test_accuracy__of_three_lines_is_counted_by_hand() -> None:
     tokenizer = char_tokenizer(["abcde"])  # ids: four special ones, then a to e
     assert tokenizer.encode("abcde") == [4, 5, 6, 7, 8]
     model = always([8, 7, 4, 3, 5, 6], tokenizer.vocab_size)  # e, d, a, the end, b; then c
-    rows = Rows(tokenizer.encode_documents(["ede", "abc", "cc"]), 4, tokenizer.special_ids)
+    documents = Documents(tokenizer.encode_documents(["ede", "abc", "cc"]), tokenizer.special_ids)
 
-    found = evaluate_rows(model, rows, COMPUTE)
+    found = evaluate(model, documents, COMPUTE)
 
     assert found.tokens == 3 + 3 + 2 + 3
     assert found.top1_hits == 2  # both e of the first line
@@ -150,9 +245,9 @@ def test_accuracy__of_three_lines_is_counted_by_hand() -> None:
 def test_accuracy__of_five_tokens_is_full_among_the_first_five() -> None:
     tokenizer = char_tokenizer(["aa"])
     assert tokenizer.vocab_size == 5
-    rows = Rows(tokenizer.encode_documents(["aaa", "a"]), 8, tokenizer.special_ids)
+    documents = Documents(tokenizer.encode_documents(["aaa", "a"]), tokenizer.special_ids)
 
-    found = evaluate_rows(small_model(5), rows, COMPUTE)
+    found = evaluate(small_model(5), documents, COMPUTE)
 
     assert found.top5_hits == found.tokens == 6
 
@@ -285,25 +380,21 @@ def test_masked_model__is_measured_on_masked_tokens_the_same_each_time_and_write
 
     first, second = measured(), measured()
 
-    rows = masked.corpus.rows("test", 16, masking(masked.effective, model.vocabulary))
-    batch = rows.batch(np.arange(len(rows)))
-    with torch.inference_mode():
-        log_p = model.forward(batch.inputs, batch.lengths).log_softmax(-1)
-    targets = batch.targets[batch.targets >= 0]
-    of_targets = log_p[batch.targets >= 0].gather(-1, targets.unsqueeze(-1))
+    documents = masked.corpus.documents("test", masking(masked.effective, model.vocabulary))
+    found = evaluate(model, documents, masked.compute)
     metrics = first.metrics
-    assert metrics.loss == second.metrics.loss == pytest.approx(-float(of_targets.mean()), abs=1e-5)
-    assert (metrics.n_tokens, metrics.objective) == (len(targets), "masked_lm")
+    assert metrics.loss == second.metrics.loss == found.loss_nats
+    assert (metrics.n_tokens, metrics.objective) == (found.tokens, "masked_lm")
     assert metrics.bits_per_char == pytest.approx(metrics.loss / math.log(2))  # one token a character
     assert first.samples == ()
 
 
-def test_masked_rows__without_any_text_cannot_be_measured(tmp_path: Path) -> None:
+def test_masked_lines__without_any_text_cannot_be_measured(tmp_path: Path) -> None:
     masked = make_run(tmp_path, objective="masked_lm")
     model = masked.fresh_model()
     nothing: NDArray[np.uint8] = np.full(20, 3, dtype=np.uint8)
-    rows = Rows(nothing, 8, model.vocabulary.special_ids, masking(masked.effective, model.vocabulary))
+    documents = Documents(nothing, model.vocabulary.special_ids, masking(masked.effective, model.vocabulary))
 
     with pytest.raises(AppError, match="no token that can be masked") as caught:
-        evaluate_rows(model, rows, masked.compute)
+        evaluate(model, documents, masked.compute)
     assert caught.value.code is ErrorCode.CORPUS_EMPTY

@@ -12,13 +12,13 @@ from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.evaluation import evaluate_rows, measure
+from trainer.evaluation import evaluate, measure
 from trainer.generation import generate
 from trainer.scoring import read_text, score_texts
 from trainer.selftest import overfit_one_batch
 from trainer.tokenizers.base import vocabulary_of
 
-Pairs = list[tuple[int, int | None]]
+Pairs = list[tuple[int, int]]
 
 
 RENAMED = " with other special tokens"
@@ -40,36 +40,30 @@ def lines_of(run: Run) -> list[str]:
     return list(SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule).lines("test"))
 
 
-def rows_by_hand(run: Run, length: int) -> list[Pairs]:
-    """What is predicted from what: `<s> line </s>` of each line; without a `<s>` each line follows an end."""
+def documents_by_hand(run: Run) -> list[Pairs]:
+    """What is predicted from what in each line: `<s> line </s>`; without a `<s>` each line follows an end."""
     ids = run.tokenizer.special_ids
+    start = ids.eos if ids.bos is None else ids.bos
     lines = [run.tokenizer.encode(line) for line in lines_of(run)]
-    if ids.bos is None:
-        stream = [ids.eos, *(i for line in lines for i in (*line, ids.eos))]
-    else:
-        stream = [i for line in lines for i in (ids.bos, *line, ids.eos)]
-    pairs = [(a, None if b == ids.bos else b) for a, b in pairwise(stream)]
-    return [pairs[start : start + length] for start in range(0, len(pairs), length)]
+    return [list(pairwise([start, *line, ids.eos])) for line in lines]
 
 
-def nats_by_hand(model: ReferenceModel, rows: Sequence[Pairs]) -> list[float]:
+def nats_by_hand(model: ReferenceModel, documents: Sequence[Pairs]) -> list[float]:
     return [
         -answer[target]
-        for row in rows
-        for answer, (_, target) in zip(model.log_probabilities([a for a, _ in row]), row, strict=True)
-        if target is not None
+        for pairs in documents
+        for answer, (_, target) in zip(model.log_probabilities([a for a, _ in pairs]), pairs, strict=True)
     ]
 
 
 @pytest.mark.parametrize("method", ALL)
-@pytest.mark.parametrize("length", [8, 13])
-def test_loss__is_the_brute_force_of_the_rows_whatever_the_padding_is(tmp_path: Path, method: str, length: int) -> None:
+def test_loss__is_the_brute_force_over_whole_lines(tmp_path: Path, method: str) -> None:
     run = run_with(tmp_path, method)
     model = small_model(vocabulary_of(run.tokenizer))
 
-    found = evaluate_rows(model, run.corpus.rows("test", length), run.compute)
+    found = evaluate(model, run.corpus.documents("test"), run.compute)
 
-    expected = nats_by_hand(ReferenceModel(model, "lstm"), rows_by_hand(run, length))
+    expected = nats_by_hand(ReferenceModel(model, "lstm"), documents_by_hand(run))
     assert found.tokens == len(expected) == run.corpus.sizes["test"].tokens
     assert found.loss_nats == pytest.approx(sum(expected) / len(expected), abs=1e-5)
 

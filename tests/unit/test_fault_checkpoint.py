@@ -17,6 +17,7 @@ from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
 from trainer.device import seed_everything
+from trainer.models.base import State
 from trainer.models.recurrent import RecurrentModel
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training import CurveRow, Listeners, StopReason
@@ -39,7 +40,13 @@ class Faulty(RecurrentModel):
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Two batches make a step: the second one fails, when the first has left its traces."""
-        logits = super().forward(ids, lengths)
+        return self._fail(super().forward(ids, lengths))
+
+    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        logits, after = super().forward_with_state(ids, state)
+        return self._fail(logits), after
+
+    def _fail(self, logits: Tensor) -> Tensor:
         if self.training == self._in_validation:
             return logits
         self._calls_left -= 1

@@ -19,7 +19,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import request_hash
 from trainer.corpora import CorpusStore
 from trainer.device import Precision, autocast, resolve, resolve_precision
-from trainer.evaluation import evaluate_rows
+from trainer.evaluation import evaluate
 from trainer.resolution import resolve_request
 from trainer.training import Listeners
 
@@ -101,10 +101,10 @@ def test_bf16__takes_nearly_the_same_steps_in_every_family_that_the_cpu_can_trai
 def test_measuring__is_in_fp32_whatever_the_training_computes_in(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run", "gpt2", "bf16")
     model = run.fresh_model().eval()
-    rows = run.corpus.rows("test", run.effective.max_seq_len)
+    test = run.corpus.documents("test")
 
     assert run.compute.precision == "bf16"
-    assert evaluate_rows(model, rows, run.compute) == evaluate_rows(model, rows, run.compute._replace(precision="fp32"))
+    assert evaluate(model, test, run.compute) == evaluate(model, test, run.compute._replace(precision="fp32"))
 
 
 LONGER: dict[str, object] = {"max_steps": 12, "log_every_steps": 2, "checkpoint_every_steps": 3, "num_epochs": 3}

@@ -21,7 +21,7 @@ from trainer.checkpoint import CheckpointStore
 from trainer.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
-from trainer.evaluation import evaluate_rows
+from trainer.evaluation import evaluate
 from trainer.model_artifact import load_model, save_model
 from trainer.models.base import LanguageModel, State
 from trainer.training import (
@@ -102,8 +102,8 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
     run.tokenizer.save(tmp_path / "tokenizer")
 
     loaded, tokenizer = load_model(tmp_path)
-    test = evaluate_rows(loaded, run.corpus.rows("test", run.effective.max_seq_len), run.compute)
-    validation = evaluate_rows(loaded, run.corpus.rows("validation", run.effective.max_seq_len), run.compute)
+    test = evaluate(loaded, run.corpus.documents("test"), run.compute)
+    validation = evaluate(loaded, run.corpus.documents("validation"), run.compute)
 
     assert told.result.test is not None
     assert math.isclose(test.loss_nats, told.result.test.loss_nats, abs_tol=1e-6)
@@ -222,16 +222,20 @@ def test_gradients__two_batches_of_four_are_one_of_eight(tmp_path: Path) -> None
 def test_epoch_loss__is_the_mean_over_tokens_of_what_was_predicted(tmp_path: Path) -> None:
     """With a rate of (nearly) nothing the weights stand still, so that the epoch is one evaluation of its split."""
     run = make_run(tmp_path, TEXT, learning_rate=1e-12, num_epochs=1, optimizer={"name": "sgd"})
-    expected = evaluate_rows(run.fresh_model(), run.corpus.rows("train", 16), run.compute)
+    rows = run.corpus.rows("train", 16)
+    batch = rows.batch(np.arange(len(rows)))
+    with torch.inference_mode():
+        logits = run.fresh_model().forward(batch.inputs)
+    expected = float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()))
 
     told = observed(run)
 
-    assert math.isclose(told.result.state.epochs[0].train_loss_nats, expected.loss_nats, abs_tol=1e-5)
-    assert told.result.state.tokens_seen == expected.tokens == run.corpus.sizes["train"].tokens
+    assert math.isclose(told.result.state.epochs[0].train_loss_nats, expected, abs_tol=1e-5)
+    assert told.result.state.tokens_seen == batch.tokens == run.corpus.sizes["train"].tokens
     ends = [0, *(row.tokens for row in told.rows)]
     spans = zip(pairwise(ends), losses(told.rows), strict=True)
     total = sum((end - start) * loss for (start, end), loss in spans)
-    assert math.isclose(total / expected.tokens, expected.loss_nats, abs_tol=1e-5)
+    assert math.isclose(total / batch.tokens, expected, abs_tol=1e-5)
     of_epochs = [row.epoch_train_loss for row in told.rows if row.epoch_train_loss is not None]
     assert of_epochs == [told.result.state.epochs[0].train_loss_nats]
 
@@ -387,7 +391,7 @@ class Bad(LanguageModel):
         return logits
 
     def initial_state(self, batch: int) -> State:
-        return ()
+        return (torch.zeros(1, batch, 1),)
 
     def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
         return self.forward(ids), state

@@ -11,7 +11,7 @@ from tests.unit.data.support import Run, make_run
 from tests.unit.test_training import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
 from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.evaluation import evaluate_rows
+from trainer.evaluation import evaluate
 from trainer.models.base import LanguageModel
 from trainer.training import CurveRow, Listeners, TrainResult
 
@@ -44,7 +44,7 @@ def parent_fixture(tmp_path: Path) -> tuple[Run, LanguageModel]:
 
 
 def validation_loss(run: Run, model: LanguageModel) -> float:
-    return evaluate_rows(model, run.corpus.rows("validation", run.effective.max_seq_len), run.compute).loss_nats
+    return evaluate(model, run.corpus.documents("validation"), run.compute).loss_nats
 
 
 def test_first_validation__is_the_parents(tmp_path: Path, parent: tuple[Run, LanguageModel]) -> None:

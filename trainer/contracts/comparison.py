@@ -228,9 +228,9 @@ def _vocabulary(manifest: RunManifest) -> str | None:
     return None if manifest.tokenizer is None else manifest.tokenizer.sha256
 
 
-def _masking(effective: EffectiveRequest) -> tuple[object, ...]:
+def _masking(effective: EffectiveRequest) -> tuple[int, float]:
     """What decides which tokens are masked."""
-    return effective.seed, effective.mlm_probability, effective.max_seq_len
+    return effective.seed, effective.mlm_probability
 
 
 _OTHER_MASKS = "They were measured on different masked tokens: a part of the difference is chance."

@@ -1,4 +1,4 @@
-"""Rows of inputs and targets: the one place where what is predicted from what is decided (DEC D50).
+"""Rows of inputs and targets for training (DEC D50).
 
 causal_lm
 
@@ -11,6 +11,8 @@ masked_lm
 
 Row r reads the same ids, of which some are masked, and predicts those at their own places. Which ones are masked, and
 how, follows from the seed, the row and the number of the epoch, so that a resumed training sees the same.
+
+Evaluation does not use rows: trainer/data/documents.py has what it reads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,8 +56,10 @@ class Batch(NamedTuple):
 
 
 class Masking:
-    """Which tokens of a row are masked (BERT, Devlin et al. 2019): of those chosen, 80 % become the mask token, 10 %
-    another token, 10 % stay. A special token is never chosen and never put; a row with other tokens has one chosen.
+    """Which tokens of a document are masked (BERT, Devlin et al. 2019): of those chosen, 80 % become the mask token,
+    10 % another token, 10 % stay. A special token is never chosen and never put.
+
+    What happens to a token follows from the seed, the draw, the number of its row or line and its position there.
     """
 
     def __init__(self, vocabulary: Vocabulary, mask: int, probability: float, seed: int) -> None:
@@ -66,35 +70,74 @@ class Masking:
         self._probability = probability
         self._seed = seed
 
-    def apply(self, ids: NDArray[np.int64], rows: RowNumbers, draw: int) -> tuple[Tensor, Tensor]:
-        """Return inputs and targets (B, T) for the ids (B, T) of these rows; each draw masks them in its own way."""
-        inputs, targets = ids.copy(), np.full_like(ids, NO_TARGET)
-        row_numbers: list[int] = rows.tolist()
-        for place, row in enumerate(row_numbers):
-            of_row: NDArray[np.int64] = ids[place]
-            is_special: NDArray[np.bool_] = self._is_special[of_row]
-            ordinary: NDArray[np.int64] = np.flatnonzero(~is_special)
-            if len(ordinary):
-                generator = np.random.Generator(np.random.PCG64([self._seed, draw, row]))
-                chosen = self._choose(generator, ordinary)
-                targets[place, chosen] = of_row[chosen]
-                inputs[place, chosen] = self._replaced(generator, of_row[chosen])
+    def apply(
+        self,
+        ids: NDArray[np.int64],
+        rows: RowNumbers,
+        draw: int,
+        *,
+        begins: NDArray[np.int64] | None = None,
+        candidates: NDArray[np.bool_] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets (B, T) for the ids (B, T) of these rows; each draw masks them in its own way.
+
+        The ids may be windows that begin at later positions of their rows. Only candidates (B, T) become targets; each
+        row of the batch that has an ordinary one gets a target.
+        """
+        columns: NDArray[np.int64] = np.arange(ids.shape[1])
+        begin: NDArray[np.int64] = np.zeros(len(ids), dtype=np.int64) if begins is None else begins
+        positions: NDArray[np.int64] = begin[:, np.newaxis] + columns  # (B, T)
+        numbers = self._random(rows, positions, draw)
+        choice, numbers = _share(numbers), _mixed(numbers)
+        way, numbers = _share(numbers), _mixed(numbers)
+        is_special: NDArray[np.bool_] = self._is_special[ids]
+        is_candidate = ~is_special if candidates is None else ~is_special & candidates
+        nearest: NDArray[np.int64] = np.argmin(np.where(is_candidate, choice, 2.0), axis=1)
+        is_nearest: NDArray[np.bool_] = columns == nearest[:, np.newaxis]
+        is_chosen: NDArray[np.bool_] = ~is_special & (choice < self._probability) | is_candidate & is_nearest
+        places: NDArray[np.int64] = (_share(numbers) * len(self._ordinary)).astype(np.int64)
+        put: NDArray[np.int64] = np.where(way < _MASKED + _REPLACED, self._ordinary[places], ids)
+        put = np.where(way < _MASKED, self._mask, put)
+        inputs = np.where(is_chosen, put, ids)
+        targets = np.where(is_chosen & is_candidate, ids, NO_TARGET)
         return torch.from_numpy(inputs), torch.from_numpy(targets)
 
-    def _choose(self, generator: np.random.Generator, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Each place with the probability, and where that is none, the one that was nearest to it."""
-        draws: NDArray[np.float64] = generator.random(len(places))
-        is_chosen: NDArray[np.bool_] = draws < self._probability
-        is_chosen[np.argmin(draws)] = True
-        return places[is_chosen]
+    def _random(self, rows: RowNumbers, positions: NDArray[np.int64], draw: int) -> NDArray[np.int64]:
+        """A random number for each position (B, T)."""
+        of_draw: NDArray[np.int64] = _mixed(np.full(1, self._seed, dtype=np.int64)) + draw
+        of_rows: NDArray[np.int64] = _mixed(of_draw) + rows.astype(np.int64)
+        of_positions: NDArray[np.int64] = _mixed(of_rows)[:, np.newaxis] + positions
+        return _mixed(of_positions)
 
-    def _replaced(self, generator: np.random.Generator, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        draws: NDArray[np.float64] = generator.random(len(ids))
-        numbers: NDArray[np.int64] = generator.integers(len(self._ordinary), size=len(ids))
-        others: NDArray[np.int64] = self._ordinary[numbers]
-        unmasked: NDArray[np.int64] = np.where(draws < _MASKED + _REPLACED, others, ids)
-        masked: NDArray[np.int64] = np.where(draws < _MASKED, self._mask, unmasked)
-        return masked
+
+def _mixed(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the SplitMix64 number of each number (Steele et al. 2014, https://doi.org/10.1145/2660193.2660195)."""
+    mixed: NDArray[np.int64] = numbers + _GOLDEN
+    for shift, factor in _MIX:
+        mixed = _folded(mixed, shift) * factor
+    return _folded(mixed, 31)
+
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))
+"""The constants of SplitMix64, for signed numbers of the same bits."""
+
+
+def _right(numbers: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Shift right as if the numbers had no sign."""
+    shifted: NDArray[np.int64] = np.right_shift(numbers, bits)
+    return np.bitwise_and(shifted, (1 << 64 - bits) - 1)
+
+
+def _folded(numbers: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    folded: NDArray[np.int64] = np.bitwise_xor(numbers, _right(numbers, bits))
+    return folded
+
+
+def _share(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return random numbers as floats from 0 up to 1."""
+    shares: NDArray[np.float64] = _right(numbers, 11).astype(np.float64) * 2.0**-53
+    return shares
 
 
 def masking(effective: EffectiveRequest, vocabulary: Vocabulary) -> Masking | None:
@@ -123,7 +166,7 @@ class Rows:
         return -(-(len(self._ids) + self._before - 1) // self._length)
 
     def batch(self, rows: RowNumbers, draw: int = 0) -> Batch:
-        """Return these rows; where they are masked, draw 0 is that of evaluation, and n that of epoch n."""
+        """Return these rows; where they are masked, draw n is that of epoch n, from 1."""
         begins = rows.astype(np.int64)[:, np.newaxis] * self._length - self._before
         places: NDArray[np.int64] = begins + np.arange(self._length + 1)  # (B, T + 1)
         row_ids = np.empty(places.shape, dtype=np.int64)

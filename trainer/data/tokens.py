@@ -18,6 +18,7 @@ from trainer.contracts.tokenizers import SpecialIds
 from trainer.contracts.validation import parse_json
 from trainer.data.batches import Masking, Rows
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
+from trainer.data.documents import Documents
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
 from trainer.files import write_atomically
@@ -48,8 +49,12 @@ class TokenizedCorpus(NamedTuple):
     special_ids: SpecialIds
 
     def rows(self, split: Split, length: int, masking: Masking | None = None) -> Rows:
-        """Return a split as rows of so many targets."""
+        """Return a split as training rows of so many targets."""
         return Rows(self.ids[split], length, self.special_ids, masking)
+
+    def documents(self, split: Split, masking: Masking | None = None) -> Documents:
+        """Return a split as documents, one per line."""
+        return Documents(self.ids[split], self.special_ids, masking)
 
 
 def prepare(

@@ -15,7 +15,7 @@ from trainer.contracts.settings import Settings
 from trainer.data.batches import epoch_order, masking
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import environment, resolve, seed_everything
-from trainer.evaluation import Evaluation, evaluate_rows
+from trainer.evaluation import Evaluation, evaluate
 from trainer.files import read_record, write_atomically
 from trainer.logs import setup_logging
 from trainer.machine import most_memory_bytes
@@ -103,8 +103,7 @@ def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
     untested = corpus._replace(ids={split: ids for split, ids in corpus.ids.items() if split != "test"})
     result = train(model, untested, effective, compute, store, listeners=Listeners(on_row=add))
     peak_memory_bytes = most_memory_bytes()
-    rows = corpus.rows("test", effective.max_seq_len, masking(effective, model.vocabulary))
-    test = evaluate_rows(model, rows, compute)
+    test = evaluate(model, corpus.documents("test", masking(effective, model.vocabulary)), compute)
     return BenchmarkRow(
         name=name,
         objective=effective.objective,
