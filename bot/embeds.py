@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from itertools import pairwise
 from math import log
@@ -14,7 +14,7 @@ from bot.chart_process import Unit
 from bot.report import HIGH_BITS, ReportFiles, Row, expected_instead, in_units, visible
 from bot.run_index import RunEntry
 from trainer.contracts.base import RunState
-from trainer.contracts.comparison import Comparison, verdict
+from trainer.contracts.comparison import Against, Comparison, verdict
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference import (
@@ -189,35 +189,80 @@ def runs_page(
     return _embed(BLURPLE, f"📋 {wanted}: {_count(count)}", lines, f"{where}request {request_id}")
 
 
-def compare_answer(found: Comparison, *, request_id: str) -> discord.Embed:
-    """One run judged by another: the verdict, their numbers side by side, and what was asked for differently."""
+def compare_answer(found: Comparison, text_name: Callable[[str], str], *, request_id: str) -> discord.Embed:
+    """Return one run judged by another: the verdict, their numbers in short lines, and the settings that differ.
+
+    `text_name` gives the name by which people know a corpus.
+    """
     first, other = found.runs
     [one] = found.against
     delta = one.delta
     rows: list[tuple[str, float | None, float | None, float | None, str]] = [
-        ("loss", first.loss, other.loss, delta.loss, ".4f"),
-        ("perplexity", first.perplexity, other.perplexity, delta.perplexity, ".2f"),
-        ("bits/char", first.bits_per_char, other.bits_per_char, delta.bits_per_char, ".4f"),
-        ("top-1", first.top1_accuracy, other.top1_accuracy, delta.top1_accuracy, ".1%"),
-        ("top-5", first.top5_accuracy, other.top5_accuracy, delta.top5_accuracy, ".1%"),
-        ("params", first.params, other.params, delta.params, ",d"),
-        ("tokens/s", first.tokens_per_second, other.tokens_per_second, delta.tokens_per_second, ",.0f"),
+        ("Loss", first.loss, other.loss, delta.loss, ".4f"),
+        ("Perplexity", first.perplexity, other.perplexity, delta.perplexity, ".2f"),
+        ("Bits/char", first.bits_per_char, other.bits_per_char, delta.bits_per_char, ".4f"),
+        ("Top-1", first.top1_accuracy, other.top1_accuracy, delta.top1_accuracy, ".1%"),
+        ("Top-5", first.top5_accuracy, other.top5_accuracy, delta.top5_accuracy, ".1%"),
+        ("Parameters", first.params, other.params, delta.params, ",d"),
+        ("Tokens/s", first.tokens_per_second, other.tokens_per_second, delta.tokens_per_second, ",.0f"),
     ]
-    table = [f"{'':<10} {'here':>11} {'there':>11} {'delta':>11}"]
-    for name, here, there, apart, form in rows:
-        values = [f"{_figure(here, form):>11}", f"{_figure(there, form):>11}", f"{_figure(apart, '+' + form):>11}"]
-        table.append(f"{name:<10} {' '.join(values)}")
+    here, there = plain(first.label or first.run_id), plain(other.label or other.run_id)
     lines = [
         f"**{verdict(one, found.tolerance)}**",
         *one.notes,
-        code_block("\n".join([f"{first.model} against {other.model}, {found.split} split", *table]), _TABLE),
+        "",
+        f"**{here}** · {there}",
+        f"{first.model} · {other.model} · {found.split} split",
+        *(_compared(*row) for row in rows if row[1] is not None or row[2] is not None),
     ]
-    if one.differences:
-        changed = [f"{d.field}: {clamp(d.run, _VALUE)} | {clamp(d.other, _VALUE)}" for d in one.differences]
-        lines += ["Asked for differently, here | there:", code_block("\n".join(changed), _TABLE)]
+    differences = list(_differences(one, text_name))
+    if differences:
+        lines += ["", "**Settings that differ**", *differences]
     colour = GREY if one.rise is None else AMBER if one.is_regression else GREEN if one.rise < 0 else BLURPLE
-    title = f"⚖ {plain(first.label or first.run_id)} against {plain(other.label or other.run_id)}"
-    return _embed(colour, title, lines, f"{first.run_id} · {other.run_id} · request {request_id}")
+    return _embed(colour, f"⚖ {here} against {there}", lines, f"{first.run_id} · {other.run_id} · request {request_id}")
+
+
+def _compared(name: str, here: float | None, there: float | None, apart: float | None, form: str) -> str:
+    change = "" if apart is None else f" ({_figure(apart, '+' + form)})"
+    return f"{name} **{_figure(here, form)}** · {_figure(there, form)}{change}"
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form).replace(",", _THIN_SPACE)
+
+
+def _differences(one: Against, text_name: Callable[[str], str]) -> Iterator[str]:
+    """Yield a line per setting that differs, by the name of its option where there is one."""
+    for found in one.differences:
+        block, _, part = found.field.partition(".")
+        if block == "model" and ("null" in (found.run, found.other) or part == "architecture"):
+            continue  # of two architectures, which the models' names say
+        name = _SETTINGS.get(found.field) or _SETTINGS.get(block)
+        if name is None:
+            name = found.field.removeprefix("model.").removeprefix("num_").replace(".", " ").replace("_", " ")
+        values = [_VALUES.get(value, value) for value in (found.run, found.other)]
+        if block in _TEXTS:
+            values = [text_name(value) for value in values]
+        shown = [plain(clamp(value, _VALUE)) for value in values]
+        is_namesake = block in _TEXTS and (part == "sha256" or shown[0] == shown[1])
+        yield f"{name}: {'other content under one name' if is_namesake else ' · '.join(shown)}"
+
+
+_TEXTS = {"corpus": "text", "validation_corpus": "validation text", "test_corpus": "test text"}
+_SETTINGS = {
+    **_TEXTS,
+    "model_family": "model",
+    "model_size": "preset",
+    "num_epochs": "epochs",
+    "init_from_run_id": "init from",
+    "tokenizer_id": "tokenizer",
+    "early_stopping.enabled": "early stop",
+    "early_stopping.patience": "early stop after",
+    "optimizer.name": "optimizer",
+    "tokenizer.method": "tokenizer",
+}
+"""How `/mt train`, or else people, name a field."""
+_VALUES = {"null": "–", "true": "yes", "false": "no"}
 
 
 def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool, request_id: str) -> discord.Embed:
@@ -570,10 +615,6 @@ def _hardest_table(rows: Sequence[Row]) -> str:
         sign = isolated(visible(row.char)) + (" unknown" if row.unknown else "")
         lines.append(f"{row.index:>6,} {row.surprisal:6.2f}  {sign}   {instead}".rstrip())
     return "\n".join(lines)
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _stopped(reason: StopReason) -> str:

@@ -7,10 +7,11 @@ import discord
 from discord import app_commands
 
 from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import is_completed, named_run, suggested_runs
+from bot.commands.selection import is_completed, named_run, suggested_runs, text_name
 from bot.embeds import compare_answer
 from trainer.contracts.comparison import Measurement, check_different, summary_on
 from trainer.contracts.comparison import compare as compared
+from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 _SUGGESTED = suggested_runs("compare", is_completed)
 
 
-@app_commands.command(description="What one run does better or worse than another.")
+@app_commands.command(description="Compare the results and settings of two runs.")
 @app_commands.describe(
-    run="The id of the run that is judged",
-    other="The id of the run that it is judged by",
-    split="The split on which both were measured; test without it",
+    run="The run that is judged",
+    other="The run to judge it by",
+    split="The split on which both were measured; default test",
 )
 @app_commands.autocomplete(run=_SUGGESTED, other=_SUGGESTED)
 async def compare(interaction: discord.Interaction["Bot"], run: str, other: str, split: EvalSplit = "test") -> None:
@@ -33,7 +34,9 @@ async def compare(interaction: discord.Interaction["Bot"], run: str, other: str,
 async def _compare(call: Call, run: str, other: str, split: EvalSplit) -> Answer:
     measured = [await _measured(call, run_id, split) for run_id in (run, other)]
     check_different([run, other])
-    return Answer(compare_answer(compared(measured, split=split), request_id=call.request_id))
+    await call.bot.index.refresh()
+    found = compared(measured, split=split)
+    return Answer(compare_answer(found, lambda corpus: text_name(call, corpus), request_id=call.request_id))
 
 
 async def _measured(call: Call, run_id: str, split: EvalSplit) -> Measurement:
@@ -41,4 +44,9 @@ async def _measured(call: Call, run_id: str, split: EvalSplit) -> Measurement:
     manifest = await asyncio.to_thread(directory.completed_manifest)
     follower = await asyncio.to_thread(directory.follow)
     status = await asyncio.to_thread(follower.refresh)
-    return Measurement(manifest, summary_on(manifest, split), status.tokens_per_second)
+    try:
+        summary = summary_on(manifest, split)
+    except AppError as error:
+        message = f"`{manifest.run_id}` has no results on its {split} split. Try another `split`, or another run."
+        raise AppError(error.code, message) from None
+    return Measurement(manifest, summary, status.tokens_per_second)

@@ -1,6 +1,7 @@
 """Which run a command means, the one that is named or the newest that fits, and what is suggested while it is typed."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Fits: TypeAlias = Callable[[RunEntry], bool]
 Suggest: TypeAlias = Callable[[discord.Interaction["Bot"], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
+_CONTENT_HASH = re.compile("[0-9a-f]{64}")
 _MOST_CHOICES, _CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _NOT_KNOWN: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
 """Raised where somebody is a stranger, or Discord does not say whether."""
@@ -86,6 +88,14 @@ def suggested_runs(command: str, fits: Fits = _is_any) -> Suggest:
             yield Named(run.run_id, f"{isolated(run.name)} · {run.state}{_loss(run)} · {run.run_id}")
 
     return _suggested(fitting)
+
+
+def text_name(call: Call, corpus: str) -> str:
+    """Return the name of a corpus; an attached one has that of the first run that it was attached for."""
+    for run in reversed(call.bot.index.runs):
+        if run.has_attached_text and run.corpus == corpus and call.bot.permissions.may_see(call.caller, run):
+            return f"{run.name} (attached)"
+    return "an attached text" if _CONTENT_HASH.fullmatch(corpus) else corpus
 
 
 def run_names(run: RunEntry) -> Sequence[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-import re
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from bot.app import Bot
 from bot.buttons import pressed
 from bot.commands.group import Call
 from bot.commands.listing import Wanted
-from bot.commands.selection import completed_run, generating_run
+from bot.commands.selection import completed_run, generating_run, text_name
 from bot.permissions import Caller, Level
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
@@ -24,7 +23,7 @@ from local_discord.wire import Json, rows, text
 from tests.integration.test_bot import AMBER, TEXT, TOKEN, Place, place, read, settings
 from tests.unit.bot.records import Story, run_record
 from trainer.contracts.base import now
-from trainer.contracts.runs import EvalSummary, TokenizerFacts
+from trainer.contracts.runs import CorpusRef, EvalSummary, TokenizerFacts
 from trainer.contracts.store import connect
 from trainer.runs import manifest_of
 
@@ -374,6 +373,14 @@ def measured(one: Story, loss: float) -> Story:
     return one
 
 
+def attached(here: Place, name: str, sha256: str) -> Story:
+    """A run on an attached text."""
+    record = run_record(f"gru-{sha256[:6]}", user_id=here.ana.id, label=name)
+    changed: dict[str, object] = {"corpus": CorpusRef(name=sha256, sha256=sha256, bytes=9)}
+    effective: dict[str, object] = {"effective": record.effective.model_copy(update=changed)}
+    return Story(here.root / "artifacts", record.model_copy(update=effective))
+
+
 async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_measured(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         measured(story(here, here.ana, "lstm-new", label="new *one*"), 2.2)
@@ -391,15 +398,26 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
                 ("lstm-new", {"split": "validation"}),
             )
         ]
+        first, other = (
+            measured(attached(here, name, sign * 64), 2.0) for name, sign in (("мәтін", "1"), ("text", "2"))
+        )
+        of_texts = await here.ask(
+            here.bob, "compare", {"run": first.record.run_id, "other": other.record.run_id, "split": "test"}
+        )
+        unknown = text_name(Call(here.bot, Caller(here.bob.id, Level.USER), "0"), "3" * 64)
         stranger = await here.ask(here.eve, "compare", {"run": "lstm-old", "other": "lstm-new"})
         offered = await here.discord.autocomplete(here.bob, "mt compare", "other", "")
 
     assert "⚖ new \\*one\\* against old" in worse.text
     assert "✗ regression: loss +10.00%, more than 1.00%" in worse.text
-    assert re.search(r"loss +2\.2000 +2\.0000 +\+0\.2000", worse.text)
+    assert "Loss **2.2000** · 2.0000 (+0.2000)" in worse.text
     assert (worse.colour, worse.is_ephemeral) == (AMBER, True)
     assert "better: loss -9.09%" in better.text
     sentences = ("not compared with itself", "not finished training", "no run 'nowhere'", "on its validation split")
     assert all(sentence in answer.text for sentence, answer in zip(sentences, refused, strict=True))
+    assert not any("mt eval" in answer.text or "--" in answer.text for answer in refused)
+    assert "text: мәтін (attached) · text (attached)" in of_texts.text
+    assert "Their test texts are not the same" in of_texts.text and "mt compare" not in of_texts.text
+    assert unknown == "an attached text"
     assert "Not allowed" in stranger.text
-    assert [choice.value for choice in offered] == ["lstm-old", "lstm-new"]
+    assert [choice.value for choice in offered][:2] == ["lstm-old", "lstm-new"]

@@ -92,7 +92,7 @@ def _show(found: Comparison, arguments: Arguments, terminal: Terminal) -> int:
     what = f"On their {found.split} splits" if found.dataset is None else f"On {found.dataset}"
     lines = [f"{what}; losses in nats per token:", columns([head, *map(_row, found.runs)]).plain]
     for one in found.against:
-        lines += ["", *_told(found.runs[0], one, found.tolerance)]
+        lines += ["", *_told(found, one)]
     terminal.show(found, Text("\n".join(lines)))
     return EXIT_REGRESSION if arguments.fail_on_regression and not found.is_passed else 0
 
@@ -112,10 +112,12 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
     )
 
 
-def _told(first: ComparedRun, one: Against, tolerance: float) -> list[str]:
-    """A run against another one, in sentences and figures."""
-    delta = one.delta
-    lines = [f"{first.run_id} against {one.run_id}: {verdict(one, tolerance)}", *one.notes]
+def _told(found: Comparison, one: Against) -> list[str]:
+    """Describe the first run against another one, in sentences and figures."""
+    first, delta = found.runs[0], one.delta
+    lines = [f"{first.run_id} against {one.run_id}: {verdict(one, found.tolerance)}", *one.notes]
+    if found.split is not None and not one.is_on_one_text:
+        lines.append(f"`mt compare {first.run_id} {one.run_id} --path FILE` measures both on one text.")
     figures: list[tuple[str, float | None, str]] = [
         ("loss", delta.loss, "+.4f"),
         ("perplexity", delta.perplexity, "+.3f"),

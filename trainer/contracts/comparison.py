@@ -72,6 +72,8 @@ class Against(Frozen):
     """By which share of the other's the first run's loss, on that basis, is higher; negative: it is better."""
     is_regression: bool
     delta: Delta
+    is_on_one_text: bool
+    """Whether both were measured on the same lines in the same form."""
     notes: tuple[str, ...]
     differences: tuple[Difference, ...]
 
@@ -189,6 +191,7 @@ def _against(first: Measurement, other: Measurement, split: EvalSplit | None, to
             params=None if row.params is None or others.params is None else row.params - others.params,
             tokens_per_second=_less(row.tokens_per_second, others.tokens_per_second),
         ),
+        is_on_one_text=_text(first.manifest.effective, split) == _text(other.manifest.effective, split),
         notes=tuple(notes),
         differences=tuple(_differences(first.manifest.effective, other.manifest.effective)),
     )
@@ -203,8 +206,7 @@ def _basis(
         return None, ["One continues texts, the other fills gaps: none of their numbers compare."]
     if _text(one.effective, split) != _text(two.effective, split):
         told = "They read the text in different forms" if split is None else f"Their {split} texts are not the same"
-        way = "" if split is None else f": `mt compare {one.run_id} {two.run_id} --path FILE` measures both on one text"
-        return None, [f"{told}, so no number of one compares with the other's{way}."]
+        return None, [f"{told}, so no number of one compares with the other's."]
     if _vocabulary(one) == _vocabulary(two):
         is_chance = one.effective.objective == "masked_lm" and _masking(one.effective) != _masking(two.effective)
         return "loss", [_OTHER_MASKS] if is_chance else []

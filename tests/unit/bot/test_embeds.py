@@ -17,11 +17,11 @@ from tests.properties import for_all, for_all_pairs
 from tests.unit.bot.records import Story, run_record
 from tests.unit.bot.test_report import Expected, score_of
 from tests.unit.contracts.test_comparison import OWN_TEXT, measured, of_fields
-from trainer.contracts.comparison import compare
+from trainer.contracts.comparison import Measurement, compare
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import ChatResponse, GenerateRequest, GenerateResponse, ScoreResponse, StopReason
-from trainer.contracts.runs import RunRecord
+from trainer.contracts.runs import CorpusRef, RunRecord
 
 RUN = "char_lstm-20261120-0a1b2c"
 RECIPE = "char_lstm · 128/256/2 · char tokenizer · 5 epochs\nCorpus: kk\\_ipa, 1.2 MB · seed 42"
@@ -500,31 +500,78 @@ def labelled(label: str) -> RunRecord:
     return record.model_copy(update=effective)
 
 
+def no_name(corpus: str) -> str:
+    return corpus
+
+
+def compared(new: Measurement, old: Measurement) -> discord.Embed:
+    return embeds.compare_answer(compare([new, old], split="test"), no_name, request_id="0a1b2c3d")
+
+
 @pytest.mark.parametrize(
     ("loss", "colour", "said"),
     [(2.5, 0xFAA61A, "✗ regression: loss +25.00%"), (1.9, 0x57F287, "better: loss -5.00%"), (2.0, 0x5865F2, "equal")],
 )
 def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colour: int, said: str) -> None:
-    new, old = measured("new", learning_rate=0.01, summary={"loss": loss, "top1_accuracy": None}), measured("old")
-    shown = Read(embeds.compare_answer(compare([new, old], split="test"), request_id="0a1b2c3d"))
+    accuracies: dict[str, object] = {"loss": loss, "top1_accuracy": None}
+    shown = Read(compared(measured("new", learning_rate=0.01, summary=accuracies), measured("old")))
 
-    assert (shown.colour, shown.title, shown.footer) == (colour, "⚖ new against old", "new · old · request 0a1b2c3d")
+    assert (shown.colour, shown.title) == (colour, "⚖ new against old")
+    assert shown.footer == "new · old · request 0a1b2c3d"
     assert shown.text.startswith(f"**{said}")
-    lines = shown.text.splitlines()
-    assert "LSTM-2x16 against LSTM-2x16, test split" in lines
-    rows = {cells[0]: cells[1:] for line in lines if (cells := line.split())}
-    assert rows["loss"] == [f"{loss:.4f}", "2.0000", f"{loss - 2:+.4f}"]
-    assert rows["top-1"] == ["25.0%"]  # of the other one alone
-    assert rows["params"] == ["100", "100", "+0"]
-    assert "learning_rate: 0.01 | 0.0005" in lines
+    assert shown.text.split("\n", 2)[2] == "\n".join(
+        [
+            "**new** · old",
+            "LSTM-2x16 · LSTM-2x16 · test split",
+            f"Loss **{loss:.4f}** · 2.0000 ({loss - 2:+.4f})",
+            "Perplexity **7.39** · 7.39 (+0.00)",
+            "Bits/char **1.5000** · 1.5000 (+0.0000)",
+            "Top-1 **–** · 25.0%",
+            "Top-5 **50.0%** · 50.0% (+0.0%)",
+            "Parameters **100** · 100 (+0)",
+            "Tokens/s **1\u202f000** · 1\u202f000 (+0)",
+            "",
+            "**Settings that differ**",
+            "learning rate: 0.01 · 0.0005",
+        ]
+    )
+
+
+def test_compare__names_settings_and_texts_as_people_do() -> None:
+    attached = {
+        sign * 64: name
+        for sign, name in (("1", "мәтін (attached)"), ("2", "ئۇيغۇر (attached)"), ("3", "мәтін (attached)"))
+    }
+    mine, other, namesake = (CorpusRef(name=sha256, sha256=sha256, bytes=1) for sha256 in attached)
+    early: dict[str, object] = {"enabled": True, "patience": 3}
+    new = measured("new", corpus=mine, test_corpus=OWN_TEXT, early_stopping=early, num_epochs=7, precision="fp32")
+    renewed = CorpusRef(name="own", sha256="e" * 64, bytes=1)
+
+    def settings(old: Measurement) -> list[str]:
+        found = compare([new, old], split="test")
+        shown = Read(embeds.compare_answer(found, lambda corpus: attached.get(corpus, corpus), request_id="0"))
+        assert not re.search(r"[0-9a-f]{64}|_|null|true|false|`|--", shown.text)
+        return shown.text.split("**Settings that differ**\n")[1].split("\n")
+
+    assert settings(measured("old", corpus=other, test_corpus=renewed)) == [
+        "epochs: 7 · 5",
+        "early stop: yes · no",
+        "early stop after: 3 · 2",
+        "precision: fp32 · auto",
+        "text: мәтін (attached) · \u2068ئۇيغۇر (attached)\u2069",
+        "test text: other content under one name",
+    ]
+    of_another_family = settings(measured("old", family="gpt2", corpus=namesake))
+    assert "model: lstm · gpt2" in of_another_family and "text: other content under one name" in of_another_family
+    assert "test text: own · –" in of_another_family
+    assert not any(line.startswith(("layers", "attention", "architecture")) for line in of_another_family)
 
 
 def test_compare__of_what_does_not_compare_says_why() -> None:
-    shown = Read(embeds.compare_answer(compare([measured("new", seed=1), measured("old")]), request_id="0a1b2c3d"))
+    on_one_text = compare([measured("new", seed=1), measured("old")])
+    shown = Read(embeds.compare_answer(on_one_text, no_name, request_id="0a1b2c3d"))
     assert shown.colour == 0x5865F2  # on one text they do
-    shown = Read(
-        embeds.compare_answer(compare([measured("new", seed=1), measured("old")], split="test"), request_id="0")
-    )
+    shown = Read(compared(measured("new", seed=1), measured("old")))
 
     assert shown.colour == 0x95A5A6
     assert shown.text.startswith("**they do not compare**\nTheir test texts are not the same")
@@ -535,7 +582,7 @@ def test_limits__hold_for_the_comparison_of_runs_of_any_name(label: str) -> None
     name = {"label": label[:64]} if label[:64].isprintable() and label else {}
     one, two = of_fields("new", {**name, "seed": 1}), of_fields("old", {**name, "corpus": OWN_TEXT})
 
-    assert within_limits(embeds.compare_answer(compare([one, two], split="test"), request_id="0a1b2c3d"))
+    assert within_limits(compared(one, two))
 
 
 @for_all_pairs(texts, texts)

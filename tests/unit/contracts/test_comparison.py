@@ -148,10 +148,11 @@ def test_different_texts__do_not_compare_but_on_one_text(change: dict[str, objec
     found = pair(one, two)
     assert (found.against[0].basis, found.against[0].rise, found.is_passed) == (None, None, False)
     assert found.against[0].notes == (
-        "Their test texts are not the same, so no number of one compares with the other's:"
-        " `mt compare new old --path FILE` measures both on one text.",
+        "Their test texts are not the same, so no number of one compares with the other's.",
     )
-    assert pair(one, two, split=None).against[0].basis == "loss"
+    assert not found.against[0].is_on_one_text
+    [on_one_text] = pair(one, two, split=None).against
+    assert (on_one_text.basis, on_one_text.is_on_one_text) == ("loss", True)
 
 
 def test_one_text__in_two_forms_does_not_compare() -> None:
