@@ -12,8 +12,9 @@ from bot.app import Bot
 from bot.discord_errors import CALL_ERRORS, CLOSED
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.settings import Settings, load_settings
-from trainer.files import try_lock
+from trainer.files import check_writable, told_error, try_lock
 from trainer.logs import setup_logging
+from trainer.services import check_folder
 
 _CANCEL_SECONDS = 2.0
 _WRONG_TOKEN, _REFUSED_INTENTS = 4004, 4014
@@ -27,11 +28,14 @@ def main() -> int:
         settings = load_settings()
         token = _token(settings)
         setup_logging(settings, "model-trainer")
+        check_writable(settings.app.artifacts_root)
+        check_folder(settings)
         with _only_bot(settings):
             return asyncio.run(_run(settings, token))
-    except AppError as error:
-        sys.stderr.write(f"{error.message}\n")
-        return 2 if error.code.error_class is ErrorClass.USER_INPUT else 1
+    except (AppError, OSError) as error:
+        told = error if isinstance(error, AppError) else told_error(error, load_settings().app.folders())
+        sys.stderr.write(f"{told.message}\n")
+        return 2 if told.code.error_class is ErrorClass.USER_INPUT else 1
 
 
 def _token(settings: Settings) -> str:
@@ -57,9 +61,7 @@ def _only_bot(settings: Settings) -> BinaryIO:
 
     Two that share a folder would tell everybody twice.
     """
-    root = settings.app.artifacts_root
-    root.mkdir(parents=True, exist_ok=True)
-    lock = try_lock(root / "bot.lock")
+    lock = try_lock(settings.app.artifacts_root / "bot.lock")
     if lock is None:
         raise AppError(
             ErrorCode.SERVICE_UNAVAILABLE,

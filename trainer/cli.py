@@ -21,7 +21,8 @@ from trainer.commands import (
 )
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
-from trainer.files import BrokenFile
+from trainer.contracts.settings import load_settings
+from trainer.files import BrokenFile, told_error
 from trainer.terminal import Terminal
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
@@ -50,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(words, namespace=Arguments())
         return arguments.do(arguments, terminal)
-    except AppError as error:
-        terminal.error(ErrorBody.of(error, new_request_id()))
-        return EXIT_USER if error.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+    except (AppError, OSError) as error:
+        told = error if isinstance(error, AppError) else told_error(error, load_settings().app.folders())
+        terminal.error(ErrorBody.of(told, new_request_id()))
+        return EXIT_USER if told.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
     except BrokenFile as error:
         terminal.error(ErrorBody.of(AppError(ErrorCode.INTERNAL_ERROR, str(error)), new_request_id()))
         return EXIT_FAILED

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import structlog
 
-from trainer.contracts.cost import GIB, SURE, Cost, Machine, TextSize, estimate, step_seconds
+from trainer.contracts.cost import GIB, MIB, SURE, Cost, Machine, TextSize, estimate, step_seconds
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.contracts.settings import Settings
@@ -94,8 +94,8 @@ def refuse(least: Cost, machine: Machine) -> None:
     if machine.free_disk_bytes is not None and disk > machine.free_disk_bytes:
         raise AppError(
             ErrorCode.INSUFFICIENT_STORAGE,
-            f"The checkpoints of this training need at least {disk / GIB:.1f} GiB, and the disk has"
-            f" {machine.free_disk_bytes / GIB:.1f} free: make room, or `model_size` smaller.",
+            f"The checkpoints of this training need at least {disk / MIB:,.1f} MiB, and the disk has"
+            f" {machine.free_disk_bytes / MIB:,.1f} free: make room, or `model_size` smaller.",
         )
 
 

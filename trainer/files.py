@@ -6,11 +6,12 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +22,8 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 Record = TypeVar("Record", bound=BaseModel)
 
 _MOST_RECORD_BYTES = 64 << 20
+_LITTLE_ROOM_BYTES = 1 << 14
+_PROBE_BYTES = 4096  # a disk that is full still has room for names
 
 
 class BrokenFile(ValueError):
@@ -99,6 +102,52 @@ def storage_errors(lost: str) -> Iterator[None]:
         if code is ErrorCode.INSUFFICIENT_STORAGE:
             raise AppError(code, f"The disk is full, so {lost}: free some space.") from error
         raise AppError(code, f"The disk failed ({error.strerror}), so {lost}: have it checked.") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where there is none, and write to it what leaves nothing behind; raises OSError where it cannot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(_PROBE_BYTES))
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a disk has hardly room for a line more, so that not even this can be noted on it."""
+    return shutil.disk_usage(folder).free < _LITTLE_ROOM_BYTES
+
+
+def is_about(error: OSError, folder: Path) -> bool:
+    """Whether an error is about a folder, what is in it, or what it is in."""
+    filename: object = error.filename
+    if not isinstance(filename, str):
+        return False
+    path = Path(filename).absolute()
+    names = (folder.absolute(), folder.resolve())
+    return any(path.is_relative_to(name) or name.is_relative_to(path) for name in names)
+
+
+def told_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppError:
+    """One sentence for a full disk, for one that fails, and for a folder that cannot be used.
+
+    `folders` are those of the settings, by the names of these. An AppError has its sentence; anything else is raised
+    again.
+    """
+    if isinstance(error, AppError):
+        return error
+    code = transient_code(error)
+    if code is ErrorCode.INSUFFICIENT_STORAGE:
+        return AppError(code, "The disk is full: free some space.")
+    if code is None or error.errno == errno.EROFS:
+        for name, folder in folders.items():
+            if is_about(error, folder):
+                return AppError(
+                    ErrorCode.CONFIG_INVALID,
+                    f"The folder of {name} cannot be used ({error.strerror}): let this user write there, or set {name}"
+                    " to another folder.",
+                )
+    if code is None:
+        raise error
+    return AppError(code, f"The disk failed ({error.strerror}): have it checked.")
 
 
 def write_atomically(path: Path, data: bytes | BinaryIO, disk: Disk = DISK) -> None:

@@ -20,7 +20,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import Settings, child_environment
 from trainer.contracts.store import connect
 from trainer.contracts.store_connection import redis_settings
-from trainer.files import try_lock
+from trainer.files import check_writable, try_lock
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
 
@@ -51,8 +51,10 @@ class Services:
     async def start(self) -> str:
         """Make sure that a server answers and a worker runs; return the server's address.
 
-        Raises SERVICE_UNAVAILABLE, having started nothing, where the one that is given does not.
+        Raises SERVICE_UNAVAILABLE, having started nothing, where the one that is given does not, and OSError where
+        the data root has no room for what is started, or cannot be written.
         """
+        check_folder(self._settings)
         url = self._settings.redis.url
         if url is not None:
             await (await connect(url.get_secret_value())).close()
@@ -119,7 +121,6 @@ class Services:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The embedded Valkey did not start; its data may be damaged.")
 
     async def _ensure_worker(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = try_lock(self._folder / "worker.lock")
         if lock is None:
             return
@@ -141,12 +142,20 @@ class Services:
         log.info("embedded worker started", pid=self._worker.pid)
 
     def _prepare_socket(self) -> Path:
-        (self._folder / "valkey").mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self._folder / "valkey").mkdir(exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
         self._socket = _socket_path(self._folder)
         self._socket.parent.mkdir(mode=0o700, exist_ok=True)
         _refuse_foreign(self._socket, self._folder)
         return self._socket
+
+
+def check_folder(settings: Settings) -> None:
+    """See that what is started for a data root can write there; raises OSError where it cannot."""
+    if settings.redis.url is None or settings.queue.embedded_workers:
+        folder = _folder(settings)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        check_writable(folder)
 
 
 async def answering_server(settings: Settings) -> str | None:

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit, setrlimit
 from shutil import rmtree
 from tempfile import TemporaryFile
 from typing import BinaryIO
@@ -24,6 +27,7 @@ from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule, RunStatus
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.worker.attempts import DISK_IS_FULL
 
 TINY = [
     *("--set", "model.embedding_size=8", "--set", "model.hidden_size=8", "--set", "model.num_layers=1"),
@@ -289,6 +293,32 @@ def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> 
         assert "it goes on as soon as a worker runs" in err
         assert processes(tmp_path) == []
     assert len(RunStore(tmp_path / "artifacts").unfinished()) == 2
+
+
+def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(tmp_path: Path) -> None:
+    """No file can be longer than 100,000 bytes, which is room for anything but a checkpoint."""
+    add_corpus(tmp_path, some_text())
+    training = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "train", "--corpus", "text", "--set", "model.hidden_size=128"],
+        cwd=tmp_path,
+        env=environment_in(tmp_path, PYTHONDONTWRITEBYTECODE="1"),
+        preexec_fn=partial(setrlimit, RLIMIT_FSIZE, (100_000, RLIM_INFINITY)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert training.stderr is not None
+    cost, said = training.stderr.readline(), training.stderr.readline()
+    for process in processes(tmp_path, "trainer"):  # a child of the worker has the limits of the worker
+        with suppress(ProcessLookupError):
+            prlimit(process.pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
+    out, err = training.communicate(timeout=120)
+
+    assert cost.startswith("It needs about")
+    assert said == f"mt: {DISK_IS_FULL}\n"
+    assert (training.wait(), "completed" in out) == (0, True)
+    assert len(err.strip().splitlines()) == 1, "the bar as it was at last"
+    assert "100 %" in err
 
 
 def test_interrupt__at_any_moment_is_one_sentence(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,6 +207,6 @@ def test_refusal__says_how_much_it_needs_and_how_much_there_is() -> None:
     )
     assert disk.value.code is ErrorCode.INSUFFICIENT_STORAGE
     assert disk.value.message == (
-        "The checkpoints of this training need at least 2.0 GiB, and the disk has 1.0 free:"
+        "The checkpoints of this training need at least 2,048.0 MiB, and the disk has 1,024.0 free:"
         " make room, or `model_size` smaller."
     )

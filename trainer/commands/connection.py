@@ -14,8 +14,12 @@ from trainer.services import Services
 from trainer.terminal import Terminal
 
 
-def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "WARNING"] = "WARNING") -> Settings:
-    """The settings, with logs on standard error; a level that nobody has set is this one."""
+def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
+    """The settings, with logs on standard error; a level that nobody has set is this one.
+
+    A command tells by itself what people have to know: they see its log, and that of a worker that it starts, where
+    they have asked for one.
+    """
     settings = load_settings()
     if "level" not in settings.logging.model_fields_set:
         chosen: dict[str, object] = {"level": level}

@@ -12,6 +12,7 @@ from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.files import is_about
 from trainer.runs import RunStore
 from trainer.terminal import Terminal
 
@@ -96,4 +97,6 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not is_about(error, path):
+            raise
         raise AppError(ErrorCode.INVALID_INPUT, f"'{path}' cannot be used: {error.strerror}.") from error

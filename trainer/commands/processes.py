@@ -8,6 +8,7 @@ from functools import partial
 
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, without_worker
+from trainer.files import check_writable
 from trainer.services import Services
 from trainer.terminal import Terminal
 
@@ -28,6 +29,8 @@ def _worker(arguments: Arguments, terminal: Terminal) -> int:
     from trainer.worker.process import run_worker
 
     settings = settings_for("model-trainer-worker", level="INFO")
+    for folder in (settings.app.artifacts_root, settings.app.data_root / "corpus_cache"):
+        check_writable(folder)
 
     async def work() -> int:
         services = Services(without_worker(settings))

@@ -99,7 +99,7 @@ class _Regimen:
 
     async def run(self, terminal: Terminal, queue: JobQueue) -> int:
         await self._corpora.keep_offered()
-        tokenizer_id = await self._tokenizer(queue)
+        tokenizer_id = await self._tokenizer(terminal, queue)
         (first, first_text), *others = self._texts
         parent = await self._accepted("pretrain", first, first_text, queue, tokenizer_id=tokenizer_id)
         phases = [await _ended("pretrain", first, parent, terminal, queue)]
@@ -113,10 +113,10 @@ class _Regimen:
         terminal.show(result, columns(_rows(result)), Text(f"kept in {folder}"))
         return 0
 
-    async def _tokenizer(self, queue: JobQueue) -> str:
+    async def _tokenizer(self, terminal: Terminal, queue: JobQueue) -> str:
         """The one tokenizer: of the characters of all texts."""
         tokenizer_id = (await queue.train_tokenizer(self._tokenizer_request())).tokenizer_id
-        await ended_tokenizer(tokenizer_id, queue)
+        await ended_tokenizer(tokenizer_id, queue, terminal)
         queue.tokenizers.completed_manifest(tokenizer_id)
         return tokenizer_id
 

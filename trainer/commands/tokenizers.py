@@ -9,7 +9,7 @@ from rich.text import Text
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
-from trainer.commands.training import EXIT_FAILED, EXIT_USER
+from trainer.commands.training import EXIT_FAILED, EXIT_USER, DiskNotice
 from trainer.contracts.errors import ErrorClass
 from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
@@ -65,16 +65,18 @@ async def _read_record(arguments: Arguments, corpora: CorpusStore) -> TokenizerR
 async def _train(record: TokenizerRecord, corpora: CorpusStore, terminal: Terminal, queue: JobQueue) -> int:
     await corpora.keep_offered()
     tokenizer_id = (await queue.accept_tokenizer(record)).tokenizer_id
-    status = await ended_tokenizer(tokenizer_id, queue)
+    status = await ended_tokenizer(tokenizer_id, queue, terminal)
     _tell(status, terminal)
     if status.error is None:
         return 0
     return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
 
 
-async def ended_tokenizer(tokenizer_id: str, queue: JobQueue) -> TokenizerStatus:
+async def ended_tokenizer(tokenizer_id: str, queue: JobQueue, terminal: Terminal) -> TokenizerStatus:
     """Wait until the training of an accepted tokenizer has ended; return how it stands then."""
+    folder, disk = queue.tokenizers.folder(tokenizer_id), DiskNotice(terminal)
     while (status := queue.tokenizers.status(tokenizer_id)).status in ("queued", "running"):
+        disk.look(folder, status.message)
         await asyncio.sleep(_POLL_SECONDS)
     return status
 

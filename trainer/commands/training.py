@@ -18,10 +18,12 @@ from trainer.contracts.settings import Settings
 from trainer.contracts.train_requests import train_request
 from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
+from trainer.files import is_full
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
 from trainer.runs import RunStore
 from trainer.terminal import Terminal, add_loss, summary_table
+from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
 
 EXIT_FAILED, EXIT_USER = 1, 2
 _FOLLOW_SECONDS = 0.2
@@ -143,12 +145,30 @@ async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int
 
 async def follow(run_id: str, terminal: Terminal, queue: JobQueue) -> None:
     """Show how an accepted run goes on, until it has ended."""
-    follower = await asyncio.to_thread(queue.runs.get(run_id).follow)
+    run, disk = queue.runs.get(run_id), DiskNotice(terminal)
+    follower = await asyncio.to_thread(run.follow)
     while True:
-        terminal.progress(follower.refresh())
+        status = follower.refresh()
+        terminal.progress(status)
         if follower.ended:
             return
+        disk.look(run.path, status.message)
         await asyncio.sleep(_FOLLOW_SECONDS)
+
+
+class DiskNotice:
+    """Tells once that what a command waits for waits itself for its disk."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._is_told = False
+
+    def look(self, folder: Path, message: str) -> None:
+        """See by its message, or by the disk where not even that can be written, whether it waits."""
+        reason = DISK_IS_FULL if is_full(folder) else message
+        if not self._is_told and reason in WAITS_FOR_DISK:
+            self._is_told = True
+            self._terminal.note(f"mt: {reason}")
 
 
 def _finish_train(status: RunStatus, objective: Objective, terminal: Terminal) -> int:

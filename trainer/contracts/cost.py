@@ -14,7 +14,7 @@ from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.models import ModelFamily, RnnConfig
 from trainer.contracts.runs import EffectiveRequest
 
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
 SURE = 1.5
 """An estimate is within this factor of what was measured: less than an estimate over it is not enough."""
 

@@ -58,6 +58,10 @@ class AppSettings(Group):
     artifacts_root: Path = Path("artifacts")
     """Runs and stored attachments: the truth."""
 
+    def folders(self) -> dict[str, Path]:
+        """The folders, by the names that the environment has for their settings."""
+        return {"APP__DATA_ROOT": self.data_root, "APP__ARTIFACTS_ROOT": self.artifacts_root}
+
 
 class LoggingSettings(Group):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"

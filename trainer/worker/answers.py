@@ -32,6 +32,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
+from trainer.files import told_error
 from trainer.generation import Continuation, generate_together
 from trainer.given_text import with_text
 from trainer.logs import setup_logging
@@ -162,8 +163,8 @@ def _responses(
                     yield evaluation.model_copy(update=measured)
                 case _:
                     assert_never(record)
-        except AppError as error:
-            yield failed_record(record, RunError.of(error)).response
+        except (AppError, OSError) as error:
+            yield failed_record(record, RunError.of(told_error(error, settings.app.folders()))).response
     if texts:
         yield from score_texts(loaded.model, loaded.tokenizer, texts)
     if prompts:

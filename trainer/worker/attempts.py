@@ -24,14 +24,18 @@ _KILLS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 Cause = Literal["crashed", "stalled", "starved", "killed", "full", "unwritable"]
 _FAULTS: tuple[Cause, ...] = ("crashed", "stalled", "starved")
 _WAITS: tuple[Cause, ...] = ("full", "unwritable")
+DISK_IS_FULL = "The disk is full; the training goes on when there is room."
+"""What a run says that waits for room."""
 _TOLD: dict[Cause, str] = {
     "crashed": "The training crashed; it starts again.",
     "stalled": "The training stood still and was ended; it starts again.",
     "starved": "The system ended the training, as there was no memory left; it starts again.",
     "killed": "The training was killed from outside; it starts again.",
-    "full": "The disk is full; the training goes on when there is room.",
+    "full": DISK_IS_FULL,
     "unwritable": "The disk does not work; the training goes on when it does.",
 }
+WAITS_FOR_DISK = frozenset(_TOLD[cause] for cause in _WAITS)
+"""What a run says that waits for its disk, whatever that lacks."""
 _LAST: dict[Cause, tuple[ErrorCode, str]] = {
     "crashed": (ErrorCode.CRASH_LOOP, "The training crashed {faults} times without getting further."),
     "stalled": (

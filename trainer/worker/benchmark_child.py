@@ -16,7 +16,7 @@ from trainer.data.batches import epoch_order, masking
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import environment, resolve, seed_everything
 from trainer.evaluation import Evaluation, evaluate
-from trainer.files import read_record, write_atomically
+from trainer.files import read_record, told_error, write_atomically
 from trainer.logs import setup_logging
 from trainer.machine import most_memory_bytes
 from trainer.models import build
@@ -38,8 +38,9 @@ def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:
     plan = read_record(folder / f"{BENCHMARK_PLAN}.json", BenchmarkPlan)
     try:
         done = prepare_all(settings, folder, plan) if name == BENCHMARK_PREPARED else train_one(settings, folder, name)
-    except AppError as error:
-        write_atomically(folder / f"{BENCHMARK_ERROR}.json", RunError.of(error).model_dump_json().encode())
+    except (AppError, OSError) as error:
+        told = told_error(error, settings.app.folders())
+        write_atomically(folder / f"{BENCHMARK_ERROR}.json", RunError.of(told).model_dump_json().encode())
         return 1
     write_atomically(folder / f"{name}.json", done.model_dump_json().encode())
     return 0

@@ -16,6 +16,7 @@ from trainer.corpora import CorpusStore
 from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.data.union import CorpusUnion
+from trainer.files import told_error
 from trainer.logs import add_log_file, setup_logging
 from trainer.machine import use_cores
 from trainer.tokenizer_store import TokenizerStore
@@ -45,9 +46,10 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
         _end_with_worker()
         try:
             make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
-        except AppError as error:
-            log.error("tokenizer failed", error_code=error.code, reason=error.message)
-            tokenizer.fail(error)
+        except (AppError, OSError) as error:
+            told = told_error(error, settings.app.folders())
+            log.error("tokenizer failed", error_code=told.code, reason=told.message)
+            tokenizer.fail(told)
     return 0
 
 

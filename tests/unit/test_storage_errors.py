@@ -1,0 +1,143 @@
+"""A disk that is full and a folder that cannot be used are told in one sentence, by every command and by the bot."""
+
+import errno
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, setrlimit
+
+import pytest
+
+from bot.main import main as start_bot
+from tests.support import ROOT, environment_in
+from tests.unit.finished import finished_run
+from trainer.cli import main as mt
+from trainer.commands.training import DiskNotice
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.export.archive import export_archive
+from trainer.files import check_writable, is_full, told_error
+from trainer.terminal import Terminal
+from trainer.worker.attempts import DISK_IS_FULL
+
+ALWAYS_FULL = Path("/proc")
+"""It has no room, whoever looks."""
+FOLDERS = {"APP__DATA_ROOT": Path("/a/data"), "APP__ARTIFACTS_ROOT": Path("/a/artifacts")}
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "code", "said"),
+    [
+        (errno.ENOSPC, "/a/data/x", ErrorCode.INSUFFICIENT_STORAGE, "The disk is full: free some space."),
+        (errno.EDQUOT, None, ErrorCode.INSUFFICIENT_STORAGE, "The disk is full: free some space."),
+        (errno.EACCES, "/a/data/x", ErrorCode.CONFIG_INVALID, "The folder of APP__DATA_ROOT cannot be used"),
+        (errno.EACCES, "/a", ErrorCode.CONFIG_INVALID, "The folder of APP__DATA_ROOT cannot be used"),
+        (errno.ENOTDIR, "/a/artifacts", ErrorCode.CONFIG_INVALID, "The folder of APP__ARTIFACTS_ROOT cannot be used"),
+        (errno.EROFS, "/a/artifacts/b", ErrorCode.CONFIG_INVALID, "The folder of APP__ARTIFACTS_ROOT cannot be used"),
+        (errno.EROFS, "/b", ErrorCode.SERVICE_UNAVAILABLE, "The disk failed (Read-only file system): have it checked."),
+        (errno.EIO, "/a/data/x", ErrorCode.SERVICE_UNAVAILABLE, "The disk failed (Input/output error):"),
+    ],
+)
+def test_error_of_the_disk__is_told_by_its_reason(number: int, path: str | None, code: ErrorCode, said: str) -> None:
+    told = told_error(OSError(number, os.strerror(number), path), FOLDERS)
+
+    assert told.code is code
+    assert told.message.startswith(said)
+
+
+def test_other_errors__stay_what_they_are() -> None:
+    foreseen, fault = AppError(ErrorCode.CONFLICT, "x"), FileNotFoundError(errno.ENOENT, "x", "/b/c")
+
+    assert told_error(foreseen, FOLDERS) is foreseen
+    with pytest.raises(FileNotFoundError):
+        told_error(fault, FOLDERS)
+
+
+def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+
+    assert not any((tmp_path / "a" / "b").iterdir())
+    assert not is_full(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["a-file", "a-file/below", "/proc/none/below"])
+@pytest.mark.parametrize("name", ["APP__DATA_ROOT", "APP__ARTIFACTS_ROOT"])
+def test_folder_of_the_settings_that_cannot_be_used__is_one_sentence_for_bot_and_worker(
+    name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").touch()
+    settings = {"DISCORD__TOKEN": "a", "DISCORD__OWNER_ID": "1", name: place}
+    for setting, value in settings.items():
+        monkeypatch.setenv(setting, value)
+    for start in (start_bot, _start_worker):
+        assert start() == 2
+        told = capsys.readouterr().err.removeprefix("mt: ")
+
+        assert told.startswith(f"The folder of {name} cannot be used (")
+        assert told.endswith(f" or set {name} to another folder.\n")
+        assert told.count("\n") == 1
+
+
+def test_data_root_that_cannot_be_used__is_one_sentence_for_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").touch()
+    (tmp_path / "text").write_text("ab ba\n" * 20, encoding="utf-8")
+
+    assert mt(["tokenizer", "train", "--corpus", "text", "--method", "char"]) == 2
+    out, err = capsys.readouterr()
+
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("mt: The folder of APP__DATA_ROOT cannot be used (")
+    assert sorted(os.listdir(tmp_path)) == ["data", "text"]
+
+
+def test_archive_for_a_folder_that_cannot_be_used__is_not_to_blame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, place = tmp_path / "run.tar", tmp_path / "a-file"
+    export_archive(finished_run(tmp_path, "char_lstm"), archive)
+    place.touch()
+    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(place))
+
+    assert mt(["import", str(archive)]) == 2
+    assert capsys.readouterr().err.startswith("mt: The folder of APP__ARTIFACTS_ROOT cannot be used (")
+
+
+@pytest.mark.parametrize("word", ["train", "worker"])
+def test_full_disk__is_one_sentence_before_anything_is_begun(word: str, tmp_path: Path) -> None:
+    """No file can be longer than 1,000 bytes, which the system tells as it tells a full disk."""
+    words = ["--corpus", "demo"] if word == "train" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", word, *words],
+        cwd=tmp_path,
+        env=environment_in(tmp_path, PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1"),
+        preexec_fn=partial(setrlimit, RLIMIT_FSIZE, (1000, RLIM_INFINITY)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == "mt: The disk is full: free some space."
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "artifacts" / "models").exists()
+
+
+def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for folder, message in ((ALWAYS_FULL, "Training."), (tmp_path, DISK_IS_FULL)):
+        notice = DiskNotice(Terminal(as_json=True))
+        notice.look(tmp_path, "Training.")
+        assert capsys.readouterr().err == ""
+        for _ in range(2):
+            notice.look(folder, message)
+
+        assert capsys.readouterr().err == f"mt: {DISK_IS_FULL}\n"
+
+
+def _start_worker() -> int:
+    return mt(["worker"])
