@@ -72,7 +72,7 @@ _new_formatter: _NewFormatter = structlog.stdlib.ProcessorFormatter
 def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout) -> None:
     """Send every log line of this process to one stream, in the form that `APP__ENV` asks for."""
     logging.raiseExceptions = False  # a line that finds no room on a full disk is lost without a word
-    level = logging.getLevelNamesMapping()[settings.logging.level]
+    level = logging.getLevelNamesMapping()[settings.logging.level or "INFO"]
     handler = logging.StreamHandler(stream)
     handler.setLevel(level)
     handler.setFormatter(_formatter(service, as_json=settings.app.env == "prod", colors=stream.isatty()))

@@ -21,7 +21,7 @@ def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRIT
     they have asked for one.
     """
     settings = load_settings()
-    if "level" not in settings.logging.model_fields_set:
+    if settings.logging.level is None:
         chosen: dict[str, object] = {"level": level}
         logging: dict[str, object] = {"logging": settings.logging.model_copy(update=chosen)}
         settings = settings.model_copy(update=logging)

@@ -64,7 +64,8 @@ class AppSettings(Group):
 
 
 class LoggingSettings(Group):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] | None, BeforeValidator(_or_none)] = None
+    """Empty: INFO, and for the commands that end by themselves CRITICAL: they tell what people have to know."""
 
 
 class RedisSettings(Group):
@@ -170,10 +171,14 @@ def child_environment(settings: Settings, *, redis_url: str | None = None) -> di
     dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord", "hf"})
     for group, fields in dumped.items():
         for name, value in fields.items():
-            kept[f"{group}__{name}".upper()] = str(value.resolve() if isinstance(value, Path) else value)
+            kept[f"{group}__{name}".upper()] = _as_text(value)
     if settings.hf.token is not None:
         kept["HF_TOKEN"] = settings.hf.token.get_secret_value()
     return kept if redis_url is None else kept | {"REDIS__URL": redis_url}
+
+
+def _as_text(value: object) -> str:
+    return "" if value is None else str(value.resolve() if isinstance(value, Path) else value)
 
 
 def environment_names() -> list[str]:

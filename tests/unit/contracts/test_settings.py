@@ -98,3 +98,9 @@ def test_child_environment__has_nothing_of_discord_and_no_empty_token(monkeypatc
     children = child_environment(load_settings())
 
     assert [name for name in children if name.startswith(("DISCORD", "HF_TOKEN", "HF__"))] == []
+
+
+def test_log_level_that_is_empty__is_empty_for_children_too() -> None:
+    given = child_environment(load_settings({"LOGGING__LEVEL": ""}))
+
+    assert load_settings(given).logging.level is None
