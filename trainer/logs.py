@@ -40,6 +40,7 @@ class LoggingExtra(TypedDict, total=False):
     perplexity: float
     seconds: float
     model_family: str
+    architecture: str
     vocab_size: int
     params: int
     names: str
