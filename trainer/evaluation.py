@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +29,9 @@ from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute
 from trainer.generation import generate
 from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Ids, Tokenizer
 
-SAMPLE_PROMPTS = ("", "a", "the ")
-_SAMPLES_PER_PROMPT = 4
+SAMPLES_PER_PROMPT = 4
 _SAMPLE_TOKENS = 100
 _ROWS_AT_ONCE = 128
 _POSITIONS_AT_ONCE = 1 << 13
@@ -39,7 +39,9 @@ _LOGITS_AT_ONCE = 1 << 24
 """Lines, tokens, and tokens times vocabulary of a batch, at most: a wider one is hardly faster."""
 _MOST_TOKENS_WITHOUT_STATE = 4096
 """Longer lines are read in windows by models that read both sides and have no context of their own."""
-SAMPLES_PER_DRAW = len(SAMPLE_PROMPTS) * _SAMPLES_PER_PROMPT
+_PROMPTS, _PROMPT_TOKENS, _LINES_TRIED = 3, 20, 30
+_LONG_LINE = 4096
+"""Tokens before a place among which the begin of its line is looked for."""
 
 
 class Evaluation(NamedTuple):
@@ -123,7 +125,8 @@ def measure(
     tokens = sizes.tokens - sizes.lines
     lengths: list[float] = np.percentile(line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
     is_causal = effective.objective == "causal_lm"
-    samples = draw_samples(model, tokenizer, effective.seed, run_id) if is_causal else ()
+    prompts = sample_prompts(corpus, tokenizer, effective.seed) if is_causal else ()
+    samples = draw_samples(model, tokenizer, prompts, effective.seed, run_id)
     predicted_bits = (found.loss_sum_nats if is_causal else found.loss_nats * tokens) / math.log(2)
     words = [sample.text.split() for sample in samples]
     text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
@@ -156,12 +159,39 @@ def measure(
     return Measured(metrics, samples)
 
 
-def draw_samples(model: LanguageModel, tokenizer: Tokenizer, seed: int, run_id: str) -> tuple[Sample, ...]:
-    """Continue each of the fixed prompts a few times; equal seeds give equal samples."""
+def sample_prompts(corpus: TokenizedCorpus, tokenizer: Tokenizer, seed: int) -> tuple[str, ...]:
+    """Return the empty prompt and the first words of two lines of the validation split, drawn by the seed.
+
+    A word is cut after its 20th token, and before one that the tokenizer does not know; a text of few words gives fewer
+    prompts. Of a corpus without that split the lines are those of its first one.
+    """
+    ids = corpus.ids["validation" if "validation" in corpus.ids else next(iter(corpus.ids))]
+    places: list[int] = np.random.Generator(np.random.PCG64(seed)).integers(len(ids), size=_LINES_TRIED).tolist()
+    prompts = [""]
+    for place in places:
+        words = tokenizer.decode(_line_begin(ids, place, tokenizer)).split()
+        prompts += [word for word in words[:1] if word not in prompts]
+    return tuple(prompts[:_PROMPTS])
+
+
+def _line_begin(ids: Ids, place: int, tokenizer: Tokenizer) -> list[int]:
+    """The first tokens of the line that holds a place, up to its end or to the first unknown one."""
+    special = tokenizer.special_ids
+    before: list[int] = ids[max(0, place - _LONG_LINE) : place].tolist()
+    of_line = list(takewhile(lambda token: token != special.eos, reversed(before)))
+    start = place - len(of_line) + (special.bos is not None)
+    line: list[int] = ids[start : start + _PROMPT_TOKENS].tolist()
+    return list(takewhile(lambda token: token not in (special.eos, special.unk), line))
+
+
+def draw_samples(
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], seed: int, run_id: str
+) -> tuple[Sample, ...]:
+    """Continue each prompt a few times; equal seeds give equal samples."""
     samples: list[Sample] = []
-    for prompt in SAMPLE_PROMPTS:
+    for prompt in prompts:
         request = GenerateRequest(
-            prompt_text=prompt, max_new_tokens=_SAMPLE_TOKENS, num_return_sequences=_SAMPLES_PER_PROMPT, seed=seed
+            prompt_text=prompt, max_new_tokens=_SAMPLE_TOKENS, num_return_sequences=SAMPLES_PER_PROMPT, seed=seed
         )
         answer = generate(model, tokenizer, request, run_id=run_id, request_id="samples")
         parts = zip(answer.outputs or (), answer.steps or (), answer.stop_reason or (), strict=True)

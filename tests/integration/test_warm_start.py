@@ -49,8 +49,11 @@ async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(tmp_
     assert {name for name in before if before[name].equal(after[name])} == {"embedding.weight"}
 
     lines = child.training_samples.read_bytes().splitlines()
-    steps = [TrainingSample.model_validate_json(line).step for line in lines]
-    assert steps == [step for step in range(4, manifest.steps + 1, 4) for _ in range(12)]
+    samples = [TrainingSample.model_validate_json(line) for line in lines]
+    prompts = {sample.sample.prompt for sample in samples}
+    assert "" in prompts and len(prompts) > 1
+    steps = range(4, manifest.steps + 1, 4)
+    assert [sample.step for sample in samples] == [step for step in steps for _ in range(4 * len(prompts))]
     assert "training_samples.jsonl" in {file.path for file in manifest.files}
     assert len(manifest.timings.epoch_seconds) == 1
     assert 0 < manifest.timings.epoch_seconds[0]

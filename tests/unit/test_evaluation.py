@@ -29,6 +29,7 @@ from trainer.evaluation import (
     evaluate,
     measure,
     repetition_rate,
+    sample_prompts,
 )
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import vocabulary_of
@@ -343,10 +344,46 @@ def test_measure__refuses_a_split_that_the_run_does_not_have(tmp_path: Path) -> 
 def test_samples__are_the_same_for_the_same_seed(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
 
-    first, again, other = (draw_samples(model, run.tokenizer, seed, "r") for seed in (1, 1, 2))
+    first, again, other = (draw_samples(model, run.tokenizer, ["", "sea"], seed, "r") for seed in (1, 1, 2))
 
     assert first == again
     assert [sample.text for sample in first] != [sample.text for sample in other]
+
+
+CYRILLIC = [f"{word} және {number} сөз" for number in range(9) for word in ("қала", "тау", "өзен", "аспан", "жұлдыз")]
+
+
+@pytest.mark.parametrize("method", ["char", "word", "bpe", "sentencepiece"])
+def test_prompts__are_the_empty_one_and_first_words_of_the_validation_split(tmp_path: Path, method: str) -> None:
+    tokenizer: dict[str, object] = {"method": method, **({} if method in ("char", "word") else {"vocab_size": 60})}
+    fields: dict[str, object] = {"model_family": "lstm", "tokenizer": tokenizer, "holdout_fraction": 0.3}
+    run = make_run(tmp_path, CYRILLIC, **fields)
+    rule = SplitRule(0.3, run.effective.test_fraction, run.effective.seed)
+    split = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
+    known = {line.split()[0] for line in split.lines("validation")}
+
+    prompts = sample_prompts(run.corpus, run.tokenizer, 7)
+
+    assert prompts == sample_prompts(run.corpus, run.tokenizer, 7)
+    assert prompts[0] == "" and len(set(prompts)) == 3
+    assert set(prompts[1:]) <= known
+    assert len({sample_prompts(run.corpus, run.tokenizer, seed) for seed in range(9)}) > 1
+    alone = run.corpus._replace(ids={"train": run.corpus.ids["train"]})
+    assert len(sample_prompts(alone, run.tokenizer, 7)) == 3
+
+
+def test_prompts__end_before_what_is_not_known_and_where_a_text_has_no_more(tmp_path: Path) -> None:
+    run = make_run(tmp_path, POEM)
+    tokenizer = run.tokenizer
+
+    def prompts(*lines: str) -> tuple[str, ...]:
+        ids = tokenizer.encode_documents(lines)
+        return sample_prompts(run.corpus._replace(ids={"validation": ids}), tokenizer, 1)
+
+    assert prompts("sea") == ("", "sea")
+    assert set(prompts("sea and sun", "seЖn", "Жsun")) == {"", "sea", "se"}
+    assert prompts("Ж") == ("",)
+    assert prompts("s" * 5000) == ("", "s" * 20)
 
 
 def test_distinct__is_the_share_of_different_grams() -> None:

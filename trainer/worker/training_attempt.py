@@ -40,7 +40,7 @@ from trainer.contracts.runs import (
 from trainer.contracts.settings import Settings
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
-from trainer.evaluation import SAMPLES_PER_DRAW, TrainingSample, draw_samples
+from trainer.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
 from trainer.event_log import EventLog
 from trainer.files import file_records, open_regular, sha256_of
 from trainer.model_artifact import load_run, save_model
@@ -157,16 +157,17 @@ class TrainingAttempt:
             vocab_size=tokenizer.vocab_size,
             params=model.parameter_count(),
         )
+        prompts = sample_prompts(corpus, tokenizer, effective.seed)
         if effective.sample_every_steps is not None:
             drawn = begin.settled_step // effective.sample_every_steps
-            _opened_at(self._run.training_samples, drawn * SAMPLES_PER_DRAW).close()
+            _opened_at(self._run.training_samples, drawn * len(prompts) * SAMPLES_PER_PROMPT).close()
         with _opened_at(self._run.loss_curve, begin.curve.rows) as curve:
             listeners = Listeners(
                 on_row=lambda row: self._add_row(curve, row),
                 on_step=self._tell_progress,
                 on_saving=lambda: self._beat.mark(PHASE),
                 on_checkpoint=self._tell_checkpoint,
-                on_sample=lambda step: self._add_samples(model, tokenizer, step),
+                on_sample=lambda step: self._add_samples(model, tokenizer, prompts, step),
                 should_stop=self._stop_reason,
             )
             result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, listeners=listeners)
@@ -347,9 +348,9 @@ class TrainingAttempt:
             fields |= self._stamp(f"progress:{progress.step}")
             self._events.append(MetricsProgress.model_validate(fields))
 
-    def _add_samples(self, model: LanguageModel, tokenizer: Tokenizer, step: int) -> None:
+    def _add_samples(self, model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], step: int) -> None:
         self._beat.mark(PHASE)
-        samples = draw_samples(model, tokenizer, self._record.effective.seed, self._record.run_id)
+        samples = draw_samples(model, tokenizer, prompts, self._record.effective.seed, self._record.run_id)
         lines = (TrainingSample(step=step, sample=sample).model_dump_json() + "\n" for sample in samples)
         with self._run.training_samples.open("ab") as file:
             file.writelines(line.encode() for line in lines)
