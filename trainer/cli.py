@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     terminal = Terminal(as_json="--json" in words)
     try:
-        arguments = _parser().parse_args(words, namespace=Arguments())
+        parser, commands = _parser()
+        arguments = commands.parse(words) or parser.parse_args(words, namespace=Arguments())
         return arguments.do(arguments, terminal)
     except (AppError, OSError) as error:
         told = error if isinstance(error, AppError) else told_error(error, load_settings().app.folders())
@@ -63,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _parser() -> Parser:
+def _parser() -> tuple[Parser, Commands]:
     parser = Parser(prog="mt", description="Train small language models and ask them.")
     commands = Commands(parser)
     for module in _COMMANDS:
         module.add_to(commands)
-    return parser
+    return parser, commands

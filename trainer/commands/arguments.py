@@ -1,7 +1,7 @@
 """The command line: what can stand on it, and how a command is added to it."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -89,6 +89,7 @@ class Commands:
 
     def __init__(self, parser: Parser) -> None:
         self._commands = parser.add_subparsers(required=True, metavar="COMMAND")
+        self._named: dict[str, Parser | Commands] = {}
 
     def add(self, name: str, do: Callable[[Arguments, Terminal], int], about: str, *, with_json: bool = True) -> Parser:
         """Add a command; return its parser, for its arguments."""
@@ -96,8 +97,22 @@ class Commands:
         parser.set_defaults(do=do)
         if with_json:
             parser.add_argument("--json", action="store_true", help="print exactly one JSON object")
+        self._named[name] = parser
         return parser
 
     def group(self, name: str, about: str) -> "Commands":
         """Add a word that further commands stand under."""
-        return Commands(self._commands.add_parser(name, help=about, description=about))
+        group = Commands(self._commands.add_parser(name, help=about, description=about))
+        self._named[name] = group
+        return group
+
+    def parse(self, words: Sequence[str]) -> Arguments | None:
+        """Parse a command line, options before, between or after the other words; None where it names no command."""
+        named = self._named.get(words[0]) if words else None
+        if isinstance(named, Commands):
+            return named.parse(words[1:])
+        if named is None:
+            return None
+        is_ended = words[1:2] == ["--"]  # such a `--` is lost by parse_intermixed_args
+        parse = named.parse_args if is_ended else named.parse_intermixed_args
+        return parse(words[1:], namespace=Arguments())
