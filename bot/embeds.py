@@ -26,6 +26,7 @@ from trainer.contracts.inference import (
     perplexity,
 )
 from trainer.contracts.runs import RunRecord, RunStatus, without_effect
+from trainer.contracts.wording import counted
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 
@@ -271,7 +272,7 @@ def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool, r
         text = "It has written no log yet: it begins when a worker takes the run up."
     else:
         text = "They are in the file." if is_attached else code_block("\n".join(lines), _DESCRIPTION)
-    title = f"📜 The last {len(lines)} lines of {plain(display_name(record))}"
+    title = f"📜 The last {_count(len(lines), 'line')} of {plain(display_name(record))}"
     return _embed(BLURPLE, title, [text], _answer_footer(record.run_id, request_id))
 
 
@@ -293,15 +294,15 @@ def score_answer(
 
     `refused` says why there is no more than this.
     """
-    unknown = f" · {_count(score.unk_count)} unknown characters" if score.unk_count else ""
+    unknown = f" · {_count(score.unk_count, 'unknown character')}" if score.unk_count else ""
     loss = in_units(score.loss or 0.0, unit)
     lines = [
         f"**{loss:.3f}** {unit}/token · {score.bits_per_char or 0.0:.2f} bits/char · perplexity {score.perplexity:.2f}",
-        f"{loss * (score.n_scored or 0):.1f} {unit} in all over {_count(score.n_scored or 0)} tokens{unknown}",
+        f"{loss * (score.n_scored or 0):.1f} {unit} in all over {_count(score.n_scored or 0, 'token')}{unknown}",
     ]
     lines += [] if own_bits_per_char is None else [f"Its own test split: {own_bits_per_char:.2f} bits/char"]
     lines += [] if refused is None else [f"🔒 {refused}"]
-    title = f"📏 Score of {_count(len(text))} characters with {plain(display_name(record))}"
+    title = f"📏 Score of {_count(len(text), 'character')} with {plain(display_name(record))}"
     return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
 
 
@@ -311,22 +312,23 @@ def report_answer(record: RunRecord, made: ReportFiles, *, left_out: int, reques
     `left_out` is how many characters of the text were too many for it.
     """
     found = made.summary
-    pieces = "characters" if found.characters == found.rows else "tokens"
+    piece = "character" if found.characters == found.rows else "token"
     top = found.hardest[0]
     lines = [
         f"Mean **{found.mean:.2f}** {found.unit} · median {found.median:.2f} · max {top.surprisal:.2f} at"
         f" {_count(top.index)} «{plain(visible(top.char))}» · above {HIGH_BITS} bits: {_count(found.high)} of"
-        f" {_count(found.rows)} {pieces}",
+        f" {_count(found.rows, piece)}",
         f"{found.bits_per_char:.2f} bits/char · perplexity {found.perplexity:.2f}"
-        + (f" · {_count(found.unknown)} unknown {pieces}" if found.unknown else ""),
+        + (f" · {_count(found.unknown, f'unknown {piece}')}" if found.unknown else ""),
         code_block(_hardest_table(found.hardest), _TABLE),
     ]
     if made.shown_characters < found.characters:
         lines.append(
-            f"The picture shows the first {_count(made.shown_characters)} characters; the files have them all."
+            f"The picture shows the first {_count(made.shown_characters, 'character')}; the files have them all."
         )
     if left_out:
-        lines.append(f"The text was too long: its last {_count(left_out)} characters were left out.")
+        left = _count(left_out, "character")
+        lines.append(f"The text was too long: the report is without the last {left}.")
     lines.append("Visible only to you; the text is not logged.")
     embed = _embed(
         PURPLE, f"🔬 Surprisal report: {plain(display_name(record))}", lines, _answer_footer(record.run_id, request_id)
@@ -364,16 +366,16 @@ def generate_answer(
     for output, steps, reason in zip(outputs, made.steps or (), made.stop_reason or (), strict=True):
         prompt_room = max(room // 4, room - _BLOCK - utf16_length(output))
         lines.append(code_block(_end_of(request.prompt_text or "", prompt_room) + output, room))
-        lines.append(f"{_count(steps)} tokens · {_stopped(reason)}")
+        lines.append(f"{_count(steps, 'token')} · {_stopped(reason)}")
     title = f"✍ {plain(display_name(record))} · {' · '.join(settings)}"
     return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
 
 
 def chat_answer(record: RunRecord, message: str, made: ChatResponse, *, request_id: str) -> discord.Embed:
     """What was said and what the model answered, each in a code block, and what of the chat it did not read."""
-    told = [f"{_count(made.steps or 0)} tokens"]
+    told = [_count(made.steps or 0, "token")]
     told += [_stopped(made.stop_reason)] if made.stop_reason else []
-    told += [f"the oldest {made.turns_dropped} turns had no room"] if made.turns_dropped else []
+    told += [f"no room for the oldest {_count(made.turns_dropped, 'turn')}"] if made.turns_dropped else []
     lines = [
         code_block(_end_of(message, _SAID), _SAID + _BLOCK),
         code_block(made.answer or "", _DESCRIPTION - _SAID - 200),
@@ -511,7 +513,7 @@ def _recipe(record: RunRecord) -> list[str]:
     corpus = "the attached text" if is_attachment else plain(asked.corpus.name)
     return [
         f"{asked.model_family}{size} · {model.sizes()}"
-        f" · {asked.tokenizer.method} tokenizer · {asked.num_epochs} epochs",
+        f" · {asked.tokenizer.method} tokenizer · {_count(asked.num_epochs, 'epoch')}",
         f"Corpus: {corpus}, {_bytes(asked.corpus.bytes)} · seed {asked.seed}",
     ]
 
@@ -560,7 +562,7 @@ def _result(status: RunStatus) -> list[str]:
         )
     if status.best_val_loss is not None:
         lines.append(f"Validation {status.best_val_loss:.3f} nats/token{_bits(status.best_val_loss, status)} (best)")
-    lines.append(f"{_count(status.step)} steps in {status.epoch} epochs")
+    lines.append(f"{_count(status.step, 'step')} in {_count(status.epoch, 'epoch')}")
     return lines
 
 
@@ -636,11 +638,11 @@ def _relative(unix_seconds: float) -> str:
     return f"<t:{round(unix_seconds)}:R>"
 
 
-def _count(number: int) -> str:
-    return f"{number:,}".replace(",", _THIN_SPACE)
+def _count(number: int, noun: str | None = None) -> str:
+    return (f"{number:,}" if noun is None else counted(number, noun)).replace(",", _THIN_SPACE)
 
 
 def _bytes(size: int) -> str:
     if size < 1000:
-        return f"{size} bytes"
+        return _count(size, "byte")
     return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"

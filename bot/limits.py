@@ -16,6 +16,7 @@ from trainer.contracts.settings import LimitSettings
 from trainer.contracts.store import Store
 from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.contracts.store_limits import Full, Limit
+from trainer.contracts.wording import counted
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -62,7 +63,9 @@ class Limits:
         at_once = Limit(keys.limit("asks", None), self._settings.asks_at_once, self._longest_answer_seconds)
         limits = {at_once: "The models are answering as many questions as they take: try again in some seconds."}
         if caller.level is not Level.ADMIN:
-            limits[own] = f"You have asked {most} times within a minute, as often as one may: try again {_WHEN}."
+            limits[own] = (
+                f"You have asked {counted(most, 'time')} within a minute, as often as one may: try again {_WHEN}."
+            )
         if not await self._claim(request_id, limits):
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The queue does not answer just now: try again in a minute.")
         try:
@@ -82,11 +85,12 @@ class Limits:
             return await accept()
         own = [run for run in unfinished if run.user_id == caller.user_id]
         most, most_in_all = self._settings.runs_per_user, self._settings.runs_in_all
+        runs, runs_in_all = counted(most, "run"), counted(most_in_all, "run")
         limits = {
-            _unfinished(caller.user_id, most, own): f"You have {most} runs queued or running, as many as one may:"
+            _unfinished(caller.user_id, most, own): f"You have {runs} queued or running, as many as one may:"
             f" try again {_next_end(own)}, or end one with `/mt cancel`.",
-            _unfinished(None, most_in_all, unfinished): f"{most_in_all} runs are queued or running, as many as are"
-            f" taken: try again {_next_end(unfinished)}.",
+            _unfinished(None, most_in_all, unfinished): f"At most {runs_in_all} may be queued or running:"
+            f" try again {_next_end(unfinished)}.",
         }
         is_counted = await self._claim(request_id, limits)
         accepted: AcceptedT | None = None

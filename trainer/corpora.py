@@ -8,6 +8,7 @@ from random import Random
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.settings import Settings
+from trainer.contracts.wording import counted
 from trainer.data.folders import filled_folder
 from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, text_files
 from trainer.files import write_atomically
@@ -171,6 +172,6 @@ def _require_lines(name: str, lines: int, minimum: int) -> None:
     if lines < minimum:
         raise AppError(
             ErrorCode.CORPUS_EMPTY,
-            f"The corpus has {lines} line(s) with text; it needs at least {minimum}:"
+            f"The corpus has {counted(lines, 'line')} with text; it needs at least {minimum}:"
             " lines to train on and lines held out.",
         )

@@ -20,6 +20,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_connection import STORE_ERRORS
+from trainer.contracts.wording import counted
 from trainer.machine import default_threads, memory_bytes, physical_cores
 from trainer.runs import RunStore
 from trainer.services import answering_server, find_server
@@ -160,7 +161,8 @@ async def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
 def machine_finding(memory: int | None = None) -> Finding:
     """Cores and memory, as far as a container lets us have it."""
     memory = memory_bytes() if memory is None else memory
-    message = f"{physical_cores()} cores, {default_threads()} threads in a training; {memory / _GIB:.1f} GiB of memory"
+    threads = counted(default_threads(), "thread")
+    message = f"{counted(physical_cores(), 'core')}, {threads} in a training; {memory / _GIB:.1f} GiB of memory"
     if memory < _LITTLE_MEMORY:
         return Finding(name="machine", state="warning", message=f"{message}: enough for small models only.")
     return Finding(name="machine", state="ok", message=f"{message}.")

@@ -10,6 +10,7 @@ from torch.nn import functional
 from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import EarlyStopping, EffectiveRequest, SplitSizes
+from trainer.contracts.wording import counted
 from trainer.data.batches import Batch, masking
 from trainer.data.corpus import SplitRule, read_blocks
 from trainer.data.tokens import TokenizedCorpus
@@ -150,7 +151,7 @@ def _as_corpus(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
 
 def _verdict(curve: list[CurvePoint], *, ok: bool) -> str:
     first, last = curve[0], curve[-1]
-    fell = f"from {first.loss:.3f} to {last.loss:.3f} nats per token in {last.step} steps"
+    fell = f"from {first.loss:.3f} to {last.loss:.3f} nats per token in {counted(last.step, 'step')}"
     if ok:
         return f"The training learns: the loss of one batch fell {fell}."
     return f"The training does not learn one batch by heart: its loss went {fell}, not below {LEARNED_NATS}."

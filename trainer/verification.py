@@ -11,6 +11,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
 from trainer.contracts.settings import Settings
+from trainer.contracts.wording import counted
 from trainer.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.files import changed_files, read_regular, sha256_of
@@ -102,7 +103,9 @@ def _ended(run: RunDirectory, manifest: RunManifest, status: str) -> Iterator[Ch
     yield from _sealed(run)
     for file in manifest.files:
         ok = not changed_files(run.path, [file])
-        yield Check(name=file.path, ok=ok, message=f"{file.bytes:,} bytes, as they were." if ok else _CHANGED)
+        yield Check(
+            name=file.path, ok=ok, message=f"{counted(file.bytes, 'byte')}, as it was written." if ok else _CHANGED
+        )
 
 
 def _sealed(run: RunDirectory) -> Iterator[Check]:

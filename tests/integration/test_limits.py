@@ -164,7 +164,7 @@ async def test_training__is_bounded_per_user_and_in_all_and_admins_are_not(tmp_p
         assert [bool(one) for one in said] == [False, False, True, False, True]
         assert said[2].startswith("You have 2 runs queued or running") and "/mt cancel" in said[2]
         assert "try again when one has ended" in said[2]
-        assert said[4].startswith("3 runs are queued or running")
+        assert said[4].startswith("At most 3 runs may be queued or running")
         assert by_admin == ""
 
 

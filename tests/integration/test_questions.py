@@ -140,7 +140,7 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
         lost = await here.ask(here.ana, "score", text=VERSE, detail="per_char")
 
         rest = f"{len(lines) - REPORT_CHARACTERS:,}".replace(",", "\u202f")
-        assert f"its last {rest} characters were left out" in said(report)
+        assert f"the report is without the last {rest} characters" in said(report)
         assert "The picture shows the first 750 characters" in said(report)
         rows = Report.model_validate_json(here.discord.read(report.attachments[3])).rows
         assert len(rows) == len(lines[:REPORT_CHARACTERS].replace("\n", ""))

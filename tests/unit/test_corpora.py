@@ -1,6 +1,8 @@
 """Texts by name: found where they may lie, checked whole, kept by content; what is wrong is said with its place."""
 
+import asyncio
 import errno
+import os
 import shutil
 from collections import Counter
 from hashlib import sha256
@@ -191,11 +193,31 @@ def test_sample__is_drawn_by_seed_from_all_lines_alike(corpora: CorpusStore, tmp
     assert all(abs(count - 300) < 5 * 14.5 for count in counts.values())
 
 
+@pytest.mark.parametrize("is_in_folder", [False, True])
+async def test_pipe__is_refused_at_once_and_never_read(
+    corpora: CorpusStore, tmp_path: Path, *, is_in_folder: bool
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    pipe = folder / "pipe.txt"
+    os.mkfifo(pipe)
+    writer = os.open(pipe, os.O_RDWR)  # who reads the pipe would wait until this is closed
+    waiting = asyncio.create_task(corpora.offer(folder if is_in_folder else pipe))
+    done, _ = await asyncio.wait([waiting], timeout=30)
+    os.close(writer)
+    with pytest.raises(AppError) as caught:
+        await waiting
+
+    assert done
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert caught.value.message.startswith("'pipe.txt' is a pipe or a device, and a corpus is read more than once")
+
+
 async def test_text__too_few_lines_to_split(corpora: CorpusStore) -> None:
     code, message = await refusal(corpora, "sub/tr", minimum_lines=3)
 
     assert code is ErrorCode.CORPUS_EMPTY
-    assert "has 1 line(s) with text; it needs at least 3" in message
+    assert "has 1 line with text; it needs at least 3" in message
 
 
 async def test_text__too_large(tmp_path: Path, corpora: CorpusStore) -> None:

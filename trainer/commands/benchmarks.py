@@ -20,6 +20,7 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.train_requests import train_request
+from trainer.contracts.wording import counted
 from trainer.corpora import CorpusStore
 from trainer.data.folders import filled_folder
 from trainer.files import read_record, write_atomically
@@ -67,9 +68,9 @@ def _architectures(arguments: Arguments, terminal: Terminal) -> int:
         return EXIT_INTERRUPTED
     shared = table.shared
     about = (
-        f"{table.corpus.name}: {shared.tokens:,} tokens each, in {shared.steps:,} steps; tested on"
-        f" {shared.test.lines:,} lines; {shared.vocab_size:,} tokens in the vocabulary. Losses in nats per predicted"
-        " token."
+        f"{table.corpus.name}: {shared.tokens:,} tokens each, in {counted(shared.steps, 'step')}; tested on"
+        f" {counted(shared.test.lines, 'line')}; {shared.vocab_size:,} tokens in the vocabulary."
+        " Losses in nats per predicted token."
     )
     masked = "* over masked tokens, and bits/char by pseudo-log-likelihood: not to be compared with the causal ones."
     notes = [about, *([masked] if any(row.objective == "masked_lm" for row in table.rows) else []), f"in {folder}"]

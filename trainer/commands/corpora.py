@@ -12,6 +12,7 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import shown_name
+from trainer.contracts.wording import counted
 from trainer.corpus_build import SOURCES, build_corpus
 from trainer.terminal import Terminal, columns
 from trainer.tokenizer_store import TokenizerStore
@@ -85,19 +86,21 @@ def _tokenizer(asked: str | None) -> list[str]:
 def _rows(found: "CorpusCheck", name: str) -> list[tuple[str, str]]:
     specials = ", ".join(f"{token} {i}" for token, i in found.special_tokens.items())
     batch = f"inputs {found.inputs_shape}, targets {found.targets_shape}; {found.batches:,} in an epoch"
+    longest = counted(found.longest_line_tokens, "token")
     return [
-        ("corpus", f"{name}, {found.corpus.bytes:,} bytes"),
+        ("corpus", f"{name}, {counted(found.corpus.bytes, 'byte')}"),
         ("tokenizer", found.tokenizer_id or found.method),
         ("vocabulary", f"{found.vocab_size:,} tokens, of which special: {specials}"),
         *(
             (
                 split,
-                f"{s.lines:,} lines, {s.chars:,} characters, {s.tokens:,} tokens, {s.unknown_tokens or 0:,} unknown",
+                ", ".join((counted(s.lines, "line"), counted(s.chars, "character"), counted(s.tokens, "token")))
+                + f", {s.unknown_tokens or 0:,} unknown",
             )
             for split, s in found.splits.items()
         ),
         ("unknown", f"{found.unknown_share:.2%} of the tokens held out for validation"),
-        ("longest line", f"{found.longest_line_chars:,} characters; {found.longest_line_tokens:,} tokens to train on"),
+        ("longest line", f"{counted(found.longest_line_chars, 'character')}; {longest} to train on"),
         ("batch", batch),
         ("tokens", " | ".join(found.sample_tokens)),
     ]

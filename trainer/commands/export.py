@@ -12,6 +12,7 @@ from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.wording import counted
 from trainer.files import is_about
 from trainer.runs import RunStore
 from trainer.terminal import Terminal
@@ -75,7 +76,7 @@ def _export(arguments: Arguments, terminal: Terminal) -> int:
             files = export_folder(run, arguments.format, out, arguments.license).files
     size = sum(file.bytes for file in files)
     exported = Exported(run_id=run.run_id, format=arguments.format, path=str(out), files=len(files), bytes=size)
-    told = Text(f"{run.run_id} is in {out} ({exported.files} files, {size:,} bytes).")
+    told = Text(f"{run.run_id} is in {out} ({counted(exported.files, 'file')}, {counted(size, 'byte')}).")
     legacy = [Text("TorchScript is a legacy format that PyTorch has deprecated: prefer `--format hf`.")]
     terminal.show(exported, told, *(legacy if arguments.format == "torchscript" else []))
     return 0

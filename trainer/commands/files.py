@@ -11,6 +11,7 @@ from trainer.commands.training import EXIT_USER, Training, add_fields_to, cost_l
 from trainer.contracts.base import Frozen
 from trainer.contracts.experiment_config import experiment_yaml
 from trainer.contracts.presets import request_hash
+from trainer.contracts.wording import counted
 from trainer.runs import RunStore
 from trainer.terminal import Terminal, columns
 
@@ -58,14 +59,15 @@ def _rows(training: Training) -> list[tuple[str, str]]:
     effective, model = training.effective, training.effective.model
     sizes = f"{model.sizes()}, dropout {model.dropout:g}"
     texts = (("corpus", effective.corpus), ("validation", effective.validation_corpus), ("test", effective.test_corpus))
-    steps = "" if effective.max_steps is None else f", at most {effective.max_steps:,} steps"
+    steps = "" if effective.max_steps is None else f", at most {counted(effective.max_steps, 'step')}"
+    rows = "rows" if effective.batch_size == "auto" else counted(effective.batch_size, "row")
     return [
         ("model", f"{effective.model_family} {sizes}{', tied' if model.tied else ''}"),
         ("objective", effective.objective),
         ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
-        *((part, f"{text.name}, {text.bytes:,} bytes") for part, text in texts if text is not None),
-        ("training", f"{effective.num_epochs} epoch(s){steps}"),
-        ("batch", f"{effective.batch_size} row(s) of {effective.max_seq_len} tokens"),
+        *((part, f"{text.name}, {counted(text.bytes, 'byte')}") for part, text in texts if text is not None),
+        ("training", f"{counted(effective.num_epochs, 'epoch')}{steps}"),
+        ("batch", f"{rows} of {effective.max_seq_len} tokens"),
         ("learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}, {effective.optimizer.name}"),
         ("request hash", request_hash(effective)),
     ]

@@ -15,6 +15,7 @@ from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
+from trainer.contracts.wording import counted
 from trainer.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.terminal import Terminal, columns, summary_table
@@ -109,7 +110,7 @@ def _summary(status: TokenizerStatus) -> Table:
     stats = status.stats
     if stats is not None:
         table.add_row("vocabulary", f"{status.vocab_size:,} tokens")
-        table.add_row("held out", f"{stats.holdout_lines:,} lines, {stats.token_count:,} tokens")
+        table.add_row("held out", f"{counted(stats.holdout_lines, 'line')}, {counted(stats.token_count, 'token')}")
         table.add_row("coverage", f"{stats.coverage:.2%} of tokens, {stats.char_coverage:.2%} of distinct characters")
         table.add_row("unknown", f"{stats.oov_rate:.2%} of tokens")
         table.add_row(

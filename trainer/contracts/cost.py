@@ -13,6 +13,7 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.models import ModelFamily, RnnConfig
 from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.wording import counted
 
 GIB, MIB = 1 << 30, 1 << 20
 SURE = 1.5
@@ -83,10 +84,10 @@ class Cost(Frozen):
     def lines(self) -> list[str]:
         """The cost for people, and where another precision would pay (DEC D46)."""
         params = f"{self.params:,}" if self.is_exact else f"about {rough(self.params)}"
-        by = f"as {self.compared_runs} earlier run(s) here took" if self.compared_runs else "a rough guess"
+        by = f"as {counted(self.compared_runs, 'earlier run')} here took" if self.compared_runs else "a rough guess"
         needs = (
             f"It needs {params} parameters, about {self.memory_bytes / GIB:.1f} GiB of memory, and about"
-            f" {about_seconds(self.seconds)} for {rough(self.steps)} steps ({by})."
+            f" {about_seconds(self.seconds)} for {rough(self.steps)} step{'' if self.steps == 1 else 's'} ({by})."
         )
         return [needs, _BF16_HINT] if self.bf16_pays else [needs]
 

@@ -223,8 +223,8 @@ def _check_positions(effective: EffectiveRequest) -> None:
     if isinstance(model, TransformerConfig) and effective.max_seq_len > model.positions:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`max_seq_len` is {effective.max_seq_len}, but the model has {model.positions} positions: make it smaller,"
-            " or give more `model.positions`.",
+            f"`max_seq_len` is {effective.max_seq_len}, but `model.positions` is {model.positions}: make `max_seq_len`"
+            " smaller or `model.positions` larger.",
         )
 
 

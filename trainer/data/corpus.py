@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
+from trainer.contracts.wording import counted
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
 
@@ -263,7 +264,7 @@ def _labels_of_files(sizes: Sequence[int], rule: SplitRule) -> NDArray[np.uint8]
     if spare < 0:
         raise AppError(
             ErrorCode.CORPUS_EMPTY,
-            f"`split_by` is 'file', and the corpus has {len(files)} {'file' if len(files) == 1 else 'files'} with text,"
+            f"`split_by` is 'file', and the corpus has {counted(len(files), 'file')} with text,"
             f" but this training needs at least {len(wanted) + 1}: one for each split.",
         )
     labels = [SPLITS.index("train") for _ in sizes]
@@ -292,7 +293,7 @@ def _wanted(count: int, rule: SplitRule) -> dict[int, int]:
     if count < needed:
         raise AppError(
             ErrorCode.CORPUS_EMPTY,
-            f"The corpus has {count} non-empty {'line' if count == 1 else 'lines'},"
+            f"The corpus has {counted(count, 'non-empty line')},"
             f" but this training needs at least {needed}: one for each split.",
         )
     return wanted

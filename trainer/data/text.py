@@ -18,14 +18,24 @@ _BOM = "\ufeff"
 
 
 def text_files(path: Path) -> list[Path]:
-    """Return the files of a corpus, those of a folder by name; raises DATA_NOT_FOUND where a folder has none."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
+    """Return the files of a corpus, those of a folder by name; raises DATA_NOT_FOUND where a folder has none.
+
+    Raises INVALID_INPUT for a pipe or a device, which is never opened.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.is_dir())
     if not files:
         raise AppError(
             ErrorCode.DATA_NOT_FOUND, f"The corpus folder '{shown_name(path.name)}' has no .txt or .text file."
         )
+    for file in files:
+        if file.exists() and not file.is_file():
+            raise AppError(
+                ErrorCode.INVALID_INPUT,
+                f"'{shown_name(file.name)}' is a pipe or a device, and a corpus is read more than once: write its text"
+                " to a file, and give that.",
+            )
     return files
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from trainer.contracts.models import BertConfig, Gpt2Config, RnnConfig
 from trainer.contracts.runs import RunManifest
 from trainer.contracts.tokenizers import TokenizerManifest
+from trainer.contracts.wording import counted
 from trainer.export.record import FolderFormat
 
 _LOAD_LIBRARY = """\
@@ -81,7 +82,7 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
     metrics, environment = manifest.metrics, manifest.environment
     per = "token" if manifest.effective.objective == "causal_lm" else "masked token"
     data = manifest.data
-    text = None if data is None else f"{data.train.lines:,} lines, {data.train.chars:,} characters"
+    text = None if data is None else f"{counted(data.train.lines, 'line')}, {counted(data.train.chars, 'character')}"
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
         ("validation loss", metrics.best, f"{{:.4f}} nats per {per}"),
@@ -90,7 +91,11 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),
         ("parameters", None if manifest.model is None else manifest.model.params, "{:,}"),
         ("training text", text, "{}"),
-        ("training", manifest.steps, f"{{:,}} steps, {manifest.timings.train_seconds:.0f} s, seed {manifest.seed}"),
+        (
+            "training",
+            counted(manifest.steps, "step"),
+            f"{{}}, {manifest.timings.train_seconds:.0f} s, seed {manifest.seed}",
+        ),
         ("trained with", None if environment is None else environment.libraries["torch"], "PyTorch {}"),
         ("trained on", None if environment is None else environment.device, "{}"),
         ("request hash", manifest.request_hash, "`{}`"),

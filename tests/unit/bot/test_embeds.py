@@ -129,6 +129,22 @@ def test_card__completed(tmp_path: Path) -> None:
     assert shown.footer == RUN
 
 
+def test_counts__of_one_are_in_the_singular(tmp_path: Path) -> None:
+    record = run_record()
+    once: dict[str, object] = {"num_epochs": 1}
+    shorter: dict[str, object] = {"effective": record.effective.model_copy(update=once)}
+    story = Story(tmp_path, record.model_copy(update=shorter)).start().step(1, 1.1).complete()
+    one: dict[str, object] = {"step": 1, "epoch": 1, "test_loss": None, "best_val_loss": None}
+    status = story.follower().refresh().model_copy(update=one)
+
+    accepted = Read(embeds.accepted_answer(story.record, None, request_id="0"))
+    ended = Read(embeds.run_card(story.record, status, []))
+
+    assert " · 1 epoch\n" in accepted.text
+    assert ended.text.startswith("1 step in 1 epoch")
+    assert "epochs" not in accepted.text + ended.text
+
+
 def test_card__completed_without_any_measurement(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().step(100, 1.1).complete()
     nothing: dict[str, object] = {"test_loss": None, "started_at": None}
@@ -318,7 +334,7 @@ def test_report__tells_the_spread_and_what_was_expected_instead_of_the_hardest()
     assert embed.image.url == "attachment://surprisal.png"
     assert shown.text.split("\n") == [
         "Mean **5.10** bits · median 4.00 · max 11.40 at 4 «ғ» · above 6 bits: 1 of 4 characters",
-        "5.10 bits/char · perplexity 2.00 · 1 unknown characters",
+        "5.10 bits/char · perplexity 2.00 · 1 unknown character",
         "```",
         "Hardest, and what was expected instead",
         "     4  11.40  ғ unknown   a 41%  `\u200b 22%  [EOS] 9%",
@@ -347,7 +363,7 @@ def test_report__says_what_it_leaves_out() -> None:
     shown = Read(embeds.report_answer(run_record(), made, left_out=1200, request_id="0"))
 
     assert "The picture shows the first 3 characters; the files have them all." in shown.text
-    assert "The text was too long: its last 1\u202f200 characters were left out." in shown.text
+    assert "The text was too long: the report is without the last 1\u202f200 characters." in shown.text
 
 
 def test_report__says_where_its_pieces_are_tokens_of_several_characters() -> None:
@@ -402,7 +418,7 @@ def test_generate__shows_each_text_in_a_code_block_that_it_cannot_leave() -> Non
 
     assert shown.title == "✍ kk-ipa · T 0.8 · top-k 40 · top-p 0.9 · seed 1187"
     assert shown.text.count("```") == 8
-    assert shown.text.startswith("```\n@everyone a\n```\n1 tokens · ended by the model\n```\n@everyone b`")
+    assert shown.text.startswith("```\n@everyone a\n```\n1 token · ended by the model\n```\n@everyone b`")
     assert "2 tokens · stopped by the stop text" in shown.text
     assert "3 tokens · stopped by length" in shown.text
     assert shown.text.endswith("4 tokens · stopped where the model's context ends")
@@ -435,7 +451,7 @@ def test_chat__shows_what_was_said_and_what_had_no_room() -> None:
 
     assert shown.title == "💬 kk-ipa"
     assert shown.text.startswith("```\n…") and shown.text.count("```") == 4
-    assert shown.text.endswith("3 tokens · ended by the model · the oldest 2 turns had no room")
+    assert shown.text.endswith("3 tokens · ended by the model · no room for the oldest 2 turns")
     assert bare.text.endswith("0 tokens")
 
 

@@ -265,7 +265,7 @@ def test_rows__longer_than_the_positions_are_refused() -> None:
     code, message = refusal(model_family="gpt2", max_seq_len=64, model={"positions": 32})
 
     assert code is ErrorCode.MODEL_INCOMPATIBLE
-    assert message.startswith("`max_seq_len` is 64, but the model has 32 positions")
+    assert message.startswith("`max_seq_len` is 64, but `model.positions` is 32: make")
     assert effective(model_family="gpt2", max_seq_len=32, model={"positions": 64}).max_seq_len == 32
 
 

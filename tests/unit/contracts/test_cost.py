@@ -192,7 +192,7 @@ def test_lines__say_how_sure_they_are() -> None:
         " (a rough guess)."
     ]
     [line] = cost.model_copy(update=known).lines()
-    assert "1,234,567 parameters" in line and "(as 2 earlier run(s) here took)" in line
+    assert "1,234,567 parameters" in line and "(as 2 earlier runs here took)" in line
 
 
 def test_figures__are_rough() -> None:
