@@ -7,7 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -88,7 +88,8 @@ class DeferredInteractions:
             await writing
         except OSError as error:
             log.warning("deferred command not kept on disk", error=type(error).__name__)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        with suppress(OSError):
+            await asyncio.to_thread(path.unlink)
 
     async def start(self, user_agent: str) -> None:
         """Begin to answer what an earlier bot has left, and do not wait for it."""
@@ -110,8 +111,9 @@ class DeferredInteractions:
         for path in self._folder.iterdir():
             try:
                 records.append(Deferred.model_validate_json(read_regular(path)))
-            except ValueError:  # killed while it was written, so before the first answer
-                path.unlink()
+            except (ValueError, OSError):  # the bot was killed while it wrote the record, before the first answer
+                with suppress(OSError):
+                    path.unlink()
         return records
 
     async def _answer_all(self, records: list[Deferred], user_agent: str) -> None:

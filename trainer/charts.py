@@ -1,5 +1,6 @@
 """Numbers to PNG: the loss chart of a run, the surprisals of a text; drawn without any state that outlives a call."""
 
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from itertools import accumulate
@@ -97,7 +98,8 @@ def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> b
 def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
     """Draw the characters of a text as coloured cells over a colour bar, as a PNG; unknown ones have a frame.
 
-    A sign without a glyph is written as its code point.
+    A sign without a glyph is written as its code point. A row whose first letter is of a script that is written from
+    right to left begins at the right.
     """
     columns = max(_FEWEST_COLUMNS, *(len(cells) for _, cells in rows))
     width, height = columns * _CELL_WIDTH, len(rows) * _CELL_HEIGHT
@@ -110,18 +112,28 @@ def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
     axes.set_axis_off()
     axes.set_xlim(0, columns)
     axes.set_ylim(len(rows), 0)
-    values = [[value for _, value, _ in cells] + [nan] * (columns - len(cells)) for _, cells in rows]
+    values = [[nan] * columns for _ in rows]
+    for y, (_, cells) in enumerate(rows):
+        for x, (_, value, _) in zip(_columns(cells, columns), cells, strict=False):
+            values[y][x] = value
     heat = axes.pcolormesh(
         values, cmap=_HEAT, vmin=0, vmax=_SCALE_ENDS[unit], edgecolors=_BACKGROUND, linewidth=_GAP_POINTS
     )
     for y, (first, cells) in enumerate(rows):
         axes.text(-0.3, y + 0.5, f"{first:,}", color=_FAINT, fontsize=9, ha="right", va="center")
-        for x, (sign, value, is_known) in enumerate(cells):
+        for x, (sign, value, is_known) in zip(_columns(cells, columns), cells, strict=False):
             _write_sign(axes, x, y, sign, is_light=value > LIGHT_SHARE * _SCALE_ENDS[unit])
             if not is_known:
                 axes.add_patch(_frame(x + 0.05, y + 0.05, 0.9, 0.9))
     _draw_legend(figure, heat, unit, has_unknown=any(not is_known for _, cells in rows for _, _, is_known in cells))
     return _png(figure)
+
+
+def _columns(cells: Sequence[Cell], columns: int) -> Sequence[int]:
+    """Return the columns of a row in the order in which its cells are read."""
+    kinds = (unicodedata.bidirectional(char) for sign, _, _ in cells for char in sign)
+    first = next((kind for kind in kinds if kind in ("L", "R", "AL")), "L")
+    return range(columns) if first == "L" else range(columns - 1, -1, -1)
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:

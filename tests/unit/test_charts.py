@@ -131,6 +131,17 @@ def test_heat_map__is_lighter_where_it_is_more_surprising_up_to_the_end_of_the_s
     assert light[5] == light[4]
 
 
+@pytest.mark.parametrize(("text", "first", "second"), [("ab", 0, 1), ("1 ئ", 23, 22), ("ب1", 23, 22), ("␣", 0, 0)])
+def test_heat_map__begins_a_row_where_its_script_begins(text: str, first: int, second: int) -> None:
+    values = (8.0, 4.0, 0.0)
+    image = pixels(heat_map([(1, [(sign, value, True) for sign, value in zip(text, values, strict=False)])], "bits"))
+    light = [sum(image[24][62 + 30 * x + 3][:3]) for x in range(24)]
+
+    assert light[first] == max(light)
+    if first != second:
+        assert light[second] == sorted(light)[-2]
+
+
 def test_heat_map__frames_what_the_model_does_not_know_and_says_so() -> None:
     known = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, True)])], "bits"))
     unknown = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, False)])], "bits"))
