@@ -20,7 +20,7 @@ from bot.commands.help import help_command
 from bot.commands.inference import QUESTION_BUTTONS, QUESTION_FORMS, chat, generate, score
 from bot.commands.listing import runs, runs_clicked
 from bot.commands.logs import logs, logs_clicked
-from bot.commands.runs import cancel, cancel_clicked, resume, status, status_clicked
+from bot.commands.runs import cancel, cancel_clicked, resume, resume_clicked, status, status_clicked
 from bot.commands.training import train
 from bot.commands.watching import unwatch, unwatch_clicked, watch, watch_clicked
 from bot.deferred import DeferredInteractions
@@ -201,6 +201,7 @@ CLICKED: dict[str, Callable[[discord.Interaction[Bot], Pressed], Awaitable[None]
     "runs": runs_clicked,
     "cancel": cancel_clicked,
     "logs": logs_clicked,
+    "resume": resume_clicked,
     "watch": watch_clicked,
     "unwatch": unwatch_clicked,
     **QUESTION_BUTTONS,

@@ -13,8 +13,10 @@ import structlog
 from bot.buttons import button, question_buttons, row
 from bot.chart_process import ChartProcess
 from bot.discord_errors import HTTP_ERROR, NOT_FOUND, is_closed
-from bot.embeds import attach_chart, final_footer, final_message, run_card
+from bot.embeds import attach_chart, can_resume, final_footer, final_message, run_card
 from bot.ledger import Ledger, SentMessage, Watcher
+from bot.outcome import Outcome, read_outcome
+from bot.pacing import Pace
 from bot.retries import back_off, until_answered
 from trainer.contracts.runs import RunStatus
 from trainer.runs import RunDirectory
@@ -23,6 +25,8 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 Slot = Literal["card", "final"]
+Standing = Callable[[RunStatus], Awaitable[RunStatus]]
+"""Adds to how a run stands by its log what only the queue knows."""
 
 _NONCE_CHARACTERS = 25  # Discord's limit
 _HISTORY_MESSAGES = 200
@@ -38,43 +42,61 @@ class State(NamedTuple):
 
     @property
     def has_ended(self) -> bool:
-        return self.status.status not in ("queued", "running")
+        return _has_ended(self.status)
 
 
 class ToldRun:
     """What the deliveries of one run share: the ledger, and the run's newest state with its chart, drawn once."""
 
-    def __init__(self, run: RunDirectory, charts: ChartProcess, *, interval_seconds: float) -> None:
+    def __init__(self, run: RunDirectory, charts: ChartProcess, standing: Standing, *, interval_seconds: float) -> None:
         self.run_id = run.run_id
         self.ledger = Ledger(run)
+        self._run = run
         self._follower = run.follow()
         self.record = self._follower.record
         self._charts = charts
+        self._standing = standing
         self._interval_seconds = interval_seconds
         self._reading, self._drawing = Lock(), asyncio.Lock()
         self._newest: State | None = None
-        self._next_drawing = 0.0
+        self._fresh_until = 0.0
 
-    async def status(self) -> RunStatus:
-        """How the run stands now."""
+    async def logged_status(self) -> RunStatus:
+        """How the run stands now, by its log."""
         return await asyncio.to_thread(self._refresh)
 
+    async def status(self) -> RunStatus:
+        """How the run stands now, by its log and the queue."""
+        read = await self.logged_status()
+        standing = await self._standing(read)
+        # not the heartbeat: nobody needs a card that is edited for each
+        changes: dict[str, object] = {
+            "reachable": standing.reachable,
+            "message": standing.message,
+            "queue_position": standing.queue_position,
+        }
+        return read.model_copy(update=changes)
+
     async def state(self, shown: State | None) -> State:
-        """The newest state, once the run has moved on from `shown`; `shown` itself where it has not.
+        """How the run stands now, for a watcher who was shown a state.
 
-        States are at least `interval_seconds` apart: what is newer than the newest is waited for.
+        A state that is younger than `interval_seconds` is good for all other watchers, so that a chart is drawn for
+        them together; an end is shown by all at once.
         """
-        if self._newest is not None and self._newest is not shown:
-            return self._newest
         async with self._drawing:
-            if self._newest is None or (self._newest is shown and await self.status() != shown.status):
-                await asyncio.sleep(self._next_drawing - time.monotonic())
-                self._newest = await self._draw()
-                self._next_drawing = time.monotonic() + self._interval_seconds
-            return self._newest
+            status = await self.status()
+            newest = self._newest
+            is_fresh = time.monotonic() < self._fresh_until and newest is not shown and not _has_ended(status)
+            if newest is None or (status != newest.status and not is_fresh):
+                newest = self._newest = await self._draw(status)
+                self._fresh_until = time.monotonic() + self._interval_seconds
+            return newest
 
-    async def _draw(self) -> State:
-        status = await self.status()
+    async def outcome(self) -> Outcome:
+        """What came of the run, once it has ended."""
+        return await asyncio.to_thread(read_outcome, self._run)
+
+    async def _draw(self, status: RunStatus) -> State:
         losses = [loss for _, loss in self._follower.train_losses]
         return State(
             status, losses, await self._charts.loss_chart(self._follower.train_losses, self._follower.val_losses)
@@ -89,40 +111,35 @@ class Delivery:
     """Keeps one watcher told of one run; whatever is interrupted goes on where the ledger says."""
 
     def __init__(
-        self,
-        run: ToldRun,
-        watcher: Watcher,
-        client: discord.Client,
-        *,
-        edit_interval_seconds: float,
-        look_interval_seconds: float,
+        self, run: ToldRun, watcher: Watcher, client: discord.Client, pace: Pace, *, look_interval_seconds: float
     ) -> None:
         self.bell = asyncio.Event()
         """Set when the run's event log has grown."""
+        self.tried = asyncio.Event()
+        """Set when the first message has arrived, or was refused."""
         self.run = run
         self.user_id = watcher.user_id
         self._watcher = watcher
         self._client = client
-        self._edit_interval_seconds = edit_interval_seconds
+        self._pace = pace
         self._look_interval_seconds = look_interval_seconds
-        # the process before this one may have edited the card a moment ago
-        self._next_edit = time.monotonic() + edit_interval_seconds
         self._card_is_gone = False
         self._log = log.bind(run_id=run.run_id, user_id=watcher.user_id)
 
     async def deliver(self) -> None:
-        """Follow the run to its end, and its messages to the last one.
-
-        Edits are at least `edit_interval_seconds` apart, the last one included: the newest state wins.
-        """
+        """Follow the run to its end, and its messages to the last one."""
         try:
             channel = await self._channel()
-            await self._send("final", channel, await self._follow(channel))
+            shown: State | None = None
+            while not self._watcher.is_settled:
+                shown = await self._show_next(channel, shown)
         except HTTP_ERROR as error:
             if not is_closed(error):
                 raise
             await self._note(is_closed=True)
             self._log.warning("a watcher's channel is closed")
+        finally:
+            self.tried.set()
 
     async def _note(self, **changes: object) -> None:
         self._watcher = await self.run.ledger.note(self._watcher, **changes)
@@ -135,24 +152,28 @@ class Delivery:
             await self._note(channel_id=channel_id)
         return self._client.get_partial_messageable(channel_id)
 
-    async def _follow(self, channel: discord.PartialMessageable) -> State:
-        """Keep the card true until it shows how the run ended; a run that had ended before needs none."""
-        shown: State | None = None
-        while shown is None or not shown.has_ended:
-            self.bell.clear()
+    async def _show_next(self, channel: discord.PartialMessageable, shown: State | None) -> State:
+        """Write one message or edit, in its turn, where there is something new to show; else wait a while.
+
+        The end comes as a new message first, which notifies; then the card shows it too, where there is a card.
+        """
+        self.bell.clear()
+        status = await self.run.status()
+        if shown is not None and not shown.has_ended and status == shown.status:
+            await self._wait_for_bell()
+            return shown
+        is_final = _has_ended(status) and not self._watcher.has_final
+        async with self._pace.turn(channel.id, is_new=is_final or self._watcher.card is None):
             state = await self.run.state(shown)
-            if state is shown:
-                await self._wait_for_bell()
-            elif state.has_ended and self._watcher.card is None:
-                return state
-            else:
+            if not state.has_ended:
                 if not await self._send("card", channel, state):
-                    await asyncio.sleep(self._next_edit - time.monotonic())
-                    state = await self.run.state(shown)
                     await self._edit(channel, state)
-                shown = state
-                self._next_edit = time.monotonic() + self._edit_interval_seconds
-        return shown
+            elif not self._watcher.has_final:
+                await self._send("final", channel, state)
+            else:
+                await self._end_card(channel, state)
+        self.tried.set()
+        return state
 
     async def _wait_for_bell(self) -> None:
         try:
@@ -160,6 +181,15 @@ class Delivery:
                 await self.bell.wait()
         except TimeoutError:
             pass  # a bell may be lost: the log is looked at anyway
+
+    async def _end_card(self, channel: discord.PartialMessageable, state: State) -> None:
+        """Show the end in the card; one of which it is not known whether it arrived is looked for, and not sent."""
+        card = self._watcher.card
+        if card is not None and card.message_id is None:
+            found = await self._persist(lambda: self._find("card", channel))
+            await self._note(card=None if found is None else SentMessage(nonce=card.nonce, message_id=found))
+        await self._edit(channel, state)
+        await self._note(card_is_stale=False)
 
     async def _edit(self, channel: discord.PartialMessageable, state: State) -> None:
         card = self._watcher.card
@@ -189,8 +219,7 @@ class Delivery:
         sent = self._watcher.card if slot == "card" else self._watcher.final
         if sent is not None and sent.message_id is not None:
             return False
-        draw = run_card if slot == "card" else final_message
-        embed = draw(self.run.record, state.status, state.losses)
+        embed, files = await self._message(slot, state)
         is_unknown, is_new = sent is not None, True
         sent = sent or SentMessage(nonce=self._nonce(slot, channel))
         await self._note(**{slot: sent})
@@ -203,16 +232,45 @@ class Delivery:
                 is_new = False
                 return found
             message = await channel.send(
+                self._mention if slot == "final" else None,
                 embed=embed,
-                files=attach_chart(embed, state.chart, state.status),
+                files=files(),
                 view=self._buttons(state) if slot == "card" else self._next_buttons(state),
                 nonce=sent.nonce,
+                allowed_mentions=self._allowed_mentions(slot),
             )
             return message.id
 
         message_id = await self._persist(look_then_send)
-        await self._note(**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)})
+        is_stale = slot == "final" and self._watcher.card is not None
+        await self._note(**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)}, card_is_stale=is_stale)
         return is_new
+
+    async def _message(self, slot: Slot, state: State) -> tuple[discord.Embed, Callable[[], list[discord.File]]]:
+        """What stands in a message, and its files, new for each try; a final message beside a card repeats no chart."""
+        if slot == "card":
+            embed = run_card(self.run.record, state.status, state.losses)
+            return embed, lambda: attach_chart(embed, state.chart, state.status)
+        outcome = await self.run.outcome()
+        if not (self._is_own and self._watcher.in_dm):  # a run's log is for who started it, not for all who watch
+            outcome = outcome._replace(last_lines=())
+        embed = final_message(self.run.record, state.status, outcome)
+        chart = state.chart if self._watcher.card is None else None
+        return embed, lambda: attach_chart(embed, chart, state.status)
+
+    @property
+    def _mention(self) -> str | None:
+        """What calls a watcher to the final message in a channel; a direct message notifies by itself."""
+        return None if self._watcher.in_dm else f"<@{self.user_id}>"
+
+    def _allowed_mentions(self, slot: Slot) -> discord.AllowedMentions:
+        is_called = slot == "final" and not self._watcher.in_dm
+        users = [discord.Object(self.user_id)] if is_called else False
+        return discord.AllowedMentions(everyone=False, roles=False, replied_user=False, users=users)
+
+    @property
+    def _is_own(self) -> bool:
+        return self.user_id == self.run.record.user_id
 
     async def _find(self, slot: Slot, channel: discord.PartialMessageable) -> int | None:
         """The slot's message in the channel's history, by its footer; not one that is another watcher's."""
@@ -242,11 +300,20 @@ class Delivery:
         if state.has_ended:
             return row()
         unwatch = button("unwatch", self.run.run_id, "Unwatch")
-        if self.user_id != self.run.record.user_id:
+        if not self._is_own:
             return row(unwatch)
         cancel = button("cancel", self.run.run_id, "Cancel", style=discord.ButtonStyle.danger)
         return row(cancel, button("logs", self.run.run_id, "Logs"), unwatch)
 
     def _next_buttons(self, state: State) -> discord.ui.View:
-        """What one may do with a run that has ended: ask its model, where there is one."""
-        return row(*question_buttons(self.run.record)) if state.status.status == "completed" else row()
+        """What one may do with a run that has ended: ask its model; or, who started it, see why it ended, resume it."""
+        if state.status.status == "completed":
+            return row(*question_buttons(self.run.record))
+        if not self._is_own:
+            return row()
+        logs = button("logs", self.run.run_id, "Logs")
+        return row(button("resume", self.run.run_id, "Resume"), logs) if can_resume(state.status) else row(logs)
+
+
+def _has_ended(status: RunStatus) -> bool:
+    return status.status not in ("queued", "running")

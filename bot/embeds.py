@@ -11,16 +11,18 @@ from typing import Literal, assert_never
 import discord
 
 from bot.chart_process import Unit
+from bot.outcome import Outcome
 from bot.report import HIGH_BITS, ReportFiles, Row, expected_instead, in_units, visible
 from bot.run_index import RunEntry
-from trainer.contracts.base import RunState
+from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.comparison import Against, Comparison, verdict
 from trainer.contracts.cost import Cost
-from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference import (
     ChatResponse,
     GenerateRequest,
     GenerateResponse,
+    Sample,
     ScoreResponse,
     StopReason,
     perplexity,
@@ -38,6 +40,9 @@ _UNTOLD_FOOTER = "Told once. Let this bot write to you, and it tells you of your
 _TABLE, _EXPECTED = 2000, 5
 _VALUE = 40
 _SAID = 1000
+_SAMPLE, _LOG = 400, 1000
+_LITTLE_LEARNED = 0.95  # of the loss of the uniform baseline
+_WEIGHTS = "model.safetensors"
 _BLOCK = 8  # the marks of a code block
 _BAR_CELLS = 16
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -53,16 +58,14 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
     name = plain(display_name(record))
     match status.status:
         case "queued":
-            place = "Waiting for a worker"
-            if status.queue_position is not None:
-                place = f"Position {status.queue_position} in the queue"
-            text = [*_recipe(record), f"{place} · asked for {_relative(status.created_at.timestamp())}"]
-            return _embed(GREY, f"⏳ Queued: {name}", text, status.run_id)
+            return _embed(GREY, f"⏳ Queued: {name}", [*_recipe(record), *_waiting(status)], status.run_id)
+        case "running" if not status.reachable:
+            return _embed(AMBER, f"⚠ Worker not responding: {name}", _unreachable(status), status.run_id)
         case "running":
             return _embed(BLURPLE, f"🏃 Training: {name}", _progress(status, losses), status.run_id)
         case "completed":
-            text = [*_result(status), *_recipe(record)]
-            return _embed(GREEN, f"✅ Completed: {name}{_duration(status)}", text, status.run_id)
+            text = [*_result(status), *_little_learned(status), *_recipe(record)]
+            return _embed(_end_colour(status), _completed_title(name, status), text, status.run_id)
         case "failed":
             return _embed(RED, f"❌ Failed: {name}{_where(status)}", [*_failure(status), *_kept(status)], status.run_id)
         case "cancelled":
@@ -71,25 +74,40 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             assert_never(status.status)
 
 
-def final_message(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> discord.Embed:
-    """The message that pings when a run has ended: the card, and what to do next."""
-    embed = run_card(record, status, losses)
+def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:
+    """The message that notifies when a run has ended: what came of it, and what to do next."""
+    name = plain(display_name(record))
     match status.status:
         case "completed":
-            hint = f"Try it: `/mt generate run:{status.run_id}` · `/mt score run:{status.run_id}`"
+            colour, title = _end_colour(status), _completed_title(name, status)
+            lines = [
+                *_result(status)[:1],
+                *_little_learned(status),
+                *_samples(outcome.samples),
+                *_files(outcome.files),
+                f"Next: {_next_commands(record)}",
+            ]
         case "failed":
-            go_on = f"Go on: `/mt resume run:{status.run_id}` · " if _can_go_on(status) else ""
-            hint = f"{go_on}Give the run's id below when asking for help."
+            colour, title = RED, f"❌ Failed: {name}{_where(status)}"
+            lines = [*_failure(status), *_kept(status)]
+            if outcome.last_lines:
+                lines.append(f"The last lines of its log:\n{code_block(_end_of_lines(outcome.last_lines), _LOG)}")
+            lines.append(f"{_resume_hint(status)}Give the run's id below when asking for help.")
         case _:
-            go_on = f"Go on with `/mt resume run:{status.run_id}`, or start" if _can_go_on(status) else "Start"
-            hint = f"{go_on} again with `/mt train`."
-    embed.description = clamp(f"{embed.description}\n{hint}", _DESCRIPTION)
-    return embed.set_footer(text=final_footer(status.run_id))
+            colour, title = GREY, f"⏹ Cancelled: {name}{_where(status)}"
+            lines = [*_kept(status), f"{_resume_hint(status)}`/mt train` starts a new training."]
+    return _embed(colour, title, lines, final_footer(status.run_id))
 
 
 def final_footer(run_id: str) -> str:
     """How a run's last message is told from its card."""
     return f"{run_id} · result"
+
+
+def can_resume(status: RunStatus) -> bool:
+    """Whether there is a checkpoint from which an ended run would not fail in the same way again."""
+    is_spoilt = status.error is not None and status.error.code in FAILS_AGAIN
+    return status.last_checkpoint_step is not None and not is_spoilt
 
 
 def status_answer(
@@ -99,24 +117,27 @@ def status_answer(
     *,
     request_id: str,
     closed: Literal["dm", "channel"] | None,
-    is_lost: bool = False,
 ) -> discord.Embed:
-    """The card with what only somebody who asks wants to know: the last sign of life, and why no messages come.
-
-    `is_lost` says that nothing has been heard of the run's worker for too long to say that it is running (R15).
-    """
+    """The card with what only somebody who asks wants to know: the last sign of life, and why no messages come."""
     embed = run_card(record, status, losses)
     text = [embed.description or ""]
-    if status.status == "running" and status.last_heartbeat_ts is not None:
+    if status.status == "running" and status.reachable and status.last_heartbeat_ts is not None:
         text.append(f"Last sign of life {_relative(status.last_heartbeat_ts)}")
-    if is_lost:
-        embed.title = clamp(f"⚠ Unreachable: {plain(display_name(record))}", _TITLE)
-        text.append("Its worker is not heard of. What is saved is kept, and the run goes on when there is a worker.")
     if closed is not None:
-        what = "Your direct messages are closed to" if closed == "dm" else "The channel where you watch is closed to"
-        text.append(f"{what} this bot: its reports come only when you ask here. `/mt watch` tries again.")
+        text.append(closed_hint(closed, has_ended=status.status not in ("queued", "running")))
     embed.description = clamp("\n".join(text), _DESCRIPTION)
     return embed.set_footer(text=_answer_footer(status.run_id, request_id))
+
+
+def closed_hint(closed: Literal["dm", "channel"], *, has_ended: bool = False) -> str:
+    """Why no messages come, and what to do about it."""
+    if closed == "dm":
+        what, change = "This bot cannot send you direct messages.", "allow direct messages"
+    else:
+        what, change = "This bot cannot write into the channel where you watch.", "let the bot write there"
+    if has_ended:
+        return f"{what} Its result comes only here."
+    return f"{what} Use `/mt status` here, or {change} and run `/mt watch`."
 
 
 def untold_note(ends: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
@@ -144,15 +165,32 @@ def accepted_answer(
     return _embed(GREY, title, text, _answer_footer(record.run_id, request_id))
 
 
-def cancel_answer(record: RunRecord, *, request_id: str) -> discord.Embed:
+def cancel_answer(record: RunRecord, *, has_ended: bool, has_started: bool, request_id: str) -> discord.Embed:
     """The answer to `/mt cancel` and to the card's button."""
-    text = ["It stops at its next step; what it has saved is kept."]
-    title = f"⏹ Cancelling: {plain(display_name(record))}"
-    return _embed(GREY, title, text, _answer_footer(record.run_id, request_id))
+    if has_ended:
+        text = "It was not being trained at the moment; what it has saved is kept."
+        text = text if has_started else "It had not started: nothing was trained."
+    else:
+        text = "It stops at its next step; what it has saved is kept."
+    title = f"⏹ {'Cancelled' if has_ended else 'Cancelling'}: {plain(display_name(record))}"
+    return _embed(GREY, title, [text], _answer_footer(record.run_id, request_id))
 
 
-def watch_answer(record: RunRecord, place: str, *, has_ended: bool, has_final: bool, request_id: str) -> discord.Embed:
+def watch_answer(
+    record: RunRecord,
+    place: str,
+    *,
+    has_ended: bool,
+    has_final: bool,
+    closed: Literal["dm", "channel"] | None,
+    request_id: str,
+) -> discord.Embed:
     """The answer to `/mt watch` and to its button; `place` says where messages come."""
+    if closed is not None:
+        title = f"📪 Not reachable: {plain(display_name(record))}"
+        return _embed(
+            AMBER, title, [closed_hint(closed, has_ended=has_ended)], _answer_footer(record.run_id, request_id)
+        )
     text = f"Its card is kept up to date, and its last message comes, {place}."
     if has_ended:
         text = "It has ended, and you have had its result." if has_final else f"It has ended: its result comes {place}."
@@ -269,7 +307,7 @@ _VALUES = {"null": "–", "true": "yes", "false": "no"}
 def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool, request_id: str) -> discord.Embed:
     """The last lines of a run's log, unless they come as a file."""
     if not lines:
-        text = "It has written no log yet: it begins when a worker takes the run up."
+        text = "It has written no log yet: the log begins when a worker starts the run."
     else:
         text = "They are in the file." if is_attached else code_block("\n".join(lines), _DESCRIPTION)
     title = f"📜 The last {_count(len(lines), 'line')} of {plain(display_name(record))}"
@@ -569,7 +607,7 @@ def _result(status: RunStatus) -> list[str]:
 def _failure(status: RunStatus) -> list[str]:
     text = status.error.message if status.error else status.message
     code = f"`{status.error.code}` " if status.error else ""
-    return [f"{code}{plain(clamp(text, _SHOWN_ERROR))}"]
+    return [f"{code}{_quoting(clamp(text, _SHOWN_ERROR))}"]
 
 
 def _kept(status: RunStatus) -> list[str]:
@@ -581,14 +619,79 @@ def _kept(status: RunStatus) -> list[str]:
     return [f"Kept: the checkpoint of step {_count(status.last_checkpoint_step)}{loss}"]
 
 
-def _can_go_on(status: RunStatus) -> bool:
-    """Whether there is a checkpoint from which an ended run would not fail in the same way again."""
-    is_spoilt = status.error is not None and status.error.code is ErrorCode.TRAINING_NAN_LOSS
-    return status.last_checkpoint_step is not None and not is_spoilt
+def _resume_hint(status: RunStatus) -> str:
+    if not can_resume(status):
+        return ""
+    return f"`/mt resume run:{status.run_id}` resumes it from its checkpoint. "
 
 
 def _where(status: RunStatus) -> str:
-    return f" at step {_count(status.step)} (epoch {status.epoch})" if status.step else ""
+    epoch = f" (epoch {status.epoch})" if status.epoch else ""
+    return f" at step {_count(status.step)}{epoch}" if status.step else ""
+
+
+def _waiting(status: RunStatus) -> list[str]:
+    """Where a queued run waits, a run that trains being ahead of it, and what it waits for."""
+    place = "" if status.queue_position is None else f"Position {_count(status.queue_position)} in the queue · "
+    return [f"{place}asked for {_relative(status.created_at.timestamp())}", status.message]
+
+
+def _unreachable(status: RunStatus) -> list[str]:
+    """What is known of a run whose worker is not responding, without any guess when it ends."""
+    steps = f" of {_count(status.total_steps)}" if status.total_steps else ""
+    last = "" if status.last_heartbeat_ts is None else f" · last sign of life {_relative(status.last_heartbeat_ts)}"
+    return [
+        f"{progress_bar(status.progress)} **{int(status.progress)} %** · step {_count(status.step)}{steps}{last}",
+        "The worker is not responding. The run resumes from its last checkpoint when a worker is available.",
+        *_kept(status),
+    ]
+
+
+def _completed_title(name: str, status: RunStatus) -> str:
+    return f"{'⚠' if _little_learned(status) else '✅'} Completed: {name}{_duration(status)}"
+
+
+def _end_colour(status: RunStatus) -> int:
+    return AMBER if _little_learned(status) else GREEN
+
+
+def _little_learned(status: RunStatus) -> list[str]:
+    """The warning that a model is hardly better than the uniform baseline, which gives all tokens one probability."""
+    loss = status.best_val_loss if status.test_loss is None else status.test_loss
+    if loss is None or status.vocab_size is None or loss < _LITTLE_LEARNED * log(status.vocab_size):
+        return []
+    return [
+        f"⚠ The model has learned almost nothing: its loss is {loss:.2f} nats/token, and the uniform baseline has"
+        f" {log(status.vocab_size):.2f}. Train longer, on more text or with another learning rate."
+    ]
+
+
+def _samples(samples: Sequence[Sample]) -> list[str]:
+    if not samples:
+        return []
+    return ["The model writes:", *(code_block(sample.prompt + sample.text, _SAMPLE) for sample in samples)]
+
+
+def _files(files: Sequence[FileRecord]) -> list[str]:
+    """The file of the weights with its hash, and how much the others are."""
+    weights = next((file for file in files if file.path == _WEIGHTS), None)
+    if weights is None:
+        return []
+    others = sum(file.bytes for file in files) - weights.bytes
+    return [
+        f"Files: `{_WEIGHTS}` {_bytes(weights.bytes)}, sha256 `{weights.sha256[:12]}…`"
+        f" · {_count(len(files) - 1)} more, {_bytes(others)}"
+    ]
+
+
+def _next_commands(record: RunRecord) -> str:
+    """The commands that work with a completed run; one that fills gaps continues no text."""
+    names = ("generate", "chat", "score") if record.effective.objective == "causal_lm" else ("score",)
+    return " · ".join(f"`/mt {name} run:{record.run_id}`" for name in names)
+
+
+def _end_of_lines(lines: Sequence[str]) -> str:
+    return _end_of("\n".join(lines), _LOG - 2 * _BLOCK)
 
 
 def _duration(status: RunStatus) -> str:

@@ -32,6 +32,8 @@ class Watcher(Frozen):
     """Their channel takes no messages of this bot."""
     is_told: bool = False
     """They have read the end in the answer to a command, since their channel takes no messages."""
+    card_is_stale: bool = False
+    """They have the final message, and their card does not show the end yet."""
     has_second_card: bool = False
     """Their card was deleted and made anew, which is done once."""
 
@@ -55,7 +57,7 @@ class Watcher(Frozen):
 
     @property
     def is_settled(self) -> bool:
-        return not self.watches or self.is_closed or self.has_final
+        return not self.watches or self.is_closed or (self.has_final and not self.card_is_stale)
 
 
 class MessageLedger(Frozen):

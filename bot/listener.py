@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
@@ -15,6 +15,7 @@ import structlog
 from bot.chart_process import ChartProcess
 from bot.delivery import Delivery, ToldRun
 from bot.ledger import Watcher, read_ledger
+from bot.pacing import Pace
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.runs import RunDirectory, RunStore
@@ -28,12 +29,15 @@ _LONGEST_RETRY_SECONDS = 600.0
 _STEADY_SECONDS = 60.0
 """What has gone on for so long is begun again as soon as at the first time."""
 _TOLD_AT_ONCE = 4
+_FIRST_MESSAGE_SECONDS = 5.0
 
 
 class Bell(Protocol):
-    """Names the runs whose event log has grown; the job queue is one."""
+    """Names the runs whose event log has grown, and knows how they stand; the job queue is one."""
 
     def rings(self) -> AsyncIterator[str]: ...
+
+    async def standing(self, status: RunStatus) -> RunStatus: ...
 
 
 class Untold(NamedTuple):
@@ -69,6 +73,7 @@ class Listener:
         self._look_interval_seconds = look_interval_seconds
         self._retry_seconds = retry_seconds
         self._steady_seconds = steady_seconds
+        self._pace = Pace(edit_interval_seconds)
         # a run's deliveries share one ledger, for as long as one of them has it
         self._told: WeakValueDictionary[str, ToldRun] = WeakValueDictionary()
         self._deliveries: dict[str, Delivery] = {}
@@ -105,12 +110,19 @@ class Listener:
             self._tell(told)
 
     async def watch(self, run: RunDirectory, user_id: int, channel_id: int | None) -> Watcher:
-        """Tell somebody of a run from now on, in a channel or (None) by direct message; durable when this returns."""
-        told = self._told_run(run)
-        self._drop(_name(run.run_id, user_id))
+        """Tell somebody of a run from now on, in a channel or (None) by direct message; durable when this returns.
+
+        The answer waits a few seconds for the first message, so that it says whether the channel takes messages.
+        """
+        told, name = self._told_run(run), _name(run.run_id, user_id)
+        self._drop(name)
         watcher = await told.ledger.watch(user_id, channel_id)
         self._tell(told)
-        return watcher
+        if name in self._deliveries:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
+                    await self._deliveries[name].tried.wait()
+        return told.ledger.newest.of(user_id) or watcher
 
     async def unwatch(self, run: RunDirectory, user_id: int) -> None:
         """Tell somebody no more of a run; durable when this returns."""
@@ -138,7 +150,7 @@ class Listener:
         for run_id in run_ids:
             try:
                 told = self._told_run(self._runs.get(run_id))
-                status = await told.status()
+                status = await told.logged_status()
             except (AppError, ValueError, OSError):  # removed or broken, which is said where it is listened for
                 continue
             watcher = told.ledger.newest.of(user_id)
@@ -154,7 +166,7 @@ class Listener:
     def _told_run(self, run: RunDirectory) -> ToldRun:
         told = self._told.get(run.run_id)
         if told is None:
-            told = ToldRun(run, self._charts, interval_seconds=self._edit_interval_seconds)
+            told = ToldRun(run, self._charts, self._bell.standing, interval_seconds=self._edit_interval_seconds)
             self._told[run.run_id] = told
         return told
 
@@ -170,7 +182,7 @@ class Listener:
                     told,
                     watcher,
                     self._client,
-                    edit_interval_seconds=self._edit_interval_seconds,
+                    self._pace,
                     look_interval_seconds=self._look_interval_seconds,
                 )
                 self._deliveries[name] = delivery

@@ -65,6 +65,7 @@ BUTTONS = {
     "unwatch": Button("Unwatch", "unwatch"),
     "cancel": Button("Cancel, Cancel it", "cancel"),
     "logs": Button("Logs", "logs"),
+    "resume": Button("Resume", "resume"),
     "generate": Button("Generate", "generate"),
     "again": Button("Again", "generate"),
     "edit": Button("Edit…", "generate"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from bot.embeds import final_message
+from bot.outcome import read_outcome
 from trainer.charts import loss_chart
 from trainer.runs import RunDirectory
 
@@ -20,9 +21,10 @@ def main(run_folder: str, target: str) -> None:
     run = RunDirectory(Path(run_folder).resolve())
     follower = run.follow()
     status = follower.refresh()
-    embed = final_message(follower.record, status, [loss for _, loss in follower.train_losses])
+    embed = final_message(follower.record, status, read_outcome(run))
     chart = loss_chart(follower.train_losses, follower.val_losses)
-    lines = [part for line in (embed.description or "").split("\n") for part in wrap(line, CHARACTERS)]
+    text = (embed.description or "").replace("```\n", "").replace("\n```", "")
+    lines = [part for line in text.split("\n") for part in wrap(line, CHARACTERS)]
     chart_height = CHART_WIDTH * _height(chart) // _width(chart)
     chart_top = MARGIN + LINE * (len(lines) + 2)
     height = chart_top + chart_height + 2 * LINE + MARGIN

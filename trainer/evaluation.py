@@ -17,8 +17,8 @@ from trainer.contracts.inference import (
     EvalMetrics,
     EvalSplit,
     GenerateRequest,
+    Sample,
     SequenceLengths,
-    StopReason,
     perplexity,
 )
 from trainer.contracts.runs import EffectiveRequest
@@ -71,16 +71,6 @@ def evaluate(
         return _evaluate(model, documents, compute, between_batches)
     finally:
         model.train(was_training)
-
-
-class Sample(Frozen):
-    """A line of `samples.jsonl`."""
-
-    prompt: str
-    text: str
-    seed: int
-    steps: int
-    stop_reason: StopReason
 
 
 class TrainingSample(Frozen):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 from typing import Annotated
@@ -149,8 +150,8 @@ class JobQueue(Questions):
         status = tokenizer.status()
         return TokenizerAccepted(tokenizer_id=status.tokenizer_id, job_id=status.tokenizer_id, status=status.status)
 
-    async def cancel(self, run_id: str) -> None:
-        """Ask a run to end: at once where it has not started, at its next step where it has (R11)."""
+    async def cancel(self, run_id: str) -> bool:
+        """Ask a run to end; return whether it has ended already, else it ends at its next step (R11)."""
         run = self.runs.get(run_id)
         if run.manifest() is not None:
             raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
@@ -163,6 +164,7 @@ class JobQueue(Questions):
                     await self._store.dequeue(self._settings.queue.name, run_id)
         except STORE_ERRORS as error:
             log.warning("run cancelled while the queue is away", run_id=run_id, error=type(error).__name__)
+        return cancelled
 
     async def has_worker(self) -> bool:
         """Return whether at least one worker is running; True also where the queue is away and nobody can know."""
@@ -175,6 +177,16 @@ class JobQueue(Questions):
     async def status(self, run_id: str) -> RunStatus:
         """How a run stands: what the disk says, and whether a worker still holds it."""
         return await self.live((await asyncio.to_thread(self.runs.get(run_id).follow)).refresh())
+
+    async def standing(self, status: RunStatus) -> RunStatus:
+        """Add the same as `live`, but call a worker unreachable only after a lease without any sign of life.
+
+        A run that changes its worker is without a lease for some seconds.
+        """
+        live = await self.live(status)
+        silence = time.time() - (live.last_heartbeat_ts or 0.0)
+        reachable: dict[str, object] = {"reachable": live.reachable or silence < self._settings.queue.lease_seconds}
+        return live.model_copy(update=reachable)
 
     async def live(self, status: RunStatus) -> RunStatus:
         """Add to what the disk says of a run what only the queue knows: its position, and whether a worker holds it."""

@@ -103,7 +103,7 @@ async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Sett
     if state is None:
         raise AppError(
             ErrorCode.CONFLICT,
-            f"The run '{run.run_id}' has no whole checkpoint to go on from: start it anew with `mt train`.",
+            f"The run '{run.run_id}' has no whole checkpoint to resume from: start a new training.",
         )
     await _check_same(run.record(), corpora, settings)
     return Origin(run, state)
@@ -117,14 +117,12 @@ async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Setting
         try:
             again = await resolve_request(request.model_copy(update=threads), corpora, settings)
         except AppError as error:
-            raise AppError(error.code, f"The run '{record.run_id}' cannot go on. {error.message}") from None
+            raise AppError(error.code, f"The run '{record.run_id}' cannot be resumed. {error.message}") from None
         if request_hash(again) == record.request_hash:
             return
         same_texts = _texts(again) == _texts(record.effective)
     what = "its request means something else by now" if same_texts else "its text has changed since"
-    raise AppError(
-        ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot go on: {what}. Start it anew with `mt train`."
-    )
+    raise AppError(ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot be resumed: {what}. Start a new training.")
 
 
 def _texts(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
@@ -195,8 +193,8 @@ def _check_vocabulary(tokenizer_folder: Path, corpora: CorpusStore, request: Tra
     if unknown > _MOST_UNKNOWN:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"The tokenizer does not know {unknown:.0%} of the tokens of '{request.corpus}': train one on texts like it"
-            " (`mt tokenizer train`), or start from a run in the same script.",
+            f"The tokenizer does not know {unknown:.0%} of the tokens of '{request.corpus}': train one on texts like"
+            " it, or start from a run in the same script.",
         )
 
 

@@ -51,6 +51,7 @@ class RunFollower:
             queue_position=None,
             device=None,
             precision=None,
+            vocab_size=None,
             error=None,
             created_at=record.created_at,
             started_at=None,
@@ -94,13 +95,15 @@ class RunFollower:
                     "total_steps": event.total_steps,
                     "device": event.device,
                     "precision": event.precision,
+                    "vocab_size": event.vocab_size,
                     "tokenizer_id": event.tokenizer_id,
                     "message": "Training.",
                 }
             case MetricsProgress():
                 changes |= self._training_changes(event)
             case CheckpointSaved():
-                changes |= {"last_checkpoint_step": event.step}
+                # the step that a progress event tells may be a while ago
+                changes |= {"last_checkpoint_step": event.step, "step": max(event.step, self.status.step)}
             case MetricsCompleted():
                 changes |= {
                     "test_loss": event.test_loss,

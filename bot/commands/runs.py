@@ -1,7 +1,6 @@
 """`/mt status`, `/mt cancel` and `/mt resume`, and their buttons."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from bot.app import Bot
 
 _AGAIN, _SURE = "again", "sure"
-_SILENT_LEASES = 2
 _ASKED_AFTER = timedelta(minutes=10)
 
 
@@ -49,6 +47,11 @@ async def resume(interaction: discord.Interaction["Bot"], run: str) -> None:
     await respond(interaction, "resume", lambda call: _resume(call, run))
 
 
+async def resume_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+    """The Resume button of a last message: the same rights and the same answer as the command."""
+    await respond(interaction, "resume", lambda call: _resume(call, pressed.run_id))
+
+
 async def status_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
     """Refresh, in the same message; or the run that was chosen from a list, in a new one."""
     in_place = pressed.detail == _AGAIN
@@ -63,11 +66,8 @@ async def cancel_clicked(interaction: discord.Interaction["Bot"], pressed: Press
 
 async def _status(call: Call, run_id: str | None) -> Answer:
     chosen = await named_or_newest_run(call, "status", run_id)
-    status = await call.bot.queue.status(chosen.record.run_id)
-    silence = time.time() - (status.last_heartbeat_ts or 0.0)
-    is_lost = not status.reachable and silence > _SILENT_LEASES * call.bot.settings.queue.lease_seconds
     follower = await asyncio.to_thread(chosen.directory.follow)
-    await asyncio.to_thread(follower.refresh)
+    status = await call.bot.queue.standing(await asyncio.to_thread(follower.refresh))
     watcher = (await asyncio.to_thread(read_ledger, chosen.directory)).of(call.caller.user_id)
     embed = status_answer(
         chosen.record,
@@ -75,7 +75,6 @@ async def _status(call: Call, run_id: str | None) -> Answer:
         [loss for _, loss in follower.train_losses],
         request_id=call.request_id,
         closed=None if watcher is None else watcher.closed_place,
-        is_lost=is_lost,
     )
     chart = await call.bot.charts.loss_chart(follower.train_losses, follower.val_losses)
     return Answer(
@@ -106,8 +105,10 @@ async def _cancel(call: Call, run_id: str, *, is_sure: bool) -> Answer:
     if not is_sure and now() - record.created_at > _ASKED_AFTER and chosen.directory.manifest() is None:
         sure = button("cancel", record.run_id, "Cancel it", style=discord.ButtonStyle.danger, detail=_SURE)
         return Answer(cancel_question(record, request_id=call.request_id), view=row(sure))
-    await call.bot.queue.cancel(record.run_id)
-    return Answer(cancel_answer(record, request_id=call.request_id))
+    status = await asyncio.to_thread(lambda: chosen.directory.follow().refresh())
+    has_ended = await call.bot.queue.cancel(record.run_id)
+    has_started = status.status != "queued"
+    return Answer(cancel_answer(record, has_ended=has_ended, has_started=has_started, request_id=call.request_id))
 
 
 async def _resume(call: Call, run_id: str) -> Answer:

@@ -56,7 +56,12 @@ async def _watch(call: Call, run_id: str, here: discord.Interaction["Bot"] | Non
     has_ended = await asyncio.to_thread(chosen.directory.manifest) is not None
     place = "by direct message" if channel_id is None else f"here in <#{channel_id}>"
     embed = watch_answer(
-        chosen.record, place, has_ended=has_ended, has_final=watcher.has_final, request_id=call.request_id
+        chosen.record,
+        place,
+        has_ended=has_ended,
+        has_final=watcher.has_final,
+        closed=watcher.closed_place,
+        request_id=call.request_id,
     )
     return Answer(embed, view=None if has_ended else row(watch_button(chosen.record.run_id, watcher)))
 

@@ -27,6 +27,7 @@ from local_discord.wire import number
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import captured_logs, until
 from trainer.contracts import keys
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import connect
@@ -141,6 +142,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         card = await here.discord.wait_for_message(channel, "My cats")
         await here.discord.wait_for_edit(card, "Training", timeout=60)
         final = await here.discord.wait_for_message(channel, "· result", timeout=120)
+        await here.discord.wait_for_edit(card, "Completed")
         told = here.discord.messages(channel)
         status = await here.ask(here.bob, "status")
         score = await here.ask(here.ana, "score", {"text": "the cat sat on mat 3"})
@@ -159,7 +161,9 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         assert all(
             later - earlier >= 1 for earlier, later in zip(card.edit_seconds, card.edit_seconds[1:], strict=False)
         )
-        assert here.discord.read(final.attachments[0]).startswith(b"\x89PNG")
+        assert here.discord.read(card.attachments[0]).startswith(b"\x89PNG") and final.attachments == []
+        assert "\nThe model writes:\n```\n" in shown_text(final.payload)
+        assert "\nFiles: `model.safetensors` " in shown_text(final.payload)
         assert "✅ Completed: My cats" in status.text
         assert "📏 Score of 20 characters with My cats" in score.text
         assert sample.text.count("```") == 4 and not sample.is_ephemeral
@@ -243,10 +247,32 @@ async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tm
         assert not (run / "cancel").exists()
 
         by_starter = await read(await here.discord.click(here.ana, card, f"mt:cancel:{run.name}"))
-        assert "Cancelling: cats" in by_starter.text and by_starter.is_ephemeral
+        assert "Cancelled: cats" in by_starter.text and by_starter.is_ephemeral
+        assert "It had not started" in by_starter.text
         await here.discord.wait_for_message(channel, "· result")
-        assert "Cancelled" in shown_text(card.payload)
+        await here.discord.wait_for_edit(card, "Cancelled")
         assert card.components == []
+
+
+async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        story = here.story(here.ana).start().checkpoint(3).fail("It crashed.")
+        crash: dict[str, object] = {
+            "last_lines": (f'  File "{tmp_path}/x.py", line 7\n', "Fatal Python error: Aborted\n")
+        }
+        error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
+        story.run.write_manifest(manifest_of(story.record, "failed", error=error).model_copy(update=crash))
+        here.bot.listener.follow("char_lstm-1")
+        final = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "· result")
+        resumed, by_other = [
+            await read(await here.discord.click(user, final, "mt:resume:char_lstm-1")) for user in (here.ana, here.bob)
+        ]
+        logs = await read(await here.discord.click(here.ana, final, "mt:logs:char_lstm-1"))
+
+        assert "Fatal Python error: Aborted" in shown_text(final.payload)
+        assert "has no whole checkpoint to resume from" in resumed.text
+        assert "`/mt resume` is for" in by_other.text
+        assert 'File "…/x.py", line 7\nFatal Python error: Aborted' in logs.text
 
 
 async def test_cancel__of_an_unknown_run(tmp_path: Path) -> None:
@@ -284,7 +310,7 @@ async def test_status__without_a_run_is_of_the_newest_own_else_of_the_newest_to_
 
         assert nothing.colour == AMBER and "There is no run yet" in nothing.text
         assert "char_lstm-ana · request" in of_ana.text
-        assert "Unreachable" in of_ana.text
+        assert "Worker not responding" in of_ana.text
         assert "char_lstm-bob · request" in own.text
         assert "char_lstm-ana · request" in named.text
 
@@ -312,7 +338,7 @@ async def test_closed_dms__are_told_in_status(tmp_path: Path) -> None:
         await until(lambda: (run / "dm.json").exists() and b'"is_closed":true' in (run / "dm.json").read_bytes())
         status = await read(await here.discord.slash(here.ana, "mt status", {}, guild=guild))
 
-        assert "Your direct messages are closed" in status.text
+        assert "This bot cannot send you direct messages." in status.text
 
 
 async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:

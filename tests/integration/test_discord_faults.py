@@ -285,7 +285,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
         end(finished, completed=True)
         async with here.bot():
             await here.message("char_lstm-2 · result")
-            await here.message("Training")
+            await here.message("Worker not responding")
             await here.services.stop()
             clock = asyncio.get_running_loop().time
             said: dict[str, tuple[Read, float]] = {}
@@ -314,7 +314,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
                 await here.message(f"{run_id} · result")
 
         assert max(seconds for _, seconds in said.values()) < 6
-        assert "⚠ Unreachable: kk-ipa" in said["status"][0].text and "not heard of" in said["status"][0].text
+        assert "⚠ Worker not responding: kk-ipa" in said["status"][0].text
         assert [(said[name][0].colour, said[name][0].text[:8]) for name in ("score", "generate")] == [
             (GREY, "\n⏳ Busy\n")
         ] * 2

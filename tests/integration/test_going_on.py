@@ -12,6 +12,7 @@ from tests.support import add_corpus, ended, running, settings_in, some_text, ti
 from tests.support import wait_for_status as wait
 from tests.unit.test_going_on import stopped_run
 from trainer.checkpoint_files import checkpoint_steps
+from trainer.commands.training import recovery
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
 from trainer.queue import JobQueue
@@ -42,7 +43,10 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
         failed = await wait(queue, first.run_id, ended)
         newest = checkpoint_steps(first.checkpoints)[-1]
         assert failed.error is not None and failed.error.code is ErrorCode.MODEL_TRAIN_FAILED
-        assert failed.message.endswith(f"`mt resume {first.run_id}` goes on from step {newest}.")
+        assert "mt " not in failed.message, "it is shown in Discord too"
+        assert recovery(failed, first) == [
+            f"`mt logs {first.run_id}` shows what happened; `mt resume {first.run_id}` resumes it from step {newest}."
+        ]
         with pytest.raises(AppError, match="There is no run"):
             await queue.resume("no-run", user_id=8)
 

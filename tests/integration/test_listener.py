@@ -21,9 +21,11 @@ from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import captured_logs, until
-from trainer.contracts.runs import RunRecord
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.files import write_atomically
-from trainer.runs import RunStore
+from trainer.queue import NO_WORKER
+from trainer.runs import RunStore, manifest_of
 
 TOKEN = "test-token"  # noqa: S105
 EDIT_INTERVAL_SECONDS = 0.3
@@ -44,6 +46,11 @@ class HandBell:
     def __init__(self) -> None:
         self.runs: asyncio.Queue[str] = asyncio.Queue()
         self.broken = 0
+        self.known: dict[str, object] = {}
+        """What the queue knows of each run."""
+
+    async def standing(self, status: RunStatus) -> RunStatus:
+        return status.model_copy(update=self.known)
 
     async def rings(self) -> AsyncIterator[str]:
         while True:
@@ -147,17 +154,19 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message_with_its_c
             story.step(100, 1.9).complete()
             await here.bell.runs.put(story.record.run_id)
             final = await here.message(ana, "· result")
+            await until_settled(story)
 
         assert len(here.texts(ana)) == 2
         assert final.id > card.id
         gaps = [later - earlier for earlier, later in pairwise(card.edit_seconds)]
         assert min(gaps) >= EDIT_INTERVAL_SECONDS
         assert shown_text(card.payload).startswith("\n✅ Completed: kk-ipa in 11 min 8 s")
-        for message in (card, final):
-            (chart,) = message.attachments
-            assert mapping(message.embeds[0]["image"])["url"] == chart["url"]
-            assert "training loss 1.900 nats per token" in str(chart["description"])
-            assert here.discord.read(chart).startswith(b"\x89PNG")
+        (chart,) = card.attachments
+        assert mapping(card.embeds[0]["image"])["url"] == chart["url"]
+        assert "training loss 1.900 nats per token" in str(chart["description"])
+        assert here.discord.read(chart).startswith(b"\x89PNG")
+        assert final.attachments == [], "the chart stands in the card"
+        assert custom_ids(final) == ["generate", "score"]
         assert [version.payload["components"] != [] for version in (card.versions[0], card.versions[-1])] == [
             True,
             False,
@@ -185,11 +194,13 @@ async def test_two_people__are_told_of_their_own_runs_only(tmp_path: Path) -> No
 async def test_run_that_has_ended_before__is_told_by_one_message(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
-        here.story(ana).cancel()
+        here.story(ana).start().step(10, 3.0).step(20, 2.0).checkpoint(20).cancel()
         async with here.listening():
-            await here.message(ana, "· result")
+            final = await here.message(ana, "· result")
 
         assert len(here.texts(ana)) == 1
+        assert len(final.attachments) == 1, "there is no card that shows the chart"
+        assert custom_ids(final) == ["resume", "logs"]
 
 
 async def test_restart__goes_on_with_the_same_card(tmp_path: Path) -> None:
@@ -201,8 +212,8 @@ async def test_restart__goes_on_with_the_same_card(tmp_path: Path) -> None:
         story.step(50, 2.0).complete()
         async with here.listening():
             await here.message(ana, "· result")
-        async with here.listening():
-            await asyncio.sleep(0.1)
+        async with here.listening():  # which ends the card, where the one before had no time for that
+            await until_settled(story)
 
         assert len(here.texts(ana)) == 2
         assert "Completed" in shown_text(card.payload)
@@ -333,7 +344,7 @@ async def test_discord_away__is_waited_for_and_the_newest_state_arrives(tmp_path
             card = await here.message(ana, "Queued")
             here.discord.fail_next("PATCH", MESSAGE, "reset")
             story.start().step(50, 2.0).cancel()
-            await here.message(ana, "· result")
+            await until_settled(story)
 
         assert "Cancelled" in shown_text(card.payload)
 
@@ -454,6 +465,138 @@ async def test_broken_ledger__is_said_and_holds_up_nobody_else(tmp_path: Path) -
 
         said = [line["run_id"] for line in logs if line["event"] == "run whose records cannot be read"]
         assert said == ["char_lstm-broken"] * 2
+
+
+@pytest.mark.parametrize("ending", ["arrived", "lost"])
+async def test_killed_between_the_final_message_and_the_card__ends_the_card_later(tmp_path: Path, ending: str) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        story = here.story(ana).start()
+        async with here.listening():
+            card = await here.message(ana, "Training")
+            await until(lambda: card.id in told_ids(story))
+        story.cancel()
+        async with here.listening():
+            await until_settled(story)
+        (known,) = read_ledger(story.run).watchers
+        assert known.card is not None
+        was_sent = known.card if ending == "arrived" else SentMessage(nonce=known.card.nonce)
+        stale: dict[str, object] = {"card_is_stale": True, "card": was_sent}
+        edits = len(card.edit_seconds)
+        put_watchers(story, known.model_copy(update=stale))
+        async with here.listening():
+            await until_settled(story)
+
+        assert len(card.edit_seconds) == edits + 1 and len(here.texts(ana)) == 2
+
+
+async def test_card_that_never_arrived__is_not_made_after_the_end(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        story = here.story(ana).cancel()
+        put_watchers(story, Watcher(user_id=ana.id, card=SentMessage(nonce="1")))
+        async with here.listening():
+            await until_settled(story)
+
+        assert len(here.texts(ana)) == 1
+
+
+async def test_queued_run__shows_its_position_and_that_there_is_no_worker_without_any_event(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        here.bell.known = {"queue_position": 2, "message": NO_WORKER}
+        here.story(ana)
+        async with here.listening():
+            card = await here.message(ana, "Position 2 in the queue")
+            assert NO_WORKER in shown_text(card.payload)
+            here.bell.known = {"queue_position": 1}
+            await here.discord.wait_for_edit(card, "Position 1 in the queue")
+
+        assert "Waiting for a worker." in shown_text(card.payload)
+
+
+async def test_run_whose_worker_is_gone__says_so_in_its_card_by_itself_and_recovers(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        here.story(ana).start().step(10, 3.0)
+        async with here.listening():
+            card = await here.message(ana, "Training")
+            assert "ETA" in shown_text(card.payload)
+            here.bell.known = {"reachable": False}
+            await here.discord.wait_for_edit(card, "Worker not responding")
+            assert "ETA" not in shown_text(card.payload)
+            here.bell.known = {}
+            await here.discord.wait_for_edit(card, "Training")
+
+        assert len(card.edit_seconds) == 2
+
+
+async def test_four_runs_of_one_person__share_the_pace_of_their_channel_and_lose_no_final_message(
+    tmp_path: Path,
+) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        stories = [here.story(ana, f"char_lstm-{number}").start() for number in range(4)]
+        async with here.listening():
+            await until(lambda: len(here.messages(ana)) == 4)
+            for story in stories:
+                story.step(10, 3.0)
+                await here.bell.runs.put(story.record.run_id)
+            await until(lambda: any(message.edit_seconds for message in here.messages(ana)))
+            for story in stories:
+                story.cancel()
+            for story in stories:
+                await until_settled(story)
+
+        messages = here.messages(ana)
+        written = sorted(version.at_seconds for message in messages for version in message.versions)
+        assert min(later - earlier for earlier, later in pairwise(written)) >= EDIT_INTERVAL_SECONDS
+        texts = here.texts(ana)
+        assert [sum(f"char_lstm-{number} · result" in text for text in texts) for number in range(4)] == [1] * 4
+        assert all("Cancelled" in text for text in texts) and len(texts) == 8
+
+
+async def test_last_lines_of_a_crash__are_in_the_direct_message_of_who_started_the_run_only(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana, bob = here.discord.add_user("ana"), here.discord.add_user("bob")
+        hall = here.discord.add_guild("home", [ana]).channels[0]
+        story, public = here.story(ana), here.story(ana, "char_lstm-public")
+        for crashed in (story, public):
+            error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
+            update: dict[str, object] = {"last_lines": ("Fatal Python error: Aborted\n",)}
+            crashed.run.write_manifest(manifest_of(crashed.record, "failed", error=error).model_copy(update=update))
+            crashed.fail("It crashed.")
+        put_watchers(story, Watcher(user_id=ana.id), Watcher(user_id=bob.id))
+        put_watchers(public, told_in(hall, ana))
+        async with here.listening():
+            await until_settled(story)
+            await until_settled(public)
+
+        (in_hall,) = here.discord.messages(hall)
+        assert ["Fatal Python error" in text for text in (*here.texts(ana), *here.texts(bob))] == [True, False]
+        assert "Fatal Python error" not in shown_text(in_hall.payload)
+        assert [custom_ids(one) for one in (*here.messages(ana), *here.messages(bob), in_hall)] == [
+            ["logs"],
+            [],
+            ["logs"],
+        ]
+
+
+async def test_watcher_in_a_channel__is_mentioned_in_the_final_message_only(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        cy = here.discord.add_user("cy")
+        hall = here.discord.add_guild("home", [cy]).channels[0]
+        story = here.story(None)
+        put_watchers(story, told_in(hall, cy))
+        async with here.listening():
+            await here.discord.wait_for_message(hall, "Queued")
+            story.cancel()
+            await until_settled(story)
+
+        card, final = here.discord.messages(hall)
+        assert (card.payload["content"], final.payload["content"]) == ("", f"<@{cy.id}>")
+        (sent,) = [body.body for body in here.discord.bodies if "<@" in str(body.body.get("content"))]
+        assert mapping(sent["allowed_mentions"])["users"] == [cy.id]
 
 
 # Several watchers

@@ -32,6 +32,7 @@ from trainer.contracts.inference import (
     PredictRecord,
     PredictRequest,
     PredictResponse,
+    Sample,
     ScoreRecord,
     ScoreRequest,
     ScoreResponse,
@@ -40,7 +41,6 @@ from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EvalSummary, RunManifest, RunRecord
 from trainer.contracts.settings import Settings
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.evaluation import Sample
 from trainer.files import changed_files, file_records
 from trainer.model_artifact import save_model
 from trainer.models.base import LanguageModel

@@ -9,10 +9,11 @@ import pytest
 from tests.unit.test_checkpoint import checkpoint
 from tests.unit.test_runs import record
 from trainer.checkpoint import CheckpointStore
-from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, transient_code
+from trainer.commands.training import recovery
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
 from trainer.runs import RunDirectory, RunStore
-from trainer.worker.attempts import Cause, cause_of, record_end, with_recovery
+from trainer.worker.attempts import Cause, cause_of, record_end
 
 LINES = ("Fatal Python error: Aborted\n", "  File x\n")
 
@@ -67,35 +68,32 @@ def test_three_faults_in_a_row_without_a_new_checkpoint__end_the_run(
     assert manifest is not None and manifest.error is not None
     assert (manifest.status, manifest.error.code) == ("failed", ErrorCode.CRASH_LOOP)
     assert advice in manifest.error.message
-    assert f"`mt logs {run.run_id}`" in manifest.error.message
     assert manifest.last_lines == LINES
     assert run.seal.exists()
 
 
 def test_end_of_a_run__names_the_command_that_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    logs = f"It failed. `mt logs {run.run_id}` shows what happened;"
-    assert told(run) == f"{logs} `mt train` with the same request starts it anew."
+    logs = f"`mt logs {run.run_id}` shows what happened;"
+    assert told(run) == [f"{logs} `mt train` with the same request starts it anew."]
     for step in (100, 120, 140):
         CheckpointStore(run.checkpoints).save(checkpoint(step))
     (run.checkpoints / "step-140" / "training.pt").unlink()
 
-    assert told(run) == f"{logs} `mt resume {run.run_id}` goes on from step 120."
-    attempts(run, "crashed", "crashed", "crashed")
-    manifest = run.manifest()
-    assert manifest is not None and manifest.error is not None
-    assert manifest.error.message.endswith(f"`mt resume {run.run_id}` goes on from step 120.")
+    assert told(run) == [f"{logs} `mt resume {run.run_id}` resumes it from step 120."]
 
 
-def told(run: RunDirectory) -> str:
-    return with_recovery(ErrorCode.MODEL_TRAIN_FAILED, "It failed.", run)
+def told(run: RunDirectory, code: ErrorCode = ErrorCode.MODEL_TRAIN_FAILED) -> list[str]:
+    failed: dict[str, object] = {"error": RunError.of(AppError(code, "It failed."))}
+    return recovery(run.follow().refresh().model_copy(update=failed), run)
 
 
 def test_end_by_a_loss_that_went_wrong__names_no_command_that_would_lead_there_again(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     CheckpointStore(run.checkpoints).save(checkpoint(3))
 
-    assert with_recovery(ErrorCode.TRAINING_NAN_LOSS, "It diverged.", run) == "It diverged."
+    assert told(run, ErrorCode.TRAINING_NAN_LOSS) == []
+    assert recovery(run.follow().refresh(), run) == [], "it has not failed"
 
 
 def test_attempt_that_reached_a_newer_checkpoint__is_free(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ REFUSALS: dict[str, tuple[FinalState | None, Callable[[Path], object], ErrorCode
         "cancelled",
         lambda folder: shutil.rmtree(folder / "artifacts/models/char_lstm-1/checkpoints"),
         ErrorCode.CONFLICT,
-        "has no whole checkpoint to go on from: start it anew with `mt train`",
+        "has no whole checkpoint to resume from: start a new training",
     ),
     "no whole checkpoint": (
         "failed",
@@ -103,13 +103,13 @@ REFUSALS: dict[str, tuple[FinalState | None, Callable[[Path], object], ErrorCode
         "failed",
         lambda folder: (folder / "data/corpus/text.txt").unlink(),
         ErrorCode.DATA_NOT_FOUND,
-        "cannot go on. There is no corpus 'text'",
+        "cannot be resumed. There is no corpus 'text'",
     ),
     "text has changed": (
         "failed",
         lambda folder: add_corpus(folder, some_text(61)),
         ErrorCode.CONFLICT,
-        "cannot go on: its text has changed since. Start it anew with `mt train`",
+        "cannot be resumed: its text has changed since. Start a new training",
     ),
     "validation text has changed": (
         "cancelled",
@@ -121,7 +121,7 @@ REFUSALS: dict[str, tuple[FinalState | None, Callable[[Path], object], ErrorCode
         "cancelled",
         lambda folder: change_learning_rate(folder / "artifacts/models/char_lstm-1"),
         ErrorCode.CONFLICT,
-        "cannot go on: its request means something else by now",
+        "cannot be resumed: its request means something else by now",
     ),
 }
 

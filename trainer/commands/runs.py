@@ -15,7 +15,7 @@ from rich.text import Text
 
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.training import follow_to_end
+from trainer.commands.training import follow_to_end, recovery
 from trainer.contracts.base import Frozen, RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
@@ -103,7 +103,7 @@ def _status(arguments: Arguments, terminal: Terminal) -> int:
             return _status_on_disk(run) if queue is None else await queue.status(run.run_id)
 
     status = asyncio.run(ask())
-    terminal.show(status, _status_table(status))
+    terminal.show(status, _status_table(status), *map(Text, recovery(status, run)))
     return 0
 
 

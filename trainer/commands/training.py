@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from rich.text import Text
 
+from trainer.checkpoint_files import newest_whole
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
-from trainer.contracts.errors import AppError, ErrorClass, FieldProblem
+from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
 from trainer.contracts.experiment_config import CORPORA, Experiment, read_experiment, read_yaml
-from trainer.contracts.models import ModelFamily, Objective
+from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
 from trainer.contracts.settings import Settings
 from trainer.contracts.train_requests import train_request
@@ -21,7 +22,7 @@ from trainer.cost_preview import preview_cost
 from trainer.files import is_full
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
-from trainer.runs import RunStore
+from trainer.runs import RunDirectory, RunStore
 from trainer.terminal import Terminal, add_loss, summary_table
 from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
 
@@ -140,7 +141,7 @@ async def _train(training: Training, terminal: Terminal, queue: JobQueue) -> int
 async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int:
     """Show how an accepted run goes on, then what came of it; return the exit code."""
     await follow(run_id, terminal, queue)
-    return _finish_train(await queue.status(run_id), queue.runs.get(run_id).record().effective.objective, terminal)
+    return _finish_train(await queue.status(run_id), queue.runs.get(run_id), terminal)
 
 
 async def follow(run_id: str, terminal: Terminal, queue: JobQueue) -> None:
@@ -171,17 +172,31 @@ class DiskNotice:
             self._terminal.note(f"mt: {reason}")
 
 
-def _finish_train(status: RunStatus, objective: Objective, terminal: Terminal) -> int:
+def _finish_train(status: RunStatus, run: RunDirectory, terminal: Terminal) -> int:
     table = summary_table(f"{status.run_id}: {status.status}")
     add_loss(table, "test", status.test_loss, status.bits_per_char)
     add_loss(table, "best validation", status.best_val_loss, None)
     scoring = f'mt score {status.run_id} "…"'
-    after = f'next: mt generate {status.run_id} "…"   ·   {scoring}' if objective == "causal_lm" else f"next: {scoring}"
-    terminal.show(status, table, Text(after if status.status == "completed" else status.message))
+    is_causal = run.record().effective.objective == "causal_lm"
+    after = f'next: mt generate {status.run_id} "…"   ·   {scoring}' if is_causal else f"next: {scoring}"
+    if status.status != "completed":
+        after = " ".join([status.message, *recovery(status, run)])
+    terminal.show(status, table, Text(after))
     if status.status == "completed":
         return 0
     by_user = status.error is not None and status.error.error_class is ErrorClass.USER_INPUT
     return EXIT_USER if by_user else EXIT_FAILED
+
+
+def recovery(status: RunStatus, run: RunDirectory) -> list[str]:
+    """The sentence with the commands after a failure; none where the run would fail in the same way again."""
+    if status.error is None or status.error.code in FAILS_AGAIN:
+        return []
+    saved = newest_whole(run.checkpoints)
+    resume = "`mt train` with the same request starts it anew"
+    if saved is not None:
+        resume = f"`mt resume {run.run_id}` resumes it from step {saved.step}"
+    return [f"`mt logs {run.run_id}` shows what happened; {resume}."]
 
 
 async def _with_corpus_names(

@@ -142,6 +142,10 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FAILS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE)
 
 
+FAILS_AGAIN = (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT)
+"""What a run that is resumed would fail with again."""
+
+
 class RunError(Frozen):
     """What made a run fail, as its manifest, status and events keep it."""
 

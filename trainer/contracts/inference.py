@@ -380,6 +380,16 @@ class SequenceLengths(Frozen):
     max: int
 
 
+class Sample(Frozen):
+    """A line of `samples.jsonl`: what the model of a run writes after a prompt."""
+
+    prompt: str
+    text: str
+    seed: int
+    steps: int
+    stop_reason: StopReason
+
+
 class EvalMetrics(Frozen):
     """`eval/metrics.json`: what the saved model does on one split; docs/evaluation.md says what each number is."""
 

@@ -305,6 +305,7 @@ class RunStatus(Frozen):
     queue_position: int | None
     device: str | None
     precision: str | None
+    vocab_size: int | None
     error: RunError | None
     created_at: Timestamp
     started_at: Timestamp | None

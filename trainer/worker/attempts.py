@@ -4,7 +4,6 @@ import signal
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from trainer.checkpoint_files import newest_whole
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
 from trainer.runs import RunDirectory, finish_run, manifest_of
@@ -104,7 +103,7 @@ def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> 
         faults, waits = _in_vain(history, _FAULTS), _in_vain(history, _WAITS)
         if cause in _LAST and (faults >= _MOST_FAULTS or waits >= _MOST_WAITS):
             code, message = _LAST[cause]
-            error = RunError.of(AppError(code, with_recovery(code, message.format(faults=faults), run)))
+            error = RunError.of(AppError(code, message.format(faults=faults)))
             update: dict[str, object] = {"last_lines": last_lines}
             finish_run(run, events, manifest_of(record, "failed", error=error).model_copy(update=update))
             return None
@@ -131,14 +130,3 @@ def _cause(event: Event) -> Cause | None:
     """The cause of the end of an attempt that an event tells of."""
     kind = event.event_id.split(":")[1]
     return next((cause for cause in _TOLD if isinstance(event, JobProgress) and cause == kind), None)
-
-
-def with_recovery(code: ErrorCode, message: str, run: RunDirectory) -> str:
-    """Why a run has failed, and the command that goes on, unless the same would fail again."""
-    if code in (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT):
-        return message
-    saved = newest_whole(run.checkpoints)
-    go_on = "`mt train` with the same request starts it anew."
-    if saved is not None:
-        go_on = f"`mt resume {run.run_id}` goes on from step {saved.step}."
-    return f"{message} `mt logs {run.run_id}` shows what happened; {go_on}"

@@ -59,7 +59,6 @@ from trainer.training import (
     steps_in_epoch,
     train,
 )
-from trainer.worker.attempts import with_recovery
 from trainer.worker.measure import measure_run, places
 from trainer.worker.progress_beat import ALIVE, PHASE, STEP, Beat
 
@@ -78,7 +77,7 @@ _FIRST_TELL_SECONDS = 1.0
 _LAST_TELL_SECONDS = 60.0
 _UNFORESEEN = {
     ErrorCode.OUT_OF_MEMORY: "The training needed more memory than there is: make the model or its batches smaller.",
-    ErrorCode.MODEL_TRAIN_FAILED: "The training failed by a fault of the program; the run's log has the details.",
+    ErrorCode.MODEL_TRAIN_FAILED: "Internal error during training; the run's log has the details.",
 }
 
 
@@ -300,8 +299,7 @@ class TrainingAttempt:
         return metrics.model_copy(update=figures)
 
     def _fail(self, error: AppError) -> None:
-        told = RunError.of(AppError(error.code, with_recovery(error.code, error.message, self._run)))
-        finish_run(self._run, self._events, manifest_of(self._record, "failed", error=told))
+        finish_run(self._run, self._events, manifest_of(self._record, "failed", error=RunError.of(error)))
 
     def _stop_reason(self) -> StopReason | None:
         self._beat.mark(ALIVE)

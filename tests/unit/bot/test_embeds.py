@@ -12,16 +12,26 @@ import pytest
 from hypothesis import strategies as st
 
 from bot import embeds
+from bot.outcome import Outcome
 from bot.report import ReportFiles, report_of, summary_of
 from tests.properties import for_all, for_all_pairs
 from tests.unit.bot.records import Story, run_record
 from tests.unit.bot.test_report import Expected, score_of
 from tests.unit.contracts.test_comparison import OWN_TEXT, measured, of_fields
+from trainer.contracts.base import FileRecord
 from trainer.contracts.comparison import Measurement, compare
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.inference import ChatResponse, GenerateRequest, GenerateResponse, ScoreResponse, StopReason
-from trainer.contracts.runs import CorpusRef, RunRecord
+from trainer.contracts.inference import (
+    ChatResponse,
+    GenerateRequest,
+    GenerateResponse,
+    Sample,
+    ScoreResponse,
+    StopReason,
+)
+from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
+from trainer.queue import NO_WORKER
 
 RUN = "char_lstm-20261120-0a1b2c"
 RECIPE = "char_lstm · 128/256/2 · char tokenizer · 5 epochs\nCorpus: kk\\_ipa, 1.2 MB · seed 42"
@@ -44,6 +54,15 @@ def card(story: Story) -> Read:
     return Read(embeds.run_card(story.record, follower.refresh(), losses(story)))
 
 
+def without_worker(folder: Path) -> RunStatus:
+    waiting: dict[str, object] = {"queue_position": 2, "message": NO_WORKER}
+    return Story(folder / "waiting", run_record()).follower().refresh().model_copy(update=waiting)
+
+
+def cancel_answer(*, has_ended: bool, has_started: bool) -> discord.Embed:
+    return embeds.cancel_answer(run_record(), has_ended=has_ended, has_started=has_started, request_id="0a1b2c3d")
+
+
 def losses(story: Story) -> Sequence[float]:
     return [loss for _, loss in story.follower().train_losses]
 
@@ -53,7 +72,10 @@ def test_card__queued(tmp_path: Path) -> None:
 
     assert shown.colour == 0x95A5A6
     assert shown.title == "⏳ Queued: kk-ipa"
-    assert shown.text == f"{RECIPE}\nWaiting for a worker · asked for {ASKED}"
+    assert shown.text == f"{RECIPE}\nasked for {ASKED}\nWaiting for a worker."
+    assert Read(embeds.run_card(run_record(), without_worker(tmp_path), [])).text == (
+        f"{RECIPE}\nPosition 2 in the queue · asked for {ASKED}\n{NO_WORKER}"
+    )
     assert shown.footer == RUN
 
 
@@ -198,12 +220,101 @@ def test_final_message__says_what_to_do_next_and_is_told_from_the_card_by_its_fo
     told = {}
     for name, end in (("done", Story.complete), ("lost", Story.fail), ("ended", Story.cancel)):
         story = end(Story(tmp_path, run_record(f"char_lstm-{name}")).start())
-        told[name] = Read(embeds.final_message(story.record, story.follower().refresh(), []))
+        told[name] = Read(embeds.final_message(story.record, story.follower().refresh(), Outcome()))
 
-    assert told["done"].text.endswith("Try it: `/mt generate run:char_lstm-done` · `/mt score run:char_lstm-done`")
+    commands = " · ".join(f"`/mt {command} run:char_lstm-done`" for command in ("generate", "chat", "score"))
+    assert told["done"].text == f"Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72\nNext: {commands}"
     assert told["lost"].text.endswith("Give the run's id below when asking for help.")
-    assert told["ended"].text.endswith("Start again with `/mt train`.")
+    assert told["ended"].text.endswith("`/mt train` starts a new training.")
     assert told["done"].footer == "char_lstm-done · result"
+
+
+def test_final_message__shows_what_the_model_writes_and_its_files(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().complete()
+    files = [FileRecord(path=path, bytes=1_500_000, sha256="ab" * 32) for path in ("model.safetensors", "x", "y")]
+    samples = [
+        Sample(prompt=prompt, text=f"{text} ```@here", seed=1, steps=5, stop_reason="eos")
+        for prompt, text in (("", "men bolamen"), ("al", "tyn"))
+    ]
+    shown = Read(embeds.final_message(story.record, story.follower().refresh(), Outcome(files, samples)))
+
+    assert shown.text.split("\n")[1:-1] == [
+        "The model writes:",
+        "```",
+        "men bolamen `\u200b`\u200b`\u200b@here",
+        "```",
+        "```",
+        "altyn `\u200b`\u200b`\u200b@here",
+        "```",
+        "Files: `model.safetensors` 1.5 MB, sha256 `abababababab…` · 2 more, 3.0 MB",
+    ]
+    no_weights = embeds.final_message(story.record, story.follower().refresh(), Outcome(files[1:]))
+    assert "Files" not in Read(no_weights).text
+
+
+def test_final_message__of_a_masked_run_offers_only_what_it_can_do(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().complete()
+    masked: dict[str, object] = {"objective": "masked_lm"}
+    update: dict[str, object] = {"effective": story.record.effective.model_copy(update=masked)}
+    shown = embeds.final_message(story.record.model_copy(update=update), story.follower().refresh(), Outcome())
+
+    assert Read(shown).text.endswith(f"\nNext: `/mt score run:{RUN}`")
+
+
+@pytest.mark.parametrize(("share", "is_warned"), [(0.97, True), (0.9, False)])
+def test_run_that_learned_almost_nothing__is_no_plain_success(tmp_path: Path, share: float, is_warned: bool) -> None:
+    story = Story(tmp_path, run_record()).start().complete()
+    loss: dict[str, object] = {"test_loss": share * log(43)}  # the vocabulary of the story has 43 tokens
+    status = story.follower().refresh().model_copy(update=loss)
+    only_validated: dict[str, object] = {"test_loss": None, "best_val_loss": share * log(43)}
+
+    for shown in (
+        embeds.final_message(story.record, status, Outcome()),
+        embeds.final_message(story.record, status.model_copy(update=only_validated), Outcome()),
+        embeds.run_card(story.record, status, []),
+    ):
+        warning = (
+            f"⚠ The model has learned almost nothing: its loss is {share * log(43):.2f} nats/token, and the uniform"
+        )
+        assert (warning in Read(shown).text) == is_warned
+        assert Read(shown).title.startswith("⚠ Completed" if is_warned else "✅ Completed")
+        assert Read(shown).colour == (0xFAA61A if is_warned else 0x57F287)
+
+
+def test_final_message__of_a_failed_run_ends_with_the_last_lines_of_its_log(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().fail("Use `batch_size` 8.")
+    lines = [*("x" * 200 for _ in range(9)), "Fatal Python error: Aborted"]
+    shown = Read(embeds.final_message(story.record, story.follower().refresh(), Outcome(last_lines=lines)))
+
+    assert "\n```\n…" in shown.text and "Fatal Python error: Aborted\n```\n" in shown.text
+    assert shown.text.startswith("`OUT_OF_MEMORY` Use `batch_size` 8.\n"), "back-ticks are not escaped"
+
+
+def test_step_of_a_cancelled_run__is_not_before_its_checkpoint(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(30, 2.0).checkpoint(34).cancel()
+
+    assert card(story).title == "⏹ Cancelled: kk-ipa at step 34 (epoch 2)"
+    assert card(story).text.startswith("Kept: the checkpoint of step 34")
+
+
+def test_resumed_run__that_was_cancelled_before_it_started_names_no_epoch(tmp_path: Path) -> None:
+    assert card(Story(tmp_path, run_record()).checkpoint(34).cancel()).title == "⏹ Cancelled: kk-ipa at step 34"
+
+
+def test_card__of_a_run_whose_worker_is_not_responding_promises_no_end(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(25, 2.0).checkpoint(20)
+    lost: dict[str, object] = {"reachable": False}
+    shown = Read(embeds.run_card(story.record, story.follower().refresh().model_copy(update=lost), [2.0]))
+
+    assert (shown.title, shown.colour) == ("⚠ Worker not responding: kk-ipa", 0xFAA61A)
+    assert shown.text.split("\n") == [
+        f"▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱▱ **25 %** · step 25 of 100 · last sign of life {ASKED}",
+        "The worker is not responding. The run resumes from its last checkpoint when a worker is available.",
+        "Kept: the checkpoint of step 20",
+    ]
+    unknown: dict[str, object] = {"reachable": False, "last_heartbeat_ts": None, "total_steps": None}
+    status = story.follower().refresh().model_copy(update=unknown)
+    assert Read(embeds.run_card(story.record, status, [])).text.split("\n")[0].endswith("**25 %** · step 25")
 
 
 def test_final_message__of_a_run_that_can_go_on_names_the_command(tmp_path: Path) -> None:
@@ -211,15 +322,18 @@ def test_final_message__of_a_run_that_can_go_on_names_the_command(tmp_path: Path
     for name, end in (("lost", Story.fail), ("ended", Story.cancel)):
         story = end(Story(tmp_path, run_record(f"char_lstm-{name}")).start().checkpoint(3))
         status = story.follower().refresh()
-        told[name] = Read(embeds.final_message(story.record, status, [])).text
+        told[name] = Read(embeds.final_message(story.record, status, Outcome())).text
         spoilt: dict[str, object] = {"error": RunError.of(AppError(ErrorCode.TRAINING_NAN_LOSS, "x"))}
-        diverged = embeds.final_message(story.record, status.model_copy(update=spoilt), [])
+        diverged = embeds.final_message(story.record, status.model_copy(update=spoilt), Outcome())
         assert "/mt resume" not in Read(diverged).text, "it would diverge again"
 
     assert told["lost"].endswith(
-        "\nGo on: `/mt resume run:char_lstm-lost` · Give the run's id below when asking for help."
+        "\n`/mt resume run:char_lstm-lost` resumes it from its checkpoint."
+        " Give the run's id below when asking for help."
     )
-    assert told["ended"].endswith("\nGo on with `/mt resume run:char_lstm-ended`, or start again with `/mt train`.")
+    assert told["ended"].endswith(
+        "\n`/mt resume run:char_lstm-ended` resumes it from its checkpoint. `/mt train` starts a new training."
+    )
 
 
 def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:
@@ -228,16 +342,17 @@ def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:
     lost: dict[str, object] = {"reachable": False}
 
     here = embeds.status_answer(story.record, status, [], request_id="0a1b2c3d", closed=None)
-    gone = embeds.status_answer(
-        story.record, status.model_copy(update=lost), [], request_id="0a1b2c3d", closed="dm", is_lost=True
-    )
+    gone = embeds.status_answer(story.record, status.model_copy(update=lost), [], request_id="0a1b2c3d", closed="dm")
     away = embeds.status_answer(story.record, status, [], request_id="0a1b2c3d", closed="channel")
 
     assert Read(here).text.endswith(f"\nLast sign of life {ASKED}")
-    assert f"Last sign of life {ASKED}\nIts worker is not heard of." in Read(gone).text
-    assert "\nYour direct messages are closed" in Read(gone).text
-    assert gone.title == "⚠ Unreachable: kk-ipa" and here.title == "🏃 Training: kk-ipa"
-    assert "The channel where you watch is closed to this bot" in Read(away).text
+    assert f"last sign of life {ASKED}\nThe worker is not responding." in Read(gone).text
+    assert Read(gone).text.endswith(
+        "\nThis bot cannot send you direct messages."
+        " Use `/mt status` here, or allow direct messages and run `/mt watch`."
+    )
+    assert gone.title == "⚠ Worker not responding: kk-ipa" and here.title == "🏃 Training: kk-ipa"
+    assert "This bot cannot write into the channel where you watch." in Read(away).text
     assert Read(here).footer == f"{RUN} · request 0a1b2c3d"
 
 
@@ -250,10 +365,13 @@ def test_status__of_a_run_that_does_not_run_has_no_sign_of_life(tmp_path: Path) 
 
 def test_accepted_and_cancel_answers() -> None:
     accepted = Read(embeds.accepted_answer(run_record(), request_id="0a1b2c3d"))
-    cancelled = Read(embeds.cancel_answer(run_record(), request_id="0a1b2c3d"))
+    cancelled = Read(cancel_answer(has_ended=False, has_started=True))
 
     assert accepted.text == f"{RECIPE}\nIts card comes by direct message and is kept up to date."
-    assert cancelled.title == "⏹ Cancelling: kk-ipa"
+    assert cancelled.title == "⏹ Cancelling: kk-ipa" and "stops at its next step" in cancelled.text
+    never = Read(cancel_answer(has_ended=True, has_started=False))
+    assert (never.title, never.text) == ("⏹ Cancelled: kk-ipa", "It had not started: nothing was trained.")
+    assert "not being trained at the moment" in Read(cancel_answer(has_ended=True, has_started=True)).text
     cost = Cost(params=968_299, memory_bytes=1 << 30, disk_bytes=1, steps=30, seconds=50, bf16_pays=True)
     with_cost = Read(embeds.accepted_answer(run_record(), cost, request_id="0a1b2c3d"))
     assert with_cost.text == "\n".join([RECIPE, *cost.lines(), accepted.text.splitlines()[-1]])
@@ -631,7 +749,7 @@ def test_limits__hold_for_any_generated_text_and_every_block_is_closed(outputs: 
 
 def test_limits__a_failed_run_with_ten_thousand_characters_keeps_its_hint(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record()).start().fail("*😀" * 5000)
-    embed = embeds.final_message(story.record, story.follower().refresh(), [])
+    embed = embeds.final_message(story.record, story.follower().refresh(), Outcome(last_lines=["😀" * 5000] * 8))
 
     assert within_limits(embed)
     assert Read(embed).text.endswith("when asking for help.")

@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from bot.commands.logs import readable, without_places
+from bot.run_logs import readable, without_places
 from tests.properties import for_all
 
 PARTS = st.text(st.characters(categories=["L", "N"], include_characters="-_"), min_size=1, max_size=12)

@@ -70,7 +70,7 @@ def test_logs__that_are_not_there_yet_or_come_as_a_file() -> None:
     none = Read(embeds.logs_answer(run_record(), [], is_attached=False, request_id="0"))
     long = Read(embeds.logs_answer(run_record(), ["x", "y"], is_attached=True, request_id="0"))
 
-    assert none.text == "It has written no log yet: it begins when a worker takes the run up."
+    assert none.text == "It has written no log yet: the log begins when a worker starts the run."
     assert (long.title, long.text) == ("📜 The last 2 lines of kk-ipa", "They are in the file.")
 
 

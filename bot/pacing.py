@@ -1,0 +1,67 @@
+"""The pace of writing into each channel: Discord limits a channel, whichever runs write there."""
+
+import asyncio
+import itertools
+import math
+import time
+from bisect import insort
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+_Ticket = tuple[bool, int]
+"""Whether an edit is to be written, and the number that keeps the order of equals."""
+
+
+class Pace:
+    """Gives turns to write: in each channel one at a time, `interval_seconds` apart, new messages before edits."""
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        # the process before this one may have edited a message a moment ago
+        self._edits_from = time.monotonic() + interval_seconds
+        self._lanes: defaultdict[int, _Lane] = defaultdict(_Lane)
+        self._numbers = itertools.count()
+
+    @asynccontextmanager
+    async def turn(self, channel_id: int, *, is_new: bool) -> AsyncIterator[None]:
+        """Wait for a turn to write into a channel; the next turn comes `interval_seconds` after the block has ended."""
+        lane = self._lanes[channel_id]
+        ticket = not is_new, next(self._numbers)
+        insort(lane.waiting, ticket)
+        lane.wake()
+        try:
+            while (seconds := lane.seconds_until(ticket, 0.0 if is_new else self._edits_from)) > 0:
+                await lane.wait(seconds)
+            lane.free_at = math.inf
+            try:
+                yield
+            finally:
+                lane.free_at = time.monotonic() + self._interval_seconds
+        finally:
+            lane.waiting.remove(ticket)
+            lane.wake()
+
+
+class _Lane:
+    """The turns of one channel."""
+
+    def __init__(self) -> None:
+        self.waiting: list[_Ticket] = []
+        self.free_at = 0.0
+        self._changed = asyncio.Event()
+
+    def seconds_until(self, ticket: _Ticket, earliest: float) -> float:
+        if self.waiting[0] != ticket:
+            return math.inf
+        return max(self.free_at, earliest) - time.monotonic()
+
+    def wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until the order of the tickets may have changed, but no longer than this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()

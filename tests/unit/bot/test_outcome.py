@@ -1,0 +1,63 @@
+"""What a final message and `/mt logs` read of a run that has ended: from disk, whatever is missing or broken there."""
+
+from pathlib import Path
+
+from bot.outcome import Outcome, read_outcome
+from bot.run_logs import last_lines
+from tests.unit.bot.records import Story, run_record
+from trainer.contracts.base import FileRecord
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.inference import Sample
+from trainer.contracts.runs import FinalState
+from trainer.runs import RunDirectory, manifest_of
+
+FILE = FileRecord(path="model.safetensors", bytes=1, sha256="a" * 64)
+CRASH = ("Fatal Python error: Aborted\n", '  File "/srv/app/trainer/training.py", line 7 in train\n')
+
+
+def ended(folder: Path, status: FinalState, *samples: tuple[str, str]) -> RunDirectory:
+    run = Story(folder, run_record()).run
+    error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed.")) if status == "failed" else None
+    update: dict[str, object] = {"files": (FILE,), "last_lines": CRASH if status == "failed" else ()}
+    run.write_manifest(manifest_of(run.record(), status, error=error).model_copy(update=update))
+    run.samples.parent.mkdir()
+    lines = [Sample(prompt=p, text=t, seed=1, steps=1, stop_reason="eos").model_dump_json() for p, t in samples]
+    run.samples.write_text("\n".join(lines), encoding="utf-8")
+    return run
+
+
+def test_outcome__of_a_completed_run_is_its_files_and_two_samples_that_it_began_itself(tmp_path: Path) -> None:
+    run = ended(tmp_path, "completed", ("a", "bc"), ("", "one"), ("", " "), ("", "two"), ("", "three"))
+    outcome = read_outcome(run)
+
+    assert outcome.files == (FILE,)
+    assert [sample.text for sample in outcome.samples] == ["one", "two"]
+
+
+def test_outcome__without_samples_of_its_own_takes_those_with_a_prompt(tmp_path: Path) -> None:
+    assert [sample.prompt for sample in read_outcome(ended(tmp_path, "completed", ("a", "bc"))).samples] == ["a"]
+
+
+def test_outcome__leaves_out_what_is_missing_or_broken(tmp_path: Path) -> None:
+    run = ended(tmp_path, "completed", ("", "one"))
+    run.samples.write_bytes(b"{\n")
+    broken = read_outcome(run)
+    run.samples.unlink()
+
+    assert broken == read_outcome(run) == Outcome(files=(FILE,))
+    (run.path / "manifest.json").write_bytes(b"{")
+    assert read_outcome(run) == Outcome()
+    (run.path / "manifest.json").unlink()
+    assert read_outcome(run) == Outcome()
+
+
+def test_last_lines__of_a_crash_come_after_the_log_and_name_no_folders(tmp_path: Path) -> None:
+    run = ended(tmp_path, "failed")
+    run.logs.write_text('{"message": "attempt started"}\nno json\n', encoding="utf-8")
+
+    crash = ["Fatal Python error: Aborted", '  File "…/training.py", line 7 in train']
+    assert last_lines(run, 20) == ["  attempt started", "no json", *crash]
+    assert last_lines(run, 3) == ["no json", *crash]
+    assert read_outcome(run).last_lines == last_lines(run, 8)
+    (run.path / "manifest.json").write_bytes(b"{")
+    assert last_lines(run, 20) == ["  attempt started", "no json"]

@@ -1,0 +1,80 @@
+"""Turns to write into a channel: one at a time, apart, new messages first, and none is lost."""
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+
+from bot.pacing import Pace
+
+INTERVAL = 0.2
+
+
+async def test_turns_of_one_channel__are_an_interval_apart_whoever_takes_them() -> None:
+    pace = Pace(INTERVAL)
+    at: list[float] = []
+
+    async def write(number: int) -> None:
+        async with pace.turn(7, is_new=number % 2 == 0):
+            at.append(time.monotonic())
+
+    await asyncio.gather(*(write(number) for number in range(6)))
+
+    assert len(at) == 6
+    assert min(later - earlier for earlier, later in pairwise(at)) >= INTERVAL
+
+
+async def test_new_message__comes_before_edits_that_wait_and_before_the_pace_begins() -> None:
+    pace = Pace(INTERVAL)
+    order: list[str] = []
+
+    async def write(name: str) -> None:
+        async with pace.turn(7, is_new=name.startswith("final")):
+            order.append(name)
+
+    edits = [asyncio.create_task(write(f"edit {number}")) for number in range(3)]
+    await asyncio.sleep(0)
+    await write("final")
+    assert order == ["final"]
+    late = asyncio.create_task(write("final 2"))
+    await asyncio.gather(*edits, late)
+
+    assert order == ["final", "final 2", "edit 0", "edit 1", "edit 2"]
+
+
+async def test_writing__is_one_at_a_time() -> None:
+    pace = Pace(0.01)
+    writing = 0
+
+    async def write() -> None:
+        nonlocal writing
+        async with pace.turn(7, is_new=True):
+            writing += 1
+            assert writing == 1
+            await asyncio.sleep(0.03)
+            writing -= 1
+
+    await asyncio.gather(*(write() for _ in range(4)))
+
+
+async def test_channels__do_not_wait_for_each_other() -> None:
+    pace = Pace(3600)
+    async with asyncio.timeout(60):
+        for channel_id in range(5):
+            async with pace.turn(channel_id, is_new=True):
+                pass
+
+
+async def test_turn__that_fails_or_is_given_up_holds_up_nobody() -> None:
+    pace = Pace(0.01)
+    with pytest.raises(ValueError, match="refused"):
+        async with pace.turn(7, is_new=True):
+            raise ValueError("refused")
+    waiting = asyncio.create_task(pace.turn(7, is_new=False).__aenter__())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    async with asyncio.timeout(60), pace.turn(7, is_new=False):
+        pass
