@@ -15,6 +15,7 @@ from trainer.contracts.base import JobState
 from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
+    AS_LONG_AS_ITS_TEXT,
     ChatHistory,
     ChatRecord,
     ChatRequest,
@@ -52,6 +53,8 @@ PATIENCE_SECONDS = 2.0
 _QUEUE_SECONDS = 10.0
 """A question does not: it is given longer, by many who ask at once on a machine that has other work."""
 _ANSWER_WAIT_SECONDS = 2.0
+_MARGIN_SECONDS = 30.0
+"""By so much the worker gives up before its asker."""
 _READER_SECONDS = 30.0
 RecordT = TypeVar("RecordT", ScoreRecord, GenerateRecord, PredictRecord, ChatRecord, EvalRecord)
 _NO_ANSWER = "No worker has answered; try again in a minute."
@@ -137,7 +140,7 @@ class Questions:
 
     async def _pieces(self, record: GenerateRecord) -> AsyncGenerator[bytes, None]:
         """The pieces of a text as they are written, until the answer is there, or is not to be expected any more."""
-        until = time.monotonic() + self._settings.queue.interactive_timeout_seconds + 30
+        until = time.monotonic() + self._settings.queue.interactive_timeout_seconds + _MARGIN_SECONDS
         position, has_ended = "0-0", False
         while not has_ended and time.monotonic() < until:
             with _away_is_told():
@@ -271,12 +274,17 @@ class Questions:
     async def _answer(self, record: RecordT) -> bytes:
         """Wait for the stored answer; a request whose asker goes before it is there is withdrawn."""
         try:
-            async with asyncio.timeout(self._settings.queue.interactive_timeout_seconds + 30):
+            patience_seconds = self._settings.queue.interactive_timeout_seconds + _MARGIN_SECONDS
+            async with asyncio.timeout(patience_seconds) as waiting:
                 stored = await self._store.get(_key(record))
                 while stored is not None and (_says(stored, "queued") or _says(stored, "running")):
                     bell = keys.answer_bell(record.response.request_id)
                     await self._store.wait_for_answer(bell, wait_seconds=_ANSWER_WAIT_SECONDS)
                     stored = await self._store.get(_key(record))
+                    if record.kind in AS_LONG_AS_ITS_TEXT and await self._store.has(
+                        keys.in_progress(record.response.request_id)
+                    ):  # its worker, which sees whether it gets on, is there
+                        waiting.reschedule(asyncio.get_running_loop().time() + patience_seconds)
             if stored is None:
                 raise TimeoutError
         except asyncio.CancelledError:

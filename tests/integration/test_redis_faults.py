@@ -541,7 +541,7 @@ async def test_what_stands_in_the_way__of_the_bell_and_the_count_of_tries_is_tak
 
 async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (settings, _, store):
-        jobs = Jobs(settings, store, InferenceChild(settings))
+        jobs = Jobs(settings, store, InferenceChild(settings), InferenceChild(settings))
         with captured_logs() as logs:
             for payload in ({"run_id": "../x"}, {"run_id": "no-such-run"}, {"tokenizer_id": "no-such"}, [1], "\x80"):
                 await jobs.train({}, payload)
@@ -565,7 +565,7 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
                 await server.kill()
                 return record
 
-        jobs = Jobs(settings, store, LosesTheServer(settings))
+        jobs = Jobs(settings, store, LosesTheServer(settings), InferenceChild(settings))
         queue = JobQueue(settings, store)
         asked = await queue.enqueue_score(RUN, ScoreRequest(text="abc"))
         job = {"kind": "score", "run_id": RUN, "request_id": asked.response.request_id}

@@ -103,7 +103,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
     url = await services.start()
     queue, store, child = await JobQueue.connect(settings, url), await connect(url), InstantChild(settings)
     try:
-        yield Place(queue, store, Jobs(settings, store, child), child, settings)
+        yield Place(queue, store, Jobs(settings, store, child, child), child, settings)
     finally:
         await queue.close()
         await store.close()
@@ -258,7 +258,7 @@ async def test_answer__is_given_also_where_its_start_could_not_be_told(tmp_path:
         record = await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
         with captured_logs() as logs:
             away = DeafStream(here.store.redis)
-            await Jobs(here.settings, away, here.child).infer({}, payload_of(record))
+            await Jobs(here.settings, away, here.child, here.child).infer({}, payload_of(record))
         answered = await here.queue.get_score(RUN, record.response.request_id)
 
     assert answered.response.status == "completed"

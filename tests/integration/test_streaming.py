@@ -77,7 +77,7 @@ async def place(
     services = Services(settings)
     url = await services.start()
     queue, store, child = await JobQueue.connect(settings, url), await connect(url), child_of(settings)
-    working = asyncio.create_task(work(store, Jobs(settings, store, child)))
+    working = asyncio.create_task(work(store, Jobs(settings, store, child, child)))
     try:
         yield Place(queue, store, services, folder)
     finally:

@@ -253,7 +253,7 @@ async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
     quick: dict[str, object] = {"queue": settings.queue.model_copy(update=hasty)}
     async with running(settings.model_copy(update=quick)) as queue:
         with pytest.raises(AppError, match="took too long"):
-            await queue.score(run_id, ScoreRequest(text="abc\n" * 100_000))
+            await queue.generate(run_id, GenerateRequest(prompt_text="abc", max_new_tokens=512, num_return_sequences=8))
 
 
 async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:

@@ -504,6 +504,8 @@ class EvalRecord(_Record):
 
 InferenceKind = Literal["score", "generate", "predict", "chat", "evaluate"]
 InferenceRecord = ScoreRecord | GenerateRecord | PredictRecord | ChatRecord | EvalRecord
+AS_LONG_AS_ITS_TEXT: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
+"""What takes the time that its text takes; all others have a limit that their requests name."""
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
     Annotated[InferenceRecord, Field(discriminator="kind")], config=ConfigDict(hide_input_in_errors=True)
 )

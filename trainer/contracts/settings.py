@@ -84,6 +84,7 @@ class QueueSettings(Group):
     stall_seconds: Annotated[float, Field(ge=1, le=86400)] = 120
     """After this time without progress, or that of 20 steps, a training is ended and goes on from its checkpoint."""
     interactive_timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    """After this time a generation is given up, and what goes through a text after this time without any work done."""
     result_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86400
     chat_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
     """After this time without a message, a chat is forgotten."""

@@ -5,6 +5,7 @@ import contextlib
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Annotated, NamedTuple
 
 import structlog
@@ -21,6 +22,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.settings import Settings
 from trainer.services import end, pipe
 from trainer.worker.environment import ANSWER_REQUESTS, tuned_environment
+from trainer.worker.progress_beat import processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -79,6 +81,10 @@ class InferenceChild:
         self._waiting.append(_Asked(record, answer, on_chunk))
         self._arrived.set()
         return await answer
+
+    def processor_ticks(self) -> float:
+        """The processor time that the child has used; it seems to use some all the time while there is none."""
+        return monotonic() if self._process is None else processor_ticks(self._process.pid)
 
     async def stop(self) -> None:
         if self._serving is not None:

@@ -12,8 +12,10 @@ from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
 from trainer.contracts.inference import (
+    AS_LONG_AS_ITS_TEXT,
     ChatRecord,
     ChatTurn,
+    EvalRecord,
     GenerateChunk,
     GenerateRecord,
     InferenceRecord,
@@ -33,6 +35,7 @@ from trainer.runs import RunStore, complete_end
 from trainer.tokenizer_store import TokenizerStore
 from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.inference_child import InferenceChild
+from trainer.worker.progress_beat import Watch
 from trainer.worker.supervisor import supervise
 from trainer.worker.tokenizer_supervisor import supervise_tokenizer
 
@@ -42,10 +45,14 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 class Jobs:
     """What the queue's job functions work with."""
 
-    def __init__(self, settings: Settings, store: Store, child: InferenceChild) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, child: InferenceChild, measuring_child: InferenceChild
+    ) -> None:
         self._settings = settings
         self._store = store
         self._child = child
+        self._measuring_child = measuring_child
+        """Of its own, as an evaluation may take hours and others are waited for by people."""
         self._runs = RunStore(settings.app.artifacts_root)
         self._tokenizers = TokenizerStore(settings.app.artifacts_root)
 
@@ -132,18 +139,39 @@ class Jobs:
         """The answered record, or the failed one; None where its asker has taken the request back."""
         answering = asyncio.create_task(self._answered(record))
         watching = asyncio.create_task(self._withdrawn(key))
+        limiting = asyncio.create_task(self._takes_too_long(record))
         try:
-            async with asyncio.timeout(self._settings.queue.interactive_timeout_seconds):
-                await asyncio.wait([answering, watching], return_when=asyncio.FIRST_COMPLETED)
-            return answering.result() if answering.done() else None
-        except TimeoutError:
-            error = AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)
+            await asyncio.wait([answering, watching, limiting], return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+            if watching.done():
+                return None
+            error = limiting.result()
         except AppError as failure:
             error = failure
         finally:
             answering.cancel()  # the child drops what it has not begun, and is ended where nobody else waits for it
             watching.cancel()
+            limiting.cancel()
         return failed_record(record, RunError.of(error))
+
+    async def _takes_too_long(self, record: InferenceRecord) -> AppError:
+        """Return, once there is no answer to be expected any more, why.
+
+        What goes through a text may be at it for as long as it works, which its processor time shows; else there is a
+        limit to the time that a request takes.
+        """
+        seconds = self._settings.queue.interactive_timeout_seconds
+        if record.kind not in AS_LONG_AS_ITS_TEXT:
+            await asyncio.sleep(seconds)
+            return AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)
+        watch = Watch(seconds, self._child_for(record).processor_ticks)
+        while not watch.stands_still(_LOOK_SECONDS):
+            await asyncio.sleep(_LOOK_SECONDS)
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, _STANDS_STILL)
+
+    def _child_for(self, record: InferenceRecord) -> InferenceChild:
+        return self._measuring_child if isinstance(record, EvalRecord) else self._child
 
     async def _withdrawn(self, key: str) -> None:
         """Return once a request is gone from the store; while that is away nothing is known of it."""
@@ -158,7 +186,7 @@ class Jobs:
         if isinstance(record, GenerateRecord) and record.is_streamed:
             return await self._written(record)
         if not isinstance(record, ChatRecord):
-            return await self._child.answer(record)
+            return await self._child_for(record).answer(record)
         stored = await self._store.turns(keys.chat(record.response.run_id, record.response.session_id))
         if stored is None:
             raise AppError(ErrorCode.DATA_NOT_FOUND, CHAT_EXPIRED)
@@ -235,4 +263,5 @@ def _told(record: InferenceRecord, event: type[InferenceEvent], key: str, **valu
 _LOOK_SECONDS = 0.5
 _MOST_TRIES = 2
 _NEVER_ANSWERED = "The worker ended twice before the answer was there; try again, or ask for less."
+_STANDS_STILL = "The worker stood still over the request, and was ended; try again."
 _TOO_LONG = "The request took too long; ask for less at a time."

@@ -126,9 +126,10 @@ async def _work(settings: Settings, redis_url: str) -> None:
         store = await connect(redis_url)
         undo.push_async_callback(store.close)
         await warn_of_loss(store)
-        child = InferenceChild(settings)
-        undo.push_async_callback(child.stop)
-        jobs = Jobs(settings, store, child)
+        children = InferenceChild(settings), InferenceChild(settings)
+        for child in children:
+            undo.push_async_callback(child.stop)
+        jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store)  # first, so that nobody overtakes a run that the worker before this one had
         workers = [
             _training_worker(settings, redis_url, jobs),
@@ -190,10 +191,9 @@ def _tokenizer_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingW
 
 
 def _interactive_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
-    timeout_seconds = settings.queue.interactive_timeout_seconds
     return waking_worker(
         redis_url,
-        functions=[func(jobs.infer, name="infer", timeout=timeout_seconds + 10, max_tries=_FOR_EVER_SECONDS)],
+        functions=[func(jobs.infer, name="infer", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)],
         queue=keys.INTERACTIVE_QUEUE,
         slots=_INTERACTIVE_SLOTS,
         lease_seconds=settings.queue.lease_seconds,
