@@ -32,7 +32,8 @@ from trainer.tokenizers.base import Tokenizer
 from trainer.words import WordMarks, word_ends
 
 _PLACES_AT_ONCE = 1 << 14
-"""Positions of a batch whose logits are in memory together."""
+_LOGITS_AT_ONCE = 1 << 25
+"""Positions of a batch, and logits of them, that are in memory together at most: 128 MB in 32 bits."""
 _PIECES_AT_ONCE = 64
 _COMPARED_TOKENS = 4096
 
@@ -261,7 +262,7 @@ def _score_batch(model: LanguageModel, pieces: list[_Piece], of_place: _OfPlace)
     padded = [[*piece.ids, *[0] * (longest - len(piece.ids))] for piece in pieces]  # what comes after changes no score
     ids = torch.tensor(padded, device=device)  # (B, T + 1)
     state = model.initial_state(len(pieces))
-    stretch = max(1, _PLACES_AT_ONCE // len(pieces))
+    stretch = max(1, _places_at_once(model) // len(pieces))
     parts: list[Scores] = []
     with torch.inference_mode():
         for start in range(0, longest - 1, stretch):
@@ -273,6 +274,10 @@ def _score_batch(model: LanguageModel, pieces: list[_Piece], of_place: _OfPlace)
         Scores(*(tensor[row, piece.context_tokens : len(piece.ids) - 1] for tensor in whole))
         for row, piece in enumerate(pieces)
     ]
+
+
+def _places_at_once(model: LanguageModel) -> int:
+    return min(_PLACES_AT_ONCE, _LOGITS_AT_ONCE // model.vocab_size)
 
 
 class _MaskedLine(NamedTuple):
@@ -297,7 +302,7 @@ def _score_masked(model: LanguageModel, lines: Sequence[_Given], of_place: _OfPl
     scores: dict[int, Scores] = {}
     for length, of_length in by_length.items():
         windows = [window for _, line in of_length for window in _masked_windows(line)]
-        at_once = max(1, _PLACES_AT_ONCE // length)
+        at_once = max(1, _places_at_once(model) // length)
         batches = [windows[start : start + at_once] for start in range(0, len(windows), at_once)]
         whole = _joined([_score_windows(model, batch, of_place) for batch in batches])
         sizes = [len(line.ends) for _, line in of_length]

@@ -29,6 +29,8 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.settings import QueueSettings, Settings
+from trainer.contracts.validation import parse
+from trainer.machine import memory_held_bytes, most_memory_bytes
 from trainer.worker.environment import ANSWER_REQUESTS
 from trainer.worker.inference_child import InferenceChild
 
@@ -147,6 +149,25 @@ async def test_process_that_dies__is_told_to_all_whom_it_was_answering(tmp_path:
         await child.stop()
 
     assert [end.code for end in ends if isinstance(end, AppError)] == [ErrorCode.SERVICE_UNAVAILABLE] * 3
+
+
+async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(tmp_path: Path) -> None:
+    child = child_in(tmp_path)
+    try:
+        await child.answer(to_score("short", "abc"))
+        [process] = processes(tmp_path, ANSWER_REQUESTS)
+        status = Path(f"/proc/{process.pid}/status")
+        before = memory_held_bytes(status)
+        long: dict[str, object] = {"text": "the cat sat " * 100_000, "detail_level": "summary"}
+        asked: dict[str, object] = {"request": parse(ScoreRequest, long)}
+        answered = await child.answer(to_score("long", "abc").model_copy(update=asked))
+
+        await until(lambda: memory_held_bytes(status) < before + (130 << 20))
+    finally:
+        await child.stop()
+
+    assert answered.response.status == "completed"
+    assert most_memory_bytes(status) > before + (200 << 20)  # which it would have kept
 
 
 @pytest.mark.parametrize(

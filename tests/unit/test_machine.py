@@ -13,6 +13,7 @@ from trainer.machine import (
     is_dead,
     may_have_cuda,
     memory_bytes,
+    memory_held_bytes,
     most_memory_bytes,
     physical_cores,
     process_name,
@@ -59,6 +60,14 @@ def test_cores__are_as_many_as_asked_of_those_that_there_are(monkeypatch: pytest
         os.sched_setaffinity(0, before)
     monkeypatch.delattr(os, "sched_getaffinity")
     use_cores(1)
+
+
+def test_memory_held__is_what_this_process_has_now_and_0_where_the_system_does_not_tell(tmp_path: Path) -> None:
+    before = memory_held_bytes()
+    ballast = b"x" * 50_000_000
+
+    assert memory_held_bytes() > before + len(ballast) // 2 > 1_000_000
+    assert memory_held_bytes(tmp_path / "nowhere") == 0
 
 
 def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.unit.data.support import char_tokenizer, small_model, tensor_of
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
-from trainer.models.base import LanguageModel
+from trainer.models.base import LanguageModel, State
 from trainer.scoring import read_text, score_lines, score_texts, surprisals
 from trainer.tokenizers.base import Tokenizer
 
@@ -63,6 +63,26 @@ def test_score__is_the_brute_force_of_every_line_from_its_start() -> None:
     assert found.n_tokens == found.n_scored == len(expected) == 14
     assert found.unk_count == 4
     assert min(scored_of(found)) >= 0
+
+
+@pytest.mark.parametrize("vocab_size", [40, 1 << 16])
+def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_knows(
+    vocab_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_model(vocab_size)
+    forward, sizes = model.forward_with_state, list[int]()
+
+    def noted(ids: Tensor, state: State) -> tuple[Tensor, State]:
+        logits, state = forward(ids, state)
+        sizes.append(logits.numel())
+        return logits, state
+
+    monkeypatch.setattr(model, "forward_with_state", noted)
+    [scored] = score_lines(model, [[5, 6, 7] * 500])
+
+    assert len(scored.surprisal) == 1500
+    assert sum(sizes) == 1501 * vocab_size
+    assert max(sizes) <= 1 << 25
 
 
 def test_score__figures_fit_together() -> None:

@@ -96,8 +96,7 @@ class Store(Limits, Answers, EventStreams):
 
     async def withdraw(self, queue: str, job_id: str, key: str) -> None:
         """Forget a request, under its key, and its job; a worker that has begun it sees that the request is gone."""
-        deleted: Awaitable[object] = self.redis.delete(key)
-        await deleted
+        await self.forget(key)
         await self.dequeue(queue, job_id)
 
     async def enqueue(self, queue: str, function: str, job_id: str, payload: JobPayload) -> None:

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -164,6 +165,17 @@ class Durability(BaseModel):
         return troubles
 
 
+class LogState(BaseModel):
+    """What a server says of the file that it keeps its data in."""
+
+    aof_enabled: bool
+    aof_rewrite_in_progress: bool
+    aof_last_rewrite_time_sec: int
+    """-1: it was not rewritten yet."""
+    expired_keys: int
+    """How many keys have expired since the server's start."""
+
+
 def read_streams(reply: object) -> list[tuple[bytes, Entries]]:
     """The names and the entries of the streams that a reply holds."""
     return [] if reply is None else _streams_adapter.validate_python(reply)
@@ -225,5 +237,24 @@ class Connection:
         return bool(await reply)
 
     async def forget(self, *names: str) -> None:
-        reply: Awaitable[object] = self.redis.delete(*names)
-        await reply
+        """Delete what may hold a text; `drop_expired` takes it out of the server's file, too."""
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.delete(*names)
+            pipe.set(keys.FORGOTTEN, 1, px=1)
+            executed: Awaitable[object] = pipe.execute()
+            await executed
+
+    async def drop_expired(self, last: LogState | None) -> LogState | None:
+        """Have the server write its file anew if anything has expired since this was returned.
+
+        A server that writes each command to a file (AOF) keeps deleted values there until then. Raises ResponseError
+        where it does not let us.
+        """
+        about: Awaitable[dict[str, object]] = self.redis.info()
+        state = LogState.model_validate(await about)
+        if state.aof_rewrite_in_progress:
+            return last
+        if state.aof_enabled and (last is None or last.expired_keys != state.expired_keys):
+            rewrite: Callable[[], Awaitable[object]] = self.redis.bgrewriteaof
+            await rewrite()
+        return state

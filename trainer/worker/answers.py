@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from select import select
-from typing import Annotated, assert_never
+from typing import Annotated, BinaryIO, assert_never
 
 import structlog
 import torch
@@ -36,7 +36,7 @@ from trainer.files import told_error
 from trainer.generation import Continuation, generate_together
 from trainer.given_text import with_text
 from trainer.logs import setup_logging
-from trainer.machine import default_threads
+from trainer.machine import default_threads, give_memory_back, memory_held_bytes
 from trainer.prediction import predict
 from trainer.runs import RunStore
 from trainer.scoring import TextToScore, read_text, score_texts
@@ -49,10 +49,14 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _batch_adapter: TypeAdapter[list[InferenceRecord]] = TypeAdapter(
     list[Annotated[InferenceRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
 )
-
+_answer_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
+    Annotated[InferenceRecord | GenerateChunk, Field(discriminator="kind")]
+)
 
 _PIECE_BYTES = 1 << 20
 _STDIN = 0
+_MOST_FREED_BYTES = 128 << 20
+"""So much more memory than before may stay with this process, for the next request."""
 
 
 class Requests:
@@ -98,14 +102,25 @@ def answer_requests(settings: Settings) -> int:
     models = WarmModels(RunStore(settings.app.artifacts_root), settings.queue.warm_model_bytes)
     # whatever else is printed must not get between the answers
     requests = Requests(_STDIN)
+    held_bytes = memory_held_bytes()
     with open(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         for line in requests.batches():
-            batch = _batch_adapter.validate_json(line)
-            for answered in answer(batch, models, settings, withdrawn=requests.withdrawn):
-                answers.write(answered.model_dump_json().encode() + b"\n")
-                answers.flush()
+            _answer_line(line, answers, models, settings, requests)
+            del line
+            if memory_held_bytes() > held_bytes + _MOST_FREED_BYTES:
+                give_memory_back()
+                held_bytes = memory_held_bytes()
     return 0
+
+
+def _answer_line(line: bytes, answers: BinaryIO, models: WarmModels, settings: Settings, requests: Requests) -> None:
+    """Answer a list of requests; nothing of it, nor of the answers, is in use when this returns."""
+    batch = _batch_adapter.validate_json(line)
+    for answered in answer(batch, models, settings, withdrawn=requests.withdrawn):
+        answers.write(_answer_adapter.dump_json(answered))
+        answers.write(b"\n")
+        answers.flush()
 
 
 def answer(

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from trainer.contracts import keys
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
-from trainer.contracts.store_connection import STORE_ERRORS, dumps, loads, open_redis
+from trainer.contracts.store_connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.machine import process_name
 from trainer.worker.inference_child import MOST_TOGETHER, InferenceChild
 from trainer.worker.jobs import Jobs
@@ -28,6 +28,7 @@ _POLL_SECONDS = 0.5
 _KEEP_SECONDS = 0.5
 _REFUSED_AGAIN_SECONDS = 5.0
 _RECONCILE_SECONDS = 5.0
+_DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
 _PRESENCE_SHARE = 0.2
 """Of a lease: how often the worker shows that it is running."""
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
@@ -142,6 +143,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store)),
             asyncio.create_task(_show_presence(settings, store)),
+            asyncio.create_task(_drop_expired_for_ever(store)),
         ]
         undo.push_async_callback(_cancel, tasks)
         log.info("worker ready", slots=settings.queue.training_slots, pid=os.getpid())
@@ -252,6 +254,22 @@ async def _reconcile(settings: Settings, store: Store) -> None:
         await reconcile(settings, store)
     except STORE_ERRORS as error:
         log.warning("not reconciled: the queue is away", error=type(error).__name__)
+
+
+async def _drop_expired_for_ever(store: Store) -> None:
+    """Keep texts that are no longer kept out of the server's file, at the cost of a twentieth of its time at most."""
+    state: LogState | None = None
+    while True:
+        seconds = _DROP_SECONDS
+        try:
+            state = await store.drop_expired(state)
+            seconds = max(seconds, 20.0 * state.aof_last_rewrite_time_sec) if state else seconds
+        except ResponseError as error:
+            log.warning("Redis may keep expired texts in its file: it lets nobody rewrite it", error=str(error))
+            seconds = _REFUSED_DROP_SECONDS
+        except STORE_ERRORS as error:
+            log.warning("expired texts not dropped: the queue is away", error=type(error).__name__)
+        await asyncio.sleep(seconds)
 
 
 async def _show_presence(settings: Settings, store: Store) -> None:

@@ -1,0 +1,75 @@
+"""A text that is no longer kept is nowhere on the disk, also not in the file of the queue's server."""
+
+import asyncio
+from pathlib import Path
+
+from tests.integration.test_redis_faults import served, told_server
+from tests.integration.test_requests import RUN, finished_run
+from tests.support import settings_in
+from tests.waiting import until
+from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
+from trainer.contracts.settings import QueueSettings
+from trainer.contracts.store import connect
+from trainer.queue import JobQueue
+from trainer.services import Services
+
+SCORED, WITHDRAWN, PROMPT, SAID = "scored secretly", "withdrawn secretly", "prompted secretly", "said secretly"
+TEXTS = (SCORED, WITHDRAWN, PROMPT, SAID)
+
+
+def kept_on_disk(folder: Path) -> list[str]:
+    """Those of the texts that some file has."""
+    found: set[str] = set()
+    for path in folder.rglob("*"):
+        try:
+            content = path.read_bytes() if path.is_file() else b""
+        except FileNotFoundError:  # the server has just replaced it
+            continue
+        found |= {text for text in TEXTS if text.encode() in content}
+    return sorted(found)
+
+
+async def test_texts__are_on_the_disk_until_they_expire_and_no_longer(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    settings = settings_in(tmp_path)
+    short: dict[str, object] = {"embedded_workers": 1, "result_ttl_seconds": 3, "chat_ttl_seconds": 3}
+    of_worker: dict[str, object] = {"queue": QueueSettings.model_validate(short)}
+    services = Services(settings.model_copy(update=of_worker))  # which says how long an answer is kept
+    queue = await JobQueue.connect(settings, await services.start())
+    await queue.score(RUN, ScoreRequest(text=SCORED))
+    assert SCORED in kept_on_disk(tmp_path)
+    await queue.score(RUN, ScoreRequest(text=WITHDRAWN), is_kept=False)
+    await queue.generate(RUN, GenerateRequest(prompt_text=PROMPT, max_new_tokens=2))
+    await queue.chat(RUN, ChatRequest(message=SAID, max_new_tokens=2))
+
+    await until(lambda: kept_on_disk(tmp_path) == [], 120)
+    await queue.close()
+    await services.stop()
+
+
+async def test_file__is_rewritten_once_for_what_has_expired_and_never_beside_another_rewriting(tmp_path: Path) -> None:
+    async with served(tmp_path, "--appendonly", "yes") as server:
+        store = await connect(server.url)
+        await store.put("a", SCORED, ttl_seconds=60)
+        assert kept_on_disk(tmp_path) == [SCORED]
+        before = await store.drop_expired(None)
+        await store.forget("a")
+        while (seen := await store.drop_expired(before)) is None or before is None or seen == before:
+            await asyncio.sleep(0.01)
+        await until(lambda: kept_on_disk(tmp_path) == [])
+        await told_server(store, "CONFIG", "SET", "rdb-key-save-delay", "60000000")
+        await store.put("b", WITHDRAWN, ttl_seconds=60)
+        await told_server(store, "BGREWRITEAOF")
+
+        assert await store.drop_expired(seen) is seen
+        await store.close()
+
+
+async def test_server_that_keeps_no_file__is_not_made_to(tmp_path: Path) -> None:
+    async with served(tmp_path, "--appendonly", "no") as server:
+        store = await connect(server.url)
+        assert await store.drop_expired(None) is not None
+        await store.put("a", SCORED, ttl_seconds=60)
+        await store.close()
+
+        assert kept_on_disk(tmp_path) == []
