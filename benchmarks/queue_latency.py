@@ -187,7 +187,9 @@ async def work(kind: str, url: str, file: str) -> None:
             )
             print("ready", flush=True)
             await plain.async_run()
-        worker = waking_worker(url, functions=functions, queue=QUEUE, slots=SLOTS, lease_seconds=15)
+        worker = waking_worker(
+            url, functions=functions, queue=QUEUE, artifacts_root=Path(), slots=SLOTS, lease_seconds=15
+        )
         print("ready", flush=True)
         await asyncio.gather(worker.async_run(), listen(await connect(url), [worker]))
 

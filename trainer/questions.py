@@ -10,6 +10,7 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
+from trainer.artifacts_id import own_artifacts_id
 from trainer.contracts import keys
 from trainer.contracts.base import JobState
 from trainer.contracts.compatibility import check_generates, check_scores
@@ -250,7 +251,10 @@ class Questions:
             ttl_seconds = self._settings.queue.result_ttl_seconds
             async with asyncio.timeout(_QUEUE_SECONDS):
                 await self._store.put(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds)
-                await self._store.enqueue(keys.INTERACTIVE_QUEUE, "infer", payload.request_id, payload)
+                artifacts = await asyncio.to_thread(own_artifacts_id, self._settings.app.artifacts_root)
+                await self._store.enqueue(
+                    keys.INTERACTIVE_QUEUE, "infer", payload.request_id, payload, artifacts=artifacts
+                )
         except asyncio.CancelledError:  # it may be there already
             await self._withdraw(record)
             raise

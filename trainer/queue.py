@@ -10,6 +10,7 @@ from typing import Annotated
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
+from trainer.artifacts_id import own_artifacts_id
 from trainer.checkpoint_files import newest_whole
 from trainer.contracts import keys
 from trainer.contracts.base import now
@@ -140,7 +141,7 @@ class JobQueue(Questions):
         if tokenizer.is_unfinished():
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    await enqueue_tokenizer(self._store, tokenizer.tokenizer_id)
+                    await enqueue_tokenizer(self._store, self._settings, tokenizer.tokenizer_id)
             except STORE_ERRORS as error:
                 log.warning(
                     "tokenizer accepted while the queue is away",
@@ -246,26 +247,32 @@ _UNREACHABLE: dict[str, object] = {"reachable": False}
 
 async def enqueue_training(store: Store, settings: Settings, run_id: str) -> None:
     """Queue a run that is on disk; does nothing where it is queued already."""
-    await store.enqueue(*_training_job(settings, run_id))
+    await store.enqueue(*_training_job(settings, run_id), artifacts=await _artifacts_of(settings))
 
 
-async def enqueue_tokenizer(store: Store, tokenizer_id: str) -> None:
+async def enqueue_tokenizer(store: Store, settings: Settings, tokenizer_id: str) -> None:
     """Queue a tokenizer that is on disk; does nothing where it is queued already."""
-    await store.enqueue(*_tokenizer_job(tokenizer_id))
+    await store.enqueue(*_tokenizer_job(tokenizer_id), artifacts=await _artifacts_of(settings))
 
 
 async def restore_training(store: Store, settings: Settings, run: RunDirectory) -> bool:
     """Queue an unfinished run anew where the queue has lost it: then True."""
     since = (await asyncio.to_thread(run.record)).created_at.timestamp()
     job, lease_seconds = _training_job(settings, run.run_id), settings.queue.lease_seconds
-    return await store.restore(*job, since=since, lease_seconds=lease_seconds)
+    artifacts = await _artifacts_of(settings)
+    return await store.restore(*job, since=since, lease_seconds=lease_seconds, artifacts=artifacts)
 
 
 async def restore_tokenizer(store: Store, settings: Settings, tokenizer: TokenizerDirectory) -> bool:
     """Queue an unfinished tokenizer anew where the queue has lost it: then True."""
     since = (await asyncio.to_thread(tokenizer.record)).created_at.timestamp()
     job, lease_seconds = _tokenizer_job(tokenizer.tokenizer_id), settings.queue.lease_seconds
-    return await store.restore(*job, since=since, lease_seconds=lease_seconds)
+    artifacts = await _artifacts_of(settings)
+    return await store.restore(*job, since=since, lease_seconds=lease_seconds, artifacts=artifacts)
+
+
+async def _artifacts_of(settings: Settings) -> str:
+    return await asyncio.to_thread(own_artifacts_id, settings.app.artifacts_root)
 
 
 def _training_job(settings: Settings, run_id: str) -> tuple[str, str, str, TrainJobPayload]:

@@ -23,13 +23,17 @@ class InferenceJobPayload(Frozen):
 
 
 class JobDefinition(Frozen):
-    """A job as arq stores it; `a` holds the payload, `et` when it was queued in milliseconds since 1970."""
+    """A job as arq stores it; `a` holds the payload, `et` when it was queued in milliseconds since 1970.
+
+    `i` is ours: the id of the artifacts folder that has its run.
+    """
 
     t: None
     f: str
     a: tuple[dict[str, str]]
     k: Annotated[dict[str, str], Field(max_length=0)]
     et: Annotated[int, Field(ge=0, lt=1 << 47)]
+    i: str = ""
 
 
 job_id_adapter: TypeAdapter[str] = TypeAdapter(Identifier)

@@ -13,7 +13,17 @@ from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDefinition, JobPayload, job_id_adapter
 from trainer.contracts.store_answers import Answers
-from trainer.contracts.store_connection import AWAY_ERRORS, RETRIES, Kind, Script, dumps, open_redis, read_streams
+from trainer.contracts.store_connection import (
+    AWAY_ERRORS,
+    RETRIES,
+    Entries,
+    Kind,
+    Script,
+    dumps,
+    entries_adapter,
+    open_redis,
+    read_streams,
+)
 from trainer.contracts.store_events import EventStreams
 from trainer.contracts.store_limits import Limits
 
@@ -23,6 +33,7 @@ _JOB_EXPIRY_MS = 10 * 365 * 24 * 3600 * 1000  # arq drops jobs that waited longe
 _LONGEST_DEFERRAL_SECONDS = 600.0
 _FIRST_MS = 1e11  # queue positions above are times in milliseconds, below in seconds
 _MOST_TRIES_DIGITS = 9
+_BELL_LENGTH = 100
 
 _Place = tuple[float | None, tuple[bytes | None, bytes | None, bytes | None], int]
 _place_adapter: TypeAdapter[_Place] = TypeAdapter(_Place)
@@ -37,16 +48,21 @@ repeat
   for place = 1, #members, 2 do
     if #begun == tonumber(ARGV[2]) then return begun end
     local member = members[place]
-    if redis.call('EXISTS', ARGV[4] .. member) == 0 then
+    local definition = redis.call('MGET', ARGV[5] .. member)[1]
+    local folder = definition and string.match(definition, '"i": "(%x+)"')
+    if (not folder or folder == ARGV[7]) and redis.call('EXISTS', ARGV[4] .. member) == 0 then
       redis.call('SET', ARGV[4] .. member, ARGV[6], 'PX', ARGV[3])
-      begun[#begun + 1] = {member, members[place + 1], redis.call('MGET', ARGV[5] .. member)[1]}
+      begun[#begun + 1] = {member, members[place + 1], definition}
     end
   end
   offset = offset + 100
 until #members == 0
 return begun
 """
-"""Mark the first jobs of a queue that are due and that nobody has begun; return each with its score and definition."""
+"""Mark the first jobs of a queue that are due and that nobody has begun; return each with its score and definition.
+
+Those of another artifacts folder are left to its workers.
+"""
 
 
 async def connect(url: str, *, retries: int = RETRIES) -> "Store":
@@ -99,21 +115,36 @@ class Store(Limits, Answers, EventStreams):
         await self.forget(key)
         await self.dequeue(queue, job_id)
 
-    async def enqueue(self, queue: str, function: str, job_id: str, payload: JobPayload) -> None:
+    async def enqueue(
+        self, queue: str, function: str, job_id: str, payload: JobPayload, *, artifacts: str = ""
+    ) -> None:
         """Queue a job by id, unless it is there already, and ring the workers' bell.
 
         What arq's own method does, in one write to the server's disk and one round trip instead of two and four.
         Jobs are in order of the seconds since 1970, which for arq, that counts milliseconds, are always over: a host
-        whose clock is ahead, or was put back, keeps no job waiting.
+        whose clock is ahead, or was put back, keeps no job waiting. `artifacts` is the id of the folder with its run,
+        whose workers alone take it; "" leaves it to any.
         """
-        await self._enqueue(queue, function, job_id, payload, time.time(), anew=False)
+        await self._enqueue(queue, function, job_id, payload, time.time(), anew=False, artifacts=artifacts)
 
     async def _enqueue(
-        self, queue: str, function: str, job_id: str, payload: JobPayload, seconds: float, *, anew: bool
+        self,
+        queue: str,
+        function: str,
+        job_id: str,
+        payload: JobPayload,
+        seconds: float,
+        *,
+        anew: bool,
+        artifacts: str,
     ) -> None:
         fields: dict[str, str] = payload.model_dump()
         no_names: dict[str, object] = {}
-        job = serialize_job(function, (fields,), no_names, None, int(seconds * 1000), serializer=dumps)
+
+        def with_folder(job: dict[str, object]) -> bytes:
+            return dumps({**job, "i": artifacts})
+
+        job = serialize_job(function, (fields,), no_names, None, int(seconds * 1000), serializer=with_folder)
 
         async def command() -> None:
             async with self.redis.pipeline(transaction=True) as pipe:
@@ -122,14 +153,22 @@ class Store(Limits, Answers, EventStreams):
                     pipe.zrem(keys.ABORTS, job_id)
                 pipe.set(keys.definition(job_id), job, px=_JOB_EXPIRY_MS, nx=True)
                 pipe.zadd(queue, {job_id: seconds}, nx=True)
-                pipe.xadd(keys.JOB_BELL, {"queue": queue}, maxlen=100)
+                pipe.xadd(keys.JOB_BELL, {"queue": queue, "artifacts": artifacts}, maxlen=_BELL_LENGTH)
                 executed: Awaitable[object] = pipe.execute()
                 await executed
 
         await self._with(_queue_kinds(queue), command)
 
     async def restore(
-        self, queue: str, function: str, job_id: str, payload: JobPayload, *, since: float, lease_seconds: float
+        self,
+        queue: str,
+        function: str,
+        job_id: str,
+        payload: JobPayload,
+        *,
+        since: float,
+        lease_seconds: float,
+        artifacts: str = "",
     ) -> bool:
         """Queue a job anew if the queue has lost it, or what it is to do (R9): then True.
 
@@ -154,24 +193,27 @@ class Store(Limits, Answers, EventStreams):
         definition = _read_definition(stored)
         fields: dict[str, str] = payload.model_dump()
         place = min(since, time.time())
-        if score is None or definition is None or (definition.f, *definition.a) != (function, fields):
-            await self._enqueue(queue, function, job_id, payload, place, anew=True)
+        wanted = (function, artifacts, fields)
+        if score is None or definition is None or (definition.f, definition.i, *definition.a) != wanted:
+            await self._enqueue(queue, function, job_id, payload, place, anew=True, artifacts=artifacts)
             return True
         if begun is None and score > _FIRST_MS and not 0 < score / 1000 - time.time() < _LONGEST_DEFERRAL_SECONDS:
             due: Awaitable[object] = self.redis.zadd(queue, {job_id: place}, xx=True)
             await due
         return False
 
-    async def begin_jobs(self, queue: str, most: int, holder: str, *, lease_seconds: float) -> list[tuple[str, int]]:
+    async def begin_jobs(
+        self, queue: str, most: int, holder: str, *, lease_seconds: float, artifacts: str = ""
+    ) -> list[tuple[str, int]]:
         """Mark the first jobs that are due and that nobody has begun, at most so many; return their ids and scores.
 
         What arq does for one job in four round trips, and workers that are woken together do not get in each other's
-        way. What cannot be a job of ours is taken out of the queue.
+        way. What cannot be a job of ours is taken out of the queue; what is of another artifacts folder stays there.
         """
         script: Script = self.redis.register_script(_BEGIN)
         prefixes = keys.in_progress(""), keys.definition("")
         most_and_ms = int(time.time() * 1000), most, int(lease_seconds * 1000)
-        reply = await script(keys=[queue], args=[*most_and_ms, *prefixes, holder])
+        reply = await script(keys=[queue], args=[*most_and_ms, *prefixes, holder, artifacts])
         begun: list[tuple[str, int]] = []
         for member, score, definition in _begun_adapter.validate_python(reply):
             if _is_job_id(member) and _read_definition(definition) is not None:
@@ -258,6 +300,16 @@ class Store(Limits, Answers, EventStreams):
         if job_ids:
             gone: Awaitable[object] = self.redis.delete(*map(keys.in_progress, job_ids), *map(keys.lease, job_ids))
             await gone
+
+    async def folders_of_late(self) -> set[str]:
+        """The ids of the artifacts folders of the jobs that were queued last."""
+
+        async def command() -> Entries:
+            reply: Awaitable[object] = self.redis.xrevrange(keys.JOB_BELL, count=_BELL_LENGTH)
+            return entries_adapter.validate_python(await reply)
+
+        entries = await self._with({keys.JOB_BELL: "stream"}, command)
+        return {(fields or {}).get(b"artifacts", b"").decode(errors="replace") for _, fields in entries} - {""}
 
     async def wait_for_job(self, after: str, *, wait_seconds: float) -> str:
         """Wait until the workers' bell has rung after an entry ('0-0' for the first); return the one to go on from."""

@@ -7,11 +7,13 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 from arq.worker import Function, Worker, func
 from redis.exceptions import ResponseError
 
+from trainer.artifacts_id import artifacts_id
 from trainer.contracts import keys
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
@@ -43,6 +45,7 @@ class WakingWorker(Worker):
 
     wake: asyncio.Event
     store: Store
+    artifacts_root: Path
     lease_seconds: float
     tasks: dict[str, asyncio.Task[None]]
     running: set[str]
@@ -67,11 +70,15 @@ class WakingWorker(Worker):
             await asyncio.sleep(_POLL_SECONDS)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start as many jobs as there is room for; `job_ids` only says that there is one."""
+        """Start as many jobs as there is room for; `job_ids` only says that there is one.
+
+        Those of another artifacts folder are left to others.
+        """
         if job_ids:
             room = self.max_jobs - self.job_counter
+            artifacts = await asyncio.to_thread(artifacts_id, self.artifacts_root)  # it may appear, or go, at any time
             for job_id, score in await self.store.begin_jobs(
-                str(self.queue_name), room, process_name(), lease_seconds=self.lease_seconds
+                str(self.queue_name), room, process_name(), lease_seconds=self.lease_seconds, artifacts=artifacts
             ):
                 await self.sem.acquire()
                 self.job_counter += 1
@@ -132,6 +139,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store)  # first, so that nobody overtakes a run that the worker before this one had
+        sees_runs = await _sees_runs(settings, store, saw_them=True)
         workers = [
             _training_worker(settings, redis_url, jobs),
             _tokenizer_worker(settings, redis_url, jobs),
@@ -142,7 +150,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store)),
-            asyncio.create_task(_show_presence(settings, store)),
+            asyncio.create_task(_show_presence(settings, store, sees_runs=sees_runs)),
             asyncio.create_task(_drop_expired_for_ever(store)),
         ]
         undo.push_async_callback(_cancel, tasks)
@@ -175,6 +183,7 @@ def _training_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWo
         redis_url,
         functions=[func(jobs.train, name="train", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)],
         queue=settings.queue.name,
+        artifacts_root=settings.app.artifacts_root,
         slots=settings.queue.training_slots,
         lease_seconds=settings.queue.lease_seconds,
     )
@@ -187,6 +196,7 @@ def _tokenizer_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingW
         redis_url,
         functions=[train],
         queue=keys.TOKENIZER_QUEUE,
+        artifacts_root=settings.app.artifacts_root,
         slots=1,
         lease_seconds=settings.queue.lease_seconds,
     )
@@ -197,13 +207,14 @@ def _interactive_worker(settings: Settings, redis_url: str, jobs: Jobs) -> Wakin
         redis_url,
         functions=[func(jobs.infer, name="infer", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)],
         queue=keys.INTERACTIVE_QUEUE,
+        artifacts_root=settings.app.artifacts_root,
         slots=_INTERACTIVE_SLOTS,
         lease_seconds=settings.queue.lease_seconds,
     )
 
 
 def waking_worker(
-    redis_url: str, *, functions: list[Function], queue: str, slots: int, lease_seconds: float
+    redis_url: str, *, functions: list[Function], queue: str, artifacts_root: Path, slots: int, lease_seconds: float
 ) -> WakingWorker:
     """A worker of a queue; a job that it has begun is begun anew when it was silent for a lease."""
     redis = open_redis(redis_url)
@@ -221,6 +232,7 @@ def waking_worker(
         log_results=False,
     )
     worker.wake, worker.store, worker.running, worker.kept_at = asyncio.Event(), Store(redis), set(), 0.0
+    worker.artifacts_root = artifacts_root
     worker.lease_seconds = worker.in_progress_timeout_s = lease_seconds
 
     async def wake_after_job(ctx: dict[str, object]) -> None:
@@ -272,10 +284,33 @@ async def _drop_expired_for_ever(store: Store) -> None:
         await asyncio.sleep(seconds)
 
 
-async def _show_presence(settings: Settings, store: Store) -> None:
+async def _sees_runs(settings: Settings, store: Store, *, saw_them: bool) -> bool:
+    """Return whether the artifacts folder has the runs that are queued here, and log where that has changed."""
+    try:
+        queued = await store.folders_of_late()
+    except STORE_ERRORS:
+        return saw_them
+    sees_them = not queued or await asyncio.to_thread(artifacts_id, settings.app.artifacts_root) in queued
+    if saw_them and not sees_them:
+        log.error("this worker does not see this installation's runs and takes none", reason=_OTHER_FOLDER)
+    elif sees_them and not saw_them:
+        log.info("this worker sees this installation's runs now")
+    return sees_them
+
+
+_OTHER_FOLDER = (
+    "APP__ARTIFACTS_ROOT is another folder than that of the bot or `mt` that queued them: mount theirs, or set it to"
+    " theirs. The jobs wait for a worker that has it."
+)
+
+
+async def _show_presence(settings: Settings, store: Store, *, sees_runs: bool) -> None:
+    """Show that a worker is running, one that can do what is queued."""
     while True:
+        sees_runs = await _sees_runs(settings, store, saw_them=sees_runs)
         try:
-            await store.renew_worker(seconds=settings.queue.lease_seconds)
+            if sees_runs:
+                await store.renew_worker(seconds=settings.queue.lease_seconds)
         except STORE_ERRORS as error:
             log.warning("presence not shown: the queue is away", error=type(error).__name__)
         await asyncio.sleep(settings.queue.lease_seconds * _PRESENCE_SHARE)
