@@ -5,7 +5,6 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from itertools import pairwise
-from math import log
 from typing import Literal, assert_never
 
 import discord
@@ -576,12 +575,12 @@ def _progress(status: RunStatus, losses: Sequence[float]) -> list[str]:
     lines = [
         f"{progress_bar(status.progress)} **{int(status.progress)} %** · epoch {status.epoch}/{status.total_epochs}"
         f" · step {steps}",
-        f"Loss **{status.train_loss:.3f}** nats/token{_bits(status.train_loss, status)}"
+        f"Loss **{status.train_loss:.3f}**{_unit(status.train_bits_per_char, status)}"
         f" · perplexity {perplexity(status.train_loss):.2f}  {sparkline(losses)}",
     ]
     if status.val_loss is not None:
         best = f" · best {status.best_val_loss:.3f}" if status.best_val_loss is not None else ""
-        lines.append(f"Validation {status.val_loss:.3f} nats/token{_bits(status.val_loss, status)}{best}")
+        lines.append(f"Validation {status.val_loss:.3f}{_unit(status.val_bits_per_char, status)}{best}")
     speed = f"{_count(round(status.chars_per_second))} characters/s" if status.chars_per_second else status.message
     lines.append(" · ".join([speed, *(part for part in (status.device, status.precision) if part)]))
     saved = "" if status.last_checkpoint_step is None else f"checkpoint at step {_count(status.last_checkpoint_step)}"
@@ -593,13 +592,12 @@ def _progress(status: RunStatus, losses: Sequence[float]) -> list[str]:
 
 def _result(status: RunStatus) -> list[str]:
     lines = []
-    if status.test_loss is not None and status.bits_per_char is not None:
-        lines.append(
-            f"Test **{status.test_loss:.3f}** nats/token · {status.bits_per_char:.2f} bits/char"
-            f" · perplexity {perplexity(status.test_loss):.2f}"
-        )
+    if status.test_loss is not None:
+        test = f"Test **{status.test_loss:.3f}**{_unit(status.bits_per_char, status)}"
+        lines.append(f"{test} · perplexity {perplexity(status.test_loss):.2f}")
     if status.best_val_loss is not None:
-        lines.append(f"Validation {status.best_val_loss:.3f} nats/token{_bits(status.best_val_loss, status)} (best)")
+        best = _unit(status.best_val_bits_per_char, status)
+        lines.append(f"Validation {status.best_val_loss:.3f}{best} (best)")
     lines.append(f"{_count(status.step, 'step')} in {_count(status.epoch, 'epoch')}")
     return lines
 
@@ -615,7 +613,8 @@ def _kept(status: RunStatus) -> list[str]:
         return ["No checkpoint had been saved yet."]
     loss = ""
     if status.best_val_loss is not None:
-        loss = f" (best validation {status.best_val_loss:.3f} nats/token{_bits(status.best_val_loss, status)})"
+        unit = _unit(status.best_val_bits_per_char, status)
+        loss = f" (best validation {status.best_val_loss:.3f}{unit})"
     return [f"Kept: the checkpoint of step {_count(status.last_checkpoint_step)}{loss}"]
 
 
@@ -704,11 +703,10 @@ def _duration(status: RunStatus) -> str:
     return f" in {' '.join([*parts, f'{seconds} s'])}"
 
 
-def _bits(loss_nats: float, status: RunStatus) -> str:
-    """A loss per token as bits per character, by the tokens and characters of the training text per second."""
-    if not status.tokens_per_second or not status.chars_per_second:
-        return ""
-    return f" · {loss_nats / log(2) * status.tokens_per_second / status.chars_per_second:.2f} bits/char"
+def _unit(bits_per_char: float | None, status: RunStatus) -> str:
+    """The unit of a run's loss, and that loss in bits per character where it has them."""
+    unit = "token" if status.objective == "causal_lm" else "masked token"
+    return f" nats/{unit}" + ("" if bits_per_char is None else f" · {bits_per_char:.2f} bits/char")
 
 
 def _hardest_table(rows: Sequence[Row]) -> str:

@@ -1,6 +1,5 @@
 """Loss and accuracy of a model on the lines of a split, and seeded samples."""
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
@@ -117,7 +116,7 @@ def measure(
     is_causal = effective.objective == "causal_lm"
     prompts = sample_prompts(corpus, tokenizer, effective.seed) if is_causal else ()
     samples = draw_samples(model, tokenizer, prompts, effective.seed, run_id)
-    predicted_bits = (found.loss_sum_nats if is_causal else found.loss_nats * tokens) / math.log(2)
+    bits_per_char = sizes.bits_per_char(found.loss_nats, effective.objective)
     words = [sample.text.split() for sample in samples]
     text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
     metrics = EvalMetrics(
@@ -127,8 +126,8 @@ def measure(
         dataset=text.name,
         loss=found.loss_nats,
         perplexity=perplexity(found.loss_nats),
-        bits_per_char=predicted_bits / sizes.chars,
-        bits_per_byte=None if sizes.bytes is None else predicted_bits / sizes.bytes,
+        bits_per_char=bits_per_char,
+        bits_per_byte=None if bits_per_char is None or not sizes.bytes else bits_per_char * sizes.chars / sizes.bytes,
         top1_accuracy=found.top1_hits / found.tokens,
         top5_accuracy=found.top5_hits / found.tokens,
         n_tokens=found.tokens,

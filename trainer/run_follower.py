@@ -58,6 +58,7 @@ class RunFollower:
             finished_at=None,
             user_id=record.user_id,
             model_family=record.effective.model_family,
+            objective=record.effective.objective,
             model_size=record.effective.model_size,
             tokenizer_id=None,
             attempt=0,
@@ -125,7 +126,13 @@ class RunFollower:
         self.train_losses.append((event.step, event.train_loss))
         if event.val_loss is not None:
             self.val_losses.append((event.step, event.val_loss))
-        return {
+        measured: dict[str, object] = {
+            "val_loss": event.val_loss,
+            "best_val_loss": event.best_val_loss,
+            "val_bits_per_char": event.val_bits_per_char,
+            "best_val_bits_per_char": event.best_val_bits_per_char,
+        }
+        return {name: value for name, value in measured.items() if value is not None} | {
             "message": "Training.",
             "progress": event.progress,
             "epoch": event.epoch,
@@ -133,8 +140,7 @@ class RunFollower:
             "step": event.step,
             "total_steps": event.total_steps,
             "train_loss": event.train_loss,
-            "val_loss": self.status.val_loss if event.val_loss is None else event.val_loss,
-            "best_val_loss": self.status.best_val_loss if event.best_val_loss is None else event.best_val_loss,
+            "train_bits_per_char": event.train_bits_per_char,
             "tokens_per_second": event.tokens_per_second,
             "chars_per_second": event.chars_per_second,
             "eta_seconds": event.eta_seconds,

@@ -1,6 +1,5 @@
 """What the `mt` command shows: JSON for programs, or a live bar and tables for people."""
 
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from trainer.contracts.errors import ErrorBody
 from trainer.contracts.inference import perplexity
+from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus
 
 _STANDARD_OUTPUT = 1
@@ -120,19 +120,19 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def bits_per_char(loss_nats: float, status: RunStatus) -> float | None:
-    """A run's loss per token as bits per character, by the tokens and characters that it trains on per second."""
-    if not status.tokens_per_second or not status.chars_per_second:
-        return None
-    return loss_nats / math.log(2) * status.tokens_per_second / status.chars_per_second
-
-
-def add_loss(table: Table, name: str, loss_nats: float | None, bits_per_char: float | None) -> None:
-    """Add a loss with its perplexity and, where it is known, its bits per character; None adds nothing."""
+def add_loss(
+    table: Table,
+    name: str,
+    loss_nats: float | None,
+    bits_per_char: float | None,
+    objective: Objective = "causal_lm",
+) -> None:
+    """Add a loss with its perplexity and, where it has them, its bits per character; None adds nothing."""
     if loss_nats is None:
         return
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"
-    table.add_row(name, f"{loss_nats:.4f} nats per token{bits}, perplexity {perplexity(loss_nats):.3f}")
+    token = "token" if objective == "causal_lm" else "masked token"
+    table.add_row(name, f"{loss_nats:.4f} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}")
 
 
 def _figures(status: RunStatus) -> str:

@@ -29,6 +29,7 @@ from trainer.contracts.inference import perplexity
 from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.batches import Batch, BatchReader, epoch_order, masking
+from trainer.data.corpus import Split
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
 from trainer.evaluation import Evaluation, evaluate
@@ -209,6 +210,7 @@ class _Training:
         self._reader = BatchReader(self._rows, workers=compute.data_num_workers, pin=compute.data_pin_memory)
         self._validation = corpus.documents("validation", how)
         share = 1.0 if how is None else effective.mlm_probability or 1.0  # of the tokens, which are predicted
+        self._sizes = corpus.sizes
         self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens / share
         steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
         self._total_steps = min(steps, effective.max_steps or steps)
@@ -394,7 +396,13 @@ class _Training:
             val_loss=validated,
             val_perplexity=None if validated is None else perplexity(validated),
             best_val_loss=state.history.best_loss_nats,
+            train_bits_per_char=self._bits_per_char("train", loss),
+            val_bits_per_char=self._bits_per_char("validation", validated),
+            best_val_bits_per_char=self._bits_per_char("validation", state.history.best_loss_nats),
         )
+
+    def _bits_per_char(self, split: Split, loss_nats: float | None) -> float | None:
+        return None if loss_nats is None else self._sizes[split].bits_per_char(loss_nats, self._model.objective)
 
     def _rows_of_step(self, position: int) -> list[NDArray[np.uint32]]:
         """The rows of each batch of the step that begins at a place of the epoch's order."""

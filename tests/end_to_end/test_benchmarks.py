@@ -12,24 +12,19 @@ from typing import Protocol
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, settings_in, some_text
-from tests.unit.data.support import POEM, char_tokenizer
-from tests.unit.models.families import model_of
 from tests.waiting import until
 from trainer.cli import main
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
 from trainer.contracts.errors import ErrorBody, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS
-from trainer.contracts.runs import EffectiveRequest, SplitSizes
+from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.train_requests import train_request
 from trainer.corpora import CorpusStore
 from trainer.data.batches import epoch_order
-from trainer.data.tokens import TokenizedCorpus, prepare
-from trainer.evaluation import Evaluation
+from trainer.data.tokens import prepare
 from trainer.files import read_record
 from trainer.resolution import resolve_request
-from trainer.scoring import surprisals
-from trainer.tokenizers.base import vocabulary_of
-from trainer.worker.benchmark_child import bits_per_char, run_benchmark_child
+from trainer.worker.benchmark_child import run_benchmark_child
 from trainer.worker.measure import places
 from trainer.worker.progress_beat import processor_ticks
 
@@ -148,23 +143,7 @@ def test_training__of_the_plan_reads_the_same_whatever_it_predicts(tmp_path: Pat
     assert other.params > one.params
     bits = one.test_loss * shared.test.tokens / math.log(2) / shared.test.chars
     assert one.bits_per_char == pytest.approx(bits)
-
-
-def test_bits_per_char__of_a_masked_model_are_the_pseudo_log_likelihood_of_each_line() -> None:
-    tokenizer = char_tokenizer(POEM, mask_token=True)
-    model = model_of("bert", vocabulary_of(tokenizer))
-    lines = [line[:20] for line in POEM]
-    chars = sum(map(len, lines))
-    sizes = SplitSizes(lines=len(lines), chars=chars, tokens=chars + len(lines))
-    corpus = TokenizedCorpus({"test": tokenizer.encode_documents(lines)}, {"test": sizes}, {}, tokenizer.special_ids)
-
-    found = bits_per_char(model, corpus, Evaluation(1.0, 1, 0, 0))
-
-    nats = sum(float(surprisals(model, tokenizer.encode(line)).sum()) for line in lines)
-    assert found == pytest.approx(nats / math.log(2) / chars, rel=1e-5)
-    large: dict[str, object] = {"tokens": 20_001}
-    too_much = corpus._replace(sizes={"test": sizes.model_copy(update=large)})
-    assert bits_per_char(model, too_much, Evaluation(1.0, 1, 0, 0)) is None
+    assert other.objective == "masked_lm" and other.bits_per_char is None
 
 
 def test_text__that_is_too_short_for_so_many_tokens_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import pytest
 
+from bot.embeds import final_message, run_card
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
 from tests.waiting import until
 from trainer.checkpoint import CheckpointStore
@@ -377,19 +378,52 @@ def test_wrong_settings__are_named_before_anything_starts(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []
 
 
-def test_masked_run__says_so_where_its_numbers_are_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    add_corpus(tmp_path, some_text())
-    fields = ["model_family=gru", "model_size=tiny", "objective=masked_lm", "tokenizer.method=char", "max_steps=4"]
-    words = [word for field in fields for word in ("--set", field)]
+RUNS = {
+    "char": ("model_family=char_lstm",),
+    "bpe": ("model_family=lstm", "tokenizer.method=bpe", "tokenizer.vocab_size=60"),
+    "masked": ("model_family=gru", "objective=masked_lm", "tokenizer.method=char"),
+}
 
-    assert main(["train", "--corpus", "text", *words]) == 0
-    [run] = RunStore(tmp_path / "artifacts").all()
-    assert f"next: mt score {run.run_id}" in capsys.readouterr().out
-    assert "what follows a masked token is not seen" in (run.path / "logs.jsonl").read_text(encoding="utf-8")
-    assert main(["eval", run.run_id]) == 0
-    assert "masked tokens" in capsys.readouterr().out
+
+@pytest.mark.usefixtures("worker")
+def test_loss__of_a_split_is_one_number_wherever_it_is_shown(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    runs: list[RunDirectory] = []
+    for kind, fields in RUNS.items():
+        status = shell.train("--corpus", "text", *(word for field in fields for word in ("--set", field)))
+        runs.append(RunStore(shell.folder / "artifacts").get(status.run_id))
+        figures__are_those_of_the_manifest(shell, runs[-1], status, masked=kind == "masked")
+    compared = shell.type("compare", *(run.run_id for run in runs))[1]
+    for run in runs:
+        metrics = run.completed_manifest().metrics
+        row = next(line for line in compared.splitlines() if line.startswith(f"{run.run_id} "))
+        bits = "" if metrics.bits_per_char is None else f"{metrics.bits_per_char:.4f}"
+        assert f"{metrics.test:.4f}" in row.split() and bits in row
+    *_, masked = runs
+    assert "what follows a masked token is not seen" in (masked.path / "logs.jsonl").read_text(encoding="utf-8")
+
+
+def figures__are_those_of_the_manifest(shell: Shell, run: RunDirectory, status: RunStatus, *, masked: bool) -> None:
+    record, metrics = run.record(), run.completed_manifest().metrics
+    unit = "masked token" if masked else "token"
+    shown = shell.type("status", run.run_id)[1]
+    card = str(run_card(record, status, []).description) + str(final_message(record, status, []).description)
+    for split, loss, bits in (
+        ("test", metrics.test, metrics.bits_per_char),
+        ("validation", metrics.best, metrics.best_bits_per_char),
+    ):
+        code, out, _ = shell.type("eval", run.run_id, "--split", split, "--json")
+        measured = EvalMetrics.model_validate_json(out)
+        assert code == 0 and loss is not None and loss == pytest.approx(measured.loss, abs=1e-6)
+        in_bits = measured.loss * measured.n_tokens / measured.n_chars / math.log(2)
+        assert measured.bits_per_char == (None if masked else pytest.approx(in_bits))
+        assert bits == (None if masked else pytest.approx(in_bits, abs=1e-6))
+        per_char = "" if bits is None else f", {bits:.3f} bits per character"
+        figures = f"{loss:.4f} nats per {unit}{per_char}, perplexity"
+        assert figures in shown and figures in shell.type("eval", run.run_id, "--latest")[1]
+        assert f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char") in card
+    listed = shell.type("runs")[1]
+    best = "" if metrics.best_bits_per_char is None else f", {metrics.best_bits_per_char:.3f} bits/char"
+    assert f"{metrics.best:.3f} nats{best} " in listed
+    assert not masked or not any("bits" in text for text in (shown, card))
+    assert (status.test_loss, status.bits_per_char) == (metrics.test, metrics.bits_per_char)

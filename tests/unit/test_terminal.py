@@ -1,6 +1,5 @@
 """What the `mt` command shows of a run on its way."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from tests.unit.test_runs import record
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.runs import RunStore
-from trainer.terminal import Terminal, bits_per_char, columns, duration
+from trainer.terminal import Terminal, columns, duration
 
 
 def status(folder: Path, **changes: object) -> RunStatus:
@@ -55,15 +54,6 @@ def test_columns__are_as_wide_as_they_need_and_nothing_is_cut_off(capsys: pytest
 )
 def test_duration__is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
-
-
-def test_bits_per_char__are_known_once_the_speed_is(tmp_path: Path) -> None:
-    """Two tokens a character, each of ln 2 nats, are two bits."""
-    waiting = status(tmp_path)
-    speed: dict[str, object] = {"tokens_per_second": 20.0, "chars_per_second": 10.0}
-
-    assert bits_per_char(math.log(2), waiting) is None
-    assert bits_per_char(math.log(2), waiting.model_copy(update=speed)) == 2.0
 
 
 def _training() -> dict[str, object]:

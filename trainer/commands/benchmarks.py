@@ -72,7 +72,7 @@ def _architectures(arguments: Arguments, terminal: Terminal) -> int:
         f" {counted(shared.test.lines, 'line')}; {shared.vocab_size:,} tokens in the vocabulary."
         " Losses in nats per predicted token."
     )
-    masked = "* over masked tokens, and bits/char by pseudo-log-likelihood: not to be compared with the causal ones."
+    masked = "* per masked token: not to be compared with the causal ones."
     notes = [about, *([masked] if any(row.objective == "masked_lm" for row in table.rows) else []), f"in {folder}"]
     terminal.show(table, columns([_HEAD, *map(_cells, table.rows)]), Text("\n".join(notes)))
     return 0
@@ -205,7 +205,7 @@ def _label(row: BenchmarkRow) -> str:
 
 def _cells(row: BenchmarkRow) -> tuple[str, ...]:
     mark = "*" if row.objective == "masked_lm" else ""
-    bits = "–" if row.bits_per_char is None else f"{row.bits_per_char:.3f}{mark}"
+    bits = "–" if row.bits_per_char is None else f"{row.bits_per_char:.3f}"
     return (
         row.name,
         row.objective,

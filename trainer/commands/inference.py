@@ -193,8 +193,7 @@ def _evaluate(arguments: Arguments, terminal: Terminal) -> int:
 
 def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:
     table = summary_table(f"{metrics.run_id}: {measured}")
-    name = "loss" if metrics.objective == "causal_lm" else "loss over masked tokens"
-    add_loss(table, name, metrics.loss, metrics.bits_per_char)
+    add_loss(table, "loss", metrics.loss, metrics.bits_per_char, metrics.objective)
     table.add_row("top-1, top-5", f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}")
     unknown = "" if metrics.unknown_share is None else f", {metrics.unknown_share:.2%} of the text's unknown"
     table.add_row("tokens", f"{metrics.n_tokens:,} predicted{unknown}")

@@ -27,7 +27,7 @@ from trainer.resolution import resolve_origin
 from trainer.run_files import run_files
 from trainer.runs import RunDirectory, RunStore
 from trainer.services import answering_server
-from trainer.terminal import Terminal, add_loss, bits_per_char, columns, duration, summary_table
+from trainer.terminal import Terminal, add_loss, columns, duration, summary_table
 
 EXIT_FAILED = 1
 _STATES: tuple[RunState, ...] = get_args(RunState)
@@ -81,7 +81,7 @@ _NO_RUN = "There is no run yet: `mt train --corpus demo` makes one."
 
 def _row(status: RunStatus) -> tuple[str, ...]:
     best = status.best_val_loss
-    bits = None if best is None else bits_per_char(best, status)
+    bits = status.best_val_bits_per_char
     validation = "" if best is None else f"{best:.3f} nats"
     return (
         status.run_id,
@@ -176,13 +176,13 @@ def _status_table(status: RunStatus) -> Table:
     for name, value in rows:
         if value is not None:
             table.add_row(name, Text(value))
-    for name, loss in (
-        ("training", status.train_loss),
-        ("validation", status.val_loss),
-        ("best validation", status.best_val_loss),
+    for name, loss, bits in (
+        ("training", status.train_loss, status.train_bits_per_char),
+        ("validation", status.val_loss, status.val_bits_per_char),
+        ("best validation", status.best_val_loss, status.best_val_bits_per_char),
+        ("test", status.test_loss, status.bits_per_char),
     ):
-        add_loss(table, name, loss, None if loss is None else bits_per_char(loss, status))
-    add_loss(table, "test", status.test_loss, status.bits_per_char)
+        add_loss(table, name, loss, bits, status.objective)
     for name, value in _circumstances(status):
         if value is not None:
             table.add_row(name, Text(value))

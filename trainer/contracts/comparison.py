@@ -105,7 +105,9 @@ def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
     """The latest evaluation of a split of a run's own; raises EVAL_NOT_FOUND."""
     for summary in manifest.eval:
         if (summary.split, summary.dataset) == (split, None):
+            is_masked = manifest.effective.objective == "masked_lm"
             bits = manifest.metrics.bits_per_char if split == "test" and summary.bits_per_char is None else None
+            bits = None if is_masked else bits
             update: dict[str, object] = {} if bits is None else {"bits_per_char": bits}
             return summary.model_copy(update=update)
     raise AppError(
@@ -210,6 +212,8 @@ def _basis(
     if _vocabulary(one) == _vocabulary(two):
         is_chance = one.effective.objective == "masked_lm" and _masking(one.effective) != _masking(two.effective)
         return "loss", [_OTHER_MASKS] if is_chance else []
+    if one.effective.objective == "masked_lm":
+        return None, ["Their tokenizers differ, so their losses are per different tokens and do not compare."]
     notes = [
         "Their tokenizers differ: losses, perplexities and accuracies are of different tokens,"
         " and only bits per character compare."

@@ -115,6 +115,10 @@ class Progress(Frozen):
     val_loss: float | None = None
     val_perplexity: float | None = None
     best_val_loss: float | None = None
+    train_bits_per_char: float | None = None
+    """Each loss over the characters of its own split; None, as the next two, for a masked model."""
+    val_bits_per_char: float | None = None
+    best_val_bits_per_char: float | None = None
 
 
 class MetricsProgress(EventBase, Progress):

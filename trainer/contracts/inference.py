@@ -403,9 +403,10 @@ class EvalMetrics(Frozen):
     """Of `loss`, per predicted token."""
     loss: float
     perplexity: float
-    bits_per_char: float
+    bits_per_char: float | None
+    """None of a masked model."""
     bits_per_byte: float | None = None
-    """None, as the next ones, where a version measured that did not know of it."""
+    """None of a masked model, and, as the next ones, where a version measured that did not know of it."""
     top1_accuracy: float
     top5_accuracy: float
     n_tokens: int

@@ -1,5 +1,6 @@
 """A run: what was asked, what it was resolved to, how it stands, and what came of it."""
 
+import math
 import re
 from collections.abc import Mapping
 from itertools import pairwise
@@ -295,9 +296,14 @@ class RunStatus(Frozen):
     train_loss: float | None
     val_loss: float | None
     best_val_loss: float | None
+    train_bits_per_char: float | None = None
+    """Each loss over the characters of its own split; None, as the next two, for a masked model."""
+    val_bits_per_char: float | None = None
+    best_val_bits_per_char: float | None = None
     test_loss: float | None
     test_perplexity: float | None
     bits_per_char: float | None
+    """Of the test split."""
     tokens_per_second: float | None
     chars_per_second: float | None
     eta_seconds: float | None
@@ -312,6 +318,8 @@ class RunStatus(Frozen):
     finished_at: Timestamp | None
     user_id: int | None
     model_family: ModelFamily
+    objective: Objective = "causal_lm"
+    """With masked_lm every loss is per masked token."""
     model_size: str | None
     tokenizer_id: str | None
     attempt: int
@@ -340,6 +348,13 @@ class SplitSizes(Frozen):
     bytes: int | None = None
     """Of its lines in UTF-8, without their ends."""
 
+    def bits_per_char(self, loss_nats: float, objective: Objective) -> float | None:
+        """Spread the mean loss of this split's tokens over its characters, in bits (DEC D57).
+
+        None for a masked model, whose loss is over some of the tokens only.
+        """
+        return loss_nats / math.log(2) * self.tokens / self.chars if objective == "causal_lm" else None
+
 
 class DataFacts(Frozen):
     """What the run was trained, selected and tested on."""
@@ -363,6 +378,9 @@ class RunMetrics(Frozen):
     test: float | None = None
     test_perplexity: float | None = None
     bits_per_char: float | None = None
+    """Of the test split; None, as the next two, for a masked model."""
+    val_bits_per_char: float | None = None
+    best_bits_per_char: float | None = None
     best: float | None = None
     auc: float | None = None
     initial: float | None = None

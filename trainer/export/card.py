@@ -86,6 +86,7 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
     rows: tuple[tuple[str, float | str | None, str], ...] = (
         ("training loss", metrics.train, f"{{:.4f}} nats per {per}"),
         ("validation loss", metrics.best, f"{{:.4f}} nats per {per}"),
+        ("validation", metrics.best_bits_per_char, "{:.4f} bits per character"),
         ("test loss", metrics.test, f"{{:.4f}} nats per {per}"),
         ("test perplexity", metrics.test_perplexity, f"{{:.3f}} per {per}"),
         ("test", metrics.bits_per_char, "{:.4f} bits per character"),

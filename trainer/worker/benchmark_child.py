@@ -1,11 +1,7 @@
 """A child of `mt bench`: prepares the text for all trainings, or does one of them, from a plan to its record."""
 
-import math
 import sys
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from trainer.checkpoint import CheckpointStore
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkPoint, BenchmarkRow, PreparedBenchmark
@@ -13,23 +9,18 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.settings import Settings
 from trainer.data.batches import epoch_order, masking
-from trainer.data.tokens import TokenizedCorpus, prepare
+from trainer.data.tokens import prepare
 from trainer.device import environment, resolve, seed_everything
-from trainer.evaluation import Evaluation, evaluate
+from trainer.evaluation import evaluate
 from trainer.files import read_record, told_error, write_atomically
 from trainer.logs import setup_logging
 from trainer.machine import most_memory_bytes
 from trainer.models import build
-from trainer.models.base import LanguageModel
-from trainer.scoring import score_lines
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training import CurveRow, Listeners, train
 from trainer.worker.environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
 from trainer.worker.measure import places
-
-_MOST_SCORED_TOKENS = 20_000
-"""A pseudo-log-likelihood takes a pass for each token."""
 
 
 def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:
@@ -111,40 +102,10 @@ def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
         params=model.parameter_count(),
         learning_rate=effective.learning_rate,
         test_loss=test.loss_nats,
-        bits_per_char=bits_per_char(model, corpus, test),
+        bits_per_char=corpus.sizes["test"].bits_per_char(test.loss_nats, effective.objective),
         tokens_per_second=shared.tokens / result.state.train_seconds,
         train_seconds=result.state.train_seconds,
         peak_memory_bytes=peak_memory_bytes,
         request=effective,
         curve=tuple(curve),
     )
-
-
-def bits_per_char(model: LanguageModel, corpus: TokenizedCorpus, test: Evaluation) -> float | None:
-    """Spread the bits of the test split over its characters.
-
-    A causal model's are those of its predicted tokens, [EOS] included; a masked one's are the pseudo-log-likelihood of
-    each line, without [EOS], or None for more than 20,000 tokens.
-    """
-    sizes = corpus.sizes["test"]
-    if model.objective == "causal_lm":
-        nats = test.loss_sum_nats
-    elif sizes.tokens > _MOST_SCORED_TOKENS:
-        return None
-    else:
-        nats = math.fsum(float(scores.surprisal.sum()) for scores in score_lines(model, _lines(corpus)))
-    return nats / math.log(2) / sizes.chars
-
-
-def _lines(corpus: TokenizedCorpus) -> list[list[int]]:
-    """The ids of each line of the test split, without [BOS] and [EOS]."""
-    ids = corpus.ids["test"]
-    is_end: NDArray[np.bool_] = ids == corpus.special_ids.eos
-    ends: NDArray[np.int64] = np.flatnonzero(is_end)
-    begin, lines = 1, list[list[int]]()
-    places: list[int] = ends.tolist()
-    for end in places:
-        line: list[int] = ids[begin:end].tolist()
-        lines.append(line)
-        begin = end + 2  # behind the next [BOS], which every tokenizer with a mask token has
-    return lines

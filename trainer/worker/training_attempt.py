@@ -204,10 +204,14 @@ class TrainingAttempt:
             "data_num_workers": compute.data_num_workers,
             "data_pin_memory": compute.data_pin_memory,
         }
+        validation = corpus.sizes["validation"]
+        val, best = state.validation_loss_nats, state.history.best_loss_nats
         metrics = RunMetrics(
             train=state.epochs[-1].train_loss_nats if state.epochs else None,
-            val=state.validation_loss_nats,
-            best=state.history.best_loss_nats,
+            val=val,
+            best=best,
+            val_bits_per_char=None if val is None else validation.bits_per_char(val, effective.objective),
+            best_bits_per_char=None if best is None else validation.bits_per_char(best, effective.objective),
             auc=state.curve.area,
             initial=state.initial_loss_nats,
         )

@@ -1,6 +1,7 @@
 """Runs as the bot meets them: real records and real event logs, made by hand."""
 
 from datetime import UTC, datetime, timedelta
+from math import log
 from pathlib import Path
 
 from trainer.contracts.errors import ErrorClass, ErrorCode
@@ -80,7 +81,7 @@ class Story:
         return self._append(JobProgress, "reading", progress=0.0, message="Reading the corpus.")
 
     def step(self, step: int, train_loss: float, val_loss: float | None = None) -> "Story":
-        """A step at which 2000 tokens and 1000 characters are trained per second, so bits/char = 2 loss / ln 2."""
+        """A step of a run with two tokens per character, so bits/char = 2 loss / ln 2."""
         return self._append(
             MetricsProgress,
             f"progress-{step}",
@@ -98,6 +99,9 @@ class Story:
             eta_seconds=60.0,
             val_loss=val_loss,
             best_val_loss=val_loss,
+            train_bits_per_char=2 * train_loss / log(2),
+            val_bits_per_char=None if val_loss is None else 2 * val_loss / log(2),
+            best_val_bits_per_char=None if val_loss is None else 2 * val_loss / log(2),
         )
 
     def checkpoint(self, step: int) -> "Story":

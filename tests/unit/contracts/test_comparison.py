@@ -115,6 +115,15 @@ def test_delta__is_of_every_number_and_absent_where_one_is_not_known() -> None:
     assert found.runs[0].tokens_per_second == 1500.0
 
 
+def test_masked_runs_with_different_tokenizers__do_not_compare() -> None:
+    first, other = (measured(name, tokenizer=name, objective="masked_lm") for name in ("a", "b"))
+
+    [one] = pair(first, other).against
+
+    assert (one.basis, one.is_regression) == (None, False)
+    assert one.notes == ("Their tokenizers differ, so their losses are per different tokens and do not compare.",)
+
+
 def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -> None:
     new = measured("new", tokenizer="b", summary={"loss": 9.0, "bits_per_char": 1.4, "unknown_share": 0.125})
     found = pair(new, measured("old"))
