@@ -89,9 +89,10 @@ class Finished(NamedTuple):
         return list(answer([record], self.models, self.settings, withdrawn=lambda: gone))
 
     def losses(self, lines: list[str]) -> list[float]:
-        """The loss of every predicted token of these lines, by hand."""
+        """The loss of every predicted token of these lines, each read whole, by hand."""
+        model = ReferenceModel(self.model, "lstm")
         ids = [self.made.tokenizer.encode(line) for line in lines]
-        return losses_by_hand(ReferenceModel(self.model, "lstm"), ids, self.made.effective.max_seq_len)
+        return [loss for line in ids for loss in losses_by_hand(model, [line], len(line) + 1)]
 
 
 @pytest.fixture(name="finished")
