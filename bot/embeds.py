@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from itertools import pairwise
+from math import log
 from typing import Literal, assert_never
 
 import discord

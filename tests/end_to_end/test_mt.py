@@ -19,6 +19,7 @@ from typing import BinaryIO
 import pytest
 
 from bot.embeds import final_message, run_card
+from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
 from tests.waiting import until
 from trainer.checkpoint import CheckpointStore
@@ -407,7 +408,8 @@ def figures__are_those_of_the_manifest(shell: Shell, run: RunDirectory, status: 
     record, metrics = run.record(), run.completed_manifest().metrics
     unit = "masked token" if masked else "token"
     shown = shell.type("status", run.run_id)[1]
-    card = str(run_card(record, status, []).description) + str(final_message(record, status, []).description)
+    embeds = run_card(record, status, []), final_message(record, status, read_outcome(run))
+    card, final = (str(embed.description) for embed in embeds)
     for split, loss, bits in (
         ("test", metrics.test, metrics.bits_per_char),
         ("validation", metrics.best, metrics.best_bits_per_char),
@@ -421,9 +423,10 @@ def figures__are_those_of_the_manifest(shell: Shell, run: RunDirectory, status: 
         per_char = "" if bits is None else f", {bits:.3f} bits per character"
         figures = f"{loss:.4f} nats per {unit}{per_char}, perplexity"
         assert figures in shown and figures in shell.type("eval", run.run_id, "--latest")[1]
-        assert f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char") in card
+        in_discord = f" nats/{unit}" + ("" if bits is None else f" · {bits:.2f} bits/char")
+        assert in_discord in card and (in_discord in final or split == "validation")
     listed = shell.type("runs")[1]
     best = "" if metrics.best_bits_per_char is None else f", {metrics.best_bits_per_char:.3f} bits/char"
     assert f"{metrics.best:.3f} nats{best} " in listed
-    assert not masked or not any("bits" in text for text in (shown, card))
+    assert not masked or not any("bits" in text for text in (shown, card, final))
     assert (status.test_loss, status.bits_per_char) == (metrics.test, metrics.bits_per_char)

@@ -174,8 +174,8 @@ class DiskNotice:
 
 def _finish_train(status: RunStatus, run: RunDirectory, terminal: Terminal) -> int:
     table = summary_table(f"{status.run_id}: {status.status}")
-    add_loss(table, "test", status.test_loss, status.bits_per_char, objective)
-    add_loss(table, "best validation", status.best_val_loss, status.best_val_bits_per_char, objective)
+    add_loss(table, "test", status.test_loss, status.bits_per_char, status.objective)
+    add_loss(table, "best validation", status.best_val_loss, status.best_val_bits_per_char, status.objective)
     scoring = f'mt score {status.run_id} "…"'
     is_causal = run.record().effective.objective == "causal_lm"
     after = f'next: mt generate {status.run_id} "…"   ·   {scoring}' if is_causal else f"next: {scoring}"
