@@ -7,14 +7,15 @@ from pydantic_core import to_json
 
 from trainer.bf16_trial import check_bf16_here
 from trainer.checkpoint_files import newest_whole
-from trainer.contracts.compatibility import architecture, check_precision
+from trainer.contracts.compatibility import architecture, check_precision, check_text_length
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
 from trainer.contracts.settings import Settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
-from trainer.data.text import text_files
+from trainer.data.normalization import normalized
+from trainer.data.text import line_blocks, text_files
 from trainer.machine import default_threads, may_have_cuda
 from trainer.runs import Origin, RunDirectory, RunStore
 from trainer.tokenizer_store import TokenizerStore
@@ -22,6 +23,8 @@ from trainer.vocabulary import read_manifest, unknown_share
 
 _SAMPLED_LINES = 1000
 _MOST_UNKNOWN = 0.5
+_BYTES_PER_TOKEN = 16
+"""A longer text is not read for its tokens before the training."""
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
@@ -47,6 +50,7 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
     _check_files(request, corpora)
     if tokenizer_folder is not None:
         await asyncio.to_thread(_check_vocabulary, tokenizer_folder, corpora, request)
+    await asyncio.to_thread(_check_length, effective, corpora.find(request.corpus))
     return effective
 
 
@@ -196,6 +200,20 @@ def _check_vocabulary(tokenizer_folder: Path, corpora: CorpusStore, request: Tra
             f"The tokenizer does not know {unknown:.0%} of the tokens of '{request.corpus}': train one on texts like"
             " it, or start from a run in the same script.",
         )
+
+
+def _check_length(effective: EffectiveRequest, corpus: Path) -> None:
+    """Refuse a corpus that has fewer tokens than one row, whatever its tokens are: the worker counts the split itself.
+
+    A token has a character at least, or a word, and each line one more for its end.
+    """
+    length, method = effective.max_seq_len, effective.tokenizer.method
+    if effective.corpus.bytes > _BYTES_PER_TOKEN * length:
+        return
+    lines = [normalized(line, effective.tokenizer.normalization) for block in line_blocks(corpus) for line in block]
+    per_line = 2 if method == "sentencepiece" else 1  # which puts a space before each line
+    tokens = sum(len(line.split() if method == "word" else line) + per_line for line in lines)
+    check_text_length(tokens, length, of="the corpus", fits=tokens // 2)
 
 
 def splits_of_corpus(request: TrainRequest) -> int:

@@ -97,7 +97,22 @@ MISTAKES = [
     (["text", "--tokenizer", "morse"], ErrorCode.UNSUPPORTED_BACKEND, "or the id of a trained tokenizer; you gave 'mo"),
     (["text", "--tokenizer", "char-0"], ErrorCode.TOKENIZER_NOT_FOUND, "There is no tokenizer 'char-0'"),
     (["text", "--set", "max_seq_len=7"], ErrorCode.INVALID_INPUT, "`max_seq_len` must be greater than or equal to 8"),
-    (["text", "--tokenizer", "bpe", "--set", "tokenizer.vocab_size=6"], ErrorCode.INVALID_INPUT, "must be at least "),
+    (
+        ["text", "--tokenizer", "bpe", "--set", "tokenizer.vocab_size=6", "--set", "max_seq_len=8"],
+        ErrorCode.INVALID_INPUT,
+        "must be at least ",
+    ),
+    (
+        ["text", "--tokenizer", "word"],
+        ErrorCode.CORPUS_TOO_SHORT,
+        "`max_seq_len` is 30, but the corpus has 11 tokens only, less than one sequence: give a longer text.",
+    ),
+    (
+        ["text", "--tokenizer", "char"],
+        ErrorCode.CORPUS_TOO_SHORT,
+        "`max_seq_len` is 256, but the corpus has 16 tokens only, less than one sequence: make `max_seq_len` 8 or"
+        " less, or give a longer text.",
+    ),
     ([], ErrorCode.INVALID_INPUT, "required: NAME"),
 ]
 
@@ -117,24 +132,23 @@ def test_folder_of_splits__is_trained_selected_and_tested_by_its_files(typed: Ty
     folders = tmp_path / "data" / "corpus" / "three", tmp_path / "mine"
     for folder in folders:
         folder.mkdir()
-        for name, lines in (("train", "a b\nb\n"), ("valid", "a c\n"), ("test", "b b\n\nc\n")):
+        for name, lines in (("train", "a b\nb\na a b\n"), ("valid", "a c\n"), ("test", "b b\n\nc\n")):
             (folder / f"{name}.txt").write_text(lines, encoding="utf-8")
 
+    words = ("--tokenizer", "word", "--set", "max_seq_len=8", "--json")
     for name in ("three", "mine"):
-        found = CorpusCheck.model_validate_json(typed(name, "--tokenizer", "word", "--json"))
+        found = CorpusCheck.model_validate_json(typed(name, *words))
         assert found.vocab_size == 2 + 2, "of the training split alone"
         assert {split: (sizes.lines, sizes.tokens) for split, sizes in found.splits.items()} == {
-            **{"train": (2, 5), "validation": (1, 3), "test": (2, 5)}
+            **{"train": (3, 9), "validation": (1, 3), "test": (2, 5)}
         }
-    other = CorpusCheck.model_validate_json(
-        typed("three", "--tokenizer", "word", "--set", "test_corpus=tested", "--json")
-    )
+    other = CorpusCheck.model_validate_json(typed("three", "--set", "test_corpus=tested", *words))
     assert other.splits["test"] == SplitSizes(lines=2, chars=4, tokens=5, unknown_tokens=3, bytes=4)
 
     (folders[0] / "train.txt").unlink()
     assert main(["validate", str(ROOT / "configs" / "word_lstm_keyboard.yaml"), "--corpus", "three"]) == 2
     (folders[0] / "more.txt").write_text("a\nb\nc\n", encoding="utf-8")
-    whole = CorpusCheck.model_validate_json(typed("three", "--tokenizer", "word", "--json"))
+    whole = CorpusCheck.model_validate_json(typed("three", *words))
     assert sum(sizes.lines for sizes in whole.splits.values()) == 6, "a folder of texts, which is split by lines"
 
 

@@ -15,6 +15,10 @@ from trainer.contracts.models import (
 )
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import refusal
+from trainer.contracts.wording import counted
+
+_SHORTEST_ROW = 8
+"""The least `max_seq_len`."""
 
 
 def architecture(family: ModelFamily) -> Architecture:
@@ -71,6 +75,17 @@ def check_precision(precision: str, *, on_cuda: bool) -> None:
     """Raise INVALID_INPUT for a precision that the device does not have."""
     if precision == "fp16" and not on_cuda:
         raise AppError(ErrorCode.INVALID_INPUT, "`precision` 'fp16' needs CUDA: on the CPU take 'fp32' or 'auto'.")
+
+
+def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> None:
+    """Raise CORPUS_TOO_SHORT where a text has fewer tokens than one row; `fits` is a length that it has enough for."""
+    if tokens < max_seq_len:
+        shorter = f"make `max_seq_len` {fits:,} or less, or " if fits >= _SHORTEST_ROW else ""
+        raise AppError(
+            ErrorCode.CORPUS_TOO_SHORT,
+            f"`max_seq_len` is {max_seq_len:,}, but {of} has {counted(tokens, 'token')} only, less than one sequence:"
+            f" {shorter}give a longer text.",
+        )
 
 
 def check_scores(request: ScoreRequest, aim: Objective) -> None:

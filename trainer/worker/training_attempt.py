@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.checkpoint import CheckpointStore
 from trainer.checkpoint_files import TrainingState
 from trainer.contracts.base import now
-from trainer.contracts.compatibility import reads_one_side
+from trainer.contracts.compatibility import check_text_length, reads_one_side
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
     ArtifactRef,
@@ -133,6 +133,8 @@ class TrainingAttempt:
         if not is_saved(self._run.tokenizer):
             tokenizer.save(self._run.tokenizer)
         self._tokenizers.keep(self._run.tokenizer, tokenizer.manifest)
+        tokens = corpus.sizes["train"].tokens
+        check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
         if effective.objective == "masked_lm" and reads_one_side(effective.model):
             log.warning("what follows a masked token is not seen", model_family=effective.model_family)
