@@ -144,7 +144,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FAILS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE)
 
 
-FAILS_AGAIN = (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT)
+FAILS_AGAIN = (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT, ErrorCode.CORPUS_TOO_SHORT)
 """What a run that is resumed would fail with again."""
 
 
