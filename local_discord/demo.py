@@ -35,7 +35,7 @@ from trainer.services import ending_with_us
 OUTPUT = Path("demo-out")
 CORPUS = "demo"
 MARGIN_NATS = 0.3
-START_SECONDS, TRAIN_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 60.0, 300.0, 60.0, 15.0
+START_SECONDS, TRAIN_SECONDS, ANSWER_SECONDS, STOP_SECONDS = 300.0, 600.0, 300.0, 60.0
 PROMPT, TEXT = "Мен ", "Бүгін ауа райы жақсы."
 
 

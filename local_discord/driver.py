@@ -186,13 +186,13 @@ class LocalDiscord:
 
     # Waiting
 
-    async def connected(self, timeout: float = 60.0) -> None:
+    async def connected(self, timeout: float = limits.PATIENCE_SECONDS) -> None:
         def look() -> bool | None:
             return self._gateway.is_connected or None
 
         await self._world.changes.until(look, timeout, "A gateway session")
 
-    async def disconnected(self, timeout: float = 60.0) -> None:
+    async def disconnected(self, timeout: float = limits.PATIENCE_SECONDS) -> None:
         """The bot is gone: wait for it after killing the process, before `connected` of the next one."""
 
         def look() -> bool | None:
@@ -200,12 +200,17 @@ class LocalDiscord:
 
         await self._world.changes.until(look, timeout, "The end of the gateway connection")
 
-    async def synced(self, timeout: float = 60.0) -> list[Json]:
+    async def synced(self, timeout: float = limits.PATIENCE_SECONDS) -> list[Json]:
         """The command tree once the bot has registered it."""
         return await self._world.changes.until(lambda: self._world.commands or None, timeout, "Command sync")
 
     async def wait_for_message(
-        self, channel: Channel, pattern: str = "", *, after: StoredMessage | None = None, timeout: float = 60.0
+        self,
+        channel: Channel,
+        pattern: str = "",
+        *,
+        after: StoredMessage | None = None,
+        timeout: float = limits.PATIENCE_SECONDS,
     ) -> StoredMessage:
         """The newest message (younger than `after`) in whose content or embeds the regular expression is found."""
 
@@ -216,7 +221,9 @@ class LocalDiscord:
 
         return await self._world.changes.until(look, timeout, f"A message like {pattern!r}")
 
-    async def wait_for_edit(self, message: StoredMessage, pattern: str = "", timeout: float = 60.0) -> StoredMessage:
+    async def wait_for_edit(
+        self, message: StoredMessage, pattern: str = "", timeout: float = limits.PATIENCE_SECONDS
+    ) -> StoredMessage:
         """The message once its newest version matches and has been edited at least once."""
 
         def look() -> StoredMessage | None:
@@ -225,7 +232,7 @@ class LocalDiscord:
 
         return await self._world.changes.until(look, timeout, f"An edit to {pattern!r}")
 
-    async def wait_for_violation(self, timeout: float = 60.0) -> Violation:
+    async def wait_for_violation(self, timeout: float = limits.PATIENCE_SECONDS) -> Violation:
         return await self._world.changes.until(
             lambda: self.violations[-1] if self.violations else None, timeout, "A violation"
         )
@@ -259,7 +266,7 @@ class LocalDiscord:
         options: Mapping[str, OptionValue] | None = None,
         *,
         guild: Guild | None = None,
-        timeout: float = limits.ANSWER_SECONDS,
+        timeout: float = limits.PATIENCE_SECONDS,
     ) -> list[Choice]:
         """The suggestions for `option` after `typed`, other options as filled so far."""
         leaf = find_command(self.commands, command)

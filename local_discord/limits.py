@@ -13,6 +13,8 @@ COMMAND_TOTAL = 8000
 CHOICE_VALUE = 100
 ATTACHMENT_BYTES = 10 * 1024 * 1024
 ANSWER_SECONDS = 3.0
+PATIENCE_SECONDS = 300.0
+"""How long a caller waits for what must happen; a busy machine takes its time."""
 TOKEN_SECONDS = 15 * 60.0
 NONCE_SECONDS = 5 * 60.0
 

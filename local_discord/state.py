@@ -254,22 +254,22 @@ class Call:
     def is_unresolved(self) -> bool:
         return self.original is not None and self.original.is_loading and not self.original.deleted
 
-    async def answered(self, timeout: float = limits.ANSWER_SECONDS) -> float:
+    async def answered(self, timeout: float = limits.PATIENCE_SECONDS) -> float:
         """Seconds until the first answer."""
         return await self._changes.until(lambda: self.answered_seconds, timeout, f"An answer to {self.name}")
 
-    async def reply(self, timeout: float = 60.0) -> StoredMessage:
+    async def reply(self, timeout: float = limits.PATIENCE_SECONDS) -> StoredMessage:
         """The answer as a person reads it: the message, or after a defer the filled original (the changed
         message, where a component was deferred)."""
         return await self._changes.until(self._resolved, timeout, f"A reply to {self.name}")
 
-    async def followup(self, index: int = 0, timeout: float = 60.0) -> StoredMessage:
+    async def followup(self, index: int = 0, timeout: float = limits.PATIENCE_SECONDS) -> StoredMessage:
         def look() -> StoredMessage | None:
             return self.followups[index] if index < len(self.followups) else None
 
         return await self._changes.until(look, timeout, f"Follow-up {index} of {self.name}")
 
-    async def form(self, timeout: float = limits.ANSWER_SECONDS) -> Json:
+    async def form(self, timeout: float = limits.PATIENCE_SECONDS) -> Json:
         """The modal that was opened: title, custom_id, components."""
         await self._changes.until(lambda: self.answered_seconds, timeout, f"A modal of {self.name}")
         if self.callback_type != 9:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.waiting import PATIENCE_SECONDS
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.validation import parse
@@ -82,7 +83,7 @@ async def running(settings: Settings) -> AsyncIterator[JobQueue]:
 
 
 async def wait_for_status(
-    queue: JobQueue, run_id: str, wanted: Callable[[RunStatus], bool], seconds: float = 180
+    queue: JobQueue, run_id: str, wanted: Callable[[RunStatus], bool], seconds: float = PATIENCE_SECONDS
 ) -> RunStatus:
     """Wait until a run stands as wanted."""
     async with asyncio.timeout(seconds):
@@ -116,7 +117,7 @@ def processes(folder: Path, word: str = "") -> list[Process]:
     return found
 
 
-async def gone(folder: Path, seconds: float = 15) -> bool:
+async def gone(folder: Path, seconds: float = PATIENCE_SECONDS) -> bool:
     """Whether all processes that belong to a folder end in time."""
     try:
         async with asyncio.timeout(seconds):
@@ -137,7 +138,9 @@ def twin(run: RunDirectory, run_id: str) -> RunDirectory:
     return RunDirectory(folder)
 
 
-def mt(folder: Path, *words: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def mt(
+    folder: Path, *words: str, timeout: float = PATIENCE_SECONDS, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run the `mt` command in a folder of its own."""
     folder.mkdir(exist_ok=True)
     return subprocess.run(

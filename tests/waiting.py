@@ -16,7 +16,14 @@ class _CaptureLogs(Protocol):
 captured_logs: _CaptureLogs = structlog.testing.capture_logs
 
 
-async def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+PATIENCE_SECONDS = 300.0
+"""How long a test waits for what must happen: far longer than it takes, as the machine may be busy."""
+
+ANSWER_SECONDS = 30.0
+"""How long the local Discord waits for a first answer, in place of 3 s, as the machine may be busy."""
+
+
+async def until(holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until something holds; fails when it takes too long."""
     deadline = time.monotonic() + seconds
     while not holds():

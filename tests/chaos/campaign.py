@@ -38,11 +38,11 @@ _row_adapter: TypeAdapter[dict[str, float | None]] = TypeAdapter(dict[str, float
 MESSAGES = "/channels/{channel_id}/messages"
 MESSAGE = "/channels/{channel_id}/messages/{message_id}"
 RUN_ID = re.compile(r"(char_)?lstm-\d{8}-[0-9a-f]{8}")
-_REFERENCE_SECONDS = 180.0
+_REFERENCE_SECONDS = 600.0
 _REPLY_SECONDS = 25.0
 _VICTIM_SECONDS = 4.0
 _TRIES = 6
-_SETTLE_SECONDS = 60.0
+_SETTLE_SECONDS = 300.0
 """So long nothing at all may come to its end while something is still to."""
 _IN_VAIN = 1
 """A child that has crashed so often since its last checkpoint is left alone: three times would be its end by right."""

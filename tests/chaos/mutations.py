@@ -20,7 +20,7 @@ from rich.table import Table
 
 from tests.support import ROOT
 
-_ALL_SECONDS, _SOME_SECONDS = 1800.0, 300.0
+_ALL_SECONDS, _SOME_SECONDS = 3600.0, 1200.0
 _FAILED, _PASSED = 1, 0
 _LOG = "pytest.log"
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from trainer.services import ending_with_us
 
 _RESTART_SECONDS = 0.3
-_STOP_SECONDS = 15.0
+_STOP_SECONDS = 120.0
 
 
 class Exit(NamedTuple):

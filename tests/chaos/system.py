@@ -15,6 +15,7 @@ from local_discord import LocalDiscord
 from local_discord.state import Call, User
 from tests.chaos.supervised import Supervised
 from tests.support import ROOT, Process, add_corpus, gone, kill, processes, some_text
+from tests.waiting import ANSWER_SECONDS
 from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
@@ -23,9 +24,9 @@ from trainer.services import find_server
 TOKEN = "chaos-token"  # noqa: S105
 LEASE_SECONDS = 3.0
 WORKERS = 2
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 _SAMPLE_SECONDS = 0.2
-_LINGER_SECONDS = 5.0
+_LINGER_SECONDS = 60.0
 _CORPUS_LINES = 120
 
 
@@ -60,6 +61,7 @@ class System:
             "QUEUE__EMBEDDED_WORKERS": "0",
             "QUEUE__LEASE_SECONDS": str(LEASE_SECONDS),
             "QUEUE__TRAINING_SLOTS": str(slots),
+            "QUEUE__STALL_SECONDS": "3600",  # a busy machine may give a training no time for minutes
             "LIMITS__RUNS_PER_USER": "100",
             "DISCORD__TOKEN": TOKEN,
             "DISCORD__OWNER_ID": str(self.users[0].id),
@@ -179,7 +181,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 @asynccontextmanager
 async def started(folder: Path, users: int, slots: int = 1) -> AsyncIterator[System]:
     """A system that runs; whatever happens, it runs no more afterwards."""
-    async with LocalDiscord(token=TOKEN, answer_seconds=10) as server:
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         system = System(folder, server, users, slots)
         try:
             await system.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
+from tests.waiting import PATIENCE_SECONDS
 from trainer.cli import main
 from trainer.commands.requests import assign
 from trainer.contracts.experiment_config import read_yaml
@@ -88,7 +89,7 @@ def test_tiny_config__does_all_that_its_family_can(
         assert record.request_hash in typed("validate", "again.yaml")[1]
     finally:
         worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
+        worker.wait(PATIENCE_SECONDS)
 
 
 def test_configs_of_full_size__train_on_a_text_of_this_machine(
@@ -121,7 +122,7 @@ def test_configs_of_full_size__train_on_a_text_of_this_machine(
             assert (run.checkpoints / "step-20").is_dir()
     finally:
         worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
+        worker.wait(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("page", ["architectures.md", "objectives.md"])

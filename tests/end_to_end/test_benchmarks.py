@@ -208,7 +208,7 @@ def test_interrupted__it_leaves_no_table_and_no_process(typed: Type, tmp_path: P
     typed(*BENCH, code=130)
 
     assert tables(tmp_path) == []
-    asyncio.run(until(lambda: not processes(tmp_path, "trainer.worker"), 10))
+    asyncio.run(until(lambda: not processes(tmp_path, "trainer.worker")))
 
 
 def test_page__names_every_family_that_is_compared() -> None:

@@ -59,22 +59,22 @@ async def test_bot__killed_ten_times_keeps_one_card_and_one_final_message_a_watc
                     server.fail_next("POST", MESSAGES, "reply_lost")
                 bot = await start_bot(tmp_path, environment)
                 if number == 0:
-                    await server.connected(30)
-                    await server.synced(30)
+                    await server.connected()
+                    await server.synced()
                     for user, where in ((bob, "dm"), (cy, "here")):
                         call = await server.slash(user, "mt watch", {"run": run.run_id, "where": where}, guild=home)
                         await call.reply()
-                    await until(lambda: all(len(told(server, place)) == 1 for place in card_places), 30)
+                    await until(lambda: all(len(told(server, place)) == 1 for place in card_places))
                 if loses_reply:
-                    await until(partial(has_lost, server, 1 + number // KILLS_BEFORE_THE_END), 30)
+                    await until(partial(has_lost, server, 1 + number // KILLS_BEFORE_THE_END))
                 else:
                     await some_moment(server, chance)
                 bot.kill()
                 await bot.communicate()
                 await server.disconnected()
             bot = await start_bot(tmp_path, environment)
-            await server.connected(30)
-            await until(lambda: not read_ledger(run).unsettled, 60)
+            await server.connected()
+            await until(lambda: not read_ledger(run).unsettled)
             bot.terminate()
             code, said = await ended(bot)
 

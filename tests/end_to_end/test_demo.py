@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from tests.support import environment_in, gone, mt, processes
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
-    done = mt(tmp_path, "demo", timeout=280, DISCORD__TOKEN="", OMP_NUM_THREADS="2")
+    done = mt(tmp_path, "demo", timeout=PATIENCE_SECONDS, DISCORD__TOKEN="", OMP_NUM_THREADS="2")
 
     assert done.returncode == 0, done.stdout + done.stderr
     for step in ("▶ /mt train", "Completed", "unigram entropy", "▶ /mt generate", "▶ /mt score", "Everything held"):
@@ -30,15 +31,15 @@ def test_demo__interrupted_leaves_nothing_running(tmp_path: Path) -> None:
     )
     asyncio.run(training(tmp_path / "demo-out"))
     demo.send_signal(signal.SIGINT)
-    out, _ = demo.communicate(timeout=40)
+    out, _ = demo.communicate(timeout=PATIENCE_SECONDS)
 
     code: int = demo.returncode
     assert code == 130
     assert "nothing is left running" in out
-    assert asyncio.run(gone(tmp_path, 5))
+    assert asyncio.run(gone(tmp_path))
 
 
 async def training(folder: Path) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not processes(folder, "train-child"):
             await asyncio.sleep(0.1)

@@ -31,7 +31,7 @@ async def test_everything_killed__three_runs_end_exactly_as_undisturbed_and_are_
         ]
         # whichever comes to its middle first stands still there, so that all three are killed in theirs
         standing: set[int] = set()
-        await until(lambda: len(stop_in_the_middle(tmp_path, campaign, standing)) == USERS, 60)
+        await until(lambda: len(stop_in_the_middle(tmp_path, campaign, standing)) == USERS)
         await asyncio.gather(*asked)
         before = [run.manifest() for run in campaign.runs]
         assert await campaign.kill_all()

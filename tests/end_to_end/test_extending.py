@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support import ROOT, add_corpus, environment_in, some_text
+from tests.waiting import PATIENCE_SECONDS
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 _BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")
@@ -69,7 +70,13 @@ def run(tree: Path, *words: str) -> str:
     environment = environment_in(tree, PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1")
     environment.pop("COVERAGE_PROCESS_CONFIG", None)
     done = subprocess.run(
-        [sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *words],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support import ROOT, environment_in, mt
+from tests.waiting import PATIENCE_SECONDS
 from trainer.contracts.inference import GenerateRequest
 from trainer.runs import RunStore
 
@@ -35,14 +36,14 @@ def test_commands_of_the_page__run(tmp_path: Path) -> None:
                 input=typed,
                 capture_output=True,
                 text=True,
-                timeout=120,
+                timeout=PATIENCE_SECONDS,
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
             assert done.stdout and bool(typed) == bool(bar)
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(PATIENCE_SECONDS)
 
 
 def test_page__names_every_field_of_a_request() -> None:

@@ -21,7 +21,7 @@ import pytest
 from bot.embeds import final_message, run_card
 from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
-from tests.waiting import until
+from tests.waiting import PATIENCE_SECONDS, until
 from trainer.checkpoint import CheckpointStore
 from trainer.checkpoint_files import checkpoint_steps
 from trainer.cli import main
@@ -85,7 +85,7 @@ def worker_fixture(shell: Shell) -> Iterator[None]:
     worker = subprocess.Popen(words, cwd=shell.folder, env=environment_in(shell.folder), stderr=subprocess.DEVNULL)
     yield
     worker.send_signal(signal.SIGTERM)
-    worker.wait(30)
+    worker.wait(PATIENCE_SECONDS)
 
 
 @pytest.mark.usefixtures("worker")
@@ -288,7 +288,7 @@ def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> 
         )
         asyncio.run(child_appears(tmp_path))
         training.send_signal(number)
-        _, err = training.communicate(timeout=30)
+        _, err = training.communicate(timeout=PATIENCE_SECONDS)
 
         code: int = training.returncode
         assert code == 130
@@ -336,7 +336,7 @@ def test_interrupt__at_any_moment_is_one_sentence(shell: Shell, monkeypatch: pyt
 
 
 async def child_appears(folder: Path) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not processes(folder, "train-child"):
             await asyncio.sleep(0.05)
 
@@ -362,7 +362,7 @@ def test_worker__alone_serves_the_data_root_until_it_is_told_to_end(tmp_path: Pa
     )
     trained = mt(tmp_path, "train", *TINY, "--corpus", "text", "--json", QUEUE__EMBEDDED_WORKERS="0")
     worker.send_signal(signal.SIGTERM)
-    _, err = worker.communicate(timeout=30)
+    _, err = worker.communicate(timeout=PATIENCE_SECONDS)
 
     assert RunStatus.model_validate_json(trained.stdout).status == "completed"
     code: int = worker.returncode

@@ -15,6 +15,7 @@ import pytest
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
 from tests.unit.test_runs import record
 from tests.unit.test_verification import FIRST_RELEASE, accepted
+from tests.waiting import PATIENCE_SECONDS
 from trainer.cli import main
 from trainer.commands.runs import RunList
 from trainer.contracts.base import now
@@ -216,7 +217,7 @@ def test_logs__end_quietly_when_nobody_reads_on(shell: Shell) -> None:
         command.stdout.close()
 
         assert command.stderr.read() == b""
-        assert command.wait(10) == 1
+        assert command.wait(PATIENCE_SECONDS) == 1
 
 
 def test_cancel__ends_a_run_that_waits_though_nothing_runs(shell: Shell) -> None:
@@ -365,11 +366,11 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: shell.status(first).step > 0)
+        until(lambda: shell.status(first).step > 0 and shell.status(first).reachable)
         running = shell.status(first)
-        assert (running.status, running.reachable) == ("running", True)
+        assert running.status == "running"
         assert running.last_heartbeat_ts is not None
-        assert abs(running.last_heartbeat_ts - time.time()) < 10
+        assert first.record().created_at.timestamp() <= running.last_heartbeat_ts <= time.time()
         assert "last sign of life" in shell.type("status", first.run_id)
         waiting = shell.status(second)
         assert (waiting.status, waiting.queue_position) == ("queued", 2)  # behind the one that trains
@@ -389,14 +390,14 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
             text=True,
         ) as follow:
             assert RunStatus.model_validate_json(shell.type("cancel", first.run_id, "--json")).run_id == first.run_id
-            told, _ = follow.communicate(timeout=30)
+            told, _ = follow.communicate(timeout=PATIENCE_SECONDS)
         assert told.splitlines() == LogReader(first.logs).last(1_000_000)
         assert '"message": "run ended"' in told.splitlines()[-1]
         until(lambda: shell.status(first).status == "cancelled")
         assert shell.status(second).attempt == 0
     finally:
         worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
+        worker.wait(PATIENCE_SECONDS)
 
 
 def test_short_commands__do_not_wait_for_torch(shell: Shell) -> None:
@@ -415,7 +416,7 @@ def nothing_was_started(shell: Shell) -> bool:
     return not (shell.folder / "data" / "services").exists() and processes(shell.folder) == []
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+def until(holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"

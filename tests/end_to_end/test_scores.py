@@ -18,6 +18,7 @@ import pytest
 from tests.end_to_end.test_mt import Shell
 from tests.integration.test_requests import RUN, finished_run
 from tests.support import ROOT, environment_in, mt
+from tests.waiting import PATIENCE_SECONDS
 from trainer.contracts.inference import ScoreResponse
 from trainer.minimal_pairs import PairReport
 from trainer.score_rows import ScoredLine
@@ -35,7 +36,7 @@ def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     worker = subprocess.Popen(words, cwd=folder, env=environment_in(folder), stderr=subprocess.DEVNULL)
     yield folder
     worker.send_signal(signal.SIGTERM)
-    worker.wait(30)
+    worker.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture(name="shell")
@@ -238,7 +239,9 @@ def test_disk_that_is_full__is_one_sentence(shell: Shell) -> None:
     with open("/dev/full", "wb") as full:
         words = [sys.executable, "-m", "trainer", "score", RUN, "x"]
         environment = environment_in(shell.folder, QUEUE__EMBEDDED_WORKERS="0")
-        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=60, check=False)
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=PATIENCE_SECONDS, check=False
+        )
     assert (done.returncode, done.stderr.decode()) == (
         1,
         "mt: The result could not be written to standard output: No space left on device.\n",
@@ -349,7 +352,7 @@ def test_reader_that_goes__ends_it_quietly(shell: Shell) -> None:
         cwd=shell.folder,
         env=environment_in(shell.folder, QUEUE__EMBEDDED_WORKERS="0"),
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
 

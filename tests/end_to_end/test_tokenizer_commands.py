@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
-from tests.waiting import until
+from tests.waiting import PATIENCE_SECONDS, until
 from trainer.cli import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
@@ -131,9 +131,9 @@ def test_failed_training__exit_code_says_whose_fault_it_was(tmp_path: Path) -> N
     asyncio.run(until(lambda: any(tmp_path.glob("artifacts/tokenizers/*/request.json"))))
     text.unlink()
     worker = subprocess.Popen([*command[:3], "worker"], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    out, _ = training.communicate(timeout=60)
+    out, _ = training.communicate(timeout=PATIENCE_SECONDS)
     worker.send_signal(signal.SIGTERM)
-    worker.wait(30)
+    worker.wait(PATIENCE_SECONDS)
 
     status = TokenizerStatus.model_validate_json(out)
     code: int = training.returncode

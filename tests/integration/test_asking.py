@@ -8,6 +8,7 @@ import pytest
 
 from tests.support import add_corpus, ended, environment_in, mt, running, settings_in, some_text, tiny_request, twin
 from tests.support import wait_for_status as wait
+from tests.waiting import PATIENCE_SECONDS
 from trainer.cli import main
 from trainer.contracts import keys
 from trainer.contracts.comparison import Comparison
@@ -97,7 +98,7 @@ async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> 
 async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path, run_ids: Sequence[str]) -> None:
     """Every key but the queues, the streams and what tells how the runs stand."""
     store = await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while await store.redis.exists(keys.INTERACTIVE_QUEUE):  # a worker ends a job after its answer has rung
             await asyncio.sleep(0.01)
     stays = {keys.EVENT_STREAM, keys.JOB_BELL}

@@ -8,7 +8,7 @@ from redis.typing import EncodableT, FieldT
 
 from tests.support import settings_in
 from tests.unit.bot.records import Story, run_record
-from tests.waiting import captured_logs
+from tests.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.contracts import keys
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.store import connect
@@ -60,7 +60,7 @@ async def test_garbage_on_the_stream__is_one_line_of_the_log_and_the_next_event_
                 put: Awaitable[object] = store.redis.xadd(keys.EVENT_STREAM, fields)
                 await put
             await tell_events(store, story.run)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 rung = [await anext(rings) for _ in range(4)]
     finally:
         await store.close()

@@ -62,17 +62,17 @@ async def test_each_fault__at_each_call_leaves_one_card_and_one_last_message(tmp
         fail("POST", DM_CHANNELS)
         fail("POST", MESSAGES)
         async with here.listening():
-            await until(lambda: all(len(told_ids(story)) == 1 for story in stories), 60)
+            await until(lambda: all(len(told_ids(story)) == 1 for story in stories))
             fail("PATCH", MESSAGE)
             for story in stories:
                 story.start().step(10, 2.0)
             cards = [here.messages(user)[0] for user in users]
             for card in cards:
-                await here.discord.wait_for_edit(card, "step 10 ", timeout=60)
+                await here.discord.wait_for_edit(card, "step 10 ")
             fail("POST", MESSAGES)
             for story in stories:
                 story.cancel()
-            await until(lambda: not any(read_ledger(story.run).unsettled for story in stories), 60)
+            await until(lambda: not any(read_ledger(story.run).unsettled for story in stories))
 
         for user in users:
             card, final = here.messages(user)
@@ -313,7 +313,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
             for run_id in (kept, after):
                 await here.message(f"{run_id} · result")
 
-        assert max(seconds for _, seconds in said.values()) < 6
+        assert max(seconds for _, seconds in said.values()) < 60  # not as long as an answer may take
         assert "⚠ Worker not responding: kk-ipa" in said["status"][0].text
         assert [(said[name][0].colour, said[name][0].text[:8]) for name in ("score", "generate")] == [
             (GREY, "\n⏳ Busy\n")
@@ -363,8 +363,8 @@ async def test_whatever_people_write__pings_nobody_forges_nothing_and_is_in_no_l
                     stdout=to_out,
                     stderr=to_err,
                 )
-                await server.connected(30)
-                await server.synced(30)
+                await server.connected()
+                await server.synced()
                 told = await server.wait_for_message(server.dm_channel(ana), "· result")
                 text = Upload(f"{EVIL}.txt".replace("/", ""), f"{EVIL}\n{some_text()}".encode())
                 training: tuple[str, dict[str, str | int | Upload]] = ("train", {"file": text, "epochs": 1})

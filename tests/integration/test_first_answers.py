@@ -91,7 +91,7 @@ async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:
         here.discord.fail_next("PATCH", ORIGINAL, 503, times=2)
         here.discord.fail_next("PATCH", ORIGINAL, "reset")
         call = await here.discord.slash(here.ana, "mt logs", {"run": story.record.run_id})
-        answer = await call.reply(15)
+        answer = await call.reply()
 
         assert here.discord.read(answer.attachments[0]).endswith(b"x" * 3000)
         assert len(answer.versions) == 2
@@ -171,7 +171,7 @@ async def test_form__whose_reply_is_lost_stays_the_one_answer(tmp_path: Path) ->
 
 
 async def test_suggestions__of_an_older_command_are_left_unanswered(tmp_path: Path) -> None:
-    async with place(tmp_path, answer_seconds=60) as here:
+    async with place(tmp_path) as here:
         async with discord.Client(intents=discord.Intents.none()) as older:
             await older.login(TOKEN)
             tree = app_commands.CommandTree(older)

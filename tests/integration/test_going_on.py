@@ -76,7 +76,7 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
         old = await stopped_run(tmp_path, "failed", user_id=here.ana.id)
 
         async def suggested() -> list[str | int | float]:
-            return [one.value for one in await here.discord.autocomplete(here.ana, "mt resume", "run", "")]
+            return [one.value for one in await here.suggested(here.ana, "resume", "run", "")]
 
         assert await suggested() == [old.run_id]
         by_other = await here.ask(here.bob, "resume", {"run": old.run_id})

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import environment_in, settings_in
 from tests.unit.test_runs import record
+from tests.waiting import PATIENCE_SECONDS
 from trainer.contracts.settings import RedisSettings
 from trainer.installation import (
     DISTRIBUTION,
@@ -201,7 +202,7 @@ async def server(folder: Path, *options: str) -> AsyncIterator[str]:
     )
     try:
         settings = settings_in(folder).model_copy(update=_redis(f"unix://{socket}"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await answering_server(settings) is None:
                 await asyncio.sleep(0.01)
         yield f"unix://{socket}"

@@ -17,6 +17,7 @@ from local_discord import LocalDiscord, Upload
 from tests.integration.test_bot import GREY, TEXT, TOKEN, Place, settings
 from tests.support import settings_in
 from tests.unit.bot.records import BEGIN
+from tests.waiting import PATIENCE_SECONDS
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
@@ -61,7 +62,7 @@ async def test_claim__is_taken_under_all_limits_or_under_none(tmp_path: Path) ->
 
         assert await opened.claim("a", [wide, narrow]) is None
         full = await opened.claim("b", [wide, narrow])
-        assert full is not None and full.limit == narrow and 50 < full.seconds <= 60
+        assert full is not None and full.limit == narrow and 0 < full.seconds <= 60
         assert await opened.claim("c", [Limit("wide", 2, 60)]) is None  # "b" took no place there
 
         await opened.give_back("a", [wide, narrow])
@@ -76,10 +77,11 @@ async def test_claim__ends_by_itself_and_leaves_no_key_for_ever(tmp_path: Path) 
         assert await opened.claim("c", [Limit("long", 1, 60)]) is None
         assert await opened.claim("d", [Limit("long", 2, 1)]) is None  # a shorter one takes nothing from the longer
         left = await ttl_ms(opened)
-        await asyncio.sleep(3.05)
 
-        assert all(0 < milliseconds <= 60_000 for milliseconds in left) and max(left) > 50_000
-        assert await opened.claim("b", [short]) is None
+        assert all(0 < milliseconds <= 60_000 for milliseconds in left) and max(left) > 3_000
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await opened.claim("b", [short]) is not None:
+                await asyncio.sleep(0.1)
 
 
 async def test_claim__counts_what_is_held_elsewhere_once(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ async def test_asking__too_often_within_a_minute_is_refused_with_the_time_to_try
     assert refused.value.code is ErrorCode.RATE_LIMIT_EXCEEDED
     again = int(refused.value.message.split("<t:")[1].split(":")[0])
     assert "3 times within a minute" in refused.value.message
-    assert 50 < again - time.time() <= 61
+    assert 0 < again - time.time() <= 61
     assert all(milliseconds > 0 for milliseconds in left)
 
 

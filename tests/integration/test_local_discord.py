@@ -500,10 +500,10 @@ async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
 
 
 async def test_token__expired_interaction_token_is_refused_with_50027() -> None:
-    async with LocalDiscord(token=TOKEN, token_seconds=2) as server, running_bot(server):
+    async with LocalDiscord(token=TOKEN, token_seconds=8) as server, running_bot(server):
         call = await server.slash(server.add_user("ayse"), "mt status", {"run": "x"})
         await call.reply()
-        await asyncio.sleep(2.1)
+        await asyncio.sleep(8.1)
         path = f"/webhooks/{server.application_id}/{call.token}/messages/@original"
         status, error = await send_raw(server, "PATCH", path, {"content": "y"})
 

@@ -1,7 +1,6 @@
 """Questions in the queue: taken at once, answered once; their records move forward only and go away by themselves."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests.support import settings_in
 from tests.unit.data.support import POEM, make_run
 from tests.unit.test_runs import record
 from tests.unit.test_warm_models import completed
-from tests.waiting import captured_logs
+from tests.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
@@ -122,17 +121,14 @@ def finished_run(folder: Path, run_id: str = RUN, user_id: int = 7) -> None:
 
 async def test_enqueue__returns_at_once_with_the_id_that_the_answer_is_found_by(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        began = time.monotonic()
         score = await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
         sample = await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
-        seconds = time.monotonic() - began
         before = [await here.queue.get_score(RUN, score.response.request_id)]
         for request_id in await here.waiting():
             await here.do(request_id)
         scored = await here.queue.get_score(RUN, score.response.request_id)
         written = await here.queue.get_generate(RUN, sample.response.request_id)
 
-    assert seconds < 5
     assert before == [score] and score.response.status == "queued"
     assert (scored.response.status, scored.request.text) == ("completed", TEXT)
     assert (written.response.status, written.request.prompt_text) == ("completed", "the ")
@@ -152,7 +148,7 @@ async def test_records__never_go_back_beside_an_instant_worker(tmp_path: Path) -
                 seen.append(stored.response.status)
                 await asyncio.sleep(0.01)
 
-        async with asyncio.timeout(300):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await asyncio.gather(*(ask(number) for number in range(200)))
         working.cancel()
 
@@ -189,7 +185,7 @@ async def test_failure__is_kept_with_its_code_and_told_to_who_waits(tmp_path: Pa
 async def test_text_that_looks_like_a_record__is_answered_like_any_other(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             scored = await here.queue.score(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
         working.cancel()
 

@@ -129,7 +129,7 @@ async def test_default_run__is_the_caller_s_newest_that_can_do_it_else_the_newes
             for choose, command in ((generating_run, "generate"), (generating_run, "chat"), (completed_run, "score"))
         ]
         offered = {
-            command: {choice.value for choice in await here.discord.autocomplete(here.bob, f"mt {command}", "run", "")}
+            command: {choice.value for choice in await here.suggested(here.bob, command, "run", "")}
             for command in ("generate", "chat", "score")
         }
 
@@ -200,7 +200,7 @@ async def test_suggestions__come_with_own_runs_first_and_only_where_they_can_be_
         story(here, None, "lstm-terminal", minutes_ago=1)
 
         async def suggested(user: User, command: str, typed: str = "") -> list[str | int | float]:
-            choices = await here.discord.autocomplete(user, f"mt {command}", "run", typed)
+            choices = await here.suggested(user, command, "run", typed)
             assert all(0 < len(choice.name) <= 100 for choice in choices)
             return [choice.value for choice in choices]
 
@@ -223,7 +223,7 @@ async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
         story(here, here.ana, "lstm-ana")
         story(here, here.bob, "lstm-bob")
 
-        choices = await here.discord.autocomplete(here.bob, "mt status", "run", "")
+        choices = await here.suggested(here.bob, "status", "run", "")
         assert [choice.value for choice in choices] == ["lstm-bob"]
 
 
@@ -237,6 +237,7 @@ async def test_suggestions__are_none_while_discord_does_not_say_who_asks(tmp_pat
             await server.connected()
             await server.synced()
             server.fail_next("GET", "/guilds/{guild_id}/members/{user_id}", 503)
+            await bot.index.refresh()
             unknown = await server.autocomplete(ana, "mt status", "run", "")
             known = await server.autocomplete(ana, "mt status", "run", "")
         await asyncio.gather(running, return_exceptions=True)
@@ -250,9 +251,9 @@ async def test_texts__are_suggested_by_name_own_ones_first_attached_ones_too(tmp
     async with place(tmp_path) as here:
         await here.ask(here.bob, "train", {"file": Upload("My_cats.txt", TEXT)})
         await here.ask(here.ana, "train", {"corpus": "demo"})
-        of_bob = await here.discord.autocomplete(here.bob, "mt train", "corpus", "")
-        of_ana = await here.discord.autocomplete(here.ana, "mt train", "corpus", "")
-        typed = await here.discord.autocomplete(here.bob, "mt train", "corpus", "cats")
+        of_bob = await here.suggested(here.bob, "train", "corpus", "")
+        of_ana = await here.suggested(here.ana, "train", "corpus", "")
+        typed = await here.suggested(here.bob, "train", "corpus", "cats")
         again = await here.ask(here.bob, "train", {"corpus": str(typed[0].value)})
 
         assert [choice.name for choice in of_bob] == ["My cats (attached)", "demo"]
@@ -264,7 +265,7 @@ async def test_tokenizers__are_suggested_by_label_and_id(tmp_path: Path) -> None
     fixture = Path(__file__).parents[1] / "fixtures" / "tokenizers" / "char-222eba1359b17193"
     shutil.copytree(fixture, tmp_path / "artifacts" / "tokenizers" / fixture.name)
     async with place(tmp_path) as here:
-        choices = await here.discord.autocomplete(here.bob, "mt train", "tokenizer", "222")
+        choices = await here.suggested(here.bob, "train", "tokenizer", "222")
 
         assert [choice.value for choice in choices] == [fixture.name]
         assert "tokens" in choices[0].name
@@ -278,8 +279,8 @@ async def test_tokenizers__of_private_runs_are_not_suggested_to_others(tmp_path:
         facts: dict[str, object] = {"tokenizer": TokenizerFacts(id=fixture.name, sha256="a" * 64)}
         one.run.write_manifest(manifest_of(one.record, "completed").model_copy(update=facts))
 
-        assert await here.discord.autocomplete(here.bob, "mt train", "tokenizer", "") == []
-        assert len(await here.discord.autocomplete(here.ana, "mt train", "tokenizer", "")) == 1
+        assert await here.suggested(here.bob, "train", "tokenizer", "") == []
+        assert len(await here.suggested(here.ana, "train", "tokenizer", "")) == 1
 
 
 async def test_status__shows_what_the_caller_may_do_next_and_renews_itself(tmp_path: Path) -> None:
@@ -358,7 +359,7 @@ async def test_help__tells_every_command_and_its_options(tmp_path: Path) -> None
             assert f"**/mt {name}** · {command['description']}" in overview.text
             for option in rows(command.get("options")):
                 assert f"**{option['name']}**" in topic.text and text(option["description"]) in topic.text
-        choices = await here.discord.autocomplete(here.bob, "mt help", "topic", "tr")
+        choices = await here.suggested(here.bob, "help", "topic", "tr")
         unknown = await here.ask(here.bob, "help", {"topic": "dance"})
 
         assert choices[0].value == "train"
@@ -406,7 +407,7 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
         )
         unknown = text_name(Call(here.bot, Caller(here.bob.id, Level.USER), "0"), "3" * 64)
         stranger = await here.ask(here.eve, "compare", {"run": "lstm-old", "other": "lstm-new"})
-        offered = await here.discord.autocomplete(here.bob, "mt compare", "other", "")
+        offered = await here.suggested(here.bob, "compare", "other", "")
 
     assert "⚖ new \\*one\\* against old" in worse.text
     assert "✗ regression: loss +10.00%, more than 1.00%" in worse.text

@@ -17,7 +17,7 @@ import pytest
 
 from local_discord import LocalDiscord
 from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill, processes, settings_in, some_text
-from tests.waiting import captured_logs, until
+from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.settings import RedisSettings
 from trainer.contracts.store import connect
@@ -65,7 +65,7 @@ async def test_server__keeps_what_was_acknowledged_and_listens_on_no_port(tmp_pa
     [server] = servers(tmp_path)
     kill(server.pid)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not (alive := servers(tmp_path)) or alive == [server]:
             await asyncio.sleep(0.05)
     assert await store.get("k") == b"v"  # the watcher has started it again, from its append-only file
@@ -89,7 +89,7 @@ async def test_starters__share_one_server_and_the_sharer_takes_over(tmp_path: Pa
     assert len(set(urls)) == 1
     assert len(servers(tmp_path)) == 1
     await first.stop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not servers(tmp_path):
             await asyncio.sleep(0.05)
     store = await connect(urls[0])
@@ -125,7 +125,7 @@ async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_
 
     kill(worker.pid)
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not (started := processes(tmp_path, "trainer worker --embedded")) or started == [worker]:
             await asyncio.sleep(0.05)
     assert len(started) == 1
@@ -389,7 +389,7 @@ async def test_guardian__passes_a_signal_on_and_returns_the_exit_code(tmp_path: 
         stdin=asyncio.subprocess.PIPE,
         env=environment_in(tmp_path),
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(processes(tmp_path)) < 2:
             await asyncio.sleep(0.05)
     guardian.send_signal(signal.SIGTERM)

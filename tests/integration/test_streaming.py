@@ -14,7 +14,7 @@ from arq import Retry
 
 from tests.integration.test_requests import RUN, finished_run
 from tests.support import processes, settings_in
-from tests.waiting import captured_logs, until
+from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -139,7 +139,7 @@ async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place
         first = await first_of(told)
         os.kill(process.pid, signal.SIGSTOP)  # it would be done in half a second
     os.kill(process.pid, signal.SIGCONT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (record := await here.queue.get_generate(RUN, first.request_id)).response.status == "queued":
             await asyncio.sleep(0.02)
     after = await here.queue.generate(RUN, long_text(max_new_tokens=1))
@@ -276,7 +276,7 @@ async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_pat
         asked = await here.queue.enqueue_chat(RUN, ChatRequest(message="d"))
         await here.store.forget(keys.chat(RUN, asked.response.session_id))
         name = RUN, asked.response.session_id, asked.response.request_id
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (record := await here.queue.get_chat_answer(*name)).response.status == "queued":
                 await asyncio.sleep(0.02)
         left = await here.keys(keys.chat(RUN, "*"))

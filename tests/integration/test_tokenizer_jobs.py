@@ -21,7 +21,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
-from tests.waiting import captured_logs, until
+from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload
@@ -96,7 +96,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
         store = await store_of(tmp_path)
         payload = TokenizerTrainPayload(tokenizer_id=accepted.tokenizer_id)
         await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.get(keys.definition("told-twice")):
                 await asyncio.sleep(0.05)
         await store.close()
@@ -143,7 +143,7 @@ def test_threads__change_nothing_of_what_is_made(tmp_path: Path) -> None:
             words = [sys.executable, "-m", "trainer.worker", "train-tokenizer", record.tokenizer_id]
             environment = environment_in(tmp_path / str(threads), RAYON_NUM_THREADS=str(threads))
             children.append(subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL))
-    codes = [child.wait(60) for child in children]
+    codes = [child.wait(PATIENCE_SECONDS) for child in children]
     for child in children:
         assert child.stdin is not None
         child.stdin.close()

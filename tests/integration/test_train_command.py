@@ -81,7 +81,7 @@ async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_n
         here.discord.fail_next("GET", FILES, 503)
         files = {"мәтін": Upload("мәтін.txt", TEXT), "мәтін 2": Upload("мәтін 2.txt", TEXT + b"a\n")}
         answers = {name: await here.ask(here.bob, "train", {"file": file}) for name, file in files.items()}
-        offered = await here.discord.autocomplete(here.bob, "mt train", "corpus", "мәт")
+        offered = await here.suggested(here.bob, "train", "corpus", "мәт")
         settings: Options = {"config": Upload("баптау.yaml", YAML), "file": Upload("ئۇيغۇر.txt", TEXT + b"b\n")}
         with_config = await here.ask(here.bob, "train", settings)
         scored = await here.ask(here.bob, "score", {"file": Upload("мәтін.txt", b"\xff")})
@@ -95,7 +95,7 @@ async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_n
 async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run(tmp_path: Path) -> None:
     shutil.copytree(FINISHED, tmp_path, dirs_exist_ok=True)
     async with place(tmp_path) as here:
-        suggested = await here.discord.autocomplete(here.bob, "mt train", "init_from", "f347")
+        suggested = await here.suggested(here.bob, "train", "init_from", "f347")
         options: Options = {"corpus": "text", "init_from": str(suggested[0].value), "freeze_embeddings": True}
         answer = await here.ask(here.bob, "train", options)
         record = accepted(here)

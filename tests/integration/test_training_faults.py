@@ -41,7 +41,7 @@ from trainer.worker.supervisor import run_child, supervise
 
 LARGE: dict[str, object] = {"embedding_size": 8, "hidden_size": 256, "num_layers": 1, "dropout": 0.1}
 """Enough for a checkpoint of some MB and for steps of some milliseconds."""
-STALL_SECONDS = 5.0
+STALL_SECONDS = 20.0
 FULL_BYTES = 1_000_000
 """The largest file where the disk is full: room for events and logs, but not for a checkpoint."""
 
@@ -177,7 +177,7 @@ async def test_worker_stopped_beyond_its_lease__another_one_waits_for_the_lock(t
                 *(sys.executable, "-m", "trainer", "worker"), cwd=tmp_path, env=environment, stderr=output
             )
         try:
-            await until(lambda: "exit_code=75" in log.read_text(encoding="utf-8"), seconds=60)
+            await until(lambda: "exit_code=75" in log.read_text(encoding="utf-8"))
             for process in stopped:
                 os.kill(process.pid, signal.SIGCONT)
             status = await wait_for_status(queue, run_id, ended)
@@ -205,7 +205,7 @@ async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_wh
         for attempt in (1, 2, 3):  # the last of which is waited for outside of the slot
             await wait_for_status(queue, run_id, partial(has_attempt, attempt))
             limit_files(child_of(tmp_path, run_id), FULL_BYTES)
-            await until(partial(is_told, queue, run_id, full, attempt), seconds=60)
+            await until(partial(is_told, queue, run_id, full, attempt))
         run = queue.runs.get(run_id)
         saved = [event.step for event in events_of(queue, run_id) if isinstance(event, CheckpointSaved)]
         assert (run.checkpoints / f"step-{saved[-1]}").is_dir()

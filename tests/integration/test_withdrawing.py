@@ -11,7 +11,7 @@ import pytest
 from tests.integration.test_requests import RUN, TEXT, Place, place
 from tests.support import processes, settings_in
 from tests.unit.test_runs import record
-from tests.waiting import captured_logs
+from tests.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.contracts import keys
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.runs import RunStore
@@ -83,7 +83,7 @@ async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -
             assert not working.done(), "somebody waits"
 
             waiting.cancel()
-            await asyncio.wait_for(working, 5)
+            await asyncio.wait_for(working, PATIENCE_SECONDS)
 
         assert child.stopped == 1
         assert await here.keys(f"runs:*:{request_id}") == []

@@ -169,18 +169,17 @@ async def test_suggestions__of_two_thousand_runs_come_in_a_tenth_of_the_time_all
         (folder / "manifest.json").write_text(manifest.replace("lstm-0000", folder.name), encoding="utf-8")
     index = index_of(tmp_path)
 
-    started = time.monotonic()
-    await asyncio.gather(index.catch_up(), index.catch_up())  # nothing is in memory yet, and nobody waits for it
-    patience = time.monotonic() - started
+    await asyncio.gather(index.catch_up(), index.catch_up())
+    before = len(index.runs)
     await until(lambda: len(index.runs) == 2000)
-    started = time.monotonic()
+    started = time.process_time()
     await index.catch_up()
     found = matching("lstm-1999", index.runs, names)
-    seconds = time.monotonic() - started
+    seconds = time.process_time() - started
     await index.stop()
 
-    assert patience < 0.3
-    assert seconds < 0.3
+    assert before == 0, "nobody waits until all of them are in memory"
+    assert seconds < 0.3  # of the processor: the machine may be busy
     assert found[0].run_id == "lstm-1999"
 
 
