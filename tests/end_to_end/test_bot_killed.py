@@ -13,7 +13,7 @@ from local_discord.driver import shown_text
 from local_discord.state import Channel, StoredMessage
 from tests.integration.test_bot import TOKEN, ended, start_bot
 from tests.support import add_corpus, settings_in, some_text, tiny_request
-from tests.waiting import until
+from tests.waiting import ANSWER_SECONDS, until
 from trainer.contracts import keys
 from trainer.contracts.store import connect
 from trainer.queue import JobQueue
@@ -32,7 +32,7 @@ async def test_bot__killed_ten_times_keeps_one_card_and_one_final_message_a_watc
     url = await services.start()
     store = await connect(url)
     try:
-        async with LocalDiscord(token=TOKEN) as server:
+        async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
             ana, bob, cy = (server.add_user(name) for name in ("ana", "bob", "cy"))
             server.set_dms(bob, is_open=False)
             home = server.add_guild("home", [bob, cy])

@@ -258,7 +258,7 @@ def test_resume__goes_on_with_a_cancelled_run_of_the_first_release_and_ends_as_t
     new, done = shell.runs.get(status.run_id), RunStore(shell.folder / "finished").all()[0].completed_manifest()
     manifest = new.completed_manifest()
     assert (manifest.resumed_from_run_id, manifest.request_hash) == (run.run_id, done.request_hash)
-    assert manifest.metrics.test == pytest.approx(done.metrics.test, abs=1e-6)
+    assert manifest.metrics.test == pytest.approx(done.metrics.test, abs=1e-4)  # of another processor
     assert len(new.loss_curve.read_bytes().splitlines()) == len(curve.splitlines())
     assert "All is as it was left." in shell.type("verify", new.run_id)
     assert shell.error("resume", new.run_id).code is ErrorCode.RUN_FINISHED

@@ -24,7 +24,7 @@ from tests.integration.test_log_secrets import address, has_secret, worker
 from tests.integration.test_requests import finished_run
 from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request
 from tests.unit.bot.records import Story, run_record
-from tests.waiting import captured_logs, until
+from tests.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.contracts import keys
 from trainer.contracts.settings import RedisSettings
 from trainer.contracts.store import Store, connect
@@ -201,7 +201,7 @@ async def home(root: Path) -> AsyncIterator[Home]:
     url = await services.start()
     store = await connect(url)
     try:
-        async with LocalDiscord(token=TOKEN) as server:
+        async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
             yield Home(server, root, services, store, url, server.add_user("ana"))
         assert server.violations == []
     finally:
@@ -341,7 +341,7 @@ EVIL = (
 
 async def test_whatever_people_write__pings_nobody_forges_nothing_and_is_in_no_log(tmp_path: Path) -> None:
     out, err = tmp_path / "out", tmp_path / "err"
-    async with LocalDiscord(token=TOKEN_OF_SECRETS) as server:
+    async with LocalDiscord(token=TOKEN_OF_SECRETS, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")
         finished_run(tmp_path, user_id=ana.id)
         with out.open("wb") as to_out, err.open("wb") as to_err:

@@ -17,7 +17,7 @@ from local_discord import LocalDiscord, Upload
 from tests.integration.test_bot import GREY, TEXT, TOKEN, Place, settings
 from tests.support import settings_in
 from tests.unit.bot.records import BEGIN
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
@@ -238,7 +238,7 @@ async def test_training__is_accepted_also_when_redis_goes_away_meanwhile(tmp_pat
 
 async def test_chat__above_a_limit_is_told_in_grey_and_nothing_is_queued(tmp_path: Path) -> None:
     few = LimitSettings(attachment_bytes=5000, runs_per_user=2, asks_per_minute=3)
-    async with LocalDiscord(token=TOKEN) as server:
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana, bob = server.add_user("ana"), server.add_user("bob")
         limited: dict[str, object] = {"limits": few}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id,)).model_copy(update=limited)

@@ -18,7 +18,7 @@ from local_discord.wire import rows, text
 from tests.integration.test_bot import TOKEN, settings
 from tests.support import ROOT
 from tests.unit.bot.records import Story, run_record
-from tests.waiting import until
+from tests.waiting import ANSWER_SECONDS, until
 from trainer.contracts.base import now
 
 PAGE = ROOT / "docs" / "commands.md"
@@ -70,7 +70,7 @@ def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None
 
 @pytest.mark.parametrize("private", [False, True])
 async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: Path, private: bool) -> None:
-    async with LocalDiscord(token=TOKEN) as server:
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana, bob, cid, eve = (server.add_user(name) for name in ("ana", "bob", "cid", "eve"))
         users = "users, private runs" if private else "users"
         people = {"strangers": eve, users: cid, "the run's starter": bob, "admins": ana}

@@ -22,6 +22,7 @@ from local_discord.state import StoredMessage, User
 from local_discord.wire import Json, rows, text
 from tests.integration.test_bot import AMBER, TEXT, TOKEN, Place, place, read, settings
 from tests.unit.bot.records import Story, run_record
+from tests.waiting import ANSWER_SECONDS
 from trainer.contracts.base import now
 from trainer.contracts.runs import CorpusRef, EvalSummary, TokenizerFacts
 from trainer.contracts.store import connect
@@ -52,7 +53,7 @@ def button_of(message: StoredMessage, label: str) -> str:
 
 
 async def test_runs__are_paged_newest_first_in_one_message_that_outlives_the_bot(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN) as server:
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")
         chosen = settings(tmp_path, server, owner_id=ana.id)
         async with Bot(chosen) as bot:
@@ -228,7 +229,7 @@ async def test_suggestions__leave_out_what_is_private(tmp_path: Path) -> None:
 
 
 async def test_suggestions__are_none_while_discord_does_not_say_who_asks(tmp_path: Path) -> None:
-    async with LocalDiscord(token=TOKEN) as server:
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")
         home = server.add_guild("home", [ana])
         Story(tmp_path / "artifacts", run_record("lstm-1", user_id=None))
