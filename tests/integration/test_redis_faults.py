@@ -36,6 +36,7 @@ from tests.support import (
     wait_for_status,
 )
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from trainer.artifacts_id import artifacts_id
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import event_adapter
@@ -603,11 +604,12 @@ async def test_run_of_a_worker_that_is_gone__is_begun_before_any_that_waits_what
         gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
         await gone.wait()
         dead = f"{socket.gethostname()}:{gone.pid}"
-        begun = await store.begin_jobs("training", 1, dead, lease_seconds=60)  # and has told of no lease yet
+        own = await asyncio.to_thread(artifacts_id, settings.app.artifacts_root)
+        begun = await store.begin_jobs("training", 1, dead, lease_seconds=60, artifacts=own)  # with no lease told yet
         await reconcile(settings, store)
-        again = await store.begin_jobs("training", 1, process_name(), lease_seconds=60)
+        again = await store.begin_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
         await reconcile(settings, store)
-        third = await store.begin_jobs("training", 1, process_name(), lease_seconds=60)
+        third = await store.begin_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
 
     assert [job_id for job_id, _ in (*begun, *again)] == [first] * 2
     assert [job_id for job_id, _ in third] != [first]

@@ -15,6 +15,7 @@ from arq import Retry
 from tests.integration.test_requests import RUN, finished_run
 from tests.support import processes, settings_in
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from trainer.artifacts_id import artifacts_id
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -50,7 +51,7 @@ class Place(NamedTuple):
         return [key.decode() for key in found]
 
 
-async def work(store: Store, jobs: Jobs) -> None:
+async def work(store: Store, jobs: Jobs, artifacts_root: Path) -> None:
     """Be a worker: begin each job in the moment in which it is seen."""
     position, begun = "0-0", set[asyncio.Task[None]]()
 
@@ -60,7 +61,8 @@ async def work(store: Store, jobs: Jobs) -> None:
 
     while True:
         position = await store.wait_for_job(position, wait_seconds=5)
-        for job_id, _ in await store.begin_jobs(keys.INTERACTIVE_QUEUE, 32, "me", lease_seconds=60):
+        own = await asyncio.to_thread(artifacts_id, artifacts_root)
+        for job_id, _ in await store.begin_jobs(keys.INTERACTIVE_QUEUE, 32, "me", lease_seconds=60, artifacts=own):
             definition = JobDefinition.model_validate_json(await store.get(keys.definition(job_id)) or b"")
             begun.add(asyncio.create_task(do(definition.a[0])))
             await store.dequeue(keys.INTERACTIVE_QUEUE, job_id)
@@ -77,7 +79,7 @@ async def place(
     services = Services(settings)
     url = await services.start()
     queue, store, child = await JobQueue.connect(settings, url), await connect(url), child_of(settings)
-    working = asyncio.create_task(work(store, Jobs(settings, store, child, child)))
+    working = asyncio.create_task(work(store, Jobs(settings, store, child, child), settings.app.artifacts_root))
     try:
         yield Place(queue, store, services, folder)
     finally:
