@@ -116,6 +116,8 @@ def test_card__running_with_little_known_yet(tmp_path: Path) -> None:
     unknown: dict[str, object] = {
         "total_steps": None,
         "best_val_loss": None,
+        "train_bits_per_char": None,
+        "val_bits_per_char": None,
         "chars_per_second": None,
         "eta_seconds": None,
     }
