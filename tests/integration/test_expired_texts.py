@@ -6,12 +6,13 @@ from pathlib import Path
 from tests.integration.test_redis_faults import served, told_server
 from tests.integration.test_requests import RUN, finished_run
 from tests.support import settings_in
-from tests.waiting import until
+from tests.waiting import captured_logs, until
 from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.settings import QueueSettings
-from trainer.contracts.store import connect
+from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
 from trainer.services import Services
+from trainer.worker.process import drop_expired_for_ever, see_runs
 
 SCORED, WITHDRAWN, PROMPT, SAID = "scored secretly", "withdrawn secretly", "prompted secretly", "said secretly"
 TEXTS = (SCORED, WITHDRAWN, PROMPT, SAID)
@@ -73,3 +74,26 @@ async def test_server_that_keeps_no_file__is_not_made_to(tmp_path: Path) -> None
         await store.close()
 
         assert kept_on_disk(tmp_path) == []
+
+
+async def test_server_that_is_away_or_refuses__is_said_and_asked_again_later(tmp_path: Path) -> None:
+    async with served(tmp_path, "--appendonly", "yes") as server:
+        store = await connect(server.url, retries=0)
+        await told_server(store, "ACL", "SETUSER", "default", "-bgrewriteaof")
+        refused = await logged_by(store)
+        await server.kill()
+        away = await logged_by(store)
+        saw = [await see_runs(settings_in(tmp_path), store, saw_them=saw_them) for saw_them in (True, False)]
+        await store.close()
+
+    assert refused == "Redis may keep expired texts in its file: it lets nobody rewrite it"
+    assert away == "expired texts not dropped: the queue is away"
+    assert saw == [True, False]
+
+
+async def logged_by(store: Store) -> str:
+    with captured_logs() as logs:
+        dropping = asyncio.create_task(drop_expired_for_ever(store))
+        await until(lambda: len(logs) > 0)
+        dropping.cancel()
+    return str(logs[0]["event"])

@@ -139,7 +139,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store)  # first, so that nobody overtakes a run that the worker before this one had
-        sees_runs = await _sees_runs(settings, store, saw_them=True)
+        sees_runs = await see_runs(settings, store, saw_them=True)
         workers = [
             _training_worker(settings, redis_url, jobs),
             _tokenizer_worker(settings, redis_url, jobs),
@@ -151,7 +151,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store)),
             asyncio.create_task(_show_presence(settings, store, sees_runs=sees_runs)),
-            asyncio.create_task(_drop_expired_for_ever(store)),
+            asyncio.create_task(drop_expired_for_ever(store)),
         ]
         undo.push_async_callback(_cancel, tasks)
         log.info("worker ready", slots=settings.queue.training_slots, pid=os.getpid())
@@ -268,7 +268,7 @@ async def _reconcile(settings: Settings, store: Store) -> None:
         log.warning("not reconciled: the queue is away", error=type(error).__name__)
 
 
-async def _drop_expired_for_ever(store: Store) -> None:
+async def drop_expired_for_ever(store: Store) -> None:
     """Keep texts that are no longer kept out of the server's file, at the cost of a twentieth of its time at most."""
     state: LogState | None = None
     while True:
@@ -284,7 +284,7 @@ async def _drop_expired_for_ever(store: Store) -> None:
         await asyncio.sleep(seconds)
 
 
-async def _sees_runs(settings: Settings, store: Store, *, saw_them: bool) -> bool:
+async def see_runs(settings: Settings, store: Store, *, saw_them: bool) -> bool:
     """Return whether the artifacts folder has the runs that are queued here, and log where that has changed."""
     try:
         queued = await store.folders_of_late()
@@ -307,7 +307,7 @@ _OTHER_FOLDER = (
 async def _show_presence(settings: Settings, store: Store, *, sees_runs: bool) -> None:
     """Show that a worker is running, one that can do what is queued."""
     while True:
-        sees_runs = await _sees_runs(settings, store, saw_them=sees_runs)
+        sees_runs = await see_runs(settings, store, saw_them=sees_runs)
         try:
             if sees_runs:
                 await store.renew_worker(seconds=settings.queue.lease_seconds)
