@@ -314,7 +314,7 @@ def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(tmp_path: Pa
     for process in processes(tmp_path, "trainer"):  # a child of the worker has the limits of the worker
         with suppress(ProcessLookupError):
             prlimit(process.pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
-    out, err = training.communicate(timeout=120)
+    out, err = training.communicate(timeout=PATIENCE_SECONDS)
 
     assert cost.startswith("It needs about")
     assert said == f"mt: {DISK_IS_FULL}\n"

@@ -33,7 +33,7 @@ def test_python_of_the_page__gives_the_ids_of_the_program(tmp_path: Path) -> Non
         tokenizer.save(tmp_path)
 
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
     )
 
     assert done.stdout.splitlines() == [str(tokenizer.encode("a text")) for tokenizer in made]

@@ -148,7 +148,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         accepted = await here.ask(here.bob, "train", {"file": Upload("My_cats.txt", TEXT)})
         card = await here.discord.wait_for_message(channel, "My cats")
         await here.discord.wait_for_edit(card, "Training")
-        final = await here.discord.wait_for_message(channel, "· result", timeout=120)
+        final = await here.discord.wait_for_message(channel, "· result")
         await here.discord.wait_for_edit(card, "Completed")
         told = here.discord.messages(channel)
         status = await here.ask(here.bob, "status")

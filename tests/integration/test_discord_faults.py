@@ -370,7 +370,7 @@ async def test_whatever_people_write__pings_nobody_forges_nothing_and_is_in_no_l
                 training: tuple[str, dict[str, str | int | Upload]] = ("train", {"file": text, "epochs": 1})
                 for command, options in (*WRITTEN, training):
                     await read(await server.slash(ana, f"mt {command}", options))
-                await server.wait_for_message(server.dm_channel(ana), "· result", after=told, timeout=180)
+                await server.wait_for_message(server.dm_channel(ana), "· result", after=told)
                 bot.terminate()
                 await bot.wait()
         shown = [one for one in server.messages(server.dm_channel(ana), seen_by=ana)]
