@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.unit.data.support import char_tokenizer
+from tests.unit.data.support import char_tokenizer, tokenizer_of
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
@@ -270,3 +270,17 @@ def test_hash__counts_frozen_embeddings() -> None:
 
 def test_hash__counts_the_text() -> None:
     assert request_hash(effective(CorpusRef(name="kk", sha256="b" * 64, bytes=10))) != request_hash(effective())
+
+
+def test_char_lstm__refuses_a_trained_tokenizer_of_another_method() -> None:
+    words = tokenizer_of("word", ["a b", "b c"]).manifest
+    request = parse(TrainRequest, {"model_family": "char_lstm", "corpus": "kk", "tokenizer_id": words.tokenizer_id})
+
+    with pytest.raises(AppError) as caught:
+        resolve(request, corpus=CORPUS, validation_corpus=None, test_corpus=None, threads=1, tokenizer=words)
+
+    assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
+    assert caught.value.message == (
+        f"`model_family` 'char_lstm' takes a 'char' tokenizer only, and '{words.tokenizer_id}' is a 'word' tokenizer:"
+        " take lstm."
+    )
