@@ -16,7 +16,7 @@ import numpy as np
 import structlog
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
@@ -27,7 +27,7 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.inference import perplexity
 from trainer.contracts.presets import request_hash
-from trainer.contracts.runs import EffectiveRequest
+from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
 from trainer.data.batches import Batch, BatchReader, epoch_order, masking
 from trainer.data.corpus import Split
 from trainer.data.tokens import TokenizedCorpus
@@ -147,7 +147,7 @@ def train(
 
 
 def learning_rate(step: int, total_steps: int, effective: EffectiveRequest) -> float:
-    """Return the rate of the step that comes after `step` others: a linear warm-up, then the schedule down to 0."""
+    """Return the rate of the step that comes after `step` others: a linear warm-up, then the schedule to its end."""
     if effective.warmup_ratio is not None:
         warmup = math.ceil(effective.warmup_ratio * total_steps)
     else:
@@ -157,14 +157,14 @@ def learning_rate(step: int, total_steps: int, effective: EffectiveRequest) -> f
     done = (step - warmup) / max(1, total_steps - warmup)
     match effective.lr_schedule:
         case "constant":
-            share = 1.0
+            return effective.learning_rate
         case "linear":
             share = 1.0 - done
         case "cosine":
             share = (1.0 + math.cos(math.pi * done)) / 2
         case unknown:
             assert_never(unknown)
-    return effective.learning_rate * share
+    return effective.min_learning_rate + (effective.learning_rate - effective.min_learning_rate) * share
 
 
 def steps_in_epoch(rows: int, effective: EffectiveRequest, compute: Compute) -> int:
@@ -545,21 +545,41 @@ def _without_compiler() -> None:
 def _optimizer(model: LanguageModel, effective: EffectiveRequest) -> torch.optim.Optimizer:
     _without_compiler()
     config, rate = effective.optimizer, effective.learning_rate
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = _by_decay(model, config)
     match config.name:
         case "sgd":
-            optimizer: torch.optim.Optimizer = torch.optim.SGD(weights, lr=rate)
+            return torch.optim.SGD(groups, lr=rate)
         case "adam":
-            optimizer = torch.optim.Adam(weights, lr=rate)
+            return torch.optim.Adam(groups, lr=rate)
         case "adamw":
-            optimizer = torch.optim.AdamW(weights, lr=rate)
+            return torch.optim.AdamW(groups, lr=rate)
         case unknown:
             assert_never(unknown)
-    given: dict[str, object] = config.model_dump(exclude={"name"}, exclude_none=True)
-    groups: list[dict[str, object]] = optimizer.param_groups
-    for group in groups:
-        group.update(given)
-    return optimizer
+
+
+def _by_decay(model: LanguageModel, config: OptimizerConfig) -> list[dict[str, object]]:
+    """The weights that move as groups of the optimizer, if there are such: those that decay, and those that do not."""
+    given: dict[str, object] = config.model_dump(exclude={"name", "weight_decay_exclude"}, exclude_none=True)
+    free = {
+        weight
+        for module in model.modules()
+        for name, weight in module.named_parameters(recurse=False)
+        if _kind(module, name) in config.weight_decay_exclude
+    }
+    moving = [weight for weight in model.parameters() if weight.requires_grad]
+    decaying = given | {"params": [weight for weight in moving if weight not in free]}
+    others = given | {"params": [weight for weight in moving if weight in free], "weight_decay": 0.0}
+    return [group for group in (decaying, others) if group["params"]]
+
+
+def _kind(module: nn.Module, name: str) -> DecayFree | None:
+    """What a weight of a module is, by its name there; None for most."""
+    if "bias" in name:
+        return "bias"
+    layer = type(module).__name__  # by its name, as the library's own normalizations have no class in common
+    if layer.endswith("Norm"):
+        return "norm"
+    return "embedding" if layer == "Embedding" else None
 
 
 def _is_multiple(step: int, every: int | None) -> bool:

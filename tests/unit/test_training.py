@@ -96,7 +96,7 @@ def after(calls: int, reason: StopReason) -> Callable[[], StopReason | None]:
 
 
 def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_best(tmp_path: Path) -> None:
-    run = make_run(tmp_path, TEXT, num_epochs=6, learning_rate=0.1)
+    run = make_run(tmp_path, TEXT, num_epochs=5, learning_rate=0.1)
     told = observed(run)
     save_model(tmp_path, told.model, run.effective.model)
     run.tokenizer.save(tmp_path / "tokenizer")
@@ -138,7 +138,9 @@ def test_resume__goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
         "model": DROPOUT,
         "gradient_accumulation": 2,
         "batch_size": 3,
+        "optimizer": {"weight_decay": 0.3, "weight_decay_exclude": ["embedding"]},
         "lr_schedule": "cosine",
+        "min_learning_rate": 0.001,
         "warmup_ratio": 0.2,
         "num_epochs": 3,
         "eval_every_steps": 5,
@@ -442,7 +444,12 @@ def torch_optimizer(name: str, model: LanguageModel) -> torch.optim.Optimizer:
     weights = list(model.parameters())
     if name == "sgd":
         return torch.optim.SGD(weights, lr=0.01)
-    return torch.optim.Adam(weights, lr=0.01) if name == "adam" else torch.optim.AdamW(weights, lr=0.01)
+    if name == "adam":
+        return torch.optim.Adam(weights, lr=0.01)
+    vectors = [weight for weight in weights if weight.dim() == 1]  # of this model, its biases
+    matrices = [weight for weight in weights if weight.dim() > 1]
+    groups: list[dict[str, object]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.01)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
@@ -486,6 +493,12 @@ def test_optimizer__given_values_are_used(tmp_path: Path) -> None:
         ({"warmup_ratio": 0.3}, [0.5, 1.0, 1.0, 1.0]),
         ({"warmup_steps": 8}, [1 / 8, 2 / 8, 3 / 8, 4 / 8]),
         ({"lr_schedule": "linear", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1.0]),
+        ({"lr_schedule": "linear", "min_learning_rate": 0.004}, [1.0, 0.8, 0.6, 0.4]),
+        ({"lr_schedule": "linear", "min_learning_rate": 0.02}, [1.0, 1.0, 1.0, 1.0]),
+        (
+            {"lr_schedule": "cosine", "min_learning_rate": 0.004, "warmup_steps": 1},
+            [1.0, *(0.2 + 0.8 * (1 + math.cos(math.pi * k / 3)) / 2 for k in range(3))],
+        ),
     ],
 )
 def test_learning_rate__follows_its_schedule(tmp_path: Path, values: dict[str, object], expected: list[float]) -> None:

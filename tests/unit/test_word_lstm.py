@@ -27,7 +27,12 @@ V, T, B = 100, 20, 8
 def keyboard_model(architecture: RnnArchitecture = "lstm", *, layers: int = 2, dropout: float = 0.2) -> LanguageModel:
     torch.manual_seed(3)
     config = RnnConfig(
-        architecture=architecture, embedding_size=256, hidden_size=512, num_layers=layers, dropout=dropout
+        architecture=architecture,
+        embedding_size=256,
+        hidden_size=512,
+        num_layers=layers,
+        dropout=dropout,
+        initialization="keyboard",
     )
     return build(config, vocabulary(V))
 

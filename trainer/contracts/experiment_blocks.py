@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from trainer.contracts.base import Count, Frozen, Positive, Probability
-from trainer.contracts.models import Activation, Architecture, Few, InnerWidth, RnnArchitecture, Width
+from trainer.contracts.models import (
+    Activation,
+    Architecture,
+    DropoutPlaces,
+    Few,
+    Initialization,
+    InnerWidth,
+    RnnArchitecture,
+    Width,
+)
 from trainer.contracts.runs import CheckpointRule, LogLevel, ScheduledSteps
 from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
 
@@ -51,6 +60,10 @@ class RnnBlock(Frozen):
     num_layers: Few
     bidirectional: bool | None = None
     dropout: Probability = 0.0
+    dropout_places: DropoutPlaces | None = None
+    """between_layers for a tied head, all for another, without it."""
+    initialization: Initialization | None = None
+    """keyboard for a tied head, torch for another, without it."""
     tied: bool = False
     rnn_type: RnnArchitecture | None = None
 

@@ -94,8 +94,6 @@ _SENTENCES = {
 }
 """What is said of a field that can only have one value yet."""
 
-_PRESET_SIZES = {name for presets in PRESETS.values() for preset in presets.values() for name in preset}
-_PRESET_SIZES |= {"embedding_size"}  # of a transformer too, where it is the hidden size
 _REPLACES = {
     "tokenizer": ("tokenizer_id",),
     "tokenizer_id": ("tokenizer",),
@@ -103,9 +101,8 @@ _REPLACES = {
     "warmup_steps": ("warmup_ratio",),
     "warmup_ratio": ("warmup_steps",),
     "model_family": ("model.architecture",),
-    "model_size": tuple(f"model.{name}" for name in sorted(_PRESET_SIZES)),
 }
-"""Which fields of a file lose their meaning when another one is typed beside the file."""
+"""Which fields of a file lose their meaning when another one is typed beside the file, what a preset says apart."""
 
 _USED_OF_LOGGING = {"level", "log_metrics_every_n_steps", "use_wandb"}
 
@@ -255,17 +252,20 @@ def _file_says(document: Mapping[str, object], typed: Mapping[str, object]) -> C
 def _without_replaced(fields: Mapping[str, object], typed: Mapping[str, object]) -> dict[str, object]:
     """The fields of a file without those that a typed field of another name replaces."""
     replaced = {name for given, names in _REPLACES.items() if typed.get(given) is not None for name in names}
+    preset = _preset(merged(fields, typed))
+    said = {*preset, "embedding_size"} if preset else set[str]()  # of a transformer it is the hidden size
+    if typed.get("model_size") is not None:
+        replaced |= {f"model.{name}" for name in said}
     left = {name: value for name, value in fields.items() if name not in replaced}
     if isinstance(left.get("model"), Mapping):
         left["model"] = {name: value for name, value in block(left, "model").items() if f"model.{name}" not in replaced}
-    typed_sizes = block(typed, "model").keys() & _PRESET_SIZES
-    if typed_sizes and "model_size" not in typed:  # the other sizes stay those of the file's preset
-        left["model"] = {**_preset(merged(left, typed)), **block(left, "model")}
+    if block(typed, "model").keys() & said and "model_size" not in typed:  # the others stay those of the file's preset
+        left["model"] = {**preset, **block(left, "model")}
         left.pop("model_size", None)
     return left
 
 
-def _preset(fields: Mapping[str, object]) -> Mapping[str, int | float]:
+def _preset(fields: Mapping[str, object]) -> Mapping[str, int | float | str]:
     """The sizes of the preset that these fields name; none where they name none."""
     family = with_family(fields)["model_family"]
     kind = "lstm" if family == "char_lstm" else family

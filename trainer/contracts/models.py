@@ -16,6 +16,12 @@ ModelFamily = Literal["char_lstm", Architecture]
 """What a request may name; `char_lstm` is the preset lstm + char tokenizer + tied head (DEC D45)."""
 
 Objective = Literal["causal_lm", "masked_lm"]
+Initialization = Literal["torch", "keyboard"]
+"""The first weights of a recurrent network: as torch has them, or as the keyboard model is described (KB-12)."""
+
+DropoutPlaces = Literal["all", "between_layers"]
+"""`all`: after the embedding, between layers, and before the head."""
+
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
 
@@ -93,6 +99,8 @@ class RnnConfig(ArchitectureConfig):
     dropout: _Dropout = 0.0
     tied: bool = False
     """True: hidden -> embedding projection, then the embedding itself as head (DEC D25)."""
+    dropout_places: DropoutPlaces = "all"
+    initialization: Initialization = "torch"
 
     def sizes(self) -> str:
         return f"{self.embedding_size}/{self.hidden_size}/{self.num_layers}"
@@ -296,8 +304,10 @@ class ModelBlock(Frozen):
     hidden_size: Width | None = None
     num_layers: Few | None = None
     dropout: Probability | None = None
+    dropout_places: DropoutPlaces | None = None
     tied: bool | None = None
     bidirectional: bool | None = None
+    initialization: Initialization | None = None
     layers: Few | None = None
     intermediate_hidden_size: InnerWidth | None = None
     attention_heads: Few | None = None
@@ -308,11 +318,18 @@ class ModelBlock(Frozen):
     type_vocab_size: Few | None = None
 
 
-_RECURRENT: Mapping[str, Mapping[str, int | float]] = {
+_RECURRENT: Mapping[str, Mapping[str, int | float | str]] = {
     "tiny": {"embedding_size": 32, "hidden_size": 64, "num_layers": 1, "dropout": 0.0},
     "small": {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1},
     "base": {"embedding_size": 256, "hidden_size": 512, "num_layers": 2, "dropout": 0.2},
-    "paper": {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1},
+    "paper": {
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_layers": 2,
+        "dropout": 0.1,
+        "dropout_places": "between_layers",
+        "tied": False,
+    },
 }
 
 
@@ -337,7 +354,7 @@ _ATTENTION: Mapping[str, Mapping[str, int | float]] = {
     "base": _transformer(6, 512, 2048, 8, 0.1),
     "paper": _transformer(12, 768, 3072, 12, 0.1),
 }
-PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float]]] = {
+PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = {
     "lstm": _RECURRENT,
     "gru": _RECURRENT,
     "rnn": _RECURRENT,

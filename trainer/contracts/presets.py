@@ -69,7 +69,7 @@ _CHAR_LSTM = FamilyDefaults(
     holdout_fraction=0.05,
     test_fraction=0.10,
 )
-_RECURRENT = FamilyDefaults(max_seq_len=30, batch_size=64, optimizer=OptimizerConfig(name="adam"), learning_rate=1e-3)
+_KEYBOARD = FamilyDefaults(max_seq_len=30, batch_size=64, optimizer=OptimizerConfig(name="adam"), learning_rate=1e-3)
 
 
 def resolve(
@@ -104,6 +104,7 @@ def resolve(
     values["optimizer"] = _optimizer(values.get("optimizer"))
     effective = parse(EffectiveRequest, values)
     _check_positions(effective)
+    _check_rates(effective)
     return effective
 
 
@@ -120,11 +121,18 @@ def request_hash(effective: EffectiveRequest) -> str:
 def _defaults(request: TrainRequest) -> dict[str, object]:
     if request.model_family == "char_lstm":
         defaults: dict[str, object] = _CHAR_LSTM.model_dump(exclude_none=True)
-    elif CONFIGS[request.model_family] is RnnConfig and request.model is None and request.model_size is None:
-        defaults = _RECURRENT.model_dump(exclude_none=True)
+    elif _is_keyboard(request):
+        defaults = _KEYBOARD.model_dump(exclude_none=True)
     else:
         defaults = {}
     return defaults
+
+
+def _is_keyboard(request: TrainRequest) -> bool:
+    """Whether it is the word model of a keyboard: a recurrent family of which nothing else is said."""
+    family = request.model_family
+    is_recurrent = family != "char_lstm" and CONFIGS[family] is RnnConfig
+    return is_recurrent and request.model is None and request.model_size is None
 
 
 def _optimizer(given: object) -> dict[str, object]:
@@ -133,7 +141,7 @@ def _optimizer(given: object) -> dict[str, object]:
     chosen: dict[str, object] = optimizer.model_dump(exclude_none=True)
     defaults = _TORCH_DEFAULTS[optimizer.name]
     for name in chosen:
-        if name not in {"name", *defaults}:
+        if name not in {"name", "weight_decay_exclude", *defaults}:
             raise AppError(
                 ErrorCode.INVALID_INPUT, f"`optimizer.{name}` means nothing to {optimizer.name}: leave it out."
             )
@@ -153,11 +161,16 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
         if hidden_size is not None and request.model_size is None:  # otherwise the preset's own width holds
             sizes["intermediate_hidden_size"] = config.usual_intermediate_size(hidden_size)
         return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes, **given}
-    return {"tied": True, **sizes} if family == "char_lstm" else sizes
+    sizes = {"tied": family == "char_lstm", **sizes}
+    return {
+        "dropout_places": "between_layers" if sizes["tied"] else "all",
+        "initialization": "keyboard" if sizes["tied"] or _is_keyboard(request) else "torch",
+        **sizes,
+    }
 
 
 def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
-    """The parent's sizes, which a warm start cannot change; dropout is no size."""
+    """The parent's sizes and first weights, which a warm start cannot change; dropout is neither."""
     sizes: dict[str, object] = parent.effective.model.model_dump()
     kind = architecture(request.model_family)
     asked = _given_sizes(request) | {"architecture": kind}
@@ -179,7 +192,7 @@ def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
     return sizes | asked
 
 
-_NO_SIZES = {"dropout", "attention_dropout"}
+_NO_SIZES = {"dropout", "dropout_places", "attention_dropout"}
 
 
 def _preset(name: str, kind: Architecture) -> dict[str, object]:
@@ -225,6 +238,22 @@ def _check_positions(effective: EffectiveRequest) -> None:
             ErrorCode.MODEL_INCOMPATIBLE,
             f"`max_seq_len` is {effective.max_seq_len}, but `model.positions` is {model.positions}: make `max_seq_len`"
             " smaller or `model.positions` larger.",
+        )
+
+
+def _check_rates(effective: EffectiveRequest) -> None:
+    """Refuse a rate to end at that no schedule comes down to."""
+    lowest, highest = effective.min_learning_rate, effective.learning_rate
+    if lowest and effective.lr_schedule == "constant":
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            "`min_learning_rate` is where a rate that falls comes to, but with lr_schedule 'constant' it stays the"
+            " same: leave it out, or take `lr_schedule` 'linear' or 'cosine'.",
+        )
+    if lowest > highest:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"`min_learning_rate` is {lowest:g} but must not exceed `learning_rate`, which is {highest:g}.",
         )
 
 

@@ -53,6 +53,10 @@ def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
     return steps
 
 
+def _in_one_order(parts: tuple["DecayFree", ...]) -> tuple["DecayFree", ...]:
+    return tuple(sorted(set(parts)))
+
+
 def _kind_of_schedule(value: object) -> str:
     return "steps" if isinstance(value, (list, tuple)) else "rule"
 
@@ -62,6 +66,9 @@ Setting = bool | int | str | None
 Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 
 
+DecayFree = Literal["bias", "embedding", "norm"]
+
+
 class OptimizerConfig(Frozen):
     """The optimizer; a value that is None is torch's default of that optimizer."""
 
@@ -69,6 +76,8 @@ class OptimizerConfig(Frozen):
     betas: tuple[Probability, Probability] | None = None
     eps: Positive | None = None
     weight_decay: NonNegativeFloat | None = None
+    weight_decay_exclude: Annotated[tuple[DecayFree, ...], AfterValidator(_in_one_order)] = ("bias", "norm")
+    """What does not decay: biases, the weights of normalizations, the tables of tokens and of positions."""
 
 
 class EarlyStopping(Frozen):
@@ -147,6 +156,8 @@ class TrainingOptions(Frozen):
     optimizer: OptimizerConfig = OptimizerConfig()
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    min_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Where a linear or a cosine schedule ends; a constant one has no end."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     gradient_clipping: Positive | None = 1.0

@@ -158,6 +158,7 @@ def _recurrent_config(config: RnnConfig, vocabulary: Vocabulary, objective: Obje
         "num_hidden_layers": config.num_layers,
         "bidirectional": config.bidirectional,
         "dropout": config.dropout,
+        "dropout_places": config.dropout_places,
         "tie_word_embeddings": config.tied,
         "dtype": "float32",
         **_of_vocabulary(vocabulary),

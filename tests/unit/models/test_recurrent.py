@@ -10,9 +10,10 @@ from tests.unit.data.support import small_model, tensor_of
 from tests.unit.models.families import vocabulary
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.comparison import model_name
-from trainer.contracts.models import RnnArchitecture, RnnConfig
+from trainer.contracts.models import DropoutPlaces, Initialization, RnnArchitecture, RnnConfig
 from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, TrainRequest
+from trainer.contracts.validation import parse
 from trainer.models import build
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
@@ -97,10 +98,20 @@ def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bo
     assert model.input_embedding().weight.shape == (v, e)
 
 
+@pytest.mark.parametrize("initialization", ["torch", "keyboard"])
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
-def test_fresh_model__is_within_five_percent_of_uniform(architecture: RnnArchitecture, tied: bool) -> None:
+def test_fresh_model__is_within_five_percent_of_uniform(
+    architecture: RnnArchitecture, tied: bool, initialization: Initialization
+) -> None:
     torch.manual_seed(1)
-    config = RnnConfig(architecture=architecture, embedding_size=128, hidden_size=256, num_layers=2, tied=tied)
+    config = RnnConfig(
+        architecture=architecture,
+        embedding_size=128,
+        hidden_size=256,
+        num_layers=2,
+        tied=tied,
+        initialization=initialization,
+    )
     model = build(config, vocabulary(67)).eval()
 
     with torch.inference_mode():
@@ -110,19 +121,58 @@ def test_fresh_model__is_within_five_percent_of_uniform(architecture: RnnArchite
     assert math.isclose(loss, math.log(67), rel_tol=0.05)
 
 
-def test_dropout__of_a_tied_model_is_between_layers_only() -> None:
-    def changes(*, tied: bool, layers: int) -> bool:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_first_weights__are_spread_as_torch_has_them_without_a_word(architecture: RnnArchitecture) -> None:
+    """Embeddings N(0, 1), all else uniform in +-1/sqrt(hidden size), as the pages of torch say of each layer."""
+    torch.manual_seed(4)
+    config = RnnConfig(architecture=architecture, embedding_size=64, hidden_size=100, num_layers=2)
+
+    for name, weight in build(config, vocabulary(90)).named_parameters():
+        values = weight.detach().double()
+        if name == "embedding.weight":
+            assert float(values.var()) == pytest.approx(1, rel=0.1)
+            assert float(values.abs().max()) > 3
+        else:
+            assert 0.09 < float(values.abs().max()) <= 0.1 + 1e-6, name
+            assert float(values.var()) == pytest.approx(0.01 / 3, rel=0.25), name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_dropout__is_where_it_was_asked_for(tied: bool) -> None:
+    def changes(places: DropoutPlaces, layers: int) -> bool:
         config = RnnConfig(
-            architecture="lstm", embedding_size=8, hidden_size=8, num_layers=layers, dropout=0.5, tied=tied
+            architecture="lstm",
+            embedding_size=8,
+            hidden_size=8,
+            num_layers=layers,
+            dropout=0.5,
+            tied=tied,
+            dropout_places=places,
         )
         model = build(config, vocabulary(9)).train()
         ids = torch.randint(9, (2, 6))
         return not torch.equal(model.forward(ids), model.forward(ids))
 
-    assert changes(tied=False, layers=1)
-    assert changes(tied=False, layers=2)
-    assert changes(tied=True, layers=2)
-    assert not changes(tied=True, layers=1)
+    assert changes("all", 1)
+    assert changes("all", 2)
+    assert changes("between_layers", 2)
+    assert not changes("between_layers", 1)
+
+
+@pytest.mark.parametrize("family", ["lstm", "char_lstm"])
+def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(family: str) -> None:
+    request = parse(TrainRequest, {"model_family": family, "model_size": "paper", "corpus": "text"})
+    corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
+    config = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1).model
+
+    model = build(config, vocabulary(40)).train()
+
+    parts = dict(model.named_children())
+    between: object = parts["layers"].dropout
+    outside: object = parts["outer_dropout"].p
+    assert (between, outside) == (0.1, 0.0)
+    assert [tuple(weight.shape) for weight in parts["projection"].parameters()] == [(40, 256), (40,)]
+    assert model.parameter_count() == 40 * 128 + 4 * 256 * (128 + 3 * 256 + 4) + 257 * 40
 
 
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
