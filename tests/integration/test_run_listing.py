@@ -317,9 +317,9 @@ async def test_cancel__of_a_run_that_has_gone_on_for_long_is_asked_about_first(t
         answer = await (await here.discord.click(here.bob, question, button_of(question, "Cancel it"))).reply()
         late = await here.ask(here.bob, "cancel", {"run": "lstm-2"})
 
-        assert "Cancelling" in at_once.text and young.run.cancel_requested()
+        assert "Cancelled" in at_once.text and young.run.cancel_requested()
         assert "Cancel lstm-2?" in asked and kept
-        assert "Cancelling" in shown_text(answer.payload) and old.run.cancel_requested()
+        assert "Cancelled" in shown_text(answer.payload) and old.run.cancel_requested()
         assert answer is question and answer.components == []
         assert "already ended" in late.text
 
