@@ -163,11 +163,12 @@ async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(t
         answered = await child.answer(to_score("long", "abc").model_copy(update=asked))
 
         await until(lambda: memory_held_bytes(status) < before + (130 << 20))
+        most = most_memory_bytes(status)
     finally:
         await child.stop()
 
     assert answered.response.status == "completed"
-    assert most_memory_bytes(status) > before + (200 << 20)  # which it would have kept
+    assert most > before + (150 << 20)  # which it would have kept
 
 
 @pytest.mark.parametrize(
