@@ -144,15 +144,15 @@ def as_sent(request: TrainRequest) -> TrainRequest:
 
 async def _check_device(request: TrainRequest, settings: Settings) -> None:
     """Refuse what this machine cannot do where the worker is on it; a worker elsewhere refuses by itself."""
-    device, is_here = request.device, settings.redis.url is None
-    has_cuda = not is_here or may_have_cuda()
+    device = request.device
+    has_cuda = settings.redis.url is not None or may_have_cuda()
     if device.startswith("cuda") and not has_cuda:
         raise AppError(
             ErrorCode.CUDA_NOT_AVAILABLE, f"`device` is '{device}', but this machine has no CUDA: use 'cpu'."
         )
-    on_cuda = has_cuda and device != "cpu"
-    check_precision(request.precision, on_cuda=on_cuda)
-    if request.precision == "bf16" and is_here and not on_cuda:
+    check_precision(request.precision, on_cuda=has_cuda and device != "cpu")
+    on_cpu = device == "cpu" or (device == "auto" and not may_have_cuda())
+    if request.precision == "bf16" and on_cpu and settings.redis.is_local:
         await check_bf16_here(architecture(request.model_family), settings)
 
 

@@ -1,6 +1,7 @@
 """All settings of all processes: mt.toml, then .env, then the environment, names nested with `__` (DEC D31, D32)."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ Ids = Annotated[tuple[_Snowflake, ...], BeforeValidator(_split)]
 Id = Annotated[_Snowflake | None, BeforeValidator(_or_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_or_none)]
 Url = Annotated[AnyUrl | None, BeforeValidator(_or_none)]
+_LOCAL_URL = re.compile(r"unix:|rediss?://([^@/]*@)?(localhost|127(\.\d{1,3}){3}|\[::1\])([:/?]|$)")
 
 
 class Group(BaseModel):
@@ -71,6 +73,11 @@ class LoggingSettings(Group):
 class RedisSettings(Group):
     url: Secret = None
     """A Redis or Valkey to use; empty: an embedded one is started for the data root."""
+
+    @property
+    def is_local(self) -> bool:
+        """True where the server is on this machine, and so its workers are too."""
+        return self.url is None or _LOCAL_URL.match(self.url.get_secret_value()) is not None
 
 
 class QueueSettings(Group):

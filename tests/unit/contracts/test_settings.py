@@ -104,3 +104,20 @@ def test_log_level_that_is_empty__is_empty_for_children_too() -> None:
     given = child_environment(load_settings({"LOGGING__LEVEL": ""}))
 
     assert load_settings(given).logging.level is None
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("", True),
+        ("unix:///run/redis.sock", True),
+        ("redis://localhost", True),
+        ("redis://:pass%40word@127.0.0.1:6379/0", True),
+        ("rediss://[::1]:6379?db=1", True),
+        ("redis://localhost.example.org:6379/0", False),
+        ("redis://user:localhost@redis:6379/0", False),
+        ("redis://10.0.0.7/0", False),
+    ],
+)
+def test_redis__is_local_by_its_host(url: str, is_local: bool, tmp_path: Path) -> None:
+    assert load_settings({"REDIS__URL": url}, tmp_path).redis.is_local is is_local
