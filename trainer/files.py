@@ -22,6 +22,7 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 Record = TypeVar("Record", bound=BaseModel)
 
 _MOST_RECORD_BYTES = 64 << 20
+_FOLDER_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 _LITTLE_ROOM_BYTES = 1 << 14
 _PROBE_BYTES = 4096  # a disk that is full still has room for names
 
@@ -137,7 +138,7 @@ def told_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppErr
     code = transient_code(error)
     if code is ErrorCode.INSUFFICIENT_STORAGE:
         return AppError(code, "The disk is full: free some space.")
-    if code is None or error.errno == errno.EROFS:
+    if error.errno in _FOLDER_UNUSABLE:
         for name, folder in folders.items():
             if is_about(error, folder):
                 return AppError(

@@ -52,6 +52,8 @@ def test_other_errors__stay_what_they_are() -> None:
     assert told_error(foreseen, FOLDERS) is foreseen
     with pytest.raises(FileNotFoundError):
         told_error(fault, FOLDERS)
+    with pytest.raises(IsADirectoryError):  # nobody is kept from the folder: one of its files is spoiled
+        told_error(IsADirectoryError(errno.EISDIR, "x", "/a/artifacts/tokenizers/a/tokenizer.json"), FOLDERS)
 
 
 def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> None:
