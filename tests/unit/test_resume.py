@@ -162,8 +162,8 @@ def without(moment: Moment, item: str) -> Checkpoint:
         initial: dict[str, torch.Tensor] = fresh.state_dict()
         return Checkpoint(state, initial, rest)
     if item == "optimizer":
-        untouched: dict[str, object] = torch.optim.AdamW(fresh.parameters()).state_dict()
-        return Checkpoint(state, weights, {**rest, "optimizer": untouched})
+        groups: object = rest["optimizer"]["param_groups"]
+        return Checkpoint(state, weights, {**rest, "optimizer": {"state": {}, "param_groups": groups}})
     if item == "random":
         torch.manual_seed(77)
         return Checkpoint(state, weights, {**rest, "random": {"cpu": torch.get_rng_state(), "cuda": []}})

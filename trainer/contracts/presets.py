@@ -161,12 +161,13 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
         if hidden_size is not None and request.model_size is None:  # otherwise the preset's own width holds
             sizes["intermediate_hidden_size"] = config.usual_intermediate_size(hidden_size)
         return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes, **given}
-    sizes = {"tied": family == "char_lstm", **sizes}
-    return {
-        "dropout_places": "between_layers" if sizes["tied"] else "all",
-        "initialization": "keyboard" if sizes["tied"] or _is_keyboard(request) else "torch",
-        **sizes,
+    tied = sizes.get("tied", family == "char_lstm")
+    of_recurrent: dict[str, object] = {
+        "tied": tied,
+        "dropout_places": "between_layers" if tied else "all",
+        "initialization": "keyboard" if tied or _is_keyboard(request) else "torch",
     }
+    return {**(of_recurrent if config is RnnConfig else {}), **sizes}
 
 
 def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
