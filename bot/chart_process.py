@@ -37,23 +37,23 @@ class ChartProcess:
         self._pool: ProcessPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
-        self._charts: OrderedDict[tuple[Curve, Curve], asyncio.Task[bytes | None]] = OrderedDict()
+        self._charts: OrderedDict[tuple[Curve, Curve, float | None], asyncio.Task[bytes | None]] = OrderedDict()
         """The last ones: many ask for the same at once."""
 
-    async def loss_chart(self, train: Curve, validation: Curve) -> bytes | None:
+    async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
         """The loss chart as PNG; None where there is no curve yet, or, logged, where the process died in drawing it."""
         if len(train) < 2:
             return None
-        curves = (tuple(train), tuple(validation))
-        chart = self._charts.get(curves)
+        asked = (tuple(train), tuple(validation), bits_per_nat)
+        chart = self._charts.get(asked)
         if chart is None:
-            chart = asyncio.create_task(self._drawn(partial(_loss_chart, *curves)))
-            self._charts[curves] = chart
+            chart = asyncio.create_task(self._drawn(partial(_loss_chart, *asked)))
+            self._charts[asked] = chart
             if len(self._charts) > _KEPT_CHARTS:
                 self._charts.popitem(last=False)
         png = await asyncio.shield(chart)
         if png is None:
-            self._charts.pop(curves, None)
+            self._charts.pop(asked, None)
         return png
 
     async def report(self, scored: bytes, text: str, unit: Unit) -> "ReportFiles | None":
@@ -115,10 +115,10 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _loss_chart(train: Curve, validation: Curve) -> bytes:
+def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> bytes:
     from trainer.charts import loss_chart  # in the child only
 
-    return loss_chart(train, validation)
+    return loss_chart(train, validation, bits_per_nat)
 
 
 def _report(scored: bytes, text: str, unit: Unit) -> "ReportFiles":

@@ -98,9 +98,10 @@ class ToldRun:
 
     async def _draw(self, status: RunStatus) -> State:
         losses = [loss for _, loss in self._follower.train_losses]
-        return State(
-            status, losses, await self._charts.loss_chart(self._follower.train_losses, self._follower.val_losses)
+        chart = await self._charts.loss_chart(
+            self._follower.train_losses, self._follower.val_losses, status.bits_per_nat
         )
+        return State(status, losses, chart)
 
     def _refresh(self) -> RunStatus:
         with self._reading:  # a thread outlives the task that was cancelled waiting for it

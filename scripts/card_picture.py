@@ -22,7 +22,7 @@ def main(run_folder: str, target: str) -> None:
     follower = run.follow()
     status = follower.refresh()
     embed = final_message(follower.record, status, read_outcome(run))
-    chart = loss_chart(follower.train_losses, follower.val_losses)
+    chart = loss_chart(follower.train_losses, follower.val_losses, status.bits_per_nat)
     text = (embed.description or "").replace("```\n", "").replace("\n```", "")
     lines = [part for line in text.split("\n") for part in wrap(line, CHARACTERS)]
     chart_height = CHART_WIDTH * _height(chart) // _width(chart)

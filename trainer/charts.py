@@ -44,8 +44,17 @@ _FONT = get_font(findfont("DejaVu Sans"))
 """Comes with matplotlib; has IPA, Kazakh, combining marks, and the Arabic letters of Uyghur."""
 
 
-def loss_chart(train: Curve, validation: Curve) -> bytes:
-    """Draw training loss (thin, and smoothed thick) and validation loss (dots) over steps as a PNG of 800 x 400."""
+def loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes:
+    """Draw training loss (thin, and smoothed thick) and validation loss (dots) over steps as a PNG of 800 x 400.
+
+    `bits_per_nat`: the bits per character of the validation split that one nat per token of it is; None: the picture
+    has no second axis.
+    """
+    return _png(loss_figure(train, validation, bits_per_nat))
+
+
+def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> Figure:
+    """The picture of `loss_chart`, with its axes."""
     figure = Figure(
         figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained"
     )
@@ -72,7 +81,9 @@ def loss_chart(train: Curve, validation: Curve) -> bytes:
         )
     _set_limits(axes, [loss for _, loss in shown], [loss for _, loss in validation])
     _style(axes)
-    return _png(figure)
+    if bits_per_nat is not None:
+        _add_second_axis(axes, bits_per_nat, "bits per character (validation)")
+    return figure
 
 
 def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> bytes:
@@ -92,6 +103,7 @@ def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> b
             label=name,
         )
     _style(axes)
+    _add_second_axis(axes, 1 / log(2), "bits per token")
     return _png(figure)
 
 
@@ -183,14 +195,18 @@ def _style(axes: Axes) -> None:
     axes.tick_params(colors=_TEXT, length=0, labelsize=10)
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
-    bits = axes.twinx()
-    bottom, top = axes.get_ylim()
-    bits.set_ylim(bottom / log(2), top / log(2))
-    bits.set_ylabel("bits per token", color=_TEXT, fontsize=11)
-    bits.tick_params(colors=_TEXT, length=0, labelsize=10)
-    bits.set_frame_on(False)
     if axes.lines:
         axes.legend(loc="upper right", frameon=False, labelcolor=_TEXT, fontsize=10)
+
+
+def _add_second_axis(axes: Axes, per_nat: float, label: str) -> None:
+    """Show the loss in another unit on the right, `per_nat` of it for each nat per token."""
+    second = axes.twinx()
+    bottom, top = axes.get_ylim()
+    second.set_ylim(bottom * per_nat, top * per_nat)
+    second.set_ylabel(label, color=_TEXT, fontsize=11)
+    second.tick_params(colors=_TEXT, length=0, labelsize=10)
+    second.set_frame_on(False)
 
 
 def _axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -76,7 +76,7 @@ async def _status(call: Call, run_id: str | None) -> Answer:
         request_id=call.request_id,
         closed=None if watcher is None else watcher.closed_place,
     )
-    chart = await call.bot.charts.loss_chart(follower.train_losses, follower.val_losses)
+    chart = await call.bot.charts.loss_chart(follower.train_losses, follower.val_losses, status.bits_per_nat)
     return Answer(
         embed, attach_chart(embed, chart, status), row(*_status_buttons(call, chosen.record, status, watcher))
     )

@@ -68,9 +68,9 @@ class CountedCharts(ChartProcess):
         super().__init__()
         self.drawn = 0
 
-    async def loss_chart(self, train: Curve, validation: Curve) -> bytes | None:
+    async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
         self.drawn += 1
-        return await super().loss_chart(train, validation)
+        return await super().loss_chart(train, validation, bits_per_nat)
 
 
 class Place:

@@ -1,6 +1,8 @@
 """The loss chart and the heat map: pictures of the right size whatever is in them, and honest about the numbers."""
 
 from io import BytesIO
+from math import log
+from pathlib import Path
 from struct import unpack
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from trainer.charts import Cell, CellRow, Curve, Unit, curves_chart, heat_map, loss_chart, smoothed
+from tests.unit.bot.records import Story, run_record
+from trainer.charts import Cell, CellRow, Curve, Unit, curves_chart, heat_map, loss_chart, loss_figure, smoothed
+from trainer.contracts.runs import RunStatus, SplitSizes
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
     "nothing": ([], []),
@@ -17,6 +21,7 @@ CURVES: dict[str, tuple[Curve, Curve]] = {
     "validation only": ([], [(10, 3.0)]),
     "more points than pixels": ([(step, 3.0 + 1 / step) for step in range(1, 5000)], [(4000, 3.1)]),
 }
+LOSSES: tuple[Curve, Curve] = [(1, 3.0), (2, 2.1)], [(2, 2.0)]
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -53,6 +58,35 @@ def test_chart__of_a_long_run_lets_its_first_fall_run_out_of_the_picture() -> No
         return drawn[-1] - drawn[0]
 
     assert height(tall) > 0.9 * height(flat)
+
+
+def test_second_axis__at_each_loss_reads_its_bits_per_character_of_validation(tmp_path: Path) -> None:
+    validation = SplitSizes(lines=1, chars=300, tokens=100)
+    status = status_with(tmp_path, validation.bits_per_char(2.0, "causal_lm"))
+    axes, second = loss_figure(*LOSSES, status.bits_per_nat).axes
+    bottom, top = axes.get_ylim()
+
+    # 100 tokens over 300 characters; the axis is linear, so that its two ends tell all of it
+    assert bottom < 2.0 < top
+    assert second.get_ylim() == pytest.approx((bottom / log(2) / 3, top / log(2) / 3))
+    assert second.get_ylabel() == "bits per character (validation)"
+
+
+def test_second_axis__is_not_there_for_a_masked_model_or_before_a_validation(tmp_path: Path) -> None:
+    validation = SplitSizes(lines=1, chars=300, tokens=100)
+    masked = status_with(tmp_path / "masked", validation.bits_per_char(2.0, "masked_lm"))
+    unmeasured = Story(tmp_path / "unmeasured", run_record()).step(1, 3.0).follower().status
+
+    assert masked.best_val_loss == 2.0
+    for status in (masked, unmeasured):
+        assert len(loss_figure(*LOSSES, status.bits_per_nat).axes) == 1
+
+
+def status_with(folder: Path, bits_per_char: float | None) -> RunStatus:
+    """How a run stands whose best validation loss is 2 nats per token."""
+    status = Story(folder, run_record()).step(1, 3.0, val_loss=2.0).follower().status
+    changes: dict[str, object] = {"best_val_bits_per_char": bits_per_char}
+    return status.model_copy(update=changes)
 
 
 def is_blue(pixel: list[float]) -> bool:

@@ -336,6 +336,12 @@ class RunStatus(Frozen):
     attempt: int
     label: str | None
 
+    @property
+    def bits_per_nat(self) -> float | None:
+        """The bits per character of the validation split that one nat per token of it is; None where unknown."""
+        bits, loss = self.best_val_bits_per_char, self.best_val_loss
+        return bits / loss if bits and loss else None
+
 
 class ModelFacts(Frozen):
     """What the trained model is."""

@@ -38,12 +38,14 @@ async def test_chart__that_many_ask_for_at_once_is_drawn_once() -> None:
     charts = ChartProcess()
     try:
         same = await asyncio.gather(*(charts.loss_chart(CURVE, []) for _ in range(60)))
+        with_bits = await charts.loss_chart(CURVE, [], 0.5)
         others = [await charts.loss_chart([(1, 3.0), (2, float(n))], []) for n in range(9)]
         again = await charts.loss_chart(CURVE, [])
     finally:
         charts.close()
 
     assert len({id(png) for png in same}) == 1
+    assert with_bits not in (None, same[0]), "its second axis is another picture"
     assert len(set(others)) == 9
     assert again == same[0] and again is not same[0], "the oldest of more than eight is drawn anew"
     await until(lambda: not multiprocessing.active_children())
