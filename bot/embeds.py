@@ -333,15 +333,25 @@ def score_answer(
     `refused` says why there is no more than this.
     """
     unknown = f" · {_count(score.unk_count, 'unknown character')}" if score.unk_count else ""
-    loss = in_units(score.loss or 0.0, unit)
-    lines = [
-        f"**{loss:.3f}** {unit}/token · {score.bits_per_char or 0.0:.2f} bits/char · perplexity {score.perplexity:.2f}",
-        f"{loss * (score.n_scored or 0):.1f} {unit} in all over {_count(score.n_scored or 0, 'token')}{unknown}",
-    ]
+    mean = in_units(score.mean_surprisal or 0.0, unit)
+    in_all = (
+        f"{in_units(score.nats or 0.0, unit):.1f} {unit} in all over {_count(score.n_scored or 0, 'token')}{unknown}"
+    )
+    if score.loss is None:
+        lines = [f"**{mean:.3f}** {unit}/masked token", in_all]
+    else:
+        lines = [
+            f"**{in_units(score.loss, unit):.3f}** {unit}/token · {_of_lines(score.bits_per_char, score.perplexity)}",
+            f"{mean:.3f} {unit}/token without line ends · {in_all}",
+        ]
     lines += [] if own_bits_per_char is None else [f"Its own test split: {own_bits_per_char:.2f} bits/char"]
     lines += [] if refused is None else [f"🔒 {refused}"]
     title = f"📏 Score of {_count(len(text), 'character')} with {plain(display_name(record))}"
     return _embed(BLURPLE, title, lines, _answer_footer(record.run_id, request_id))
+
+
+def _of_lines(bits_per_char: float | None, perplexity_per_token: float | None) -> str:
+    return f"{bits_per_char or 0.0:.2f} bits/char · perplexity {perplexity_per_token or 0.0:.2f}"
 
 
 def report_answer(record: RunRecord, made: ReportFiles, *, left_out: int, request_id: str) -> discord.Embed:
@@ -352,12 +362,16 @@ def report_answer(record: RunRecord, made: ReportFiles, *, left_out: int, reques
     found = made.summary
     piece = "character" if found.characters == found.rows else "token"
     top = found.hardest[0]
+    figures: list[str] = []
+    if found.perplexity is not None:
+        figures.append(f"{_of_lines(found.bits_per_char, found.perplexity)} with line ends")
+    if found.unknown:
+        figures.append(_count(found.unknown, f"unknown {piece}"))
     lines = [
         f"Mean **{found.mean:.2f}** {found.unit} · median {found.median:.2f} · max {top.surprisal:.2f} at"
         f" {_count(top.index)} «{plain(visible(top.char))}» · above {HIGH_BITS} bits: {_count(found.high)} of"
         f" {_count(found.rows, piece)}",
-        f"{found.bits_per_char:.2f} bits/char · perplexity {found.perplexity:.2f}"
-        + (f" · {_count(found.unknown, f'unknown {piece}')}" if found.unknown else ""),
+        *([" · ".join(figures)] if figures else []),
         code_block(_hardest_table(found.hardest), _TABLE),
     ]
     if made.shown_characters < found.characters:

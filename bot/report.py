@@ -42,8 +42,10 @@ class Report(Frozen):
     request_id: Identifier
     unit: Unit
     mean: float
-    bits_per_char: float
-    perplexity: float
+    """Of the rows."""
+    bits_per_char: float | None
+    """With line ends, as is the perplexity; None with a masked model."""
+    perplexity: float | None
     rows: tuple[Row, ...]
 
 
@@ -53,8 +55,8 @@ class Summary(NamedTuple):
     unit: Unit
     mean: float
     median: float
-    bits_per_char: float
-    perplexity: float
+    bits_per_char: float | None
+    perplexity: float | None
     rows: int
     characters: int
     unknown: int
@@ -86,9 +88,9 @@ def report_of(score: ScoreResponse, text: str, unit: Unit) -> Report:
         run_id=score.run_id,
         request_id=score.request_id,
         unit=unit,
-        mean=in_units(score.loss or 0.0, unit),
-        bits_per_char=score.bits_per_char or 0.0,
-        perplexity=score.perplexity or 0.0,
+        mean=in_units(score.mean_surprisal or 0.0, unit),
+        bits_per_char=score.bits_per_char,
+        perplexity=score.perplexity,
         rows=tuple(
             Row(
                 index=token.span[0] + 1,

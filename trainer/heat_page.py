@@ -50,11 +50,12 @@ def heat_page(score: ScoreResponse, text: str) -> str:
 
 def _figures(score: ScoreResponse) -> str:
     totals = score.totals
-    return (
-        f"{totals.nats:.2f} nats in all, {totals.nats / max(1, totals.n_scored):.3f} per token of"
-        f" {totals.n_scored:,} · {score.bits_per_char or 0.0:.3f} bits per character,"
-        f" {score.bits_per_byte or 0.0:.3f} per byte · {totals.unk_count:,} unknown"
-    )
+    mean = totals.nats / max(1, totals.n_scored)
+    figures = [f"{totals.nats:.2f} nats in all, {mean:.3f} per token of {totals.n_scored:,}"]
+    if score.bits_per_char is not None and score.bits_per_byte is not None:
+        bits = f"{score.bits_per_char:.3f} bits per character, {score.bits_per_byte:.3f} per byte"
+        figures.append(f"{bits}, with line ends")
+    return " · ".join([*figures, f"{totals.unk_count:,} unknown"])
 
 
 def _line(rows: Sequence[TokenRow]) -> str:

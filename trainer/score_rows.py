@@ -12,7 +12,7 @@ from trainer.contracts.inference import DetailLevel, ScoreResponse, Span, WordSc
 from trainer.contracts.tokenizers import UNKNOWN_NAMES
 
 _COLUMNS, _MOST_ROWS = 40, 25
-_LINE_COLUMNS = "line text n_tokens n_scored unk_count nats bits bits_per_char bits_per_byte".split()
+_LINE_COLUMNS = "line text n_tokens n_scored unk_count nats end_nats bits bits_per_char bits_per_byte".split()
 Cell = tuple[str, float, bool]
 """What is written in it, how surprising that was, and whether the model knows it."""
 
@@ -105,9 +105,11 @@ class ScoredLine(Frozen):
     n_scored: int | None = None
     unk_count: int | None = None
     nats: float | None = None
+    end_nats: float | None = None
     bits: float | None = None
+    """Of `nats`."""
     bits_per_char: float | None = None
-    """None where no token of the line is scored."""
+    """With the line's [EOS]; None with a masked model, and where no token of the line is scored."""
     bits_per_byte: float | None = None
     words: tuple[WordScore, ...] | None = None
     tokens: tuple[str, ...] | None = None
@@ -135,7 +137,8 @@ def scored_lines(score: ScoreResponse, text: str, first_line: int) -> Iterator[S
     words, token = deque(score.words or ()), 0
     for line in score.lines or ():
         start, end = line.span
-        bits = line.nats / log(2)
+        is_whole = line.end_nats is not None and line.n_scored > 0
+        whole_bits = (line.nats + (line.end_nats or 0.0)) / log(2) if is_whole else None
         of_line: list[WordScore] = []
         while words and words[0].span[1] <= end:
             of_line.append(_moved(words.popleft(), start))
@@ -147,9 +150,10 @@ def scored_lines(score: ScoreResponse, text: str, first_line: int) -> Iterator[S
             n_scored=line.n_scored,
             unk_count=line.unk_count,
             nats=line.nats,
-            bits=bits,
-            bits_per_char=bits / line.n_chars if line.n_scored else None,
-            bits_per_byte=bits / line.n_bytes if line.n_scored else None,
+            end_nats=line.end_nats,
+            bits=line.nats / log(2),
+            bits_per_char=None if whole_bits is None else whole_bits / line.n_chars,
+            bits_per_byte=None if whole_bits is None else whole_bits / line.n_bytes,
             words=None if score.words is None else tuple(of_line),
             tokens=score.tokens and score.tokens[first:token],
             char_spans=score.char_spans and tuple((a - start, b - start) for a, b in score.char_spans[first:token]),

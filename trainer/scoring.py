@@ -86,8 +86,8 @@ def read_text(tokenizer: Tokenizer, request: ScoreRequest, response: ScoreRespon
 def score_texts(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[TextToScore]) -> list[ScoreResponse]:
     """Score texts side by side, each line by line, which changes no score; [EOS] is no entry.
 
-    `loss` is the mean surprisal of the scored tokens, `nats` their sum. `topk[i]` is what the model expected in the
-    place of token i.
+    `loss` is the mean surprisal of the scored tokens and of each line's [EOS], `mean_surprisal` that of the scored
+    tokens alone, `nats` their sum. `topk[i]` is what the model expected in the place of token i.
     """
     marks = WordMarks(tokenizer) if any(text.has_words for text in texts) else None
     given = [
@@ -402,6 +402,7 @@ def _line_scores(
                 n_scored=scored,
                 unk_count=ids.count(model.vocabulary.special_ids.unk),
                 nats=math.fsum(_floats(score.surprisal[:scored])),
+                end_nats=None if model.objective == "masked_lm" else float(score.surprisal[scored]),
                 n_chars=len(characters),
                 n_bytes=len(characters.encode(errors="surrogatepass")),
             )

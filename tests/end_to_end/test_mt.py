@@ -103,7 +103,7 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     score = ScoreResponse.model_validate_json(shell.type("score", run.run_id, "abc cab", *per_char)[1])
     assert score.surprisal is not None and score.loss is not None and score.topk is not None
     assert len(score.surprisal) == 7
-    assert math.isclose(sum(value or 0.0 for value in score.surprisal) / 7, score.loss, rel_tol=1e-5)
+    assert math.isclose(sum(value or 0.0 for value in score.surprisal) / 7, score.mean_surprisal or 0.0, rel_tol=1e-5)
     (shell.folder / "t.txt").write_text("abc cab", encoding="utf-8")
     from_file = ScoreResponse.model_validate_json(shell.type("score", run.run_id, "--path", "t.txt", "--json")[1])
     assert (from_file.loss, from_file.surprisal) == (score.loss, None)

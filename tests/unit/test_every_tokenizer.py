@@ -101,10 +101,13 @@ def test_score__is_the_brute_force_of_each_line_from_its_start(tmp_path: Path, m
     lines = [run.tokenizer.encode(line) for line in ("the sun", "the moon Ж")]
     start = run.tokenizer.special_ids.start
     rows: list[Pairs] = [list(zip([start, *line], line, strict=False)) for line in lines]
+    end = run.tokenizer.special_ids.eos
+    with_ends: list[Pairs] = [list(zip([start, *line], [*line, end], strict=True)) for line in lines]
     expected = nats_by_hand(ReferenceModel(model, "lstm"), rows)
     assert scored.surprisal is not None and scored.char_spans is not None
     assert scored.surprisal == pytest.approx(expected, abs=1e-5)
-    assert scored.bits_per_char == pytest.approx(math.fsum(expected) / math.log(2) / 17, abs=1e-5)
+    whole = nats_by_hand(ReferenceModel(model, "lstm"), with_ends)
+    assert scored.bits_per_char == pytest.approx(math.fsum(whole) / math.log(2) / 17, abs=1e-5)
     assert scored.unknown_token == run.tokenizer.tokens([run.tokenizer.special_ids.unk])[0]
     assert scored.unk_count == sum(line.count(run.tokenizer.special_ids.unk) for line in lines) >= 1
     assert len(scored.char_spans) == len(expected) == scored.n_tokens

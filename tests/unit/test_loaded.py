@@ -49,8 +49,8 @@ def test_loaded_run__scores_and_continues_as_mt_does(tmp_path: Path) -> None:
     loaded = trainer.load(str(run.path))
 
     scored = loaded.score("the sea", top_k=2)
-    assert scored.run_id == run.run_id and scored.loss is not None and scored.surprisal is not None
-    assert scored.loss == pytest.approx(math.fsum(nats for nats in scored.surprisal if nats) / 7)
+    assert scored.run_id == run.run_id and scored.mean_surprisal is not None and scored.surprisal is not None
+    assert scored.mean_surprisal == pytest.approx(math.fsum(nats for nats in scored.surprisal if nats) / 7)
     assert [len(expected) for expected in scored.topk or ()] == [2] * 7
 
     with pytest.raises(AppError, match="models that fill gaps"):

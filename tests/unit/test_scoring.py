@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.unit.data.support import char_tokenizer, small_model, tensor_of
+from tests.unit.models import families
+from tests.unit.models.families import CAUSAL
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
+from trainer.data.documents import Documents
+from trainer.device import resolve
+from trainer.evaluation import evaluate
 from trainer.models.base import LanguageModel, State
 from trainer.scoring import read_text, score_lines, score_texts, surprisals
-from trainer.tokenizers.base import Tokenizer
+from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcdéf ghij"])
 TEXT = "abc de\u0301f\r\n\n   \nghxj\nzzz"
@@ -90,20 +95,37 @@ def test_score__figures_fit_together() -> None:
 
     assert found.surprisal is not None
     assert found.loss is not None
-    assert math.isclose(found.loss, math.fsum(scored_of(found)) / 14, rel_tol=1e-12)
+    assert found.mean_surprisal == pytest.approx(math.fsum(scored_of(found)) / 14, rel=1e-12)
     assert found.perplexity == math.exp(found.loss)
-    assert found.bits_per_char == pytest.approx(math.fsum(scored_of(found)) / math.log(2) / 14)
 
 
 def test_score__is_told_in_nats_and_bits_by_token_character_and_byte() -> None:
     found = score(TEXT)
 
-    nats = math.fsum(scored_of(found))
     lines = ["abc déf", "ghxj", "zzz"]
+    reference = ReferenceModel(model_of(), "lstm")
+    of_ends = [-reference.log_probabilities([2, *TOKENIZER.encode(line)])[-1][3] for line in lines]
+    nats, end_nats = math.fsum(scored_of(found)), math.fsum(of_ends)
     assert found.nats == pytest.approx(nats, rel=1e-12)
+    assert found.end_nats == pytest.approx(end_nats, abs=1e-5)
+    assert found.n_ends == 3
+    assert found.loss == pytest.approx((nats + end_nats) / 17, abs=1e-6)
     assert (found.n_chars, found.n_bytes) == (14, sum(len(line.encode()) for line in lines)) == (14, 15)
-    assert found.bits_per_token == found.bits_per_char == pytest.approx(nats / math.log(2) / 14)
-    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / 15)
+    assert found.bits_per_char == pytest.approx((nats + end_nats) / math.log(2) / 14, abs=1e-6)
+    assert found.bits_per_byte == pytest.approx((nats + end_nats) / math.log(2) / 15, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+def test_score__has_the_loss_of_an_evaluation_of_the_same_lines(family: str) -> None:
+    lines = ["abc déf", "ghxj" * 30, "z", "a" * 300]
+    model = families.model_of(family, vocabulary_of(TOKENIZER))
+
+    scored = score_text(model, TOKENIZER, ScoreRequest(text="\n".join(lines)))
+
+    documents = Documents(TOKENIZER.encode_documents(lines), TOKENIZER.special_ids)
+    found = evaluate(model, documents, resolve(families.effective_of(family)))
+    assert scored.loss == pytest.approx(found.loss_nats, abs=1e-6)
+    assert (scored.n_scored or 0) + (scored.n_ends or 0) == found.tokens
 
 
 def test_score__spans_point_at_the_tokens_in_the_normalized_text() -> None:

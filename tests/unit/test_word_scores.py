@@ -244,7 +244,7 @@ def test_levels__each_have_what_those_before_them_have() -> None:
     assert levels[1].lines is not None
     assert [(line.number, line.span, line.n_tokens) for line in levels[1].lines] == [(1, (0, 3), 3), (3, (5, 6), 1)]
     assert math.fsum(line.nats for line in levels[1].lines) == pytest.approx(levels[0].nats)
-    assert len({response.loss for response in levels}) == 1
+    assert len({response.mean_surprisal for response in levels}) == 1
 
 
 WITHIN = [

@@ -398,7 +398,10 @@ def _for_people(line: ScoredLine, level: DetailLevel) -> str:
 def _summary(response: ScoreResponse) -> Table:
     table = summary_table(response.run_id)
     add_loss(table, "loss", response.loss, response.bits_per_char)
-    table.add_row("in all", f"{response.totals.nats:.4f} nats, {response.bits_per_byte or 0.0:.3f} bits per byte")
+    masked = "masked " if response.method == "pseudo_log_likelihood" else ""
+    per_byte = "" if response.bits_per_byte is None else f", {response.bits_per_byte:.3f} bits per byte with line ends"
+    table.add_row("mean surprisal", f"{response.mean_surprisal or 0.0:.4f} nats per {masked}token of the text")
+    table.add_row("in all", f"{response.totals.nats:.4f} nats{per_byte}")
     table.add_row("tokens, unknown", f"{response.totals.n_scored}, {response.totals.unk_count}")
     if response.window is not None:
         _add_windows(table, response.window)

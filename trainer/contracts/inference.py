@@ -105,8 +105,14 @@ class LineScore(Frozen):
     unk_count: int
     nats: float
     """The surprisal of its scored tokens, added up."""
+    end_nats: float | None = None
+    """The surprisal of its [EOS]; None with a masked model, which does not score it."""
     n_chars: int
     n_bytes: int
+
+    @property
+    def n_ends(self) -> int:
+        return int(self.end_nats is not None)
 
 
 class Totals(NamedTuple):
@@ -118,6 +124,10 @@ class Totals(NamedTuple):
     n_tokens: int = 0
     n_scored: int = 0
     unk_count: int = 0
+    end_nats: float = 0.0
+    """The surprisals of the [EOS] of all lines, added up."""
+    n_ends: int = 0
+    """Lines whose [EOS] is scored: none with a masked model."""
 
     @classmethod
     def of(cls, lines: "Iterable[LineScore | Totals]") -> "Totals":
@@ -129,11 +139,15 @@ class Totals(NamedTuple):
             n_tokens=sum(part.n_tokens for part in parts),
             n_scored=sum(part.n_scored for part in parts),
             unk_count=sum(part.unk_count for part in parts),
+            end_nats=math.fsum(part.end_nats or 0.0 for part in parts),
+            n_ends=sum(part.n_ends for part in parts),
         )
 
     def figures(self) -> dict[str, object]:
-        """The fields of a response; a token at least must have a score."""
-        loss, bits = self.nats / self.n_scored, self.nats / math.log(2)
+        """Return the fields of a response; at least one token must have a score."""
+        predicted_nats = self.nats + self.end_nats
+        loss = predicted_nats / (self.n_scored + self.n_ends) if self.n_ends else None
+        bits = predicted_nats / math.log(2) if self.n_ends else None
         return {
             "nats": self.nats,
             "n_chars": self.n_chars,
@@ -141,11 +155,13 @@ class Totals(NamedTuple):
             "n_tokens": self.n_tokens,
             "n_scored": self.n_scored,
             "unk_count": self.unk_count,
+            "end_nats": self.end_nats if self.n_ends else None,
+            "n_ends": self.n_ends,
             "loss": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_token": bits / self.n_scored,
-            "bits_per_char": bits / self.n_chars,
-            "bits_per_byte": bits / self.n_bytes,
+            "perplexity": None if loss is None else perplexity(loss),
+            "mean_surprisal": self.nats / self.n_scored,
+            "bits_per_char": None if bits is None else bits / self.n_chars,
+            "bits_per_byte": None if bits is None else bits / self.n_bytes,
         }
 
 
@@ -175,13 +191,21 @@ class ScoreResponse(Frozen):
     run_id: Identifier
     status: JobState
     loss: float | None = None
+    """Mean over the scored tokens and the [EOS] of each line, as an evaluation of the same lines measures it.
+
+    None with a masked model, as are `perplexity`, `bits_per_char` and `bits_per_byte`.
+    """
     perplexity: float | None = None
-    bits_per_token: float | None = None
+    mean_surprisal: float | None = None
+    """Mean over the scored tokens of the text, without [EOS]."""
     bits_per_char: float | None = None
     bits_per_byte: float | None = None
     """Per UTF-8 byte of the normalized lines."""
     nats: float | None = None
     """The surprisal of all scored tokens, added up."""
+    end_nats: float | None = None
+    """The surprisals of the [EOS] of all lines, added up."""
+    n_ends: int | None = None
     n_chars: int | None = None
     """Characters of the normalized lines, without those of tokens that are not scored; so are bytes counted."""
     n_bytes: int | None = None
@@ -213,7 +237,8 @@ class ScoreResponse(Frozen):
     @property
     def totals(self) -> Totals:
         counts = self.n_chars, self.n_bytes, self.n_tokens, self.n_scored, self.unk_count
-        return Totals(self.nats or 0.0, *(count or 0 for count in counts))
+        totals = Totals(self.nats or 0.0, *(count or 0 for count in counts))
+        return totals._replace(end_nats=self.end_nats or 0.0, n_ends=self.n_ends or 0)
 
 
 StopReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]

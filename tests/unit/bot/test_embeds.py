@@ -402,6 +402,8 @@ SCORE = ScoreResponse(
     status="completed",
     loss=2.0,
     perplexity=7.389,
+    mean_surprisal=1.9,
+    nats=2306.6,
     bits_per_char=2.885,
     n_tokens=1214,
     n_scored=1214,
@@ -419,7 +421,7 @@ def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
     assert shown.title == "📏 Score of 1\u202f214 characters with kk-ipa"
     assert shown.text.split("\n") == [
         "**2.000** nats/token · 2.88 bits/char · perplexity 7.39",
-        "2428.0 nats in all over 1\u202f214 tokens · 3 unknown characters",
+        "1.900 nats/token without line ends · 2306.6 nats in all over 1\u202f214 tokens · 3 unknown characters",
         "Its own test split: 2.60 bits/char",
         "🔒 Ask <@1>.",
     ]
@@ -428,12 +430,23 @@ def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
 
 def test_score__in_bits() -> None:
     known: dict[str, object] = {"unk_count": 0, "loss": 2 * log(2), "bits_per_char": 2.0, "perplexity": 4.0}
-    score = SCORE.model_copy(update=known)
+    score = SCORE.model_copy(update=known | {"nats": 2428 * log(2), "mean_surprisal": 2 * log(2)})
     shown = Read(embeds.score_answer(run_record(), "a", score, "bits", request_id="0", own_bits_per_char=None))
 
     assert shown.text.split("\n") == [
         "**2.000** bits/token · 2.00 bits/char · perplexity 4.00",
-        "2428.0 bits in all over 1\u202f214 tokens",
+        "2.000 bits/token without line ends · 2428.0 bits in all over 1\u202f214 tokens",
+    ]
+
+
+def test_score_of_a_masked_model__is_per_masked_token_without_bits_per_character() -> None:
+    nothing: dict[str, object] = {"unk_count": 0, "loss": None, "bits_per_char": None, "perplexity": None}
+    score = SCORE.model_copy(update=nothing)
+    shown = Read(embeds.score_answer(run_record(), "a", score, "nats", request_id="0", own_bits_per_char=None))
+
+    assert shown.text.split("\n") == [
+        "**1.900** nats/masked token",
+        "2306.6 nats in all over 1\u202f214 tokens",
     ]
 
 
@@ -454,7 +467,7 @@ def test_report__tells_the_spread_and_what_was_expected_instead_of_the_hardest()
     assert embed.image.url == "attachment://surprisal.png"
     assert shown.text.split("\n") == [
         "Mean **5.10** bits · median 4.00 · max 11.40 at 4 «ғ» · above 6 bits: 1 of 4 characters",
-        "5.10 bits/char · perplexity 2.00 · 1 unknown character",
+        "5.10 bits/char · perplexity 2.00 with line ends · 1 unknown character",
         "```",
         "Hardest, and what was expected instead",
         "     4  11.40  ғ unknown   a 41%  `\u200b 22%  [EOS] 9%",
@@ -498,6 +511,14 @@ def test_report__without_guesses_has_a_table_all_the_same() -> None:
     shown = Read(embeds.report_answer(run_record(), made, left_out=0, request_id="0"))
 
     assert "\nHardest\n     2   2.00  b\n     1   1.00  a\n" in shown.text
+
+
+def test_report__of_a_masked_model_has_no_bits_per_character() -> None:
+    made = made_of("ab", [1.0, 2.0])
+    masked = made._replace(summary=made.summary._replace(bits_per_char=None, perplexity=None))
+    shown = Read(embeds.report_answer(run_record(), masked, left_out=0, request_id="0"))
+
+    assert shown.text.split("\n")[1] == "```"
 
 
 def test_report__comes_with_its_picture_told_to_those_who_do_not_see_it() -> None:

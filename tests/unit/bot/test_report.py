@@ -39,6 +39,7 @@ def score_of(text: str, nats: list[float], *, unknown: str = "", expected: Expec
         run_id="char_lstm-1",
         status="completed",
         loss=sum(nats) / len(nats),
+        mean_surprisal=sum(nats) / len(nats),
         perplexity=2.0,
         bits_per_char=sum(nats) / len(nats) / log(2),
         n_tokens=len(nats),

@@ -100,7 +100,8 @@ def test_score__of_a_masked_model_masks_each_token_in_turn(name: str) -> None:
             gap = [*ids[:place], MASK, *ids[place + 1 :]]
             expected.append(-float(log_probabilities(model, gap)[place, ids[place]]))
     assert response.surprisal == pytest.approx(expected, abs=1e-4)
-    assert response.loss == pytest.approx(math.fsum(expected) / 12, abs=1e-4)
+    assert response.mean_surprisal == pytest.approx(math.fsum(expected) / 12, abs=1e-4)
+    assert (response.loss, response.perplexity, response.bits_per_char, response.end_nats) == (None,) * 4
     assert (response.method, response.window, response.n_scored) == ("pseudo_log_likelihood", None, 12)
     assert response.topk is not None and {len(row) for row in response.topk} == {2}
 
