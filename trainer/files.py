@@ -118,13 +118,14 @@ def is_full(folder: Path) -> bool:
 
 
 def is_about(error: OSError, folder: Path) -> bool:
-    """Whether an error is about a folder, what is in it, or what it is in."""
+    """Tell if an error is about a folder, what is in it, what it is in, or its temporary name beside it."""
     filename: object = error.filename
     if not isinstance(filename, str):
         return False
     path = Path(filename).absolute()
     names = (folder.absolute(), folder.resolve())
-    return any(path.is_relative_to(name) or name.is_relative_to(path) for name in names)
+    is_temporary = path.parent == names[0].parent and path.name.startswith(f".{names[0].name}.")
+    return is_temporary or any(path.is_relative_to(name) or name.is_relative_to(path) for name in names)
 
 
 def told_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppError:

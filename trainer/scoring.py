@@ -354,9 +354,9 @@ def _first(scores: Scores, count: int) -> Scores:
     return Scores(*(tensor[:count] for tensor in scores))
 
 
-def _read_tokens(model: LanguageModel, line: Sequence[int]) -> int:
-    """How many tokens a window must take for a line to be read whole: a masked model reads its begin and end, too."""
-    return len(line) + (2 if model.objective == "masked_lm" else 0)
+def _read_tokens(model: LanguageModel, text: TextToScore, line: Sequence[int]) -> int:
+    """Return how many tokens a window must take to read a whole line: with its begin, and with a mask its end too."""
+    return len(line) + (2 if model.objective == "masked_lm" else 1 - text.unscored)
 
 
 def _compared(model: LanguageModel, text: TextToScore, scores: list[Scores], window_tokens: int) -> WindowReport:
@@ -375,7 +375,7 @@ def _compared(model: LanguageModel, text: TextToScore, scores: list[Scores], win
         window_tokens=window_tokens,
         context_tokens=context_of(window_tokens),
         stride_tokens=window_tokens - context_of(window_tokens) if is_causal else 1,
-        cut_lines=sum(_read_tokens(model, line) > window_tokens for line in lines),
+        cut_lines=sum(_read_tokens(model, text, line) > window_tokens for line in lines),
         compared_tokens=compared,
         max_difference_nats=difference,
     )
@@ -416,7 +416,7 @@ def _summary(
     """The figures of a response."""
     window_tokens = _window(model, text.request.window_tokens)
     is_exact = text.request.window_tokens is None and all(
-        _read_tokens(model, line) <= (window_tokens or math.inf) for line in text.ids
+        _read_tokens(model, text, line) <= (window_tokens or math.inf) for line in text.ids
     )
     return Totals.of(lines).figures() | {
         "status": "completed",
@@ -478,7 +478,7 @@ def _details(model: LanguageModel, tokenizer: Tokenizer, text: TextToScore, scor
 def _contexts(model: LanguageModel, text: TextToScore) -> tuple[int, ...] | None:
     """How many tokens each is given; None where that is all that stands before it, or around it, in its line."""
     window_tokens = _window(model, text.request.window_tokens)
-    if window_tokens is None or all(_read_tokens(model, line) <= window_tokens for line in text.ids):
+    if window_tokens is None or all(_read_tokens(model, text, line) <= window_tokens for line in text.ids):
         return None
     contexts: list[int] = []
     for ids in text.ids:

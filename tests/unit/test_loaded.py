@@ -37,7 +37,7 @@ def test_surprisal__is_that_of_the_model_with_tokens_and_places(family: str, tmp
 
     lines = ["the sun", "sh\u00e9 was"]
     expected: list[float] = torch.cat([surprisals(model, tokenizer.encode(line)) for line in lines]).tolist()
-    assert [token.nats for token in found] == pytest.approx(expected, abs=1e-6)
+    assert [token.nats for token in found] == pytest.approx(expected, abs=1e-5)
     normal = "the sun\n\nsh\u00e9 was"
     tokens = [tokenizer.tokens(tokenizer.encode(line)) for line in lines]
     assert [token.token for token in found] == [token for of_line in tokens for token in of_line]
