@@ -61,8 +61,8 @@ MUTATIONS = (
     Mutation(
         "a message keeps its nonce",
         "bot/delivery.py",
-        "nonce=sent.nonce,\n            )",
-        "nonce=str(id(object())),\n            )",
+        "nonce=sent.nonce,\n                allowed",
+        "nonce=str(id(object())),\n                allowed",
         (
             "tests/integration/test_discord_faults.py::test_lost_reply__that_the_history_no_longer_shows_is_known_by_its_nonce",
         ),
@@ -77,7 +77,7 @@ MUTATIONS = (
     Mutation(
         "the message's id is in the ledger after the call",
         "bot/delivery.py",
-        "        await self._note(**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)})\n",
+        "        await self._note(**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)}, card_is_stale=is_stale)\n",
         "",
         (f"{LISTENER}::test_restart__goes_on_with_the_same_card",),
     ),
