@@ -77,8 +77,8 @@ MUTATIONS = (
     Mutation(
         "the message's id is in the ledger after the call",
         "bot/delivery.py",
-        "        await self._note(**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)}, card_is_stale=is_stale)\n",
-        "",
+        "**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)}",
+        "**{slot: sent}",
         (f"{LISTENER}::test_restart__goes_on_with_the_same_card",),
     ),
     Mutation(
