@@ -675,8 +675,8 @@ def _little_learned(status: RunStatus) -> list[str]:
     if loss is None or status.vocab_size is None or loss < _LITTLE_LEARNED * log(status.vocab_size):
         return []
     return [
-        f"⚠ The model has learned almost nothing: its loss is {loss:.2f} nats/token, and the uniform baseline has"
-        f" {log(status.vocab_size):.2f}. Train longer, on more text or with another learning rate."
+        f"⚠ The model has learned almost nothing: its loss is {loss:.2f}{_unit(None, status)}, and the uniform"
+        f" baseline has {log(status.vocab_size):.2f}. Train longer, on more text or with another learning rate."
     ]
 
 
