@@ -104,7 +104,7 @@ class Demo:
         edits = len(card.versions) - 1
         if not list(self._folder.glob("*-loss.png")):
             raise Failed("No loss chart came with the messages.")
-        self._held(f"one card, edited {edits} times, and one final message with its loss chart")
+        self._held(f"one card with its loss chart, edited {edits} times, and one final message")
         return run
 
     async def _watch(self, run: RunDirectory) -> None:

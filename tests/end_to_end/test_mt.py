@@ -297,8 +297,11 @@ def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> 
     assert len(RunStore(tmp_path / "artifacts").unfinished()) == 2
 
 
-def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(tmp_path: Path) -> None:
+def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No file can be longer than 100,000 bytes, which is room for anything but a checkpoint."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # whose files can be longer
     add_corpus(tmp_path, some_text())
     training = subprocess.Popen(
         [sys.executable, "-m", "trainer", "train", "--corpus", "text", "--set", "model.hidden_size=128"],

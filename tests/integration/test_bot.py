@@ -599,6 +599,7 @@ async def test_process__waits_for_discord_to_come_alone_and_ends_when_it_is_refu
 async def test_gateway__that_is_refused_at_first_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("ERROR")  # a command that ran in this process before may show no log
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         nowhere: dict[str, object] = {"gateway_url": "ws://127.0.0.1:9/gateway", "owner_id": 7}
         async with Bot(settings(tmp_path, server, workers=0, **nowhere)) as bot:

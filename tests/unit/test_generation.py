@@ -212,7 +212,7 @@ def test_prompt__its_unknown_characters_are_counted() -> None:
 
 def test_extreme_requests__are_answered() -> None:
     tiny, huge = 5e-324, 1.7e308
-    extremes = product([0.0, tiny, 1.0, huge], [tiny, 1.0], [0, 1, 10**30], [None, tiny, huge])
+    extremes = product([0.0, tiny, 1.0, huge], [tiny, 1.0], [0, 1, 10**6], [None, tiny, huge])
     for temperature, top_p, top_k, penalty in extremes:
         found = answer(
             small_model(SIZE),

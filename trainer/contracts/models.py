@@ -25,8 +25,8 @@ DropoutPlaces = Literal["all", "between_layers"]
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
 
-Width = Annotated[int, Field(gt=0, le=65_536)]
-InnerWidth = Annotated[int, Field(gt=0, le=262_144)]
+Width = Annotated[int, Field(gt=0, le=1_000_000)]
+InnerWidth = Annotated[int, Field(gt=0, le=4_000_000)]
 """Between the two matrices of a transformer's layer."""
 Few = Annotated[int, Field(gt=0, le=1024)]
 """A number of layers, heads or kinds."""

@@ -83,8 +83,8 @@ def test_walk__finds_an_unbounded_integer_wherever_it_is() -> None:
             "`tokenizer.vocab_size` must be less than or equal to 1000000, you gave 1000000000.",
         ),
         (
-            {"model": {"hidden_size": 70_000}},
-            "`model.hidden_size` must be less than or equal to 65536, you gave 70000.",
+            {"model": {"hidden_size": 2_000_000}},
+            "`model.hidden_size` must be less than or equal to 1000000, you gave 2000000.",
         ),
         ({"model": {"num_layers": 1025}}, "`model.num_layers` must be less than or equal to 1024, you gave 1025."),
     ],

@@ -44,6 +44,7 @@ def test_words_of_validation_and_test__are_not_in_the_vocabulary(tmp_path: Path)
     run = make_run(
         tmp_path,
         [f"word{i} the" for i in range(60)],
+        model_family="lstm",
         tokenizer={"method": "word"},
         test_fraction=0.3,
         holdout_fraction=0.2,
@@ -57,7 +58,9 @@ def test_words_of_validation_and_test__are_not_in_the_vocabulary(tmp_path: Path)
 
 
 def test_rows__begin_at_the_end_of_a_line_and_predict_every_id(tmp_path: Path) -> None:
-    run = make_run(tmp_path, [f"a b{i % 3} c" for i in range(20)], tokenizer={"method": "word"}, max_seq_len=8)
+    run = make_run(
+        tmp_path, [f"a b{i % 3} c" for i in range(20)], model_family="lstm", tokenizer={"method": "word"}, max_seq_len=8
+    )
     ids: list[int] = run.corpus.ids["train"].tolist()
     rows = run.corpus.rows("train", 8)
 
