@@ -164,7 +164,9 @@ def test_file_beyond_one_request__has_the_figures_of_all_of_it(shell: Shell) -> 
     parts = [ScoreResponse.model_validate_json(scored(shell, text, "--json")) for text in ("the sun", "the sea was")]
     assert whole.nats == pytest.approx(sum(part.nats or 0.0 for part in parts))
     assert (whole.n_scored, whole.n_chars, whole.n_bytes) == (18, 18, 18)
-    assert whole.loss == pytest.approx((whole.nats or 0.0) / 18)
+    end_nats = sum(part.end_nats or 0.0 for part in parts)
+    assert (whole.end_nats, whole.n_ends) == pytest.approx((end_nats, 2))
+    assert whole.loss == pytest.approx(((whole.nats or 0.0) + end_nats) / 20)
     assert (code, "take `--format jsonl`" in err) == (2, True)
     assert "nats per token" in scored(shell, "--path", "vast.txt")
     long = "the sun was " * 6 + "\n"
