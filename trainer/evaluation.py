@@ -101,9 +101,8 @@ def measure(
 ) -> Measured:
     """Measure a model on a split, and what it writes of itself; a repetition gives equal numbers.
 
-    The evaluation may be `found` already. `bits_per_char` spreads all that was predicted, [EOS]
-    included, over the characters of the lines; of a masked model, which predicts some tokens only, it spreads their
-    mean over all tokens but [EOS]; `bits_per_byte` is the same over the bytes of the lines in UTF-8. Raises
+    The evaluation may be `found` already. `bits_per_char` spreads the bits of all predicted tokens, [EOS] included,
+    over the characters of the lines, `bits_per_byte` over their bytes in UTF-8; a masked model has neither. Raises
     INVALID_INPUT where the run has no such split.
     """
     if split not in corpus.ids:

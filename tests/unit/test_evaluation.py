@@ -19,7 +19,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
 from trainer.data.batches import Masking, masking
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.data.documents import Documents, windows
+from trainer.data.documents import Documents, line_ends, windows
 from trainer.device import resolve as resolve_compute
 from trainer.evaluation import (
     Evaluation,
@@ -138,6 +138,13 @@ def test_windows__score_every_position_once_with_a_quarter_of_context(
     columns = [integers(column) for column in parts]
     assert [tuple(column[row] for column in columns) for row in range(len(expected))] == expected
     assert len(columns[0]) == len(expected)
+
+
+def test_line_ends__are_found_behind_a_line_that_is_longer_than_a_portion() -> None:
+    ids = np.zeros((1 << 20) + 3, dtype=np.uint16)
+    ids[-2:] = 3
+
+    assert [integers(ends) for ends in line_ends(ids, 3)] == [[-1, (1 << 20) + 1, (1 << 20) + 2]]
 
 
 @pytest.mark.parametrize("family", [*CAUSAL, *MASKED])
