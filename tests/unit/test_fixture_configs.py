@@ -75,4 +75,4 @@ def test_config__trains_and_its_model_scores_every_odd_line(architecture: Archit
     queued = ScoreResponse(request_id="r", run_id="r", status="queued")
     [scored] = score_texts(model, tokenizer, [read_text(tokenizer, ScoreRequest(text="\n".join(odd)), queued)])
     assert scored.n_scored == sum(len(tokenizer.encode(line)) for line in odd if line.strip())
-    assert scored.loss is not None and math.isfinite(scored.loss)
+    assert scored.mean_surprisal is not None and math.isfinite(scored.mean_surprisal)
