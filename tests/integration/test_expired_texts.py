@@ -1,6 +1,7 @@
 """A text that is no longer kept is nowhere on the disk, also not in the file of the queue's server."""
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 
 from tests.integration.test_redis_faults import served, told_server
@@ -9,10 +10,10 @@ from tests.support import settings_in
 from tests.waiting import captured_logs, until
 from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.settings import QueueSettings
-from trainer.contracts.store import Store, connect
+from trainer.contracts.store import connect
 from trainer.queue import JobQueue
 from trainer.services import Services
-from trainer.worker.process import drop_expired_for_ever, see_runs
+from trainer.worker.process import drop_expired_for_ever, see_runs, show_presence
 
 SCORED, WITHDRAWN, PROMPT, SAID = "scored secretly", "withdrawn secretly", "prompted secretly", "said secretly"
 TEXTS = (SCORED, WITHDRAWN, PROMPT, SAID)
@@ -80,20 +81,22 @@ async def test_server_that_is_away_or_refuses__is_said_and_asked_again_later(tmp
     async with served(tmp_path, "--appendonly", "yes") as server:
         store = await connect(server.url, retries=0)
         await told_server(store, "ACL", "SETUSER", "default", "-bgrewriteaof")
-        refused = await logged_by(store)
+        refused = await logged_by(drop_expired_for_ever(store))
         await server.kill()
-        away = await logged_by(store)
+        away = await logged_by(drop_expired_for_ever(store))
         saw = [await see_runs(settings_in(tmp_path), store, saw_them=saw_them) for saw_them in (True, False)]
+        unseen = await logged_by(show_presence(settings_in(tmp_path), store, sees_runs=True))
         await store.close()
 
     assert refused == "Redis may keep expired texts in its file: it lets nobody rewrite it"
     assert away == "expired texts not dropped: the queue is away"
     assert saw == [True, False]
+    assert unseen == "presence not shown: the queue is away"
 
 
-async def logged_by(store: Store) -> str:
+async def logged_by(work: Coroutine[None, None, None]) -> str:
     with captured_logs() as logs:
-        dropping = asyncio.create_task(drop_expired_for_ever(store))
+        working = asyncio.create_task(work)
         await until(lambda: len(logs) > 0)
-        dropping.cancel()
+        working.cancel()
     return str(logs[0]["event"])

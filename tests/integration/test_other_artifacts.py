@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support import add_corpus, ended, environment_in, settings_in, some_text, tiny_request, wait_for_status
-from tests.waiting import until
+from tests.waiting import captured_logs, until
 from trainer.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
 from trainer.services import Services
+from trainer.worker.process import show_presence
 
 BLIND = "this worker does not see this installation's runs and takes none"
 
@@ -60,6 +61,28 @@ async def test_worker_with_another_folder__says_so_takes_nothing_and_begins_when
     assert (waiting.status, waiting.queue_position, done.status) == ("queued", 1, "completed")
     assert told.count(BLIND) == 1 and "this worker sees this installation's runs now" in told
     assert "refused" not in told
+
+
+async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, embedded_workers=0)
+    services = Services(settings)
+    store = await connect(await services.start())
+    own, other = own_artifacts_id(settings.app.artifacts_root), own_artifacts_id(tmp_path / "other")
+    await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"), artifacts=other)
+
+    with captured_logs() as logs:
+        showing = asyncio.create_task(show_presence(settings, store, sees_runs=True))
+        await until(lambda: BLIND in [line["event"] for line in logs])
+        was_shown = await store.has_worker()
+        await store.enqueue("training", "train", "job-2", TrainJobPayload(run_id="job-2"), artifacts=own)
+        await until(lambda: "this worker sees this installation's runs now" in [line["event"] for line in logs])
+        while not await store.has_worker():
+            await asyncio.sleep(0.05)
+        showing.cancel()
+    await store.close()
+    await services.stop()
+
+    assert not was_shown
 
 
 async def test_jobs__are_begun_by_the_workers_of_their_folder_and_wait_for_no_others(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ FOLDERS = {"APP__DATA_ROOT": Path("/a/data"), "APP__ARTIFACTS_ROOT": Path("/a/ar
         (errno.ENOTDIR, "/a/artifacts", ErrorCode.CONFIG_INVALID, "The folder of APP__ARTIFACTS_ROOT cannot be used"),
         (errno.EROFS, "/a/artifacts/b", ErrorCode.CONFIG_INVALID, "The folder of APP__ARTIFACTS_ROOT cannot be used"),
         (errno.EROFS, "/b", ErrorCode.SERVICE_UNAVAILABLE, "The disk failed (Read-only file system): have it checked."),
+        (errno.EROFS, None, ErrorCode.SERVICE_UNAVAILABLE, "The disk failed (Read-only file system): have it checked."),
         (errno.EIO, "/a/data/x", ErrorCode.SERVICE_UNAVAILABLE, "The disk failed (Input/output error):"),
     ],
 )

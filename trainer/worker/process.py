@@ -150,7 +150,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store)),
-            asyncio.create_task(_show_presence(settings, store, sees_runs=sees_runs)),
+            asyncio.create_task(show_presence(settings, store, sees_runs=sees_runs)),
             asyncio.create_task(drop_expired_for_ever(store)),
         ]
         undo.push_async_callback(_cancel, tasks)
@@ -304,7 +304,7 @@ _OTHER_FOLDER = (
 )
 
 
-async def _show_presence(settings: Settings, store: Store, *, sees_runs: bool) -> None:
+async def show_presence(settings: Settings, store: Store, *, sees_runs: bool) -> None:
     """Show that a worker is running, one that can do what is queued."""
     while True:
         sees_runs = await see_runs(settings, store, saw_them=sees_runs)
