@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from arq.worker import Worker, func
 
+from trainer.config.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.contracts.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_connection import dumps, loads, redis_settings
 from trainer.services import Services

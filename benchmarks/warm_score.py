@@ -23,9 +23,9 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.queue_latency import QUIET_SHARE, machine_ticks, ticks_of, with_descendants
+from trainer.config.settings import AppSettings, LoggingSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.settings import AppSettings, LoggingSettings, Settings
 from trainer.contracts.validation import parse
 from trainer.model_artifact import load_run
 from trainer.queue import JobQueue

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.config.settings import load_settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
-from trainer.contracts.settings import load_settings
 from trainer.machine import default_threads
 from trainer.model_artifact import load_model
 from trainer.models.base import LanguageModel

@@ -31,7 +31,7 @@ from bot.listener import Listener
 from bot.permissions import Permissions
 from bot.retries import back_off, until_answered
 from bot.run_index import RunIndex
-from trainer.contracts.settings import Settings
+from trainer.config.settings import Settings
 from trainer.contracts.store import connect
 from trainer.queue import JobQueue
 from trainer.services import Services

@@ -10,8 +10,8 @@ import structlog
 import yarl
 
 from bot.retries import back_off
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import Settings
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -10,9 +10,9 @@ import structlog
 
 from bot.permissions import Caller, Level
 from bot.run_index import RunEntry
+from trainer.config.settings import LimitSettings
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import LimitSettings
 from trainer.contracts.store import Store
 from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.contracts.store_limits import Full, Limit

@@ -10,8 +10,8 @@ import structlog
 
 from bot.app import Bot
 from bot.discord_errors import CALL_ERRORS, CLOSED
+from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.contracts.settings import Settings, load_settings
 from trainer.files import check_writable, told_error, try_lock
 from trainer.logs import setup_logging
 from trainer.services import check_folder

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from enum import IntEnum, StrEnum
 from typing import NamedTuple, Protocol
 
+from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import DiscordSettings
 
 _MEMBERSHIP_SECONDS = 300.0
 

@@ -26,8 +26,8 @@ from local_discord.client import ClientRefusal
 from local_discord.driver import LocalDiscord, shown_text
 from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import rows, text
+from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.settings import Settings, load_settings
 from trainer.corpora import BUNDLED
 from trainer.runs import RunDirectory, RunStore
 from trainer.services import ending_with_us

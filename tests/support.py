@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.waiting import PATIENCE_SECONDS
+from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.contracts.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.validation import parse
 from trainer.queue import JobQueue
 from trainer.runs import RunDirectory

@@ -2,9 +2,9 @@
 
 import torch
 
+from trainer.config.presets import resolve
 from trainer.contracts.compatibility import Bf16Trial
 from trainer.contracts.models import Architecture
-from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.models import build

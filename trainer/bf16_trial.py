@@ -12,10 +12,10 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from trainer.config.settings import Settings
 from trainer.contracts.compatibility import Bf16Trial, check_bf16
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Architecture
-from trainer.contracts.settings import Settings
 from trainer.files import read_record, write_atomically
 from trainer.machine import instruction_set
 from trainer.worker.environment import BF16_TRIAL, tuned_environment

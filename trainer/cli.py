@@ -20,8 +20,8 @@ from trainer.commands import (
     training,
 )
 from trainer.commands.arguments import Arguments, Commands, Parser
+from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
-from trainer.contracts.settings import load_settings
 from trainer.files import BrokenFile, told_error
 from trainer.terminal import Terminal
 

@@ -5,9 +5,9 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
-from trainer.contracts.settings import Settings
 from trainer.contracts.wording import counted
 from trainer.data.folders import filled_folder
 from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, text_files

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import structlog
 
+from trainer.config.settings import Settings
 from trainer.contracts.cost import GIB, MIB, SURE, Cost, Machine, TextSize, estimate, step_seconds
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, RunManifest
-from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizers import (
     SPECIAL_NAMES,
     CharTokenizerConfig,

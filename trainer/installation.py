@@ -15,9 +15,9 @@ from typing import Literal
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
-from trainer.contracts.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.contracts.wording import counted

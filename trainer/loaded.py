@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer.config.settings import load_settings
 from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, ErrorCode, new_request_id
 from trainer.contracts.inference import (
@@ -14,7 +15,6 @@ from trainer.contracts.inference import (
     ScoreResponse,
     Suggestion,
 )
-from trainer.contracts.settings import load_settings
 from trainer.contracts.validation import parse
 from trainer.export.folders import load_export
 from trainer.generation import generate

@@ -13,8 +13,8 @@ from typing import BinaryIO, Protocol, TextIO, TypedDict
 import structlog
 from structlog.typing import EventDict, Processor
 
+from trainer.config.settings import Settings
 from trainer.contracts.base import now
-from trainer.contracts.settings import Settings
 
 _LOG_FILE_BYTES = 10_000_000
 _BLOCK_BYTES = 1 << 16

@@ -11,6 +11,7 @@ import structlog
 from pydantic import ValidationError
 
 from trainer.artifacts_id import own_artifacts_id
+from trainer.config.settings import Settings
 from trainer.contracts import keys
 from trainer.contracts.base import JobState
 from trainer.contracts.compatibility import check_generates, check_scores
@@ -39,7 +40,6 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store
 from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.corpora import CorpusStore

@@ -12,13 +12,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from trainer.artifacts_id import own_artifacts_id
 from trainer.checkpoint_files import newest_whole
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
 from trainer.contracts import keys
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunRecord, RunStatus, Setting, TrainRequest
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest

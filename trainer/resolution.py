@@ -7,11 +7,11 @@ from pydantic_core import to_json
 
 from trainer.bf16_trial import check_bf16_here
 from trainer.checkpoint_files import newest_whole
+from trainer.config.presets import request_hash, resolve
+from trainer.config.settings import Settings
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
-from trainer.contracts.settings import Settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.data.normalization import normalized

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import structlog
 
+from trainer.config.settings import Settings, child_environment
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import Settings, child_environment
 from trainer.contracts.store import connect
 from trainer.contracts.store_connection import redis_settings
 from trainer.files import check_writable, try_lock

@@ -21,12 +21,12 @@ from torch.nn import functional
 
 from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
 from trainer.checkpoint_files import CurveState, EpochSummary, TrainingState
+from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.inference import perplexity
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
 from trainer.data.batches import Batch, BatchReader, epoch_order, masking
 from trainer.data.corpus import Split

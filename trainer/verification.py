@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from trainer.checkpoint import CheckpointStore
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, RunState
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
-from trainer.contracts.settings import Settings
 from trainer.contracts.wording import counted
 from trainer.corpora import CorpusStore
 from trainer.data.text import corpus_sha256

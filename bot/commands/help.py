@@ -15,8 +15,8 @@ from bot.commands.group import Answer, Call, respond
 from bot.embeds import help_answer
 from bot.permissions import BUTTONS, RULES, Who
 from bot.run_index import matching
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import Settings
 
 if TYPE_CHECKING:
     from bot.app import Bot

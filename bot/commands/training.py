@@ -26,7 +26,7 @@ from trainer.resolution import resolve_request, with_labelled_tokenizer
 
 if TYPE_CHECKING:
     from bot.app import Bot
-    from trainer.contracts.experiment_config import Experiment
+    from trainer.config.experiment_file import Experiment
 
 Preset = Literal["tiny", "small", "base", "paper"]
 
@@ -224,7 +224,7 @@ async def _read(call: Call, asked: Asked, folder: str) -> Training:
 
 
 def _experiment(typed: dict[str, object], file: Path | None) -> "Experiment":
-    from trainer.contracts.experiment_config import Experiment, read_experiment, read_yaml  # slow: not at the start
+    from trainer.config.experiment_file import Experiment, read_experiment, read_yaml  # slow: not at the start
 
     return Experiment(typed) if file is None else read_experiment(read_yaml(file), typed)
 

@@ -24,9 +24,9 @@ from tests.chaos.plan import Fault, Kind, Plan, Submission
 from tests.chaos.supervised import Supervised
 from tests.chaos.system import LEASE_SECONDS, System
 from tests.support import kill, processes, tiny_request
+from trainer.config.experiment_file import experiment_yaml
 from trainer.contracts import keys
 from trainer.contracts.events import CheckpointSaved, JobProgress
-from trainer.contracts.experiment_config import experiment_yaml
 from trainer.contracts.runs import RunRecord, TrainRequest
 from trainer.runs import RunDirectory
 

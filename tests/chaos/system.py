@@ -16,7 +16,7 @@ from local_discord.state import Call, User
 from tests.chaos.supervised import Supervised
 from tests.support import ROOT, Process, add_corpus, gone, kill, processes, some_text
 from tests.waiting import ANSWER_SECONDS
-from trainer.contracts.settings import Settings
+from trainer.config.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
 from trainer.services import find_server

@@ -13,12 +13,12 @@ from tests.support import ROOT, add_corpus, environment_in, settings_in, some_te
 from tests.waiting import PATIENCE_SECONDS
 from trainer.cli import main
 from trainer.commands.requests import assign
-from trainer.contracts.experiment_config import read_yaml
-from trainer.contracts.fields import value_at
+from trainer.config.experiment_file import read_yaml
+from trainer.config.nested_dict import value_at
+from trainer.config.train_request import train_request
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.contracts.train_requests import train_request
 from trainer.corpora import CorpusStore
 from trainer.resolution import resolve_request
 from trainer.runs import RunStore

@@ -14,11 +14,11 @@ import pytest
 from tests.support import ROOT, add_corpus, environment_in, processes, settings_in, some_text
 from tests.waiting import until
 from trainer.cli import main
+from trainer.config.train_request import train_request
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
 from trainer.contracts.errors import ErrorBody, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.train_requests import train_request
 from trainer.corpora import CorpusStore
 from trainer.data.batches import epoch_order
 from trainer.data.tokens import prepare

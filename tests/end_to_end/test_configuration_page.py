@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
 from tests.support import ROOT, settings_in
-from trainer.contracts.base import Frozen
-from trainer.contracts.experiment_blocks import (
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.experiment_schema import (
     ArchitectureBlock,
     BertBlock,
     DataBlock,
@@ -21,7 +21,7 @@ from trainer.contracts.experiment_blocks import (
     TrainingBlock,
     TransformerBlock,
 )
-from trainer.contracts.experiment_config import read_experiment, read_yaml
+from trainer.contracts.base import Frozen
 from trainer.contracts.runs import TrainRequest
 from trainer.corpora import CorpusStore
 from trainer.resolution import resolve_request

@@ -9,8 +9,8 @@ import pytest
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
 from trainer.cli import main
 from trainer.commands.files import ConfigText
+from trainer.config.presets import request_hash
 from trainer.contracts.errors import ErrorBody, ErrorCode
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse_json
 from trainer.corpora import CorpusStore

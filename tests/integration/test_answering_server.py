@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import settings_in
+from trainer.config.settings import RedisSettings, Settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.settings import RedisSettings, Settings
 from trainer.services import Services, answering_server
 
 

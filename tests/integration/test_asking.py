@@ -10,11 +10,11 @@ from tests.support import add_corpus, ended, environment_in, mt, running, settin
 from tests.support import wait_for_status as wait
 from tests.waiting import PATIENCE_SECONDS
 from trainer.cli import main
+from trainer.config.settings import LoggingSettings
 from trainer.contracts import keys
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
-from trainer.contracts.settings import LoggingSettings
 from trainer.contracts.store import Store, connect
 from trainer.files import changed_files
 from trainer.model_artifact import load_run

@@ -8,8 +8,8 @@ from tests.integration.test_redis_faults import served, told_server
 from tests.integration.test_requests import RUN, finished_run
 from tests.support import settings_in
 from tests.waiting import captured_logs, until
+from trainer.config.settings import QueueSettings
 from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
-from trainer.contracts.settings import QueueSettings
 from trainer.contracts.store import connect
 from trainer.queue import JobQueue
 from trainer.services import Services

@@ -12,6 +12,7 @@ import pytest
 from tests.integration.test_requests import RUN, finished_run
 from tests.support import environment_in, processes, settings_in
 from tests.waiting import until
+from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRecord,
@@ -28,7 +29,6 @@ from trainer.contracts.inference import (
     ScoreRequest,
     ScoreResponse,
 )
-from trainer.contracts.settings import QueueSettings, Settings
 from trainer.contracts.validation import parse
 from trainer.machine import memory_held_bytes, most_memory_bytes
 from trainer.worker.environment import ANSWER_REQUESTS
@@ -180,7 +180,7 @@ def test_threads__are_those_of_the_setting_or_of_the_environment(
 ) -> None:
     code = """
 import sys, torch
-from trainer.contracts.settings import load_settings
+from trainer.config.settings import load_settings
 from trainer.worker.answers import answer_requests
 answer_requests(load_settings())
 print(torch.get_num_threads(), file=sys.stderr)

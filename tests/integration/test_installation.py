@@ -11,7 +11,7 @@ import pytest
 from tests.support import environment_in, settings_in
 from tests.unit.test_runs import record
 from tests.waiting import PATIENCE_SECONDS
-from trainer.contracts.settings import RedisSettings
+from trainer.config.settings import RedisSettings
 from trainer.installation import (
     DISTRIBUTION,
     Finding,

@@ -18,10 +18,10 @@ from tests.integration.test_bot import GREY, TEXT, TOKEN, Place, settings
 from tests.support import settings_in
 from tests.unit.bot.records import BEGIN
 from tests.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
+from trainer.config.settings import LimitSettings
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
-from trainer.contracts.settings import LimitSettings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_limits import Full, Limit
 from trainer.services import Services

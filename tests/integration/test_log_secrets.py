@@ -20,11 +20,11 @@ from tests.support import (
     wait_for_status,
 )
 from tests.waiting import until
+from trainer.config.settings import RedisSettings, Settings
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.contracts.settings import RedisSettings, Settings
 from trainer.contracts.store import connect
 from trainer.logs import LogReader
 from trainer.queue import JobQueue

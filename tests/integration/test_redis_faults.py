@@ -37,13 +37,13 @@ from tests.support import (
 )
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts_id import artifacts_id
+from trainer.config.settings import Settings
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import event_adapter
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_limits import Limit
 from trainer.machine import process_name

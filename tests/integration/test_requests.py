@@ -15,6 +15,7 @@ from tests.unit.data.support import POEM, make_run
 from tests.unit.test_runs import record
 from tests.unit.test_warm_models import completed
 from tests.waiting import PATIENCE_SECONDS, captured_logs
+from trainer.config.settings import Settings
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
@@ -28,7 +29,6 @@ from trainer.contracts.inference import (
     ScoreRequest,
     failed_record,
 )
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.model_artifact import save_model
 from trainer.queue import JobQueue

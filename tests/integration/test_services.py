@@ -18,14 +18,14 @@ import pytest
 from local_discord import LocalDiscord
 from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill, processes, settings_in, some_text
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from trainer.config.settings import RedisSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import RedisSettings
 from trainer.contracts.store import connect
 from trainer.services import Services, end, ending_with_us, find_server, pipe
 
 STARTER = """
 import asyncio, sys
-from trainer.contracts.settings import load_settings
+from trainer.config.settings import load_settings
 from trainer.services import Services
 async def main() -> None:
     services = Services(load_settings())

@@ -16,6 +16,7 @@ from tests.integration.test_requests import RUN, finished_run
 from tests.support import processes, settings_in
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts_id import artifacts_id
+from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -30,7 +31,6 @@ from trainer.contracts.inference import (
     PredictRequest,
 )
 from trainer.contracts.jobs import JobDefinition
-from trainer.contracts.settings import QueueSettings, Settings
 from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
 from trainer.services import Services

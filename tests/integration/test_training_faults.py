@@ -27,10 +27,10 @@ from tests.support import (
     wait_for_status,
 )
 from tests.waiting import captured_logs, until
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import connect
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request

@@ -12,6 +12,8 @@ import torch
 from tests.support import settings_in, tiny_request
 from tests.unit.data.support import POEM, Run, make_run
 from tests.unit.models.reference import ReferenceModel, losses_by_hand
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
@@ -37,9 +39,7 @@ from trainer.contracts.inference import (
     ScoreRequest,
     ScoreResponse,
 )
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EvalSummary, RunManifest, RunRecord
-from trainer.contracts.settings import Settings
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.files import changed_files, file_records
 from trainer.model_artifact import save_model

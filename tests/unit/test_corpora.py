@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import settings_in
+from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import LimitSettings
 from trainer.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 
 from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
 from tests.unit.data.support import tokenizer_of
+from trainer.config.settings import RedisSettings
 from trainer.contracts.cost import Cost, Machine
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunManifest
-from trainer.contracts.settings import RedisSettings
 from trainer.corpora import BUNDLED, CorpusStore
 from trainer.cost_preview import (
     guessed,

@@ -11,11 +11,11 @@ import pytest
 from tests.support import ROOT
 from tests.unit.models.families import OTHERS
 from trainer.checkpoint import CheckpointStore
-from trainer.contracts.experiment_config import read_experiment, read_yaml
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.settings import AppSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.models import Architecture, RnnConfig
 from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.settings import AppSettings, Settings
 from trainer.corpora import CorpusStore
 from trainer.data.tokens import CorpusPaths, prepare
 from trainer.device import resolve, seed_everything

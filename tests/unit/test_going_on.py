@@ -18,9 +18,9 @@ from tests.unit.test_disk_failures import FailingDisk
 from tests.unit.test_verification import FIRST_RELEASE
 from trainer.checkpoint import CheckpointStore
 from trainer.checkpoint_files import newest_whole
+from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import FinalState, RunRecord
 from trainer.corpora import CorpusStore
 from trainer.files import Disk

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from tests.properties import for_all_pairs
 from tests.support import ROOT
-from trainer.contracts.settings import AppSettings, LoggingSettings, Settings
+from trainer.config.settings import AppSettings, LoggingSettings, Settings
 from trainer.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, setup_logging
 
 Line = dict[str, str | int | float | None]

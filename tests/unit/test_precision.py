@@ -14,9 +14,9 @@ from tests.unit.test_training import TEXT, after, digest, figures, losses, obser
 from trainer.bf16 import try_bf16
 from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.checkpoint_files import TrainingState
+from trainer.config.presets import request_hash
 from trainer.contracts.compatibility import architecture
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.presets import request_hash
 from trainer.corpora import CorpusStore
 from trainer.device import Precision, autocast, resolve, resolve_precision
 from trainer.evaluation import evaluate

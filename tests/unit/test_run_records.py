@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.unit.test_runs import record
 from tests.waiting import captured_logs
+from trainer.config.presets import resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.store import Store
 from trainer.queue import JobQueue

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tests.properties import for_all_pairs
 from tests.support import tiny_request
+from trainer.config.presets import request_hash, resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, JobFailed, JobProgress, JobStarted, MetricsProgress, stamp
-from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, RunRecord
 from trainer.event_log import EventLog, EventReader
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, tiny_request
+from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import RunManifest, RunRecord, TrainRequest
 from trainer.corpora import CorpusStore
 from trainer.resolution import resolve_request

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
+from trainer.config.presets import request_hash
 from trainer.contracts.base import now
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import RunRecord
 from trainer.corpora import CorpusStore
 from trainer.machine import default_threads

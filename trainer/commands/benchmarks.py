@@ -12,14 +12,14 @@ from rich.text import Text
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.requests import corpus_name
+from trainer.config.settings import Settings
+from trainer.config.train_request import train_request
 from trainer.contracts.base import now
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS, RnnArchitecture
 from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizers import METHODS
-from trainer.contracts.train_requests import train_request
 from trainer.contracts.wording import counted
 from trainer.corpora import CorpusStore
 from trainer.data.folders import filled_folder

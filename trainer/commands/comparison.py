@@ -7,6 +7,7 @@ from rich.text import Text
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
+from trainer.config.settings import Settings
 from trainer.contracts.comparison import (
     TOLERANCE,
     Against,
@@ -21,7 +22,6 @@ from trainer.contracts.comparison import (
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import EvalSummary
-from trainer.contracts.settings import Settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.queue import JobQueue

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
-from trainer.contracts.settings import Settings, load_settings
+from trainer.config.settings import Settings, load_settings
 from trainer.logs import setup_logging
 from trainer.queue import JobQueue
 from trainer.services import Services

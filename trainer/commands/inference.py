@@ -12,6 +12,7 @@ from rich.text import Text
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     MAX_PROMPT_CHARACTERS,
@@ -24,7 +25,6 @@ from trainer.contracts.inference import (
     PredictRequest,
     StopReason,
 )
-from trainer.contracts.settings import Settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.given_text import read_text

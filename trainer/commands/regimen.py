@@ -16,12 +16,12 @@ from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
 from trainer.commands.tokenizers import ended_tokenizer
 from trainer.commands.training import follow
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiment_config import read_experiment, read_yaml
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from trainer.config.nested_dict import put
+from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.fields import put
 from trainer.contracts.validation import shown_name, takes_any_text
-from trainer.contracts.yaml_text import parse_yaml
 from trainer.corpora import CorpusStore
 
 

@@ -16,10 +16,10 @@ from rich.text import Text
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.training import follow_to_end, recovery
+from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
 from trainer.logs import LogReader
 from trainer.queue import JobQueue, cancel_idle_run

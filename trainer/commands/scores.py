@@ -16,6 +16,7 @@ from rich.table import Table
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.inference import ask_run
+from trainer.config.settings import Settings
 from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import (
@@ -26,7 +27,6 @@ from trainer.contracts.inference import (
     Totals,
     WindowReport,
 )
-from trainer.contracts.settings import Settings
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.files import storage_errors

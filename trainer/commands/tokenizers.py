@@ -10,8 +10,8 @@ from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
 from trainer.commands.training import EXIT_FAILED, EXIT_USER, DiskNotice
+from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorClass
-from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse

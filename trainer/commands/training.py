@@ -11,12 +11,12 @@ from trainer.checkpoint_files import newest_whole
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
+from trainer.config.experiment_file import CORPORA, Experiment, read_experiment, read_yaml
+from trainer.config.settings import Settings
+from trainer.config.train_request import train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
-from trainer.contracts.experiment_config import CORPORA, Experiment, read_experiment, read_yaml
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
-from trainer.contracts.settings import Settings
-from trainer.contracts.train_requests import train_request
 from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
 from trainer.files import is_full

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from trainer.config.settings import load_settings
 from trainer.contracts.models import Architecture
-from trainer.contracts.settings import load_settings
 from trainer.worker.environment import BENCHMARK, BF16_TRIAL, TOKENIZER_CHILD, TRAIN_CHILD
 
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.chat import chat_answer, chat_prompt
+from trainer.config.settings import Settings
 from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
@@ -30,7 +31,6 @@ from trainer.contracts.inference import (
     ScoreResponse,
     failed_record,
 )
-from trainer.contracts.settings import Settings
 from trainer.corpora import CorpusStore
 from trainer.files import told_error
 from trainer.generation import Continuation, generate_together

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 from trainer.checkpoint import CheckpointStore
+from trainer.config.settings import Settings
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkPoint, BenchmarkRow, PreparedBenchmark
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.settings import Settings
 from trainer.data.batches import epoch_order, masking
 from trainer.data.tokens import prepare
 from trainer.device import environment, resolve, seed_everything

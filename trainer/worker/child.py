@@ -8,9 +8,9 @@ import threading
 
 import structlog
 
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import JobStarted, stamp
-from trainer.contracts.settings import Settings
 from trainer.event_log import EventLog
 from trainer.logs import add_log_file, setup_logging
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of

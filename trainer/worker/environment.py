@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from trainer.contracts.settings import Settings, child_environment
+from trainer.config.settings import Settings, child_environment
 
 TRAIN_CHILD, TOKENIZER_CHILD, ANSWER_REQUESTS = "train-child", "train-tokenizer", "answer-requests"
 """What `python -m trainer.worker` is called with to be a child of the worker."""

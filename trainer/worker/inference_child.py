@@ -11,6 +11,7 @@ from typing import Annotated, NamedTuple
 import structlog
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRecord,
@@ -19,7 +20,6 @@ from trainer.contracts.inference import (
     GenerateRecord,
     InferenceRecord,
 )
-from trainer.contracts.settings import Settings
 from trainer.services import end, pipe
 from trainer.worker.environment import ANSWER_REQUESTS, tuned_environment
 from trainer.worker.progress_beat import processor_ticks

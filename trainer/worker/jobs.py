@@ -8,6 +8,7 @@ import structlog
 from arq import Retry
 from pydantic import ValidationError
 
+from trainer.config.settings import Settings
 from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
@@ -24,7 +25,6 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store
 from trainer.contracts.store_answers import Said
 from trainer.contracts.store_connection import STORE_ERRORS

@@ -14,8 +14,8 @@ from arq.worker import Function, Worker, func
 from redis.exceptions import ResponseError
 
 from trainer.artifacts_id import artifacts_id
+from trainer.config.settings import Settings
 from trainer.contracts import keys
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store, connect
 from trainer.contracts.store_connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.machine import process_name

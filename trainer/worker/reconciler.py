@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from trainer.contracts.settings import Settings
+from trainer.config.settings import Settings
 from trainer.contracts.store import Store
 from trainer.machine import is_dead
 from trainer.queue import restore_tokenizer, restore_training, tell_events

@@ -12,8 +12,8 @@ from functools import partial
 import structlog
 from arq import Retry
 
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store
 from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.machine import process_name

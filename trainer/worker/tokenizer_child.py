@@ -9,8 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, config_of
 from trainer.corpora import CorpusStore
 from trainer.data.corpus import SplitRule

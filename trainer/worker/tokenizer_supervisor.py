@@ -3,8 +3,8 @@
 import structlog
 from arq import Retry
 
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import Settings
 from trainer.contracts.store import Store
 from trainer.machine import default_threads
 from trainer.tokenizer_store import TokenizerDirectory

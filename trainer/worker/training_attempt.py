@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainer.checkpoint import CheckpointStore
 from trainer.checkpoint_files import TrainingState
+from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.compatibility import check_text_length, reads_one_side
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
@@ -37,7 +38,6 @@ from trainer.contracts.runs import (
     Timings,
     TokenizerFacts,
 )
-from trainer.contracts.settings import Settings
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts

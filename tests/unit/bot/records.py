@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from math import log
 from pathlib import Path
 
+from trainer.config.presets import request_hash, resolve
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.events import (
     ArtifactRef,
@@ -18,7 +19,6 @@ from trainer.contracts.events import (
     MetricsConfig,
     MetricsProgress,
 )
-from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
 from trainer.run_follower import RunFollower
 from trainer.runs import RunDirectory, RunStore

@@ -15,12 +15,12 @@ from bot.commands.inference import GenerateOptions
 from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_label
 from tests.properties import for_all
 from tests.unit.bot.test_embeds import texts
+from trainer.config.settings import load_settings
+from trainer.config.train_request import train_request, with_family
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import EarlyStopping, TrainRequest
-from trainer.contracts.settings import load_settings
-from trainer.contracts.train_requests import train_request, with_family
 from trainer.contracts.validation import parse
 
 DEFAULTS: dict[str, object] = {

@@ -4,8 +4,8 @@ import pytest
 
 from bot.permissions import RULES, Caller, Level, Permissions
 from tests.unit.bot.records import STARTER, run_record
+from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import DiscordSettings
 
 OWNER, ADMIN, OTHER, MEMBER, STRANGER = 1, 2, 3, 4, 5
 GUILD = 90

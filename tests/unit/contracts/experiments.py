@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from trainer.config.experiment_file import read_experiment
+from trainer.config.presets import resolve
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.experiment_config import read_experiment
-from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, TrainRequest
 from trainer.contracts.tokenizers import TokenizerManifest
 

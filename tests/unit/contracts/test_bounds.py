@@ -6,12 +6,12 @@ import pytest
 from pydantic import BaseModel
 
 from bot.commands.inference import GenerateOptions, ScoreOptions
+from trainer.config.experiment_schema import ExperimentConfig
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.experiment_blocks import ExperimentConfig
 from trainer.contracts.inference import ChatRequest, EvalRequest, GenerateRequest, PredictRequest, ScoreRequest
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.schema import Schema
-from trainer.contracts.settings import Settings
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.validation import parse
 

@@ -6,10 +6,11 @@ import pytest
 
 from tests.unit.data.support import char_tokenizer
 from tests.unit.models.families import CAUSAL, FAMILIES, TRANSFORMERS, effective_of, request_of
+from trainer.config.presets import request_hash, resolve
+from trainer.config.train_request import train_request
 from trainer.contracts.compatibility import check_generates, reads_one_side
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import PRESETS, BertConfig, Gpt2Config, LlamaConfig, ModelFamily, QwenConfig
-from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
@@ -20,7 +21,6 @@ from trainer.contracts.tokenizers import (
     WordPieceTokenizerConfig,
     WordTokenizerConfig,
 )
-from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import parse
 
 CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)

@@ -12,11 +12,11 @@ from tests.unit.contracts.experiments import (
     transformer,
     whole,
 )
-from trainer.contracts.experiment_config import read_experiment, read_yaml
-from trainer.contracts.presets import request_hash
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.presets import request_hash
+from trainer.config.train_request import train_request
 from trainer.contracts.runs import CheckpointRule, OptimizerConfig
 from trainer.contracts.tokenizers import BpeTokenizerConfig, SpecialTokens
-from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import parse
 
 

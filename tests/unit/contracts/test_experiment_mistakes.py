@@ -16,8 +16,8 @@ from tests.unit.contracts.experiments import (
     transformer,
     whole,
 )
+from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiment_config import read_experiment, read_yaml
 
 
 def test_all_that_is_wrong_is_told_at_once__each_with_path_value_and_what_is_allowed() -> None:

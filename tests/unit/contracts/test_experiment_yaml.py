@@ -7,14 +7,14 @@ from tests.properties import for_all
 from tests.unit.contracts.experiments import document, request_of, resolved
 from tests.unit.models.families import FAMILIES, TRANSFORMERS
 from tests.unit.models.families import request_of as request_of_family
+from trainer.config.experiment_file import experiment_yaml, read_experiment
+from trainer.config.nested_dict import block, says, value_at
+from trainer.config.presets import request_hash
+from trainer.config.train_request import train_request
+from trainer.config.yaml import parse_yaml
 from trainer.contracts.base import now
-from trainer.contracts.experiment_config import experiment_yaml, read_experiment
-from trainer.contracts.fields import block, says, value_at
-from trainer.contracts.presets import request_hash
 from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Timings, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization, TokenizerManifest, TokenizerStats
-from trainer.contracts.train_requests import train_request
-from trainer.contracts.yaml_text import parse_yaml
 
 
 def record_of(effective: EffectiveRequest, request: TrainRequest) -> RunRecord:

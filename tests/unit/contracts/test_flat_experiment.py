@@ -3,10 +3,10 @@
 import pytest
 
 from tests.unit.contracts.experiments import document, resolved, whole
+from trainer.config.experiment_file import read_experiment
+from trainer.config.train_request import train_request
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiment_config import read_experiment
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.train_requests import train_request
 
 Fields = dict[str, object]
 

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from tests.unit.data.support import char_tokenizer, tokenizer_of
+from trainer.config.presets import request_hash, resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
-from trainer.contracts.presets import request_hash, resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from trainer.config.settings import PLAIN_NAMES, Settings, child_environment, environment_names, load_settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.settings import PLAIN_NAMES, Settings, child_environment, environment_names, load_settings
 
 ROOT = Path(__file__).parents[3]
 

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field, SecretStr
 
+from trainer.config.train_request import train_request
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, FieldProblem, RunError
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.train_requests import train_request
 from trainer.contracts.validation import (
     did_you_mean,
     parse,

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
 from tests.properties import for_all
+from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.yaml_text import parse_yaml
 
 READ: list[tuple[str, object]] = [
     ("1e-3", 0.001),

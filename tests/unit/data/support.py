@@ -10,8 +10,8 @@ import torch
 
 from tests.unit.models.families import vocabulary
 from trainer.checkpoint import Checkpoint, CheckpointStore
+from trainer.config.presets import resolve
 from trainer.contracts.models import ModelConfig, RnnConfig
-from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of
 from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.data.support import NFC, POEM, SMALL, make_run, reference, write
+from trainer.config.presets import resolve
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.presets import resolve
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitBy, SplitCorpus, SplitRule

@@ -2,8 +2,8 @@
 
 import torch
 
+from trainer.config.presets import resolve
 from trainer.contracts.models import CONFIGS, PRESETS, ModelConfig, Objective, TransformerConfig
-from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.contracts.validation import parse

@@ -9,9 +9,9 @@ import torch
 from tests.unit.data.support import small_model, tensor_of
 from tests.unit.models.families import vocabulary
 from tests.unit.models.reference import ReferenceModel
+from trainer.config.presets import resolve
 from trainer.contracts.comparison import model_name
 from trainer.contracts.models import DropoutPlaces, Initialization, RnnArchitecture, RnnConfig
-from trainer.contracts.presets import resolve
 from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.contracts.validation import parse
 from trainer.models import build

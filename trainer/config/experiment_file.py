@@ -12,9 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import Node
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from trainer.contracts.compatibility import architecture
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.experiment_blocks import (
+from trainer.config.experiment_schema import (
     LOGS,
     BertBlock,
     ExperimentConfig,
@@ -22,12 +20,14 @@ from trainer.contracts.experiment_blocks import (
     TransformerBlock,
     relative_path,
 )
-from trainer.contracts.fields import block, difference, merged, put, says, value_at
+from trainer.config.nested_dict import block, difference, merged, put, says, value_at
+from trainer.config.train_request import not_available, train_request, with_family
+from trainer.config.yaml import MOST_BYTES, parse_yaml
+from trainer.contracts.compatibility import architecture
+from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import CONFIGS, PRESETS, Architecture, ModelFamily, TransformerConfig
 from trainer.contracts.runs import CheckpointRule, CorpusRef, RunRecord, Setting, TrainRequest
-from trainer.contracts.train_requests import not_available, train_request, with_family
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
-from trainer.contracts.yaml_text import MOST_BYTES, parse_yaml
 
 _ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 _METHOD_OF = {

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from trainer.config.nested_dict import value_at
 from trainer.contracts.compatibility import check
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.fields import value_at
 from trainer.contracts.models import CONFIGS, ModelFamily
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import METHODS

@@ -1,0 +1,1 @@
+"""Settings, presets and experiment files: what people write down becomes requests."""
