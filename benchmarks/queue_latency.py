@@ -23,9 +23,9 @@ from arq.worker import Worker, func
 
 from trainer.config.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.contracts.store import Store, connect
-from trainer.contracts.store_connection import dumps, loads, redis_settings
 from trainer.services import Services
+from trainer.store.connection import dumps, loads, redis_settings
+from trainer.store.store import Store, connect
 from trainer.worker.child import NICENESS
 from trainer.worker.environment import tuned_environment
 from trainer.worker.process import listen, waking_worker

@@ -11,12 +11,12 @@ import structlog
 from bot.permissions import Caller, Level
 from bot.run_index import RunEntry
 from trainer.config.settings import LimitSettings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.store import Store
-from trainer.contracts.store_connection import STORE_ERRORS
-from trainer.contracts.store_limits import Full, Limit
 from trainer.contracts.wording import counted
+from trainer.store import keys
+from trainer.store.connection import STORE_ERRORS
+from trainer.store.rate_limits import Full, Limit
+from trainer.store.store import Store
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from trainer.artifacts_id import own_artifacts_id
 from trainer.config.settings import Settings
-from trainer.contracts import keys
 from trainer.contracts.base import JobState
 from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, ErrorCode
@@ -40,12 +39,13 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.contracts.store import Store
-from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.given_text import with_text
 from trainer.runs import RunStore
+from trainer.store import keys
+from trainer.store.connection import STORE_ERRORS
+from trainer.store.store import Store
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -14,18 +14,18 @@ from trainer.artifacts_id import own_artifacts_id
 from trainer.checkpoint_files import newest_whole
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts import keys
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunRecord, RunStatus, Setting, TrainRequest
-from trainer.contracts.store import Store, connect
-from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.cost_preview import preview_cost
 from trainer.questions import PATIENCE_SECONDS, Questions
 from trainer.resolution import resolve_origin, resolve_request
 from trainer.runs import Origin, RunDirectory, finish_run, manifest_of, new_run_id
+from trainer.store import keys
+from trainer.store.connection import STORE_ERRORS
+from trainer.store.store import Store, connect
 from trainer.tokenizer_store import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -18,9 +18,9 @@ import structlog
 
 from trainer.config.settings import Settings, child_environment
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.store import connect
-from trainer.contracts.store_connection import redis_settings
 from trainer.files import check_writable, try_lock
+from trainer.store.connection import redis_settings
+from trainer.store.store import connect
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
 

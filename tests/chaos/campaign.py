@@ -25,10 +25,10 @@ from tests.chaos.supervised import Supervised
 from tests.chaos.system import LEASE_SECONDS, System
 from tests.support import kill, processes, tiny_request
 from trainer.config.experiment_file import experiment_yaml
-from trainer.contracts import keys
 from trainer.contracts.events import CheckpointSaved, JobProgress
 from trainer.contracts.runs import RunRecord, TrainRequest
 from trainer.runs import RunDirectory
+from trainer.store import keys
 
 T = TypeVar("T")
 Row = dict[str, str | None]

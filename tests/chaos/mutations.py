@@ -104,7 +104,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the lease is short",
-        "trainer/contracts/store.py",
+        "trainer/store/store.py",
         "int(seconds * 1000))",
         "1000 * 1000)",
         (

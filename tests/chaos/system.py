@@ -17,9 +17,9 @@ from tests.chaos.supervised import Supervised
 from tests.support import ROOT, Process, add_corpus, gone, kill, processes, some_text
 from tests.waiting import ANSWER_SECONDS
 from trainer.config.settings import Settings
-from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
 from trainer.services import find_server
+from trainer.store.store import Store, connect
 
 TOKEN = "chaos-token"  # noqa: S105
 LEASE_SECONDS = 3.0

@@ -14,10 +14,10 @@ from local_discord.state import Channel, StoredMessage
 from tests.integration.test_bot import TOKEN, ended, start_bot
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.waiting import ANSWER_SECONDS, until
-from trainer.contracts import keys
-from trainer.contracts.store import connect
 from trainer.queue import JobQueue
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.store import connect
 
 EDIT_INTERVAL_SECONDS = 1.0
 KILLS, KILLS_BEFORE_THE_END = 10, 8

@@ -11,15 +11,15 @@ from tests.support import wait_for_status as wait
 from tests.waiting import PATIENCE_SECONDS
 from trainer.cli import main
 from trainer.config.settings import LoggingSettings
-from trainer.contracts import keys
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
-from trainer.contracts.store import Store, connect
 from trainer.files import changed_files
 from trainer.model_artifact import load_run
 from trainer.queue import JobQueue
 from trainer.scoring import surprisals
+from trainer.store import keys
+from trainer.store.store import Store, connect
 
 LINE = "cab bac abc acb"
 _STAYS_FOR_EVER = -1  # as Redis says it; -2 is a key that went away meanwhile

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tests.support import settings_in
 from tests.waiting import captured_logs
-from trainer.contracts import keys
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.contracts.store import Store, connect
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.store import Store, connect
 
 QUEUE = "training"
 

@@ -9,11 +9,11 @@ from redis.typing import EncodableT, FieldT
 from tests.support import settings_in
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import PATIENCE_SECONDS, captured_logs
-from trainer.contracts import keys
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.store import connect
 from trainer.queue import JobQueue, cancel_idle_run, tell_events
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.store import connect
 
 
 async def test_how_a_run_stands__is_under_its_key_and_the_wish_to_cancel_until_its_end(tmp_path: Path) -> None:

@@ -26,11 +26,11 @@ from tests.support import add_corpus, environment_in, settings_in, some_text, ti
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.config.settings import RedisSettings
-from trainer.contracts import keys
-from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
 from trainer.runs import finish_run, manifest_of
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.store import Store, connect
 
 DM_CHANNELS = "/users/@me/channels"
 HISTORY_MESSAGES = 200

@@ -9,10 +9,10 @@ from tests.integration.test_redis_faults import embedded, served, told
 from tests.integration.test_requests import RUN
 from tests.support import add_corpus, some_text, tiny_request
 from tests.waiting import captured_logs, until
-from trainer.contracts import keys
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.contracts.store import Store, connect
-from trainer.contracts.store_connection import STORE_ERRORS
+from trainer.store import keys
+from trainer.store.connection import STORE_ERRORS
+from trainer.store.store import Store, connect
 from trainer.worker.process import listen
 
 

@@ -19,12 +19,12 @@ from tests.support import settings_in
 from tests.unit.bot.records import BEGIN
 from tests.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.config.settings import LimitSettings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
-from trainer.contracts.store import Store, connect
-from trainer.contracts.store_limits import Full, Limit
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.rate_limits import Full, Limit
+from trainer.store.store import Store, connect
 
 USER, OTHER, ADMIN = Caller(1, Level.USER), Caller(2, Level.USER), Caller(3, Level.ADMIN)
 FEW = LimitSettings(runs_per_user=2, runs_in_all=3, asks_per_minute=3, asks_at_once=4)

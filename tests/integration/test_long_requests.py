@@ -8,10 +8,10 @@ import pytest
 
 from tests.integration.test_requests import RUN, Place, place
 from trainer.config.settings import Settings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, InferenceRecord
 from trainer.queue import JobQueue
+from trainer.store import keys
 from trainer.worker.inference_child import InferenceChild
 from trainer.worker.jobs import Jobs
 

@@ -22,8 +22,8 @@ from tests.integration.test_requests import RUN, finished_run
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import ANSWER_SECONDS
 from trainer.config.settings import LimitSettings
-from trainer.contracts import keys
-from trainer.contracts.store import connect
+from trainer.store import keys
+from trainer.store.store import connect
 
 PURPLE = 0x9B59B6
 VERSE = "the sun was shining on the sea"

@@ -38,18 +38,18 @@ from tests.support import (
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts_id import artifacts_id
 from trainer.config.settings import Settings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import event_adapter
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.store import Store, connect
-from trainer.contracts.store_limits import Limit
 from trainer.machine import process_name
 from trainer.queue import NO_WORKER, JobQueue, tell_events
 from trainer.runs import RunStore
 from trainer.services import Services, find_server
+from trainer.store import keys
+from trainer.store.rate_limits import Limit
+from trainer.store.store import Store, connect
 from trainer.worker.inference_child import InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.process import warn_of_loss

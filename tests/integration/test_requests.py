@@ -16,7 +16,6 @@ from tests.unit.test_runs import record
 from tests.unit.test_warm_models import completed
 from tests.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.config.settings import Settings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
 from trainer.contracts.inference import (
@@ -29,11 +28,12 @@ from trainer.contracts.inference import (
     ScoreRequest,
     failed_record,
 )
-from trainer.contracts.store import Store, connect
 from trainer.model_artifact import save_model
 from trainer.queue import JobQueue
 from trainer.runs import RunStore, finish_run
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.store import Store, connect
 from trainer.worker.inference_child import InferenceChild
 from trainer.worker.jobs import Jobs
 

@@ -25,8 +25,8 @@ from tests.unit.bot.records import Story, run_record
 from tests.waiting import ANSWER_SECONDS
 from trainer.contracts.base import now
 from trainer.contracts.runs import CorpusRef, EvalSummary, TokenizerFacts
-from trainer.contracts.store import connect
 from trainer.runs import manifest_of
+from trainer.store.store import connect
 
 
 def story(here: Place, user: User | None, name: str, *, minutes_ago: float = 0, label: str | None = None) -> Story:

@@ -20,8 +20,8 @@ from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill,
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import RedisSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.store import connect
 from trainer.services import Services, end, ending_with_us, find_server, pipe
+from trainer.store.store import connect
 
 STARTER = """
 import asyncio, sys

@@ -17,7 +17,6 @@ from tests.support import processes, settings_in
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts_id import artifacts_id
 from trainer.config.settings import QueueSettings, Settings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRecord,
@@ -31,9 +30,10 @@ from trainer.contracts.inference import (
     PredictRequest,
 )
 from trainer.contracts.jobs import JobDefinition
-from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.store import Store, connect
 from trainer.worker.answers import Requests
 from trainer.worker.environment import ANSWER_REQUESTS
 from trainer.worker.inference_child import InferenceChild

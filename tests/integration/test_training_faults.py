@@ -31,11 +31,11 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.contracts.store import connect
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request
 from trainer.runs import RunDirectory
 from trainer.services import Services, end
+from trainer.store.store import connect
 from trainer.training import CurveRow
 from trainer.worker.supervisor import run_child, supervise
 

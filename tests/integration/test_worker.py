@@ -9,14 +9,14 @@ from tests.support import add_corpus, ended, kill, processes, running, settings_
 from tests.support import wait_for_status as wait
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import RedisSettings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
 from trainer.contracts.runs import RunStatus
-from trainer.contracts.store import Store, connect
 from trainer.queue import JobQueue, tell_events
 from trainer.services import Services
+from trainer.store import keys
+from trainer.store.store import Store, connect
 from trainer.training import CurveRow
 from trainer.worker.attempts import RETRY_SECONDS, record_end
 from trainer.worker.progress_beat import processor_ticks

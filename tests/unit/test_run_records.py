@@ -16,9 +16,9 @@ from trainer.config.presets import resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
-from trainer.contracts.store import Store
 from trainer.queue import JobQueue
 from trainer.runs import RunStore, complete_end, finish_run, manifest_of, new_run_id
+from trainer.store.store import Store
 
 _manifest = TypeAdapter(dict[str, object])
 

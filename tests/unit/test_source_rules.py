@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = ("bot", "trainer")
 EVERYTHING = (*PRODUCT, "local_discord", "scripts", "tests", "benchmarks")
 
-KEYS_MODULE = "trainer/contracts/keys.py"
+KEYS_MODULE = "trainer/store/keys.py"
 GPU_MODULES = {"trainer/device.py", "trainer/distributed.py"}
 MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {

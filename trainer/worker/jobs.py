@@ -9,7 +9,6 @@ from arq import Retry
 from pydantic import ValidationError
 
 from trainer.config.settings import Settings
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
 from trainer.contracts.inference import (
@@ -25,13 +24,14 @@ from trainer.contracts.inference import (
     inference_adapter,
 )
 from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
-from trainer.contracts.store import Store
-from trainer.contracts.store_answers import Said
-from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.contracts.validation import parse
 from trainer.questions import CHAT_EXPIRED
 from trainer.queue import tell_events
 from trainer.runs import RunStore, complete_end
+from trainer.store import keys
+from trainer.store.answers import Said
+from trainer.store.connection import STORE_ERRORS
+from trainer.store.store import Store
 from trainer.tokenizer_store import TokenizerStore
 from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.inference_child import InferenceChild

@@ -14,12 +14,12 @@ from arq import Retry
 
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.contracts.store import Store
-from trainer.contracts.store_connection import STORE_ERRORS
 from trainer.machine import process_name
 from trainer.queue import tell_events
 from trainer.runs import RunDirectory
 from trainer.services import end, pipe
+from trainer.store.connection import STORE_ERRORS
+from trainer.store.store import Store
 from trainer.worker.attempts import (
     LOCKED_EXIT_CODE,
     MOST_RETRY_SECONDS,

@@ -5,8 +5,8 @@ from arq import Retry
 
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.store import Store
 from trainer.machine import default_threads
+from trainer.store.store import Store
 from trainer.tokenizer_store import TokenizerDirectory
 from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS
 from trainer.worker.environment import TOKENIZER_CHILD, tuned_environment

@@ -16,10 +16,10 @@ from tests.support import add_corpus, settings_in
 from tests.unit.bot.records import BEGIN, Story, run_record
 from tests.waiting import captured_logs, until
 from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
-from trainer.contracts.store import Store
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.queue import JobQueue
 from trainer.runs import manifest_of
+from trainer.store.store import Store
 from trainer.tokenizer_store import resolve_tokenizer
 
 

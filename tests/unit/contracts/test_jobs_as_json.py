@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.contracts.store_connection import dumps, loads
+from trainer.store.connection import dumps, loads
 
 
 def test_job__with_an_exception_in_it_is_written_as_its_type_and_read_again() -> None:

@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.store import keys
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from redis.exceptions import ResponseError, WatchError
 from redis.typing import EncodableT, FieldT
 
-from trainer.contracts import keys
 from trainer.contracts.events import Event, event_adapter
-from trainer.contracts.store_connection import Connection, Entries, entries_adapter, read_streams
+from trainer.store import keys
+from trainer.store.connection import Connection, Entries, entries_adapter, read_streams
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

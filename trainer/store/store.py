@@ -9,11 +9,11 @@ from arq.jobs import serialize_job
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
 
-from trainer.contracts import keys
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDefinition, JobPayload, job_id_adapter
-from trainer.contracts.store_answers import Answers
-from trainer.contracts.store_connection import (
+from trainer.store import keys
+from trainer.store.answers import Answers
+from trainer.store.connection import (
     AWAY_ERRORS,
     RETRIES,
     Entries,
@@ -24,8 +24,8 @@ from trainer.contracts.store_connection import (
     open_redis,
     read_streams,
 )
-from trainer.contracts.store_events import EventStreams
-from trainer.contracts.store_limits import Limits
+from trainer.store.events import EventStreams
+from trainer.store.rate_limits import Limits
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

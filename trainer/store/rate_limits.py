@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from trainer.contracts.store_connection import Connection, Kind, Script
+from trainer.store.connection import Connection, Kind, Script
 
 _full_adapter: TypeAdapter[tuple[int, int]] = TypeAdapter(tuple[int, int])
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from redis.typing import EncodableT, FieldT
 
-from trainer.contracts import keys
 from trainer.contracts.events import InferenceEvent
-from trainer.contracts.store_connection import Connection, read_streams
-from trainer.contracts.store_events import EVENT_STREAM_LENGTH
+from trainer.store import keys
+from trainer.store.connection import Connection, read_streams
+from trainer.store.events import EVENT_STREAM_LENGTH
 
 _ANSWER_BELL_MS = 10_000
 _MOST_TURNS = 200

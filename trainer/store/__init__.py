@@ -1,0 +1,1 @@
+"""The Redis client: queue, leases, event stream and short-lived answers."""
