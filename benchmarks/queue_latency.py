@@ -26,8 +26,8 @@ from trainer.contracts.jobs import TrainJobPayload
 from trainer.services import Services
 from trainer.store.connection import dumps, loads, redis_settings
 from trainer.store.store import Store, connect
+from trainer.system.child_environment import tuned_environment
 from trainer.worker.child import NICENESS
-from trainer.worker.environment import tuned_environment
 from trainer.worker.process import listen, waking_worker
 
 P50_MS, P99_MS, P99_BESIDE_TRAINING_MS, JOBS_PER_SECOND = 3.0, 10.0, 20.0, 800.0

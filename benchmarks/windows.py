@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from trainer.config.settings import load_settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
-from trainer.machine import default_threads
 from trainer.model_artifact import load_model
 from trainer.models.base import LanguageModel
 from trainer.scoring import read_text, score_texts
+from trainer.system.child_environment import tuned_environment
+from trainer.system.hardware import default_threads
 from trainer.tokenizers.base import Tokenizer
-from trainer.worker.environment import tuned_environment
 
 CHARACTERS = 100_000
 REPETITIONS = 5

@@ -21,7 +21,7 @@ from bot.embeds import error_answer
 from bot.retries import back_off
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.files import read_regular
+from trainer.system.files import read_regular
 
 if TYPE_CHECKING:
     from bot.app import Bot

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from trainer.contracts.base import Frozen
-from trainer.files import read_regular, write_atomically
 from trainer.runs import RunDirectory
+from trainer.system.files import read_regular, write_atomically
 
 
 class SentMessage(Frozen):

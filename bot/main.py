@@ -12,9 +12,9 @@ from bot.app import Bot
 from bot.discord_errors import CALL_ERRORS, CLOSED
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.files import check_writable, told_error, try_lock
-from trainer.logs import setup_logging
 from trainer.services import check_folder
+from trainer.system.files import check_writable, told_error, try_lock
+from trainer.system.logs import setup_logging
 
 _CANCEL_SECONDS = 2.0
 _WRONG_TOKEN, _REFUSED_INTENTS = 4004, 4014

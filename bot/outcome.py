@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from bot.run_logs import last_lines
 from trainer.contracts.base import FileRecord
 from trainer.contracts.inference import Sample
-from trainer.files import BrokenFile, read_regular
 from trainer.runs import RunDirectory
+from trainer.system.files import BrokenFile, read_regular
 
 _LOG_LINES = 8
 _SAMPLES = 2

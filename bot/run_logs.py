@@ -4,9 +4,9 @@ import json
 import re
 from collections.abc import Mapping
 
-from trainer.files import BrokenFile
-from trainer.logs import LogReader
 from trainer.runs import RunDirectory
+from trainer.system.files import BrokenFile
+from trainer.system.logs import LogReader
 
 _HIDDEN = {"timestamp", "level", "message", "exception", "logger", "service", "instance_id", "run_id", "user_id"}
 _ADDRESS = re.compile(r"\w+://[^\s\"']+")

@@ -5,7 +5,7 @@ import re
 import secrets
 from pathlib import Path
 
-from trainer.files import DISK, BrokenFile, open_regular
+from trainer.system.files import DISK, BrokenFile, open_regular
 
 _NAME = "installation"
 _ID = re.compile(rb"[0-9a-f]{16}")

@@ -16,9 +16,9 @@ from trainer.config.settings import Settings
 from trainer.contracts.compatibility import Bf16Trial, check_bf16
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Architecture
-from trainer.files import read_record, write_atomically
-from trainer.machine import instruction_set
-from trainer.worker.environment import BF16_TRIAL, tuned_environment
+from trainer.system.child_environment import BF16_TRIAL, tuned_environment
+from trainer.system.files import read_record, write_atomically
+from trainer.system.hardware import instruction_set
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Literal
 from trainer.contracts.base import FileRecord, Frozen, Sha256
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.early_stopping import ValidationHistory
-from trainer.files import changed_files, read_record, read_regular
+from trainer.system.files import changed_files, read_record, read_regular
 
 MANIFEST, STATE, WEIGHTS, REST = "manifest.json", "state.json", "model.safetensors", "training.pt"
 _MOST_MANIFEST_BYTES = 1 << 20

@@ -22,7 +22,7 @@ from trainer.commands import (
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
-from trainer.files import BrokenFile, told_error
+from trainer.system.files import BrokenFile, told_error
 from trainer.terminal import Terminal
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130

@@ -11,7 +11,7 @@ from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
 from trainer.data.folders import filled_folder
 from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, text_files
-from trainer.files import write_atomically
+from trainer.system.files import write_atomically
 
 _SPLITS = {
     "train": "corpus",

@@ -30,8 +30,8 @@ from trainer.contracts.tokenizers import (
 from trainer.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
-from trainer.machine import cpu_name, has_bf16, may_have_cuda, memory_bytes
 from trainer.runs import RunDirectory, RunStore
+from trainer.system.hardware import cpu_name, has_bf16, may_have_cuda, memory_bytes
 from trainer.tokenizer_store import TokenizerStore
 from trainer.vocabulary import read_manifest
 

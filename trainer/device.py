@@ -18,7 +18,7 @@ from trainer.contracts.compatibility import check_bf16, check_precision
 from trainer.contracts.cost import batch_rows
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, Environment
-from trainer.machine import cpu_name
+from trainer.system.hardware import cpu_name
 
 Precision = Literal["fp32", "fp16", "bf16"]
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "pydantic")

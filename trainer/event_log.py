@@ -6,7 +6,7 @@ import structlog
 from pydantic import ValidationError
 
 from trainer.contracts.events import Event, event_adapter
-from trainer.files import DISK, Disk, open_regular, storage_errors
+from trainer.system.files import DISK, Disk, open_regular, storage_errors
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelConfig, Objective
-from trainer.files import DISK, Disk, changed_files, read_record, write_atomically
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory
+from trainer.system.files import DISK, Disk, changed_files, read_record, write_atomically
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.vocabulary import MANIFEST_FILE, tokenizer_file

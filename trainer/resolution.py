@@ -16,8 +16,8 @@ from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
-from trainer.machine import default_threads, may_have_cuda
 from trainer.runs import Origin, RunDirectory, RunStore
+from trainer.system.hardware import default_threads, may_have_cuda
 from trainer.tokenizer_store import TokenizerStore
 from trainer.vocabulary import read_manifest, unknown_share
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from trainer.checkpoint_files import checkpoint_steps, sealed_files, step_folder
 from trainer.contracts.base import Frozen, Identifier, Sha256
 from trainer.contracts.errors import AppError
-from trainer.files import BrokenFile, read_regular
 from trainer.runs import RunDirectory
+from trainer.system.files import BrokenFile, read_regular
 
 _SIGNS = {"lock", "cancel"}
 """Files without content, which only processes need."""

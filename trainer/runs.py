@@ -29,7 +29,8 @@ from trainer.contracts.events import (
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings
 from trainer.event_log import EventLog, EventReader
-from trainer.files import (
+from trainer.run_follower import RunFollower
+from trainer.system.files import (
     DISK,
     BrokenFile,
     Disk,
@@ -42,7 +43,6 @@ from trainer.files import (
     try_lock,
     write_atomically,
 )
-from trainer.run_follower import RunFollower
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -18,9 +18,9 @@ import structlog
 
 from trainer.config.settings import Settings, child_environment
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.files import check_writable, try_lock
 from trainer.store.connection import redis_settings
 from trainer.store.store import connect
+from trainer.system.files import check_writable, try_lock
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
 
@@ -190,7 +190,7 @@ def ending_with_us() -> Sequence[str]:
     setpriv = shutil.which("setpriv")
     if sys.platform == "linux" and setpriv:
         return (setpriv, "--pdeathsig", "TERM", "--")
-    return (sys.executable, "-m", "trainer.guardian")
+    return (sys.executable, "-m", "trainer.system.parent_watch")
 
 
 def pipe(stream: Stream | None) -> Stream:

@@ -19,7 +19,7 @@ from trainer.contracts.tokenizer_jobs import (
 )
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.corpora import CorpusStore
-from trainer.files import DISK, Disk, read_record, read_regular, try_lock, write_atomically
+from trainer.system.files import DISK, Disk, read_record, read_regular, try_lock, write_atomically
 from trainer.vocabulary import MANIFEST_FILE, read_manifest
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

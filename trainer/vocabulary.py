@@ -8,7 +8,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import TokenizerManifest, TokenizerMethod
 from trainer.contracts.validation import parse_json
 from trainer.data.normalization import normalized
-from trainer.files import BrokenFile, read_regular
+from trainer.system.files import BrokenFile, read_regular
 
 MANIFEST_FILE = "manifest.json"
 RESERVED = "\0\t\x1f\u2581\u2585"

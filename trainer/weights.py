@@ -9,7 +9,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from trainer.contracts.base import Frozen
-from trainer.files import read_regular
+from trainer.system.files import read_regular
 
 _MOST_HEADER_BYTES = 4 << 20
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -46,7 +46,7 @@ RESUMED = (f"{RESUME}::test_resume__after_thirty_random_interruptions_gives_the_
 MUTATIONS = (
     Mutation(
         "the lock of a run has one holder",
-        "trainer/files.py",
+        "trainer/system/files.py",
         "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "        pass\n",
         (f"{WORKER}::test_run_held_by_another_child__waits_for_it",),

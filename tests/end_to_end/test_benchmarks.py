@@ -22,8 +22,8 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.corpora import CorpusStore
 from trainer.data.batches import epoch_order
 from trainer.data.tokens import prepare
-from trainer.files import read_record
 from trainer.resolution import resolve_request
+from trainer.system.files import read_record
 from trainer.worker.benchmark_child import run_benchmark_child
 from trainer.worker.measure import places
 from trainer.worker.progress_beat import processor_ticks

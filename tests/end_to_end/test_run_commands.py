@@ -24,10 +24,10 @@ from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.installation import Diagnosis
-from trainer.logs import LogReader
 from trainer.run_files import RunFiles
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.selftest import SelfTest
+from trainer.system.logs import LogReader
 from trainer.training import CurveRow
 from trainer.verification import Verification
 

@@ -14,12 +14,12 @@ from trainer.config.settings import LoggingSettings
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
-from trainer.files import changed_files
 from trainer.model_artifact import load_run
 from trainer.queue import JobQueue
 from trainer.scoring import surprisals
 from trainer.store import keys
 from trainer.store.store import Store, connect
+from trainer.system.files import changed_files
 
 LINE = "cab bac abc acb"
 _STAYS_FOR_EVER = -1  # as Redis says it; -2 is a key that went away meanwhile

@@ -30,8 +30,8 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.validation import parse
-from trainer.machine import memory_held_bytes, most_memory_bytes
-from trainer.worker.environment import ANSWER_REQUESTS
+from trainer.system.child_environment import ANSWER_REQUESTS
+from trainer.system.hardware import memory_held_bytes, most_memory_bytes
 from trainer.worker.inference_child import InferenceChild
 
 LINE = "the quick brown fox\n"

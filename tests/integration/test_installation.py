@@ -23,9 +23,9 @@ from trainer.installation import (
     torch_finding,
     torch_found,
 )
-from trainer.machine import memory_bytes
 from trainer.runs import RunStore
 from trainer.services import answering_server, find_server
+from trainer.system.hardware import memory_bytes
 
 QUICK_TORCH = """
 class cuda: device_count = staticmethod(lambda: 0)

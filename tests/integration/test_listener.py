@@ -23,9 +23,9 @@ from tests.unit.bot.records import Story, run_record
 from tests.waiting import captured_logs, until
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.files import write_atomically
 from trainer.queue import NO_WORKER
 from trainer.runs import RunStore, manifest_of
+from trainer.system.files import write_atomically
 
 TOKEN = "test-token"  # noqa: S105
 EDIT_INTERVAL_SECONDS = 0.3

@@ -43,13 +43,13 @@ from trainer.contracts.events import event_adapter
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
-from trainer.machine import process_name
 from trainer.queue import NO_WORKER, JobQueue, tell_events
 from trainer.runs import RunStore
 from trainer.services import Services, find_server
 from trainer.store import keys
 from trainer.store.rate_limits import Limit
 from trainer.store.store import Store, connect
+from trainer.system.hardware import process_name
 from trainer.worker.inference_child import InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.process import warn_of_loss

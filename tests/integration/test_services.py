@@ -362,11 +362,11 @@ def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
 def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
 
-    assert list(ending_with_us()) == [sys.executable, "-m", "trainer.guardian"]
+    assert list(ending_with_us()) == [sys.executable, "-m", "trainer.system.parent_watch"]
 
 
 async def test_guardian__told_to_end_while_it_starts_its_program_leaves_nothing_behind(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "trainer.guardian", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]
+    words = [sys.executable, "-m", "trainer.system.parent_watch", "sh", "-c", "kill -TERM $PPID; exec sleep 60"]
     guardians = [
         await asyncio.create_subprocess_exec(
             *words, cwd=ROOT, stdin=asyncio.subprocess.PIPE, env=environment_in(tmp_path)
@@ -382,7 +382,7 @@ async def test_guardian__passes_a_signal_on_and_returns_the_exit_code(tmp_path: 
     guardian = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "trainer.guardian",
+        "trainer.system.parent_watch",
         "sleep",
         "60",
         cwd=ROOT,

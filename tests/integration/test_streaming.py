@@ -34,8 +34,8 @@ from trainer.queue import JobQueue
 from trainer.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
+from trainer.system.child_environment import ANSWER_REQUESTS
 from trainer.worker.answers import Requests
-from trainer.worker.environment import ANSWER_REQUESTS
 from trainer.worker.inference_child import InferenceChild
 from trainer.worker.jobs import Jobs
 

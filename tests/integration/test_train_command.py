@@ -14,8 +14,8 @@ from tests.unit.bot.records import Story, run_record
 from tests.waiting import until
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
-from trainer.machine import may_have_cuda
 from trainer.runs import RunDirectory
+from trainer.system.hardware import may_have_cuda
 
 YAML = (ROOT / "configs" / "char_lstm_ipa.yaml").read_bytes()
 FINISHED = ROOT / "tests" / "fixtures" / "first_release"

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from trainer.files import Disk
+from trainer.system.files import Disk
 
 Tree = dict[str, bytes | None]
 """What is in a folder, by paths from it; None is a folder."""

@@ -7,9 +7,9 @@ from tests.unit.models.families import MASKED, effective_of, model_of, request_o
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics, RunRecord
-from trainer.files import file_records
 from trainer.model_artifact import save_model
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.system.files import file_records
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 LINES = ["the sun was shining on the sea", "shining with all his might", "he did his very best to make"]

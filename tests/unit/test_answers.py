@@ -41,10 +41,10 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.runs import EvalSummary, RunManifest, RunRecord
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.files import changed_files, file_records
 from trainer.model_artifact import save_model
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.system.files import changed_files, file_records
 from trainer.worker.answers import answer
 from trainer.worker.models import WarmModels
 

@@ -15,9 +15,9 @@ from tests.unit.test_verification import FIRST_RELEASE, contents
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import ArchiveRecord, export_archive, import_archive
-from trainer.files import Disk
 from trainer.loaded import load_model
 from trainer.runs import RunDirectory, RunStore
+from trainer.system.files import Disk
 from trainer.verification import verify_run
 
 Members = list[tuple[tarfile.TarInfo, bytes]]

@@ -25,9 +25,9 @@ from trainer.cost_preview import (
     text_size,
     this_machine,
 )
-from trainer.machine import cpu_name
 from trainer.resolution import resolve_request
 from trainer.runs import RunStore
+from trainer.system.hardware import cpu_name
 
 EARLIER = ROOT / "tests" / "fixtures" / "first_release"
 PARENT = "char_lstm-20261120-f347de"

@@ -13,8 +13,8 @@ from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import EvalSummary
 from trainer.event_log import EventLog, EventReader
-from trainer.files import Disk, sha256_of
 from trainer.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
+from trainer.system.files import Disk, sha256_of
 
 CHECKPOINTS = {step: checkpoint(step, step) for step in (1, 2, 3, 4)}
 KINDS = ["file", ".tmp-", "parent"]

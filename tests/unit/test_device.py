@@ -22,7 +22,7 @@ from trainer.device import (
     restore_random_state,
     seed_everything,
 )
-from trainer.machine import cpu_name
+from trainer.system.hardware import cpu_name
 
 
 @pytest.fixture(name="effective")

@@ -16,8 +16,8 @@ from tests.unit.test_runs import phase, record
 from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.event_log import EventLog, EventReader
-from trainer.files import Disk, write_atomically
 from trainer.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
+from trainer.system.files import Disk, write_atomically
 
 CODES = {
     errno.ENOSPC: ErrorCode.INSUFFICIENT_STORAGE,

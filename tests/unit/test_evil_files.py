@@ -23,9 +23,9 @@ from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerato
 from trainer.cli import main
 from trainer.contracts.base import FileRecord, Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.model_artifact import load_model, load_run
 from trainer.runs import RunDirectory, RunStore
+from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.tokenizer_store import TokenizerStore
 from trainer.verification import verify_run
 

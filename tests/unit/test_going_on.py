@@ -23,9 +23,9 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import FinalState, RunRecord
 from trainer.corpora import CorpusStore
-from trainer.files import Disk
 from trainer.resolution import resolve_origin, resolve_request
 from trainer.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of
+from trainer.system.files import Disk
 
 BROKE = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It broke."))
 

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from tests.properties import for_all_pairs
 from tests.support import ROOT
 from trainer.config.settings import AppSettings, LoggingSettings, Settings
-from trainer.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, setup_logging
+from trainer.system.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, setup_logging
 
 Line = dict[str, str | int | float | None]
 _line: TypeAdapter[Line] = TypeAdapter(Line)

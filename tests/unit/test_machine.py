@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.machine import (
+from trainer.system.hardware import (
     default_threads,
     has_bf16,
     is_dead,
@@ -72,7 +72,7 @@ def test_memory_held__is_what_this_process_has_now_and_0_where_the_system_does_n
 
 def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_path: Path) -> None:
     ballast = bytearray(300_000_000)
-    code = "from trainer.machine import most_memory_bytes; print(most_memory_bytes())"
+    code = "from trainer.system.hardware import most_memory_bytes; print(most_memory_bytes())"
     of_child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
     assert most_memory_bytes() > len(ballast) > 2 * of_child > 2_000_000

@@ -4,7 +4,7 @@ import os
 from itertools import count
 from pathlib import Path
 
-from trainer.worker.environment import memory_kills
+from trainer.system.child_environment import memory_kills
 from trainer.worker.progress_beat import ALIVE, PHASE, STEP, Beat, Watch, processor_ticks
 
 

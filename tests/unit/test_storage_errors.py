@@ -17,7 +17,7 @@ from trainer.cli import main as mt
 from trainer.commands.training import DiskNotice
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import export_archive
-from trainer.files import check_writable, is_full, told_error
+from trainer.system.files import check_writable, is_full, told_error
 from trainer.terminal import Terminal
 from trainer.worker.attempts import DISK_IS_FULL
 

@@ -12,9 +12,9 @@ from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
 from trainer.corpora import CorpusStore
-from trainer.machine import default_threads
 from trainer.resolution import resolve_request
 from trainer.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
+from trainer.system.hardware import default_threads
 from trainer.verification import Verification, verify_run
 
 FIRST_RELEASE = Path(__file__).parents[1] / "fixtures" / "first_release"

@@ -23,18 +23,18 @@ from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.wording import counted
 from trainer.corpora import CorpusStore
 from trainer.data.folders import filled_folder
-from trainer.files import read_record, write_atomically
 from trainer.resolution import resolve_request
 from trainer.runs import new_run_id
 from trainer.services import ending_with_us
-from trainer.terminal import Terminal, columns
-from trainer.worker.environment import (
+from trainer.system.child_environment import (
     BENCHMARK,
     BENCHMARK_ERROR,
     BENCHMARK_PLAN,
     BENCHMARK_PREPARED,
     tuned_environment,
 )
+from trainer.system.files import read_record, write_atomically
+from trainer.terminal import Terminal, columns
 
 EXIT_INTERRUPTED = 130
 _BOTH = "-bidirectional"

@@ -13,8 +13,8 @@ from trainer.commands.connection import settings_for
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
-from trainer.files import is_about
 from trainer.runs import RunStore
+from trainer.system.files import is_about
 from trainer.terminal import Terminal
 
 _FORMATS = ("hf", "torchscript", "onnx", "archive")

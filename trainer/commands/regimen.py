@@ -25,9 +25,9 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
-from trainer.files import write_atomically
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request
+from trainer.system.files import write_atomically
 from trainer.terminal import Terminal, columns
 
 Phase = Literal["pretrain", "continue"]

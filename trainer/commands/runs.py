@@ -21,12 +21,12 @@ from trainer.contracts.base import Frozen, RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.corpora import CorpusStore
-from trainer.logs import LogReader
 from trainer.queue import JobQueue, cancel_idle_run
 from trainer.resolution import resolve_origin
 from trainer.run_files import run_files
 from trainer.runs import RunDirectory, RunStore
 from trainer.services import answering_server
+from trainer.system.logs import LogReader
 from trainer.terminal import Terminal, add_loss, columns, duration, summary_table
 
 EXIT_FAILED = 1

@@ -29,13 +29,13 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.validation import parse
 from trainer.corpora import CorpusStore
-from trainer.files import storage_errors
 from trainer.given_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.heat_page import heat_page
 from trainer.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.queue import JobQueue
 from trainer.runs import RunStore
 from trainer.score_rows import ScoredLine, picture_of, scored_lines, table_rows, titles, token_rows
+from trainer.system.files import storage_errors
 from trainer.terminal import Terminal, add_loss, columns, summary_table
 
 PartT = TypeVar("PartT")

@@ -19,10 +19,10 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
 from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
-from trainer.files import is_full
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
 from trainer.runs import RunDirectory, RunStore
+from trainer.system.files import is_full
 from trainer.terminal import Terminal, add_loss, summary_table
 from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
 

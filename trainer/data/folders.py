@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.files import DISK
+from trainer.system.files import DISK
 
 
 @contextmanager

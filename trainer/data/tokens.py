@@ -21,7 +21,7 @@ from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.documents import Documents
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
-from trainer.files import write_atomically
+from trainer.system.files import write_atomically
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Reread, Text, Tokenizer, ids_type
 

@@ -21,10 +21,10 @@ from trainer.contracts.models import (
     RnnConfig,
 )
 from trainer.export.library_tokenizer import library_tokenizer, special_tokens_of
-from trainer.files import read_regular
 from trainer.model_artifact import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.system.files import read_regular
 from trainer.tokenizers.base import Tokenizer, Vocabulary, vocabulary_of
 from trainer.vocabulary import tokenizer_file
 from trainer.weights import read_weights

@@ -17,7 +17,7 @@ from trainer.contracts.tokenizers import (
     WordTokenizerConfig,
 )
 from trainer.data.corpus import SplitRule
-from trainer.files import read_regular
+from trainer.system.files import read_regular
 from trainer.tokenizers import bpe, char, sentencepiece, word, wordpiece
 from trainer.tokenizers.base import Text, Tokenizer, Trained, broken
 from trainer.tokenizers.char import CharTokenizer

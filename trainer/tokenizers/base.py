@@ -17,7 +17,7 @@ from trainer.contracts.tokenizers import (
     TokenizerManifest,
     special_names,
 )
-from trainer.files import write_atomically
+from trainer.system.files import write_atomically
 from trainer.vocabulary import MANIFEST_FILE, tokenizer_file
 
 

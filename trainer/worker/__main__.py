@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from trainer.config.settings import load_settings
 from trainer.contracts.models import Architecture
-from trainer.worker.environment import BENCHMARK, BF16_TRIAL, TOKENIZER_CHILD, TRAIN_CHILD
+from trainer.system.child_environment import BENCHMARK, BF16_TRIAL, TOKENIZER_CHILD, TRAIN_CHILD
 
 
 def main(name: str, *job_ids: str) -> int:

@@ -32,14 +32,14 @@ from trainer.contracts.inference import (
     failed_record,
 )
 from trainer.corpora import CorpusStore
-from trainer.files import told_error
 from trainer.generation import Continuation, generate_together
 from trainer.given_text import with_text
-from trainer.logs import setup_logging
-from trainer.machine import default_threads, give_memory_back, memory_held_bytes
 from trainer.prediction import predict
 from trainer.runs import RunStore
 from trainer.scoring import TextToScore, read_text, score_texts
+from trainer.system.files import told_error
+from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
+from trainer.system.logs import setup_logging
 from trainer.worker.measure import measure_again
 from trainer.worker.models import LoadedRun, WarmModels
 

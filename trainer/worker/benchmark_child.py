@@ -12,14 +12,14 @@ from trainer.data.batches import epoch_order, masking
 from trainer.data.tokens import prepare
 from trainer.device import environment, resolve, seed_everything
 from trainer.evaluation import evaluate
-from trainer.files import read_record, told_error, write_atomically
-from trainer.logs import setup_logging
-from trainer.machine import most_memory_bytes
 from trainer.models import build
+from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
+from trainer.system.files import read_record, told_error, write_atomically
+from trainer.system.hardware import most_memory_bytes
+from trainer.system.logs import setup_logging
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training import CurveRow, Listeners, train
-from trainer.worker.environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
 from trainer.worker.measure import places
 
 

@@ -21,7 +21,7 @@ from trainer.contracts.inference import (
     InferenceRecord,
 )
 from trainer.services import end, pipe
-from trainer.worker.environment import ANSWER_REQUESTS, tuned_environment
+from trainer.system.child_environment import ANSWER_REQUESTS, tuned_environment
 from trainer.worker.progress_beat import processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -10,9 +10,9 @@ from trainer.corpora import CorpusStore
 from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
 from trainer.device import Compute, resolve
 from trainer.evaluation import Evaluation, Measured, measure
-from trainer.files import write_atomically
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory
+from trainer.system.files import write_atomically
 from trainer.tokenizers.base import Tokenizer
 from trainer.worker.models import LoadedRun
 

@@ -5,10 +5,10 @@ import asyncio
 import structlog
 
 from trainer.config.settings import Settings
-from trainer.machine import is_dead
 from trainer.queue import restore_tokenizer, restore_training, tell_events
 from trainer.runs import RunStore, in_order
 from trainer.store.store import Store
+from trainer.system.hardware import is_dead
 from trainer.tokenizer_store import TokenizerStore
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

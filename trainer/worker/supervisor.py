@@ -14,12 +14,13 @@ from arq import Retry
 
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.machine import process_name
 from trainer.queue import tell_events
 from trainer.runs import RunDirectory
 from trainer.services import end, pipe
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
+from trainer.system.child_environment import TRAIN_CHILD, make_first_to_go, memory_kills, tuned_environment
+from trainer.system.hardware import process_name
 from trainer.worker.attempts import (
     LOCKED_EXIT_CODE,
     MOST_RETRY_SECONDS,
@@ -28,7 +29,6 @@ from trainer.worker.attempts import (
     cause_of,
     record_end,
 )
-from trainer.worker.environment import TRAIN_CHILD, make_first_to_go, memory_kills, tuned_environment
 from trainer.worker.progress_beat import Watch, processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -16,9 +16,9 @@ from trainer.corpora import CorpusStore
 from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.data.union import CorpusUnion
-from trainer.files import told_error
-from trainer.logs import add_log_file, setup_logging
-from trainer.machine import use_cores
+from trainer.system.files import told_error
+from trainer.system.hardware import use_cores
+from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Reread, Text, Tokenizer

@@ -5,11 +5,11 @@ from arq import Retry
 
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.machine import default_threads
 from trainer.store.store import Store
+from trainer.system.child_environment import TOKENIZER_CHILD, tuned_environment
+from trainer.system.hardware import default_threads
 from trainer.tokenizer_store import TokenizerDirectory
 from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS
-from trainer.worker.environment import TOKENIZER_CHILD, tuned_environment
 from trainer.worker.supervisor import run_child
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -42,11 +42,11 @@ from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
 from trainer.event_log import EventLog
-from trainer.files import file_records, open_regular, sha256_of
 from trainer.model_artifact import load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.system.files import file_records, open_regular, sha256_of
 from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of

@@ -23,7 +23,7 @@ from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import CheckpointRule
-from trainer.files import Disk, read_record
+from trainer.system.files import Disk, read_record
 from trainer.training import Listeners, SavedCheckpoint
 
 

@@ -23,7 +23,7 @@ from trainer.contracts.cost import (
 from trainer.contracts.models import PRESETS, Architecture, ModelConfig, Objective
 from trainer.contracts.runs import EffectiveRequest
 from trainer.models import build
-from trainer.worker.environment import tuned_environment
+from trainer.system.child_environment import tuned_environment
 
 CPU = Machine(on_cuda=False, has_bf16=True, memory_bytes=None, free_disk_bytes=None)
 GPU = CPU._replace(on_cuda=True)

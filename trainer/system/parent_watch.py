@@ -1,6 +1,6 @@
 """Runs a program that ends with our parent: for systems without a parent-death signal.
 
-Used as `python -m trainer.guardian PROGRAM ARGUMENT…` with a pipe on standard input whose other end the parent
+Used as `python -m trainer.system.parent_watch PROGRAM ARGUMENT…` with a pipe on standard input whose other end the parent
 holds: when the pipe closes, by will or by death, the program is asked to end.
 """
 

@@ -1,0 +1,1 @@
+"""Files, logs, hardware and child processes."""
