@@ -28,7 +28,7 @@ from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import rows, text
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError
-from trainer.corpora import BUNDLED
+from trainer.data.corpora import BUNDLED
 from trainer.runs import RunDirectory, RunStore
 from trainer.services import ending_with_us
 

@@ -27,7 +27,7 @@ from trainer.contracts.tokenizers import (
     WordTokenizerConfig,
     style_of,
 )
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
 from trainer.runs import RunDirectory, RunStore

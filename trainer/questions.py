@@ -39,9 +39,9 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
+from trainer.data.input_text import with_text
 from trainer.data.normalization import normalized
-from trainer.given_text import with_text
 from trainer.runs import RunStore
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS

@@ -13,7 +13,7 @@ from trainer.contracts.compatibility import architecture, check_precision, check
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
 from trainer.contracts.validation import parse
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
 from trainer.runs import Origin, RunDirectory, RunStore

@@ -18,7 +18,7 @@ from trainer.contracts.tokenizer_jobs import (
     tokenizer_id_of,
 )
 from trainer.contracts.tokenizers import TokenizerManifest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.system.files import DISK, Disk, read_record, read_regular, try_lock, write_atomically
 from trainer.vocabulary import MANIFEST_FILE, read_manifest
 

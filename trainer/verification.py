@@ -12,7 +12,7 @@ from trainer.contracts.base import Frozen, RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
 from trainer.contracts.wording import counted
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.model_artifact import load_model
 from trainer.resolution import as_sent, resolve_request

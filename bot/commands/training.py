@@ -19,8 +19,8 @@ from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.validation import refusal
-from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
+from trainer.data.corpora import CorpusStore
 from trainer.queue import NO_WORKER
 from trainer.resolution import resolve_request, with_labelled_tokenizer
 

@@ -19,7 +19,7 @@ from trainer.config.train_request import train_request
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus, TrainRequest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
 from trainer.runs import RunStore
 

@@ -19,8 +19,8 @@ from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkT
 from trainer.contracts.errors import ErrorBody, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import EffectiveRequest
-from trainer.corpora import CorpusStore
 from trainer.data.batches import epoch_order
+from trainer.data.corpora import CorpusStore
 from trainer.data.tokens import prepare
 from trainer.resolution import resolve_request
 from trainer.system.files import read_record

@@ -23,7 +23,7 @@ from trainer.config.experiment_schema import (
 )
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import TrainRequest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
 
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from trainer.config.presets import request_hash
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse_json
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
 from trainer.runs import RunStore
 

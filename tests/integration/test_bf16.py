@@ -10,7 +10,7 @@ from tests.unit.test_going_on import stopped_run
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_origin, resolve_request
 
 REFUSED = (

@@ -26,7 +26,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.validation import parse
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.services import Services
 from trainer.store import keys

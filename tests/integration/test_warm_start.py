@@ -9,7 +9,7 @@ from tests.support import add_corpus, ended, running, settings_in, some_text, ti
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import EvalCompleted
 from trainer.contracts.runs import RunManifest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.evaluation import TrainingSample
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request

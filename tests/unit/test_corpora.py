@@ -13,7 +13,7 @@ import pytest
 from tests.support import settings_in
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 
 

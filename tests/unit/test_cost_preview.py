@@ -14,7 +14,6 @@ from trainer.config.settings import RedisSettings
 from trainer.contracts.cost import Cost, Machine
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunManifest
-from trainer.corpora import BUNDLED, CorpusStore
 from trainer.cost_preview import (
     guessed,
     kinds,
@@ -25,6 +24,7 @@ from trainer.cost_preview import (
     text_size,
     this_machine,
 )
+from trainer.data.corpora import BUNDLED, CorpusStore
 from trainer.resolution import resolve_request
 from trainer.runs import RunStore
 from trainer.system.hardware import cpu_name

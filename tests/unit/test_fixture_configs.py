@@ -16,7 +16,7 @@ from trainer.config.settings import AppSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.models import Architecture, RnnConfig
 from trainer.contracts.runs import EffectiveRequest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.tokens import CorpusPaths, prepare
 from trainer.device import resolve, seed_everything
 from trainer.models import build

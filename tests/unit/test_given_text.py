@@ -7,8 +7,8 @@ import pytest
 from tests.support import settings_in
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, ScoreRequest
-from trainer.corpora import CorpusStore
-from trainer.given_text import read_text, with_text
+from trainer.data.corpora import CorpusStore
+from trainer.data.input_text import read_text, with_text
 
 
 @pytest.fixture(name="corpora")

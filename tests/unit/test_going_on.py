@@ -22,7 +22,7 @@ from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import FinalState, RunRecord
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_origin, resolve_request
 from trainer.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of
 from trainer.system.files import Disk

@@ -17,7 +17,7 @@ from trainer.checkpoint_files import TrainingState
 from trainer.config.presets import request_hash
 from trainer.contracts.compatibility import architecture
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.device import Precision, autocast, resolve, resolve_precision
 from trainer.evaluation import evaluate
 from trainer.resolution import resolve_request

@@ -29,7 +29,7 @@ BROAD_EXCEPT_BOUNDARIES = {
 CHART_MODULE = "bot/chart_process.py"
 BOT_MAY_IMPORT = (
     "trainer.contracts",
-    "trainer.corpora",
+    "trainer.data.corpora",
     "trainer.cost_preview",
     "trainer.system.files",
     "trainer.system.logs",

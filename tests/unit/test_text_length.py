@@ -12,7 +12,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.runs import RunManifest, RunRecord, TrainRequest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
 from trainer.runs import RunStore
 from trainer.worker.training_attempt import TrainingAttempt

@@ -11,7 +11,7 @@ from tests.unit.data.support import char_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import parse
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.resolution import with_labelled_tokenizer
 from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer
 from trainer.tokenizers import load_tokenizer

@@ -8,7 +8,7 @@ from tests.support import add_corpus, settings_in
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import parse
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.tokenizer_store import resolve_tokenizer
 from trainer.tokenizers.base import Tokenizer
 from trainer.worker.tokenizer_child import make

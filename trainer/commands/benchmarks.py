@@ -21,7 +21,7 @@ from trainer.contracts.models import CONFIGS, RnnArchitecture
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.wording import counted
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder
 from trainer.resolution import resolve_request
 from trainer.runs import new_run_id

@@ -23,7 +23,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import EvalSummary
 from trainer.contracts.validation import parse
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.runs import RunDirectory, RunStore
 from trainer.terminal import Terminal, columns

@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
-from trainer.corpus_build import SOURCES, build_corpus
+from trainer.data.download import SOURCES, build_corpus
 from trainer.terminal import Terminal, columns
 from trainer.tokenizer_store import TokenizerStore
 

@@ -26,8 +26,8 @@ from trainer.contracts.inference import (
     StopReason,
 )
 from trainer.contracts.validation import parse
-from trainer.corpora import CorpusStore
-from trainer.given_text import read_text
+from trainer.data.corpora import CorpusStore
+from trainer.data.input_text import read_text
 from trainer.queue import JobQueue
 from trainer.runs import RunStore
 from trainer.terminal import Terminal, add_loss, summary_table

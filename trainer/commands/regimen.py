@@ -23,8 +23,8 @@ from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
+from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request
 from trainer.system.files import write_atomically

@@ -8,7 +8,7 @@ from trainer.config.nested_dict import put
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import shown_name, takes_any_text
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 
 
 def assign(record: type[BaseModel], fields: dict[str, object], assignment: str) -> None:

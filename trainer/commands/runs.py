@@ -20,7 +20,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue, cancel_idle_run
 from trainer.resolution import resolve_origin
 from trainer.run_files import run_files

@@ -28,8 +28,8 @@ from trainer.contracts.inference import (
     WindowReport,
 )
 from trainer.contracts.validation import parse
-from trainer.corpora import CorpusStore
-from trainer.given_text import BadLine, Portion, read_lines, read_portions, read_text
+from trainer.data.corpora import CorpusStore
+from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.heat_page import heat_page
 from trainer.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.queue import JobQueue

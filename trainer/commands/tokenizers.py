@@ -16,7 +16,7 @@ from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerRecord, Tok
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.terminal import Terminal, columns, summary_table
 from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer

@@ -17,8 +17,8 @@ from trainer.config.train_request import train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
-from trainer.corpora import CorpusStore
 from trainer.cost_preview import preview_cost
+from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
 from trainer.runs import RunDirectory, RunStore

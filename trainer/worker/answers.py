@@ -31,9 +31,9 @@ from trainer.contracts.inference import (
     ScoreResponse,
     failed_record,
 )
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
+from trainer.data.input_text import with_text
 from trainer.generation import Continuation, generate_together
-from trainer.given_text import with_text
 from trainer.prediction import predict
 from trainer.runs import RunStore
 from trainer.scoring import TextToScore, read_text, score_texts

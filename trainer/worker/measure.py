@@ -6,7 +6,7 @@ from pathlib import Path
 from trainer.config.settings import Settings
 from trainer.contracts.inference import EvalMetrics, EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
 from trainer.device import Compute, resolve
 from trainer.evaluation import Evaluation, Measured, measure

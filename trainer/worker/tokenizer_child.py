@@ -12,7 +12,7 @@ import structlog
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, config_of
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.data.union import CorpusUnion

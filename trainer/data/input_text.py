@@ -12,7 +12,7 @@ from trainer.contracts.inference import (
     ScoreRequest,
     check_length,
 )
-from trainer.corpora import CorpusStore
+from trainer.data.corpora import CorpusStore
 from trainer.data.text import shown_name
 
 _LONGEST_CHARACTER_BYTES = 4
