@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from local_discord import LocalDiscord
 from local_discord.state import Call, User
-from trainer.runs import RunStore
+from trainer.artifacts.runs import RunStore
 
 USERS, COMMANDS_EACH = 20, 10
 FIRST_ANSWER_SECONDS, CONTENT_SECONDS = 1.5, 5.0

@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.validation import parse
@@ -31,7 +32,6 @@ from trainer.export.folders import export_folder
 from trainer.generation import Continuation, generate, generate_together
 from trainer.loaded import load_model
 from trainer.models.base import LanguageModel
-from trainer.runs import RunStore
 from trainer.scoring import score_lines, word_surprisals
 from trainer.tokenizers.base import Tokenizer
 

@@ -18,8 +18,8 @@ from bot.ledger import Ledger, SentMessage, Watcher
 from bot.outcome import Outcome, read_outcome
 from bot.pacing import Pace
 from bot.retries import back_off, until_answered
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.runs import RunStatus
-from trainer.runs import RunDirectory
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
-from trainer.runs import RunDirectory
 from trainer.system.files import read_regular, write_atomically
 
 

@@ -16,9 +16,9 @@ from bot.chart_process import ChartProcess
 from bot.delivery import Delivery, ToldRun
 from bot.ledger import Watcher, read_ledger
 from bot.pacing import Pace
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.runs import RunDirectory, RunStore
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from bot.run_logs import last_lines
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord
 from trainer.contracts.inference import Sample
-from trainer.runs import RunDirectory
 from trainer.system.files import BrokenFile, read_regular
 
 _LOG_LINES = 8

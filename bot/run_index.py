@@ -10,13 +10,13 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from trainer.artifacts.run_status import RunFollower
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
 from trainer.queue import JobQueue
-from trainer.run_follower import RunFollower
-from trainer.runs import RunDirectory
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 
-from trainer.runs import RunDirectory
+from trainer.artifacts.runs import RunDirectory
 from trainer.system.files import BrokenFile
 from trainer.system.logs import LogReader
 

@@ -26,10 +26,10 @@ from local_discord.client import ClientRefusal
 from local_discord.driver import LocalDiscord, shown_text
 from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import rows, text
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError
 from trainer.data.corpora import BUNDLED
-from trainer.runs import RunDirectory, RunStore
 from trainer.services import ending_with_us
 
 OUTPUT = Path("demo-out")

@@ -9,8 +9,8 @@ from textwrap import wrap
 
 from bot.embeds import final_message
 from bot.outcome import read_outcome
+from trainer.artifacts.runs import RunDirectory
 from trainer.charts import loss_chart
-from trainer.runs import RunDirectory
 
 WIDTH, MARGIN, LINE, CHARACTERS = 560, 24, 22, 64
 CHART_WIDTH = WIDTH - 2 * MARGIN

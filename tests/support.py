@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.waiting import PATIENCE_SECONDS
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.validation import parse
 from trainer.queue import JobQueue
-from trainer.runs import RunDirectory
 from trainer.services import Services
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from trainer.checkpoint_files import (
+from trainer.artifacts.checkpoint_files import (
     KEPT,
     MANIFEST,
     REST,

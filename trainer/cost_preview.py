@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import structlog
 
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.tokenizer_files import read_manifest
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.cost import GIB, MIB, SURE, Cost, Machine, TextSize, estimate, step_seconds
 from trainer.contracts.errors import AppError, ErrorCode
@@ -30,10 +33,7 @@ from trainer.contracts.tokenizers import (
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
-from trainer.runs import RunDirectory, RunStore
 from trainer.system.hardware import cpu_name, has_bf16, may_have_cuda, memory_bytes
-from trainer.tokenizer_store import TokenizerStore
-from trainer.vocabulary import read_manifest
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -15,11 +15,11 @@ from typing import Literal
 from dotenv import dotenv_values
 from pydantic import ValidationError
 
+from trainer.artifacts.runs import RunStore
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.contracts.wording import counted
-from trainer.runs import RunStore
 from trainer.services import answering_server, find_server
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect

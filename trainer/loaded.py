@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import load_settings
 from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, ErrorCode, new_request_id
@@ -21,7 +22,6 @@ from trainer.generation import generate
 from trainer.model_artifact import load_run
 from trainer.models.base import LanguageModel
 from trainer.prediction import Prefixes, predict
-from trainer.runs import RunDirectory, RunStore
 from trainer.scoring import read_text, score_texts
 from trainer.tokenizers.base import Tokenizer
 

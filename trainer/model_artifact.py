@@ -6,16 +6,16 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizer_files import MANIFEST_FILE, tokenizer_file
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelConfig, Objective
 from trainer.models import build
 from trainer.models.base import LanguageModel
-from trainer.runs import RunDirectory
 from trainer.system.files import DISK, Disk, changed_files, read_record, write_atomically
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.vocabulary import MANIFEST_FILE, tokenizer_file
 from trainer.weights import UnfitWeights, read_weights
 
 WEIGHTS_FILE = "model.safetensors"

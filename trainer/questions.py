@@ -10,7 +10,8 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
-from trainer.artifacts_id import own_artifacts_id
+from trainer.artifacts.artifacts_id import own_artifacts_id
+from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import JobState
 from trainer.contracts.compatibility import check_generates, check_scores
@@ -42,7 +43,6 @@ from trainer.contracts.jobs import InferenceJobPayload
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import with_text
 from trainer.data.normalization import normalized
-from trainer.runs import RunStore
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store

@@ -10,8 +10,10 @@ from typing import Annotated
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
 
-from trainer.artifacts_id import own_artifacts_id
-from trainer.checkpoint_files import newest_whole
+from trainer.artifacts.artifacts_id import own_artifacts_id
+from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.runs import Origin, RunDirectory, finish_run, manifest_of, new_run_id
+from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
@@ -22,11 +24,9 @@ from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord,
 from trainer.cost_preview import preview_cost
 from trainer.questions import PATIENCE_SECONDS, Questions
 from trainer.resolution import resolve_origin, resolve_request
-from trainer.runs import Origin, RunDirectory, finish_run, manifest_of, new_run_id
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
-from trainer.tokenizer_store import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from pydantic_core import to_json
 
+from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.runs import Origin, RunDirectory, RunStore
+from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.bf16_trial import check_bf16_here
-from trainer.checkpoint_files import newest_whole
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
@@ -16,10 +19,7 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
-from trainer.runs import Origin, RunDirectory, RunStore
 from trainer.system.hardware import default_threads, may_have_cuda
-from trainer.tokenizer_store import TokenizerStore
-from trainer.vocabulary import read_manifest, unknown_share
 
 _SAMPLED_LINES = 1000
 _MOST_UNKNOWN = 0.5

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.artifacts.checkpoint_files import CurveState, EpochSummary, TrainingState
 from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
-from trainer.checkpoint_files import CurveState, EpochSummary, TrainingState
 from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen
 from trainer.contracts.checkpoint_schedule import scheduled_steps

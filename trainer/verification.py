@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from trainer.artifacts.runs import SEALED_FILES, RunDirectory
 from trainer.checkpoint import CheckpointStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
@@ -16,7 +17,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.model_artifact import load_model
 from trainer.resolution import as_sent, resolve_request
-from trainer.runs import SEALED_FILES, RunDirectory
 from trainer.system.files import changed_files, read_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
 

@@ -14,9 +14,9 @@ from bot.discord_errors import CALL_ERRORS
 from bot.embeds import clamp, isolated
 from bot.permissions import Caller
 from bot.run_index import RunEntry, matching
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
-from trainer.runs import RunDirectory
 
 if TYPE_CHECKING:
     from bot.app import Bot

@@ -24,10 +24,10 @@ from tests.chaos.plan import Fault, Kind, Plan, Submission
 from tests.chaos.supervised import Supervised
 from tests.chaos.system import LEASE_SECONDS, System
 from tests.support import kill, processes, tiny_request
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.contracts.events import CheckpointSaved, JobProgress
 from trainer.contracts.runs import RunRecord, TrainRequest
-from trainer.runs import RunDirectory
 from trainer.store import keys
 
 T = TypeVar("T")

@@ -121,14 +121,14 @@ MUTATIONS = (
     ),
     Mutation(
         "an event is written once",
-        "trainer/event_log.py",
+        "trainer/artifacts/event_log.py",
         "        if event.event_id not in self._known:\n",
         "        if True:\n",
         (RUNS,),
     ),
     Mutation(
         "a torn event is cut off",
-        "trainer/event_log.py",
+        "trainer/artifacts/event_log.py",
         "disk.cut(self._file, whole)",
         "pass",
         (RUNS,),
@@ -140,7 +140,7 @@ MUTATIONS = (
         "",
         (CRASH_STATES,),
     ),
-    Mutation("an end is written once", "trainer/runs.py", "    if end is None:\n", "    if True:\n", (RUNS,)),
+    Mutation("an end is written once", "trainer/artifacts/runs.py", "    if end is None:\n", "    if True:\n", (RUNS,)),
     Mutation(
         "a checkpoint's bytes are compared with their hashes",
         "trainer/checkpoint.py",
@@ -164,7 +164,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what a run takes over is durable before the run is there",
-        "trainer/runs.py",
+        "trainer/artifacts/runs.py",
         "        self._disk.sync(run.checkpoints)\n",
         "",
         (GOING_ON,),

@@ -17,8 +17,8 @@ from local_discord.wire import mapping, text
 from tests.chaos.campaign import Campaign, Kill, result_of
 from tests.chaos.plan import KINDS
 from tests.support import Process
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import JobStarted
-from trainer.runs import RunDirectory
 
 _FAILINGS = {
     "lost": "accepted, and not ended",

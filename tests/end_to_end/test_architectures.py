@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
 from tests.waiting import PATIENCE_SECONDS
+from trainer.artifacts.runs import RunStore
 from trainer.cli import main
 from trainer.commands.requests import assign
 from trainer.config.experiment_file import read_yaml
@@ -21,7 +22,6 @@ from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
-from trainer.runs import RunStore
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
 

@@ -13,8 +13,8 @@ from tests.chaos.system import started
 from tests.chaos.verdict import judge
 from tests.support import processes, tiny_request
 from tests.waiting import until
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import CheckpointSaved, JobStarted
-from trainer.runs import RunDirectory
 
 NOTHING = Plan(0, 0, (), ())
 USERS = 3

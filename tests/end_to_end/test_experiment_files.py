@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
+from trainer.artifacts.runs import RunStore
 from trainer.cli import main
 from trainer.commands.files import ConfigText
 from trainer.config.presets import request_hash
@@ -15,7 +16,6 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse_json
 from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
-from trainer.runs import RunStore
 
 CONTINUE = ROOT / "configs" / "paper_continue.yaml"
 """Not complete: it says nothing of the run to begin from."""

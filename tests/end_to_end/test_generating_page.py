@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.support import ROOT, environment_in, mt
 from tests.waiting import PATIENCE_SECONDS
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateRequest
-from trainer.runs import RunStore
 
 PAGE = (ROOT / "docs" / "generating.md").read_text(encoding="utf-8")
 

@@ -9,8 +9,8 @@ from time import sleep
 import pytest
 
 from tests.support import ROOT, environment_in, processes
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.runs import RunStatus
-from trainer.runs import RunStore
 
 MEGABYTE = 10**6
 SMALL = [

@@ -22,13 +22,13 @@ from bot.embeds import final_message, run_card
 from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
 from tests.waiting import PATIENCE_SECONDS, until
+from trainer.artifacts.checkpoint_files import checkpoint_steps
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.checkpoint import CheckpointStore
-from trainer.checkpoint_files import checkpoint_steps
 from trainer.cli import main
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule, RunStatus
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.worker.attempts import DISK_IS_FULL
 
 TINY = [

@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.support import add_corpus, environment_in, some_text
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.cli import main
 from trainer.commands.regimen import RegimenResult
-from trainer.runs import RunDirectory, RunStore
 from trainer.training import CurveRow
 
 TINY = [

@@ -16,6 +16,8 @@ from tests.support import ROOT, add_corpus, environment_in, processes, some_text
 from tests.unit.test_runs import record
 from tests.unit.test_verification import FIRST_RELEASE, accepted
 from tests.waiting import PATIENCE_SECONDS
+from trainer.artifacts.run_files import RunFiles
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.cli import main
 from trainer.commands.runs import RunList
 from trainer.contracts.base import now
@@ -24,8 +26,6 @@ from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.installation import Diagnosis
-from trainer.run_files import RunFiles
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.selftest import SelfTest
 from trainer.system.logs import LogReader
 from trainer.training import CurveRow

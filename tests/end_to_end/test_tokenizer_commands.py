@@ -12,11 +12,11 @@ import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
 from tests.waiting import PATIENCE_SECONDS, until
+from trainer.artifacts.runs import RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.cli import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
-from trainer.runs import RunStore
-from trainer.tokenizer_store import TokenizerStore
 
 STORED = ROOT / "tests" / "fixtures" / "tokenizers"
 STORED_ID = "char-222eba1359b17193"

@@ -26,10 +26,10 @@ from local_discord.state import Call, Refusal, User
 from local_discord.wire import number
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import ANSWER_SECONDS, PATIENCE_SECONDS, captured_logs, until
+from trainer.artifacts.runs import manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted
-from trainer.runs import manifest_of
 from trainer.services import answering_server
 from trainer.store import keys
 from trainer.store.store import connect

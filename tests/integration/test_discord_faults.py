@@ -25,9 +25,9 @@ from tests.integration.test_requests import finished_run
 from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import ANSWER_SECONDS, captured_logs, until
+from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.config.settings import RedisSettings
 from trainer.queue import JobQueue
-from trainer.runs import finish_run, manifest_of
 from trainer.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, ended, running, settings_in, tiny_request, wait_for_status
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.queue import JobQueue
-from trainer.runs import RunDirectory
 
 TEXT = "\n".join(f"the {animal} saw the {other}" for animal in ("cat", "dog", "owl", "hen") for other in "abcdefgh")
 

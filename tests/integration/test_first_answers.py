@@ -15,7 +15,7 @@ from local_discord.driver import shown_text
 from local_discord.state import Refusal, User
 from tests.integration.test_bot import AMBER, RED, TOKEN, left, place, read, settings
 from tests.waiting import captured_logs, until
-from trainer.runs import manifest_of
+from trainer.artifacts.runs import manifest_of
 
 CALLBACK = "/interactions/{interaction_id}/{interaction_token}/callback"
 ORIGINAL = "/webhooks/{webhook_id}/{webhook_token}/messages/@original"

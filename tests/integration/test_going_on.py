@@ -11,12 +11,12 @@ from tests.integration.test_training_faults import LARGE, outcome
 from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
 from tests.unit.test_going_on import stopped_run
-from trainer.checkpoint_files import checkpoint_steps
+from trainer.artifacts.checkpoint_files import checkpoint_steps
+from trainer.artifacts.runs import RunDirectory
 from trainer.commands.training import recovery
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
 from trainer.queue import JobQueue
-from trainer.runs import RunDirectory
 
 
 def request(**fields: object) -> TrainRequest:

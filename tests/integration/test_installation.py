@@ -11,6 +11,7 @@ import pytest
 from tests.support import environment_in, settings_in
 from tests.unit.test_runs import record
 from tests.waiting import PATIENCE_SECONDS
+from trainer.artifacts.runs import RunStore
 from trainer.config.settings import RedisSettings
 from trainer.installation import (
     DISTRIBUTION,
@@ -23,7 +24,6 @@ from trainer.installation import (
     torch_finding,
     torch_found,
 )
-from trainer.runs import RunStore
 from trainer.services import answering_server, find_server
 from trainer.system.hardware import memory_bytes
 

@@ -21,10 +21,10 @@ from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import captured_logs, until
+from trainer.artifacts.runs import RunStore, manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.queue import NO_WORKER
-from trainer.runs import RunStore, manifest_of
 from trainer.system.files import write_atomically
 
 TOKEN = "test-token"  # noqa: S105

@@ -36,7 +36,8 @@ from tests.support import (
     wait_for_status,
 )
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
-from trainer.artifacts_id import artifacts_id
+from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import event_adapter
@@ -44,7 +45,6 @@ from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreReq
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
 from trainer.queue import NO_WORKER, JobQueue, tell_events
-from trainer.runs import RunStore
 from trainer.services import Services, find_server
 from trainer.store import keys
 from trainer.store.rate_limits import Limit

@@ -15,6 +15,7 @@ from tests.unit.data.support import POEM, make_run
 from tests.unit.test_runs import record
 from tests.unit.test_warm_models import completed
 from tests.waiting import PATIENCE_SECONDS, captured_logs
+from trainer.artifacts.runs import RunStore, finish_run
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted
@@ -30,7 +31,6 @@ from trainer.contracts.inference import (
 )
 from trainer.model_artifact import save_model
 from trainer.queue import JobQueue
-from trainer.runs import RunStore, finish_run
 from trainer.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect

@@ -15,7 +15,7 @@ from arq import Retry
 from tests.integration.test_requests import RUN, finished_run
 from tests.support import processes, settings_in
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
-from trainer.artifacts_id import artifacts_id
+from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (

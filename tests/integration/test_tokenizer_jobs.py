@@ -22,6 +22,7 @@ from tests.support import (
     wait_for_status,
 )
 from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
@@ -31,7 +32,6 @@ from trainer.queue import JobQueue
 from trainer.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.reconciler import reconcile
 

@@ -12,9 +12,9 @@ from tests.integration.test_bot import AMBER, TEXT, Place, left, place
 from tests.support import ROOT, add_corpus
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import until
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
-from trainer.runs import RunDirectory
 from trainer.system.hardware import may_have_cuda
 
 YAML = (ROOT / "configs" / "char_lstm_ipa.yaml").read_bytes()

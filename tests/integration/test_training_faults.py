@@ -27,13 +27,13 @@ from tests.support import (
     wait_for_status,
 )
 from tests.waiting import captured_logs, until
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request
-from trainer.runs import RunDirectory
 from trainer.services import Services, end
 from trainer.store.store import connect
 from trainer.training import CurveRow

@@ -6,6 +6,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request, wait_for_status
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import EvalCompleted
 from trainer.contracts.runs import RunManifest
@@ -13,7 +14,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.evaluation import TrainingSample
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request
-from trainer.runs import RunDirectory
 from trainer.training import CurveRow
 
 

@@ -12,8 +12,8 @@ from tests.integration.test_requests import RUN, TEXT, Place, place
 from tests.support import processes, settings_in
 from tests.unit.test_runs import record
 from tests.waiting import PATIENCE_SECONDS, captured_logs
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
-from trainer.runs import RunStore
 from trainer.store import keys
 from trainer.worker.inference_child import InferenceChild
 from trainer.worker.jobs import Jobs

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from tests.unit.data.support import char_tokenizer, tokenizer_of
 from tests.unit.models.families import MASKED, effective_of, model_of, request_of
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics, RunRecord
 from trainer.model_artifact import save_model
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.system.files import file_records
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 

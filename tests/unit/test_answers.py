@@ -12,6 +12,7 @@ import torch
 from tests.support import settings_in, tiny_request
 from tests.unit.data.support import POEM, Run, make_run
 from tests.unit.models.reference import ReferenceModel, losses_by_hand
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
@@ -43,7 +44,6 @@ from trainer.contracts.runs import EvalSummary, RunManifest, RunRecord
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.model_artifact import save_model
 from trainer.models.base import LanguageModel
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.system.files import changed_files, file_records
 from trainer.worker.answers import answer
 from trainer.worker.models import WarmModels

@@ -12,11 +12,11 @@ import pytest
 
 from tests.support import settings_in
 from tests.unit.test_verification import FIRST_RELEASE, contents
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import ArchiveRecord, export_archive, import_archive
 from trainer.loaded import load_model
-from trainer.runs import RunDirectory, RunStore
 from trainer.system.files import Disk
 from trainer.verification import verify_run
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState
+from trainer.artifacts.early_stopping import ValidationHistory
 from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
-from trainer.checkpoint_files import EpochSummary, TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.device import random_state
-from trainer.early_stopping import ValidationHistory
 
 HASH = "0" * 64
 

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
 from tests.unit.data.support import tokenizer_of
+from trainer.artifacts.runs import RunStore
 from trainer.config.settings import RedisSettings
 from trainer.contracts.cost import Cost, Machine
 from trainer.contracts.errors import AppError, ErrorCode
@@ -26,7 +27,6 @@ from trainer.cost_preview import (
 )
 from trainer.data.corpora import BUNDLED, CorpusStore
 from trainer.resolution import resolve_request
-from trainer.runs import RunStore
 from trainer.system.hardware import cpu_name
 
 EARLIER = ROOT / "tests" / "fixtures" / "first_release"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from trainer.artifacts.early_stopping import ValidationHistory
 from trainer.contracts.runs import EarlyStopping
-from trainer.early_stopping import ValidationHistory
 
 
 def history_of(losses: list[float], rule: EarlyStopping) -> ValidationHistory:

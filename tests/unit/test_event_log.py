@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tests.waiting import captured_logs
+from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.contracts.events import JobCancelled, stamp
-from trainer.event_log import EventLog, EventReader
 
 GARBAGE = {
     b"no event": "malformed event left out",

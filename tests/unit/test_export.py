@@ -17,6 +17,8 @@ from tests.unit.finished import finished_run
 from tests.unit.models.families import CAUSAL, FAMILIES, MASKED
 from tests.unit.test_verification import FIRST_RELEASE
 from tests.unit.tokenizers.test_languages import LANGUAGES, texts_in
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
@@ -27,8 +29,6 @@ from trainer.export.library_tokenizer import library_tokenizer
 from trainer.export.record import RECORD_FILE
 from trainer.generation import generate
 from trainer.model_artifact import load_run
-from trainer.runs import RunDirectory, RunStore
-from trainer.vocabulary import read_manifest
 
 TEXTS = ["the sun shines", "  his  best SEA", "quokka on the sea", ""]
 METHODS_OF = {"gpt2": "bpe", "gru": "word", "llama": "sentencepiece", "rnn": "wordpiece", "rnn both": "sentencepiece"}

@@ -16,6 +16,7 @@ from torch.nn import functional
 from tests.unit.data.support import tensor_of
 from tests.unit.finished import finished_run
 from tests.unit.models.families import CAUSAL, FAMILIES, MASKED, POSITIONS, VOCABULARY, config_of, model_of
+from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelConfig
 from trainer.export import graph, script
@@ -24,7 +25,6 @@ from trainer.export.folders import export_folder, load_export
 from trainer.model_artifact import load_run
 from trainer.models import build
 from trainer.models.base import LanguageModel, State
-from trainer.vocabulary import read_manifest
 
 Ask = Callable[[list[Tensor]], list[Tensor]]
 SIZES = [(1, 1, 0), (3, 9, 0), (1, 1, 5), (4, 6, 4), (5, 1, 1)]

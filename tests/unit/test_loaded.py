@@ -15,12 +15,12 @@ import trainer
 from tests.end_to_end.test_run_commands import Shell, shell_fixture
 from tests.support import ROOT
 from tests.unit.finished import finished_run
+from trainer.artifacts.runs import RunDirectory
 from trainer.commands.export import Exported, Imported
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.generation import generate
 from trainer.model_artifact import load_run
-from trainer.runs import RunDirectory
 from trainer.scoring import surprisals
 
 __all__ = ["shell_fixture"]

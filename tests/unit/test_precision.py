@@ -11,9 +11,9 @@ from tests.unit.data.support import Run, make_run
 from tests.unit.models.families import FAMILIES, request_of
 from tests.unit.test_resume import hexes, saved_last
 from tests.unit.test_training import TEXT, after, digest, figures, losses, observed
+from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.bf16 import try_bf16
 from trainer.checkpoint import Checkpoint, CheckpointStore
-from trainer.checkpoint_files import TrainingState
 from trainer.config.presets import request_hash
 from trainer.contracts.compatibility import architecture
 from trainer.contracts.errors import AppError, ErrorCode

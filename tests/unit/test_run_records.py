@@ -12,12 +12,12 @@ from pydantic import TypeAdapter
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.unit.test_runs import record
 from tests.waiting import captured_logs
+from trainer.artifacts.runs import RunStore, complete_end, finish_run, manifest_of, new_run_id
 from trainer.config.presets import resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
 from trainer.queue import JobQueue
-from trainer.runs import RunStore, complete_end, finish_run, manifest_of, new_run_id
 from trainer.store.store import Store
 
 _manifest = TypeAdapter(dict[str, object])

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from tests.properties import for_all_pairs
 from tests.support import tiny_request
+from trainer.artifacts.event_log import EventLog, EventReader
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.config.presets import request_hash, resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, JobFailed, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.runs import CorpusRef, RunRecord
-from trainer.event_log import EventLog, EventReader
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 
 
 def record(run_id: str = "char_lstm-1", user_id: int | None = 7) -> RunRecord:

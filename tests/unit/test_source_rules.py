@@ -35,8 +35,8 @@ BOT_MAY_IMPORT = (
     "trainer.system.logs",
     "trainer.queue",
     "trainer.resolution",
-    "trainer.run_follower",
-    "trainer.runs",
+    "trainer.artifacts.run_status",
+    "trainer.artifacts.runs",
     "trainer.score_rows",
     "trainer.services",
 )
@@ -252,7 +252,9 @@ PLANTED = [
     Planted(imports_in_wrong_direction, "bot/app.py", "from torch import Tensor", "import discord"),
     Planted(imports_in_wrong_direction, "bot/app.py", "from trainer import training", "from trainer import queue"),
     Planted(imports_in_wrong_direction, "bot/app.py", "import trainer", "import trainer.contracts.runs"),
-    Planted(imports_in_wrong_direction, "bot/app.py", "import trainer.queues", "from trainer.runs import Runs"),
+    Planted(
+        imports_in_wrong_direction, "bot/app.py", "import trainer.queues", "from trainer.artifacts.runs import Runs"
+    ),
     Planted(imports_in_wrong_direction, "bot/http/app.py", "from ...trainer import models", "from ..app import Bot"),
     Planted(imports_in_wrong_direction, "bot/embeds.py", "from trainer import charts", "import trainer.services"),
     Planted(imports_in_wrong_direction, CHART_MODULE, "import trainer.export", "from trainer.charts import draw"),

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_runs import record
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import RunStatus
-from trainer.runs import RunStore
 from trainer.terminal import Terminal, columns, duration
 
 

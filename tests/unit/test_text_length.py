@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, tiny_request
+from trainer.artifacts.runs import RunStore
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
@@ -14,7 +15,6 @@ from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.runs import RunManifest, RunRecord, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
-from trainer.runs import RunStore
 from trainer.worker.training_attempt import TrainingAttempt
 
 LINES, LINE_TOKENS = 20, 8

@@ -8,12 +8,12 @@ import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.unit.data.support import char_tokenizer
+from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.resolution import with_labelled_tokenizer
-from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.tokenizer_child import make
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in
+from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
-from trainer.tokenizer_store import resolve_tokenizer
 from trainer.tokenizers.base import Tokenizer
 from trainer.worker.tokenizer_child import make
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tests.unit.data.support import POEM, Run, make_run
 from tests.unit.models.families import vocabulary
+from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.checkpoint import CheckpointStore
-from trainer.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.evaluation import evaluate

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
+from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
 from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_request
-from trainer.runs import SEALED_FILES, RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.system.hardware import default_threads
 from trainer.verification import Verification, verify_run
 

@@ -9,6 +9,7 @@ from typing import get_args
 
 from rich.text import Text
 
+from trainer.artifacts.runs import new_run_id
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.requests import corpus_name
@@ -24,7 +25,6 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder
 from trainer.resolution import resolve_request
-from trainer.runs import new_run_id
 from trainer.services import ending_with_us
 from trainer.system.child_environment import (
     BENCHMARK,

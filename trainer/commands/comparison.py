@@ -4,6 +4,7 @@ import asyncio
 
 from rich.text import Text
 
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
@@ -25,7 +26,6 @@ from trainer.contracts.runs import EvalSummary
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
-from trainer.runs import RunDirectory, RunStore
 from trainer.terminal import Terminal, columns
 
 EXIT_REGRESSION = 1

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.training import EXIT_USER, read_or_tell
@@ -15,7 +16,6 @@ from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.download import SOURCES, build_corpus
 from trainer.terminal import Terminal, columns
-from trainer.tokenizer_store import TokenizerStore
 
 if TYPE_CHECKING:
     from trainer.corpus_check import CorpusCheck

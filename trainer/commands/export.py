@@ -8,12 +8,12 @@ from typing import Literal
 
 from rich.text import Text
 
+from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
-from trainer.runs import RunStore
 from trainer.system.files import is_about
 from trainer.terminal import Terminal
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import RootModel
 from rich.text import Text
 
+from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.training import EXIT_USER, Training, add_fields_to, cost_lines, read_or_tell
@@ -12,7 +13,6 @@ from trainer.config.experiment_file import experiment_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen
 from trainer.contracts.wording import counted
-from trainer.runs import RunStore
 from trainer.terminal import Terminal, columns
 
 

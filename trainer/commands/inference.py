@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
@@ -29,7 +30,6 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
 from trainer.queue import JobQueue
-from trainer.runs import RunStore
 from trainer.terminal import Terminal, add_loss, summary_table
 
 _NOTHING: list[str] = []

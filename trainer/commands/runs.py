@@ -13,6 +13,8 @@ from pydantic_core import to_json
 from rich.table import Table
 from rich.text import Text
 
+from trainer.artifacts.run_files import run_files
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.training import follow_to_end, recovery
@@ -23,8 +25,6 @@ from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue, cancel_idle_run
 from trainer.resolution import resolve_origin
-from trainer.run_files import run_files
-from trainer.runs import RunDirectory, RunStore
 from trainer.services import answering_server
 from trainer.system.logs import LogReader
 from trainer.terminal import Terminal, add_loss, columns, duration, summary_table

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from rich.table import Table
 
+from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.inference import ask_run
@@ -33,7 +34,6 @@ from trainer.data.input_text import BadLine, Portion, read_lines, read_portions,
 from trainer.heat_page import heat_page
 from trainer.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.queue import JobQueue
-from trainer.runs import RunStore
 from trainer.score_rows import ScoredLine, picture_of, scored_lines, table_rows, titles, token_rows
 from trainer.system.files import storage_errors
 from trainer.terminal import Terminal, add_loss, columns, summary_table

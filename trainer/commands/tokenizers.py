@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
@@ -19,7 +20,6 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.terminal import Terminal, columns, summary_table
-from trainer.tokenizer_store import TokenizerStore, resolve_tokenizer
 
 _POLL_SECONDS = 0.2
 _NONE: list[str] = []

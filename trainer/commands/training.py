@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from trainer.checkpoint_files import newest_whole
+from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
@@ -21,7 +22,6 @@ from trainer.cost_preview import preview_cost
 from trainer.data.corpora import CorpusStore
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
-from trainer.runs import RunDirectory, RunStore
 from trainer.system.files import is_full
 from trainer.terminal import Terminal, add_loss, summary_table
 from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK

@@ -13,11 +13,11 @@ from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
+from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import parse_json
 from trainer.export.folders import check_free
-from trainer.runs import SEALED_FILES, RunDirectory, RunStore
 from trainer.system.files import DISK, BrokenFile, Disk, file_records, open_regular, storage_errors
 from trainer.verification import verify_files
 

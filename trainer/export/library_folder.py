@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from trainer.artifacts.tokenizer_files import tokenizer_file
 from trainer.contracts.models import (
     BertConfig,
     Gpt2Config,
@@ -26,7 +27,6 @@ from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.system.files import read_regular
 from trainer.tokenizers.base import Tokenizer, Vocabulary, vocabulary_of
-from trainer.vocabulary import tokenizer_file
 from trainer.weights import read_weights
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ import tokenizers
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
+from trainer.artifacts.tokenizer_files import RESERVED
 from trainer.contracts.models import Objective
 from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest
 from trainer.tokenizers.library import content_of, normalizer_of
 from trainer.tokenizers.sentencepiece import SPACE
-from trainer.vocabulary import RESERVED
 
 
 def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Objective) -> bytes:

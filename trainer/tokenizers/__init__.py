@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import assert_never
 
+from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest, tokenizer_file
 from trainer.contracts.base import FileRecord, now
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
@@ -25,7 +26,6 @@ from trainer.tokenizers.counting import statistics
 from trainer.tokenizers.sentencepiece import SentencePieceTokenizer
 from trainer.tokenizers.subword import SubwordTokenizer
 from trainer.tokenizers.word import WordTokenizer
-from trainer.vocabulary import MANIFEST_FILE, read_manifest, tokenizer_file
 
 
 def train_tokenizer(

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.artifacts.tokenizer_files import MANIFEST_FILE, tokenizer_file
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizers import (
@@ -18,7 +19,6 @@ from trainer.contracts.tokenizers import (
     special_names,
 )
 from trainer.system.files import write_atomically
-from trainer.vocabulary import MANIFEST_FILE, tokenizer_file
 
 
 class Vocabulary(NamedTuple):

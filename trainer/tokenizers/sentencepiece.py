@@ -6,6 +6,7 @@ from io import BytesIO
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, set_random_generator_seed
 
+from trainer.artifacts.tokenizer_files import RESERVED, sentencepiece_form
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import (
     SentencePieceTokenizerConfig,
@@ -26,7 +27,6 @@ from trainer.tokenizers.base import (
 )
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.subword import SPLIT
-from trainer.vocabulary import RESERVED, sentencepiece_form
 
 SPACE = "\u2581"
 _LINE_CHARACTERS = 1000

@@ -12,6 +12,7 @@ import structlog
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from trainer.artifacts.runs import RunStore
 from trainer.chat import chat_answer, chat_prompt
 from trainer.config.settings import Settings
 from trainer.contracts.compatibility import check_generates, check_scores
@@ -35,7 +36,6 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import with_text
 from trainer.generation import Continuation, generate_together
 from trainer.prediction import predict
-from trainer.runs import RunStore
 from trainer.scoring import TextToScore, read_text, score_texts
 from trainer.system.files import told_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes

@@ -4,9 +4,9 @@ import signal
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
-from trainer.runs import RunDirectory, finish_run, manifest_of
 
 RETRY_SECONDS = 1.0
 MOST_RETRY_SECONDS = 60.0

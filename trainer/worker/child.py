@@ -8,11 +8,11 @@ import threading
 
 import structlog
 
+from trainer.artifacts.event_log import EventLog
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import JobStarted, stamp
-from trainer.event_log import EventLog
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.worker.attempts import DISK_FAILED_EXIT_CODE, DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE
 

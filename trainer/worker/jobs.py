@@ -8,6 +8,8 @@ import structlog
 from arq import Retry
 from pydantic import ValidationError
 
+from trainer.artifacts.runs import RunStore, complete_end
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
@@ -27,12 +29,10 @@ from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, T
 from trainer.contracts.validation import parse
 from trainer.questions import CHAT_EXPIRED
 from trainer.queue import tell_events
-from trainer.runs import RunStore, complete_end
 from trainer.store import keys
 from trainer.store.answers import Said
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
-from trainer.tokenizer_store import TokenizerStore
 from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.inference_child import InferenceChild
 from trainer.worker.progress_beat import Watch

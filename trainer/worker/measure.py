@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.inference import EvalMetrics, EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
@@ -11,7 +12,6 @@ from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
 from trainer.device import Compute, resolve
 from trainer.evaluation import Evaluation, Measured, measure
 from trainer.models.base import LanguageModel
-from trainer.runs import RunDirectory
 from trainer.system.files import write_atomically
 from trainer.tokenizers.base import Tokenizer
 from trainer.worker.models import LoadedRun

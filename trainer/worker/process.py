@@ -13,7 +13,7 @@ import structlog
 from arq.worker import Function, Worker, func
 from redis.exceptions import ResponseError
 
-from trainer.artifacts_id import artifacts_id
+from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.config.settings import Settings
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis

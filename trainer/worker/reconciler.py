@@ -4,12 +4,12 @@ import asyncio
 
 import structlog
 
+from trainer.artifacts.runs import RunStore, in_order
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.queue import restore_tokenizer, restore_training, tell_events
-from trainer.runs import RunStore, in_order
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
-from trainer.tokenizer_store import TokenizerStore
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from functools import partial
 import structlog
 from arq import Retry
 
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
 from trainer.queue import tell_events
-from trainer.runs import RunDirectory
 from trainer.services import end, pipe
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store

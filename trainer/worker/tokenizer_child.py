@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, config_of
@@ -19,7 +20,6 @@ from trainer.data.union import CorpusUnion
 from trainer.system.files import told_error
 from trainer.system.hardware import use_cores
 from trainer.system.logs import add_log_file, setup_logging
-from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Reread, Text, Tokenizer
 from trainer.worker.attempts import LOCKED_EXIT_CODE

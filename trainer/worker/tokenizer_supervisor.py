@@ -3,12 +3,12 @@
 import structlog
 from arq import Retry
 
+from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.store.store import Store
 from trainer.system.child_environment import TOKENIZER_CHILD, tuned_environment
 from trainer.system.hardware import default_threads
-from trainer.tokenizer_store import TokenizerDirectory
 from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS
 from trainer.worker.supervisor import run_child
 

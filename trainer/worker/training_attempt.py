@@ -10,8 +10,11 @@ from typing import BinaryIO
 import structlog
 from torch import Tensor
 
+from trainer.artifacts.checkpoint_files import TrainingState
+from trainer.artifacts.event_log import EventLog
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.checkpoint import CheckpointStore
-from trainer.checkpoint_files import TrainingState
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.compatibility import check_text_length, reads_one_side
@@ -41,13 +44,10 @@ from trainer.contracts.runs import (
 from trainer.data.tokens import TokenizedCorpus, prepare
 from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
-from trainer.event_log import EventLog
 from trainer.model_artifact import load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
-from trainer.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.system.files import file_records, open_regular, sha256_of
-from trainer.tokenizer_store import TokenizerStore
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training import (

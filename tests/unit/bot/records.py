@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from math import log
 from pathlib import Path
 
+from trainer.artifacts.run_status import RunFollower
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash, resolve
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.events import (
@@ -20,8 +22,6 @@ from trainer.contracts.events import (
     MetricsProgress,
 )
 from trainer.contracts.runs import CorpusRef, RunRecord, TrainRequest
-from trainer.run_follower import RunFollower
-from trainer.runs import RunDirectory, RunStore
 
 BEGIN = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 STARTER = 700

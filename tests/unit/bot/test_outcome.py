@@ -5,11 +5,11 @@ from pathlib import Path
 from bot.outcome import Outcome, read_outcome
 from bot.run_logs import last_lines
 from tests.unit.bot.records import Story, run_record
+from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import Sample
 from trainer.contracts.runs import FinalState
-from trainer.runs import RunDirectory, manifest_of
 
 FILE = FileRecord(path="model.safetensors", bytes=1, sha256="a" * 64)
 CRASH = ("Fatal Python error: Aborted\n", '  File "/srv/app/trainer/training.py", line 7 in train\n')

@@ -15,12 +15,12 @@ from tests.properties import for_all_pairs
 from tests.support import add_corpus, settings_in
 from tests.unit.bot.records import BEGIN, Story, run_record
 from tests.waiting import captured_logs, until
+from trainer.artifacts.runs import manifest_of
+from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.queue import JobQueue
-from trainer.runs import manifest_of
 from trainer.store.store import Store
-from trainer.tokenizer_store import resolve_tokenizer
 
 
 def index_of(folder: Path) -> RunIndex:

@@ -17,8 +17,8 @@ from tests.unit.data.support import Run, make_run
 from tests.unit.test_checkpoint import checkpoint, names
 from tests.unit.test_disk_failures import CODES, failing, told
 from tests.unit.test_training import DROPOUT, TEXT, after, digest, observed
+from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.checkpoint import CheckpointStore
-from trainer.checkpoint_files import TrainingState
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress

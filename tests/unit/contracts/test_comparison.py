@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.bot.records import run_record
 from tests.unit.models.families import config_of, effective_of, request_of
+from trainer.artifacts.runs import manifest_of
 from trainer.config.presets import resolve
 from trainer.contracts.comparison import (
     Comparison,
@@ -21,7 +22,6 @@ from trainer.contracts.comparison import (
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.runs import CorpusRef, EvalSummary, ModelFacts, RunManifest, RunMetrics, TokenizerFacts
-from trainer.runs import manifest_of
 
 SUMMARY = EvalSummary(
     split="test",

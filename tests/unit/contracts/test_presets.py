@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.unit.data.support import char_tokenizer, tokenizer_of
+from trainer.artifacts.runs import manifest_of
 from trainer.config.presets import request_hash, resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
@@ -12,7 +13,6 @@ from trainer.contracts.models import RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunManifest, RunRecord, TrainRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
-from trainer.runs import manifest_of
 
 CORPUS = CorpusRef(name="kk", sha256="a" * 64, bytes=10)
 

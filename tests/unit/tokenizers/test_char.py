@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from tests.properties import for_all
 from tests.unit.data.properties import texts
 from tests.unit.data.support import char_tokenizer, library_tokenizer
+from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.tokens import CorpusPaths, prepare
-from trainer.runs import RunStore
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer
 from trainer.tokenizers.char import SPECIAL_TOKENS

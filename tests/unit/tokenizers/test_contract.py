@@ -9,11 +9,11 @@ import pytest
 from pydantic import JsonValue
 
 from tests.unit.data.support import tokenizer_of
+from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import METHODS, Normalization
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer
-from trainer.vocabulary import unknown_share
 
 LINES = [normalize("NFC", line) for line in ("the sun shines on the sea", "ˈqɑzɑq tɪlɪ ʃɑːr", "e\u0301tude [BOS] 😀")]
 KNOWN = ["the sea", "ˈqɑzɑq ʃɑːr", "\u00e9tude", "[BOS]", "the 😀"]

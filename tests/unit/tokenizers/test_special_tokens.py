@@ -9,13 +9,13 @@ from sentencepiece import SentencePieceProcessor
 
 from tests.properties import for_all
 from tests.unit.data.support import POEM, library_tokenizer, make_run, tokenizer_of
+from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import SpecialTokens
 from trainer.contracts.validation import parse
 from trainer.data.batches import masking
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.vocabulary import unknown_share
 
 METHODS = ["bpe", "wordpiece", "sentencepiece"]
 NAMES = {

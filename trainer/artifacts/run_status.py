@@ -1,5 +1,6 @@
 """How a run stands, folded from its event log."""
 
+from trainer.artifacts.event_log import EventReader
 from trainer.contracts.base import RunState, Timestamp
 from trainer.contracts.errors import RunError
 from trainer.contracts.events import (
@@ -15,7 +16,6 @@ from trainer.contracts.events import (
     MetricsProgress,
 )
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.event_log import EventReader
 
 
 class RunFollower:

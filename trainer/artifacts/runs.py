@@ -14,7 +14,9 @@ from typing import BinaryIO, NamedTuple
 import structlog
 from pydantic import BaseModel
 
-from trainer.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
+from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
+from trainer.artifacts.event_log import EventLog, EventReader
+from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import Timestamp, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
@@ -28,8 +30,6 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings
-from trainer.event_log import EventLog, EventReader
-from trainer.run_follower import RunFollower
 from trainer.system.files import (
     DISK,
     BrokenFile,

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import structlog
 
+from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest
 from trainer.contracts.base import JobState, Timestamp, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.tokenizer_jobs import (
@@ -20,7 +21,6 @@ from trainer.contracts.tokenizer_jobs import (
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.data.corpora import CorpusStore
 from trainer.system.files import DISK, Disk, read_record, read_regular, try_lock, write_atomically
-from trainer.vocabulary import MANIFEST_FILE, read_manifest
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

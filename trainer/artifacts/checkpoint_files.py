@@ -8,9 +8,9 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
+from trainer.artifacts.early_stopping import ValidationHistory
 from trainer.contracts.base import FileRecord, Frozen, Sha256
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.early_stopping import ValidationHistory
 from trainer.system.files import changed_files, read_record, read_regular
 
 MANIFEST, STATE, WEIGHTS, REST = "manifest.json", "state.json", "model.safetensors", "training.pt"

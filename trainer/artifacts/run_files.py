@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import suppress
 
-from trainer.checkpoint_files import checkpoint_steps, sealed_files, step_folder
+from trainer.artifacts.checkpoint_files import checkpoint_steps, sealed_files, step_folder
+from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen, Identifier, Sha256
 from trainer.contracts.errors import AppError
-from trainer.runs import RunDirectory
 from trainer.system.files import BrokenFile, read_regular
 
 _SIGNS = {"lock", "cancel"}

@@ -1,0 +1,1 @@
+"""Folders of runs and tokenizers: records, event logs, checkpoints."""
