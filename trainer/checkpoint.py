@@ -39,8 +39,8 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import parse_json
 from trainer.device import RandomState
+from trainer.models.weights import most_file_bytes, parse_weights, weight_bytes
 from trainer.system.files import DISK, Disk, read_record, read_regular, storage_errors
-from trainer.weights import most_file_bytes, parse_weights, weight_bytes
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -13,10 +13,10 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelConfig, Objective
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.models.weights import UnfitWeights, read_weights
 from trainer.system.files import DISK, Disk, changed_files, read_record, write_atomically
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.weights import UnfitWeights, read_weights
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"

@@ -25,9 +25,9 @@ from trainer.export.library_tokenizer import library_tokenizer, special_tokens_o
 from trainer.model_artifact import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.models.weights import read_weights
 from trainer.system.files import read_regular
 from trainer.tokenizers.base import Tokenizer, Vocabulary, vocabulary_of
-from trainer.weights import read_weights
 
 if TYPE_CHECKING:
     from trainer.models.transformer import LibraryConfig
