@@ -29,10 +29,10 @@ from trainer.contracts.inference import GenerateChunk, GenerateRequest, Generate
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.validation import parse
 from trainer.export.folders import export_folder
-from trainer.generation import Continuation, generate, generate_together
+from trainer.inference.generation import Continuation, generate, generate_together
+from trainer.inference.scoring import score_lines, word_surprisals
 from trainer.loaded import load_model
 from trainer.models.base import LanguageModel
-from trainer.scoring import score_lines, word_surprisals
 from trainer.tokenizers.base import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,9 +27,9 @@ from trainer.config.settings import AppSettings, LoggingSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse
-from trainer.model_artifact import load_run
+from trainer.inference.model_files import load_run
+from trainer.inference.scoring import read_text, score_texts
 from trainer.queue import JobQueue
-from trainer.scoring import read_text, score_texts
 from trainer.services import Services
 
 MOST_MS, SCORES, TRIES = 50.0, 200, 4

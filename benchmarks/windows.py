@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from trainer.config.settings import load_settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
-from trainer.model_artifact import load_model
+from trainer.inference.model_files import load_model
+from trainer.inference.scoring import read_text, score_texts
 from trainer.models.base import LanguageModel
-from trainer.scoring import read_text, score_texts
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import default_threads
 from trainer.tokenizers.base import Tokenizer

@@ -26,7 +26,7 @@ from trainer.data.corpus import Split
 from trainer.data.documents import Block, Documents, line_ends
 from trainer.data.tokens import TokenizedCorpus
 from trainer.device import Compute
-from trainer.generation import generate
+from trainer.inference.generation import generate
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Ids, Tokenizer
 

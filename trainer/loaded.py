@@ -18,11 +18,11 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.validation import parse
 from trainer.export.folders import load_export
-from trainer.generation import generate
-from trainer.model_artifact import load_run
+from trainer.inference.generation import generate
+from trainer.inference.model_files import load_run
+from trainer.inference.prediction import Prefixes, predict
+from trainer.inference.scoring import read_text, score_texts
 from trainer.models.base import LanguageModel
-from trainer.prediction import Prefixes, predict
-from trainer.scoring import read_text, score_texts
 from trainer.tokenizers.base import Tokenizer
 
 

@@ -14,9 +14,9 @@ from trainer.config.settings import LoggingSettings
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
-from trainer.model_artifact import load_run
+from trainer.inference.model_files import load_run
+from trainer.inference.scoring import surprisals
 from trainer.queue import JobQueue
-from trainer.scoring import surprisals
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.files import changed_files

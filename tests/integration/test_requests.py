@@ -29,7 +29,7 @@ from trainer.contracts.inference import (
     ScoreRequest,
     failed_record,
 )
-from trainer.model_artifact import save_model
+from trainer.inference.model_files import save_model
 from trainer.queue import JobQueue
 from trainer.services import Services
 from trainer.store import keys

@@ -8,7 +8,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.runs import ModelFacts, RunManifest, RunMetrics, RunRecord
-from trainer.model_artifact import save_model
+from trainer.inference.model_files import save_model
 from trainer.system.files import file_records
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 

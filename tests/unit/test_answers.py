@@ -42,7 +42,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.runs import EvalSummary, RunManifest, RunRecord
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.model_artifact import save_model
+from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
 from trainer.system.files import changed_files, file_records
 from trainer.worker.answers import answer

@@ -4,9 +4,9 @@ import pytest
 
 from tests.unit.data.support import char_tokenizer
 from tests.unit.models.families import POSITIONS, model_of
-from trainer.chat import chat_prompt
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import MAX_PROMPT_CHARACTERS, ChatRequest, ChatTurn
+from trainer.inference.chat import chat_prompt
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)
 

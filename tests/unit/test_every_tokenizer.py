@@ -13,8 +13,8 @@ from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResp
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.evaluation import evaluate, measure
-from trainer.generation import generate
-from trainer.scoring import read_text, score_texts
+from trainer.inference.generation import generate
+from trainer.inference.scoring import read_text, score_texts
 from trainer.selftest import overfit_one_batch
 from trainer.tokenizers.base import vocabulary_of
 

@@ -25,7 +25,7 @@ from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerato
 from trainer.cli import main
 from trainer.contracts.base import FileRecord, Frozen
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.model_artifact import load_model, load_run
+from trainer.inference.model_files import load_model, load_run
 from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.verification import verify_run
 

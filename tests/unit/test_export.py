@@ -27,8 +27,8 @@ from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
 from trainer.export.library_tokenizer import library_tokenizer
 from trainer.export.record import RECORD_FILE
-from trainer.generation import generate
-from trainer.model_artifact import load_run
+from trainer.inference.generation import generate
+from trainer.inference.model_files import load_run
 
 TEXTS = ["the sun shines", "  his  best SEA", "quokka on the sea", ""]
 METHODS_OF = {"gpt2": "bpe", "gru": "word", "llama": "sentencepiece", "rnn": "wordpiece", "rnn both": "sentencepiece"}

@@ -22,7 +22,7 @@ from trainer.contracts.models import ModelConfig
 from trainer.export import graph, script
 from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
-from trainer.model_artifact import load_run
+from trainer.inference.model_files import load_run
 from trainer.models import build
 from trainer.models.base import LanguageModel, State
 

@@ -19,9 +19,9 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.tokens import CorpusPaths, prepare
 from trainer.device import resolve, seed_everything
+from trainer.inference.scoring import read_text, score_texts
 from trainer.models import build
 from trainer.resolution import resolve_request
-from trainer.scoring import read_text, score_texts
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training import train
 

@@ -18,7 +18,7 @@ from tests.unit.models.families import vocabulary
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.inference import GenerateRequest, GenerateResponse
 from trainer.contracts.validation import parse
-from trainer.generation import choose, filtered_probabilities, generate
+from trainer.inference.generation import choose, filtered_probabilities, generate
 from trainer.models.base import LanguageModel, State
 
 TOKENIZER = char_tokenizer(["abcdefgh"])

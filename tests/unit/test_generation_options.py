@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
-from trainer.generation import Continuation, choose, filtered_probabilities, generate, generate_together
+from trainer.inference.generation import Continuation, choose, filtered_probabilities, generate, generate_together
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 

@@ -19,9 +19,9 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.commands.export import Exported, Imported
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
-from trainer.generation import generate
-from trainer.model_artifact import load_run
-from trainer.scoring import surprisals
+from trainer.inference.generation import generate
+from trainer.inference.model_files import load_run
+from trainer.inference.scoring import surprisals
 
 __all__ = ["shell_fixture"]
 

@@ -10,8 +10,8 @@ from tests.unit.models.families import CAUSAL, POSITIONS, model_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse
 from trainer.contracts.tokenizers import METHODS
+from trainer.inference.prediction import Prefixes, predict
 from trainer.models.base import LanguageModel
-from trainer.prediction import Prefixes, predict
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)

@@ -19,8 +19,8 @@ from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowRepor
 from trainer.data.documents import Documents
 from trainer.device import resolve
 from trainer.evaluation import evaluate
+from trainer.inference.scoring import read_text, score_lines, score_texts, surprisals
 from trainer.models.base import LanguageModel, State
-from trainer.scoring import read_text, score_lines, score_texts, surprisals
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcdéf ghij"])

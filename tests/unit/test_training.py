@@ -22,7 +22,7 @@ from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.evaluation import evaluate
-from trainer.model_artifact import load_model, save_model
+from trainer.inference.model_files import load_model, save_model
 from trainer.models.base import LanguageModel, State
 from trainer.training import (
     CurveRow,

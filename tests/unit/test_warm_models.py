@@ -10,7 +10,7 @@ from tests.unit.test_runs import record
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunManifest
-from trainer.model_artifact import WEIGHTS_FILE, save_model
+from trainer.inference.model_files import WEIGHTS_FILE, save_model
 from trainer.system.files import file_records
 from trainer.worker.models import WarmModels
 

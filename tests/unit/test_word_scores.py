@@ -11,11 +11,11 @@ from tests.unit.data.support import POEM, char_tokenizer, tokenizer_of
 from tests.unit.models.families import model_of
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse
+from trainer.inference.scoring import read_text, score_texts, word_surprisals
+from trainer.inference.word_boundaries import WordMarks, word_ends
 from trainer.models.base import LanguageModel, State
-from trainer.scoring import read_text, score_texts, word_surprisals
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.tokenizers.sentencepiece import SPACE
-from trainer.words import WordMarks, word_ends
 
 SUBWORD = ["bpe", "wordpiece", "sentencepiece"]
 LETTERS = ["ab ba a", "b ab", "a b"]

@@ -10,7 +10,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export import graph, library_folder, script
 from trainer.export.card import model_card
 from trainer.export.record import RECORD_FILE, ExportRecord, FolderFormat
-from trainer.model_artifact import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
+from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
 from trainer.models.base import LanguageModel
 from trainer.system.files import DISK, BrokenFile, changed_files, file_records, read_record, storage_errors
 from trainer.tokenizers import load_tokenizer

@@ -22,7 +22,7 @@ from trainer.contracts.models import (
     RnnConfig,
 )
 from trainer.export.library_tokenizer import library_tokenizer, special_tokens_of
-from trainer.model_artifact import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
+from trainer.inference.model_files import TOKENIZER_FOLDER, WEIGHTS_FILE, ModelFile
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.models.weights import read_weights

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 from trainer.contracts.base import FileRecord, Frozen, Identifier
-from trainer.model_artifact import ModelFile
+from trainer.inference.model_files import ModelFile
 
 FolderFormat = Literal["hf", "torchscript", "onnx"]
 FOLDER_FORMATS: tuple[FolderFormat, ...] = get_args(FolderFormat)

@@ -13,7 +13,6 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.artifacts.runs import RunStore
-from trainer.chat import chat_answer, chat_prompt
 from trainer.config.settings import Settings
 from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, RunError
@@ -34,9 +33,10 @@ from trainer.contracts.inference import (
 )
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import with_text
-from trainer.generation import Continuation, generate_together
-from trainer.prediction import predict
-from trainer.scoring import TextToScore, read_text, score_texts
+from trainer.inference.chat import chat_answer, chat_prompt
+from trainer.inference.generation import Continuation, generate_together
+from trainer.inference.prediction import predict
+from trainer.inference.scoring import TextToScore, read_text, score_texts
 from trainer.system.files import told_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
 from trainer.system.logs import setup_logging

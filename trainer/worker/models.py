@@ -9,9 +9,9 @@ import numpy as np
 
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.runs import RunManifest
-from trainer.model_artifact import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_run
+from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_run
+from trainer.inference.prediction import Prefixes
 from trainer.models.base import LanguageModel
-from trainer.prediction import Prefixes
 from trainer.tokenizers.base import Tokenizer, ids_type
 
 _MODEL_FILES = (WEIGHTS_FILE, CONFIG_FILE, f"{TOKENIZER_FOLDER}/*")

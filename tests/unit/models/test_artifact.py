@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.unit.data.support import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnArchitecture, RnnConfig
-from trainer.model_artifact import load_model, save_model
+from trainer.inference.model_files import load_model, save_model
 from trainer.models.base import LanguageModel
 
 TOKENIZER = char_tokenizer(["abcde"])

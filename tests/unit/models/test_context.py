@@ -11,9 +11,9 @@ from tests.unit.models.families import CAUSAL, MASKED, POSITIONS, model_of
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse
-from trainer.generation import Continuation, generate, generate_together
+from trainer.inference.generation import Continuation, generate, generate_together
+from trainer.inference.scoring import read_text, score_lines, score_texts
 from trainer.models.base import LanguageModel
-from trainer.scoring import read_text, score_lines, score_texts
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)

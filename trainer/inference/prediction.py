@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
-from trainer.generation import read_on, read_prompt
+from trainer.inference.generation import read_on, read_prompt
 from trainer.models.base import LanguageModel, State
 from trainer.tokenizers.base import Tokenizer
 

@@ -11,7 +11,7 @@ from trainer.contracts.inference import (
     SamplingOptions,
 )
 from trainer.contracts.validation import parse
-from trainer.generation import read_prompt
+from trainer.inference.generation import read_prompt
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 

@@ -1,0 +1,1 @@
+"""Scoring, generation, prediction and chat with a trained model."""
