@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory
-from trainer.checkpoint import CheckpointStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, RunState
@@ -19,6 +18,7 @@ from trainer.inference.model_files import load_model
 from trainer.resolution import as_sent, resolve_request
 from trainer.system.files import changed_files, read_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
+from trainer.training.checkpoint import CheckpointStore
 
 _CHANGED = "Is gone, or not as it was left."
 

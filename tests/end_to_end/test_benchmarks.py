@@ -19,11 +19,11 @@ from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkT
 from trainer.contracts.errors import ErrorBody, ErrorCode, RunError
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import epoch_order
 from trainer.data.corpora import CorpusStore
-from trainer.data.tokens import prepare
 from trainer.resolution import resolve_request
 from trainer.system.files import read_record
+from trainer.training.batches import epoch_order
+from trainer.training.dataset import prepare
 from trainer.worker.benchmark_child import run_benchmark_child
 from trainer.worker.measure import places
 from trainer.worker.progress_beat import processor_ticks

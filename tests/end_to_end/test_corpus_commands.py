@@ -11,7 +11,7 @@ from tests.support import ROOT, add_corpus, environment_in, processes, some_text
 from trainer.cli import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import SplitSizes
-from trainer.corpus_check import CorpusCheck
+from trainer.training.corpus_check import CorpusCheck
 
 STORED = ROOT / "tests" / "fixtures" / "tokenizers"
 TEXT = "b a b\n\na , c\nd a\n"

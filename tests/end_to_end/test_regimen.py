@@ -10,7 +10,7 @@ from tests.support import add_corpus, environment_in, some_text
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.cli import main
 from trainer.commands.regimen import RegimenResult
-from trainer.training import CurveRow
+from trainer.training.loop import CurveRow
 
 TINY = [
     *("--set", "model.embedding_size=8", "--set", "model.hidden_size=8", "--set", "model.num_layers=1"),

@@ -26,9 +26,9 @@ from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.installation import Diagnosis
-from trainer.selftest import SelfTest
 from trainer.system.logs import LogReader
-from trainer.training import CurveRow
+from trainer.training.loop import CurveRow
+from trainer.training.selftest import SelfTest
 from trainer.verification import Verification
 
 LONG: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1}

@@ -36,7 +36,7 @@ from trainer.queue import JobQueue
 from trainer.resolution import resolve_request
 from trainer.services import Services, end
 from trainer.store.store import connect
-from trainer.training import CurveRow
+from trainer.training.loop import CurveRow
 from trainer.worker.supervisor import run_child, supervise
 
 LARGE: dict[str, object] = {"embedding_size": 8, "hidden_size": 256, "num_layers": 1, "dropout": 0.1}

@@ -11,10 +11,10 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import EvalCompleted
 from trainer.contracts.runs import RunManifest
 from trainer.data.corpora import CorpusStore
-from trainer.evaluation import TrainingSample
 from trainer.queue import JobQueue
 from trainer.resolution import resolve_request
-from trainer.training import CurveRow
+from trainer.training.evaluation import TrainingSample
+from trainer.training.loop import CurveRow
 
 
 async def finished(queue: JobQueue, **fields: object) -> RunDirectory:

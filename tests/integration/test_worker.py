@@ -17,7 +17,7 @@ from trainer.queue import JobQueue, tell_events
 from trainer.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.training import CurveRow
+from trainer.training.loop import CurveRow
 from trainer.worker.attempts import RETRY_SECONDS, record_end
 from trainer.worker.progress_beat import processor_ticks
 from trainer.worker.supervisor import supervise

@@ -9,10 +9,10 @@ import pytest
 from tests.unit.test_checkpoint import checkpoint
 from tests.unit.test_runs import record
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.checkpoint import CheckpointStore
 from trainer.commands.training import recovery
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
+from trainer.training.checkpoint import CheckpointStore
 from trainer.worker.attempts import Cause, cause_of, record_end
 
 LINES = ("Fatal Python error: Aborted\n", "  File x\n")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState
 from trainer.artifacts.early_stopping import ValidationHistory
-from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.device import random_state
+from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
+from trainer.training.device import random_state
 
 HASH = "0" * 64
 

@@ -11,10 +11,10 @@ from tests.unit.test_checkpoint import checkpoint, same
 from tests.unit.test_runs import phase, record
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
-from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import EvalSummary
 from trainer.system.files import Disk, sha256_of
+from trainer.training.checkpoint import CheckpointStore
 
 CHECKPOINTS = {step: checkpoint(step, step) for step in (1, 2, 3, 4)}
 KINDS = ["file", ".tmp-", "parent"]

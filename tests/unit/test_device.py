@@ -12,7 +12,8 @@ from tests.unit.data.support import make_run
 from trainer.contracts.cost import auto_batch_size
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
-from trainer.device import (
+from trainer.system.hardware import cpu_name
+from trainer.training.device import (
     environment,
     git_commit,
     is_out_of_memory,
@@ -22,7 +23,6 @@ from trainer.device import (
     restore_random_state,
     seed_everything,
 )
-from trainer.system.hardware import cpu_name
 
 
 @pytest.fixture(name="effective")

@@ -15,9 +15,9 @@ from tests.unit.test_checkpoint import checkpoint, names, same
 from tests.unit.test_runs import phase, record
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
-from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.system.files import Disk, write_atomically
+from trainer.training.checkpoint import CheckpointStore
 
 CODES = {
     errno.ENOSPC: ErrorCode.INSUFFICIENT_STORAGE,

@@ -17,11 +17,13 @@ from tests.unit.models.families import CAUSAL, FAMILIES, MASKED, effective_of, m
 from tests.unit.models.reference import ReferenceModel, losses_by_hand
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
-from trainer.data.batches import Masking, masking
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.data.documents import Documents, line_ends, windows
-from trainer.device import resolve as resolve_compute
-from trainer.evaluation import (
+from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import vocabulary_of
+from trainer.training.batches import Masking, masking
+from trainer.training.device import resolve as resolve_compute
+from trainer.training.documents import Documents, line_ends, windows
+from trainer.training.evaluation import (
     Evaluation,
     Measured,
     distinct,
@@ -31,8 +33,6 @@ from trainer.evaluation import (
     repetition_rate,
     sample_prompts,
 )
-from trainer.models.base import LanguageModel
-from trainer.tokenizers.base import vocabulary_of
 
 COMPUTE = resolve_compute(effective_of("lstm"))
 

@@ -12,11 +12,11 @@ from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpus import SplitCorpus, SplitRule
-from trainer.evaluation import evaluate, measure
 from trainer.inference.generation import generate
 from trainer.inference.scoring import read_text, score_texts
-from trainer.selftest import overfit_one_batch
 from trainer.tokenizers.base import vocabulary_of
+from trainer.training.evaluation import evaluate, measure
+from trainer.training.selftest import overfit_one_batch
 
 Pairs = list[tuple[int, int]]
 

@@ -13,14 +13,14 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from tests.unit.data.support import Run
 from tests.unit.test_resume import EVERYTHING, hexes, run_in
 from tests.unit.test_training import Told, digest, figures, observed
-from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
-from trainer.device import seed_everything
 from trainer.models.base import State
 from trainer.models.recurrent import RecurrentModel
 from trainer.tokenizers.base import vocabulary_of
-from trainer.training import CurveRow, Listeners, StopReason
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.device import seed_everything
+from trainer.training.loop import CurveRow, Listeners, StopReason
 
 VALUES: dict[str, object] = EVERYTHING | {"num_epochs": 2, "early_stopping": {"enabled": False}}
 RARELY_SAVED: dict[str, object] = VALUES | {"checkpoint_every_steps": 10**6, "log_every_steps": 10**6, "num_epochs": 50}

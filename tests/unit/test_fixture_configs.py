@@ -10,20 +10,20 @@ import pytest
 
 from tests.support import ROOT
 from tests.unit.models.families import OTHERS
-from trainer.checkpoint import CheckpointStore
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.settings import AppSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.models import Architecture, RnnConfig
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.tokens import CorpusPaths, prepare
-from trainer.device import resolve, seed_everything
 from trainer.inference.scoring import read_text, score_texts
 from trainer.models import build
 from trainer.resolution import resolve_request
 from trainer.tokenizers.base import vocabulary_of
-from trainer.training import train
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.device import resolve, seed_everything
+from trainer.training.loop import train
 
 FIXTURES = ROOT / "tests" / "fixtures"
 SEQUENCES = FIXTURES / "datasets" / "sequences.txt"

@@ -18,7 +18,6 @@ from tests.unit.test_disk_failures import FailingDisk
 from tests.unit.test_verification import FIRST_RELEASE
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of
-from trainer.checkpoint import CheckpointStore
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -26,6 +25,7 @@ from trainer.contracts.runs import FinalState, RunRecord
 from trainer.data.corpora import CorpusStore
 from trainer.resolution import resolve_origin, resolve_request
 from trainer.system.files import Disk
+from trainer.training.checkpoint import CheckpointStore
 
 BROKE = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It broke."))
 

@@ -12,16 +12,16 @@ from tests.unit.models.families import FAMILIES, request_of
 from tests.unit.test_resume import hexes, saved_last
 from tests.unit.test_training import TEXT, after, digest, figures, losses, observed
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.bf16 import try_bf16
-from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.config.presets import request_hash
 from trainer.contracts.compatibility import architecture
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpora import CorpusStore
-from trainer.device import Precision, autocast, resolve, resolve_precision
-from trainer.evaluation import evaluate
 from trainer.resolution import resolve_request
-from trainer.training import Listeners
+from trainer.training.bf16 import try_bf16
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
+from trainer.training.device import Precision, autocast, resolve, resolve_precision
+from trainer.training.evaluation import evaluate
+from trainer.training.loop import Listeners
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

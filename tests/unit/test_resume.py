@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from tests.unit.data.support import Run, make_run
 from tests.unit.test_training import DROPOUT, TEXT, after, digest, figures, losses, observed, timeless
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Progress
 from trainer.contracts.validation import parse
-from trainer.training import CurveRow, Listeners, SavedCheckpoint, StopReason
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
+from trainer.training.loop import CurveRow, Listeners, SavedCheckpoint, StopReason
 
 EVERYTHING: dict[str, object] = {
     "model": DROPOUT,

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from tests.unit.data.support import make_run
-from trainer.training import TrainResult
+from trainer.training.loop import TrainResult
 
 LINE = 2000
 

@@ -16,12 +16,12 @@ from tests.unit.models.families import CAUSAL
 from tests.unit.models.reference import ReferenceModel
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
-from trainer.data.documents import Documents
-from trainer.device import resolve
-from trainer.evaluation import evaluate
 from trainer.inference.scoring import read_text, score_lines, score_texts, surprisals
 from trainer.models.base import LanguageModel, State
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
+from trainer.training.device import resolve
+from trainer.training.documents import Documents
+from trainer.training.evaluation import evaluate
 
 TOKENIZER = char_tokenizer(["abcdéf ghij"])
 TEXT = "abc de\u0301f\r\n\n   \nghxj\nzzz"

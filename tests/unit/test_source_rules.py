@@ -19,7 +19,7 @@ PRODUCT = ("bot", "trainer")
 EVERYTHING = (*PRODUCT, "local_discord", "scripts", "tests", "benchmarks")
 
 KEYS_MODULE = "trainer/store/keys.py"
-GPU_MODULES = {"trainer/device.py", "trainer/distributed.py"}
+GPU_MODULES = {"trainer/training/device.py", "trainer/distributed.py"}
 MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/group.py",  # command tree
@@ -266,7 +266,7 @@ PLANTED = [
     Planted(dataclasses, "bot/a.py", "from dataclasses import dataclass", "from pydantic import BaseModel"),
     Planted(dataclasses, "trainer/a.py", "import dataclasses", "class A: ..."),
     Planted(coverage_escapes, "trainer/a.py", "f()  # pragma: no cover", "f()  # no cover for the bed"),
-    Planted(coverage_escapes, "trainer/training.py", "f()  # gpu", "f()  # the gpu"),
+    Planted(coverage_escapes, "trainer/training/loop.py", "f()  # gpu", "f()  # the gpu"),
     Planted(swallowed_errors, "bot/a.py", SWALLOW.format("", "pass"), SWALLOW.format("KeyError", "pass")),
     Planted(
         swallowed_errors,

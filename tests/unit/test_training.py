@@ -18,13 +18,13 @@ from torch import Tensor
 from tests.unit.data.support import POEM, Run, make_run
 from tests.unit.models.families import vocabulary
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
-from trainer.evaluation import evaluate
 from trainer.inference.model_files import load_model, save_model
 from trainer.models.base import LanguageModel, State
-from trainer.training import (
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.evaluation import evaluate
+from trainer.training.loop import (
     CurveRow,
     Listeners,
     SavedCheckpoint,

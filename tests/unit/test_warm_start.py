@@ -9,11 +9,11 @@ from torch import Tensor
 
 from tests.unit.data.support import Run, make_run
 from tests.unit.test_training import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
-from trainer.checkpoint import CheckpointStore
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.evaluation import evaluate
 from trainer.models.base import LanguageModel
-from trainer.training import CurveRow, Listeners, TrainResult
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.evaluation import evaluate
+from trainer.training.loop import CurveRow, Listeners, TrainResult
 
 
 class Child:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.unit.data.support import POEM, make_run
 from tests.unit.models.families import FAMILIES
-from trainer.device import seed_everything
+from trainer.training.device import seed_everything
 
 RATE, DECAY = 0.01, 0.5
 NAMES = {

@@ -14,10 +14,10 @@ from tests.unit.data.support import make_run, write
 from tests.unit.models.families import vocabulary
 from trainer.contracts.models import RnnArchitecture, RnnConfig
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.batches import NO_TARGET
 from trainer.data.corpus import read_lines
 from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.training.batches import NO_TARGET
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 WORDS: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "word"}, "max_seq_len": 8}

@@ -18,7 +18,7 @@ from trainer.data.download import SOURCES, build_corpus
 from trainer.terminal import Terminal, columns
 
 if TYPE_CHECKING:
-    from trainer.corpus_check import CorpusCheck
+    from trainer.training.corpus_check import CorpusCheck
 
 
 def add_to(commands: Commands) -> None:
@@ -44,8 +44,8 @@ def _check(arguments: Arguments, terminal: Terminal) -> int:
     if training is None:
         return EXIT_USER
     effective = training.effective
-    from trainer.corpus_check import check_corpus  # torch
     from trainer.tokenizers import load_tokenizer
+    from trainer.training.corpus_check import check_corpus  # torch
     from trainer.worker.measure import corpus_paths
 
     given = effective.tokenizer_id

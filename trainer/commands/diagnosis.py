@@ -35,7 +35,7 @@ def _selftest(arguments: Arguments, terminal: Terminal) -> int:
     training = read_or_tell(arguments, settings, terminal)
     if training is None:
         return EXIT_USER
-    from trainer.selftest import overfit_one_batch  # torch
+    from trainer.training.selftest import overfit_one_batch  # torch
 
     found = overfit_one_batch(training.effective, training.corpora.find(training.effective.corpus.name))
     rows = [("step", "loss"), *((str(point.step), f"{point.loss:.4f}") for point in found.curve)]

@@ -22,7 +22,7 @@ def main(name: str, *job_ids: str) -> int:
 
         return run_tokenizer_child(settings, *job_ids)
     if name == BF16_TRIAL:
-        from trainer.bf16 import try_bf16
+        from trainer.training.bf16 import try_bf16
 
         adapter: TypeAdapter[Architecture] = TypeAdapter(Architecture)
         sys.stdout.write(try_bf16(adapter.validate_python(job_ids[0])).model_dump_json())

@@ -3,15 +3,10 @@
 import sys
 from pathlib import Path
 
-from trainer.checkpoint import CheckpointStore
 from trainer.config.settings import Settings
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkPoint, BenchmarkRow, PreparedBenchmark
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import epoch_order, masking
-from trainer.data.tokens import prepare
-from trainer.device import environment, resolve, seed_everything
-from trainer.evaluation import evaluate
 from trainer.models import build
 from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
 from trainer.system.files import read_record, told_error, write_atomically
@@ -19,7 +14,12 @@ from trainer.system.hardware import most_memory_bytes
 from trainer.system.logs import setup_logging
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import vocabulary_of
-from trainer.training import CurveRow, Listeners, train
+from trainer.training.batches import epoch_order, masking
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.dataset import prepare
+from trainer.training.device import environment, resolve, seed_everything
+from trainer.training.evaluation import evaluate
+from trainer.training.loop import CurveRow, Listeners, train
 from trainer.worker.measure import places
 
 

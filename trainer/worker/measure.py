@@ -8,12 +8,12 @@ from trainer.config.settings import Settings
 from trainer.contracts.inference import EvalMetrics, EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
-from trainer.device import Compute, resolve
-from trainer.evaluation import Evaluation, Measured, measure
 from trainer.models.base import LanguageModel
 from trainer.system.files import write_atomically
 from trainer.tokenizers.base import Tokenizer
+from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
+from trainer.training.device import Compute, resolve
+from trainer.training.evaluation import Evaluation, Measured, measure
 from trainer.worker.models import LoadedRun
 
 _LOCK_SECONDS = 10.0

@@ -14,7 +14,6 @@ from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.checkpoint import CheckpointStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
 from trainer.contracts.compatibility import check_text_length, reads_one_side
@@ -41,16 +40,17 @@ from trainer.contracts.runs import (
     Timings,
     TokenizerFacts,
 )
-from trainer.data.tokens import TokenizedCorpus, prepare
-from trainer.device import Compute, environment, is_out_of_memory, resolve, seed_everything
-from trainer.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
 from trainer.inference.model_files import load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.system.files import file_records, open_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
-from trainer.training import (
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.dataset import TokenizedCorpus, prepare
+from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
+from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
+from trainer.training.loop import (
     CurveRow,
     Listeners,
     SavedCheckpoint,

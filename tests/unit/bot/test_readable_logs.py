@@ -16,7 +16,7 @@ def test_line__is_when_how_grave_what_and_the_values() -> None:
     line: dict[str, object] = {
         "timestamp": "2026-11-20T12:34:56.789012+00:00",
         "level": "warning",
-        "logger": "trainer.training",
+        "logger": "trainer.training.loop",
         "service": "trainer-child",
         "instance_id": "my-host:4711",
         "message": "validation",

@@ -18,13 +18,13 @@ from tests.unit.test_checkpoint import checkpoint, names
 from tests.unit.test_disk_failures import CODES, failing, told
 from tests.unit.test_training import DROPOUT, TEXT, after, digest, observed
 from trainer.artifacts.checkpoint_files import TrainingState
-from trainer.checkpoint import CheckpointStore
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import CheckpointRule
 from trainer.system.files import Disk, read_record
-from trainer.training import Listeners, SavedCheckpoint
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.loop import Listeners, SavedCheckpoint
 
 
 def test_list__is_taken_as_far_as_the_training_goes_with_its_last_step() -> None:

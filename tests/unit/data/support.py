@@ -9,7 +9,6 @@ import tokenizers
 import torch
 
 from tests.unit.models.families import vocabulary
-from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.config.presets import resolve
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest
@@ -18,14 +17,15 @@ from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
 from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
-from trainer.data.tokens import CorpusPaths, TokenizedCorpus, prepare
-from trainer.device import Compute, seed_everything
-from trainer.device import resolve as resolve_compute
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Text, Tokenizer, Vocabulary, vocabulary_of
-from trainer.training import Listeners, TrainResult, train
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
+from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
+from trainer.training.device import Compute, seed_everything
+from trainer.training.device import resolve as resolve_compute
+from trainer.training.loop import Listeners, TrainResult, train
 
 NFC = Normalization()
 SMALL: dict[str, object] = {

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tests.properties import for_all_pairs
 from tests.unit.data.support import char_tokenizer
 from tests.unit.models.reference import rows_by_hand
-from trainer.data.batches import NO_TARGET, Batch, BatchReader, Rows, epoch_order, pieces
 from trainer.tokenizers.base import Ids
+from trainer.training.batches import NO_TARGET, Batch, BatchReader, Rows, epoch_order, pieces
 
 LINES = ["abc", "d", "abcdabcdabcd", "cab", "b"]
 TOKENIZER = char_tokenizer(LINES)

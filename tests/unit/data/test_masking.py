@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tests.unit.data.support import tensor_of
 from tests.unit.models.families import CHAR_IDS, VOCABULARY, effective_of, vocabulary
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.batches import NO_TARGET, BatchReader, Masking, Rows, masking
 from trainer.tokenizers.base import Ids
+from trainer.training.batches import NO_TARGET, BatchReader, Masking, Rows, masking
 
 LENGTH = 64
 ROWS = np.arange(500)

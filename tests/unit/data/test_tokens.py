@@ -13,8 +13,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitBy, SplitCorpus, SplitRule
-from trainer.data.tokens import CorpusPaths, prepare
 from trainer.tokenizers.base import Ids
+from trainer.training.dataset import CorpusPaths, prepare
 
 
 def ids_of(ids: Ids) -> list[int]:

@@ -27,11 +27,11 @@ from tests.unit.models.families import (
 )
 from tests.unit.test_training import TEXT, after, digest, figures, observed, timeless
 from trainer.contracts.models import RnnConfig
-from trainer.data.batches import Masking, Rows
 from trainer.inference.model_files import load_model, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel, joined, rows_of
 from trainer.tokenizers.base import Ids
+from trainer.training.batches import Masking, Rows
 
 IDS = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12]])
 

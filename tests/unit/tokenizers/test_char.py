@@ -17,10 +17,10 @@ from tests.unit.data.properties import texts
 from tests.unit.data.support import char_tokenizer, library_tokenizer
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.tokens import CorpusPaths, prepare
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer
 from trainer.tokenizers.char import SPECIAL_TOKENS
+from trainer.training.dataset import CorpusPaths, prepare
 
 IPA = ["ˈqɑzɑq tɪlɪ", "ɡyl ʃɑːr", "œmˈɪr 𐓀"]
 

@@ -13,9 +13,9 @@ from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import SpecialTokens
 from trainer.contracts.validation import parse
-from trainer.data.batches import masking
 from trainer.tokenizers import load_tokenizer
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
+from trainer.training.batches import masking
 
 METHODS = ["bpe", "wordpiece", "sentencepiece"]
 NAMES = {

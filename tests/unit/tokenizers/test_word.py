@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.properties import for_all_pairs
 from tests.unit.data.properties import texts
 from tests.unit.data.support import library_tokenizer, make_run, tokenizer_of
-from trainer.data.batches import NO_TARGET
 from trainer.tokenizers.word import detokenized
+from trainer.training.batches import NO_TARGET
 
 
 def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() -> None:

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.contracts.tokenizers import SpecialIds
-from trainer.data.batches import NO_TARGET, Batch, Masking, pieces, release
 from trainer.tokenizers.base import Ids
+from trainer.training.batches import NO_TARGET, Batch, Masking, pieces, release
 
 
 def context_of(window_tokens: int) -> int:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.bf16 import try_bf16
 from trainer.contracts.compatibility import check_bf16, check_precision
 from trainer.contracts.cost import batch_rows
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, Environment
 from trainer.system.hardware import cpu_name
+from trainer.training.bf16 import try_bf16
 
 Precision = Literal["fp32", "fp16", "bf16"]
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "pydantic")

@@ -12,7 +12,7 @@ masked_lm
 Row r reads the same ids, of which some are masked, and predicts those at their own places. Which ones are masked, and
 how, follows from the seed, the row and the number of the epoch, so that a resumed training sees the same.
 
-Evaluation does not use rows: trainer/data/documents.py has what it reads.
+Evaluation does not use rows: trainer/training/documents.py has what it reads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,8 +28,8 @@ from torch import Tensor
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import SpecialIds
-from trainer.device import pinned
 from trainer.tokenizers.base import Ids, Vocabulary
+from trainer.training.device import pinned
 
 NO_TARGET = -100
 """Stands in a target for "counted in no loss"; torch's cross-entropy leaves it out by default."""

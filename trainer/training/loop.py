@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.artifacts.checkpoint_files import CurveState, EpochSummary, TrainingState
-from trainer.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
 from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen
 from trainer.contracts.checkpoint_schedule import scheduled_steps
@@ -28,12 +27,13 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.inference import perplexity
 from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
-from trainer.data.batches import Batch, BatchReader, epoch_order, masking
 from trainer.data.corpus import Split
-from trainer.data.tokens import TokenizedCorpus
-from trainer.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
-from trainer.evaluation import Evaluation, evaluate
 from trainer.models.base import LanguageModel
+from trainer.training.batches import Batch, BatchReader, epoch_order, masking
+from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
+from trainer.training.dataset import TokenizedCorpus
+from trainer.training.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
+from trainer.training.evaluation import Evaluation, evaluate
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

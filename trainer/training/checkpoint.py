@@ -38,9 +38,9 @@ from trainer.artifacts.checkpoint_files import (
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import parse_json
-from trainer.device import RandomState
 from trainer.models.weights import most_file_bytes, parse_weights, weight_bytes
 from trainer.system.files import DISK, Disk, read_record, read_regular, storage_errors
+from trainer.training.device import RandomState
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

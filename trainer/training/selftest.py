@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from trainer.checkpoint import Checkpoint, CheckpointStore
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import EarlyStopping, EffectiveRequest, SplitSizes
 from trainer.contracts.wording import counted
-from trainer.data.batches import Batch, masking
 from trainer.data.corpus import SplitRule, read_blocks
-from trainer.data.tokens import TokenizedCorpus
-from trainer.device import resolve, seed_everything
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type, vocabulary_of
-from trainer.training import CurveRow, Listeners, StopReason, train
+from trainer.training.batches import Batch, masking
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
+from trainer.training.dataset import TokenizedCorpus
+from trainer.training.device import resolve, seed_everything
+from trainer.training.loop import CurveRow, Listeners, StopReason, train
 
 LEARNED_NATS = 0.5
 _ROWS, _TARGETS = 8, 32

@@ -16,14 +16,14 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.contracts.validation import parse_json
-from trainer.data.batches import Masking, Rows
 from trainer.data.corpus import Split, SplitCorpus, SplitRule
-from trainer.data.documents import Documents
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
 from trainer.system.files import write_atomically
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Reread, Text, Tokenizer, ids_type
+from trainer.training.batches import Masking, Rows
+from trainer.training.documents import Documents
 
 _CONTENT_FILE = "content.json"
 _CONTENT_FORM = 3

@@ -9,10 +9,10 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
 from trainer.contracts.tokenizers import TokenizerMethod
 from trainer.data.corpus import Split, read_lines
-from trainer.data.tokens import CorpusPaths, prepare
-from trainer.device import resolve
-from trainer.evaluation import line_lengths
 from trainer.tokenizers.base import Tokenizer
+from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.device import resolve
+from trainer.training.evaluation import line_lengths
 
 _SAMPLE_TOKENS = 24
 

@@ -21,14 +21,14 @@ from trainer.contracts.inference import (
     perplexity,
 )
 from trainer.contracts.runs import EffectiveRequest
-from trainer.data.batches import NO_TARGET, Batch, masking
 from trainer.data.corpus import Split
-from trainer.data.documents import Block, Documents, line_ends
-from trainer.data.tokens import TokenizedCorpus
-from trainer.device import Compute
 from trainer.inference.generation import generate
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Ids, Tokenizer
+from trainer.training.batches import NO_TARGET, Batch, masking
+from trainer.training.dataset import TokenizedCorpus
+from trainer.training.device import Compute
+from trainer.training.documents import Block, Documents, line_ends
 
 SAMPLES_PER_PROMPT = 4
 _SAMPLE_TOKENS = 100
