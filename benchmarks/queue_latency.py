@@ -23,7 +23,7 @@ from arq.worker import Worker, func
 
 from trainer.config.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.jobs import TrainJobPayload
-from trainer.services import Services
+from trainer.jobs.services import Services
 from trainer.store.connection import dumps, loads, redis_settings
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment

@@ -29,8 +29,8 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import read_text, score_texts
-from trainer.queue import JobQueue
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
 
 MOST_MS, SCORES, TRIES = 50.0, 200, 4
 SAME_NATS = 1e-4

@@ -32,8 +32,8 @@ from bot.permissions import Permissions
 from bot.retries import back_off, until_answered
 from bot.run_index import RunIndex
 from trainer.config.settings import Settings
-from trainer.queue import JobQueue
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
 from trainer.store.store import connect
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -12,7 +12,7 @@ from bot.app import Bot
 from bot.discord_errors import CALL_ERRORS, CLOSED
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
-from trainer.services import check_folder
+from trainer.jobs.services import check_folder
 from trainer.system.files import check_writable, told_error, try_lock
 from trainer.system.logs import setup_logging
 

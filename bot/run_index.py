@@ -16,7 +16,7 @@ from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -30,7 +30,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError
 from trainer.data.corpora import BUNDLED
-from trainer.services import ending_with_us
+from trainer.jobs.services import ending_with_us
 
 OUTPUT = Path("demo-out")
 CORPUS = "demo"

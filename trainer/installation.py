@@ -20,7 +20,7 @@ from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, lo
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.contracts.wording import counted
-from trainer.services import answering_server, find_server
+from trainer.jobs.services import answering_server, find_server
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores

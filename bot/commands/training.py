@@ -19,10 +19,10 @@ from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.validation import refusal
-from trainer.cost_preview import preview_cost
 from trainer.data.corpora import CorpusStore
-from trainer.queue import NO_WORKER
-from trainer.resolution import resolve_request, with_labelled_tokenizer
+from trainer.jobs.cost import preview_cost
+from trainer.jobs.queue import NO_WORKER
+from trainer.jobs.resolve import resolve_request, with_labelled_tokenizer
 
 if TYPE_CHECKING:
     from bot.app import Bot

@@ -171,7 +171,7 @@ MUTATIONS = (
     ),
     Mutation(
         "only the same training goes on",
-        "trainer/resolution.py",
+        "trainer/jobs/resolve.py",
         "        if request_hash(again) == record.request_hash:\n            return\n",
         "        return\n",
         (GOING_ON,),

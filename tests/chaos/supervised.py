@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.services import ending_with_us
+from trainer.jobs.services import ending_with_us
 
 _RESTART_SECONDS = 0.3
 _STOP_SECONDS = 120.0

@@ -17,8 +17,8 @@ from tests.chaos.supervised import Supervised
 from tests.support import ROOT, Process, add_corpus, gone, kill, processes, some_text
 from tests.waiting import ANSWER_SECONDS
 from trainer.config.settings import Settings
-from trainer.queue import JobQueue
-from trainer.services import find_server
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import find_server
 from trainer.store.store import Store, connect
 
 TOKEN = "chaos-token"  # noqa: S105

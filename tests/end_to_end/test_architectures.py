@@ -21,7 +21,7 @@ from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResp
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.resolution import resolve_request
+from trainer.jobs.resolve import resolve_request
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
 

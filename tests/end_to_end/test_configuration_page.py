@@ -24,7 +24,7 @@ from trainer.config.experiment_schema import (
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import TrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.resolution import resolve_request
+from trainer.jobs.resolve import resolve_request
 
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 BLOCKS: dict[str, type[Frozen]] = {

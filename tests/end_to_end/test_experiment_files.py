@@ -15,7 +15,7 @@ from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse_json
 from trainer.data.corpora import CorpusStore
-from trainer.resolution import resolve_request
+from trainer.jobs.resolve import resolve_request
 
 CONTINUE = ROOT / "configs" / "paper_continue.yaml"
 """Not complete: it says nothing of the run to begin from."""

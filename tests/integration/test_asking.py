@@ -16,7 +16,7 @@ from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
 from trainer.inference.model_files import load_run
 from trainer.inference.scoring import surprisals
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.files import changed_files

@@ -10,8 +10,8 @@ from tests.support import settings_in
 from tests.unit.bot.records import Story, run_record
 from tests.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.contracts.runs import RunStatus
-from trainer.queue import JobQueue, cancel_idle_run, tell_events
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue, cancel_idle_run, tell_events
+from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import connect
 

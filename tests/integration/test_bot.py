@@ -30,7 +30,7 @@ from trainer.artifacts.runs import manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted
-from trainer.services import answering_server
+from trainer.jobs.services import answering_server
 from trainer.store import keys
 from trainer.store.store import connect
 

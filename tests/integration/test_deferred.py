@@ -20,7 +20,7 @@ from tests.integration.test_first_answers import ORIGINAL
 from tests.integration.test_requests import finished_run
 from tests.support import settings_in
 from tests.waiting import captured_logs, until
-from trainer.services import Services
+from trainer.jobs.services import Services
 from trainer.store.store import connect
 
 AGAIN = "The bot restarted before it could answer. Run the command again."

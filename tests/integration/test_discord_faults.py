@@ -27,8 +27,8 @@ from tests.unit.bot.records import Story, run_record
 from tests.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.config.settings import RedisSettings
-from trainer.queue import JobQueue
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 

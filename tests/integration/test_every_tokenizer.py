@@ -10,7 +10,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 
 TEXT = "\n".join(f"the {animal} saw the {other}" for animal in ("cat", "dog", "owl", "hen") for other in "abcdefgh")
 

@@ -10,8 +10,8 @@ from tests.support import settings_in
 from tests.waiting import captured_logs, until
 from trainer.config.settings import QueueSettings
 from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest
-from trainer.queue import JobQueue
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
 from trainer.store.store import connect
 from trainer.worker.process import drop_expired_for_ever, see_runs, show_presence
 

@@ -16,7 +16,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.commands.training import recovery
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 
 
 def request(**fields: object) -> TrainRequest:

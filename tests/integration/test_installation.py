@@ -24,7 +24,7 @@ from trainer.installation import (
     torch_finding,
     torch_found,
 )
-from trainer.services import answering_server, find_server
+from trainer.jobs.services import answering_server, find_server
 from trainer.system.hardware import memory_bytes
 
 QUICK_TORCH = """

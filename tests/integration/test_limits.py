@@ -21,7 +21,7 @@ from tests.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
-from trainer.services import Services
+from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.rate_limits import Full, Limit
 from trainer.store.store import Store, connect

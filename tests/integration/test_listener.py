@@ -24,7 +24,7 @@ from tests.waiting import captured_logs, until
 from trainer.artifacts.runs import RunStore, manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunRecord, RunStatus
-from trainer.queue import NO_WORKER
+from trainer.jobs.queue import NO_WORKER
 from trainer.system.files import write_atomically
 
 TOKEN = "test-token"  # noqa: S105

@@ -24,8 +24,8 @@ from trainer.config.settings import RedisSettings, Settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload
-from trainer.queue import JobQueue
-from trainer.services import answering_server, find_server
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import answering_server, find_server
 from trainer.store import keys
 from trainer.store.store import connect
 from trainer.system.logs import LogReader

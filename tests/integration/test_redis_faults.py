@@ -44,8 +44,8 @@ from trainer.contracts.events import event_adapter
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
-from trainer.queue import NO_WORKER, JobQueue, tell_events
-from trainer.services import Services, find_server
+from trainer.jobs.queue import NO_WORKER, JobQueue, tell_events
+from trainer.jobs.services import Services, find_server
 from trainer.store import keys
 from trainer.store.rate_limits import Limit
 from trainer.store.store import Store, connect
@@ -420,7 +420,7 @@ async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path
 
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
-    monkeypatch.setattr("trainer.queue.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("trainer.jobs.queue.PATIENCE_SECONDS", 0.2)
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
         queue = await JobQueue.connect(settings, server.url)

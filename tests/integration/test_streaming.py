@@ -30,8 +30,8 @@ from trainer.contracts.inference import (
     PredictRequest,
 )
 from trainer.contracts.jobs import JobDefinition
-from trainer.queue import JobQueue
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import ANSWER_REQUESTS

@@ -13,8 +13,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
 from trainer.contracts.runs import RunStatus
-from trainer.queue import JobQueue, tell_events
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue, tell_events
+from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.training.loop import CurveRow

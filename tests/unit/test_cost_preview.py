@@ -15,7 +15,8 @@ from trainer.config.settings import RedisSettings
 from trainer.contracts.cost import Cost, Machine
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunManifest
-from trainer.cost_preview import (
+from trainer.data.corpora import BUNDLED, CorpusStore
+from trainer.jobs.cost import (
     guessed,
     kinds,
     preview_cost,
@@ -25,8 +26,7 @@ from trainer.cost_preview import (
     text_size,
     this_machine,
 )
-from trainer.data.corpora import BUNDLED, CorpusStore
-from trainer.resolution import resolve_request
+from trainer.jobs.resolve import resolve_request
 from trainer.system.hardware import cpu_name
 
 EARLIER = ROOT / "tests" / "fixtures" / "first_release"

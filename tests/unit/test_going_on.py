@@ -23,7 +23,7 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import FinalState, RunRecord
 from trainer.data.corpora import CorpusStore
-from trainer.resolution import resolve_origin, resolve_request
+from trainer.jobs.resolve import resolve_origin, resolve_request
 from trainer.system.files import Disk
 from trainer.training.checkpoint import CheckpointStore
 

@@ -30,15 +30,15 @@ CHART_MODULE = "bot/chart_process.py"
 BOT_MAY_IMPORT = (
     "trainer.contracts",
     "trainer.data.corpora",
-    "trainer.cost_preview",
+    "trainer.jobs.cost",
     "trainer.system.files",
     "trainer.system.logs",
-    "trainer.queue",
-    "trainer.resolution",
+    "trainer.jobs.queue",
+    "trainer.jobs.resolve",
     "trainer.artifacts.run_status",
     "trainer.artifacts.runs",
     "trainer.score_rows",
-    "trainer.services",
+    "trainer.jobs.services",
 )
 
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")
@@ -126,7 +126,7 @@ def within(module: str, package: str) -> bool:
 
 
 def imported(source: Source) -> Iterator[tuple[int, str]]:
-    """Line and full name of each import: `from trainer import queue` is `trainer.queue`, `.` the package's name."""
+    """Line and full name of each import: `from trainer import queue` is `trainer.jobs.queue`, `.` the package's name."""
     package = PurePosixPath(source.path).parent.parts
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
@@ -245,7 +245,7 @@ PLANTED = [
     Planted(imports_in_wrong_direction, "trainer/contracts/a.py", "import torch.nn", "import pydantic"),
     Planted(imports_in_wrong_direction, "trainer/contracts/a.py", "from matplotlib import figure", "import torchless"),
     Planted(imports_in_wrong_direction, "trainer/contracts/a.py", "def f():\n    import transformers", "import json"),
-    Planted(imports_in_wrong_direction, "trainer/queue.py", "import discord", "import arq"),
+    Planted(imports_in_wrong_direction, "trainer/jobs/queue.py", "import discord", "import arq"),
     Planted(imports_in_wrong_direction, "trainer/worker/jobs.py", "import aiohttp", "import torch"),
     Planted(imports_in_wrong_direction, "trainer/worker/jobs.py", "from bot import embeds", "from . import events"),
     Planted(imports_in_wrong_direction, "trainer/worker/jobs.py", "from ...bot import app", "from .. import queue"),
@@ -256,7 +256,7 @@ PLANTED = [
         imports_in_wrong_direction, "bot/app.py", "import trainer.queues", "from trainer.artifacts.runs import Runs"
     ),
     Planted(imports_in_wrong_direction, "bot/http/app.py", "from ...trainer import models", "from ..app import Bot"),
-    Planted(imports_in_wrong_direction, "bot/embeds.py", "from trainer import charts", "import trainer.services"),
+    Planted(imports_in_wrong_direction, "bot/embeds.py", "from trainer import charts", "import trainer.jobs.services"),
     Planted(imports_in_wrong_direction, CHART_MODULE, "import trainer.export", "from trainer.charts import draw"),
     Planted(type_escapes, "bot/a.py", "x = 1  # type: ignore[misc]", "x = 1  # a type: int"),
     Planted(type_escapes, "bot/a.py", "# mypy: disable-error-code=misc", "x = '# type: ignore'"),

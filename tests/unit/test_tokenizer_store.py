@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
-from trainer.resolution import with_labelled_tokenizer
+from trainer.jobs.resolve import with_labelled_tokenizer
 from trainer.tokenizers import load_tokenizer
 from trainer.worker.tokenizer_child import make
 

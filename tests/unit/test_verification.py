@@ -13,7 +13,7 @@ from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
 from trainer.data.corpora import CorpusStore
-from trainer.resolution import resolve_request
+from trainer.jobs.resolve import resolve_request
 from trainer.system.hardware import default_threads
 from trainer.verification import Verification, verify_run
 

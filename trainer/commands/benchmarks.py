@@ -24,8 +24,8 @@ from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder
-from trainer.resolution import resolve_request
-from trainer.services import ending_with_us
+from trainer.jobs.resolve import resolve_request
+from trainer.jobs.services import ending_with_us
 from trainer.system.child_environment import (
     BENCHMARK,
     BENCHMARK_ERROR,

@@ -25,7 +25,7 @@ from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
 from trainer.contracts.runs import EvalSummary
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 from trainer.terminal import Terminal, columns
 
 EXIT_REGRESSION = 1

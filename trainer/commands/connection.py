@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
 from trainer.config.settings import Settings, load_settings
-from trainer.queue import JobQueue
-from trainer.services import Services
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
 from trainer.system.logs import setup_logging
 from trainer.terminal import Terminal
 

@@ -29,7 +29,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 from trainer.terminal import Terminal, add_loss, summary_table
 
 _NOTHING: list[str] = []

@@ -23,10 +23,10 @@ from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.cost_preview import preview_cost
 from trainer.data.corpora import CorpusStore
-from trainer.queue import JobQueue
-from trainer.resolution import resolve_request
+from trainer.jobs.cost import preview_cost
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.resolve import resolve_request
 from trainer.system.files import write_atomically
 from trainer.terminal import Terminal, columns
 

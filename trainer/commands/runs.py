@@ -23,9 +23,9 @@ from trainer.contracts.base import Frozen, RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
-from trainer.queue import JobQueue, cancel_idle_run
-from trainer.resolution import resolve_origin
-from trainer.services import answering_server
+from trainer.jobs.queue import JobQueue, cancel_idle_run
+from trainer.jobs.resolve import resolve_origin
+from trainer.jobs.services import answering_server
 from trainer.system.logs import LogReader
 from trainer.terminal import Terminal, add_loss, columns, duration, summary_table
 

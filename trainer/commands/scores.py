@@ -32,8 +32,8 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.heat_page import heat_page
+from trainer.jobs.queue import JobQueue
 from trainer.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
-from trainer.queue import JobQueue
 from trainer.score_rows import ScoredLine, picture_of, scored_lines, table_rows, titles, token_rows
 from trainer.system.files import storage_errors
 from trainer.terminal import Terminal, add_loss, columns, summary_table

@@ -18,7 +18,7 @@ from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 from trainer.terminal import Terminal, columns, summary_table
 
 _POLL_SECONDS = 0.2

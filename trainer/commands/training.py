@@ -18,10 +18,10 @@ from trainer.config.train_request import train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
-from trainer.cost_preview import preview_cost
 from trainer.data.corpora import CorpusStore
-from trainer.queue import JobQueue
-from trainer.resolution import resolve_request, splits_of_corpus, with_labelled_tokenizer
+from trainer.jobs.cost import preview_cost
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.resolve import resolve_request, splits_of_corpus, with_labelled_tokenizer
 from trainer.system.files import is_full
 from trainer.terminal import Terminal, add_loss, summary_table
 from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK

@@ -20,7 +20,7 @@ from trainer.contracts.inference import (
     GenerateRecord,
     InferenceRecord,
 )
-from trainer.services import end, pipe
+from trainer.jobs.services import end, pipe
 from trainer.system.child_environment import ANSWER_REQUESTS, tuned_environment
 from trainer.worker.progress_beat import processor_ticks
 

@@ -27,8 +27,8 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.validation import parse
-from trainer.questions import CHAT_EXPIRED
-from trainer.queue import tell_events
+from trainer.jobs.inference_client import CHAT_EXPIRED
+from trainer.jobs.queue import tell_events
 from trainer.store import keys
 from trainer.store.answers import Said
 from trainer.store.connection import STORE_ERRORS

@@ -7,7 +7,7 @@ import structlog
 from trainer.artifacts.runs import RunStore, in_order
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.queue import restore_tokenizer, restore_training, tell_events
+from trainer.jobs.queue import restore_tokenizer, restore_training, tell_events
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
 

@@ -15,8 +15,8 @@ from arq import Retry
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.queue import tell_events
-from trainer.services import end, pipe
+from trainer.jobs.queue import tell_events
+from trainer.jobs.services import end, pipe
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.child_environment import TRAIN_CHILD, make_first_to_go, memory_kills, tuned_environment

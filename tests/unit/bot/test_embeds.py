@@ -31,7 +31,7 @@ from trainer.contracts.inference import (
     StopReason,
 )
 from trainer.contracts.runs import CorpusRef, RunRecord, RunStatus
-from trainer.queue import NO_WORKER
+from trainer.jobs.queue import NO_WORKER
 
 RUN = "char_lstm-20261120-0a1b2c"
 RECIPE = "char_lstm · 128/256/2 · char tokenizer · 5 epochs\nCorpus: kk\\_ipa, 1.2 MB · seed 42"

@@ -19,7 +19,7 @@ from trainer.artifacts.runs import manifest_of
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.runs import RunManifest, RunMetrics, TokenizerFacts
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
-from trainer.queue import JobQueue
+from trainer.jobs.queue import JobQueue
 from trainer.store.store import Store
 
 

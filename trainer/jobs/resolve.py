@@ -9,7 +9,6 @@ from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.bf16_trial import check_bf16_here
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
@@ -19,6 +18,7 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
+from trainer.jobs.bf16_trial import check_bf16_here
 from trainer.system.hardware import default_threads, may_have_cuda
 
 _SAMPLED_LINES = 1000

@@ -21,9 +21,9 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunRecord, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
-from trainer.cost_preview import preview_cost
-from trainer.questions import PATIENCE_SECONDS, Questions
-from trainer.resolution import resolve_origin, resolve_request
+from trainer.jobs.cost import preview_cost
+from trainer.jobs.inference_client import PATIENCE_SECONDS, Questions
+from trainer.jobs.resolve import resolve_origin, resolve_request
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect

@@ -1,0 +1,1 @@
+"""The job queue and the inference client, with the services behind them."""
