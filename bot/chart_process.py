@@ -116,16 +116,16 @@ def _end_with_parent() -> None:
 
 
 def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> bytes:
-    from trainer.charts import loss_chart  # in the child only
+    from trainer.reports.charts import loss_chart  # in the child only
 
     return loss_chart(train, validation, bits_per_nat)
 
 
 def _report(scored: bytes, text: str, unit: Unit) -> "ReportFiles":
     from bot.report import ReportFiles, as_csv, as_json, heat_map_rows, report_of, summary_of
-    from trainer.charts import heat_map
     from trainer.contracts.inference import ScoreRecord
-    from trainer.heat_page import heat_page
+    from trainer.reports.charts import heat_map
+    from trainer.reports.heatmap_html import heat_page
 
     response = ScoreRecord.model_validate_json(scored).response
     report = report_of(response, text, unit)

@@ -10,7 +10,7 @@ from textwrap import wrap
 from bot.embeds import final_message
 from bot.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory
-from trainer.charts import loss_chart
+from trainer.reports.charts import loss_chart
 
 WIDTH, MARGIN, LINE, CHARACTERS = 560, 24, 22, 64
 CHART_WIDTH = WIDTH - 2 * MARGIN

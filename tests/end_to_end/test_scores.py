@@ -21,8 +21,8 @@ from tests.integration.test_requests import RUN, finished_run
 from tests.support import ROOT, environment_in, mt
 from tests.waiting import PATIENCE_SECONDS
 from trainer.contracts.inference import ScoreResponse
-from trainer.minimal_pairs import PairReport
-from trainer.score_rows import ScoredLine
+from trainer.reports.minimal_pairs import PairReport
+from trainer.reports.score_table import ScoredLine
 
 TEXT = "the sun was\n\nshining on\u0416\r\n"
 LINES = {1: "the sun was", 3: "shining on\u0416"}

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 
 from tests.unit.bot.records import Story, run_record
-from trainer.charts import Cell, CellRow, Curve, Unit, curves_chart, heat_map, loss_chart, loss_figure, smoothed
 from trainer.contracts.runs import RunStatus, SplitSizes
+from trainer.reports.charts import Cell, CellRow, Curve, Unit, curves_chart, heat_map, loss_chart, loss_figure, smoothed
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
     "nothing": ([], []),

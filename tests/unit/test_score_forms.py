@@ -8,8 +8,8 @@ import pytest
 from tests.unit.bot.test_report import score_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.input_text import BadLine, Portion, read_portions
-from trainer.heat_page import HEAT_COLOURS, heat_page
-from trainer.minimal_pairs import Pair, ScoredPair, pair_report, read_pair, scored_pair, wilson_interval
+from trainer.reports.heatmap_html import HEAT_COLOURS, heat_page
+from trainer.reports.minimal_pairs import Pair, ScoredPair, pair_report, read_pair, scored_pair, wilson_interval
 
 PAIR = Pair(1, "a", "b", None)
 WILSON = [  # Newcombe (1998), table I, method 3

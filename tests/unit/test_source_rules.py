@@ -37,7 +37,7 @@ BOT_MAY_IMPORT = (
     "trainer.jobs.resolve",
     "trainer.artifacts.run_status",
     "trainer.artifacts.runs",
-    "trainer.score_rows",
+    "trainer.reports.score_table",
     "trainer.jobs.services",
 )
 
@@ -113,7 +113,9 @@ def may_import(path: str, module: str) -> bool:
         heavy = {"torch", "transformers", "matplotlib"} if path.startswith("trainer/contracts/") else set[str]()
         return top not in {"discord", "aiohttp", "bot", *heavy}
     if path.startswith("bot/"):
-        if path == CHART_MODULE and (within(module, "trainer.charts") or within(module, "trainer.heat_page")):
+        if path == CHART_MODULE and (
+            within(module, "trainer.reports.charts") or within(module, "trainer.reports.heatmap_html")
+        ):
             return True
         return top not in {"torch", "transformers"} and (
             top != "trainer" or any(within(module, package) for package in BOT_MAY_IMPORT)
@@ -257,7 +259,9 @@ PLANTED = [
     ),
     Planted(imports_in_wrong_direction, "bot/http/app.py", "from ...trainer import models", "from ..app import Bot"),
     Planted(imports_in_wrong_direction, "bot/embeds.py", "from trainer import charts", "import trainer.jobs.services"),
-    Planted(imports_in_wrong_direction, CHART_MODULE, "import trainer.export", "from trainer.charts import draw"),
+    Planted(
+        imports_in_wrong_direction, CHART_MODULE, "import trainer.export", "from trainer.reports.charts import draw"
+    ),
     Planted(type_escapes, "bot/a.py", "x = 1  # type: ignore[misc]", "x = 1  # a type: int"),
     Planted(type_escapes, "bot/a.py", "# mypy: disable-error-code=misc", "x = '# type: ignore'"),
     Planted(type_escapes, "bot/a.py", "from typing import Any", "from typing import Literal"),

@@ -167,7 +167,9 @@ def _compared(
             rows=tuple(rows),
         )
         shutil.rmtree(work)
-        from trainer.charts import curves_chart  # matplotlib, when the memory of the trainings has been measured
+        from trainer.reports.charts import (
+            curves_chart,  # matplotlib, when the memory of the trainings has been measured
+        )
 
         curves = {_label(row): [(point.step, point.train_loss) for point in row.curve] for row in rows}
         write_atomically(

@@ -31,10 +31,10 @@ from trainer.contracts.inference import (
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
-from trainer.heat_page import heat_page
 from trainer.jobs.queue import JobQueue
-from trainer.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
-from trainer.score_rows import ScoredLine, picture_of, scored_lines, table_rows, titles, token_rows
+from trainer.reports.heatmap_html import heat_page
+from trainer.reports.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
+from trainer.reports.score_table import ScoredLine, picture_of, scored_lines, table_rows, titles, token_rows
 from trainer.system.files import storage_errors
 from trainer.terminal import Terminal, add_loss, columns, summary_table
 
@@ -439,7 +439,7 @@ def _draw(file: Path, response: ScoreResponse, text: str) -> None:
         with _writing(file):
             file.write_text(heat_page(response, text), encoding="utf-8")
         return
-    from trainer.charts import heat_map  # it takes half a second
+    from trainer.reports.charts import heat_map  # it takes half a second
 
     tokens = (
         (row.span[0], row.text, row.figures.surprisal, row.is_known)

@@ -12,7 +12,7 @@ from bot.report import ReportFiles, as_csv, as_json, report_of, summary_of
 from tests.unit.bot.test_report import score_of
 from tests.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
-from trainer.heat_page import heat_page
+from trainer.reports.heatmap_html import heat_page
 
 CURVE = [(1, 3.0), (2, 2.0)]
 PNG = b"\x89PNG"

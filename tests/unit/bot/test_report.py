@@ -22,7 +22,7 @@ from bot.report import (
 )
 from tests.properties import for_all
 from trainer.contracts.inference import ScoreResponse
-from trainer.heat_page import heat_page
+from trainer.reports.heatmap_html import heat_page
 
 DISCORD_FILE_BYTES = 10 * 1024 * 1024
 UNITS: tuple[Unit, ...] = ("bits", "nats")

@@ -15,7 +15,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from trainer.heat_page import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
+from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
 
 Curve = Sequence[tuple[int, float]]
 """(step, mean loss in nats per token), oldest first."""

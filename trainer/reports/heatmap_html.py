@@ -5,7 +5,7 @@ from html import escape
 from math import log
 
 from trainer.contracts.inference import ScoreResponse
-from trainer.score_rows import TokenRow, token_rows
+from trainer.reports.score_table import TokenRow, token_rows
 
 HEAT_COLOURS = ("#3a3d44", "#4f3f78", "#8c2f74", "#d14a4f", "#f39a3d", "#fcf3a4")
 """From expected to surprising, ever lighter."""

@@ -1,0 +1,1 @@
+"""Charts, score tables and pages."""
