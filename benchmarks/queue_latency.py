@@ -27,8 +27,8 @@ from trainer.jobs.services import Services
 from trainer.store.connection import dumps, loads, redis_settings
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
-from trainer.worker.child import NICENESS
 from trainer.worker.process import listen, waking_worker
+from trainer.worker.train_child import NICENESS
 
 P50_MS, P99_MS, P99_BESIDE_TRAINING_MS, JOBS_PER_SECOND = 3.0, 10.0, 20.0, 800.0
 SPACED_JOBS, BURST_JOBS, SLOTS = 300, 2000, 10

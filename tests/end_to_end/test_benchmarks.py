@@ -25,8 +25,8 @@ from trainer.system.files import read_record
 from trainer.training.batches import epoch_order
 from trainer.training.dataset import prepare
 from trainer.worker.benchmark_child import run_benchmark_child
-from trainer.worker.measure import places
-from trainer.worker.progress_beat import processor_ticks
+from trainer.worker.heartbeat import processor_ticks
+from trainer.worker.reevaluation import places
 
 BENCH = ("bench", "architectures", "text")
 

@@ -32,7 +32,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.validation import parse
 from trainer.system.child_environment import ANSWER_REQUESTS
 from trainer.system.hardware import memory_held_bytes, most_memory_bytes
-from trainer.worker.inference_child import InferenceChild
+from trainer.worker.inference_process import InferenceChild
 
 LINE = "the quick brown fox\n"
 
@@ -181,7 +181,7 @@ def test_threads__are_those_of_the_setting_or_of_the_environment(
     code = """
 import sys, torch
 from trainer.config.settings import load_settings
-from trainer.worker.answers import answer_requests
+from trainer.worker.inference_server import answer_requests
 answer_requests(load_settings())
 print(torch.get_num_threads(), file=sys.stderr)
 """

@@ -12,7 +12,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, InferenceRecord
 from trainer.jobs.queue import JobQueue
 from trainer.store import keys
-from trainer.worker.inference_child import InferenceChild
+from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 
 LOOKS = 6

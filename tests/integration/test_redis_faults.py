@@ -50,7 +50,7 @@ from trainer.store import keys
 from trainer.store.rate_limits import Limit
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
-from trainer.worker.inference_child import InferenceChild
+from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.process import warn_of_loss
 from trainer.worker.reconciler import reconcile

@@ -34,7 +34,7 @@ from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.worker.inference_child import InferenceChild
+from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 
 RUN = "char_lstm-1"

@@ -35,8 +35,8 @@ from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import ANSWER_REQUESTS
-from trainer.worker.answers import Requests
-from trainer.worker.inference_child import InferenceChild
+from trainer.worker.inference_process import InferenceChild
+from trainer.worker.inference_server import Requests
 from trainer.worker.jobs import Jobs
 
 

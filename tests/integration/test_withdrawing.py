@@ -15,7 +15,7 @@ from tests.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.store import keys
-from trainer.worker.inference_child import InferenceChild
+from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 
 

@@ -19,7 +19,7 @@ from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.training.loop import CurveRow
 from trainer.worker.attempts import RETRY_SECONDS, record_end
-from trainer.worker.progress_beat import processor_ticks
+from trainer.worker.heartbeat import processor_ticks
 from trainer.worker.supervisor import supervise
 
 LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}

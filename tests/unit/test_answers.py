@@ -45,8 +45,8 @@ from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
 from trainer.system.files import changed_files, file_records
-from trainer.worker.answers import answer
-from trainer.worker.models import WarmModels
+from trainer.worker.inference_server import answer
+from trainer.worker.model_cache import WarmModels
 
 OTHER = ["a text that nobody has seen", "the end"]
 

@@ -24,7 +24,7 @@ MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/group.py",  # command tree
     "bot/http/app.py",  # HTTP middleware
-    "trainer/worker/training_attempt.py",  # job
+    "trainer/worker/train_run.py",  # job
 }
 CHART_MODULE = "bot/chart_process.py"
 BOT_MAY_IMPORT = (

@@ -12,7 +12,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunManifest
 from trainer.inference.model_files import WEIGHTS_FILE, save_model
 from trainer.system.files import file_records
-from trainer.worker.models import WarmModels
+from trainer.worker.model_cache import WarmModels
 
 
 def completed(run: RunDirectory) -> RunManifest:

@@ -46,7 +46,7 @@ def _check(arguments: Arguments, terminal: Terminal) -> int:
     effective = training.effective
     from trainer.tokenizers import load_tokenizer
     from trainer.training.corpus_check import check_corpus  # torch
-    from trainer.worker.measure import corpus_paths
+    from trainer.worker.reevaluation import corpus_paths
 
     given = effective.tokenizer_id
     tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).folder(given))

@@ -14,7 +14,7 @@ def main(name: str, *job_ids: str) -> int:
     """Do it and return the exit code; each imports what it needs, torch above all, by itself."""
     settings = load_settings()
     if name == TRAIN_CHILD:
-        from trainer.worker.child import run_child
+        from trainer.worker.train_child import run_child
 
         return run_child(settings, *job_ids)
     if name == TOKENIZER_CHILD:
@@ -32,7 +32,7 @@ def main(name: str, *job_ids: str) -> int:
 
         folder, part = job_ids
         return run_benchmark_child(settings, Path(folder), part)
-    from trainer.worker.answers import answer_requests
+    from trainer.worker.inference_server import answer_requests
 
     return answer_requests(settings)
 

@@ -20,7 +20,7 @@ from trainer.training.dataset import prepare
 from trainer.training.device import environment, resolve, seed_everything
 from trainer.training.evaluation import evaluate
 from trainer.training.loop import CurveRow, Listeners, train
-from trainer.worker.measure import places
+from trainer.worker.reevaluation import places
 
 
 def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:

@@ -34,8 +34,8 @@ from trainer.store.answers import Said
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.worker.attempts import RETRY_SECONDS
-from trainer.worker.inference_child import InferenceChild
-from trainer.worker.progress_beat import Watch
+from trainer.worker.heartbeat import Watch
+from trainer.worker.inference_process import InferenceChild
 from trainer.worker.supervisor import supervise
 from trainer.worker.tokenizer_supervisor import supervise_tokenizer
 

@@ -19,7 +19,7 @@ from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
-from trainer.worker.inference_child import MOST_TOGETHER, InferenceChild
+from trainer.worker.inference_process import MOST_TOGETHER, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
 

@@ -29,7 +29,7 @@ from trainer.worker.attempts import (
     cause_of,
     record_end,
 )
-from trainer.worker.progress_beat import Watch, processor_ticks
+from trainer.worker.heartbeat import Watch, processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from trainer.tokenizers.base import Tokenizer
 from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
 from trainer.training.device import Compute, resolve
 from trainer.training.evaluation import Evaluation, Measured, measure
-from trainer.worker.models import LoadedRun
+from trainer.worker.model_cache import LoadedRun
 
 _LOCK_SECONDS = 10.0
 _IN_FP32: dict[str, object] = {"precision": "fp32"}

@@ -22,7 +22,7 @@ from trainer.contracts.inference import (
 )
 from trainer.jobs.services import end, pipe
 from trainer.system.child_environment import ANSWER_REQUESTS, tuned_environment
-from trainer.worker.progress_beat import processor_ticks
+from trainer.worker.heartbeat import processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

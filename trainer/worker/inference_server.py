@@ -40,8 +40,8 @@ from trainer.inference.scoring import TextToScore, read_text, score_texts
 from trainer.system.files import told_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
 from trainer.system.logs import setup_logging
-from trainer.worker.measure import measure_again
-from trainer.worker.models import LoadedRun, WarmModels
+from trainer.worker.model_cache import LoadedRun, WarmModels
+from trainer.worker.reevaluation import measure_again
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

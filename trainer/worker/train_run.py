@@ -59,8 +59,8 @@ from trainer.training.loop import (
     steps_in_epoch,
     train,
 )
-from trainer.worker.measure import measure_run, places
-from trainer.worker.progress_beat import ALIVE, PHASE, STEP, Beat
+from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Beat
+from trainer.worker.reevaluation import measure_run, places
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

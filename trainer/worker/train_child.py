@@ -55,7 +55,7 @@ def _train(settings: Settings, run: RunDirectory) -> int:
             return 0
         started = _tell_started(settings, run, events)
         # torch takes a second or two: whoever waits knows by now that somebody has the run
-        from trainer.worker.training_attempt import TrainingAttempt
+        from trainer.worker.train_run import TrainingAttempt
 
         TrainingAttempt(settings, run, events, started, _pause_requests()).run()
     return 0
