@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from trainer.api import load_model
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.runs import RunStatus
@@ -31,7 +32,6 @@ from trainer.contracts.validation import parse
 from trainer.export.folders import export_folder
 from trainer.inference.generation import Continuation, generate, generate_together
 from trainer.inference.scoring import score_lines, word_surprisals
-from trainer.loaded import load_model
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 

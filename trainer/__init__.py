@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainer.loaded import LoadedModel
+    from trainer.api import LoadedModel
 
 
 def load(source: "str | Path") -> "LoadedModel":
@@ -14,6 +14,6 @@ def load(source: "str | Path") -> "LoadedModel":
     `trainer.load("RUN").surprisal("text")` gives the surprisal of each token in nats, with its place in the text.
     Raises `trainer.contracts.errors.AppError`, whose message says what is wrong.
     """
-    from trainer.loaded import load_model  # takes torch along, which only this function needs
+    from trainer.api import load_model  # takes torch along, which only this function needs
 
     return load_model(source)

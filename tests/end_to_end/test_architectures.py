@@ -12,7 +12,7 @@ import pytest
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
 from tests.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.commands.requests import assign
 from trainer.config.experiment_file import read_yaml
 from trainer.config.nested_dict import value_at

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, settings_in, some_text
 from tests.waiting import until
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.config.train_request import train_request
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark
 from trainer.contracts.errors import ErrorBody, ErrorCode, RunError

@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import SplitSizes
 from trainer.training.corpus_check import CorpusCheck

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 
 RUN = "char_lstm-20261120-f347de"

@@ -24,7 +24,7 @@ from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_
 from tests.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule, RunStatus

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from tests.support import add_corpus, environment_in, some_text
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.commands.regimen import RegimenResult
 from trainer.training.loop import CurveRow
 

@@ -18,18 +18,18 @@ from tests.unit.test_verification import FIRST_RELEASE, accepted
 from tests.waiting import PATIENCE_SECONDS
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.cli import main
+from trainer.commands.doctor import Diagnosis
+from trainer.commands.main import main
 from trainer.commands.runs import RunList
 from trainer.contracts.base import now
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
-from trainer.installation import Diagnosis
+from trainer.export.verification import Verification
 from trainer.system.logs import LogReader
 from trainer.training.loop import CurveRow
 from trainer.training.selftest import SelfTest
-from trainer.verification import Verification
 
 LONG: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1}
 
@@ -405,7 +405,7 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
 
 
 def test_short_commands__do_not_wait_for_torch(shell: Shell) -> None:
-    program = "import sys, trainer.cli; trainer.cli.main(['runs']); print({'torch', 'matplotlib'} & set(sys.modules))"
+    program = "import sys, trainer.commands.main; trainer.commands.main.main(['runs']); print({'torch', 'matplotlib'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "set()"

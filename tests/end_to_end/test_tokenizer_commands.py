@@ -14,7 +14,7 @@ from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_
 from tests.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
 

@@ -12,8 +12,7 @@ from tests.support import environment_in, settings_in
 from tests.unit.test_runs import record
 from tests.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
-from trainer.config.settings import RedisSettings
-from trainer.installation import (
+from trainer.commands.doctor import (
     DISTRIBUTION,
     Finding,
     Torch,
@@ -24,6 +23,7 @@ from trainer.installation import (
     torch_finding,
     torch_found,
 )
+from trainer.config.settings import RedisSettings
 from trainer.jobs.services import answering_server, find_server
 from trainer.system.hardware import memory_bytes
 

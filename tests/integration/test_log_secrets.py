@@ -24,12 +24,12 @@ from trainer.config.settings import RedisSettings, Settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload
+from trainer.export.verification import verify_run
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import answering_server, find_server
 from trainer.store import keys
 from trainer.store.store import connect
 from trainer.system.logs import LogReader
-from trainer.verification import verify_run
 
 TOKEN, PASSWORD, CORPUS, PROMPT, TEXT = "tokenqxwz", "passwordqxwz", "corpusqxwz", "promptqxwz", "textqxwz"
 _line = TypeAdapter(dict[str, object])

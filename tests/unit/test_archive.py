@@ -12,13 +12,13 @@ import pytest
 
 from tests.support import settings_in
 from tests.unit.test_verification import FIRST_RELEASE, contents
+from trainer.api import load_model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import ArchiveRecord, export_archive, import_archive
-from trainer.loaded import load_model
+from trainer.export.verification import verify_run
 from trainer.system.files import Disk
-from trainer.verification import verify_run
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 TEXT = "abc ab a"

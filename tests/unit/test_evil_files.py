@@ -21,13 +21,13 @@ from tests.unit.test_checkpoint import Evil, checkpoint, names, same
 from tests.waiting import captured_logs
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.cli import main
+from trainer.commands.main import main
 from trainer.contracts.base import FileRecord, Frozen
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.export.verification import verify_run
 from trainer.inference.model_files import load_model, load_run
 from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
-from trainer.verification import verify_run
 
 FIRST_RELEASE = Path(__file__).parents[1] / "fixtures" / "first_release"
 

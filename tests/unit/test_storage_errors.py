@@ -13,12 +13,12 @@ import pytest
 from bot.main import main as start_bot
 from tests.support import ROOT, environment_in
 from tests.unit.finished import finished_run
-from trainer.cli import main as mt
+from trainer.commands.main import main as mt
+from trainer.commands.terminal import Terminal
 from trainer.commands.training import DiskNotice
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import export_archive
 from trainer.system.files import check_writable, is_full, told_error
-from trainer.terminal import Terminal
 from trainer.worker.attempts import DISK_IS_FULL
 
 ALWAYS_FULL = Path("/proc")

@@ -6,9 +6,9 @@ import pytest
 
 from tests.unit.test_runs import record
 from trainer.artifacts.runs import RunStore
+from trainer.commands.terminal import Terminal, columns, duration
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import RunStatus
-from trainer.terminal import Terminal, columns, duration
 
 
 def status(folder: Path, **changes: object) -> RunStatus:

@@ -13,9 +13,9 @@ from trainer.config.presets import request_hash
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
 from trainer.data.corpora import CorpusStore
+from trainer.export.verification import Verification, verify_run
 from trainer.jobs.resolve import resolve_request
 from trainer.system.hardware import default_threads
-from trainer.verification import Verification, verify_run
 
 FIRST_RELEASE = Path(__file__).parents[1] / "fixtures" / "first_release"
 NOT_VOUCHED_FOR = {"logs.jsonl", "lock"}

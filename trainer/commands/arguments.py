@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from trainer.commands.terminal import Terminal
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import DetailLevel
-from trainer.terminal import Terminal
 
 _NO_ASSIGNMENTS: list[str] = []
 

@@ -13,6 +13,7 @@ from trainer.artifacts.runs import new_run_id
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.requests import corpus_name
+from trainer.commands.terminal import Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.train_request import train_request
 from trainer.contracts.base import now
@@ -34,7 +35,6 @@ from trainer.system.child_environment import (
     tuned_environment,
 )
 from trainer.system.files import read_record, write_atomically
-from trainer.terminal import Terminal, columns
 
 EXIT_INTERRUPTED = 130
 _BOTH = "-bidirectional"

@@ -8,6 +8,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
+from trainer.commands.terminal import Terminal, columns
 from trainer.config.settings import Settings
 from trainer.contracts.comparison import (
     TOLERANCE,
@@ -26,7 +27,6 @@ from trainer.contracts.runs import EvalSummary
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
-from trainer.terminal import Terminal, columns
 
 EXIT_REGRESSION = 1
 _SHOWN_CHARACTERS = 40

@@ -7,11 +7,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
+from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings, load_settings
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.system.logs import setup_logging
-from trainer.terminal import Terminal
 
 
 def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:

@@ -8,6 +8,7 @@ from rich.text import Text
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
+from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import EXIT_USER, read_or_tell
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
@@ -15,7 +16,6 @@ from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.download import SOURCES, build_corpus
-from trainer.terminal import Terminal, columns
 
 if TYPE_CHECKING:
     from trainer.training.corpus_check import CorpusCheck

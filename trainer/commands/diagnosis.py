@@ -7,9 +7,9 @@ from rich.text import Text
 
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
+from trainer.commands.doctor import diagnose
+from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import EXIT_USER, add_fields_to, read_or_tell
-from trainer.installation import diagnose
-from trainer.terminal import Terminal, columns
 
 EXIT_FAILED = 1
 

@@ -11,11 +11,11 @@ from rich.text import Text
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
+from trainer.commands.terminal import Terminal
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
-from trainer.terminal import Terminal
 
 _FORMATS = ("hf", "torchscript", "onnx", "archive")
 _LICENCE = re.compile(r"[A-Za-z0-9.+-]{1,64}")

@@ -8,12 +8,12 @@ from rich.text import Text
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
+from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import EXIT_USER, Training, add_fields_to, cost_lines, read_or_tell
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen
 from trainer.contracts.wording import counted
-from trainer.terminal import Terminal, columns
 
 
 class RequestFields(RootModel[dict[str, object]]):

@@ -13,6 +13,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
+from trainer.commands.terminal import Terminal, add_loss, summary_table
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -30,7 +31,6 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
 from trainer.jobs.queue import JobQueue
-from trainer.terminal import Terminal, add_loss, summary_table
 
 _NOTHING: list[str] = []
 _STDIN = 0

@@ -8,9 +8,9 @@ from functools import partial
 
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, without_worker
+from trainer.commands.terminal import Terminal
 from trainer.jobs.services import Services
 from trainer.system.files import check_writable
-from trainer.terminal import Terminal
 
 
 def add_to(commands: Commands) -> None:

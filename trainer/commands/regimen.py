@@ -14,6 +14,7 @@ from rich.text import Text
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
+from trainer.commands.terminal import Terminal, columns
 from trainer.commands.tokenizers import ended_tokenizer
 from trainer.commands.training import follow
 from trainer.config.experiment_file import read_experiment, read_yaml
@@ -28,7 +29,6 @@ from trainer.jobs.cost import preview_cost
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import resolve_request
 from trainer.system.files import write_atomically
-from trainer.terminal import Terminal, columns
 
 Phase = Literal["pretrain", "continue"]
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -17,6 +17,7 @@ from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.terminal import Terminal, add_loss, columns, duration, summary_table
 from trainer.commands.training import follow_to_end, recovery
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, RunState, now
@@ -27,7 +28,6 @@ from trainer.jobs.queue import JobQueue, cancel_idle_run
 from trainer.jobs.resolve import resolve_origin
 from trainer.jobs.services import answering_server
 from trainer.system.logs import LogReader
-from trainer.terminal import Terminal, add_loss, columns, duration, summary_table
 
 EXIT_FAILED = 1
 _STATES: tuple[RunState, ...] = get_args(RunState)
@@ -276,7 +276,7 @@ def _files(arguments: Arguments, terminal: Terminal) -> int:
 def _verify(arguments: Arguments, terminal: Terminal) -> int:
     settings = settings_for()
     run = RunStore(settings.app.artifacts_root).get(arguments.run)
-    from trainer.verification import verify_run  # torch, for the model
+    from trainer.export.verification import verify_run  # torch, for the model
 
     found = verify_run(run, settings)
     rows = [("ok" if check.ok else "WRONG", check.name, check.message) for check in found.checks]

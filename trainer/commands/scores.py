@@ -17,6 +17,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.inference import ask_run
+from trainer.commands.terminal import Terminal, add_loss, columns, summary_table
 from trainer.config.settings import Settings
 from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
@@ -36,7 +37,6 @@ from trainer.reports.heatmap_html import heat_page
 from trainer.reports.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.reports.score_table import ScoredLine, picture_of, scored_lines, table_rows, titles, token_rows
 from trainer.system.files import storage_errors
-from trainer.terminal import Terminal, add_loss, columns, summary_table
 
 PartT = TypeVar("PartT")
 Write = Callable[[str], None]

@@ -10,6 +10,7 @@ from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
+from trainer.commands.terminal import Terminal, columns, summary_table
 from trainer.commands.training import EXIT_FAILED, EXIT_USER, DiskNotice
 from trainer.config.settings import Settings
 from trainer.contracts.errors import ErrorClass
@@ -19,7 +20,6 @@ from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
-from trainer.terminal import Terminal, columns, summary_table
 
 _POLL_SECONDS = 0.2
 _NONE: list[str] = []

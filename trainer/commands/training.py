@@ -12,6 +12,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.arguments import Arguments, Commands, Parser
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
+from trainer.commands.terminal import Terminal, add_loss, summary_table
 from trainer.config.experiment_file import CORPORA, Experiment, read_experiment, read_yaml
 from trainer.config.settings import Settings
 from trainer.config.train_request import train_request
@@ -23,7 +24,6 @@ from trainer.jobs.cost import preview_cost
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import resolve_request, splits_of_corpus, with_labelled_tokenizer
 from trainer.system.files import is_full
-from trainer.terminal import Terminal, add_loss, summary_table
 from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
 
 EXIT_FAILED, EXIT_USER = 1, 2

@@ -18,8 +18,8 @@ from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import parse_json
 from trainer.export.folders import check_free
+from trainer.export.verification import verify_files
 from trainer.system.files import DISK, BrokenFile, Disk, file_records, open_regular, storage_errors
-from trainer.verification import verify_files
 
 _RECORD_FILE = "archive.json"
 _MOST_RECORD_BYTES = 16 << 20

@@ -20,10 +20,10 @@ from trainer.commands import (
     training,
 )
 from trainer.commands.arguments import Arguments, Commands, Parser
+from trainer.commands.terminal import Terminal
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
 from trainer.system.files import BrokenFile, told_error
-from trainer.terminal import Terminal
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 _COMMANDS = (
