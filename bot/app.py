@@ -14,20 +14,20 @@ from discord.http import Route
 
 from bot.buttons import Pressed, pressed
 from bot.chart_process import ChartProcess
-from bot.commands.comparing import compare
-from bot.commands.group import Tree
+from bot.commands.compare import compare
 from bot.commands.help import help_command
 from bot.commands.inference import QUESTION_BUTTONS, QUESTION_FORMS, chat, generate, score
-from bot.commands.listing import runs, runs_clicked
+from bot.commands.list_runs import runs, runs_clicked
 from bot.commands.logs import logs, logs_clicked
+from bot.commands.responses import Tree
 from bot.commands.runs import cancel, cancel_clicked, resume, resume_clicked, status, status_clicked
 from bot.commands.training import train
-from bot.commands.watching import unwatch, unwatch_clicked, watch, watch_clicked
+from bot.commands.watch import unwatch, unwatch_clicked, watch, watch_clicked
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND
 from bot.forms import filled
 from bot.limits import Limits
-from bot.listener import Listener
+from bot.notifier import Listener
 from bot.permissions import Permissions
 from bot.retries import back_off, until_answered
 from bot.run_index import RunIndex

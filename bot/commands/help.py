@@ -11,7 +11,7 @@ import discord
 from discord import app_commands
 from pydantic import BaseModel, ConfigDict
 
-from bot.commands.group import Answer, Call, respond
+from bot.commands.responses import Answer, Call, respond
 from bot.embeds import help_answer
 from bot.permissions import BUTTONS, RULES, Who
 from bot.run_index import matching

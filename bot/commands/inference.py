@@ -13,8 +13,8 @@ from pydantic import Field as Bounds
 from bot.attachments import read_attachment
 from bot.buttons import Pressed, button, row
 from bot.chart_process import Unit
-from bot.commands.group import Answer, Call, open_form, respond
-from bot.commands.selection import (
+from bot.commands.responses import Answer, Call, open_form, respond
+from bot.commands.run_options import (
     ChosenRun,
     can_generate,
     completed_run,

@@ -8,8 +8,8 @@ import discord
 from discord import app_commands
 
 from bot.buttons import Pressed
-from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import named_run, suggested_runs
+from bot.commands.responses import Answer, Call, respond
+from bot.commands.run_options import named_run, suggested_runs
 from bot.embeds import logs_answer
 from bot.run_logs import last_lines
 

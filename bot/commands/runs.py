@@ -9,10 +9,10 @@ import discord
 from discord import app_commands
 
 from bot.buttons import Pressed, button, question_buttons, row
-from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import is_resumable, is_unfinished, named_or_newest_run, named_run, suggested_runs
+from bot.commands.responses import Answer, Call, respond
+from bot.commands.run_options import is_resumable, is_unfinished, named_or_newest_run, named_run, suggested_runs
 from bot.commands.training import Begun, answer_accepted, in_options
-from bot.commands.watching import watch_button
+from bot.commands.watch import watch_button
 from bot.embeds import attach_chart, cancel_answer, cancel_question, status_answer
 from bot.ledger import Watcher, read_ledger
 from trainer.contracts.base import now

@@ -11,8 +11,8 @@ import discord
 from discord import app_commands
 
 from bot.attachments import attachment_name, read_attachment
-from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
+from bot.commands.responses import Answer, Call, respond
+from bot.commands.run_options import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds import accepted_answer
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem

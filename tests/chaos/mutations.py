@@ -83,7 +83,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a delivery that fails is begun again",
-        "bot/listener.py",
+        "bot/notifier.py",
         "self._retries[name] = asyncio.get_running_loop().call_later(seconds, self._supervise, name, work)",
         "pass",
         (f"{LISTENER}::test_delivery_that_fails__is_said_tried_again_and_holds_up_nobody_else",),

@@ -13,7 +13,7 @@ from discord.http import Route
 
 from bot.chart_process import ChartProcess, Curve
 from bot.ledger import MessageLedger, SentMessage, Watcher, read_ledger
-from bot.listener import Listener
+from bot.notifier import Listener
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit

@@ -12,9 +12,9 @@ import pytest
 
 from bot.app import Bot
 from bot.buttons import pressed
-from bot.commands.group import Call
-from bot.commands.listing import Wanted
-from bot.commands.selection import completed_run, generating_run, text_name
+from bot.commands.list_runs import Wanted
+from bot.commands.responses import Call
+from bot.commands.run_options import completed_run, generating_run, text_name
 from bot.permissions import Caller, Level
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text

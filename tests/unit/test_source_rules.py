@@ -22,7 +22,7 @@ KEYS_MODULE = "trainer/store/keys.py"
 GPU_MODULES = {"trainer/training/device.py", "trainer/distributed.py"}
 MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
-    "bot/commands/group.py",  # command tree
+    "bot/commands/responses.py",  # command tree
     "bot/http/app.py",  # HTTP middleware
     "trainer/worker/train_run.py",  # job
 }
@@ -286,7 +286,7 @@ PLANTED = [
     ),
     Planted(
         swallowed_errors,
-        "bot/commands/group.py",
+        "bot/commands/responses.py",
         SWALLOW.format("Exception as error", "reply(error)"),
         SWALLOW.format("Exception as error", "log.exception('command failed')"),
     ),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 
 from bot import embeds
-from bot.commands.listing import PAGE_RUNS
+from bot.commands.list_runs import PAGE_RUNS
 from bot.run_index import RunEntry
 from tests.properties import for_all, for_all_pairs
 from tests.unit.bot.records import BEGIN, run_record

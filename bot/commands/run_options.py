@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import discord
 from discord import app_commands
 
-from bot.commands.group import Call
+from bot.commands.responses import Call
 from bot.discord_errors import CALL_ERRORS
 from bot.embeds import clamp, isolated
 from bot.permissions import Caller

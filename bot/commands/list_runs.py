@@ -8,8 +8,8 @@ import discord
 from discord import app_commands
 
 from bot.buttons import Pressed, button, choice_of_run, row
-from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import run_names
+from bot.commands.responses import Answer, Call, respond
+from bot.commands.run_options import run_names
 from bot.embeds import STATE_SIGNS, clamp, plain, runs_page
 from bot.run_index import RunEntry, matching
 from trainer.contracts.base import RunState

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import discord
 from discord import app_commands
 
-from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import is_completed, named_run, suggested_runs, text_name
+from bot.commands.responses import Answer, Call, respond
+from bot.commands.run_options import is_completed, named_run, suggested_runs, text_name
 from bot.embeds import compare_answer
 from trainer.contracts.comparison import Measurement, check_different, summary_on
 from trainer.contracts.comparison import compare as compared

@@ -7,8 +7,8 @@ import discord
 from discord import app_commands
 
 from bot.buttons import Pressed, button, row
-from bot.commands.group import Answer, Call, respond
-from bot.commands.selection import is_unfinished, named_run, suggested_runs
+from bot.commands.responses import Answer, Call, respond
+from bot.commands.run_options import is_unfinished, named_run, suggested_runs
 from bot.embeds import unwatch_all_answer, unwatch_answer, watch_answer
 from bot.ledger import Watcher
 from trainer.contracts.errors import AppError, ErrorCode
