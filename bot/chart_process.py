@@ -6,24 +6,20 @@ import os
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 
-if TYPE_CHECKING:
-    from bot.report import ReportFiles
+from bot.report import ReportFiles
+from trainer.reports.score_table import Curve, Unit
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
-Curve = Sequence[tuple[int, float]]
-Cell = tuple[str, float, bool]
-CellRow = tuple[int, Sequence[Cell]]
-Unit = Literal["bits", "nats"]
 
 _IDLE_SECONDS = 60.0
 _KEPT_CHARTS = 8
@@ -122,7 +118,7 @@ def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
 
 
 def _report(scored: bytes, text: str, unit: Unit) -> "ReportFiles":
-    from bot.report import ReportFiles, as_csv, as_json, heat_map_rows, report_of, summary_of
+    from bot.report import as_csv, as_json, heat_map_rows, report_of, summary_of
     from trainer.contracts.inference import ScoreRecord
     from trainer.reports.charts import heat_map
     from trainer.reports.heatmap_html import heat_page

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import aiohttp
 import discord
@@ -22,9 +22,6 @@ from bot.retries import back_off
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import read_regular
-
-if TYPE_CHECKING:
-    from bot.app import Bot
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -64,7 +61,9 @@ class DeferredInteractions:
         self._answering: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def kept(self, interaction: discord.Interaction["Bot"], command: str, request_id: str) -> AsyncIterator[None]:
+    async def kept(
+        self, interaction: discord.Interaction[discord.Client], command: str, request_id: str
+    ) -> AsyncIterator[None]:
         """Keep an interaction on disk until it is answered; one that is cancelled is left to the next bot.
 
         The first answer waits for the write, which takes a fraction of a millisecond, but not for the disk's flush.

@@ -10,7 +10,6 @@ from typing import Literal, assert_never
 
 import discord
 
-from bot.chart_process import Unit
 from bot.outcome import Outcome
 from bot.report import HIGH_BITS, ReportFiles, Row, expected_instead, in_units, visible
 from bot.run_index import RunEntry
@@ -29,6 +28,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.runs import RunRecord, RunStatus, without_effect
 from trainer.contracts.wording import counted
+from trainer.reports.score_table import Unit
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 

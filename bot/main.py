@@ -8,7 +8,7 @@ from typing import BinaryIO
 import discord
 import structlog
 
-from bot.app import Bot
+from bot.app import build
 from bot.discord_errors import CALL_ERRORS, CLOSED
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
@@ -75,7 +75,7 @@ async def _run(settings: Settings, token: str) -> int:
     loop, told_to_end = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_end.set)
-    async with Bot(settings) as bot:
+    async with build(settings) as bot:
         running, waiting = asyncio.create_task(bot.start(token)), asyncio.create_task(told_to_end.wait())
         await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()

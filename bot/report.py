@@ -7,10 +7,9 @@ from math import log
 from statistics import median
 from typing import NamedTuple
 
-from bot.chart_process import CellRow, Unit
 from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.inference import ScoreResponse
-from trainer.reports.score_table import code_point, picture_of, sign, token_rows
+from trainer.reports.score_table import CellRow, Unit, code_point, picture_of, sign, token_rows
 
 REPORT_CHARACTERS = 10_000
 """The longest text of a report: its files stay far under Discord's 10 MiB, and passing them on takes the bot 20 MB."""

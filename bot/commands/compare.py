@@ -1,11 +1,11 @@
 """`/mt compare`: what was measured of one run beside the same of another."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import is_completed, named_run, suggested_runs, text_name
 from bot.embeds import compare_answer
@@ -13,9 +13,6 @@ from trainer.contracts.comparison import Measurement, check_different, summary_o
 from trainer.contracts.comparison import compare as compared
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
-
-if TYPE_CHECKING:
-    from bot.app import Bot
 
 _SUGGESTED = suggested_runs("compare", is_completed)
 
@@ -27,7 +24,7 @@ _SUGGESTED = suggested_runs("compare", is_completed)
     split="The split on which both were measured; default test",
 )
 @app_commands.autocomplete(run=_SUGGESTED, other=_SUGGESTED)
-async def compare(interaction: discord.Interaction["Bot"], run: str, other: str, split: EvalSplit = "test") -> None:
+async def compare(interaction: discord.Interaction[Bot], run: str, other: str, split: EvalSplit = "test") -> None:
     await respond(interaction, "compare", lambda call: _compare(call, run.strip(), other.strip(), split))
 
 

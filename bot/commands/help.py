@@ -5,21 +5,18 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 from pydantic import BaseModel, ConfigDict
 
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.embeds import help_answer
 from bot.permissions import BUTTONS, RULES, Who
 from bot.run_index import matching
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-
-if TYPE_CHECKING:
-    from bot.app import Bot
 
 _KINDS = {3: "text", 4: "whole number", 5: "True or False", 10: "number", 11: "file"}
 
@@ -75,7 +72,7 @@ class CommandGroup(_Part):
         raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {known}.")
 
 
-async def _topics(interaction: discord.Interaction["Bot"], typed: str) -> list[app_commands.Choice[str]]:
+async def _topics(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
     names = [command.name for command in described(interaction.client).options]
     return [app_commands.Choice(name=name, value=name) for name in matching(typed, names, lambda name: (name,))]
 
@@ -83,7 +80,7 @@ async def _topics(interaction: discord.Interaction["Bot"], typed: str) -> list[a
 @app_commands.command(name="help", description="What the commands do, and who may give them.")
 @app_commands.describe(topic="A command, for its options")
 @app_commands.autocomplete(topic=_topics)
-async def help_command(interaction: discord.Interaction["Bot"], topic: str | None = None) -> None:
+async def help_command(interaction: discord.Interaction[Bot], topic: str | None = None) -> None:
     await respond(interaction, "help", lambda call: _help(call, topic))
 
 
@@ -177,9 +174,9 @@ def _seen_by(is_ephemeral: bool) -> str:
 
 def main() -> int:
     """Print docs/commands.md."""
-    from bot.app import Bot  # which has these commands
+    from bot.app import build  # imports this module
 
-    sys.stdout.write(commands_page(described(Bot(Settings()))))
+    sys.stdout.write(commands_page(described(build(Settings()))))
     return 0
 
 

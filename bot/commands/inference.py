@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import discord
 from discord import app_commands
@@ -12,7 +12,7 @@ from pydantic import Field as Bounds
 
 from bot.attachments import read_attachment
 from bot.buttons import Pressed, button, row
-from bot.chart_process import Unit
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, open_form, respond
 from bot.commands.run_options import (
     ChosenRun,
@@ -30,13 +30,11 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest, Seed
 from trainer.contracts.validation import parse, takes_any_text
-
-if TYPE_CHECKING:
-    from bot.app import Bot
+from trainer.reports.score_table import Unit
 
 Detail = Literal["summary", "per_char"]
-Clicked: TypeAlias = Callable[[discord.Interaction["Bot"], Pressed], Awaitable[None]]
-Submitted: TypeAlias = Callable[[discord.Interaction["Bot"], Pressed, dict[str, str]], Awaitable[None]]
+Clicked: TypeAlias = Callable[[discord.Interaction[Bot], Pressed], Awaitable[None]]
+Submitted: TypeAlias = Callable[[discord.Interaction[Bot], Pressed, dict[str, str]], Awaitable[None]]
 
 _MAX_NEW = 64
 _HOTTEST, _WARMER = 2.0, 0.2
@@ -114,7 +112,7 @@ class GenerateOptions(Frozen):
 )
 @app_commands.autocomplete(run=suggested_runs("score", is_completed))
 async def score(
-    interaction: discord.Interaction["Bot"],
+    interaction: discord.Interaction[Bot],
     text: app_commands.Range[str, 1, 2000] | None = None,
     file: discord.Attachment | None = None,
     run: str | None = None,
@@ -143,7 +141,7 @@ async def score(
 )
 @app_commands.autocomplete(run=suggested_runs("generate", can_generate))
 async def generate(
-    interaction: discord.Interaction["Bot"],
+    interaction: discord.Interaction[Bot],
     prompt: app_commands.Range[str, 0, 1000] = "",
     run: str | None = None,
     max_new: app_commands.Range[int, 1, 512] | None = None,
@@ -174,12 +172,12 @@ async def generate(
 )
 @app_commands.autocomplete(run=suggested_runs("chat", can_generate))
 async def chat(
-    interaction: discord.Interaction["Bot"], message: app_commands.Range[str, 1, 2000], run: str | None = None
+    interaction: discord.Interaction[Bot], message: app_commands.Range[str, 1, 2000], run: str | None = None
 ) -> None:
     await respond(interaction, "chat", lambda call: _say(call, run, message, None))
 
 
-async def _chat_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def _chat_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Reply…: a form for what is said next."""
 
     async def work(call: Call) -> discord.ui.Modal:
@@ -191,7 +189,7 @@ async def _chat_clicked(interaction: discord.Interaction["Bot"], pressed: Presse
     await open_form(interaction, "chat", work)
 
 
-async def _chat_sent(interaction: discord.Interaction["Bot"], sent: Pressed, fields: dict[str, str]) -> None:
+async def _chat_sent(interaction: discord.Interaction[Bot], sent: Pressed, fields: dict[str, str]) -> None:
     await respond(interaction, "chat", lambda call: _say(call, sent.run_id, fields["message"], sent.detail))
 
 
@@ -209,18 +207,18 @@ async def _say(call: Call, run_id: str | None, message: str, session_id: str | N
     return Answer(chat_answer(chosen.record, message, made, request_id=call.request_id), view=reply)
 
 
-async def _score_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def _score_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Score…: a form for a text."""
     options = ScoreOptions.of_code(pressed.detail)
     await open_form(interaction, "score", lambda call: _score_form(call, pressed.run_id, options))
 
 
-async def _score_sent(interaction: discord.Interaction["Bot"], sent: Pressed, fields: dict[str, str]) -> None:
+async def _score_sent(interaction: discord.Interaction[Bot], sent: Pressed, fields: dict[str, str]) -> None:
     options = ScoreOptions.of_code(sent.detail)
     await respond(interaction, "score", lambda call: _score_given(call, sent.run_id, fields["text"], None, options))
 
 
-async def _score_this_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def _score_this_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Score this: what was written, with its prompt."""
 
     async def work(call: Call) -> Answer:
@@ -233,7 +231,7 @@ async def _score_this_clicked(interaction: discord.Interaction["Bot"], pressed: 
     await respond(interaction, "score", work)
 
 
-async def _detail_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def _detail_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Detail: the report of a text that was scored."""
 
     async def work(call: Call) -> Answer:
@@ -244,7 +242,7 @@ async def _detail_clicked(interaction: discord.Interaction["Bot"], pressed: Pres
     await respond(interaction, _DETAIL, work)
 
 
-async def _generate_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def _generate_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Generate: as the command does without options."""
     options = GenerateOptions(max_new=_default_length(interaction.client))
     await respond(interaction, "generate", lambda call: _generate(call, pressed.run_id, lambda: options))
@@ -253,7 +251,7 @@ async def _generate_clicked(interaction: discord.Interaction["Bot"], pressed: Pr
 def _generate_changed(change: Callable[[GenerateRequest, GenerateResponse], dict[str, object]]) -> Clicked:
     """A button that asks what was asked before, changed a little."""
 
-    async def clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+    async def clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
         async def work(call: Call) -> Answer:
             chosen = await named_run(call, "generate", pressed.run_id)
             before = await call.bot.queue.get_generate(pressed.run_id, pressed.detail or "")
@@ -266,7 +264,7 @@ def _generate_changed(change: Callable[[GenerateRequest, GenerateResponse], dict
     return clicked
 
 
-async def _edit_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def _edit_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Edit…: a form with the prompt and the settings."""
 
     async def work(call: Call) -> discord.ui.Modal:
@@ -279,7 +277,7 @@ async def _edit_clicked(interaction: discord.Interaction["Bot"], pressed: Presse
     await open_form(interaction, "generate", work)
 
 
-async def _edit_sent(interaction: discord.Interaction["Bot"], sent: Pressed, fields: dict[str, str]) -> None:
+async def _edit_sent(interaction: discord.Interaction[Bot], sent: Pressed, fields: dict[str, str]) -> None:
     await respond(
         interaction,
         "generate",

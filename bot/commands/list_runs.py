@@ -2,21 +2,19 @@
 
 from base64 import b32decode, b32encode
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import discord
 from discord import app_commands
 
 from bot.buttons import Pressed, button, choice_of_run, row
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import run_names
 from bot.embeds import STATE_SIGNS, clamp, plain, runs_page
 from bot.run_index import RunEntry, matching
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
-
-if TYPE_CHECKING:
-    from bot.app import Bot
 
 PAGE_RUNS = 8
 _STATES: tuple[RunState, ...] = get_args(RunState)
@@ -64,7 +62,7 @@ class Wanted(NamedTuple):
     query="Only those with these words in name, id or corpus",
 )
 async def runs(
-    interaction: discord.Interaction["Bot"],
+    interaction: discord.Interaction[Bot],
     state: RunState | None = None,
     mine: bool = True,
     query: app_commands.Range[str, 1, 100] = "",
@@ -73,7 +71,7 @@ async def runs(
     await respond(interaction, "runs", lambda call: _runs(call, wanted))
 
 
-async def runs_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def runs_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Another page, in the same message."""
 
     async def turned(call: Call) -> Answer:

@@ -2,19 +2,16 @@
 
 import asyncio
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
 from bot.buttons import Pressed
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import named_run, suggested_runs
 from bot.embeds import logs_answer
 from bot.run_logs import last_lines
-
-if TYPE_CHECKING:
-    from bot.app import Bot
 
 LINES = 20
 _MOST_CHARACTERS = 1900
@@ -23,13 +20,11 @@ _MOST_CHARACTERS = 1900
 @app_commands.command(description="The last lines of a run's log.")
 @app_commands.describe(run="The run's id", lines=f"How many; {LINES} without it")
 @app_commands.autocomplete(run=suggested_runs("logs"))
-async def logs(
-    interaction: discord.Interaction["Bot"], run: str, lines: app_commands.Range[int, 1, 200] = LINES
-) -> None:
+async def logs(interaction: discord.Interaction[Bot], run: str, lines: app_commands.Range[int, 1, 200] = LINES) -> None:
     await respond(interaction, "logs", lambda call: _logs(call, run, lines))
 
 
-async def logs_clicked(interaction: discord.Interaction["Bot"], button: Pressed) -> None:
+async def logs_clicked(interaction: discord.Interaction[Bot], button: Pressed) -> None:
     await respond(interaction, "logs", lambda call: _logs(call, button.run_id, LINES))
 
 

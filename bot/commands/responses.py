@@ -6,20 +6,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from hashlib import sha256
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import discord
 import structlog
 from discord import app_commands
 
+from bot.client import Bot
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_gone, is_transient
 from bot.embeds import error_answer, untold_note
 from bot.permissions import RULES, Caller
 from bot.retries import back_off, until_answered
 from trainer.contracts.errors import AppError, ErrorCode
-
-if TYPE_CHECKING:
-    from bot.app import Bot
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -48,10 +46,10 @@ class Answer(NamedTuple):
     """What else the one who asked is to know."""
 
 
-class Tree(app_commands.CommandTree["Bot"]):
+class Tree(app_commands.CommandTree[Bot]):
     """The commands; what fails before a command has begun ends here."""
 
-    async def on_error(self, interaction: discord.Interaction["Bot"], error: app_commands.AppCommandError, /) -> None:
+    async def on_error(self, interaction: discord.Interaction[Bot], error: app_commands.AppCommandError, /) -> None:
         cause = error.__cause__ or error
         try:
             if interaction.type is not discord.InteractionType.autocomplete:  # suggestions have no place for an error
@@ -61,7 +59,7 @@ class Tree(app_commands.CommandTree["Bot"]):
 
 
 async def respond(
-    interaction: discord.Interaction["Bot"],
+    interaction: discord.Interaction[Bot],
     command: str,
     work: Callable[[Call], Awaitable[Answer]],
     *,
@@ -80,7 +78,7 @@ async def respond(
 
 
 async def _respond(
-    interaction: discord.Interaction["Bot"],
+    interaction: discord.Interaction[Bot],
     command: str,
     work: Callable[[Call], Awaitable[Answer]],
     *,
@@ -118,7 +116,7 @@ async def _respond(
 
 
 async def open_form(
-    interaction: discord.Interaction["Bot"], command: str, work: Callable[[Call], Awaitable[discord.ui.Modal]]
+    interaction: discord.Interaction[Bot], command: str, work: Callable[[Call], Awaitable[discord.ui.Modal]]
 ) -> None:
     """Check the caller's level and open a form, which has to be the first answer; what fails is told instead."""
     bot, number = interaction.client, request_id(interaction)
@@ -142,12 +140,12 @@ async def open_form(
             bound.warning("form may not have opened", error=str(error))
 
 
-def request_id(interaction: discord.Interaction["Bot"]) -> str:
+def request_id(interaction: discord.Interaction[Bot]) -> str:
     """Eight hex digits that tie an answer to the lines of the log."""
     return sha256(str(interaction.id).encode()).hexdigest()[:8]
 
 
-async def _defer(interaction: discord.Interaction["Bot"], *, is_hidden: bool, is_new: bool) -> bool:
+async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_new: bool) -> bool:
     """Give the first answer, and give it once; False where Discord no longer takes it.
 
     Where its reply was lost, Discord is asked whether the answer has arrived before it is given again.
@@ -169,7 +167,7 @@ async def _defer(interaction: discord.Interaction["Bot"], *, is_hidden: bool, is
         await asyncio.sleep(_FIRST_RETRY_SECONDS)
 
 
-async def _is_acknowledged(interaction: discord.Interaction["Bot"]) -> bool:
+async def _is_acknowledged(interaction: discord.Interaction[Bot]) -> bool:
     try:
         await interaction.original_response()
     except CALL_ERRORS:
@@ -177,14 +175,14 @@ async def _is_acknowledged(interaction: discord.Interaction["Bot"]) -> bool:
     return True
 
 
-async def _fill_with_untold(interaction: discord.Interaction["Bot"], answer: Answer) -> None:
+async def _fill_with_untold(interaction: discord.Interaction[Bot], answer: Answer) -> None:
     """Answer, and tell the one who asked what could not be sent: in the same message, so that it comes once."""
     async with interaction.client.listener.telling_untold(interaction.user.id) as untold:
         note = untold_note([(one.run.record, one.status) for one in untold]) if untold else None
         await _fill(interaction, answer._replace(note=note))
 
 
-async def _fill(interaction: discord.Interaction["Bot"], answer: Answer) -> None:
+async def _fill(interaction: discord.Interaction[Bot], answer: Answer) -> None:
     """Put the answer where the first one was; a try reads its files, so each has files of its own."""
     files = [(file.filename, file.fp.read(), file.description) for file in answer.files]
     await _persist(
@@ -197,7 +195,7 @@ async def _fill(interaction: discord.Interaction["Bot"], answer: Answer) -> None
     )
 
 
-async def _persist(interaction: discord.Interaction["Bot"], call: Callable[[], Awaitable[T]]) -> T:
+async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awaitable[T]]) -> T:
     """Call Discord until it answers, as long as it knows the interaction; what it refuses is raised."""
     return await until_answered(
         call,
@@ -213,7 +211,7 @@ def _told(error: BaseException) -> AppError:
     return AppError(ErrorCode.INTERNAL_ERROR, "This is a fault of the bot, not of what you asked.")
 
 
-async def _send_error(interaction: discord.Interaction["Bot"], error: AppError, deferred: Deferred) -> None:
+async def _send_error(interaction: discord.Interaction[Bot], error: AppError, deferred: Deferred) -> None:
     """Tell the caller alone, however the interaction stands."""
     embed = error_answer(error, request_id(interaction))
     try:
@@ -230,7 +228,7 @@ async def _send_error(interaction: discord.Interaction["Bot"], error: AppError, 
         log.exception("error could not be told", request_id=request_id(interaction))
 
 
-async def _delete_original(interaction: discord.Interaction["Bot"]) -> None:
+async def _delete_original(interaction: discord.Interaction[Bot]) -> None:
     try:
         await interaction.delete_original_response()
     except NOT_FOUND:

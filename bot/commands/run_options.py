@@ -4,11 +4,12 @@ import asyncio
 import re
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import discord
 from discord import app_commands
 
+from bot.client import Bot
 from bot.commands.responses import Call
 from bot.discord_errors import CALL_ERRORS
 from bot.embeds import clamp, isolated
@@ -18,11 +19,8 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 
-if TYPE_CHECKING:
-    from bot.app import Bot
-
 Fits: TypeAlias = Callable[[RunEntry], bool]
-Suggest: TypeAlias = Callable[[discord.Interaction["Bot"], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
+Suggest: TypeAlias = Callable[[discord.Interaction[Bot], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 _MOST_CHOICES, _CHOICE_CHARACTERS = 25, 100  # Discord's limits
@@ -143,7 +141,7 @@ def _fitting_tokenizers(bot: "Bot", caller: Caller, typed: str) -> Iterator[Name
 def _suggested(fitting: Callable[["Bot", Caller, str], Iterator[Named]]) -> Suggest:
     """Answer somebody who is typing from what is in memory; strangers get nothing."""
 
-    async def suggest(interaction: discord.Interaction["Bot"], typed: str) -> list[app_commands.Choice[str]]:
+    async def suggest(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
         bot = interaction.client
         try:
             caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import discord
 from discord import app_commands
 
 from bot.buttons import Pressed, button, question_buttons, row
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import is_resumable, is_unfinished, named_or_newest_run, named_run, suggested_runs
 from bot.commands.training import Begun, answer_accepted, in_options
@@ -19,9 +19,6 @@ from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import RunRecord, RunStatus
 
-if TYPE_CHECKING:
-    from bot.app import Bot
-
 _AGAIN, _SURE = "again", "sure"
 _ASKED_AFTER = timedelta(minutes=10)
 
@@ -29,36 +26,36 @@ _ASKED_AFTER = timedelta(minutes=10)
 @app_commands.command(description="How a run stands.")
 @app_commands.describe(run="The run's id; without one, your newest run")
 @app_commands.autocomplete(run=suggested_runs("status"))
-async def status(interaction: discord.Interaction["Bot"], run: str | None = None) -> None:
+async def status(interaction: discord.Interaction[Bot], run: str | None = None) -> None:
     await respond(interaction, "status", lambda call: _status(call, run))
 
 
 @app_commands.command(description="Stop a run; what it has saved is kept.")
 @app_commands.describe(run="The run's id")
 @app_commands.autocomplete(run=suggested_runs("cancel", is_unfinished))
-async def cancel(interaction: discord.Interaction["Bot"], run: str) -> None:
+async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "cancel", lambda call: _cancel(call, run, is_sure=False))
 
 
 @app_commands.command(description="Go on with a failed or cancelled run where its last checkpoint is, as a new run.")
 @app_commands.describe(run="The run's id")
 @app_commands.autocomplete(run=suggested_runs("resume", is_resumable))
-async def resume(interaction: discord.Interaction["Bot"], run: str) -> None:
+async def resume(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "resume", lambda call: _resume(call, run))
 
 
-async def resume_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def resume_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """The Resume button of a last message: the same rights and the same answer as the command."""
     await respond(interaction, "resume", lambda call: _resume(call, pressed.run_id))
 
 
-async def status_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def status_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """Refresh, in the same message; or the run that was chosen from a list, in a new one."""
     in_place = pressed.detail == _AGAIN
     await respond(interaction, "status", lambda call: _status(call, pressed.run_id), in_place=in_place)
 
 
-async def cancel_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def cancel_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     """The Cancel button: the same rights and the same answer as the command; and the answer to its question."""
     is_sure = pressed.detail == _SURE
     await respond(interaction, "cancel", lambda call: _cancel(call, pressed.run_id, is_sure=is_sure), in_place=is_sure)

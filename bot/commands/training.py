@@ -11,6 +11,7 @@ import discord
 from discord import app_commands
 
 from bot.attachments import attachment_name, read_attachment
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds import accepted_answer
@@ -25,7 +26,6 @@ from trainer.jobs.queue import NO_WORKER
 from trainer.jobs.resolve import resolve_request, with_labelled_tokenizer
 
 if TYPE_CHECKING:
-    from bot.app import Bot
     from trainer.config.experiment_file import Experiment
 
 Preset = Literal["tiny", "small", "base", "paper"]
@@ -92,7 +92,7 @@ class Begun(NamedTuple):
     corpus=suggested_corpora, init_from=suggested_runs("train", is_completed), tokenizer=suggested_tokenizers
 )
 async def train(
-    interaction: discord.Interaction["Bot"],
+    interaction: discord.Interaction[Bot],
     corpus: str | None = None,
     file: discord.Attachment | None = None,
     model: ModelFamily | None = None,

@@ -1,20 +1,18 @@
 """`/mt watch` and `/mt unwatch`, and the buttons of the same names: who is told of a run."""
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import discord
 from discord import app_commands
 
 from bot.buttons import Pressed, button, row
+from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import is_unfinished, named_run, suggested_runs
 from bot.embeds import unwatch_all_answer, unwatch_answer, watch_answer
 from bot.ledger import Watcher
 from trainer.contracts.errors import AppError, ErrorCode
-
-if TYPE_CHECKING:
-    from bot.app import Bot
 
 ALL = "all"
 Where = Literal["dm", "here"]
@@ -23,22 +21,22 @@ Where = Literal["dm", "here"]
 @app_commands.command(description="Be told of a run: a card that is kept up to date, and a message at its end.")
 @app_commands.describe(run="The run's id", where="By direct message, or here in this channel")
 @app_commands.autocomplete(run=suggested_runs("watch"))
-async def watch(interaction: discord.Interaction["Bot"], run: str, where: Where = "dm") -> None:
+async def watch(interaction: discord.Interaction[Bot], run: str, where: Where = "dm") -> None:
     await respond(interaction, "watch", lambda call: _watch(call, run, interaction if where == "here" else None))
 
 
 @app_commands.command(description="Be told no more of a run, your own ones too.")
 @app_commands.describe(run="The run's id; or all")
 @app_commands.autocomplete(run=suggested_runs("unwatch", is_unfinished))
-async def unwatch(interaction: discord.Interaction["Bot"], run: str) -> None:
+async def unwatch(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "unwatch", lambda call: _unwatch_all(call) if run == ALL else _unwatch(call, run))
 
 
-async def watch_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def watch_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     await respond(interaction, "watch", lambda call: _watch(call, pressed.run_id, None))
 
 
-async def unwatch_clicked(interaction: discord.Interaction["Bot"], pressed: Pressed) -> None:
+async def unwatch_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
     await respond(interaction, "unwatch", lambda call: _unwatch(call, pressed.run_id))
 
 
@@ -49,7 +47,7 @@ def watch_button(run_id: str, watcher: Watcher | None) -> discord.ui.Button[disc
     return button("unwatch", run_id, "Unwatch")
 
 
-async def _watch(call: Call, run_id: str, here: discord.Interaction["Bot"] | None) -> Answer:
+async def _watch(call: Call, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
     chosen = await named_run(call, "watch", run_id)
     channel_id = None if here is None else _channel_to_post_in(here)
     watcher = await call.bot.listener.watch(chosen.directory, call.caller.user_id, channel_id)
@@ -80,7 +78,7 @@ async def _unwatch_all(call: Call) -> Answer:
     return Answer(unwatch_all_answer(run_ids, request_id=call.request_id))
 
 
-def _channel_to_post_in(interaction: discord.Interaction["Bot"]) -> int | None:
+def _channel_to_post_in(interaction: discord.Interaction[Bot]) -> int | None:
     """The channel of a command, None for the bot's own direct messages; raises FORBIDDEN where it may not post.
 
     It needs to look at what was posted, too: so it knows after a crash whether a message has arrived.

@@ -405,7 +405,10 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
 
 
 def test_short_commands__do_not_wait_for_torch(shell: Shell) -> None:
-    program = "import sys, trainer.commands.main; trainer.commands.main.main(['runs']); print({'torch', 'matplotlib'} & set(sys.modules))"
+    program = (
+        "import sys; from trainer.commands.main import main; main(['runs']);"
+        " print({'torch', 'matplotlib'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == "set()"

@@ -18,7 +18,9 @@ from discord import app_commands
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot.app import Bot
+from bot.app import build
+from bot.client import Bot
+from bot.commands.responses import Tree
 from bot.forms import Field, form
 from local_discord import Choice, LocalDiscord, Upload
 from local_discord.driver import shown_text
@@ -132,7 +134,7 @@ async def place(
         ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
         rights: dict[str, object] = {"owner_id": ana.id, "allowed_user_ids": (bob.id,), **changes}
         chosen = settings(root, server, workers=workers, **rights)
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             await server.synced()
@@ -381,7 +383,7 @@ async def test_members_of_an_allowed_guild__are_users_wherever_they_call_from(tm
         home = server.add_guild("home", [bob])
         away = server.add_guild("away", [eve], bot_present=False)
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_guild_ids=(home.id, away.id))
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             await server.synced()
@@ -451,7 +453,7 @@ async def ancient_form(interaction: discord.Interaction[Bot]) -> None:
 async def test_addresses__that_are_not_set_are_discord_s_own() -> None:
     route: HasBase = Route
     own = (route.BASE, DiscordWebSocket.DEFAULT_GATEWAY)
-    async with Bot(Settings()):
+    async with build(Settings()):
         assert (route.BASE, DiscordWebSocket.DEFAULT_GATEWAY) == own
 
 
@@ -602,7 +604,7 @@ async def test_gateway__that_is_refused_at_first_is_tried_again(
     caplog.set_level("ERROR")  # a command that ran in this process before may show no log
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         nowhere: dict[str, object] = {"gateway_url": "ws://127.0.0.1:9/gateway", "owner_id": 7}
-        async with Bot(settings(tmp_path, server, workers=0, **nowhere)) as bot:
+        async with build(settings(tmp_path, server, workers=0, **nowhere)) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await until(lambda: "Attempting a reconnect" in caplog.text)
             DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(server.gateway_url)
@@ -624,8 +626,9 @@ class Faulty(Bot):
 async def test_fault__while_it_is_connected_ends_the_bot(tmp_path: Path) -> None:
     async with (
         LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server,
-        Faulty(settings(tmp_path, server)) as bot,
+        Faulty(settings(tmp_path, server), {}, {}) as bot,
     ):
+        bot.tree = Tree(bot)
         with pytest.raises(AttributeError, match="a fault"):
             await bot.start(TOKEN)
 

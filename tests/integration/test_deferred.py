@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import aiohttp
 
-from bot.app import Bot
+from bot.app import build
+from bot.client import Bot
 from bot.deferred import Deferred
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
@@ -55,7 +56,7 @@ class Place(NamedTuple):
 
     @asynccontextmanager
     async def bot(self) -> AsyncIterator[Bot]:
-        async with Bot(settings(self.root, self.discord, owner_id=self.ana.id)) as bot:
+        async with build(settings(self.root, self.discord, owner_id=self.ana.id)) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await self.discord.connected()
             await self.discord.synced()

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from bot.app import Bot
+from bot.app import build
+from bot.client import Bot
 from bot.ledger import read_ledger
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
@@ -165,7 +166,7 @@ class Home(NamedTuple):
         fields = {"url": self.url}
         own: dict[str, object] = {"redis": RedisSettings.model_validate(fields)}
         chosen = settings(self.root, self.discord, owner_id=self.ana.id).model_copy(update=own)
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await self.discord.connected()
             yield bot

@@ -9,7 +9,7 @@ import discord
 import pytest
 from discord import app_commands
 
-from bot.app import Bot
+from bot.app import build
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Refusal, User
@@ -27,7 +27,7 @@ async def fragile(root: Path, *, answer_seconds: float = 3) -> AsyncIterator[tup
     """A bot and its owner on a Discord that may be hurt by what a test does."""
     async with LocalDiscord(token=TOKEN, answer_seconds=answer_seconds) as server:
         ana = server.add_user("ana")
-        async with Bot(settings(root, server, owner_id=ana.id)) as bot:
+        async with build(settings(root, server, owner_id=ana.id)) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             await server.synced()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.app import Bot
+from bot.app import build
 from bot.limits import Limits
 from bot.permissions import Caller, Level
 from bot.run_index import RunEntry
@@ -242,7 +242,7 @@ async def test_chat__above_a_limit_is_told_in_grey_and_nothing_is_queued(tmp_pat
         ana, bob = server.add_user("ana"), server.add_user("bob")
         limited: dict[str, object] = {"limits": few}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id,)).model_copy(update=limited)
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             await server.synced()

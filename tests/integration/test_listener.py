@@ -11,7 +11,7 @@ import discord
 import pytest
 from discord.http import Route
 
-from bot.chart_process import ChartProcess, Curve
+from bot.chart_process import ChartProcess
 from bot.ledger import MessageLedger, SentMessage, Watcher, read_ledger
 from bot.notifier import Listener
 from local_discord import LocalDiscord
@@ -25,6 +25,7 @@ from trainer.artifacts.runs import RunStore, manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.jobs.queue import NO_WORKER
+from trainer.reports.score_table import Curve
 from trainer.system.files import write_atomically
 
 TOKEN = "test-token"  # noqa: S105

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from bot.app import Bot
+from bot.app import build
+from bot.client import Bot
 from bot.report import REPORT_CHARACTERS, Report
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
@@ -43,7 +44,7 @@ class Place(NamedTuple):
         rights: dict[str, object] = {"owner_id": self.ana.id, "allowed_user_ids": (self.bob.id,), **changes}
         limits: dict[str, object] = {"limits": LimitSettings(attachment_bytes=90_000, generate_max_new_tokens=100)}
         chosen = settings(self.root, self.discord, workers=workers, **rights).model_copy(update=limits)
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await self.discord.connected()
             await self.discord.synced()

@@ -9,7 +9,9 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.app import CLICKED, Bot
+from bot.app import BUTTONS as CLICKED
+from bot.app import build
+from bot.client import Bot
 from bot.permissions import BUTTONS
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
@@ -77,7 +79,7 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
         just_now: dict[str, object] = {"created_at": now()}
         story = Story(tmp_path / "artifacts", run_record(RUN, user_id=bob.id).model_copy(update=just_now))
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             (mt,) = await server.synced()

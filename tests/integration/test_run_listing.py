@@ -10,7 +10,7 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.app import Bot
+from bot.app import build
 from bot.buttons import pressed
 from bot.commands.list_runs import Wanted
 from bot.commands.responses import Call
@@ -56,7 +56,7 @@ async def test_runs__are_paged_newest_first_in_one_message_that_outlives_the_bot
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")
         chosen = settings(tmp_path, server, owner_id=ana.id)
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             await server.synced()
@@ -67,7 +67,7 @@ async def test_runs__are_paged_newest_first_in_one_message_that_outlives_the_bot
             first = shown_text(message.payload)
         await asyncio.gather(running, return_exceptions=True)
         await server.disconnected()
-        async with Bot(chosen) as bot:
+        async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             turned = await (await server.click(ana, message, button_of(message, "Next »"))).reply()
@@ -233,7 +233,7 @@ async def test_suggestions__are_none_while_discord_does_not_say_who_asks(tmp_pat
         ana = server.add_user("ana")
         home = server.add_guild("home", [ana])
         Story(tmp_path / "artifacts", run_record("lstm-1", user_id=None))
-        async with Bot(settings(tmp_path, server, allowed_guild_ids=(home.id,))) as bot:
+        async with build(settings(tmp_path, server, allowed_guild_ids=(home.id,))) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await server.connected()
             await server.synced()

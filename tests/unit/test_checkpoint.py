@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState
-from trainer.artifacts.early_stopping import ValidationHistory
+from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState, ValidationHistory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
 from trainer.training.device import random_state

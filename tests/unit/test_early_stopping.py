@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.artifacts.early_stopping import ValidationHistory
+from trainer.artifacts.checkpoint_files import ValidationHistory
 from trainer.contracts.runs import EarlyStopping
 
 

@@ -18,11 +18,12 @@ from tests.unit.models.reference import ReferenceModel, losses_by_hand
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
 from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.inference.windows import windows
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.batches import Masking, masking
 from trainer.training.device import resolve as resolve_compute
-from trainer.training.documents import Documents, line_ends, windows
+from trainer.training.documents import Documents, line_ends
 from trainer.training.evaluation import (
     Evaluation,
     Measured,

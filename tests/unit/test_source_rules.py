@@ -128,7 +128,7 @@ def within(module: str, package: str) -> bool:
 
 
 def imported(source: Source) -> Iterator[tuple[int, str]]:
-    """Line and full name of each import: `from trainer import queue` is `trainer.jobs.queue`, `.` the package's name."""
+    """Line and full name of each import; a relative one begins with the package's name."""
     package = PurePosixPath(source.path).parent.parts
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):

@@ -26,10 +26,10 @@ from torch.nn import functional
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import LineScore, ScoreRequest, ScoreResponse, Totals, WindowReport, WordScore
 from trainer.data.normalization import Line, documents, normalized
+from trainer.inference.windows import context_of, windows
 from trainer.inference.word_boundaries import WordMarks, word_ends
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
-from trainer.training.documents import context_of, windows
 
 _PLACES_AT_ONCE = 1 << 14
 _LOGITS_AT_ONCE = 1 << 25

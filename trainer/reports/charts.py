@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from itertools import accumulate
 from math import log, nan
-from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -16,14 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from trainer.reports.heatmap_html import HEAT_COLOURS, LIGHT_SHARE, SCALE_END_NATS
-
-Curve = Sequence[tuple[int, float]]
-"""(step, mean loss in nats per token), oldest first."""
-Cell = tuple[str, float, bool]
-"""What is written in it, how surprising that was, and whether the model knows it."""
-CellRow = tuple[int, Sequence[Cell]]
-"""The number of its first cell, and at most 40 cells."""
-Unit = Literal["bits", "nats"]
+from trainer.reports.score_table import Cell, CellRow, Curve, Unit
 
 _WIDTH_INCHES, _HEIGHT_INCHES, _DOTS_PER_INCH = 8.0, 4.0, 100  # 800 x 400 pixels
 _BACKGROUND, _TEXT, _GRID = "#2b2d31", "#dbdee1", "#44474d"  # Discord's dark theme

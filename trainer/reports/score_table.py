@@ -3,9 +3,9 @@
 import unicodedata
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import log
-from typing import NamedTuple, assert_never
+from typing import Literal, NamedTuple, assert_never
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.inference import DetailLevel, ScoreResponse, Span, WordScore
@@ -13,8 +13,14 @@ from trainer.contracts.tokenizers import UNKNOWN_NAMES
 
 _COLUMNS, _MOST_ROWS = 40, 25
 _LINE_COLUMNS = "line text n_tokens n_scored unk_count nats end_nats bits bits_per_char bits_per_byte".split()
+
+Curve = Sequence[tuple[int, float]]
+"""(step, mean loss in nats per token), oldest first."""
 Cell = tuple[str, float, bool]
 """What is written in it, how surprising that was, and whether the model knows it."""
+CellRow = tuple[int, Sequence[Cell]]
+"""The number of its first cell, and at most 40 cells."""
+Unit = Literal["bits", "nats"]
 
 
 class Figures(NamedTuple):

@@ -1,7 +1,7 @@
-"""Runs a program that ends with our parent: for systems without a parent-death signal.
+"""Runs a program and ends it when our parent ends, for systems without a parent-death signal.
 
-Used as `python -m trainer.system.parent_watch PROGRAM ARGUMENT…` with a pipe on standard input whose other end the parent
-holds: when the pipe closes, by will or by death, the program is asked to end.
+Used as `python -m trainer.system.parent_watch PROGRAM ARGUMENT…`. The parent holds the other end of the pipe on
+standard input; when the pipe closes, the program receives SIGTERM.
 """
 
 import os

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import strategies as st
 
 from bot.buttons import Pressed, custom_id, pressed, question_buttons
-from bot.chart_process import Unit
 from bot.commands.inference import Detail, GenerateOptions, ScoreOptions
 from bot.forms import Field, filled, form
 from tests.properties import for_all
 from tests.unit.bot.records import run_record
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.reports.score_table import Unit
 
 LONGEST_RUN_ID = "r" * 64
 

@@ -8,7 +8,6 @@ from math import log
 import pytest
 from hypothesis import strategies as st
 
-from bot.chart_process import Unit
 from bot.report import (
     REPORT_CHARACTERS,
     Report,
@@ -23,6 +22,7 @@ from bot.report import (
 from tests.properties import for_all
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.heatmap_html import heat_page
+from trainer.reports.score_table import Unit
 
 DISCORD_FILE_BYTES = 10 * 1024 * 1024
 UNITS: tuple[Unit, ...] = ("bits", "nats")
