@@ -23,6 +23,7 @@ from trainer.config.experiment_schema import (
 from trainer.config.nested_dict import block, difference, merged, put, says, value_at
 from trainer.config.train_request import not_available, train_request, with_family
 from trainer.config.yaml import MOST_BYTES, parse_yaml
+from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import CONFIGS, PRESETS, Architecture, ModelFamily, TransformerConfig
@@ -142,12 +143,13 @@ class Experiment(NamedTuple):
         place = self.place(problem.path)
         given = value_at(self.fields, problem.path)
         message = problem.message.replace(f"`{problem.path}`", f"`{place}`")
-        changes: dict[str, object] = {
-            "path": place,
-            "message": message if place in ("", "corpus") or f"`{place}`" in message else f"`{place}`: {message}",
-            "value": problem.value or (None if given is None else shown_value(given)),
-        }
-        return problem.model_copy(update=changes)
+        is_named = place in ("", "corpus") or f"`{place}`" in message
+        return changed(
+            problem,
+            path=place,
+            message=message if is_named else f"`{place}`: {message}",
+            value=problem.value or (None if given is None else shown_value(given)),
+        )
 
     def _is_of_file(self, path: str) -> bool:
         place = self.place(path)
@@ -418,8 +420,7 @@ def _in_better_words(problem: FieldProblem) -> FieldProblem:
 
 
 def _reworded(problem: FieldProblem, sentence: str) -> FieldProblem:
-    changed: dict[str, object] = {"message": f"`{problem.path}` {sentence}"}
-    return problem.model_copy(update=changed)
+    return changed(problem, message=f"`{problem.path}` {sentence}")
 
 
 def _error(path: str, message: str, *, value: object = None, allowed: str | None = None) -> AppError:

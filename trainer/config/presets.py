@@ -4,7 +4,7 @@ from hashlib import sha256
 
 from pydantic_core import to_json
 
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, changed
 from trainer.contracts.compatibility import architecture, check, objective
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import (
@@ -276,15 +276,15 @@ def _tokenizer(request: TrainRequest, aim: Objective) -> TokenizerConfig:
             if "mask_token" in config.model_fields_set:
                 message = "`tokenizer.mask_token` must be true: masked_lm needs the token."
                 raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
-            changes: dict[str, object] = {"mask_token": True}
+            return changed(config, mask_token=True)
         case _:
             if config.special_style is not None:
                 if is_masked and style_of(config) == "gpt2":
                     message = "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token."
                     raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
                 return config
-            changes = {"special_style": _style(architecture(request.model_family), is_masked=is_masked)}
-    return config.model_copy(update=changes)
+            style = _style(architecture(request.model_family), is_masked=is_masked)
+            return changed(config, special_style=style)
 
 
 def _style(of_model: Architecture, *, is_masked: bool) -> SpecialStyle:

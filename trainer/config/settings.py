@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from dotenv import dotenv_values
 from pydantic import AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
@@ -197,8 +198,7 @@ def environment_names() -> list[str]:
 def _as_in_environment(problem: FieldProblem) -> FieldProblem:
     """A wrong setting under the name that people give it."""
     name = problem.path.upper().replace(".", "__")
-    renamed: dict[str, object] = {"path": name, "message": problem.message.replace(f"`{problem.path}`", f"`{name}`")}
-    return problem.model_copy(update=renamed)
+    return changed(problem, path=name, message=problem.message.replace(f"`{problem.path}`", f"`{name}`"))
 
 
 def _read_toml(path: Path) -> dict[str, dict[str, object]]:

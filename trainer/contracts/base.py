@@ -1,7 +1,7 @@
 """The base of all records that cross a boundary, and the field types that they share."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -38,6 +38,17 @@ class FileRecord(Frozen):
     path: str
     bytes: int
     sha256: Sha256
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def changed(record: R, **fields: object) -> R:
+    """Return a copy of a record with other values in the given fields. The values are not validated."""
+    unknown = fields.keys() - type(record).model_fields.keys()
+    if unknown:
+        raise TypeError(f"{type(record).__name__} has no field {', '.join(sorted(unknown))}.")
+    return record.model_copy(update=fields)
 
 
 Timestamp = AwareDatetime

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
-from trainer.contracts.base import Frozen, Identifier, JobState, Positive, Timestamp
+from trainer.contracts.base import Frozen, Identifier, JobState, Positive, Timestamp, changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusName, EvalSummary
@@ -539,6 +539,4 @@ inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
 
 def failed_record(record: InferenceRecord, error: RunError) -> InferenceRecord:
     """The record of a request that could not be answered."""
-    ended: dict[str, object] = {"status": "failed", "error": error}
-    response: dict[str, object] = {"response": record.response.model_copy(update=ended)}
-    return record.model_copy(update=response)
+    return changed(record, response=changed(record.response, status="failed", error=error))

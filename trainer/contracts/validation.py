@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.schema import Discriminator, RecordSchema
 
@@ -70,8 +71,7 @@ def field_problems(error: ValidationError, model: type[BaseModel]) -> tuple[Fiel
         problem = _problem(item, schema)
         if problems and problem.path and problems[-1].path == problem.path:  # another member of a union
             first = problems.pop().message.split(", you gave")[0]
-            joined: dict[str, object] = {"message": f"{first} or {problem.message.split('` must be ')[-1]}"}
-            problem = problem.model_copy(update=joined)
+            problem = changed(problem, message=f"{first} or {problem.message.split('` must be ')[-1]}")
         problems.append(problem)
     return tuple(problems)
 
