@@ -37,10 +37,10 @@ class Mutation(NamedTuple):
     """How often `old` stands in the file: all of it is switched off."""
 
 
-LISTENER, WORKER = "tests/integration/test_listener.py", "tests/integration/test_worker.py"
+LISTENER, WORKER = "tests/integration/test_notifier.py", "tests/integration/test_worker.py"
 CHECKPOINT, RESUME, RUNS = "tests/unit/test_checkpoint.py", "tests/unit/test_resume.py", "tests/unit/test_runs.py"
 CRASH_STATES = "tests/unit/test_crash_states.py"
-FAULT, GOING_ON = "tests/unit/test_fault_checkpoint.py", "tests/unit/test_going_on.py"
+FAULT, GOING_ON = "tests/unit/test_fault_checkpoint.py", "tests/unit/test_resumable_runs.py"
 RESUMED = (f"{RESUME}::test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_hex",)
 
 MUTATIONS = (

@@ -15,7 +15,7 @@ from local_discord import LocalDiscord
 from local_discord.state import Call, User
 from tests.chaos.supervised import Supervised
 from tests.support import ROOT, Process, add_corpus, gone, kill, processes, some_text
-from tests.waiting import ANSWER_SECONDS
+from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import find_server

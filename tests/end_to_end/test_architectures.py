@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
-from tests.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
 from trainer.commands.requests import assign

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, settings_in, some_text
-from tests.waiting import until
+from tests.support.waiting import until
 from trainer.commands.main import main
 from trainer.config.train_request import train_request
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkRow, BenchmarkTable, PreparedBenchmark

@@ -13,7 +13,7 @@ from local_discord.driver import shown_text
 from local_discord.state import Channel, StoredMessage
 from tests.integration.test_bot import TOKEN, ended, start_bot
 from tests.support import add_corpus, settings_in, some_text, tiny_request
-from tests.waiting import ANSWER_SECONDS, until
+from tests.support.waiting import ANSWER_SECONDS, until
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys

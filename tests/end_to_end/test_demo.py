@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support import environment_in, gone, mt, processes
-from tests.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:

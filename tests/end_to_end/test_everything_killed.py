@@ -12,7 +12,7 @@ from tests.chaos.plan import Plan, Submission
 from tests.chaos.system import started
 from tests.chaos.verdict import judge
 from tests.support import processes, tiny_request
-from tests.waiting import until
+from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import CheckpointSaved, JobStarted
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.support import ROOT, add_corpus, environment_in, some_text
-from tests.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 _BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")

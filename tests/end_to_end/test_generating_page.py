@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support import ROOT, environment_in, mt
-from tests.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateRequest
 

@@ -21,7 +21,7 @@ import pytest
 from bot.embeds import final_message, run_card
 from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
-from tests.waiting import PATIENCE_SECONDS, until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.commands.main import main

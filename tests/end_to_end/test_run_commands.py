@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.unit.test_runs import record
 from tests.unit.test_verification import FIRST_RELEASE, accepted
-from tests.waiting import PATIENCE_SECONDS
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.commands.doctor import Diagnosis

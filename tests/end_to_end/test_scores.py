@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_mt import Shell
-from tests.integration.test_requests import RUN, finished_run
+from tests.integration.test_inference_queue import RUN, finished_run
 from tests.support import ROOT, environment_in, mt
-from tests.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.minimal_pairs import PairReport
 from trainer.reports.score_table import ScoredLine

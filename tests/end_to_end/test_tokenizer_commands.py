@@ -11,7 +11,7 @@ from typing import Protocol
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
-from tests.waiting import PATIENCE_SECONDS, until
+from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.main import main

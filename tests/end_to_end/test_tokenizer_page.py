@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.support import mt
-from tests.unit.data.support import tokenizer_of
+from tests.support.tiny_models import tokenizer_of
 from trainer.contracts.tokenizers import METHODS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tokenizers.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request, wait_for_status
-from tests.unit.test_going_on import stopped_run
+from tests.unit.test_resumable_runs import stopped_run
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest, TrainRequest

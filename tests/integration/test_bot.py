@@ -26,8 +26,8 @@ from local_discord import Choice, LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Call, Refusal, User
 from local_discord.wire import number
-from tests.unit.bot.records import Story, run_record
-from tests.waiting import ANSWER_SECONDS, PATIENCE_SECONDS, captured_logs, until
+from tests.support.records import Story, run_record
+from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError

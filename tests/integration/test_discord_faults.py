@@ -19,13 +19,13 @@ from local_discord.driver import shown_text
 from local_discord.rest import FaultAction
 from local_discord.state import Call, Refusal, StoredMessage, User
 from tests.integration.test_bot import GREY, TOKEN, Read, read, settings
-from tests.integration.test_listener import MESSAGE, MESSAGES, place, told_ids, until_settled
+from tests.integration.test_inference_queue import finished_run
 from tests.integration.test_log_secrets import TOKEN as TOKEN_OF_SECRETS
 from tests.integration.test_log_secrets import address, has_secret, worker
-from tests.integration.test_requests import finished_run
+from tests.integration.test_notifier import MESSAGE, MESSAGES, place, told_ids, until_settled
 from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request
-from tests.unit.bot.records import Story, run_record
-from tests.waiting import ANSWER_SECONDS, captured_logs, until
+from tests.support.records import Story, run_record
+from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.config.settings import RedisSettings
 from trainer.jobs.queue import JobQueue

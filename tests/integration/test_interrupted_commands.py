@@ -5,10 +5,10 @@ import contextlib
 import socket
 from pathlib import Path
 
+from tests.integration.test_inference_queue import RUN
 from tests.integration.test_redis_faults import embedded, served, told
-from tests.integration.test_requests import RUN
 from tests.support import add_corpus, some_text, tiny_request
-from tests.waiting import captured_logs, until
+from tests.support.waiting import captured_logs, until
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS

@@ -16,8 +16,8 @@ from bot.run_index import RunEntry
 from local_discord import LocalDiscord, Upload
 from tests.integration.test_bot import GREY, TEXT, TOKEN, Place, settings
 from tests.support import settings_in
-from tests.unit.bot.records import BEGIN
-from tests.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
+from tests.support.records import BEGIN
+from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted

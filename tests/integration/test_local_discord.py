@@ -16,7 +16,7 @@ from pydantic import JsonValue
 
 from local_discord import ClientRefusal, Drop, FieldValue, Limit, LocalDiscord, OptionValue, Upload
 from local_discord.wire import Json, decode, encode, mapping
-from tests.waiting import until
+from tests.support.waiting import until
 
 TOKEN = "test-token"  # noqa: S105
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (7).to_bytes(4) + (5).to_bytes(4)

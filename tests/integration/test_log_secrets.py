@@ -19,7 +19,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
-from tests.waiting import until
+from tests.support.waiting import until
 from trainer.config.settings import RedisSettings, Settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support import add_corpus, ended, environment_in, settings_in, some_text, tiny_request, wait_for_status
-from tests.waiting import captured_logs, until
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.artifacts_id import artifacts_id, own_artifacts_id
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.jobs.queue import JobQueue

@@ -19,8 +19,7 @@ import pytest
 from arq import Retry
 from redis.exceptions import NoPermissionError
 
-from tests.faulty_proxy import Fault, FaultyProxy, free_port
-from tests.integration.test_requests import RUN, finished_run
+from tests.integration.test_inference_queue import RUN, finished_run
 from tests.integration.test_worker import LONG, events_of, losses, training, with_redis
 from tests.support import (
     ROOT,
@@ -35,7 +34,8 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
-from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.faulty_proxy import Fault, FaultyProxy, free_port
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings

@@ -21,8 +21,8 @@ from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import Json, rows, text
 from tests.integration.test_bot import AMBER, TEXT, TOKEN, Place, place, read, settings
-from tests.unit.bot.records import Story, run_record
-from tests.waiting import ANSWER_SECONDS
+from tests.support.records import Story, run_record
+from tests.support.waiting import ANSWER_SECONDS
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.base import now
 from trainer.contracts.runs import CorpusRef, EvalSummary, TokenizerFacts

@@ -17,7 +17,7 @@ import pytest
 
 from local_discord import LocalDiscord
 from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill, processes, settings_in, some_text
-from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import RedisSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.services import Services, end, ending_with_us, find_server, pipe

@@ -21,7 +21,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
-from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload

@@ -10,8 +10,8 @@ from local_discord import Upload
 from local_discord.rest import FILES
 from tests.integration.test_bot import AMBER, TEXT, Place, left, place
 from tests.support import ROOT, add_corpus
-from tests.unit.bot.records import Story, run_record
-from tests.waiting import until
+from tests.support.records import Story, run_record
+from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord

@@ -26,7 +26,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
-from tests.waiting import captured_logs, until
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import add_corpus, ended, kill, processes, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
-from tests.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import RedisSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress, stamp

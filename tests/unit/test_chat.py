@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.unit.data.support import char_tokenizer
-from tests.unit.models.families import POSITIONS, model_of
+from tests.support.families import POSITIONS, model_of
+from tests.support.tiny_models import char_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import MAX_PROMPT_CHARACTERS, ChatRequest, ChatTurn
 from trainer.inference.chat import chat_prompt

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot.ledger import Ledger, read_ledger
-from tests.unit.crash_states import RecordingDisk, lay_out
+from tests.support.crash_states import RecordingDisk, lay_out
 from tests.unit.test_checkpoint import checkpoint, same
 from tests.unit.test_runs import phase, record
 from trainer.artifacts.event_log import EventLog, EventReader

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.data.support import make_run
+from tests.support.tiny_models import make_run
 from trainer.contracts.cost import auto_batch_size
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.properties import for_all_pairs
-from tests.unit.data.support import POEM, Run, char_tokenizer, make_run, small_model
-from tests.unit.models.families import CAUSAL, FAMILIES, MASKED, effective_of, model_of
-from tests.unit.models.reference import ReferenceModel, losses_by_hand
+from tests.support.families import CAUSAL, FAMILIES, MASKED, effective_of, model_of
+from tests.support.properties import for_all_pairs
+from tests.support.reference import ReferenceModel, losses_by_hand
+from tests.support.tiny_models import POEM, Run, char_tokenizer, make_run, small_model
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
 from trainer.data.corpus import SplitCorpus, SplitRule

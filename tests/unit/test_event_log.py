@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.waiting import captured_logs
+from tests.support.waiting import captured_logs
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.contracts.events import JobCancelled, stamp
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from bot.ledger import read_ledger
 from tests.support import settings_in
+from tests.support.waiting import captured_logs
 from tests.unit.test_checkpoint import Evil, checkpoint, names, same
-from tests.waiting import captured_logs
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.main import main

@@ -12,9 +12,9 @@ import torch
 from pydantic import TypeAdapter
 
 from tests.support import ROOT
-from tests.unit.data.support import tensor_of, tokenizer_of
-from tests.unit.finished import finished_run
-from tests.unit.models.families import CAUSAL, FAMILIES, MASKED
+from tests.support.families import CAUSAL, FAMILIES, MASKED
+from tests.support.finished_runs import finished_run
+from tests.support.tiny_models import tensor_of, tokenizer_of
 from tests.unit.test_verification import FIRST_RELEASE
 from tests.unit.tokenizers.test_languages import LANGUAGES, texts_in
 from trainer.artifacts.runs import RunDirectory, RunStore

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.unit.data.support import tensor_of
-from tests.unit.finished import finished_run
-from tests.unit.models.families import CAUSAL, FAMILIES, MASKED, POSITIONS, VOCABULARY, config_of, model_of
+from tests.support.families import CAUSAL, FAMILIES, MASKED, POSITIONS, VOCABULARY, config_of, model_of
+from tests.support.finished_runs import finished_run
+from tests.support.tiny_models import tensor_of
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelConfig

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from tests.unit.data.support import Run
+from tests.support.tiny_models import Run
 from tests.unit.test_resume import EVERYTHING, hexes, run_in
 from tests.unit.test_training import Told, digest, figures, observed
 from trainer.contracts.errors import AppError, ErrorCode

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from tests.support import ROOT
-from tests.unit.models.families import OTHERS
+from tests.support.families import OTHERS
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.settings import AppSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse

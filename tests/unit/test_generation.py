@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.unit.data.support import char_tokenizer, small_model
-from tests.unit.models.families import vocabulary
-from tests.unit.models.reference import ReferenceModel
+from tests.support.families import vocabulary
+from tests.support.reference import ReferenceModel
+from tests.support.tiny_models import char_tokenizer, small_model
 from trainer.contracts.inference import GenerateRequest, GenerateResponse
 from trainer.contracts.validation import parse
 from trainer.inference.generation import choose, filtered_probabilities, generate

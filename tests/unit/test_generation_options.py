@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.unit.data.support import POEM, char_tokenizer, small_model, tensor_of, tokenizer_of
-from tests.unit.models.families import CAUSAL, model_of
+from tests.support.families import CAUSAL, model_of
+from tests.support.tiny_models import POEM, char_tokenizer, small_model, tensor_of, tokenizer_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.tokenizers import METHODS

@@ -16,8 +16,8 @@ import structlog
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from tests.properties import for_all_pairs
 from tests.support import ROOT
+from tests.support.properties import for_all_pairs
 from trainer.config.settings import AppSettings, LoggingSettings, Settings
 from trainer.system.logs import LOGGING_EXTRA_NAMES, LogReader, add_log_file, setup_logging
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.parity import SAMPLINGS, drawn_p_value, greedy_differences, surprisal_difference, word_difference
-from tests.unit.finished import LINES, finished_run
+from tests.support.finished_runs import LINES, finished_run
 from trainer.export.folders import export_folder
 
 SENTENCES = [*LINES[:2], "the sea", "sun", "quokka his"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
-from tests.unit.data.support import Run, make_run
-from tests.unit.models.families import FAMILIES, request_of
+from tests.support.families import FAMILIES, request_of
+from tests.support.tiny_models import Run, make_run
 from tests.unit.test_resume import hexes, saved_last
 from tests.unit.test_training import TEXT, after, digest, figures, losses, observed
 from trainer.artifacts.checkpoint_files import TrainingState

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from tests.unit.data.support import POEM, char_tokenizer, small_model, tensor_of, tokenizer_of
-from tests.unit.models.families import CAUSAL, POSITIONS, model_of
+from tests.support.families import CAUSAL, POSITIONS, model_of
+from tests.support.tiny_models import POEM, char_tokenizer, small_model, tensor_of, tokenizer_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse
 from trainer.contracts.tokenizers import METHODS

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.unit.data.support import Run, make_run
+from tests.support.tiny_models import Run, make_run
 from tests.unit.test_training import DROPOUT, TEXT, after, digest, figures, losses, observed, timeless
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.unit.data.support import make_run
+from tests.support.tiny_models import make_run
 from trainer.training.loop import TrainResult
 
 LINE = 2000

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from tests.properties import for_all_pairs
 from tests.support import tiny_request
+from tests.support.properties import for_all_pairs
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
 from trainer.config.presets import request_hash, resolve

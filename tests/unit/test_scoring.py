@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.unit.data.support import char_tokenizer, small_model, tensor_of
-from tests.unit.models import families
-from tests.unit.models.families import CAUSAL
-from tests.unit.models.reference import ReferenceModel
+from tests.support import families
+from tests.support.families import CAUSAL
+from tests.support.reference import ReferenceModel
+from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
 from trainer.inference.scoring import read_text, score_lines, score_texts, surprisals

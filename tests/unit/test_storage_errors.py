@@ -12,7 +12,7 @@ import pytest
 
 from bot.main import main as start_bot
 from tests.support import ROOT, environment_in
-from tests.unit.finished import finished_run
+from tests.support.finished_runs import finished_run
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
 from trainer.commands.training import DiskNotice

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
-from tests.unit.data.support import char_tokenizer
+from tests.support.tiny_models import char_tokenizer
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from tests.unit.data.support import POEM, Run, make_run
-from tests.unit.models.families import vocabulary
+from tests.support.families import vocabulary
+from tests.support.tiny_models import POEM, Run, make_run
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Progress
@@ -116,7 +116,7 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
 
 def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.unit.data.support import make_run;"
+        "import sys; from pathlib import Path; from tests.support.tiny_models import make_run;"
         "from tests.unit.test_training import observed, digest, losses, TEXT, DROPOUT;"
         "told = observed(make_run(Path(sys.argv[1]), TEXT, model=DROPOUT, max_steps=6));"
         "print(digest(told.model), [float.hex(loss) for loss in losses(told.rows)])"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.data.support import Run, make_run
+from tests.support.tiny_models import Run, make_run
 from tests.unit.test_training import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.models.base import LanguageModel

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.data.support import POEM, make_run
-from tests.unit.models.families import FAMILIES
+from tests.support.families import FAMILIES
+from tests.support.tiny_models import POEM, make_run
 from trainer.training.device import seed_everything
 
 RATE, DECAY = 0.01, 0.5

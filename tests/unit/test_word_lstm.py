@@ -10,8 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tests.unit.data.support import make_run, write
-from tests.unit.models.families import vocabulary
+from tests.support.families import vocabulary
+from tests.support.tiny_models import make_run, write
 from trainer.contracts.models import RnnArchitecture, RnnConfig
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpus import read_lines

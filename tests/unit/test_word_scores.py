@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.unit.data.support import POEM, char_tokenizer, tokenizer_of
-from tests.unit.models.families import model_of
+from tests.support.families import model_of
+from tests.support.tiny_models import POEM, char_tokenizer, tokenizer_of
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse
 from trainer.inference.scoring import read_text, score_texts, word_surprisals

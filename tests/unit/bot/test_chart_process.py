@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bot.chart_process import ChartProcess
 from bot.report import ReportFiles, as_csv, as_json, report_of, summary_of
+from tests.support.waiting import until
 from tests.unit.bot.test_report import score_of
-from tests.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
 from trainer.reports.heatmap_html import heat_page
 

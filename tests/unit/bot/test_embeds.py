@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from bot import embeds
 from bot.outcome import Outcome
 from bot.report import ReportFiles, report_of, summary_of
-from tests.properties import for_all, for_all_pairs
-from tests.unit.bot.records import Story, run_record
+from tests.support.properties import for_all, for_all_pairs
+from tests.support.records import Story, run_record
 from tests.unit.bot.test_report import Expected, score_of
 from tests.unit.contracts.test_comparison import OWN_TEXT, measured, of_fields
 from trainer.contracts.base import FileRecord

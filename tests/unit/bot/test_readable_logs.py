@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from bot.run_logs import readable, without_places
-from tests.properties import for_all
+from tests.support.properties import for_all
 
 PARTS = st.text(st.characters(categories=["L", "N"], include_characters="-_"), min_size=1, max_size=12)
 FOLDERS = st.lists(PARTS, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))

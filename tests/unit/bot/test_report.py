@@ -19,7 +19,7 @@ from bot.report import (
     summary_of,
     visible,
 )
-from tests.properties import for_all
+from tests.support.properties import for_all
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.heatmap_html import heat_page
 from trainer.reports.score_table import Unit

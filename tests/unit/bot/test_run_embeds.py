@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from bot import embeds
 from bot.commands.list_runs import PAGE_RUNS
 from bot.run_index import RunEntry
-from tests.properties import for_all, for_all_pairs
-from tests.unit.bot.records import BEGIN, run_record
+from tests.support.properties import for_all, for_all_pairs
+from tests.support.records import BEGIN, run_record
 from tests.unit.bot.test_embeds import Read, labelled, texts, within_limits
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import Tensor
 
-from tests.properties import for_all
-from tests.unit.crash_states import RecordingDisk, lay_out
-from tests.unit.data.support import Run, make_run
+from tests.support.crash_states import RecordingDisk, lay_out
+from tests.support.properties import for_all
+from tests.support.tiny_models import Run, make_run
 from tests.unit.test_checkpoint import checkpoint, names
 from tests.unit.test_disk_failures import CODES, failing, told
 from tests.unit.test_training import DROPOUT, TEXT, after, digest, observed

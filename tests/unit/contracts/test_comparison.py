@@ -5,8 +5,8 @@ from types import MappingProxyType
 
 import pytest
 
-from tests.unit.bot.records import run_record
-from tests.unit.models.families import config_of, effective_of, request_of
+from tests.support.families import config_of, effective_of, request_of
+from tests.support.records import run_record
 from trainer.artifacts.runs import manifest_of
 from trainer.config.presets import resolve
 from trainer.contracts.comparison import (

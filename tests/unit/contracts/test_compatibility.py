@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from tests.unit.data.support import char_tokenizer
-from tests.unit.models.families import CAUSAL, FAMILIES, TRANSFORMERS, effective_of, request_of
+from tests.support.families import CAUSAL, FAMILIES, TRANSFORMERS, effective_of, request_of
+from tests.support.tiny_models import char_tokenizer
 from trainer.config.presets import request_hash, resolve
 from trainer.config.train_request import train_request
 from trainer.contracts.compatibility import check_generates, reads_one_side

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support import ROOT, settings_in
-from tests.unit.models.families import effective_of, vocabulary
+from tests.support.families import effective_of, vocabulary
 from trainer.contracts.cost import (
     GIB,
     Cost,
@@ -204,7 +204,7 @@ def test_figures__are_rough() -> None:
 TRAINING = """
 import re, sys
 from pathlib import Path
-from tests.unit.data.support import make_run
+from tests.support.tiny_models import make_run
 from trainer.contracts.cost import Machine, TextSize, estimate
 
 lines = [f"{i} and {i * i} are numbers" for i in range(400)]

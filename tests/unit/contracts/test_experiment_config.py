@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support import ROOT
-from tests.unit.contracts.experiments import (
+from tests.support.experiments import (
     TRANSFORMER,
     document,
     request_of,

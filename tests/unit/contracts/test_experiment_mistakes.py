@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.contracts.experiments import (
+from tests.support.experiments import (
     TRANSFORMER,
     Blocks,
     Change,

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import strategies as st
 
-from tests.properties import for_all
-from tests.unit.contracts.experiments import document, request_of, resolved
-from tests.unit.models.families import FAMILIES, TRANSFORMERS
-from tests.unit.models.families import request_of as request_of_family
+from tests.support.experiments import document, request_of, resolved
+from tests.support.families import FAMILIES, TRANSFORMERS
+from tests.support.families import request_of as request_of_family
+from tests.support.properties import for_all
 from trainer.config.experiment_file import experiment_yaml, read_experiment
 from trainer.config.nested_dict import block, says, value_at
 from trainer.config.presets import request_hash

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.contracts.experiments import document, resolved, whole
+from tests.support.experiments import document, resolved, whole
 from trainer.config.experiment_file import read_experiment
 from trainer.config.train_request import train_request
 from trainer.contracts.errors import AppError, ErrorCode

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.unit.data.support import char_tokenizer, tokenizer_of
+from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import manifest_of
 from trainer.config.presets import request_hash, resolve
 from trainer.contracts.base import now

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from tests.properties import for_all
+from tests.support.properties import for_all
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.properties import for_all_pairs
-from tests.unit.data.support import char_tokenizer
-from tests.unit.models.reference import rows_by_hand
+from tests.support.properties import for_all_pairs
+from tests.support.reference import rows_by_hand
+from tests.support.tiny_models import char_tokenizer
 from trainer.tokenizers.base import Ids
 from trainer.training.batches import NO_TARGET, Batch, BatchReader, Rows, epoch_order, pieces
 

@@ -10,9 +10,9 @@ from unicodedata import normalize
 import pytest
 from hypothesis import strategies as st
 
-from tests.properties import for_all, for_all_pairs
-from tests.unit.data.properties import any_line_lists, line_lists, rules, texts
-from tests.unit.data.support import NFC, write
+from tests.support.properties import for_all, for_all_pairs
+from tests.support.strategies import any_line_lists, line_lists, rules, texts
+from tests.support.tiny_models import NFC, write
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, blocks, read_lines, split_labels

@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.unit.data.support import tensor_of
-from tests.unit.models.families import CHAR_IDS, VOCABULARY, effective_of, vocabulary
+from tests.support.families import CHAR_IDS, VOCABULARY, effective_of, vocabulary
+from tests.support.tiny_models import tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.tokenizers.base import Ids
 from trainer.training.batches import NO_TARGET, BatchReader, Masking, Rows, masking

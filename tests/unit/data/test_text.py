@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from tests.properties import for_all_pairs
+from tests.support.properties import for_all_pairs
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.text import LINE_BYTES, corpus_sha256, line_blocks, shown_name, stream_blocks, text_files
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.data.support import NFC, POEM, SMALL, make_run, reference, write
+from tests.support.tiny_models import NFC, POEM, SMALL, make_run, reference, write
 from trainer.config.presets import resolve
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, TrainRequest

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.data.support import NFC, write
+from tests.support.tiny_models import NFC, write
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.corpus import SplitRule, split_labels
 from trainer.data.union import CorpusUnion

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.data.support import char_tokenizer, small_model, tensor_of
+from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnArchitecture, RnnConfig
 from trainer.inference.model_files import load_model, save_model

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.unit.data.support import char_tokenizer, tensor_of
-from tests.unit.models.families import CAUSAL, MASKED, POSITIONS, model_of
+from tests.support.families import CAUSAL, MASKED, POSITIONS, model_of
+from tests.support.tiny_models import char_tokenizer, tensor_of
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.unit.data.support import char_tokenizer, make_run, tensor_of
-from tests.unit.models.families import (
+from tests.support.families import (
     CAUSAL,
     CHAR_IDS,
     FAMILIES,
@@ -25,6 +24,7 @@ from tests.unit.models.families import (
     vocabulary,
     with_vocabulary,
 )
+from tests.support.tiny_models import char_tokenizer, make_run, tensor_of
 from tests.unit.test_training import TEXT, after, digest, figures, observed, timeless
 from trainer.contracts.models import RnnConfig
 from trainer.inference.model_files import load_model, save_model

@@ -6,9 +6,9 @@ from itertools import product
 import pytest
 import torch
 
-from tests.unit.data.support import small_model, tensor_of
-from tests.unit.models.families import vocabulary
-from tests.unit.models.reference import ReferenceModel
+from tests.support.families import vocabulary
+from tests.support.reference import ReferenceModel
+from tests.support.tiny_models import small_model, tensor_of
 from trainer.config.presets import resolve
 from trainer.contracts.comparison import model_name
 from trainer.contracts.models import DropoutPlaces, Initialization, RnnArchitecture, RnnConfig

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.data.support import tensor_of
-from tests.unit.models.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
+from tests.support.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
+from tests.support.tiny_models import tensor_of
 from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, QwenConfig
 from trainer.models import bert, gpt2, llama
 from trainer.models.transformer import LibraryConfig, MakeConfig
@@ -110,7 +110,7 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
 
 def test_other_models__do_without_the_library() -> None:
     program = (
-        "import sys; from tests.unit.models.families import model_of; model_of('lstm both');"
+        "import sys; from tests.support.families import model_of; model_of('lstm both');"
         "assert 'transformers' not in sys.modules; model_of('gpt2'); assert 'transformers' in sys.modules"
     )
 

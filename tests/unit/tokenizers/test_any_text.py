@@ -6,8 +6,8 @@ from unicodedata import normalize
 
 from hypothesis import strategies as st
 
-from tests.properties import for_all_pairs
-from tests.unit.data.support import char_tokenizer
+from tests.support.properties import for_all_pairs
+from tests.support.tiny_models import char_tokenizer
 from trainer.contracts.tokenizers import TokenizerManifest
 from trainer.tokenizers import load_tokenizer
 

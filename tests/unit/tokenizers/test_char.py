@@ -12,9 +12,9 @@ import tokenizers
 from jsonschema_rs import Draft202012Validator
 from pydantic import JsonValue
 
-from tests.properties import for_all
-from tests.unit.data.properties import texts
-from tests.unit.data.support import char_tokenizer, library_tokenizer
+from tests.support.properties import for_all
+from tests.support.strategies import texts
+from tests.support.tiny_models import char_tokenizer, library_tokenizer
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.tokenizers import load_tokenizer

@@ -8,7 +8,7 @@ from unicodedata import normalize
 import pytest
 from pydantic import JsonValue
 
-from tests.unit.data.support import tokenizer_of
+from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import METHODS, Normalization

@@ -5,7 +5,7 @@ from unicodedata import normalize
 
 import pytest
 
-from tests.unit.data.support import tokenizer_of
+from tests.support.tiny_models import tokenizer_of
 from trainer.contracts.tokenizers import METHODS
 from trainer.tokenizers.base import Tokenizer
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
-from tests.properties import for_all
-from tests.unit.data.support import POEM, library_tokenizer, make_run, tokenizer_of
+from tests.support.properties import for_all
+from tests.support.tiny_models import POEM, library_tokenizer, make_run, tokenizer_of
 from trainer.artifacts.tokenizer_files import unknown_share
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import SpecialTokens

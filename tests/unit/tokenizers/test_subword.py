@@ -8,9 +8,9 @@ from unicodedata import normalize
 import pytest
 from hypothesis import strategies as st
 
-from tests.properties import for_all_pairs
-from tests.unit.data.properties import texts
-from tests.unit.data.support import library_tokenizer, tokenizer_of
+from tests.support.properties import for_all_pairs
+from tests.support.strategies import texts
+from tests.support.tiny_models import library_tokenizer, tokenizer_of
 from tests.unit.tokenizers.test_any_text import anything, trained_on
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.tokenizers.base import Span, Tokenizer

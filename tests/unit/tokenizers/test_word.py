@@ -8,9 +8,9 @@ import pytest
 import tokenizers
 from hypothesis import strategies as st
 
-from tests.properties import for_all_pairs
-from tests.unit.data.properties import texts
-from tests.unit.data.support import library_tokenizer, make_run, tokenizer_of
+from tests.support.properties import for_all_pairs
+from tests.support.strategies import texts
+from tests.support.tiny_models import library_tokenizer, make_run, tokenizer_of
 from trainer.tokenizers.word import detokenized
 from trainer.training.batches import NO_TARGET
 

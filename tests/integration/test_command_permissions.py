@@ -19,8 +19,8 @@ from local_discord.state import Call, User
 from local_discord.wire import rows, text
 from tests.integration.test_bot import TOKEN, settings
 from tests.support import ROOT
-from tests.unit.bot.records import Story, run_record
-from tests.waiting import ANSWER_SECONDS, until
+from tests.support.records import Story, run_record
+from tests.support.waiting import ANSWER_SECONDS, until
 from trainer.contracts.base import now
 
 PAGE = ROOT / "docs" / "commands.md"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import tokenizers
 import torch
 
-from tests.unit.models.families import vocabulary
+from tests.support.families import vocabulary
 from trainer.config.presets import resolve
 from trainer.contracts.models import ModelConfig, RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, TrainRequest

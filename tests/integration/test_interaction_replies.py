@@ -14,7 +14,7 @@ from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Refusal, User
 from tests.integration.test_bot import AMBER, RED, TOKEN, left, place, read, settings
-from tests.waiting import captured_logs, until
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 
 CALLBACK = "/interactions/{interaction_id}/{interaction_token}/callback"

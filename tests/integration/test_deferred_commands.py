@@ -17,10 +17,10 @@ from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Call, Refusal, User
 from tests.integration.test_bot import EPHEMERAL, TOKEN, settings, start_bot
-from tests.integration.test_first_answers import ORIGINAL
-from tests.integration.test_requests import finished_run
+from tests.integration.test_inference_queue import finished_run
+from tests.integration.test_interaction_replies import ORIGINAL
 from tests.support import settings_in
-from tests.waiting import captured_logs, until
+from tests.support.waiting import captured_logs, until
 from trainer.jobs.services import Services
 from trainer.store.store import connect
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import add_corpus, ended, environment_in, mt, running, settings_in, some_text, tiny_request, twin
 from tests.support import wait_for_status as wait
-from tests.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.commands.main import main
 from trainer.config.settings import LoggingSettings
 from trainer.contracts.comparison import Comparison

@@ -19,9 +19,9 @@ from local_discord.limits import walk
 from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import number, text
 from tests.integration.test_bot import AMBER, EPHEMERAL, GREY, TOKEN, ended, read, settings, start_bot
-from tests.integration.test_requests import RUN, finished_run
-from tests.unit.bot.records import Story, run_record
-from tests.waiting import ANSWER_SECONDS
+from tests.integration.test_inference_queue import RUN, finished_run
+from tests.support.records import Story, run_record
+from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import LimitSettings
 from trainer.store import keys
 from trainer.store.store import connect

@@ -7,8 +7,8 @@ from bot.ledger import Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.state import Call, Channel, Guild, StoredMessage, User
 from tests.integration.test_bot import AMBER, Place, place, read
-from tests.unit.bot.records import Story
-from tests.waiting import until
+from tests.support.records import Story
+from tests.support.waiting import until
 
 WATCH, UNWATCH = "mt:watch:char_lstm-1", "mt:unwatch:char_lstm-1"
 RUN = {"run": "char_lstm-1"}

@@ -10,7 +10,7 @@ from tests.integration.test_bot import AMBER, place
 from tests.integration.test_training_faults import LARGE, outcome
 from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
-from tests.unit.test_going_on import stopped_run
+from tests.unit.test_resumable_runs import stopped_run
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
 from trainer.commands.training import recovery

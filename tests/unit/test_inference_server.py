@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.support import settings_in, tiny_request
-from tests.unit.data.support import POEM, Run, make_run
-from tests.unit.models.reference import ReferenceModel, losses_by_hand
+from tests.support.reference import ReferenceModel, losses_by_hand
+from tests.support.tiny_models import POEM, Run, make_run
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings

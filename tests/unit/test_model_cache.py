@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.data.support import POEM, make_run
+from tests.support.tiny_models import POEM, make_run
 from tests.unit.test_runs import record
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.errors import AppError, ErrorCode

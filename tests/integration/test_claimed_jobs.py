@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support import settings_in
-from tests.waiting import captured_logs
+from tests.support.waiting import captured_logs
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.jobs.services import Services
 from trainer.store import keys

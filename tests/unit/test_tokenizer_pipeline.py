@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.data.support import POEM, Run, make_run, small_model
-from tests.unit.models.reference import ReferenceModel
+from tests.support.reference import ReferenceModel
+from tests.support.tiny_models import POEM, Run, make_run, small_model
 from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpus import SplitCorpus, SplitRule

@@ -11,10 +11,10 @@ from pydantic import Field, TypeAdapter
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.support import settings_in
-from tests.unit.data.support import POEM, make_run
+from tests.support.tiny_models import POEM, make_run
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs
+from tests.unit.test_model_cache import completed
 from tests.unit.test_runs import record
-from tests.unit.test_warm_models import completed
-from tests.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import RunStore, finish_run
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
-from tests.unit.crash_states import RecordingDisk, lay_out
+from tests.support.crash_states import RecordingDisk, lay_out
 from tests.unit.test_checkpoint import checkpoint, same
 from tests.unit.test_crash_states import UnsyncedDisk
 from tests.unit.test_disk_failures import FailingDisk

@@ -19,8 +19,8 @@ from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
-from tests.unit.bot.records import Story, run_record
-from tests.waiting import captured_logs, until
+from tests.support.records import Story, run_record
+from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import RunStore, manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import RunRecord, RunStatus

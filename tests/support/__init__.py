@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.waiting import PATIENCE_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import AppSettings, QueueSettings, Settings
 from trainer.contracts.runs import RunStatus, TrainRequest
@@ -19,7 +19,7 @@ from trainer.contracts.validation import parse
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def settings_in(folder: Path, *, embedded_workers: int = 1, lease_seconds: float = 3) -> Settings:

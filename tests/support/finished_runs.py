@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.unit.data.support import char_tokenizer, tokenizer_of
-from tests.unit.models.families import MASKED, effective_of, model_of, request_of
+from tests.support.families import MASKED, effective_of, model_of, request_of
+from tests.support.tiny_models import char_tokenizer, tokenizer_of
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash
 from trainer.contracts.base import now

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
-from tests.unit.data.support import tokenizer_of
+from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import RedisSettings
 from trainer.contracts.cost import Cost, Machine
