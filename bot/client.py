@@ -17,7 +17,7 @@ from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND
 from bot.forms import filled
-from bot.limits import Limits
+from bot.limits import UsageLimits
 from bot.notifier import Listener
 from bot.permissions import Permissions
 from bot.retries import back_off, until_answered
@@ -32,8 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 _LONGEST_RATE_LIMIT_SECONDS = 60.0
-_QUEUE_MARGIN_SECONDS = 60.0
-_QUEUE_RETRIES, _LIMIT_RETRIES = 4, 3
+_QUEUE_RETRIES = 4
 """So few that who gives a command while the queue is away hears of it within 3 seconds."""
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
 
@@ -42,7 +41,7 @@ class Bot(discord.Client):
     """Answers commands and buttons; all that lasts is on disk, so that any two bots are the same bot."""
 
     queue: JobQueue
-    limits: Limits
+    limits: UsageLimits
     index: RunIndex
     listener: Listener
 
@@ -107,12 +106,7 @@ class Bot(discord.Client):
         redis_url = await self._services.start()
         self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
         self._started.push_async_callback(self.queue.close)
-        self.limits = Limits(
-            self.settings.limits,
-            await connect(redis_url, retries=_LIMIT_RETRIES),
-            longest_answer_seconds=self.settings.queue.interactive_timeout_seconds + _QUEUE_MARGIN_SECONDS,
-        )
-        self._started.push_async_callback(self.limits.close)
+        self.limits = UsageLimits(self.settings.limits)
         self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
         self.index.start()

@@ -1,144 +1,113 @@
-"""How much people may ask at a time, each and all together; counted in Redis, so that several bots count as one."""
+"""Limits on requests and runs, counted in the bot's memory: one bot at a time serves an artifacts folder."""
 
-import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
-
-import structlog
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import NamedTuple, Protocol, TypeVar
 
 from bot.permissions import Caller, Level
 from bot.run_index import RunEntry
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
-from trainer.store import keys
-from trainer.store.connection import STORE_ERRORS
-from trainer.store.rate_limits import Full, Limit
-from trainer.store.store import Store
-
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _MINUTE_SECONDS = 60.0
-_ACCEPTING_SECONDS = 300.0
-"""After this time a request to train that was neither accepted nor refused counts no more."""
 _ACCEPTED_SECONDS = 5.0
-"""How long an accepted run is remembered for a bot that looked at the disk right before it was there."""
-_PATIENCE_SECONDS = 3.0
-"""So long a store that is away is waited for: people have waited enough."""
-_ANY_NUMBER = 1 << 30
-_WHEN = "{when}"
+"""An accepted run keeps its slot for this time, until every list of unfinished runs includes it."""
 
 
-class HasRun(Protocol):
-    """What an accepted run is told by."""
-
+class HasRunId(Protocol):
     @property
     def run_id(self) -> str: ...
 
 
-AcceptedT = TypeVar("AcceptedT", bound=HasRun)
+AcceptedT = TypeVar("AcceptedT", bound=HasRunId)
 
 
-class Limits:
-    """Claims a place for each request; raises RATE_LIMIT_EXCEEDED, before anything is done, where there is none."""
+class _Claim(NamedTuple):
+    """A run slot of a user until the clock reaches `end`."""
 
-    def __init__(self, settings: LimitSettings, store: Store, *, longest_answer_seconds: float) -> None:
+    user_id: int
+    end: float
+
+
+class UsageLimits:
+    """Counts requests and new runs; raises RATE_LIMIT_EXCEEDED, before any work is done, above a limit.
+
+    `clock` returns seconds that never go back.
+    """
+
+    def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
-        self._store = store
-        self._longest_answer_seconds = longest_answer_seconds
+        self._clock = clock
+        self._active_requests = 0
+        self._request_times: defaultdict[int, deque[float]] = defaultdict(deque)
+        """Clock times of each user's requests within the last minute."""
+        self._claims: dict[str, _Claim] = {}
+        """Runs that are being accepted, by a number, and runs that were accepted just now, by run id."""
+        self._numbers = count()
 
-    async def close(self) -> None:
-        await self._store.close()
-
-    @asynccontextmanager
-    async def asking(self, caller: Caller, request_id: str) -> AsyncIterator[None]:
-        """Count a question to a model: for a minute as one of the asker's, and as one of all's until it is answered.
-
-        Raises SERVICE_UNAVAILABLE while the store is away, since the answer would have to come from there.
-        """
-        most = self._settings.asks_per_minute
-        own = Limit(keys.limit("asks", caller.user_id), most, _MINUTE_SECONDS)
-        at_once = Limit(keys.limit("asks", None), self._settings.asks_at_once, self._longest_answer_seconds)
-        limits = {at_once: "The models are answering as many questions as they take: try again in some seconds."}
+    @contextmanager
+    def request(self, caller: Caller) -> Iterator[None]:
+        """Count an inference request: for one minute for its user, until it is answered for all users together."""
+        if self._active_requests >= self._settings.asks_at_once:
+            raise _refusal("The models are busy with other requests. Try again in a few seconds.")
         if caller.level is not Level.ADMIN:
-            limits[own] = (
-                f"You have asked {counted(most, 'time')} within a minute, as often as one may: try again {_WHEN}."
-            )
-        if not await self._claim(request_id, limits):
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The queue does not answer just now: try again in a minute.")
+            self._count_request(self._request_times[caller.user_id])
+        self._active_requests += 1
         try:
             yield
         finally:
-            await self._settle(request_id, [at_once])
+            self._active_requests -= 1
 
-    async def accepting(
-        self,
-        caller: Caller,
-        request_id: str,
-        unfinished: Sequence[RunEntry],
-        accept: Callable[[], Awaitable[AcceptedT]],
+    async def accept_run(
+        self, caller: Caller, unfinished: Sequence[RunEntry], accept: Callable[[], Awaitable[AcceptedT]]
     ) -> AcceptedT:
-        """Accept a run, unless too many of the caller's, or of all, are `unfinished` or being accepted elsewhere."""
+        """Accept a run unless too many runs, of the caller or in all, are `unfinished` or being accepted."""
         if caller.level is Level.ADMIN:
             return await accept()
-        own = [run for run in unfinished if run.user_id == caller.user_id]
-        most, most_in_all = self._settings.runs_per_user, self._settings.runs_in_all
-        runs, runs_in_all = counted(most, "run"), counted(most_in_all, "run")
-        limits = {
-            _unfinished(caller.user_id, most, own): f"You have {runs} queued or running, as many as one may:"
-            f" try again {_next_end(own)}, or end one with `/mt cancel`.",
-            _unfinished(None, most_in_all, unfinished): f"At most {runs_in_all} may be queued or running:"
-            f" try again {_next_end(unfinished)}.",
-        }
-        is_counted = await self._claim(request_id, limits)
-        accepted: AcceptedT | None = None
+        own_limit, limit = self._settings.runs_per_user, self._settings.runs_in_all
+        now = self._clock()
+        self._claims = {name: claim for name, claim in self._claims.items() if claim.end > now}
+        users = [run.user_id for run in unfinished if run.run_id not in self._claims]
+        users += [claim.user_id for claim in self._claims.values()]
+        if users.count(caller.user_id) >= own_limit:
+            when = _next_end([run for run in unfinished if run.user_id == caller.user_id])
+            raise _refusal(f"You have {counted(own_limit, 'run')} queued or running. {when}, or use `/mt cancel`.")
+        if len(users) >= limit:
+            raise _refusal(f"At most {counted(limit, 'run')} may be queued or running. {_next_end(unfinished)}.")
+        number = f"number {next(self._numbers)}"
+        self._claims[number] = _Claim(caller.user_id, math.inf)
         try:
             accepted = await accept()
         finally:
-            if is_counted:
-                await self._settle(request_id, [*limits], accepted)
+            del self._claims[number]
+        self._claims[accepted.run_id] = _Claim(caller.user_id, self._clock() + _ACCEPTED_SECONDS)
         return accepted
 
-    async def _claim(self, claim: str, limits: Mapping[Limit, str]) -> bool:
-        """Claim a place under each limit, which comes with what is said where it has none; False: not counted."""
-        is_counted = True
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                full = await self._store.claim(claim, [*limits])
-        except STORE_ERRORS as error:
-            log.warning("limits are not counted while the store is away", error=type(error).__name__)
-            full = next((Full(limit, 0) for limit in limits if len(limit.held) >= limit.most), None)
-            is_counted = False
-        if full is not None:
-            message = limits[full.limit].replace(_WHEN, _relative(time.time() + full.seconds))
-            raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, message)
-        return is_counted
-
-    async def _settle(self, claim: str, limits: Sequence[Limit], accepted: HasRun | None = None) -> None:
-        """End a claim; an accepted run, which is on the disk from now on, goes on counting for some seconds."""
-        try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                if accepted is not None:
-                    shortly = [one._replace(most=_ANY_NUMBER, seconds=_ACCEPTED_SECONDS) for one in limits]
-                    await self._store.claim(accepted.run_id, shortly)
-                await self._store.give_back(claim, limits)
-        except STORE_ERRORS as error:
-            log.warning("a claim ends by its time while the store is away", error=type(error).__name__)
+    def _count_request(self, times: deque[float]) -> None:
+        limit, now = self._settings.asks_per_minute, self._clock()
+        while times and times[0] <= now - _MINUTE_SECONDS:
+            times.popleft()
+        if len(times) >= limit:
+            when = _relative(time.time() + times[0] + _MINUTE_SECONDS - now)
+            raise _refusal(f"The limit is {counted(limit, 'request')} per minute. Try again {when}.")
+        times.append(now)
 
 
-def _unfinished(user_id: int | None, most: int, runs: Sequence[RunEntry]) -> Limit:
-    held = tuple(run.run_id for run in runs)
-    return Limit(keys.limit("runs", user_id), most, _ACCEPTING_SECONDS, held)
+def _refusal(message: str) -> AppError:
+    return AppError(ErrorCode.RATE_LIMIT_EXCEEDED, message)
 
 
 def _next_end(runs: Sequence[RunEntry]) -> str:
-    """When the first of these runs should end."""
+    """Return when to try again: at the expected end of the first run, if it is known."""
     ends = [run.ends_at for run in runs if run.ends_at is not None]
-    return _relative(min(ends)) if ends else "when one has ended"
+    return f"Try again {_relative(min(ends)) if ends else 'when one has ended'}"
 
 
 def _relative(unix_seconds: float) -> str:
-    """A time that each reader's client shows as 'in 5 minutes'."""
+    """Return a time that each reader's client shows as 'in 5 minutes'."""
     return f"<t:{round(unix_seconds)}:R>"

@@ -95,7 +95,7 @@ async def _respond(
         caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
         call = Call(bot, caller, number)
         if rule.is_limited:
-            async with bot.limits.asking(caller, number):
+            with bot.limits.request(caller):
                 answer = await work(call)
         else:
             answer = await work(call)

@@ -155,7 +155,7 @@ async def answer_accepted(call: Call, accept: Callable[[], Awaitable[Begun]]) ->
     bot = call.bot
     await bot.index.refresh()
     unfinished = [run for run in bot.index.runs if run.is_unfinished]
-    begun = await bot.limits.accepting(call.caller, call.request_id, unfinished, accept)
+    begun = await bot.limits.accept_run(call.caller, unfinished, accept)
     bot.listener.follow(begun.run_id)
     record = await asyncio.to_thread(bot.queue.runs.get(begun.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER

@@ -47,7 +47,6 @@ from trainer.contracts.runs import RunStatus
 from trainer.jobs.queue import NO_WORKER, JobQueue, tell_events
 from trainer.jobs.services import Services, find_server
 from trainer.store import keys
-from trainer.store.rate_limits import Limit
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.inference_process import InferenceChild
@@ -240,7 +239,7 @@ def all_keys(run_id: str, request_id: str) -> list[str]:
         *("training", keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EVENT_STREAM, keys.JOB_BELL, keys.ABORTS),
         *(keys.definition(run_id), keys.in_progress(run_id), keys.tries(run_id), keys.result(run_id)),
         *(keys.heartbeat(run_id), keys.lease(run_id), keys.run_events(run_id)),
-        *(keys.limit("asks", 7), keys.limit("asks", None), keys.answer_bell(request_id)),
+        keys.answer_bell(request_id),
         *(keys.inference(kind, run_id, request_id) for kind in ("score", "generate", "evaluate")),
     ]
 
@@ -270,13 +269,10 @@ async def test_pickles_and_wrong_kinds_at_every_key__run_nothing_and_the_queue_g
         await wait_for_status(queue, run_id, training)
         before = working(tmp_path)
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-        limits = [Limit(keys.limit("asks", 7), 3, 60), Limit(keys.limit("asks", None), 3, 60)]
         for kind in KINDS:
             for key in all_keys(run_id, "asked"):
                 await plant(store, key, evil, kind)
             async with asyncio.timeout(PATIENCE_SECONDS):
-                assert await store.claim(kind, limits) is None
-                await store.give_back(kind, limits)
                 await store.wait_for_answer(keys.answer_bell("asked"), wait_seconds=0.01)
                 await wait_for_status(queue, run_id, lambda status: status.reachable)
                 assert (await queue.score(done, ScoreRequest(text="abc"))).n_scored == 3
@@ -474,8 +470,6 @@ async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path
             assert await anext(queue.rings()) == run_id
             store = await connect(url)
             assert (await store.durability()).troubles() == []
-            assert await store.claim("a", [Limit(keys.limit("asks", 7), 1, 60)]) is None
-            await store.give_back("a", [Limit(keys.limit("asks", 7), 1, 60)])
             assert await store.mend_queue("training") == []
             assert await store.untold([run_id, "no-run"]) == ["no-run"]
             for command in ("CONFIG GET *", "FLUSHALL", "SCRIPT FLUSH", "KEYS *", "GET other"):

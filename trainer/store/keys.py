@@ -69,11 +69,6 @@ def run_events(run_id: str) -> str:
     return f"runs:{run_id}:events"
 
 
-def limit(name: str, user_id: int | None) -> str:
-    """What counts towards a limit now, of one user or of all."""
-    return f"discord:limits:{name}:{'all' if user_id is None else user_id}"
-
-
 def inference(kind: str, run_id: str, request_id: str) -> str:
     """A request to a finished run, and its answer."""
     return f"runs:{_INFERENCE[kind]}:{run_id}:{request_id}"

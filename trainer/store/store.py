@@ -25,7 +25,6 @@ from trainer.store.connection import (
     read_streams,
 )
 from trainer.store.events import EventStreams
-from trainer.store.rate_limits import Limits
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -107,7 +106,7 @@ def _is_job_id(member: bytes) -> bool:
     return True
 
 
-class Store(Limits, Answers, EventStreams):
+class Store(Answers, EventStreams):
     """A connected Redis: its queues of jobs, and whatever else is kept there."""
 
     async def withdraw(self, queue: str, job_id: str, key: str) -> None:

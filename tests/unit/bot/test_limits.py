@@ -1,0 +1,138 @@
+"""Limits on requests and runs: the counted ones, the refusals, and the time at which to try again."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+
+from bot.limits import UsageLimits
+from bot.permissions import Caller, Level
+from bot.run_index import RunEntry
+from tests.support.records import BEGIN
+from trainer.config.settings import LimitSettings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import Accepted
+
+USER, OTHER, ADMIN = Caller(1, Level.USER), Caller(2, Level.USER), Caller(3, Level.ADMIN)
+FEW = LimitSettings(runs_per_user=2, runs_in_all=3, asks_per_minute=3, asks_at_once=4)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def limits(clock: Clock | None = None) -> UsageLimits:
+    return UsageLimits(FEW, clock or Clock())
+
+
+def entry(run_id: str, user_id: int | None, *, ends_at: float | None = None) -> RunEntry:
+    return RunEntry(run_id, user_id, BEGIN, None, "lstm", "text", False, ends_at=ends_at)
+
+
+def send(bounds: UsageLimits, caller: Caller) -> str:
+    """Send a request that is answered at once; return the refusal, or an empty text."""
+    try:
+        with bounds.request(caller):
+            return ""
+    except AppError as error:
+        assert error.code is ErrorCode.RATE_LIMIT_EXCEEDED
+        return error.message
+
+
+async def accept(bounds: UsageLimits, caller: Caller, run_id: str, unfinished: list[RunEntry]) -> str:
+    """Accept a run; return the refusal, or an empty text."""
+
+    async def accepted() -> Accepted:
+        await asyncio.sleep(0)
+        return Accepted(run_id=run_id, job_id=run_id, status="queued")
+
+    try:
+        await bounds.accept_run(caller, unfinished, accepted)
+    except AppError as error:
+        assert error.code is ErrorCode.RATE_LIMIT_EXCEEDED
+        return error.message
+    return ""
+
+
+def test_requests__above_the_limit_of_a_minute_are_refused_with_the_time_to_try_again() -> None:
+    clock = Clock()
+    bounds = limits(clock)
+    answers = [send(bounds, USER) for _ in range(3)]
+    clock.seconds = 20
+    refused = send(bounds, USER)
+    others = [send(bounds, OTHER), *(send(bounds, ADMIN) for _ in range(5))]
+    clock.seconds = 60
+    later = send(bounds, USER)
+
+    assert answers == [""] * 3 and others == [""] * 6 and later == ""
+    assert "The limit is 3 requests per minute" in refused
+    assert 38 <= int(refused.split("<t:")[1].split(":")[0]) - time.time() <= 41
+
+
+def test_requests__are_bounded_for_all_users_together_until_they_are_answered() -> None:
+    bounds = limits()
+    with ExitStack() as answering:
+        for number in range(4):
+            answering.enter_context(bounds.request(Caller(number, Level.ADMIN)))
+
+        assert "busy with other requests" in send(bounds, ADMIN)
+    assert send(bounds, ADMIN) == ""
+
+
+def test_requests__a_failed_one_frees_its_slot() -> None:
+    bounds = limits()
+    for _ in range(5):
+        with pytest.raises(ValueError, match="failed"), bounds.request(ADMIN):
+            raise ValueError("failed")
+
+
+async def test_runs__are_bounded_per_user_and_in_all_and_admins_are_not() -> None:
+    bounds = limits()
+    by_user = [await accept(bounds, USER, f"u{number}", []) for number in range(3)]
+    by_other = [await accept(bounds, OTHER, f"o{number}", []) for number in range(2)]
+
+    assert by_user[:2] == ["", ""] and by_other[0] == ""
+    assert by_user[2].startswith("You have 2 runs queued or running. Try again when one has ended")
+    assert "`/mt cancel`" in by_user[2]
+    assert by_other[1].startswith("At most 3 runs may be queued or running")
+    assert await accept(bounds, ADMIN, "a0", []) == ""
+
+
+async def test_runs__the_refusal_gives_the_expected_end_of_the_first_one() -> None:
+    ends = BEGIN.timestamp() + timedelta(hours=2).total_seconds()
+    runs = [entry("r1", 1, ends_at=ends + 60), entry("r2", 1, ends_at=ends), entry("r3", 1)]
+
+    assert f"Try again <t:{round(ends)}:R>" in await accept(limits(), USER, "u1", runs)
+
+
+async def test_runs__at_the_same_time_are_never_more_than_allowed() -> None:
+    bounds = limits()
+    answers = await asyncio.gather(*(accept(bounds, USER, f"u{number}", []) for number in range(20)))
+
+    assert answers.count("") == 2
+
+
+async def test_runs__an_accepted_one_counts_once_and_by_itself_for_some_seconds() -> None:
+    clock = Clock()
+    bounds = limits(clock)
+    assert await accept(bounds, USER, "u1", []) == ""
+    assert await accept(bounds, USER, "u2", [entry("u1", 1)]) == ""
+    assert await accept(bounds, USER, "u3", []) != ""
+    clock.seconds = 6
+    assert await accept(bounds, USER, "u3", [entry("u2", 1)]) == ""
+
+
+async def test_runs__a_refused_request_frees_its_slot() -> None:
+    async def refuse() -> Accepted:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, "There is no corpus.")
+
+    bounds = limits()
+    for _ in range(5):
+        with pytest.raises(AppError, match="no corpus"):
+            await bounds.accept_run(USER, [], refuse)
