@@ -15,7 +15,6 @@ from bot.report import HIGH_BITS, ReportFiles, Row, expected_instead, in_units, 
 from bot.run_index import RunEntry
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.comparison import Against, Comparison, verdict
-from trainer.contracts.cost import Cost
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference import (
     ChatResponse,
@@ -150,13 +149,11 @@ def untold_note(ends: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
     return _embed(AMBER, "📪 You have not been told", lines, _UNTOLD_FOOTER)
 
 
-def accepted_answer(
-    record: RunRecord, cost: Cost | None = None, *, note: str | None = None, request_id: str
-) -> discord.Embed:
+def accepted_answer(record: RunRecord, *, note: str | None = None, request_id: str) -> discord.Embed:
     """Return the answer to `/mt train`, with what the run will need, and to `/mt resume`."""
     text = [
         *_recipe(record),
-        *([] if cost is None else cost.lines()),
+        *([] if record.cost is None else record.cost.lines()),
         *without_effect(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
         "Its card comes by direct message and is kept up to date.",

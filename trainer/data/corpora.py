@@ -19,7 +19,7 @@ _SPLITS = {
     "validation": "validation_corpus",
     "test": "test_corpus",
 }
-BUNDLED = Path(__file__).resolve().parents[1] / "corpora"
+BUNDLED = Path(__file__).resolve().parents[2] / "corpora"
 
 
 class CorpusStore:

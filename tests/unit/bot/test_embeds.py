@@ -161,7 +161,7 @@ def test_counts__of_one_are_in_the_singular(tmp_path: Path) -> None:
     one: dict[str, object] = {"step": 1, "epoch": 1, "test_loss": None, "best_val_loss": None}
     status = story.follower().refresh().model_copy(update=one)
 
-    accepted = Read(embeds.accepted_answer(story.record, None, request_id="0"))
+    accepted = Read(embeds.accepted_answer(story.record, request_id="0"))
     ended = Read(embeds.run_card(story.record, status, []))
 
     assert " · 1 epoch\n" in accepted.text
@@ -375,7 +375,8 @@ def test_accepted_and_cancel_answers() -> None:
     assert (never.title, never.text) == ("⏹ Cancelled: kk-ipa", "It had not started: nothing was trained.")
     assert "not being trained at the moment" in Read(cancel_answer(has_ended=True, has_started=True)).text
     cost = Cost(params=968_299, memory_bytes=1 << 30, disk_bytes=1, steps=30, seconds=50, bf16_pays=True)
-    with_cost = Read(embeds.accepted_answer(run_record(), cost, request_id="0a1b2c3d"))
+    estimated: dict[str, object] = {"cost": cost}
+    with_cost = Read(embeds.accepted_answer(run_record().model_copy(update=estimated), request_id="0a1b2c3d"))
     assert with_cost.text == "\n".join([RECIPE, *cost.lines(), accepted.text.splitlines()[-1]])
     assert accepted.footer == cancelled.footer == f"{RUN} · request 0a1b2c3d"
 
