@@ -26,9 +26,9 @@ from trainer.training.checkpoint import CheckpointStore
 from trainer.training.evaluation import evaluate
 from trainer.training.loop import (
     CurveRow,
-    Listeners,
     SavedCheckpoint,
     StopReason,
+    TrainingCallbacks,
     TrainResult,
     learning_rate,
     steps_in_epoch,
@@ -58,7 +58,7 @@ def observed(run: Run, *, should_stop: Callable[[], StopReason | None] = lambda:
         model,
         store=store,
         resume=store.recover().checkpoint if resume else None,
-        listeners=Listeners(rows.append, lambda make: progress.append(make()), saved.append, should_stop),
+        callbacks=TrainingCallbacks(rows.append, lambda make: progress.append(make()), saved.append, should_stop),
     )
     return Told(result, model, rows, progress, saved)
 
