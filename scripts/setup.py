@@ -1,6 +1,6 @@
 """Makes .venv from pyproject.toml, then runs one of the project's commands in it.
 
-    python scripts/setup.py [demo | up | test | lint | check | constraints | chaos | mutations]
+    python scripts/setup.py [demo | up | test | unit | check | lint | constraints | chaos | mutations]
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,8 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / ".mt-stamp"
 INCOMPLETE = "incomplete"
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
+# without bytecode each of the many processes would compile the project anew
+TEST_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 
@@ -39,8 +42,8 @@ class Terminated(KeyboardInterrupt):
 
 
 def main() -> int:
-    commands = {"test": test, "lint": lint, "check": check, "constraints": constraints}
-    commands |= {"chaos": chaos, "mutations": mutations}
+    commands = {"test": test, "unit": unit, "check": check, "lint": lint}
+    commands |= {"constraints": constraints, "chaos": chaos, "mutations": mutations}
     parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
     choices = ["demo", "up", *commands]
     parser.add_argument("command", nargs="?", choices=choices)
@@ -58,44 +61,68 @@ def main() -> int:
         return 130
 
 
+def unit() -> int:
+    """The tests that start no process and open no connection."""
+    return run(*pytest_command("quick", "not slow and not process"), "tests/unit", env=TEST_ENVIRONMENT)
+
+
 def test() -> int:
-    """Lint, types, tests and coverage, each even if an earlier one failed; only coverage needs passing tests."""
-    python = str(PYTHON)
-    # Most tests wait for processes that they start, so that even two cores do four of them at a time.
-    pytest = [python, "-m", "pytest", "-n", "4", "--dist", "worksteal", "--durations=5"]
-    pytest += ["--cov", "--cov-report=", "--cov-fail-under=0", "--hypothesis-profile=repeatable"]
-    # An absolute file, so that child processes in other directories are collected too.
-    # Without bytecode each of the many processes would compile the project anew.
-    env = {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(ROOT / ".coverage"), "PYTHONDONTWRITEBYTECODE": ""}
-    steps = {
-        "lint": [[python, "-m", "ruff", "check"], [python, "-m", "ruff", "format", "--check"]],
-        "types": [[python, "-m", "mypy"]],
-        "tests": [pytest],
-        "coverage": [[python, "-m", "coverage", "report"]],
-    }
+    """Lint, types and every promise; the tests marked slow are left to `check`."""
+    return run_checks(pytest_command("quick", "not slow"), TEST_ENVIRONMENT)
+
+
+def check() -> int:
+    """Lint, types and all tests, with the coverage of the product and of its child processes."""
+    # an absolute file, so that child processes in other directories are measured too
+    environment = {**TEST_ENVIRONMENT, "COVERAGE_FILE": str(ROOT / ".coverage")}
+    command = [*pytest_command("repeatable", ""), "--cov", "--cov-report=", "--cov-fail-under=0"]
+    return run_checks(command, environment, coverage=True)
+
+
+def pytest_command(profile: str, markers: str) -> list[str]:
+    """Return the pytest command line for a hypothesis profile and a marker expression."""
+    # most tests wait for processes that they start, so two cores take four tests at a time
+    parallel = ["-n", "4", "--dist", "worksteal"]
+    return [str(PYTHON), "-m", "pytest", *parallel, "-m", markers, "--durations=10", f"--hypothesis-profile={profile}"]
+
+
+def run_checks(tests: list[str], environment: Mapping[str, str], *, coverage: bool = False) -> int:
+    """Run ruff and mypy beside the tests and print a table; the coverage report needs passing tests."""
+    python = [str(PYTHON), "-m"]
+    static = {"lint": ["ruff", "check"], "format": ["ruff", "format", "--check"], "types": ["mypy"]}
     verdicts: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    for step, commands in steps.items():
+    with ThreadPoolExecutor(len(static)) as pool:
+        beside = {step: pool.submit(captured, *python, *words) for step, words in static.items()}
         started = time.monotonic()
-        if step == "coverage" and verdicts["tests"] == "FAILED":
-            verdicts[step] = "skipped, as tests failed"
-        else:
-            verdicts[step] = "FAILED" if any(run(*command, env=env) for command in commands) else "passed"
-        seconds[step] = time.monotonic() - started
+        verdicts["tests"] = "FAILED" if run(*tests, env=environment) else "passed"
+        seconds["tests"] = time.monotonic() - started
+    for step, future in beside.items():
+        code, printed, seconds[step] = future.result()
+        verdicts[step] = "FAILED" if code else "passed"
+        print(f"$ python -m {shlex.join(static[step])}\n{printed}", end="")
+    if coverage and verdicts["tests"] == "FAILED":
+        verdicts["coverage"] = "skipped, because tests failed"
+    elif coverage:
+        verdicts["coverage"] = "FAILED" if run(*python, "coverage", "report", env=environment) else "passed"
     print()
     for step, verdict in verdicts.items():
-        print(f"{step:<10}{seconds[step]:>7.1f} s  {verdict}")
+        duration = f"{seconds[step]:.1f} s" if step in seconds else ""
+        print(f"{step:<10}{duration:>9}  {verdict}")
     return 1 if "FAILED" in verdicts.values() else 0
+
+
+def captured(*command: str) -> tuple[int, str, float]:
+    """Run a command at the project's root; return its exit code, its output and its seconds."""
+    started = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.returncode, done.stdout, time.monotonic() - started
 
 
 def lint() -> int:
     """Mend what can be mended, then check the types."""
     python = [str(PYTHON), "-m"]
     return max(run(*python, "ruff", "check", "--fix"), run(*python, "ruff", "format"), run(*python, "mypy"))
-
-
-def check() -> int:
-    return max(lint(), test())
 
 
 def chaos() -> int:

@@ -1,11 +1,11 @@
-"""How the tests are run: with patience, as the machine may be busy and how long an example takes says nothing.
-
-`make test` draws the same examples each time, and so covers the same lines; pytest by itself draws new ones.
-"""
+"""Hypothesis profiles: `quick` and `repeatable` draw the same examples in each run, `patient` draws new ones."""
 
 import hypothesis
 
-_patience: list[hypothesis.HealthCheck] = [hypothesis.HealthCheck.too_slow]
-hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=_patience)
-hypothesis.settings.register_profile("repeatable", hypothesis.settings.get_profile("patient"), derandomize=True)
+_SUPPRESSED: list[hypothesis.HealthCheck] = [hypothesis.HealthCheck.too_slow]
+# a busy machine says nothing about an example, so there is no deadline
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=_SUPPRESSED)
+_PATIENT = hypothesis.settings.get_profile("patient")
+hypothesis.settings.register_profile("repeatable", _PATIENT, derandomize=True)
+hypothesis.settings.register_profile("quick", _PATIENT, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("patient")

@@ -11,8 +11,8 @@ from bot.ledger import read_ledger
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Channel, StoredMessage
-from tests.integration.test_bot import TOKEN, ended, start_bot
 from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support.bot import TOKEN, ended, start_bot
 from tests.support.waiting import ANSWER_SECONDS, until
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services

@@ -13,59 +13,21 @@ from functools import partial
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, prlimit, setrlimit
 from shutil import rmtree
-from tempfile import TemporaryFile
-from typing import BinaryIO
 
 import pytest
 
 from bot.embeds import final_message, run_card
 from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
+from tests.support.shell import TINY, Shell
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.commands.main import main
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, PredictResponse, ScoreResponse
 from trainer.contracts.runs import CheckpointRule, RunStatus
 from trainer.training.checkpoint import CheckpointStore
 from trainer.worker.attempts import DISK_IS_FULL
-
-TINY = [
-    *("--set", "model.embedding_size=8", "--set", "model.hidden_size=8", "--set", "model.num_layers=1"),
-    *("--set", "max_seq_len=16", "--set", "batch_size=4", "--set", "num_epochs=2", "--set", "threads=1"),
-]
-
-
-class Shell:
-    """A folder to type `mt` in, with its settings in the environment."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self._capsys = capsys
-
-    def type(self, *words: str, typed: str | BinaryIO = "") -> tuple[int, str, str]:
-        """Run a command in this process, with a standard input; return exit code, standard output, standard error."""
-        stdin = os.dup(0)
-        with TemporaryFile() as file:
-            if isinstance(typed, str):
-                file.write(typed.encode())
-                file.seek(0)
-                typed = file
-            os.dup2(typed.fileno(), 0)
-            try:
-                code = main(words)
-            finally:
-                os.dup2(stdin, 0)
-                os.close(stdin)
-        out, err = self._capsys.readouterr()
-        return code, out, err
-
-    def train(self, *words: str) -> RunStatus:
-        code, out, err = self.type("train", *TINY, *words, "--json")
-        assert code == 0, err
-        assert out.count("\n") == 1
-        return RunStatus.model_validate_json(out)
 
 
 @pytest.fixture(name="shell")
@@ -147,7 +109,7 @@ def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on
     first = RunStore(shell.folder / "artifacts").get(RunStatus.model_validate_json(out).run_id)
     manifest = first.completed_manifest()
     steps = scheduled_steps(RULE, total_steps=manifest.steps, steps_per_epoch=manifest.steps // 2)
-    assert len(steps) > 3 and CheckpointStore(first.checkpoints).scheduled_steps() == list(steps)
+    assert len(steps) > 3 and CheckpointStore(first.checkpoints).kept_steps() == list(steps)
     folder = {"training.output_dir": "models/char-lstm-ipa"}
     logging = {"logging.max_log_files": 3, "logging.profile_performance": True}
     assert manifest.unused_settings == {**folder, **logging}

@@ -8,22 +8,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
+from tests.support.run_shell import Shell
+from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS
-from tests.unit.test_runs import record
-from tests.unit.test_verification import FIRST_RELEASE, accepted
+from tests.unit.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.commands.doctor import Diagnosis
-from trainer.commands.main import main
 from trainer.commands.runs import RunList
 from trainer.contracts.base import now
 from trainer.contracts.comparison import Comparison
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.export.verification import Verification
@@ -32,51 +31,6 @@ from trainer.training.loop import CurveRow
 from trainer.training.selftest import SelfTest
 
 LONG: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1}
-
-
-class Shell:
-    """A folder to type `mt` in, with its settings in the environment."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder = folder
-        self.runs = RunStore(folder / "artifacts")
-        self._capsys = capsys
-
-    def type(self, *words: str, code: int = 0) -> str:
-        """Run a command in this process; return its standard output."""
-        assert main(words) == code, words
-        self.out, self.err = self._capsys.readouterr()
-        return self.out
-
-    def error(self, *words: str) -> ErrorBody:
-        return ErrorBody.model_validate_json(self.type(*words, "--json", code=2))
-
-    def status(self, run: RunDirectory) -> RunStatus:
-        return RunStatus.model_validate_json(self.type("status", run.run_id, "--json"))
-
-    def add_finished_run(self) -> RunDirectory:
-        """A completed run with all its files, and its text."""
-        shutil.copytree(FIRST_RELEASE, self.folder, dirs_exist_ok=True)
-        return self.runs.all()[-1]
-
-    def add_interrupted_run(self) -> RunDirectory:
-        """A run whose worker was killed in mid-training."""
-        run = self.add_finished_run()
-        (run.path / "manifest.json").unlink()
-        log = run.path / "events.jsonl"
-        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-3]))
-        return run
-
-
-@pytest.fixture(name="shell")
-def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    for name in ("LOGGING__LEVEL", "REDIS__URL", "REDIS_URL", "DISCORD__TOKEN", "DISCORD__OWNER_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
-    return Shell(tmp_path, capsys)
 
 
 def test_runs__newest_first_by_status_and_so_many(shell: Shell) -> None:
@@ -453,7 +407,7 @@ def test_files__of_a_run_are_listed_with_what_vouches_for_them(shell: Shell) -> 
 
 def test_files__of_a_run_that_trains_and_of_one_that_is_broken_are_listed_too(shell: Shell) -> None:
     run = shell.add_interrupted_run()
-    assert "checkpoints/step-17/optimizer.pt" in shell.type("files", run.run_id)
+    assert "checkpoints/step-17/training.pt" in shell.type("files", run.run_id)
     (run.path / "manifest.json").write_text("{", encoding="utf-8")
     (run.path / "checkpoints/step-17/manifest.json").write_text("{", encoding="utf-8")
 

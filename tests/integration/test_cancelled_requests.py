@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_inference_queue import RUN, TEXT, Place, place
 from tests.support import processes, settings_in
+from tests.support.inference import RUN, TEXT, Place, place
+from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
-from tests.unit.test_runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.store import keys

@@ -17,9 +17,9 @@ from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Call, User
 from local_discord.wire import rows, text
-from tests.integration.test_bot import TOKEN, settings
 from tests.support import ROOT
-from tests.support.records import Story, run_record
+from tests.support.bot import TOKEN, settings
+from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, until
 from trainer.contracts.base import now
 

@@ -16,10 +16,9 @@ from bot.deferred import Deferred
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Call, Refusal, User
-from tests.integration.test_bot import EPHEMERAL, TOKEN, settings, start_bot
-from tests.integration.test_inference_queue import finished_run
-from tests.integration.test_interaction_replies import ORIGINAL
 from tests.support import settings_in
+from tests.support.bot import EPHEMERAL, ORIGINAL, TOKEN, settings, start_bot
+from tests.support.inference import finished_run
 from tests.support.waiting import captured_logs, until
 from trainer.jobs.services import Services
 from trainer.store.store import connect

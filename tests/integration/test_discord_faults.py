@@ -18,13 +18,13 @@ from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.rest import FaultAction
 from local_discord.state import Call, Refusal, StoredMessage, User
-from tests.integration.test_bot import GREY, TOKEN, Read, read, settings
-from tests.integration.test_inference_queue import finished_run
-from tests.integration.test_log_secrets import TOKEN as TOKEN_OF_SECRETS
-from tests.integration.test_log_secrets import address, has_secret, worker
-from tests.integration.test_notifier import MESSAGE, MESSAGES, place, told_ids, until_settled
 from tests.support import add_corpus, environment_in, settings_in, some_text, tiny_request
-from tests.support.records import Story, run_record
+from tests.support.bot import GREY, TOKEN, Read, read, settings
+from tests.support.inference import finished_run
+from tests.support.log_secrets import TOKEN as TOKEN_OF_SECRETS
+from tests.support.log_secrets import address, has_secret, worker
+from tests.support.notifier import MESSAGE, MESSAGES, place, told_ids, until_settled
+from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.config.settings import RedisSettings

@@ -7,7 +7,7 @@ from pathlib import Path
 from redis.typing import EncodableT, FieldT
 
 from tests.support import settings_in
-from tests.support.records import Story, run_record
+from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.contracts.runs import RunStatus
 from trainer.jobs.queue import JobQueue, cancel_idle_run, tell_events

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
 
-from tests.integration.test_inference_queue import RUN, finished_run
-from tests.integration.test_redis_faults import served, told_server
 from tests.support import settings_in
+from tests.support.inference import RUN, finished_run
+from tests.support.redis_servers import served, told_server
 from tests.support.waiting import captured_logs, until
 from trainer.config.settings import QueueSettings
 from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreRequest

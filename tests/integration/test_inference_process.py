@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_inference_queue import RUN, finished_run
 from tests.support import environment_in, processes, settings_in
+from tests.support.inference import RUN, finished_run
 from tests.support.waiting import until
 from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.errors import AppError, ErrorCode

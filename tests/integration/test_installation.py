@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import environment_in, settings_in
+from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS
-from tests.unit.test_runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.doctor import (
     DISTRIBUTION,

@@ -13,12 +13,11 @@ from bot.app import build
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Refusal, User
-from tests.integration.test_bot import AMBER, RED, TOKEN, left, place, read, settings
+from tests.support.bot import AMBER, ORIGINAL, RED, TOKEN, left, place, read, settings
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 
 CALLBACK = "/interactions/{interaction_id}/{interaction_token}/callback"
-ORIGINAL = "/webhooks/{webhook_id}/{webhook_token}/messages/@original"
 LONG_LOG = b'{"timestamp": "2026-11-20T12:00:00+00:00", "level": "info", "message": "' + b"x" * 3000 + b'"}\n'
 
 

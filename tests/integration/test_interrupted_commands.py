@@ -5,9 +5,9 @@ import contextlib
 import socket
 from pathlib import Path
 
-from tests.integration.test_inference_queue import RUN
-from tests.integration.test_redis_faults import embedded, served, told
 from tests.support import add_corpus, some_text, tiny_request
+from tests.support.inference import RUN
+from tests.support.redis_servers import embedded, served, told
 from tests.support.waiting import captured_logs, until
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.store import keys

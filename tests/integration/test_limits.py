@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bot.app import build
 from local_discord import LocalDiscord, Upload
-from tests.integration.test_bot import GREY, TEXT, TOKEN, Place, settings
+from tests.support.bot import GREY, TEXT, TOKEN, Place, settings
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import LimitSettings
 

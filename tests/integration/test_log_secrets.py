@@ -1,9 +1,6 @@
 """No secret and nothing of a text stands in a log or an event, whatever goes right or wrong (LOG-10)."""
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -11,7 +8,6 @@ from pydantic import TypeAdapter
 from tests.support import (
     add_corpus,
     ended,
-    environment_in,
     kill,
     processes,
     settings_in,
@@ -19,21 +15,18 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.log_secrets import CORPUS, PROMPT, TEXT, address, has_secret, worker
 from tests.support.waiting import until
-from trainer.config.settings import RedisSettings, Settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.export.verification import verify_run
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import answering_server, find_server
 from trainer.store import keys
 from trainer.store.store import connect
 from trainer.system.logs import LogReader
 
-TOKEN, PASSWORD, CORPUS, PROMPT, TEXT = "tokenqxwz", "passwordqxwz", "corpusqxwz", "promptqxwz", "textqxwz"
 _line = TypeAdapter(dict[str, object])
-SECRETS = (TOKEN, PASSWORD, CORPUS, PROMPT, TEXT)
 
 
 async def test_words_and_secrets__are_in_no_log_and_no_event(tmp_path: Path) -> None:
@@ -50,10 +43,6 @@ async def test_words_and_secrets__are_in_no_log_and_no_event(tmp_path: Path) -> 
     assert leaks == []
     assert "run failed" in told[tmp_path / "err"]
     assert "training child failed" in told[tmp_path / "err"]
-
-
-def has_secret(line: str) -> bool:
-    return any(secret in line.lower() for secret in SECRETS)
 
 
 async def what_goes_right(queue: JobQueue, folder: Path) -> None:
@@ -99,45 +88,3 @@ async def ask_what_cannot_be_read(run_id: str, folder: Path) -> None:
     while await store.get(keys.definition(job.request_id)):
         await asyncio.sleep(0.05)
     await store.close()
-
-
-def address(folder: Path) -> str:
-    return f"unix://:{PASSWORD}@{folder / 'own.sock'}"
-
-
-@asynccontextmanager
-async def worker(folder: Path, out: int, err: int) -> AsyncIterator[JobQueue]:
-    """A worker as it runs in production, with secrets in its environment; its own Redis has a password."""
-    url = address(folder)
-    server = await asyncio.create_subprocess_exec(
-        *(find_server(), "--port", "0", "--unixsocket", str(folder / "own.sock"), "--requirepass", PASSWORD),
-        *("--save", ""),
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    settings = with_redis(settings_in(folder), url)
-    while await answering_server(settings) is None:
-        await asyncio.sleep(0.01)
-    secrets = {
-        "REDIS__URL": url,
-        "DISCORD__TOKEN": TOKEN,
-    }
-    environment = environment_in(folder, APP__ENV="prod", LOGGING__LEVEL="DEBUG", **secrets)
-    (folder / ".env").write_text(f"HF_TOKEN={TOKEN}\n", encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "trainer", "worker"), cwd=folder, env=environment, stdout=out, stderr=err
-    )
-    queue = await JobQueue.connect(settings, url)
-    try:
-        yield queue
-    finally:
-        await queue.close()
-        process.terminate()
-        await process.wait()
-        server.terminate()
-        await server.wait()
-
-
-def with_redis(settings: Settings, url: str) -> Settings:
-    fields = {"url": url}
-    given: dict[str, object] = {"redis": RedisSettings.model_validate(fields)}
-    return settings.model_copy(update=given)

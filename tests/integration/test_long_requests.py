@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_inference_queue import RUN, Place, place
+from tests.support.inference import RUN, Place, place
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRecord, EvalRequest, GenerateChunk, InferenceRecord

@@ -1,141 +1,23 @@
 """From a run's event log to its watchers: one card, edited, and one message at the end, whatever goes wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
-import discord
 import pytest
-from discord.http import Route
 
-from bot.chart_process import ChartProcess
 from bot.ledger import MessageLedger, SentMessage, Watcher, read_ledger
-from bot.notifier import Listener
-from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
-from tests.support.records import Story, run_record
+from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, told_ids, until_settled
+from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
-from trainer.artifacts.runs import RunStore, manifest_of
+from trainer.artifacts.runs import manifest_of
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.jobs.queue import NO_WORKER
-from trainer.reports.score_table import Curve
 from trainer.system.files import write_atomically
-
-TOKEN = "test-token"  # noqa: S105
-EDIT_INTERVAL_SECONDS = 0.3
-MESSAGES_LIMIT = Limit(5, 5.0)
-MESSAGES = "/channels/{channel_id}/messages"
-MESSAGE = "/channels/{channel_id}/messages/{message_id}"
-
-
-class HasBase(Protocol):
-    """The part of discord.py's Route that is set here."""
-
-    BASE: str
-
-
-class HandBell:
-    """Rings for the runs that a test names."""
-
-    def __init__(self) -> None:
-        self.runs: asyncio.Queue[str] = asyncio.Queue()
-        self.broken = 0
-        self.known: dict[str, object] = {}
-        """What the queue knows of each run."""
-
-    async def standing(self, status: RunStatus) -> RunStatus:
-        return status.model_copy(update=self.known)
-
-    async def rings(self) -> AsyncIterator[str]:
-        while True:
-            run_id = await self.runs.get()
-            if self.broken:
-                self.broken -= 1
-                raise ValueError("the bell is broken")
-            yield run_id
-
-
-class CountedCharts(ChartProcess):
-    """Counts what it draws."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.drawn = 0
-
-    async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
-        self.drawn += 1
-        return await super().loss_chart(train, validation, bits_per_nat)
-
-
-class Place:
-    """A Discord, a client that is logged in to it, and runs."""
-
-    def __init__(self, discord_server: LocalDiscord, client: discord.Client, root: Path) -> None:
-        self.discord = discord_server
-        self.client = client
-        self.root = root
-        self.bell = HandBell()
-        self.charts = CountedCharts()
-        self.private_to: User | None = None
-        """The one who may see runs; None: everybody."""
-
-    def story(self, user: User | None, name: str = "char_lstm-1") -> Story:
-        return Story(self.root, run_record(name, user_id=user and user.id))
-
-    @asynccontextmanager
-    async def listening(
-        self, *, look_interval_seconds: float = 0.1, steady_seconds: float = 60
-    ) -> AsyncIterator[Listener]:
-        listener = Listener(
-            RunStore(self.root),
-            self.bell,
-            self.client,
-            self.charts,
-            self.may_be_told,
-            edit_interval_seconds=EDIT_INTERVAL_SECONDS,
-            look_interval_seconds=look_interval_seconds,
-            retry_seconds=0.1,
-            steady_seconds=steady_seconds,
-        )
-        await listener.start()
-        try:
-            yield listener
-        finally:
-            await listener.stop()
-
-    def may_be_told(self, user_id: int, record: RunRecord) -> bool:
-        return self.private_to is None or self.private_to.id == user_id
-
-    def messages(self, user: User) -> list[StoredMessage]:
-        return self.discord.messages(self.discord.dm_channel(user))
-
-    def texts(self, user: User) -> list[str]:
-        return [shown_text(message.payload) for message in self.messages(user)]
-
-    async def message(self, user: User, pattern: str) -> StoredMessage:
-        return await self.discord.wait_for_message(self.discord.dm_channel(user), pattern)
-
-
-@asynccontextmanager
-async def place(root: Path, *, message_limit: Limit = MESSAGES_LIMIT) -> AsyncIterator[Place]:
-    async with LocalDiscord(token=TOKEN, message_limit=message_limit) as server:
-        route: HasBase = Route
-        route.BASE = server.api_base_url
-        async with discord.Client(intents=discord.Intents.none()) as client:
-            await client.login(TOKEN)
-            here = Place(server, client, root)
-            try:
-                yield here
-            finally:
-                here.charts.close()
-        assert server.violations == []
 
 
 async def test_run__has_one_card_that_is_edited_and_one_final_message_with_its_chart(tmp_path: Path) -> None:
@@ -721,17 +603,7 @@ def told_in(channel: Channel, user: User, card: SentMessage | None = None) -> Wa
     return Watcher(user_id=user.id, in_dm=False, channel_id=channel.id, card=card)
 
 
-def told_ids(story: Story) -> set[int]:
-    """The messages that the ledger knows to have arrived."""
-    sent = [sent for watcher in read_ledger(story.run).watchers for sent in (watcher.card, watcher.final)]
-    return {one.message_id for one in sent if one is not None and one.message_id is not None}
-
-
 def custom_ids(message: StoredMessage) -> list[str]:
     """What the buttons of a message's first version do."""
     rows_of_buttons = rows(message.versions[0].payload["components"])
     return [text(button["custom_id"]).split(":")[1] for line in rows_of_buttons for button in rows(line["components"])]
-
-
-async def until_settled(story: Story) -> None:
-    await until(lambda: not read_ledger(story.run).unsettled)

@@ -3,24 +3,20 @@
 import asyncio
 import os
 import pickle
-import shutil
 import signal
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import pytest
 from arq import Retry
 from redis.exceptions import NoPermissionError
 
-from tests.integration.test_inference_queue import RUN, finished_run
-from tests.integration.test_worker import LONG, events_of, losses, training, with_redis
 from tests.support import (
     ROOT,
     Process,
@@ -34,18 +30,18 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
-from tests.support.faulty_proxy import Fault, FaultyProxy, free_port
+from tests.support.faulty_proxy import Fault, FaultyProxy
+from tests.support.inference import RUN, finished_run
+from tests.support.redis_servers import embedded, served, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.worker_runs import LONG, events_of, losses, training, with_redis
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.artifacts.runs import RunStore
-from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import event_adapter
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
 from trainer.jobs.queue import NO_WORKER, JobQueue, tell_events
-from trainer.jobs.services import Services, find_server
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
@@ -60,64 +56,6 @@ RESTARTS = 3
 HOUR = 3600
 
 
-class Server:
-    """A server of the test's own, on a port, that can be killed and started again."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self._options = options
-
-    async def start(self) -> None:
-        self._folder.mkdir(exist_ok=True)
-        self.process = await asyncio.create_subprocess_exec(
-            *(find_server(), "--port", str(self.port), "--dir", str(self._folder), "--save", ""),
-            *("--appendonly", "yes", "--appendfsync", "always", *self._options),
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                try:
-                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
-                    return
-                except ConnectionError:
-                    await asyncio.sleep(0.01)
-
-    async def kill(self) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
-
-    async def wipe(self) -> None:
-        await self.kill()
-        shutil.rmtree(self._folder)
-        await self.start()
-
-
-@asynccontextmanager
-async def served(folder: Path, *options: str) -> AsyncIterator[Server]:
-    server = Server(folder / "server", *options)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.kill()
-
-
-@asynccontextmanager
-async def embedded(folder: Path) -> AsyncIterator[tuple[Settings, JobQueue, Store]]:
-    """A queue whose server runs and whose worker does not."""
-    settings = settings_in(folder, embedded_workers=0)
-    services = Services(settings)
-    store = await connect(await services.start())
-    try:
-        yield settings, JobQueue(settings, store), store
-    finally:
-        await store.close()
-        await services.stop()
-
-
 def working(folder: Path) -> list[Process]:
     """The worker and the child that trains."""
     return sorted([*processes(folder, "trainer worker --embedded"), *processes(folder, "train-child")])
@@ -129,12 +67,6 @@ def further(step: int, status: RunStatus) -> bool:
 
 def is_gone(folder: Path, process: Process) -> bool:
     return process not in processes(folder)
-
-
-async def told(store: Store, run_id: str) -> list[int]:
-    """The sequence numbers on a run's own stream."""
-    reply: Awaitable[list[tuple[bytes, dict[bytes, bytes]]]] = store.redis.xrange(keys.run_events(run_id))
-    return [event_adapter.validate_json(fields[b"event"]).seq for _, fields in await reply]
 
 
 async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
@@ -209,10 +141,6 @@ async def test_worker_restarted_again_and_again__run_ends_as_if_nothing_had_happ
         assert losses(queue.runs.get(calm).loss_curve) == losses(queue.runs.get(disturbed).loss_curve)
 
 
-class _Execute(Protocol):
-    def __call__(self, *words: str) -> Awaitable[object]: ...
-
-
 class Evil:
     """What would write a file where it is unpickled."""
 
@@ -225,12 +153,6 @@ class Evil:
 
 Kind = Literal["string", "zset", "stream"]
 KINDS: tuple[Kind, ...] = ("string", "zset", "stream")
-
-
-async def told_server(store: Store, *words: str) -> object:
-    """What the server answers to a command that the program has no use for."""
-    execute: _Execute = store.redis.execute_command
-    return await execute(*words)
 
 
 def all_keys(run_id: str, request_id: str) -> list[str]:

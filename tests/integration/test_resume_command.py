@@ -6,11 +6,11 @@ from shutil import rmtree
 
 import pytest
 
-from tests.integration.test_bot import AMBER, place
-from tests.integration.test_training_faults import LARGE, outcome
 from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
-from tests.unit.test_resumable_runs import stopped_run
+from tests.support.bot import AMBER, place
+from tests.support.faulty_runs import LARGE, outcome
+from tests.support.stopped_runs import stopped_run
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
 from trainer.commands.training import recovery

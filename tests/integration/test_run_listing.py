@@ -20,8 +20,8 @@ from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
 from local_discord.wire import Json, rows, text
-from tests.integration.test_bot import AMBER, TEXT, TOKEN, Place, place, read, settings
-from tests.support.records import Story, run_record
+from tests.support.bot import AMBER, TEXT, TOKEN, Place, place, read, settings
+from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.base import now

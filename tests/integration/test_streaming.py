@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 from arq import Retry
 
-from tests.integration.test_inference_queue import RUN, finished_run
 from tests.support import processes, settings_in
+from tests.support.inference import RUN, finished_run
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.config.settings import QueueSettings, Settings

@@ -8,9 +8,9 @@ import pytest
 
 from local_discord import Upload
 from local_discord.rest import FILES
-from tests.integration.test_bot import AMBER, TEXT, Place, left, place
 from tests.support import ROOT, add_corpus
-from tests.support.records import Story, run_record
+from tests.support.bot import AMBER, TEXT, Place, left, place
+from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import now

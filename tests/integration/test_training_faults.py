@@ -7,7 +7,6 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import structlog
@@ -26,21 +25,18 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.faulty_runs import LARGE, Outcome, outcome
 from tests.support.waiting import captured_logs, until
-from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import preview_training, resolve_request
+from trainer.jobs.resolve import resolve_request
 from trainer.jobs.services import Services, end
 from trainer.store.store import connect
-from trainer.training.loop import CurveRow
 from trainer.worker.supervisor import run_child, supervise
 
-LARGE: dict[str, object] = {"embedding_size": 8, "hidden_size": 256, "num_layers": 1, "dropout": 0.1}
-"""Enough for a checkpoint of some MB and for steps of some milliseconds."""
 STALL_SECONDS = 20.0
 FULL_BYTES = 1_000_000
 """The largest file where the disk is full: room for events and logs, but not for a checkpoint."""
@@ -55,20 +51,6 @@ def settings(folder: Path, *, lease_seconds: float = 3) -> Settings:
     quick: dict[str, object] = {"stall_seconds": STALL_SECONDS}
     update: dict[str, object] = {"queue": chosen.queue.model_copy(update=quick)}
     return chosen.model_copy(update=update)
-
-
-class Outcome(NamedTuple):
-    """What a training leaves, to the last bit."""
-
-    curve: list[tuple[int, str]]
-    weights_sha256: str
-
-
-def outcome(run: RunDirectory) -> Outcome:
-    rows = [CurveRow.model_validate_json(line) for line in run.loss_curve.read_text(encoding="utf-8").splitlines()]
-    files = {file.path: file.sha256 for file in run.completed_manifest().files}
-    curve = [(row.step, row.train_loss.hex()) for row in rows if row.train_loss is not None]
-    return Outcome(curve, files["model.safetensors"])
 
 
 @pytest.fixture(scope="module")
@@ -242,11 +224,8 @@ async def test_model_beyond_all_memory__is_final_at_once_with_advice(tmp_path: P
         greedy = tiny_request(model={"embedding_size": 8, "hidden_size": 500_000, "num_layers": 1})
         with pytest.raises(AppError, match="GiB of memory"):
             await queue.train(greedy, user_id=None)
-        preview = await preview_training(tiny_request(), queue.corpora, chosen)
-        greedy_preview = preview._replace(
-            request=greedy, effective=await resolve_request(greedy, queue.corpora, chosen)
-        )
-        run_id = (await queue.accept(greedy_preview, user_id=None)).run_id
+        effective = await resolve_request(greedy, queue.corpora, chosen)
+        run_id = (await queue.accept(greedy, effective, user_id=None)).run_id
         status = await wait_for_status(queue, run_id, ended)
 
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY

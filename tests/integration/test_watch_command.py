@@ -6,8 +6,8 @@ from pathlib import Path
 from bot.ledger import Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.state import Call, Channel, Guild, StoredMessage, User
-from tests.integration.test_bot import AMBER, Place, place, read
-from tests.support.records import Story
+from tests.support.bot import AMBER, Place, place, read
+from tests.support.stories import Story
 from tests.support.waiting import until
 
 WATCH, UNWATCH = "mt:watch:char_lstm-1", "mt:unwatch:char_lstm-1"

@@ -8,29 +8,17 @@ import pytest
 from tests.support import add_corpus, ended, kill, processes, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
-from trainer.config.settings import RedisSettings
+from tests.support.worker_runs import LONG, events_of, training
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, MetricsProgress, stamp
+from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
-from trainer.contracts.runs import RunStatus
 from trainer.jobs.queue import JobQueue, tell_events
 from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.training.loop import CurveRow
 from trainer.worker.attempts import RETRY_SECONDS, record_end
 from trainer.worker.heartbeat import processor_ticks
 from trainer.worker.supervisor import supervise
-
-LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
-
-
-def events_of(queue: JobQueue, run_id: str) -> list[Event]:
-    return queue.runs.get(run_id).reader().read_new()
-
-
-def training(status: RunStatus) -> bool:
-    return status.step > 0 or ended(status)
 
 
 async def test_run__from_request_to_answers(tmp_path: Path) -> None:
@@ -70,12 +58,6 @@ async def test_run__from_request_to_answers(tmp_path: Path) -> None:
         of_run, of_five_short_jobs = len(events_of(queue, accepted.run_id)), 2 * 5
         assert told == [of_run, of_run + of_five_short_jobs]
         await store.close()
-
-
-def losses(curve: Path) -> list[tuple[int, str]]:
-    """The curve's steps and losses, these to the last bit."""
-    rows = [CurveRow.model_validate_json(line) for line in curve.read_text(encoding="utf-8").splitlines()]
-    return [(row.step, row.train_loss.hex()) for row in rows if row.train_loss is not None]
 
 
 async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp_path: Path) -> None:
@@ -399,11 +381,6 @@ async def told(store: Store, run_id: str) -> int:
 
 async def first_ring(queue: JobQueue) -> str:
     return await anext(queue.rings())
-
-
-def with_redis(url: str) -> dict[str, object]:
-    address: dict[str, str] = {"url": url}
-    return {"redis": RedisSettings.model_validate(address)}
 
 
 async def test_events__told_by_many_at_once_are_told_once_each_in_order(tmp_path: Path) -> None:

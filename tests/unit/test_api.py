@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import trainer
-from tests.end_to_end.test_run_commands import Shell, shell_fixture
 from tests.support import ROOT
 from tests.support.finished_runs import finished_run
+from tests.support.run_shell import Shell, shell_fixture
 from trainer.artifacts.runs import RunDirectory
 from trainer.commands.export import Exported, Imported
 from trainer.contracts.errors import AppError, ErrorCode

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from tests.support.records import Story, run_record
+from tests.support.stories import Story, run_record
 from trainer.contracts.runs import RunStatus, SplitSizes
 from trainer.reports.charts import curves_chart, heat_map, loss_chart, loss_figure, smoothed
 from trainer.reports.score_table import Cell, CellRow, Curve, Unit

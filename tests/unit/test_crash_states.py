@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from bot.ledger import Ledger, read_ledger
+from tests.support.checkpoints import checkpoint, same
 from tests.support.crash_states import RecordingDisk, lay_out
-from tests.unit.test_checkpoint import checkpoint, same
-from tests.unit.test_runs import phase, record
+from tests.support.runs import phase, record
+from tests.support.unsynced_disk import UnsyncedDisk
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
 from trainer.contracts.errors import AppError
@@ -18,13 +19,6 @@ from trainer.training.checkpoint import CheckpointStore
 
 CHECKPOINTS = {step: checkpoint(step, step) for step in (1, 2, 3, 4)}
 KINDS = ["file", ".tmp-", "parent"]
-
-
-class UnsyncedDisk(Disk):
-    """For looking at a state: no power is cut then."""
-
-    def flush(self, descriptor: int) -> None:
-        pass
 
 
 def saved(folder: Path, without: str | None = None) -> RecordingDisk:
@@ -48,8 +42,8 @@ def wrong_checkpoints(disk: RecordingDisk, folder: Path, *, at_most: int | None 
         store = CheckpointStore(folder / "checkpoints", UnsyncedDisk())
         found = store.recover()
         step = 0 if found.checkpoint is None else found.checkpoint.state.step
-        if found.quarantined:
-            wrong.append(f"after {acknowledged}: {found.quarantined}")
+        if found.set_aside:
+            wrong.append(f"after {acknowledged}: {found.set_aside}")
         elif step < acknowledged:
             wrong.append(f"after {acknowledged}: {step} is the newest")
         elif step and not same(CHECKPOINTS[step], found.checkpoint):

@@ -2,108 +2,21 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterator
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
 from bot.ledger import Ledger, read_ledger
-from tests.unit.test_checkpoint import checkpoint, names, same
-from tests.unit.test_runs import phase, record
+from tests.support.checkpoints import checkpoint, names, same
+from tests.support.disk_failures import CODES, FailingDisk, failing, told
+from tests.support.runs import phase, record
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, complete_end, finish_run, manifest_of
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.system.files import Disk, write_atomically
 from trainer.training.checkpoint import CheckpointStore
-
-CODES = {
-    errno.ENOSPC: ErrorCode.INSUFFICIENT_STORAGE,
-    errno.EDQUOT: ErrorCode.INSUFFICIENT_STORAGE,
-    errno.EIO: ErrorCode.SERVICE_UNAVAILABLE,
-}
-
-
-class FailingDisk(Disk):
-    """A disk whose n-th operation fails, a write after half of the data."""
-
-    def __init__(self, number: int, code: int) -> None:
-        self._left = number
-        self._code = code
-        self.has_failed = False
-
-    def mend(self) -> None:
-        self._left = 0
-
-    def make_folder(self, folder: Path, *, exist_ok: bool = True) -> None:
-        self._count()
-        super().make_folder(folder, exist_ok=exist_ok)
-
-    def write(self, path: Path, data: bytes | BinaryIO) -> None:
-        whole = data if isinstance(data, bytes) else data.read()
-        if self._left == 1:
-            path.write_bytes(whole[: len(whole) // 2])
-        self._count()
-        super().write(path, whole)
-
-    def write_at(self, file: FileIO, offset: int, data: bytes) -> None:
-        if self._left == 1:
-            super().write_at(file, offset, data[: len(data) // 2])
-        self._count()
-        super().write_at(file, offset, data)
-
-    def cut(self, file: FileIO, length: int) -> None:
-        self._count()
-        super().cut(file, length)
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._count()
-        super().rename(source, target)
-
-    def remove(self, path: Path) -> None:
-        self._count()
-        super().remove(path)
-
-    def remove_folder(self, folder: Path) -> None:
-        self._count()
-        super().remove_folder(folder)
-
-    def flush(self, descriptor: int) -> None:
-        self._count()
-
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self.has_failed = True
-            raise OSError(self._code, "the disk failed")
-
-
-def failing(code: int, at_least: int) -> Iterator[FailingDisk]:
-    """Disks that fail at their first, second, ... operation, up to the one that has nothing left to fail at."""
-    for number in range(1, 60):
-        disk = FailingDisk(number, code)
-        yield disk
-        if not disk.has_failed:
-            assert number > at_least
-            return
-    raise AssertionError("the work has no end")
-
-
-def told(work: Callable[[], object], disk: FailingDisk, code: int) -> bool:
-    """Do something; True where it was done, False where the failure was told by its code."""
-    try:
-        work()
-    except AppError as error:
-        disk.mend()
-        assert disk.has_failed
-        assert error.code == CODES[code]
-        assert error.code.error_class is ErrorClass.TRANSIENT
-        assert ("full" in error.message) == (error.code is ErrorCode.INSUFFICIENT_STORAGE)
-        return False
-    disk.mend()
-    return True
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -119,7 +32,7 @@ def test_save__that_fails_anywhere_leaves_a_usable_checkpoint_and_the_next_one_w
 
         assert not list(folder.glob(".tmp-*")), "what was half written takes no room"
         found = CheckpointStore(folder).recover()
-        assert found.checkpoint is not None and found.quarantined == ()
+        assert found.checkpoint is not None and found.set_aside == ()
         step = found.checkpoint.state.step
         assert same(made[step], found.checkpoint)
         assert step == 3 or (step == 2 and not done)
@@ -273,7 +186,7 @@ def test_state_that_cannot_be_read_back__is_refused_at_the_first_save_and_leaves
     """A class of ours saves without a word, and no unpickler that runs no code takes it."""
     store = CheckpointStore(tmp_path)
     strange = checkpoint(1)
-    strange.optimizer_state["scaler"]["growth"] = ErrorClass.FATAL
+    strange.rest["scaler"]["growth"] = ErrorClass.FATAL
 
     with pytest.raises(AppError, match="cannot be read back") as caught:
         store.save(strange)

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from tests.support import ROOT
 from tests.support.families import CAUSAL, FAMILIES, MASKED
 from tests.support.finished_runs import finished_run
+from tests.support.languages import LANGUAGES, texts_in
 from tests.support.tiny_models import tensor_of, tokenizer_of
 from tests.unit.test_verification import FIRST_RELEASE
-from tests.unit.tokenizers.test_languages import LANGUAGES, texts_in
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import Frozen

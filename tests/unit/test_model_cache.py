@@ -5,21 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.runs import completed, record
 from tests.support.tiny_models import POEM, make_run
-from tests.unit.test_runs import record
-from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.artifacts.runs import RunStore, finish_run
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import RunManifest
 from trainer.inference.model_files import WEIGHTS_FILE, save_model
-from trainer.system.files import file_records
 from trainer.worker.model_cache import WarmModels
-
-
-def completed(run: RunDirectory) -> RunManifest:
-    """The manifest of a run whose model is there."""
-    paths = [*run.path.glob("*.safetensors"), run.path / "config.json", *run.tokenizer.iterdir()]
-    files: dict[str, object] = {"files": file_records(run.path, paths)}
-    return manifest_of(run.record(), "completed").model_copy(update=files)
 
 
 def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None:

@@ -10,59 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support import add_corpus, settings_in, some_text
+from tests.support.checkpoints import checkpoint, same
 from tests.support.crash_states import RecordingDisk, lay_out
-from tests.unit.test_checkpoint import checkpoint, same
-from tests.unit.test_crash_states import UnsyncedDisk
-from tests.unit.test_disk_failures import FailingDisk
+from tests.support.disk_failures import FailingDisk
+from tests.support.stopped_runs import stopped_run
+from tests.support.unsynced_disk import UnsyncedDisk
 from tests.unit.test_verification import FIRST_RELEASE
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash
-from trainer.contracts.base import now
-from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunRecord
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_origin, resolve_request
+from trainer.jobs.resolve import resolve_origin
 from trainer.system.files import Disk
 from trainer.training.checkpoint import CheckpointStore
-
-BROKE = RunError.of(AppError(ErrorCode.MODEL_TRAIN_FAILED, "It broke."))
-
-
-async def stopped_run(
-    folder: Path,
-    end: FinalState | None = "cancelled",
-    *,
-    run_id: str = "char_lstm-1",
-    steps: tuple[int, ...] = (3, 5),
-    user_id: int | None = None,
-    label: str | None = None,
-) -> RunDirectory:
-    """A run that has come so far, and what its training wrote; the best of its checkpoints is the first."""
-    add_corpus(folder, some_text())
-    add_corpus(folder, "a b c\n", name="other")
-    settings, request = settings_in(folder), tiny_request(validation_corpus="other", label=label)
-    effective = await resolve_request(request, CorpusStore(settings), settings)
-    record = RunRecord(
-        run_id=run_id,
-        user_id=user_id,
-        created_at=now(),
-        request=request,
-        effective=effective,
-        request_hash=request_hash(effective),
-        requested_paths=("a", "b", "c"),
-    )
-    run = RunStore(settings.app.artifacts_root).create(record)
-    for step in steps:
-        CheckpointStore(run.checkpoints).save(checkpoint(step, steps[0]))
-    run.tokenizer.mkdir()
-    (run.tokenizer / "tokenizer.json").write_text("{}", encoding="utf-8")
-    run.loss_curve.write_text('{"step": 1}\n', encoding="utf-8")
-    if end is not None:
-        with run.open_log() as events:
-            finish_run(run, events, manifest_of(record, end, error=BROKE if end == "failed" else None))
-    return run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -155,7 +118,7 @@ def test_checkpoint_whose_best_is_broken__is_not_whole(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(3, 3))
     store.save(checkpoint(5, 3))
-    spoil_one = tmp_path / "step-3" / "optimizer.pt"
+    spoil_one = tmp_path / "step-3" / "training.pt"
     spoil_one.write_bytes(b"")
 
     assert newest_whole(tmp_path) is None
@@ -176,7 +139,7 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     origin.run.training_samples.write_text('{"step": 4}\n', encoding="utf-8")
     for step in (1, 5, 7):  # it kept step 7 and was killed before it saved where it stood
         state, weights, _ = checkpoint(step)
-        CheckpointStore(origin.run.checkpoints).save_scheduled(state, weights)
+        CheckpointStore(origin.run.checkpoints).keep(state, weights)
     before = contents(origin.run.path)
 
     new = gone_on(origin, tmp_path / "artifacts", Disk())
@@ -184,8 +147,8 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     assert contents(origin.run.path) == before
     copied = {name: data for name, data in before.items() if name in contents(new.path)} | {"lock": b""}
     assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()
-    assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/optimizer.pt"} < copied.keys()
-    assert CheckpointStore(new.checkpoints).scheduled_steps() == [1, 5]
+    assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/training.pt"} < copied.keys()
+    assert CheckpointStore(new.checkpoints).kept_steps() == [1, 5]
     own = {"request.json", "events.jsonl"}
     assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in {*own, "lock"})
     assert contents(new.path).keys() == copied.keys() | own

@@ -10,29 +10,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.support.tiny_models import Run, make_run
-from tests.unit.test_training import DROPOUT, TEXT, after, digest, figures, losses, observed, timeless
+from tests.support.resumed import EVERYTHING, hexes, run_in, saved_last
+from tests.support.tiny_models import Run
+from tests.support.trainings import after, digest, figures, observed, timeless
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.errors import AppError
 from trainer.contracts.events import Progress
 from trainer.contracts.validation import parse
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
-from trainer.training.loop import CurveRow, SavedCheckpoint, StopReason, TrainingCallbacks
-
-EVERYTHING: dict[str, object] = {
-    "model": DROPOUT,
-    "gradient_accumulation": 2,
-    "batch_size": 3,
-    "lr_schedule": "cosine",
-    "warmup_ratio": 0.2,
-    "num_epochs": 9,
-    "eval_every_steps": 5,
-    "log_every_steps": 2,
-    "checkpoint_every_steps": 4,
-    "learning_rate": 0.05,
-    "early_stopping": {"enabled": True, "patience": 12, "min_delta": 10.0},
-}
-
+from trainer.training.loop import CurveRow, Listeners, SavedCheckpoint, StopReason
 
 KINDS: list[tuple[str, int, int, dict[str, object]]] = [
     ("between", 43, 0, {}),
@@ -70,11 +56,6 @@ def test_resume__after_thirty_random_interruptions_gives_the_same_curve_hex_by_h
     assert figures(told.result) == figures(whole.result)
 
 
-def hexes(rows: list[CurveRow]) -> list[tuple[int, str, str | None]]:
-    validations = [None if row.val_loss is None else row.val_loss.hex() for row in rows]
-    return [(row.step, loss.hex(), v) for row, loss, v in zip(rows, losses(rows), validations, strict=True)]
-
-
 def never() -> StopReason | None:
     return None
 
@@ -91,12 +72,6 @@ class Moment(NamedTuple):
         return saved_last(self.run)
 
 
-def saved_last(run: Run) -> Checkpoint:
-    checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
-    assert checkpoint is not None
-    return checkpoint
-
-
 @pytest.fixture(name="moments", scope="module")
 def moments_fixture(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
     """Checkpoints between two steps, within a validation, within the last one, and within the test of the best."""
@@ -105,7 +80,7 @@ def moments_fixture(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
     for name, step, calls, more in KINDS:
         run = run_in(folder / name, EVERYTHING | more)
         pause = Pause(step, calls)
-        run.train(run.fresh_model(), callbacks=TrainingCallbacks(on_step=pause.saw, should_stop=pause.should_stop))
+        run.train(run.fresh_model(), listeners=Listeners(on_step=pause.saw, should_stop=pause.should_stop))
         moments.append(Moment(run, outcome(run, saved_last(run))))
     return moments
 
@@ -113,9 +88,9 @@ def moments_fixture(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
 def test_moments__are_of_the_kinds_that_they_are_meant_to_be(moments: list[Moment]) -> None:
     between, validating, ending, testing = (moment.checkpoint.state for moment in moments)
 
-    assert between.processed_step == between.step and between.position > 0 and between.row_tokens > 0
-    assert validating.processed_step < validating.step and validating.epochs
-    assert ending.is_last_step and ending.processed_step < ending.step
+    assert between.settled_step == between.step and between.position > 0 and between.row_tokens > 0
+    assert validating.settled_step < validating.step and validating.epochs
+    assert ending.ending and ending.settled_step < ending.step
     assert testing.step == 20 and (testing.history.best_step or 20) < 20
     for moment in moments:
         assert outcome(moment.run, moment.checkpoint) == moment.outcome, "a whole checkpoint gives no other outcome"
@@ -198,7 +173,7 @@ def outcome(run: Run, checkpoint: Checkpoint) -> object:
             model,
             store=store,
             resume=checkpoint,
-            callbacks=TrainingCallbacks(rows.append, lambda make: progress.append(make()), saved.append),
+            listeners=Listeners(rows.append, lambda make: progress.append(make()), saved.append),
         )
     except (AppError, ValidationError) as error:
         return str(error)
@@ -233,8 +208,3 @@ def outcome(run: Run, checkpoint: Checkpoint) -> object:
             end.curve.rows,
         ),
     )
-
-
-def run_in(folder: Path, values: dict[str, object]) -> Run:
-    folder.mkdir()
-    return make_run(folder, TEXT, **values)

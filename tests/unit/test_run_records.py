@@ -10,8 +10,8 @@ from arq.connections import ArqRedis
 from pydantic import TypeAdapter
 
 from tests.support import add_corpus, settings_in, some_text, tiny_request
+from tests.support.runs import record
 from tests.support.waiting import captured_logs
-from tests.unit.test_runs import record
 from trainer.artifacts.runs import RunStore, complete_end, finish_run, manifest_of, new_run_id
 from trainer.config.presets import resolve
 from trainer.contracts.base import now

@@ -7,33 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from tests.support import tiny_request
 from tests.support.properties import for_all_pairs
+from tests.support.runs import phase, record
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of, new_run_id
-from trainer.config.presets import request_hash, resolve
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, JobFailed, JobProgress, JobStarted, MetricsProgress, stamp
-from trainer.contracts.runs import CorpusRef, RunRecord
-
-
-def record(run_id: str = "char_lstm-1", user_id: int | None = 7) -> RunRecord:
-    corpus = CorpusRef(name="text", sha256="a" * 64, bytes=1)
-    request = tiny_request()
-    effective = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
-    return RunRecord(
-        run_id=run_id,
-        user_id=user_id,
-        created_at=now(),
-        request=request,
-        effective=effective,
-        request_hash=request_hash(effective),
-    )
-
-
-def phase(number: int) -> JobProgress:
-    return JobProgress(**stamp("r", None, f"phase:{number}"), progress=0.0, message=f"phase {number}")
 
 
 def test_accepted_run__is_found_again_with_its_request_and_first_event(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_runs import record
+from tests.support.runs import record
 from trainer.artifacts.runs import RunStore
 from trainer.commands.terminal import Terminal, columns, duration
 from trainer.contracts.errors import ErrorBody, ErrorCode

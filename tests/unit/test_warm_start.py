@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from tests.support.tiny_models import Run, make_run
-from tests.unit.test_training import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
+from tests.support.trainings import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.models.base import LanguageModel
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import CurveRow, TrainingCallbacks, TrainResult
+from trainer.training.loop import CurveRow, Listeners, TrainResult
 
 
 class Child:
@@ -32,8 +32,8 @@ class Child:
             model.load_state_dict(weights)
         store = CheckpointStore(self.run.folder / "checkpoints")
         checkpoint = store.recover().checkpoint
-        told = TrainingCallbacks(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
-        return self.run.train(model, store=store, resume=checkpoint, callbacks=told), model
+        told = Listeners(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
+        return self.run.train(model, store=store, resume=checkpoint, listeners=told), model
 
 
 @pytest.fixture(name="parent")
@@ -141,7 +141,7 @@ def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path
             asked.append((step, drawn_from.training))
             drawn_from.eval()
 
-        run.train(model, callbacks=TrainingCallbacks(on_sample=sample))
+        run.train(model, listeners=Listeners(on_sample=sample))
         models.append(model)
 
     assert [step for step, _ in asked] == [5, 10, 15]

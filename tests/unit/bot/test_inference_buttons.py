@@ -7,7 +7,7 @@ from bot.buttons import Pressed, custom_id, pressed, question_buttons
 from bot.commands.inference import Detail, GenerateOptions, ScoreOptions
 from bot.forms import Field, filled, form
 from tests.support.properties import for_all
-from tests.support.records import run_record
+from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.reports.score_table import Unit
 

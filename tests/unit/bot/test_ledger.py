@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.ledger import Ledger, MessageLedger, SentMessage, Watcher, read_ledger
-from tests.support.records import STARTER, Story, run_record
+from tests.support.stories import STARTER, Story, run_record
 
 FIRST_VERSION = Path(__file__).parents[2] / "fixtures" / "dm_version_1.json"
 OTHER = STARTER + 1

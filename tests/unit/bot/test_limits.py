@@ -10,7 +10,7 @@ import pytest
 from bot.limits import UsageLimits
 from bot.permissions import Caller, Level
 from bot.run_index import RunEntry
-from tests.support.records import BEGIN
+from tests.support.stories import BEGIN
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted

@@ -13,8 +13,8 @@ from aiohttp import web
 from bot.attachments import attachment_name, download, read_attachment
 from bot.commands.inference import GenerateOptions
 from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_label
+from tests.support.cards import texts
 from tests.support.properties import for_all
-from tests.unit.bot.test_embeds import texts
 from trainer.config.settings import load_settings
 from trainer.config.train_request import train_request, with_family
 from trainer.contracts.errors import AppError, ErrorCode

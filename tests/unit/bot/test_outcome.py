@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bot.outcome import Outcome, read_outcome
 from bot.run_logs import last_lines
-from tests.support.records import Story, run_record
+from tests.support.stories import Story, run_record
 from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError

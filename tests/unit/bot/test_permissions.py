@@ -3,7 +3,7 @@
 import pytest
 
 from bot.permissions import RULES, Caller, Level, Permissions
-from tests.support.records import STARTER, run_record
+from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from bot import embeds
 from bot.commands.list_runs import PAGE_RUNS
 from bot.run_index import RunEntry
+from tests.support.cards import Read, labelled, texts, within_limits
 from tests.support.properties import for_all, for_all_pairs
-from tests.support.records import BEGIN, run_record
-from tests.unit.bot.test_embeds import Read, labelled, texts, within_limits
+from tests.support.stories import BEGIN, run_record
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 
 ENTRY = RunEntry("lstm-1", 7, BEGIN, "kk-ipa", "lstm", "kk_ipa", has_attached_text=False)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bot.run_index import RunEntry, RunIndex, matching
 from tests.support import add_corpus, settings_in
 from tests.support.properties import for_all_pairs
-from tests.support.records import BEGIN, Story, run_record
+from tests.support.stories import BEGIN, Story, run_record
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
 from trainer.artifacts.tokenizers import resolve_tokenizer

@@ -3,7 +3,7 @@
 import pytest
 
 from bot.permissions import Permissions
-from tests.support.records import STARTER, run_record
+from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 
 OWNER, ADMIN, OTHER = 1, 2, 3

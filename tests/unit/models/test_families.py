@@ -25,7 +25,7 @@ from tests.support.families import (
     with_vocabulary,
 )
 from tests.support.tiny_models import char_tokenizer, make_run, tensor_of
-from tests.unit.test_training import TEXT, after, digest, figures, observed, timeless
+from tests.support.trainings import TEXT, after, digest, figures, observed, timeless
 from trainer.contracts.models import RnnConfig
 from trainer.inference.model_files import load_model, save_model
 from trainer.models import build

@@ -1,24 +1,15 @@
 """Round trips on real text: the Universal Declaration of Human Rights (United Nations, free to reproduce)."""
 
-from pathlib import Path
 from unicodedata import normalize
 
 import pytest
 
+from tests.support.languages import LANGUAGES, texts_in
 from tests.support.tiny_models import tokenizer_of
 from trainer.contracts.tokenizers import METHODS
 from trainer.tokenizers.base import Tokenizer
 
-ROWS = [
-    line.split("\t")
-    for line in (Path(__file__).parents[2] / "fixtures" / "human_rights.tsv").read_text(encoding="utf-8").splitlines()
-]
-LANGUAGES = ["en", "fi", "ipa", "kk", "ky", "tr", "ug", "uz"]
 WITH_SUBWORDS = [method for method in METHODS if method not in ("char", "word")]
-
-
-def texts_in(language: str) -> list[str]:
-    return [normalize("NFC", text) for of, text in ROWS if of == language]
 
 
 def made(method: str, lines: list[str]) -> Tokenizer:

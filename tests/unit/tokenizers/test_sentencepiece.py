@@ -7,11 +7,11 @@ from unicodedata import normalize
 import pytest
 from sentencepiece import SentencePieceProcessor
 
+from tests.support.any_text import anything, trained_on
 from tests.support.properties import for_all_pairs
 from tests.support.strategies import texts
+from tests.support.subword import specials_and_text, tiles
 from tests.support.tiny_models import tokenizer_of
-from tests.unit.tokenizers.test_any_text import anything, trained_on
-from tests.unit.tokenizers.test_subword import specials_and_text, tiles
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.tokenizers.base import Tokenizer
 

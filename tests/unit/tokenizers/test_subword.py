@@ -1,19 +1,18 @@
 """The subword tokenizers of the `tokenizers` library: equal to the library, exact on any text, as large as asked."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from time import process_time
 from unicodedata import normalize
 
 import pytest
-from hypothesis import strategies as st
 
+from tests.support.any_text import anything, trained_on
 from tests.support.properties import for_all_pairs
 from tests.support.strategies import texts
+from tests.support.subword import specials_and_text, tiles
 from tests.support.tiny_models import library_tokenizer, tokenizer_of
-from tests.unit.tokenizers.test_any_text import anything, trained_on
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.tokenizers.base import Span, Tokenizer
+from trainer.tokenizers.base import Tokenizer
 
 LIBRARY_METHODS = ["bpe", "wordpiece"]
 LINES = [
@@ -22,15 +21,6 @@ LINES = [
     "o\u02bbzbek o'zbek 1616",
 ] * 3
 KINGS = {method: tokenizer_of(method, LINES, vocab_size=200) for method in LIBRARY_METHODS}
-specials_and_text = st.lists(
-    st.sampled_from(["<s>", "</s>", "<unk>", "<pad>", "<mask>", "[PAD]", "[UNK]", "[CLS]", "##", "#", " ", "king", "Ж"])
-).map("".join)
-
-
-def tiles(spans: list[Span], text: str) -> bool:
-    """Whether the spans cover the text from its start to its end, one after another."""
-    places = [(0, 0), *spans, (len(text), len(text))]
-    return all(before[1] == after[0] for before, after in pairwise(places))
 
 
 @for_all_pairs(trained_on, anything)

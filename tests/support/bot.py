@@ -1,0 +1,155 @@
+"""The real bot on a local Discord, in this process or as a process of its own."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from bot.app import build
+from bot.client import Bot
+from local_discord import Choice, LocalDiscord, Upload
+from local_discord.driver import shown_text
+from local_discord.state import Call, User
+from local_discord.wire import number
+from tests.support.stories import Story, run_record
+from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS, until
+from trainer.config.settings import Settings
+from trainer.contracts.events import InferenceCompleted
+from trainer.jobs.services import answering_server
+from trainer.store import keys
+from trainer.store.store import connect
+
+TOKEN = "test-token"  # noqa: S105
+
+
+EPHEMERAL = 1 << 6
+
+
+AMBER, GREY, RED = 0xFAA61A, 0x95A5A6, 0xED4245
+
+
+TEXT = "\n".join(f"the cat sat on mat {index % 7}" for index in range(120)).encode()
+
+
+class Place(NamedTuple):
+    """A bot on a Discord; ana owns it, bob may use it, eve may not."""
+
+    discord: LocalDiscord
+    bot: Bot
+    root: Path
+    ana: User
+    bob: User
+    eve: User
+
+    def runs(self) -> list[Path]:
+        return sorted((self.root / "artifacts").glob("models/*"))
+
+    async def asked_by(self) -> list[tuple[str, int | None]]:
+        """Which run was asked by whom, as the events of the questions tell it."""
+        address = await answering_server(self.bot.settings)
+        assert address is not None
+        store = await connect(address)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = await store.redis.xrange(keys.EVENT_STREAM)
+        await store.close()
+        told = [fields[b"event"] for _, fields in entries if b"inference.job.completed.v1" in fields[b"event"]]
+        events = [InferenceCompleted.model_validate_json(event) for event in told]
+        return [(event.job_id, event.user_id) for event in events]
+
+    def story(self, user: User | None, name: str = "char_lstm-1") -> Story:
+        return Story(self.root / "artifacts", run_record(name, user_id=user and user.id))
+
+    async def suggested(self, user: User, command: str, option: str, typed: str = "") -> list[Choice]:
+        """The suggestions once the bot has seen what is there, for which it keeps nobody waiting who types."""
+        await self.bot.index.refresh()
+        return await self.discord.autocomplete(user, f"mt {command}", option, typed)
+
+    async def ask(
+        self, user: User, command: str, options: Mapping[str, str | int | float | Upload] | None = None
+    ) -> "Read":
+        """What the command answers; a first answer that is late is a violation."""
+        call = await self.discord.slash(user, f"mt {command}", options or {})
+        await call.answered()
+        return await read(call)
+
+
+class Read(NamedTuple):
+    text: str
+    colour: int
+    is_ephemeral: bool
+
+
+def left(root: Path) -> list[Path]:
+    """All files that the bot has left."""
+    return [path for path in (root / "artifacts").rglob("*") if path.is_file()]
+
+
+async def read(call: Call) -> Read:
+    """The answer: the filled defer, or the follow-up that replaced it."""
+    await until(lambda: bool(call.followups) or (call.original is not None and not call.original.is_loading))
+    message = call.followups[0] if call.followups else await call.reply()
+    flags = number(message.payload["flags"])
+    return Read(shown_text(message.payload), number(message.embeds[0]["color"]), flags & EPHEMERAL != 0)
+
+
+def settings(root: Path, server: LocalDiscord, *, workers: int = 0, **changes: object) -> Settings:
+    group: dict[str, object] = {
+        "token": TOKEN,
+        "api_base_url": server.api_base_url,
+        "gateway_url": server.gateway_url,
+        "cdn_base_url": server.cdn_base_url,
+        "edit_interval_seconds": 1,
+        **changes,
+    }
+    values: dict[str, object] = {
+        "app": {"data_root": str(root / "data"), "artifacts_root": str(root / "artifacts")},
+        "queue": {"embedded_workers": workers},
+        "limits": {"attachment_bytes": 5000, "generate_max_new_tokens": 20},
+        "discord": group,
+    }
+    return Settings.model_validate(values)
+
+
+@asynccontextmanager
+async def place(
+    root: Path, *, workers: int = 0, answer_seconds: float = ANSWER_SECONDS, **changes: object
+) -> AsyncIterator[Place]:
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+        ana, bob, eve = (server.add_user(name) for name in ("ana", "bob", "eve"))
+        rights: dict[str, object] = {"owner_id": ana.id, "allowed_user_ids": (bob.id,), **changes}
+        chosen = settings(root, server, workers=workers, **rights)
+        async with build(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            yield Place(server, bot, root, ana, bob, eve)
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
+
+
+async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
+    """`python -m bot` with only these DISCORD__ settings, in a folder of its own."""
+    kept = {name: value for name, value in os.environ.items() if "__" not in name and "DISCORD" not in name}
+    source = str(Path(__file__).parents[2])
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bot",
+        cwd=root,
+        env={**kept, "PYTHONPATH": source, **environment},
+        stdout=DEVNULL,
+        stderr=PIPE,
+    )
+
+
+async def ended(bot: Process, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str]:
+    """The exit code and what was said on standard error, within a time."""
+    async with asyncio.timeout(seconds):
+        _, errors = await bot.communicate()
+    return bot.returncode, errors.decode()
+
+
+ORIGINAL = "/webhooks/{webhook_id}/{webhook_token}/messages/@original"

@@ -1,0 +1,33 @@
+"""The text, buttons and limits of Discord messages."""
+
+import discord
+from hypothesis import strategies as st
+
+from tests.support.stories import run_record
+from trainer.contracts.runs import RunRecord
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
+
+
+class Read:
+    """An embed as a reader sees it."""
+
+    def __init__(self, embed: discord.Embed) -> None:
+        self.colour = embed.colour.value if embed.colour else None
+        self.title = embed.title or ""
+        self.text = embed.description or ""
+        self.footer = embed.footer.text or ""
+
+
+def within_limits(embed: discord.Embed) -> bool:
+    """Discord's documented limits, counted in UTF-16 units, which no other way of counting exceeds."""
+    sizes = [len(part.encode("utf-16-le")) // 2 for part in (embed.title, embed.description, embed.footer.text) if part]
+    fits = all(size <= limit for size, limit in zip(sizes, (256, 4096, 2048), strict=True))
+    return fits and sum(sizes) <= 6000 and not embed.fields
+
+
+def labelled(label: str) -> RunRecord:
+    record = run_record()
+    named: dict[str, object] = {"label": label}
+    effective: dict[str, object] = {"effective": record.effective.model_copy(update=named)}
+    return record.model_copy(update=effective)

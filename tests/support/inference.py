@@ -1,0 +1,106 @@
+"""A finished run and an inference queue with a worker that answers at once."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support import settings_in
+from tests.support.runs import completed, record
+from tests.support.tiny_models import POEM, make_run
+from trainer.artifacts.runs import RunStore, finish_run
+from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.inference import (
+    GenerateChunk,
+    GenerateRecord,
+    InferenceKind,
+    InferenceRecord,
+    ScoreRecord,
+    failed_record,
+)
+from trainer.inference.model_files import save_model
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
+from trainer.store import keys
+from trainer.store.store import Store, connect
+from trainer.worker.inference_process import InferenceChild
+from trainer.worker.jobs import Jobs
+
+RUN = "char_lstm-1"
+
+
+TEXT = "a secret text of somebody"
+
+
+class InstantChild(InferenceChild):
+    """Answers before anybody can look; each answer differs from the one before."""
+
+    answers = 0
+
+    async def answer(
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] | None = None
+    ) -> InferenceRecord:
+        self.answers += 1
+        if isinstance(record, GenerateRecord) and record.request.prompt_text == "spoilt":
+            return failed_record(record, RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone.")))
+        update: dict[str, object] = {"status": "completed"}
+        update["loss" if isinstance(record, ScoreRecord) else "seed_used"] = self.answers
+        response: dict[str, object] = {"response": record.response.model_copy(update=update)}
+        return record.model_copy(update=response)
+
+
+class Place(NamedTuple):
+    queue: JobQueue
+    store: Store
+    jobs: Jobs
+    child: InstantChild
+    settings: Settings
+
+    async def work(self) -> None:
+        """Be a worker without any delay: each job is done in the moment in which it is seen."""
+        position = "0-0"
+        while True:
+            position = await self.store.wait_for_job(position, wait_seconds=5)
+            for job_id in await self.waiting():
+                await self.do(job_id)
+                await self.store.dequeue(keys.INTERACTIVE_QUEUE, job_id)
+
+    async def waiting(self) -> list[str]:
+        found: list[bytes] = await self.store.redis.zrange(keys.INTERACTIVE_QUEUE, 0, -1)
+        return [job_id.decode() for job_id in found]
+
+    async def do(self, request_id: str) -> None:
+        [key] = await self.keys(f"runs:*:{RUN}:{request_id}")
+        kind: InferenceKind = "generate" if ":gen:" in key else "score"
+        payload: dict[str, str] = {"kind": kind, "run_id": RUN, "request_id": request_id}
+        await self.jobs.infer({}, payload)
+
+    async def keys(self, pattern: str) -> list[str]:
+        found: list[bytes] = await self.store.redis.keys(pattern)
+        return [key.decode() for key in found]
+
+
+@asynccontextmanager
+async def place(folder: Path) -> AsyncIterator[Place]:
+    settings = settings_in(folder, embedded_workers=0)
+    finished_run(folder)
+    services = Services(settings)
+    url = await services.start()
+    queue, store, child = await JobQueue.connect(settings, url), await connect(url), InstantChild(settings)
+    try:
+        yield Place(queue, store, Jobs(settings, store, child, child), child, settings)
+    finally:
+        await queue.close()
+        await store.close()
+        await services.stop()
+
+
+def finished_run(folder: Path, run_id: str = RUN, user_id: int = 7) -> None:
+    """A completed run whose model knows nothing."""
+    made = make_run(folder, POEM)
+    run = RunStore(folder / "artifacts").create(record(run_id, user_id))
+    made.tokenizer.save(run.tokenizer)
+    save_model(run.path, made.fresh_model(), made.effective.model)
+    with run.open_log() as events:
+        finish_run(run, events, completed(run))

@@ -1,0 +1,94 @@
+"""Redis servers of a test: own processes behind a proxy that can fail."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from tests.support import (
+    settings_in,
+)
+from tests.support.faulty_proxy import free_port
+from tests.support.waiting import PATIENCE_SECONDS
+from trainer.config.settings import Settings
+from trainer.contracts.events import event_adapter
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services, find_server
+from trainer.store import keys
+from trainer.store.store import Store, connect
+
+
+class Server:
+    """A server of the test's own, on a port, that can be killed and started again."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self._options = options
+
+    async def start(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        self.process = await asyncio.create_subprocess_exec(
+            *(find_server(), "--port", str(self.port), "--dir", str(self._folder), "--save", ""),
+            *("--appendonly", "yes", "--appendfsync", "always", *self._options),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
+                    return
+                except ConnectionError:
+                    await asyncio.sleep(0.01)
+
+    async def kill(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+
+    async def wipe(self) -> None:
+        await self.kill()
+        shutil.rmtree(self._folder)
+        await self.start()
+
+
+@asynccontextmanager
+async def served(folder: Path, *options: str) -> AsyncIterator[Server]:
+    server = Server(folder / "server", *options)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+@asynccontextmanager
+async def embedded(folder: Path) -> AsyncIterator[tuple[Settings, JobQueue, Store]]:
+    """A queue whose server runs and whose worker does not."""
+    settings = settings_in(folder, embedded_workers=0)
+    services = Services(settings)
+    store = await connect(await services.start())
+    try:
+        yield settings, JobQueue(settings, store), store
+    finally:
+        await store.close()
+        await services.stop()
+
+
+async def told(store: Store, run_id: str) -> list[int]:
+    """The sequence numbers on a run's own stream."""
+    reply: Awaitable[list[tuple[bytes, dict[bytes, bytes]]]] = store.redis.xrange(keys.run_events(run_id))
+    return [event_adapter.validate_json(fields[b"event"]).seq for _, fields in await reply]
+
+
+class _Execute(Protocol):
+    def __call__(self, *words: str) -> Awaitable[object]: ...
+
+
+async def told_server(store: Store, *words: str) -> object:
+    """What the server answers to a command that the program has no use for."""
+    execute: _Execute = store.redis.execute_command
+    return await execute(*words)

@@ -1,0 +1,31 @@
+"""Scores as the inference server returns them."""
+
+from math import log
+
+from trainer.contracts.inference import ScoreResponse
+
+Expected = tuple[tuple[str, float], ...]
+
+
+def score_of(text: str, nats: list[float], *, unknown: str = "", expected: Expected | None = None) -> ScoreResponse:
+    """The score of a text by a character model: an entry per character that is no line end."""
+    places = [place for place, char in enumerate(text) if char != "\n"]
+    assert len(nats) == len(places)
+    return ScoreResponse(
+        request_id="f",
+        run_id="char_lstm-1",
+        status="completed",
+        loss=sum(nats) / len(nats),
+        mean_surprisal=sum(nats) / len(nats),
+        perplexity=2.0,
+        bits_per_char=sum(nats) / len(nats) / log(2),
+        n_tokens=len(nats),
+        n_scored=len(nats),
+        unk_count=sum(text[place] in unknown for place in places),
+        surprisal=tuple(nats),
+        rank=(2,) * len(nats),
+        entropy=(log(2),) * len(nats),
+        tokens=tuple("[UNK]" if text[place] in unknown else text[place] for place in places),
+        char_spans=tuple((place, place + 1) for place in places),
+        topk=None if expected is None else (expected,) * len(nats),
+    )

@@ -1,0 +1,47 @@
+"""The `mt` command, called in this process as a shell would call it."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
+
+import pytest
+
+from trainer.commands.main import main
+from trainer.contracts.runs import RunStatus
+
+TINY = [
+    *("--set", "model.embedding_size=8", "--set", "model.hidden_size=8", "--set", "model.num_layers=1"),
+    *("--set", "max_seq_len=16", "--set", "batch_size=4", "--set", "num_epochs=2", "--set", "threads=1"),
+]
+
+
+class Shell:
+    """A folder to type `mt` in, with its settings in the environment."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self._capsys = capsys
+
+    def type(self, *words: str, typed: str | BinaryIO = "") -> tuple[int, str, str]:
+        """Run a command in this process, with a standard input; return exit code, standard output, standard error."""
+        stdin = os.dup(0)
+        with TemporaryFile() as file:
+            if isinstance(typed, str):
+                file.write(typed.encode())
+                file.seek(0)
+                typed = file
+            os.dup2(typed.fileno(), 0)
+            try:
+                code = main(words)
+            finally:
+                os.dup2(stdin, 0)
+                os.close(stdin)
+        out, err = self._capsys.readouterr()
+        return code, out, err
+
+    def train(self, *words: str) -> RunStatus:
+        code, out, err = self.type("train", *TINY, *words, "--json")
+        assert code == 0, err
+        assert out.count("\n") == 1
+        return RunStatus.model_validate_json(out)

@@ -1,0 +1,118 @@
+"""Trainings in this process, with their curve and weights recorded."""
+
+import math
+from collections.abc import Callable
+from hashlib import sha256
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from tests.support.families import vocabulary
+from tests.support.tiny_models import POEM, Run
+from trainer.artifacts.checkpoint_files import TrainingState
+from trainer.contracts.events import Progress
+from trainer.models.base import LanguageModel, State
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.loop import (
+    CurveRow,
+    Listeners,
+    SavedCheckpoint,
+    StopReason,
+    TrainResult,
+)
+
+TEXT = [f"{line} {i}" for i in range(6) for line in POEM]
+
+
+DROPOUT: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 2, "dropout": 0.3}
+
+
+class Told(NamedTuple):
+    """All that a training told."""
+
+    result: TrainResult
+    model: LanguageModel
+    rows: list[CurveRow]
+    progress: list[Progress]
+    saved: list[SavedCheckpoint]
+
+
+def observed(run: Run, *, should_stop: Callable[[], StopReason | None] = lambda: None, resume: bool = False) -> Told:
+    rows: list[CurveRow] = []
+    progress: list[Progress] = []
+    saved: list[SavedCheckpoint] = []
+    store = CheckpointStore(run.folder / "checkpoints")
+    model = run.fresh_model()
+    result = run.train(
+        model,
+        store=store,
+        resume=store.recover().checkpoint if resume else None,
+        listeners=Listeners(rows.append, lambda make: progress.append(make()), saved.append, should_stop),
+    )
+    return Told(result, model, rows, progress, saved)
+
+
+def losses(rows: list[CurveRow]) -> list[float]:
+    return [row.train_loss for row in rows if row.train_loss is not None]
+
+
+def digest(model: LanguageModel) -> str:
+    weights: dict[str, Tensor] = model.state_dict()
+    return sha256(save(weights)).hexdigest()
+
+
+def timeless(rows: list[CurveRow]) -> list[CurveRow]:
+    changes: dict[str, object] = {"elapsed_seconds": 0.0}
+    return [row.model_copy(update=changes) for row in rows]
+
+
+def figures(result: TrainResult) -> tuple[TrainingState, object]:
+    """All numbers of a result that do not depend on the clock."""
+    no_time: dict[str, object] = {"seconds": 0.0}
+    changes: dict[str, object] = {
+        "elapsed_seconds": 0.0,
+        "train_seconds": 0.0,
+        "epoch_start_seconds": 0.0,
+        "epochs": tuple(epoch.model_copy(update=no_time) for epoch in result.state.epochs),
+    }
+    return result.state.model_copy(update=changes), result.test
+
+
+def after(calls: int, reason: StopReason) -> Callable[[], StopReason | None]:
+    """A wish to stop that is there at the n-th time of asking."""
+    asked = iter(range(1_000_000))
+    return lambda: reason if next(asked) >= calls else None
+
+
+class Bad(LanguageModel):
+    """A model that fails in the way that it is told."""
+
+    def __init__(self, failure: str) -> None:
+        super().__init__(vocabulary(40), "causal_lm")
+        self._failure = failure
+        self.embedding = torch.nn.Embedding(40, 40)
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.embedding(ids)
+        if self._failure == "nan":
+            return logits * math.nan
+        if self._failure == "nan in validation" and not self.training:
+            return logits * math.nan
+        if self._failure == "far off":
+            return logits * 1000
+        if self._failure == "memory":
+            return torch.empty(1 << 60)
+        if self._failure == "bug":
+            raise RuntimeError("bug")
+        return logits
+
+    def initial_state(self, batch: int) -> State:
+        return (torch.zeros(1, batch, 1),)
+
+    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.forward(ids), state
+
+    def input_embedding(self) -> torch.nn.Embedding:
+        return self.embedding

@@ -1,0 +1,31 @@
+"""Runs trained by a real worker, and what their files say."""
+
+from pathlib import Path
+
+from tests.support import ended
+from trainer.config.settings import RedisSettings
+from trainer.contracts.events import Event
+from trainer.contracts.runs import RunStatus
+from trainer.jobs.queue import JobQueue
+from trainer.training.loop import CurveRow
+
+LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
+
+
+def events_of(queue: JobQueue, run_id: str) -> list[Event]:
+    return queue.runs.get(run_id).reader().read_new()
+
+
+def training(status: RunStatus) -> bool:
+    return status.step > 0 or ended(status)
+
+
+def losses(curve: Path) -> list[tuple[int, str]]:
+    """The curve's steps and losses, these to the last bit."""
+    rows = [CurveRow.model_validate_json(line) for line in curve.read_text(encoding="utf-8").splitlines()]
+    return [(row.step, row.train_loss.hex()) for row in rows if row.train_loss is not None]
+
+
+def with_redis(url: str) -> dict[str, object]:
+    address: dict[str, str] = {"url": url}
+    return {"redis": RedisSettings.model_validate(address)}
