@@ -106,6 +106,7 @@ def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monk
     assert caught.value.code is ErrorCode.CONFIG_INVALID
 
 
+@pytest.mark.process
 def test_readme_snippet__works_in_a_fresh_interpreter_without_a_server(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "char_lstm")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

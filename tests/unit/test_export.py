@@ -70,6 +70,7 @@ def looked_fixture(runs: dict[str, RunDirectory], tmp_path_factory: pytest.TempP
     return {name: found[run.run_id] for name, run in runs.items()}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exported_model__has_our_ids_and_logits(
     runs: dict[str, RunDirectory], looked: dict[str, Looked], name: str
@@ -92,6 +93,7 @@ def test_exported_model__has_our_ids_and_logits(
         assert found.decoded == [tokenizer.decode(of_text) for of_text in own]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", CAUSAL)
 def test_exported_model__continues_greedily_as_ours_token_by_token(
     runs: dict[str, RunDirectory], looked: dict[str, Looked], name: str

@@ -148,6 +148,7 @@ def test_onnx_of_transformers__gives_our_numbers_for_every_size(name: str, tmp_p
         check_causal(ask, model, unread=1)
 
 
+@pytest.mark.process
 def test_torchscript__is_loaded_without_our_classes_and_has_the_same_top_5(tmp_path: Path) -> None:
     runs = {name: finished_run(tmp_path, name) for name in ("char_lstm", "gpt2")}
     for name, run in runs.items():

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from scripts import floors
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +29,7 @@ def test_picture__of_the_floors_is_up_to_date() -> None:
     assert floors.drawing() == (ROOT / "docs" / "floors.svg").read_text(encoding="utf-8"), remake
 
 
+@pytest.mark.process
 def test_bot__starts_without_torch_transformers_and_matplotlib() -> None:
     program = "import bot.app, json, sys; print(json.dumps(sorted(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

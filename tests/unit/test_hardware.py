@@ -70,6 +70,7 @@ def test_memory_held__is_what_this_process_has_now_and_0_where_the_system_does_n
     assert memory_held_bytes(tmp_path / "nowhere") == 0
 
 
+@pytest.mark.process
 def test_most_memory__is_of_this_process_and_not_of_the_one_that_started_it(tmp_path: Path) -> None:
     ballast = bytearray(300_000_000)
     code = "from trainer.system.hardware import most_memory_bytes; print(most_memory_bytes())"
@@ -93,6 +94,7 @@ def test_cuda__is_ruled_out_only_where_torch_or_the_driver_cannot_have_it(tmp_pa
     assert not may_have_cuda("2.13.0+cpu", (driver,))
 
 
+@pytest.mark.process
 def test_process__of_this_machine_is_dead_when_it_is_gone_and_of_another_one_never() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

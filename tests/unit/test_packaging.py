@@ -15,6 +15,8 @@ from ruamel.yaml import YAML
 
 from scripts.setup import stamp, uv_settings
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 REDIS_PASSWORD = "${REDIS_PASSWORD:?set it in .env; make start does}"  # noqa: S105  (the name of one: none is committed)
 

@@ -110,6 +110,7 @@ def test_archive_for_a_folder_that_cannot_be_used__is_not_to_blame(
     assert capsys.readouterr().err.startswith("mt: The folder of APP__ARTIFACTS_ROOT cannot be used (")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("word", ["train", "worker"])
 def test_full_disk__is_one_sentence_before_anything_is_begun(word: str, tmp_path: Path) -> None:
     """No file can be longer than 1,000 bytes, which the system tells as it tells a full disk."""

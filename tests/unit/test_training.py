@@ -43,6 +43,7 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
     assert tokenizer.encode("sun") == run.tokenizer.encode("sun")
 
 
+@pytest.mark.process
 def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.support.tiny_models import make_run;"

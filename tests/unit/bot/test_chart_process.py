@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bot.chart_process import ChartProcess
 from bot.report import ReportFiles, score_csv, summarize
 from tests.support.scores import score_of
 from tests.support.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
 from trainer.reports.heatmap_html import heatmap_html
+
+pytestmark = pytest.mark.process
 
 CURVE = [(1, 3.0), (2, 2.0)]
 PNG = b"\x89PNG"

@@ -251,6 +251,7 @@ async def file_server(size: int, answers: Sequence[int] = ()) -> AsyncIterator[t
         await runner.cleanup()
 
 
+@pytest.mark.process
 async def test_download__ends_at_the_limit_whatever_was_declared() -> None:
     async with file_server(3000) as (address, answered):
         assert await download(f"{address}/file", 3000) == b"x" * 3000
@@ -261,6 +262,7 @@ async def test_download__ends_at_the_limit_whatever_was_declared() -> None:
     assert answered == [200, 200]
 
 
+@pytest.mark.process
 async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that_discord_signed(tmp_path: Path) -> None:
     path = "/attachments/1/2/m%C9%99tin.txt?ex=6a&is=6b&hm=ff"
     file = discord.Attachment(
@@ -273,6 +275,7 @@ async def test_attachment__is_fetched_from_the_address_that_is_set_with_all_that
         assert await read_attachment(file, settings) == path.encode()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("answers", [[503], [0], [429, 0, 500]])
 async def test_download__that_failed_is_tried_again(answers: list[int]) -> None:
     async with file_server(3000, answers) as (address, answered):
@@ -281,6 +284,7 @@ async def test_download__that_failed_is_tried_again(answers: list[int]) -> None:
     assert answered == [*answers, 200]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("answers", [[404], [403], [502, 404], [500, 0, 503, 500]])
 async def test_download__that_keeps_failing_is_one_sentence(answers: list[int]) -> None:
     async with file_server(1000, answers) as (address, answered):

@@ -212,6 +212,7 @@ print(estimate(run.effective, run.tokenizer.vocab_size, text, machine).disk_byte
 """
 
 
+@pytest.mark.process
 def test_estimate__is_near_what_a_training_takes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TRAINING, str(tmp_path)]
     environment = tuned_environment(settings_in(tmp_path))

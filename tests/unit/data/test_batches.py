@@ -1,7 +1,5 @@
 """What is predicted from what: rows cut by hand, a check that a wrong cut would be noticed, reading ahead, memory."""
 
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Sequence
@@ -169,27 +167,3 @@ def test_mapped_ids__that_were_read_do_not_stay_in_this_process(tmp_path: Path) 
 def mapped_megabytes() -> int:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("RssFile:")[1].split()[0]) // 1024
-
-
-@pytest.mark.parametrize(
-    ("right", "wrong"),
-    [
-        ("= row_ids[:, 1:].copy()", "= row_ids[:, :-1].copy()"),
-        ("has_ended[:, 1:] | begins_line", "has_ended[:, 1:]"),
-        ("has_ended[:, 1:] | begins_line", "begins_line"),
-        ("np.arange(self._length + 1)", "np.arange(self._length + 1) + 1"),
-    ],
-)
-def test_mutation__of_the_cut_is_noticed(tmp_path: Path, right: str, wrong: str) -> None:
-    root = Path(__file__).parents[3]
-    for package in ("trainer", "tests"):
-        shutil.copytree(root / package, tmp_path / package)
-    source = tmp_path / "trainer" / "data" / "batches.py"
-    text = source.read_text()
-    assert text.count(right) == 1
-    source.write_text(text.replace(right, wrong))
-    code = "from tests.unit.data.test_batches import *; test_rows__are_those_cut_by_hand(7)"
-
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    assert "AssertionError" in found.stderr

@@ -108,6 +108,7 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
     assert sorted(VOCABULARY.special_ids.all) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.process
 def test_other_models__do_without_the_library() -> None:
     program = (
         "import sys; from tests.support.families import model_of; model_of('lstm both');"
