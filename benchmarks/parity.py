@@ -24,13 +24,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from trainer.api import load_model
+from trainer.api import Model
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.validation import parse
 from trainer.export.folders import export_folder
-from trainer.inference.generation import Continuation, generate, generate_together
+from trainer.inference.generation import GenerationJob, generate, generate_together
 from trainer.inference.scoring import score_lines, word_surprisals
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
@@ -118,7 +118,7 @@ class _Warper(Protocol):
 
 def surprisal_difference(folder: Path, sentences: Sequence[str], *, batch: int = 20) -> Difference:
     """Score sentences with minicons, from an exported folder alone, and with ours."""
-    ours = load_model(folder)
+    ours = Model.load(folder)
     is_causal = ours.model.objective == "causal_lm"
     scorer = _scorer("IncrementalLMScorer" if is_causal else "MaskedLMScorer", folder)
     differences: list[Difference] = []
@@ -138,7 +138,7 @@ def surprisal_difference(folder: Path, sentences: Sequence[str], *, batch: int =
 
 def word_difference(folder: Path, sentences: Sequence[str]) -> float:
     """Score the words of sentences with minicons, corrected for white space, and with ours, as it defines a word."""
-    ours = load_model(folder)
+    ours = Model.load(folder)
     scorer = _scorer("IncrementalLMScorer", folder)
     apart: list[float] = []
     for text in sentences:
@@ -152,7 +152,7 @@ def word_difference(folder: Path, sentences: Sequence[str]) -> float:
 
 def greedy_differences(folder: Path, prompts: Sequence[str]) -> int:
     """Count the prompts that the library's `generate` continues otherwise than ours does."""
-    ours = load_model(folder)
+    ours = Model.load(folder)
     model, tokenizer = _exported(folder), ours.tokenizer
     differing = 0
     for prompt in prompts:
@@ -174,7 +174,7 @@ def drawn_p_value(folder: Path, prompt: str, draws: int, **options: object) -> f
 
     The exact one comes from the exported model and the library's filters; the tokenizer is one of characters.
     """
-    ours = load_model(folder)
+    ours = Model.load(folder)
     tokenizer = ours.tokenizer
     ids = [tokenizer.special_ids.start, *tokenizer.encode(prompt)]
     with torch.no_grad():
@@ -211,7 +211,7 @@ def _drawn(
         seeds = range(first, min(first + 100, draws // DRAWS_OF_A_REQUEST))
         response = GenerateResponse(request_id="request", run_id="run", status="queued")
         requests = [parse(GenerateRequest, {**given, "seed": seed}) for seed in seeds]
-        asked = [Continuation(model, tokenizer, request, response) for request in requests]
+        asked = [GenerationJob(model, tokenizer, request, response) for request in requests]
         for answer in generate_together(model, asked):
             if isinstance(answer, GenerateChunk):
                 continue

@@ -28,7 +28,7 @@ from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import parse
 from trainer.inference.model_files import load_run
-from trainer.inference.scoring import read_text, score_texts
+from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 
@@ -148,7 +148,7 @@ def scored_here(queue: JobQueue, run_id: str) -> dict[str, ScoreResponse]:
     for text in sentences(SCORES):
         queued = ScoreResponse(request_id="here", run_id=run_id, status="queued")
         request = ScoreRequest(text=text, detail_level="per_char")
-        [found[text]] = score_texts(model, tokenizer, [read_text(tokenizer, request, queued)])
+        [found[text]] = score_texts(model, tokenizer, [ScoringJob.of(tokenizer, request, queued)])
     return found
 
 

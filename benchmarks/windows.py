@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trainer.config.settings import load_settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.inference.model_files import load_model
-from trainer.inference.scoring import read_text, score_texts
+from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.models.base import LanguageModel
 from trainer.system.child_environment import tuned_environment
 from trainer.system.hardware import default_threads
@@ -62,7 +62,7 @@ def main(run_folder: str, text_file: str) -> None:
 def score(model: LanguageModel, tokenizer: Tokenizer, line: str, window: int | None) -> ScoreResponse:
     request = ScoreRequest(text=line, detail_level="per_char", window_tokens=window)
     queued = ScoreResponse(request_id="benchmark", run_id="run", status="queued")
-    [scored] = score_texts(model, tokenizer, [read_text(tokenizer, request, queued)])
+    [scored] = score_texts(model, tokenizer, [ScoringJob.of(tokenizer, request, queued)])
     return scored
 
 

@@ -18,11 +18,11 @@ from trainer.contracts.comparison import Against, Comparison, verdict
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference import (
     ChatResponse,
+    FinishReason,
     GenerateRequest,
     GenerateResponse,
     Sample,
     ScoreResponse,
-    StopReason,
     perplexity,
 )
 from trainer.contracts.runs import RunRecord, RunStatus, without_effect
@@ -733,7 +733,7 @@ def _surprising_table(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _stopped(reason: StopReason) -> str:
+def _stopped(reason: FinishReason) -> str:
     match reason:
         case "eos":
             return "ended by the model"

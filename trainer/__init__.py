@@ -1,19 +1,19 @@
-"""The typed core of Model Trainer and its worker; in a notebook, `trainer.load` gives a model to ask."""
+"""Train and query small language models. `trainer.load` returns a model for notebooks."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainer.api import LoadedModel
+    from trainer.api import Model
 
 
-def load(source: "str | Path") -> "LoadedModel":
-    """Load a finished run by its id or its folder, or a folder that `mt export --format hf` wrote; needs no server.
+def load(source: "str | Path") -> "Model":
+    """Load a finished run by its id or folder, or a folder of `mt export --format hf`. Needs no server.
 
-    `trainer.load("RUN").surprisal("text")` gives the surprisal of each token in nats, with its place in the text.
-    Raises `trainer.contracts.errors.AppError`, whose message says what is wrong.
+    `trainer.load("RUN").surprisal("text")` returns the surprisal of each token in nats with its position in the text.
+    Raises `trainer.contracts.errors.AppError`.
     """
-    from trainer.api import load_model  # takes torch along, which only this function needs
+    from trainer.api import Model  # imports torch
 
-    return load_model(source)
+    return Model.load(source)

@@ -1,4 +1,4 @@
-"""A finished model to ask in a notebook or a program, without a server: what `trainer.load` gives."""
+"""Models for notebooks and programs, without a server: `trainer.load` returns a `Model`."""
 
 import os
 from pathlib import Path
@@ -20,53 +20,67 @@ from trainer.contracts.validation import parse
 from trainer.export.folders import load_export
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
-from trainer.inference.prediction import Prefixes, predict
-from trainer.inference.scoring import read_text, score_texts
+from trainer.inference.prediction import PrefixCache, predict
+from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 
 
 class Surprisal(NamedTuple):
-    """How surprising a token is: -ln p, given what stands before it in its line; of a masked model, all around it."""
+    """The surprisal of a token: -ln p given the tokens before it in its line, or around it for a masked model."""
 
     token: str
     nats: float
     start: int
-    """Where the token begins in the normalized text (NFC), in characters."""
+    """The position of its first character in the normalized text (NFC)."""
     end: int
 
 
-class LoadedModel:
-    """A model in memory with its tokenizer; what it answers is what `mt` and the bot answer."""
+class Model:
+    """A model in memory with its tokenizer. Its numbers are those of `mt` and of the bot."""
 
     def __init__(self, run_id: str, model: LanguageModel, tokenizer: Tokenizer) -> None:
         self.run_id = run_id
         self.model = model
         self.tokenizer = tokenizer
-        self._prefixes = Prefixes()
+        self._prefixes = PrefixCache()
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Model":
+        """Load a run by its id or folder, or an exported folder.
+
+        Raises RUN_NOT_FOUND, RUN_NOT_READY, and MODEL_LOAD_FAILED for a damaged or changed file.
+        """
+        folder = Path(source)
+        run = RunDirectory(folder)
+        if not os.path.isfile(folder / "request.json"):  # unlike Path.is_file, it accepts a name of any length
+            if str(source) and os.path.exists(folder):
+                record, model, tokenizer = load_export(folder)
+                return cls(record.run_id, model, tokenizer)
+            run = _find_run(str(source))
+        return cls(run.completed_manifest().run_id, *load_run(run))
 
     def surprisal(self, text: str) -> list[Surprisal]:
-        """Return the surprisal of every token, line by line; raises INVALID_INPUT for a blank text."""
+        """Return the surprisal of every token, line by line. Raises INVALID_INPUT for a blank text."""
         scored = self.score(text)
         columns = zip(scored.tokens or (), scored.surprisal or (), scored.char_spans or (), strict=True)
         return [Surprisal(token, nats, *span) for token, nats, span in columns if nats is not None]
 
     def score(self, text: str, **options: object) -> ScoreResponse:
-        """Score a text, by the options of ScoreRequest: `detail_level` (per_char), `top_k`, `window_tokens`, …
+        """Score a text with the options of ScoreRequest: `detail_level` (per_char), `top_k`, `window_tokens`, …
 
-        Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE for one that the model cannot fulfil.
+        Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE for one that the model does not support.
         """
         request = parse(ScoreRequest, {"text": text, "detail_level": "per_char", **options})
         check_scores(request, self.model.objective)
         response = ScoreResponse(request_id=new_request_id(), run_id=self.run_id, status="queued")
-        to_score = read_text(self.tokenizer, request, response)
-        [scored] = score_texts(self.model, self.tokenizer, [to_score])
+        [scored] = score_texts(self.model, self.tokenizer, [ScoringJob.of(self.tokenizer, request, response)])
         return scored
 
     def generate(self, prompt: str = "", **options: object) -> list[str]:
-        """Continue a prompt, by the options of GenerateRequest: `max_new_tokens`, `temperature`, `top_k`, `seed`, …
+        """Continue a prompt with the options of GenerateRequest: `max_new_tokens`, `temperature`, `top_k`, `seed`, …
 
-        Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE where the model fills gaps only.
+        Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE for a masked model.
         """
         check_generates(self.model.objective)
         if prompt and "prompt_text" in options:
@@ -78,8 +92,8 @@ class LoadedModel:
     def predict_next(self, prefix: str, k: int = 5) -> list[Suggestion]:
         """Return the k likeliest next tokens with p and ln p; none for a prefix without tokens.
 
-        A prefix that grows is read on from where it was. Raises INVALID_INPUT for one beyond the model's context, and
-        MODEL_INCOMPATIBLE where the model fills gaps only.
+        A longer prefix reuses the state of the shorter one. Raises INVALID_INPUT for a prefix beyond the model's
+        context, and MODEL_INCOMPATIBLE for a masked model.
         """
         check_generates(self.model.objective)
         request = parse(PredictRequest, {"text": prefix, "k": k})
@@ -87,22 +101,10 @@ class LoadedModel:
         return list(predict(self.model, self.tokenizer, request, response, self._prefixes).suggestions or ())
 
 
-def load_model(source: str | Path) -> LoadedModel:
-    """Load a run by its id or folder, or an exported folder; raises RUN_NOT_FOUND and what reading it raises."""
-    folder = Path(source)
-    run = RunDirectory(folder)
-    if not os.path.isfile(folder / "request.json"):  # unlike a Path's own, it takes a name of any length
-        if str(source) and os.path.exists(folder):
-            record, model, tokenizer = load_export(folder)
-            return LoadedModel(record.run_id, model, tokenizer)
-        run = _run_of(str(source))
-    return LoadedModel(run.completed_manifest().run_id, *load_run(run))
-
-
-def _run_of(run_id: str) -> RunDirectory:
+def _find_run(run_id: str) -> RunDirectory:
     try:
         return RunStore(load_settings().app.artifacts_root).get(run_id)
     except AppError as error:
         if error.code is not ErrorCode.RUN_NOT_FOUND:
             raise
-        raise AppError(error.code, f"There is no run, and no folder, '{run_id}'.") from None
+        raise AppError(error.code, f"There is no run and no folder '{run_id}'.") from None

@@ -98,7 +98,7 @@ def test_load__takes_a_run_by_id_and_says_what_is_not_there(tmp_path: Path, monk
             trainer.load(name)
         assert (caught.value.code, caught.value.message) == (
             ErrorCode.RUN_NOT_FOUND,
-            f"There is no run, and no folder, '{name}'.",
+            f"There is no run and no folder '{name}'.",
         )
     monkeypatch.setenv("APP__CONFIG_FILE", "none.toml")
     with pytest.raises(AppError) as caught:

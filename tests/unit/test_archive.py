@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import settings_in
 from tests.unit.test_verification import FIRST_RELEASE, contents
-from trainer.api import load_model
+from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
@@ -50,7 +50,7 @@ def test_archive__restores_a_run_that_verifies_and_scores_identically(
     left_behind = {run.path / "logs.jsonl"}
     before = {path.relative_to(run.path): data for path, data in contents(run.path).items() if path not in left_behind}
     assert {path.relative_to(restored.path): data for path, data in contents(restored.path).items()} == before
-    assert load_model(restored.path).surprisal(TEXT) == load_model(run.path).surprisal(TEXT)
+    assert Model.load(restored.path).surprisal(TEXT) == Model.load(run.path).surprisal(TEXT)
     assert [found.run_id for found in RunStore(tmp_path / "there" / "artifacts").all()] == [run.run_id]
     assert sorted(path.name for path in (tmp_path / "there" / "artifacts").iterdir()) == ["models"]
 

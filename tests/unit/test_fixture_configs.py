@@ -16,7 +16,7 @@ from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.models import Architecture, RnnConfig
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpora import CorpusStore
-from trainer.inference.scoring import read_text, score_texts
+from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.jobs.resolve import resolve_request
 from trainer.models import build
 from trainer.tokenizers.base import vocabulary_of
@@ -73,6 +73,6 @@ def test_config__trains_and_its_model_scores_every_odd_line(architecture: Archit
     assert result.test is not None and result.test.loss_nats < math.log(tokenizer.vocab_size)
     odd = [line for line in LINES if len(line.split()) in (0, 1, LONGEST)]
     queued = ScoreResponse(request_id="r", run_id="r", status="queued")
-    [scored] = score_texts(model, tokenizer, [read_text(tokenizer, ScoreRequest(text="\n".join(odd)), queued)])
+    [scored] = score_texts(model, tokenizer, [ScoringJob.of(tokenizer, ScoreRequest(text="\n".join(odd)), queued)])
     assert scored.n_scored == sum(len(tokenizer.encode(line)) for line in odd if line.strip())
     assert scored.mean_surprisal is not None and math.isfinite(scored.mean_surprisal)

@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
-from trainer.inference.generation import Continuation, choose, filtered_probabilities, generate, generate_together
+from trainer.inference.generation import GenerationJob, choose, filtered_probabilities, generate, generate_together
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -138,7 +138,7 @@ def test_banned_tokens__never_occur_nor_do_special_ones(method: str) -> None:
     forbidden = {i for i, text in enumerate(tokenizer.texts) if text.removeprefix(" ") in banned}
     request = request_of(banned_tokens=[*banned, unknown], seed=1, max_new_tokens=100, stop_on_eos=False)
     response = GenerateResponse(request_id="r", run_id="run", status="queued")
-    asked = Continuation(model_for(tokenizer), tokenizer, request, response)
+    asked = GenerationJob(model_for(tokenizer), tokenizer, request, response)
     [_] = generate_together(model_for(tokenizer), [asked])
 
     sampled = asked.sequences[0].context[len(asked.prompt_ids) :]
@@ -169,7 +169,7 @@ def streamed(
 ) -> list[GenerateChunk | GenerateResponse]:
     """Write with pieces; `gone` are the requests that are withdrawn after the first token."""
     continuations = [
-        Continuation(
+        GenerationJob(
             model,
             tokenizer,
             request,

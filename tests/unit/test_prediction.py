@@ -10,7 +10,7 @@ from tests.support.tiny_models import POEM, char_tokenizer, small_model, tensor_
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse
 from trainer.contracts.tokenizers import METHODS
-from trainer.inference.prediction import Prefixes, predict
+from trainer.inference.prediction import PrefixCache, predict
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -20,9 +20,14 @@ QUEUED = PredictResponse(request_id="request", run_id="run", status="queued")
 
 
 def asked(
-    model: LanguageModel, text: str, k: int = 5, *, tokenizer: Tokenizer = TOKENIZER, prefixes: Prefixes | None = None
+    model: LanguageModel,
+    text: str,
+    k: int = 5,
+    *,
+    tokenizer: Tokenizer = TOKENIZER,
+    prefixes: PrefixCache | None = None,
 ) -> PredictResponse:
-    return predict(model, tokenizer, PredictRequest(text=text, k=k), QUEUED, prefixes or Prefixes())
+    return predict(model, tokenizer, PredictRequest(text=text, k=k), QUEUED, prefixes or PrefixCache())
 
 
 def tokens_fed(model: LanguageModel) -> list[int]:
@@ -77,7 +82,7 @@ def test_prefix_without_tokens__has_no_suggestions(text: str) -> None:
 
 @pytest.mark.parametrize("name", CAUSAL)
 def test_growing_prefix__costs_a_step_for_each_token_and_gives_the_same(name: str) -> None:
-    model, prefixes = model_of(name), Prefixes()
+    model, prefixes = model_of(name), PrefixCache()
     text = "abcdhgfeabdcfehg"
     alone = [asked(model, text[:n]) for n in range(1, len(text) + 1)]
     fed = tokens_fed(model)
@@ -98,11 +103,11 @@ def test_growing_prefix__costs_a_step_for_each_token_and_gives_the_same(name: st
 
 
 def test_prefixes__are_bounded_by_bytes_and_number_and_the_last_ones_stay() -> None:
-    model, nothing, few = model_of("gpt2"), Prefixes(0), Prefixes(40_000)
+    model, nothing, few = model_of("gpt2"), PrefixCache(0), PrefixCache(40_000)
     fed = tokens_fed(model)
 
     for n in range(1, POSITIONS):
-        assert asked(model, "a" * n, prefixes=nothing) == asked(model, "a" * n, prefixes=Prefixes())
+        assert asked(model, "a" * n, prefixes=nothing) == asked(model, "a" * n, prefixes=PrefixCache())
         asked(model, "a" * n, prefixes=few)
     del fed[:]
     asked(model, "a" * (POSITIONS - 1), prefixes=few)
@@ -112,7 +117,7 @@ def test_prefixes__are_bounded_by_bytes_and_number_and_the_last_ones_stay() -> N
     assert 0 < few.memory_bytes <= 40_000
     assert fed == [1, 1], "the whole was there; of the oldest nothing was"
 
-    recurrent, many, one = model_of("gru"), Prefixes(), Prefixes()
+    recurrent, many, one = model_of("gru"), PrefixCache(), PrefixCache()
     for n in range(300):
         asked(recurrent, "abcdefgh"[n % 8] + "abcdefgh"[n // 8 % 8] + "abcdefgh"[n // 64], prefixes=many)
     asked(recurrent, "a", prefixes=one)

@@ -16,7 +16,7 @@ from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
-from trainer.inference.scoring import read_text, score_lines, score_texts, surprisals
+from trainer.inference.scoring import ScoringJob, score_lines, score_texts, surprisals
 from trainer.models.base import LanguageModel, State
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.device import resolve
@@ -40,7 +40,7 @@ def score(text: str, top_k: int | None = None, *, brief: bool = False) -> ScoreR
 
 def score_text(model: LanguageModel, tokenizer: Tokenizer, request: ScoreRequest) -> ScoreResponse:
     """Score a text alone."""
-    [scored] = score_texts(model, tokenizer, [read_text(tokenizer, request, QUEUED)])
+    [scored] = score_texts(model, tokenizer, [ScoringJob.of(tokenizer, request, QUEUED)])
     return scored
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.commands.inference import end_note, turns_note
-from trainer.contracts.inference import ChatResponse, GenerateResponse, StopReason
+from trainer.contracts.inference import ChatResponse, FinishReason, GenerateResponse
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from trainer.contracts.inference import ChatResponse, GenerateResponse, StopReas
         ("context_full", (0, 0), "context_full: the prompt's 1,200 tokens are more than the model reads; none was cut"),
     ],
 )
-def test_end__says_where_the_context_is_full(reason: StopReason, steps: tuple[int, ...], note: str) -> None:
+def test_end__says_where_the_context_is_full(reason: FinishReason, steps: tuple[int, ...], note: str) -> None:
     response = GenerateResponse(request_id="q", run_id="r", status="completed", steps=steps, prompt_tokens=1200)
 
     assert end_note(reason, response) == note

@@ -13,7 +13,7 @@ from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResp
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.inference.generation import generate
-from trainer.inference.scoring import read_text, score_texts
+from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.evaluation import evaluate, measure
 from trainer.training.selftest import overfit_one_batch
@@ -96,7 +96,7 @@ def test_score__is_the_brute_force_of_each_line_from_its_start(tmp_path: Path, m
     asked = ScoreRequest(text="the sun\n\nthe moon Ж", detail_level="per_char")
     queued = ScoreResponse(request_id="r", run_id="r", status="queued")
 
-    [scored] = score_texts(model, run.tokenizer, [read_text(run.tokenizer, asked, queued)])
+    [scored] = score_texts(model, run.tokenizer, [ScoringJob.of(run.tokenizer, asked, queued)])
 
     lines = [run.tokenizer.encode(line) for line in ("the sun", "the moon Ж")]
     start = run.tokenizer.special_ids.start

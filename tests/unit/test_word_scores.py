@@ -11,8 +11,8 @@ from tests.support.families import model_of
 from tests.support.tiny_models import POEM, char_tokenizer, tokenizer_of
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse
-from trainer.inference.scoring import read_text, score_texts, word_surprisals
-from trainer.inference.word_boundaries import WordMarks, word_ends
+from trainer.inference.scoring import ScoringJob, score_texts, word_surprisals
+from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel, State
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.tokenizers.sentencepiece import SPACE
@@ -172,7 +172,7 @@ def test_words__of_a_tokenizer_of_words_are_its_tokens() -> None:
 def scored(model: LanguageModel, tokens: Tokenizer, text: str, **values: object) -> ScoreResponse:
     request = parse(ScoreRequest, {"text": text, "detail_level": "per_word", **values})
     queued = ScoreResponse(request_id="request", run_id="run", status="queued")
-    [response] = score_texts(model, tokens, [read_text(tokens, request, queued)])
+    [response] = score_texts(model, tokens, [ScoringJob.of(tokens, request, queued)])
     return response
 
 
@@ -274,10 +274,10 @@ def test_masks__of_subwords_end_with_the_word_of_letters_or_the_number(method: s
 
 def test_marks__know_every_white_space() -> None:
     tokens = char_tokenizer(["a\tb c\u00a0d"])
-    marks = WordMarks(tokens)
+    marks = WordBoundaries(tokens)
 
     found = marks.boundary_ids()
 
     assert found == sorted({tokens.special_ids.eos, *tokens.encode("\t \u00a0")})
     assert marks.boundary_ids(line_end=False) == sorted(tokens.encode("\t \u00a0"))
-    assert WordMarks(tokenizer("word")).boundary_ids() is None
+    assert WordBoundaries(tokenizer("word")).boundary_ids() is None

@@ -22,10 +22,10 @@ from trainer.contracts.inference import (
     ChatResponse,
     EvalMetrics,
     EvalRequest,
+    FinishReason,
     GenerateRequest,
     GenerateResponse,
     PredictRequest,
-    StopReason,
 )
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
@@ -139,7 +139,7 @@ def turns_note(response: ChatResponse) -> list[str]:
     return [f"(of what was said before, the model did not read the oldest {dropped}: no room)"] if dropped else []
 
 
-def end_note(reason: StopReason, response: GenerateResponse) -> str:
+def end_note(reason: FinishReason, response: GenerateResponse) -> str:
     """Why a continuation ended, as people read it."""
     if reason != "context_full":
         return reason

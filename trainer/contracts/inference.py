@@ -16,29 +16,29 @@ MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def check_length(what: str, characters: float, most: int) -> None:
+def check_text_length(what: str, characters: float, most: int) -> None:
     """Raise PAYLOAD_TOO_LARGE where a text has too many characters."""
     if characters > most:
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"{what} is too long: at most {most:,} characters are taken.")
 
 
 def _text(text: str) -> str:
-    check_length("`text`", len(text), MAX_TEXT_CHARACTERS)
+    check_text_length("`text`", len(text), MAX_TEXT_CHARACTERS)
     return text
 
 
 def _prompt(text: str) -> str:
-    check_length("`prompt_text`", len(text), MAX_PROMPT_CHARACTERS)
+    check_text_length("`prompt_text`", len(text), MAX_PROMPT_CHARACTERS)
     return text
 
 
 def _prefix(text: str) -> str:
-    check_length("`text`", len(text), MAX_PROMPT_CHARACTERS)
+    check_text_length("`text`", len(text), MAX_PROMPT_CHARACTERS)
     return text
 
 
 def _message(text: str) -> str:
-    check_length("`message`", len(text), MAX_PROMPT_CHARACTERS - 1)
+    check_text_length("`message`", len(text), MAX_PROMPT_CHARACTERS - 1)
     return text
 
 
@@ -167,7 +167,7 @@ class Totals(NamedTuple):
         }
 
 
-def asker_gone() -> AppError:
+def cancelled_error() -> AppError:
     """How a request ends that was taken back while it was answered."""
     return AppError(ErrorCode.CANCELLED, "Whoever asked for this has gone away.")
 
@@ -243,7 +243,7 @@ class ScoreResponse(Frozen):
         return totals._replace(end_nats=self.end_nats or 0.0, n_ends=self.n_ends or 0)
 
 
-StopReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
+FinishReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
 
 
 class SamplingOptions(Frozen):
@@ -291,7 +291,7 @@ class GenerateResponse(Frozen):
     outputs: tuple[str, ...] | None = None
     steps: tuple[int, ...] | None = None
     eos_terminated: tuple[bool, ...] | None = None
-    stop_reason: tuple[StopReason, ...] | None = None
+    stop_reason: tuple[FinishReason, ...] | None = None
     prompt_tokens: int | None = None
     unk_count: int | None = None
     """Tokens of the prompt that the model does not know."""
@@ -314,7 +314,7 @@ class GenerateChunk(Frozen):
     """How many characters of the output come before it."""
     text: str
     """Never a part of a stop sequence; empty only where it is the last of its sequence."""
-    stop_reason: StopReason | None = None
+    stop_reason: FinishReason | None = None
     """Why the sequence ended with it; None where it goes on."""
 
 
@@ -377,7 +377,7 @@ class ChatResponse(Frozen):
     status: JobState
     answer: str | None = None
     steps: int | None = None
-    stop_reason: StopReason | None = None
+    stop_reason: FinishReason | None = None
     prompt_tokens: int | None = None
     """Tokens of all that was read: the turns that had room, and the message."""
     unk_count: int | None = None
@@ -414,7 +414,7 @@ class Sample(Frozen):
     text: str
     seed: int
     steps: int
-    stop_reason: StopReason
+    stop_reason: FinishReason
 
 
 class EvalMetrics(Frozen):
@@ -532,7 +532,7 @@ class EvalRecord(_Record):
 
 InferenceKind = Literal["score", "generate", "predict", "chat", "evaluate"]
 InferenceRecord = ScoreRecord | GenerateRecord | PredictRecord | ChatRecord | EvalRecord
-AS_LONG_AS_ITS_TEXT: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
+UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
 """What takes the time that its text takes; all others have a limit that their requests name."""
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
     Annotated[InferenceRecord, Field(discriminator="kind")], config=ConfigDict(hide_input_in_errors=True)

@@ -10,7 +10,7 @@ from trainer.contracts.inference import (
     MAX_TEXT_CHARACTERS,
     GenerateRequest,
     ScoreRequest,
-    check_length,
+    check_text_length,
 )
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import shown_name
@@ -36,7 +36,7 @@ def read_text(path: Path, most_characters: int) -> str:
     """Read a UTF-8 file to its last character; raises DATA_NOT_FOUND, INVALID_INPUT, PAYLOAD_TOO_LARGE."""
     shown = f"'{shown_name(path.name)}'"
     try:
-        check_length(shown, path.stat().st_size / _LONGEST_CHARACTER_BYTES, most_characters)
+        check_text_length(shown, path.stat().st_size / _LONGEST_CHARACTER_BYTES, most_characters)
         data = path.read_bytes()
     except OSError:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no readable file {shown}.") from None
@@ -46,7 +46,7 @@ def read_text(path: Path, most_characters: int) -> str:
         raise AppError(
             ErrorCode.INVALID_INPUT, f"{shown} is not UTF-8: byte {error.start:,} cannot be decoded."
         ) from None
-    check_length(shown, len(text), most_characters)
+    check_text_length(shown, len(text), most_characters)
     return text.removeprefix(_BOM)
 
 
@@ -105,9 +105,9 @@ def read_lines(path: Path) -> Iterator[str | BadLine]:
 
 def _line(number: int, line: bytes) -> str | BadLine:
     try:
-        check_length("It", len(line) / _LONGEST_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
+        check_text_length("It", len(line) / _LONGEST_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
         text = line.removesuffix(b"\n").decode()
-        check_length("It", len(text), MAX_TEXT_CHARACTERS)
+        check_text_length("It", len(text), MAX_TEXT_CHARACTERS)
     except UnicodeDecodeError as error:
         said = f"It is not UTF-8: byte {error.start:,} cannot be decoded."
         return BadLine(number, AppError(ErrorCode.INVALID_INPUT, said))

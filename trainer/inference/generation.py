@@ -11,12 +11,12 @@ from torch import Tensor
 
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
+    FinishReason,
     GenerateChunk,
     GenerateRequest,
     GenerateResponse,
     SamplingOptions,
-    StopReason,
-    asker_gone,
+    cancelled_error,
 )
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
@@ -57,14 +57,14 @@ def generate(
 ) -> GenerateResponse:
     """Continue one prompt as `generate_together` does; raises INVALID_INPUT where no token may be written."""
     response = GenerateResponse(request_id=request_id, run_id=run_id, status="queued")
-    asked = Continuation(model, tokenizer, request, response)
+    asked = GenerationJob(model, tokenizer, request, response)
     [completed] = [answer for answer in generate_together(model, [asked]) if isinstance(answer, GenerateResponse)]
     return completed
 
 
 def generate_together(
     model: LanguageModel,
-    asked: "Sequence[Continuation]",
+    asked: "Sequence[GenerationJob]",
     *,
     withdrawn: Callable[[], Collection[str]] = tuple,
 ) -> Iterator[GenerateResponse | GenerateChunk]:
@@ -131,7 +131,7 @@ def choose(logits: Tensor, request: SamplingOptions, draws: Tensor) -> list[int]
     return chosen_ids
 
 
-class Continuation:
+class GenerationJob:
     """A request as its sequences grow."""
 
     def __init__(
@@ -210,7 +210,7 @@ class Continuation:
 
     def _ended(self) -> GenerateResponse:
         if any(sequence.is_withdrawn for sequence in self.sequences):
-            error = RunError.of(asker_gone())
+            error = RunError.of(cancelled_error())
             cancelled: dict[str, object] = {"status": "failed", "error": error}
             return self._response.model_copy(update=cancelled)
         reasons = [sequence.stop_reason for sequence in self.sequences]
@@ -283,7 +283,7 @@ class _Sequence:
         self.text = ""
         self.steps = 0
         self.logprobs: list[float] = []
-        self.stop_reason: StopReason | None = "context_full" if self._room < 0 else None
+        self.stop_reason: FinishReason | None = "context_full" if self._room < 0 else None
         self.is_withdrawn = False
         self._told_characters = 0
         self._end_is_told = False
@@ -318,7 +318,7 @@ class _Sequence:
         elif self._room < 0:
             self.stop_reason = "context_full"
 
-    def piece(self) -> tuple[int, str, StopReason | None] | None:
+    def piece(self) -> tuple[int, str, FinishReason | None] | None:
         """What was written since the last time and stays, from which character on, and why it ends with that.
 
         What may become a stop sequence waits until it is known; None where there is nothing to tell.
@@ -336,7 +336,7 @@ class _Sequence:
         return next(tails, 0)
 
 
-def _read_all(model: LanguageModel, continuations: list[Continuation]) -> tuple[Tensor, State]:
+def _read_all(model: LanguageModel, continuations: list[GenerationJob]) -> tuple[Tensor, State]:
     """Return the logits (n, V) after the prompt of each sequence, and the state there."""
     with torch.inference_mode():
         read = [_read(model, one.prompt_ids, len(one.sequences)) for one in continuations]
@@ -359,7 +359,7 @@ def read_on(model: LanguageModel, token_ids: list[int], state: State) -> tuple[T
     return logits[:, -1], state
 
 
-def _take_next(continuations: list[Continuation], logits: Tensor) -> list[int]:
+def _take_next(continuations: list[GenerationJob], logits: Tensor) -> list[int]:
     """Choose the next id of every sequence by its row of the logits (n, V)."""
     ids: list[int] = []
     with torch.inference_mode():

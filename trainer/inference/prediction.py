@@ -24,7 +24,7 @@ class _Read(NamedTuple):
     state: State
 
 
-class Prefixes:
+class PrefixCache:
     """What a model has read of late, so that a text that grows costs one step for each token that is added.
 
     Keeps the states of so many bytes together, and of 256 prefixes; the least recently used one goes first.
@@ -60,7 +60,11 @@ class Prefixes:
 
 
 def predict(
-    model: LanguageModel, tokenizer: Tokenizer, request: PredictRequest, response: PredictResponse, prefixes: Prefixes
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    request: PredictRequest,
+    response: PredictResponse,
+    prefixes: PrefixCache,
 ) -> PredictResponse:
     """Suggest the k likeliest next tokens, fewer where the vocabulary has no more; none for a text without tokens.
 

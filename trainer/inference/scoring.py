@@ -27,7 +27,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import LineScore, ScoreRequest, ScoreResponse, Totals, WindowReport, WordScore
 from trainer.data.normalization import Line, documents, normalized
 from trainer.inference.windows import context_of, windows
-from trainer.inference.word_boundaries import WordMarks, word_ends
+from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 
@@ -38,15 +38,36 @@ _PIECES_AT_ONCE = 64
 _COMPARED_TOKENS = 4096
 
 
-class TextToScore(NamedTuple):
+class ScoringJob(NamedTuple):
     """A request, the response that is to have its scores, and the lines of its text, as ids too."""
 
     request: ScoreRequest
     response: ScoreResponse
     lines: list[Line]
     numbers: list[int]
-    """Which line of the text each is, from 1."""
+    """The number of each line in the text, from 1."""
     ids: list[list[int]]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, request: ScoreRequest, response: ScoreResponse) -> "ScoringJob":
+        """Split the text of a request into lines, without the blank ones, and encode each.
+
+        Raises INVALID_INPUT if the text has no token to score.
+        """
+        text = normalized(request.text or "", tokenizer.normalization)
+        lines = list(documents(text))
+        if not lines:
+            raise AppError(ErrorCode.INVALID_INPUT, "`text` has nothing to score: it is blank.")
+        newlines = [text.count("\n", a.start, b.start) for a, b in pairwise([Line(0, ""), *lines])]
+        numbers = [1 + count for count in accumulate(newlines)]
+        job = cls(request, response, lines, numbers, [tokenizer.encode(line.text) for line in lines])
+        if all(len(ids) <= job.n_unscored for ids in job.ids):
+            raise AppError(
+                ErrorCode.INVALID_INPUT,
+                "`text` has nothing to score: with `context` 'none', the first token of each line has no score, and"
+                " there are no other tokens.",
+            )
+        return job
 
     @property
     def top_k(self) -> int | None:
@@ -57,44 +78,23 @@ class TextToScore(NamedTuple):
         return self.request.detail_level in ("per_word", "per_char")
 
     @property
-    def unscored(self) -> int:
+    def n_unscored(self) -> int:
         """How many tokens at the beginning of each line have no score."""
         return int(self.request.context == "none")
 
 
-def read_text(tokenizer: Tokenizer, request: ScoreRequest, response: ScoreResponse) -> TextToScore:
-    """Read a text as the corpus is read, blank lines dropped; the text of a `path` is in the request already.
-
-    Raises INVALID_INPUT where the text has no token to score.
-    """
-    text = normalized(request.text or "", tokenizer.normalization)
-    lines = list(documents(text))
-    if not lines:
-        raise AppError(ErrorCode.INVALID_INPUT, "`text` has nothing to score: it is blank.")
-    before = [text.count("\n", a.start, b.start) for a, b in pairwise([Line(0, ""), *lines])]
-    numbers = [1 + count for count in accumulate(before)]
-    to_score = TextToScore(request, response, lines, numbers, [tokenizer.encode(line.text) for line in lines])
-    if all(len(ids) <= to_score.unscored for ids in to_score.ids):
-        raise AppError(
-            ErrorCode.INVALID_INPUT,
-            "`text` has nothing to score: with `context` 'none' the first token of a line has no score, and none has"
-            " more.",
-        )
-    return to_score
-
-
-def score_texts(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[TextToScore]) -> list[ScoreResponse]:
+def score_texts(model: LanguageModel, tokenizer: Tokenizer, texts: Sequence[ScoringJob]) -> list[ScoreResponse]:
     """Score texts side by side, each line by line, which changes no score; [EOS] is no entry.
 
     `loss` is the mean surprisal of the scored tokens and of each line's [EOS], `mean_surprisal` that of the scored
     tokens alone, `nats` their sum. `topk[i]` is what the model expected in the place of token i.
     """
-    marks = WordMarks(tokenizer) if any(text.has_words for text in texts) else None
+    marks = WordBoundaries(tokenizer) if any(text.has_words for text in texts) else None
     given = [
         _Given(
             ids,
             _window(model, text.request.window_tokens),
-            from_start=not text.unscored,
+            from_start=not text.n_unscored,
             word_ends=word_ends(tokenizer, line.text) if text.request.pll_within_word else None,
         )
         for text in texts
@@ -126,8 +126,8 @@ def word_surprisals(
     for granted: then the probabilities of all that can come next do not add up to one.
     """
     queued = ScoreResponse(request_id="words", run_id="words", status="running")
-    to_score = read_text(tokenizer, ScoreRequest(text=text, detail_level="per_word"), queued)
-    marks = WordMarks(tokenizer)
+    to_score = ScoringJob.of(tokenizer, ScoreRequest(text=text, detail_level="per_word"), queued)
+    marks = WordBoundaries(tokenizer)
     marks.is_line_marked = marks.is_line_marked and not as_minicons
     given = [_Given(ids, _window(model, None)) for ids in to_score.ids]
     scores = _score_lines(model, given, 1, marks.boundary_ids(line_end=not as_minicons))
@@ -354,12 +354,12 @@ def _first(scores: Scores, count: int) -> Scores:
     return Scores(*(tensor[:count] for tensor in scores))
 
 
-def _read_tokens(model: LanguageModel, text: TextToScore, line: Sequence[int]) -> int:
+def _read_tokens(model: LanguageModel, text: ScoringJob, line: Sequence[int]) -> int:
     """Return how many tokens a window must take to read a whole line: with its begin, and with a mask its end too."""
-    return len(line) + (2 if model.objective == "masked_lm" else 1 - text.unscored)
+    return len(line) + (2 if model.objective == "masked_lm" else 1 - text.n_unscored)
 
 
-def _compared(model: LanguageModel, text: TextToScore, scores: list[Scores], window_tokens: int) -> WindowReport:
+def _compared(model: LanguageModel, text: ScoringJob, scores: list[Scores], window_tokens: int) -> WindowReport:
     """Measure how far scores by windows are from the exact ones, on the beginning of the longest line."""
     lines = text.ids
     longest = int(np.argmax([len(line) for line in lines]))
@@ -367,8 +367,8 @@ def _compared(model: LanguageModel, text: TextToScore, scores: list[Scores], win
     is_causal = model.objective == "causal_lm"  # for a masked model it would take what windows are to save
     most = min(max(_COMPARED_TOKENS, 2 * window_tokens), model.context_tokens or len(lines[longest]))
     if is_causal and min(len(lines[longest]), most) > window_tokens:
-        whole = _Given(lines[longest][:most], model.context_tokens, from_start=not text.unscored)
-        compared = len(whole.ids) - text.unscored
+        whole = _Given(lines[longest][:most], model.context_tokens, from_start=not text.n_unscored)
+        compared = len(whole.ids) - text.n_unscored
         exact = _score_lines(model, [whole], 1)[0].surprisal[:compared]
         difference = float((exact - scores[longest].surprisal[:compared]).abs().max())
     return WindowReport(
@@ -381,18 +381,16 @@ def _compared(model: LanguageModel, text: TextToScore, scores: list[Scores], win
     )
 
 
-def _scored_text(tokenizer: Tokenizer, text: TextToScore, line: Line) -> str:
+def _scored_text(tokenizer: Tokenizer, text: ScoringJob, line: Line) -> str:
     """What a line has in scored tokens."""
-    return line.text[tokenizer.spans(line.text)[0][1] :] if text.unscored else line.text
+    return line.text[tokenizer.spans(line.text)[0][1] :] if text.n_unscored else line.text
 
 
-def _line_scores(
-    model: LanguageModel, tokenizer: Tokenizer, text: TextToScore, scores: list[Scores]
-) -> list[LineScore]:
+def _line_scores(model: LanguageModel, tokenizer: Tokenizer, text: ScoringJob, scores: list[Scores]) -> list[LineScore]:
     """What the scored tokens of each line add up to."""
     found: list[LineScore] = []
     for line, number, ids, score in zip(text.lines, text.numbers, text.ids, scores, strict=True):
-        scored = len(ids) - text.unscored
+        scored = len(ids) - text.n_unscored
         characters = _scored_text(tokenizer, text, line)
         found.append(
             LineScore(
@@ -410,9 +408,7 @@ def _line_scores(
     return found
 
 
-def _summary(
-    model: LanguageModel, text: TextToScore, lines: list[LineScore], scores: list[Scores]
-) -> dict[str, object]:
+def _summary(model: LanguageModel, text: ScoringJob, lines: list[LineScore], scores: list[Scores]) -> dict[str, object]:
     """The figures of a response."""
     window_tokens = _window(model, text.request.window_tokens)
     is_exact = text.request.window_tokens is None and all(
@@ -426,13 +422,13 @@ def _summary(
 
 
 def _words(
-    model: LanguageModel, tokenizer: Tokenizer, marks: WordMarks, text: TextToScore, scores: list[Scores]
+    model: LanguageModel, tokenizer: Tokenizer, marks: WordBoundaries, text: ScoringJob, scores: list[Scores]
 ) -> Iterator[WordScore]:
     """The words of all lines; those of a masked model are the sums of their tokens, of a causal one corrected."""
     for line, ids, score in zip(text.lines, text.ids, scores, strict=True):
         spans = tokenizer.spans(line.text)
-        surprisal = [math.nan] * text.unscored + _floats(score.surprisal)
-        boundary = [math.nan] * text.unscored + _floats(score.boundary)
+        surprisal = [math.nan] * text.n_unscored + _floats(score.surprisal)
+        boundary = [math.nan] * text.n_unscored + _floats(score.boundary)
         for first, behind in marks.words(ids):
             start, end = spans[first][0], spans[behind - 1][1]
             nats = math.fsum(surprisal[first:behind])
@@ -446,21 +442,21 @@ def _words(
             yield WordScore(text=word, span=span, surprisal=None if math.isnan(nats) else max(0.0, nats))
 
 
-def _details(model: LanguageModel, tokenizer: Tokenizer, text: TextToScore, scores: list[Scores]) -> dict[str, object]:
+def _details(model: LanguageModel, tokenizer: Tokenizer, text: ScoringJob, scores: list[Scores]) -> dict[str, object]:
     """The lists of a response that have an entry per token."""
-    unscored = [None] * text.unscored
+    n_unscored = [None] * text.n_unscored
     ranks: list[int | None] = []
     surprisal: list[float | None] = []
     entropy: list[float | None] = []
     topk: list[tuple[tuple[str, float], ...]] = []
     for ids, with_end in zip(text.ids, scores, strict=True):
-        score = _first(with_end, len(ids) - text.unscored)
+        score = _first(with_end, len(ids) - text.n_unscored)
         rank: list[int] = score.rank.tolist()
-        ranks += [*unscored, *rank]
-        surprisal += [*unscored, *_floats(score.surprisal)]
-        entropy += [*unscored, *_floats(score.entropy)]
+        ranks += [*n_unscored, *rank]
+        surprisal += [*n_unscored, *_floats(score.surprisal)]
+        entropy += [*n_unscored, *_floats(score.entropy)]
         if text.top_k is not None:
-            topk += [*[()] * text.unscored, *_top(tokenizer, score, text.top_k)]
+            topk += [*[()] * text.n_unscored, *_top(tokenizer, score, text.top_k)]
     return {
         "surprisal": tuple(surprisal),
         "rank": tuple(ranks),
@@ -475,7 +471,7 @@ def _details(model: LanguageModel, tokenizer: Tokenizer, text: TextToScore, scor
     }
 
 
-def _contexts(model: LanguageModel, text: TextToScore) -> tuple[int, ...] | None:
+def _contexts(model: LanguageModel, text: ScoringJob) -> tuple[int, ...] | None:
     """How many tokens each is given; None where that is all that stands before it, or around it, in its line."""
     window_tokens = _window(model, text.request.window_tokens)
     if window_tokens is None or all(_read_tokens(model, text, line) <= window_tokens for line in text.ids):
@@ -485,9 +481,9 @@ def _contexts(model: LanguageModel, text: TextToScore) -> tuple[int, ...] | None
         if model.objective == "masked_lm":
             contexts += [min(window_tokens, len(ids) + 2) - 1] * len(ids)
         else:
-            pieces = _pieces(model, _Given(ids, window_tokens, from_start=not text.unscored))
+            pieces = _pieces(model, _Given(ids, window_tokens, from_start=not text.n_unscored))
             given = [place for piece in pieces for place in range(piece.context_tokens + 1, len(piece.ids))]
-            contexts += [0] * text.unscored + given[:-1]
+            contexts += [0] * text.n_unscored + given[:-1]
     return tuple(contexts)
 
 

@@ -16,7 +16,7 @@ from trainer.tokenizers.sentencepiece import SPACE
 from trainer.tokenizers.subword import SPLIT
 
 
-class WordMarks:
+class WordBoundaries:
     """What a tokenizer's tokens say of words."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:

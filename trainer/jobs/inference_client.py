@@ -17,7 +17,7 @@ from trainer.contracts.base import JobState
 from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
-    AS_LONG_AS_ITS_TEXT,
+    UNBOUNDED_KINDS,
     ChatHistory,
     ChatRecord,
     ChatRequest,
@@ -285,7 +285,7 @@ class Questions:
                     bell = keys.answer_bell(record.response.request_id)
                     await self._store.wait_for_answer(bell, wait_seconds=_ANSWER_WAIT_SECONDS)
                     stored = await self._store.get(_key(record))
-                    if record.kind in AS_LONG_AS_ITS_TEXT and await self._store.has(
+                    if record.kind in UNBOUNDED_KINDS and await self._store.has(
                         keys.in_progress(record.response.request_id)
                     ):  # its worker, which sees whether it gets on, is there
                         waiting.reschedule(asyncio.get_running_loop().time() + patience_seconds)

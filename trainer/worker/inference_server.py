@@ -34,9 +34,9 @@ from trainer.contracts.inference import (
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import with_text
 from trainer.inference.chat import chat_answer, chat_prompt
-from trainer.inference.generation import Continuation, generate_together
+from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.prediction import predict
-from trainer.inference.scoring import TextToScore, read_text, score_texts
+from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.system.files import told_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
 from trainer.system.logs import setup_logging
@@ -158,14 +158,14 @@ def _responses(
     withdrawn: Callable[[], Collection[str]],
 ) -> Iterator[ScoreResponse | GenerateResponse | GenerateChunk | PredictResponse | ChatResponse | EvalResponse]:
     corpora = CorpusStore(settings)
-    texts: list[TextToScore] = []
-    prompts: list[tuple[Continuation, ChatResponse | None]] = []
+    texts: list[ScoringJob] = []
+    prompts: list[tuple[GenerationJob, ChatResponse | None]] = []
     for record in records:
         try:
             match record:
                 case ScoreRecord(request=to_score, response=score):
                     check_scores(to_score, loaded.model.objective)
-                    texts.append(read_text(loaded.tokenizer, with_text(to_score, corpora), score))
+                    texts.append(ScoringJob.of(loaded.tokenizer, with_text(to_score, corpora), score))
                 case GenerateRecord() | ChatRecord():
                     check_generates(loaded.model.objective)
                     prompts.append(_continuation(record, loaded, corpora))
@@ -192,14 +192,14 @@ def _responses(
 
 def _continuation(
     record: GenerateRecord | ChatRecord, loaded: LoadedRun, corpora: CorpusStore
-) -> tuple[Continuation, ChatResponse | None]:
+) -> tuple[GenerationJob, ChatResponse | None]:
     """What a request asks to be continued; with it the answer of a chat, as far as it is known."""
     model, tokenizer = loaded.model, loaded.tokenizer
     if isinstance(record, GenerateRecord):
         prompt = with_text(record.request, corpora)
-        return Continuation(model, tokenizer, prompt, record.response, is_streamed=record.is_streamed), None
+        return GenerationJob(model, tokenizer, prompt, record.response, is_streamed=record.is_streamed), None
     chat = record.response
     prompt, dropped = chat_prompt(model, tokenizer, record.request, record.turns)
     queued = GenerateResponse(request_id=chat.request_id, run_id=chat.run_id, status="queued")
     told: dict[str, object] = {"turns_dropped": dropped}
-    return Continuation(model, tokenizer, prompt, queued), chat.model_copy(update=told)
+    return GenerationJob(model, tokenizer, prompt, queued), chat.model_copy(update=told)

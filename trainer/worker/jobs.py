@@ -14,14 +14,14 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
 from trainer.contracts.inference import (
-    AS_LONG_AS_ITS_TEXT,
+    UNBOUNDED_KINDS,
     ChatRecord,
     ChatTurn,
     EvalRecord,
     GenerateChunk,
     GenerateRecord,
     InferenceRecord,
-    asker_gone,
+    cancelled_error,
     failed_record,
     inference_adapter,
 )
@@ -113,7 +113,7 @@ class Jobs:
         if answer is None:
             log.info("short job withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
             await telling
-            await self._tell(_ended(failed_record(record, RunError.of(asker_gone()))))
+            await self._tell(_ended(failed_record(record, RunError.of(cancelled_error()))))
             return
         log.info(
             "short job ended",
@@ -162,7 +162,7 @@ class Jobs:
         limit to the time that a request takes.
         """
         seconds = self._settings.queue.interactive_timeout_seconds
-        if record.kind not in AS_LONG_AS_ITS_TEXT:
+        if record.kind not in UNBOUNDED_KINDS:
             await asyncio.sleep(seconds)
             return AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)
         watch = Watch(seconds, self._child_for(record).processor_ticks)
@@ -207,7 +207,7 @@ class Jobs:
                 taken = [await pieces.get()]
                 while not pieces.empty():
                     taken.append(pieces.get_nowait())
-            raise asker_gone()
+            raise cancelled_error()
         finally:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)  # what it fails with now, nobody asks for

@@ -10,7 +10,7 @@ import numpy as np
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.runs import RunManifest
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_run
-from trainer.inference.prediction import Prefixes
+from trainer.inference.prediction import PrefixCache
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, ids_type
 
@@ -24,7 +24,7 @@ class LoadedRun(NamedTuple):
     manifest: RunManifest
     model: LanguageModel
     tokenizer: Tokenizer
-    prefixes: Prefixes
+    prefixes: PrefixCache
 
     def memory_bytes(self) -> int:
         """The parameters, the tokenizer's two tables from code points to ids, and what was read of late."""
@@ -58,7 +58,7 @@ class WarmModels:
         loaded, seen = self._loaded.pop(run_id, (None, ()))
         if loaded is None or seen != files:
             manifest = run.completed_manifest()
-            loaded = LoadedRun(run, manifest, *load_run(run), Prefixes())
+            loaded = LoadedRun(run, manifest, *load_run(run), PrefixCache())
         self._loaded[run_id] = loaded, files
         while len(self._loaded) > 1 and self._memory_bytes() > self._most_bytes:
             self._loaded.popitem(last=False)

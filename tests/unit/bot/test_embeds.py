@@ -25,11 +25,11 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
     ChatResponse,
+    FinishReason,
     GenerateRequest,
     GenerateResponse,
     Sample,
     ScoreResponse,
-    StopReason,
 )
 from trainer.contracts.runs import CorpusRef, RunStatus
 from trainer.jobs.queue import NO_WORKER
@@ -730,7 +730,7 @@ def test_limits__hold_for_any_error_message_and_any_name(name: str, message: str
 @for_all_pairs(st.lists(texts, min_size=1, max_size=4), texts)
 def test_limits__hold_for_any_generated_text_and_every_block_is_closed(outputs: list[str], prompt: str) -> None:
     count = len(outputs)
-    reasons: tuple[StopReason, ...] = ("stop_sequence",)
+    reasons: tuple[FinishReason, ...] = ("stop_sequence",)
     made = GenerateResponse(
         request_id="f",
         run_id=RUN,

@@ -11,8 +11,8 @@ from tests.support.tiny_models import char_tokenizer, tensor_of
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse
-from trainer.inference.generation import Continuation, generate, generate_together
-from trainer.inference.scoring import read_text, score_lines, score_texts
+from trainer.inference.generation import GenerationJob, generate, generate_together
+from trainer.inference.scoring import ScoringJob, score_lines, score_texts
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -31,7 +31,7 @@ def log_probabilities(model: LanguageModel, ids: list[int]) -> torch.Tensor:
 def scored(model: LanguageModel, text: str, *, tokenizer: Tokenizer = TOKENIZER, **values: object) -> ScoreResponse:
     request = parse(ScoreRequest, {"text": text, "detail_level": "per_char", **values})
     queued = ScoreResponse(request_id="request", run_id="run", status="queued")
-    [response] = score_texts(model, tokenizer, [read_text(tokenizer, request, queued)])
+    [response] = score_texts(model, tokenizer, [ScoringJob.of(tokenizer, request, queued)])
     return response
 
 
@@ -163,7 +163,7 @@ def test_score__without_a_context_reads_the_first_token_and_scores_the_others(na
 
 
 def test_score__without_a_context_of_single_tokens_is_refused() -> None:
-    with pytest.raises(AppError, match="none has more"):
+    with pytest.raises(AppError, match="there are no other tokens"):
         scored(model_of("lstm"), "a\nb", context="none")
 
 
@@ -193,7 +193,7 @@ def test_score__is_the_same_alone_in_company_and_after_other_work(name: str) -> 
     queued = ScoreResponse(request_id="request", run_id="run", status="queued")
 
     first = [scored(model, text, top_k=3) for text in texts]
-    together = score_texts(model, TOKENIZER, [read_text(TOKENIZER, request, queued) for request in requests])
+    together = score_texts(model, TOKENIZER, [ScoringJob.of(TOKENIZER, request, queued) for request in requests])
     if name in CAUSAL:
         written(model, "abc", max_new_tokens=5)
     after = [scored(model, text, top_k=3) for text in reversed(texts)][::-1]
@@ -284,7 +284,7 @@ def test_generation__together_is_what_each_prompt_gives_alone(name: str) -> None
     requests = [parse(GenerateRequest, one) for one in values]
 
     asked = [
-        Continuation(model, TOKENIZER, request, GenerateResponse(request_id=f"r{i}", run_id="run", status="queued"))
+        GenerationJob(model, TOKENIZER, request, GenerateResponse(request_id=f"r{i}", run_id="run", status="queued"))
         for i, request in enumerate(requests)
     ]
     together = {response.request_id: response for response in generate_together(model, asked)}
