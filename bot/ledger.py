@@ -2,9 +2,7 @@
 
 import asyncio
 from threading import Lock
-from typing import Annotated, Literal
-
-from pydantic import Field, TypeAdapter
+from typing import Literal
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
@@ -61,7 +59,7 @@ class Watcher(Frozen):
 
 
 class MessageLedger(Frozen):
-    schema_version: Literal[2] = 2
+    schema_version: Literal[1] = 1
     watchers: tuple[Watcher, ...] = ()
 
     def of(self, user_id: int) -> Watcher | None:
@@ -73,40 +71,13 @@ class MessageLedger(Frozen):
         return [watcher for watcher in self.watchers if not watcher.is_settled]
 
 
-class _StarterLedger(Frozen):
-    """Version 1: only the run's starter was told, by direct message."""
-
-    schema_version: Literal[1] = 1
-    channel_id: int | None = None
-    card: SentMessage | None = None
-    final: SentMessage | None = None
-    dm_closed: bool = False
-
-
-_ledger_adapter: TypeAdapter[MessageLedger | _StarterLedger] = TypeAdapter(
-    Annotated[MessageLedger | _StarterLedger, Field(discriminator="schema_version")]
-)
-
-
 def read_ledger(run: RunDirectory) -> MessageLedger:
     """What is on disk; a run's starter watches it without having asked. Raises ValueError for a broken file."""
     try:
-        stored = _ledger_adapter.validate_json(read_regular(run.message_ledger))
+        return MessageLedger.model_validate_json(read_regular(run.message_ledger))
     except FileNotFoundError:
-        stored = _StarterLedger()
-    if isinstance(stored, MessageLedger):
-        return stored
-    user_id = run.record().user_id
-    if user_id is None:
-        return MessageLedger()
-    starter = Watcher(
-        user_id=user_id,
-        channel_id=stored.channel_id,
-        card=stored.card,
-        final=stored.final,
-        is_closed=stored.dm_closed,
-    )
-    return MessageLedger(watchers=(starter,))
+        user_id = run.record().user_id
+        return MessageLedger(watchers=() if user_id is None else (Watcher(user_id=user_id),))
 
 
 class Ledger:

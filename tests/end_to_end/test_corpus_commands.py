@@ -84,7 +84,7 @@ def test_people__are_shown_vocabulary_sample_and_shapes_of_the_familys_defaults(
 def test_tokenizer_that_is_there__is_the_one_that_is_used(typed: Type, tmp_path: Path) -> None:
     shutil.copytree(STORED, tmp_path / "artifacts" / "tokenizers")
     [folder] = (tmp_path / "artifacts" / "tokenizers").iterdir()
-    shutil.copy(ROOT / "tests/fixtures/first_release/data/corpus/text.txt", tmp_path / "data" / "corpus" / "old.txt")
+    shutil.copy(ROOT / "tests/fixtures/finished_run/data/corpus/text.txt", tmp_path / "data" / "corpus" / "old.txt")
 
     found = CorpusCheck.model_validate_json(typed("old", "--tokenizer", folder.name, "--json"))
 

@@ -20,7 +20,7 @@ from trainer.jobs.resolve import resolve_request
 CONTINUE = ROOT / "configs" / "paper_continue.yaml"
 """Not complete: it says nothing of the run to begin from."""
 SHIPPED = sorted(set((ROOT / "configs").glob("*.yaml")) - {CONTINUE})
-EARLIER = ROOT / "tests" / "fixtures" / "first_release"
+EARLIER = ROOT / "tests" / "fixtures" / "finished_run"
 FOLDER_NOTE = "mt: Without effect here: `training.output_dir`. A run has a folder and a log of its own.\n"
 
 

@@ -14,7 +14,7 @@ from tests.support import ROOT, add_corpus, environment_in, processes, some_text
 from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 
-RUN = "char_lstm-20261120-f347de"
+RUN = "char_lstm-20261121-d9fecd43"
 """A completed run of an earlier release."""
 
 NOTHING: Mapping[str, str] = {}
@@ -210,7 +210,9 @@ MISTAKES = [
     of_train("--set tags=[1", CONFIG, "'--set tags' is not YAML: line 1,"),
     of_train("--set max_steps=" + "9" * 5000, CONFIG, "'--set max_steps', line 1:"),
     of_train(
-        "--set model.tied=no", INVALID, "`model.tied` must be true or false, you gave 'no' (yes, no, on and off are"
+        "--set model.tie_word_embeddings=no",
+        INVALID,
+        "`model.tie_word_embeddings` must be true or false, you gave 'no' (yes, no, on and off are",
     ),
     # texts
     Mistake("train --corpus nix", MISSING, "There is no corpus 'nix'; known are "),
@@ -384,7 +386,7 @@ MISTAKES = [
 def workplace_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished run, good and bad texts, and good and bad files."""
     folder = tmp_path_factory.mktemp("workplace")
-    shutil.copytree(ROOT / "tests" / "fixtures" / "first_release" / "artifacts", folder / "artifacts")
+    shutil.copytree(ROOT / "tests" / "fixtures" / "finished_run" / "artifacts", folder / "artifacts")
     add_corpus(folder, some_text())
     add_corpus(folder, "a\n", "one")
     corpora = folder / "data" / "corpus"

@@ -200,7 +200,7 @@ def test_cancel__of_a_run_that_a_child_holds_is_left_to_the_child(shell: Shell) 
     assert shell.type("cancel", run.run_id) == f"{run.run_id} is cancelled.\n"
 
 
-def test_resume__goes_on_with_a_cancelled_run_of_the_first_release_and_ends_as_that_one_did(shell: Shell) -> None:
+def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one_did(shell: Shell) -> None:
     curve = shell.add_finished_run().loss_curve.read_bytes()
     shell.folder.joinpath("artifacts").rename(shell.folder / "finished")
     run = shell.add_interrupted_run()
@@ -407,7 +407,7 @@ def test_files__of_a_run_are_listed_with_what_vouches_for_them(shell: Shell) -> 
 
 def test_files__of_a_run_that_trains_and_of_one_that_is_broken_are_listed_too(shell: Shell) -> None:
     run = shell.add_interrupted_run()
-    assert "checkpoints/step-17/optimizer.pt" in shell.type("files", run.run_id)
+    assert "checkpoints/step-17/training.pt" in shell.type("files", run.run_id)
     (run.path / "manifest.json").write_text("{", encoding="utf-8")
     (run.path / "checkpoints/step-17/manifest.json").write_text("{", encoding="utf-8")
 

@@ -18,8 +18,8 @@ from trainer.contracts.runs import RunRecord
 from trainer.system.hardware import may_have_cuda
 
 YAML = (ROOT / "configs" / "char_lstm_ipa.yaml").read_bytes()
-FINISHED = ROOT / "tests" / "fixtures" / "first_release"
-PARENT = "char_lstm-20261120-f347de"
+FINISHED = ROOT / "tests" / "fixtures" / "finished_run"
+PARENT = "char_lstm-20261121-d9fecd43"
 Options: TypeAlias = dict[str, str | int | float | Upload]
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 
@@ -95,7 +95,7 @@ async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_n
 async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run(tmp_path: Path) -> None:
     shutil.copytree(FINISHED, tmp_path, dirs_exist_ok=True)
     async with place(tmp_path) as here:
-        suggested = await here.suggested(here.bob, "train", "init_from", "f347")
+        suggested = await here.suggested(here.bob, "train", "init_from", "d9fe")
         options: Options = {"corpus": "text", "init_from": str(suggested[0].value), "freeze_embeddings": True}
         answer = await here.ask(here.bob, "train", options)
         record = accepted(here)

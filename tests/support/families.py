@@ -12,7 +12,7 @@ from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Vocabulary
 
 _SMALL_RNN = {"embedding_size": 12, "hidden_size": 16, "num_layers": 2, "dropout": 0.1}
-_SMALL = {"layers": 2, "hidden_size": 16, "intermediate_hidden_size": 24, "attention_heads": 2}
+_SMALL = {"num_layers": 2, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
 _ROTARY = _SMALL | {"dropout": 0.0, "attention_dropout": 0.1}
 _BOTH_SIDES = {"model": _SMALL_RNN | {"bidirectional": True}, "objective": "masked_lm"}
 FAMILIES: dict[str, dict[str, object]] = {
@@ -21,8 +21,8 @@ FAMILIES: dict[str, dict[str, object]] = {
     "gru": {"model_family": "gru", "model": _SMALL_RNN},
     "rnn": {"model_family": "rnn", "model": _SMALL_RNN},
     "gpt2": {"model_family": "gpt2", "model": _SMALL},
-    "llama": {"model_family": "llama", "model": _ROTARY | {"key_value_heads": 2}},
-    "qwen": {"model_family": "qwen", "model": _ROTARY | {"key_value_heads": 1}},
+    "llama": {"model_family": "llama", "model": _ROTARY | {"num_key_value_heads": 2}},
+    "qwen": {"model_family": "qwen", "model": _ROTARY | {"num_key_value_heads": 1}},
     "lstm both": {"model_family": "lstm", **_BOTH_SIDES},
     "gru both": {"model_family": "gru", **_BOTH_SIDES},
     "rnn both": {"model_family": "rnn", **_BOTH_SIDES},

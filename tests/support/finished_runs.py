@@ -37,7 +37,7 @@ def finished_run(folder: Path, family: str, method: str = "char", **fields: obje
         family=effective.model_family,
         size=None,
         params=model.parameter_count(),
-        tied=effective.model.tied,
+        tied=effective.model.tie_word_embeddings,
         vocab_size=model.vocab_size,
         dims=effective.model,
     )

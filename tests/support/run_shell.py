@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import environment_in
-from tests.unit.test_verification import FIRST_RELEASE
+from tests.unit.test_verification import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody
@@ -35,7 +35,7 @@ class Shell:
 
     def add_finished_run(self) -> RunDirectory:
         """A completed run with all its files, and its text."""
-        shutil.copytree(FIRST_RELEASE, self.folder, dirs_exist_ok=True)
+        shutil.copytree(FINISHED_RUN, self.folder, dirs_exist_ok=True)
         return self.runs.all()[-1]
 
     def add_interrupted_run(self) -> RunDirectory:

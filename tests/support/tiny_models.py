@@ -25,7 +25,7 @@ from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
 from trainer.training.device import Compute, seed_everything
 from trainer.training.device import resolve as resolve_compute
-from trainer.training.loop import TrainingCallbacks, TrainResult, train
+from trainer.training.loop import Listeners, TrainResult, train
 
 NFC = Normalization()
 SMALL: dict[str, object] = {
@@ -71,10 +71,10 @@ class Run(NamedTuple):
         *,
         store: CheckpointStore | None = None,
         resume: Checkpoint | None = None,
-        callbacks: TrainingCallbacks | None = None,
+        listeners: Listeners | None = None,
     ) -> TrainResult:
         store = store or CheckpointStore(self.folder / "checkpoints")
-        return train(model, self.corpus, self.effective, self.compute, store, resume=resume, callbacks=callbacks)
+        return train(model, self.corpus, self.effective, self.compute, store, resume=resume, listeners=listeners)
 
 
 def write(folder: Path, lines: Iterable[str], name: str = "corpus.txt") -> Path:
@@ -136,7 +136,7 @@ def small_model(
             "embedding_size": 6,
             "hidden_size": 7,
             "num_layers": layers,
-            "tied": tied,
+            "tie_word_embeddings": tied,
         },
     )
     model = build(config, vocabulary(tokens) if isinstance(tokens, int) else tokens)

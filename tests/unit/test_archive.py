@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import settings_in
-from tests.unit.test_verification import FIRST_RELEASE, contents
+from tests.unit.test_verification import FINISHED_RUN, contents
 from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord
@@ -27,7 +27,7 @@ TEXT = "abc ab a"
 @pytest.fixture(name="run")
 def run_fixture(tmp_path: Path) -> RunDirectory:
     """A run with checkpoints, an evaluation, a log and a seal."""
-    shutil.copytree(FIRST_RELEASE, tmp_path / "here")
+    shutil.copytree(FINISHED_RUN, tmp_path / "here")
     [run] = RunStore(tmp_path / "here" / "artifacts").all()
     run.write_seal()
     return run
@@ -42,7 +42,7 @@ def archive_fixture(run: RunDirectory, tmp_path: Path) -> Path:
 def test_archive__restores_a_run_that_verifies_and_scores_identically(
     run: RunDirectory, archive: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(FIRST_RELEASE / "data", tmp_path / "there" / "data")
+    shutil.copytree(FINISHED_RUN / "data", tmp_path / "there" / "data")
 
     restored = import_archive(archive, tmp_path / "there" / "artifacts")
 

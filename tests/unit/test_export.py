@@ -16,7 +16,7 @@ from tests.support.families import CAUSAL, FAMILIES, MASKED
 from tests.support.finished_runs import finished_run
 from tests.support.languages import LANGUAGES, texts_in
 from tests.support.tiny_models import tensor_of, tokenizer_of
-from tests.unit.test_verification import FIRST_RELEASE
+from tests.unit.test_verification import FINISHED_RUN
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.base import Frozen
@@ -227,7 +227,7 @@ def test_card__says_how_to_load_and_what_the_numbers_are(
 
 
 def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path) -> None:
-    shutil.copytree(FIRST_RELEASE, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(FINISHED_RUN, tmp_path, dirs_exist_ok=True)
     [run] = RunStore(tmp_path / "artifacts").all()
     export_folder(run, "hf", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

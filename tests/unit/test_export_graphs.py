@@ -136,7 +136,7 @@ def test_onnx_of_recurrent_models__gives_our_numbers_for_every_size(name: str, t
 @pytest.mark.parametrize("name", ["gpt2", "bert"])
 def test_onnx_of_transformers__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
     config, objective = config_of(name)
-    update: dict[str, object] = {"layers": 1}  # torch takes seconds over each
+    update: dict[str, object] = {"num_layers": 1}  # torch takes seconds over each
     config = config.model_copy(update=update)
     torch.manual_seed(5)
     model = build(config, VOCABULARY, objective).eval()

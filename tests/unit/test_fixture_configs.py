@@ -65,8 +65,8 @@ def test_config__trains_and_its_model_scores_every_odd_line(architecture: Archit
     result = train(model, corpus, effective, resolve(effective), CheckpointStore(tmp_path / "checkpoints"))
 
     sizes = effective.model
-    assert (sizes.hidden_size, sizes.num_layers if isinstance(sizes, RnnConfig) else sizes.layers) == (64, 2)
-    assert isinstance(sizes, RnnConfig) or sizes.attention_heads == 2
+    assert (sizes.hidden_size, sizes.num_layers) == (64, 2)
+    assert isinstance(sizes, RnnConfig) or sizes.num_attention_heads == 2
     assert effective.batch_size == (8 if isinstance(sizes, RnnConfig) else 4)
     assert sum(size.lines for size in corpus.sizes.values()) == sum(map(bool, map(str.split, LINES)))
     assert result.state.step == 12

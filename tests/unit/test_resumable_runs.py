@@ -1,6 +1,5 @@
 """`mt resume`: which runs can be gone on with, and what the new run gets of the old one."""
 
-import asyncio
 import errno
 import os
 import shutil
@@ -16,9 +15,8 @@ from tests.support.crash_states import RecordingDisk, lay_out
 from tests.support.disk_failures import FailingDisk
 from tests.support.stopped_runs import stopped_run
 from tests.support.unsynced_disk import UnsyncedDisk
-from tests.unit.test_verification import FIRST_RELEASE
 from trainer.artifacts.checkpoint_files import newest_whole
-from trainer.artifacts.runs import Origin, RunDirectory, RunStore, finish_run, manifest_of
+from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunRecord
@@ -118,7 +116,7 @@ def test_checkpoint_whose_best_is_broken__is_not_whole(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(3, 3))
     store.save(checkpoint(5, 3))
-    spoil_one = tmp_path / "step-3" / "optimizer.pt"
+    spoil_one = tmp_path / "step-3" / "training.pt"
     spoil_one.write_bytes(b"")
 
     assert newest_whole(tmp_path) is None
@@ -139,7 +137,7 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     origin.run.training_samples.write_text('{"step": 4}\n', encoding="utf-8")
     for step in (1, 5, 7):  # it kept step 7 and was killed before it saved where it stood
         state, weights, _ = checkpoint(step)
-        CheckpointStore(origin.run.checkpoints).save_scheduled(state, weights)
+        CheckpointStore(origin.run.checkpoints).keep(state, weights)
     before = contents(origin.run.path)
 
     new = gone_on(origin, tmp_path / "artifacts", Disk())
@@ -147,8 +145,8 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     assert contents(origin.run.path) == before
     copied = {name: data for name, data in before.items() if name in contents(new.path)} | {"lock": b""}
     assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()
-    assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/optimizer.pt"} < copied.keys()
-    assert CheckpointStore(new.checkpoints).scheduled_steps() == [1, 5]
+    assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/training.pt"} < copied.keys()
+    assert CheckpointStore(new.checkpoints).kept_steps() == [1, 5]
     own = {"request.json", "events.jsonl"}
     assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in {*own, "lock"})
     assert contents(new.path).keys() == copied.keys() | own
@@ -227,23 +225,3 @@ def test_run_that_is_being_made__is_left_alone(tmp_path: Path) -> None:
     store.clear_leftovers()
 
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["somebody's folder"]
-
-
-def test_records_of_a_run_of_the_first_release__go_on_with_no_other_run() -> None:
-    run = RunStore(FIRST_RELEASE / "artifacts").all()[0]
-
-    assert run.record().resumed_from_run_id is None
-    assert run.completed_manifest().resumed_from_run_id is None
-
-
-def test_run_of_the_first_release__can_be_gone_on_with(tmp_path: Path) -> None:
-    """Its request kept the defaults of then as if they had been asked for."""
-    shutil.copytree(FIRST_RELEASE, tmp_path, dirs_exist_ok=True)
-    settings = settings_in(tmp_path)
-    run = RunStore(settings.app.artifacts_root).all()[0]
-    for name in ("manifest.json", "events.jsonl"):
-        (run.path / name).unlink()
-    with run.open_log() as events:
-        finish_run(run, events, manifest_of(run.record(), "cancelled"))
-
-    assert asyncio.run(resolve_origin(run, CorpusStore(settings), settings)).state.step == 34

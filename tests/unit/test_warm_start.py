@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.models.base import LanguageModel
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import CurveRow, TrainingCallbacks, TrainResult
+from trainer.training.loop import CurveRow, Listeners, TrainResult
 
 
 class Child:
@@ -32,8 +32,8 @@ class Child:
             model.load_state_dict(weights)
         store = CheckpointStore(self.run.folder / "checkpoints")
         checkpoint = store.recover().checkpoint
-        told = TrainingCallbacks(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
-        return self.run.train(model, store=store, resume=checkpoint, callbacks=told), model
+        told = Listeners(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
+        return self.run.train(model, store=store, resume=checkpoint, listeners=told), model
 
 
 @pytest.fixture(name="parent")
@@ -98,7 +98,7 @@ def test_warm_start__interrupted_and_resumed_is_bit_for_bit_the_same(
 def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
     tmp_path: Path, *, tied: bool, name: str
 ) -> None:
-    sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 1, "tied": tied}
+    sizes: dict[str, object] = {"embedding_size": 8, "hidden_size": 16, "num_layers": 1, "tie_word_embeddings": tied}
     decay: dict[str, object] = {"name": name, "weight_decay": 0.5}
     warm: dict[str, object] = {"init_from_run_id": "parent", "freeze_embeddings": True}
     run = make_run(tmp_path, TEXT, model=sizes, optimizer=decay, max_steps=8, **warm)
@@ -141,7 +141,7 @@ def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path
             asked.append((step, drawn_from.training))
             drawn_from.eval()
 
-        run.train(model, callbacks=TrainingCallbacks(on_sample=sample))
+        run.train(model, listeners=Listeners(on_sample=sample))
         models.append(model)
 
     assert [step for step, _ in asked] == [5, 10, 15]

@@ -81,10 +81,23 @@ _PLACES = {
 }
 """Where a file says what a field of the train request says, the sizes of the model apart."""
 
+_NAMES = {
+    "layers": "num_layers",
+    "attention_heads": "num_attention_heads",
+    "intermediate_hidden_size": "intermediate_size",
+    "tied": "tie_word_embeddings",
+}
+"""Sizes that the blocks name otherwise than requests."""
 _SIZE_PLACES = {
-    "rnn": {f"model.{name}": f"model.rnn.{name}" for name in RnnBlock.model_fields if name != "rnn_type"},
+    "rnn": {
+        f"model.{_NAMES.get(name, name)}": f"model.rnn.{name}" for name in RnnBlock.model_fields if name != "rnn_type"
+    },
     "transformer": {
-        **{f"model.{name}": f"model.transformer.{name}" for name in TransformerBlock.model_fields},
+        **{
+            f"model.{_NAMES.get(name, name)}": f"model.transformer.{name}"
+            for name in TransformerBlock.model_fields
+            if name != "embedding_size"
+        },
         **{f"model.{name}": f"model.bert.{name}" for name in BertBlock.model_fields},
     },
 }
@@ -281,8 +294,14 @@ def experiment_yaml(record: RunRecord) -> str:
     actual: dict[str, object] = effective.model_dump(
         mode="json", exclude={"model_size": True, "model_family": True, "model": {"architecture"}}
     )
-    if value_at(actual, "model.positions") == effective.max_seq_len:  # as it is where nothing is said of them
-        put(actual, "model", {name: size for name, size in block(actual, "model").items() if name != "positions"})
+    if (
+        value_at(actual, "model.max_position_embeddings") == effective.max_seq_len
+    ):  # as it is where nothing is said of them
+        put(
+            actual,
+            "model",
+            {name: size for name, size in block(actual, "model").items() if name != "max_position_embeddings"},
+        )
     for field in CORPORA:
         reference: CorpusRef | None = getattr(effective, field)
         actual[field] = None if reference is None else normpath(reference.name)
@@ -376,6 +395,10 @@ def _model_errors(model: object) -> tuple[list[AppError], list[str]]:
         said = f"`model.{other}` belongs to another architecture: {chosen} takes `model.{wanted}`"
         errors.append(_error(f"model.{other}", said))
         flat.append(other)
+    embedding, hidden = (value_at(model, f"transformer.{name}") for name in ("embedding_size", "hidden_size"))
+    if isinstance(embedding, int) and isinstance(hidden, int) and embedding != hidden:
+        said = f"`model.transformer.embedding_size` must equal `hidden_size`, {hidden}, you gave {embedding}"
+        errors.append(_error("model.transformer.embedding_size", said, value=embedding, allowed=str(hidden)))
     rnn_type = value_at(model, "rnn.rnn_type")
     if isinstance(rnn_type, str) and isinstance(chosen, str) and rnn_type != chosen:
         said = f"`model.rnn.rnn_type` must equal the architecture, '{chosen}', you gave {shown_value(rnn_type)}"
@@ -465,6 +488,8 @@ def _blocks(actual: Mapping[str, object], record: RunRecord) -> dict[str, object
         "training.auto_generate_checkpoints": isinstance(effective.checkpoint_schedule, CheckpointRule),
     }.items():
         put(document, place, value)
+    if isinstance(effective.model, TransformerConfig):
+        put(document, "model.transformer.embedding_size", effective.model.hidden_size)
     if folders[2] != LOGS:
         put(document, "logging.dir", folders[2])
     betas = effective.optimizer.betas

@@ -74,13 +74,13 @@ class TransformerBlock(Frozen):
     hidden_size: Width
     intermediate_hidden_size: InnerWidth
     attention_heads: Few
-    key_value_heads: Few | None = None
+    num_key_value_heads: Few | None = None
     """Of llama and qwen; those of the preset without it."""
     activation_function: Activation | None = None
     """gelu without it, silu for llama and qwen."""
     dropout: Probability
     attention_dropout: Probability
-    tied: bool | None = None
+    tie_word_embeddings: bool | None = None
     """Of llama and qwen: whether the embedding is the head, too."""
 
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 from pydantic_core import to_json
 
 from trainer.contracts.base import Frozen, changed
-from trainer.contracts.compatibility import architecture, check, objective
+from trainer.contracts.compatibility import architecture, check, objective_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import (
     CONFIGS,
@@ -16,8 +16,16 @@ from trainer.contracts.models import (
     Objective,
     RnnConfig,
     TransformerConfig,
+    default_tokenizer_method,
 )
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, OptimizerConfig, RunManifest, TrainRequest
+from trainer.contracts.runs import (
+    DEFAULT_MLM_PROBABILITY,
+    CorpusRef,
+    EffectiveRequest,
+    OptimizerConfig,
+    RunManifest,
+    TrainRequest,
+)
 from trainer.contracts.tokenizers import CONFIGS as TOKENIZER_CONFIGS
 from trainer.contracts.tokenizers import (
     CharTokenizerConfig,
@@ -30,19 +38,6 @@ from trainer.contracts.tokenizers import (
 from trainer.contracts.validation import parse
 
 _NOT_HASHED = {"label", "tags", "provenance", "logging", "model_family", "model_size"}
-_NEUTRAL: dict[str, object] = {
-    "tokenizer_id": None,
-    "init_from_run_id": None,
-    "freeze_embeddings": False,
-    "data_num_workers": None,
-    "data_pin_memory": None,
-    "sample_every_steps": None,
-    "mlm_probability": 0.15,
-    "compute": {"gradient_checkpointing": False},
-    "checkpoint_schedule": None,
-}
-"""Fields that came later, and the value with which each counts as absent: the hashes of older runs stand."""
-
 _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
     "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2},
     "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
@@ -89,12 +84,14 @@ def resolve(
     given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume"})
     check(request)
     values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
-    aim = objective(request)
+    objective = objective_of(request)
     values |= {
-        "objective": aim,
-        "mlm_probability": request.mlm_probability if aim == "masked_lm" else _NEUTRAL["mlm_probability"],
+        "objective": objective,
+        "mlm_probability": request.mlm_probability if objective == "masked_lm" else DEFAULT_MLM_PROBABILITY,
         "model": _sizes(request, values["max_seq_len"]) if parent is None else _sizes_of(parent, request),
-        "tokenizer": _tokenizer(request, aim) if tokenizer is None else _given_tokenizer(tokenizer, request, aim),
+        "tokenizer": _tokenizer(request, objective)
+        if tokenizer is None
+        else _given_tokenizer(tokenizer, request, objective),
         "tokenizer_id": None if tokenizer is None else tokenizer.tokenizer_id,
         "corpus": corpus,
         "validation_corpus": validation_corpus,
@@ -114,8 +111,7 @@ def request_hash(effective: EffectiveRequest) -> str:
     for field in ("corpus", "validation_corpus", "test_corpus"):
         reference: CorpusRef | None = getattr(effective, field)
         values[field] = reference and reference.sha256
-    ordered = {name: values[name] for name in sorted(values) if values[name] != _NEUTRAL.get(name, values)}
-    return sha256(to_json(ordered)).hexdigest()
+    return sha256(to_json(values)).hexdigest()
 
 
 def _defaults(request: TrainRequest) -> dict[str, object]:
@@ -159,11 +155,11 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
     if issubclass(config, TransformerConfig):
         hidden_size = (request.model or ModelBlock()).hidden_size
         if hidden_size is not None and request.model_size is None:  # otherwise the preset's own width holds
-            sizes["intermediate_hidden_size"] = config.usual_intermediate_size(hidden_size)
-        return {"embedding_size": sizes["hidden_size"], "positions": max_seq_len, **sizes, **given}
-    tied = sizes.get("tied", family == "char_lstm")
+            sizes["intermediate_size"] = config.usual_intermediate_size(hidden_size)
+        return {"max_position_embeddings": max_seq_len, **sizes, **given}
+    tied = sizes.get("tie_word_embeddings", family == "char_lstm")
     of_recurrent: dict[str, object] = {
-        "tied": tied,
+        "tie_word_embeddings": tied,
         "dropout_places": "between_layers" if tied else "all",
         "initialization": "keyboard" if tied or _is_keyboard(request) else "torch",
     }
@@ -234,11 +230,11 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
 def _check_positions(effective: EffectiveRequest) -> None:
     """Refuse rows that are longer than what the model reads at once."""
     model = effective.model
-    if isinstance(model, TransformerConfig) and effective.max_seq_len > model.positions:
+    if isinstance(model, TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`max_seq_len` is {effective.max_seq_len}, but `model.positions` is {model.positions}: make `max_seq_len`"
-            " smaller or `model.positions` larger.",
+            f"`max_seq_len` is {effective.max_seq_len}, but `model.max_position_embeddings` is"
+            f" {model.max_position_embeddings}: make `max_seq_len` smaller or `model.max_position_embeddings` larger.",
         )
 
 
@@ -258,10 +254,10 @@ def _check_rates(effective: EffectiveRequest) -> None:
         )
 
 
-def _tokenizer(request: TrainRequest, aim: Objective) -> TokenizerConfig:
+def _tokenizer(request: TrainRequest, objective: Objective) -> TokenizerConfig:
     """The config of the tokenizer that the run makes, in the style of its model; for masked_lm it has a mask token."""
     config = request.tokenizer or _default_tokenizer(request.model_family)
-    is_masked = aim == "masked_lm"
+    is_masked = objective == "masked_lm"
     match config:
         case WordTokenizerConfig():
             if is_masked:
@@ -294,10 +290,10 @@ def _style(of_model: Architecture, *, is_masked: bool) -> SpecialStyle:
 
 
 def _default_tokenizer(family: ModelFamily) -> TokenizerConfig:
-    return TOKENIZER_CONFIGS["char" if family == "char_lstm" else CONFIGS[family].tokenizer_method]()
+    return TOKENIZER_CONFIGS[default_tokenizer_method(family)]()
 
 
-def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: Objective) -> TokenizerConfig:
+def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, objective: Objective) -> TokenizerConfig:
     """The config of a tokenizer that is there already; a warm start's weights know the ids of no other."""
     if request.tokenizer_id not in (None, tokenizer.tokenizer_id):
         raise AppError(
@@ -316,24 +312,10 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, aim: O
             f"`model_family` 'char_lstm' takes a 'char' tokenizer only, and '{tokenizer.tokenizer_id}' is a"
             f" '{tokenizer.method}' tokenizer: take lstm.",
         )
-    if aim == "masked_lm" and tokenizer.special_ids.mask is None:
+    if objective == "masked_lm" and tokenizer.special_ids.mask is None:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"masked_lm needs a tokenizer with a mask token, which '{tokenizer.tokenizer_id}' has not: take"
             " another, or let the run make its own.",
         )
     return tokenizer.config
-
-
-def batch_rows(effective: EffectiveRequest, *, on_cuda: bool) -> int:
-    """The rows of a batch."""
-    if effective.batch_size == "auto":
-        return auto_batch_size(effective.model_family, on_cuda=on_cuda)
-    return effective.batch_size
-
-
-def auto_batch_size(family: ModelFamily, *, on_cuda: bool) -> int:
-    """What `batch_size: auto` stands for (DEC D24)."""
-    if not on_cuda:
-        return 8
-    return {"char_lstm": 64, "gpt2": 32}.get(family, 16)

@@ -6,12 +6,12 @@ from typing import get_args
 from trainer.config.nested_dict import value_at
 from trainer.contracts.compatibility import check
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.models import CONFIGS, ModelFamily
+from trainer.contracts.models import ModelFamily, default_tokenizer_method
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 
-_FAMILIES: tuple[str, ...] = get_args(ModelFamily)
+_FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
 
 
 def train_request(fields: dict[str, object]) -> TrainRequest:
@@ -41,12 +41,12 @@ def with_family(fields: Mapping[str, object], parent: ModelFamily | None = None)
 
 
 def _with_method(fields: dict[str, object]) -> dict[str, object]:
-    """Options of a tokenizer without its method are of that which the model has when nothing is said."""
+    """Add the family's default method to tokenizer options that name none."""
     options = fields.get("tokenizer")
-    for family, config in CONFIGS.items():
+    for family in _FAMILIES:
         if family == fields.get("model_family") and isinstance(options, Mapping) and "method" not in options:
-            told: dict[str, object] = {"method": config.tokenizer_method, **options}
-            return {**fields, "tokenizer": told}
+            tokenizer: dict[str, object] = {"method": default_tokenizer_method(family), **options}
+            return {**fields, "tokenizer": tokenizer}
     return fields
 
 

@@ -105,11 +105,7 @@ def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
     """The latest evaluation of a split of a run's own; raises EVAL_NOT_FOUND."""
     for summary in manifest.eval:
         if (summary.split, summary.dataset) == (split, None):
-            is_masked = manifest.effective.objective == "masked_lm"
-            bits = manifest.metrics.bits_per_char if split == "test" and summary.bits_per_char is None else None
-            bits = None if is_masked else bits
-            update: dict[str, object] = {} if bits is None else {"bits_per_char": bits}
-            return summary.model_copy(update=update)
+            return summary
     raise AppError(
         ErrorCode.EVAL_NOT_FOUND,
         f"The run '{manifest.run_id}' was not measured on its {split} split: `mt eval {manifest.run_id}"
@@ -138,7 +134,7 @@ def compare(
 def model_name(config: ModelConfig) -> str:
     """A model in short: LSTM-2x512, BiGRU-1x64, GPT2-12x768."""
     if not isinstance(config, RnnConfig):
-        return f"{config.architecture.upper()}-{config.layers}x{config.hidden_size}"
+        return f"{config.architecture.upper()}-{config.num_layers}x{config.hidden_size}"
     both = "Bi" if config.bidirectional else ""
     return f"{both}{config.architecture.upper()}-{config.num_layers}x{config.hidden_size}"
 

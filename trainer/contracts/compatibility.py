@@ -25,7 +25,7 @@ def architecture(family: ModelFamily) -> Architecture:
     return "lstm" if family == "char_lstm" else family
 
 
-def objective(request: TrainRequest) -> Objective:
+def objective_of(request: TrainRequest) -> Objective:
     """What the model is to predict; most architectures have one choice only."""
     unsaid = "objective" not in request.model_fields_set
     return CONFIGS[architecture(request.model_family)].objectives[0] if unsaid else request.objective
@@ -38,13 +38,13 @@ def check(request: TrainRequest) -> None:
         raise refusal(ErrorCode.MODEL_INCOMPATIBLE, *problems)
 
 
-def reads_one_side(config: ModelConfig) -> bool:
+def is_unidirectional(config: ModelConfig) -> bool:
     return "causal_lm" in config.objectives and not (isinstance(config, RnnConfig) and config.bidirectional)
 
 
-def check_generates(aim: Objective) -> None:
+def check_generates(objective: Objective) -> None:
     """Raise MODEL_INCOMPATIBLE for a model that cannot continue a text."""
-    if aim == "masked_lm":
+    if objective == "masked_lm":
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             "This run was trained with masked_lm: it fills gaps in a text and continues none. It can score one.",
@@ -88,18 +88,18 @@ def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> N
         )
 
 
-def check_scores(request: ScoreRequest, aim: Objective) -> None:
+def check_scores(request: ScoreRequest, objective: Objective) -> None:
     """Raise INVALID_INPUT for wishes that do not go together, MODEL_INCOMPATIBLE where the model cannot fulfil one."""
     if request.top_k is not None and request.detail_level != "per_char":
         raise AppError(
             ErrorCode.INVALID_INPUT, "`top_k` says what to name at each token: it needs `detail_level` 'per_char'."
         )
-    if aim == "masked_lm" and request.context == "none":
+    if objective == "masked_lm" and request.context == "none":
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             "`context` 'none' is for models that read from left to right: this run was trained with masked_lm.",
         )
-    if aim == "causal_lm" and request.pll_within_word:
+    if objective == "causal_lm" and request.pll_within_word:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             "`pll_within_word` is for models that fill gaps: this run was trained with causal_lm.",
@@ -107,17 +107,17 @@ def check_scores(request: ScoreRequest, aim: Objective) -> None:
 
 
 def _problems(request: TrainRequest) -> list[FieldProblem]:
-    family, aim = request.model_family, objective(request)
+    family, objective = request.model_family, objective_of(request)
     config = CONFIGS[architecture(family)]
     is_bidirectional = bool((request.model or ModelBlock()).bidirectional)
     problems: list[FieldProblem] = []
-    if aim not in config.objectives and aim == "causal_lm":
+    if objective not in config.objectives and objective == "causal_lm":
         said = (
             f"must be 'masked_lm' for {family}: it reads both sides, so with causal_lm it would see what it is to"
             " predict"
         )
         problems.append(_problem("objective", said, "'masked_lm'"))
-    if aim not in config.objectives and aim == "masked_lm":
+    if objective not in config.objectives and objective == "masked_lm":
         said = f"must be 'causal_lm' for {family}: it cannot see what comes after a masked token"
         problems.append(_problem("objective", said, "'causal_lm'"))
     if family == "char_lstm" and request.tokenizer is not None and request.tokenizer.method != "char":
@@ -126,13 +126,13 @@ def _problems(request: TrainRequest) -> list[FieldProblem]:
     if is_bidirectional and family == "char_lstm":
         said = "must be false for char_lstm, which has one direction: take lstm"
         problems.append(_problem("model.bidirectional", said, "false"))
-    elif is_bidirectional and aim == "causal_lm":
+    elif is_bidirectional and objective == "causal_lm":
         said = "must be false: with causal_lm the model would see what it is to predict; masked_lm takes two directions"
         problems.append(_problem("model.bidirectional", said, "false"))
     if not issubclass(config, TransformerConfig) and request.compute.gradient_checkpointing:
         said = "is for transformers: with a recurrent model it must be false"
         problems.append(_problem("compute.gradient_checkpointing", said, "false"))
-    if aim == "masked_lm" and request.sample_every_steps is not None:
+    if objective == "masked_lm" and request.sample_every_steps is not None:
         said = "must be left out: a model that was trained to fill gaps generates no text"
         problems.append(_problem("sample_every_steps", said, "null"))
     return problems

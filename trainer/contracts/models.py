@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from operator import not_
 from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
@@ -95,9 +94,9 @@ class RnnConfig(ArchitectureConfig):
     hidden_size: _Size
     """Of each direction."""
     num_layers: _Size
-    bidirectional: bool = Field(False, exclude_if=not_)  # absent from what older versions wrote, and from its hash
+    bidirectional: bool = False
     dropout: _Dropout = 0.0
-    tied: bool = False
+    tie_word_embeddings: bool = False
     """True: hidden -> embedding projection, then the embedding itself as head (DEC D25)."""
     dropout_places: DropoutPlaces = "all"
     initialization: Initialization = "torch"
@@ -110,9 +109,9 @@ class RnnConfig(ArchitectureConfig):
         width, embedding = directions * self.hidden_size, vocab_size * self.embedding_size
         inputs = self.embedding_size + (self.num_layers - 1) * width  # of all layers together
         weights = gates * width * (inputs + self.num_layers * self.hidden_size)
-        projected = self.embedding_size if self.tied else vocab_size
-        head = width * projected + (embedding if self.tied else 0)
-        biases = 2 * gates * width * self.num_layers + projected + (vocab_size if self.tied else 0)
+        projected = self.embedding_size if self.tie_word_embeddings else vocab_size
+        head = width * projected + (embedding if self.tie_word_embeddings else 0)
+        biases = 2 * gates * width * self.num_layers + projected + (vocab_size if self.tie_word_embeddings else 0)
         parameters = embedding + weights + biases + width * projected
         kept = _KEPT_RECURRENT[self.architecture] * width * self.num_layers + 4 * self.embedding_size
         return ModelSize(parameters, embedding, weights + head, kept, kept)
@@ -123,14 +122,13 @@ class TransformerConfig(ArchitectureConfig):
 
     tokenizer_method: ClassVar[TokenizerMethod] = "bpe"
 
-    layers: PositiveInt
-    embedding_size: PositiveInt
+    num_layers: PositiveInt
     hidden_size: PositiveInt
-    intermediate_hidden_size: PositiveInt
-    attention_heads: PositiveInt
+    intermediate_size: PositiveInt
+    num_attention_heads: PositiveInt
     dropout: Probability = 0.0
     attention_dropout: Probability = 0.0
-    positions: PositiveInt
+    max_position_embeddings: PositiveInt
     """How many tokens are read at once, at most."""
 
     @classmethod
@@ -139,7 +137,7 @@ class TransformerConfig(ArchitectureConfig):
         return 4 * hidden_size
 
     def sizes(self) -> str:
-        return f"{self.hidden_size}/{self.intermediate_hidden_size}/{self.layers}, {self.attention_heads} heads"
+        return f"{self.hidden_size}/{self.intermediate_size}/{self.num_layers}, {self.num_attention_heads} heads"
 
     def _size(self, vocab_size: int, length: int, *, layer: int, vectors: int, rest: int, kept: int) -> ModelSize:
         """The size from the matrices and the vectors of a layer, what is beside the layers, and what a layer keeps.
@@ -147,25 +145,20 @@ class TransformerConfig(ArchitectureConfig):
         The work of attention is counted as that of weights. With dropout its shares are kept too, some times over.
         """
         embedding = vocab_size * self.hidden_size
-        parameters = embedding + self.layers * (layer + vectors) + rest
-        multiplied = self.layers * (layer + 2 * length * self.hidden_size) + embedding
+        parameters = embedding + self.num_layers * (layer + vectors) + rest
+        multiplied = self.num_layers * (layer + 2 * length * self.hidden_size) + embedding
         if self.attention_dropout:
-            kept += _KEPT_SHARES * self.attention_heads * length
-        between = (self.layers + 2) * self.hidden_size
-        at_once = min(self.layers, _LAYERS_AT_ONCE) * kept
-        return ModelSize(parameters, embedding, multiplied, self.layers * kept + between, at_once + between)
+            kept += _KEPT_SHARES * self.num_attention_heads * length
+        between = (self.num_layers + 2) * self.hidden_size
+        at_once = min(self.num_layers, _LAYERS_AT_ONCE) * kept
+        return ModelSize(parameters, embedding, multiplied, self.num_layers * kept + between, at_once + between)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "TransformerConfig":
-        if self.hidden_size % self.attention_heads:
+        if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"`hidden_size` must be divisible by `attention_heads`; {self.hidden_size} is not by"
-                f" {self.attention_heads}"
-            )
-        if self.embedding_size != self.hidden_size:
-            raise ValueError(
-                "`embedding_size` and `hidden_size` must be equal in this architecture, you gave"
-                f" {self.embedding_size} and {self.hidden_size}"
+                f"`hidden_size` must be divisible by `num_attention_heads`; {self.hidden_size} is not by"
+                f" {self.num_attention_heads}"
             )
         return self
 
@@ -175,16 +168,16 @@ class Gpt2Config(TransformerConfig):
 
     architecture: Literal["gpt2"] = "gpt2"
     activation_function: Activation = "gelu"
-    tied: Literal[True] = True
+    tie_word_embeddings: Literal[True] = True
 
     def size(self, vocab_size: int, length: int) -> ModelSize:
-        hidden, inner = self.hidden_size, self.intermediate_hidden_size
+        hidden, inner = self.hidden_size, self.intermediate_size
         return self._size(
             vocab_size,
             length,
             layer=4 * hidden**2 + 2 * hidden * inner,
             vectors=9 * hidden + inner,
-            rest=(self.positions + 2) * hidden,
+            rest=(self.max_position_embeddings + 2) * hidden,
             kept=_KEPT_HIDDEN * hidden + _KEPT_INNER * inner,
         )
 
@@ -198,17 +191,17 @@ class BertConfig(TransformerConfig):
     architecture: Literal["bert"] = "bert"
     activation_function: Activation = "gelu"
     type_vocab_size: PositiveInt = 2
-    tied: Literal[True] = True
+    tie_word_embeddings: Literal[True] = True
 
     def size(self, vocab_size: int, length: int) -> ModelSize:
-        hidden, inner = self.hidden_size, self.intermediate_hidden_size
+        hidden, inner = self.hidden_size, self.intermediate_size
         transform = hidden**2 + 3 * hidden + vocab_size
         return self._size(
             vocab_size,
             length,
             layer=4 * hidden**2 + 2 * hidden * inner,
             vectors=9 * hidden + inner,
-            rest=(self.positions + self.type_vocab_size + 2) * hidden + transform,
+            rest=(self.max_position_embeddings + self.type_vocab_size + 2) * hidden + transform,
             kept=_KEPT_HIDDEN * hidden + _KEPT_INNER * inner,
         )
 
@@ -217,7 +210,7 @@ class _RotaryConfig(TransformerConfig):
     """Rotary positions, gated layers, and heads that share their keys and values, if asked."""
 
     activation_function: Activation = "silu"
-    key_value_heads: PositiveInt
+    num_key_value_heads: PositiveInt
 
     @classmethod
     def usual_intermediate_size(cls, hidden_size: int) -> int:
@@ -225,8 +218,8 @@ class _RotaryConfig(TransformerConfig):
         return -(-8 * hidden_size // (3 * 64)) * 64
 
     def _rotary_size(self, vocab_size: int, length: int, *, tied: bool, has_biases: bool) -> ModelSize:
-        hidden, inner = self.hidden_size, self.intermediate_hidden_size
-        shared = hidden // self.attention_heads * self.key_value_heads
+        hidden, inner = self.hidden_size, self.intermediate_size
+        shared = hidden // self.num_attention_heads * self.num_key_value_heads
         return self._size(
             vocab_size,
             length,
@@ -238,15 +231,15 @@ class _RotaryConfig(TransformerConfig):
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "_RotaryConfig":
-        if self.attention_heads % self.key_value_heads:
+        if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"`attention_heads` must be divisible by `key_value_heads`; {self.attention_heads} is not by"
-                f" {self.key_value_heads}"
+                "`num_attention_heads` must be divisible by `num_key_value_heads`;"
+                f" {self.num_attention_heads} is not by {self.num_key_value_heads}"
             )
-        if self.hidden_size // self.attention_heads % 2:
+        if self.hidden_size // self.num_attention_heads % 2:
             raise ValueError(
-                "`hidden_size` / `attention_heads` must be even, as positions turn pairs of numbers; it is"
-                f" {self.hidden_size // self.attention_heads}"
+                "`hidden_size` / `num_attention_heads` must be even, as positions turn pairs of numbers; it is"
+                f" {self.hidden_size // self.num_attention_heads}"
             )
         if self.dropout:
             raise ValueError(
@@ -259,20 +252,20 @@ class LlamaConfig(_RotaryConfig):
     """LLaMA (Touvron et al. 2023)."""
 
     architecture: Literal["llama"] = "llama"
-    tied: bool = False
+    tie_word_embeddings: bool = False
 
     def size(self, vocab_size: int, length: int) -> ModelSize:
-        return self._rotary_size(vocab_size, length, tied=self.tied, has_biases=False)
+        return self._rotary_size(vocab_size, length, tied=self.tie_word_embeddings, has_biases=False)
 
 
 class QwenConfig(_RotaryConfig):
     """Qwen2 (Yang et al. 2024): as LLaMA, with biases in the attention, and a tied head in its small sizes."""
 
     architecture: Literal["qwen"] = "qwen"
-    tied: bool = True
+    tie_word_embeddings: bool = True
 
     def size(self, vocab_size: int, length: int) -> ModelSize:
-        return self._rotary_size(vocab_size, length, tied=self.tied, has_biases=True)
+        return self._rotary_size(vocab_size, length, tied=self.tie_word_embeddings, has_biases=True)
 
 
 ModelConfig = Annotated[
@@ -296,6 +289,11 @@ CONFIGS: Mapping[Architecture, type[ArchitectureConfig]] = _configs()
 """The config of each architecture."""
 
 
+def default_tokenizer_method(family: ModelFamily) -> TokenizerMethod:
+    """Return the method of the tokenizer that a run of this family trains by default."""
+    return "char" if family == "char_lstm" else CONFIGS[family].tokenizer_method
+
+
 class ModelBlock(Frozen):
     """The sizes as a request gives them; what is absent comes from the family's preset."""
 
@@ -305,16 +303,15 @@ class ModelBlock(Frozen):
     num_layers: Few | None = None
     dropout: Probability | None = None
     dropout_places: DropoutPlaces | None = None
-    tied: bool | None = None
+    tie_word_embeddings: bool | None = None
     bidirectional: bool | None = None
     initialization: Initialization | None = None
-    layers: Few | None = None
-    intermediate_hidden_size: InnerWidth | None = None
-    attention_heads: Few | None = None
-    key_value_heads: Few | None = None
+    intermediate_size: InnerWidth | None = None
+    num_attention_heads: Few | None = None
+    num_key_value_heads: Few | None = None
     activation_function: Activation | None = None
     attention_dropout: Probability | None = None
-    positions: Width | None = None
+    max_position_embeddings: Width | None = None
     type_vocab_size: Few | None = None
 
 
@@ -328,24 +325,24 @@ _RECURRENT: Mapping[str, Mapping[str, int | float | str]] = {
         "num_layers": 2,
         "dropout": 0.1,
         "dropout_places": "between_layers",
-        "tied": False,
+        "tie_word_embeddings": False,
     },
 }
 
 
 def _transformer(layers: int, hidden: int, inner: int, heads: int, dropout: float) -> dict[str, int | float]:
     return {
-        "layers": layers,
+        "num_layers": layers,
         "hidden_size": hidden,
-        "intermediate_hidden_size": inner,
-        "attention_heads": heads,
+        "intermediate_size": inner,
+        "num_attention_heads": heads,
         "dropout": dropout,
         "attention_dropout": dropout,
     }
 
 
-def _rotary(layers: int, hidden: int, inner: int, heads: int, key_value_heads: int) -> dict[str, int | float]:
-    return _transformer(layers, hidden, inner, heads, 0.0) | {"key_value_heads": key_value_heads}
+def _rotary(layers: int, hidden: int, inner: int, heads: int, num_key_value_heads: int) -> dict[str, int | float]:
+    return _transformer(layers, hidden, inner, heads, 0.0) | {"num_key_value_heads": num_key_value_heads}
 
 
 _ATTENTION: Mapping[str, Mapping[str, int | float]] = {

@@ -27,7 +27,6 @@ from trainer.contracts.base import (
     Sha256,
     Timestamp,
 )
-from trainer.contracts.cost import Cost
 from trainer.contracts.errors import RunError
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.tokenizers import TokenizerConfig
@@ -100,7 +99,7 @@ class ComputeOptions(Frozen):
 
     gradient_checkpointing: bool = False
     """Compute what lies between the layers again in the backward pass, in place of keeping it: transformers only."""
-    tf32: bool = Field(True, exclude_if=bool)  # absent from what older versions wrote, and from its hash
+    tf32: bool = True
     """Multiply matrices of fp32 in TF32 where CUDA has it; nothing to the CPU."""
 
 
@@ -111,6 +110,7 @@ class LoggingOptions(Frozen):
 
 
 _MOST_STEPS = 10_000
+DEFAULT_MLM_PROBABILITY = 0.15
 
 
 class CheckpointRule(Frozen):
@@ -146,7 +146,7 @@ class TrainingOptions(Frozen):
     split_by: Literal["line", "file", "position"] = "line"
     """What is drawn for the held-out splits: lines, whole files, or nothing: the end of the text is cut off."""
     objective: Objective = "causal_lm"
-    mlm_probability: Annotated[float, Field(ge=0, le=1)] = 0.15
+    mlm_probability: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MLM_PROBABILITY
     """The share of tokens that masked_lm masks; each row has one at least. Nothing to causal_lm."""
     max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
     num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -273,8 +273,6 @@ class RunRecord(Frozen):
     """What its file says that has no effect here, by path."""
     resumed_from_run_id: Identifier | None = None
     """The failed or cancelled run that this one goes on with."""
-    cost: Cost | None = None
-    """The estimate that was shown when the run was accepted; None of a resumed run."""
 
 
 def without_effect(unused_settings: Mapping[str, Setting]) -> list[str]:
@@ -436,7 +434,7 @@ class EvalSummary(Frozen):
     loss: float
     perplexity: float
     bits_per_char: float | None = None
-    """None, as the next ones: not kept by the first release."""
+    """None for a masked model."""
     top1_accuracy: float | None = None
     top5_accuracy: float | None = None
     unknown_share: float | None = None

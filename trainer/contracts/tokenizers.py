@@ -1,8 +1,6 @@
 """What a tokenizer is made of, and the manifest that says what made it."""
 
 import re
-from collections.abc import Mapping
-from operator import not_
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -49,13 +47,13 @@ class SpecialTokens(Frozen):
     CLS begins a line and SEP ends it, so they are BOS and EOS under another name.
     """
 
-    bos_token: SpecialName | None = Field(None, exclude_if=not_)
-    eos_token: SpecialName | None = Field(None, exclude_if=not_)
-    unk_token: SpecialName | None = Field(None, exclude_if=not_)
-    pad_token: SpecialName | None = Field(None, exclude_if=not_)
-    cls_token: SpecialName | None = Field(None, exclude_if=not_)
-    sep_token: SpecialName | None = Field(None, exclude_if=not_)
-    mask_token: SpecialName | None = Field(None, exclude_if=not_)
+    bos_token: SpecialName | None = None
+    eos_token: SpecialName | None = None
+    unk_token: SpecialName | None = None
+    pad_token: SpecialName | None = None
+    cls_token: SpecialName | None = None
+    sep_token: SpecialName | None = None
+    mask_token: SpecialName | None = None
     """A style without a mask token has one where it is named."""
 
     @property
@@ -111,9 +109,9 @@ class CharTokenizerConfig(Frozen):
     vocab_size: VocabularySize | None = None
     """A cap by frequency, specials included; None keeps every character."""
     min_frequency: Count = 1
-    mask_token: bool = Field(False, exclude_if=not_)  # absent from what older versions wrote, and from its hash
+    mask_token: bool = False
     """Whether [MASK] = 4 stands before the characters, which masked_lm needs."""
-    special_tokens: KeptTokens = Field(None, exclude_if=not_)
+    special_tokens: KeptTokens = None
     normalization: Normalization = Normalization()
 
 
@@ -124,7 +122,7 @@ class WordTokenizerConfig(Frozen):
     vocab_size: VocabularySize | None = None
     """A cap by frequency, specials included; None keeps every word."""
     min_frequency: Count = 1
-    special_tokens: KeptTokens = Field(None, exclude_if=not_)
+    special_tokens: KeptTokens = None
     normalization: Normalization = Normalization()
 
 
@@ -137,7 +135,7 @@ class BpeTokenizerConfig(Frozen):
     min_frequency: Count = 1
     """Of a pair that becomes a token; every character is one."""
     special_style: SpecialStyle | None = None
-    special_tokens: RenamedTokens = Field(None, exclude_if=not_)
+    special_tokens: RenamedTokens = None
     normalization: Normalization = Normalization()
 
 
@@ -150,7 +148,7 @@ class WordPieceTokenizerConfig(Frozen):
     min_frequency: Count = 2
     """Of a pair that becomes a token; every character is one."""
     special_style: SpecialStyle | None = None
-    special_tokens: RenamedTokens = Field(None, exclude_if=not_)
+    special_tokens: RenamedTokens = None
     normalization: Normalization = Normalization()
 
 
@@ -162,7 +160,7 @@ class SentencePieceTokenizerConfig(Frozen):
     vocab_size: VocabularySize = 8000
     """At most so many tokens, specials and characters included."""
     special_style: SpecialStyle | None = None
-    special_tokens: RenamedTokens = Field(None, exclude_if=not_)
+    special_tokens: RenamedTokens = None
     normalization: Normalization = Normalization()
 
 
@@ -183,14 +181,6 @@ def special_names(config: SubwordConfig) -> dict[str, str]:
     return {role: given.get(role, name) for role, name in styled.items()}
 
 
-def _char_by_default(config: object) -> object:
-    """A config without a method is one of characters: it was the only one when older requests were stored."""
-    if not isinstance(config, Mapping):
-        return config
-    fields: dict[str, object] = {"method": "char", **config}
-    return fields
-
-
 TokenizerConfig: TypeAlias = Annotated[
     CharTokenizerConfig
     | WordTokenizerConfig
@@ -198,7 +188,6 @@ TokenizerConfig: TypeAlias = Annotated[
     | WordPieceTokenizerConfig
     | SentencePieceTokenizerConfig,
     Field(discriminator="method"),
-    BeforeValidator(_char_by_default),
 ]
 """The union of all tokenizers' configs, by `method`."""
 CONFIGS: dict[str, type[TokenizerConfig]] = {

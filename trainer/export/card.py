@@ -150,12 +150,12 @@ def _state_in_words(manifest: RunManifest, to: FolderFormat) -> str:
             f"`ids` are (batch, length) int64; the state is {names}, each {shape} float32, zeros at the start of a"
             " line. The state that comes out goes in with what follows."
         )
-    heads = config.attention_heads if isinstance(config, Gpt2Config | BertConfig) else config.key_value_heads
+    heads = config.num_attention_heads if isinstance(config, Gpt2Config | BertConfig) else config.num_key_value_heads
     begin = "no place" if to == "torchscript" else "one place, zeros and not read, which is nothing"
     return (
         "`ids` are (batch, length) int64; the state is `read` (1, batch, places) bool, then of each of the"
-        f" {config.layers} layers keys and values (1, batch, places, {heads},"
-        f" {config.hidden_size // config.attention_heads}) float32. At the start of a line it"
+        f" {config.num_layers} layers keys and values (1, batch, places, {heads},"
+        f" {config.hidden_size // config.num_attention_heads}) float32. At the start of a line it"
         f" has {begin}. The state that comes out goes in with what follows."
     )
 

@@ -154,7 +154,7 @@ def _write_recurrent(path: Path, model: LanguageModel, config: RnnConfig) -> Non
         graph.rename(graph.add("Concat", *parts, axis=0)[0], f"{name}_after")
     [found] = graph.add("Transpose", inputs, perm=[1, 0, 2])  # (B, T, H)
     logits = _linear(graph, found, weights["projection.weight"], weights["projection.bias"])
-    if config.tied:
+    if config.tie_word_embeddings:
         logits = _linear(graph, logits, weights["embedding.weight"], weights["head_bias"])
     graph.rename(logits, "logits")
     state_shape = (config.num_layers, "batch", config.hidden_size)

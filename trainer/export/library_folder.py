@@ -159,7 +159,7 @@ def _recurrent_config(config: RnnConfig, vocabulary: Vocabulary, objective: Obje
         "bidirectional": config.bidirectional,
         "dropout": config.dropout,
         "dropout_places": config.dropout_places,
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": config.tie_word_embeddings,
         "dtype": "float32",
         **_of_vocabulary(vocabulary),
     }

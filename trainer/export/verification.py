@@ -8,14 +8,14 @@ from pathlib import Path
 from trainer.artifacts.runs import SEALED_FILES, RunDirectory
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
-from trainer.contracts.base import Frozen, RunState
+from trainer.contracts.base import Frozen, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, RunManifest, RunRecord
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import corpus_sha256
 from trainer.inference.model_files import load_model
-from trainer.jobs.resolve import as_sent, resolve_request
+from trainer.jobs.resolve import resolve_request
 from trainer.system.files import changed_files, read_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.training.checkpoint import CheckpointStore
@@ -91,9 +91,9 @@ def _files(run: RunDirectory, manifest: RunManifest | None, status: RunState) ->
             yield _tried("model", "Loads, and its shapes fit.", partial(load_model, run.path))
     yield from _checkpoints(run)
     store = CheckpointStore(run.checkpoints)
-    for step in store.scheduled_steps():
+    for step in store.kept_steps():
         name = f"checkpoints/scheduled/step-{step}"
-        yield _tried(name, "Is as its manifest says.", partial(store.scheduled_weights, step))
+        yield _tried(name, "Is as its manifest says.", partial(store.kept_weights, step))
 
 
 def _ended(run: RunDirectory, manifest: RunManifest, status: str) -> Iterator[Check]:
@@ -109,10 +109,10 @@ def _ended(run: RunDirectory, manifest: RunManifest, status: str) -> Iterator[Ch
 
 
 def _sealed(run: RunDirectory) -> Iterator[Check]:
-    """The files that SHA256SUMS names; a run of the first release has none."""
+    """Check the files that SHA256SUMS names."""
     if not run.seal.exists():
         message = f"Is not there: nothing vouches for {', '.join(SEALED_FILES)}."
-        yield Check(name=run.seal.name, ok=True, message=message)
+        yield Check(name=run.seal.name, ok=False, message=message)
         return
     sums = _lines_of(run.seal)
     for name in SEALED_FILES:
@@ -155,24 +155,21 @@ def _check_text(corpora: CorpusStore, wanted: CorpusRef) -> None:
 def _asked_again(record: RunRecord, settings: Settings) -> Check:
     """Whether the request, asked again here and now, is the same training."""
     name, effective = "request_hash", record.effective
-    differing: list[str] = []
-    for request in (record.request, as_sent(record.request)):
-        try:
-            again = asyncio.run(resolve_request(request, CorpusStore(settings), settings))
-        except AppError as error:
-            return Check(name=name, ok=False, message=f"The request would be refused now: {error.message}")
-        if request_hash(again) == record.request_hash:
-            return Check(name=name, ok=True, message="Asked again, the request has the same.")
-        threads: dict[str, object] = {"threads": effective.threads}
-        if request_hash(again.model_copy(update=threads)) == record.request_hash:
-            message = (
-                f"The same but for the threads: {effective.threads} there, {again.threads} on this machine;"
-                f" `threads: {effective.threads}` in the request makes it the same."
-            )
-            return Check(name=name, ok=True, message=message)
-        before: dict[str, object] = effective.model_dump()
-        after: dict[str, object] = again.model_dump()
-        differing = [field for field, value in after.items() if value != before[field]]
+    try:
+        again = asyncio.run(resolve_request(record.request, CorpusStore(settings), settings))
+    except AppError as error:
+        return Check(name=name, ok=False, message=f"The request would be refused now: {error.message}")
+    if request_hash(again) == record.request_hash:
+        return Check(name=name, ok=True, message="Asked again, the request has the same.")
+    if request_hash(changed(again, threads=effective.threads)) == record.request_hash:
+        message = (
+            f"The same but for the threads: {effective.threads} there, {again.threads} on this machine;"
+            f" `threads: {effective.threads}` in the request makes it the same."
+        )
+        return Check(name=name, ok=True, message=message)
+    before: dict[str, object] = effective.model_dump()
+    after: dict[str, object] = again.model_dump()
+    differing = [field for field, value in after.items() if value != before[field]]
     message = f"Asked again, the request is another one: {', '.join(differing)} differ."
     return Check(name=name, ok=False, message=message)
 

@@ -1,10 +1,7 @@
 """Requests as they are accepted: checked with all that they name, their absent values filled."""
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
 from pydantic_core import to_json
 
@@ -14,53 +11,20 @@ from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
-from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, Setting, TrainRequest
-from trainer.contracts.validation import parse
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
 from trainer.jobs.bf16_trial import check_bf16_here
-from trainer.jobs.cost import preview_cost
 from trainer.system.hardware import default_threads, may_have_cuda
 
 _SAMPLED_LINES = 1000
 _MOST_UNKNOWN = 0.5
 _BYTES_PER_TOKEN = 16
 """A longer text is not read for its tokens before the training."""
-
-
-class TrainingPreview(NamedTuple):
-    """A checked training request with its estimated cost; nothing has been stored or enqueued yet."""
-
-    request: TrainRequest
-    effective: EffectiveRequest
-    cost: Cost
-    corpora: CorpusStore
-    """Its corpora, some of which may have been offered for this request only."""
-    requested_paths: tuple[str, ...] | None
-    unused_settings: Mapping[str, Setting]
-
-
-async def preview_training(
-    request: TrainRequest,
-    corpora: CorpusStore,
-    settings: Settings,
-    *,
-    requested_paths: tuple[str, ...] | None = None,
-    unused_settings: Mapping[str, Setting] = MappingProxyType({}),
-) -> TrainingPreview:
-    """Check a training request and estimate its cost; changes nothing.
-
-    `requested_paths` and `unused_settings` are what the experiment file says besides the request; both are recorded.
-    Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
-    """
-    request = with_labelled_tokenizer(request, requested_paths, settings)
-    effective = await resolve_request(request, corpora, settings)
-    cost = await preview_cost(effective, corpora, settings)
-    return TrainingPreview(request, effective, cost, corpora, requested_paths, unused_settings)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:
@@ -151,31 +115,20 @@ async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Sett
 
 async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Settings) -> None:
     """Refuse to go on where the request, asked again, is another training: the checkpoint is of the old one."""
-    threads: dict[str, object] = {"threads": record.effective.threads}  # as many as there were, on any machine
-    same_texts = False
-    for request in (record.request, as_sent(record.request)):
-        try:
-            again = await resolve_request(request.model_copy(update=threads), corpora, settings)
-        except AppError as error:
-            raise AppError(error.code, f"The run '{record.run_id}' cannot be resumed. {error.message}") from None
-        if request_hash(again) == record.request_hash:
-            return
-        same_texts = _texts(again) == _texts(record.effective)
+    request = changed(record.request, threads=record.effective.threads)  # on any machine the same number
+    try:
+        again = await resolve_request(request, corpora, settings)
+    except AppError as error:
+        raise AppError(error.code, f"The run '{record.run_id}' cannot be resumed. {error.message}") from None
+    if request_hash(again) == record.request_hash:
+        return
+    same_texts = _texts(again) == _texts(record.effective)
     what = "its request means something else by now" if same_texts else "its text has changed since"
     raise AppError(ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot be resumed: {what}. Start a new training.")
 
 
 def _texts(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
     return effective.corpus, effective.validation_corpus, effective.test_corpus
-
-
-def as_sent(request: TrainRequest) -> TrainRequest:
-    """A request of the first release, which kept the general defaults as if they had been asked for."""
-    given: dict[str, object] = request.model_dump(mode="json")
-    bare = TrainRequest(model_family=request.model_family, corpus=request.corpus)
-    defaults: dict[str, object] = bare.model_dump(mode="json")
-    required = bare.model_fields_set
-    return parse(TrainRequest, {k: v for k, v in given.items() if k in required or v != defaults[k]})
 
 
 async def _check_device(request: TrainRequest, settings: Settings) -> None:

@@ -34,10 +34,10 @@ class BertModel(LanguageModel):
 
     def __init__(self, config: BertConfig, vocabulary: Vocabulary, objective: Objective) -> None:
         super().__init__(vocabulary, objective)
-        self.context_tokens = config.positions
+        self.context_tokens = config.max_position_embeddings
         made = library_config(config, vocabulary)
         self.body = _make_body(made, add_pooling_layer=False)
-        places = torch.arange(config.positions, device="cpu").unsqueeze(0)
+        places = torch.arange(config.max_position_embeddings, device="cpu").unsqueeze(0)
         # they are stored nowhere, so that they are made on no other device either
         self.body.embeddings.register_buffer("position_ids", places, persistent=False)
         self.body.embeddings.register_buffer("token_type_ids", torch.zeros_like(places), persistent=False)
@@ -66,11 +66,11 @@ def library_config(config: BertConfig, vocabulary: Vocabulary) -> LibraryConfig:
     """The same config as the library has it."""
     return _make_config(
         **of_vocabulary(vocabulary),
-        max_position_embeddings=config.positions,
+        max_position_embeddings=config.max_position_embeddings,
         hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_hidden_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.attention_heads,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_attention_heads,
         hidden_act=config.activation_function,
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.attention_dropout,

@@ -16,21 +16,21 @@ class Gpt2Model(CausalTransformer):
 
     def __init__(self, config: Gpt2Config, vocabulary: Vocabulary, objective: Objective) -> None:
         body = _make_body(library_config(config, vocabulary))
-        super().__init__(config, body, vocabulary, objective, key_value_heads=config.attention_heads)
+        super().__init__(config, body, vocabulary, objective, num_key_value_heads=config.num_attention_heads)
 
 
 def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> LibraryConfig:
     """The same config as the library has it."""
     return _make_config(
         **of_vocabulary(vocabulary),
-        n_positions=config.positions,
+        n_positions=config.max_position_embeddings,
         n_embd=config.hidden_size,
-        n_layer=config.layers,
-        n_head=config.attention_heads,
-        n_inner=config.intermediate_hidden_size,
+        n_layer=config.num_layers,
+        n_head=config.num_attention_heads,
+        n_inner=config.intermediate_size,
         activation_function=config.activation_function,
         resid_pdrop=config.dropout,
         embd_pdrop=config.dropout,
         attn_pdrop=config.attention_dropout,
-        tie_word_embeddings=config.tied,
+        tie_word_embeddings=config.tie_word_embeddings,
     )

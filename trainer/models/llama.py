@@ -33,7 +33,7 @@ class LlamaModel(CausalTransformer):
         body = classes.body(made)
         with torch.device("cpu"):  # its numbers are stored nowhere, so that they are made on no other device either
             body.rotary_emb = classes.rotary(made)
-        super().__init__(config, body, vocabulary, objective, key_value_heads=config.key_value_heads)
+        super().__init__(config, body, vocabulary, objective, num_key_value_heads=config.num_key_value_heads)
 
 
 def library_config(config: LlamaConfig | QwenConfig, vocabulary: Vocabulary) -> LibraryConfig:
@@ -41,15 +41,15 @@ def library_config(config: LlamaConfig | QwenConfig, vocabulary: Vocabulary) -> 
     classes = _classes("llama", "Llama") if isinstance(config, LlamaConfig) else _classes("qwen2", "Qwen2")
     return classes.config(
         **of_vocabulary(vocabulary),
-        max_position_embeddings=config.positions,
+        max_position_embeddings=config.max_position_embeddings,
         hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_hidden_size,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.attention_heads,
-        num_key_value_heads=config.key_value_heads,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
         hidden_act=config.activation_function,
         attention_dropout=config.attention_dropout,
-        tie_word_embeddings=config.tied,
+        tie_word_embeddings=config.tie_word_embeddings,
     )
 
 

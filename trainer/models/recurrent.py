@@ -39,12 +39,12 @@ class RecurrentModel(LanguageModel):
         )
         self.outer_dropout = nn.Dropout(config.dropout if config.dropout_places == "all" else 0.0)
         width = config.hidden_size * directions
-        self.projection = nn.Linear(width, config.embedding_size if config.tied else vocab_size)
-        if config.tied:
+        self.projection = nn.Linear(width, config.embedding_size if config.tie_word_embeddings else vocab_size)
+        if config.tie_word_embeddings:
             self.head_bias = nn.Parameter(torch.zeros(vocab_size))
         if config.initialization == "keyboard":
             self._as_keyboard()
-        elif config.tied:
+        elif config.tie_word_embeddings:
             self._shrink(self.projection.weight)
             init.zeros_(self.projection.bias)
 
@@ -77,7 +77,7 @@ class RecurrentModel(LanguageModel):
         if isinstance(found, rnn.PackedSequence):
             found, _ = rnn.pad_packed_sequence(found, batch_first=True, total_length=ids.shape[1])
         projected: Tensor = self.projection(self.outer_dropout.forward(found))  # (B, T, E) or (B, T, V)
-        if self.config.tied:
+        if self.config.tie_word_embeddings:
             projected = functional.linear(projected, self.embedding.weight, self.head_bias)  # (B, T, V)
         return projected, state
 
@@ -91,7 +91,7 @@ class RecurrentModel(LanguageModel):
         N(0, 1).
         """
         for name, weight in self.named_parameters():
-            if name == "embedding.weight" and self.config.tied:
+            if name == "embedding.weight" and self.config.tie_word_embeddings:
                 init.normal_(weight)
             elif name == "embedding.weight":
                 init.uniform_(weight, -0.1, 0.1)
@@ -99,7 +99,7 @@ class RecurrentModel(LanguageModel):
                 init.zeros_(weight)
             elif "weight_hh" in name:
                 init.orthogonal_(weight)
-            elif name == "projection.weight" and self.config.tied:
+            elif name == "projection.weight" and self.config.tie_word_embeddings:
                 self._shrink(weight)
             else:
                 init.xavier_uniform_(weight)

@@ -93,15 +93,15 @@ class CausalTransformer(LanguageModel):
         vocabulary: Vocabulary,
         objective: Objective,
         *,
-        key_value_heads: int,
+        num_key_value_heads: int,
     ) -> None:
         super().__init__(vocabulary, objective)
-        self.context_tokens = config.positions
+        self.context_tokens = config.max_position_embeddings
         self.body = body
-        self._cached = 2 * config.layers
-        self._cached_shape = key_value_heads, config.hidden_size // config.attention_heads
+        self._cached = 2 * config.num_layers
+        self._cached_shape = num_key_value_heads, config.hidden_size // config.num_attention_heads
         self.head: nn.Linear | None = None
-        if not config.tied:
+        if not config.tie_word_embeddings:
             self.head = nn.Linear(config.hidden_size, vocabulary.size, bias=False)
             nn.init.normal_(self.head.weight, std=0.02)
 

@@ -16,7 +16,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
-from trainer.contracts.compatibility import check_text_length, reads_one_side
+from trainer.contracts.compatibility import check_text_length, is_unidirectional
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
     ArtifactRef,
@@ -52,9 +52,9 @@ from trainer.training.device import Compute, environment, is_out_of_memory, reso
 from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
 from trainer.training.loop import (
     CurveRow,
+    Listeners,
     SavedCheckpoint,
     StopReason,
-    TrainingCallbacks,
     TrainResult,
     steps_in_epoch,
     train,
@@ -136,13 +136,13 @@ class TrainingAttempt:
         tokens = corpus.sizes["train"].tokens
         check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
-        if effective.objective == "masked_lm" and reads_one_side(effective.model):
+        if effective.objective == "masked_lm" and is_unidirectional(effective.model):
             log.warning("what follows a masked token is not seen", model_family=effective.model_family)
         store = CheckpointStore(self._run.checkpoints)
         expected: dict[str, Tensor] = model.state_dict()
         recovery = store.recover(expected)
-        if recovery.quarantined:
-            log.error("checkpoint_quarantined", names=", ".join(recovery.quarantined))
+        if recovery.set_aside:
+            log.error("broken checkpoints set aside", names=", ".join(recovery.set_aside))
         begin = TrainingState(request_hash=self._record.request_hash)
         if recovery.checkpoint is not None:
             begin = recovery.checkpoint.state
@@ -160,10 +160,10 @@ class TrainingAttempt:
         )
         prompts = sample_prompts(corpus, tokenizer, effective.seed)
         if effective.sample_every_steps is not None:
-            drawn = begin.processed_step // effective.sample_every_steps
+            drawn = begin.settled_step // effective.sample_every_steps
             _opened_at(self._run.training_samples, drawn * len(prompts) * SAMPLES_PER_PROMPT).close()
         with _opened_at(self._run.loss_curve, begin.curve.rows) as curve:
-            callbacks = TrainingCallbacks(
+            listeners = Listeners(
                 on_row=lambda row: self._add_row(curve, row),
                 on_step=self._tell_progress,
                 on_saving=lambda: self._beat.mark(PHASE),
@@ -171,7 +171,7 @@ class TrainingAttempt:
                 on_sample=lambda step: self._add_samples(model, tokenizer, prompts, step),
                 should_stop=self._stop_reason,
             )
-            result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, callbacks=callbacks)
+            result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, listeners=listeners)
         self._beat.mark(PHASE)
         if result.stopped == "pause":
             self._tell_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
@@ -235,7 +235,7 @@ class TrainingAttempt:
                 family=effective.model_family,
                 size=effective.model_size,
                 params=model.parameter_count(),
-                tied=effective.model.tied,
+                tied=effective.model.tie_word_embeddings,
                 vocab_size=tokenizer.vocab_size,
                 dims=effective.model,
             ),

@@ -1,15 +1,13 @@
 """Who watches a run and what they were sent, on disk: `dm.json`, whoever wrote it and however often at once."""
 
 import asyncio
-import shutil
 from pathlib import Path
 
 import pytest
 
-from bot.ledger import Ledger, MessageLedger, SentMessage, Watcher, read_ledger
+from bot.ledger import Ledger, SentMessage, Watcher, read_ledger
 from tests.support.stories import STARTER, Story, run_record
 
-FIRST_VERSION = Path(__file__).parents[2] / "fixtures" / "dm_version_1.json"
 OTHER = STARTER + 1
 
 
@@ -19,36 +17,6 @@ def test_starter__watches_without_having_asked(tmp_path: Path) -> None:
 
     assert read_ledger(started).watchers == (Watcher(user_id=STARTER),)
     assert read_ledger(local).watchers == ()
-
-
-async def test_first_version__is_read_as_the_starter_s_and_written_as_the_second(tmp_path: Path) -> None:
-    run = Story(tmp_path, run_record()).run
-    shutil.copy(FIRST_VERSION, run.message_ledger)
-    expected = Watcher(
-        user_id=STARTER,
-        channel_id=1573320875493556226,
-        card=SentMessage(nonce="5f0c0a4c3c8f1d7b2a90e6f4d", message_id=1573320888164548608),
-        final=SentMessage(nonce="c1d9a7e2b36f4805d9e17ab62"),
-    )
-    assert read_ledger(run).watchers == (expected,)
-
-    ledger = Ledger(run)
-    await ledger.watch(OTHER, None)
-
-    assert MessageLedger.model_validate_json(run.message_ledger.read_bytes()).watchers == (
-        expected,
-        Watcher(user_id=OTHER),
-    )
-
-
-def test_first_version__with_closed_dms_stays_closed(tmp_path: Path) -> None:
-    run = Story(tmp_path, run_record()).run
-    closed = FIRST_VERSION.read_text(encoding="utf-8").replace('"dm_closed":false', '"dm_closed":true')
-    run.message_ledger.write_text(closed, encoding="utf-8")
-
-    (starter,) = read_ledger(run).watchers
-    assert starter.closed_place == "dm"
-    assert not read_ledger(run).unsettled
 
 
 @pytest.mark.parametrize("data", [b"{", b'{"schema_version":3}'])

@@ -6,6 +6,7 @@ from tests.support.families import config_of, effective_of
 from tests.support.measured_runs import OTHER_TEXT, OWN_TEXT, SUMMARY, measured, of_fields
 from tests.support.stories import run_record
 from trainer.artifacts.runs import manifest_of
+from trainer.contracts.base import changed
 from trainer.contracts.comparison import (
     Comparison,
     Difference,
@@ -18,7 +19,7 @@ from trainer.contracts.comparison import (
 )
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
-from trainer.contracts.runs import EvalSummary, RunManifest, RunMetrics
+from trainer.contracts.runs import EvalSummary, RunManifest
 
 
 def pair(one: Measurement, two: Measurement, split: EvalSplit | None = "test", tolerance: float = 0.01) -> Comparison:
@@ -184,9 +185,8 @@ def test_differences__a_text_of_the_same_name_is_told_by_its_hash() -> None:
     assert one.differences == (Difference(field="corpus.sha256", run="1" * 64, other="0" * 64),)
 
 
-def manifest_with(*summaries: EvalSummary, bits: float | None = None) -> RunManifest:
-    left: dict[str, object] = {"eval": summaries, "metrics": RunMetrics(bits_per_char=bits)}
-    return manifest_of(run_record("lstm-1"), "completed").model_copy(update=left)
+def manifest_with(*summaries: EvalSummary) -> RunManifest:
+    return changed(manifest_of(run_record("lstm-1"), "completed"), eval=summaries)
 
 
 def test_summary__is_of_the_split_itself_and_of_no_other_text() -> None:
@@ -198,15 +198,6 @@ def test_summary__is_of_the_split_itself_and_of_no_other_text() -> None:
     with pytest.raises(AppError, match="`mt eval lstm-1 --split validation`") as caught:
         summary_on(manifest_with(elsewhere, SUMMARY), "validation")
     assert caught.value.code is ErrorCode.EVAL_NOT_FOUND
-
-
-def test_summary__of_the_first_release_has_the_bits_of_its_manifest() -> None:
-    old = EvalSummary(split="test", loss=2.0, perplexity=7.4)
-
-    assert summary_on(manifest_with(old, bits=1.25), "test").bits_per_char == 1.25
-    assert summary_on(manifest_with(SUMMARY, bits=1.25), "test").bits_per_char == 1.5
-    validation = EvalSummary(split="validation", loss=3.0, perplexity=20.1)
-    assert summary_on(manifest_with(validation, bits=1.25), "validation") == validation
 
 
 @pytest.mark.parametrize(

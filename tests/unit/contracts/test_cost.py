@@ -9,11 +9,19 @@ import torch
 
 from tests.support import ROOT, settings_in
 from tests.support.families import effective_of, vocabulary
-from trainer.config.presets import batch_rows
-from trainer.contracts.cost import GIB, Cost, about_seconds, rough
+from trainer.contracts.cost import (
+    GIB,
+    Cost,
+    Machine,
+    TextSize,
+    about_seconds,
+    batch_rows,
+    estimate,
+    rough,
+    step_seconds,
+)
 from trainer.contracts.models import PRESETS, Architecture, ModelConfig, Objective
 from trainer.contracts.runs import EffectiveRequest
-from trainer.jobs.estimate import Machine, TextSize, estimate, step_seconds
 from trainer.models import build
 from trainer.system.child_environment import tuned_environment
 
@@ -47,11 +55,11 @@ def test_parameters__are_those_of_the_model(family: Architecture, size: str) -> 
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        *((kind, {"tied": tied, "bidirectional": both})
+        *((kind, {"tie_word_embeddings": tied, "bidirectional": both})
           for kind in ("lstm", "gru", "rnn") for tied in (False, True) for both in (False, True)),
-        *((kind, {"tied": tied}) for kind in ("llama", "qwen") for tied in (False, True)),
-        ("bert", {"type_vocab_size": 5, "positions": 70}),
-        ("gpt2", {"positions": 70}),
+        *((kind, {"tie_word_embeddings": tied}) for kind in ("llama", "qwen") for tied in (False, True)),
+        ("bert", {"type_vocab_size": 5, "max_position_embeddings": 70}),
+        ("gpt2", {"max_position_embeddings": 70}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("size", ["tiny", "small"])
@@ -197,7 +205,7 @@ TRAINING = """
 import re, sys
 from pathlib import Path
 from tests.support.tiny_models import make_run
-from trainer.jobs.estimate import Machine, TextSize, estimate
+from trainer.contracts.cost import Machine, TextSize, estimate
 
 lines = [f"{i} and {i * i} are numbers" for i in range(400)]
 run = make_run(Path(sys.argv[1]), lines, model_family="gpt2", model=None, model_size="small", batch_size=8,

@@ -4,7 +4,6 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.experiments import (
-    TRANSFORMER,
     document,
     request_of,
     resolved,
@@ -191,7 +190,16 @@ def test_mapping__sizes_of_a_transformer_reach_their_fields() -> None:
 
     assert request.model is not None
     given: dict[str, object] = request.model.model_dump(exclude_none=True)
-    assert given == TRANSFORMER | {"activation_function": "relu", "type_vocab_size": 3}
+    assert given == {
+        "num_layers": 2,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "dropout": 0.1,
+        "attention_dropout": 0.2,
+        "activation_function": "relu",
+        "type_vocab_size": 3,
+    }
     assert (request.model_family, request.objective, request.mlm_probability) == ("bert", "masked_lm", 0.2)
     assert request.compute.gradient_checkpointing
 

@@ -51,7 +51,7 @@ sizes = drawn(
         "hidden_size": count,
         "num_layers": st.integers(1, 9),
         "dropout": fraction(),
-        "tied": st.booleans(),
+        "tie_word_embeddings": st.booleans(),
     },
 )
 adam = drawn(
@@ -187,7 +187,7 @@ def test_folders_that_a_file_named__are_named_by_the_file_that_is_written_of_its
 
 def test_a_warm_start_written_as_a_file__names_its_parent_and_no_tokenizer_of_its_own() -> None:
     first = train_request(
-        {"model_family": "gru", "corpus": "kk", "tokenizer": {"method": "char"}, "model": {"tied": True}}
+        {"model_family": "gru", "corpus": "kk", "tokenizer": {"method": "char"}, "model": {"tie_word_embeddings": True}}
     )
     parent = RunManifest(
         run_id="first",
@@ -239,7 +239,7 @@ def test_a_warm_start_written_as_a_file__names_its_parent_and_no_tokenizer_of_it
 
 @pytest.mark.parametrize("name_of_family", FAMILIES)
 def test_run_of_any_family__written_as_a_file_is_the_same_request(name_of_family: str) -> None:
-    wide: dict[str, object] = {"model": {"positions": 64, **block(FAMILIES[name_of_family], "model")}}
+    wide: dict[str, object] = {"model": {"max_position_embeddings": 64, **block(FAMILIES[name_of_family], "model")}}
     for values in ({}, wide if name_of_family in TRANSFORMERS else {"mlm_probability": 0.3}):
         request = request_of_family(name_of_family, **values)
         effective = resolved(request)
@@ -249,4 +249,4 @@ def test_run_of_any_family__written_as_a_file_is_the_same_request(name_of_family
         again = resolved(read_experiment(document, {}).request())
 
         assert request_hash(again) == request_hash(effective)
-        assert ("positions" in str(document)) == (values == wide)
+        assert ("max_position_embeddings" in str(document)) == (values == wide)

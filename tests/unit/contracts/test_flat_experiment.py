@@ -40,9 +40,9 @@ WINS: list[tuple[Fields, Fields, Fields]] = [
     ({"num_epochs": 2}, {"num_epochs": 3}, {"num_epochs": 3}),
     ({"model_size": "small"}, {"model_size": "tiny"}, {"model_size": "tiny"}),
     (
-        {"model": {"hidden_size": 9, "num_layers": 1, "tied": True}},
+        {"model": {"hidden_size": 9, "num_layers": 1, "tie_word_embeddings": True}},
         {"model_size": "tiny"},
-        {"model_size": "tiny", "model": {"tied": True}},
+        {"model_size": "tiny", "model": {"tie_word_embeddings": True}},
     ),
     (
         {"model_size": "tiny"},
@@ -71,12 +71,12 @@ def test_what_is_typed__wins_over_a_file_that_says_it_by_another_name(
 
 def test_typed_size__leaves_the_other_sizes_of_a_preset_as_they_are() -> None:
     file: Fields = {"corpus": "kk", "model_family": "gpt2", "model_size": "tiny"}
-    sizes: Fields = {"hidden_size": 32, "intermediate_hidden_size": 99}
+    sizes: Fields = {"hidden_size": 32, "intermediate_size": 99}
 
     asked: Fields = dict(resolved(request_of(file, {"model": sizes})).model)
     preset: Fields = dict(resolved(train_request(file)).model)
 
-    assert asked == {**preset, **sizes, "embedding_size": 32}
+    assert asked == {**preset, **sizes}
 
 
 def test_typed_preset__wins_over_the_sizes_of_a_file_with_blocks() -> None:

@@ -39,7 +39,7 @@ def test_char_lstm__has_the_defaults_of_its_family() -> None:
 
     model = recurrent(run)
     assert (model.architecture, model.embedding_size, model.hidden_size, model.num_layers) == ("lstm", 128, 256, 2)
-    assert (model.dropout, model.tied) == (0.1, True)
+    assert (model.dropout, model.tie_word_embeddings) == (0.1, True)
     assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (256, 64, 2e-3, "adamw")
     assert (run.holdout_fraction, run.test_fraction, run.gradient_clipping) == (0.05, 0.10, 1.0)
     assert (run.num_epochs, run.seed, run.tokenizer.method, run.threads) == (5, 42, "char", 1)
@@ -52,13 +52,13 @@ def test_word_model_defaults__hold_for_a_family_without_sizes(family: str) -> No
     model = recurrent(run)
     assert (model.embedding_size, model.hidden_size, model.num_layers, model.dropout) == (256, 512, 2, 0.2)
     assert (run.max_seq_len, run.batch_size, run.learning_rate, run.optimizer.name) == (30, 64, 1e-3, "adam")
-    assert (run.tokenizer.method, run.gradient_clipping, model.tied) == ("word", 1.0, False)
+    assert (run.tokenizer.method, run.gradient_clipping, model.tie_word_embeddings) == ("word", 1.0, False)
 
 
 def test_general_defaults__hold_for_lstm_with_sizes() -> None:
     run = effective(model_family="gru", model={"hidden_size": 32}, tokenizer={"method": "char"})
 
-    assert (run.model.architecture, run.model.hidden_size, run.model.tied) == ("gru", 32, False)
+    assert (run.model.architecture, run.model.hidden_size, run.model.tie_word_embeddings) == ("gru", 32, False)
     assert (run.max_seq_len, run.batch_size, run.learning_rate) == (512, "auto", 5e-4)
     assert (run.holdout_fraction, run.test_fraction) == (0.01, 0.15)
 
@@ -66,12 +66,9 @@ def test_general_defaults__hold_for_lstm_with_sizes() -> None:
 def test_given_values__win_over_family_defaults_and_null_is_a_value() -> None:
     run = effective(gradient_clipping=None, model={"hidden_size": 64}, batch_size=8)
 
-    assert (run.gradient_clipping, run.model.hidden_size, run.model.embedding_size, run.batch_size) == (
-        None,
-        64,
-        128,
-        8,
-    )
+    assert isinstance(run.model, RnnConfig)
+    assert (run.model.hidden_size, run.model.embedding_size) == (64, 128)
+    assert (run.gradient_clipping, run.batch_size) == (None, 8)
 
 
 def test_optimizer__spells_torch_defaults_out() -> None:
@@ -115,11 +112,11 @@ def test_min_learning_rate__that_no_schedule_comes_down_to_is_refused(fields: di
 def test_first_weights_and_places_of_dropout__are_named_as_each_preset_has_them() -> None:
     def said(**fields: object) -> tuple[str, str, bool]:
         model = recurrent(effective(tokenizer={"method": "char"}, **fields))
-        return model.initialization, model.dropout_places, model.tied
+        return model.initialization, model.dropout_places, model.tie_word_embeddings
 
     assert said(model_family="gru") == ("keyboard", "all", False)
     assert said(model_family="gru", model_size="base") == ("torch", "all", False)
-    assert said(model_family="lstm", model={"tied": True}) == ("keyboard", "between_layers", True)
+    assert said(model_family="lstm", model={"tie_word_embeddings": True}) == ("keyboard", "between_layers", True)
     assert said(model_family="char_lstm") == ("keyboard", "between_layers", True)
     assert said(model_family="lstm", model_size="paper") == ("torch", "between_layers", False)
     assert said(model_family="char_lstm", model_size="paper") == ("torch", "between_layers", False)
@@ -151,15 +148,15 @@ def test_intermediate_size__that_is_not_given_follows_from_the_hidden_size(
     family: str, hidden_size: int, expected: int
 ) -> None:
     """4 x the hidden size; llama and qwen 8/3 of it, rounded up to a multiple of 64: 341.3 to 384, 256.0 stays."""
-    heads: dict[str, object] = {"hidden_size": hidden_size, "attention_heads": 2}
-    shared: dict[str, object] = {"key_value_heads": 1} if family in ("llama", "qwen") else {}
+    heads: dict[str, object] = {"hidden_size": hidden_size, "num_attention_heads": 2}
+    shared: dict[str, object] = {"num_key_value_heads": 1} if family in ("llama", "qwen") else {}
 
     def inner(**fields: object) -> object:
         sizes: dict[str, object] = dict(effective(model_family=family, **fields).model)
-        return sizes["intermediate_hidden_size"]
+        return sizes["intermediate_size"]
 
     assert inner(model={**heads, **shared}) == expected
-    assert inner(model={**heads, **shared, "intermediate_hidden_size": 100}) == 100
+    assert inner(model={**heads, **shared, "intermediate_size": 100}) == 100
 
 
 @pytest.mark.parametrize(("family", "expected"), [("gpt2", 3072), ("llama", 11008), ("qwen", 4864)])
@@ -168,7 +165,7 @@ def test_intermediate_size__of_a_preset_stays_where_its_width_is_repeated(family
     run = effective(model_family=family, model_size="paper", model={"hidden_size": paper.hidden_size})
 
     sizes: dict[str, object] = dict(run.model)
-    assert sizes["intermediate_hidden_size"] == expected
+    assert sizes["intermediate_size"] == expected
 
 
 def parent_of(fields: dict[str, object]) -> tuple[RunManifest, TokenizerManifest]:
@@ -237,7 +234,7 @@ def test_warm_start__may_spell_out_what_its_parent_has() -> None:
             "`model.bidirectional` would be True, but the run 'parent' that this one starts from has False",
         ),
         ({"model": {"hidden_size": 25}}, "`model.hidden_size` would be 25, but the run 'parent'"),
-        ({"model": {"tied": True}}, "`model.tied` would be True"),
+        ({"model": {"tie_word_embeddings": True}}, "`model.tie_word_embeddings` would be True"),
         ({"model_size": "tiny"}, "`model.embedding_size` would be 32"),
         ({"tokenizer": {"method": "char"}}, "`tokenizer` is not that of the run 'parent'"),
         ({"tokenizer_id": "char-0"}, "`tokenizer_id` is 'char-0', but the run 'parent' that this one starts from has"),
@@ -271,7 +268,13 @@ def test_hash__does_not_count_labels_names_and_presets() -> None:
         effective(
             model_family="lstm",
             tokenizer={"method": "char"},
-            model={"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1, "tied": True},
+            model={
+                "embedding_size": 128,
+                "hidden_size": 256,
+                "num_layers": 2,
+                "dropout": 0.1,
+                "tie_word_embeddings": True,
+            },
             **{"max_seq_len": 256, "batch_size": 64, "learning_rate": 0.002},
             **{"holdout_fraction": 0.05, "test_fraction": 0.1},
         ),

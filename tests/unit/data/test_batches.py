@@ -78,7 +78,7 @@ def test_rows__of_an_epoch_predict_every_token_once_from_the_one_before(
     assert list(chain.from_iterable(predicted[number] for number in sorted(predicted))) == list(expected)
 
 
-def test_order__is_that_of_the_first_release() -> None:
+def test_order__is_a_permutation_by_pcg64() -> None:
     for rows in (1, 2, 1000):
         first: list[int] = np.random.Generator(np.random.PCG64([7, 3])).permutation(rows).tolist()
         now: list[int] = epoch_order(rows, 7, 3).tolist()

@@ -110,10 +110,10 @@ def test_lengths__are_told_of_batches_with_padding_only() -> None:
 
 
 def test_objective__decides_what_is_predicted() -> None:
-    causal, aim = masking(effective_of("gpt2"), VOCABULARY), masking(effective_of("bert"), VOCABULARY)
+    causal, of_bert = masking(effective_of("gpt2"), VOCABULARY), masking(effective_of("bert"), VOCABULARY)
 
     assert causal is None
-    assert isinstance(aim, Masking)
+    assert isinstance(of_bert, Masking)
     with pytest.raises(AppError, match="mask token") as caught:
         masking(effective_of("bert"), vocabulary(13))
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE

@@ -16,7 +16,9 @@ TOKENIZER = char_tokenizer(["abcde"])
 
 
 def config_of(architecture: RnnArchitecture = "lstm", *, tied: bool = True, hidden_size: int = 7) -> RnnConfig:
-    return RnnConfig(architecture=architecture, embedding_size=6, hidden_size=hidden_size, num_layers=2, tied=tied)
+    return RnnConfig(
+        architecture=architecture, embedding_size=6, hidden_size=hidden_size, num_layers=2, tie_word_embeddings=tied
+    )
 
 
 def saved(folder: Path, architecture: RnnArchitecture = "lstm", *, tied: bool = True) -> LanguageModel:

@@ -88,7 +88,9 @@ def test_word_model__of_two_layers_of_512_has_the_parameters_that_its_table_says
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
 def test_parameter_count__is_the_formula(architecture: RnnArchitecture, tied: bool) -> None:
     v, e, h, layers = 67, 128, 256, 2
-    config = RnnConfig(architecture=architecture, embedding_size=e, hidden_size=h, num_layers=layers, tied=tied)
+    config = RnnConfig(
+        architecture=architecture, embedding_size=e, hidden_size=h, num_layers=layers, tie_word_embeddings=tied
+    )
 
     model = build(config, vocabulary(v))
 
@@ -109,7 +111,7 @@ def test_fresh_model__is_within_five_percent_of_uniform(
         embedding_size=128,
         hidden_size=256,
         num_layers=2,
-        tied=tied,
+        tie_word_embeddings=tied,
         initialization=initialization,
     )
     model = build(config, vocabulary(67)).eval()
@@ -146,7 +148,7 @@ def test_dropout__is_where_it_was_asked_for(tied: bool) -> None:
             hidden_size=8,
             num_layers=layers,
             dropout=0.5,
-            tied=tied,
+            tie_word_embeddings=tied,
             dropout_places=places,
         )
         model = build(config, vocabulary(9)).train()
@@ -178,7 +180,9 @@ def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(f
 @pytest.mark.parametrize(("architecture", "tied"), FORMS)
 def test_learning__one_batch_is_learned_by_heart(architecture: RnnArchitecture, tied: bool) -> None:
     torch.manual_seed(2)
-    config = RnnConfig(architecture=architecture, embedding_size=16, hidden_size=32, num_layers=2, tied=tied)
+    config = RnnConfig(
+        architecture=architecture, embedding_size=16, hidden_size=32, num_layers=2, tie_word_embeddings=tied
+    )
     model = build(config, vocabulary(12))
     ids = torch.randint(12, (4, 13))
     optimizer = torch.optim.Adam(list(model.parameters()), lr=0.02)

@@ -137,8 +137,8 @@ def test_manifest__tells_what_made_the_tokenizer() -> None:
     assert manifest.tokenizer_id != char_tokenizer(["ab", "c"], min_frequency=2).manifest.tokenizer_id
 
 
-def test_id__of_a_runs_own_tokenizer_is_as_it_was_in_the_first_release(tmp_path: Path) -> None:
-    first = Path(__file__).parents[2] / "fixtures" / "first_release"
+def test_id__of_a_runs_own_tokenizer_is_the_same_when_it_is_trained_again(tmp_path: Path) -> None:
+    first = Path(__file__).parents[2] / "fixtures" / "finished_run"
     [run] = RunStore(first / "artifacts").all()
     stored = load_tokenizer(run.tokenizer).manifest
 
