@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
+from tests.support.markers import slow_except
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
@@ -24,6 +25,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.jobs.resolve import resolve_request
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
+QUICK = [path for path in TINY if path.name in ("test_lstm_causal_tiny.yaml", "test_gpt2_tiny.yaml")]
 
 
 def test_configs__are_there_for_every_architecture() -> None:
@@ -40,7 +42,7 @@ def is_masked(document: dict[str, object]) -> bool:
     return value_at(document, "training.objective") == "masked_lm"
 
 
-@pytest.mark.parametrize("config", TINY, ids=[path.stem for path in TINY])
+@pytest.mark.parametrize("config", slow_except(TINY, *QUICK), ids=[path.stem for path in TINY])
 def test_tiny_config__does_all_that_its_family_can(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +94,7 @@ def test_tiny_config__does_all_that_its_family_can(
         worker.wait(PATIENCE_SECONDS)
 
 
+@pytest.mark.slow
 def test_configs_of_full_size__train_on_a_text_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,8 @@ from trainer.worker.benchmark_child import run_benchmark_child
 from trainer.worker.heartbeat import processor_ticks
 from trainer.worker.reevaluation import places
 
+pytestmark = pytest.mark.slow
+
 BENCH = ("bench", "architectures", "text")
 
 

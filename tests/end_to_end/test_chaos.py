@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from tests.chaos.__main__ import hold
+
+pytestmark = pytest.mark.slow
 
 SEED, SECONDS, FAULTS = 5, 12.0, 8
 

@@ -26,6 +26,8 @@ from trainer.contracts.runs import TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.resolve import resolve_request
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 BLOCKS: dict[str, type[Frozen]] = {
     "data": DataBlock,

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import environment_in, gone, mt, processes
 from tests.support.waiting import PATIENCE_SECONDS
 
 
+@pytest.mark.slow
 def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
     done = mt(tmp_path, "demo", timeout=PATIENCE_SECONDS, DISCORD__TOKEN="", OMP_NUM_THREADS="2")
 

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from local_discord.driver import shown_text
 from tests.chaos.campaign import Campaign
 from tests.chaos.plan import Plan, Submission
@@ -15,6 +17,8 @@ from tests.support import processes, tiny_request
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import CheckpointSaved, JobStarted
+
+pytestmark = pytest.mark.slow
 
 NOTHING = Plan(0, 0, (), ())
 USERS = 3

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from tests.support import ROOT, add_corpus, environment_in, some_text
 from tests.support.waiting import PATIENCE_SECONDS
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 _BUILT: Callable[[str, list[str]], set[str]] = shutil.ignore_patterns("__pycache__")
 FOLDERS = ("bot", "configs", "tests", "trainer")

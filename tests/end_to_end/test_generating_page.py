@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT, environment_in, mt
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateRequest
+
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "generating.md").read_text(encoding="utf-8")
 

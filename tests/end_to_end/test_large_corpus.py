@@ -12,6 +12,8 @@ from tests.support import ROOT, environment_in, processes
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.runs import RunStatus
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 10**6
 SMALL = [
     *("--set", "model.embedding_size=8", "--set", "model.hidden_size=8", "--set", "model.num_layers=1"),

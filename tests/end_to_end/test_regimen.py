@@ -12,6 +12,8 @@ from trainer.commands.main import main
 from trainer.commands.regimen import RegimenResult
 from trainer.training.loop import CurveRow
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     *("--set", "model.embedding_size=8", "--set", "model.hidden_size=8", "--set", "model.num_layers=1"),
     *("--set", "max_seq_len=16", "--set", "batch_size=4", "--set", "learning_rate=0.01", "--set", "threads=1"),

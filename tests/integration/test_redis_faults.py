@@ -122,6 +122,7 @@ async def test_server_cut_off_killed_frozen_and_wiped__training_goes_on_and_all_
         await proxy.stop()
 
 
+@pytest.mark.slow
 async def test_worker_restarted_again_and_again__run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     request = tiny_request(num_epochs=100, checkpoint_every_steps=10**6)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import add_corpus, ended, running, settings_in, tiny_request, wait_for_status
+from tests.support.markers import slow_except
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
@@ -22,7 +23,7 @@ async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
     return queue.runs.get(accepted.run_id)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_except(METHODS, "bpe"))
 async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, method: str) -> None:
     add_corpus(tmp_path, TEXT)
     async with running(settings_in(tmp_path)) as queue:
@@ -40,7 +41,7 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, meth
     assert other.n_chars == len(TEXT.replace("\n", ""))
 
 
-@pytest.mark.parametrize("method", ["word", "bpe", "sentencepiece"])
+@pytest.mark.parametrize("method", slow_except(["word", "bpe", "sentencepiece"], "sentencepiece"))
 async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_with(
     tmp_path: Path, method: str
 ) -> None:

@@ -33,6 +33,8 @@ FAMILIES: dict[str, dict[str, object]] = {
 OTHERS = [name for name in CONFIGS if name not in FAMILIES]
 """Those that stand not here yet, by their presets `tiny`: the contract holds for whatever is added."""
 FAMILIES |= {name: {"model_family": name, "model": PRESETS[name]["tiny"]} for name in OTHERS}
+QUICK = ["lstm", "lstm both", "gpt2", "bert", *OTHERS]
+"""The families that the longer tests train in `make test`; `make check` trains all."""
 
 CAUSAL = ["char_lstm", "lstm", "gru", "rnn", "gpt2", "llama", "qwen"]
 MASKED = ["lstm both", "gru both", "rnn both", "bert"]

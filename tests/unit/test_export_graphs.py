@@ -133,6 +133,7 @@ def test_onnx_of_recurrent_models__gives_our_numbers_for_every_size(name: str, t
         check_causal(ask, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "bert"])
 def test_onnx_of_transformers__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
     config, objective = config_of(name)

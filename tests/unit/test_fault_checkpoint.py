@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from tests.support.markers import slow_except
 from tests.support.resumed import EVERYTHING, hexes, run_in
 from tests.support.tiny_models import Run
 from tests.support.trainings import Told, digest, figures, observed
@@ -85,7 +86,7 @@ def whole_fixture(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return observed(run_in(tmp_path_factory.mktemp("whole") / "run", VALUES))
 
 
-@pytest.mark.parametrize("step", [2, 3, 5, 6, 7, 18])
+@pytest.mark.parametrize("step", slow_except([2, 3, 5, 6, 7, 18], 2, 6))
 def test_fault_in_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(
     tmp_path: Path, whole: Told, step: int
 ) -> None:
@@ -118,7 +119,7 @@ def test_no_memory_for_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(
     assert_as_whole(whole, rows, observed(run, resume=True))
 
 
-@pytest.mark.parametrize("call", [1, 2, 4])
+@pytest.mark.parametrize("call", slow_except([1, 2, 4], 2))
 def test_fault_in_a_validation__step_before_it_is_saved_and_validated_anew(
     tmp_path: Path, whole: Told, call: int
 ) -> None:

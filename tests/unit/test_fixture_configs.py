@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import ROOT
 from tests.support.families import OTHERS
+from tests.support.markers import slow_except
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.settings import AppSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
@@ -55,7 +56,7 @@ def test_configs__are_there_for_every_architecture_alone() -> None:
     assert {path.stem for path in (FIXTURES / "configs").iterdir()} == set(ARCHITECTURES)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", slow_except(ARCHITECTURES, "lstm", "gpt2", "bert"))
 def test_config__trains_and_its_model_scores_every_odd_line(architecture: Architecture, tmp_path: Path) -> None:
     effective = effective_of(architecture, tmp_path)
     tokenizer, corpus = prepare(effective, CorpusPaths(SEQUENCES), tmp_path / "cache")

@@ -342,7 +342,13 @@ def filtered_by_numpy(temperature: float, top_k: int, top_p: float) -> list[floa
 
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"),
-    [(0.6, 0, 1.0), (1.8, 0, 1.0), (1.0, 4, 1.0), (1.0, 0, 0.8), (1.5, 7, 0.6)],
+    [
+        (0.6, 0, 1.0),
+        pytest.param(1.8, 0, 1.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 4, 1.0, marks=pytest.mark.slow),
+        pytest.param(1.0, 0, 0.8, marks=pytest.mark.slow),
+        (1.5, 7, 0.6),
+    ],
 )
 def test_generated_tokens__follow_the_exact_filtered_softmax(temperature: float, top_k: int, top_p: float) -> None:
     """Pearson's chi-square of 20,480 drawn tokens; its tail is the regularized upper gamma function."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.markers import slow_except
 from tests.support.tiny_models import POEM, make_run
 from tests.support.trainings import DROPOUT, TEXT, Bad, after, digest, figures, losses, observed, timeless
 from trainer.contracts.errors import AppError, ErrorCode
@@ -43,11 +44,12 @@ def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_b
     assert tokenizer.encode("sun") == run.tokenizer.encode("sun")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.support.tiny_models import make_run;"
-        "from tests.unit.test_training import observed, digest, losses, TEXT, DROPOUT;"
+        "from tests.support.trainings import observed, digest, losses, TEXT, DROPOUT;"
         "told = observed(make_run(Path(sys.argv[1]), TEXT, model=DROPOUT, max_steps=6));"
         "print(digest(told.model), [float.hex(loss) for loss in losses(told.rows)])"
     )
@@ -61,7 +63,7 @@ def test_train__two_fresh_processes_give_the_same_weights(tmp_path: Path) -> Non
     assert "0x1." in answers[0]
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 7, 9, 12, 16, 21])
+@pytest.mark.parametrize("stop_after", slow_except([1, 4, 7, 9, 12, 16, 21], 1, 9))
 def test_resume__goes_on_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
     """Paused anywhere, also within validation, and resumed by a fresh model and optimizer with another random state."""
     values: dict[str, object] = {

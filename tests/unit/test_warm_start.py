@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.markers import slow_except
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, Bad, after, digest, figures, observed, timeless
 from trainer.contracts.errors import AppError, ErrorCode
@@ -73,7 +74,7 @@ def test_best__stays_the_parents_weights_where_training_only_harms(
     assert digest(trained) == digest(model)
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 9])
+@pytest.mark.parametrize("stop_after", slow_except([1, 3, 9], 1, 9))
 def test_warm_start__interrupted_and_resumed_is_bit_for_bit_the_same(
     tmp_path: Path, parent: tuple[Run, LanguageModel], stop_after: int
 ) -> None:

@@ -220,6 +220,7 @@ print(estimate(run.effective, run.tokenizer.vocab_size, text, machine).disk_byte
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_estimate__is_near_what_a_training_takes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TRAINING, str(tmp_path)]

@@ -69,6 +69,7 @@ def test_split__is_the_same_for_the_same_seed_and_another_for_another() -> None:
     assert labels_of(lines) != labels_of(lines, RULE._replace(seed=8))
 
 
+@pytest.mark.slow
 def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
     lines = 500_000
     tracemalloc.start()

@@ -16,6 +16,7 @@ from tests.support.families import (
     MASKED,
     OTHERS,
     POSITIONS,
+    QUICK,
     TRANSFORMERS,
     VOCABULARY,
     config_of,
@@ -24,6 +25,7 @@ from tests.support.families import (
     vocabulary,
     with_vocabulary,
 )
+from tests.support.markers import slow_except
 from tests.support.tiny_models import char_tokenizer, make_run, tensor_of
 from tests.support.trainings import TEXT, after, digest, figures, observed, timeless
 from trainer.contracts.models import RnnConfig
@@ -229,7 +231,7 @@ def noise(count: int) -> Ids:
     return np.random.Generator(np.random.PCG64(3)).integers(5, 13, size=count).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_learning__one_batch_is_learned_by_heart(name: str) -> None:
     model = model_of(name, lively=False)
 
@@ -239,7 +241,7 @@ def test_learning__one_batch_is_learned_by_heart(name: str) -> None:
     assert min(losses[-10:]) < 0.5
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_noise__is_learned_by_no_family(name: str) -> None:
     model = model_of(name, lively=False).train()
 
@@ -248,7 +250,7 @@ def test_noise__is_learned_by_no_family(name: str) -> None:
     assert sum(losses[-20:]) / 20 > math.log(8) - 0.05
 
 
-@pytest.mark.parametrize("name", ["lstm both", "gru both"])
+@pytest.mark.parametrize("name", slow_except(["lstm both", "gru both"], "lstm both"))
 def test_noise__would_be_learned_where_the_target_is_in_sight(name: str) -> None:
     model = model_of(name, lively=False)
 
@@ -262,7 +264,7 @@ def run_values(name: str) -> dict[str, object]:
     return {"learning_rate": 0.01, "max_seq_len": 16, **FAMILIES[name], "tokenizer": {"method": "char"}}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_except(FAMILIES, *QUICK))
 def test_resume__goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     values: dict[str, object] = {**run_values(name), "num_epochs": 2, "max_steps": 30, "checkpoint_every_steps": 4}
     (tmp_path / "whole").mkdir()

@@ -121,6 +121,14 @@ def test_rare_pairs__become_no_tokens(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", LIBRARY_METHODS)
+def test_word_of_a_hundred_thousand_letters__is_encoded_and_decoded(method: str) -> None:
+    text = "king" * 25_000
+
+    assert KINGS[method].decode(KINGS[method].encode(text)) == text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", LIBRARY_METHODS)
 def test_word_of_a_million_letters__costs_as_much_a_letter_as_shorter_ones(method: str) -> None:
     text = "king" * 250_000
 
