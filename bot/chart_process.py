@@ -118,19 +118,19 @@ def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
 
 
 def _report(scored: bytes, text: str, unit: Unit) -> "ReportFiles":
-    from bot.report import as_csv, as_json, heat_map_rows, report_of, summary_of
+    from bot.report import score_csv, summarize
     from trainer.contracts.inference import ScoreRecord
     from trainer.reports.charts import heat_map
-    from trainer.reports.heatmap_html import heat_page
+    from trainer.reports.heatmap_html import heatmap_html
+    from trainer.reports.score_table import heatmap_rows, token_rows
 
     response = ScoreRecord.model_validate_json(scored).response
-    report = report_of(response, text, unit)
-    rows = heat_map_rows(report, text)
+    rows = heatmap_rows(token_rows(response, text), text, unit)
     return ReportFiles(
-        summary=summary_of(report),
+        summary=summarize(response, text, unit),
         shown_characters=sum(len(cells) for _, cells in rows),
         png=heat_map(rows, unit),
-        html=heat_page(response, text).encode(),
-        csv=as_csv(report),
-        json=as_json(report),
+        html=heatmap_html(response, text).encode(),
+        csv=score_csv(response, text),
+        json=response.model_dump_json().encode(),
     )

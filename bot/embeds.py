@@ -11,11 +11,10 @@ from typing import Literal, assert_never
 import discord
 
 from bot.outcome import Outcome
-from bot.report import HIGH_BITS, ReportFiles, Row, expected_instead, in_units, visible
+from bot.report import HIGH_BITS, ReportFiles, Summary, expected_instead, visible
 from bot.run_index import RunEntry
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.comparison import Against, Comparison, verdict
-from trainer.contracts.cost import Cost
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, ErrorCode
 from trainer.contracts.inference import (
     ChatResponse,
@@ -28,7 +27,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.runs import RunRecord, RunStatus, without_effect
 from trainer.contracts.wording import counted
-from trainer.reports.score_table import Unit
+from trainer.reports.score_table import Unit, in_unit
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
 
@@ -150,13 +149,11 @@ def untold_note(ends: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
     return _embed(AMBER, "📪 You have not been told", lines, _UNTOLD_FOOTER)
 
 
-def accepted_answer(
-    record: RunRecord, cost: Cost | None = None, *, note: str | None = None, request_id: str
-) -> discord.Embed:
+def accepted_answer(record: RunRecord, *, note: str | None = None, request_id: str) -> discord.Embed:
     """Return the answer to `/mt train`, with what the run will need, and to `/mt resume`."""
     text = [
         *_recipe(record),
-        *([] if cost is None else cost.lines()),
+        *([] if record.cost is None else record.cost.lines()),
         *without_effect(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
         "Its card comes by direct message and is kept up to date.",
@@ -333,15 +330,13 @@ def score_answer(
     `refused` says why there is no more than this.
     """
     unknown = f" · {_count(score.unk_count, 'unknown character')}" if score.unk_count else ""
-    mean = in_units(score.mean_surprisal or 0.0, unit)
-    in_all = (
-        f"{in_units(score.nats or 0.0, unit):.1f} {unit} in all over {_count(score.n_scored or 0, 'token')}{unknown}"
-    )
+    mean = in_unit(score.mean_surprisal, unit)
+    in_all = f"{in_unit(score.nats, unit):.1f} {unit} in all over {_count(score.n_scored or 0, 'token')}{unknown}"
     if score.loss is None:
         lines = [f"**{mean:.3f}** {unit}/masked token", in_all]
     else:
         lines = [
-            f"**{in_units(score.loss, unit):.3f}** {unit}/token · {_of_lines(score.bits_per_char, score.perplexity)}",
+            f"**{in_unit(score.loss, unit):.3f}** {unit}/token · {_of_lines(score.bits_per_char, score.perplexity)}",
             f"{mean:.3f} {unit}/token without line ends · {in_all}",
         ]
     lines += [] if own_bits_per_char is None else [f"Its own test split: {own_bits_per_char:.2f} bits/char"]
@@ -360,21 +355,22 @@ def report_answer(record: RunRecord, made: ReportFiles, *, left_out: int, reques
     `left_out` is how many characters of the text were too many for it.
     """
     found = made.summary
-    piece = "character" if found.characters == found.rows else "token"
-    top = found.hardest[0]
+    piece = "character" if found.n_characters == found.n_tokens else "token"
+    top = found.most_surprising[0]
+    highest = in_unit(top.surprisal, found.unit)
     figures: list[str] = []
     if found.perplexity is not None:
         figures.append(f"{_of_lines(found.bits_per_char, found.perplexity)} with line ends")
-    if found.unknown:
-        figures.append(_count(found.unknown, f"unknown {piece}"))
+    if found.n_unknown:
+        figures.append(_count(found.n_unknown, f"unknown {piece}"))
     lines = [
-        f"Mean **{found.mean:.2f}** {found.unit} · median {found.median:.2f} · max {top.surprisal:.2f} at"
-        f" {_count(top.index)} «{plain(visible(top.char))}» · above {HIGH_BITS} bits: {_count(found.high)} of"
-        f" {_count(found.rows, piece)}",
+        f"Mean **{found.mean:.2f}** {found.unit} · median {found.median:.2f} · max {highest:.2f} at"
+        f" {_count(top.start + 1)} «{plain(visible(top.text))}» · above {HIGH_BITS} bits: {_count(found.n_high)} of"
+        f" {_count(found.n_tokens, piece)}",
         *([" · ".join(figures)] if figures else []),
-        code_block(_hardest_table(found.hardest), _TABLE),
+        code_block(_surprising_table(found), _TABLE),
     ]
-    if made.shown_characters < found.characters:
+    if made.shown_characters < found.n_characters:
         lines.append(
             f"The picture shows the first {_count(made.shown_characters, 'character')}; the files have them all."
         )
@@ -391,10 +387,10 @@ def report_answer(record: RunRecord, made: ReportFiles, *, left_out: int, reques
 def report_files(made: ReportFiles) -> list[discord.File]:
     """The files of a report; what its picture shows is said for people who do not see it."""
     found = made.summary
-    top = found.hardest[0]
+    top = found.most_surprising[0]
     text = (
         f"Surprisal of each character as the colour of its cell, dark for what was expected: mean {found.mean:.2f}"
-        f" {found.unit}, highest {top.surprisal:.2f} at {top.index}."
+        f" {found.unit}, highest {in_unit(top.surprisal, found.unit):.2f} at {top.start + 1}."
     )
     return [
         discord.File(BytesIO(made.png), _MAP_NAME, description=text),
@@ -724,14 +720,16 @@ def _unit(bits_per_char: float | None, status: RunStatus) -> str:
     return f" nats/{unit}" + ("" if bits_per_char is None else f" · {bits_per_char:.2f} bits/char")
 
 
-def _hardest_table(rows: Sequence[Row]) -> str:
-    lines = ["Hardest, and what was expected instead" if rows[0].expected else "Hardest"]
-    for row in rows:
+def _surprising_table(summary: Summary) -> str:
+    has_expected = bool(summary.most_surprising[0].expected)
+    lines = ["Most surprising, and what was expected instead" if has_expected else "Most surprising"]
+    for row in summary.most_surprising:
         instead = "  ".join(
             f"{isolated(visible(token))} {share:.0%}" for token, share in expected_instead(row)[:_EXPECTED]
         )
-        sign = isolated(visible(row.char)) + (" unknown" if row.unknown else "")
-        lines.append(f"{row.index:>6,} {row.surprisal:6.2f}  {sign}   {instead}".rstrip())
+        sign = isolated(visible(row.text)) + ("" if row.is_known else " unknown")
+        surprisal = in_unit(row.surprisal, summary.unit)
+        lines.append(f"{row.start + 1:>6,} {surprisal:6.2f}  {sign}   {instead}".rstrip())
     return "\n".join(lines)
 
 

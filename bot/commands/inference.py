@@ -25,7 +25,7 @@ from bot.commands.run_options import (
 )
 from bot.embeds import chat_answer, clamp, display_name, generate_answer, report_answer, report_files, score_answer
 from bot.forms import FORM_TITLE, LONGEST_TEXT, Field, form
-from bot.report import REPORT_CHARACTERS
+from bot.report import MAX_REPORT_CHARACTERS
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest, Seed
@@ -371,7 +371,7 @@ async def _report(call: Call, chosen: ChosenRun, text: str, options: ScoreOption
     """Score every character; a text that is too long for that is cut, and the answer says so."""
     run_id = chosen.record.run_id
     whole = await asyncio.to_thread(call.bot.queue.text_as_read, run_id, text)
-    read = whole[:REPORT_CHARACTERS]
+    read = whole[:MAX_REPORT_CHARACTERS]
     asked: dict[str, object] = {"text": read, "detail_level": "per_char", "top_k": options.top_k or None}
     scored = await call.bot.queue.score_json(run_id, parse(ScoreRequest, asked), user_id=call.caller.user_id)
     made = await call.bot.charts.report(scored, read, options.base)

@@ -11,13 +11,13 @@ from bot.buttons import Pressed, button, question_buttons, row
 from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import is_resumable, is_unfinished, named_or_newest_run, named_run, suggested_runs
-from bot.commands.training import Begun, answer_accepted, in_options
+from bot.commands.training import answer_accepted, in_options
 from bot.commands.watch import watch_button
 from bot.embeds import attach_chart, cancel_answer, cancel_question, status_answer
 from bot.ledger import Watcher, read_ledger
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
-from trainer.contracts.runs import RunRecord, RunStatus
+from trainer.contracts.runs import Accepted, RunRecord, RunStatus
 
 _AGAIN, _SURE = "again", "sure"
 _ASKED_AFTER = timedelta(minutes=10)
@@ -113,9 +113,8 @@ async def _resume(call: Call, run_id: str) -> Answer:
     return await answer_accepted(call, lambda: _accept_resumed(call, chosen))
 
 
-async def _accept_resumed(call: Call, run_id: str) -> Begun:
+async def _accept_resumed(call: Call, run_id: str) -> Accepted:
     try:
-        accepted = await call.bot.queue.resume(run_id, user_id=call.caller.user_id)
+        return await call.bot.queue.resume(run_id, user_id=call.caller.user_id)
     except AppError as error:
         raise in_options(error) from None
-    return Begun(accepted.run_id, None)

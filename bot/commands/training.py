@@ -15,15 +15,12 @@ from bot.client import Bot
 from bot.commands.responses import Answer, Call, respond
 from bot.commands.run_options import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds import accepted_answer
-from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import Setting, TrainRequest
+from trainer.contracts.runs import Accepted, Setting, TrainRequest
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.cost import preview_cost
 from trainer.jobs.queue import NO_WORKER
-from trainer.jobs.resolve import resolve_request, with_labelled_tokenizer
 
 if TYPE_CHECKING:
     from trainer.config.experiment_file import Experiment
@@ -64,13 +61,6 @@ class Training(NamedTuple):
     requested_paths: tuple[str, ...] | None
     unused_settings: Mapping[str, Setting]
     located: Callable[[AppError], AppError]
-
-
-class Begun(NamedTuple):
-    """A run that was accepted, and what it will need, where that is told."""
-
-    run_id: str
-    cost: Cost | None
 
 
 @app_commands.command(description="Train a language model on a text; all settings have good defaults.")
@@ -150,19 +140,19 @@ async def _train(call: Call, asked: Asked) -> Answer:
     return await answer_accepted(call, lambda: _accept(call, asked))
 
 
-async def answer_accepted(call: Call, accept: Callable[[], Awaitable[Begun]]) -> Answer:
+async def answer_accepted(call: Call, accept: Callable[[], Awaitable[Accepted]]) -> Answer:
     """Accept a run within the limits, begin its card, and say so."""
     bot = call.bot
     await bot.index.refresh()
     unfinished = [run for run in bot.index.runs if run.is_unfinished]
-    begun = await bot.limits.accept_run(call.caller, unfinished, accept)
-    bot.listener.follow(begun.run_id)
-    record = await asyncio.to_thread(bot.queue.runs.get(begun.run_id).record)
+    accepted = await bot.limits.accept_run(call.caller, unfinished, accept)
+    bot.listener.follow(accepted.run_id)
+    record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER
-    return Answer(accepted_answer(record, begun.cost, note=note, request_id=call.request_id))
+    return Answer(accepted_answer(record, note=note, request_id=call.request_id))
 
 
-async def _accept(call: Call, asked: Asked) -> Begun:
+async def _accept(call: Call, asked: Asked) -> Accepted:
     """Check all that was asked, and only then keep the attached text and accept the run."""
     queue, settings = call.bot.queue, call.bot.settings
     corpora = CorpusStore(settings)
@@ -175,20 +165,15 @@ async def _accept(call: Call, asked: Asked) -> Begun:
                 text = await asyncio.to_thread(_written, data, attachment_name(asked.file), folder)
                 content: dict[str, str] = {"corpus": await corpora.offer(text)}
                 request = request.model_copy(update=content)
-            request = with_labelled_tokenizer(request, training.requested_paths, settings)
-            effective = await resolve_request(request, corpora, settings)
-            cost = await preview_cost(effective, corpora, settings)
+            return await queue.train(
+                request,
+                user_id=call.caller.user_id,
+                corpora=corpora,
+                requested_paths=training.requested_paths,
+                unused_settings=training.unused_settings,
+            )
         except AppError as error:
             raise training.located(error) from None
-        await corpora.keep_offered()
-    accepted = await queue.accept(
-        request,
-        effective,
-        user_id=call.caller.user_id,
-        requested_paths=training.requested_paths,
-        unused_settings=training.unused_settings,
-    )
-    return Begun(accepted.run_id, cost)
 
 
 async def _read(call: Call, asked: Asked, folder: str) -> Training:

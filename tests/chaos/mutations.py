@@ -193,14 +193,14 @@ MUTATIONS = (
     Mutation(
         "the state of the generators is in the checkpoint",
         "trainer/training/loop.py",
-        '        restore_random_state(checkpoint.rest["random"])\n',
+        '        restore_random_state(checkpoint.optimizer_state["random"])\n',
         "",
         RESUMED,
     ),
     Mutation(
         "the state of the optimizer is in the checkpoint",
         "trainer/training/loop.py",
-        '        self._optimizer.load_state_dict(checkpoint.rest["optimizer"])\n',
+        '        self._optimizer.load_state_dict(checkpoint.optimizer_state["optimizer"])\n',
         "",
         RESUMED,
     ),

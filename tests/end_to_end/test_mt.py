@@ -109,7 +109,7 @@ def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on
     first = RunStore(shell.folder / "artifacts").get(RunStatus.model_validate_json(out).run_id)
     manifest = first.completed_manifest()
     steps = scheduled_steps(RULE, total_steps=manifest.steps, steps_per_epoch=manifest.steps // 2)
-    assert len(steps) > 3 and CheckpointStore(first.checkpoints).kept_steps() == list(steps)
+    assert len(steps) > 3 and CheckpointStore(first.checkpoints).scheduled_steps() == list(steps)
     folder = {"training.output_dir": "models/char-lstm-ipa"}
     logging = {"logging.max_log_files": 3, "logging.profile_performance": True}
     assert manifest.unused_settings == {**folder, **logging}

@@ -407,7 +407,7 @@ def test_files__of_a_run_are_listed_with_what_vouches_for_them(shell: Shell) -> 
 
 def test_files__of_a_run_that_trains_and_of_one_that_is_broken_are_listed_too(shell: Shell) -> None:
     run = shell.add_interrupted_run()
-    assert "checkpoints/step-17/training.pt" in shell.type("files", run.run_id)
+    assert "checkpoints/step-17/optimizer.pt" in shell.type("files", run.run_id)
     (run.path / "manifest.json").write_text("{", encoding="utf-8")
     (run.path / "checkpoints/step-17/manifest.json").write_text("{", encoding="utf-8")
 

@@ -95,7 +95,7 @@ def test_tables__have_a_row_for_each_line_word_or_token(shell: Shell) -> None:
     lines = cells_of(scored(shell, *"--path text.txt --format csv".split()))
     assert [row["text"] for row in lines] == [*LINES.values()]
     words = cells_of(scored(shell, *"--path text.txt --format tsv --detail-level per_word".split()), "\t")
-    assert [(row["index"], row["line"], row["word"], row["start"], row["end"]) for row in words] == [
+    assert [(row["index"], row["line"], row["unit"], row["start"], row["end"]) for row in words] == [
         ("1", "1", "the", "0", "3"),
         ("2", "1", "sun", "4", "7"),
         ("3", "1", "was", "8", "11"),
@@ -258,7 +258,7 @@ def test_line_with_a_carriage_return__is_one_row_and_what_has_no_score_is_null(s
 
     for form, delimiter in (("csv", ","), ("tsv", "\t")):
         rows = list(csv.reader(StringIO(scored(shell, *words, "--format", form), newline=""), delimiter=delimiter))
-        assert [row[2] for row in rows] == ["word", "the\rsun", "was", "s"]
+        assert [row[2] for row in rows] == ["unit", "the\rsun", "was", "s"]
     first, second = scored(shell, *words, "--format", "jsonl").splitlines()
     assert '"words":[{"text":"the\\rsun","span":[0,7],"surprisal":null},' in first
     assert '"bits_per_char":null,"bits_per_byte":null,' in second and 'tokens"' not in second.replace("n_tokens", "")

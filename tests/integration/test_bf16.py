@@ -11,7 +11,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest, TrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.resolve import resolve_origin, resolve_request
+from trainer.jobs.resolve import preview_training, resolve_origin, resolve_request
 
 REFUSED = (
     "`precision` must be 'fp32' or 'auto': this machine's CPU cannot train LSTM models in bf16."
@@ -98,11 +98,12 @@ async def test_resume_of_a_run_in_bf16__is_refused_alike(settings: Settings, tmp
 
 async def test_worker__refuses_bf16_in_the_same_words_and_records_the_precision_that_ran(settings: Settings) -> None:
     """As where a run was accepted on a machine that cannot try it for the worker's."""
-    effective = await resolved(tiny_request(), settings)
     async with running(settings) as queue:
-        refused = await queue.accept(LSTM, effective.model_copy(update=IN_BF16), user_id=None)
-        lstm = await queue.accept(tiny_request(), effective, user_id=None)
-        gru = await queue.accept(GRU, await resolved(GRU, settings), user_id=None)
+        preview = await preview_training(tiny_request(), queue.corpora, settings)
+        in_bf16 = preview._replace(request=LSTM, effective=preview.effective.model_copy(update=IN_BF16))
+        refused = await queue.accept(in_bf16, user_id=None)
+        lstm = await queue.accept(preview, user_id=None)
+        gru = await queue.train(GRU, user_id=None)
         for accepted in (refused, lstm, gru):
             await wait_for_status(queue, accepted.run_id, ended)
         failed, *completed = (queue.runs.get(accepted.run_id).manifest() for accepted in (refused, lstm, gru))

@@ -12,7 +12,7 @@ import pytest
 
 from bot.app import build
 from bot.client import Bot
-from bot.report import REPORT_CHARACTERS, Report
+from bot.report import MAX_REPORT_CHARACTERS
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.limits import walk
@@ -23,6 +23,7 @@ from tests.support.inference import RUN, finished_run
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import LimitSettings
+from trainer.contracts.inference import ScoreResponse
 from trainer.store import keys
 from trainer.store.store import connect
 
@@ -120,20 +121,19 @@ async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> 
         ]
         picture, page, table, numbers = (here.discord.read(file) for file in report.attachments)
         assert page.startswith(b"<!DOCTYPE html>")
-        parsed = Report.model_validate_json(numbers)
+        parsed = ScoreResponse.model_validate_json(numbers)
         assert picture.startswith(b"\x89PNG") and "highest" in text(report.attachments[0]["description"])
         assert len(table.decode().splitlines()) == 1 + len(VERSE) + 3
-        assert [row.char for row in parsed.rows] == list(VERSE + "Ж !")
-        assert [row.index for row in parsed.rows if row.unknown] == [len(VERSE) + 2, len(VERSE) + 4]
-        assert all(len(row.expected) == 2 for row in parsed.rows)
-        assert "Hardest, and what was expected instead" in said(report)
+        assert parsed.topk is not None and "".join(parsed.tokens or ()) == VERSE + "[UNK] [UNK]"
+        assert [len(expected) for expected in parsed.topk] == [2] * (len(VERSE) + 3)
+        assert "Most surprising, and what was expected instead" in said(report)
 
         assert "🔬 Surprisal report" in said(of_button) and is_hidden(of_button)
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
 
 
 async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_of_the_bot(tmp_path: Path) -> None:
-    lines = (VERSE + "\n") * (1 + REPORT_CHARACTERS // len(VERSE))
+    lines = (VERSE + "\n") * (1 + MAX_REPORT_CHARACTERS // len(VERSE))
     async with place(tmp_path) as here, here.bot():
         upload = Upload("long.txt", lines.encode())
         report = await here.ask(here.ana, "score", file=upload, detail="per_char", top_k=0)
@@ -141,12 +141,12 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
         child.kill()
         lost = await here.ask(here.ana, "score", text=VERSE, detail="per_char")
 
-        rest = f"{len(lines) - REPORT_CHARACTERS:,}".replace(",", "\u202f")
+        rest = f"{len(lines) - MAX_REPORT_CHARACTERS:,}".replace(",", "\u202f")
         assert f"the report is without the last {rest} characters" in said(report)
         assert "The picture shows the first 750 characters" in said(report)
-        rows = Report.model_validate_json(here.discord.read(report.attachments[3])).rows
-        assert len(rows) == len(lines[:REPORT_CHARACTERS].replace("\n", ""))
-        assert not any(row.expected for row in rows)
+        parsed = ScoreResponse.model_validate_json(here.discord.read(report.attachments[3]))
+        assert parsed.n_tokens == len(lines[:MAX_REPORT_CHARACTERS].replace("\n", ""))
+        assert parsed.topk is None
         assert number(lost.embeds[0]["color"]) == GREY and "could not be made" in said(lost)
 
 

@@ -32,7 +32,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobProgress
 from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import resolve_request
+from trainer.jobs.resolve import preview_training, resolve_request
 from trainer.jobs.services import Services, end
 from trainer.store.store import connect
 from trainer.worker.supervisor import run_child, supervise
@@ -224,8 +224,11 @@ async def test_model_beyond_all_memory__is_final_at_once_with_advice(tmp_path: P
         greedy = tiny_request(model={"embedding_size": 8, "hidden_size": 500_000, "num_layers": 1})
         with pytest.raises(AppError, match="GiB of memory"):
             await queue.train(greedy, user_id=None)
-        effective = await resolve_request(greedy, queue.corpora, chosen)
-        run_id = (await queue.accept(greedy, effective, user_id=None)).run_id
+        preview = await preview_training(tiny_request(), queue.corpora, chosen)
+        greedy_preview = preview._replace(
+            request=greedy, effective=await resolve_request(greedy, queue.corpora, chosen)
+        )
+        run_id = (await queue.accept(greedy_preview, user_id=None)).run_id
         status = await wait_for_status(queue, run_id, ended)
 
     assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import EpochSummary, TrainingState, ValidationHistory
-from trainer.training.checkpoint import Checkpoint, OptimizerAndGenerators
+from trainer.training.checkpoint import Checkpoint, OptimizerState
 from trainer.training.device import random_state
 
 HASH = "0" * 64
@@ -23,14 +23,14 @@ def checkpoint(step: int, best_step: int | None = None, *, seed: int = 0) -> Che
     state = TrainingState(
         request_hash=HASH,
         step=step,
-        settled_step=step,
+        processed_step=step,
         epoch_loss_nats=1 / 3 + step,
         epochs=(EpochSummary(train_loss_nats=2 / 3, seconds=0.1),),
         history=ValidationHistory(best_step=best_step, best_loss_nats=0.1),
     )
     weights: dict[str, Tensor] = layer.state_dict()
     moments: dict[str, object] = optimizer.state_dict()
-    return Checkpoint(state, weights, OptimizerAndGenerators(optimizer=moments, scaler={}, random=random_state()))
+    return Checkpoint(state, weights, OptimizerState(optimizer=moments, scaler={}, random=random_state()))
 
 
 def names(folder: Path) -> list[str]:
@@ -42,7 +42,7 @@ def same(a: Checkpoint, b: Checkpoint | None) -> bool:
         b is not None
         and a.state == b.state
         and all(torch.equal(weight, b.weights[name]) for name, weight in a.weights.items())
-        and str(a.rest) == str(b.rest)
+        and str(a.optimizer_state) == str(b.optimizer_state)
     )
 
 

@@ -2,7 +2,7 @@
 
 from math import log
 
-from trainer.contracts.inference import ScoreResponse
+from trainer.contracts.inference import LineScore, ScoreResponse
 
 Expected = tuple[tuple[str, float], ...]
 
@@ -11,6 +11,7 @@ def score_of(text: str, nats: list[float], *, unknown: str = "", expected: Expec
     """The score of a text by a character model: an entry per character that is no line end."""
     places = [place for place, char in enumerate(text) if char != "\n"]
     assert len(nats) == len(places)
+    lines = [(1 + text.count("\n", 0, start), start, line) for start, line in _lines(text)]
     return ScoreResponse(
         request_id="f",
         run_id="char_lstm-1",
@@ -28,4 +29,25 @@ def score_of(text: str, nats: list[float], *, unknown: str = "", expected: Expec
         tokens=tuple("[UNK]" if text[place] in unknown else text[place] for place in places),
         char_spans=tuple((place, place + 1) for place in places),
         topk=None if expected is None else (expected,) * len(nats),
+        lines=tuple(
+            LineScore(
+                number=number,
+                span=(start, start + len(line)),
+                n_tokens=len(line),
+                n_scored=len(line),
+                unk_count=0,
+                nats=0.0,
+                end_nats=0.0,
+                n_chars=max(1, len(line)),
+                n_bytes=max(1, len(line)),
+            )
+            for number, start, line in lines
+        ),
     )
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The lines of a text with their starts; blank ones too."""
+    lines = text.split("\n")
+    starts = [sum(len(line) + 1 for line in lines[:number]) for number in range(len(lines))]
+    return list(zip(starts, lines, strict=True))

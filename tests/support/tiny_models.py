@@ -25,7 +25,7 @@ from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import CorpusPaths, TokenizedCorpus, prepare
 from trainer.training.device import Compute, seed_everything
 from trainer.training.device import resolve as resolve_compute
-from trainer.training.loop import Listeners, TrainResult, train
+from trainer.training.loop import TrainingCallbacks, TrainResult, train
 
 NFC = Normalization()
 SMALL: dict[str, object] = {
@@ -71,10 +71,10 @@ class Run(NamedTuple):
         *,
         store: CheckpointStore | None = None,
         resume: Checkpoint | None = None,
-        listeners: Listeners | None = None,
+        callbacks: TrainingCallbacks | None = None,
     ) -> TrainResult:
         store = store or CheckpointStore(self.folder / "checkpoints")
-        return train(model, self.corpus, self.effective, self.compute, store, resume=resume, listeners=listeners)
+        return train(model, self.corpus, self.effective, self.compute, store, resume=resume, callbacks=callbacks)
 
 
 def write(folder: Path, lines: Iterable[str], name: str = "corpus.txt") -> Path:

@@ -17,9 +17,9 @@ from trainer.models.base import LanguageModel, State
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.loop import (
     CurveRow,
-    Listeners,
     SavedCheckpoint,
     StopReason,
+    TrainingCallbacks,
     TrainResult,
 )
 
@@ -49,7 +49,7 @@ def observed(run: Run, *, should_stop: Callable[[], StopReason | None] = lambda:
         model,
         store=store,
         resume=store.recover().checkpoint if resume else None,
-        listeners=Listeners(rows.append, lambda make: progress.append(make()), saved.append, should_stop),
+        callbacks=TrainingCallbacks(rows.append, lambda make: progress.append(make()), saved.append, should_stop),
     )
     return Told(result, model, rows, progress, saved)
 

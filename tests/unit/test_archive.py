@@ -65,13 +65,6 @@ def test_archive__is_equal_for_equal_runs(run: RunDirectory, archive: Path, tmp_
         assert {(member.mtime, member.uid, member.uname) for member in tar} == {(0, 0, "")}
 
 
-def test_archive_of_a_run_without_a_seal__is_restored_too(run: RunDirectory, tmp_path: Path) -> None:
-    run.seal.unlink()
-    export_archive(run, tmp_path / "unsealed.tar")
-
-    assert not import_archive(tmp_path / "unsealed.tar", tmp_path / "there").seal.exists()
-
-
 def test_archive__is_made_of_whole_runs_only_and_overwrites_nothing(run: RunDirectory, archive: Path) -> None:
     with pytest.raises(AppError) as caught:
         export_archive(run, archive)

@@ -78,7 +78,7 @@ def test_end_of_a_run__names_the_command_that_goes_on_from_its_newest_whole_chec
     assert told(run) == [f"{logs} `mt train` with the same request starts it anew."]
     for step in (100, 120, 140):
         CheckpointStore(run.checkpoints).save(checkpoint(step))
-    (run.checkpoints / "step-140" / "training.pt").unlink()
+    (run.checkpoints / "step-140" / "optimizer.pt").unlink()
 
     assert told(run) == [f"{logs} `mt resume {run.run_id}` resumes it from step 120."]
 

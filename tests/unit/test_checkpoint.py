@@ -18,7 +18,7 @@ def test_recover__gives_back_what_was_saved_to_the_last_bit(tmp_path: Path) -> N
     found = CheckpointStore(tmp_path).recover()
 
     assert same(saved, found.checkpoint)
-    assert found.set_aside == ()
+    assert found.quarantined == ()
 
 
 def test_recover__of_nothing_is_nothing(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_recover__removes_what_was_never_finished(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-3", "step-notes"]
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors", "training.pt"])
+@pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors", "optimizer.pt"])
 def test_flipped_bit__is_refused_and_the_earlier_checkpoint_used(tmp_path: Path, file: str) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(1))
@@ -75,12 +75,12 @@ def test_flipped_bit__is_refused_and_the_earlier_checkpoint_used(tmp_path: Path,
         found = store.recover()
 
         assert same(checkpoint(1), found.checkpoint), place
-        assert len(found.set_aside) == 1
-        assert found.set_aside[0] in names(tmp_path)
-        assert found.set_aside[0].startswith("broken-step-2")
+        assert len(found.quarantined) == 1
+        assert found.quarantined[0] in names(tmp_path)
+        assert found.quarantined[0].startswith("broken-step-2")
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors", "training.pt"])
+@pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors", "optimizer.pt"])
 def test_missing_or_cut_file__is_refused(tmp_path: Path, file: str) -> None:
     store = CheckpointStore(tmp_path)
     for cut in (True, False):
@@ -111,7 +111,7 @@ def test_best__that_is_broken_takes_those_that_point_to_it_with_it(tmp_path: Pat
     found = store.recover()
 
     assert found.checkpoint is None
-    assert len(found.set_aside) == 3
+    assert len(found.quarantined) == 3
     with pytest.raises(AppError) as caught:
         store.weights(1)
     assert caught.value.code == ErrorCode.CHECKPOINT_CORRUPT
@@ -122,11 +122,11 @@ def test_pickled_code__never_runs(tmp_path: Path) -> None:
     good = checkpoint(1)
     store.save(good)
     evil = checkpoint(2)
-    evil.rest["optimizer"]["evil"] = Evil(tmp_path / "ran")
+    evil.optimizer_state["optimizer"]["evil"] = Evil(tmp_path / "ran")
     store.save(evil)
 
     found = store.recover()
 
     assert same(good, found.checkpoint)
-    assert len(found.set_aside) == 1
+    assert len(found.quarantined) == 1
     assert not (tmp_path / "ran").exists()

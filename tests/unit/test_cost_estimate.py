@@ -12,7 +12,7 @@ from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
 from tests.support.tiny_models import tokenizer_of
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import RedisSettings
-from trainer.contracts.cost import Cost, Machine
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunManifest
 from trainer.data.corpora import BUNDLED, CorpusStore
@@ -26,11 +26,12 @@ from trainer.jobs.cost import (
     text_size,
     this_machine,
 )
+from trainer.jobs.estimate import Machine
 from trainer.jobs.resolve import resolve_request
 from trainer.system.hardware import cpu_name
 
 EARLIER = ROOT / "tests" / "fixtures" / "finished_run"
-PARENT = "char_lstm-20261121-d9fecd43"
+PARENT = "char_lstm-20261121-8c2c43e4"
 DEMO = next(BUNDLED.glob("demo*"))
 CPU = Machine(on_cuda=False, has_bf16=False, memory_bytes=None, free_disk_bytes=None)
 

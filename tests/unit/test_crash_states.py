@@ -42,8 +42,8 @@ def wrong_checkpoints(disk: RecordingDisk, folder: Path, *, at_most: int | None 
         store = CheckpointStore(folder / "checkpoints", UnsyncedDisk())
         found = store.recover()
         step = 0 if found.checkpoint is None else found.checkpoint.state.step
-        if found.set_aside:
-            wrong.append(f"after {acknowledged}: {found.set_aside}")
+        if found.quarantined:
+            wrong.append(f"after {acknowledged}: {found.quarantined}")
         elif step < acknowledged:
             wrong.append(f"after {acknowledged}: {step} is the newest")
         elif step and not same(CHECKPOINTS[step], found.checkpoint):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.tiny_models import make_run
-from trainer.contracts.cost import auto_batch_size
+from trainer.config.presets import auto_batch_size
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.system.hardware import cpu_name

@@ -32,7 +32,7 @@ def test_save__that_fails_anywhere_leaves_a_usable_checkpoint_and_the_next_one_w
 
         assert not list(folder.glob(".tmp-*")), "what was half written takes no room"
         found = CheckpointStore(folder).recover()
-        assert found.checkpoint is not None and found.set_aside == ()
+        assert found.checkpoint is not None and found.quarantined == ()
         step = found.checkpoint.state.step
         assert same(made[step], found.checkpoint)
         assert step == 3 or (step == 2 and not done)
@@ -186,7 +186,7 @@ def test_state_that_cannot_be_read_back__is_refused_at_the_first_save_and_leaves
     """A class of ours saves without a word, and no unpickler that runs no code takes it."""
     store = CheckpointStore(tmp_path)
     strange = checkpoint(1)
-    strange.rest["scaler"]["growth"] = ErrorClass.FATAL
+    strange.optimizer_state["scaler"]["growth"] = ErrorClass.FATAL
 
     with pytest.raises(AppError, match="cannot be read back") as caught:
         store.save(strange)

@@ -27,7 +27,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.verification import verify_run
 from trainer.inference.model_files import load_model, load_run
 from trainer.system.files import BrokenFile, changed_files, read_regular, sha256_of
-from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
+from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
 
 FINISHED_RUN = Path(__file__).parents[1] / "fixtures" / "finished_run"
 
@@ -77,7 +77,7 @@ def read_all(run: RunDirectory) -> list[Exception]:
 
 def recover_whole(run: RunDirectory) -> None:
     expected = CheckpointStore(FINISHED_RUN / run.checkpoints.relative_to(run.path.parents[2])).weights(34)
-    if CheckpointStore(run.checkpoints).recover(expected).set_aside:
+    if CheckpointStore(run.checkpoints).recover(expected).quarantined:
         raise BrokenFile("A checkpoint was set aside.")
 
 
@@ -201,7 +201,7 @@ def test_flipped_bit__in_a_checkpoint_is_refused_and_the_earlier_one_used(tmp_pa
         found = store.recover()
 
         assert same(checkpoint(1), found.checkpoint), (path.name, byte)
-        [broken] = found.set_aside
+        [broken] = found.quarantined
         (tmp_path / broken).rename(tmp_path / "step-2")
         path.write_bytes(whole[path])
     assert same(checkpoint(2), store.recover().checkpoint)
@@ -259,7 +259,7 @@ def bomb_of_one_number(saved: Checkpoint) -> bytes:
 def archive_of(saved: Checkpoint, moment: Tensor) -> bytes:
     packed = BytesIO()
     optimizer: dict[str, object] = {"state": {0: {"exp_avg": moment}}, "param_groups": []}
-    torch.save(OptimizerAndGenerators(optimizer=optimizer, scaler={}, random=saved.rest["random"]), packed)
+    torch.save(OptimizerState(optimizer=optimizer, scaler={}, random=saved.optimizer_state["random"]), packed)
     return packed.getvalue()
 
 
@@ -278,13 +278,13 @@ def packed_bomb(saved: Checkpoint) -> bytes:
 
 def of_other_keys(saved: Checkpoint) -> bytes:
     packed = BytesIO()
-    torch.save({"optimizer": saved.rest["optimizer"]}, packed)
+    torch.save({"optimizer": saved.optimizer_state["optimizer"]}, packed)
     return packed.getvalue()
 
 
 def of_the_old_format(saved: Checkpoint) -> bytes:
     packed = BytesIO()
-    torch.save(saved.rest, packed, _use_new_zipfile_serialization=False)
+    torch.save(saved.optimizer_state, packed, _use_new_zipfile_serialization=False)
     return packed.getvalue()
 
 
@@ -295,15 +295,15 @@ def test_training_state_that_would_grow__is_refused_though_its_hash_is_right(
     store = CheckpointStore(tmp_path)
     for step in (1, 2):
         store.save(checkpoint(step))
-    (tmp_path / "step-2" / "training.pt").write_bytes(bomb(checkpoint(2)))
+    (tmp_path / "step-2" / "optimizer.pt").write_bytes(bomb(checkpoint(2)))
     seal(tmp_path / "step-2")
 
     with captured_logs() as logs:
         found = store.recover(checkpoint(1).weights)
 
     assert same(checkpoint(1), found.checkpoint)
-    assert len(found.set_aside) == 1
-    assert [line["event"] for line in logs] == ["checkpoint that cannot be loaded"]
+    assert len(found.quarantined) == 1
+    assert [line["event"] for line in logs] == ["checkpoint_unreadable"]
 
 
 def header_of(shape: list[int], data_bytes: int) -> bytes:
@@ -335,7 +335,7 @@ def test_weights_that_promise_what_is_not_there__are_refused_though_their_hash_i
 
     found = store.recover(expected)
 
-    assert len(found.set_aside) == (1 if with_expected else 2)
+    assert len(found.quarantined) == (1 if with_expected else 2)
     assert with_expected == same(checkpoint(1), found.checkpoint)
 
 
@@ -347,7 +347,7 @@ def test_weights_of_another_dtype__are_refused(tmp_path: Path) -> None:
     assert store.recover(expected).checkpoint is None
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "training.pt", "manifest.json", "state.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "manifest.json", "state.json"])
 def test_file_that_is_larger_than_it_can_be__is_not_read(tmp_path: Path, file: str) -> None:
     """A terabyte, on paper."""
     store = CheckpointStore(tmp_path)
@@ -355,7 +355,7 @@ def test_file_that_is_larger_than_it_can_be__is_not_read(tmp_path: Path, file: s
     path = tmp_path / "step-1" / file
     with path.open("r+b") as opened:
         opened.truncate(1 << 40)
-    if file in ("model.safetensors", "training.pt"):  # and the manifest says so
+    if file in ("model.safetensors", "optimizer.pt"):  # and the manifest says so
         manifest = tmp_path / "step-1" / "manifest.json"
         records = _Manifest.model_validate_json(manifest.read_bytes()).files
         size: dict[str, object] = {"bytes": 1 << 40}

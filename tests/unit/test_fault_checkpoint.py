@@ -21,7 +21,7 @@ from trainer.models.recurrent import RecurrentModel
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.device import seed_everything
-from trainer.training.loop import CurveRow, Listeners, StopReason
+from trainer.training.loop import CurveRow, StopReason, TrainingCallbacks
 
 VALUES: dict[str, object] = EVERYTHING | {"num_epochs": 2, "early_stopping": {"enabled": False}}
 RARELY_SAVED: dict[str, object] = VALUES | {"checkpoint_every_steps": 10**6, "log_every_steps": 10**6, "num_epochs": 50}
@@ -72,7 +72,7 @@ def failed(run: Run, model: Faulty, error: type[Exception]) -> list[CurveRow]:
     """Train until it fails; return the rows of the loss curve until then."""
     rows: list[CurveRow] = []
     with pytest.raises(error):
-        run.train(model, listeners=Listeners(on_row=rows.append))
+        run.train(model, callbacks=TrainingCallbacks(on_row=rows.append))
     return rows
 
 
@@ -96,7 +96,7 @@ def test_fault_in_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(
     rows = failed(run, Faulty(run, step), LookupError)
 
     checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
-    assert checkpoint is not None and checkpoint.state.step == checkpoint.state.settled_step == step - 1
+    assert checkpoint is not None and checkpoint.state.step == checkpoint.state.processed_step == step - 1
     torch.manual_seed(99)
     assert_as_whole(whole, rows[: checkpoint.state.curve.rows], observed(run, resume=True))
 
@@ -112,7 +112,7 @@ def test_no_memory_for_a_step__state_before_it_is_saved_and_goes_on_bit_for_bit(
     rows: list[CurveRow] = []
 
     with pytest.raises(AppError) as caught:
-        run.train(Faulty(run, 7, "memory"), listeners=Listeners(on_row=rows.append))
+        run.train(Faulty(run, 7, "memory"), callbacks=TrainingCallbacks(on_row=rows.append))
 
     assert caught.value.code is ErrorCode.OUT_OF_MEMORY
     assert saved_step(run) == 6
@@ -128,7 +128,7 @@ def test_fault_in_a_validation__step_before_it_is_saved_and_validated_anew(
     rows = failed(run, Faulty(run, call, in_validation=True), LookupError)
 
     checkpoint = CheckpointStore(run.folder / "checkpoints").recover().checkpoint
-    assert checkpoint is not None and checkpoint.state.settled_step < checkpoint.state.step
+    assert checkpoint is not None and checkpoint.state.processed_step < checkpoint.state.step
     assert_as_whole(whole, rows[: checkpoint.state.curve.rows], observed(run, resume=True))
 
 
@@ -182,6 +182,6 @@ def test_disk_that_fails__is_not_written_to_once_more(tmp_path: Path) -> None:
         return None
 
     with pytest.raises(OSError, match="Input/output"):
-        run.train(run.fresh_model(), listeners=Listeners(should_stop=should_stop))
+        run.train(run.fresh_model(), callbacks=TrainingCallbacks(should_stop=should_stop))
 
     assert saved_step(run) is None

@@ -21,7 +21,7 @@ from trainer.training.bf16 import try_bf16
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.device import Precision, autocast, resolve, resolve_precision
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import Listeners
+from trainer.training.loop import TrainingCallbacks
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -145,7 +145,7 @@ def test_fp16__keeps_the_scale_of_its_losses_in_the_checkpoint(tmp_path: Path) -
     run = in_fp16(tmp_path / "run")
     observed(run)
 
-    scaler = saved_last(run).rest["scaler"]
+    scaler = saved_last(run).optimizer_state["scaler"]
 
     assert (scaler["_growth_tracker"], scaler["scale"]) == (1, 65536.0)
 
@@ -155,19 +155,23 @@ def test_gradients_that_are_not_finite__are_left_out_with_fp16_and_told_nowhere(
     observed(run)
     saved = saved_last(run)
     first: dict[str, torch.Tensor] = run.fresh_model().state_dict()
-    scaler: dict[str, object] = {**saved.rest["scaler"], "scale": 2.0**126}
-    begin = Checkpoint(TrainingState(request_hash=saved.state.request_hash), first, {**saved.rest, "scaler": scaler})
+    scaler: dict[str, object] = {**saved.optimizer_state["scaler"], "scale": 2.0**126}
+    begin = Checkpoint(
+        TrainingState(request_hash=saved.state.request_hash), first, {**saved.optimizer_state, "scaler": scaler}
+    )
     rows: list[float | None] = []
     model = run.fresh_model()
     store = CheckpointStore(tmp_path / "again")
 
-    run.train(model, store=store, resume=begin, listeners=Listeners(on_row=lambda row: rows.append(row.grad_norm)))
+    run.train(
+        model, store=store, resume=begin, callbacks=TrainingCallbacks(on_row=lambda row: rows.append(row.grad_norm))
+    )
 
     assert rows == [0.0]
     weights: dict[str, torch.Tensor] = model.state_dict()
     assert all(torch.equal(weight, first[name]) for name, weight in weights.items())
     after_it = store.recover().checkpoint
-    assert after_it is not None and after_it.rest["scaler"]["scale"] == 2.0**125
+    assert after_it is not None and after_it.optimizer_state["scaler"]["scale"] == 2.0**125
 
 
 def test_autocast__is_off_in_fp32_alone(tmp_path: Path) -> None:

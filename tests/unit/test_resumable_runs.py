@@ -116,7 +116,7 @@ def test_checkpoint_whose_best_is_broken__is_not_whole(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     store.save(checkpoint(3, 3))
     store.save(checkpoint(5, 3))
-    spoil_one = tmp_path / "step-3" / "training.pt"
+    spoil_one = tmp_path / "step-3" / "optimizer.pt"
     spoil_one.write_bytes(b"")
 
     assert newest_whole(tmp_path) is None
@@ -137,7 +137,7 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     origin.run.training_samples.write_text('{"step": 4}\n', encoding="utf-8")
     for step in (1, 5, 7):  # it kept step 7 and was killed before it saved where it stood
         state, weights, _ = checkpoint(step)
-        CheckpointStore(origin.run.checkpoints).keep(state, weights)
+        CheckpointStore(origin.run.checkpoints).save_scheduled(state, weights)
     before = contents(origin.run.path)
 
     new = gone_on(origin, tmp_path / "artifacts", Disk())
@@ -145,8 +145,8 @@ async def test_new_run__has_all_that_the_training_needs_and_the_old_one_is_as_it
     assert contents(origin.run.path) == before
     copied = {name: data for name, data in before.items() if name in contents(new.path)} | {"lock": b""}
     assert {"loss_curve.jsonl", "training_samples.jsonl", "tokenizer/tokenizer.json"} < copied.keys()
-    assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/training.pt"} < copied.keys()
-    assert CheckpointStore(new.checkpoints).kept_steps() == [1, 5]
+    assert {"checkpoints/step-3/model.safetensors", "checkpoints/step-5/optimizer.pt"} < copied.keys()
+    assert CheckpointStore(new.checkpoints).scheduled_steps() == [1, 5]
     own = {"request.json", "events.jsonl"}
     assert all(contents(new.path)[name] == data for name, data in copied.items() if name not in {*own, "lock"})
     assert contents(new.path).keys() == copied.keys() | own

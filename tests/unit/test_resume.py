@@ -19,7 +19,7 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.events import Progress
 from trainer.contracts.validation import parse
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
-from trainer.training.loop import CurveRow, Listeners, SavedCheckpoint, StopReason
+from trainer.training.loop import CurveRow, SavedCheckpoint, StopReason, TrainingCallbacks
 
 KINDS: list[tuple[str, int, int, dict[str, object]]] = [
     ("between", 43, 0, {}),
@@ -81,7 +81,7 @@ def moments_fixture(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
     for name, step, calls, more in KINDS:
         run = run_in(folder / name, EVERYTHING | more)
         pause = Pause(step, calls)
-        run.train(run.fresh_model(), listeners=Listeners(on_step=pause.saw, should_stop=pause.should_stop))
+        run.train(run.fresh_model(), callbacks=TrainingCallbacks(on_step=pause.saw, should_stop=pause.should_stop))
         moments.append(Moment(run, outcome(run, saved_last(run))))
     return moments
 
@@ -89,9 +89,9 @@ def moments_fixture(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
 def test_moments__are_of_the_kinds_that_they_are_meant_to_be(moments: list[Moment]) -> None:
     between, validating, ending, testing = (moment.checkpoint.state for moment in moments)
 
-    assert between.settled_step == between.step and between.position > 0 and between.row_tokens > 0
-    assert validating.settled_step < validating.step and validating.epochs
-    assert ending.ending and ending.settled_step < ending.step
+    assert between.processed_step == between.step and between.position > 0 and between.row_tokens > 0
+    assert validating.processed_step < validating.step and validating.epochs
+    assert ending.is_last_step and ending.processed_step < ending.step
     assert testing.step == 20 and (testing.history.best_step or 20) < 20
     for moment in moments:
         assert outcome(moment.run, moment.checkpoint) == moment.outcome, "a whole checkpoint gives no other outcome"
@@ -174,7 +174,7 @@ def outcome(run: Run, checkpoint: Checkpoint) -> object:
             model,
             store=store,
             resume=checkpoint,
-            listeners=Listeners(rows.append, lambda make: progress.append(make()), saved.append),
+            callbacks=TrainingCallbacks(rows.append, lambda make: progress.append(make()), saved.append),
         )
     except (AppError, ValidationError) as error:
         return str(error)

@@ -8,7 +8,7 @@ import pytest
 from tests.support.scores import score_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.input_text import BadLine, Portion, read_portions
-from trainer.reports.heatmap_html import HEAT_COLOURS, heat_page
+from trainer.reports.heatmap_html import HEAT_COLOURS, heatmap_html
 from trainer.reports.minimal_pairs import Pair, ScoredPair, pair_report, read_pair, scored_pair, wilson_interval
 
 PAIR = Pair(1, "a", "b", None)
@@ -80,7 +80,7 @@ def test_page__shows_every_character_and_takes_none_as_markup() -> None:
     places = [char for char in EVIL if char != "\n"]
     score = score_of(EVIL, [1.0] * len(places), unknown="&", expected=(("<i>", 0.5),))
 
-    page = Page(heat_page(score, EVIL))
+    page = Page(heatmap_html(score, EVIL))
 
     spans = [attributes for tag, attributes in page.tags if tag == "span" and "title" in attributes]
     assert len(spans) == len(places)
@@ -101,8 +101,8 @@ def test_page__has_the_colours_of_its_scale_and_marks_what_has_no_score() -> Non
         "entropy": (None, 1.0, 1.0),
     }
 
-    styles = [attributes.get("style") for tag, attributes in Page(heat_page(score, "abc")).tags if tag == "span"]
-    page = Page(heat_page(score.model_copy(update=unscored), "abc"))
+    styles = [attributes.get("style") for tag, attributes in Page(heatmap_html(score, "abc")).tags if tag == "span"]
+    page = Page(heatmap_html(score.model_copy(update=unscored), "abc"))
 
     assert [style for style in styles if style] == [
         f"background:{HEAT_COLOURS[0]};color:#fff",

@@ -14,7 +14,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.models.base import LanguageModel
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import CurveRow, Listeners, TrainResult
+from trainer.training.loop import CurveRow, TrainingCallbacks, TrainResult
 
 
 class Child:
@@ -33,8 +33,8 @@ class Child:
             model.load_state_dict(weights)
         store = CheckpointStore(self.run.folder / "checkpoints")
         checkpoint = store.recover().checkpoint
-        told = Listeners(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
-        return self.run.train(model, store=store, resume=checkpoint, listeners=told), model
+        told = TrainingCallbacks(on_row=self.rows.append, should_stop=after(stop_after, "pause"))
+        return self.run.train(model, store=store, resume=checkpoint, callbacks=told), model
 
 
 @pytest.fixture(name="parent")
@@ -142,7 +142,7 @@ def test_samples__are_asked_for_at_their_steps_and_change_nothing(tmp_path: Path
             asked.append((step, drawn_from.training))
             drawn_from.eval()
 
-        run.train(model, listeners=Listeners(on_sample=sample))
+        run.train(model, callbacks=TrainingCallbacks(on_sample=sample))
         models.append(model)
 
     assert [step for step, _ in asked] == [5, 10, 15]

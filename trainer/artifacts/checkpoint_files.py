@@ -13,7 +13,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EarlyStopping
 from trainer.system.files import changed_files, read_record, read_regular
 
-MANIFEST, STATE, WEIGHTS, REST = "manifest.json", "state.json", "model.safetensors", "training.pt"
+MANIFEST, STATE, WEIGHTS, OPTIMIZER_STATE = "manifest.json", "state.json", "model.safetensors", "optimizer.pt"
 _MOST_MANIFEST_BYTES = 1 << 20
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
 
@@ -65,7 +65,7 @@ class TrainingState(Frozen, extra="ignore"):
 
     request_hash: Sha256
     step: int = 0
-    settled_step: int = 0
+    processed_step: int = 0
     """The last step after which all was done that was due: evaluation, row of the loss curve."""
     position: int = 0
     """Rows of the current epoch's order that are used up; always whole optimizer steps."""
@@ -83,7 +83,7 @@ class TrainingState(Frozen, extra="ignore"):
     """Validation before the first step, of a warm start."""
     history: ValidationHistory = ValidationHistory()
     validation_loss_nats: float | None = None
-    ending: bool = False
+    is_last_step: bool = False
     """No step comes after this one: all are done, or the time is up."""
     elapsed_seconds: float = 0.0
     epoch_start_seconds: float = 0.0
@@ -91,8 +91,8 @@ class TrainingState(Frozen, extra="ignore"):
     """Time spent in steps, without validation and saving."""
 
 
-RESUMABLE = frozenset({STATE, WEIGHTS, REST})
-KEPT = frozenset({STATE, WEIGHTS})
+RESUMABLE_FILES = frozenset({STATE, WEIGHTS, OPTIMIZER_STATE})
+SCHEDULED_FILES = frozenset({STATE, WEIGHTS})
 """The files of a checkpoint that a training goes on from, and of one that a schedule keeps for good."""
 
 
@@ -131,7 +131,7 @@ def newest_whole(checkpoints: Path) -> TrainingState | None:
     return None
 
 
-def sealed_files(folder: Path, names: Set[str] = RESUMABLE) -> tuple[FileRecord, ...]:
+def sealed_files(folder: Path, names: Set[str] = RESUMABLE_FILES) -> tuple[FileRecord, ...]:
     """What the files of a checkpoint should be; raises CHECKPOINT_CORRUPT where nothing says it."""
     try:
         files = CheckpointManifest.model_validate_json(read_regular(folder / MANIFEST, _MOST_MANIFEST_BYTES)).files

@@ -9,11 +9,12 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal, columns
-from trainer.commands.training import EXIT_USER, Training, add_fields_to, cost_lines, read_or_tell
+from trainer.commands.training import EXIT_USER, add_fields_to, read_or_tell
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen
 from trainer.contracts.wording import counted
+from trainer.jobs.resolve import TrainingPreview
 
 
 class RequestFields(RootModel[dict[str, object]]):
@@ -39,7 +40,7 @@ def _validate(arguments: Arguments, terminal: Terminal) -> int:
     training = read_or_tell(arguments, settings, terminal)
     if training is None:
         return EXIT_USER
-    cost = Text("\n".join(cost_lines(training, settings)))
+    cost = Text("\n".join(training.cost.lines()))
     request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
     terminal.show(RequestFields(request), columns(_rows(training)), cost, Text("It is valid; nothing was started."))
     return 0
@@ -55,7 +56,7 @@ def _config(arguments: Arguments, terminal: Terminal) -> int:
     return 0
 
 
-def _rows(training: Training) -> list[tuple[str, str]]:
+def _rows(training: TrainingPreview) -> list[tuple[str, str]]:
     effective, model = training.effective, training.effective.model
     sizes = f"{model.sizes()}, dropout {model.dropout:g}"
     texts = (("corpus", effective.corpus), ("validation", effective.validation_corpus), ("test", effective.test_corpus))

@@ -25,9 +25,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.cost import preview_cost
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import resolve_request
+from trainer.jobs.resolve import preview_training
 from trainer.system.files import write_atomically
 
 Phase = Literal["pretrain", "continue"]
@@ -92,8 +91,7 @@ class _Regimen:
             if name in (shown for shown, _ in self._texts):
                 raise AppError(ErrorCode.INVALID_INPUT, f"'{name}' is named twice: give each text once.")
             stored = await corpus_name(name, None, self._corpora)
-            effective = await resolve_request(self._request("pretrain", stored, name), self._corpora, self._settings)
-            await preview_cost(effective, self._corpora, self._settings)
+            await preview_training(self._request("pretrain", stored, name), self._corpora, self._settings)
             self._texts.append((name, stored))
         self._tokenizer_request()
 
@@ -123,9 +121,9 @@ class _Regimen:
     async def _accepted(self, phase: Phase, name: str, corpus: str, queue: JobQueue, **start: object) -> str:
         """The run of a training of this phase: one that is there, or else a new one."""
         request = self._request(phase, corpus, name, **start)
-        effective = await resolve_request(request, self._corpora, self._settings)
-        run_id = await asyncio.to_thread(_run_with, queue, request_hash(effective))
-        return run_id or (await queue.accept(request, effective, user_id=None)).run_id
+        preview = await preview_training(request, self._corpora, self._settings)
+        run_id = await asyncio.to_thread(_run_with, queue, request_hash(preview.effective))
+        return run_id or (await queue.accept(preview, user_id=None)).run_id
 
     def _request(self, phase: Phase, corpus: str, name: str, **start: object) -> TrainRequest:
         own: dict[str, object] = {"corpus": corpus, "label": f"{phase} {Path(name).stem}"[:64], **start}

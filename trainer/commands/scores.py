@@ -1,12 +1,11 @@
 """`mt score`: how surprising texts, files of any size and minimal pairs are to a finished run."""
 
 import asyncio
-import csv
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from io import FileIO, StringIO
+from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
@@ -33,9 +32,17 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.jobs.queue import JobQueue
-from trainer.reports.heatmap_html import heat_page
+from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
-from trainer.reports.score_table import ScoredLine, picture_of, scored_lines, table_rows, titles, token_rows
+from trainer.reports.score_table import (
+    ScoredLine,
+    csv_lines,
+    heatmap_rows,
+    scored_lines,
+    table_rows,
+    titles,
+    token_rows,
+)
 from trainer.system.files import storage_errors
 
 PartT = TypeVar("PartT")
@@ -376,14 +383,7 @@ def _writing(file: Path) -> Iterator[None]:
 
 def _table(rows: Sequence[Sequence[object]], arguments: Arguments) -> str:
     """Rows as lines of CSV or TSV; None is an empty cell."""
-    return "\n".join(_row(cells, "\t" if arguments.table_format == "tsv" else ",") for cells in rows)
-
-
-def _row(cells: Sequence[object], delimiter: str) -> str:
-    """A row without its end; cells that hold any character that ends a line, a lone carriage return too, are quoted."""
-    file = StringIO()
-    csv.writer(file, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
-    return file.getvalue().removesuffix("\r\n")
+    return csv_lines(rows, "\t" if arguments.table_format == "tsv" else ",")
 
 
 def _for_people(line: ScoredLine, level: DetailLevel) -> str:
@@ -437,17 +437,12 @@ def _check_heat_map(arguments: Arguments, begin: Sequence[Portion | BadLine]) ->
 def _draw(file: Path, response: ScoreResponse, text: str) -> None:
     if file.suffix == ".html":
         with _writing(file):
-            file.write_text(heat_page(response, text), encoding="utf-8")
+            file.write_text(heatmap_html(response, text), encoding="utf-8")
         return
     from trainer.reports.charts import heat_map  # it takes half a second
 
-    tokens = (
-        (row.span[0], row.text, row.figures.surprisal, row.is_known)
-        for row in token_rows(response, text)
-        if row.figures
-    )
     with _writing(file):
-        file.write_bytes(heat_map(picture_of(tokens, text), "nats"))
+        file.write_bytes(heat_map(heatmap_rows(token_rows(response, text), text, "nats"), "nats"))
 
 
 def _read_pairs(path: Path) -> list[Pair]:

@@ -1,9 +1,7 @@
 """`mt train`: from a YAML file, options or both to a run, and to its end."""
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.text import Text
 
@@ -18,11 +16,10 @@ from trainer.config.settings import Settings
 from trainer.config.train_request import train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import EffectiveRequest, RunStatus, Setting, TrainRequest, without_effect
+from trainer.contracts.runs import RunStatus, TrainRequest, without_effect
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.cost import preview_cost
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import resolve_request, splits_of_corpus, with_labelled_tokenizer
+from trainer.jobs.resolve import TrainingPreview, preview_training, splits_of_corpus
 from trainer.system.files import is_full
 from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
 
@@ -47,22 +44,12 @@ def _do_train(arguments: Arguments, terminal: Terminal) -> int:
     training = read_or_tell(arguments, settings, terminal)
     if training is None:
         return EXIT_USER
-    for line in cost_lines(training, settings):
+    for line in training.cost.lines():
         terminal.note(line)
     return with_queue(settings, terminal, lambda queue: _train(training, terminal, queue))
 
 
-class Training(NamedTuple):
-    """A training that was read and checked."""
-
-    request: TrainRequest
-    effective: EffectiveRequest
-    requested_paths: tuple[str, ...] | None
-    unused_settings: Mapping[str, Setting]
-    corpora: CorpusStore
-
-
-def read_or_tell(arguments: Arguments, settings: Settings, terminal: Terminal) -> Training | None:
+def read_or_tell(arguments: Arguments, settings: Settings, terminal: Terminal) -> TrainingPreview | None:
     """Read and check a training, changing nothing; None, after all its problems were told to a person, one a line."""
     try:
         training = asyncio.run(_read(arguments, settings))
@@ -77,11 +64,6 @@ def read_or_tell(arguments: Arguments, settings: Settings, terminal: Terminal) -
         return None
 
 
-def cost_lines(training: Training, settings: Settings) -> list[str]:
-    """What a training will need; raises what `preview_cost` does where this machine has less."""
-    return asyncio.run(preview_cost(training.effective, training.corpora, settings)).lines()
-
-
 def in_words(problem: FieldProblem) -> str:
     """A problem as one line: where, what, and what would be right."""
     path = "" if not problem.path or f"`{problem.path}" in problem.message else f"`{problem.path}`: "
@@ -89,7 +71,7 @@ def in_words(problem: FieldProblem) -> str:
     return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 
 
-async def _read(arguments: Arguments, settings: Settings) -> Training:
+async def _read(arguments: Arguments, settings: Settings) -> TrainingPreview:
     typed: dict[str, object] = {} if arguments.corpus is None else {"corpus": arguments.corpus}
     for assignment in arguments.set:
         assign(TrainRequest, typed, assignment)
@@ -106,9 +88,13 @@ async def _read(arguments: Arguments, settings: Settings) -> Training:
     errors += missing
     if not errors:
         try:
-            request = with_labelled_tokenizer(train_request(fields), experiment.requested_paths, settings)
-            effective = await resolve_request(request, corpora, settings)
-            return Training(request, effective, experiment.requested_paths, experiment.unused_settings, corpora)
+            return await preview_training(
+                train_request(fields),
+                corpora,
+                settings,
+                requested_paths=experiment.requested_paths,
+                unused_settings=experiment.unused_settings,
+            )
         except AppError as error:
             errors.append(experiment.located(error))
     raise experiment.combined(await _with_text_errors(experiment, errors, fields, least_lines, corpora))
@@ -123,15 +109,8 @@ def _parent_family(experiment: Experiment, settings: Settings) -> ModelFamily | 
         return None
 
 
-async def _train(training: Training, terminal: Terminal, queue: JobQueue) -> int:
-    await training.corpora.keep_offered()
-    accepted = await queue.accept(
-        training.request,
-        training.effective,
-        user_id=None,
-        requested_paths=training.requested_paths,
-        unused_settings=training.unused_settings,
-    )
+async def _train(training: TrainingPreview, terminal: Terminal, queue: JobQueue) -> int:
+    accepted = await queue.accept(training, user_id=None)
     old = (await asyncio.to_thread(queue.runs.get(accepted.run_id).record)).resumed_from_run_id
     if old is not None:
         terminal.note(f"mt: goes on with the run {old}.")

@@ -319,3 +319,17 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, object
             " another, or let the run make its own.",
         )
     return tokenizer.config
+
+
+def batch_rows(effective: EffectiveRequest, *, on_cuda: bool) -> int:
+    """The rows of a batch."""
+    if effective.batch_size == "auto":
+        return auto_batch_size(effective.model_family, on_cuda=on_cuda)
+    return effective.batch_size
+
+
+def auto_batch_size(family: ModelFamily, *, on_cuda: bool) -> int:
+    """What `batch_size: auto` stands for (DEC D24)."""
+    if not on_cuda:
+        return 8
+    return {"char_lstm": 64, "gpt2": 32}.get(family, 16)

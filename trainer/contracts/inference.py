@@ -92,6 +92,8 @@ class WindowReport(Frozen):
 
 Span = tuple[int, int]
 """A half-open range of the normalized text."""
+Expected = tuple[tuple[str, float], ...]
+"""The likeliest tokens at a position with their probabilities, likeliest first."""
 
 
 class LineScore(Frozen):
@@ -223,7 +225,7 @@ class ScoreResponse(Frozen):
     """What stands among the tokens for what the vocabulary has not."""
     char_spans: tuple[Span, ...] | None = None
     """Half-open ranges of the normalized text."""
-    topk: tuple[tuple[tuple[str, float], ...], ...] | None = None
+    topk: tuple[Expected, ...] | None = None
     """`topk[i]`: what was expected in the place of token i, likeliest first, with probabilities; none where it has no
     score."""
     context_tokens: tuple[int, ...] | None = None

@@ -27,6 +27,7 @@ from trainer.contracts.base import (
     Sha256,
     Timestamp,
 )
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import RunError
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.tokenizers import TokenizerConfig
@@ -273,6 +274,8 @@ class RunRecord(Frozen):
     """What its file says that has no effect here, by path."""
     resumed_from_run_id: Identifier | None = None
     """The failed or cancelled run that this one goes on with."""
+    cost: Cost | None = None
+    """The estimate that was shown when the run was accepted; None of a resumed run."""
 
 
 def without_effect(unused_settings: Mapping[str, Setting]) -> list[str]:

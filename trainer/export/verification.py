@@ -91,9 +91,9 @@ def _files(run: RunDirectory, manifest: RunManifest | None, status: RunState) ->
             yield _tried("model", "Loads, and its shapes fit.", partial(load_model, run.path))
     yield from _checkpoints(run)
     store = CheckpointStore(run.checkpoints)
-    for step in store.kept_steps():
+    for step in store.scheduled_steps():
         name = f"checkpoints/scheduled/step-{step}"
-        yield _tried(name, "Is as its manifest says.", partial(store.kept_weights, step))
+        yield _tried(name, "Is as its manifest says.", partial(store.scheduled_weights, step))
 
 
 def _ended(run: RunDirectory, manifest: RunManifest, status: str) -> Iterator[Check]:

@@ -19,7 +19,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.contracts.cost import GIB, MIB, SURE, Cost, Machine, TextSize, estimate, step_seconds
+from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, RunManifest
 from trainer.contracts.tokenizers import (
@@ -33,6 +33,7 @@ from trainer.contracts.tokenizers import (
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
+from trainer.jobs.estimate import SURE, Machine, TextSize, estimate, step_seconds
 from trainer.system.hardware import cpu_name, has_bf16, may_have_cuda, memory_bytes
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)

@@ -21,9 +21,9 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunRecord, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
-from trainer.jobs.cost import preview_cost
+from trainer.data.corpora import CorpusStore
 from trainer.jobs.inference_client import PATIENCE_SECONDS, Questions
-from trainer.jobs.resolve import resolve_origin, resolve_request
+from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
@@ -49,25 +49,36 @@ class JobQueue(Questions):
     async def close(self) -> None:
         await self._store.close()
 
-    async def train(self, request: TrainRequest, *, user_id: int | None) -> Accepted:
-        """Check a training and accept it; raises AppError, having changed nothing."""
-        effective = await resolve_request(request, self.corpora, self._settings)
-        await preview_cost(effective, self.corpora, self._settings)
-        return await self.accept(request, effective, user_id=user_id)
-
-    async def accept(
+    async def train(
         self,
         request: TrainRequest,
-        effective: EffectiveRequest,
         *,
         user_id: int | None,
+        corpora: CorpusStore | None = None,
         requested_paths: tuple[str, ...] | None = None,
         unused_settings: Mapping[str, Setting] = MappingProxyType({}),
     ) -> Accepted:
-        """Accept a training that was checked: durable on disk, then queued (R1).
+        """Check, estimate and accept a training; raises AppError, having changed nothing.
 
-        One that asks for `resume` goes on with the newest like it; RUN_NOT_READY where that has not ended.
+        `corpora` has the corpora that were offered for this request. See `preview_training` for the other options.
         """
+        preview = await preview_training(
+            request,
+            corpora or self.corpora,
+            self._settings,
+            requested_paths=requested_paths,
+            unused_settings=unused_settings,
+        )
+        return await self.accept(preview, user_id=user_id)
+
+    async def accept(self, preview: TrainingPreview, *, user_id: int | None) -> Accepted:
+        """Accept a previewed training: write its run to disk, then enqueue it.
+
+        A request with `resume` resumes the newest run with the same request; raises RUN_NOT_READY while that run has
+        not ended.
+        """
+        request, effective = preview.request, preview.effective
+        await preview.corpora.keep_offered()
         if request.resume:
             run = await asyncio.to_thread(self._interrupted, effective, user_id)
             if run is not None:
@@ -82,8 +93,9 @@ class JobQueue(Questions):
             request=request,
             effective=effective,
             request_hash=request_hash(effective),
-            requested_paths=requested_paths,
-            unused_settings=dict(unused_settings),
+            requested_paths=preview.requested_paths,
+            unused_settings=dict(preview.unused_settings),
+            cost=preview.cost,
         )
         return await self._accept(record)
 
@@ -100,6 +112,7 @@ class JobQueue(Questions):
             "user_id": user_id,
             "created_at": created_at,
             "resumed_from_run_id": old.run_id,
+            "cost": None,
         }
         return await self._accept(old.model_copy(update=own), origin)
 

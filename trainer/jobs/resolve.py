@@ -1,7 +1,10 @@
 """Requests as they are accepted: checked with all that they name, their absent values filled."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic_core import to_json
 
@@ -13,18 +16,51 @@ from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, TrainRequest
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, RunRecord, Setting, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
 from trainer.jobs.bf16_trial import check_bf16_here
+from trainer.jobs.cost import preview_cost
 from trainer.system.hardware import default_threads, may_have_cuda
 
 _SAMPLED_LINES = 1000
 _MOST_UNKNOWN = 0.5
 _BYTES_PER_TOKEN = 16
 """A longer text is not read for its tokens before the training."""
+
+
+class TrainingPreview(NamedTuple):
+    """A checked training request with its estimated cost; nothing has been stored or enqueued yet."""
+
+    request: TrainRequest
+    effective: EffectiveRequest
+    cost: Cost
+    corpora: CorpusStore
+    """Its corpora, some of which may have been offered for this request only."""
+    requested_paths: tuple[str, ...] | None
+    unused_settings: Mapping[str, Setting]
+
+
+async def preview_training(
+    request: TrainRequest,
+    corpora: CorpusStore,
+    settings: Settings,
+    *,
+    requested_paths: tuple[str, ...] | None = None,
+    unused_settings: Mapping[str, Setting] = MappingProxyType({}),
+) -> TrainingPreview:
+    """Check a training request and estimate its cost; changes nothing.
+
+    `requested_paths` and `unused_settings` are what the experiment file says besides the request; both are recorded.
+    Raises AppError, also if the training would not fit into this machine's memory or onto its disk.
+    """
+    request = with_labelled_tokenizer(request, requested_paths, settings)
+    effective = await resolve_request(request, corpora, settings)
+    cost = await preview_cost(effective, corpora, settings)
+    return TrainingPreview(request, effective, cost, corpora, requested_paths, unused_settings)
 
 
 async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings: Settings) -> EffectiveRequest:

@@ -1,8 +1,9 @@
-"""Checkpoints that survive a crash at any instruction: whole and verified, or not there at all.
+"""Checkpoints that survive a crash at any instruction: complete and verified, or absent.
 
-A checkpoint is written into `.tmp-step-N`, synced file by file, sealed by a manifest of sizes and SHA-256, and renamed
-to `step-N`. Weights are safetensors; optimizer and generators are a torch file that is read, with pickled code refused,
-only after its hash was found right. Of a step that a schedule names, weights and state stay for good, in `scheduled`.
+A checkpoint is written to `.tmp-step-N`, synced file by file, sealed by a manifest of sizes and SHA-256 hashes, and
+renamed to `step-N`. Weights are safetensors. The state of the optimizer and the random generators is a torch file,
+which is loaded without pickled code, after its hash was verified. Weights and state of scheduled steps are never
+deleted; they are in the folder `scheduled`.
 """
 
 from collections.abc import Callable, Mapping, Set
@@ -21,10 +22,10 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from trainer.artifacts.checkpoint_files import (
-    KEPT,
     MANIFEST,
-    REST,
-    RESUMABLE,
+    OPTIMIZER_STATE,
+    RESUMABLE_FILES,
+    SCHEDULED_FILES,
     STATE,
     WEIGHTS,
     CheckpointManifest,
@@ -44,35 +45,37 @@ from trainer.training.device import RandomState
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_KEPT = 2
-_MOST_MOMENTS = 4
-"""Times the weights: what an optimizer keeps of them, at most."""
-_MOST_OTHER_BYTES = 64 << 20
+_NEWEST_CHECKPOINTS = 2
+_MAX_OPTIMIZER_RATIO = 4
+"""Maximum size of the optimizer state, as a multiple of the weights."""
+_MAX_OTHER_BYTES = 64 << 20
 
 
-class OptimizerAndGenerators(TypedDict):
+class OptimizerState(TypedDict):
+    """State of the optimizer, the gradient scaler and the random generators."""
+
     optimizer: dict[str, object]
     scaler: dict[str, object]
     random: RandomState
 
 
 class Checkpoint(NamedTuple):
-    """A training as it was after some step."""
+    """Complete state of a training after a step."""
 
     state: TrainingState
     weights: dict[str, Tensor]
-    rest: OptimizerAndGenerators
+    optimizer_state: OptimizerState
 
 
 class Recovery(NamedTuple):
-    """The newest checkpoint that verified, and the names under which broken ones were set aside."""
+    """The newest valid checkpoint, if any, and the folder names of quarantined ones."""
 
     checkpoint: Checkpoint | None
-    set_aside: tuple[str, ...]
+    quarantined: tuple[str, ...]
 
 
 class CheckpointStore:
-    """The checkpoints of one run: the last two, the best that they point to, and all that its schedule names."""
+    """The checkpoints of one run: the newest two, the best ones that they refer to, and the scheduled ones."""
 
     def __init__(self, folder: Path, disk: Disk = DISK) -> None:
         self._folder = folder
@@ -80,43 +83,45 @@ class CheckpointStore:
         self._was_read_back = False
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Make a checkpoint durable, then drop those that are not needed any more.
+        """Make a checkpoint durable, then delete checkpoints that are no longer needed.
 
-        A step that was saved stands, so that no moment is without it: saved while its validation was under way, it is
-        validated again after a crash, with the same result. The first one is read back before it counts. Raises
-        INSUFFICIENT_STORAGE where the disk is full, SERVICE_UNAVAILABLE where it fails, and CHECKPOINT_CORRUPT for a
-        state that cannot be read back; the earlier checkpoints are whole then.
+        An existing checkpoint of the step is not replaced. If it was saved during a validation, a resumed training
+        repeats that validation with the same result. The first checkpoint is read back before it is accepted.
+
+        Raises INSUFFICIENT_STORAGE if the disk is full, SERVICE_UNAVAILABLE if it fails, and CHECKPOINT_CORRUPT if the
+        state cannot be read back. Earlier checkpoints stay valid.
         """
-        with storage_errors("no checkpoint could be saved; the earlier ones are there as they were"):
+        with storage_errors("the checkpoint was not saved; earlier checkpoints are unchanged"):
             if self._step_folder(checkpoint.state.step).exists():
-                self._disk.sync(self._folder)  # a save that failed at its very end may have left it so far
+                self._disk.sync(self._folder)  # an earlier save may have failed after the rename
                 return
-            rest = BytesIO()
-            torch.save(checkpoint.rest, rest)
-            content = _kept(checkpoint.state, checkpoint.weights) | {REST: rest.getvalue()}
+            optimizer_state = BytesIO()
+            torch.save(checkpoint.optimizer_state, optimizer_state)
+            content = _weights_and_state(checkpoint.state, checkpoint.weights)
+            content[OPTIMIZER_STATE] = optimizer_state.getvalue()
             self._write(self._folder, checkpoint.state.step, content, lambda at: self._read_back(at, checkpoint))
             self._prune()
 
-    def keep(self, state: TrainingState, weights: Mapping[str, Tensor]) -> None:
-        """Make the weights of a scheduled step durable, for good; one that was kept already stands.
+    def save_scheduled(self, state: TrainingState, weights: Mapping[str, Tensor]) -> None:
+        """Make the weights of a scheduled step durable; they are never deleted or replaced.
 
         Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE as `save` does.
         """
         scheduled = scheduled_folder(self._folder)
-        with storage_errors("a scheduled checkpoint could not be kept; the earlier ones are there as they were"):
+        with storage_errors("the scheduled checkpoint was not saved; earlier checkpoints are unchanged"):
             if step_folder(scheduled, state.step).exists():
                 self._disk.sync(scheduled)
             else:
-                self._write(scheduled, state.step, _kept(state, weights))
+                self._write(scheduled, state.step, _weights_and_state(state, weights))
 
     def recover(self, expected: Mapping[str, Tensor] | None = None) -> Recovery:
-        """Return the newest checkpoint that is whole, with the best that it points to.
+        """Return the newest valid checkpoint whose best checkpoint is valid too.
 
-        Its weights must have the names, shapes and dtypes of `expected`, where that is given. What is not whole is
-        renamed to `broken-...`: never used, never deleted without a word.
+        If `expected` is given, the weights must have its names, shapes and dtypes. Invalid checkpoints are quarantined:
+        renamed to `broken-...`, never used and never deleted.
         """
-        set_aside: list[str] = []
-        with storage_errors("the checkpoints could not be put in order"):
+        quarantined: list[str] = []
+        with storage_errors("the checkpoints could not be recovered"):
             for leftover in (*self._folder.glob(".tmp-*"), *scheduled_folder(self._folder).glob(".tmp-*")):
                 self._disk.remove_folder(leftover)
             for step in reversed(self.steps()):
@@ -126,24 +131,24 @@ class CheckpointStore:
                     if best_step is not None:
                         self._content(self._step_folder(best_step), expected)
                 except AppError:
-                    set_aside.append(self._set_aside(step))
+                    quarantined.append(self._quarantine(step))
                 else:
-                    return Recovery(checkpoint, tuple(set_aside))
-        return Recovery(None, tuple(set_aside))
+                    return Recovery(checkpoint, tuple(quarantined))
+        return Recovery(None, tuple(quarantined))
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """Return the weights of a step; raises CHECKPOINT_CORRUPT where a byte is not as it was saved."""
+        """Return the weights of a step. Raises CHECKPOINT_CORRUPT if a byte differs from what was saved."""
         folder = self._step_folder(step)
-        return _parsed(folder, self._content(folder), None)
+        return _parse_weights(folder, self._content(folder), None)
 
-    def kept_steps(self) -> list[int]:
-        """The steps that are kept for good, whole or not."""
+    def scheduled_steps(self) -> list[int]:
+        """Return the scheduled steps that have a folder, valid or not, in ascending order."""
         return checkpoint_steps(scheduled_folder(self._folder))
 
-    def kept_weights(self, step: int) -> dict[str, Tensor]:
-        """Return the weights that are kept of a step; raises CHECKPOINT_CORRUPT where a byte is not as it was saved."""
+    def scheduled_weights(self, step: int) -> dict[str, Tensor]:
+        """Return the weights of a scheduled step. Raises CHECKPOINT_CORRUPT if a byte differs from what was saved."""
         folder = step_folder(scheduled_folder(self._folder), step)
-        return _parsed(folder, self._content(folder, names=KEPT), None)
+        return _parse_weights(folder, self._content(folder, names=SCHEDULED_FILES), None)
 
     def _write(
         self, parent: Path, step: int, content: Mapping[str, bytes], check: Callable[[Path], None] = lambda _: None
@@ -167,54 +172,53 @@ class CheckpointStore:
             raise
 
     def _read_back(self, folder: Path, checkpoint: Checkpoint) -> None:
-        """Refuse a state that torch saves but does not load again, once: its types do not change later."""
+        """Check once that torch can load the state it saved: the types in the state do not change later."""
         if not self._was_read_back:
             try:
                 self._load(folder, checkpoint.weights)
             except AppError:
                 message = (
-                    "The state of the training cannot be read back from a checkpoint, so none was saved:"
-                    " this is a fault of the program."
+                    "Internal error: the training state cannot be read back from its checkpoint. It was not saved."
                 )
                 raise AppError(ErrorCode.CHECKPOINT_CORRUPT, message) from None
             self._was_read_back = True
 
     def _prune(self) -> None:
         steps = self.steps()
-        kept = set(steps[-_KEPT:])
-        for step in steps[-_KEPT:]:
+        needed = set(steps[-_NEWEST_CHECKPOINTS:])
+        for step in steps[-_NEWEST_CHECKPOINTS:]:
             try:
                 state = read_record(self._step_folder(step) / STATE, TrainingState)
             except ValueError:
-                return  # which one is the best is not known: recovery will set this one aside
-            kept.add(step if state.history.best_step is None else state.history.best_step)
+                return  # the best step is unknown: the next recovery will quarantine this checkpoint
+            needed.add(step if state.history.best_step is None else state.history.best_step)
         for step in steps:
-            if step not in kept:
+            if step not in needed:
                 self._disk.remove_folder(self._step_folder(step))
 
     def _load(self, folder: Path, expected: Mapping[str, Tensor] | None) -> Checkpoint:
         content = self._content(folder, expected)
         state = parse_json(TrainingState, content[STATE], ErrorCode.CHECKPOINT_CORRUPT)
-        weights = _parsed(folder, content, expected)
+        weights = _parse_weights(folder, content, expected)
         try:
-            return Checkpoint(state, weights, _load_rest(content[REST]))
+            return Checkpoint(state, weights, _load_optimizer_state(content[OPTIMIZER_STATE]))
         except Exception as error:
-            # what torch raises for a file that was made to mislead it is not told anywhere
-            log.warning("checkpoint that cannot be loaded", names=folder.name, error=type(error).__name__)
+            # torch does not document what it raises for a malicious file
+            log.warning("checkpoint_unreadable", names=folder.name, error=type(error).__name__)
             raise corrupt(folder) from None
 
     def _content(
-        self, folder: Path, expected: Mapping[str, Tensor] | None = None, names: Set[str] = RESUMABLE
+        self, folder: Path, expected: Mapping[str, Tensor] | None = None, names: Set[str] = RESUMABLE_FILES
     ) -> dict[str, bytes]:
-        """Read the files of a checkpoint; raises CHECKPOINT_CORRUPT unless each is as the manifest says.
+        """Read the files of a checkpoint. Raises CHECKPOINT_CORRUPT unless each one matches the manifest.
 
-        Nothing is read that is larger than the manifest says, or than a model of the expected weights can need.
+        Files larger than the manifest says, or than the expected weights allow, are not read.
         """
         files = sealed_files(folder, names)
         sizes = {file.path: file.bytes for file in files}
         if expected is not None and (
             sizes[WEIGHTS] > most_file_bytes(expected)
-            or sizes[REST] > _MOST_MOMENTS * weight_bytes(expected) + _MOST_OTHER_BYTES
+            or sizes[OPTIMIZER_STATE] > _MAX_OPTIMIZER_RATIO * weight_bytes(expected) + _MAX_OTHER_BYTES
         ):
             raise corrupt(folder)
         try:
@@ -226,48 +230,48 @@ class CheckpointStore:
         return content
 
     def steps(self) -> list[int]:
-        """The steps that there are checkpoints of, whole or not."""
+        """Return the steps that have a checkpoint folder, valid or not, in ascending order."""
         return checkpoint_steps(self._folder)
 
     def _step_folder(self, step: int) -> Path:
         return step_folder(self._folder, step)
 
-    def _set_aside(self, step: int) -> str:
+    def _quarantine(self, step: int) -> str:
         name = f"broken-step-{step}-{token_hex(4)}"
         self._disk.rename(self._step_folder(step), self._folder / name)
         self._disk.sync(self._folder)
         return name
 
 
-_moments: TypeAdapter[dict[int, dict[str, Tensor | None]]] = TypeAdapter(
+_moments_adapter: TypeAdapter[dict[int, dict[str, Tensor | None]]] = TypeAdapter(
     dict[int, dict[str, Tensor | None]], config=ConfigDict(arbitrary_types_allowed=True)
 )
 
 
-def _kept(state: TrainingState, weights: Mapping[str, Tensor]) -> dict[str, bytes]:
+def _weights_and_state(state: TrainingState, weights: Mapping[str, Tensor]) -> dict[str, bytes]:
     return {STATE: state.model_dump_json().encode(), WEIGHTS: save_safetensors(dict(weights))}
 
 
-def _load_rest(data: bytes) -> OptimizerAndGenerators:
-    """Read the torch file; raises an error of one kind or another where it would grow in memory, or is none.
+def _load_optimizer_state(data: bytes) -> OptimizerState:
+    """Load the torch file. Raises an exception if it is invalid, or would need more memory than its size.
 
-    An archive may hold what is small only while it is packed, and a tensor may show one number as a million.
+    A compressed archive could expand in memory, and a tensor could repeat one stored number a million times.
     """
     with ZipFile(BytesIO(data)) as archive:
         unpacked = [(entry.compress_type, entry.file_size) for entry in archive.infolist()]
     if any(kind != ZIP_STORED for kind, _ in unpacked) or sum(size for _, size in unpacked) > len(data):
-        raise ValueError("the archive is packed")
-    rest: OptimizerAndGenerators = torch.load(BytesIO(data), weights_only=True)
-    if rest.keys() != OptimizerAndGenerators.__annotations__.keys():
-        raise ValueError("the archive holds something else")
-    for moments in _moments.validate_python(rest["optimizer"]["state"]).values():
+        raise ValueError("the archive is compressed")
+    state: OptimizerState = torch.load(BytesIO(data), weights_only=True)
+    if state.keys() != OptimizerState.__annotations__.keys():
+        raise ValueError("the archive is not an optimizer state")
+    for moments in _moments_adapter.validate_python(state["optimizer"]["state"]).values():
         for tensor in moments.values():
             if tensor is not None and tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-                raise ValueError("a tensor is larger than its numbers")
-    return rest
+                raise ValueError("a tensor is larger than its storage")
+    return state
 
 
-def _parsed(folder: Path, content: dict[str, bytes], expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+def _parse_weights(folder: Path, content: dict[str, bytes], expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     try:
         return parse_weights(content[WEIGHTS], expected)
     except ValueError:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.config.presets import batch_rows
 from trainer.contracts.compatibility import check_bf16, check_precision
-from trainer.contracts.cost import batch_rows
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, Environment
 from trainer.system.hardware import cpu_name

@@ -30,7 +30,7 @@ from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
 from trainer.data.corpus import Split
 from trainer.models.base import LanguageModel
 from trainer.training.batches import Batch, BatchReader, epoch_order, masking
-from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerAndGenerators
+from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
 from trainer.training.evaluation import Evaluation, evaluate
@@ -81,7 +81,7 @@ class TrainResult(NamedTuple):
     test: Evaluation | None
 
 
-class Listeners(NamedTuple):
+class TrainingCallbacks(NamedTuple):
     """Whom a training tells of what; `on_step` gets a function, as reading the numbers may cost more than a step."""
 
     on_row: Callable[[CurveRow], None] = lambda row: None
@@ -102,7 +102,7 @@ def train(
     store: CheckpointStore,
     *,
     resume: Checkpoint | None = None,
-    listeners: Listeners | None = None,
+    callbacks: TrainingCallbacks | None = None,
 ) -> TrainResult:
     """Train a model, keep the weights that did best on validation, and test those.
 
@@ -111,7 +111,7 @@ def train(
     where the weights have not moved since the last whole state. Raises TRAINING_NAN_LOSS for a loss that is not finite
     or has grown beyond recovery, OUT_OF_MEMORY, and INSUFFICIENT_STORAGE where a checkpoint does not fit on the disk.
     """
-    told = listeners or Listeners()
+    told = callbacks or TrainingCallbacks()
 
     def check_stop() -> None:
         reason = told.should_stop()
@@ -244,12 +244,12 @@ class _Training:
 
     @property
     def _finished(self) -> bool:
-        return self.state.ending or self.stopped_early
+        return self.state.is_last_step or self.stopped_early
 
-    def run(self, told: Listeners, check_stop: Callable[[], None]) -> None:
+    def run(self, told: TrainingCallbacks, check_stop: Callable[[], None]) -> None:
         """Take steps until none is left."""
         while True:
-            if self.state.settled_step < self.state.step:
+            if self.state.processed_step < self.state.step:
                 self._settle(told, check_stop)
                 told.on_step(self.progress)
             if self._finished:
@@ -282,7 +282,7 @@ class _Training:
         self._optimizer.zero_grad()
         self._advance(rows, tokens, perf_counter() - started)
 
-    def begin(self, told: Listeners, check_stop: Callable[[], None]) -> None:
+    def begin(self, told: TrainingCallbacks, check_stop: Callable[[], None]) -> None:
         """Keep the first weights where they are scheduled; measure those of a warm start, once, as the best so far."""
         if self.state.step == 0 and 0 in self._scheduled:
             self._keep(told)
@@ -306,12 +306,12 @@ class _Training:
         )
         self.save(told)
 
-    def _settle(self, told: Listeners, check_stop: Callable[[], None]) -> None:
+    def _settle(self, told: TrainingCallbacks, check_stop: Callable[[], None]) -> None:
         """Do what is due after a step: validate, tell the row of the loss curve, save."""
         state, effective = self.state, self._effective
         epoch_ended = state.position == 0
-        evaluating = epoch_ended or state.ending or _is_multiple(state.step, effective.eval_every_steps)
-        saving = state.ending or _is_multiple(state.step, effective.checkpoint_every_steps)
+        evaluating = epoch_ended or state.is_last_step or _is_multiple(state.step, effective.eval_every_steps)
+        saving = state.is_last_step or _is_multiple(state.step, effective.checkpoint_every_steps)
         saving = saving or state.step in self._scheduled
         if effective.checkpoint_every_steps is None:
             saving = saving or epoch_ended
@@ -328,11 +328,11 @@ class _Training:
             self._model.train()
         if state.step in self._scheduled or (self._scheduled and self._finished):
             self._keep(told)  # before the step counts as settled: what goes on from there does not come back here
-        self._update(settled_step=state.step)
+        self._update(processed_step=state.step)
         if saving or self._finished or self.state.history.best_step == state.step:
             self.save(told)
 
-    def save(self, told: Listeners) -> None:
+    def save(self, told: TrainingCallbacks) -> None:
         """Make the training durable as it is; does nothing where that is done already."""
         if self.state == self._saved:
             return
@@ -340,20 +340,20 @@ class _Training:
         state = self._snapshot()
         optimizer: dict[str, object] = self._optimizer.state_dict()
         scaler: dict[str, object] = self._scaler.state_dict()
-        rest = OptimizerAndGenerators(optimizer=optimizer, scaler=scaler, random=random_state())
+        rest = OptimizerState(optimizer=optimizer, scaler=scaler, random=random_state())
         weights: dict[str, Tensor] = self._model.state_dict()
         self._store.save(Checkpoint(state, weights, rest))
         self._saved = self.state
         validated = state.validation_loss_nats
         told.on_checkpoint(SavedCheckpoint(state.step, validated, state.history.best_step == state.step))
 
-    def _keep(self, told: Listeners) -> None:
+    def _keep(self, told: TrainingCallbacks) -> None:
         """Keep the weights as they are for good."""
         told.on_saving()
         weights: dict[str, Tensor] = self._model.state_dict()
-        self._store.keep(self._snapshot(), weights)
+        self._store.save_scheduled(self._snapshot(), weights)
 
-    def save_after_fault(self, told: Listeners) -> None:
+    def save_after_fault(self, told: TrainingCallbacks) -> None:
         """Take back what has failed and make the state before it durable, where there is a way and it is sound."""
         if self._whole is None:
             return
@@ -439,7 +439,7 @@ class _Training:
             epoch_tokens=epoch_tokens,
             row_tokens=old.row_tokens + tokens,
             tokens_seen=old.tokens_seen + tokens,
-            ending=old.step + 1 == self._total_steps or out_of_time,
+            is_last_step=old.step + 1 == self._total_steps or out_of_time,
             elapsed_seconds=elapsed,
             epoch_start_seconds=epoch_start,
             train_seconds=old.train_seconds + seconds,
@@ -482,9 +482,9 @@ class _Training:
             raise AppError(ErrorCode.CHECKPOINT_CORRUPT, "The checkpoint belongs to another request.")
         self.state = checkpoint.state
         self._model.load_state_dict(checkpoint.weights)
-        self._optimizer.load_state_dict(checkpoint.rest["optimizer"])
-        self._scaler.load_state_dict(checkpoint.rest["scaler"])
-        restore_random_state(checkpoint.rest["random"])
+        self._optimizer.load_state_dict(checkpoint.optimizer_state["optimizer"])
+        self._scaler.load_state_dict(checkpoint.optimizer_state["scaler"])
+        restore_random_state(checkpoint.optimizer_state["random"])
 
     def _as_whole(self) -> _Whole:
         return _Whole(random_state(), self._epoch_loss, self._row_loss, self._gradient_norm)

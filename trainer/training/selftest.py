@@ -19,7 +19,7 @@ from trainer.training.batches import Batch, masking
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import resolve, seed_everything
-from trainer.training.loop import CurveRow, Listeners, StopReason, train
+from trainer.training.loop import CurveRow, StopReason, TrainingCallbacks, train
 
 LEARNED_NATS = 0.5
 _ROWS, _TARGETS = 8, 32
@@ -85,7 +85,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         over = len(curve) == _STEPS or perf_counter() - started > _SECONDS
         return "cancel" if over or curve[-1].loss < LEARNED_NATS else None
 
-    train(model, text, effective, compute, _Nowhere(Path()), listeners=Listeners(on_row=add, should_stop=stop))
+    train(model, text, effective, compute, _Nowhere(Path()), callbacks=TrainingCallbacks(on_row=add, should_stop=stop))
     last = curve[-1]
     ok = last.loss < LEARNED_NATS
     return SelfTest(

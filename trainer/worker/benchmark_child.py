@@ -19,7 +19,7 @@ from trainer.training.checkpoint import CheckpointStore
 from trainer.training.dataset import prepare
 from trainer.training.device import environment, resolve, seed_everything
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import CurveRow, Listeners, train
+from trainer.training.loop import CurveRow, TrainingCallbacks, train
 from trainer.worker.reevaluation import places
 
 
@@ -93,7 +93,7 @@ def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
 
     store = CheckpointStore(folder / name)
     untested = corpus._replace(ids={split: ids for split, ids in corpus.ids.items() if split != "test"})
-    result = train(model, untested, effective, compute, store, listeners=Listeners(on_row=add))
+    result = train(model, untested, effective, compute, store, callbacks=TrainingCallbacks(on_row=add))
     peak_memory_bytes = most_memory_bytes()
     test = evaluate(model, corpus.documents("test", masking(effective, model.vocabulary)), compute)
     return BenchmarkRow(

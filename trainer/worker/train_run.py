@@ -52,9 +52,9 @@ from trainer.training.device import Compute, environment, is_out_of_memory, reso
 from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
 from trainer.training.loop import (
     CurveRow,
-    Listeners,
     SavedCheckpoint,
     StopReason,
+    TrainingCallbacks,
     TrainResult,
     steps_in_epoch,
     train,
@@ -141,8 +141,8 @@ class TrainingAttempt:
         store = CheckpointStore(self._run.checkpoints)
         expected: dict[str, Tensor] = model.state_dict()
         recovery = store.recover(expected)
-        if recovery.set_aside:
-            log.error("broken checkpoints set aside", names=", ".join(recovery.set_aside))
+        if recovery.quarantined:
+            log.error("checkpoint_quarantined", names=", ".join(recovery.quarantined))
         begin = TrainingState(request_hash=self._record.request_hash)
         if recovery.checkpoint is not None:
             begin = recovery.checkpoint.state
@@ -160,10 +160,10 @@ class TrainingAttempt:
         )
         prompts = sample_prompts(corpus, tokenizer, effective.seed)
         if effective.sample_every_steps is not None:
-            drawn = begin.settled_step // effective.sample_every_steps
+            drawn = begin.processed_step // effective.sample_every_steps
             _opened_at(self._run.training_samples, drawn * len(prompts) * SAMPLES_PER_PROMPT).close()
         with _opened_at(self._run.loss_curve, begin.curve.rows) as curve:
-            listeners = Listeners(
+            callbacks = TrainingCallbacks(
                 on_row=lambda row: self._add_row(curve, row),
                 on_step=self._tell_progress,
                 on_saving=lambda: self._beat.mark(PHASE),
@@ -171,7 +171,7 @@ class TrainingAttempt:
                 on_sample=lambda step: self._add_samples(model, tokenizer, prompts, step),
                 should_stop=self._stop_reason,
             )
-            result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, listeners=listeners)
+            result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, callbacks=callbacks)
         self._beat.mark(PHASE)
         if result.stopped == "pause":
             self._tell_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from bot.chart_process import ChartProcess
-from bot.report import ReportFiles, as_csv, as_json, report_of, summary_of
+from bot.report import ReportFiles, score_csv, summarize
 from tests.support.scores import score_of
 from tests.support.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
-from trainer.reports.heatmap_html import heat_page
+from trainer.reports.heatmap_html import heatmap_html
 
 pytestmark = pytest.mark.process
 
@@ -70,10 +70,10 @@ async def test_report__is_made_whole_in_the_other_process() -> None:
     finally:
         charts.close()
 
-    report = report_of(SCORED, TEXT, "nats")
     assert made is not None and made.png.startswith(PNG)
-    page = heat_page(SCORED, TEXT).encode()
-    assert made == ReportFiles(summary_of(report), 4, made.png, page, as_csv(report), as_json(report))
+    page, numbers = heatmap_html(SCORED, TEXT).encode(), SCORED.model_dump_json().encode()
+    summary = summarize(SCORED, TEXT, "nats")
+    assert made == ReportFiles(summary, 4, made.png, page, score_csv(SCORED, TEXT), numbers)
 
 
 async def test_process__ends_when_idle_and_starts_again() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bot import embeds
 from bot.outcome import Outcome
-from bot.report import ReportFiles, report_of, summary_of
+from bot.report import ReportFiles, summarize
 from tests.support.cards import Read, labelled, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured, of_fields
 from tests.support.properties import for_all, for_all_pairs
@@ -151,7 +151,7 @@ def test_counts__of_one_are_in_the_singular(tmp_path: Path) -> None:
     one: dict[str, object] = {"step": 1, "epoch": 1, "test_loss": None, "best_val_loss": None}
     status = story.follower().refresh().model_copy(update=one)
 
-    accepted = Read(embeds.accepted_answer(story.record, None, request_id="0"))
+    accepted = Read(embeds.accepted_answer(story.record, request_id="0"))
     ended = Read(embeds.run_card(story.record, status, []))
 
     assert " · 1 epoch\n" in accepted.text
@@ -365,7 +365,8 @@ def test_accepted_and_cancel_answers() -> None:
     assert (never.title, never.text) == ("⏹ Cancelled: kk-ipa", "It had not started: nothing was trained.")
     assert "not being trained at the moment" in Read(cancel_answer(has_ended=True, has_started=True)).text
     cost = Cost(params=968_299, memory_bytes=1 << 30, disk_bytes=1, steps=30, seconds=50, bf16_pays=True)
-    with_cost = Read(embeds.accepted_answer(run_record(), cost, request_id="0a1b2c3d"))
+    estimated: dict[str, object] = {"cost": cost}
+    with_cost = Read(embeds.accepted_answer(run_record().model_copy(update=estimated), request_id="0a1b2c3d"))
     assert with_cost.text == "\n".join([RECIPE, *cost.lines(), accepted.text.splitlines()[-1]])
     assert accepted.footer == cancelled.footer == f"{RUN} · request 0a1b2c3d"
 
@@ -445,10 +446,10 @@ GUESSES = (("a", 0.41), ("`", 0.224), ("[EOS]", 0.09))
 
 def made_of(text: str, bits: list[float], unknown: str = "", expected: Expected | None = GUESSES) -> ReportFiles:
     score = score_of(text, [value * log(2) for value in bits], unknown=unknown, expected=expected)
-    return ReportFiles(summary_of(report_of(score, text, "bits")), len(text), b"png", b"html", b"csv", b"json")
+    return ReportFiles(summarize(score, text, "bits"), len(text), b"png", b"html", b"csv", b"json")
 
 
-def test_report__tells_the_spread_and_what_was_expected_instead_of_the_hardest() -> None:
+def test_report__tells_the_spread_and_what_was_expected_instead_of_the_most_surprising() -> None:
     made = made_of("ab ғ", [1.0, 2.0, 6.0, 11.4], unknown="ғ")
     embed = embeds.report_answer(run_record(), made, left_out=0, request_id="0a1b2c3d")
     shown = Read(embed)
@@ -459,7 +460,7 @@ def test_report__tells_the_spread_and_what_was_expected_instead_of_the_hardest()
         "Mean **5.10** bits · median 4.00 · max 11.40 at 4 «ғ» · above 6 bits: 1 of 4 characters",
         "5.10 bits/char · perplexity 2.00 with line ends · 1 unknown character",
         "```",
-        "Hardest, and what was expected instead",
+        "Most surprising, and what was expected instead",
         "     4  11.40  ғ unknown   a 41%  `\u200b 22%  [EOS] 9%",
         "     3   6.00  ␣   a 41%  `\u200b 22%  [EOS] 9%",
         "     2   2.00  b   a 41%  `\u200b 22%  [EOS] 9%",
@@ -491,7 +492,7 @@ def test_report__says_what_it_leaves_out() -> None:
 
 def test_report__says_where_its_pieces_are_tokens_of_several_characters() -> None:
     made = made_of("ab", [1.0, 2.0])
-    made = made._replace(summary=made.summary._replace(characters=5))
+    made = made._replace(summary=made.summary._replace(n_characters=5))
 
     assert "of 2 tokens" in Read(embeds.report_answer(run_record(), made, left_out=0, request_id="0")).text
 
@@ -500,7 +501,7 @@ def test_report__without_guesses_has_a_table_all_the_same() -> None:
     made = made_of("ab", [1.0, 2.0], expected=None)
     shown = Read(embeds.report_answer(run_record(), made, left_out=0, request_id="0"))
 
-    assert "\nHardest\n     2   2.00  b\n     1   1.00  a\n" in shown.text
+    assert "\nMost surprising\n     2   2.00  b\n     1   1.00  a\n" in shown.text
 
 
 def test_report__of_a_masked_model_has_no_bits_per_character() -> None:

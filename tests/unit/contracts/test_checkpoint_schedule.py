@@ -24,7 +24,7 @@ from trainer.contracts.events import Progress
 from trainer.contracts.runs import CheckpointRule
 from trainer.system.files import Disk, read_record
 from trainer.training.checkpoint import CheckpointStore
-from trainer.training.loop import Listeners, SavedCheckpoint
+from trainer.training.loop import SavedCheckpoint, TrainingCallbacks
 
 
 def test_list__is_taken_as_far_as_the_training_goes_with_its_last_step() -> None:
@@ -106,7 +106,7 @@ VALUES: dict[str, object] = {"model": DROPOUT, "num_epochs": 3, "batch_size": 8,
 
 def digests_of(run: Run) -> dict[int, str]:
     store = CheckpointStore(run.folder / "checkpoints")
-    return {step: _digest(store.kept_weights(step)) for step in store.kept_steps()}
+    return {step: _digest(store.scheduled_weights(step)) for step in store.scheduled_steps()}
 
 
 def _digest(weights: dict[str, Tensor]) -> str:
@@ -121,7 +121,7 @@ def seen(run: Run) -> dict[int, str]:
     def look(read: Callable[[], Progress]) -> None:
         found[read().step] = digest(model)
 
-    run.train(model, store=_elsewhere(run), listeners=Listeners(on_step=look))
+    run.train(model, store=_elsewhere(run), callbacks=TrainingCallbacks(on_step=look))
     return found
 
 
@@ -135,7 +135,7 @@ def test_training__keeps_the_weights_of_scheduled_steps_and_tells_of_each(tmp_pa
     saved: list[SavedCheckpoint] = []
     model = run.fresh_model()
 
-    result = run.train(model, listeners=Listeners(on_checkpoint=saved.append))
+    result = run.train(model, callbacks=TrainingCallbacks(on_checkpoint=saved.append))
 
     last = result.state.step
     assert last > 5
@@ -181,7 +181,7 @@ def test_without_a_schedule__nothing_is_kept(tmp_path: Path) -> None:
 
 def keep(store: CheckpointStore, step: int, *, seed: int = 0) -> dict[str, Tensor]:
     state, weights, _ = checkpoint(step, seed=seed)
-    store.keep(state, weights)
+    store.save_scheduled(state, weights)
     return weights
 
 
@@ -196,7 +196,7 @@ def test_kept_weights__outlive_all_later_checkpoints_and_are_never_written_twice
     assert store.recover().checkpoint is not None
     assert names(tmp_path / "scheduled") == ["step-1"]
     assert names(tmp_path) == ["scheduled", "step-5", "step-6"]
-    assert _digest(store.kept_weights(1)) == _digest(first)
+    assert _digest(store.scheduled_weights(1)) == _digest(first)
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "state.json", "model.safetensors"])
@@ -209,7 +209,7 @@ def test_kept_weights__with_a_flipped_bit_are_refused(tmp_path: Path, file: str)
     path.write_bytes(data)
 
     with pytest.raises(AppError) as caught:
-        store.kept_weights(3)
+        store.scheduled_weights(3)
     assert caught.value.code is ErrorCode.CHECKPOINT_CORRUPT
 
 
@@ -219,7 +219,7 @@ def test_kept_weights__are_no_checkpoint_to_go_on_from(tmp_path: Path) -> None:
 
     found = CheckpointStore(tmp_path).recover()
 
-    assert found.checkpoint is None and len(found.set_aside) == 1
+    assert found.checkpoint is None and len(found.quarantined) == 1
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -233,7 +233,7 @@ def test_keep__that_fails_anywhere_leaves_nothing_half_and_can_be_tried_again(tm
 
         assert CheckpointStore(folder).recover().checkpoint is None
         assert names(folder / "scheduled") == ["step-3"]
-        assert _digest(store.kept_weights(3)) == _digest(weights)
+        assert _digest(store.scheduled_weights(3)) == _digest(weights)
 
 
 def lost_states(folder: Path, without: str | None = None) -> tuple[int, int]:
@@ -247,12 +247,12 @@ def lost_states(folder: Path, without: str | None = None) -> tuple[int, int]:
         lay_out(tree, folder / "state")
         store = CheckpointStore(folder / "state" / "checkpoints", _Unsynced())
         store.recover()
-        steps = store.kept_steps()
+        steps = store.scheduled_steps()
         if acknowledged and not steps:
             wrong += 1
         for step in steps:
             try:
-                wrong += _digest(store.kept_weights(step)) != _digest(weights)
+                wrong += _digest(store.scheduled_weights(step)) != _digest(weights)
             except AppError:
                 wrong += 1
         if wrong and without:

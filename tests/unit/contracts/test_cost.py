@@ -9,19 +9,11 @@ import torch
 
 from tests.support import ROOT, settings_in
 from tests.support.families import effective_of, vocabulary
-from trainer.contracts.cost import (
-    GIB,
-    Cost,
-    Machine,
-    TextSize,
-    about_seconds,
-    batch_rows,
-    estimate,
-    rough,
-    step_seconds,
-)
+from trainer.config.presets import batch_rows
+from trainer.contracts.cost import GIB, Cost, about_seconds, rough
 from trainer.contracts.models import PRESETS, Architecture, ModelConfig, Objective
 from trainer.contracts.runs import EffectiveRequest
+from trainer.jobs.estimate import Machine, TextSize, estimate, step_seconds
 from trainer.models import build
 from trainer.system.child_environment import tuned_environment
 
@@ -205,7 +197,7 @@ TRAINING = """
 import re, sys
 from pathlib import Path
 from tests.support.tiny_models import make_run
-from trainer.contracts.cost import Machine, TextSize, estimate
+from trainer.jobs.estimate import Machine, TextSize, estimate
 
 lines = [f"{i} and {i * i} are numbers" for i in range(400)]
 run = make_run(Path(sys.argv[1]), lines, model_family="gpt2", model=None, model_size="small", batch_size=8,
