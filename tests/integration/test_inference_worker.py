@@ -15,7 +15,7 @@ from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
 from trainer.contracts.inference import EvalMetrics, EvalRequest, GenerateRequest, ScoreRequest
 from trainer.inference.model_files import load_run
-from trainer.inference.scoring import surprisals
+from trainer.inference.scoring import score_lines
 from trainer.jobs.queue import JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
@@ -90,7 +90,7 @@ async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> 
 
     model, tokenizer = load_run(queue.runs.get(run_id))
     for text, answer in zip(texts, answers, strict=True):
-        here: list[float] = surprisals(model, tokenizer.encode(text)).tolist()
+        here: list[float] = score_lines(model, [tokenizer.encode(text)])[0].surprisal.tolist()
         assert answer.surprisal == pytest.approx(here, abs=1e-5)
     assert len({answer.request_id for answer in answers}) == len(texts)
 

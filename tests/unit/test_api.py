@@ -21,7 +21,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.inference.generation import generate
 from trainer.inference.model_files import load_run
-from trainer.inference.scoring import surprisals
+from trainer.inference.scoring import score_lines
 
 __all__ = ["shell_fixture"]
 
@@ -36,7 +36,9 @@ def test_surprisal__is_that_of_the_model_with_tokens_and_places(family: str, tmp
     found = trainer.load(run.path).surprisal(TEXT)
 
     lines = ["the sun", "sh\u00e9 was"]
-    expected: list[float] = torch.cat([surprisals(model, tokenizer.encode(line)) for line in lines]).tolist()
+    expected: list[float] = torch.cat(
+        [score_lines(model, [tokenizer.encode(line)])[0].surprisal for line in lines]
+    ).tolist()
     assert [token.nats for token in found] == pytest.approx(expected, abs=1e-5)
     normal = "the sun\n\nsh\u00e9 was"
     tokens = [tokenizer.tokens(tokenizer.encode(line)) for line in lines]

@@ -16,7 +16,7 @@ from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
-from trainer.inference.scoring import ScoringJob, score_lines, score_texts, surprisals
+from trainer.inference.scoring import ScoringJob, score_lines, score_texts
 from trainer.models.base import LanguageModel, State
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.device import resolve
@@ -188,10 +188,10 @@ def test_surprisals__long_lines_are_scored_to_the_last_token() -> None:
     ids = [random.randrange(4, TOKENIZER.vocab_size) for _ in range(20_000)]
     model = model_of()
 
-    found = surprisals(model, ids)
+    found = score_lines(model, [ids])[0].surprisal
 
     assert len(found) == len(ids)
-    assert torch.allclose(found[:16_000], surprisals(model, ids[:16_000]), atol=1e-5)
+    assert torch.allclose(found[:16_000], score_lines(model, [ids[:16_000]])[0].surprisal, atol=1e-5)
     assert torch.allclose(found[16_300:], surprisals_by_forward(model, ids)[16_300:], atol=1e-5)
 
 
@@ -203,7 +203,7 @@ def test_surprisals__do_not_depend_on_the_neighbours_in_a_batch() -> None:
     together = score_lines(model, lines)
 
     for line, scores in zip(lines, together, strict=True):
-        assert torch.allclose(scores.surprisal, surprisals(model, line), atol=1e-5)
+        assert torch.allclose(scores.surprisal, score_lines(model, [line])[0].surprisal, atol=1e-5)
 
 
 def random_line(length: int, seed: int = 1) -> list[int]:
@@ -264,7 +264,7 @@ def test_score__of_every_architecture_is_its_brute_force(architecture: str, tied
     ids = random_line(30)
     answers = ReferenceModel(model, architecture).log_probabilities([2, *ids[:-1]])
 
-    found: list[float] = surprisals(model, ids).tolist()
+    found: list[float] = score_lines(model, [ids])[0].surprisal.tolist()
 
     assert found == pytest.approx([-p[i] for p, i in zip(answers, ids, strict=True)], abs=1e-5)
 
@@ -294,7 +294,11 @@ def test_score__does_not_depend_on_the_batch_or_the_stretch_of_time() -> None:
 
     for place in (0, 30, 69):
         expected = step_by_step(model, [2, *lines[place]])
-        for found in (together[place].surprisal, reverse[place].surprisal, surprisals(model, lines[place])):
+        for found in (
+            together[place].surprisal,
+            reverse[place].surprisal,
+            score_lines(model, [lines[place]])[0].surprisal,
+        ):
             assert largest_difference(floats(found), expected) <= 1e-5
 
 

@@ -276,8 +276,8 @@ def test_marks__know_every_white_space() -> None:
     tokens = char_tokenizer(["a\tb c\u00a0d"])
     marks = WordBoundaries(tokens)
 
-    found = marks.boundary_ids()
+    found = marks.ids
 
     assert found == sorted({tokens.special_ids.eos, *tokens.encode("\t \u00a0")})
-    assert marks.boundary_ids(line_end=False) == sorted(tokens.encode("\t \u00a0"))
-    assert WordBoundaries(tokenizer("word")).boundary_ids() is None
+    assert WordBoundaries(tokens, as_minicons=True).ids == sorted(tokens.encode("\t \u00a0"))
+    assert WordBoundaries(tokenizer("word")).ids is None

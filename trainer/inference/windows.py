@@ -1,8 +1,7 @@
 """Windows over texts that are longer than a model reads at once.
 
-Together the windows of a text score each of its targets once. Every window but the first reads a quarter of its tokens
-only as context. A window of a model that reads both sides has as much context behind the tokens that it scores, unless
-the text ends there.
+The windows of a text score each of its targets once. Every window but the first reads a quarter of its tokens only as
+context. A window of a masked model has the same context behind the scored tokens, except at the end of the text.
 """
 
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def context_of(window_tokens: int) -> int:
-    """Return how many tokens a window reads before those that it scores."""
+    """Return the number of tokens that a window reads before the first scored one."""
     return window_tokens // 4
 
 
@@ -21,21 +20,21 @@ class Windows(NamedTuple):
 
     document: NDArray[np.int64]
     begin: NDArray[np.int64]
-    """The position of the document at which the window begins."""
+    """The position in the document at which the window begins."""
     length: NDArray[np.int64]
     first: NDArray[np.int64]
-    """The first position of the window that is scored."""
+    """The first scored position of the window."""
     end: NDArray[np.int64]
-    """The position of the window behind the last that is scored."""
+    """The position behind the last scored one of the window."""
 
     def ordered(self, numbers: NDArray[np.int64]) -> "Windows":
-        """Return these windows, in this order."""
-        return Windows(*(of_windows[numbers] for of_windows in self))
+        """Return the windows with these numbers, in this order."""
+        return Windows(*(column[numbers] for column in self))
 
 
-def windows(lengths: NDArray[np.int64], most_tokens: int | None, *, both_sides: bool = False) -> Windows:
-    """Cut documents of these lengths into windows of at most so many tokens; None cuts nothing."""
-    longest = int(np.max(lengths)) if most_tokens is None else most_tokens
+def windows(lengths: NDArray[np.int64], max_tokens: int | None, *, both_sides: bool = False) -> Windows:
+    """Cut documents of these lengths into windows of at most `max_tokens`; None cuts nothing."""
+    longest = int(np.max(lengths)) if max_tokens is None else max_tokens
     before = context_of(longest)
     behind = before if both_sides else 0
     stride = longest - before - behind

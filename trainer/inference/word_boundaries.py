@@ -1,12 +1,11 @@
-"""Where words begin and end among tokens, whatever the tokenizer, so that a word has one probability with all of them.
+"""Word boundaries among tokens, so that a word has the same probability with every tokenizer.
 
-A word is what stands between white space. It is known to be complete once white space or the end of the line follows,
-and that it comes next, and is complete, given that the word before it is, is the same event with every tokenizer. Where
-a token begins with a space, which is the space before its word, the probability of a word's tokens is that of another
-event: that the word before it ended is in it, that it ends itself is not. Pimentel and Meister (2024,
-https://arxiv.org/abs/2406.14561) put that right: p(word) = p(its tokens) * p(a word ends after them) / p(a word ends
-before them), where p(a word ends) is that of all tokens which begin with white space, and of [EOS], together. A space
-that is a token of its own, as that of characters, is such a token too.
+A word is the text between white space. It is complete when white space or the end of the line follows. The surprisal of
+a word is that of one event: this word comes next and is complete, given that the word before it is complete. Where
+tokens begin with the space before their word, the tokens of a word have another probability: it includes that the word
+before them ended, and not that the word itself ends. Pimentel and Meister (2024, https://arxiv.org/abs/2406.14561)
+correct that: p(word) = p(its tokens) * p(a word ends after them) / p(a word ends before them), where p(a word ends) is
+the sum over all tokens that begin with white space, and [EOS]. A space that is a token of its own counts among them.
 """
 
 from collections.abc import Sequence
@@ -17,53 +16,48 @@ from trainer.tokenizers.subword import SPLIT
 
 
 class WordBoundaries:
-    """What a tokenizer's tokens say of words."""
+    """The tokens of a tokenizer that begin a word."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        method, special_ids = tokenizer.manifest.method, tokenizer.special_ids
+    def __init__(self, tokenizer: Tokenizer, *, as_minicons: bool = False) -> None:
+        """`as_minicons`: the end of a line ends no word, and the first word of a line has no boundary before it."""
+        method = tokenizer.manifest.method
         texts = tokenizer.tokens(range(tokenizer.vocab_size))
         if method == "sentencepiece":
             texts = [text.replace(SPACE, " ") for text in texts]
-        self.eos = special_ids.eos
-        self.is_line_marked = method == "sentencepiece"
-        """Whether a line begins as if a space were before it."""
+        self.has_line_start = method == "sentencepiece" and not as_minicons
+        """A line begins with a boundary, as if a space were before it."""
         self._is_word = method == "word"
         self._begins = {i for i, text in enumerate(texts) if text[0].isspace()}
-        self._blank = {i for i in self._begins if text_is_blank(texts[i])}
-
-    def boundary_ids(self, *, line_end: bool = True) -> list[int] | None:
-        """Return the tokens which tell that the word before them is complete; None where every token does."""
-        return None if self._is_word else sorted(self._begins | ({self.eos} if line_end else set()))
+        self._blank = {i for i in self._begins if not texts[i].strip()}
+        ends = set() if as_minicons else {tokenizer.special_ids.eos}
+        self.ids = None if self._is_word else sorted(self._begins | ends)
+        """The tokens after which the word before them is complete; None if every token is one."""
 
     def words(self, line_ids: Sequence[int]) -> list[Span]:
-        """Return the ranges of a line's tokens that are a word each, white space at the end of a line one more."""
+        """Return the range of tokens of each word; white space at the end of a line is one more."""
         starts: list[int] = []
         has_text = True
-        for place, token in enumerate(line_ids):
-            if place == 0 or self._is_word or (token in self._begins and has_text):
-                starts.append(place)
+        for position, token in enumerate(line_ids):
+            if position == 0 or self._is_word or (token in self._begins and has_text):
+                starts.append(position)
                 has_text = False
             has_text = has_text or token not in self._blank
         return list(zip(starts, [*starts[1:], len(line_ids)], strict=True))
 
 
-def text_is_blank(text: str) -> bool:
-    return not text.strip()
-
-
 def word_ends(tokenizer: Tokenizer, line: str) -> list[int]:
-    """Return for each token of a line where its word ends, for masks: the place behind the word's last token.
+    """Return for each token of a line the position after the last token of its word, for masks.
 
-    Here a word is what no token of a subword tokenizer reaches out of: letters, a number, or signs, with the space
-    before them. Where a space is a character as any other, white space is a word of its own.
+    A word here is letters, a number, or signs, with the space before them: no subword token crosses its borders. With
+    characters, white space is a word of its own.
     """
     pieces: list[tuple[str, Span]] = SPLIT.pre_tokenize_str(line)
     word_of_char = [number for number, (_, (start, end)) in enumerate(pieces) for _ in range(start, end)]
     words = [word_of_char[start] for start, _ in tokenizer.spans(line)]
     if tokenizer.manifest.method == "char":
-        words = [-1 if text_is_blank(char) else word for char, word in zip(line, words, strict=True)]
+        words = [word if char.strip() else -1 for char, word in zip(line, words, strict=True)]
     ends: list[int] = []
-    for place in reversed(range(len(words))):
-        goes_on = words[place : place + 1] == words[place + 1 : place + 2]
-        ends.append(ends[-1] if goes_on else place + 1)
+    for position in reversed(range(len(words))):
+        has_next = words[position : position + 1] == words[position + 1 : position + 2]
+        ends.append(ends[-1] if has_next else position + 1)
     return ends[::-1]
