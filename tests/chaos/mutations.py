@@ -151,14 +151,14 @@ MUTATIONS = (
     Mutation(
         "the state before a step that fails is saved",
         "trainer/training/loop.py",
-        "            training.save_after_fault(told)\n",
+        "            training.save_after_fault()\n",
         "            pass\n",
         (FAULT,),
     ),
     Mutation(
         "weights that may have moved are not saved as those before the step",
         "trainer/training/loop.py",
-        "        self._whole = None  # the weights move\n",
+        "            self._snapshot = None  # the weights move\n",
         "",
         (FAULT,),
     ),
@@ -200,15 +200,15 @@ MUTATIONS = (
     Mutation(
         "the state of the optimizer is in the checkpoint",
         "trainer/training/loop.py",
-        '        self._optimizer.load_state_dict(checkpoint.optimizer_state["optimizer"])\n',
+        '        self._optimizer.load(checkpoint.optimizer_state["optimizer"], checkpoint.optimizer_state["scaler"])\n',
         "",
         RESUMED,
     ),
     Mutation(
         "the position in the epoch is in the checkpoint",
-        "trainer/training/loop.py",
-        "        self.state = checkpoint.state\n",
-        '        self.state = checkpoint.state.model_copy(update={"position": 0})\n',
+        "trainer/training/progress.py",
+        "        self.state = state or start\n",
+        '        self.state = state.model_copy(update={"position": 0}) if state else start\n',
         RESUMED,
     ),
 )

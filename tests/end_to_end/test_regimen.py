@@ -10,7 +10,7 @@ from tests.support import add_corpus, environment_in, some_text
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.main import main
 from trainer.commands.regimen import RegimenResult
-from trainer.training.loop import CurveRow
+from trainer.training.progress import CurveRow
 
 pytestmark = pytest.mark.slow
 

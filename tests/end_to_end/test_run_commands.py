@@ -27,7 +27,7 @@ from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import RunManifest, RunStatus
 from trainer.export.verification import Verification
 from trainer.system.logs import LogReader
-from trainer.training.loop import CurveRow
+from trainer.training.progress import CurveRow
 from trainer.training.selftest import SelfTest
 
 LONG: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1}

@@ -14,7 +14,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import resolve_request
 from trainer.training.evaluation import TrainingSample
-from trainer.training.loop import CurveRow
+from trainer.training.progress import CurveRow
 
 
 async def finished(queue: JobQueue, **fields: object) -> RunDirectory:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from trainer.artifacts.runs import RunDirectory
-from trainer.training.loop import CurveRow
+from trainer.training.progress import CurveRow
 
 LARGE: dict[str, object] = {"embedding_size": 8, "hidden_size": 256, "num_layers": 1, "dropout": 0.1}
 """Enough for a checkpoint of some MB and for steps of some milliseconds."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.support.tiny_models import Run, make_run
 from tests.support.trainings import DROPOUT, TEXT, losses
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
-from trainer.training.loop import CurveRow
+from trainer.training.progress import CurveRow
 
 EVERYTHING: dict[str, object] = {
     "model": DROPOUT,

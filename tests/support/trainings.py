@@ -15,13 +15,8 @@ from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.events import Progress
 from trainer.models.base import LanguageModel, State
 from trainer.training.checkpoint import CheckpointStore
-from trainer.training.loop import (
-    CurveRow,
-    SavedCheckpoint,
-    StopReason,
-    TrainingCallbacks,
-    TrainResult,
-)
+from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult
+from trainer.training.progress import CurveRow
 
 TEXT = [f"{line} {i}" for i in range(6) for line in POEM]
 

@@ -7,7 +7,7 @@ from trainer.config.settings import RedisSettings
 from trainer.contracts.events import Event
 from trainer.contracts.runs import RunStatus
 from trainer.jobs.queue import JobQueue
-from trainer.training.loop import CurveRow
+from trainer.training.progress import CurveRow
 
 LONG: dict[str, object] = {"num_epochs": 1000, "checkpoint_every_steps": 20}
 

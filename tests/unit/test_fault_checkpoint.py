@@ -21,7 +21,8 @@ from trainer.models.recurrent import RecurrentModel
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.device import seed_everything
-from trainer.training.loop import CurveRow, StopReason, TrainingCallbacks
+from trainer.training.loop import StopReason, TrainingCallbacks
+from trainer.training.progress import CurveRow
 
 VALUES: dict[str, object] = EVERYTHING | {"num_epochs": 2, "early_stopping": {"enabled": False}}
 RARELY_SAVED: dict[str, object] = VALUES | {"checkpoint_every_steps": 10**6, "log_every_steps": 10**6, "num_epochs": 50}

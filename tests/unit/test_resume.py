@@ -19,7 +19,8 @@ from trainer.contracts.errors import AppError
 from trainer.contracts.events import Progress
 from trainer.contracts.validation import parse
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
-from trainer.training.loop import CurveRow, SavedCheckpoint, StopReason, TrainingCallbacks
+from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks
+from trainer.training.progress import CurveRow
 
 KINDS: list[tuple[str, int, int, dict[str, object]]] = [
     ("between", 43, 0, {}),

@@ -18,11 +18,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.inference.model_files import load_model, save_model
 from trainer.models.base import LanguageModel
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import (
-    StopReason,
-    learning_rate,
-    steps_in_epoch,
-)
+from trainer.training.loop import StopReason, steps_per_epoch
+from trainer.training.optimizer import learning_rate
 
 
 def test_train__test_loss_is_that_of_the_saved_artifact_and_its_validation_the_best(tmp_path: Path) -> None:
@@ -179,7 +176,7 @@ def test_curve__has_a_row_every_n_steps_and_at_each_evaluation(tmp_path: Path) -
 
     steps = [row.step for row in observed(run).rows]
 
-    epoch = steps_in_epoch(1, run.effective, run.compute)
+    epoch = steps_per_epoch(1, run.effective, run.compute)
     assert epoch == 1
     assert steps == list(range(1, 51))
 

@@ -14,7 +14,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.models.base import LanguageModel
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import CurveRow, TrainingCallbacks, TrainResult
+from trainer.training.loop import TrainingCallbacks, TrainResult
+from trainer.training.progress import CurveRow
 
 
 class Child:
@@ -113,7 +114,7 @@ def test_frozen_embeddings__do_not_move_by_a_bit_while_all_else_learns(
 
 
 def test_divergence__ends_the_run_with_its_code(tmp_path: Path) -> None:
-    with pytest.raises(AppError, match=r"diverged: at step 3 its loss is .* `learning_rate`") as caught:
+    with pytest.raises(AppError, match=r"diverged: at step 3 the loss is .* `learning_rate`") as caught:
         make_run(tmp_path, TEXT).train(Bad("far off"))
 
     assert caught.value.code == ErrorCode.TRAINING_NAN_LOSS

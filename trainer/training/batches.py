@@ -15,7 +15,7 @@ how, follows from the seed, the row and the number of the epoch, so that a resum
 Evaluation does not use rows: trainer/training/documents.py has what it reads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from mmap import MADV_DONTNEED, mmap
 from typing import NamedTuple, TypeAlias
@@ -190,29 +190,50 @@ class Rows:
 
 
 class BatchReader:
-    """Batches of rows, which threads (where there are any) gather one step ahead; `pin` is for copies to a GPU."""
+    """Batches of training rows in the random order of each epoch.
 
-    def __init__(self, rows: Rows, *, workers: int, pin: bool) -> None:
+    `workers` threads, if any, prepare the batches of the next step. `pin` copies them to where a GPU can fetch them.
+    """
+
+    def __init__(
+        self, rows: Rows, *, batch_size: int, batches_per_step: int, seed: int, workers: int = 0, pin: bool = False
+    ) -> None:
         self._rows = rows
+        self._batch_size = batch_size
+        self._rows_per_step = batch_size * batches_per_step
+        self._seed = seed
         self._pin = pin
         self._pool = ThreadPoolExecutor(workers) if workers else None
-        self._ahead: dict[bytes, Future[Batch]] = {}
+        self._order: tuple[int, NDArray[np.uint32]] = (-1, np.empty(0, dtype=np.uint32))
+        self._next: dict[tuple[int, int], list[Future[Batch]]] = {}
 
-    def read(self, taken: Sequence[RowNumbers], then: Sequence[RowNumbers], draw: int = 0) -> list[Batch]:
-        """Return the batches of the rows taken now, and begin with those that are taken next in the same epoch."""
-        ready = [self._ahead.get(rows.tobytes()) for rows in taken]
-        batches = [f.result() if f else self._gather(rows, draw) for rows, f in zip(taken, ready, strict=True)]
+    def read(self, epoch: int, position: int) -> list[Batch]:
+        """Return the batches of a step: rows from a position of an epoch's order on. Epochs are counted from 0."""
+        rows = self._rows_of_step(epoch, position)
+        prepared = self._next.get((epoch, position))
+        batches = [batch.result() for batch in prepared] if prepared else [self._batch(r, epoch) for r in rows]
         if self._pool is not None:
-            self._ahead = {rows.tobytes(): self._pool.submit(self._gather, rows, draw) for rows in then}
+            following = position + sum(map(len, rows))
+            self._next = {
+                (epoch, following): [
+                    self._pool.submit(self._batch, r, epoch) for r in self._rows_of_step(epoch, following)
+                ]
+            }
         return batches
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _gather(self, rows: RowNumbers, draw: int) -> Batch:
-        batch = self._rows.batch(rows, draw)
+    def _rows_of_step(self, epoch: int, position: int) -> list[NDArray[np.uint32]]:
+        if self._order[0] != epoch:
+            self._order = epoch, epoch_order(len(self._rows), self._seed, epoch)
+        rows = self._order[1][position : position + self._rows_per_step]
+        return [rows[i : i + self._batch_size] for i in range(0, len(rows), self._batch_size)]
+
+    def _batch(self, rows: RowNumbers, epoch: int) -> Batch:
+        batch = self._rows.batch(rows, epoch + 1)
         return batch._replace(inputs=pinned(batch.inputs), targets=pinned(batch.targets)) if self._pin else batch
 
 

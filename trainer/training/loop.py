@@ -1,79 +1,50 @@
-"""The training loop: one function that a reader can hold in mind, and the pure functions that it uses.
+"""The training loop; `_Training.run` shows the order of a step.
 
-All that the next step depends on is in the model, the optimizer, torch's generator and one TrainingState, so a training
-that is resumed from a checkpoint goes on bit for bit as if it had never stopped (on the CPU).
+The next step depends only on the model, the optimizer, the random generators and one TrainingState. A checkpoint holds
+all of them, so on a CPU a resumed training gives the same numbers, bit for bit, as one without a break.
 """
 
-import inspect
-import math
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, NamedTuple
 
-import numpy as np
 import structlog
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from trainer.artifacts.checkpoint_files import CurveState, EpochSummary, TrainingState
-from trainer.config.presets import request_hash
-from trainer.contracts.base import Frozen
+from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
-from trainer.contracts.inference import perplexity
-from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
-from trainer.data.corpus import Split
+from trainer.contracts.runs import EffectiveRequest
 from trainer.models.base import LanguageModel
-from trainer.training.batches import Batch, BatchReader, epoch_order, masking
+from trainer.training.batches import Batch, BatchReader, masking
 from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
 from trainer.training.dataset import TokenizedCorpus
-from trainer.training.device import Compute, RandomState, autocast, is_out_of_memory, random_state, restore_random_state
+from trainer.training.device import Compute, autocast, is_out_of_memory, random_state, restore_random_state
 from trainer.training.evaluation import Evaluation, evaluate
+from trainer.training.optimizer import Optimizer
+from trainer.training.progress import CurveRow, Snapshot, TrainingProgress
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 StopReason = Literal["cancel", "pause"]
 
-_DIVERGED = 5.0
-"""Times the loss of a guess."""
-_NOT_SAVED = (AppError, OSError, RuntimeError, ValueError, MemoryError)
-"""Raised where a state is not worth a checkpoint, and where none can be written any more."""
-
-
-class CurveRow(Frozen):
-    """A line of `loss_curve.jsonl`: the mean loss since the line before, in nats per predicted token.
-
-    A warm start has a line for step 0 too: what its parent's weights do on its validation split.
-    """
-
-    step: int
-    epoch: int
-    """From 1."""
-    train_loss: float | None = None
-    lr: float
-    grad_norm: float | None = None
-    """Of the last step, before clipping."""
-    tokens: int
-    """Predicted since the training began."""
-    elapsed_seconds: float
-    val_loss: float | None = None
-    epoch_train_loss: float | None = None
-    """The mean of an epoch, where one has just ended."""
+_NO_CHECKPOINT_AFTER = (AppError, OSError, RuntimeError, ValueError, MemoryError)
+"""Errors while saving after a fault: the state is invalid, or no checkpoint can be written."""
 
 
 class SavedCheckpoint(NamedTuple):
     step: int
     val_loss: float | None
+    """Last validation loss in nats per predicted token, if there was one."""
     is_best: bool
 
 
 class TrainResult(NamedTuple):
-    """What came of a training; `test` is what the best weights do, which the model holds then."""
+    """Result of a training; `test` evaluates the best weights, if the training ended and has a test split."""
 
     stopped: StopReason | None
     early_stopped: bool
@@ -82,16 +53,18 @@ class TrainResult(NamedTuple):
 
 
 class TrainingCallbacks(NamedTuple):
-    """Whom a training tells of what; `on_step` gets a function, as reading the numbers may cost more than a step."""
+    """Callbacks of the training loop.
+
+    `on_step` receives a function, because reading the numbers can cost more than a step. `on_sample` is called every
+    `sample_every_steps`, `on_saving` before a checkpoint is written, which can take long.
+    """
 
     on_row: Callable[[CurveRow], None] = lambda row: None
-    on_step: Callable[[Callable[[], Progress]], None] = lambda progress: None
+    on_step: Callable[[Callable[[], Progress]], None] = lambda numbers: None
     on_checkpoint: Callable[[SavedCheckpoint], None] = lambda saved: None
     should_stop: Callable[[], StopReason | None] = lambda: None
     on_sample: Callable[[int], None] = lambda step: None
-    """Called every `sample_every_steps`, with the model as it is."""
     on_saving: Callable[[], None] = lambda: None
-    """Called before a checkpoint is written, which may take long."""
 
 
 def train(
@@ -104,71 +77,54 @@ def train(
     resume: Checkpoint | None = None,
     callbacks: TrainingCallbacks | None = None,
 ) -> TrainResult:
-    """Train a model, keep the weights that did best on validation, and test those.
+    """Train a model, load the weights with the best validation loss into it, and evaluate them on the test split.
 
-    A model with its parent's weights (a warm start) is validated before its first step; they stay the best until a
-    later validation is better. A stop saves a checkpoint first and gives back the model as it is then; so does a fault,
-    where the weights have not moved since the last whole state. Raises TRAINING_NAN_LOSS for a loss that is not finite
-    or has grown beyond recovery, OUT_OF_MEMORY, and INSUFFICIENT_STORAGE where a checkpoint does not fit on the disk.
+    A step reads `gradient_accumulation` batches of token ids (B, T) and minimizes the mean loss over all predicted
+    tokens of their logits (B, T, V). Losses are in nats per predicted token, times in seconds.
+
+    A warm start is validated before its first step; the parent's weights are the best until a validation is better. If
+    `should_stop` returns a reason, the loop saves a checkpoint and leaves the current weights in the model. If a step
+    fails before it has moved the weights, the loop saves the state before that step.
+
+    Raises TRAINING_NAN_LOSS if a loss is not finite or has diverged, OUT_OF_MEMORY, INSUFFICIENT_STORAGE if a
+    checkpoint does not fit on the disk, and CHECKPOINT_CORRUPT if `resume` belongs to another request.
     """
-    told = callbacks or TrainingCallbacks()
-
-    def check_stop() -> None:
-        reason = told.should_stop()
-        if reason is not None:
-            raise _Stopped(reason)
-
-    training = _Training(model, corpus, effective, compute, store, resume)
+    training = _Training(model, corpus, effective, compute, store, resume, callbacks or TrainingCallbacks())
     test: Evaluation | None = None
     try:
-        training.begin(told, check_stop)
-        training.run(told, check_stop)
+        training.start()
+        training.run()
         training.load_best()
         if "test" in corpus.ids:
             documents = corpus.documents("test", masking(effective, model.vocabulary))
-            test = evaluate(model, documents, compute, check_stop)
+            test = evaluate(model, documents, compute, training.check_stop)
     except _Stopped as stop:
-        training.save(told)
-        return TrainResult(stop.reason, False, training.state, None)
+        training.save()
+        return TrainResult(stop.reason, False, training.progress.state, None)
     except AppError:
         raise
     except Exception as error:
-        log.warning("training broke off", step=training.state.step, error=type(error).__name__)
+        log.warning("training_failed", step=training.progress.state.step, error=type(error).__name__)
         if transient_code(error) is None:
-            traceback.clear_frames(error.__traceback__)  # the memory of what has failed is needed to save
-            training.save_after_fault(told)
+            traceback.clear_frames(error.__traceback__)  # frees the memory of the failed step, which saving needs
+            training.save_after_fault()
         if is_out_of_memory(error):
-            message = "There is not enough memory for this model: make `batch_size` or `max_seq_len` smaller."
+            message = "There is not enough memory for this model. Use a smaller `batch_size` or `max_seq_len`."
             raise AppError(ErrorCode.OUT_OF_MEMORY, message) from error
         raise
     finally:
         training.close()
-    return TrainResult(None, training.stopped_early, training.state, test)
+    return TrainResult(None, training.progress.stopped_early, training.progress.state, test)
 
 
-def learning_rate(step: int, total_steps: int, effective: EffectiveRequest) -> float:
-    """Return the rate of the step that comes after `step` others: a linear warm-up, then the schedule to its end."""
-    if effective.warmup_ratio is not None:
-        warmup = math.ceil(effective.warmup_ratio * total_steps)
-    else:
-        warmup = effective.warmup_steps or 0
-    if step < warmup:
-        return effective.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, total_steps - warmup)
-    match effective.lr_schedule:
-        case "constant":
-            return effective.learning_rate
-        case "linear":
-            share = 1.0 - done
-        case "cosine":
-            share = (1.0 + math.cos(math.pi * done)) / 2
-        case unknown:
-            assert_never(unknown)
-    return effective.min_learning_rate + (effective.learning_rate - effective.min_learning_rate) * share
-
-
-def steps_in_epoch(rows: int, effective: EffectiveRequest, compute: Compute) -> int:
+def steps_per_epoch(rows: int, effective: EffectiveRequest, compute: Compute) -> int:
     return -(-rows // (compute.batch_size * effective.gradient_accumulation))
+
+
+def total_steps(rows: int, effective: EffectiveRequest, compute: Compute) -> int:
+    """Return the number of steps of a training without early stopping: all epochs, at most `max_steps`."""
+    steps = steps_per_epoch(rows, effective, compute) * effective.num_epochs
+    return min(steps, effective.max_steps or steps)
 
 
 class _Stopped(Exception):
@@ -177,17 +133,8 @@ class _Stopped(Exception):
         self.reason = reason
 
 
-class _Whole(NamedTuple):
-    """What a step changes before it moves the weights, as it was before."""
-
-    random: RandomState
-    epoch_loss: Tensor
-    row_loss: Tensor
-    gradient_norm: Tensor
-
-
 class _Training:
-    """A training under way: a state, the tensors beside it, and what can be done with them."""
+    """One training: the loop, and the checkpoints that it saves."""
 
     def __init__(
         self,
@@ -197,390 +144,165 @@ class _Training:
         compute: Compute,
         store: CheckpointStore,
         resume: Checkpoint | None,
+        callbacks: TrainingCallbacks,
     ) -> None:
         self._model = model.to(compute.device).train()
+        self._effective, self._compute, self._store, self._callbacks = effective, compute, store, callbacks
         model.input_embedding().weight.requires_grad_(not effective.freeze_embeddings)
-        self._effective = effective
-        self._compute = compute
-        self._store = store
         if effective.compute.gradient_checkpointing:
             model.checkpoint_gradients()
-        how = masking(effective, model.vocabulary)
-        self._rows = corpus.rows("train", effective.max_seq_len, how)
-        self._reader = BatchReader(self._rows, workers=compute.data_num_workers, pin=compute.data_pin_memory)
-        self._validation = corpus.documents("validation", how)
-        share = 1.0 if how is None else effective.mlm_probability or 1.0  # of the tokens, which are predicted
-        self._sizes = corpus.sizes
-        self._chars_per_token = corpus.sizes["train"].chars / corpus.sizes["train"].tokens / share
-        steps = steps_in_epoch(len(self._rows), effective, compute) * effective.num_epochs
-        self._total_steps = min(steps, effective.max_steps or steps)
+        mask = masking(effective, model.vocabulary)
+        rows = corpus.rows("train", effective.max_seq_len, mask)
+        self._validation = corpus.documents("validation", mask)
+        self._reader = BatchReader(
+            rows,
+            batch_size=compute.batch_size,
+            batches_per_step=effective.gradient_accumulation,
+            seed=effective.seed,
+            workers=compute.data_num_workers,
+            pin=compute.data_pin_memory,
+        )
+        steps = total_steps(len(rows), effective, compute)
         self._scheduled = scheduled_steps(
             effective.checkpoint_schedule,
-            total_steps=self._total_steps,
-            steps_per_epoch=steps // effective.num_epochs,
+            total_steps=steps,
+            steps_per_epoch=steps_per_epoch(len(rows), effective, compute),
         )
-        self._optimizer = _optimizer(model, effective)
-        self._scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
-        self.state = TrainingState(request_hash=request_hash(effective))
+        self._optimizer = Optimizer(model, effective, compute, steps)
+        self.progress = TrainingProgress(
+            model,
+            corpus,
+            effective,
+            compute,
+            rows_per_epoch=len(rows),
+            total_steps=steps,
+            state=None if resume is None else resume.state,
+        )
         if resume is not None:
             self._restore(resume)
-        self._saved = self.state
-        self._order = epoch_order(len(self._rows), effective.seed, len(self.state.epochs))
-        # Sums stay on the device and are only ever added to, one step after another: read or not, they end up equal.
-        # Each addition makes a new tensor: that from before a step is still there when the step fails.
-        self._epoch_loss = torch.tensor(self.state.epoch_loss_nats, dtype=torch.float64, device=compute.device)
-        self._row_loss = torch.tensor(self.state.row_loss_nats, dtype=torch.float64, device=compute.device)
-        self._gradient_norm = torch.tensor(self.state.gradient_norm, device=compute.device)
-        self._origin = perf_counter() - self.state.elapsed_seconds
-        self._row_start = self.state
-        self._validated_step = -1
-        self._speed = 0.0
-        self._whole: _Whole | None = None
-        """How to come back to the last whole state; None where there is no way back to it."""
+        self._saved = self.progress.state
+        self._snapshot: Snapshot | None = None
+        """The state to return to after a fault; None while the weights and the state do not fit together."""
 
-    @property
-    def stopped_early(self) -> bool:
-        return self.state.history.stops(self._effective.early_stopping)
+    def start(self) -> None:
+        """Save the initial weights if step 0 is scheduled, and validate those of a warm start, once."""
+        progress = self.progress
+        if progress.state.step == 0 and 0 in self._scheduled:
+            self._save_scheduled()
+            self._callbacks.on_checkpoint(SavedCheckpoint(0, None, is_best=False))
+        if self._effective.init_from_run_id is not None and progress.state.initial_loss_nats is None:
+            self._validate()
+            self._callbacks.on_row(progress.first_row())
+            self.save()
 
-    @property
-    def _finished(self) -> bool:
-        return self.state.is_last_step or self.stopped_early
-
-    def run(self, told: TrainingCallbacks, check_stop: Callable[[], None]) -> None:
-        """Take steps until none is left."""
+    def run(self) -> None:
+        """Take steps until the training is finished."""
+        progress, optimizer = self.progress, self._optimizer
         while True:
-            if self.state.processed_step < self.state.step:
-                self._settle(told, check_stop)
-                told.on_step(self.progress)
-            if self._finished:
+            if progress.state.processed_step < progress.state.step:
+                self._after_step()
+                self._callbacks.on_step(progress.numbers)
+            if progress.is_finished:
                 break
-            check_stop()
-            self._step()
+            self.check_stop()
 
-    def _step(self) -> None:
-        """Move the weights once, by the mean loss over all tokens of `gradient_accumulation` batches."""
-        started = perf_counter()
-        self._whole = self._as_whole()
-        taken = self._rows_of_step(self.state.position)
-        rows = sum(len(of_batch) for of_batch in taken)
-        epoch = len(self.state.epochs) + 1
-        batches = self._reader.read(taken, self._rows_of_step(self.state.position + rows), epoch)
-        tokens = sum(batch.tokens for batch in batches)
-        for batch in batches:
-            self._backward(batch.to(self._compute.device), max(tokens, 1))
-        self._scaler.unscale_(self._optimizer)
-        limit = self._effective.gradient_clipping or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
-        # one that is not finite is of a step that a scaler leaves out, or shows in the next loss
-        self._gradient_norm = torch.where(norm.isfinite(), norm, self._gradient_norm)
-        groups: list[dict[str, object]] = self._optimizer.param_groups
-        for group in groups:
-            group["lr"] = self._learning_rate(self.state.step)
-        self._whole = None  # the weights move
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad()
-        self._advance(rows, tokens, perf_counter() - started)
+            started = perf_counter()
+            self._snapshot = progress.snapshot()
+            batches = self._reader.read(len(progress.state.epochs), progress.state.position)
+            tokens = sum(batch.tokens for batch in batches)
+            for batch in batches:
+                loss_sum = self._loss_sum(batch.to(self._compute.device))
+                optimizer.backward(loss_sum / max(tokens, 1))
+                progress.add_loss(loss_sum)
+            progress.set_gradient_norm(optimizer.clip_gradients())
+            self._snapshot = None  # the weights move
+            optimizer.step(progress.state.step)
+            progress.add_step(sum(len(batch.inputs) for batch in batches), tokens, perf_counter() - started)
 
-    def begin(self, told: TrainingCallbacks, check_stop: Callable[[], None]) -> None:
-        """Keep the first weights where they are scheduled; measure those of a warm start, once, as the best so far."""
-        if self.state.step == 0 and 0 in self._scheduled:
-            self._keep(told)
-            told.on_checkpoint(SavedCheckpoint(0, None, is_best=False))
-        if self._effective.init_from_run_id is None or self.state.initial_loss_nats is not None:
-            return
-        self._validate(check_stop)
-        self._update(initial_loss_nats=self.state.validation_loss_nats)
-        rows = self.state.curve.rows + 1
-        curve: dict[str, object] = {"rows": rows}
-        self._update(curve=self.state.curve.model_copy(update=curve))
-        told.on_row(
-            CurveRow(
-                step=0,
-                epoch=0,
-                lr=self._learning_rate(0),
-                tokens=0,
-                elapsed_seconds=self.state.elapsed_seconds,
-                val_loss=self.state.validation_loss_nats,
-            )
-        )
-        self.save(told)
+    def _loss_sum(self, batch: Batch) -> Tensor:
+        """Return the summed loss of a batch, a scalar in nats; fp32 in every precision: a bf16 sum has three digits."""
+        with autocast(self._compute):
+            logits = self._model.forward(batch.inputs, batch.lengths)  # (B, T, V)
+        return functional.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), reduction="sum")
 
-    def _settle(self, told: TrainingCallbacks, check_stop: Callable[[], None]) -> None:
-        """Do what is due after a step: validate, tell the row of the loss curve, save."""
-        state, effective = self.state, self._effective
+    def _after_step(self) -> None:
+        """Do what is due after a step: validate, send a row of the loss curve, draw samples, save checkpoints."""
+        progress, effective, state = self.progress, self._effective, self.progress.state
         epoch_ended = state.position == 0
-        evaluating = epoch_ended or state.is_last_step or _is_multiple(state.step, effective.eval_every_steps)
-        saving = state.is_last_step or _is_multiple(state.step, effective.checkpoint_every_steps)
-        saving = saving or state.step in self._scheduled
-        if effective.checkpoint_every_steps is None:
-            saving = saving or epoch_ended
-        if evaluating or saving or _is_multiple(state.step, effective.log_every_steps):
-            self._check_finite(float(self._row_loss))
-        if evaluating:
-            self._whole = self._as_whole()
-            self._validate(check_stop)
-            self._whole = None  # validated again, it would count twice
-        if evaluating or _is_multiple(state.step, effective.log_every_steps):
-            told.on_row(self._next_row(evaluating))
+        is_evaluated = epoch_ended or state.is_last_step or _is_multiple(state.step, effective.eval_every_steps)
+        is_saved = state.is_last_step or state.step in self._scheduled
+        is_saved |= _is_multiple(state.step, effective.checkpoint_every_steps)
+        is_saved |= epoch_ended and effective.checkpoint_every_steps is None
+        has_row = is_evaluated or _is_multiple(state.step, effective.log_every_steps)
+        if has_row or is_saved:
+            progress.check_loss()
+        if is_evaluated:
+            self._snapshot = progress.snapshot()
+            self._validate()
+            self._snapshot = None  # a second validation of this step would count twice
+        if has_row:
+            self._callbacks.on_row(progress.next_row())
         if _is_multiple(state.step, effective.sample_every_steps):
-            told.on_sample(state.step)
+            self._callbacks.on_sample(state.step)
             self._model.train()
-        if state.step in self._scheduled or (self._scheduled and self._finished):
-            self._keep(told)  # before the step counts as settled: what goes on from there does not come back here
-        self._update(processed_step=state.step)
-        if saving or self._finished or self.state.history.best_step == state.step:
-            self.save(told)
+        if state.step in self._scheduled or (self._scheduled and progress.is_finished):
+            self._save_scheduled()  # before the step counts as processed, so that a resumed training repeats it
+        progress.mark_processed()
+        if is_saved or progress.is_finished or progress.state.history.best_step == state.step:
+            self.save()
 
-    def save(self, told: TrainingCallbacks) -> None:
-        """Make the training durable as it is; does nothing where that is done already."""
-        if self.state == self._saved:
+    def _validate(self) -> None:
+        loss_nats = evaluate(self._model, self._validation, self._compute, self.check_stop).loss_nats
+        self.progress.add_validation(loss_nats)
+
+    def check_stop(self) -> None:
+        reason = self._callbacks.should_stop()
+        if reason is not None:
+            raise _Stopped(reason)
+
+    def save(self) -> None:
+        """Save a checkpoint of the current state, unless it is saved already."""
+        if self.progress.state == self._saved:
             return
-        told.on_saving()
-        state = self._snapshot()
-        optimizer: dict[str, object] = self._optimizer.state_dict()
-        scaler: dict[str, object] = self._scaler.state_dict()
-        rest = OptimizerState(optimizer=optimizer, scaler=scaler, random=random_state())
-        weights: dict[str, Tensor] = self._model.state_dict()
-        self._store.save(Checkpoint(state, weights, rest))
-        self._saved = self.state
-        validated = state.validation_loss_nats
-        told.on_checkpoint(SavedCheckpoint(state.step, validated, state.history.best_step == state.step))
+        self._callbacks.on_saving()
+        state = self.progress.durable_state()
+        optimizer_state = OptimizerState(
+            optimizer=self._optimizer.state(), scaler=self._optimizer.scaler_state(), random=random_state()
+        )
+        self._store.save(Checkpoint(state, self._weights(), optimizer_state))
+        self._saved = state
+        is_best = state.history.best_step == state.step
+        self._callbacks.on_checkpoint(SavedCheckpoint(state.step, state.validation_loss_nats, is_best))
 
-    def _keep(self, told: TrainingCallbacks) -> None:
-        """Keep the weights as they are for good."""
-        told.on_saving()
-        weights: dict[str, Tensor] = self._model.state_dict()
-        self._store.save_scheduled(self._snapshot(), weights)
+    def _save_scheduled(self) -> None:
+        self._callbacks.on_saving()
+        self._store.save_scheduled(self.progress.durable_state(), self._weights())
 
-    def save_after_fault(self, told: TrainingCallbacks) -> None:
-        """Take back what has failed and make the state before it durable, where there is a way and it is sound."""
-        if self._whole is None:
-            return
-        random, self._epoch_loss, self._row_loss, self._gradient_norm = self._whole
-        with suppress(*_NOT_SAVED):
-            self._optimizer.zero_grad()
-            restore_random_state(random)
-            self._check_finite(float(self._epoch_loss + self._row_loss))
-            self._check_converging(float(self._row_loss) / max(1, self.state.row_tokens))
-            for weight in self._model.parameters():
-                self._check_finite(float(weight.detach().abs().max()))
-            self.save(told)
+    def save_after_fault(self) -> None:
+        """Return to the snapshot, if there is one, and save it if its numbers are valid."""
+        if self._snapshot is not None:
+            with suppress(*_NO_CHECKPOINT_AFTER):
+                self._optimizer.clear_gradients()
+                self.progress.restore(self._snapshot)
+                self.save()
 
     def load_best(self) -> None:
-        best_step = self.state.history.best_step
-        if best_step is not None and best_step != self.state.step:
+        best_step = self.progress.state.history.best_step
+        if best_step is not None and best_step != self.progress.state.step:
             self._model.load_state_dict(self._store.weights(best_step))
 
     def close(self) -> None:
         self._reader.close()
 
-    def progress(self) -> Progress:
-        state, total = self.state, self._total_steps
-        loss = float(self._row_loss) / state.row_tokens if state.row_tokens else state.curve.loss_nats or 0.0
-        validated = state.validation_loss_nats if self._validated_step == state.step else None
-        speed = self._tokens_per_second()
-        return Progress(
-            epoch=self._epoch(),
-            total_epochs=self._effective.num_epochs,
-            step=state.step,
-            total_steps=total,
-            progress=100.0 if self._finished else 100 * state.step / total,
-            train_loss=loss,
-            train_perplexity=perplexity(loss),
-            learning_rate=self._learning_rate(state.step - 1),
-            grad_norm=float(self._gradient_norm),
-            tokens_per_second=speed,
-            chars_per_second=speed * self._chars_per_token,
-            eta_seconds=0.0 if self._finished else state.elapsed_seconds / state.step * (total - state.step),
-            val_loss=validated,
-            val_perplexity=None if validated is None else perplexity(validated),
-            best_val_loss=state.history.best_loss_nats,
-            train_bits_per_char=self._bits_per_char("train", loss),
-            val_bits_per_char=self._bits_per_char("validation", validated),
-            best_val_bits_per_char=self._bits_per_char("validation", state.history.best_loss_nats),
-        )
-
-    def _bits_per_char(self, split: Split, loss_nats: float | None) -> float | None:
-        return None if loss_nats is None else self._sizes[split].bits_per_char(loss_nats, self._model.objective)
-
-    def _rows_of_step(self, position: int) -> list[NDArray[np.uint32]]:
-        """The rows of each batch of the step that begins at a place of the epoch's order."""
-        size = self._compute.batch_size
-        taken = self._order[position : position + size * self._effective.gradient_accumulation]
-        return [taken[i : i + size] for i in range(0, len(taken), size)]
-
-    def _backward(self, batch: Batch, tokens_of_step: int) -> None:
-        with autocast(self._compute):
-            logits = self._model.forward(batch.inputs, batch.lengths)  # (B, T, V)
-        # added up in fp32 whatever the model computes in: a sum of bf16 has three digits
-        loss_sum = functional.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), reduction="sum")
-        torch.autograd.backward([self._scaler.scale(loss_sum / tokens_of_step)])
-        self._epoch_loss = self._epoch_loss + loss_sum.detach()
-        self._row_loss = self._row_loss + loss_sum.detach()
-
-    def _advance(self, rows: int, tokens: int, seconds: float) -> None:
-        """Count a step; the end of an epoch empties its sums and draws the next order."""
-        old = self.state
-        elapsed = perf_counter() - self._origin
-        epochs, position, epoch_tokens = old.epochs, old.position + rows, old.epoch_tokens + tokens
-        epoch_start = old.epoch_start_seconds
-        if position == len(self._rows):
-            mean = self._check_finite(float(self._epoch_loss)) / epoch_tokens
-            epochs = (*epochs, EpochSummary(train_loss_nats=mean, seconds=elapsed - epoch_start))
-            position, epoch_tokens, epoch_start = 0, 0, elapsed
-            self._epoch_loss.zero_()
-            self._order = epoch_order(len(self._rows), self._effective.seed, len(epochs))
-        out_of_time = self._effective.max_seconds is not None and elapsed >= self._effective.max_seconds
-        self._update(
-            step=old.step + 1,
-            position=position,
-            epochs=epochs,
-            epoch_tokens=epoch_tokens,
-            row_tokens=old.row_tokens + tokens,
-            tokens_seen=old.tokens_seen + tokens,
-            is_last_step=old.step + 1 == self._total_steps or out_of_time,
-            elapsed_seconds=elapsed,
-            epoch_start_seconds=epoch_start,
-            train_seconds=old.train_seconds + seconds,
-        )
-
-    def _validate(self, check_stop: Callable[[], None]) -> None:
-        loss_nats = evaluate(self._model, self._validation, self._compute, check_stop).loss_nats
-        self._check_finite(loss_nats)
-        history = self.state.history.after(
-            loss_nats, step=self.state.step, epoch=self._epoch(), rule=self._effective.early_stopping
-        )
-        self._update(validation_loss_nats=loss_nats, history=history)
-        self._validated_step = self.state.step
-
-    def _next_row(self, validated: bool) -> CurveRow:
-        """Close the stretch since the last row: its mean loss, and the area under the line between the two points."""
-        state = self.state
-        loss = self._check_converging(float(self._row_loss) / state.row_tokens)
-        width = 0 if state.curve.loss_nats is None else state.step - state.curve.step
-        area = state.curve.area + width * (loss + (state.curve.loss_nats or 0.0)) / 2
-        self._speed = self._tokens_per_second()
-        self._row_loss.zero_()
-        curve = CurveState(rows=state.curve.rows + 1, step=state.step, loss_nats=loss, area=area)
-        self._update(row_tokens=0, curve=curve)
-        self._row_start = self.state
-        return CurveRow(
-            step=state.step,
-            epoch=self._epoch(),
-            train_loss=loss,
-            lr=self._learning_rate(state.step - 1),
-            grad_norm=float(self._gradient_norm),
-            tokens=state.tokens_seen,
-            elapsed_seconds=state.elapsed_seconds,
-            val_loss=state.validation_loss_nats if validated else None,
-            epoch_train_loss=state.epochs[-1].train_loss_nats if state.position == 0 else None,
-        )
+    def _weights(self) -> dict[str, Tensor]:
+        weights: dict[str, Tensor] = self._model.state_dict()
+        return weights
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.state.request_hash != self.state.request_hash:
-            raise AppError(ErrorCode.CHECKPOINT_CORRUPT, "The checkpoint belongs to another request.")
-        self.state = checkpoint.state
         self._model.load_state_dict(checkpoint.weights)
-        self._optimizer.load_state_dict(checkpoint.optimizer_state["optimizer"])
-        self._scaler.load_state_dict(checkpoint.optimizer_state["scaler"])
+        self._optimizer.load(checkpoint.optimizer_state["optimizer"], checkpoint.optimizer_state["scaler"])
         restore_random_state(checkpoint.optimizer_state["random"])
 
-    def _as_whole(self) -> _Whole:
-        return _Whole(random_state(), self._epoch_loss, self._row_loss, self._gradient_norm)
 
-    def _snapshot(self) -> TrainingState:
-        """The state with the sums that are kept on the device."""
-        self._update(
-            epoch_loss_nats=float(self._epoch_loss),
-            row_loss_nats=float(self._row_loss),
-            gradient_norm=float(self._gradient_norm),
-        )
-        return self.state
-
-    def _update(self, **changes: object) -> None:
-        self.state = self.state.model_copy(update=changes)
-
-    def _epoch(self) -> int:
-        """The epoch that the last step belonged to, from 1."""
-        return len(self.state.epochs) + (self.state.position > 0)
-
-    def _learning_rate(self, step: int) -> float:
-        return learning_rate(step, self._total_steps, self._effective)
-
-    def _tokens_per_second(self) -> float:
-        tokens = self.state.tokens_seen - self._row_start.tokens_seen
-        return tokens / (self.state.train_seconds - self._row_start.train_seconds) if tokens else self._speed
-
-    def _check_converging(self, loss_nats: float) -> float:
-        """Refuse a mean loss that is far beyond that of a uniform guess and of the weights that the run began with."""
-        beginning = max(math.log(self._model.vocab_size), self.state.initial_loss_nats or 0.0)
-        if loss_nats > _DIVERGED * beginning:
-            message = (
-                f"The training has diverged: at step {self.state.step} its loss is {loss_nats:.3g} nats per token,"
-                f" where a guess has {beginning:.3g}. Try a smaller `learning_rate` or `gradient_clipping`."
-            )
-            raise AppError(ErrorCode.TRAINING_NAN_LOSS, message)
-        return loss_nats
-
-    def _check_finite(self, loss_nats: float) -> float:
-        if not math.isfinite(loss_nats):
-            message = f"The loss is not finite any more at step {self.state.step}: try a smaller `learning_rate`."
-            raise AppError(ErrorCode.TRAINING_NAN_LOSS, message)
-        return loss_nats
-
-
-def _without_compiler() -> None:
-    """Keep torch's optimizers from importing its compiler, which nothing here uses, at their first call.
-
-    That takes a second, at each start of a training; what does it is a wrapper around some of their methods.
-    """
-    optimizers: object = torch.optim.Optimizer
-    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):
-        method: Callable[[], object] = getattr(optimizers, name)
-        unwrapped: object = inspect.unwrap(method)
-        setattr(optimizers, name, unwrapped)
-
-
-def _optimizer(model: LanguageModel, effective: EffectiveRequest) -> torch.optim.Optimizer:
-    _without_compiler()
-    config, rate = effective.optimizer, effective.learning_rate
-    groups = _by_decay(model, config)
-    match config.name:
-        case "sgd":
-            return torch.optim.SGD(groups, lr=rate)
-        case "adam":
-            return torch.optim.Adam(groups, lr=rate)
-        case "adamw":
-            return torch.optim.AdamW(groups, lr=rate)
-        case unknown:
-            assert_never(unknown)
-
-
-def _by_decay(model: LanguageModel, config: OptimizerConfig) -> list[dict[str, object]]:
-    """The weights that move as groups of the optimizer, if there are such: those that decay, and those that do not."""
-    given: dict[str, object] = config.model_dump(exclude={"name", "weight_decay_exclude"}, exclude_none=True)
-    free = {
-        weight
-        for module in model.modules()
-        for name, weight in module.named_parameters(recurse=False)
-        if _kind(module, name) in config.weight_decay_exclude
-    }
-    moving = [weight for weight in model.parameters() if weight.requires_grad]
-    decaying = given | {"params": [weight for weight in moving if weight not in free]}
-    others = given | {"params": [weight for weight in moving if weight in free], "weight_decay": 0.0}
-    return [group for group in (decaying, others) if group["params"]]
-
-
-def _kind(module: nn.Module, name: str) -> DecayFree | None:
-    """What a weight of a module is, by its name there; None for most."""
-    if "bias" in name:
-        return "bias"
-    layer = type(module).__name__  # by its name, as the library's own normalizations have no class in common
-    if layer.endswith("Norm"):
-        return "norm"
-    return "embedding" if layer == "Embedding" else None
-
-
-def _is_multiple(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
+def _is_multiple(step: int, interval: int | None) -> bool:
+    return interval is not None and step % interval == 0

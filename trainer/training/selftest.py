@@ -19,7 +19,8 @@ from trainer.training.batches import Batch, masking
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import resolve, seed_everything
-from trainer.training.loop import CurveRow, StopReason, TrainingCallbacks, train
+from trainer.training.loop import StopReason, TrainingCallbacks, train
+from trainer.training.progress import CurveRow
 
 LEARNED_NATS = 0.5
 _ROWS, _TARGETS = 8, 32

@@ -19,7 +19,8 @@ from trainer.training.checkpoint import CheckpointStore
 from trainer.training.dataset import prepare
 from trainer.training.device import environment, resolve, seed_everything
 from trainer.training.evaluation import evaluate
-from trainer.training.loop import CurveRow, TrainingCallbacks, train
+from trainer.training.loop import TrainingCallbacks, train
+from trainer.training.progress import CurveRow
 from trainer.worker.reevaluation import places
 
 

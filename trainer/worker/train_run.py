@@ -50,15 +50,8 @@ from trainer.training.checkpoint import CheckpointStore
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
 from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
-from trainer.training.loop import (
-    CurveRow,
-    SavedCheckpoint,
-    StopReason,
-    TrainingCallbacks,
-    TrainResult,
-    steps_in_epoch,
-    train,
-)
+from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult, total_steps, train
+from trainer.training.progress import CurveRow
 from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Beat
 from trainer.worker.reevaluation import measure_run, places
 
@@ -320,15 +313,14 @@ class TrainingAttempt:
         self, model: LanguageModel, corpus: TokenizedCorpus, tokenizer: Tokenizer, compute: Compute
     ) -> None:
         effective = self._record.effective
-        steps = steps_in_epoch(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
-        total_steps = steps * effective.num_epochs
+        rows = len(corpus.rows("train", effective.max_seq_len))
         self._events.append(
             MetricsConfig(
                 **self._stamp(f"config:{self._number}"),
                 model_family=effective.model_family,
                 model_size=effective.model_size,
                 total_epochs=effective.num_epochs,
-                total_steps=min(total_steps, effective.max_steps or total_steps),
+                total_steps=total_steps(rows, effective, compute),
                 batch_size=compute.batch_size,
                 learning_rate=effective.learning_rate,
                 params=model.parameter_count(),

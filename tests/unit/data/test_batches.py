@@ -2,15 +2,14 @@
 
 import sys
 import threading
-from collections.abc import Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tests.support.properties import for_all_pairs
 from tests.support.reference import rows_by_hand
@@ -99,48 +98,40 @@ def order_of(seed: int, epoch: int) -> list[int]:
     return order
 
 
-def numbers_of(*batches: Sequence[int]) -> list[NDArray[np.int64]]:
-    return [np.array(batch, dtype=np.int64) for batch in batches]
-
-
 MANY = Rows(TOKENIZER.encode_documents(["abc" * n for n in range(1, 60)]), 7, TOKENIZER.special_ids)
-READS = [numbers_of([3, 1], [0, 2]), numbers_of([5, 4], [9]), numbers_of([8, 8]), numbers_of([7], [300, 2, 6])]
+READS = [(0, 0), (0, 6), (0, 30), (1, 0), (4, 12)]
+"""Epochs and positions: the next step, one that was not prepared, and the steps of other epochs."""
 
 
-def read_all(workers: int, guesses: Sequence[Sequence[NDArray[np.int64]]]) -> list[list[list[int]]]:
-    """Read READS one after another, each time with a guess of what comes next."""
-    found: list[list[list[int]]] = []
-    with closing(BatchReader(MANY, workers=workers, pin=False)) as reader:
-        for taken, then in zip(READS, guesses, strict=True):
-            for batch in reader.read(taken, then):
-                inputs: list[list[int]] = batch.inputs.tolist()
-                targets: list[list[int]] = batch.targets.tolist()
-                found += [inputs, targets, [[batch.tokens]]]
-    return found
+def reader(workers: int) -> BatchReader:
+    return BatchReader(MANY, batch_size=4, batches_per_step=2, seed=3, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("guess", ["right", "wrong", "none"])
-def test_reader__gives_the_same_with_any_threads_and_after_any_guess(workers: int, guess: str) -> None:
-    follows = {"right": "123-", "wrong": "0221", "none": "----"}[guess]
-    guesses = [numbers_of() if number == "-" else READS[int(number)] for number in follows]
-    expected: list[list[list[int]]] = []
-    for numbers in chain(*READS):
-        batch = MANY.batch(numbers)
-        inputs: list[list[int]] = batch.inputs.tolist()
-        targets: list[list[int]] = batch.targets.tolist()
-        expected += [inputs, targets, [[batch.tokens]]]
-
-    assert read_all(workers, guesses) == expected
+def test_reader__gives_the_rows_of_a_step_with_any_number_of_threads(workers: int) -> None:
+    with closing(reader(workers)) as batches:
+        for epoch, position in READS:
+            order = epoch_order(len(MANY), 3, epoch)[position : position + 8]
+            for batch, start in zip(batches.read(epoch, position), range(0, 8, 4), strict=True):
+                expected = MANY.batch(order[start : start + 4])
+                assert torch.equal(batch.inputs, expected.inputs) and torch.equal(batch.targets, expected.targets)
+                assert batch.tokens == expected.tokens
 
 
-def test_reader__gathers_ahead_in_threads_that_end_with_it() -> None:
+def test_reader__ends_an_epoch_with_the_rows_that_are_left() -> None:
+    with closing(reader(0)) as batches:
+        [last] = batches.read(0, len(MANY) - 3)
+
+    assert len(last.inputs) == 3
+
+
+def test_reader__prepares_batches_in_threads_that_end_with_it() -> None:
     before = set(threading.enumerate())
-    reader = BatchReader(MANY, workers=2, pin=False)
-    reader.read(READS[0], READS[1])
+    batches = reader(2)
+    batches.read(0, 0)
     assert len(set(threading.enumerate()) - before) in (1, 2)
 
-    reader.close()
+    batches.close()
 
     assert set(threading.enumerate()) <= before
 

@@ -11,7 +11,7 @@ from tests.support.families import CHAR_IDS, VOCABULARY, effective_of, vocabular
 from tests.support.tiny_models import tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.tokenizers.base import Ids
-from trainer.training.batches import NO_TARGET, BatchReader, Masking, Rows, masking
+from trainer.training.batches import NO_TARGET, BatchReader, Masking, Rows, epoch_order, masking
 
 LENGTH = 64
 ROWS = np.arange(500)
@@ -87,16 +87,17 @@ def test_masking__follows_from_seed_row_and_draw_and_not_from_the_batch() -> Non
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_reader__masks_as_its_rows_do(workers: int) -> None:
-    reader = BatchReader(masked(), workers=workers, pin=False)
+def test_reader__masks_rows_by_the_number_of_the_epoch(workers: int) -> None:
+    rows = masked()
+    reader = BatchReader(rows, batch_size=4, batches_per_step=1, seed=1, workers=workers)
     try:
-        read = [reader.read([ROWS[:4]], [ROWS[4:8]], 7), reader.read([ROWS[4:8]], [], 7)]
+        batches = [*reader.read(6, 0), *reader.read(6, 4)]
     finally:
         reader.close()
 
-    expected = [masked().batch(ROWS[i : i + 4], 7) for i in (0, 4)]
-    for [batch], wanted in zip(read, expected, strict=True):
-        assert torch.equal(batch.inputs, wanted.inputs)
+    order = epoch_order(len(rows), 1, 6)
+    for batch, start in zip(batches, (0, 4), strict=True):
+        assert torch.equal(batch.inputs, rows.batch(order[start : start + 4], 7).inputs)
 
 
 def test_lengths__are_told_of_batches_with_padding_only() -> None:

@@ -1,0 +1,280 @@
+"""Progress of a training: its state, the rows of its loss curve, and the numbers that it reports."""
+
+import math
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainer.artifacts.checkpoint_files import CurveState, EpochSummary, TrainingState
+from trainer.config.presets import request_hash
+from trainer.contracts.base import Frozen, changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import Progress
+from trainer.contracts.inference import perplexity
+from trainer.contracts.runs import EffectiveRequest
+from trainer.data.corpus import Split
+from trainer.models.base import LanguageModel
+from trainer.training.dataset import TokenizedCorpus
+from trainer.training.device import Compute, RandomState, random_state, restore_random_state
+from trainer.training.optimizer import learning_rate
+
+_MAX_LOSS_RATIO = 5.0
+"""A mean loss above this multiple of the initial loss counts as divergence."""
+
+
+class CurveRow(Frozen):
+    """A line of `loss_curve.jsonl`: losses in nats per predicted token, times in seconds.
+
+    A warm start has a row for step 0 with the validation loss of the parent's weights.
+    """
+
+    step: int
+    epoch: int
+    """From 1."""
+    train_loss: float | None = None
+    """Mean since the previous row."""
+    lr: float
+    grad_norm: float | None = None
+    """Gradient norm of the last step, before clipping."""
+    tokens: int
+    """Predicted tokens since the training started."""
+    elapsed_seconds: float
+    val_loss: float | None = None
+    epoch_train_loss: float | None = None
+    """Mean of the epoch, in the row that ends an epoch."""
+
+
+class Snapshot(NamedTuple):
+    """Random generators and device sums before a step or a validation; with them, a failed one can be undone."""
+
+    random: RandomState
+    epoch_loss: Tensor
+    row_loss: Tensor
+    gradient_norm: Tensor
+
+
+class TrainingProgress:
+    """The TrainingState of a training, and the sums of it that are on the device.
+
+    The sums are float64 scalars in nats. They are added to in the order of the batches, whether or not they are read,
+    so reading them changes no result. Each addition creates a new tensor, so that a Snapshot keeps its values.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        corpus: TokenizedCorpus,
+        effective: EffectiveRequest,
+        compute: Compute,
+        *,
+        rows_per_epoch: int,
+        total_steps: int,
+        state: TrainingState | None,
+    ) -> None:
+        """Start at a state, or at step 0 if it is None. Raises CHECKPOINT_CORRUPT if it belongs to another request."""
+        self._model = model
+        self._sizes = corpus.sizes
+        self._effective = effective
+        self._rows_per_epoch = rows_per_epoch
+        self._total_steps = total_steps
+        start = TrainingState(request_hash=request_hash(effective))
+        self.state = state or start
+        if self.state.request_hash != start.request_hash:
+            raise AppError(ErrorCode.CHECKPOINT_CORRUPT, "The checkpoint belongs to another request.")
+        device = compute.device
+        self._epoch_loss = torch.tensor(self.state.epoch_loss_nats, dtype=torch.float64, device=device)
+        self._row_loss = torch.tensor(self.state.row_loss_nats, dtype=torch.float64, device=device)
+        self._gradient_norm = torch.tensor(self.state.gradient_norm, device=device)
+        self._origin = perf_counter() - self.state.elapsed_seconds
+        self._row_start = self.state
+        self._validated_step = -1
+        self._tokens_per_second = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step, from 1."""
+        return len(self.state.epochs) + (self.state.position > 0)
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.state.history.stops(self._effective.early_stopping)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state.is_last_step or self.stopped_early
+
+    def add_loss(self, loss_sum: Tensor) -> None:
+        """Add the summed loss of a batch, a scalar in nats."""
+        self._epoch_loss = self._epoch_loss + loss_sum.detach()
+        self._row_loss = self._row_loss + loss_sum.detach()
+
+    def set_gradient_norm(self, norm: Tensor) -> None:
+        """Store the gradient norm of a step, a scalar.
+
+        A norm that is not finite is ignored: either the scaler skips the step, or the next loss shows it.
+        """
+        self._gradient_norm = torch.where(norm.isfinite(), norm, self._gradient_norm)
+
+    def add_step(self, rows: int, tokens: int, seconds: float) -> None:
+        """Count a step; at the end of an epoch, store its mean loss and clear its sums."""
+        state = self.state
+        elapsed = perf_counter() - self._origin
+        epochs, position, epoch_tokens = state.epochs, state.position + rows, state.epoch_tokens + tokens
+        epoch_start = state.epoch_start_seconds
+        if position == self._rows_per_epoch:
+            mean = self._check_finite(float(self._epoch_loss)) / epoch_tokens
+            epochs = (*epochs, EpochSummary(train_loss_nats=mean, seconds=elapsed - epoch_start))
+            position, epoch_tokens, epoch_start = 0, 0, elapsed
+            self._epoch_loss.zero_()
+        out_of_time = self._effective.max_seconds is not None and elapsed >= self._effective.max_seconds
+        self.state = changed(
+            state,
+            step=state.step + 1,
+            position=position,
+            epochs=epochs,
+            epoch_tokens=epoch_tokens,
+            row_tokens=state.row_tokens + tokens,
+            tokens_seen=state.tokens_seen + tokens,
+            is_last_step=state.step + 1 == self._total_steps or out_of_time,
+            elapsed_seconds=elapsed,
+            epoch_start_seconds=epoch_start,
+            train_seconds=state.train_seconds + seconds,
+        )
+
+    def add_validation(self, loss_nats: float) -> None:
+        """Store the validation loss of the current weights. Raises TRAINING_NAN_LOSS if it is not finite."""
+        self._check_finite(loss_nats)
+        step, rule = self.state.step, self._effective.early_stopping
+        history = self.state.history.after(loss_nats, step=step, epoch=self.epoch, rule=rule)
+        self.state = changed(self.state, validation_loss_nats=loss_nats, history=history)
+        self._validated_step = step
+
+    def first_row(self) -> CurveRow:
+        """Return the row of step 0: the validation loss of a warm start, which is its initial loss too."""
+        loss, curve = self.state.validation_loss_nats, changed(self.state.curve, rows=self.state.curve.rows + 1)
+        self.state = changed(self.state, initial_loss_nats=loss, curve=curve)
+        elapsed = self.state.elapsed_seconds
+        return CurveRow(step=0, epoch=0, lr=self._learning_rate(0), tokens=0, elapsed_seconds=elapsed, val_loss=loss)
+
+    def next_row(self) -> CurveRow:
+        """Return the row of the current step and start the next one.
+
+        The area under the loss curve grows by the trapezoid between the two rows. Raises TRAINING_NAN_LOSS if the loss
+        has diverged.
+        """
+        state = self.state
+        loss = self._check_diverged(float(self._row_loss) / state.row_tokens)
+        width = 0 if state.curve.loss_nats is None else state.step - state.curve.step
+        area = state.curve.area + width * (loss + (state.curve.loss_nats or 0.0)) / 2
+        self._tokens_per_second = self._speed()
+        self._row_loss.zero_()
+        curve = CurveState(rows=state.curve.rows + 1, step=state.step, loss_nats=loss, area=area)
+        self.state = self._row_start = changed(state, row_tokens=0, curve=curve)
+        return CurveRow(
+            step=state.step,
+            epoch=self.epoch,
+            train_loss=loss,
+            lr=self._learning_rate(state.step - 1),
+            grad_norm=float(self._gradient_norm),
+            tokens=state.tokens_seen,
+            elapsed_seconds=state.elapsed_seconds,
+            val_loss=self._new_validation_loss(),
+            epoch_train_loss=state.epochs[-1].train_loss_nats if state.position == 0 else None,
+        )
+
+    def mark_processed(self) -> None:
+        """Record that everything due after the current step is done."""
+        self.state = changed(self.state, processed_step=self.state.step)
+
+    def numbers(self) -> Progress:
+        """Return the numbers after the last step; reading them from the device can cost more than a step."""
+        state, total = self.state, self._total_steps
+        loss = float(self._row_loss) / state.row_tokens if state.row_tokens else state.curve.loss_nats or 0.0
+        validation_loss = self._new_validation_loss()
+        train, speed = self._sizes["train"], self._speed()
+        masked_share = 1.0 if self._model.objective == "causal_lm" else self._effective.mlm_probability or 1.0
+        return Progress(
+            epoch=self.epoch,
+            total_epochs=self._effective.num_epochs,
+            step=state.step,
+            total_steps=total,
+            progress=100.0 if self.is_finished else 100 * state.step / total,
+            train_loss=loss,
+            train_perplexity=perplexity(loss),
+            learning_rate=self._learning_rate(state.step - 1),
+            grad_norm=float(self._gradient_norm),
+            tokens_per_second=speed,
+            chars_per_second=speed * train.chars / train.tokens / masked_share,
+            eta_seconds=0.0 if self.is_finished else state.elapsed_seconds / state.step * (total - state.step),
+            val_loss=validation_loss,
+            val_perplexity=None if validation_loss is None else perplexity(validation_loss),
+            best_val_loss=state.history.best_loss_nats,
+            train_bits_per_char=self._bits_per_char("train", loss),
+            val_bits_per_char=self._bits_per_char("validation", validation_loss),
+            best_val_bits_per_char=self._bits_per_char("validation", state.history.best_loss_nats),
+        )
+
+    def durable_state(self) -> TrainingState:
+        """Return the state with the sums of the device, for a checkpoint."""
+        self.state = changed(
+            self.state,
+            epoch_loss_nats=float(self._epoch_loss),
+            row_loss_nats=float(self._row_loss),
+            gradient_norm=float(self._gradient_norm),
+        )
+        return self.state
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(random_state(), self._epoch_loss, self._row_loss, self._gradient_norm)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Restore the random generators and the sums of a snapshot. Raises TRAINING_NAN_LOSS if the state is invalid.
+
+        A state is invalid if a loss or a weight is not finite, or if the loss has diverged.
+        """
+        random, self._epoch_loss, self._row_loss, self._gradient_norm = snapshot
+        restore_random_state(random)
+        self._check_finite(float(self._epoch_loss + self._row_loss))
+        self._check_diverged(float(self._row_loss) / max(1, self.state.row_tokens))
+        for weight in self._model.parameters():
+            self._check_finite(float(weight.detach().abs().max()))
+
+    def check_loss(self) -> None:
+        """Raise TRAINING_NAN_LOSS if the training loss since the last row is not finite."""
+        self._check_finite(float(self._row_loss))
+
+    def _new_validation_loss(self) -> float | None:
+        return self.state.validation_loss_nats if self._validated_step == self.state.step else None
+
+    def _bits_per_char(self, split: Split, loss_nats: float | None) -> float | None:
+        return None if loss_nats is None else self._sizes[split].bits_per_char(loss_nats, self._model.objective)
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate(step, self._total_steps, self._effective)
+
+    def _speed(self) -> float:
+        """Return the predicted tokens per second since the last row, without validation and saving."""
+        tokens = self.state.tokens_seen - self._row_start.tokens_seen
+        seconds = self.state.train_seconds - self._row_start.train_seconds
+        return tokens / seconds if tokens else self._tokens_per_second
+
+    def _check_diverged(self, loss_nats: float) -> float:
+        """Return a mean loss. Raises TRAINING_NAN_LOSS if it is far above the uniform baseline and the initial loss."""
+        baseline = max(math.log(self._model.vocab_size), self.state.initial_loss_nats or 0.0)
+        if loss_nats > _MAX_LOSS_RATIO * baseline:
+            raise AppError(
+                ErrorCode.TRAINING_NAN_LOSS,
+                f"The training diverged: at step {self.state.step} the loss is {loss_nats:.3g} nats per token, and"
+                f" guessing has {baseline:.3g}. Use a smaller `learning_rate` or `gradient_clipping`.",
+            )
+        return loss_nats
+
+    def _check_finite(self, value: float) -> float:
+        if not math.isfinite(value):
+            raise AppError(
+                ErrorCode.TRAINING_NAN_LOSS,
+                f"The loss is not finite at step {self.state.step}. Use a smaller `learning_rate`.",
+            )
+        return value
