@@ -99,7 +99,7 @@ async def quietest(queue: JobQueue, family: str) -> Measured:
     """Measure a family until the machine is quiet, some times at most; a wrong answer counts whenever it came."""
     run_id = await trained(queue, family)
     expected = scored_here(queue, run_id)
-    await queue.score(run_id, ScoreRequest(text=next(iter(expected))))  # which loads the model
+    await queue.inference.score(run_id, ScoreRequest(text=next(iter(expected))))  # which loads the model
     made: list[Measured] = []
     while len(made) < TRIES and all(found.foreign_share > QUIET_SHARE and not wrong_in(found) for found in made):
         (there, used), ours = machine_ticks(), own_ticks()
@@ -155,7 +155,7 @@ def scored_here(queue: JobQueue, run_id: str) -> dict[str, ScoreResponse]:
 async def asked(queue: JobQueue, run_id: str, text: str) -> tuple[float, ScoreResponse]:
     """The milliseconds that an answer took, and the answer."""
     began = time.perf_counter()
-    answer = await queue.score(run_id, ScoreRequest(text=text, detail_level="per_char"))
+    answer = await queue.inference.score(run_id, ScoreRequest(text=text, detail_level="per_char"))
     return (time.perf_counter() - began) * 1000, answer
 
 

@@ -35,9 +35,9 @@ _FIRST_MESSAGE_SECONDS = 5.0
 class Bell(Protocol):
     """Names the runs whose event log has grown, and knows how they stand; the job queue is one."""
 
-    def rings(self) -> AsyncIterator[str]: ...
+    def next_run_ids(self) -> AsyncIterator[str]: ...
 
-    async def standing(self, status: RunStatus) -> RunStatus: ...
+    async def steady_status(self, status: RunStatus) -> RunStatus: ...
 
 
 class Untold(NamedTuple):
@@ -166,7 +166,7 @@ class Listener:
     def _told_run(self, run: RunDirectory) -> ToldRun:
         told = self._told.get(run.run_id)
         if told is None:
-            told = ToldRun(run, self._charts, self._bell.standing, interval_seconds=self._edit_interval_seconds)
+            told = ToldRun(run, self._charts, self._bell.steady_status, interval_seconds=self._edit_interval_seconds)
             self._told[run.run_id] = told
         return told
 
@@ -198,7 +198,7 @@ class Listener:
                 self._untold[watcher.user_id].add(told.run_id)
 
     async def _listen(self) -> None:
-        async for run_id in self._bell.rings():
+        async for run_id in self._bell.next_run_ids():
             self.follow(run_id)
 
     def _unsettled(self) -> list[str]:

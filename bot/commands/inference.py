@@ -182,7 +182,7 @@ async def _chat_clicked(interaction: discord.Interaction[Bot], pressed: Pressed)
 
     async def work(call: Call) -> discord.ui.Modal:
         chosen = await named_run(call, "chat", pressed.run_id)
-        await call.bot.queue.get_chat(pressed.run_id, pressed.detail or "")
+        await call.bot.queue.inference.get_chat(pressed.run_id, pressed.detail or "")
         title = clamp(f"Reply to {display_name(chosen.record)}", FORM_TITLE)
         return form("chat", pressed.run_id, title, Field("message", "Message"), detail=pressed.detail)
 
@@ -202,7 +202,7 @@ async def _say(call: Call, run_id: str | None, message: str, session_id: str | N
     }
     request = parse(ChatRequest, values)
     await _require_worker(call, chosen)
-    made = await call.bot.queue.chat(chosen.record.run_id, request, user_id=call.caller.user_id)
+    made = await call.bot.queue.inference.chat(chosen.record.run_id, request, user_id=call.caller.user_id)
     reply = row(button("chat", chosen.record.run_id, "Reply…", detail=made.session_id))
     return Answer(chat_answer(chosen.record, message, made, request_id=call.request_id), view=reply)
 
@@ -223,7 +223,7 @@ async def _score_this_clicked(interaction: discord.Interaction[Bot], pressed: Pr
 
     async def work(call: Call) -> Answer:
         chosen = await named_run(call, "score", pressed.run_id)
-        written = await call.bot.queue.get_generate(pressed.run_id, pressed.detail or "")
+        written = await call.bot.queue.inference.get_generate(pressed.run_id, pressed.detail or "")
         prompt = written.request.prompt_text or ""
         text = "\n".join(prompt + output for output in written.response.outputs or ())
         return await _score(call, chosen, text, ScoreOptions())
@@ -236,7 +236,7 @@ async def _detail_clicked(interaction: discord.Interaction[Bot], pressed: Presse
 
     async def work(call: Call) -> Answer:
         chosen = await named_run(call, _DETAIL, pressed.run_id)
-        scored = await call.bot.queue.get_score(pressed.run_id, pressed.detail or "")
+        scored = await call.bot.queue.inference.get_score(pressed.run_id, pressed.detail or "")
         return await _report(call, chosen, scored.request.text or "", ScoreOptions())
 
     await respond(interaction, _DETAIL, work)
@@ -254,7 +254,7 @@ def _generate_changed(change: Callable[[GenerateRequest, GenerateResponse], dict
     async def clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
         async def work(call: Call) -> Answer:
             chosen = await named_run(call, "generate", pressed.run_id)
-            before = await call.bot.queue.get_generate(pressed.run_id, pressed.detail or "")
+            before = await call.bot.queue.inference.get_generate(pressed.run_id, pressed.detail or "")
             request = before.request.model_copy(update=change(before.request, before.response))
             _check_length(call.bot, request)
             return await _write(call, chosen, request)
@@ -269,7 +269,7 @@ async def _edit_clicked(interaction: discord.Interaction[Bot], pressed: Pressed)
 
     async def work(call: Call) -> discord.ui.Modal:
         await named_run(call, "generate", pressed.run_id)
-        before = await call.bot.queue.get_generate(pressed.run_id, pressed.detail or "")
+        before = await call.bot.queue.inference.get_generate(pressed.run_id, pressed.detail or "")
         prompt = Field("prompt", "Prompt", before.request.prompt_text or "", is_required=False)
         settings = Field("settings", "Settings, one a line", _lines(before.request, before.response), is_required=False)
         return form("edit", pressed.run_id, "Edit and write again", prompt, settings)
@@ -350,7 +350,7 @@ async def _score(call: Call, chosen: ChosenRun, text: str, options: ScoreOptions
         else:
             return await _report(call, chosen, text, options)
     run_id = chosen.record.run_id
-    response = await call.bot.queue.score(run_id, request, user_id=call.caller.user_id)
+    response = await call.bot.queue.inference.score(run_id, request, user_id=call.caller.user_id)
     manifest = await asyncio.to_thread(chosen.directory.completed_manifest)
     embed = score_answer(
         chosen.record,
@@ -370,10 +370,10 @@ async def _score(call: Call, chosen: ChosenRun, text: str, options: ScoreOptions
 async def _report(call: Call, chosen: ChosenRun, text: str, options: ScoreOptions) -> Answer:
     """Score every character; a text that is too long for that is cut, and the answer says so."""
     run_id = chosen.record.run_id
-    whole = await asyncio.to_thread(call.bot.queue.text_as_read, run_id, text)
+    whole = await asyncio.to_thread(call.bot.queue.inference.normalize_input, run_id, text)
     read = whole[:MAX_REPORT_CHARACTERS]
     asked: dict[str, object] = {"text": read, "detail_level": "per_char", "top_k": options.top_k or None}
-    scored = await call.bot.queue.score_json(run_id, parse(ScoreRequest, asked), user_id=call.caller.user_id)
+    scored = await call.bot.queue.inference.score_json(run_id, parse(ScoreRequest, asked), user_id=call.caller.user_id)
     made = await call.bot.charts.report(scored, read, options.base)
     if made is None:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The report could not be made: try again in a minute.")
@@ -392,7 +392,7 @@ async def _generate(call: Call, run_id: str | None, options: Callable[[], Genera
 async def _write(call: Call, chosen: ChosenRun, request: GenerateRequest) -> Answer:
     run_id = chosen.record.run_id
     await _require_worker(call, chosen)
-    made = await call.bot.queue.generate(run_id, request, user_id=call.caller.user_id)
+    made = await call.bot.queue.inference.generate(run_id, request, user_id=call.caller.user_id)
     asked = made.request_id
     buttons = row(
         button("again", run_id, "Again", detail=asked),

@@ -64,7 +64,7 @@ async def cancel_clicked(interaction: discord.Interaction[Bot], pressed: Pressed
 async def _status(call: Call, run_id: str | None) -> Answer:
     chosen = await named_or_newest_run(call, "status", run_id)
     follower = await asyncio.to_thread(chosen.directory.follow)
-    status = await call.bot.queue.standing(await asyncio.to_thread(follower.refresh))
+    status = await call.bot.queue.steady_status(await asyncio.to_thread(follower.refresh))
     watcher = (await asyncio.to_thread(read_ledger, chosen.directory)).of(call.caller.user_id)
     embed = status_answer(
         chosen.record,

@@ -197,7 +197,7 @@ def people__type_on_after_the_end_of_a_chat(shell: Shell, run_id: str) -> None:
         person.write(b"cab\n")
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
-    assert (code, err) == (2, "mt: This chat is no longer kept: begin a new one.\n")
+    assert (code, err) == (2, "mt: This chat has expired: start a new one.\n")
     assert set(threading.enumerate()) <= before
 
 

@@ -37,7 +37,7 @@ class EndlessChild(InferenceChild):
 
 async def asked(here: Place) -> "asyncio.Task[object]":
     """A question that somebody waits for, once it is in the queue."""
-    waiting: asyncio.Task[object] = asyncio.create_task(here.queue.score(RUN, ScoreRequest(text=TEXT)))
+    waiting: asyncio.Task[object] = asyncio.create_task(here.queue.inference.score(RUN, ScoreRequest(text=TEXT)))
     while not await here.waiting():
         await asyncio.sleep(0.01)
     return waiting
@@ -60,7 +60,7 @@ async def test_asker_who_goes__takes_the_request_along(tmp_path: Path) -> None:
 async def test_asker_who_goes_at_any_moment__takes_the_request_along(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         for steps in range(60):
-            waiting = asyncio.create_task(here.queue.score(RUN, ScoreRequest(text=TEXT)))
+            waiting = asyncio.create_task(here.queue.inference.score(RUN, ScoreRequest(text=TEXT)))
             for _ in range(steps):
                 await asyncio.sleep(0)
             waiting.cancel()
@@ -93,8 +93,8 @@ async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -
 async def test_answer_that_is_not_kept__leaves_nothing_behind(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
-        kept = await here.queue.score(RUN, ScoreRequest(text=TEXT))
-        gone = await here.queue.score(RUN, ScoreRequest(text=TEXT), is_kept=False)
+        kept = await here.queue.inference.score(RUN, ScoreRequest(text=TEXT))
+        gone = await here.queue.inference.score(RUN, ScoreRequest(text=TEXT), is_kept=False)
         working.cancel()
 
         assert gone.status == "completed"

@@ -9,8 +9,10 @@ from redis.typing import EncodableT, FieldT
 from tests.support import settings_in
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
+from trainer.artifacts.run_events import publish_events
+from trainer.artifacts.runs import cancel_idle_run
 from trainer.contracts.runs import RunStatus
-from trainer.jobs.queue import JobQueue, cancel_idle_run, tell_events
+from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import connect
@@ -27,14 +29,14 @@ async def test_how_a_run_stands__is_under_its_key_and_the_wish_to_cancel_until_i
         seen.append((await store.get(f"runs:status:{run_id}"), await store.get(f"runs:{run_id}:cancelled")))
 
     try:
-        await tell_events(store, story.run)
+        await publish_events(store, story.run)
         await see()
         story.run.request_cancel()
         earlier = story.run.reader().read_new()
-        await tell_events(store, story.run)
+        await publish_events(store, story.run)
         await see()
         assert cancel_idle_run(story.run)
-        await tell_events(store, story.run)
+        await publish_events(store, story.run)
         await see()
         await store.tell(run_id, earlier, "of somebody who is late", is_cancelled=True)
         await see()
@@ -53,13 +55,13 @@ async def test_garbage_on_the_stream__is_one_line_of_the_log_and_the_next_event_
     services = Services(settings)
     store = await connect(await services.start())
     try:
-        rings = JobQueue(settings, store).rings()
+        rings = JobQueue(settings, store).next_run_ids()
         with captured_logs() as logs:
             garbage: list[dict[FieldT, EncodableT]] = [{"junk": b"\xff"}, {"run_id": b"\xff\xfe"}]
             for fields in garbage:
                 put: Awaitable[object] = store.redis.xadd(keys.EVENT_STREAM, fields)
                 await put
-            await tell_events(store, story.run)
+            await publish_events(store, story.run)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 rung = [await anext(rings) for _ in range(4)]
     finally:

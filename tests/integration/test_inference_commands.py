@@ -170,7 +170,7 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
         assert text(form["title"]).startswith("Reply to")
         assert "the sea" in said(second) and list(buttons(second)) == ["Reply…"]
         assert buttons(first) == buttons(second), "it is the same chat"
-        assert "no longer kept" in said(expired)
+        assert "expired" in said(expired)
 
 
 async def test_score_form__takes_long_texts_and_keeps_the_options(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its
             await forget(bot, first)
             for label in ("Again", "Hotter", "Score this", "Edit…"):
                 late = await here.click(here.bob, first, label)
-                assert "no longer kept: ask once more." in said(late)
+                assert "have expired: send the request again." in said(late)
                 assert number(late.embeds[0]["color"]) == AMBER and is_hidden(late)
 
         assert "T 0.1 · seed 5" in said(first) and not is_hidden(first)

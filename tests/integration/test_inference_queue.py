@@ -34,13 +34,13 @@ _event: TypeAdapter[Told] = TypeAdapter(Annotated[Told, Field(discriminator="typ
 
 async def test_enqueue__returns_at_once_with_the_id_that_the_answer_is_found_by(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        score = await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
-        sample = await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
-        before = [await here.queue.get_score(RUN, score.response.request_id)]
+        score = await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=TEXT))
+        sample = await here.queue.inference.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
+        before = [await here.queue.inference.get_score(RUN, score.response.request_id)]
         for request_id in await here.waiting():
             await here.do(request_id)
-        scored = await here.queue.get_score(RUN, score.response.request_id)
-        written = await here.queue.get_generate(RUN, sample.response.request_id)
+        scored = await here.queue.inference.get_score(RUN, score.response.request_id)
+        written = await here.queue.inference.get_generate(RUN, sample.response.request_id)
 
     assert before == [score] and score.response.status == "queued"
     assert (scored.response.status, scored.request.text) == ("completed", TEXT)
@@ -53,10 +53,10 @@ async def test_records__never_go_back_beside_an_instant_worker(tmp_path: Path) -
         watched: dict[str, list[str]] = {}
 
         async def ask(number: int) -> None:
-            asked = await here.queue.enqueue_score(RUN, ScoreRequest(text=f"text {number}"))
+            asked = await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=f"text {number}"))
             seen = watched.setdefault(asked.response.request_id, [asked.response.status])
             while seen[-1] != "completed":
-                stored = await here.queue.get_score(RUN, asked.response.request_id)
+                stored = await here.queue.inference.get_score(RUN, asked.response.request_id)
                 assert stored.request.text == f"text {number}"
                 seen.append(stored.response.status)
                 await asyncio.sleep(0.01)
@@ -71,13 +71,13 @@ async def test_records__never_go_back_beside_an_instant_worker(tmp_path: Path) -
 
 async def test_job_that_the_queue_gives_twice__is_answered_once(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        asked = await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
+        asked = await here.queue.inference.enqueue_generate(RUN, GenerateRequest(prompt_text="the "))
         request_id = asked.response.request_id
         await here.do(request_id)
-        first = await here.queue.get_generate(RUN, request_id)
+        first = await here.queue.inference.get_generate(RUN, request_id)
         await here.do(request_id)
 
-        assert await here.queue.get_generate(RUN, request_id) == first
+        assert await here.queue.inference.get_generate(RUN, request_id) == first
         assert here.child.answers == 1
 
 
@@ -85,10 +85,10 @@ async def test_failure__is_kept_with_its_code_and_told_to_who_waits(tmp_path: Pa
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
         with pytest.raises(AppError, match="Its weights are gone") as told:
-            await here.queue.generate(RUN, GenerateRequest(prompt_text="spoilt"))
+            await here.queue.inference.generate(RUN, GenerateRequest(prompt_text="spoilt"))
         working.cancel()
         [key] = await here.keys("runs:gen:*")
-        kept = await here.queue.get_generate(RUN, key.rsplit(":", 1)[1])
+        kept = await here.queue.inference.get_generate(RUN, key.rsplit(":", 1)[1])
 
     assert told.value.code is ErrorCode.MODEL_LOAD_FAILED
     assert kept.response.status == "failed"
@@ -99,7 +99,7 @@ async def test_text_that_looks_like_a_record__is_answered_like_any_other(tmp_pat
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
         async with asyncio.timeout(PATIENCE_SECONDS):
-            scored = await here.queue.score(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
+            scored = await here.queue.inference.score(RUN, ScoreRequest(text='"status":"queued" "status":"failed"'))
         working.cancel()
 
     assert scored.status == "completed"
@@ -107,8 +107,8 @@ async def test_text_that_looks_like_a_record__is_answered_like_any_other(tmp_pat
 
 async def test_texts_and_answers__are_under_keys_that_expire_and_nowhere_else(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
-        await here.queue.enqueue_generate(RUN, GenerateRequest(prompt_text=TEXT))
+        await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=TEXT))
+        await here.queue.inference.enqueue_generate(RUN, GenerateRequest(prompt_text=TEXT))
         with_text = [key for key in await here.keys("*") if TEXT.encode() in await dumped(here.store, key)]
         for request_id in await here.waiting():
             await here.do(request_id)
@@ -126,8 +126,8 @@ async def dumped(store: Store, key: str) -> bytes:
 
 async def test_question_that_is_no_longer_kept__is_said_in_one_sentence(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        for get in (here.queue.get_score, here.queue.get_generate):
-            with pytest.raises(AppError, match="no longer kept") as told:
+        for get in (here.queue.inference.get_score, here.queue.inference.get_generate):
+            with pytest.raises(AppError, match="have expired") as told:
                 await get(RUN, "0" * 16)
             assert told.value.code is ErrorCode.DATA_NOT_FOUND
 
@@ -135,11 +135,11 @@ async def test_question_that_is_no_longer_kept__is_said_in_one_sentence(tmp_path
 async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_run(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         working = asyncio.create_task(here.work())
-        scored = (await here.queue.score(RUN, ScoreRequest(text=TEXT), user_id=7)).request_id
+        scored = (await here.queue.inference.score(RUN, ScoreRequest(text=TEXT), user_id=7)).request_id
         spoilt = GenerateRequest(prompt_text="spoilt")
-        failed = (await here.queue.enqueue_generate(RUN, spoilt, user_id=8)).response.request_id
+        failed = (await here.queue.inference.enqueue_generate(RUN, spoilt, user_id=8)).response.request_id
         with pytest.raises(AppError, match="Its weights are gone"):
-            await here.queue.generate(RUN, spoilt)
+            await here.queue.inference.generate(RUN, spoilt)
         working.cancel()
         with captured_logs() as logs:
             rung = [await here.store.next_rings("bot", wait_seconds=1) for _ in range(2)]  # the first makes the group
@@ -164,11 +164,11 @@ async def test_events_of_short_jobs__are_on_the_stream_in_order_and_ring_for_no_
 
 async def test_answer__is_given_also_where_its_start_could_not_be_told(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        record = await here.queue.enqueue_score(RUN, ScoreRequest(text=TEXT))
+        record = await here.queue.inference.enqueue_score(RUN, ScoreRequest(text=TEXT))
         with captured_logs() as logs:
             away = DeafStream(here.store.redis)
             await Jobs(here.settings, away, here.child, here.child).infer({}, payload_of(record))
-        answered = await here.queue.get_score(RUN, record.response.request_id)
+        answered = await here.queue.inference.get_score(RUN, record.response.request_id)
 
     assert answered.response.status == "completed"
     assert "the event stream is away" in [line["event"] for line in logs]
@@ -192,8 +192,8 @@ async def test_run_that_cannot_be_asked__is_refused_before_anything_is_queued(
     async with place(tmp_path) as here:
         here.queue.runs.create(record("new-1"))
         for asked in (
-            here.queue.enqueue_score(run, ScoreRequest(text="a")),
-            here.queue.enqueue_generate(run, GenerateRequest(prompt_text="a")),
+            here.queue.inference.enqueue_score(run, ScoreRequest(text="a")),
+            here.queue.inference.enqueue_generate(run, GenerateRequest(prompt_text="a")),
         ):
             with pytest.raises(AppError) as told:
                 await asked
@@ -208,11 +208,11 @@ async def test_store_that_is_away__is_busy_and_no_fault(tmp_path: Path) -> None:
     settings = settings_in(tmp_path, embedded_workers=0)
     services = Services(settings)
     queue = await JobQueue.connect(settings, await services.start())
-    asked = await queue.enqueue_score(RUN, ScoreRequest(text="a"))
+    asked = await queue.inference.enqueue_score(RUN, ScoreRequest(text="a"))
     await services.stop()
     told = await asyncio.gather(
-        queue.get_score(RUN, asked.response.request_id),
-        queue.enqueue_score(RUN, ScoreRequest(text="a")),
+        queue.inference.get_score(RUN, asked.response.request_id),
+        queue.inference.enqueue_score(RUN, ScoreRequest(text="a")),
         return_exceptions=True,
     )
     await queue.close()
@@ -222,4 +222,4 @@ async def test_store_that_is_away__is_busy_and_no_fault(tmp_path: Path) -> None:
 
 async def test_text_as_read__is_the_form_that_places_in_a_score_are_of(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        assert here.queue.text_as_read(RUN, "e\u0301A") == "\u00e9A"
+        assert here.queue.inference.normalize_input(RUN, "e\u0301A") == "\u00e9A"

@@ -52,9 +52,11 @@ async def what_goes_right(queue: JobQueue, folder: Path) -> None:
     assert {line["run_id"] for line in log} == {run_id}
     assert [line["epoch"] for line in log if line["message"] == "epoch ended"] == [1, 2]
     assert [line["split"] for line in log if line["message"] == "evaluated"] == ["validation", "validation", "test"]
-    await queue.score(run_id, ScoreRequest(text=TEXT, detail_level="per_char", top_k=3))
-    await queue.generate(run_id, GenerateRequest(prompt_text=PROMPT, max_new_tokens=20, stop_sequences=(TEXT,)))
-    await queue.evaluate(run_id, EvalRequest())
+    await queue.inference.score(run_id, ScoreRequest(text=TEXT, detail_level="per_char", top_k=3))
+    await queue.inference.generate(
+        run_id, GenerateRequest(prompt_text=PROMPT, max_new_tokens=20, stop_sequences=(TEXT,))
+    )
+    await queue.inference.evaluate(run_id, EvalRequest())
     verified = await asyncio.to_thread(verify_run, queue.runs.get(run_id), settings_in(folder))
     assert verified.ok, verified
 
@@ -72,7 +74,7 @@ async def what_goes_wrong(queue: JobQueue, folder: Path) -> None:
     assert (await wait_for_status(queue, lost, ended)).status == "failed"
     [done] = [run.run_id for run in queue.runs.all() if run.run_id not in (crashing, lost)]
     try:
-        await queue.evaluate(done, EvalRequest(split="test"))
+        await queue.inference.evaluate(done, EvalRequest(split="test"))
     except AppError as error:
         assert not has_secret(error.message)
     await ask_what_cannot_be_read(done, folder)

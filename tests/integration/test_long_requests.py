@@ -48,7 +48,7 @@ class SlowChild(InferenceChild):
 
 async def asked(here: Place, queue: JobQueue) -> "tuple[str, asyncio.Task[object]]":
     """The id of an evaluation that somebody waits for, once it is in the queue."""
-    waiting: asyncio.Task[object] = asyncio.create_task(queue.evaluate(RUN, EvalRequest()))
+    waiting: asyncio.Task[object] = asyncio.create_task(queue.inference.evaluate(RUN, EvalRequest()))
     while not (found := await here.waiting()):
         await asyncio.sleep(0.01)
     return found[0], waiting
@@ -84,7 +84,7 @@ async def test_asker_of_an_evaluation__waits_while_a_worker_has_it_and_no_longer
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer.jobs.inference_client._MARGIN_SECONDS", PATIENCE_SECONDS - LIMIT_SECONDS)
-    monkeypatch.setattr("trainer.jobs.inference_client._ANSWER_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("trainer.jobs.inference_client._POLL_SECONDS", 0.1)
     async with place(tmp_path) as here:
         request_id, waiting = await asked(here, JobQueue(hasty(here.settings), here.store))
         await here.store.redis.set(keys.in_progress(request_id), "a worker")

@@ -36,12 +36,13 @@ from tests.support.redis_servers import embedded, served, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, training, with_redis
 from trainer.artifacts.artifacts_id import artifacts_id
+from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
-from trainer.jobs.queue import NO_WORKER, JobQueue, tell_events
+from trainer.jobs.queue import NO_WORKER, JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
@@ -198,11 +199,11 @@ async def test_pickles_and_wrong_kinds_at_every_key__run_nothing_and_the_queue_g
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await store.wait_for_answer(keys.answer_bell("asked"), wait_seconds=0.01)
                 await wait_for_status(queue, run_id, lambda status: status.reachable)
-                assert (await queue.score(done, ScoreRequest(text="abc"))).n_scored == 3
+                assert (await queue.inference.score(done, ScoreRequest(text="abc"))).n_scored == 3
                 with pytest.raises(AppError) as caught:
-                    await queue.get_score(run_id, "asked")
+                    await queue.inference.get_score(run_id, "asked")
                 assert caught.value.code in (ErrorCode.SERVICE_UNAVAILABLE, ErrorCode.DATA_NOT_FOUND)
-                assert await anext(queue.rings())
+                assert await anext(queue.next_run_ids())
             assert await everything_is_told(address(tmp_path), queue, run_id), kind
             assert working(tmp_path)[-1:] == before[-1:], kind
         for key in ("training", keys.INTERACTIVE_QUEUE):
@@ -307,7 +308,7 @@ async def test_wiped_index__of_ended_runs_is_told_again_in_order(tmp_path: Path)
         await reconcile(settings, store)
         assert [await told(store, run_id) for run_id in runs] == [[1, 2], [1]]
         await store.redis.xtrim(keys.run_events(runs[0]), maxlen=0)
-        await tell_events(store, queue.runs.get(runs[0]))
+        await publish_events(store, queue.runs.get(runs[0]))
         assert await told(store, runs[0]) == [1, 2]
 
 
@@ -389,8 +390,8 @@ async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path
         async with running(settings) as queue:
             run_id = (await queue.train(tiny_request(), user_id=7)).run_id
             assert (await wait_for_status(queue, run_id, ended)).status == "completed"
-            assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
-            assert await anext(queue.rings()) == run_id
+            assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+            assert await anext(queue.next_run_ids()) == run_id
             store = await connect(url)
             assert (await store.durability()).troubles() == []
             assert await store.mend_queue("training") == []
@@ -483,7 +484,7 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
 
         jobs = Jobs(settings, store, LosesTheServer(settings), InferenceChild(settings))
         queue = JobQueue(settings, store)
-        asked = await queue.enqueue_score(RUN, ScoreRequest(text="abc"))
+        asked = await queue.inference.enqueue_score(RUN, ScoreRequest(text="abc"))
         job = {"kind": "score", "run_id": RUN, "request_id": asked.response.request_id}
         with captured_logs() as logs:
             with pytest.raises(Retry):
@@ -501,13 +502,13 @@ async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> No
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
         store, listening = await connect(server.url), await connect(server.url, retries=0)
-        rung = asyncio.ensure_future(anext(JobQueue(settings, listening).rings()))
+        rung = asyncio.ensure_future(anext(JobQueue(settings, listening).next_run_ids()))
         await asyncio.sleep(0.2)
         with captured_logs() as logs:
             await server.kill()
             await until(lambda: "the event stream is away" in [line["event"] for line in logs])
         await server.start()
-        await tell_events(store, RunStore(tmp_path / "artifacts").get(RUN))
+        await publish_events(store, RunStore(tmp_path / "artifacts").get(RUN))
 
         assert await asyncio.wait_for(rung, PATIENCE_SECONDS) == RUN
         await store.close()

@@ -116,8 +116,8 @@ def long_text(**values: object) -> GenerateRequest:
 async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_reader(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         request = long_text(seed=3, num_return_sequences=3, stop_sequences=("th", "e\ns"))
-        whole = await here.queue.generate(RUN, request)
-        told = [piece async for piece in here.queue.stream_generate(RUN, request)]
+        whole = await here.queue.inference.generate(RUN, request)
+        told = [piece async for piece in here.queue.inference.stream_generate(RUN, request)]
         kept = (keys.JOB_BELL, keys.FORGOTTEN, keys.WORKER)
         left = [key for key in await here.keys("trainer:*") if "answered" not in key and key not in kept]
         await reader_who_goes_away__ends_the_writing_and_not_the_process(here)
@@ -138,14 +138,14 @@ async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_
 async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place) -> None:
     [process] = processes(here.folder, ANSWER_REQUESTS)
     request = long_text(max_new_tokens=512, num_return_sequences=10, seed=1)
-    async with contextlib.aclosing(here.queue.stream_generate(RUN, request)) as told:
+    async with contextlib.aclosing(here.queue.inference.stream_generate(RUN, request)) as told:
         first = await first_of(told)
         os.kill(process.pid, signal.SIGSTOP)  # it would be done in half a second
     os.kill(process.pid, signal.SIGCONT)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (record := await here.queue.get_generate(RUN, first.request_id)).response.status == "queued":
+        while (record := await here.queue.inference.get_generate(RUN, first.request_id)).response.status == "queued":
             await asyncio.sleep(0.02)
-    after = await here.queue.generate(RUN, long_text(max_new_tokens=1))
+    after = await here.queue.inference.generate(RUN, long_text(max_new_tokens=1))
 
     assert [one.pid for one in processes(here.folder, ANSWER_REQUESTS)] == [process.pid]
     assert record.response.error is not None and record.response.error.code is ErrorCode.CANCELLED
@@ -179,9 +179,9 @@ class Patchy(InferenceChild):
 
 async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tmp_path: Path) -> None:
     async with place(tmp_path, Patchy) as here:
-        told = await all_of(here.queue.stream_generate(RUN, long_text(prompt_text="silent")))
+        told = await all_of(here.queue.inference.stream_generate(RUN, long_text(prompt_text="silent")))
         with pytest.raises(AppError, match="Its weights are gone"):
-            await all_of(here.queue.stream_generate(RUN, long_text(prompt_text="bad")))
+            await all_of(here.queue.inference.stream_generate(RUN, long_text(prompt_text="bad")))
 
     pieces = [(piece.index, piece.start, piece.text) for piece in told if isinstance(piece, GenerateChunk)]
     assert pieces == [(0, 0, "ab"), (1, 0, "x"), (0, 2, "c"), (1, 1, ""), (0, 3, "d"), (0, 4, "efg")]
@@ -190,14 +190,14 @@ async def test_pieces_that_are_lost_or_told_twice__are_told_once_and_in_order(tm
 
 async def test_server_that_goes_away__is_told_to_who_reads_or_chats(tmp_path: Path) -> None:
     async with place(tmp_path, Patchy) as here:
-        reading = here.queue.stream_generate(RUN, long_text(prompt_text="silent"))
+        reading = here.queue.inference.stream_generate(RUN, long_text(prompt_text="silent"))
         await first_of(reading)
         with captured_logs() as logs:
             await here.services.stop()
             codes = [
                 await code_of(all_of(reading)),
-                await code_of(here.queue.chat(RUN, ChatRequest(message="a"))),
-                await code_of(here.queue.get_chat(RUN, "a")),
+                await code_of(here.queue.inference.chat(RUN, ChatRequest(message="a"))),
+                await code_of(here.queue.inference.get_chat(RUN, "a")),
             ]
             await until(lambda: any(line["event"] == "pieces of a text not told" for line in logs))
 
@@ -209,29 +209,29 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
 
         async def say(message: str, session_id: str | None = None) -> ChatResponse:
             request = ChatRequest(message=message, session_id=session_id, seed=1, max_new_tokens=20, temperature=2.0)
-            return await here.queue.chat(RUN, request)
+            return await here.queue.inference.chat(RUN, request)
 
         first, second = await asyncio.gather(say("the sun"), say("the moon"))
         again = await say("the sea", first.session_id)
-        history = await here.queue.get_chat(RUN, first.session_id)
-        other = await here.queue.get_chat(RUN, second.session_id)
-        stored = await here.queue.get_chat_answer(RUN, first.session_id, again.request_id)
+        history = await here.queue.inference.get_chat(RUN, first.session_id)
+        other = await here.queue.inference.get_chat(RUN, second.session_id)
+        stored = await here.queue.inference.get_chat_answer(RUN, first.session_id, again.request_id)
         written = f"the sun\n{first.answer}\nthe sea\n"
-        alone = await here.queue.generate(
+        alone = await here.queue.inference.generate(
             RUN, long_text(prompt_text=written, stop_on_eos=True, seed=1, max_new_tokens=20, temperature=2.0)
         )
         lives: list[int] = [await here.store.redis.ttl(key) for key in await here.keys("runs:[ct][hu][ar][tn]*")]
-        mixed = await code_of(here.queue.get_chat_answer(RUN, second.session_id, again.request_id))
-        await here.queue.delete_chat(RUN, first.session_id)
+        mixed = await code_of(here.queue.inference.get_chat_answer(RUN, second.session_id, again.request_id))
+        await here.queue.inference.delete_chat(RUN, first.session_id)
         gone = [
-            await code_of(here.queue.get_chat(RUN, first.session_id)),
-            await code_of(here.queue.delete_chat(RUN, first.session_id)),
+            await code_of(here.queue.inference.get_chat(RUN, first.session_id)),
+            await code_of(here.queue.inference.delete_chat(RUN, first.session_id)),
             await code_of(say("more", first.session_id)),
-            await code_of(here.queue.get_chat_answer(RUN, first.session_id, again.request_id)),
+            await code_of(here.queue.inference.get_chat_answer(RUN, first.session_id, again.request_id)),
         ]
         unwritable = ChatRequest(message="the sun", alphabet="Ж")
-        assert await code_of(here.queue.chat(RUN, unwritable)) is ErrorCode.INVALID_INPUT
-        await predictions__are_kept_and_none_for_an_empty_prefix(here)
+        assert await code_of(here.queue.inference.chat(RUN, unwritable)) is ErrorCode.INVALID_INPUT
+        await predictions__are_none_for_an_empty_prefix(here)
 
     assert first.session_id != second.session_id
     assert [(turn.message, turn.answer) for turn in history.turns] == [
@@ -247,13 +247,11 @@ async def test_chats__remember_what_was_said_and_never_mix(tmp_path: Path) -> No
     assert gone == [ErrorCode.DATA_NOT_FOUND] * 4
 
 
-async def predictions__are_kept_and_none_for_an_empty_prefix(here: Place) -> None:
-    found = await here.queue.predict(RUN, PredictRequest(text="the s", k=4))
-    kept = await here.queue.get_predict(RUN, found.request_id)
-    empty = await here.queue.predict(RUN, PredictRequest(text=""))
+async def predictions__are_none_for_an_empty_prefix(here: Place) -> None:
+    found = await here.queue.inference.predict(RUN, PredictRequest(text="the s", k=4))
+    empty = await here.queue.inference.predict(RUN, PredictRequest(text=""))
 
     assert found.suggestions is not None and len(found.suggestions) == 4
-    assert kept.response == found
     assert (empty.status, empty.suggestions) == ("completed", ())
 
 
@@ -271,16 +269,16 @@ class Echo(InferenceChild):
 
 async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_path: Path) -> None:
     async with place(tmp_path, Echo) as here:
-        first = await here.queue.chat(RUN, ChatRequest(message="a"))
-        again = await here.queue.chat(RUN, ChatRequest(message="b", session_id=first.session_id))
+        first = await here.queue.inference.chat(RUN, ChatRequest(message="a"))
+        again = await here.queue.inference.chat(RUN, ChatRequest(message="b", session_id=first.session_id))
         await here.store.redis.pexpire(keys.chat(RUN, first.session_id), 1)
         await asyncio.sleep(0.1)
-        expired = await code_of(here.queue.chat(RUN, ChatRequest(message="c", session_id=first.session_id)))
-        asked = await here.queue.enqueue_chat(RUN, ChatRequest(message="d"))
+        expired = await code_of(here.queue.inference.chat(RUN, ChatRequest(message="c", session_id=first.session_id)))
+        asked = await here.queue.inference.enqueue_chat(RUN, ChatRequest(message="d"))
         await here.store.forget(keys.chat(RUN, asked.response.session_id))
         name = RUN, asked.response.session_id, asked.response.request_id
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while (record := await here.queue.get_chat_answer(*name)).response.status == "queued":
+            while (record := await here.queue.inference.get_chat_answer(*name)).response.status == "queued":
                 await asyncio.sleep(0.02)
         left = await here.keys(keys.chat(RUN, "*"))
 

@@ -28,10 +28,14 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, meth
     add_corpus(tmp_path, TEXT)
     async with running(settings_in(tmp_path)) as queue:
         run = await finished(queue, tokenizer=block_of(method))
-        scored = await queue.score(run.run_id, ScoreRequest(text="the cat saw the d", detail_level="per_char"))
-        written = await queue.generate(run.run_id, GenerateRequest(prompt_text="the cat", seed=1, max_new_tokens=5))
-        metrics = await queue.evaluate(run.run_id, EvalRequest(split="validation"))
-        other = await queue.evaluate(run.run_id, EvalRequest(path_override="text"))
+        scored = await queue.inference.score(
+            run.run_id, ScoreRequest(text="the cat saw the d", detail_level="per_char")
+        )
+        written = await queue.inference.generate(
+            run.run_id, GenerateRequest(prompt_text="the cat", seed=1, max_new_tokens=5)
+        )
+        metrics = await queue.inference.evaluate(run.run_id, EvalRequest(split="validation"))
+        other = await queue.inference.evaluate(run.run_id, EvalRequest(path_override="text"))
 
     manifest = run.completed_manifest()
     assert manifest.tokenizer is not None and manifest.tokenizer.id.startswith(f"{method}-")

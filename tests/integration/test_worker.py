@@ -9,10 +9,11 @@ from tests.support import add_corpus, ended, kill, processes, running, settings_
 from tests.support import wait_for_status as wait
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, training
+from trainer.artifacts.run_events import publish_events
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
-from trainer.jobs.queue import JobQueue, tell_events
+from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
@@ -41,16 +42,16 @@ async def test_run__from_request_to_answers(tmp_path: Path) -> None:
             "tokenizer/manifest.json",
             "tokenizer/tokenizer.json",
         }
-        measured = await queue.evaluate(accepted.run_id, EvalRequest(split="test"))
+        measured = await queue.inference.evaluate(accepted.run_id, EvalRequest(split="test"))
         assert status.test_loss is not None
         assert abs(measured.loss - status.test_loss) < 1e-6
-        validated = await queue.evaluate(accepted.run_id, EvalRequest())
+        validated = await queue.inference.evaluate(accepted.run_id, EvalRequest())
         assert status.best_val_loss is not None
         assert abs(validated.loss - status.best_val_loss) < 1e-6
-        scored = await queue.score(accepted.run_id, ScoreRequest(text="abc"))
+        scored = await queue.inference.score(accepted.run_id, ScoreRequest(text="abc"))
         assert (scored.n_scored, scored.surprisal) == (3, None)
         asked = GenerateRequest(prompt_text="", seed=5, max_new_tokens=9)
-        again = [await queue.generate(accepted.run_id, asked) for _ in range(2)]
+        again = [await queue.inference.generate(accepted.run_id, asked) for _ in range(2)]
         assert again[0].outputs == again[1].outputs
 
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
@@ -91,7 +92,7 @@ async def test_cancel__running_run_stops_with_its_checkpoint_kept(tmp_path: Path
         with pytest.raises(AppError, match="has already ended"):
             await queue.cancel(run_id)
         with pytest.raises(AppError, match="has been cancelled"):
-            await queue.score(run_id, ScoreRequest(text="a"))
+            await queue.inference.score(run_id, ScoreRequest(text="a"))
 
 
 async def test_cancel__queued_run_ends_at_once_and_never_starts(tmp_path: Path) -> None:
@@ -183,9 +184,9 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         await wait(queue, run_id, ended)
-        await queue.score(run_id, ScoreRequest(text="abc"))
+        await queue.inference.score(run_id, ScoreRequest(text="abc"))
         [child] = processes(tmp_path, "answer-requests")
-        slow = asyncio.create_task(queue.score(run_id, ScoreRequest(text="abc\n" * 200_000)))
+        slow = asyncio.create_task(queue.inference.score(run_id, ScoreRequest(text="abc\n" * 200_000)))
         before = processor_ticks(child.pid)
         await until(lambda: processor_ticks(child.pid) > before + 20)
         kill(child.pid)
@@ -193,11 +194,11 @@ async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is
             await slow
 
         assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
-        assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+        assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
         [idle] = processes(tmp_path, "answer-requests")
         kill(idle.pid)
         await until(lambda: not Path(f"/proc/{idle.pid}").exists())
-        assert (await queue.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
+        assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
 
 
 async def test_question_that_workers_have_ended_over_twice__is_answered_with_that(tmp_path: Path) -> None:
@@ -206,12 +207,12 @@ async def test_question_that_workers_have_ended_over_twice__is_answered_with_tha
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         await wait(queue, run_id, ended)
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        request_id = (await queue.enqueue_score(run_id, ScoreRequest(text="a"))).response.request_id
+        request_id = (await queue.inference.enqueue_score(run_id, ScoreRequest(text="a"))).response.request_id
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         await store.redis.set(keys.tries(request_id), 2)
         await store.close()
     async with running(settings_in(tmp_path)) as queue:
-        while (response := (await queue.get_score(run_id, request_id)).response).status == "queued":
+        while (response := (await queue.inference.get_score(run_id, request_id)).response).status == "queued":
             await asyncio.sleep(0.05)
 
     assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
@@ -228,7 +229,9 @@ async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
     quick: dict[str, object] = {"queue": settings.queue.model_copy(update=hasty)}
     async with running(settings.model_copy(update=quick)) as queue:
         with pytest.raises(AppError, match="took too long"):
-            await queue.generate(run_id, GenerateRequest(prompt_text="abc", max_new_tokens=512, num_return_sequences=8))
+            await queue.inference.generate(
+                run_id, GenerateRequest(prompt_text="abc", max_new_tokens=512, num_return_sequences=8)
+            )
 
 
 async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
@@ -237,13 +240,13 @@ async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
     async with running(settings) as queue:
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         with pytest.raises(AppError) as caught:
-            await queue.score(run_id, ScoreRequest(text="a"))
+            await queue.inference.score(run_id, ScoreRequest(text="a"))
         assert caught.value.code is ErrorCode.RUN_NOT_READY
         await wait(queue, run_id, ended)
         assert await queue.has_worker()
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         await until_without_worker(queue)
-        asking = asyncio.create_task(queue.score(run_id, ScoreRequest(text="a")))
+        asking = asyncio.create_task(queue.inference.score(run_id, ScoreRequest(text="a")))
         await asyncio.sleep(0.3)
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         await store.redis.flushall()
@@ -265,11 +268,11 @@ async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
         run_id = (await queue.train(tiny_request(test_fraction=0.0), user_id=None)).run_id
         await wait(queue, run_id, ended)
         with pytest.raises(AppError, match="This run has no test split"):
-            await queue.evaluate(run_id, EvalRequest(split="test"))
+            await queue.inference.evaluate(run_id, EvalRequest(split="test"))
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         before = await keys_like(store, "runs:eval:*")
-        asking = asyncio.create_task(queue.evaluate(run_id, EvalRequest()))
+        asking = asyncio.create_task(queue.inference.evaluate(run_id, EvalRequest()))
         forged = EvalResponse(request_id="x", run_id=run_id, status="completed")
         while (found := await keys_like(store, "runs:eval:*")) == before:
             await asyncio.sleep(0.05)
@@ -380,7 +383,7 @@ async def told(store: Store, run_id: str) -> int:
 
 
 async def first_ring(queue: JobQueue) -> str:
-    return await anext(queue.rings())
+    return await anext(queue.next_run_ids())
 
 
 async def test_events__told_by_many_at_once_are_told_once_each_in_order(tmp_path: Path) -> None:
@@ -393,7 +396,7 @@ async def test_events__told_by_many_at_once_are_told_once_each_in_order(tmp_path
                 log.append(JobProgress(**stamp(run_id, None, f"phase:{number}"), progress=0.0, message="x"))
         url = f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}"
         stores = [await connect(url) for _ in range(6)]
-        await asyncio.gather(*(tell_events(store, run) for store in stores))
+        await asyncio.gather(*(publish_events(store, run) for store in stores))
         lengths: list[int] = [await stores[0].redis.xlen(key) for key in (keys.run_events(run_id), keys.EVENT_STREAM)]
         assert lengths == [41, 41]
         for store in stores:

@@ -52,10 +52,10 @@ class HandBell:
         self.known: dict[str, object] = {}
         """What the queue knows of each run."""
 
-    async def standing(self, status: RunStatus) -> RunStatus:
+    async def steady_status(self, status: RunStatus) -> RunStatus:
         return status.model_copy(update=self.known)
 
-    async def rings(self) -> AsyncIterator[str]:
+    async def next_run_ids(self) -> AsyncIterator[str]:
         while True:
             run_id = await self.runs.get()
             if self.broken:

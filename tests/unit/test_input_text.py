@@ -8,7 +8,7 @@ from tests.support import settings_in
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest, ScoreRequest
 from trainer.data.corpora import CorpusStore
-from trainer.data.input_text import read_text, with_text
+from trainer.data.input_text import load_input, read_text
 
 
 @pytest.fixture(name="corpora")
@@ -28,24 +28,24 @@ def _corpora(tmp_path: Path) -> CorpusStore:
 def refused(request: ScoreRequest | GenerateRequest, corpora: CorpusStore) -> AppError:
     with pytest.raises(AppError) as caught:
         if isinstance(request, ScoreRequest):
-            with_text(request, corpora)
+            load_input(request, corpora)
         else:
-            with_text(request, corpora)
+            load_input(request, corpora)
     return caught.value
 
 
 def test_named_text__is_the_file_to_its_last_character(corpora: CorpusStore) -> None:
     whole = "the sea\r\n\n the s\u00fcn \n"
 
-    assert with_text(ScoreRequest(path="poem"), corpora).text == whole
-    assert with_text(GenerateRequest(prompt_path="poem.txt"), corpora).prompt_text == whole
+    assert load_input(ScoreRequest(path="poem"), corpora).text == whole
+    assert load_input(GenerateRequest(prompt_path="poem.txt"), corpora).prompt_text == whole
 
 
 def test_text_in_the_request__is_left_alone(corpora: CorpusStore) -> None:
     for_score, for_generate = ScoreRequest(text="poem"), GenerateRequest(prompt_text="")
 
-    assert with_text(for_score, corpora) is for_score
-    assert with_text(for_generate, corpora) is for_generate
+    assert load_input(for_score, corpora) is for_score
+    assert load_input(for_generate, corpora) is for_generate
 
 
 def test_path_that_leads_out__has_one_sentence_whether_or_not_it_exists(corpora: CorpusStore, tmp_path: Path) -> None:

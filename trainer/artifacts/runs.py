@@ -348,6 +348,16 @@ def complete_end(run: RunDirectory) -> None:
             finish_run(run, events, manifest)
 
 
+def cancel_idle_run(run: RunDirectory) -> bool:
+    """Write the end of a cancelled run that no process trains; return False if one does, which will write the end."""
+    lock = run.lock()
+    if lock is None:
+        return False
+    with lock, run.open_log() as events:
+        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+    return True
+
+
 def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None = None) -> RunManifest:
     """The manifest of a run that ended without a model."""
     return RunManifest(

@@ -73,7 +73,7 @@ def _on_text(arguments: Arguments, settings: Settings, terminal: Terminal, runs:
     async def ask(queue: JobQueue) -> int:
         await corpora.keep_offered()
         request = EvalRequest(path_override=name)
-        summaries = [summary_of(await queue.evaluate(run.run_id, request), name) for run in runs]
+        summaries = [summary_of(await queue.inference.evaluate(run.run_id, request), name) for run in runs]
         found = compare(_measured(runs, summaries), dataset=str(arguments.path), tolerance=arguments.tolerance)
         return _show(found, arguments, terminal)
 

@@ -88,7 +88,7 @@ def _generate(arguments: Arguments, terminal: Terminal) -> int:
         if arguments.stream:
             response = await _streamed(queue, arguments.run, request, terminal)
         else:
-            response = await queue.generate(arguments.run, request)
+            response = await queue.inference.generate(arguments.run, request)
             terminal.show(response)
         if not arguments.json:
             for output, reason in zip(response.outputs or (), response.stop_reason or (), strict=True):
@@ -122,7 +122,7 @@ async def _typed_lines() -> AsyncIterator[str]:
 async def _streamed(queue: JobQueue, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
     """Show a text as it is written; of several, each piece on a line of its own, after the number of its text."""
     response = GenerateResponse(request_id="none", run_id=run_id, status="queued")
-    async with contextlib.aclosing(queue.stream_generate(run_id, request)) as told:
+    async with contextlib.aclosing(queue.inference.stream_generate(run_id, request)) as told:
         async for piece in told:
             if isinstance(piece, GenerateResponse):
                 response = piece
@@ -153,7 +153,7 @@ def _predict(arguments: Arguments, terminal: Terminal) -> int:
     request = parse(PredictRequest, {"text": arguments.text, "k": arguments.k})
 
     async def ask(queue: JobQueue) -> int:
-        response = await queue.predict(arguments.run, request)
+        response = await queue.inference.predict(arguments.run, request)
         if not response.suggestions:
             raise AppError(ErrorCode.INVALID_INPUT, "Prefix is empty after tokenization. Provide at least one word.")
         table = Table("", "token", "p", "log p")
@@ -184,7 +184,7 @@ def _evaluate(arguments: Arguments, terminal: Terminal) -> int:
 
     async def ask(queue: JobQueue) -> int:
         await corpora.keep_offered()
-        metrics = await queue.evaluate(arguments.run, request)
+        metrics = await queue.inference.evaluate(arguments.run, request)
         terminal.show(metrics, _metrics_table(metrics, str(arguments.path or metrics.split)))
         return 0
 
@@ -219,7 +219,7 @@ def _chat(arguments: Arguments, terminal: Terminal) -> int:
             if not message:
                 continue
             request = parse(ChatRequest, {**options, "message": message, "session_id": session_id})
-            response = await queue.chat(arguments.run, request)
+            response = await queue.inference.chat(arguments.run, request)
             if session_id is None:
                 session_id = response.session_id
                 terminal.note(f"(session {session_id})")

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.artifacts.run_files import run_files
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.arguments import Arguments, Commands
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.terminal import Terminal, add_loss, columns, duration, summary_table
@@ -24,7 +24,7 @@ from trainer.contracts.base import Frozen, RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import JobQueue, cancel_idle_run
+from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import resolve_origin
 from trainer.jobs.services import answering_server
 from trainer.system.logs import LogReader

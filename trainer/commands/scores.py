@@ -155,7 +155,7 @@ def _score_texts(arguments: Arguments, settings: Settings, terminal: Terminal) -
                         raise response
                     results.add_bad(part.number, response, terminal)
                     return
-                text = queue.text_as_read(arguments.run, part.text)
+                text = queue.inference.normalize_input(arguments.run, part.text)
                 results.add(response, text, part.number)
                 if arguments.heatmap is not None:
                     _draw(arguments.heatmap, response, text)
@@ -341,7 +341,7 @@ async def _answer(
     if isinstance(request, AppError):
         return request
     try:
-        return await queue.score(run_id, request, is_kept=is_kept)
+        return await queue.inference.score(run_id, request, is_kept=is_kept)
     except AppError as error:
         if error.code != ErrorCode.INVALID_INPUT:
             raise

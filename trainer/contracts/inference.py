@@ -16,6 +16,9 @@ MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+CHAT_EXPIRED = "This chat has expired: start a new one."
+
+
 def check_text_length(what: str, characters: float, most: int) -> None:
     """Raise PAYLOAD_TOO_LARGE where a text has too many characters."""
     if characters > most:

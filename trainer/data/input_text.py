@@ -20,7 +20,7 @@ _BOM = "\ufeff"
 RequestT = TypeVar("RequestT", ScoreRequest, GenerateRequest)
 
 
-def with_text(request: RequestT, corpora: CorpusStore) -> RequestT:
+def load_input(request: RequestT, corpora: CorpusStore) -> RequestT:
     """Return a request with its text in it; raises AppError where the corpus that it names is no text to take."""
     if isinstance(request, ScoreRequest):
         field, name, most = "text", request.path, MAX_TEXT_CHARACTERS

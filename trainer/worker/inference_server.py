@@ -14,7 +14,6 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
-from trainer.contracts.compatibility import check_generates, check_scores
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
     ChatRecord,
@@ -32,7 +31,7 @@ from trainer.contracts.inference import (
     failed_record,
 )
 from trainer.data.corpora import CorpusStore
-from trainer.data.input_text import with_text
+from trainer.data.input_text import load_input
 from trainer.inference.chat import chat_answer, chat_prompt
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.prediction import predict
@@ -164,13 +163,10 @@ def _responses(
         try:
             match record:
                 case ScoreRecord(request=to_score, response=score):
-                    check_scores(to_score, loaded.model.objective)
-                    texts.append(ScoringJob.of(loaded.tokenizer, with_text(to_score, corpora), score))
+                    texts.append(ScoringJob.of(loaded.tokenizer, load_input(to_score, corpora), score))
                 case GenerateRecord() | ChatRecord():
-                    check_generates(loaded.model.objective)
                     prompts.append(_continuation(record, loaded, corpora))
                 case PredictRecord(request=to_predict, response=prediction):
-                    check_generates(loaded.model.objective)
                     yield predict(loaded.model, loaded.tokenizer, to_predict, prediction, loaded.prefixes)
                 case EvalRecord(request=to_measure, response=evaluation):
                     metrics = measure_again(loaded, to_measure, settings)
@@ -196,7 +192,7 @@ def _continuation(
     """What a request asks to be continued; with it the answer of a chat, as far as it is known."""
     model, tokenizer = loaded.model, loaded.tokenizer
     if isinstance(record, GenerateRecord):
-        prompt = with_text(record.request, corpora)
+        prompt = load_input(record.request, corpora)
         return GenerationJob(model, tokenizer, prompt, record.response, is_streamed=record.is_streamed), None
     chat = record.response
     prompt, dropped = chat_prompt(model, tokenizer, record.request, record.turns)

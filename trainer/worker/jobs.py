@@ -8,12 +8,14 @@ import structlog
 from arq import Retry
 from pydantic import ValidationError
 
+from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore, complete_end
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
 from trainer.contracts.inference import (
+    CHAT_EXPIRED,
     UNBOUNDED_KINDS,
     ChatRecord,
     ChatTurn,
@@ -27,8 +29,6 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.validation import parse
-from trainer.jobs.inference_client import CHAT_EXPIRED
-from trainer.jobs.queue import tell_events
 from trainer.store import keys
 from trainer.store.answers import Said
 from trainer.store.connection import STORE_ERRORS
@@ -67,7 +67,7 @@ class Jobs:
             await supervise(run, self._settings, self._store)
         await asyncio.to_thread(complete_end, run)
         try:
-            await tell_events(self._store, run)
+            await publish_events(self._store, run)
         except STORE_ERRORS as error:
             log.warning("the end of a run waits: the queue is away", run_id=run.run_id, error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None

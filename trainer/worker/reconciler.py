@@ -4,10 +4,11 @@ import asyncio
 
 import structlog
 
+from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore, in_order
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.jobs.queue import restore_tokenizer, restore_training, tell_events
+from trainer.jobs.enqueue import Enqueuer
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
 
@@ -25,12 +26,13 @@ async def reconcile(settings: Settings, store: Store) -> None:
     tokenizers = await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished)
     names = [*(run.run_id for run in unfinished), *(tokenizer.tokenizer_id for tokenizer in tokenizers)]
     await store.release([name for name, holder in (await store.holders(names)).items() if is_dead(holder)])
+    enqueuer = Enqueuer(settings, store)
     for run in unfinished:
-        if await restore_training(store, settings, run):
+        if await enqueuer.restore_training(run):
             log.info("run put back into the queue", run_id=run.run_id)
     for tokenizer in tokenizers:
-        if await restore_tokenizer(store, settings, tokenizer):
+        if await enqueuer.restore_tokenizer(tokenizer):
             log.info("tokenizer put back into the queue", tokenizer_id=tokenizer.tokenizer_id)
     by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
     for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.untold([*by_id])]):
-        await tell_events(store, run)
+        await publish_events(store, run)

@@ -12,10 +12,10 @@ from functools import partial
 import structlog
 from arq import Retry
 
+from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
-from trainer.jobs.queue import tell_events
 from trainer.jobs.services import end, pipe
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
@@ -168,7 +168,7 @@ async def _tell(run: RunDirectory, store: Store) -> None:
         grown = run.event_log_bytes()
         if grown != size:
             try:
-                await tell_events(store, run)
+                await publish_events(store, run)
                 size = grown
             except STORE_ERRORS as error:
                 log.warning("events wait: the queue is away", run_id=run.run_id, error=type(error).__name__)
