@@ -25,7 +25,7 @@ from trainer.contracts.inference import (
     ScoreResponse,
     perplexity,
 )
-from trainer.contracts.runs import RunRecord, RunStatus, without_effect
+from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
 from trainer.contracts.wording import counted
 from trainer.reports.score_table import Unit, in_unit
 
@@ -154,7 +154,7 @@ def accepted_answer(record: RunRecord, *, note: str | None = None, request_id: s
     text = [
         *_recipe(record),
         *([] if record.cost is None else record.cost.lines()),
-        *without_effect(record.unused_settings),
+        *describe_unused(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
         "Its card comes by direct message and is kept up to date.",
     ]

@@ -21,7 +21,7 @@ CONTINUE = ROOT / "configs" / "paper_continue.yaml"
 """Not complete: it says nothing of the run to begin from."""
 SHIPPED = sorted(set((ROOT / "configs").glob("*.yaml")) - {CONTINUE})
 EARLIER = ROOT / "tests" / "fixtures" / "finished_run"
-FOLDER_NOTE = "mt: Without effect here: `training.output_dir`. A run has a folder and a log of its own.\n"
+FOLDER_NOTE = "mt: Ignored settings: `training.output_dir`. Each run has its own folder and log.\n"
 
 
 class Shell:

@@ -101,7 +101,7 @@ def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on
     config = (ROOT / "configs" / "char_lstm_ipa.yaml").read_text(encoding="utf-8")
     config = config.replace("corpus: demo", "corpus: text").replace("logging: {}\nrun:\n", EXPERIMENT)
     (shell.folder / "x.yaml").write_text(config, encoding="utf-8")
-    unused = "mt: Without effect here: `training.output_dir`, `logging.max_log_files`, `logging.profile_performance`. "
+    unused = "mt: Ignored settings: `training.output_dir`, `logging.max_log_files`, `logging.profile_performance`. "
     words = ["train", "x.yaml", *TINY, "--json"]
 
     code, out, err = shell.type(*words)

@@ -152,7 +152,7 @@ async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp
         assert record.requested_paths == ("tokenizers/char-lstm-ipa", "models/char-lstm-ipa", "logs")
         folder = {"training.output_dir": "models/char-lstm-ipa"}
         assert record.unused_settings == {**folder, "logging.max_log_files": 3}
-        assert "Without effect here: `training.output_dir`, `logging.max_log_files`." in answer.text
+        assert "Ignored settings: `training.output_dir`, `logging.max_log_files`." in answer.text
         assert texts(here) == [record.effective.corpus.sha256]
 
 

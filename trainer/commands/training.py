@@ -16,7 +16,7 @@ from trainer.config.settings import Settings
 from trainer.config.train_request import train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import RunStatus, TrainRequest, without_effect
+from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import TrainingPreview, preview_training, splits_of_corpus
@@ -53,7 +53,7 @@ def read_or_tell(arguments: Arguments, settings: Settings, terminal: Terminal) -
     """Read and check a training, changing nothing; None, after all its problems were told to a person, one a line."""
     try:
         training = asyncio.run(_read(arguments, settings))
-        for line in without_effect(training.unused_settings):
+        for line in describe_unused(training.unused_settings):
             terminal.note(f"mt: {line}")
         return training
     except AppError as error:

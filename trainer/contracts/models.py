@@ -294,25 +294,41 @@ def default_tokenizer_method(family: ModelFamily) -> TokenizerMethod:
     return "char" if family == "char_lstm" else CONFIGS[family].tokenizer_method
 
 
-class ModelBlock(Frozen):
-    """The sizes as a request gives them; what is absent comes from the family's preset."""
+class ModelBlock(Frozen, use_attribute_docstrings=True):
+    """Sizes of a model in a request; absent sizes come from the preset of the family."""
 
     architecture: Architecture | None = None
+    """Architecture; default: that of the model family."""
     embedding_size: Width | None = None
+    """Width of the token embedding; recurrent models only."""
     hidden_size: Width | None = None
+    """Width of the hidden layers; of each direction in a bidirectional model."""
     num_layers: Few | None = None
+    """Number of layers."""
     dropout: Probability | None = None
+    """Dropout; llama and qwen have `attention_dropout` only."""
     dropout_places: DropoutPlaces | None = None
+    """Dropout after the embedding, between layers and before the output (all), or between layers only."""
     tie_word_embeddings: bool | None = None
+    """Use the token embedding as the output layer too."""
     bidirectional: bool | None = None
+    """Read lines in both directions; masked_lm only."""
     initialization: Initialization | None = None
+    """Initial weights of a recurrent model: those of torch, or those of the keyboard model."""
     intermediate_size: InnerWidth | None = None
+    """Width of the feed-forward layer; default: 4 x hidden_size, for llama and qwen 8/3 x, rounded up to 64."""
     num_attention_heads: Few | None = None
+    """Attention heads; must divide hidden_size."""
     num_key_value_heads: Few | None = None
+    """Heads with keys and values of their own, llama and qwen only; must divide num_attention_heads."""
     activation_function: Activation | None = None
+    """Activation of the feed-forward layer; default: gelu, for llama and qwen silu."""
     attention_dropout: Probability | None = None
+    """Dropout of the attention weights."""
     max_position_embeddings: Width | None = None
+    """Longest input of a transformer in tokens; default: max_seq_len."""
     type_vocab_size: Few | None = None
+    """Segment types of bert; default: 2."""
 
 
 _RECURRENT: Mapping[str, Mapping[str, int | float | str]] = {

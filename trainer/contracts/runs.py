@@ -1,4 +1,4 @@
-"""A run: what was asked, what it was resolved to, how it stands, and what came of it."""
+"""Records of a run: its request, its resolved request, its status and its manifest."""
 
 import math
 import re
@@ -36,212 +36,252 @@ FinalState = Literal["completed", "failed", "cancelled"]
 CorpusName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
-def _device(name: str) -> str:
+def _check_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", name):
         raise ValueError("must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
     return name
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must hold printable characters only")
     return text
 
 
-def _ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
+def _check_ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
     if any(later <= step for step, later in pairwise(steps)):
         raise ValueError("must be in ascending order, each step once")
     return steps
 
 
-def _in_one_order(parts: tuple["DecayFree", ...]) -> tuple["DecayFree", ...]:
-    return tuple(sorted(set(parts)))
+def _sort_unique(names: tuple["DecayFree", ...]) -> tuple["DecayFree", ...]:
+    return tuple(sorted(set(names)))
 
 
-def _kind_of_schedule(value: object) -> str:
+def _schedule_tag(value: object) -> str:
     return "steps" if isinstance(value, (list, tuple)) else "rule"
 
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Setting = bool | int | str | None
-Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
-
-
+Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_check_printable)]
 DecayFree = Literal["bias", "embedding", "norm"]
+DEFAULT_MLM_PROBABILITY = 0.15
+_MAX_SCHEDULED_STEPS = 10_000
 
 
-class OptimizerConfig(Frozen):
-    """The optimizer; a value that is None is torch's default of that optimizer."""
+class Options(Frozen, use_attribute_docstrings=True):
+    """A block of a request; the docstring of each field is its description in `mt train --help`."""
+
+
+class OptimizerConfig(Options):
+    """The optimizer and its settings."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Optimizer."""
     betas: tuple[Probability, Probability] | None = None
+    """Decay rates of the moments of adamw and adam; default: those of torch."""
     eps: Positive | None = None
+    """Epsilon of adamw and adam; default: that of torch."""
     weight_decay: NonNegativeFloat | None = None
-    weight_decay_exclude: Annotated[tuple[DecayFree, ...], AfterValidator(_in_one_order)] = ("bias", "norm")
-    """What does not decay: biases, the weights of normalizations, the tables of tokens and of positions."""
+    """Weight decay; default: that of torch for this optimizer."""
+    weight_decay_exclude: Annotated[tuple[DecayFree, ...], AfterValidator(_sort_unique)] = ("bias", "norm")
+    """Parameters without weight decay: biases, normalization weights, token and position embeddings."""
 
 
-class EarlyStopping(Frozen):
-    """Stop after `patience` evaluations without a fall of more than `min_delta` nats."""
+class EarlyStopping(Options):
+    """Early stopping on the validation loss."""
 
     enabled: bool = False
+    """Stop the training when the validation loss no longer improves."""
     patience: Annotated[int, Field(ge=1, le=100)] = 2
+    """Evaluations without improvement before the training stops."""
     min_delta: NonNegativeFloat = 0.0
+    """Smallest decrease of the validation loss, in nats, that counts as an improvement."""
 
 
-class Provenance(Frozen):
-    """Where a corpus came from; recorded, never read."""
+class Provenance(Options):
+    """Origin of the corpus; recorded, without effect on the training."""
 
     source_corpus: str
+    """Source of the corpus, as free text."""
 
 
-class ComputeOptions(Frozen):
-    """How a training computes, which changes none of its numbers."""
+class ComputeOptions(Options):
+    """Options of the computation; the numbers of the training stay the same but for rounding."""
 
     gradient_checkpointing: bool = False
-    """Compute what lies between the layers again in the backward pass, in place of keeping it: transformers only."""
+    """Recompute activations in the backward pass to save memory; transformers only."""
     tf32: bool = True
-    """Multiply matrices of fp32 in TF32 where CUDA has it; nothing to the CPU."""
+    """Allow TF32 for fp32 matrix products on CUDA."""
 
 
-class LoggingOptions(Frozen):
-    """What the run's own log keeps."""
+class LoggingOptions(Options):
+    """Options of the run's log file."""
 
     level: LogLevel = "INFO"
+    """Lowest level that the run's log records."""
 
 
-_MOST_STEPS = 10_000
-DEFAULT_MLM_PROBABILITY = 0.15
+class CheckpointRule(Options):
+    """Rule for a checkpoint schedule: dense in the first epoch, sparse in later ones."""
 
-
-class CheckpointRule(Frozen):
-    """A checkpoint schedule that follows from the length of a training: dense in the first epoch, sparse later."""
-
-    first_epoch_checkpoints: Annotated[int, Field(gt=0, le=_MOST_STEPS)] = 20
-    """Evenly spaced; in an epoch of fewer steps each of them."""
+    first_epoch_checkpoints: Annotated[int, Field(gt=0, le=_MAX_SCHEDULED_STEPS)] = 20
+    """Checkpoints in the first epoch, evenly spaced; at most one per step."""
     subsequent_epochs_spacing: Literal["linear", "log"] = "log"
+    """Spacing after the first epoch: every `linear_interval` steps, or at powers of `log_base`."""
     log_base: Annotated[int, Field(ge=2, le=1_000_000)] = 2
-    """With `log`, the steps that are powers of it."""
+    """With log spacing, checkpoints at the steps that are powers of this base."""
     linear_interval: Count | None = None
-    """Steps from one to the next with `linear`; None: as in the first epoch."""
+    """With linear spacing, steps between checkpoints; default: the spacing of the first epoch."""
     min_checkpoint_interval: Count = 100
-    """After the first epoch none comes sooner after another, but for the last step."""
-    min_checkpoints_per_epoch: Annotated[int, Field(ge=0, le=_MOST_STEPS)] = 5
-    """A later epoch in which the spacing has fewer gets so many, evenly spaced, or what the interval allows."""
+    """Fewest steps between two checkpoints after the first epoch, except before the last step."""
+    min_checkpoints_per_epoch: Annotated[int, Field(ge=0, le=_MAX_SCHEDULED_STEPS)] = 5
+    """Fewest checkpoints in each later epoch, as far as `min_checkpoint_interval` allows."""
 
 
 _Steps = tuple[Annotated[int, Field(ge=0, le=1_000_000_000)], ...]
-ScheduledSteps = Annotated[_Steps, Field(max_length=_MOST_STEPS), AfterValidator(_ascending)]
+ScheduledSteps = Annotated[_Steps, Field(max_length=_MAX_SCHEDULED_STEPS), AfterValidator(_check_ascending)]
 CheckpointSchedule = Annotated[
-    Annotated[_Steps, Field(min_length=1, max_length=_MOST_STEPS), AfterValidator(_ascending), Tag("steps")]
+    Annotated[
+        _Steps, Field(min_length=1, max_length=_MAX_SCHEDULED_STEPS), AfterValidator(_check_ascending), Tag("steps")
+    ]
     | Annotated[CheckpointRule, Tag("rule")],
-    Discriminator(_kind_of_schedule),
+    Discriminator(_schedule_tag),
 ]
 
 
-class TrainingOptions(Frozen):
-    """All that a request may say of a training besides the model, the tokenizer and the texts."""
+class TrainingOptions(Options):
+    """The fields that a train request and a resolved request share."""
 
     model_family: ModelFamily
+    """Model family; char_lstm is an LSTM of characters with a tied output layer."""
     model_size: str | None = None
+    """Preset of the model's sizes: tiny, small, base or paper; `mt train --help` lists the sizes under `model`."""
     split_by: Literal["line", "file", "position"] = "line"
-    """What is drawn for the held-out splits: lines, whole files, or nothing: the end of the text is cut off."""
+    """Unit drawn for the validation and test splits: lines, complete files, or the end of the corpus."""
     objective: Objective = "causal_lm"
+    """Training objective: predict the next token (causal_lm) or masked tokens (masked_lm)."""
     mlm_probability: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MLM_PROBABILITY
-    """The share of tokens that masked_lm masks; each row has one at least. Nothing to causal_lm."""
+    """Share of tokens masked by masked_lm; at least one per row."""
     max_seq_len: Annotated[int, Field(ge=8, le=4096)] = 512
+    """Tokens per training row."""
     num_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Passes over the training split."""
     max_steps: Count | None = None
+    """Stop after this many optimizer steps."""
     max_seconds: Positive | None = None
+    """Stop after this many seconds of training."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
+    """Rows per batch; auto: 8 on the CPU, by model family with CUDA."""
     gradient_accumulation: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Batches per optimizer step."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer and its settings."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    """Learning rate at its highest, after the warm-up."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Learning rate schedule after the warm-up."""
     min_learning_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Where a linear or a cosine schedule ends; a constant one has no end."""
+    """Learning rate at the end of a linear or cosine schedule."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
+    """Steps of linear warm-up; not together with `warmup_ratio`."""
     warmup_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of all steps used for warm-up; not together with `warmup_steps`."""
     gradient_clipping: Positive | None = 1.0
+    """Largest gradient norm; null: no clipping."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Share of the corpus for the validation split."""
     test_fraction: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
+    """Share of the corpus for the test split."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Seed of every random choice: splits, initial weights, order of rows, dropout, masks."""
     tokenizer_id: Identifier | None = None
-    """A tokenizer that is there already, instead of one made from the training split."""
+    """Trained tokenizer to use; not together with `tokenizer`."""
     init_from_run_id: Identifier | None = None
-    """Begin with the weights and the tokenizer of a completed run."""
+    """Completed run to take the initial weights and the tokenizer from."""
     freeze_embeddings: bool = False
-    """Keep the embedding as it is, and with a tied head the head's weights too; its bias and projection learn."""
+    """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""
     early_stopping: EarlyStopping = EarlyStopping()
-    device: Annotated[str, AfterValidator(_device)] = "auto"
+    """Early stopping on the validation loss."""
+    device: Annotated[str, AfterValidator(_check_device)] = "auto"
+    """Device: auto, cpu, cuda or cuda:N; auto: CUDA where there is one."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the forward pass of training; what is measured and scored is fp32. auto: fp16 with CUDA, fp32 on the CPU."""
+    """Precision of training steps; evaluation is always fp32. auto: fp16 with CUDA, fp32 on the CPU."""
     compute: ComputeOptions = ComputeOptions()
+    """Options of the computation."""
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads; 0: as many as physical cores."""
     data_num_workers: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Threads that gather batches ahead of the training; None: up to 4 with CUDA, none on the CPU."""
+    """Threads that prepare batches; default: up to 4 with CUDA, 0 on the CPU."""
     data_pin_memory: bool | None = None
-    """None: with CUDA only."""
+    """Copy batches to the GPU from pinned memory; default: with CUDA only."""
     checkpoint_every_steps: Count | None = None
+    """Steps between the checkpoints that a run resumes from; default: after each epoch."""
     checkpoint_schedule: CheckpointSchedule | None = None
-    """Steps whose weights are kept for good, the last one always; 0 stands for those before the first step."""
+    """Steps whose weights are stored permanently, as a list or a rule; 0: the initial weights."""
     eval_every_steps: Count | None = None
+    """Steps between evaluations; default: after each epoch."""
     log_every_steps: Count = 10
+    """Steps between rows of the loss curve."""
     logging: LoggingOptions = LoggingOptions()
+    """Options of the run's log file."""
     sample_every_steps: Count | None = None
-    """How often the training writes what the model generates by then to `training_samples.jsonl`."""
+    """Steps between samples of generated text in `training_samples.jsonl`; default: none."""
     provenance: Provenance | None = None
+    """Origin of the corpus; recorded only."""
     label: Label | None = None
+    """Name of the run; default: the name of the corpus."""
     tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=32)] = ()
+    """Tags; recorded only."""
 
     @model_validator(mode="after")
-    def _one_warmup(self) -> "TrainingOptions":
+    def _check_warmup(self) -> "TrainingOptions":
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ValueError("give `warmup_steps` or `warmup_ratio`, not both")
         return self
 
 
 class TrainRequest(TrainingOptions):
-    """A training as a person asks for it; what is absent is filled from the family's preset."""
+    """A training as requested; absent fields take the defaults of the model family and its preset."""
 
     corpus: CorpusName
+    """Corpus to train on: its name, or a path relative to the corpus folder."""
     validation_corpus: CorpusName | None = None
+    """Corpus for validation; default: `holdout_fraction` of `corpus`."""
     test_corpus: CorpusName | None = None
+    """Corpus for the test; default: `test_fraction` of `corpus`."""
     model: ModelBlock | None = None
+    """Sizes of the model; absent sizes come from the preset."""
     tokenizer: TokenizerConfig | None = None
+    """Tokenizer to train with the run; default: the usual one of the model family."""
     resume: bool = False
-    """Go on with the newest run of the same person, label and request where that failed or was cancelled.
-
-    Where there is none that left a checkpoint, or the newest is completed, the training begins anew.
-    """
+    """Resume your newest failed or cancelled run with the same label and request; without one, start a new run."""
 
     @model_validator(mode="after")
-    def _one_tokenizer(self) -> "TrainRequest":
+    def _check_tokenizer(self) -> "TrainRequest":
         if self.tokenizer is not None and self.tokenizer_id is not None:
             raise ValueError("give `tokenizer` or `tokenizer_id`, not both")
         return self
 
     @model_validator(mode="after")
-    def _frozen_weights_are_given(self) -> "TrainRequest":
+    def _check_frozen_embeddings(self) -> "TrainRequest":
         if self.freeze_embeddings and self.init_from_run_id is None:
-            raise ValueError(
-                "`freeze_embeddings` needs `init_from_run_id`, the run to take the embedding from: without one the"
-                " embedding would stay random"
-            )
+            raise ValueError("`freeze_embeddings` needs `init_from_run_id`: random embeddings would never be trained")
         return self
 
 
-def _as_sent(request: TrainRequest) -> dict[str, object]:
-    """The fields that were given: asked again, the others must stay open to their family's defaults."""
+def _given_fields(request: TrainRequest) -> dict[str, object]:
+    """Dump only the fields that were given: the family's defaults must fill the others when the request is reread."""
     given: dict[str, object] = request.model_dump(mode="json", exclude_unset=True)
     return given
 
 
-SentRequest = Annotated[TrainRequest, PlainSerializer(_as_sent)]
+SentRequest = Annotated[TrainRequest, PlainSerializer(_given_fields)]
 
 
 class CorpusRef(Frozen):
-    """A text by name and content; `name` is relative to one of the corpus places, never a server path."""
+    """A corpus by name and content; the name is relative to a corpus folder, never a server path."""
 
     name: str
     sha256: Sha256
@@ -249,7 +289,7 @@ class CorpusRef(Frozen):
 
 
 class EffectiveRequest(TrainingOptions):
-    """A training with every value resolved: what the run does."""
+    """A resolved request: every value of the training is set."""
 
     corpus: CorpusRef
     validation_corpus: CorpusRef | None = None
@@ -259,35 +299,36 @@ class EffectiveRequest(TrainingOptions):
 
 
 class RunRecord(Frozen):
-    """`request.json`: what was promised when the run was accepted."""
+    """`request.json`: an accepted run."""
 
     schema_version: Literal[1] = 1
     run_id: Identifier
     user_id: int | None
-    """The Discord user who is told of it; None for a run of the command line."""
+    """Discord user who started the run; None for a run of the command line."""
     created_at: Timestamp
     request: SentRequest
     effective: EffectiveRequest
     request_hash: Sha256
     requested_paths: tuple[str, ...] | None = None
+    """Output folders that the experiment file names; recorded only."""
     unused_settings: dict[str, Setting] = Field(default_factory=dict)
-    """What its file says that has no effect here, by path."""
+    """Settings of the experiment file without effect, by path."""
     resumed_from_run_id: Identifier | None = None
-    """The failed or cancelled run that this one goes on with."""
+    """The failed or cancelled run that this run resumes."""
     cost: Cost | None = None
-    """The estimate that was shown when the run was accepted; None of a resumed run."""
+    """Estimate shown when the run was accepted; None for a resumed run."""
 
 
-def without_effect(unused_settings: Mapping[str, Setting]) -> list[str]:
-    """The line that tells of settings without effect; none where there are none."""
+def describe_unused(unused_settings: Mapping[str, Setting]) -> list[str]:
+    """Return the note on settings without effect; empty if there are none."""
     if not unused_settings:
         return []
     named = ", ".join(f"`{path}`" for path in unused_settings)
-    return [f"Without effect here: {named}. A run has a folder and a log of its own."]
+    return [f"Ignored settings: {named}. Each run has its own folder and log."]
 
 
 class Accepted(Frozen):
-    """The answer to a train request."""
+    """The answer to an accepted train request."""
 
     run_id: Identifier
     job_id: Identifier
@@ -295,12 +336,12 @@ class Accepted(Frozen):
 
 
 class RunStatus(Frozen):
-    """How a run stands."""
+    """The status of a run."""
 
     run_id: Identifier
     status: RunState
     reachable: bool
-    """False: it should be running, but no worker has renewed its lease."""
+    """False for a run whose worker has stopped renewing its lease."""
     last_heartbeat_ts: float | None
     message: str
     progress: Annotated[float, Field(ge=0, le=100)]
@@ -312,13 +353,13 @@ class RunStatus(Frozen):
     val_loss: float | None
     best_val_loss: float | None
     train_bits_per_char: float | None = None
-    """Each loss over the characters of its own split; None, as the next two, for a masked model."""
+    """Bits per character of the training split; None for a masked model."""
     val_bits_per_char: float | None = None
     best_val_bits_per_char: float | None = None
     test_loss: float | None
     test_perplexity: float | None
     bits_per_char: float | None
-    """Of the test split."""
+    """Bits per character of the test split."""
     tokens_per_second: float | None
     chars_per_second: float | None
     eta_seconds: float | None
@@ -334,7 +375,7 @@ class RunStatus(Frozen):
     user_id: int | None
     model_family: ModelFamily
     objective: Objective = "causal_lm"
-    """With masked_lm every loss is per masked token."""
+    """With masked_lm, each loss is per masked token."""
     model_size: str | None
     tokenizer_id: str | None
     attempt: int
@@ -342,13 +383,13 @@ class RunStatus(Frozen):
 
     @property
     def bits_per_nat(self) -> float | None:
-        """The bits per character of the validation split that one nat per token of it is; None where unknown."""
+        """Bits per character of the validation split per nat of its loss per token; None if unknown."""
         bits, loss = self.best_val_bits_per_char, self.best_val_loss
         return bits / loss if bits and loss else None
 
 
 class ModelFacts(Frozen):
-    """What the trained model is."""
+    """Size of the trained model."""
 
     family: ModelFamily
     size: str | None
@@ -365,20 +406,20 @@ class SplitSizes(Frozen):
     chars: int
     tokens: int
     unknown_tokens: int | None = None
-    """How many of them the tokenizer does not know; None, as the next one, in a manifest from before it was counted."""
+    """Tokens unknown to the tokenizer."""
     bytes: int | None = None
-    """Of its lines in UTF-8, without their ends."""
+    """Bytes of the lines in UTF-8, without line ends."""
 
     def bits_per_char(self, loss_nats: float, objective: Objective) -> float | None:
-        """Spread the mean loss of this split's tokens over its characters, in bits (DEC D57).
+        """Convert a mean loss per token of this split to bits per character.
 
-        None for a masked model, whose loss is over some of the tokens only.
+        None for a masked model: its loss covers the masked tokens only.
         """
         return loss_nats / math.log(2) * self.tokens / self.chars if objective == "causal_lm" else None
 
 
 class DataFacts(Frozen):
-    """What the run was trained, selected and tested on."""
+    """Corpus of a run and the sizes of its splits."""
 
     corpus: CorpusRef
     train: SplitSizes
@@ -392,20 +433,21 @@ class TokenizerFacts(Frozen):
 
 
 class RunMetrics(Frozen):
-    """The losses of a run in nats per predicted token; `auc` is the area under the training curve over steps."""
+    """Losses of a run in nats per predicted token."""
 
     train: float | None = None
     val: float | None = None
     test: float | None = None
     test_perplexity: float | None = None
     bits_per_char: float | None = None
-    """Of the test split; None, as the next two, for a masked model."""
+    """Bits per character of the test split; None for a masked model, like the next two."""
     val_bits_per_char: float | None = None
     best_bits_per_char: float | None = None
     best: float | None = None
     auc: float | None = None
+    """Area under the training loss curve, in nats times steps."""
     initial: float | None = None
-    """Validation before the first step, of a warm start."""
+    """Validation loss before the first step of a warm start."""
 
 
 class Timings(Frozen):
@@ -417,7 +459,7 @@ class Timings(Frozen):
 
 
 class Environment(Frozen):
-    """Where a run was trained."""
+    """Machine and libraries of a training."""
 
     python: str
     libraries: dict[str, str]
@@ -429,11 +471,11 @@ class Environment(Frozen):
 
 
 class EvalSummary(Frozen):
-    """One evaluation of a run; the latest of each split and text is kept."""
+    """Result of an evaluation; a run keeps the latest of each split and corpus."""
 
     split: str
     dataset: str | None = None
-    """The corpus that was measured in place of the split; None: the split itself."""
+    """Corpus evaluated instead of the split; None: the split itself."""
     loss: float
     perplexity: float
     bits_per_char: float | None = None
@@ -444,7 +486,7 @@ class EvalSummary(Frozen):
 
 
 class RunManifest(Frozen):
-    """`manifest.json`: written once, when the run has ended."""
+    """`manifest.json`: a finished run; written once, at its end."""
 
     schema_version: Literal[1] = 1
     run_id: Identifier
@@ -471,4 +513,4 @@ class RunManifest(Frozen):
     files: tuple[FileRecord, ...] = ()
     error: RunError | None = None
     last_lines: tuple[str, ...] = ()
-    """Of the error output, where the training ended without a word of its own."""
+    """Last lines of the error output, if the training process ended without an error of its own."""

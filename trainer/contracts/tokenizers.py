@@ -1,4 +1,4 @@
-"""What a tokenizer is made of, and the manifest that says what made it."""
+"""Configs and manifests of tokenizers."""
 
 import re
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
@@ -16,7 +16,7 @@ SPECIAL_NAMES: dict[SpecialStyle, tuple[str, ...]] = {
     "gpt2_mask": ("<s>", "</s>", "<unk>", "<pad>", "<mask>"),
     "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
 }
-"""The special tokens of a subword tokenizer by the style of its model; their ids are their places."""
+"""Special tokens of a subword tokenizer by the style of its model, in order of their ids."""
 UNKNOWN_NAMES = ("[UNK]", "<unk>", "<UNK>")
 _ROLES = {
     "bos": ("[BOS]", "<s>", "[CLS]"),
@@ -25,11 +25,11 @@ _ROLES = {
     "pad": ("[PAD]", "<pad>"),
     "mask": ("[MASK]", "<mask>"),
 }
-"""What a special token is for, by its name."""
+"""Names of each role of a special token."""
 
 
 def _special_name(name: str) -> str:
-    """Such a name is cut apart where it stands in a text, so that no token of text can be spelled like it."""
+    """Check the form of a name; text of this form is cut apart, so no token of text equals a special token."""
     if (
         not re.fullmatch(r"<[/|]?[a-zA-Z0-9_.-]{1,60}\|?>|\[[a-zA-Z0-9_.-]{1,62}\]", name)
         or name.strip("<>[]/|_.-") == ""
@@ -42,9 +42,9 @@ SpecialName = Annotated[str, AfterValidator(_special_name)]
 
 
 class SpecialTokens(Frozen):
-    """Names for the special tokens of a subword tokenizer; what is absent keeps the name that its style has.
+    """Other names for the special tokens of a subword tokenizer; absent ones keep the name of the style.
 
-    CLS begins a line and SEP ends it, so they are BOS and EOS under another name.
+    CLS and SEP are other names for BOS and EOS: they begin and end a line.
     """
 
     bos_token: SpecialName | None = None
@@ -54,11 +54,11 @@ class SpecialTokens(Frozen):
     cls_token: SpecialName | None = None
     sep_token: SpecialName | None = None
     mask_token: SpecialName | None = None
-    """A style without a mask token has one where it is named."""
+    """Naming it adds a mask token to a style without one."""
 
     @property
     def by_role(self) -> dict[str, str]:
-        """The names that are given, by what the tokens are for."""
+        """The given names by role."""
         given = {
             "bos": self.bos_token or self.cls_token,
             "eos": self.eos_token or self.sep_token,
@@ -69,7 +69,7 @@ class SpecialTokens(Frozen):
         return {role: name for role, name in given.items() if name is not None}
 
     @model_validator(mode="after")
-    def _are_told_apart(self) -> "SpecialTokens":
+    def _check_distinct(self) -> "SpecialTokens":
         pairs = (("bos", self.bos_token, "cls", self.cls_token), ("eos", self.eos_token, "sep", self.sep_token))
         for role, name, alias, other in pairs:
             if name and other:
@@ -78,104 +78,116 @@ class SpecialTokens(Frozen):
         for name in given.values():
             kept = next((other for other, names in _ROLES.items() if name in names and other not in given), None)
             if kept is not None:
-                raise ValueError(f"must have different names: {name} is the `{kept}_token` already, so name that, too")
+                raise ValueError(
+                    f"must have different names: {name} is already the `{kept}_token`; rename that one, too"
+                )
         if len(set(given.values())) < len(given):
             raise ValueError("must have different names: one is given twice")
         return self
 
 
-def _none_given(value: object) -> None:
+def _refuse_any(value: object) -> None:
     if value:
         raise ValueError("must be null: this method keeps its own special tokens")
 
 
-KeptTokens = Annotated[None, BeforeValidator(_none_given)]
-"""In place of the map, where the special tokens cannot be renamed."""
+KeptTokens = Annotated[None, BeforeValidator(_refuse_any)]
+"""Type of `special_tokens` for methods whose special tokens cannot be renamed."""
 RenamedTokens = Annotated[SpecialTokens | None, BeforeValidator(lambda value: value or None)]
 """An empty map renames nothing."""
 
 
-class Normalization(Frozen):
-    """What is done to every text before it is encoded, in training and at inference alike."""
+class Normalization(Frozen, use_attribute_docstrings=True):
+    """Normalization of every text before it is encoded, in training and inference."""
 
     form: Literal["NFC"] = "NFC"
+    """Unicode normalization form."""
     lowercase: bool = False
+    """Convert texts to lower case."""
 
 
-class CharTokenizerConfig(Frozen):
+class CharTokenizerConfig(Frozen, use_attribute_docstrings=True):
     """One token per Unicode code point of the training split; specials [PAD] [UNK] [BOS] [EOS] = 0..3."""
 
     method: Literal["char"] = "char"
+    """Tokenizer method."""
     vocab_size: VocabularySize | None = None
-    """A cap by frequency, specials included; None keeps every character."""
+    """Largest vocabulary, special tokens included; default: every character."""
     min_frequency: Count = 1
+    """Fewest occurrences of a character in the vocabulary."""
     mask_token: bool = False
-    """Whether [MASK] = 4 stands before the characters, which masked_lm needs."""
+    """Add [MASK] as token 4; masked_lm needs it."""
     special_tokens: KeptTokens = None
+    """Cannot be set: this method keeps its own special tokens."""
     normalization: Normalization = Normalization()
+    """Normalization of every text before it is encoded."""
 
 
-class WordTokenizerConfig(Frozen):
-    """One token per word between white space, in the order of the text; specials <UNK> <eos> = 0, 1."""
+class WordTokenizerConfig(Frozen, use_attribute_docstrings=True):
+    """One token per word between white space, in order of appearance; specials <UNK> <eos> = 0, 1."""
 
     method: Literal["word"] = "word"
+    """Tokenizer method."""
     vocab_size: VocabularySize | None = None
-    """A cap by frequency, specials included; None keeps every word."""
+    """Largest vocabulary, special tokens included; default: every word."""
     min_frequency: Count = 1
+    """Fewest occurrences of a word in the vocabulary."""
     special_tokens: KeptTokens = None
+    """Cannot be set: this method keeps its own special tokens."""
     normalization: Normalization = Normalization()
+    """Normalization of every text before it is encoded."""
 
 
-class BpeTokenizerConfig(Frozen):
-    """Byte-pair encoding of characters: the most frequent pair becomes a token, until there are enough."""
+class _SubwordOptions(Frozen, use_attribute_docstrings=True):
+    vocab_size: VocabularySize = 8000
+    """Largest vocabulary, special tokens and characters included."""
+    special_style: SpecialStyle | None = None
+    """Style of the special tokens; default: that of the model."""
+    special_tokens: RenamedTokens = None
+    """Other names for special tokens."""
+    normalization: Normalization = Normalization()
+    """Normalization of every text before it is encoded."""
+
+
+class BpeTokenizerConfig(_SubwordOptions):
+    """Byte-pair encoding of characters: merges the most frequent pair until the vocabulary is full."""
 
     method: Literal["bpe"] = "bpe"
-    vocab_size: VocabularySize = 8000
-    """At most so many tokens, specials and characters included."""
+    """Tokenizer method."""
     min_frequency: Count = 1
-    """Of a pair that becomes a token; every character is one."""
-    special_style: SpecialStyle | None = None
-    special_tokens: RenamedTokens = None
-    normalization: Normalization = Normalization()
+    """Fewest occurrences of a merged pair."""
 
 
-class WordPieceTokenizerConfig(Frozen):
-    """WordPiece: of the tokens that begin what is left of a word, the longest; ## goes on with a word."""
+class WordPieceTokenizerConfig(_SubwordOptions):
+    """WordPiece: the longest token that matches the rest of a word; ## continues a word."""
 
     method: Literal["wordpiece"] = "wordpiece"
-    vocab_size: VocabularySize = 8000
-    """At most so many tokens, specials and characters (each with and without ##) included."""
+    """Tokenizer method."""
     min_frequency: Count = 2
-    """Of a pair that becomes a token; every character is one."""
-    special_style: SpecialStyle | None = None
-    special_tokens: RenamedTokens = None
-    normalization: Normalization = Normalization()
+    """Fewest occurrences of a merged pair."""
 
 
-class SentencePieceTokenizerConfig(Frozen):
-    """SentencePiece: the likeliest pieces under a unigram model, or pairs merged by frequency."""
+class SentencePieceTokenizerConfig(_SubwordOptions):
+    """SentencePiece: the most probable pieces under a unigram model, or pairs merged by frequency."""
 
     method: Literal["sentencepiece"] = "sentencepiece"
+    """Tokenizer method."""
     model_type: Literal["unigram", "bpe"] = "unigram"
-    vocab_size: VocabularySize = 8000
-    """At most so many tokens, specials and characters included."""
-    special_style: SpecialStyle | None = None
-    special_tokens: RenamedTokens = None
-    normalization: Normalization = Normalization()
+    """Algorithm of SentencePiece."""
 
 
 SubwordConfig: TypeAlias = BpeTokenizerConfig | WordPieceTokenizerConfig | SentencePieceTokenizerConfig
 
 
 def style_of(config: SubwordConfig) -> SpecialStyle:
-    """The style of the special tokens: as given, or as a run's model has it, else that of the method."""
+    """Return the style of the special tokens: the given style or the default of the method."""
     style = config.special_style or ("bert" if config.method == "wordpiece" else "gpt2")
     named = config.special_tokens is not None and config.special_tokens.mask_token is not None
     return "gpt2_mask" if style == "gpt2" and named else style
 
 
 def special_names(config: SubwordConfig) -> dict[str, str]:
-    """The special tokens by what they are for, in the order of their ids."""
+    """Return the special tokens by role, in the order of their ids."""
     given = {} if config.special_tokens is None else config.special_tokens.by_role
     styled = {role_of(name): name for name in SPECIAL_NAMES[style_of(config)]}
     return {role: given.get(role, name) for role, name in styled.items()}
@@ -200,12 +212,12 @@ CONFIGS: dict[str, type[TokenizerConfig]] = {
 
 
 def role_of(special_token: str) -> str:
-    """Say what a special token is for: bos, eos, unk, pad or mask."""
+    """Return the role of a special token: bos, eos, unk, pad or mask."""
     return next(role for role, names in _ROLES.items() if special_token in names)
 
 
 class SpecialIds(NamedTuple):
-    """The ids of the special tokens by what they are for; None where a tokenizer has no such token."""
+    """Ids of the special tokens by role; None if the tokenizer lacks the token."""
 
     unk: int
     eos: int
@@ -215,12 +227,12 @@ class SpecialIds(NamedTuple):
 
     @property
     def start(self) -> int:
-        """What a line is read from: BOS, or the EOS of the line before (DEC D50)."""
+        """The first token of a line: BOS, or the EOS of the previous line."""
         return self.eos if self.bos is None else self.bos
 
     @property
     def filler(self) -> int:
-        """What stands where a row has ended; no target whatever it is."""
+        """The token that fills rows after their end; never a target."""
         return self.eos if self.pad is None else self.pad
 
     @property
@@ -233,22 +245,22 @@ class SpecialIds(NamedTuple):
 
 
 class TokenizerStats(Frozen):
-    """How well the vocabulary fits lines that it was not made from."""
+    """Fit of the vocabulary to held-out lines."""
 
     coverage: float
-    """Share of the hold-out's tokens that are known."""
+    """Share of held-out tokens that are known."""
     oov_rate: float
-    """Share of the hold-out's tokens that are unknown: 1 - coverage."""
+    """Share of held-out tokens that are unknown: 1 - coverage."""
     token_count: int
     char_coverage: float
-    """Share of the hold-out's distinct characters that the vocabulary holds."""
+    """Share of distinct held-out characters in the vocabulary."""
     avg_tokens_per_char: float
     avg_tokens_per_word: float
     holdout_lines: int
 
 
 class TokenizerCorpus(Frozen):
-    """A text that the vocabulary was made from."""
+    """A corpus that the vocabulary was trained on."""
 
     name: str
     sha256: Sha256
@@ -257,7 +269,7 @@ class TokenizerCorpus(Frozen):
 
 
 class TokenizerManifest(Frozen):
-    """What made a tokenizer, and what is known of it."""
+    """`manifest.json` of a tokenizer: its config, corpora, special tokens and statistics."""
 
     schema_version: Literal[1] = 1
     tokenizer_id: str

@@ -190,7 +190,7 @@ SPECIAL: list[tuple[Change, str, str]] = [
     (
         lambda b: b["tokenizer"].update(tokenizer_type="bpe", special_tokens={"pad_token": "</s>"}),
         "tokenizer.special_tokens",
-        "must have different names: </s> is the `eos_token` already, so name that, too",
+        "must have different names: </s> is already the `eos_token`; rename that one, too",
     ),
     (
         lambda b: b.update(run={"precision": "fp32"}, training=b["training"] | {"use_amp": True}),
