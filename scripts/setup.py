@@ -33,7 +33,7 @@ STAMP = VENV / ".mt-stamp"
 INCOMPLETE = "incomplete"
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
 # without bytecode each of the many processes would compile the project anew
-TEST_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+TEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": ""}
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 

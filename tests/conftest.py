@@ -1,6 +1,13 @@
-"""Hypothesis profiles: `quick` and `repeatable` draw the same examples in each run, `patient` draws new ones."""
+"""Settings of all tests: one thread a process, as tests run beside each other, and the profiles of hypothesis.
+
+The profiles `quick` and `repeatable` draw the same examples in each run, `patient` draws new ones.
+"""
+
+import os
 
 import hypothesis
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _SUPPRESSED: list[hypothesis.HealthCheck] = [hypothesis.HealthCheck.too_slow]
 # a busy machine says nothing about an example, so there is no deadline
