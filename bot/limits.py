@@ -53,7 +53,7 @@ class UsageLimits:
     @contextmanager
     def request(self, caller: Caller) -> Iterator[None]:
         """Count an inference request: for one minute for its user, until it is answered for all users together."""
-        if self._active_requests >= self._settings.asks_at_once:
+        if self._active_requests >= self._settings.max_concurrent_requests:
             raise _refusal("The models are busy with other requests. Try again in a few seconds.")
         if caller.level is not Level.ADMIN:
             self._count_request(self._request_times[caller.user_id])
@@ -69,7 +69,7 @@ class UsageLimits:
         """Accept a run unless too many runs, of the caller or in all, are `unfinished` or being accepted."""
         if caller.level is Level.ADMIN:
             return await accept()
-        own_limit, limit = self._settings.runs_per_user, self._settings.runs_in_all
+        own_limit, limit = self._settings.runs_per_user, self._settings.max_active_runs
         now = self._clock()
         self._claims = {name: claim for name, claim in self._claims.items() if claim.end > now}
         users = [run.user_id for run in unfinished if run.run_id not in self._claims]
@@ -89,7 +89,7 @@ class UsageLimits:
         return accepted
 
     def _count_request(self, times: deque[float]) -> None:
-        limit, now = self._settings.asks_per_minute, self._clock()
+        limit, now = self._settings.requests_per_minute, self._clock()
         while times and times[0] <= now - _MINUTE_SECONDS:
             times.popleft()
         if len(times) >= limit:

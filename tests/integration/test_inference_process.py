@@ -99,7 +99,7 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
 
 
 async def test_nobody_asks__process_ends_and_the_next_question_starts_another(tmp_path: Path) -> None:
-    child = child_in(tmp_path, warm_model_seconds=0.5)
+    child = child_in(tmp_path, model_cache_seconds=0.5)
     try:
         first = await child.answer(to_score("first", "abc"))
         await until(lambda: not processes(tmp_path, ANSWER_REQUESTS))

@@ -11,7 +11,7 @@ from trainer.config.settings import LimitSettings
 
 
 async def test_chat__above_a_limit_is_told_in_grey_and_nothing_is_queued(tmp_path: Path) -> None:
-    few = LimitSettings(attachment_bytes=5000, runs_per_user=2, asks_per_minute=3)
+    few = LimitSettings(attachment_bytes=5000, runs_per_user=2, requests_per_minute=3)
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana, bob = server.add_user("ana"), server.add_user("bob")
         limited: dict[str, object] = {"limits": few}

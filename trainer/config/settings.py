@@ -1,4 +1,4 @@
-"""All settings of all processes: mt.toml, then .env, then the environment, names nested with `__` (DEC D31, D32)."""
+"""Settings of all processes, read from mt.toml, .env and the environment; later sources win."""
 
 import os
 import re
@@ -23,7 +23,7 @@ PLAIN_NAMES = {
     "HF_TOKEN": "HF__TOKEN",
     "HUGGINGFACE_HUB_TOKEN": "HF__TOKEN",
 }
-"""Names that are accepted beside the nested ones, and what each stands for."""
+"""Short names of settings in the environment."""
 
 
 def _split(value: object) -> object:
@@ -35,7 +35,7 @@ def _or_none(value: object) -> object:
 
 
 _Snowflake = Annotated[int, Field(gt=0, lt=2**64)]
-"""An id as Discord gives it."""
+"""An id of Discord."""
 Ids = Annotated[tuple[_Snowflake, ...], BeforeValidator(_split)]
 Id = Annotated[_Snowflake | None, BeforeValidator(_or_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_or_none)]
@@ -44,13 +44,9 @@ _LOCAL_URL = re.compile(r"unix:|rediss?://([^@/]*@)?(localhost|127(\.\d{1,3}){3}
 
 
 class Group(BaseModel):
-    """Settings of one concern; text from the environment becomes numbers here, unknown names are refused."""
+    """A group of settings; converts text to numbers and refuses unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    @classmethod
-    def names(cls) -> list[str]:
-        return list(cls.model_fields)
 
 
 class AppSettings(Group):
@@ -59,66 +55,66 @@ class AppSettings(Group):
     data_root: Path = Path("data")
     """Corpora (`corpus/`, read-only), caches and the embedded server's files."""
     artifacts_root: Path = Path("artifacts")
-    """Runs and stored attachments: the truth."""
+    """Runs, tokenizers and stored attachments."""
 
     def folders(self) -> dict[str, Path]:
-        """The folders, by the names that the environment has for their settings."""
+        """The folders by the environment name of their setting."""
         return {"APP__DATA_ROOT": self.data_root, "APP__ARTIFACTS_ROOT": self.artifacts_root}
 
 
 class LoggingSettings(Group):
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] | None, BeforeValidator(_or_none)] = None
-    """Empty: INFO, and for the commands that end by themselves CRITICAL: they tell what people have to know."""
+    """Log level; empty: INFO for bot and worker, CRITICAL for other commands, whose output is their report."""
 
 
 class RedisSettings(Group):
     url: Secret = None
-    """A Redis or Valkey to use; empty: an embedded one is started for the data root."""
+    """URL of a Redis or Valkey server; empty: start an embedded server for the data root."""
 
     @property
     def is_local(self) -> bool:
-        """True where the server is on this machine, and so its workers are too."""
+        """True if the server runs on this machine; then its workers do too."""
         return self.url is None or _LOCAL_URL.match(self.url.get_secret_value()) is not None
 
 
 class QueueSettings(Group):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] = "training"
     training_slots: Annotated[int, Field(ge=1, le=64)] = 1
-    """Runs that one worker trains at a time."""
+    """Runs that a worker trains at the same time."""
     embedded_workers: Annotated[int, Field(ge=0, le=1)] = 1
-    """1: bot and `mt` start a worker beside them; 0: `mt worker` runs elsewhere."""
+    """1: the bot and `mt` start a worker; 0: `mt worker` runs elsewhere."""
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 15
-    """After this time without a sign of its worker, a run is taken up by another one."""
+    """Seconds without a heartbeat of its worker after which another worker resumes a run."""
     stall_seconds: Annotated[float, Field(ge=1, le=86400)] = 120
-    """After this time without progress, or that of 20 steps, a training is ended and goes on from its checkpoint."""
+    """Seconds without progress after which a training is stopped and resumed; at least the time of 20 steps."""
     interactive_timeout_seconds: Annotated[float, Field(gt=0)] = 600
-    """After this time a generation is given up, and what goes through a text after this time without any work done."""
+    """Timeout of a generation; of a score or an evaluation, the longest time without progress."""
     result_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 86400
     chat_ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 3600
-    """After this time without a message, a chat is forgotten."""
+    """Seconds without a message after which a chat expires."""
     inference_threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Threads that answer requests to models; 0: as many as train a run whose `threads` is 0."""
-    warm_model_bytes: Annotated[int, Field(ge=0, le=2**50)] = 1024**3
-    """The models that stay loaded between requests; the one that was asked last stays whatever its size."""
-    warm_model_seconds: Annotated[float, Field(gt=0)] = 900
-    """After this time without a request, none stays loaded."""
+    """CPU threads for inference; 0: as many as physical cores."""
+    model_cache_bytes: Annotated[int, Field(ge=0, le=2**50)] = 1024**3
+    """Largest total size of the models that stay loaded; the last used model always stays."""
+    model_cache_seconds: Annotated[float, Field(gt=0)] = 900
+    """Seconds without a request after which all models are unloaded."""
 
 
 class LimitSettings(Group):
     corpus_bytes: Annotated[int, Field(ge=1, le=2**50)] = 10 * 1024**3
-    """The largest corpus that `mt` reads."""
+    """Largest corpus."""
     attachment_bytes: Annotated[int, Field(ge=1, le=2**30)] = 25 * 1024**2
-    """The largest corpus that chat accepts as an attachment."""
+    """Largest corpus attached in Discord."""
     generate_max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 512
-    """The most tokens that one `/mt generate` may ask for."""
+    """Largest `max_new_tokens` of `/mt generate`."""
     runs_per_user: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Runs of one user that may be queued or running; admins are exempt."""
-    runs_in_all: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    """Queued or running runs above which users start no more; admins are exempt."""
-    asks_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 30
-    """How often one user may generate and score in a minute; admins are exempt."""
-    asks_at_once: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    """Generations and scores of all people, admins too, that the bot waits for at the same time."""
+    """Queued or running runs per user; admins are exempt."""
+    max_active_runs: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """Queued or running runs in total; admins are exempt."""
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    """Inference requests per user and minute; admins are exempt."""
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """Inference requests of all users, admins included, that the bot waits for at the same time."""
 
 
 class DiscordSettings(Group):
@@ -128,23 +124,23 @@ class DiscordSettings(Group):
     allowed_user_ids: Ids = ()
     allowed_guild_ids: Ids = ()
     private_runs: bool = False
-    """True: users see and use their own runs only."""
+    """True: users see and use only their own runs."""
     api_base_url: Url = None
-    """Discord's REST address, through a proxy or on this machine; empty: Discord itself."""
+    """URL of a proxy or test server for Discord's REST API; empty: Discord itself."""
     gateway_url: Url = None
     cdn_base_url: Url = None
-    """Where attachments are fetched from instead of Discord's own file server."""
+    """URL of a server for attachments; empty: Discord's."""
     edit_interval_seconds: Annotated[float, Field(ge=1, le=600)] = 5
-    """The least time between two edits of one card."""
+    """Seconds between two edits of a message."""
 
 
 class HfSettings(Group):
     token: Secret = None
-    """The token for Hugging Face, handed on to child processes as HF_TOKEN."""
+    """Token of Hugging Face; child processes get it as HF_TOKEN."""
 
 
 class Settings(Group):
-    """Everything that is configured."""
+    """All settings."""
 
     app: AppSettings = AppSettings()
     logging: LoggingSettings = LoggingSettings()
@@ -156,47 +152,44 @@ class Settings(Group):
 
 
 def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()) -> Settings:
-    """Read the settings of this process; raises CONFIG_INVALID naming the key that is wrong."""
+    """Read the settings of this process; raises CONFIG_INVALID naming each wrong setting."""
     config_file = environ.get("APP__CONFIG_FILE")
     toml_path = Path(config_file) if config_file else folder / "mt.toml"
     values: dict[str, dict[str, object]] = _read_toml(toml_path) if config_file or toml_path.exists() else {}
     dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
     for source in (dotenv, environ):
         for name, value in source.items():
-            key = _key(name)
+            key = _group_and_field(name)
             if key is not None:
                 group, field = key
                 values.setdefault(group, {})[field] = value
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = (_as_in_environment(problem) for problem in field_problems(error, Settings))
+        problems = (_rename_to_environment(problem) for problem in field_problems(error, Settings))
         raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
 
 
 def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
-    """Our environment with these settings in it, for a child process: folders absolute, nothing of Discord's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "REDIS_"))}
+    """Return the environment of a child process: ours with these settings, absolute folders, nothing of Discord."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "REDIS_"))}
     dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord", "hf"})
     for group, fields in dumped.items():
         for name, value in fields.items():
-            kept[f"{group}__{name}".upper()] = _as_text(value)
+            text = "" if value is None else str(value.resolve() if isinstance(value, Path) else value)
+            environment[f"{group}__{name}".upper()] = text
     if settings.hf.token is not None:
-        kept["HF_TOKEN"] = settings.hf.token.get_secret_value()
-    return kept if redis_url is None else kept | {"REDIS__URL": redis_url}
-
-
-def _as_text(value: object) -> str:
-    return "" if value is None else str(value.resolve() if isinstance(value, Path) else value)
+        environment["HF_TOKEN"] = settings.hf.token.get_secret_value()
+    return environment if redis_url is None else environment | {"REDIS__URL": redis_url}
 
 
 def environment_names() -> list[str]:
-    """Every setting as the environment names it: GROUP__FIELD."""
-    return [f"{group}__{name}".upper() for group, fields in _groups().items() for name in fields]
+    """Return the environment name of every setting: GROUP__FIELD."""
+    defaults: dict[str, dict[str, object]] = Settings().model_dump()
+    return [f"{group}__{name}".upper() for group, fields in defaults.items() for name in fields]
 
 
-def _as_in_environment(problem: FieldProblem) -> FieldProblem:
-    """A wrong setting under the name that people give it."""
+def _rename_to_environment(problem: FieldProblem) -> FieldProblem:
     name = problem.path.upper().replace(".", "__")
     return changed(problem, path=name, message=problem.message.replace(f"`{problem.path}`", f"`{name}`"))
 
@@ -211,25 +204,16 @@ def _read_toml(path: Path) -> dict[str, dict[str, object]]:
     return loaded
 
 
-def _key(name: str) -> tuple[str, str] | None:
-    """GROUP__FIELD as (group, field); None for a variable that is not ours; refuses a near miss of one of ours."""
+def _group_and_field(name: str) -> tuple[str, str] | None:
+    """Split GROUP__FIELD; return None for a variable of another program; raises CONFIG_INVALID for a misspelt one."""
     name = PLAIN_NAMES.get(name.upper(), name.upper())
     if name == "APP__CONFIG_FILE" or "__" not in name:
         return None
     group, field = name.lower().split("__", 1)
-    groups = _groups()
-    if group in groups and field in groups[group]:
+    known = environment_names()
+    if name in known:
         return group, field
-    near = did_you_mean(name, environment_names())
-    if group in groups or near:
+    near = did_you_mean(name, known)
+    if group in Settings.model_fields or near:
         raise refusal(ErrorCode.CONFIG_INVALID, FieldProblem(path=name, message=f"Unknown setting `{name}`{near}"))
     return None
-
-
-def _groups() -> dict[str, list[str]]:
-    defaults = Settings()
-    groups: dict[str, list[str]] = {}
-    for name in Settings.model_fields:
-        group: Group = getattr(defaults, name)
-        groups[name] = group.names()
-    return groups

@@ -95,7 +95,7 @@ class InferenceChild:
     async def _serve(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(self._settings.queue.warm_model_seconds):
+                async with asyncio.timeout(self._settings.queue.model_cache_seconds):
                     await self._arrived.wait()
             except TimeoutError:
                 await self._end(_END_SECONDS)

@@ -98,7 +98,7 @@ def answer_requests(settings: Settings) -> int:
     setup_logging(settings, "model-trainer-worker", sys.stderr)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the input is the end, with the answer that is under way
     torch.set_num_threads(settings.queue.inference_threads or default_threads())
-    models = WarmModels(RunStore(settings.app.artifacts_root), settings.queue.warm_model_bytes)
+    models = WarmModels(RunStore(settings.app.artifacts_root), settings.queue.model_cache_bytes)
     # whatever else is printed must not get between the answers
     requests = Requests(_STDIN)
     held_bytes = memory_held_bytes()

@@ -16,7 +16,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
 
 USER, OTHER, ADMIN = Caller(1, Level.USER), Caller(2, Level.USER), Caller(3, Level.ADMIN)
-FEW = LimitSettings(runs_per_user=2, runs_in_all=3, asks_per_minute=3, asks_at_once=4)
+FEW = LimitSettings(runs_per_user=2, max_active_runs=3, requests_per_minute=3, max_concurrent_requests=4)
 
 
 class Clock:
