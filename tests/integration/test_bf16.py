@@ -96,6 +96,7 @@ async def test_resume_of_a_run_in_bf16__is_refused_alike(settings: Settings, tmp
     assert caught.value.message.endswith(REFUSED)
 
 
+@pytest.mark.slow
 async def test_worker__refuses_bf16_in_the_same_words_and_records_the_precision_that_ran(settings: Settings) -> None:
     """As where a run was accepted on a machine that cannot try it for the worker's."""
     async with running(settings) as queue:

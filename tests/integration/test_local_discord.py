@@ -499,6 +499,7 @@ async def test_deadline__late_answer_and_open_defer_are_violations() -> None:
     assert ["unanswered", "interaction", "unresolved"] == [violation.kind for violation in server.violations]
 
 
+@pytest.mark.slow
 async def test_token__expired_interaction_token_is_refused_with_50027() -> None:
     async with LocalDiscord(token=TOKEN, token_seconds=8) as server, running_bot(server):
         call = await server.slash(server.add_user("ayse"), "mt status", {"run": "x"})

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -158,11 +157,9 @@ def test_sample__is_bounded_and_lies_over_all_the_text(tmp_path: Path) -> None:
     folder.mkdir()
     for name in "abc":
         (folder / f"{name}.txt").write_text(f"{name} " * 200_000)
-    started = time.process_time()
 
     sample = sample_of(folder)
 
-    assert time.process_time() - started < 1
     assert sample.bytes < 300_000
     assert set(sample.text.split()) == {"a", "b", "c"}
     assert sample_of(DEMO).bytes == DEMO.stat().st_size

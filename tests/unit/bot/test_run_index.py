@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from arq.connections import ArqRedis
 from hypothesis import strategies as st
 
@@ -158,6 +159,7 @@ async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_not
     assert len(index.runs) == 1
 
 
+@pytest.mark.slow
 async def test_suggestions__of_two_thousand_runs_come_in_a_tenth_of_the_time_allowed(tmp_path: Path) -> None:
     model = story(tmp_path, "lstm-0000")
     request = (model.run.path / "request.json").read_text(encoding="utf-8")

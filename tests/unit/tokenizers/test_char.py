@@ -286,6 +286,7 @@ def test_load__refuses_a_vocabulary_that_is_none_of_characters(tmp_path: Path, c
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.slow
 def test_encoding__is_many_times_faster_than_a_dictionary() -> None:
     line = "the quick brown fox ˈʃɑːr 😀 " * 40
     lines = [line] * 500
