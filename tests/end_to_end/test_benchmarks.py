@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.support import ROOT, add_corpus, environment_in, processes, settings_in, some_text
+from tests.support import ROOT, add_corpus, environment_in, kill, processes, settings_in, some_text
 from tests.support.waiting import until
 from trainer.commands.main import main
 from trainer.config.train_request import train_request
@@ -177,16 +177,18 @@ def test_mistake__is_told_before_anything_is_trained(
     assert tables(tmp_path) == []
 
 
-@pytest.mark.parametrize("method", ["bpe", "word"])
-def test_child__that_dies_is_named_and_leaves_no_table(
-    method: str, typed: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # with which no Python starts
+def test_child__that_dies_is_named_and_leaves_no_table(typed: Type, tmp_path: Path) -> None:
+    def kill_child() -> None:
+        asyncio.run(until(lambda: processes(tmp_path, "benchmark ") != []))
+        for child in processes(tmp_path, "benchmark "):
+            kill(child.pid)
 
-    body = ErrorBody.model_validate_json(typed(*BENCH, "--tokenizer", method, "--json", code=1))
+    threading.Thread(target=kill_child).start()
+
+    body = ErrorBody.model_validate_json(typed(*BENCH, "--json", code=1))
 
     assert body.code is ErrorCode.MODEL_TRAIN_FAILED
-    assert body.message == "prepared: its process ended with exit code 1 and without a word."
+    assert body.message == "prepared: its process ended with exit code -9."
     assert tables(tmp_path) == []
 
 
@@ -200,9 +202,7 @@ def test_reason_of_a_child__is_told(typed: Type, tmp_path: Path) -> None:
 def test_interrupted__it_leaves_no_table_and_no_process(typed: Type, tmp_path: Path) -> None:
     def interrupt() -> None:
         asyncio.run(until(lambda: any(tmp_path.glob("artifacts/benchmarks/.tmp-*/work/plan.json"))))
-        asyncio.run(
-            until(lambda: any(processor_ticks(child.pid) > 20 for child in processes(tmp_path, "trainer.worker")))
-        )
+        asyncio.run(until(lambda: any(processor_ticks(child.pid) > 20 for child in processes(tmp_path, "benchmark "))))
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
@@ -210,7 +210,7 @@ def test_interrupted__it_leaves_no_table_and_no_process(typed: Type, tmp_path: P
     typed(*BENCH, code=130)
 
     assert tables(tmp_path) == []
-    asyncio.run(until(lambda: not processes(tmp_path, "trainer.worker")))
+    asyncio.run(until(lambda: not processes(tmp_path, "benchmark ")))
 
 
 def test_page__names_every_family_that_is_compared() -> None:

@@ -21,7 +21,7 @@ def test_demo__every_step_holds_and_the_chart_is_saved(tmp_path: Path) -> None:
         assert step in done.stdout
     [chart] = (tmp_path / "demo-out").glob("*.png")
     assert chart.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert processes(tmp_path) == []
+    assert asyncio.run(gone(tmp_path))
 
 
 def test_demo__interrupted_leaves_nothing_running(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from bot.embeds import final_message, run_card
 from bot.outcome import read_outcome
-from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
+from tests.support import ROOT, add_corpus, environment_in, gone, mt, processes, some_text
 from tests.support.shell import TINY, Shell
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
@@ -255,7 +255,7 @@ def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> 
         code: int = training.returncode
         assert code == 130
         assert "it goes on as soon as a worker runs" in err
-        assert processes(tmp_path) == []
+        assert asyncio.run(gone(tmp_path))
     assert len(RunStore(tmp_path / "artifacts").unfinished()) == 2
 
 
@@ -333,7 +333,7 @@ def test_worker__alone_serves_the_data_root_until_it_is_told_to_end(tmp_path: Pa
     code: int = worker.returncode
     assert code == 0
     assert b"worker ready" in err
-    assert processes(tmp_path) == []
+    assert asyncio.run(gone(tmp_path))
 
 
 def test_wrong_settings__are_named_before_anything_starts(tmp_path: Path) -> None:

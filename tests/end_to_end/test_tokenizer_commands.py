@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.support import ROOT, add_corpus, environment_in, mt, processes, some_text
+from tests.support import ROOT, add_corpus, environment_in, gone, mt, some_text
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.runs import RunStore
 from trainer.artifacts.tokenizers import TokenizerStore
@@ -144,4 +144,4 @@ def test_failed_training__exit_code_says_whose_fault_it_was(tmp_path: Path) -> N
     assert done.returncode == 1
     assert f"{status.tokenizer_id}: failed" in done.stdout
     assert "crashed 3 times" in done.stdout
-    assert processes(tmp_path) == []
+    assert asyncio.run(gone(tmp_path))

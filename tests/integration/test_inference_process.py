@@ -30,7 +30,6 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.validation import parse
-from trainer.system.child_environment import ANSWER_REQUESTS
 from trainer.system.hardware import memory_held_bytes, most_memory_bytes
 from trainer.worker.inference_process import InferenceChild
 
@@ -76,9 +75,9 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
     child = child_in(tmp_path)
     try:
         together = await asyncio.gather(*(child.answer(record) for record in asked))
-        pids = [process.pid for process in processes(tmp_path, ANSWER_REQUESTS)]
+        pids = [process.pid for process in processes(tmp_path, "answer-requests")]
         alone = [await child.answer(record) for record in asked]
-        assert [process.pid for process in processes(tmp_path, ANSWER_REQUESTS)] == pids
+        assert [process.pid for process in processes(tmp_path, "answer-requests")] == pids
     finally:
         await child.stop()
 
@@ -102,20 +101,20 @@ async def test_nobody_asks__process_ends_and_the_next_question_starts_another(tm
     child = child_in(tmp_path, model_cache_seconds=0.5)
     try:
         first = await child.answer(to_score("first", "abc"))
-        await until(lambda: not processes(tmp_path, ANSWER_REQUESTS))
+        await until(lambda: not processes(tmp_path, "answer-requests"))
         second = await child.answer(to_score("second", "abc"))
     finally:
         await child.stop()
 
     assert first.response.status == second.response.status == "completed"
-    assert not processes(tmp_path, ANSWER_REQUESTS)
+    assert not processes(tmp_path, "answer-requests")
 
 
 async def test_asker_who_gives_up__ends_no_answer_but_his_own(tmp_path: Path) -> None:
     child = child_in(tmp_path)
     try:
         tasks = [asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("gone", "stays", "waits")]
-        await until(lambda: len(processes(tmp_path, ANSWER_REQUESTS)) == 1)
+        await until(lambda: len(processes(tmp_path, "answer-requests")) == 1)
         tasks[0].cancel()
         stays = await tasks[1]
         alone = asyncio.create_task(child.answer(to_score("alone", LINE * 20_000)))
@@ -123,11 +122,11 @@ async def test_asker_who_gives_up__ends_no_answer_but_his_own(tmp_path: Path) ->
             asyncio.create_task(child.answer(to_score(name, "abc"))) for name in ("impatient", "queued")
         ]
         await asyncio.sleep(0.2)
-        [before] = processes(tmp_path, ANSWER_REQUESTS)
+        [before] = processes(tmp_path, "answer-requests")
         impatient.cancel()
         alone.cancel()
         after = await queued
-        [process] = processes(tmp_path, ANSWER_REQUESTS)
+        [process] = processes(tmp_path, "answer-requests")
     finally:
         await child.stop()
 
@@ -140,8 +139,8 @@ async def test_process_that_dies__is_told_to_all_whom_it_was_answering(tmp_path:
     try:
         tasks = [asyncio.create_task(child.answer(to_score(f"{number}", "abc"))) for number in range(3)]
         tasks += [asyncio.create_task(child.answer(to_score("gone", "abc")))]
-        await until(lambda: len(processes(tmp_path, ANSWER_REQUESTS)) == 1)
-        [process] = processes(tmp_path, ANSWER_REQUESTS)
+        await until(lambda: len(processes(tmp_path, "answer-requests")) == 1)
+        [process] = processes(tmp_path, "answer-requests")
         tasks[3].cancel()
         os.kill(process.pid, signal.SIGKILL)
         ends = await asyncio.gather(*tasks[:3], return_exceptions=True)
@@ -155,7 +154,7 @@ async def test_long_line__leaves_no_memory_behind_in_the_process_that_answered(t
     child = child_in(tmp_path)
     try:
         await child.answer(to_score("short", "abc"))
-        [process] = processes(tmp_path, ANSWER_REQUESTS)
+        [process] = processes(tmp_path, "answer-requests")
         status = Path(f"/proc/{process.pid}/status")
         before = memory_held_bytes(status)
         long: dict[str, object] = {"text": "the cat sat " * 100_000, "detail_level": "summary"}

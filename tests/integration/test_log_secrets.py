@@ -5,16 +5,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from tests.support import (
-    add_corpus,
-    ended,
-    kill,
-    processes,
-    settings_in,
-    some_text,
-    tiny_request,
-    wait_for_status,
-)
+from tests.support import add_corpus, child_of, ended, kill, settings_in, some_text, tiny_request, wait_for_status
 from tests.support.log_secrets import CORPUS, PROMPT, TEXT, address, has_secret, worker
 from tests.support.waiting import until
 from trainer.contracts.errors import AppError
@@ -66,7 +57,7 @@ async def what_goes_wrong(queue: JobQueue, folder: Path) -> None:
     crashing = (await queue.train(tiny_request(num_epochs=1000), user_id=7)).run_id
     lost = (await queue.train(tiny_request(), user_id=7)).run_id
     await wait_for_status(queue, crashing, lambda status: status.step > 0)
-    [child] = processes(folder, f"train-child {crashing}")
+    child = child_of(folder, crashing)
     kill(child.pid)
     await until(lambda: "training child failed" in (folder / "err").read_text(encoding="utf-8"))
     (folder / "data" / "corpus" / "text.txt").write_text(f"{CORPUS} another\n", encoding="utf-8")

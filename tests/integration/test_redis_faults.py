@@ -46,6 +46,7 @@ from trainer.jobs.queue import NO_WORKER, JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
+from trainer.worker.child_process import start_child
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.process import warn_of_loss
@@ -546,13 +547,12 @@ async def test_wipe__changes_nothing_in_the_order_of_those_who_wait(tmp_path: Pa
 
 async def test_child_of_a_run_that_has_ended__changes_nothing(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-    async with embedded(tmp_path) as (_, queue, _):
+    async with embedded(tmp_path) as (settings, queue, _):
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
         await queue.cancel(run_id)
         ended_as = queue.runs.get(run_id).manifest()
 
-        words = [sys.executable, "-m", "trainer.worker", "train-child", run_id]
-        child = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, env=environment_in(tmp_path))
+        child = await start_child("train-child", settings, run_id)
         assert await child.wait() == 0
 
         assert ended_as is not None and ended_as.status == "cancelled"

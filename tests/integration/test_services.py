@@ -131,7 +131,7 @@ async def test_worker__is_started_once_per_data_root_and_again_when_it_dies(tmp_
     assert len(started) == 1
     await one.stop()
     await two.stop()
-    assert processes(tmp_path) == []
+    assert await gone(tmp_path)
 
 
 async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ async def test_server_that_never_answers__is_given_up(tmp_path: Path, monkeypatc
     with pytest.raises(AppError, match="did not start"):
         await Services(settings_in(tmp_path, embedded_workers=0)).start()
 
-    assert processes(tmp_path) == []
+    assert await gone(tmp_path)
 
 
 async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.system.child_environment import ANSWER_REQUESTS
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.inference_server import Requests
 from trainer.worker.jobs import Jobs
@@ -136,7 +135,7 @@ async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_
 
 
 async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place) -> None:
-    [process] = processes(here.folder, ANSWER_REQUESTS)
+    [process] = processes(here.folder, "answer-requests")
     request = long_text(max_new_tokens=512, num_return_sequences=10, seed=1)
     async with contextlib.aclosing(here.queue.inference.stream_generate(RUN, request)) as told:
         first = await first_of(told)
@@ -147,7 +146,7 @@ async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place
             await asyncio.sleep(0.02)
     after = await here.queue.inference.generate(RUN, long_text(max_new_tokens=1))
 
-    assert [one.pid for one in processes(here.folder, ANSWER_REQUESTS)] == [process.pid]
+    assert [one.pid for one in processes(here.folder, "answer-requests")] == [process.pid]
     assert record.response.error is not None and record.response.error.code is ErrorCode.CANCELLED
     assert after.status == "completed"
 

@@ -2,17 +2,15 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.support import (
-    Process,
     add_corpus,
-    environment_in,
+    child_of,
+    gone,
     kill,
     processes,
     running,
@@ -33,6 +31,7 @@ from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.tokenizers import load_tokenizer
+from trainer.worker.child_process import start_child
 from trainer.worker.reconciler import reconcile
 
 
@@ -100,19 +99,9 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
             while await store.get(keys.definition("told-twice")):
                 await asyncio.sleep(0.05)
         await store.close()
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "trainer.worker", "train-tokenizer", accepted.tokenizer_id),
-            env=environment_in(tmp_path),
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-        )
-        _, errors = await child.communicate()
-        assert (child.returncode, errors) == (0, b"")
+        child = await start_child("train-tokenizer", settings_in(tmp_path), accepted.tokenizer_id)
+        assert (await child.wait(), [*child.last_lines]) == (0, [])
         assert contents(folder) == tree
-
-
-def environment_of(process: Process) -> list[str]:
-    return Path(f"/proc/{process.pid}/environ").read_text(encoding="utf-8").split("\0")
 
 
 async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_path: Path) -> None:
@@ -121,32 +110,26 @@ async def test_worker_killed__its_child_ends_and_another_worker_finishes(tmp_pat
         accepted = await queue.train_tokenizer(request(threads=1))
         await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
         [worker] = processes(tmp_path, "trainer worker --embedded")
-        [child] = processes(tmp_path, f"train-tokenizer {accepted.tokenizer_id}")
-        environment, cores = environment_of(child), len(os.sched_getaffinity(child.pid))
+        child = child_of(tmp_path, accepted.tokenizer_id)
+        cores = len(os.sched_getaffinity(child.pid))
         kill(worker.pid)
         await until(lambda: child not in processes(tmp_path))
 
-        assert ("RAYON_NUM_THREADS=1" in environment, cores) == (True, 1)
+        assert cores == 1
         assert is_in(queue, accepted.tokenizer_id, "running")
         assert (await end_of(queue, accepted)).status == "completed"
 
 
-def test_threads__change_nothing_of_what_is_made(tmp_path: Path) -> None:
-    children: list[subprocess.Popen[bytes]] = []
+async def test_threads__change_nothing_of_what_is_made(tmp_path: Path) -> None:
+    codes: list[int] = []
     for threads in (1, 2):
         settings = settings_in(tmp_path / str(threads))
         add_corpus(tmp_path / str(threads), "\n".join(some_text(300).splitlines() * 5))
         for method in ("bpe", "sentencepiece"):
             asked = request(method=method, vocab_size=120, threads=threads)
-            record = asyncio.run(resolve_tokenizer(asked, CorpusStore(settings)))
+            record = await resolve_tokenizer(asked, CorpusStore(settings))
             TokenizerStore(settings.app.artifacts_root).create(record)
-            words = [sys.executable, "-m", "trainer.worker", "train-tokenizer", record.tokenizer_id]
-            environment = environment_in(tmp_path / str(threads), RAYON_NUM_THREADS=str(threads))
-            children.append(subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL))
-    codes = [child.wait(PATIENCE_SECONDS) for child in children]
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.close()
+            codes.append(await (await start_child("train-tokenizer", settings, record.tokenizer_id)).wait())
 
     assert codes == [0] * 4
     one, two = (sorted((tmp_path / threads).glob("artifacts/tokenizers/*/tokenizer.*")) for threads in "12")
@@ -160,7 +143,7 @@ async def test_stop__ends_the_child_at_once_and_the_next_start_begins_anew(tmp_p
     async with running(settings_in(tmp_path)) as queue:
         accepted = await queue.train_tokenizer(request())
         await until(partial(is_in, queue, accepted.tokenizer_id, "running"))
-    assert processes(tmp_path) == []
+    assert await gone(tmp_path)
     assert is_in(queue, accepted.tokenizer_id, "running")
 
     async with running(settings_in(tmp_path)) as queue:

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import structlog
 from arq import Retry
 
 from tests.support import (
     Process,
     add_corpus,
+    child_of,
     ended,
     environment_in,
     kill,
@@ -35,7 +35,7 @@ from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import preview_training, resolve_request
 from trainer.jobs.services import Services, end
 from trainer.store.store import connect
-from trainer.worker.supervisor import run_child, supervise
+from trainer.worker.supervisor import supervise
 
 STALL_SECONDS = 20.0
 FULL_BYTES = 1_000_000
@@ -91,11 +91,6 @@ def has_attempt(number: int, status: RunStatus) -> bool:
 
 def trains_in_attempt(number: int, status: RunStatus) -> bool:
     return (status.attempt == number and status.message == "Training.") or ended(status)
-
-
-def child_of(folder: Path, run_id: str) -> Process:
-    [child] = processes(folder, f"train-child {run_id}")
-    return child
 
 
 def about(process: Process, name: str) -> str:
@@ -255,20 +250,6 @@ async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(tmp_path: Pat
             assert error.code is ErrorCode.RUN_FINISHED
         assert (await wait_for_status(queue, finishing, ended)).status in ("completed", "cancelled")
         assert [len(ends(queue, run_id)) for run_id in (running_one, finishing)] == [1, 1]
-
-
-async def test_error_line_of_any_length__is_kept_and_passed_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.stderr.write('x' * 1_000_000 + '\\n')\nsys.exit(7)\n")
-    async with running(settings_in(tmp_path, embedded_workers=0)):
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-        environment = environment_in(tmp_path, PYTHONPATH=str(tmp_path))
-        child = await run_child("any", "any", environment, settings_in(tmp_path), store, structlog.stdlib.get_logger())
-        await store.close()
-
-    assert child.last_lines[0] == "x" * 1_000_000 + "\n"
-    assert child.last_lines[0] in capfd.readouterr().err
 
 
 async def test_end_that_cannot_be_recorded__is_tried_again_later(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, ended, kill, processes, running, settings_in, some_text, tiny_request
+from tests.support import add_corpus, ended, gone, kill, processes, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, training
@@ -115,7 +115,7 @@ async def test_stop__saves_a_checkpoint_and_the_next_start_goes_on(tmp_path: Pat
     async with running(settings_in(tmp_path)) as queue:
         run_id = (await queue.train(tiny_request(num_epochs=1000, checkpoint_every_steps=10**6), user_id=None)).run_id
         await wait(queue, run_id, training)
-    assert processes(tmp_path) == []
+    assert await gone(tmp_path)
     paused = [event for event in events_of(queue, run_id) if isinstance(event, (CheckpointSaved, JobProgress))]
     assert [type(event).__name__ for event in paused[-2:]] == ["CheckpointSaved", "JobProgress"]
 
@@ -374,7 +374,7 @@ async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) ->
     await store.close()
 
     assert follower.refresh().status == "running"
-    assert processes(tmp_path) == []
+    assert await gone(tmp_path)
 
 
 async def told(store: Store, run_id: str) -> int:

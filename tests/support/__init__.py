@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunDirectory
@@ -18,6 +18,7 @@ from trainer.contracts.runs import RunStatus, TrainRequest
 from trainer.contracts.validation import parse
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
+from trainer.worker.child_process import Job
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,22 +100,43 @@ def ended(status: RunStatus) -> bool:
 class Process(NamedTuple):
     pid: int
     command: str
+    """Its name and its command line; a forked child has a name of its own and the command line of its server."""
 
 
 def processes(folder: Path, word: str = "") -> list[Process]:
-    """The living processes (zombies are not) whose command line or environment names a folder."""
+    """List living processes that name a folder in command line or environment, and children that this test forked."""
     found: list[Process] = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            command = (process / "comm").read_text(encoding="utf-8", errors="replace").strip() + " " + command.strip()
             environment = (process / "environ").read_bytes().decode(errors="replace")
-            state = (process / "stat").read_text(encoding="ascii").rsplit(") ", 1)[1][0]
+            state, parent = _state(process)
+            is_forked_here = command.startswith(_JOBS) and _state(process.with_name(parent))[1] == str(os.getpid())
         except OSError:
             continue
-        ours = str(folder) in command + environment and word in command
+        ours = (is_forked_here or str(folder) in command + environment) and word in command
         if ours and state != "Z" and int(process.name) != os.getpid():
-            found.append(Process(int(process.name), command.strip()))
+            found.append(Process(int(process.name), command))
     return found
+
+
+def _state(process: Path) -> list[str]:
+    """Return the state of a process and the id of its parent."""
+    return (process / "stat").read_text(encoding="ascii", errors="replace").rsplit(") ", 1)[1].split()[:2]
+
+
+_JOBS: tuple[str, ...] = get_args(Job)
+
+
+def child_of(folder: Path, run_id: str) -> Process:
+    """Return the child that trains a run, or a tokenizer: the one that has opened files of it."""
+    [child] = [
+        process
+        for process in processes(folder, "train-")
+        if any(run_id in str(file.readlink()) for file in Path(f"/proc/{process.pid}/fd").iterdir())
+    ]
+    return child
 
 
 async def gone(folder: Path, seconds: float = PATIENCE_SECONDS) -> bool:

@@ -2,9 +2,8 @@
 
 import asyncio
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from socket import socketpair
 from typing import get_args
 
 from rich.text import Text
@@ -26,15 +25,9 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder
 from trainer.jobs.resolve import resolve_request
-from trainer.jobs.services import ending_with_us
-from trainer.system.child_environment import (
-    BENCHMARK,
-    BENCHMARK_ERROR,
-    BENCHMARK_PLAN,
-    BENCHMARK_PREPARED,
-    tuned_environment,
-)
+from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
 from trainer.system.files import read_record, write_atomically
+from trainer.worker.child_process import child_server, new_process
 
 EXIT_INTERRUPTED = 130
 _BOTH = "-bidirectional"
@@ -151,12 +144,13 @@ def _compared(
         work.mkdir()
         write_atomically(work / f"{BENCHMARK_PLAN}.json", plan.model_dump_json().encode())
         terminal.note("preparing the text")
-        _run_child(settings, work, BENCHMARK_PREPARED)
         rows: list[BenchmarkRow] = []
-        for name in plan.requests:
-            terminal.note(f"training {name}, {len(rows) + 1} of {len(plan.requests)}")
-            _run_child(settings, work, name)
-            rows.append(read_record(work / f"{name}.json", BenchmarkRow))
+        with child_server(settings):
+            _run_child(settings, work, BENCHMARK_PREPARED)
+            for name in plan.requests:
+                terminal.note(f"training {name}, {len(rows) + 1} of {len(plan.requests)}")
+                _run_child(settings, work, name)
+                rows.append(read_record(work / f"{name}.json", BenchmarkRow))
         table = BenchmarkTable(
             benchmark_id=benchmark_id,
             created_at=created_at,
@@ -183,22 +177,22 @@ def _compared(
 
 def _run_child(settings: Settings, work: Path, name: str) -> None:
     """Have a child do one part; raises what it could not do, and ends it where we are interrupted."""
-    words = [*ending_with_us(), sys.executable, "-m", "trainer.worker", BENCHMARK, str(work), name]
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, env=tuned_environment(settings), start_new_session=True
-    ) as child:
+    ours, theirs = socketpair()
+    child = new_process("benchmark", settings, (str(work), name), [theirs])
+    with ours, theirs:
+        child.start()
         try:
-            code = child.wait()
+            child.join()
         finally:
             child.terminate()
-            child.wait()
-    if code == 0:
+            child.join()
+    if child.exitcode == 0:
         return
     reason = work / f"{BENCHMARK_ERROR}.json"
     if reason.exists():
         error = read_record(reason, RunError)
         raise AppError(error.code, error.message if name == BENCHMARK_PREPARED else f"{name}: {error.message}")
-    raise AppError(ErrorCode.MODEL_TRAIN_FAILED, f"{name}: its process ended with exit code {code} and without a word.")
+    raise AppError(ErrorCode.MODEL_TRAIN_FAILED, f"{name}: its process ended with exit code {child.exitcode}.")
 
 
 def _label(row: BenchmarkRow) -> str:

@@ -16,7 +16,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.compatibility import Bf16Trial, check_bf16
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Architecture
-from trainer.system.child_environment import BF16_TRIAL, tuned_environment
+from trainer.system.child_environment import tuned_environment
 from trainer.system.files import read_record, write_atomically
 from trainer.system.hardware import instruction_set
 
@@ -55,7 +55,7 @@ def _stored_at(architecture: Architecture, settings: Settings) -> Path:
 
 
 def _tried(architecture: Architecture, settings: Settings, seconds: float = _TRIAL_SECONDS) -> Bf16Trial | None:
-    command = [sys.executable, "-m", "trainer.worker", BF16_TRIAL, architecture]
+    command = [sys.executable, "-m", "trainer.training.bf16", architecture]
     try:
         tried = subprocess.run(
             command, env=tuned_environment(settings), capture_output=True, text=True, timeout=seconds, check=True

@@ -6,14 +6,8 @@ from pathlib import Path
 
 from trainer.config.settings import Settings, child_environment
 
-TRAIN_CHILD, TOKENIZER_CHILD, ANSWER_REQUESTS = "train-child", "train-tokenizer", "answer-requests"
-"""What `python -m trainer.worker` is called with to be a child of the worker."""
-BF16_TRIAL = "try-bf16"
-"""The same, with an architecture: prints whether this CPU can train it in bf16."""
-BENCHMARK = "benchmark"
-"""The same, to be a child of `mt bench`: with a folder, and the name of a training or this one, which comes first."""
 BENCHMARK_PREPARED, BENCHMARK_PLAN, BENCHMARK_ERROR = "prepared", "plan", "error"
-"""The other records in that folder; each is a JSON file."""
+"""The records in the folder of a benchmark; each is a JSON file."""
 
 # glibc maps and unmaps every large buffer by default, which costs an LSTM step 40 % of its time (measured):
 # keep the memory instead. Threads that wait must not spin: the machine's other processes need the cores.
@@ -22,24 +16,25 @@ _TUNING = {
     "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
     "OMP_WAIT_POLICY": "PASSIVE",
+    "OPENBLAS_NUM_THREADS": "1",  # numpy starts threads at its import: the process that forks must have one
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "true",
 }
 
 
 def tuned_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child that computes; what the user has set of the tuning stands."""
+    """Return the environment of a child that computes; variables that the user has set stay."""
     return _TUNING | child_environment(settings)
 
 
-def make_first_to_go(pid: int) -> None:
-    """Have Linux end a process, rather than the worker or the server, when memory runs out."""
-    with suppress(OSError):  # not Linux, or the process is gone
-        Path(f"/proc/{pid}/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+def set_oom_score() -> None:
+    """Make Linux end this process before the worker and the server when memory runs out."""
+    with suppress(OSError):  # not Linux
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
 
 
 _OOM_SCORE = "500"
-"""As if it had half of the machine's memory more; anybody may raise that of a process of his own."""
+"""Counts like half of the machine's memory. A process may raise its own score without privileges."""
 
 
 def memory_kills(counters: Path = Path("/proc/vmstat")) -> int | None:

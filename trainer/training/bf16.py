@@ -1,6 +1,9 @@
 """Try whether this CPU can train an architecture in bf16: its flags do not say it (DEC D46)."""
 
+import sys
+
 import torch
+from pydantic import TypeAdapter
 
 from trainer.config.presets import resolve
 from trainer.contracts.compatibility import Bf16Trial
@@ -39,3 +42,8 @@ def _trains(architecture: Architecture) -> bool:
     except RuntimeError:  # oneDNN without AVX-512: "could not create a primitive descriptor for the LSTM"
         return False
     return True
+
+
+if __name__ == "__main__":
+    _adapter: TypeAdapter[Architecture] = TypeAdapter(Architecture)
+    sys.stdout.write(try_bf16(_adapter.validate_python(sys.argv[1])).model_dump_json())

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Annotated, NamedTuple
@@ -20,8 +18,7 @@ from trainer.contracts.inference import (
     GenerateRecord,
     InferenceRecord,
 )
-from trainer.jobs.services import end, pipe
-from trainer.system.child_environment import ANSWER_REQUESTS, tuned_environment
+from trainer.worker.child_process import ChildProcess, start_child
 from trainer.worker.heartbeat import processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -34,7 +31,6 @@ _line_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
     config=ConfigDict(hide_input_in_errors=True),
 )
 _MOST_CHARACTERS_TOGETHER = 20_000  # of one of them: a longer text is answered alone, and keeps nobody but the next
-_LONGEST_ANSWER_BYTES = 1 << 30
 _END_SECONDS = 3.0
 _STOP_SECONDS = 5.0
 
@@ -61,7 +57,7 @@ class InferenceChild:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._process: Process | None = None
+        self._process: ChildProcess | None = None
         self._waiting: list[_Asked] = []
         self._arrived = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -147,22 +143,21 @@ class InferenceChild:
 
     def _withdraw(self, request_ids: Iterable[str]) -> None:
         """Tell the child, if it is there, what nobody waits for any more."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and self._process.is_running:
             for request_id in request_ids:
-                pipe(self._process.stdin).write(f"{request_id}\n".encode())
+                self._process.stdin.write(f"{request_id}\n".encode())
 
     async def _exchange(self, batch: list[_Asked]) -> None:
         """One line to the child, a line for each request back; what is not a whole line says that it has died."""
         process = self._process
-        if process is None or process.returncode is not None:
-            process = self._process = await self._start()
-        requests = pipe(process.stdin)
-        requests.write(b"[%b]\n" % b",".join(asked.record.model_dump_json().encode() for asked in batch))
+        if process is None or not process.is_running:
+            process = self._process = await start_child("answer-requests", self._settings)
+        process.stdin.write(b"[%b]\n" % b",".join(asked.record.model_dump_json().encode() for asked in batch))
         with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
-            await requests.drain()
+            await process.stdin.drain()
         missing = {asked.record.response.request_id: asked for asked in batch}
         while missing:
-            line = await pipe(process.stdout).readline()
+            line = await process.stdout.readline()
             if not line.endswith(b"\n"):
                 log.error("inference child died", exit_code=await process.wait())
                 raise AppError(
@@ -176,21 +171,9 @@ class InferenceChild:
             if not answer.done():
                 answer.set_result(told)
 
-    async def _start(self) -> Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "trainer.worker",
-            ANSWER_REQUESTS,
-            stdin=PIPE,
-            stdout=PIPE,
-            env=tuned_environment(self._settings),
-            limit=_LONGEST_ANSWER_BYTES,
-        )
-
     async def _end(self, seconds: float) -> None:
         if self._process is not None:
-            await end(self._process, seconds)
+            await self._process.end(seconds)
             self._process = None
 
 

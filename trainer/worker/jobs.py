@@ -36,8 +36,7 @@ from trainer.store.store import Store
 from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.heartbeat import Watch
 from trainer.worker.inference_process import InferenceChild
-from trainer.worker.supervisor import supervise
-from trainer.worker.tokenizer_supervisor import supervise_tokenizer
+from trainer.worker.supervisor import supervise, supervise_tokenizer
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 

@@ -19,6 +19,7 @@ from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
+from trainer.worker.child_process import child_server
 from trainer.worker.inference_process import MOST_TOGETHER, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
@@ -131,6 +132,7 @@ async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> i
 async def _work(settings: Settings, redis_url: str) -> None:
     """Work until cancelled; returns when one of the loops has ended by itself."""
     async with contextlib.AsyncExitStack() as undo:
+        undo.enter_context(child_server(settings))
         store = await connect(redis_url)
         undo.push_async_callback(store.close)
         await warn_of_loss(store)

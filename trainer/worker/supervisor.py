@@ -2,11 +2,7 @@
 
 import asyncio
 import math
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections import deque
-from collections.abc import Mapping
 from functools import partial
 
 import structlog
@@ -14,12 +10,12 @@ from arq import Retry
 
 from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
-from trainer.contracts.errors import AppError
-from trainer.jobs.services import end, pipe
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
-from trainer.system.child_environment import TRAIN_CHILD, make_first_to_go, memory_kills, tuned_environment
+from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
 from trainer.worker.attempts import (
     LOCKED_EXIT_CODE,
@@ -29,6 +25,7 @@ from trainer.worker.attempts import (
     cause_of,
     record_end,
 )
+from trainer.worker.child_process import ChildProcess, Job, start_child
 from trainer.worker.heartbeat import Watch, processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -40,10 +37,8 @@ _WATCH_SECONDS = 0.5
 _END_SECONDS = 30.0
 _LOCKED_SECONDS = 15.0
 """So long the child of a worker that is gone may take to save and end."""
-_KEPT_ERROR_LINES = 120
+_TOKENIZER_ATTEMPTS = 3
 _MARKS_BYTES = 1 << 16
-_LONGEST_LINE_BYTES = 1 << 26
-"""Of a child's error output, where a traceback is one line."""
 
 
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
@@ -57,7 +52,7 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
     telling = asyncio.create_task(_tell(run, store))
     try:
         while run.manifest() is None:
-            child = await run_child(TRAIN_CHILD, run.run_id, tuned_environment(settings), settings, store, about)
+            child = await supervise_child("train-child", run.run_id, settings, store, about)
             seconds = await _seconds_to_next(run, child)
             if seconds is None:
                 continue
@@ -68,6 +63,26 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
             await asyncio.sleep(seconds)
     finally:
         telling.cancel()
+
+
+async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings, store: Store) -> None:
+    """Train a tokenizer; after three crashes in a row it has failed. Raises Retry while another child trains it."""
+    about = log.bind(tokenizer_id=tokenizer.tokenizer_id)
+    for _ in range(_TOKENIZER_ATTEMPTS):
+        child = await supervise_child("train-tokenizer", tokenizer.tokenizer_id, settings, store, about)
+        if not tokenizer.is_unfinished():
+            return
+        if child.exit_code == LOCKED_EXIT_CODE:
+            raise Retry(defer=RETRY_SECONDS)
+        last_lines = "".join(child.last_lines)
+        about.error("tokenizer child failed", exit_code=child.exit_code, reason=child.cause, last_lines=last_lines)
+    tokenizer.fail(
+        AppError(
+            ErrorCode.TOKENIZER_TRAIN_FAILED,
+            f"The training of the tokenizer crashed {_TOKENIZER_ATTEMPTS} times. See the worker's log for its last"
+            " lines.",
+        )
+    )
 
 
 async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
@@ -87,69 +102,47 @@ async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
         return MOST_RETRY_SECONDS
 
 
-async def run_child(
-    command: str,
-    job_id: str,
-    environment: Mapping[str, str],
-    settings: Settings,
-    store: Store,
-    about: structlog.stdlib.BoundLogger,
+async def supervise_child(
+    job: Job, job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger
 ) -> ChildEnd:
     """Do a job in a child process and keep its lease meanwhile.
 
     Where we are cancelled, the child is ended; where it makes no progress for too long (R5), it is ended too.
     """
     memory_kills_before = memory_kills()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "trainer.worker", command, job_id),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=environment,
-        limit=_LONGEST_LINE_BYTES,
-    )
+    process = await start_child(job, settings, job_id)
     about.info("child started", pid=process.pid)
-    make_first_to_go(process.pid)
-    error_lines: deque[str] = deque(maxlen=_KEPT_ERROR_LINES)
     watch = Watch(settings.queue.stall_seconds, partial(processor_ticks, process.pid))
-    reading = asyncio.gather(_relay_errors(process, error_lines), _hear(process, watch))
+    hearing = asyncio.create_task(_hear(process, watch))
     keeping = asyncio.create_task(_keep_lease(job_id, settings, store, about))
     watching = asyncio.create_task(_end_when_stalled(process, watch, settings.queue.stall_seconds, about))
     try:
         code = await process.wait()
-    except asyncio.CancelledError:  # the worker ends: the child saves a checkpoint, a later worker goes on from it
-        await end(process, _CHECKPOINT_SECONDS)
+    except asyncio.CancelledError:  # the worker ends: the child saves a checkpoint for a later worker
+        await process.end(_CHECKPOINT_SECONDS)
         raise
     finally:
         keeping.cancel()
-        await reading
+        await hearing
         watching.cancel()
     about.info("child ended", exit_code=code)
     kills = memory_kills()
     cause = cause_of(code, stalled=watch.stalled, starved=kills is None or kills != memory_kills_before)
-    return ChildEnd(code, tuple(error_lines), cause)
+    return ChildEnd(code, tuple(process.last_lines), cause)
 
 
-async def _hear(process: Process, watch: Watch) -> None:
-    while marks := await pipe(process.stdout).read(_MARKS_BYTES):
+async def _hear(process: ChildProcess, watch: Watch) -> None:
+    while marks := await process.stdout.read(_MARKS_BYTES):
         watch.hear(marks, time.monotonic())
 
 
 async def _end_when_stalled(
-    process: Process, watch: Watch, stall_seconds: float, about: structlog.stdlib.BoundLogger
+    process: ChildProcess, watch: Watch, stall_seconds: float, about: structlog.stdlib.BoundLogger
 ) -> None:
     while not watch.stands_still(_WATCH_SECONDS):
         await asyncio.sleep(_WATCH_SECONDS)
     about.error("child stands still", pid=process.pid, seconds=watch.silent_seconds)
-    await end(process, min(_END_SECONDS, stall_seconds))
-
-
-async def _relay_errors(process: Process, kept: deque[str]) -> None:
-    """Pass the child's error output on, and keep its last lines."""
-    async for line in pipe(process.stderr):
-        text = line.decode(errors="replace")
-        kept.append(text)
-        sys.stderr.write(text)
+    await process.end(min(_END_SECONDS, stall_seconds))
 
 
 async def _keep_lease(job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger) -> None:

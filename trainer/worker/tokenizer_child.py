@@ -1,9 +1,7 @@
 """The tokenizer child: from a request on disk to a tokenizer on disk, or to the reason why there is none."""
 
 import os
-import signal
 import sys
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.data.union import CorpusUnion
 from trainer.system.files import told_error
-from trainer.system.hardware import use_cores
+from trainer.system.hardware import default_threads, use_cores
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Reread, Text, Tokenizer
@@ -39,11 +37,12 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
     with lock:
         if not tokenizer.is_unfinished():
             return 0
-        use_cores(tokenizer.record().request.threads)
+        threads = tokenizer.record().request.threads
+        use_cores(threads)
+        os.environ["RAYON_NUM_THREADS"] = str(threads or default_threads())
         setup_logging(settings, "model-trainer-worker", sys.stderr)
         add_log_file(tokenizer.logs, "model-trainer-worker")
         structlog.contextvars.bind_contextvars(tokenizer_id=tokenizer_id)
-        _end_with_worker()
         try:
             make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
         except (AppError, OSError) as error:
@@ -78,14 +77,3 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
     )
     log.info("tokenizer trained", vocab_size=tokenizer.vocab_size)
     return tokenizer
-
-
-def _end_with_worker() -> None:
-    """End, as if told to, when the worker is gone: its end of our standard input closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch_pipe() -> None:
-        os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch_pipe, daemon=True).start()

@@ -15,6 +15,7 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import JobStarted, stamp
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.worker.attempts import DISK_FAILED_EXIT_CODE, DISK_FULL_EXIT_CODE, LOCKED_EXIT_CODE
+from trainer.worker.train_run import TrainingAttempt
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -22,7 +23,7 @@ NICENESS = 10
 """A training takes what is left of the processors: whoever waits for an answer comes first."""
 
 
-def run_child(settings: Settings, run_id: str) -> int:
+def train_run(settings: Settings, run_id: str) -> int:
     """Train a run as its only writer; return 0 when it has ended or was paused, 75 where another child has it.
 
     Where the disk is full, or fails otherwise, return 73 or 74: the run may go on later.
@@ -44,7 +45,6 @@ def _train(settings: Settings, run: RunDirectory) -> int:
     if lock is None:
         return LOCKED_EXIT_CODE
     os.nice(NICENESS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the worker too, which says what is to be done
     with lock, run.open_log() as events:
         setup_logging(settings, "model-trainer-worker", sys.stderr)
         add_log_file(run.logs, "model-trainer-worker", run.record().effective.logging.level)
@@ -54,9 +54,6 @@ def _train(settings: Settings, run: RunDirectory) -> int:
             finish_run(run, events, end or manifest_of(run.record(), "cancelled"))
             return 0
         started = _tell_started(settings, run, events)
-        # torch takes a second or two: whoever waits knows by now that somebody has the run
-        from trainer.worker.train_run import TrainingAttempt
-
         TrainingAttempt(settings, run, events, started, _pause_requests()).run()
     return 0
 
@@ -72,13 +69,7 @@ def _tell_started(settings: Settings, run: RunDirectory, events: EventLog) -> li
 
 
 def _pause_requests() -> threading.Event:
-    """Set when the worker asks us to stop, or is gone: its end of our standard input closes."""
+    """Return an event that SIGTERM sets."""
     pause = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: pause.set())
-
-    def watch_pipe() -> None:
-        os.read(0, 1)
-        pause.set()
-
-    threading.Thread(target=watch_pipe, daemon=True).start()
     return pause

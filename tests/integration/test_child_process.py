@@ -1,0 +1,100 @@
+"""The worker's children are forked from a server process: how they start, end and outlive its death."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import (
+    Process,
+    add_corpus,
+    child_of,
+    ended,
+    environment_in,
+    gone,
+    kill,
+    processes,
+    running,
+    settings_in,
+    some_text,
+    tiny_request,
+    wait_for_status,
+)
+from tests.support.waiting import until
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.worker.child_process import start_child
+
+SERVER = "multiprocessing.forkserver"
+
+
+def servers_of_this_test() -> list[int]:
+    lists = [children.read_text(encoding="ascii") for children in Path("/proc/self/task").glob("*/children")]
+    children = [int(child) for child in " ".join(lists).split()]
+    return [child for child in children if SERVER in Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")]
+
+
+def is_alone(process: Process) -> bool:
+    return len([*Path(f"/proc/{process.pid}/task").iterdir()]) == 1
+
+
+def has_loaded(module: str) -> Callable[[Process], bool]:
+    return lambda process: module in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+
+
+async def test_crash__last_line_of_any_length_is_stored_and_passed_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    child = await start_child("benchmark", settings_in(tmp_path), "x" * 1_000_000, "none")
+    code = await child.wait()
+
+    assert code == 1
+    assert any(len(line) > 1_000_000 for line in child.last_lines)
+    assert child.last_lines[-1] in capfd.readouterr().err
+
+
+async def test_server__has_one_thread_and_ends_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "trainer", "worker"]
+    worker = await asyncio.create_subprocess_exec(
+        *words, cwd=tmp_path, env=environment_in(tmp_path), stderr=subprocess.DEVNULL
+    )
+    await until(lambda: any(map(has_loaded("libtorch"), processes(tmp_path, SERVER))))
+    [server] = processes(tmp_path, SERVER)
+    alone = is_alone(server)
+    os.kill(server.pid, signal.SIGTERM)  # as when the whole process group is ended
+    worker.kill()
+    await worker.wait()
+
+    assert alone
+    assert await gone(tmp_path)
+
+
+async def test_server_killed__its_child_trains_on_and_the_next_one_has_a_new_server(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text())
+    async with running(settings_in(tmp_path)) as queue:
+        run_id = (await queue.train(tiny_request(num_epochs=100), user_id=None)).run_id
+        await wait_for_status(queue, run_id, lambda status: status.step > 0)
+        [server] = [process for process in processes(tmp_path, SERVER) if process.pid != child_of(tmp_path, run_id).pid]
+        kill(server.pid)
+        first = await wait_for_status(queue, run_id, ended)
+        next_id = (await queue.train(tiny_request(), user_id=None)).run_id
+        second = await wait_for_status(queue, next_id, ended)
+
+    assert [(status.status, status.attempt) for status in (first, second)] == [("completed", 1)] * 2
+
+
+async def test_process_that_cannot_be_started__is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = await start_child("benchmark", settings_in(tmp_path), "none", "none")
+    await child.wait()
+    [server] = servers_of_this_test()
+    kill(server)
+    await until(lambda: servers_of_this_test() == [])
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # Python does not start with it
+    with pytest.raises(AppError) as caught:
+        await start_child("benchmark", settings_in(tmp_path))
+
+    assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
