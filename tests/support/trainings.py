@@ -13,7 +13,7 @@ from tests.support.families import vocabulary
 from tests.support.tiny_models import POEM, Run
 from trainer.artifacts.checkpoint_files import TrainingState
 from trainer.contracts.events import Progress
-from trainer.models.base import LanguageModel, State
+from trainer.models.base import LanguageModel, ModelState
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult
 from trainer.training.progress import CurveRow
@@ -103,10 +103,10 @@ class Bad(LanguageModel):
             raise RuntimeError("bug")
         return logits
 
-    def initial_state(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> ModelState:
         return (torch.zeros(1, batch, 1),)
 
-    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         return self.forward(ids), state
 
     def input_embedding(self) -> torch.nn.Embedding:

@@ -24,7 +24,7 @@ from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
 from trainer.inference.model_files import load_run
 from trainer.models import build
-from trainer.models.base import LanguageModel, State
+from trainer.models.base import LanguageModel, ModelState
 
 Ask = Callable[[list[Tensor]], list[Tensor]]
 SIZES = [(1, 1, 0), (3, 9, 0), (1, 1, 5), (4, 6, 4), (5, 1, 1)]
@@ -78,7 +78,7 @@ def graphed(folder: Path, model: LanguageModel, config: ModelConfig) -> Ask:
     return ask
 
 
-def before(model: LanguageModel, batch: int, read: int) -> State:
+def before(model: LanguageModel, batch: int, read: int) -> ModelState:
     state = model.initial_state(batch)
     if read:
         _, state = model.forward_with_state(torch.randint(5, 13, (batch, read)), state)

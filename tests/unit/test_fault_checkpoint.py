@@ -16,7 +16,7 @@ from tests.support.tiny_models import Run
 from tests.support.trainings import Told, digest, figures, observed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import RnnConfig
-from trainer.models.base import State
+from trainer.models.base import ModelState
 from trainer.models.recurrent import RecurrentModel
 from trainer.tokenizers.base import vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
@@ -44,7 +44,7 @@ class Faulty(RecurrentModel):
         """Two batches make a step: the second one fails, when the first has left its traces."""
         return self._fail(super().forward(ids, lengths))
 
-    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         logits, after = super().forward_with_state(ids, state)
         return self._fail(logits), after
 

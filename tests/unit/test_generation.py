@@ -19,7 +19,7 @@ from tests.support.tiny_models import char_tokenizer, small_model
 from trainer.contracts.inference import GenerateRequest, GenerateResponse
 from trainer.contracts.validation import parse
 from trainer.inference.generation import choose, filtered_probabilities, generate
-from trainer.models.base import LanguageModel, State
+from trainer.models.base import LanguageModel, ModelState
 
 TOKENIZER = char_tokenizer(["abcdefgh"])
 SIZE = TOKENIZER.vocab_size
@@ -48,10 +48,10 @@ class Script(LanguageModel):
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.table[ids]
 
-    def initial_state(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> ModelState:
         return (torch.zeros(1, batch, 1),)
 
-    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         return self.table[ids], state
 
     def input_embedding(self) -> nn.Embedding:
@@ -254,7 +254,7 @@ def test_sequences__do_not_depend_on_how_many_there_are() -> None:
 
 def test_specials__are_never_sampled() -> None:
     class Unruly(Script):
-        def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+        def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
             logits = torch.zeros(*ids.shape, SIZE)
             logits[..., :3] = 50.0
             return logits, state

@@ -17,7 +17,7 @@ from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
 from trainer.inference.scoring import ScoringJob, score_lines, score_texts
-from trainer.models.base import LanguageModel, State
+from trainer.models.base import LanguageModel, ModelState
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.device import resolve
 from trainer.training.documents import Documents
@@ -77,7 +77,7 @@ def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_
     model = small_model(vocab_size)
     forward, sizes = model.forward_with_state, list[int]()
 
-    def noted(ids: Tensor, state: State) -> tuple[Tensor, State]:
+    def noted(ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         logits, state = forward(ids, state)
         sizes.append(logits.numel())
         return logits, state

@@ -13,7 +13,7 @@ from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.validation import parse
 from trainer.inference.scoring import ScoringJob, score_texts, word_surprisals
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
-from trainer.models.base import LanguageModel, State
+from trainer.models.base import LanguageModel, ModelState
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.tokenizers.sentencepiece import SPACE
 
@@ -63,10 +63,10 @@ class ToyModel(LanguageModel):
         rows: list[list[int]] = ids.tolist()
         return torch.stack([torch.stack([self.next_log_p(row[: t + 1]) for t in range(len(row))]) for row in rows])
 
-    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         return self.forward(ids), state
 
-    def initial_state(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> ModelState:
         return ()
 
     def input_embedding(self) -> nn.Embedding:

@@ -30,7 +30,7 @@ from trainer.system.files import read_regular
 from trainer.tokenizers.base import Tokenizer, Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
-    from trainer.models.transformer import LibraryConfig
+    from transformers.configuration_utils import PreTrainedConfig
 
 _CODE = ("configuration_recurrent", "modeling_recurrent")
 _Fields = dict[str, object]
@@ -114,7 +114,7 @@ def _names(config: ModelConfig) -> Mapping[str, str]:
 
 
 def _config(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) -> _Fields:
-    said: LibraryConfig
+    said: PreTrainedConfig
     architecture = ""
     match config:
         case RnnConfig():
@@ -123,10 +123,14 @@ def _config(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) -
             from trainer.models import gpt2
 
             said, architecture = gpt2.library_config(config, vocabulary), "GPT2LMHeadModel"
-        case LlamaConfig() | QwenConfig():
+        case LlamaConfig():
             from trainer.models import llama
 
             said, architecture = llama.library_config(config, vocabulary), "LlamaForCausalLM"
+        case QwenConfig():
+            from trainer.models import qwen
+
+            said, architecture = qwen.library_config(config, vocabulary), "LlamaForCausalLM"
         case BertConfig():
             from trainer.models import bert
 

@@ -20,7 +20,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
-from trainer.models.base import LanguageModel, State, joined, rows_of
+from trainer.models.base import LanguageModel, ModelState, concatenate_states, select_rows
 from trainer.tokenizers.base import Tokenizer
 
 _PLACES_AT_ONCE = 1 << 12
@@ -97,7 +97,7 @@ def generate_together(
         rows = [row for row, sequence in enumerate(taking) if sequence.is_live]
         going = [one for one in going if not one.has_ended]
         if len(rows) < len(ids):
-            ids, state = [ids[row] for row in rows], rows_of(state, rows)
+            ids, state = [ids[row] for row in rows], select_rows(state, rows)
         if going:
             logits, state = _feed(model, ids, state, special_ids)
 
@@ -336,20 +336,20 @@ class _Sequence:
         return next(tails, 0)
 
 
-def _read_all(model: LanguageModel, continuations: list[GenerationJob]) -> tuple[Tensor, State]:
+def _read_all(model: LanguageModel, continuations: list[GenerationJob]) -> tuple[Tensor, ModelState]:
     """Return the logits (n, V) after the prompt of each sequence, and the state there."""
     with torch.inference_mode():
         read = [_read(model, one.prompt_ids, len(one.sequences)) for one in continuations]
-        return torch.cat([logits for logits, _ in read]), joined([state for _, state in read])
+        return torch.cat([logits for logits, _ in read]), concatenate_states([state for _, state in read])
 
 
-def _read(model: LanguageModel, prompt: list[int], count: int) -> tuple[Tensor, State]:
+def _read(model: LanguageModel, prompt: list[int], count: int) -> tuple[Tensor, ModelState]:
     """Return the logits (count, V) after the prompt, so many times, and the state there."""
     logits, state = read_on(model, prompt, model.initial_state(1))
     return logits.repeat(count, 1), tuple(part.repeat_interleave(count, dim=1) for part in state)
 
 
-def read_on(model: LanguageModel, token_ids: list[int], state: State) -> tuple[Tensor, State]:
+def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
     """Return the logits (1, V) after some more ids of one sequence, one at least, and the state there."""
     ids = torch.tensor(token_ids, device=model.input_embedding().weight.device).unsqueeze(0)
     logits = torch.empty(0)
@@ -368,7 +368,9 @@ def _take_next(continuations: list[GenerationJob], logits: Tensor) -> list[int]:
     return ids
 
 
-def _feed(model: LanguageModel, ids: list[int], state: State, special_ids: SpecialIds) -> tuple[Tensor, State]:
+def _feed(
+    model: LanguageModel, ids: list[int], state: ModelState, special_ids: SpecialIds
+) -> tuple[Tensor, ModelState]:
     """Return the logits (n, V) after one more id each; after [EOS] a [BOS], where there is one, opens the next line."""
     device = state[0].device
     with torch.inference_mode():
@@ -376,11 +378,11 @@ def _feed(model: LanguageModel, ids: list[int], state: State, special_ids: Speci
         rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
         if rows and special_ids.bos is not None:
             opening = torch.full((len(rows), 1), special_ids.bos, device=device)
-            of_ended, state_of_ended = model.forward_with_state(opening, rows_of(state, rows))
+            of_ended, state_of_ended = model.forward_with_state(opening, select_rows(state, rows))
             logits[torch.tensor(rows, device=device)] = of_ended
             others = [row for row in range(len(ids)) if row not in rows]
             places: list[int] = np.argsort([*others, *rows]).tolist()
-            state = rows_of(joined([rows_of(state, others), state_of_ended]), places)
+            state = select_rows(concatenate_states([select_rows(state, others), state_of_ended]), places)
         return logits[:, -1], state
 
 

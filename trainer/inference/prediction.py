@@ -9,7 +9,7 @@ from torch import Tensor
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
 from trainer.inference.generation import read_on, read_prompt
-from trainer.models.base import LanguageModel, State
+from trainer.models.base import LanguageModel, ModelState
 from trainer.tokenizers.base import Tokenizer
 
 _MOST_BYTES = 64 << 20
@@ -21,7 +21,7 @@ class _Read(NamedTuple):
     """The logits (1, V) after a prefix, and the state there."""
 
     logits: Tensor
-    state: State
+    state: ModelState
 
 
 class PrefixCache:

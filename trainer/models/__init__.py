@@ -9,9 +9,9 @@ from trainer.tokenizers.base import Vocabulary
 
 
 def build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective = "causal_lm") -> LanguageModel:
-    """Make a model with fresh weights; every draw comes from torch's default generator.
+    """Build a model with random weights, drawn from torch's default generator.
 
-    Transformers are imported only where one is made, as that takes seconds.
+    The transformers library takes seconds to import, so only the transformer branches import it.
     """
     match config:
         case RnnConfig():
@@ -20,10 +20,14 @@ def build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective = "c
             from trainer.models.gpt2 import Gpt2Model
 
             return Gpt2Model(config, vocabulary, objective)
-        case LlamaConfig() | QwenConfig():
+        case LlamaConfig():
             from trainer.models.llama import LlamaModel
 
             return LlamaModel(config, vocabulary, objective)
+        case QwenConfig():
+            from trainer.models.qwen import QwenModel
+
+            return QwenModel(config, vocabulary, objective)
         case BertConfig():
             from trainer.models.bert import BertModel
 

@@ -1,4 +1,4 @@
-"""What training, scoring and generation ask of a language model, whatever its architecture."""
+"""The interface of language models, the same for every architecture."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from torch.nn import functional
 from trainer.contracts.models import Objective
 from trainer.tokenizers.base import Vocabulary
 
-State = tuple[Tensor, ...]
-"""What a model carries from one stretch of a sequence to the next; B is dimension 1 of every tensor.
+ModelState = tuple[Tensor, ...]
+"""State that a model carries from one chunk of a sequence to the next; dimension 1 of every tensor is B.
 
-Where a state grows with what was read, that is dimension 2, and zeros there are nothing that was read.
+Where a state grows with the tokens read, they are dimension 2, and zeros are padding.
 """
 
 
 class LanguageModel(nn.Module, ABC):
-    """Ids to logits: of each next token with causal_lm, of the token at each place with masked_lm."""
+    """Maps ids to logits: of the next token for causal_lm, of the token at each position for masked_lm."""
 
     context_tokens: int | None = None
-    """How many tokens are read at once, at most; None: as many as there are."""
+    """Maximum number of tokens read at once; None: unlimited."""
 
     def __init__(self, vocabulary: Vocabulary, objective: Objective) -> None:
         super().__init__()
@@ -31,61 +31,65 @@ class LanguageModel(nn.Module, ABC):
         self.vocab_size = vocabulary.size
         self.objective = objective
 
+    @property
+    def carries_unlimited_state(self) -> bool:
+        """True for models that read a line of any length exactly, chunk by chunk."""
+        return self.objective == "causal_lm" and self.context_tokens is None
+
     @abstractmethod
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map ids (B, T) to logits (B, T, V), from an empty state; padding behind the lengths (B,) changes none."""
+        """Map ids (B, T) to logits (B, T, V), from an empty state; ids after the lengths (B,) are padding."""
 
     @abstractmethod
     def input_embedding(self) -> nn.Embedding:
-        """Return the table that turns ids into vectors."""
+        """Return the table that maps ids to vectors."""
 
-    def initial_state(self, batch: int) -> State:
-        """Return the state before the first token."""
-        raise _reads_both_sides()
+    def initial_state(self, batch: int) -> ModelState:
+        """Return the state before the first token. Raises ValueError for models that carry no state."""
+        raise _no_state()
 
-    def forward_with_state(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """Map ids (B, T) to logits (B, T, V) and the state after the last of them."""
-        raise _reads_both_sides()
+    def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """Map ids (B, T) to logits (B, T, V) and the state after them. Raises ValueError as `initial_state` does."""
+        raise _no_state()
 
     def checkpoint_gradients(self) -> None:
-        """Keep less for the backward pass, and compute it again there."""
+        """Recompute activations in the backward pass to save memory."""
         raise ValueError("gradient checkpointing is for transformers")
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def checked(ids: Tensor, most_tokens: int | None = None) -> Tensor:
-    """Return the ids; raises ValueError or TypeError unless they are (B, T) integers, of T tokens at most."""
+def check_ids(ids: Tensor, max_tokens: int | None = None) -> None:
+    """Raise ValueError unless the ids have the shape (B, T) with T <= max_tokens, TypeError unless they are int64."""
     if ids.dim() != 2:
         raise ValueError(f"Expected x with shape (B, T), got {tuple(ids.shape)}")
     if ids.dtype != torch.long:
         raise TypeError(f"Expected x of dtype torch.int64, got {ids.dtype}")
-    if most_tokens is not None and ids.shape[1] > most_tokens:
-        raise ValueError(f"Expected x with {most_tokens} tokens at most, got {ids.shape[1]}")
-    return ids
+    if max_tokens is not None and ids.shape[1] > max_tokens:
+        raise ValueError(f"Expected x with {max_tokens} tokens at most, got {ids.shape[1]}")
 
 
-def joined(states: Sequence[State]) -> State:
-    """The state of all sequences of some states, one after another."""
-    parts = [[state[place] for state in states] for place in range(len(states[0]))]
-    return tuple(torch.cat(_equally_long(of_place), dim=1) for of_place in parts)
+def concatenate_states(states: Sequence[ModelState]) -> ModelState:
+    """Return one state with the sequences of all states, padded to the longest."""
+    columns = [[state[i] for state in states] for i in range(len(states[0]))]
+    return tuple(torch.cat(_pad_equally(tensors), dim=1) for tensors in columns)
 
 
-def rows_of(state: State, rows: Sequence[int]) -> State:
-    """The state of some sequences, in this order."""
-    return tuple(part[:, torch.tensor(rows, dtype=torch.long, device=part.device)] for part in state)
+def select_rows(state: ModelState, rows: Sequence[int]) -> ModelState:
+    """Return the state of some sequences, in the given order."""
+    return tuple(tensor[:, torch.tensor(rows, dtype=torch.long, device=tensor.device)] for tensor in state)
 
 
 def is_read(lengths: Tensor, ids: Tensor) -> Tensor:
-    """Return (B, T): where there is a token, and not padding behind it."""
+    """Return a mask (B, T) of the ids (B, T) that are tokens and not padding, by the lengths (B,)."""
     return torch.arange(ids.shape[1], device=ids.device) < lengths.to(ids.device).unsqueeze(-1)
 
 
-def _equally_long(parts: Sequence[Tensor]) -> list[Tensor]:
-    longest = max(part.shape[2] for part in parts)
-    return [functional.pad(part, [0, 0] * (part.dim() - 3) + [0, longest - part.shape[2]]) for part in parts]
+def _pad_equally(tensors: Sequence[Tensor]) -> list[Tensor]:
+    longest = max(tensor.shape[2] for tensor in tensors)
+    return [functional.pad(tensor, [0, 0] * (tensor.dim() - 3) + [0, longest - tensor.shape[2]]) for tensor in tensors]
 
 
-def _reads_both_sides() -> ValueError:
+def _no_state() -> ValueError:
     return ValueError("a model that reads both sides of a token carries no state")

@@ -1,28 +1,29 @@
-"""GPT-2 of the Hugging Face library, with its embedding as head."""
+"""GPT-2 of the transformers library, with its embedding as head."""
 
-from collections.abc import Callable
-from importlib import import_module
+from torch import nn
+from transformers.models.gpt2.configuration_gpt2 import GPT2Config
+from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
 from trainer.contracts.models import Gpt2Config, Objective
-from trainer.models.transformer import Body, CausalTransformer, LibraryConfig, MakeConfig, of_vocabulary
+from trainer.models.transformer import CausalTransformer, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
-_make_config: MakeConfig = import_module("transformers.models.gpt2.configuration_gpt2").GPT2Config
-_make_body: Callable[[LibraryConfig], Body] = import_module("transformers.models.gpt2.modeling_gpt2").GPT2Model
 
-
-class Gpt2Model(CausalTransformer):
-    """Implements LanguageModel."""
+class Gpt2Model(CausalTransformer[GPT2Model]):
+    """GPT-2 (Radford et al. 2019)."""
 
     def __init__(self, config: Gpt2Config, vocabulary: Vocabulary, objective: Objective) -> None:
-        body = _make_body(library_config(config, vocabulary))
+        body = GPT2Model(library_config(config, vocabulary))
         super().__init__(config, body, vocabulary, objective, num_key_value_heads=config.num_attention_heads)
 
+    def input_embedding(self) -> nn.Embedding:
+        return self.body.wte
 
-def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> LibraryConfig:
-    """The same config as the library has it."""
-    return _make_config(
-        **of_vocabulary(vocabulary),
+
+def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> GPT2Config:
+    """Return the config of the transformers library for a model."""
+    return GPT2Config(
+        **vocabulary_fields(vocabulary),
         n_positions=config.max_position_embeddings,
         n_embd=config.hidden_size,
         n_layer=config.num_layers,

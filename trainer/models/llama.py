@@ -1,46 +1,32 @@
-"""LLaMA and Qwen2 of the Hugging Face library: rotary positions, gated layers, shared keys and values."""
-
-from collections.abc import Callable
-from importlib import import_module
-from typing import NamedTuple, Protocol
+"""LLaMA of the transformers library: rotary positions, gated layers, grouped-query attention."""
 
 import torch
 from torch import nn
+from transformers.models.llama import configuration_llama, modeling_llama
 
-from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
-from trainer.models.transformer import Body, CausalTransformer, LibraryConfig, MakeConfig, of_vocabulary
+from trainer.contracts.models import LlamaConfig, Objective
+from trainer.models.transformer import CausalTransformer, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
 
-class _RotaryBody(Body, Protocol):
-    rotary_emb: nn.Module
+class LlamaModel(CausalTransformer[modeling_llama.LlamaModel]):
+    """LLaMA (Touvron et al. 2023)."""
 
-
-class _Classes(NamedTuple):
-    """The library's classes for one architecture."""
-
-    config: MakeConfig
-    body: Callable[[LibraryConfig], _RotaryBody]
-    rotary: Callable[[LibraryConfig], nn.Module]
-
-
-class LlamaModel(CausalTransformer):
-    """Implements LanguageModel."""
-
-    def __init__(self, config: LlamaConfig | QwenConfig, vocabulary: Vocabulary, objective: Objective) -> None:
-        classes = _classes("llama", "Llama") if isinstance(config, LlamaConfig) else _classes("qwen2", "Qwen2")
-        made = library_config(config, vocabulary)
-        body = classes.body(made)
-        with torch.device("cpu"):  # its numbers are stored nowhere, so that they are made on no other device either
-            body.rotary_emb = classes.rotary(made)
+    def __init__(self, config: LlamaConfig, vocabulary: Vocabulary, objective: Objective) -> None:
+        library = library_config(config, vocabulary)
+        body = modeling_llama.LlamaModel(library)
+        with torch.device("cpu"):  # rotary frequencies are not stored: they need their values on the device "meta" too
+            body.rotary_emb = modeling_llama.LlamaRotaryEmbedding(library)
         super().__init__(config, body, vocabulary, objective, num_key_value_heads=config.num_key_value_heads)
 
+    def input_embedding(self) -> nn.Embedding:
+        return self.body.embed_tokens
 
-def library_config(config: LlamaConfig | QwenConfig, vocabulary: Vocabulary) -> LibraryConfig:
-    """The same config as the library has it."""
-    classes = _classes("llama", "Llama") if isinstance(config, LlamaConfig) else _classes("qwen2", "Qwen2")
-    return classes.config(
-        **of_vocabulary(vocabulary),
+
+def library_config(config: LlamaConfig, vocabulary: Vocabulary) -> configuration_llama.LlamaConfig:
+    """Return the config of the transformers library for a model."""
+    return configuration_llama.LlamaConfig(
+        **vocabulary_fields(vocabulary),
         max_position_embeddings=config.max_position_embeddings,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
@@ -51,12 +37,3 @@ def library_config(config: LlamaConfig | QwenConfig, vocabulary: Vocabulary) -> 
         attention_dropout=config.attention_dropout,
         tie_word_embeddings=config.tie_word_embeddings,
     )
-
-
-def _classes(module: str, name: str) -> _Classes:
-    configs = import_module(f"transformers.models.{module}.configuration_{module}")
-    models = import_module(f"transformers.models.{module}.modeling_{module}")
-    config: MakeConfig = getattr(configs, f"{name}Config")
-    body: Callable[[LibraryConfig], _RotaryBody] = getattr(models, f"{name}Model")
-    rotary: Callable[[LibraryConfig], nn.Module] = getattr(models, f"{name}RotaryEmbedding")
-    return _Classes(config, body, rotary)

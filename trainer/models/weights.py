@@ -1,4 +1,4 @@
-"""Weights as safetensors, measured before they are loaded: a header may promise more than there is."""
+"""Reading of safetensors weights; sizes and shapes are checked before the weights are loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from torch import Tensor
 from trainer.contracts.base import Frozen
 from trainer.system.files import read_regular
 
-_MOST_HEADER_BYTES = 4 << 20
+_MAX_HEADER_BYTES = 4 << 20
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_UNFIT = "the weights do not have the shapes that the config says"
+_UNFIT = "the weights do not match the shapes in the config"
 
 
 class UnfitWeights(ValueError):
-    """Weights that are whole, but of other names, shapes or dtypes than their model."""
+    """Valid weights with other names, shapes or dtypes than the model's."""
 
 
 class _TensorHeader(Frozen):
@@ -27,33 +27,33 @@ class _TensorHeader(Frozen):
 
 
 _header = TypeAdapter(dict[str, _TensorHeader | dict[str, str]])
-"""Under `__metadata__` a file may say texts of itself."""
+"""Tensor headers by name; the entry `__metadata__` holds strings."""
 
 
 def weight_bytes(expected: Mapping[str, Tensor]) -> int:
     return sum(weight.numel() * weight.itemsize for weight in expected.values())
 
 
-def most_file_bytes(expected: Mapping[str, Tensor]) -> int:
-    """The size that a file of such weights has at most."""
-    return weight_bytes(expected) + _MOST_HEADER_BYTES
+def max_file_bytes(expected: Mapping[str, Tensor]) -> int:
+    """Return the maximum file size of weights with these shapes and dtypes."""
+    return weight_bytes(expected) + _MAX_HEADER_BYTES
 
 
 def read_weights(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read weights that have these names, shapes and dtypes; the values of `expected` are not looked at.
+    """Read weights with the names, shapes and dtypes of `expected`, whose values are ignored.
 
-    Raises UnfitWeights, ValueError for a file that is broken, and OSError.
+    Raises UnfitWeights if they differ, ValueError if the file is invalid, and OSError.
     """
-    if path.stat().st_size > most_file_bytes(expected):
+    if path.stat().st_size > max_file_bytes(expected):
         raise UnfitWeights(_UNFIT)
-    return parse_weights(read_regular(path, most_file_bytes(expected)), expected)
+    return parse_weights(read_regular(path, max_file_bytes(expected)), expected)
 
 
 def parse_weights(content: bytes, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """The same of bytes; without `expected`, of any weights."""
+    """Parse weights as `read_weights` does; None accepts all names, shapes and dtypes."""
     length = int.from_bytes(content[:8], "little")
-    if length > _MOST_HEADER_BYTES:
-        raise ValueError("the header is larger than it can be")
+    if length > _MAX_HEADER_BYTES:
+        raise ValueError("the header is too large")
     header = _header.validate_json(content[8 : 8 + length])
     if expected is not None:
         tensors = {name: tensor for name, tensor in header.items() if isinstance(tensor, _TensorHeader)}
@@ -63,7 +63,7 @@ def parse_weights(content: bytes, expected: Mapping[str, Tensor] | None) -> dict
     try:
         weights: dict[str, Tensor] = load_safetensors(content)
     except SafetensorError as error:
-        raise ValueError("the weights are broken") from error
+        raise ValueError("the weights are invalid") from error
     return weights
 
 

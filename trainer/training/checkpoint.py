@@ -39,7 +39,7 @@ from trainer.artifacts.checkpoint_files import (
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import parse_json
-from trainer.models.weights import most_file_bytes, parse_weights, weight_bytes
+from trainer.models.weights import max_file_bytes, parse_weights, weight_bytes
 from trainer.system.files import DISK, Disk, read_record, read_regular, storage_errors
 from trainer.training.device import RandomState
 
@@ -217,7 +217,7 @@ class CheckpointStore:
         files = sealed_files(folder, names)
         sizes = {file.path: file.bytes for file in files}
         if expected is not None and (
-            sizes[WEIGHTS] > most_file_bytes(expected)
+            sizes[WEIGHTS] > max_file_bytes(expected)
             or sizes[OPTIMIZER_STATE] > _MAX_OPTIMIZER_RATIO * weight_bytes(expected) + _MAX_OTHER_BYTES
         ):
             raise corrupt(folder)

@@ -31,7 +31,7 @@ from tests.support.trainings import TEXT, after, digest, figures, observed, time
 from trainer.contracts.models import RnnConfig
 from trainer.inference.model_files import load_model, save_model
 from trainer.models import build
-from trainer.models.base import LanguageModel, joined, rows_of
+from trainer.models.base import LanguageModel, concatenate_states, select_rows
 from trainer.tokenizers.base import Ids
 from trainer.training.batches import Masking, Rows
 
@@ -125,7 +125,7 @@ def test_states__of_sequences_of_different_lengths_go_on_together(name: str) -> 
     with torch.inference_mode():
         whole = model.forward(ids)
         states = [model.forward_with_state(ids[i : i + 1, :n], model.initial_state(1))[1] for i, n in ((0, 3), (1, 8))]
-        state = rows_of(joined(states), [1, 0])
+        state = select_rows(concatenate_states(states), [1, 0])
         for k in range(3):
             fed = torch.stack([ids[1, 8 + k], ids[0, 3 + k]]).unsqueeze(-1)
             answer, state = model.forward_with_state(fed, state)

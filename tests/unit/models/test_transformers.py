@@ -10,12 +10,12 @@ from typing import Protocol
 import pytest
 import torch
 from torch import Tensor
+from transformers.configuration_utils import PreTrainedConfig
 
 from tests.support.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
 from tests.support.tiny_models import tensor_of
 from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, QwenConfig
-from trainer.models import bert, gpt2, llama
-from trainer.models.transformer import LibraryConfig, MakeConfig
+from trainer.models import bert, gpt2, llama, qwen
 
 COMMON: dict[str, object] = {"vocab_size": 13, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 ROTARY: dict[str, object] = COMMON | {
@@ -31,6 +31,10 @@ class Output(Protocol):
     logits: Tensor
 
 
+class MakeConfig(Protocol):
+    def __call__(self, **values: object) -> PreTrainedConfig: ...
+
+
 class Theirs(Protocol):
     """A model of the library with its head."""
 
@@ -41,7 +45,7 @@ class Theirs(Protocol):
 
 def theirs(module: str, config: str, model: str, **values: object) -> Theirs:
     make_config: MakeConfig = getattr(import_module(f"transformers.models.{module}.configuration_{module}"), config)
-    make_model: Callable[[LibraryConfig], Theirs] = getattr(
+    make_model: Callable[[PreTrainedConfig], Theirs] = getattr(
         import_module(f"transformers.models.{module}.modeling_{module}"), model
     )
     return make_model(make_config(**values)).eval()
@@ -92,12 +96,14 @@ def test_logits__are_those_of_the_library(name: str) -> None:
 def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> None:
     config, tokens = config_of(name)[0], vocabulary(50, pad=7, bos=8, eos=9, mask=4)
 
-    made: LibraryConfig
+    made: PreTrainedConfig
     match config:
         case Gpt2Config():
             made = gpt2.library_config(config, tokens)
-        case LlamaConfig() | QwenConfig():
+        case LlamaConfig():
             made = llama.library_config(config, tokens)
+        case QwenConfig():
+            made = qwen.library_config(config, tokens)
         case _:
             assert isinstance(config, BertConfig)
             made = bert.library_config(config, tokens)
