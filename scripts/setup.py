@@ -175,7 +175,7 @@ def set_up(torch: str) -> None:
 
 
 def stamp(root: Path, torch: str, python_version: str) -> str:
-    """What .venv was made from: a hash, the choice of torch and the place, one per line."""
+    """Return the inputs of .venv, one per line: a hash, the choice of torch and the folder."""
     contents = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
     parts = [*contents, torch.encode(), python_version.encode()]
     digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts))
@@ -229,7 +229,7 @@ def pip_config() -> str:
 
 
 def uv_settings(pip_config: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """What makes uv look where pip looks, from the text of `pip config list`; what `environ` has already stays."""
+    """Return uv's environment for pip's settings, from the text of `pip config list`; `environ` wins."""
     options: dict[str, str] = {}
     for section in ("global.", "install.", ":env:."):  # the later one wins, as in pip
         for line in pip_config.splitlines():
@@ -303,7 +303,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def output(*command: str | Path, env: Mapping[str, str] | None = None) -> str:
-    """What the command prints, or nothing if it fails."""
+    """Return the command's output, or an empty string if it fails."""
     words = [str(word) for word in command]
     done = subprocess.run(
         words, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

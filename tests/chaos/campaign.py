@@ -58,7 +58,7 @@ class Kill(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a training came to, to the last bit."""
+    """The result of a training, to the last bit."""
 
     curve: list[Row]
     files: dict[str, str]
@@ -235,7 +235,7 @@ class Campaign:
         return None
 
     async def _answer(self, do: Callable[[], Awaitable[Call]]) -> StoredMessage | None:
-        """What is answered to something that a person does; None where that takes too long."""
+        """Return the answer to an interaction; None after a timeout."""
         try:
             await self.system.server.connected(_REPLY_SECONDS)
             call = await do()
@@ -334,7 +334,7 @@ class Campaign:
         return await self._store(marked) and await self._store(kept)
 
     async def _store(self, command: Awaitable[object]) -> bool:
-        """Whether a command found the server there."""
+        """Return True if the server answered a command."""
         try:
             await command
         except (RedisError, OSError):

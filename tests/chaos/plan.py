@@ -1,4 +1,4 @@
-"""What a campaign does and when, made from its seed alone, so that it can be done again."""
+"""The actions of a campaign and their times, drawn from a seed so that a campaign can be repeated."""
 
 import random
 from typing import Literal, NamedTuple, get_args

@@ -17,7 +17,7 @@ _STOP_SECONDS = 120.0
 
 
 class Exit(NamedTuple):
-    """How a process has ended."""
+    """The end of a process."""
 
     code: int
     at_seconds: float

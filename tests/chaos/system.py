@@ -112,7 +112,7 @@ class System:
         return dict(zip(names, codes, strict=True)) | {self.valkey.name: await self.valkey.stop()}
 
     async def left(self) -> list[Process]:
-        """What still runs some seconds after all was stopped: helpers of a process end a little later than it."""
+        """Return the processes that still run some seconds after the stop; helper processes end a little later."""
         return [] if await gone(self.folder, _LINGER_SECONDS) else processes(self.folder)
 
     async def end(self) -> None:
@@ -149,7 +149,7 @@ class System:
         self.server.drop_gateway("abort" if how == "abort" else "reconnect" if how == "reconnect" else "invalidate")
 
     def is_excused(self, call: Call) -> bool:
-        """Whether the bot, or its connection, was broken while somebody waited for this answer."""
+        """Return True if the bot or its connection was down while a user waited for this answer."""
         broken = [*self.gateway_drops, *(one.at_seconds for one in self.bot.exits)]
         return any(call.created_seconds - 1 <= moment <= call.created_seconds + 60 for moment in broken)
 

@@ -36,7 +36,7 @@ _SEEN_SECONDS = 15.0
 
 
 class Verdict(NamedTuple):
-    """What is wrong, by kind, and the figures."""
+    """Faults by kind, and the figures of a campaign."""
 
     failings: dict[str, list[str]]
     """What is not as promised, in words."""
@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
 
     @property
     def in_words(self) -> str:
-        """What is wrong, a line each."""
+        """Return the faults, one per line."""
         return "\n".join(f"{name}: {fault}" for name, faults in self.failings.items() for fault in faults)
 
 
@@ -103,7 +103,7 @@ def show(campaign: Campaign, verdict: Verdict, console: Console) -> None:
 
 
 def _event_faults(run: RunDirectory) -> list[str]:
-    """What is wrong with a run's event log."""
+    """Return the faults of a run's event log."""
     data = (run.path / "events.jsonl").read_bytes()
     try:
         events = run.reader().read_new()
@@ -144,7 +144,7 @@ def _count(campaign: Campaign, channel: Channel, footer: str) -> int:
 
 
 def _was_seen(campaign: Campaign, run: RunDirectory) -> bool:
-    """Whether the bot was there long enough, in one piece, while the run went on."""
+    """Return True if the bot ran long enough without interruption during the run."""
     manifest = run.manifest()
     if manifest is None:
         return True
@@ -154,7 +154,7 @@ def _was_seen(campaign: Campaign, run: RunDirectory) -> bool:
 
 
 def _look_at_requests(campaign: Campaign, found: dict[str, list[str]]) -> None:
-    """Who was told of a run has it; and there are no more than were asked for."""
+    """Check that each reported run exists, and that there are no more runs than requests."""
     labels = Counter(run.record().effective.label for run in campaign.runs)
     there = {run.run_id for run in campaign.runs}
     for asked in campaign.asked:
@@ -165,7 +165,7 @@ def _look_at_requests(campaign: Campaign, found: dict[str, list[str]]) -> None:
 
 
 def _look_at_discord(campaign: Campaign, found: dict[str, list[str]]) -> None:
-    """What the stand-in has objected to; an answer may fail to come only where the bot was killed meanwhile."""
+    """Check the violations that local Discord recorded; an answer may be missing only if the bot was killed."""
     system = campaign.system
     of_calls = ("unanswered", "unresolved")
     found["violations"] += [

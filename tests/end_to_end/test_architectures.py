@@ -1,4 +1,4 @@
-"""Every shipped tiny config is trained, measured, scored with and continued or refused, and written as a file again."""
+"""Each shipped tiny config trains, evaluates, scores and generates, and is written as a file again."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The bot as a process that is killed again and again while a run goes on: nobody notices but by a pause."""
+"""The bot process is killed repeatedly during a run: users notice only a pause."""
 
 import asyncio
 import random
@@ -122,5 +122,5 @@ def told_requests(server: LocalDiscord) -> int:
 
 
 def told(server: LocalDiscord, channel: Channel) -> list[StoredMessage]:
-    """What stands there, answers to commands left out."""
+    """Return the messages of a channel without answers to commands."""
     return [one for one in server.messages(channel) if "interaction_metadata" not in one.payload]

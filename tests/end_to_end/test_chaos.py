@@ -1,4 +1,4 @@
-"""A short campaign of random faults, so that whatever `make chaos` would find in its first seconds is found here."""
+"""A short campaign of random faults, as `make chaos` runs longer ones."""
 
 from pathlib import Path
 

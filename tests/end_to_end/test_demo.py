@@ -1,4 +1,4 @@
-"""`mt demo`: the whole program shown and checked; interrupted, it leaves nothing running."""
+"""`mt demo` shows and checks the complete program; after an interrupt nothing is left running."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""docs/extending.md: its changes apply, touch the files that they name, and the architecture trains as any other."""
+"""docs/extending.md: its changes apply to the named files, and the new architecture trains."""
 
 import re
 import shutil
@@ -38,7 +38,7 @@ def recipes() -> dict[str, Recipe]:
 
 
 class Ended(BaseModel):
-    """What is asked of a manifest whose architecture is none of ours."""
+    """The fields of a manifest that are read for an unknown architecture."""
 
     status: str
     steps: int

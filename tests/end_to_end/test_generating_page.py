@@ -1,4 +1,4 @@
-"""The page on generating: its commands run, and it names every field of a request."""
+"""docs/generating.md: its commands run, and it names every field of a request."""
 
 import re
 import shlex

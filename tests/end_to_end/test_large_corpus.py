@@ -1,4 +1,4 @@
-"""A corpus of 200 MB through the real command: what it takes beside the model is less than 400 MB."""
+"""A corpus of 200 MB through the real command needs less than 400 MB beside the model."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Whatever a person gets wrong is told in one sentence of its own, ends with 2, and leaves all as it was."""
+"""Each mistake on the command line gets one sentence of its own and exit code 2, and changes nothing."""
 
 import re
 import shlex
@@ -407,7 +407,7 @@ def workplace_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="told", scope="module")
 def told_fixture() -> list[str]:
-    """What was told of the mistakes before."""
+    """The messages of the mistakes so far."""
     return []
 
 

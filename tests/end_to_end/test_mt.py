@@ -188,7 +188,7 @@ def people__chat(shell: Shell, run_id: str) -> None:
 
 
 def people__type_on_after_the_end_of_a_chat(shell: Shell, run_id: str) -> None:
-    """What is typed after it is no one's, and the thread that read it ends without a word."""
+    """Input after the end of a chat is ignored, and the reading thread ends silently."""
     before = set(threading.enumerate())
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as keyboard, os.fdopen(writing, "wb", buffering=0) as person:

@@ -1,4 +1,4 @@
-"""The paper's regimen by one command: one tokenizer, one first language, others from its weights, one table."""
+"""Transfer by one command: one tokenizer, one source language, targets from its weights, one table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The page on tokenizers: its commands run, and what its Python reads gives the ids of the program."""
+"""docs/tokenizers.md: its commands run, and its Python code gives the product's ids."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""A server that answers already is found, and none is started for the question."""
+"""A running server is found without starting one."""
 
 import os
 import shutil

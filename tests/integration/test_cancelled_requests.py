@@ -1,4 +1,4 @@
-"""Askers who go: their requests leave the queue, and no worker computes for nobody."""
+"""Cancelled inference requests leave the queue, and no worker computes them."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Which jobs a worker begins: the first that are due, each by one worker, whatever else stands in the queue."""
+"""Jobs that a worker claims: the first ones that are due, each by one worker, whatever else is in the queue."""
 
 import asyncio
 import math

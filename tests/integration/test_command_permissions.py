@@ -1,4 +1,4 @@
-"""Who may do what: every command and every button tried by everybody, against the table in docs/commands.md."""
+"""Permissions: every command and every button, tried by every role, against the table in docs/commands.md."""
 
 import asyncio
 import subprocess
@@ -126,7 +126,7 @@ async def try_buttons(
 
 
 async def is_allowed(call: Call) -> bool:
-    """Whether the answer is another one than a refusal for want of rights; a form is one."""
+    """Return True unless the answer is a refusal for missing permissions; a form counts as allowed."""
 
     def is_answered() -> bool:
         if call.followups or call.callback_type == 9:

@@ -1,4 +1,4 @@
-"""Commands that a bot had deferred when it was killed: the next one answers them, each once."""
+"""Commands that a killed bot had deferred: the next bot answers each of them once."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Faults at every call of a delivery, of Redis and of people: one card, one last message, and nobody is held up."""
+"""Faults at every call of a delivery: one card, one final message, and no other run waits."""
 
 import asyncio
 import re
@@ -191,7 +191,7 @@ class Home(NamedTuple):
         return await self.discord.wait_for_message(self.discord.dm_channel(self.ana), pattern)
 
     def told(self) -> list[str]:
-        """What the bot has written by itself."""
+        """Return the messages that the bot sent by itself."""
         messages = self.discord.messages(self.discord.dm_channel(self.ana))
         return [shown_text(one.payload) for one in messages if "interaction_metadata" not in one.payload]
 
@@ -325,7 +325,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
 
 
 async def forget(store: Store) -> None:
-    """What an administrator may do, or a server that has too little memory."""
+    """Delete all keys, as an administrator or a server without memory may do."""
     trimmed: Awaitable[object] = store.redis.xtrim(keys.EVENT_STREAM, maxlen=0)
     await trimmed
     destroyed: Awaitable[object] = store.redis.xgroup_destroy(keys.EVENT_STREAM, keys.EVENT_GROUP)
@@ -404,5 +404,5 @@ WRITTEN: Sequence[tuple[str, dict[str, str | int | Upload]]] = [
 
 
 def outside_of_blocks(message: StoredMessage) -> str:
-    """What Discord shows as text with marks in it; a code block shows its own as they are."""
+    """Return the text outside of code blocks, in which Discord interprets markdown."""
     return re.sub(r"```.*?```", "", shown_text(message.payload), flags=re.DOTALL)

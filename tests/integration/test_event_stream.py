@@ -1,4 +1,4 @@
-"""The stream that wakes the bot, on a real Valkey: whatever else is put on it is said and passed over."""
+"""The event stream that wakes the bot, on a real Valkey: foreign entries are logged and skipped."""
 
 import asyncio
 from collections.abc import Awaitable

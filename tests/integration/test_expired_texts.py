@@ -1,4 +1,4 @@
-"""A text that is no longer kept is nowhere on the disk, also not in the file of the queue's server."""
+"""An expired input text is nowhere on the disk, not even in the server's own file."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -20,7 +20,7 @@ TEXTS = (SCORED, WITHDRAWN, PROMPT, SAID)
 
 
 def kept_on_disk(folder: Path) -> list[str]:
-    """Those of the texts that some file has."""
+    """Return the texts that some file on the disk contains."""
     found: set[str] = set()
     for path in folder.rglob("*"):
         try:

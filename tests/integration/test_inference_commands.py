@@ -1,4 +1,4 @@
-"""Asking models from Discord: scores, reports for admins, generations and their buttons, over restarts of the bot."""
+"""Inference commands on Discord: scores, reports for admins, generations and buttons, across restarts of the bot."""
 
 import asyncio
 import multiprocessing

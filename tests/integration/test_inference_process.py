@@ -1,4 +1,4 @@
-"""The process that answers: many are asked together, each gets its own answer, and it ends when nobody asks."""
+"""The inference process: requests in batches, each with its own answer; it ends when idle."""
 
 import asyncio
 import os

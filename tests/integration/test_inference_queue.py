@@ -1,4 +1,4 @@
-"""Questions in the queue: taken at once, answered once; their records move forward only and go away by themselves."""
+"""Inference requests in the queue: taken at once, answered once; their records only move forward and expire."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Asking a finished run through real processes: by names, by windows, again and again; nothing of it in a log."""
+"""Inference requests through real processes: by corpus name, in windows, repeatedly; no log shows their text."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One answer to each interaction, whatever becomes of the calls that carry it."""
+"""Each interaction gets one answer, even if calls to Discord fail."""
 
 import asyncio
 from collections.abc import AsyncIterator

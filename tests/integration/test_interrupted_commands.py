@@ -1,4 +1,4 @@
-"""Commands to the store that are cancelled, cut off at any moment, or meet others at one key."""
+"""Redis commands that are cancelled, cut off at any moment, or compete for one key."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A request that goes through a long text may last while it gets on; one that stands still ends in an error."""
+"""A long request may take its time while it progresses; a stalled one ends in an error."""
 
 import asyncio
 from collections.abc import Callable

@@ -604,6 +604,6 @@ def told_in(channel: Channel, user: User, card: SentMessage | None = None) -> Wa
 
 
 def custom_ids(message: StoredMessage) -> list[str]:
-    """What the buttons of a message's first version do."""
+    """Return the custom ids of the buttons in a message's first version."""
     rows_of_buttons = rows(message.versions[0].payload["components"])
     return [text(button["custom_id"]).split(":")[1] for line in rows_of_buttons for button in rows(line["components"])]

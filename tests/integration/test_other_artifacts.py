@@ -1,4 +1,4 @@
-"""A worker that has another artifacts folder than those who queue says so, takes nothing, and recovers by itself."""
+"""A worker with another artifacts folder than the queue says so, claims nothing, and recovers by itself."""
 
 import asyncio
 import os

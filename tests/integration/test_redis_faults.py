@@ -72,7 +72,7 @@ def is_gone(folder: Path, process: Process) -> bool:
 
 
 async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
-    """Whether all that has happened is told before long, each event once and in order, with what has come since."""
+    """Wait until every event was published once and in order, later events included."""
     written = [event.seq for event in events_of(queue, run_id)]
     store = await connect(url)
     try:
@@ -145,7 +145,7 @@ async def test_worker_restarted_again_and_again__run_ends_as_if_nothing_had_happ
 
 
 class Evil:
-    """What would write a file where it is unpickled."""
+    """A pickle that writes a file when it is loaded."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker
@@ -264,7 +264,7 @@ async def test_reconciler__mends_whatever_of_a_job_is_lost_or_stale(tmp_path: Pa
         stale = [keys.tries(run_id), keys.result(run_id)]
 
         async def mended() -> bool:
-            """Whether the run's job is whole again, with nothing stale beside it."""
+            """Return True if the run's job is complete again, without stale keys."""
             for key in stale:
                 await store.redis.set(key, "stale")
             await store.redis.zadd(keys.ABORTS, {run_id: 1})

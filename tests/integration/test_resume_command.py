@@ -1,4 +1,4 @@
-"""`mt resume` with real processes: a run that failed or was cancelled goes on as a new one, bit for bit."""
+"""`mt resume` with real processes: a failed or cancelled run is resumed as a new run, bit for bit."""
 
 from collections.abc import Awaitable
 from pathlib import Path
@@ -98,7 +98,7 @@ async def test_request_that_resumes__goes_on_with_the_newest_of_the_same_experim
     tmp_path: Path,
 ) -> None:
     async def accepted(queue: JobQueue, user_id: int | None = 7, **fields: object) -> str | None:
-        """What the accepted run goes on with; it is gone afterwards, as if it had not been asked for."""
+        """Return the state that the accepted run resumes from, and delete the run."""
         same: dict[str, object] = {"validation_corpus": "other", "label": "one", "resume": True}
         run = queue.runs.get((await queue.train(tiny_request(**same | fields), user_id=user_id)).run_id)
         resumed_from = run.record().resumed_from_run_id

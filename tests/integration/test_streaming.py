@@ -1,4 +1,4 @@
-"""Texts that are told while they are written, chats and predictions: over Redis, with a process that answers."""
+"""Streamed generation, chats and predictions over Redis, with a real inference process."""
 
 import asyncio
 import contextlib

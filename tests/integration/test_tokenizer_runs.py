@@ -1,4 +1,4 @@
-"""A run with each tokenizer by the real queue, worker and children: trained, asked, measured, shared, gone on from."""
+"""A run with each tokenizer through queue, worker and child processes: train, infer, evaluate, share, resume."""
 
 import asyncio
 from pathlib import Path

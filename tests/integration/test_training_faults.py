@@ -55,7 +55,7 @@ def settings(folder: Path, *, lease_seconds: float = 3) -> Settings:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """What comes of the request where nothing happens; how often it is saved makes no difference."""
+    """The outcome of the request without faults; the checkpoint interval does not change it."""
     folder = tmp_path_factory.mktemp("calm")
     add_corpus(folder, some_text())
 
@@ -94,7 +94,7 @@ def trains_in_attempt(number: int, status: RunStatus) -> bool:
 
 
 def about(process: Process, name: str) -> str:
-    """What Linux says of a process."""
+    """Return the fields of a process from /proc."""
     return Path(f"/proc/{process.pid}/{name}").read_text(encoding="ascii")
 
 
@@ -212,7 +212,7 @@ async def test_no_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
 
 
 async def test_model_beyond_all_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
-    """What the preview of its cost refuses, where it is accepted nevertheless."""
+    """A run that the cost preview would refuse, accepted nevertheless."""
     add_corpus(tmp_path, some_text())
     chosen = settings(tmp_path)
     async with running(chosen) as queue:

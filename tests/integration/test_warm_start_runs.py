@@ -1,4 +1,4 @@
-"""Runs that begin with another's weights or tokenizer: by the real queue, worker and child."""
+"""Warm starts and shared tokenizers through queue, worker and child processes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`/mt watch` and `/mt unwatch` and their buttons, with the real bot: who is told, where, and who may ask for it."""
+"""`/mt watch`, `/mt unwatch` and their buttons, with the real bot: recipients, channels and permissions."""
 
 import asyncio
 from pathlib import Path
@@ -177,7 +177,7 @@ async def ask_in(here: Place, user: User, guild: Guild) -> StoredMessage:
 
 
 def messages(here: Place, channel: Channel) -> list[StoredMessage]:
-    """What stands there, answers to commands left out."""
+    """Return the messages of a channel without answers to commands."""
     return [one for one in here.discord.messages(channel) if "interaction_metadata" not in one.payload]
 
 

@@ -1,4 +1,4 @@
-"""What many tests begin from: settings under a temporary folder, tiny requests, texts with known statistics."""
+"""Settings under a temporary folder, tiny requests, texts with known statistics, and processes."""
 
 import asyncio
 import os
@@ -140,7 +140,7 @@ def child_of(folder: Path, run_id: str) -> Process:
 
 
 async def gone(folder: Path, seconds: float = PATIENCE_SECONDS) -> bool:
-    """Whether all processes that belong to a folder end in time."""
+    """Wait until all processes of a folder have ended; return False after a timeout."""
     try:
         async with asyncio.timeout(seconds):
             while processes(folder):

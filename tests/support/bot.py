@@ -49,7 +49,7 @@ class Place(NamedTuple):
         return sorted((self.root / "artifacts").glob("models/*"))
 
     async def asked_by(self) -> list[tuple[str, int | None]]:
-        """Which run was asked by whom, as the events of the questions tell it."""
+        """Return the run and user of each completed inference request, by its events."""
         address = await answering_server(self.bot.settings)
         assert address is not None
         store = await connect(address)
@@ -70,7 +70,7 @@ class Place(NamedTuple):
     async def ask(
         self, user: User, command: str, options: Mapping[str, str | int | float | Upload] | None = None
     ) -> "Read":
-        """What the command answers; a first answer that is late is a violation."""
+        """Send a command and return its answer; a late first answer is a violation."""
         call = await self.discord.slash(user, f"mt {command}", options or {})
         await call.answered()
         return await read(call)

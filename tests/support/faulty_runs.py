@@ -10,7 +10,7 @@ LARGE: dict[str, object] = {"embedding_size": 8, "hidden_size": 256, "num_layers
 
 
 class Outcome(NamedTuple):
-    """What a training leaves, to the last bit."""
+    """The result of a training, to the last bit."""
 
     curve: list[tuple[int, str]]
     weights_sha256: str

@@ -1,4 +1,4 @@
-"""Hypothesis' `given` with types that strict mypy takes: a property of one or two drawn values is a test of none."""
+"""Hypothesis' `given` with types for strict mypy."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar

@@ -89,6 +89,6 @@ class _Execute(Protocol):
 
 
 async def told_server(store: Store, *words: str) -> object:
-    """What the server answers to a command that the program has no use for."""
+    """Send a command to the server and return its answer."""
     execute: _Execute = store.redis.execute_command
     return await execute(*words)

@@ -1,4 +1,4 @@
-"""Recurrent language models and the rows of DEC D50 written out by hand, in lists and `math`, as an oracle."""
+"""Recurrent language models and rows of tokens in plain Python, as an oracle."""
 
 import math
 from collections.abc import Sequence

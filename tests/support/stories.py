@@ -1,4 +1,4 @@
-"""Runs as the bot meets them: real records and real event logs, made by hand."""
+"""Runs with real records and event logs, written by hand."""
 
 from datetime import UTC, datetime, timedelta
 from math import log

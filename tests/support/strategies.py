@@ -1,4 +1,4 @@
-"""What the properties of reading, splitting and encoding are drawn from."""
+"""Strategies for texts and split rules."""
 
 import unicodedata
 

@@ -12,6 +12,6 @@ specials_and_text = st.lists(
 
 
 def tiles(spans: list[Span], text: str) -> bool:
-    """Whether the spans cover the text from its start to its end, one after another."""
+    """Return True if the spans cover the text from start to end without gaps."""
     places = [(0, 0), *spans, (len(text), len(text))]
     return all(before[1] == after[0] for before, after in pairwise(places))

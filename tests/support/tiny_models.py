@@ -1,4 +1,4 @@
-"""Small runs for tests: a request, its corpus on disk, and all that training needs of them."""
+"""Tiny requests, corpora, tokenizers and models for trainings in this process."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -116,7 +116,7 @@ def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a
 
 
 def library_tokenizer(ours: Tokenizer) -> tokenizers.Tokenizer:
-    """What the library makes of the file that a tokenizer saves."""
+    """Load the file that a tokenizer saves with the `tokenizers` library."""
     with TemporaryDirectory() as folder:
         ours.save(Path(folder))
         library = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")

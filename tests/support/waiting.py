@@ -1,4 +1,4 @@
-"""Waiting for what happens in its own time, and reading what was logged meanwhile."""
+"""Waiting for events, and reading the log meanwhile."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A run in one file: it comes back to the byte on another machine, and no evil file comes along."""
+"""Archives of runs: restored to the byte on another machine, and malicious archives are refused."""
 
 import io
 import random

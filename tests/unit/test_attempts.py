@@ -1,4 +1,4 @@
-"""Which ends of attempts count, how long a run waits after one, and when it is given up (R4, JOB-05)."""
+"""Failed attempts: which ones count, the waiting time after each, and the limit."""
 
 import errno
 import signal

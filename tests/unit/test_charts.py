@@ -84,14 +84,14 @@ def test_second_axis__is_not_there_for_a_masked_model_or_before_a_validation(tmp
 
 
 def status_with(folder: Path, bits_per_char: float | None) -> RunStatus:
-    """How a run stands whose best validation loss is 2 nats per token."""
+    """Return the status of a run whose best validation loss is 2 nats per token."""
     status = Story(folder, run_record()).step(1, 3.0, val_loss=2.0).follower().status
     changes: dict[str, object] = {"best_val_bits_per_char": bits_per_char}
     return status.model_copy(update=changes)
 
 
 def is_blue(pixel: list[float]) -> bool:
-    """Whether a pixel belongs to the training curve."""
+    """Return True if a pixel belongs to the training curve."""
     red, _, blue, *_ = pixel
     return blue - red > 0.3
 

@@ -1,4 +1,4 @@
-"""What a model reads of a chat: all that was said, the newest first in its context."""
+"""The context of a chat: all messages, of which the newest fit first."""
 
 import pytest
 

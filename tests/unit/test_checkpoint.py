@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back whole, or is refused; whatever breaks, an earlier one is there."""
+"""Checkpoints are loaded complete or refused; an earlier checkpoint remains."""
 
 from pathlib import Path
 from random import Random

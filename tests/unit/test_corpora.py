@@ -1,4 +1,4 @@
-"""Texts by name: found where they may lie, checked whole, kept by content; what is wrong is said with its place."""
+"""Corpora by name: where they are found, how they are checked, and how attached ones are stored."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""What is foreseen of a run from a part of its text, from earlier runs, and what is refused before it is queued."""
+"""Cost estimates from a sample of the corpus and from earlier runs, and refusals before a run is queued."""
 
 import os
 import shutil

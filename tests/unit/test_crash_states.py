@@ -1,4 +1,4 @@
-"""Every state that a power cut may leave of the store: what was promised is there, and nothing wrong is ever read."""
+"""Every disk state after a power cut: acknowledged checkpoints are complete, and none is read wrongly."""
 
 import asyncio
 from pathlib import Path
@@ -202,7 +202,7 @@ def test_ledger__is_as_it_was_last_noted_or_as_before_in_any_state(tmp_path: Pat
 
 
 def test_sync__reaches_the_operating_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the enumeration takes for a sync is one."""
+    """Each sync in the enumeration reaches the operating system."""
     synced: list[int] = []
     monkeypatch.setattr("os.fsync", synced.append)
     disk = Disk()

@@ -1,4 +1,4 @@
-"""Every operation on the disk fails once: what was there stays, the failure is told, and the next try works."""
+"""Each disk operation fails once: stored files stay, the failure is reported, and the next try works."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""When a training is stopped early: tables of losses and what follows from them."""
+"""Early stopping: tables of losses and the step at which training stops."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is no event does not stand in the way of those that are."""
+"""Lines of an event log that hold no event are skipped."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Files that rotted, or that somebody has put there to do harm: nothing runs, waits, or is taken for right."""
+"""Corrupt and malicious files: nothing is executed, nothing hangs, and all are refused."""
 
 import os
 import pickle

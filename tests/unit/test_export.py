@@ -36,7 +36,7 @@ METHODS_OF = {"gpt2": "bpe", "gru": "word", "llama": "sentencepiece", "rnn": "wo
 
 
 class Looked(Frozen):
-    """What others found in a folder."""
+    """The output of a process that loaded an exported folder."""
 
     ids: list[list[int]]
     decoded: list[str]

@@ -1,4 +1,4 @@
-"""A fault in the middle of a step costs nothing: the state before it is saved, and goes on bit for bit."""
+"""A fault within a step loses nothing: the state before it is saved and resumes bit for bit."""
 
 import errno
 import math
@@ -142,7 +142,7 @@ def test_fault_before_any_step__leaves_nothing_to_go_on_from(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("fault", ["nan loss", "far off", "nan weights"])
 def test_fault_after_the_numbers_went_wrong__saves_nothing(tmp_path: Path, fault: Fault) -> None:
-    """Which nobody had noticed yet: the loss is looked at for a row of the curve only."""
+    """The loss is checked only for rows of the curve, so the fault is noticed late."""
     run = run_in(tmp_path / "run", RARELY_SAVED)
     failed(run, Faulty(run, 4, fault), LookupError)
 

@@ -1,4 +1,4 @@
-"""Which folder imports which, and what the bot loads when it starts."""
+"""The import floors of the folders, and the modules that the bot loads at its start."""
 
 import json
 import subprocess

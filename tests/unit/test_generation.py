@@ -268,7 +268,7 @@ def test_specials__are_never_sampled() -> None:
 
 
 class Filter(NamedTuple):
-    """What a filter must leave of these logits: id -> probability."""
+    """The expected result of a filter for these logits: id -> probability."""
 
     request: GenerateRequest
     expected: dict[int, float]

@@ -1,4 +1,4 @@
-"""What may be written and what is told of it: log-probabilities, alphabets, banned tokens, pieces as they come."""
+"""Options of generation: log-probabilities, allowed characters, banned tokens, streamed chunks."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What is known of the machine before anything heavy is imported."""
+"""Facts about the machine that need no heavy import."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""When a child counts as standing still (R5): marks and time as they would come, and the pipe that carries them."""
+"""The stall detector of a child process: heartbeats, time, and the pipe that carries the heartbeats."""
 
 import os
 from itertools import count

@@ -1,4 +1,4 @@
-"""What the inference child answers of a completed run, and what an evaluation on request leaves in its manifest."""
+"""Answers of the inference server for a completed run, and the manifest after an evaluation."""
 
 import math
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""Texts that are asked about by the name of a corpus: found where corpora are, whole, and not too long."""
+"""Input texts by the name of a corpus: found in the corpus folder, complete, and within the limit."""
 
 from pathlib import Path
 

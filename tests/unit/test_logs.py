@@ -1,4 +1,4 @@
-"""The logs: one handler a process, the same fields in every line, libraries that only warn, a file to read back."""
+"""Logging: one handler per process, the same fields in every line, and libraries from warnings on."""
 
 import ast
 import logging

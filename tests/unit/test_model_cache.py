@@ -1,4 +1,4 @@
-"""Models that were asked a moment ago stay loaded, the others make room."""
+"""The model cache: recently used models stay loaded, the least recently used one is dropped."""
 
 import os
 from pathlib import Path

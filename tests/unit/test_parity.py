@@ -1,4 +1,4 @@
-"""What `benchmarks/parity.py` measures on trained runs of every family, in small."""
+"""The measurements of `benchmarks/parity.py` on tiny runs of every family."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Suggestions for what comes next: the model's own probabilities, and states that are kept while a text grows."""
+"""Next-token predictions: the model's probabilities, and cached states of a growing text."""
 
 import math
 
@@ -31,7 +31,7 @@ def asked(
 
 
 def tokens_fed(model: LanguageModel) -> list[int]:
-    """How many tokens each later call of the model reads, one entry a call."""
+    """Return the number of tokens that each later call of the model reads."""
     fed: list[int] = []
 
     def note(_: torch.nn.Module, inputs: tuple[torch.Tensor], __: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""`mt resume`: which runs can be gone on with, and what the new run gets of the old one."""
+"""`mt resume`: resumable runs, and the files that a new run gets from the old one."""
 
 import errno
 import os
@@ -201,7 +201,7 @@ def states_of_new_run(origin: Origin, folder: Path, without: str | None = None) 
 
 
 def left_after_a_start(artifacts_root: Path) -> list[Path]:
-    """What a worker that starts after the power cut leaves of a run that was being made."""
+    """Return the files of an unfinished new run after a worker's start."""
     for path in artifacts_root.glob("models/*"):
         os.utime(path, (0, 0))
     RunStore(artifacts_root, UnsyncedDisk()).clear_leftovers()

@@ -1,4 +1,4 @@
-"""A checkpoint holds all that the next step depends on: interrupted anywhere, a training goes on bit for bit."""
+"""A checkpoint holds the complete training state: after any interruption a training resumes bit for bit."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The first promise: losses are those of the text, as theory says what they can be."""
+"""Losses against theory: texts with known entropy."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run is known by, and what is kept of how it failed (ART-05, ART-06)."""
+"""Records of a run: its identity, and the stored reason of a failure."""
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The run directory: accepted means on disk, events are whole and told once, an end is written once."""
+"""The run folder: an accepted run is on disk, events are complete and published once, an end is written once."""
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor

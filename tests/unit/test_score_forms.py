@@ -58,7 +58,7 @@ def test_line_that_is_no_pair__is_named(line: str) -> None:
 
 
 class Page(HTMLParser):
-    """What a browser sees of a page."""
+    """The content of a page as a browser parses it."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

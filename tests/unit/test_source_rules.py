@@ -145,7 +145,7 @@ def redis_key_literals(source: Source) -> list[str]:
 
 
 def gpu_lines(file: Path) -> int:
-    """How many statements the marker takes out of the coverage report, as coverage itself counts them."""
+    """Count the statements that the marker takes out of the coverage report."""
     measured = coverage.Coverage(data_file=None, config_file=False)
     measured.clear_exclude()
     measured.exclude(GPU_MARKER.pattern)

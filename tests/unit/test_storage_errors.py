@@ -1,4 +1,4 @@
-"""A disk that is full and a folder that cannot be used are told in one sentence, by every command and by the bot."""
+"""A full disk or an unusable folder gives one sentence, from every command and from the bot."""
 
 import errno
 import os

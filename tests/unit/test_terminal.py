@@ -1,4 +1,4 @@
-"""What the `mt` command shows of a run on its way."""
+"""The progress that `mt` shows during a run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A text that is empty, not UTF-8, or shorter than one sequence is refused, each with an error of its own (MF-59)."""
+"""An empty corpus, invalid UTF-8, or less than one sequence is refused, each with an error of its own."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ def refusal(folder: Path, request: TrainRequest) -> AppError:
 
 
 def ended(folder: Path, request: TrainRequest) -> RunManifest:
-    """What comes of a training, in this process."""
+    """Run a training in this process and return its end."""
     settings = settings_in(folder)
     effective = asyncio.run(resolve_request(request, CorpusStore(settings), settings))
     record = RunRecord(

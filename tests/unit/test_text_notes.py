@@ -1,4 +1,4 @@
-"""What people are told beside a text that a model wrote."""
+"""Notes that are shown with a generated text."""
 
 import pytest
 

@@ -41,7 +41,7 @@ def lines_of(run: Run) -> list[str]:
 
 
 def documents_by_hand(run: Run) -> list[Pairs]:
-    """What is predicted from what in each line: `<s> line </s>`; without a `<s>` each line follows an end."""
+    """Return each line's documents: `<s> line </s>`; without a `<s>` each line follows an end."""
     ids = run.tokenizer.special_ids
     start = ids.eos if ids.bos is None else ids.bos
     lines = [run.tokenizer.encode(line) for line in lines_of(run)]

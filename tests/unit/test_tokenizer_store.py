@@ -1,4 +1,4 @@
-"""Tokenizers on disk: found by id, begun once, kept whole, broken ones named."""
+"""Tokenizers on disk: found by id, trained once, stored complete; broken ones are named."""
 
 import json
 import os

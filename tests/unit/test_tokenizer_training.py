@@ -1,4 +1,4 @@
-"""What the child makes of a request: the vocabulary of a union, statistics on lines that it did not see."""
+"""Training of a tokenizer: the vocabulary of several corpora, and statistics on held-out lines."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The loop: what it computes, when it tells, when it ends, and that it goes on as if it had never stopped."""
+"""The training loop: losses, callbacks, its end, and resuming as if it had never stopped."""
 
 import math
 import subprocess

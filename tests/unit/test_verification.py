@@ -1,4 +1,4 @@
-"""`mt verify`: a run that is as it was left is found so, and one changed bit anywhere in it is found too."""
+"""`mt verify`: an unchanged run passes, and one flipped bit in any file is found."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""A training that begins with another's weights, or keeps some of its own as they are."""
+"""Warm starts from the weights of another run, and frozen embeddings."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weight decay reaches what it is to reach, and nothing else, in every family."""
+"""Weight decay reaches the chosen parameters of every family, and no others."""
 
 import re
 from pathlib import Path

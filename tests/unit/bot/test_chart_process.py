@@ -1,4 +1,4 @@
-"""The chart process: it draws, ends when idle, ends with the bot, and its death is survived."""
+"""The chart process: it draws, ends when idle or with the bot, and is restarted after a crash."""
 
 import asyncio
 import multiprocessing

@@ -1,4 +1,4 @@
-"""What Discord's refusals say about the next try."""
+"""Errors of Discord: which ones are retried, and when."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""What people read: each state's card as it stands in the design, and Discord's limits whatever goes in."""
+"""Cards of each run state, and Discord's limits for any content."""
 
 import re
 import unicodedata

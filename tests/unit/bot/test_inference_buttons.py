@@ -1,4 +1,4 @@
-"""What the buttons and forms of questions hold: read back as it was written, and wrong lines named."""
+"""Buttons and forms of inference requests: they are read back as written, and wrong lines are named."""
 
 import pytest
 from hypothesis import strategies as st

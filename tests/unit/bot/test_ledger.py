@@ -1,4 +1,4 @@
-"""Who watches a run and what they were sent, on disk: `dm.json`, whoever wrote it and however often at once."""
+"""The ledger `dm.json`: watchers of a run and the messages sent to them, also with concurrent writers."""
 
 import asyncio
 from pathlib import Path

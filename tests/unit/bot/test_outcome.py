@@ -1,4 +1,4 @@
-"""What a final message and `/mt logs` read of a run that has ended: from disk, whatever is missing or broken there."""
+"""The outcome of an ended run for the final message and `/mt logs`, also with missing or broken files."""
 
 from pathlib import Path
 

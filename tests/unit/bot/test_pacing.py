@@ -1,4 +1,4 @@
-"""Turns to write into a channel: one at a time, apart, new messages first, and none is lost."""
+"""Turns to write into a channel: one at a time, spaced, new messages first, none lost."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Who may do what: the table of rights, tried by everybody."""
+"""Permissions: the table of rights, tried by every role."""
 
 import pytest
 
@@ -12,7 +12,7 @@ GUILD = 90
 
 
 class Guilds:
-    """What Discord answers when asked for a member, and how often it was asked."""
+    """Discord's answers to member requests, with a count of the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""A run's log as people in the chat read it: nothing of the machine's places, whatever a line holds."""
+"""A run's log as the bot shows it: without paths of the machine."""
 
 import json
 

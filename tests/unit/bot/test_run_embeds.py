@@ -1,4 +1,4 @@
-"""What people read of lists, logs and questions: within Discord's limits whatever runs are called."""
+"""Embeds of lists, logs and inference requests: within Discord's limits for any run name."""
 
 import pytest
 from hypothesis import strategies as st

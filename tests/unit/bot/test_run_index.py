@@ -1,4 +1,4 @@
-"""What can be named in a command: read once, kept up to date, found by what somebody has typed, and quickly."""
+"""The index of runs, corpora and tokenizers: read once, updated, and searched as a user types."""
 
 import asyncio
 import shutil

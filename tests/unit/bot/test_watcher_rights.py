@@ -1,4 +1,4 @@
-"""Who is told of a run without calling: its watchers, as long as they may see it."""
+"""Notifications go to the watchers of a run as long as they may see it."""
 
 import pytest
 

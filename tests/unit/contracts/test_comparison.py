@@ -1,4 +1,4 @@
-"""Which numbers of two runs compare, when one has got worse, and which fields of their requests differ."""
+"""Comparison of two runs: comparable metrics, regressions, and different request fields."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What cannot be trained together is refused with one sentence that says why; sizes are those of the family."""
+"""Incompatible request fields are refused with one sentence; model sizes are those of the family."""
 
 from typing import get_args
 

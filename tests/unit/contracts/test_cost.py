@@ -1,4 +1,4 @@
-"""What a training is foreseen to need, against the models themselves and against what a training has taken."""
+"""Cost estimates of a training, against real models and a real training."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What is wrong with an experiment file is told all at once, each mistake at its path in the file."""
+"""All mistakes of an experiment file are reported at once, each with its path in the file."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a finished run may be asked: the bounds of every field, texts of one source, records that keep a secret."""
+"""Inference requests: bounds of every field, one source of text, records that do not show it."""
 
 import pytest
 from pydantic import BaseModel, ValidationError

@@ -1,4 +1,4 @@
-"""What is predicted from what: rows cut by hand, a check that a wrong cut would be noticed, reading ahead, memory."""
+"""Rows of tokens and their targets against rows cut by hand; reading ahead; memory."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""Models that read so many tokens at once: scores by windows, generation to the end of the context, and in lines."""
+"""Models with a limited context: scores in windows, and generation to the end of the context."""
 
 import math
 from itertools import pairwise

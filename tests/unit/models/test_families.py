@@ -1,4 +1,4 @@
-"""What holds for every family of models: shapes, causality or its opposite, learning, saving, resuming, padding."""
+"""The contract of every model family: shapes, causality or its opposite, learning, saving, resuming, padding."""
 
 import math
 from pathlib import Path

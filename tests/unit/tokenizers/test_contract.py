@@ -1,4 +1,4 @@
-"""What every tokenizer promises, whatever its method."""
+"""The contract of every tokenizer method."""
 
 import json
 from hashlib import sha256
