@@ -196,7 +196,7 @@ def test_cost__is_told_before_a_training_and_what_cannot_fit_is_not_begun(shell:
 
     code, out, _ = shell.type("validate", config)
     assert code == 0
-    assert "It needs about 9" in out and "parameters, about 1.2 GiB of memory" in out
+    assert "It needs about 9" in out and "parameters, about 1.2 GiB of memory and" in out
     for words in (
         ["validate", config, *too_large],
         ["train", config, *too_large],

@@ -1,47 +1,45 @@
 """The expected cost of a training: parameters, memory, disk and time."""
 
 from trainer.contracts.base import Frozen
-from trainer.contracts.wording import counted
 
 GIB, MIB = 1 << 30, 1 << 20
+_BF16_HINT = "bf16 would pay: with `precision: bf16` this model should train faster here."
 
 
 class Cost(Frozen):
-    """What a training is expected to need."""
+    """The estimated cost of a training."""
 
     params: int
     memory_bytes: int
     disk_bytes: int
     steps: int
-    seconds: float
-    """From its start to its end."""
-    compared_runs: int = 0
-    """How many earlier runs of this machine the time was taken from; 0: it is a rough guess."""
+    seconds: float | None = None
+    """Time of all steps, by a finished run of this machine; None if no run is comparable."""
     is_exact: bool = True
-    """False where the vocabulary, and with it all the rest, was guessed from a part of the text."""
+    """False if the vocabulary, and with it everything else, was estimated from a sample of the corpus."""
     bf16_pays: bool = False
 
     def lines(self) -> list[str]:
-        """The cost for people, and where another precision would pay (DEC D46)."""
-        params = f"{self.params:,}" if self.is_exact else f"about {rough(self.params)}"
-        by = f"as {counted(self.compared_runs, 'earlier run')} here took" if self.compared_runs else "a rough guess"
+        """Return the cost as sentences, with a hint where another precision would train faster."""
+        params = f"{self.params:,}" if self.is_exact else f"about {rough_count(self.params)}"
+        steps = "1 step" if self.steps == 1 else f"{rough_count(self.steps)} steps"
+        time = "takes an unknown time: no comparable run has finished here yet"
+        if self.seconds is not None:
+            time = f"takes about {rough_duration(self.seconds)}, judged by an earlier run here"
         needs = (
-            f"It needs {params} parameters, about {self.memory_bytes / GIB:.1f} GiB of memory, and about"
-            f" {about_seconds(self.seconds)} for {rough(self.steps)} step{'' if self.steps == 1 else 's'} ({by})."
+            f"It needs {params} parameters, about {self.memory_bytes / GIB:.1f} GiB of memory and"
+            f" {self.disk_bytes / MIB:,.1f} MiB of disk. Training for {steps} {time}."
         )
         return [needs, _BF16_HINT] if self.bf16_pays else [needs]
 
 
-_BF16_HINT = "bf16 would pay: with `precision: bf16` this model should train faster here."
-
-
-def rough(number: int) -> str:
-    """A count to three figures."""
+def rough_count(number: int) -> str:
+    """Return a count to three figures."""
     return f"{float(f'{number:.3g}'):,.0f}"
 
 
-def about_seconds(seconds: float) -> str:
-    """A time that is known roughly, as people say it."""
+def rough_duration(seconds: float) -> str:
+    """Return a duration in its largest fitting unit, without decimals."""
     for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"

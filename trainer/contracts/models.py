@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
@@ -31,27 +31,7 @@ Few = Annotated[int, Field(gt=0, le=1024)]
 """A number of layers, heads or kinds."""
 
 
-class ModelSize(NamedTuple):
-    """How large a model is, as counts of numbers."""
-
-    parameters: int
-    embedding: int
-    """Of them, those of the table that turns ids into vectors."""
-    multiplied: int
-    """Weights that every token is multiplied by, or as much work, the head among them."""
-    kept: int
-    """Numbers that a training holds for every token of a batch, besides the logits; measured, as torch decides it."""
-    kept_between: int
-    """The same, where what lies between the layers is computed again in the backward pass."""
-
-
 _GATES: dict[RnnArchitecture, int] = {"lstm": 4, "gru": 3, "rnn": 1}
-_KEPT_RECURRENT: dict[RnnArchitecture, int] = {"lstm": 25, "gru": 27, "rnn": 10}
-"""Times the width of a layer."""
-_KEPT_HIDDEN, _KEPT_INNER, _KEPT_SHARES = 10, 4, 3
-_LAYERS_AT_ONCE = 3
-"""While one layer is computed again, its gradients and what is passing through it take as much as two more."""
-_KEPT_ROTARY_HIDDEN, _KEPT_ROTARY_INNER = 14, 5
 
 
 def _above_zero(size: int) -> int:
@@ -80,8 +60,12 @@ class ArchitectureConfig(Frozen):
     """Of the tokenizer that a run makes where its request says nothing."""
 
     @abstractmethod
-    def size(self, vocab_size: int, length: int) -> ModelSize:
-        """Count without building the model; `length` is the tokens of a row."""
+    def parameter_count(self, vocab_size: int) -> int:
+        """Return the exact number of trained weights, without building the model."""
+
+    @abstractmethod
+    def activation_count(self, length: int) -> int:
+        """Return the numbers per token that the layers hold for the backward pass, about, in rows of `length`."""
 
 
 class RnnConfig(ArchitectureConfig):
@@ -104,17 +88,16 @@ class RnnConfig(ArchitectureConfig):
     def sizes(self) -> str:
         return f"{self.embedding_size}/{self.hidden_size}/{self.num_layers}"
 
-    def size(self, vocab_size: int, length: int) -> ModelSize:
-        directions, gates = 1 + self.bidirectional, _GATES[self.architecture]
-        width, embedding = directions * self.hidden_size, vocab_size * self.embedding_size
+    def parameter_count(self, vocab_size: int) -> int:
+        width, gates = (1 + self.bidirectional) * self.hidden_size, _GATES[self.architecture]
         inputs = self.embedding_size + (self.num_layers - 1) * width  # of all layers together
-        weights = gates * width * (inputs + self.num_layers * self.hidden_size)
-        projected = self.embedding_size if self.tie_word_embeddings else vocab_size
-        head = width * projected + (embedding if self.tie_word_embeddings else 0)
-        biases = 2 * gates * width * self.num_layers + projected + (vocab_size if self.tie_word_embeddings else 0)
-        parameters = embedding + weights + biases + width * projected
-        kept = _KEPT_RECURRENT[self.architecture] * width * self.num_layers + 4 * self.embedding_size
-        return ModelSize(parameters, embedding, weights + head, kept, kept)
+        layers = gates * width * (inputs + self.num_layers * (self.hidden_size + 2))
+        head = (width + 1) * (self.embedding_size if self.tie_word_embeddings else vocab_size)
+        return vocab_size * (self.embedding_size + self.tie_word_embeddings) + layers + head
+
+    def activation_count(self, length: int) -> int:
+        per_unit = 10 if self.architecture == "rnn" else 26  # as torch allocates them, measured
+        return per_unit * (1 + self.bidirectional) * self.hidden_size * self.num_layers
 
 
 class TransformerConfig(ArchitectureConfig):
@@ -139,19 +122,10 @@ class TransformerConfig(ArchitectureConfig):
     def sizes(self) -> str:
         return f"{self.hidden_size}/{self.intermediate_size}/{self.num_layers}, {self.num_attention_heads} heads"
 
-    def _size(self, vocab_size: int, length: int, *, layer: int, vectors: int, rest: int, kept: int) -> ModelSize:
-        """The size from the matrices and the vectors of a layer, what is beside the layers, and what a layer keeps.
-
-        The work of attention is counted as that of weights. With dropout its shares are kept too, some times over.
-        """
-        embedding = vocab_size * self.hidden_size
-        parameters = embedding + self.num_layers * (layer + vectors) + rest
-        multiplied = self.num_layers * (layer + 2 * length * self.hidden_size) + embedding
-        if self.attention_dropout:
-            kept += _KEPT_SHARES * self.num_attention_heads * length
-        between = (self.num_layers + 2) * self.hidden_size
-        at_once = min(self.num_layers, _LAYERS_AT_ONCE) * kept
-        return ModelSize(parameters, embedding, multiplied, self.num_layers * kept + between, at_once + between)
+    def activation_count(self, length: int) -> int:
+        layer = 10 * self.hidden_size + 4 * self.intermediate_size  # as torch allocates them, measured
+        attention = 3 * self.num_attention_heads * length if self.attention_dropout else 0
+        return self.num_layers * (layer + attention)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "TransformerConfig":
@@ -170,16 +144,10 @@ class Gpt2Config(TransformerConfig):
     activation_function: Activation = "gelu"
     tie_word_embeddings: Literal[True] = True
 
-    def size(self, vocab_size: int, length: int) -> ModelSize:
+    def parameter_count(self, vocab_size: int) -> int:
         hidden, inner = self.hidden_size, self.intermediate_size
-        return self._size(
-            vocab_size,
-            length,
-            layer=4 * hidden**2 + 2 * hidden * inner,
-            vectors=9 * hidden + inner,
-            rest=(self.max_position_embeddings + 2) * hidden,
-            kept=_KEPT_HIDDEN * hidden + _KEPT_INNER * inner,
-        )
+        layer = 4 * hidden**2 + 2 * hidden * inner + 9 * hidden + inner
+        return self.num_layers * layer + (vocab_size + self.max_position_embeddings + 2) * hidden
 
 
 class BertConfig(TransformerConfig):
@@ -193,17 +161,11 @@ class BertConfig(TransformerConfig):
     type_vocab_size: PositiveInt = 2
     tie_word_embeddings: Literal[True] = True
 
-    def size(self, vocab_size: int, length: int) -> ModelSize:
+    def parameter_count(self, vocab_size: int) -> int:
         hidden, inner = self.hidden_size, self.intermediate_size
-        transform = hidden**2 + 3 * hidden + vocab_size
-        return self._size(
-            vocab_size,
-            length,
-            layer=4 * hidden**2 + 2 * hidden * inner,
-            vectors=9 * hidden + inner,
-            rest=(self.max_position_embeddings + self.type_vocab_size + 2) * hidden + transform,
-            kept=_KEPT_HIDDEN * hidden + _KEPT_INNER * inner,
-        )
+        layer = 4 * hidden**2 + 2 * hidden * inner + 9 * hidden + inner
+        embeddings = (vocab_size + self.max_position_embeddings + self.type_vocab_size + 2) * hidden
+        return embeddings + self.num_layers * layer + hidden**2 + 3 * hidden + vocab_size
 
 
 class _RotaryConfig(TransformerConfig):
@@ -217,17 +179,12 @@ class _RotaryConfig(TransformerConfig):
         """Return 8/3 x `hidden_size`, rounded up to a multiple of 64: three such matrices cost as two of 4 x."""
         return -(-8 * hidden_size // (3 * 64)) * 64
 
-    def _rotary_size(self, vocab_size: int, length: int, *, tied: bool, has_biases: bool) -> ModelSize:
+    def _rotary_parameter_count(self, vocab_size: int, *, is_tied: bool, has_biases: bool) -> int:
         hidden, inner = self.hidden_size, self.intermediate_size
         shared = hidden // self.num_attention_heads * self.num_key_value_heads
-        return self._size(
-            vocab_size,
-            length,
-            layer=2 * hidden * (hidden + shared) + 3 * hidden * inner,
-            vectors=2 * hidden + (hidden + 2 * shared if has_biases else 0),
-            rest=hidden + (0 if tied else vocab_size * hidden),
-            kept=_KEPT_ROTARY_HIDDEN * hidden + _KEPT_ROTARY_INNER * inner,
-        )
+        layer = 2 * hidden * (hidden + shared) + 3 * hidden * inner + 2 * hidden
+        biases = hidden + 2 * shared if has_biases else 0
+        return self.num_layers * (layer + biases) + hidden + (1 if is_tied else 2) * vocab_size * hidden
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "_RotaryConfig":
@@ -254,8 +211,8 @@ class LlamaConfig(_RotaryConfig):
     architecture: Literal["llama"] = "llama"
     tie_word_embeddings: bool = False
 
-    def size(self, vocab_size: int, length: int) -> ModelSize:
-        return self._rotary_size(vocab_size, length, tied=self.tie_word_embeddings, has_biases=False)
+    def parameter_count(self, vocab_size: int) -> int:
+        return self._rotary_parameter_count(vocab_size, is_tied=self.tie_word_embeddings, has_biases=False)
 
 
 class QwenConfig(_RotaryConfig):
@@ -264,8 +221,8 @@ class QwenConfig(_RotaryConfig):
     architecture: Literal["qwen"] = "qwen"
     tie_word_embeddings: bool = True
 
-    def size(self, vocab_size: int, length: int) -> ModelSize:
-        return self._rotary_size(vocab_size, length, tied=self.tie_word_embeddings, has_biases=True)
+    def parameter_count(self, vocab_size: int) -> int:
+        return self._rotary_parameter_count(vocab_size, is_tied=self.tie_word_embeddings, has_biases=True)
 
 
 ModelConfig = Annotated[

@@ -364,7 +364,7 @@ def test_accepted_and_cancel_answers() -> None:
     never = Read(cancel_answer(has_ended=True, has_started=False))
     assert (never.title, never.text) == ("⏹ Cancelled: kk-ipa", "It had not started: nothing was trained.")
     assert "not being trained at the moment" in Read(cancel_answer(has_ended=True, has_started=True)).text
-    cost = Cost(params=968_299, memory_bytes=1 << 30, disk_bytes=1, steps=30, seconds=50, bf16_pays=True)
+    cost = Cost(params=968_299, memory_bytes=1 << 30, disk_bytes=1, steps=30, seconds=50.0, bf16_pays=True)
     estimated: dict[str, object] = {"cost": cost}
     with_cost = Read(embeds.accepted_answer(run_record().model_copy(update=estimated), request_id="0a1b2c3d"))
     assert with_cost.text == "\n".join([RECIPE, *cost.lines(), accepted.text.splitlines()[-1]])

@@ -1,0 +1,393 @@
+"""The cost preview: parameters against built models, memory and disk against a training, time from earlier runs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import SecretStr
+
+from tests.support import ROOT, add_corpus, settings_in, some_text, tiny_request
+from tests.support.families import effective_of, vocabulary
+from tests.support.tiny_models import tokenizer_of
+from trainer.artifacts.runs import RunStore
+from trainer.config.presets import batch_rows
+from trainer.config.settings import RedisSettings
+from trainer.contracts.base import changed
+from trainer.contracts.cost import GIB, MIB, Cost, rough_count, rough_duration
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import PRESETS, Architecture, ModelConfig, Objective
+from trainer.contracts.runs import EffectiveRequest, RunManifest
+from trainer.data.corpora import BUNDLED, CorpusStore
+from trainer.jobs.cost import (
+    Machine,
+    check_fits,
+    count_kinds,
+    estimate,
+    estimate_vocabulary,
+    find_speed,
+    preview_cost,
+    sample_text,
+    this_machine,
+    train_share,
+)
+from trainer.jobs.resolve import resolve_request
+from trainer.models import build
+from trainer.system.child_environment import tuned_environment
+from trainer.system.hardware import cpu_name
+
+EARLIER = ROOT / "tests" / "fixtures" / "finished_run"
+PARENT = next((EARLIER / "artifacts" / "models").glob("char_lstm-*")).name
+DEMO = next(BUNDLED.glob("demo*"))
+CPU = Machine(on_cuda=False, has_bf16=True, memory_bytes=None, free_disk_bytes=1 << 50)
+GPU = CPU._replace(on_cuda=True)
+TOKENS = 24_000
+
+
+def effective_with(family: str, size: str, **values: object) -> EffectiveRequest:
+    """A request for a preset's sizes, in place of the smallest ones."""
+    return effective_of(family, model=None, model_size=size, **values)
+
+
+def built_parameters(config: ModelConfig, objective: Objective, vocab_size: int) -> int:
+    """The parameters of the model itself, built without memory for them."""
+    with torch.device("meta"):
+        return build(config, vocabulary(vocab_size, mask=4), objective).parameter_count()
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "paper"])
+@pytest.mark.parametrize("family", sorted(PRESETS))
+def test_parameters__are_those_of_the_model(family: Architecture, size: str) -> None:
+    effective = effective_with(family, size)
+
+    for vocab_size in (13, 8_001):
+        expected = built_parameters(effective.model, effective.objective, vocab_size)
+        assert effective.model.parameter_count(vocab_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        *((kind, {"tie_word_embeddings": tied, "bidirectional": both})
+          for kind in ("lstm", "gru", "rnn") for tied in (False, True) for both in (False, True)),
+        *((kind, {"tie_word_embeddings": tied}) for kind in ("llama", "qwen") for tied in (False, True)),
+        ("bert", {"type_vocab_size": 5, "max_position_embeddings": 70}),
+        ("gpt2", {"max_position_embeddings": 70}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_parameters__are_those_of_the_model_with_either_head_and_in_both_directions(
+    family: str, changes: dict[str, object], size: str
+) -> None:
+    objective = "masked_lm" if changes.get("bidirectional") or family == "bert" else "causal_lm"
+    effective = effective_of(family, model=changes, model_size=size, objective=objective)
+
+    expected = built_parameters(effective.model, effective.objective, 37)
+    assert effective.model.parameter_count(37) == expected
+
+
+def test_memory__has_each_part_of_a_step() -> None:
+    """Four bytes for each weight, gradient, moment, activation and logit (logits four times)."""
+
+    def memory(**values: object) -> int:
+        return estimate(effective_with("llama", "tiny", **values), 1000, TOKENS, CPU).memory_bytes
+
+    model = effective_with("llama", "tiny").model
+    params, activations = model.parameter_count(1000), model.activation_count(24)
+    of_row = 4 * 24 * (activations + 4 * 1000)
+    sgd, adam, adamw = (memory(batch_size=64, optimizer={"name": name}) for name in ("sgd", "adam", "adamw"))
+    assert memory(batch_size=4096) == memory(batch_size=1000)  # as many rows as the text has
+    assert adam == adamw == sgd + 8 * params
+    assert memory(batch_size=65) - memory(batch_size=64) == of_row
+    frozen = memory(batch_size=64, init_from_run_id="parent", freeze_embeddings=True)
+    assert memory(batch_size=64) - frozen == 4 * 3 * 1000 * model.hidden_size  # its gradient and its two moments
+    again = memory(batch_size=64, compute={"gradient_checkpointing": True})
+    assert memory(batch_size=64) - again == 4 * 64 * 24 * (activations - activations // model.num_layers)
+
+
+def test_memory__of_a_large_model_is_that_of_reading_back_its_checkpoint() -> None:
+    effective = effective_with("gpt2", "paper", batch_size=1)
+    params = effective.model.parameter_count(100)
+
+    on_cpu, on_gpu = (estimate(effective, 100, TOKENS, machine).memory_bytes for machine in (CPU, GPU))
+
+    assert on_gpu == 4 * 4 * 3 * params
+    assert 200 * MIB < on_cpu - on_gpu < 600 * MIB  # the process itself, with torch
+
+
+def test_disk__is_that_of_the_checkpoints_that_exist_at_once_and_of_the_model() -> None:
+    def checkpoints(**values: object) -> float:
+        cost = estimate(effective_with("gru", "tiny", **values), 50, TOKENS, CPU)
+        return (cost.disk_bytes / 4 - cost.params) / (3 * cost.params)
+
+    assert checkpoints(num_epochs=1) == 1
+    assert checkpoints(num_epochs=2) == 2
+    assert checkpoints(num_epochs=9) == 3
+    assert checkpoints(num_epochs=1, checkpoint_every_steps=2) == 3
+    assert checkpoints(num_epochs=9, max_steps=1) == 1
+    assert checkpoints(num_epochs=1, checkpoint_schedule=[0, 1]) == 2  # the weights of three steps
+
+
+def test_steps__are_whole_batches_of_all_epochs_up_to_the_maximum() -> None:
+    def steps(**values: object) -> int:
+        return estimate(effective_with("gru", "tiny", **values), 50, TOKENS, CPU).steps
+
+    assert steps(batch_size=8, num_epochs=3) == 3 * 125  # 24,000 tokens are 1,000 rows of 24
+    assert steps(batch_size=7, num_epochs=3) == 3 * 143
+    assert steps(batch_size=8, num_epochs=3, gradient_accumulation=4) == 3 * 32
+    assert steps(batch_size=8, num_epochs=3, max_steps=20) == 20
+
+
+def test_batch__auto_is_by_device() -> None:
+    automatic = effective_with("gpt2", "tiny", batch_size="auto")
+
+    assert [batch_rows(automatic, on_cuda=on_cuda) for on_cuda in (False, True)] == [8, 32]
+    assert batch_rows(effective_with("gpt2", "tiny", batch_size=5), on_cuda=True) == 5
+
+
+@pytest.mark.parametrize(
+    ("size", "machine", "precision", "pays"),
+    [
+        ("small", CPU, "auto", True),
+        ("small", CPU, "fp32", True),
+        ("tiny", CPU, "auto", False),
+        ("small", CPU._replace(has_bf16=False), "auto", False),
+        ("small", GPU, "auto", False),  # has half the width already
+        ("small", GPU, "fp32", True),
+    ],
+)
+def test_bf16__pays_where_the_model_is_wide_and_the_machine_has_it(
+    size: str, machine: Machine, precision: str, pays: bool
+) -> None:
+    cost = estimate(effective_with("qwen", size, precision=precision), 100, TOKENS, machine)
+
+    assert cost.bf16_pays is pays
+    assert ("bf16" in cost.lines()[-1]) is pays
+
+
+def test_lines__say_what_is_estimated_and_what_is_unknown() -> None:
+    cost = Cost(params=1_234_567, memory_bytes=3 * GIB // 2, disk_bytes=5 * MIB, steps=12_345, is_exact=False)
+
+    assert cost.lines() == [
+        "It needs about 1,230,000 parameters, about 1.5 GiB of memory and 5.0 MiB of disk."
+        " Training for 12,300 steps takes an unknown time: no comparable run has finished here yet."
+    ]
+    [line] = changed(cost, is_exact=True, seconds=400.0, steps=1).lines()
+    assert "1,234,567 parameters" in line
+    assert line.endswith("Training for 1 step takes about 7 minutes, judged by an earlier run here.")
+
+
+def test_figures__are_rough() -> None:
+    assert [rough_count(n) for n in (0, 7, 999, 1234, 98_765)] == ["0", "7", "999", "1,230", "98,800"]
+    durations = [rough_duration(s) for s in (0.1, 90, 150, 7199, 7300, 200_000)]
+    assert durations == ["1 s", "90 s", "2 minutes", "120 minutes", "2 hours", "2 days"]
+
+
+TRAINING = """
+import re, sys
+from pathlib import Path
+from tests.support.tiny_models import make_run
+from trainer.jobs.cost import Machine, estimate
+
+lines = [f"{i} and {i * i} are numbers" for i in range(400)]
+run = make_run(Path(sys.argv[1]), lines, model_family="gpt2", model=None, model_size="small", batch_size=8,
+               max_seq_len=128, max_steps=1, threads=2)
+run.train(run.fresh_model())
+taken = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text()).group(1)) * 1024
+machine = Machine(on_cuda=False, has_bf16=False, memory_bytes=None, free_disk_bytes=0)
+cost = estimate(run.effective, run.tokenizer.vocab_size, run.corpus.sizes["train"].tokens, machine)
+saved = sum(file.stat().st_size for file in (run.folder / "checkpoints").rglob("*"))
+print(cost.memory_bytes / taken, cost.disk_bytes / saved)
+"""
+
+
+@pytest.mark.process
+def test_estimate__is_near_what_a_training_takes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRAINING, str(tmp_path)]
+    environment = tuned_environment(settings_in(tmp_path))
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    memory, disk = map(float, done.stdout.split())
+
+    assert 1 / 1.3 < memory < 1.5
+    assert 1 < disk < 1.4  # beside the checkpoint the weights themselves are stored
+
+
+async def previewed(folder: Path, **fields: object) -> Cost:
+    settings = settings_in(folder)
+    corpora = CorpusStore(settings)
+    return await preview_cost(await resolve_request(tiny_request(**fields), corpora, settings), corpora, settings)
+
+
+async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path) -> None:
+    shutil.copytree(EARLIER, tmp_path, dirs_exist_ok=True)
+    store = RunStore(tmp_path / "artifacts")
+    [tokenizer] = {manifest.tokenizer.id for run in store.all() if (manifest := run.manifest()) and manifest.tokenizer}
+    shutil.copytree(store.get(PARENT).tokenizer, tmp_path / "artifacts" / "tokenizers" / tokenizer)
+
+    warm = await previewed(tmp_path, init_from_run_id=PARENT, model=None)
+    given = await previewed(tmp_path, tokenizer_id=tokenizer)
+    guess = await previewed(tmp_path)
+
+    assert warm.is_exact and given.is_exact and not guess.is_exact
+    assert warm.params == given.params == 810
+    assert abs(guess.params - 810) < 100
+
+
+async def test_time__is_taken_from_the_run_of_this_machine_that_is_nearest_in_size(tmp_path: Path) -> None:
+    """810 parameters trained 2,000 tokens in 40 seconds: twice the parameters take twice as long."""
+    add_corpus(tmp_path, some_text(2000))
+    unknown = await previewed(tmp_path, num_epochs=50)
+    manifest = RunStore(EARLIER / "artifacts").get(PARENT).manifest()
+    assert manifest is not None and manifest.data is not None
+    _add_run(tmp_path, manifest, "char_lstm-20261120-0", seconds=40)
+    known = await previewed(tmp_path, num_epochs=50)
+    bounded = await previewed(tmp_path, num_epochs=50, max_seconds=3)
+
+    assert (unknown.seconds, bounded.seconds) == (None, 3)
+    assert known.seconds == pytest.approx(known.steps * 40 / manifest.steps * known.params / 810, rel=0.1)
+
+    effective = await resolve_request(tiny_request(), CorpusStore(settings_in(tmp_path)), settings_in(tmp_path))
+    store = RunStore(tmp_path / "artifacts")
+    epochs = len(manifest.timings.epoch_seconds)
+    speed = find_speed(effective, 2 * 810, store, on_cuda=False)
+    assert speed == pytest.approx(epochs * manifest.data.train.tokens / 40 / 2, rel=0.1)
+    assert find_speed(changed(effective, threads=7), 810, store, on_cuda=False) is None
+    assert find_speed(effective, 810, store, on_cuda=True) is None
+    _add_run(tmp_path, manifest, "char_lstm-20261120-1", seconds=1, params=81)
+    _add_run(tmp_path, manifest, "char_lstm-20261120-3", seconds=30, cpu="another")
+    _add_run(tmp_path, manifest, "char_lstm-20261120-4", seconds=0.1)
+    _add_run(tmp_path, manifest, "char_lstm-20261120-5", seconds=30, steps=0)
+    for name, content in (("char_lstm-20261120-6", "{"), ("char_lstm-20261120-7", None)):
+        _add_run(tmp_path, manifest, name, seconds=30)
+        broken = tmp_path / "artifacts" / "models" / name / "manifest.json"
+        broken.unlink() if content is None else broken.write_text(content)
+    assert find_speed(effective, 2 * 810, store, on_cuda=False) == speed
+
+
+def _add_run(
+    folder: Path,
+    manifest: RunManifest,
+    run_id: str,
+    *,
+    seconds: float,
+    cpu: str = "",
+    steps: int | None = None,
+    params: int = 810,
+) -> None:
+    """A copy of a run of this machine, with another duration."""
+    assert manifest.environment is not None and manifest.model is not None
+    source = EARLIER / "artifacts" / "models" / PARENT
+    target = shutil.copytree(source, folder / "artifacts" / "models" / run_id)
+    copy = changed(
+        manifest,
+        environment=changed(manifest.environment, cpu=cpu or cpu_name()),
+        timings=changed(manifest.timings, train_seconds=seconds),
+        steps=manifest.steps if steps is None else steps,
+        model=changed(manifest.model, params=params),
+    )
+    (target / "manifest.json").write_text(copy.model_dump_json())
+
+
+@pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece"])
+async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: str) -> None:
+    """Near the vocabulary that a run trains, and near the number of tokens of the corpus."""
+    settings = settings_in(tmp_path)
+    request = tiny_request(corpus="demo", model_family="lstm", tokenizer={"method": method}, test_fraction=0.1)
+    effective = await resolve_request(request, CorpusStore(settings), settings)
+    lines = DEMO.read_text(encoding="utf-8").splitlines()
+    tokenizer = tokenizer_of(method, lines, lines[:9])
+
+    found = estimate_vocabulary(effective, *sample_text(DEMO))
+    tokens = len(tokenizer.encode_documents(lines))
+
+    assert found.size == pytest.approx(tokenizer.vocab_size, rel=0.15 if method in ("char", "word") else 0.8)
+    assert found.min_size <= found.size
+    assert found.tokens_per_byte * DEMO.stat().st_size == pytest.approx(tokens, rel=0.35)
+
+
+async def test_vocabulary__of_words_is_bounded_and_leaves_rare_words_out(tmp_path: Path) -> None:
+    async def size(**tokenizer: object) -> int:
+        settings = settings_in(tmp_path)
+        request = tiny_request(corpus="demo", model_family="lstm", tokenizer={"method": "word", **tokenizer})
+        effective = await resolve_request(request, CorpusStore(settings), settings)
+        return estimate_vocabulary(effective, *sample_text(DEMO)).size
+
+    assert await size(vocab_size=100) == 100
+    assert await size(min_frequency=3) < 0.7 * await size()
+
+
+async def test_train_share__is_the_rest_of_the_corpus_beside_its_held_out_splits(tmp_path: Path) -> None:
+    add_corpus(tmp_path, some_text(), "held")
+    settings = settings_in(tmp_path)
+
+    async def share(**fields: object) -> float:
+        request = tiny_request(corpus="demo", holdout_fraction=0.2, test_fraction=0.3, **fields)
+        return train_share(await resolve_request(request, CorpusStore(settings), settings))
+
+    assert await share() == pytest.approx(0.5)
+    assert await share(validation_corpus="held") == pytest.approx(0.7)
+    assert await share(validation_corpus="held", test_corpus="held") == 1
+
+
+def test_kinds__grow_as_the_halves_of_a_text_show() -> None:
+    assert count_kinds(["same"] * 100, 1000) == 1
+    assert count_kinds([str(i) for i in range(100)], 1000) == pytest.approx(100_000)
+    assert count_kinds([str(i) for i in range(100)], 0.5) == pytest.approx(50)
+    assert count_kinds("x", 8) == 8
+    assert count_kinds([*"abcd", "a", "b", "c", "d"], 2) == 4
+
+
+def test_sample__is_bounded_and_spread_over_the_text(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.txt").write_text(f"{name} " * 200_000)
+
+    text, size = sample_text(folder)
+
+    assert size < 900_000
+    assert {"a", "b", "c"} <= set(text.split())
+    assert sample_text(DEMO)[1] == DEMO.stat().st_size
+
+
+def test_machine__is_known_where_the_worker_is_on_it(tmp_path: Path) -> None:
+    effective = RunStore(EARLIER / "artifacts").get(PARENT).record().effective
+    settings = settings_in(tmp_path)
+    elsewhere = changed(settings, redis=RedisSettings(url=SecretStr("redis://elsewhere")))
+
+    here = this_machine(effective, settings)
+    there = this_machine(effective, elsewhere)
+    gpu = this_machine(changed(effective, device="cuda:1"), settings)
+
+    assert here.memory_bytes is not None and here.memory_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf(
+        "SC_PAGE_SIZE"
+    )
+    assert here.free_disk_bytes == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert (there.memory_bytes, there.has_bf16, there.on_cuda) == (None, False, False)
+    assert (gpu.memory_bytes, gpu.has_bf16, gpu.on_cuda) == (None, True, True)
+
+
+def test_refusal__names_what_is_needed_and_what_there_is() -> None:
+    cost = Cost(params=1, memory_bytes=6 * GIB, disk_bytes=3 * GIB, steps=1)
+
+    check_fits(cost, CPU)
+    check_fits(cost, CPU._replace(memory_bytes=4 * GIB, free_disk_bytes=2 * GIB))
+    with pytest.raises(AppError) as memory:
+        check_fits(cost, CPU._replace(memory_bytes=3 * GIB))
+    with pytest.raises(AppError) as disk:
+        check_fits(cost, CPU._replace(memory_bytes=9 * GIB, free_disk_bytes=GIB))
+
+    assert memory.value.code is ErrorCode.MODEL_INCOMPATIBLE
+    assert memory.value.message == (
+        "This training needs at least 4.0 GiB of memory, and this machine has 3.0:"
+        " make `batch_size`, `max_seq_len` or `model_size` smaller."
+    )
+    assert disk.value.code is ErrorCode.INSUFFICIENT_STORAGE
+    assert disk.value.message == (
+        "The checkpoints of this training need at least 2,048.0 MiB, and the disk has 1,024.0 free:"
+        " make room, or `model_size` smaller."
+    )
