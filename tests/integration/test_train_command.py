@@ -95,7 +95,7 @@ async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_n
 async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run(tmp_path: Path) -> None:
     shutil.copytree(FINISHED, tmp_path, dirs_exist_ok=True)
     async with place(tmp_path) as here:
-        suggested = await here.suggested(here.bob, "train", "init_from", "d9fe")
+        suggested = await here.suggested(here.bob, "train", "init_from", PARENT[-6:])
         options: Options = {"corpus": "text", "init_from": str(suggested[0].value), "freeze_embeddings": True}
         answer = await here.ask(here.bob, "train", options)
         record = accepted(here)
