@@ -1,4 +1,4 @@
-"""No secret and nothing of a text stands in a log or an event, whatever goes right or wrong (LOG-10)."""
+"""No secret and nothing of a text stands in a log or an event, whatever goes right or wrong."""
 
 import asyncio
 from pathlib import Path

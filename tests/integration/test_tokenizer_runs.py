@@ -45,7 +45,7 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, meth
     assert other.n_chars == len(TEXT.replace("\n", ""))
 
 
-@pytest.mark.parametrize("method", slow_except(["word", "bpe", "sentencepiece"], "sentencepiece"))
+@pytest.mark.parametrize("method", slow_except(["word", "bpe", "sentencepiece"]))
 async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_with(
     tmp_path: Path, method: str
 ) -> None:
