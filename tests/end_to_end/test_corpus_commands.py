@@ -94,7 +94,7 @@ def test_tokenizer_that_is_there__is_the_one_that_is_used(typed: Type, tmp_path:
 
 MISTAKES = [
     (["nix"], ErrorCode.DATA_NOT_FOUND, "There is no corpus 'nix'"),
-    (["text", "--tokenizer", "morse"], ErrorCode.UNSUPPORTED_BACKEND, "or the id of a trained tokenizer; you gave 'mo"),
+    (["text", "--tokenizer", "morse"], ErrorCode.TOKENIZER_NOT_FOUND, "morse"),
     (["text", "--tokenizer", "char-0"], ErrorCode.TOKENIZER_NOT_FOUND, "There is no tokenizer 'char-0'"),
     (["text", "--set", "max_seq_len=7"], ErrorCode.INVALID_INPUT, "`max_seq_len` must be greater than or equal to 8"),
     (

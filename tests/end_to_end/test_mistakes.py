@@ -131,10 +131,7 @@ def of_train(options: str, code: ErrorCode, sentence: str) -> Mistake:
 
 MISTAKES = [
     # the command line itself
-    Mistake("fly", INVALID, "invalid choice: 'fly'"),
-    Mistake("", INVALID, "required: COMMAND; see `mt --help`"),
-    Mistake("tokenizer", INVALID, "required: COMMAND; see `mt tokenizer --help`"),
-    Mistake("validate", INVALID, "required: FILE"),
+    Mistake("fly", INVALID, "Unknown command 'fly'; see `mt --help`."),
     Mistake("runs --lines 3", INVALID, "Unrecognized arguments: --lines 3"),
     # fields of a training
     Mistake("train", INVALID, "`corpus` is required."),
@@ -269,7 +266,7 @@ MISTAKES = [
     Mistake("validate special-key.yaml", CONFIG, "unknown field `tokenizer.special_tokens.pad`; did you mean `pad_tok"),
     Mistake("validate special-twice.yaml", CONFIG, "`tokenizer.special_tokens` must have different names: one is"),
     Mistake("validate special-pair.yaml", CONFIG, "must name `eos_token` or `sep_token`, not both: they are the same"),
-    Mistake("validate special-kept.yaml", CONFIG, "must have different names: </s> is the `eos_token` already, so"),
+    Mistake("validate special-kept.yaml", CONFIG, "must have different names: </s> is already the `eos_token`"),
     Mistake("validate vocabulary.yaml", CONFIG, "`tokenizer.vocab_size` must be greater than 0, you gave 0."),
     Mistake("validate betas.yaml", CONFIG, "`training.adam_beta1` must be less than 1, you gave 1.5."),
     Mistake("validate epsilon.yaml", CONFIG, "`training.adam_epsilon` must be greater than 0, you gave 0."),
@@ -348,23 +345,23 @@ MISTAKES = [
     Mistake("runs --limit 0", INVALID, "`--limit` must be at least 1, you gave 0."),
     Mistake("runs --status done", INVALID, "--status: invalid choice: 'done'"),
     Mistake("score no-such-run x", E.RUN_NOT_FOUND, "There is no run 'no-such-run'"),
-    Mistake(f"score {RUN}", INVALID, "Give a TEXT or a file by `--path`, one of both, or pairs by `--pairs`."),
+    Mistake(f"score {RUN}", INVALID, "Give one of: a TEXT, a file with `--path`, or pairs with `--pairs`."),
     Mistake(f"score {RUN} ''", INVALID, "`text`"),
     Mistake(f"score {RUN} --path no.txt", MISSING, "There is no readable file 'no.txt'."),
     Mistake(f"score {RUN} --path empty.txt --format jsonl", INVALID, "The file has nothing to score: it is empty."),
     Mistake(f"score {RUN} --path long.txt", E.PAYLOAD_TOO_LARGE, "at most 2,000,000 characters"),
     Mistake(f"score {RUN} x --detail-level all", INVALID, "--detail-level: invalid choice: 'all'"),
     Mistake(f"score {RUN} x --top-k 99", INVALID, "`top_k` must be less than or equal to 50, you gave 99."),
-    Mistake(f"score {RUN} x --window-tokens 3", INVALID, "`window_tokens` must be greater than or equal to 64"),
+    Mistake(f"score {RUN} x --max-window 3", INVALID, "`window_tokens` must be greater than or equal to 64"),
     Mistake("generate no-model", E.RUN_NOT_FOUND, "There is no run 'no-model'"),
     Mistake(f"generate {RUN} --temperature=-1", INVALID, "`temperature` must be greater than or equal to 0, you gave"),
     Mistake(f"generate {RUN} --temperature nan", INVALID, "`temperature` must be a finite number, you gave nan."),
     Mistake(f"generate {RUN} --top-p 0", INVALID, "`top_p` must be greater than 0, you gave 0.0."),
     Mistake(f"generate {RUN} --max-new-tokens 513", INVALID, "`max_new_tokens` must be less than or equal to 512"),
-    Mistake(f"generate {RUN} -n 11", INVALID, "`num_return_sequences` must be less than or equal to 10"),
-    Mistake(f"generate {RUN} -n x", INVALID, "invalid int value: 'x'"),
+    Mistake(f"generate {RUN} --samples 11", INVALID, "`num_return_sequences` must be less than or equal to 10"),
+    Mistake(f"generate {RUN} --samples x", INVALID, "invalid int value: 'x'"),
     Mistake(
-        f"generate {RUN} a --prompt-path two.txt", INVALID, "Give a PROMPT or a file by `--prompt-path`, not both."
+        f"generate {RUN} a --prompt-path two.txt", INVALID, "Give a PROMPT or a file with `--prompt-path`, not both."
     ),
     Mistake(f"eval {RUN} --split train", INVALID, "`split` must be 'validation' or 'test', you gave 'train'."),
     Mistake(f"eval {RUN} --path nowhere", MISSING, "There is no corpus 'nowhere'"),

@@ -72,7 +72,7 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
 
     words = ("generate", run.run_id, "ab", "--seed", "3", "--max-new-tokens", "5", "--temperature", "0.5")
     generated = GenerateResponse.model_validate_json(
-        shell.type(*words, "--top-k", "3", "--top-p", "0.9", "-n", "2", "--json")[1]
+        shell.type(*words, "--top-k", "3", "--top-p", "0.9", "--samples", "2", "--json")[1]
     )
     assert generated.outputs is not None and len(generated.outputs) == 2
     assert generated.seed_used == 3
@@ -119,7 +119,7 @@ def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on
     asyncio.run(until(first.seal.exists))
     stopped_before_its_end(first, steps)
     code, out, err = shell.type(*words)
-    assert code == 0 and f"mt: goes on with the run {first.run_id}." in err
+    assert code == 0 and f" resumes {first.run_id}." in err
     second = RunStore(shell.folder / "artifacts").get(RunStatus.model_validate_json(out).run_id)
     kept = {file.path: file for file in manifest.files if file.path.endswith(".safetensors")}
     assert {f.path: f for f in second.completed_manifest().files if f.path in kept} == kept
@@ -160,12 +160,12 @@ def test_people__read_tables_and_what_to_do_next(shell: Shell) -> None:
 
 
 def people__see_text_as_it_is_written_and_what_comes_next(shell: Shell, run_id: str) -> None:
-    words = ["generate", run_id, "ab", "--max-new-tokens", "9", "--seed", "1", "--past-lines", "--stop", "zz"]
-    words += ["--ban", "c", "--alphabet", "ab \n", "--repetition-penalty", "1.1", "--logprobs"]
+    words = ["generate", run_id, "ab", "--max-new-tokens", "9", "--seed", "1", "--no-stop-on-eos", "--stop", "zz"]
+    words += ["--ban-token", "c", "--allowed-chars", "ab \n", "--repetition-penalty", "1.1", "--logprobs"]
     whole, streamed = shell.type(*words), shell.type(*words, "--stream")
     assert whole == streamed and set(whole[1].rsplit("\n", 2)[0]) <= set("ab \n")
     assert len(whole[1].splitlines()[-1].split()) == 9
-    several = shell.type(*words, "--stream", "-n", "2")[1].splitlines()
+    several = shell.type(*words, "--stream", "--samples", "2")[1].splitlines()
     assert {line.split(":")[0] for line in several} >= {"0", "1"}
     assert "Give `--stream` or `--json`, not both" in shell.type(*words, "--stream", "--json")[1]
 
@@ -210,7 +210,7 @@ def test_chat_beyond_the_context__says_what_was_not_read(shell: Shell) -> None:
     code, out, err = shell.type("chat", run.run_id, "--max-new-tokens", "2", typed="abc abc ab\ncab\n")
 
     assert (code, len(out.splitlines())) == (0, 2)
-    assert err.endswith("(of what was said before, the model did not read the oldest 1: no room)\n")
+    assert err.endswith("(no longer in the model's context: the oldest 1 turn)\n")
 
 
 def test_failed_run__exit_code_says_whose_fault_it_was(shell: Shell) -> None:
@@ -239,8 +239,8 @@ def test_yaml_beside_its_text__is_found_from_anywhere(shell: Shell) -> None:
 
 def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
+    words = ["train", *TINY, "--corpus", "text", "--set", "num_epochs=1000"]
     for number in (signal.SIGINT, signal.SIGTERM):
-        words = ["train", *TINY, "--corpus", "text", "--set", "num_epochs=1000"]
         training = subprocess.Popen(
             [sys.executable, "-m", "trainer", *words],
             cwd=tmp_path,
@@ -254,9 +254,10 @@ def test_interrupt__keeps_the_run_and_leaves_nothing_running(tmp_path: Path) -> 
 
         code: int = training.returncode
         assert code == 130
-        assert "it goes on as soon as a worker runs" in err
+        [run] = RunStore(tmp_path / "artifacts").unfinished()
+        assert err.endswith(f"Interrupted; {run.run_id} is saved. Continue with: mt resume {run.run_id}\n")
         assert asyncio.run(gone(tmp_path))
-    assert len(RunStore(tmp_path / "artifacts").unfinished()) == 2
+        words = ["resume", run.run_id]
 
 
 def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(

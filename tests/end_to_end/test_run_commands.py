@@ -12,13 +12,13 @@ from hashlib import sha256
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
-from tests.support.run_shell import Shell
+from tests.support.run_shell import Shell, shell_fixture
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.unit.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.commands.doctor import Diagnosis
+from trainer.commands.doctor import Report
 from trainer.commands.runs import RunList
 from trainer.contracts.base import now
 from trainer.contracts.comparison import Comparison
@@ -29,6 +29,8 @@ from trainer.export.verification import Verification
 from trainer.system.logs import LogReader
 from trainer.training.progress import CurveRow
 from trainer.training.selftest import SelfTest
+
+__all__ = ["shell_fixture"]
 
 LONG: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1}
 
@@ -44,11 +46,11 @@ def test_runs__newest_first_by_status_and_so_many(shell: Shell) -> None:
     assert listed() == [("c", "cancelled"), ("b", "queued"), ("a", "queued")]
     assert listed("--status", "queued", "--limit", "1") == [("b", "queued")]
     assert listed("--status", "failed") == []
-    assert shell.type("runs", "--status", "failed") == "There is no such run.\n"
+    assert shell.type("runs", "--status", "failed") == "No run has this status.\n"
 
 
 def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
-    assert "There is no run yet" in shell.type("runs")
+    assert "No runs yet. Start one with: mt train --corpus demo" in shell.type("runs")
     done = shell.add_finished_run()
     label: dict[str, object] = {"label": "[red]a :smile: name"}
     waiting = record("waiting")
@@ -77,7 +79,7 @@ def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None
     assert manifest.metrics.test is not None and manifest.metrics.bits_per_char is not None
     assert f"{manifest.metrics.test:.4f} nats per token, {manifest.metrics.bits_per_char:.3f} bits" in table
     assert f"2 of 2, {manifest.steps} of {manifest.steps}" in table
-    assert "last sign of life" not in table
+    assert "last heartbeat" not in table
 
 
 def test_status__of_a_run_that_nobody_runs_says_so(shell: Shell) -> None:
@@ -87,7 +89,7 @@ def test_status__of_a_run_that_nobody_runs_says_so(shell: Shell) -> None:
     table = shell.type("status", run.run_id)
 
     assert (status.status, status.reachable, status.last_checkpoint_step) == ("running", False, 34)
-    assert "ago; no worker is seen to run it" in table
+    assert "ago; the worker is not responding" in table
     assert "step 34" in table
     assert nothing_was_started(shell)
 
@@ -127,7 +129,7 @@ def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) ->
     run.logs.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     assert shell.type("logs", run.run_id).splitlines() == [
-        "2026-01-02 03:04:05 info     training step=10 loss=2.5 val_loss=null",
+        "2026-01-02 03:04:05 info     training step=10 loss=2.5",
         '2026-01-02 03:04:06 error    run failed reason="two\\u001b words"',
         "Traceback:",
         "  there",
@@ -193,7 +195,7 @@ def test_cancel__of_a_run_that_a_child_holds_is_left_to_the_child(shell: Shell) 
     lock = run.lock()
     assert lock is not None
     with lock:
-        assert shell.type("cancel", run.run_id) == f"{run.run_id} ends at its next step.\n"
+        assert shell.type("cancel", run.run_id) == f"{run.run_id} stops after its current step.\n"
 
     assert run.cancel_requested()
     assert run.manifest() is None
@@ -218,14 +220,14 @@ def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one_did(shell: She
     ]
     found, expected = ([row.train_loss for row in of if row.train_loss is not None] for of in rows)
     assert found == pytest.approx(expected, abs=1e-4)  # of another processor
-    assert "All is as it was left." in shell.type("verify", new.run_id)
+    assert "Everything is as recorded." in shell.type("verify", new.run_id)
     assert shell.error("resume", new.run_id).code is ErrorCode.RUN_FINISHED
     assert run.manifest() is not None and [one.run_id for one in shell.runs.all()] == [new.run_id, run.run_id]
 
 
 def test_verify__tells_what_is_wrong_and_by_its_exit_code(shell: Shell) -> None:
     run = shell.add_finished_run()
-    assert "All is as it was left." in shell.type("verify", run.run_id)
+    assert "Everything is as recorded." in shell.type("verify", run.run_id)
     (run.path / "config.json").unlink()
 
     found = Verification.model_validate_json(shell.type("verify", run.run_id, "--json", code=1))
@@ -259,7 +261,7 @@ def test_selftest__tells_all_mistakes_of_an_experiment_to_a_person(shell: Shell)
 
 
 def test_doctor__finds_this_installation_well(shell: Shell) -> None:
-    found = Diagnosis.model_validate_json(shell.type("doctor", "--json"))
+    found = Report.model_validate_json(shell.type("doctor", "--json"))
     assert found.ok
     assert {check.name: check.state for check in found.checks} == {
         **dict.fromkeys(["libraries", "torch", "machine", "settings", "data", "artifacts"], "ok"),
@@ -329,12 +331,12 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         assert running.status == "running"
         assert running.last_heartbeat_ts is not None
         assert first.record().created_at.timestamp() <= running.last_heartbeat_ts <= time.time()
-        assert "last sign of life" in shell.type("status", first.run_id)
+        assert "last heartbeat" in shell.type("status", first.run_id)
         waiting = shell.status(second)
         assert (waiting.status, waiting.queue_position) == ("queued", 2)  # behind the one that trains
         assert "(position 2 in the queue)" in shell.type("status", second.run_id)
 
-        checks = {check.name: check for check in Diagnosis.model_validate_json(shell.type("doctor", "--json")).checks}
+        checks = {check.name: check for check in Report.model_validate_json(shell.type("doctor", "--json")).checks}
         assert checks["worker"].message == "At least one takes jobs."
         assert checks["redis"].message == "It answers; AOF is on (appendfsync always), eviction off."
         assert checks["server"].message.endswith("; it runs.")

@@ -105,7 +105,7 @@ def test_tables__have_a_row_for_each_line_word_or_token(shell: Shell) -> None:
     assert [float(row["surprisal_nats"]) for row in words] == pytest.approx(
         [word.surprisal for word in whole.words or ()]
     )
-    given = "--path text.txt --format csv --detail-level per_char --top-k 1 --context none --out cells.csv".split()
+    given = "--path text.txt --format csv --detail-level per_char --top-k 1 --no-bos --out cells.csv".split()
     assert scored(shell, *given) == ""
     cells = cells_of((shell.folder / "cells.csv").read_text(encoding="utf-8"))
     assert [row["index"] for row in cells] == [str(place) for place in range(1, 23)]
@@ -120,18 +120,18 @@ def test_tables__have_a_row_for_each_line_word_or_token(shell: Shell) -> None:
 def test_table__for_people_names_lines_words_and_tokens_before_the_figures(shell: Shell) -> None:
     by_line = scored(shell, "ab c", "--detail-level", "per_line").splitlines()
     by_word = scored(shell, "ab c", "--detail-level", "per_word").splitlines()
-    by_token = scored(shell, "ab c", "--detail-level", "per_char", "--context", "none").splitlines()
+    by_token = scored(shell, "ab c", "--detail-level", "per_char", "--no-bos").splitlines()
 
     assert by_line[0].startswith("ab c\t")
     assert [line.split("\t")[0] for line in by_word[:2]] == ["ab", "c"]
     assert [line.split("\t")[0] for line in by_token[:4]] == ["a", "b", " ", "c"]
     assert by_token[0] == "a\t"
     assert "bits per byte" in "".join(by_line)
-    windows = scored(shell, "ab c" * 50, "--window-tokens", "64")
-    assert "of 64 tokens, 16 of them only read" in windows
+    windows = scored(shell, "ab c" * 50, "--max-window", "64")
+    assert "64 tokens, of which 16 are context only" in windows
     assert "48 tokens; lines longer than a window: 1" in windows
     assert "nats in 200 tokens" in windows
-    assert "none: no line is longer than 64 tokens" in scored(shell, "ab c", "--window-tokens", "64")
+    assert "none: no line is longer than 64 tokens" in scored(shell, "ab c", "--max-window", "64")
 
 
 def test_file_with_a_bad_line__is_scored_around_it_in_order(shell: Shell) -> None:
@@ -167,11 +167,11 @@ def test_file_beyond_one_request__has_the_figures_of_all_of_it(shell: Shell) -> 
     end_nats = sum(part.end_nats or 0.0 for part in parts)
     assert (whole.end_nats, whole.n_ends) == pytest.approx((end_nats, 2))
     assert whole.loss == pytest.approx(((whole.nats or 0.0) + end_nats) / 20)
-    assert (code, "take `--format jsonl`" in err) == (2, True)
+    assert (code, "use `--format jsonl`" in err) == (2, True)
     assert "nats per token" in scored(shell, "--path", "vast.txt")
     long = "the sun was " * 6 + "\n"
     (shell.folder / "wide.txt").write_text(long + (" " * 999 + "\n") * 2_001 + long, encoding="utf-8")
-    windowed = scored(shell, *"--path wide.txt --format json --window-tokens 64".split())
+    windowed = scored(shell, *"--path wide.txt --format json --max-window 64".split())
     report = ScoreResponse.model_validate_json(windowed).window
     assert report is not None and report.cut_lines == 2
 
@@ -199,15 +199,15 @@ def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
     (shell.folder / "many.tsv").write_text(f"{'a b' * 500}\t{'b a' * 500}\n" * 20, encoding="utf-8")
     assert '"n_pairs":20' in scored(shell, "--pairs", "many.tsv", "--json")
     (shell.folder / "short.tsv").write_text("a\tb\nab\tba\n", encoding="utf-8")
-    code, _, err = shell.type("score", RUN, "--pairs", "short.tsv", "--context", "none")
-    assert (code, "Line 1 has a sentence in which no token is scored" in err) == (2, True)
+    code, _, err = shell.type("score", RUN, "--pairs", "short.tsv", "--no-bos")
+    assert (code, "Line 1 has a sentence without a scored token" in err) == (2, True)
     (shell.folder / "short.tsv").write_text("a\tb\n", encoding="utf-8")
-    code, _, err = shell.type("score", RUN, "--pairs", "short.tsv", "--context", "none")
+    code, _, err = shell.type("score", RUN, "--pairs", "short.tsv", "--no-bos")
     assert (code, "none has more" in err) == (2, True)
 
 
 def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:
-    scored(shell, "--path", "text.txt", "--heatmap", "heat.png", "--context", "none")
+    scored(shell, "--path", "text.txt", "--heatmap", "heat.png", "--no-bos")
     scored(shell, "--path", "text.txt", "--heatmap", "heat.html", "--top-k", "2")
 
     assert (shell.folder / "heat.png").read_bytes().startswith(b"\x89PNG")
@@ -218,7 +218,7 @@ def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:
 def test_portion_without_a_score__is_told_and_the_others_are_scored(shell: Shell) -> None:
     (shell.folder / "single.txt").write_text("a\n" * 10_001 + "ab\n", encoding="utf-8")
 
-    code, out, err = shell.type(*("score", RUN, "--path", "single.txt", "--format", "jsonl", "--context", "none"))
+    code, out, err = shell.type(*("score", RUN, "--path", "single.txt", "--format", "jsonl", "--no-bos"))
 
     assert code == 1
     assert "nothing to score" in err
@@ -233,7 +233,7 @@ def test_blank_file__is_refused_in_every_form(shell: Shell) -> None:
     (shell.folder / "blank.txt").write_bytes(b"\xff\n\xfe\n")
     (shell.folder / "kept.csv").write_text("kept")
     code, _, err = shell.type(*("score", RUN, "--path", "blank.txt", "--format", "csv", "--out", "kept.csv"))
-    assert (code, "no line of it can be read" in err) == (2, True)
+    assert (code, "none of its lines can be read" in err) == (2, True)
     assert (shell.folder / "kept.csv").read_text() == "kept"
 
 
@@ -254,7 +254,7 @@ def test_disk_that_is_full__is_one_sentence(shell: Shell) -> None:
 
 def test_line_with_a_carriage_return__is_one_row_and_what_has_no_score_is_null(shell: Shell) -> None:
     (shell.folder / "return.txt").write_bytes(b"the\rsun was\ns\n")
-    words = ("--path", "return.txt", "--detail-level", "per_word", "--context", "none")
+    words = ("--path", "return.txt", "--detail-level", "per_word", "--no-bos")
 
     for form, delimiter in (("csv", ","), ("tsv", "\t")):
         rows = list(csv.reader(StringIO(scored(shell, *words, "--format", form), newline=""), delimiter=delimiter))
@@ -276,15 +276,15 @@ def test_run_without_its_weights__ends_the_reading(folder: Path) -> None:
 
 
 MISTAKES = [
-    (["x", "--pairs", "p.tsv"], "one of both, or pairs by `--pairs`"),
-    (["x", "--out", "f.csv"], "say which by `--format`"),
+    (["x", "--pairs", "p.tsv"], "Give one of: a TEXT, a file with `--path`, or pairs"),
+    (["x", "--out", "f.csv"], "`--out` needs `--format`"),
     (["x", "--format", "csv", "--out", "no/f.csv"], "There is no folder 'no'"),
     (["x", "--format", "csv", "--out", "."], "'.' is a folder: name a file to write to"),
-    (["--path", "three.tsv", "--format", "csv", "--out", "three.tsv"], "'three.tsv' is what is scored"),
+    (["--path", "three.tsv", "--format", "csv", "--out", "three.tsv"], "'three.tsv' is the input"),
     (["x", "--format", "csv", "--out", "f" * 300], "cannot be written to: File name too long"),
     (["x", "--heatmap", "f" * 300 + ".html"], "cannot be written to: File name too long"),
-    (["x", "--heatmap", "f.gif"], "end its name in .png or .html"),
-    (["x" * 10_001, "--heatmap", "f.png"], "10,000 characters at most"),
+    (["x", "--heatmap", "f.gif"], "ends in .png or .html"),
+    (["x" * 10_001, "--heatmap", "f.png"], "at most 10,000 characters"),
     (["x", "--top-k", "3"], "needs `detail_level` 'per_char'"),
     (["x", "--pll-within-word"], "trained with causal_lm"),
     (["--path", "nothing.txt", "--format", "csv"], "no readable file 'nothing.txt'"),
@@ -293,7 +293,7 @@ MISTAKES = [
     (["--pairs", "blank.tsv"], "'blank.tsv' has no pairs"),
     (["--pairs", "three.tsv"], "Line 2 is no pair"),
     (["--pairs", "bytes.tsv"], "Line 1: It is not UTF-8"),
-    (["--pairs", "three.tsv", "--detail-level", "per_word"], "takes no `--detail-level`"),
+    (["--pairs", "three.tsv", "--detail-level", "per_word"], "takes neither `--detail-level`"),
 ]
 
 

@@ -78,7 +78,7 @@ def test_train__from_files_of_this_machine_to_a_tokenizer_that_a_run_uses(typed:
 
 
 def test_show_and_list__start_nothing(typed: Type, tmp_path: Path) -> None:
-    assert typed("tokenizer", "list") == "There is no tokenizer yet.\n"
+    assert typed("tokenizer", "list") == "No tokenizers yet. Train one with: mt tokenizer train\n"
     assert TokenizerList.model_validate_json(typed("tokenizer", "list", "--json")).tokenizers == ()
     shutil.copytree(STORED, tmp_path / "artifacts" / "tokenizers")
     broken = tmp_path / "artifacts" / "tokenizers" / "char-0000000000000000"

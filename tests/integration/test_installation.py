@@ -14,14 +14,14 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.doctor import (
     DISTRIBUTION,
-    Finding,
+    Check,
     Torch,
-    diagnose,
-    folder_finding,
-    library_finding,
-    machine_finding,
-    torch_finding,
-    torch_found,
+    check_folder,
+    check_installation,
+    check_libraries,
+    check_machine,
+    check_torch,
+    describe_torch,
 )
 from trainer.config.settings import RedisSettings
 from trainer.jobs.services import answering_server, find_server
@@ -55,8 +55,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
 
 
-async def found(name: str) -> Finding:
-    diagnosis = await diagnose()
+async def found(name: str) -> Check:
+    diagnosis = await check_installation()
     assert diagnosis.ok == all(check.state != "failure" for check in diagnosis.checks)
     [finding] = [check for check in diagnosis.checks if check.name == name]
     return finding
@@ -71,7 +71,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, python: str, numpy: s
 
 
 def test_libraries__of_this_program_are_as_it_asks() -> None:
-    assert library_finding(DISTRIBUTION).state == "ok"
+    assert check_libraries(DISTRIBUTION).state == "ok"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_library__that_is_too_old_too_new_or_missing_is_named(
 ) -> None:
     install(tmp_path, monkeypatch, python, numpy, more)
 
-    finding = library_finding("some-program")
+    finding = check_libraries("some-program")
 
     assert finding.state == ("ok" if trouble is None else "failure")
     assert (trouble or "2 libraries as needed") in finding.message
@@ -97,7 +97,7 @@ def test_library__that_is_too_old_too_new_or_missing_is_named(
 
 
 def test_package_that_is_not_installed__is_told() -> None:
-    assert library_finding("no-such-program").message.startswith("The package no-such-program is not installed")
+    assert check_libraries("no-such-program").message.startswith("The package no-such-program is not installed")
 
 
 async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> None:
@@ -107,30 +107,30 @@ async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> No
     finding = await found("torch")
 
     assert finding.state == "failure"
-    assert "(ImportError: libtorch.so: not found in): install it anew" in finding.message
+    assert "(ImportError: libtorch.so: not found in): reinstall it with" in finding.message
 
     module.write_text("import os; os._exit(139)")
-    assert "(exit code 139)" in (await torch_finding()).message
+    assert "(exit code 139)" in (await check_torch()).message
     module.write_text("import time; time.sleep(60)")
-    assert "(no answer in 0.2 s)" in (await torch_finding(0.2)).message
+    assert "(no answer in 0.2 s)" in (await check_torch(0.2)).message
 
 
 def test_torch__says_what_can_be_computed_on() -> None:
-    cpu = torch_found(Torch(version="2.13.0+cpu", cuda=None, devices=()))
-    gpu = torch_found(Torch(version="2.13.0", cuda="13.0", devices=("NVIDIA H200",)))
-    lost = torch_found(Torch(version="2.13.0", cuda="13.0", devices=()))
+    cpu = describe_torch(Torch(version="2.13.0+cpu", cuda=None, devices=()))
+    gpu = describe_torch(Torch(version="2.13.0", cuda="13.0", devices=("NVIDIA H200",)))
+    lost = describe_torch(Torch(version="2.13.0", cuda="13.0", devices=()))
 
     assert (cpu.state, cpu.message) == ("ok", "2.13.0+cpu, for the CPU only.")
     assert (gpu.state, gpu.message) == ("ok", "2.13.0 with NVIDIA H200.")
     assert lost.state == "warning"
-    assert "made for CUDA 13.0, but no GPU answers" in lost.message
+    assert "built for CUDA 13.0, but no GPU responds" in lost.message
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(1 << 30), "warning"), (str(1 << 62), "ok")])
 def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, state: str) -> None:
     (tmp_path / "memory.max").write_text(f"{limit}\n")
 
-    finding = machine_finding(memory_bytes([tmp_path / "memory.max"]))
+    finding = check_machine(memory_bytes([tmp_path / "memory.max"]))
 
     if limit == str(1 << 30):
         assert "1.0 GiB of memory" in finding.message
@@ -140,19 +140,19 @@ def test_memory__is_what_the_container_may_have(tmp_path: Path, limit: str, stat
 def test_folder__that_cannot_be_written_or_is_none_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    finding = folder_finding("data", tmp_path / "file" / "inside")
+    finding = check_folder("data", tmp_path / "file" / "inside")
 
     assert finding.state == "failure"
     assert "set APP__DATA_ROOT to another folder" in finding.message
-    assert folder_finding("artifacts", tmp_path).state == "ok"
-    assert not folder_finding("data", tmp_path).message.endswith("when it is needed.")
+    assert check_folder("artifacts", tmp_path).state == "ok"
+    assert not check_folder("data", tmp_path).message.endswith("when needed.")
 
 
 def test_folder__with_little_room_is_a_warning(tmp_path: Path) -> None:
-    finding = folder_finding("data", tmp_path, room_bytes=1 << 62)
+    finding = check_folder("data", tmp_path, min_free=1 << 62)
 
     assert finding.state == "warning"
-    assert "make room, or set APP__DATA_ROOT to another disk" in finding.message
+    assert "free some space, or set APP__DATA_ROOT to another disk" in finding.message
 
 
 async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,20 +165,20 @@ async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monk
     assert settings.message.startswith("mt.toml is read; .env sets DISCORD_OWNER_ID; the environment sets APP__")
     assert "DISCORD__TOKEN" in settings.message
     assert discord.message == "Token and owner are set."
-    assert (worker.state, "start `mt worker`" in worker.message) == ("warning", True)
-    assert "very-secret" not in (await diagnose()).model_dump_json()
-    assert "424242424242424242" not in (await diagnose()).model_dump_json()
+    assert (worker.state, "start one with `mt worker`" in worker.message) == ("warning", True)
+    assert "very-secret" not in (await check_installation()).model_dump_json()
+    assert "424242424242424242" not in (await check_installation()).model_dump_json()
 
 
 async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:
     runs = [RunStore(tmp_path / "artifacts").create(record(name)) for name in "abcdef"]
-    assert (await found("runs")).message == "a, b, c, d, e, … wait for a worker or train."
+    assert (await found("runs")).message == "Queued or running: a, b, c, d, e, …."
     (runs[0].path / "request.json").write_text("{")
 
     finding = await found("runs")
     assert (finding.state, finding.message) == (
         "failure",
-        "The request of a cannot be read: move its folder away.",
+        "The request of a cannot be read: move its folder elsewhere.",
     )
 
 
@@ -219,17 +219,17 @@ def _redis(url: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("options", "state", "message"),
     [
-        (("--appendonly", "yes"), "ok", "It answers; AOF is on (appendfsync everysec), eviction off."),
-        ((), "warning", "It answers, but it keeps nothing over a restart (`appendonly yes` would)."),
+        (("--appendonly", "yes"), "ok", "It responds; AOF is on (appendfsync everysec), eviction off."),
+        ((), "warning", "It responds, but it keeps nothing over a restart (`appendonly yes` would)."),
         (
             ("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"),
             "warning",
-            "It answers, but it may drop what is queued (`maxmemory-policy` is allkeys-lru, not noeviction).",
+            "It responds, but it may drop what is queued (`maxmemory-policy` is allkeys-lru, not noeviction).",
         ),
         (
             ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info"),
             "warning",
-            "The server does not tell its settings (NoPermissionError): see that AOF is on and eviction off.",
+            "The server hides its settings (NoPermissionError): make sure AOF is on and eviction off.",
         ),
     ],
 )

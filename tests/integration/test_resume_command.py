@@ -13,7 +13,7 @@ from tests.support.faulty_runs import LARGE, outcome
 from tests.support.stopped_runs import stopped_run
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
-from trainer.commands.training import recovery
+from trainer.commands.training import recovery_hint
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.queue import JobQueue
@@ -44,8 +44,8 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
         newest = checkpoint_steps(first.checkpoints)[-1]
         assert failed.error is not None and failed.error.code is ErrorCode.MODEL_TRAIN_FAILED
         assert "mt " not in failed.message, "it is shown in Discord too"
-        assert recovery(failed, first) == [
-            f"`mt logs {first.run_id}` shows what happened; `mt resume {first.run_id}` resumes it from step {newest}."
+        assert recovery_hint(failed, first) == [
+            f"See its log with `mt logs {first.run_id}`; resume it from step {newest} with `mt resume {first.run_id}`."
         ]
         with pytest.raises(AppError, match="There is no run"):
             await queue.resume("no-run", user_id=8)

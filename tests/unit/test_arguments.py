@@ -1,58 +1,146 @@
-"""Options may stand before, between and after the other words of a command."""
+"""The parser of `mt`: order of words, sections, examples, help for every option, shell completion."""
+
+import argparse
+import shlex
+import subprocess
+from collections.abc import Iterator
 
 import pytest
 
-from trainer.commands import inference, regimen, scores, tokenizers
-from trainer.commands.arguments import Arguments, Commands, Parser
+from trainer.commands.arguments import Commands, Options, Parser
+from trainer.commands.main import MtParser, main
+from trainer.commands.request_help import describe_request
+from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError
+from trainer.contracts.runs import TrainRequest
+from trainer.contracts.schema import RecordSchema
 
 
-def parsed(line: str) -> Arguments | None:
+class ScoreOptions(Options):
+    run: str
+    text: str | None
+    top_k: int | None
+    set: list[str]
+
+
+def parsed(line: str) -> ScoreOptions:
+    """Parse a line as a command with a run, an optional text and options."""
+    found: list[ScoreOptions] = []
+
+    def keep(options: ScoreOptions, terminal: Terminal) -> int:
+        found.append(options)
+        return 0
+
     commands = Commands(Parser(prog="mt"))
-    for module in (scores, inference, regimen, tokenizers):
-        module.add_to(commands)
-    return commands.parse(line.split())
+    score = commands.group("models", "use models").add("score", "Use a model", ScoreOptions, keep, "score", "mt x")
+    score.add_run()
+    score.add_argument("text", nargs="?")
+    score.add_argument("--top-k", type=int)
+    score.add_assignments()
+    assert commands.run(["models", "score", *line.split()], Terminal(as_json=False)) == 0
+    return found[0]
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "score RUN TEXT --context none",
-        "score RUN --context none TEXT",
-        "score --context none RUN TEXT",
-        "score --context none -- RUN TEXT",
-    ],
+    "line", ["RUN TEXT --top-k 3", "RUN --top-k 3 TEXT", "--top-k 3 RUN TEXT", "--top-k 3 -- RUN TEXT"]
 )
 def test_text__may_come_before_or_after_an_option(line: str) -> None:
-    arguments = parsed(line)
+    options = parsed(line)
 
-    assert arguments is not None
-    assert (arguments.run, arguments.text, arguments.context) == ("RUN", "TEXT", "none")
+    assert (options.run, options.text, options.top_k) == ("RUN", "TEXT", 3)
 
 
-@pytest.mark.parametrize("line", ["score RUN -- -a", "score -- RUN -a", "score RUN --json -- -a"])
+@pytest.mark.parametrize("line", ["RUN -- -a", "-- RUN -a", "RUN --json -- -a"])
 def test_text__that_begins_with_a_dash_comes_after_two(line: str) -> None:
-    arguments = parsed(line)
+    options = parsed(line)
 
-    assert arguments is not None
-    assert (arguments.run, arguments.text) == ("RUN", "-a")
-
-
-def test_every_command__takes_its_words_around_an_option() -> None:
-    generate, others = parsed("generate RUN --top-k 3 PROMPT"), parsed("regimen FIRST --set a=1 SECOND --set b=2 THIRD")
-    shown = parsed("tokenizer show --json ID")
-
-    assert generate is not None and (generate.run, generate.prompt, generate.top_k) == ("RUN", "PROMPT", 3)
-    assert others is not None and (others.corpus, others.corpora) == ("FIRST", ["SECOND", "THIRD"])
-    assert others.set == ["a=1", "b=2"]
-    assert shown is not None and (shown.tokenizer, shown.json) == ("ID", True)
+    assert (options.run, options.text) == ("RUN", "-a")
 
 
-@pytest.mark.parametrize("line", ["", "nothing", "tokenizer", "--help"])
-def test_line__that_names_no_command_is_left_to_the_whole_parser(line: str) -> None:
-    assert parsed(line) is None
+def test_repeatable_options__start_empty_in_every_command_line() -> None:
+    assert parsed("RUN --set a=1 TEXT --set b=2 --json").set == ["a=1", "b=2"]
+    assert parsed("RUN").set == []
 
 
 def test_word__too_many_is_named_with_the_help_of_its_command() -> None:
-    with pytest.raises(AppError, match="Unrecognized arguments: c; see `mt score --help`"):
-        parsed("score a --json b c")
+    with pytest.raises(AppError, match="Unrecognized arguments: c; see `mt models score --help`"):
+        parsed("a --json b c")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "mt: Unknown command 'trian'; did you mean `train`; see `mt --help`.\n"),
+        (["corpus", "\x1b"], "mt: Unknown command '?'; see `mt corpus --help`.\n"),
+        (["--", "runs"], "mt: Unknown command '--'; see `mt --help`.\n"),
+        (["logs", "RUN", "--tail", "x"], "mt: Argument --tail: invalid int value: 'x'; see `mt logs --help`.\n"),
+    ],
+)
+def test_mistake__is_one_sentence(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_overview__has_every_command_in_its_section_with_an_example(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+
+    for section in ("Start", "Train", "Runs", "Use a model", "Data and tokenizers", "Check"):
+        assert f"\n{section}\n" in shown
+    assert shown.count("Example: mt ") == 6
+    for path, _ in commands_of(MtParser()):
+        assert f"\n  {path.removeprefix('mt ')} " in shown
+
+
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield every command with its full name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            choices: dict[str, argparse.ArgumentParser] = action.choices
+            for child in choices.values():
+                yield from commands_of(child)
+            return
+    yield parser.prog, parser
+
+
+def test_every_option__has_a_help_line_and_every_command_an_example() -> None:
+    for path, parser in commands_of(MtParser()):
+        assert str(parser.epilog).startswith((f"Example: {path}", "Example: eval")), path
+        assert all(action.help for action in parser._actions), path
+
+
+def test_examples__can_be_parsed() -> None:
+    parser = MtParser()
+    for path, command in commands_of(parser):
+        words = shlex.split(str(command.epilog).removeprefix("Example: "), comments=True)
+        if path != "mt completion":
+            command.parse_args([word for word in words[len(path.split()) :] if word not in (">", "again.yaml")])
+
+
+def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    listed = capsys.readouterr().out.split("Fields of an experiment file")[1]
+    rows = [line.strip() for line in listed.splitlines() if line.startswith("  ") and not line.startswith("   ")]
+    paths = {row.split(":")[0].split(",")[0] for row in rows}
+
+    schema = RecordSchema(TrainRequest)
+    blocks = {path.rpartition(".")[0] for path in schema.names()}
+    assert paths >= set(schema.names()) - blocks
+    assert listed.rstrip().endswith(describe_request().splitlines()[-1])
+    assert (
+        "\n  num_epochs, --epochs: integer ≥ 1 and ≤ 1000; default 5\n      Passes over the training split.\n" in listed
+    )
+    assert "\n  corpus, --corpus: text of 1 to 512 characters; required\n" in listed
+
+
+@pytest.mark.process
+def test_completion__is_a_script_that_bash_accepts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+
+    assert "--early-stopping" in script and "artifacts" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0

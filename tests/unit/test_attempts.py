@@ -9,7 +9,7 @@ import pytest
 from tests.support.checkpoints import checkpoint
 from tests.support.runs import record
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.commands.training import recovery
+from trainer.commands.training import recovery_hint
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
 from trainer.training.checkpoint import CheckpointStore
@@ -74,18 +74,18 @@ def test_three_faults_in_a_row_without_a_new_checkpoint__end_the_run(
 
 def test_end_of_a_run__names_the_command_that_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    logs = f"`mt logs {run.run_id}` shows what happened;"
-    assert told(run) == [f"{logs} `mt train` with the same request starts it anew."]
+    logs = f"See its log with `mt logs {run.run_id}`;"
+    assert told(run) == [f"{logs} start it again with `mt train`."]
     for step in (100, 120, 140):
         CheckpointStore(run.checkpoints).save(checkpoint(step))
     (run.checkpoints / "step-140" / "optimizer.pt").unlink()
 
-    assert told(run) == [f"{logs} `mt resume {run.run_id}` resumes it from step 120."]
+    assert told(run) == [f"{logs} resume it from step 120 with `mt resume {run.run_id}`."]
 
 
 def told(run: RunDirectory, code: ErrorCode = ErrorCode.MODEL_TRAIN_FAILED) -> list[str]:
     failed: dict[str, object] = {"error": RunError.of(AppError(code, "It failed."))}
-    return recovery(run.follow().refresh().model_copy(update=failed), run)
+    return recovery_hint(run.follow().refresh().model_copy(update=failed), run)
 
 
 def test_end_by_a_loss_that_went_wrong__names_no_command_that_would_lead_there_again(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_end_by_a_loss_that_went_wrong__names_no_command_that_would_lead_there_a
     CheckpointStore(run.checkpoints).save(checkpoint(3))
 
     assert told(run, ErrorCode.TRAINING_NAN_LOSS) == []
-    assert recovery(run.follow().refresh(), run) == [], "it has not failed"
+    assert recovery_hint(run.follow().refresh(), run) == [], "it has not failed"
 
 
 def test_attempt_that_reached_a_newer_checkpoint__is_free(tmp_path: Path) -> None:

@@ -135,10 +135,10 @@ def test_full_disk__is_one_sentence_before_anything_is_begun(word: str, tmp_path
 def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for folder, message in ((ALWAYS_FULL, "Training."), (tmp_path, DISK_IS_FULL)):
         notice = DiskNotice(Terminal(as_json=True))
-        notice.look(tmp_path, "Training.")
+        notice.check(tmp_path, "Training.")
         assert capsys.readouterr().err == ""
         for _ in range(2):
-            notice.look(folder, message)
+            notice.check(folder, message)
 
         assert capsys.readouterr().err == f"mt: {DISK_IS_FULL}\n"
 

@@ -26,7 +26,7 @@ def test_progress__shows_losses_as_soon_as_there_are_some(
         for shown in (waiting, training):
             terminal.progress(shown)
 
-    assert "50 %  epoch 1/1  loss 2.500  1.2 k chars/s" in capsys.readouterr().err
+    assert "50 %  epoch 1/1  loss 2.500  1,235 tokens/s  ETA 1 min 5 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", ":smile:", "a\tb", "bell \a and \r", "long " * 100, "җ", ""])
@@ -56,5 +56,22 @@ def test_duration__is_told_in_its_two_largest_units(seconds: float, shown: str) 
     assert duration(seconds) == shown
 
 
+def test_interrupt__says_how_to_continue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def line(terminal: Terminal) -> str:
+        terminal.interrupted()
+        return capsys.readouterr().err.splitlines()[-1]
+
+    terminal = Terminal(as_json=False)
+    assert line(terminal) == "Interrupted."
+    terminal.progress(status(tmp_path))
+    followed = "Interrupted; char_lstm-1 goes on in its worker. Follow it with: mt resume char_lstm-1"
+    assert line(terminal) == followed
+    terminal.has_own_worker = True
+    assert line(terminal) == "Interrupted; char_lstm-1 is saved. Continue with: mt resume char_lstm-1"
+    terminal.continues_when_repeated = True
+    assert line(terminal) == "Interrupted. Continue with the same command."
+
+
 def _training() -> dict[str, object]:
-    return {"status": "running", "epoch": 1, "train_loss": 2.5, "chars_per_second": 1234.0, "progress": 50.0}
+    speed = {"tokens_per_second": 1234.6, "eta_seconds": 65.0}
+    return {"status": "running", "epoch": 1, "train_loss": 2.5, "progress": 50.0, **speed}

@@ -10,8 +10,8 @@ from trainer.contracts.inference import ChatResponse, FinishReason, GenerateResp
     ("reason", "steps", "note"),
     [
         ("eos", (3,), "eos"),
-        ("context_full", (3,), "context_full: the model reads no more at once"),
-        ("context_full", (0, 0), "context_full: the prompt's 1,200 tokens are more than the model reads; none was cut"),
+        ("context_full", (3,), "context_full: the model's context is full"),
+        ("context_full", (0, 0), "context_full: the prompt has 1,200 tokens, more than the model's context"),
     ],
 )
 def test_end__says_where_the_context_is_full(reason: FinishReason, steps: tuple[int, ...], note: str) -> None:
@@ -24,5 +24,5 @@ def test_end__says_where_the_context_is_full(reason: FinishReason, steps: tuple[
 def test_chat__says_what_was_not_read(dropped: int) -> None:
     response = ChatResponse(request_id="q", run_id="r", session_id="s", status="completed", turns_dropped=dropped)
 
-    said = ["(of what was said before, the model did not read the oldest 2: no room)"]
+    said = ["(no longer in the model's context: the oldest 2 turns)"]
     assert turns_note(response) == (said if dropped else [])

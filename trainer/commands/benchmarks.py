@@ -1,4 +1,4 @@
-"""`mt bench architectures`: one small text, one tokenizer, equal tokens, one table and one chart of all families."""
+"""`mt bench architectures`: train every architecture on one corpus at equal tokens; one table and one chart."""
 
 import asyncio
 import shutil
@@ -9,10 +9,10 @@ from typing import get_args
 from rich.text import Text
 
 from trainer.artifacts.runs import new_run_id
-from trainer.commands.arguments import Arguments, Commands
+from trainer.commands.arguments import Commands, Options
 from trainer.commands.connection import settings_for
 from trainer.commands.requests import corpus_name
-from trainer.commands.terminal import Terminal, columns
+from trainer.commands.terminal import EXIT_INTERRUPTED, Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.train_request import train_request
 from trainer.contracts.base import now
@@ -29,77 +29,94 @@ from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BE
 from trainer.system.files import read_record, write_atomically
 from trainer.worker.child_process import child_server, new_process
 
-EXIT_INTERRUPTED = 130
 _BOTH = "-bidirectional"
 _RECURRENT: tuple[str, ...] = get_args(RnnArchitecture)
 _NAMES = (*CONFIGS, *(f"{name}{_BOTH}" for name in _RECURRENT))
-"""What can be compared: every architecture, and the recurrent ones in two directions."""
+"""Names for `--families`: every architecture, and the recurrent ones in two directions."""
 _LEARNING_RATES = {"tiny": 3e-3, "small": 1e-3, "base": 5e-4}
-"""One rate for all of a size, after a warm-up; smaller ones for larger models."""
+"""Learning rate after warm-up, by model size."""
 _TOKENS, _SEED = 400_000, 42
-_HEAD = ("model", "objective", "parameters", "test loss", "bits/char", "tokens/s", "peak memory")
+_TITLES = ("model", "objective", "parameters", "test loss", "bits/char", "tokens/s", "peak memory")
+_TSV_TITLES = (
+    *("name", "objective", "params", "learning_rate", "test_loss", "bits_per_char"),
+    *("tokens_per_second", "train_seconds", "peak_memory_bytes"),
+)
+
+
+class _BenchOptions(Options):
+    corpus: str
+    size: str
+    tokens: int
+    families: str | None
+    tokenizer: str
+    seed: int
 
 
 def add_to(commands: Commands) -> None:
     bench = commands.group("bench", "compare what this program can train")
-    one = bench.add("architectures", _architectures, "train every architecture on one text at equal tokens")
-    one.add_argument("corpus", metavar="CORPUS", help="a corpus name or the path of a text file")
-    one.add_argument("--size", default="tiny", metavar="SIZE", help="of every model: tiny (without it), small, base")
-    one.add_argument("--tokens", type=int, default=_TOKENS, metavar="N", help=f"for each training; {_TOKENS:,} without")
-    one.add_argument("--families", metavar="A,B", help=f"all without it, of: {', '.join(_NAMES)}")
-    one.add_argument("--tokenizer", dest="method", default="char", metavar="METHOD", help=", ".join(METHODS))
-    one.add_argument("--seed", type=int, default=_SEED, metavar="N", help=f"{_SEED} without it")
+    about = "train every architecture on one corpus at equal tokens"
+    example = "mt bench architectures demo --tokens 100000"
+    one = bench.add("architectures", "Train", _BenchOptions, _compare_architectures, about, example)
+    one.add_argument("corpus", metavar="CORPUS", help="corpus to train on: its name, or the path of a text file")
+    sizes = ", ".join(_LEARNING_RATES)
+    one.add_argument("--size", default="tiny", metavar="SIZE", help=f"size of the models: {sizes}; default: tiny")
+    about = f"tokens that each training reads; default: {_TOKENS:,}"
+    one.add_argument("--tokens", type=int, default=_TOKENS, metavar="N", help=about)
+    about = f"architectures, separated by commas: {', '.join(_NAMES)}; default: all"
+    one.add_argument("--families", metavar="A,B", help=about)
+    about = f"tokenizer of all models: {', '.join(METHODS)}; default: char"
+    one.add_argument("--tokenizer", default="char", metavar="METHOD", help=about)
+    one.add_argument("--seed", type=int, default=_SEED, metavar="N", help=f"seed of every training; default: {_SEED}")
 
 
-def _architectures(arguments: Arguments, terminal: Terminal) -> int:
+def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:
     settings = settings_for("model-trainer-benchmark")
-    plan = asyncio.run(_planned(arguments, settings))
+    plan = asyncio.run(_make_plan(options, settings))
     try:
-        table, folder = _compared(plan, arguments, settings, terminal)
+        table, folder = _train_all(plan, options, settings, terminal)
     except KeyboardInterrupt:
-        terminal.note("Interrupted. Nothing of the comparison was kept.")
+        terminal.note("Interrupted. The comparison was discarded.")
         return EXIT_INTERRUPTED
     shared = table.shared
-    about = (
+    notes = [
         f"{table.corpus.name}: {shared.tokens:,} tokens each, in {counted(shared.steps, 'step')}; tested on"
         f" {counted(shared.test.lines, 'line')}; {shared.vocab_size:,} tokens in the vocabulary."
         " Losses in nats per predicted token."
-    )
-    masked = "* per masked token: not to be compared with the causal ones."
-    notes = [about, *([masked] if any(row.objective == "masked_lm" for row in table.rows) else []), f"in {folder}"]
-    terminal.show(table, columns([_HEAD, *map(_cells, table.rows)]), Text("\n".join(notes)))
+    ]
+    if any(row.objective == "masked_lm" for row in table.rows):
+        notes.append("* per masked token: not comparable with the causal ones.")
+    rows = [_TITLES, *map(_cells, table.rows)]
+    terminal.show(table, columns(rows), Text("\n".join([*notes, f"stored in {folder}"])))
     return 0
 
 
-async def _planned(arguments: Arguments, settings: Settings) -> BenchmarkPlan:
-    """The requests of all trainings, as if each had been given to `mt train`; raises AppError for what cannot be."""
-    if arguments.tokens < 1:
-        raise AppError(ErrorCode.INVALID_INPUT, f"`--tokens` must be 1 or more, you gave {arguments.tokens}.")
-    if arguments.size not in _LEARNING_RATES:
+async def _make_plan(options: _BenchOptions, settings: Settings) -> BenchmarkPlan:
+    """Resolve the requests of all trainings; raises AppError where one cannot be trained."""
+    if options.tokens < 1:
+        raise AppError(ErrorCode.INVALID_INPUT, f"`--tokens` must be 1 or more, you gave {options.tokens}.")
+    if options.size not in _LEARNING_RATES:
         known = ", ".join(_LEARNING_RATES)
-        raise AppError(ErrorCode.INVALID_MODEL_SIZE, f"`--size` must be one of {known}, you gave '{arguments.size}'.")
+        raise AppError(ErrorCode.INVALID_MODEL_SIZE, f"`--size` must be one of {known}, you gave '{options.size}'.")
     corpora = CorpusStore(settings)
-    corpus = await corpus_name(arguments.corpus or "", None, corpora)
-    names = _chosen(arguments)
+    corpus = await corpus_name(options.corpus, None, corpora)
     requests: dict[str, EffectiveRequest] = {}
-    for name in names:
-        request = train_request(_fields(name, corpus, arguments))
+    for name in _chosen_names(options):
+        request = train_request(_request_fields(name, corpus, options))
         requests[name] = await resolve_request(request, corpora, settings)
     await corpora.keep_offered()
-    return BenchmarkPlan(tokens=arguments.tokens, requests=requests)
+    return BenchmarkPlan(tokens=options.tokens, requests=requests)
 
 
-def _chosen(arguments: Arguments) -> list[str]:
-    """The names that were asked for; without any, all that the tokenizer allows, of two directions the LSTM alone."""
-    if arguments.families is None:
-        usual = [*CONFIGS, f"lstm{_BOTH}"]
-        return [name for name in usual if arguments.method != "word" or not _is_masked(name)]
-    names = arguments.families.split(",")
+def _chosen_names(options: _BenchOptions) -> list[str]:
+    """Return `--families`; by default all that the tokenizer allows, in two directions the LSTM only."""
+    if options.families is None:
+        names = [*CONFIGS, f"lstm{_BOTH}"]
+        return [name for name in names if options.tokenizer != "word" or not _is_masked(name)]
+    names = options.families.split(",")
     for name in names:
         if name not in _NAMES:
-            raise AppError(
-                ErrorCode.UNSUPPORTED_BACKEND, f"`--families` must be of {', '.join(_NAMES)}, you gave '{name}'."
-            )
+            message = f"`--families` must be of {', '.join(_NAMES)}, you gave '{name}'."
+            raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message)
     return names
 
 
@@ -107,23 +124,23 @@ def _is_masked(name: str) -> bool:
     return name.endswith(_BOTH) or name in {one for one in CONFIGS if "causal_lm" not in CONFIGS[one].objectives}
 
 
-def _fields(name: str, corpus: str, arguments: Arguments) -> dict[str, object]:
-    """The fields of one training's request; the tokenizer has a mask token wherever its method can, so that it fits."""
-    tokenizer: dict[str, object] = {"method": arguments.method}
-    if arguments.method == "char":
+def _request_fields(name: str, corpus: str, options: _BenchOptions) -> dict[str, object]:
+    """Return the fields of a request; the tokenizer has a mask token if its method can, so that all can share it."""
+    tokenizer: dict[str, object] = {"method": options.tokenizer}
+    if options.tokenizer == "char":
         tokenizer["mask_token"] = True
-    elif arguments.method != "word":
+    elif options.tokenizer != "word":
         tokenizer |= {"special_style": "gpt2_mask", "vocab_size": 1000}
     fields: dict[str, object] = {
         "corpus": corpus,
         "model_family": name.removesuffix(_BOTH),
-        "model_size": arguments.size,
+        "model_size": options.size,
         "objective": "masked_lm" if _is_masked(name) else "causal_lm",
         "tokenizer": tokenizer,
-        "seed": arguments.seed,
+        "seed": options.seed,
         "max_seq_len": 64,
         "batch_size": 16,
-        "learning_rate": _LEARNING_RATES[arguments.size],
+        "learning_rate": _LEARNING_RATES[options.size],
         "lr_schedule": "cosine",
         "warmup_ratio": 0.1,
         "holdout_fraction": 0.05,
@@ -132,10 +149,10 @@ def _fields(name: str, corpus: str, arguments: Arguments) -> dict[str, object]:
     return fields | {"model": {"bidirectional": True}} if name.endswith(_BOTH) else fields
 
 
-def _compared(
-    plan: BenchmarkPlan, arguments: Arguments, settings: Settings, terminal: Terminal
+def _train_all(
+    plan: BenchmarkPlan, options: _BenchOptions, settings: Settings, terminal: Terminal
 ) -> tuple[BenchmarkTable, Path]:
-    """Do the trainings one after another, each in a process of its own; the table appears with all of its files."""
+    """Train one model after another, each in its own process; the folder appears once it is complete."""
     created_at = now()
     benchmark_id = new_run_id("architectures", created_at)
     folder = settings.app.artifacts_root / "benchmarks" / benchmark_id
@@ -143,7 +160,7 @@ def _compared(
         work = temporary / "work"
         work.mkdir()
         write_atomically(work / f"{BENCHMARK_PLAN}.json", plan.model_dump_json().encode())
-        terminal.note("preparing the text")
+        terminal.note("preparing the corpus")
         rows: list[BenchmarkRow] = []
         with child_server(settings):
             _run_child(settings, work, BENCHMARK_PREPARED)
@@ -155,28 +172,24 @@ def _compared(
             benchmark_id=benchmark_id,
             created_at=created_at,
             corpus=rows[0].request.corpus,
-            model_size=arguments.size,
+            model_size=options.size,
             seed=rows[0].request.seed,
             shared=read_record(work / f"{BENCHMARK_PREPARED}.json", PreparedBenchmark),
             rows=tuple(rows),
         )
         shutil.rmtree(work)
-        from trainer.reports.charts import (
-            curves_chart,  # matplotlib, when the memory of the trainings has been measured
-        )
+        from trainer.reports.charts import curves_chart  # matplotlib: not while the memory of trainings is measured
 
         curves = {_label(row): [(point.step, point.train_loss) for point in row.curve] for row in rows}
-        write_atomically(
-            temporary / "curves.png",
-            curves_chart(curves, dashed={_label(row) for row in rows if row.objective == "masked_lm"}),
-        )
-        write_atomically(temporary / "table.tsv", _as_tsv(table).encode())
+        chart = curves_chart(curves, dashed={_label(row) for row in rows if row.objective == "masked_lm"})
+        write_atomically(temporary / "curves.png", chart)
+        write_atomically(temporary / "table.tsv", _tsv(table).encode())
         write_atomically(temporary / "table.json", table.model_dump_json(indent=1).encode())
     return table, folder
 
 
 def _run_child(settings: Settings, work: Path, name: str) -> None:
-    """Have a child do one part; raises what it could not do, and ends it where we are interrupted."""
+    """Run one part in a child process; raises its error, and stops it when this process is interrupted."""
     ours, theirs = socketpair()
     child = new_process("benchmark", settings, (str(work), name), [theirs])
     with ours, theirs:
@@ -213,20 +226,9 @@ def _cells(row: BenchmarkRow) -> tuple[str, ...]:
     )
 
 
-def _as_tsv(table: BenchmarkTable) -> str:
-    names = (
-        "name",
-        "objective",
-        "params",
-        "learning_rate",
-        "test_loss",
-        "bits_per_char",
-        "tokens_per_second",
-        "train_seconds",
-        "peak_memory_bytes",
-    )
-    lines = ["\t".join(names)]
+def _tsv(table: BenchmarkTable) -> str:
+    lines = ["\t".join(_TSV_TITLES)]
     for row in table.rows:
-        values: dict[str, object] = row.model_dump(mode="json", include=set(names))
-        lines.append("\t".join("" if values[name] is None else str(values[name]) for name in names))
+        values: dict[str, object] = row.model_dump(mode="json", include=set(_TSV_TITLES))
+        lines.append("\t".join("" if values[name] is None else str(values[name]) for name in _TSV_TITLES))
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What a command needs around it: settings, the queue, and the services behind the queue."""
+"""Surroundings of a command: settings, the queue and the services behind it."""
 
 import asyncio
 import contextlib
@@ -7,40 +7,37 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
+from trainer.artifacts.runs import RunStore
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings, load_settings
+from trainer.contracts.base import changed
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.system.logs import setup_logging
 
 
 def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
-    """The settings, with logs on standard error; a level that nobody has set is this one.
+    """Load the settings and send logs to standard error, at this level unless LOGGING__LEVEL sets another.
 
-    A command tells by itself what people have to know: they see its log, and that of a worker that it starts, where
-    they have asked for one.
+    A command reports by itself, so its log and that of a worker that it starts are shown only on request.
     """
     settings = load_settings()
     if settings.logging.level is None:
-        chosen: dict[str, object] = {"level": level}
-        logging: dict[str, object] = {"logging": settings.logging.model_copy(update=chosen)}
-        settings = settings.model_copy(update=logging)
+        settings = changed(settings, logging=changed(settings.logging, level=level))
     setup_logging(settings, service, sys.stderr)
     return settings
 
 
 def without_worker(settings: Settings) -> Settings:
-    """The settings of a command that starts no worker."""
-    alone: dict[str, object] = {"embedded_workers": 0}
-    queue: dict[str, object] = {"queue": settings.queue.model_copy(update=alone)}
-    return settings.model_copy(update=queue)
+    """Return the settings of a command that starts no worker."""
+    return changed(settings, queue=changed(settings.queue, embedded_workers=0))
 
 
 def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
-    """Run a command with a connected queue, starting what is not running yet for its time."""
+    """Run a command with a connected queue, and meanwhile the services that do not run yet."""
 
     async def connected_command() -> int:
-        async with _connected(settings) as queue:
+        async with _connected(settings, terminal) as queue:
             return await command(queue)
 
     async def run() -> int:
@@ -56,10 +53,17 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
         return asyncio.run(run())
 
 
+def with_run(run_id: str, settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
+    """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
+    RunStore(settings.app.artifacts_root).get(run_id).completed_manifest()
+    return with_queue(settings, terminal, command)
+
+
 @contextlib.asynccontextmanager
-async def _connected(settings: Settings) -> AsyncIterator[JobQueue]:
+async def _connected(settings: Settings, terminal: Terminal) -> AsyncIterator[JobQueue]:
     services = Services(settings)
     url = await services.start()
+    terminal.has_own_worker = services.has_own_worker
     try:
         queue = await JobQueue.connect(settings, url)
         try:

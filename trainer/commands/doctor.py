@@ -1,21 +1,27 @@
-"""What this installation is and can do; whatever is wrong with it is a finding, and nothing that stays is started."""
+"""`mt doctor` and `mt selftest`: check this installation, and that a training works."""
 
 import asyncio
 import os
-import re
 import shutil
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Iterator
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from platform import python_version
 from typing import Literal
 
 from dotenv import dotenv_values
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from pydantic import ValidationError
+from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
+from trainer.commands.arguments import Commands, Options
+from trainer.commands.connection import settings_for
+from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns
+from trainer.commands.training import TrainOptions, add_file_to, add_request_options, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
@@ -27,7 +33,7 @@ from trainer.system.hardware import default_threads, memory_bytes, physical_core
 
 DISTRIBUTION = "model-trainer"
 _GIB = 1 << 30
-_LITTLE_MEMORY, _ROOM = 2 * _GIB, 2 * _GIB
+_MIN_MEMORY, _MIN_FREE = 2 * _GIB, 2 * _GIB
 _VERSION_SECONDS = 10.0
 _TORCH_PROBE = """
 import json, torch
@@ -36,117 +42,130 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "dev
 """
 
 
-class Finding(Frozen):
-    """One thing that was looked at: what is, and where that is not right, what to do."""
+def add_to(commands: Commands) -> None:
+    about = "check this installation and suggest fixes"
+    commands.add("doctor", "Check", Options, _doctor, about, "mt doctor")
+    about = "overfit one small batch (a quick check that training works)"
+    example = "mt selftest --model gpt2 --tokenizer bpe"
+    selftest = commands.add("selftest", "Check", TrainOptions, _selftest, about, example)
+    add_file_to(selftest)
+    add_request_options(selftest)
+
+
+def _doctor(options: Options, terminal: Terminal) -> int:
+    report = asyncio.run(check_installation())
+    terminal.show(report, columns([(check.state, check.name, check.message) for check in report.checks]))
+    return 0 if report.ok else EXIT_FAILED
+
+
+def _selftest(options: TrainOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+    if options.file is None and options.corpus is None:
+        options.corpus = "demo"
+    training = read_training(options, settings, terminal)
+    if training is None:
+        return EXIT_USER
+    from trainer.training.selftest import overfit_one_batch  # torch
+
+    found = overfit_one_batch(training.effective, training.corpora.find(training.effective.corpus.name))
+    rows = [("step", "loss"), *((str(point.step), f"{point.loss:.4f}") for point in found.curve)]
+    terminal.show(found, columns(rows), Text(found.message))
+    return 0 if found.ok else EXIT_FAILED
+
+
+class Check(Frozen):
+    """One check: its result, and what to do where it is not ok."""
 
     name: str
     state: Literal["ok", "warning", "failure"]
     message: str
 
 
-class Diagnosis(Frozen):
-    """What was found; `ok` says that nothing failed."""
+class Report(Frozen):
+    """Answer of `mt doctor --json`; `ok` is true if no check failed."""
 
     ok: bool
-    checks: tuple[Finding, ...]
+    checks: tuple[Check, ...]
 
 
-async def diagnose() -> Diagnosis:
-    """Look at everything that a training or the bot needs here."""
-    torch = asyncio.create_task(torch_finding())
-    findings = [library_finding(DISTRIBUTION), machine_finding()]
+async def check_installation() -> Report:
+    """Check everything that a training or the bot needs; starts nothing that stays."""
+    torch = asyncio.create_task(check_torch())
+    checks = [check_libraries(DISTRIBUTION), check_machine()]
     try:
         settings = load_settings()
     except AppError as error:
-        findings.append(Finding(name="settings", state="failure", message=error.message))
+        checks.append(Check(name="settings", state="failure", message=error.message))
     else:
-        findings += [_settings_finding(), *_folder_findings(settings), *await _queue_findings(settings)]
-        findings += [_discord_finding(settings), _runs_finding(settings)]
-    findings.insert(1, await torch)
-    return Diagnosis(ok=all(finding.state != "failure" for finding in findings), checks=tuple(findings))
+        app = settings.app
+        checks += [_check_settings(), check_folder("data", app.data_root.resolve())]
+        checks += [check_folder("artifacts", app.artifacts_root.resolve()), *await _check_queue(settings)]
+        checks += [_check_discord(settings), _check_runs(settings)]
+    checks.insert(1, await torch)
+    return Report(ok=all(check.state != "failure" for check in checks), checks=tuple(checks))
 
 
-def library_finding(distribution: str) -> Finding:
-    """Whether Python and the libraries are those that the package asks for."""
-    name = "libraries"
+def check_libraries(distribution: str) -> Check:
+    """Check the versions of Python and the libraries against the package's requirements."""
     try:
-        wanted = {"Python": metadata(distribution)["Requires-Python"]}
+        python = metadata(distribution)["Requires-Python"]
     except PackageNotFoundError:
-        message = f"The package {distribution} is not installed: `pip install .` in its folder installs it."
-        return Finding(name=name, state="failure", message=message)
-    for requirement in requires(distribution) or []:
-        match = re.fullmatch(r"([\w.-]+)(?:\[.*\])?([^;]*)", requirement)
-        if match:  # others are for some systems or extras only
-            wanted[match[1]] = match[2]
-    troubles = [
-        f"{library} {found or 'is missing'}, but {versions} is needed"
-        for library, versions in wanted.items()
-        if not _fits(found := _installed(library), versions)
-    ]
-    if troubles:
-        message = f"{'; '.join(troubles)}: `pip install .` in the project's folder installs what is needed."
-        return Finding(name=name, state="failure", message=message)
-    return Finding(name=name, state="ok", message=f"Python {python_version()}, {len(wanted) - 1} libraries as needed.")
+        message = f"The package {distribution} is not installed: run `pip install .` in its folder."
+        return Check(name="libraries", state="failure", message=message)
+    wanted = [Requirement(line) for line in requires(distribution) or []]
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = {"Python": SpecifierSet(python), **{one.name: one.specifier for one in wanted}}
+    problems: list[str] = []
+    for library, versions in needed.items():
+        installed = _installed_version(library)
+        if installed is None or not versions.contains(installed, prereleases=True):
+            problems.append(f"{library} {installed or 'is missing'}, but {versions} is needed")
+    if problems:
+        message = f"{'; '.join(problems)}: run `pip install .` in the project's folder."
+        return Check(name="libraries", state="failure", message=message)
+    return Check(name="libraries", state="ok", message=f"Python {python_version()}, {len(wanted)} libraries as needed.")
 
 
-def _installed(library: str) -> str | None:
+def _installed_version(library: str) -> str | None:
     try:
         return python_version() if library == "Python" else version(library)
     except PackageNotFoundError:
         return None
 
 
-def _fits(found: str | None, versions: str) -> bool:
-    """Whether a version is in a range that is given by `>=` and `<`."""
-    if found is None:
-        return False
-    numbers = _numbers(found)
-    bounds: list[tuple[str, str]] = re.findall(r"(>=|<)\s*([\d.]+)", versions)
-    return all(numbers >= _numbers(text) if way == ">=" else numbers < _numbers(text) for way, text in bounds)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    numbers: list[str] = re.findall(r"\d+", text.split("+")[0])
-    return tuple(map(int, numbers))
-
-
 class Torch(Frozen):
-    """What torch says of itself."""
+    """Versions and devices of torch."""
 
     version: str
     cuda: str | None
-    """What it was built for; None: for the CPU only."""
+    """CUDA version of the build; None for a CPU build."""
     devices: tuple[str, ...]
 
 
-async def torch_finding(seconds: float = 120.0) -> Finding:
-    """Whether torch can be imported, by a process of its own: a broken one may take its process down."""
+async def check_torch(seconds: float = 120.0) -> Check:
+    """Import torch in its own process, since a broken build can crash it."""
     code, output, errors = await _run(seconds, sys.executable, "-c", _TORCH_PROBE)
     try:
-        return torch_found(Torch.model_validate_json(output.strip().rpartition("\n")[2]))
+        return describe_torch(Torch.model_validate_json(output.strip().rpartition("\n")[2]))
     except ValidationError:
         last = errors.strip().rpartition("\n")[2]
         reason = " ".join(word for word in last.split() if "/" not in word) or f"exit code {code}"
-        message = f"Torch cannot be imported ({reason}): install it anew, `pip install --force-reinstall torch`."
-        return Finding(name="torch", state="failure", message=message)
+        message = f"Torch cannot be imported ({reason}): reinstall it with `pip install --force-reinstall torch`."
+        return Check(name="torch", state="failure", message=message)
 
 
-def torch_found(torch: Torch) -> Finding:
-    """What can be computed on."""
+def describe_torch(torch: Torch) -> Check:
+    """Describe the devices that torch can compute on."""
     if torch.devices:
-        message = f"{torch.version} with {', '.join(torch.devices)}."
-    elif torch.cuda is None:
-        message = f"{torch.version}, for the CPU only."
-    else:
-        message = (
-            f"{torch.version} is made for CUDA {torch.cuda}, but no GPU answers: look at its driver (`nvidia-smi`)."
-        )
-        return Finding(name="torch", state="warning", message=message)
-    return Finding(name="torch", state="ok", message=message)
+        return Check(name="torch", state="ok", message=f"{torch.version} with {', '.join(torch.devices)}.")
+    if torch.cuda is None:
+        return Check(name="torch", state="ok", message=f"{torch.version}, for the CPU only.")
+    message = f"{torch.version} is built for CUDA {torch.cuda}, but no GPU responds: check the driver (`nvidia-smi`)."
+    return Check(name="torch", state="warning", message=message)
 
 
 async def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
-    """Run a program; return its exit code and what it wrote, or None and why where it takes too long."""
+    """Run a program; return its exit code (None after a timeout), its output and its errors."""
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
     try:
         async with asyncio.timeout(seconds):
@@ -158,133 +177,116 @@ async def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
     return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
 
 
-def machine_finding(memory: int | None = None) -> Finding:
-    """Cores and memory, as far as a container lets us have it."""
+def check_machine(memory: int | None = None) -> Check:
+    """Check cores and memory, within the limits of a container."""
     memory = memory_bytes() if memory is None else memory
     threads = counted(default_threads(), "thread")
     message = f"{counted(physical_cores(), 'core')}, {threads} in a training; {memory / _GIB:.1f} GiB of memory"
-    if memory < _LITTLE_MEMORY:
-        return Finding(name="machine", state="warning", message=f"{message}: enough for small models only.")
-    return Finding(name="machine", state="ok", message=f"{message}.")
+    if memory < _MIN_MEMORY:
+        return Check(name="machine", state="warning", message=f"{message}: enough for small models only.")
+    return Check(name="machine", state="ok", message=f"{message}.")
 
 
-def _settings_finding() -> Finding:
-    """Where settings come from; of none its value, which may be a secret."""
+def _check_settings() -> Check:
+    """List the sources of settings; never their values, which may be secrets."""
     names = {*environment_names(), *PLAIN_NAMES, "APP__CONFIG_FILE"}
     config_file = Path(os.environ.get("APP__CONFIG_FILE") or "mt.toml")
     sources = [
-        f"{config_file.name} {'is read' if config_file.exists() else 'is not there'}",
-        f".env {_naming(name for name in dotenv_values('.env') if name.upper() in names)}",
-        f"the environment {_naming(name for name in os.environ if name.upper() in names)}",
+        f"{config_file.name} {'is read' if config_file.exists() else 'does not exist'}",
+        f".env sets {_listed(name for name in dotenv_values('.env') if name.upper() in names)}",
+        f"the environment sets {_listed(name for name in os.environ if name.upper() in names)}",
     ]
-    return Finding(name="settings", state="ok", message=f"{'; '.join(sources)}.")
+    return Check(name="settings", state="ok", message=f"{'; '.join(sources)}.")
 
 
-def _naming(names: Iterator[str]) -> str:
-    return f"sets {listed}" if (listed := ", ".join(sorted(names))) else "sets none"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
-def _folder_findings(settings: Settings) -> Iterator[Finding]:
-    for name, folder in (("data", settings.app.data_root), ("artifacts", settings.app.artifacts_root)):
-        yield folder_finding(name, folder.resolve())
-
-
-def folder_finding(name: str, folder: Path, room_bytes: int = _ROOM) -> Finding:
-    """Whether a folder, or the one that it will be made in, can be written and has room."""
+def check_folder(name: str, folder: Path, min_free: int = _MIN_FREE) -> Check:
+    """Check that a folder, or the nearest one that exists above it, is writable and has room."""
     setting = f"APP__{name.upper()}_ROOT"
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        message = f"It cannot be written: give this user the right to, or set {setting} to another folder."
-        return Finding(name=name, state="failure", message=message)
-    free = shutil.disk_usage(there).free
-    message = f"{free / _GIB:.1f} GiB free{'' if there == folder else '; it is made when it is needed'}"
-    if free < room_bytes:
-        return Finding(name=name, state="warning", message=f"{message}: make room, or set {setting} to another disk.")
-    return Finding(name=name, state="ok", message=f"{message}.")
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        message = f"It cannot be written: give this user write access, or set {setting} to another folder."
+        return Check(name=name, state="failure", message=message)
+    free = shutil.disk_usage(existing).free
+    message = f"{free / _GIB:.1f} GiB free{'' if existing == folder else '; it is created when needed'}"
+    if free < min_free:
+        message = f"{message}: free some space, or set {setting} to another disk."
+        return Check(name=name, state="warning", message=message)
+    return Check(name=name, state="ok", message=f"{message}.")
 
 
-async def _queue_findings(settings: Settings) -> list[Finding]:
+async def _check_queue(settings: Settings) -> list[Check]:
     try:
         address = await answering_server(settings)
-        if settings.redis.url is None:
-            findings = [await _embedded_finding(running=address is not None)]
-        elif address is None:
-            message = "Nothing answers at `REDIS__URL`: start it, or leave the setting empty."
-            return [Finding(name="redis", state="failure", message=message)]
-        else:
-            findings = []
+        if settings.redis.url is not None and address is None:
+            message = "`REDIS__URL` does not respond: start that server, or leave the setting empty."
+            return [Check(name="redis", state="failure", message=message)]
+        checks = [] if settings.redis.url else [await _check_embedded(is_running=address is not None)]
         if address is None:
-            return [*findings, _worker_finding(settings, seen=False)]
+            return [*checks, _check_worker(settings, is_running=False)]
         store = await connect(address)
         try:
-            return [*findings, *await _server_findings(settings, store)]
+            return [*checks, *await _check_server(settings, store)]
         finally:
             await store.close()
     except AppError as error:
-        return [Finding(name="redis", state="failure", message=error.message)]
+        return [Check(name="redis", state="failure", message=error.message)]
 
 
-async def _embedded_finding(*, running: bool) -> Finding:
-    """Whether the server that is started for a data root can be."""
+async def _check_embedded(*, is_running: bool) -> Check:
+    """Check the program of the embedded server."""
     code, output, _ = await _run(_VERSION_SECONDS, find_server(), "--version")
     if code != 0:
         message = "The server program does not run: install Valkey or Redis, or set REDIS__URL to one elsewhere."
-        return Finding(name="server", state="failure", message=message)
-    now = "it runs" if running else "it is started when it is needed"
-    return Finding(name="server", state="ok", message=f"Embedded {' '.join(output.split()[:3])}; {now}.")
+        return Check(name="server", state="failure", message=message)
+    state = "it is running" if is_running else "it is started when needed"
+    return Check(name="server", state="ok", message=f"Embedded {' '.join(output.split()[:3])}; {state}.")
 
 
-async def _server_findings(settings: Settings, store: Store) -> list[Finding]:
-    """What the server keeps, and whether a worker waits at it."""
+async def _check_server(settings: Settings, store: Store) -> list[Check]:
+    """Check the durability of the server, and whether a worker is connected."""
     try:
         durability = await store.durability()
         has_worker = await store.has_worker()
     except STORE_ERRORS as error:
-        message = (
-            f"The server does not tell its settings ({type(error).__name__}): see that AOF is on and eviction off."
-        )
-        return [Finding(name="redis", state="warning", message=message)]
-    troubles = durability.troubles()
-    synced = f"appendfsync {durability.appendfsync or 'not told'}"
-    message = f"It answers; AOF is on ({synced}), eviction off."
-    if troubles:
-        message = f"It answers, but {' and '.join(troubles)}."
-    return [
-        Finding(name="redis", state="warning" if troubles else "ok", message=message),
-        _worker_finding(settings, seen=has_worker),
-    ]
+        message = f"The server hides its settings ({type(error).__name__}): make sure AOF is on and eviction off."
+        return [Check(name="redis", state="warning", message=message)]
+    problems = durability.troubles()
+    message = f"It responds; AOF is on (appendfsync {durability.appendfsync or 'unknown'}), eviction off."
+    if problems:
+        message = f"It responds, but {' and '.join(problems)}."
+    redis = Check(name="redis", state="warning" if problems else "ok", message=message)
+    return [redis, _check_worker(settings, is_running=has_worker)]
 
 
-def _worker_finding(settings: Settings, *, seen: bool) -> Finding:
-    if seen:
-        return Finding(name="worker", state="ok", message="At least one takes jobs.")
+def _check_worker(settings: Settings, *, is_running: bool) -> Check:
+    if is_running:
+        return Check(name="worker", state="ok", message="At least one is running.")
     if settings.queue.embedded_workers:
-        return Finding(name="worker", state="ok", message="None runs now; `mt train` and the bot start one.")
-    message = "None is seen, and QUEUE__EMBEDDED_WORKERS is 0: start `mt worker`."
-    return Finding(name="worker", state="warning", message=message)
+        return Check(name="worker", state="ok", message="None is running; `mt train` and the bot start one.")
+    message = "None is running, and QUEUE__EMBEDDED_WORKERS is 0: start one with `mt worker`."
+    return Check(name="worker", state="warning", message=message)
 
 
-def _discord_finding(settings: Settings) -> Finding:
-    missing = [
-        name
-        for name, value in (
-            ("DISCORD__TOKEN", settings.discord.token),
-            ("DISCORD__OWNER_ID", settings.discord.owner_id),
-        )
-        if value is None
-    ]
+def _check_discord(settings: Settings) -> Check:
+    discord = settings.discord
+    values = {"DISCORD__TOKEN": discord.token, "DISCORD__OWNER_ID": discord.owner_id}
+    missing = [name for name, value in values.items() if value is None]
     if missing:
-        message = f"{' and '.join(missing)} not set: `mt up` needs both, the command line neither."
-        return Finding(name="discord", state="warning", message=message)
-    return Finding(name="discord", state="ok", message="Token and owner are set.")
+        message = f"{' and '.join(missing)} not set: `mt up` needs both, the other commands neither."
+        return Check(name="discord", state="warning", message=message)
+    return Check(name="discord", state="ok", message="Token and owner are set.")
 
 
-def _runs_finding(settings: Settings) -> Finding:
+def _check_runs(settings: Settings) -> Check:
     runs = RunStore(settings.app.artifacts_root)
     unreadable = [run.run_id for run in runs.unreadable()]
     if unreadable:
-        message = f"The request of {', '.join(unreadable[:5])} cannot be read: move its folder away."
-        return Finding(name="runs", state="failure", message=message)
+        message = f"The request of {', '.join(unreadable[:5])} cannot be read: move its folder elsewhere."
+        return Check(name="runs", state="failure", message=message)
     unfinished = [run.run_id for run in runs.unfinished()]
-    shown = f"{', '.join(unfinished[:5])}{', …' if len(unfinished) > 5 else ''} wait for a worker or train."
-    return Finding(name="runs", state="ok", message=shown if unfinished else "None waits or trains.")
+    message = f"Queued or running: {', '.join(unfinished[:5])}{', …' if len(unfinished) > 5 else ''}."
+    return Check(name="runs", state="ok", message=message if unfinished else "None is queued or running.")

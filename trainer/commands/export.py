@@ -1,15 +1,15 @@
-"""`mt export`, `mt import`: runs for other programs and other machines."""
+"""`mt export` and `mt import`: runs for other programs and other machines."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Arguments, Commands
+from trainer.commands.arguments import Commands, Options, RunOptions, StoreFile
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.base import Frozen, Identifier
@@ -17,84 +17,89 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
-_FORMATS = ("hf", "torchscript", "onnx", "archive")
-_LICENCE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
+Format = Literal["hf", "torchscript", "onnx", "archive"]
+_LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
 
 class Exported(Frozen):
-    """The answer of `mt export --json`."""
+    """Answer of `mt export --json`."""
 
     run_id: Identifier
-    format: Literal["hf", "torchscript", "onnx", "archive"]
+    format: Format
     path: str
     files: int
     bytes: int
-    """Of the model's files together."""
+    """Total size of the model's files."""
 
 
 class Imported(Frozen):
-    """The answer of `mt import --json`."""
+    """Answer of `mt import --json`."""
 
     run_id: Identifier
 
 
+class _ExportOptions(RunOptions):
+    format: Format
+    out: Path
+    license: str | None
+
+
+class _ImportOptions(Options):
+    archive: Path
+
+
 def add_to(commands: Commands) -> None:
-    export = commands.add("export", _export, "write a run for other programs, or as one file for another machine")
-    export.add_argument("run", metavar="RUN")
-    export.add_argument(
-        "--format",
-        choices=_FORMATS,
-        required=True,
-        help="hf: for the Hugging Face library; archive: for `mt import`; torchscript: a legacy one",
+    about = "export a run for other programs, or as one file for another machine"
+    example = "mt export RUN --format hf --out my-model"
+    export = commands.add("export", "Use a model", _ExportOptions, _export, about, example)
+    export.add_run()
+    formats: tuple[str, ...] = get_args(Format)
+    about = "hf: for transformers; archive: for `mt import`; onnx; torchscript: deprecated by PyTorch"
+    export.add_argument("--format", choices=formats, required=True, help=about)
+    about = "folder to create; for an archive, the file"
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", action=StoreFile, help=about)
+    export.add_argument("--license", metavar="ID", help="license for the model card, such as cc0-1.0")
+    about = "restore a run from an archive"
+    restore = commands.add("import", "Use a model", _ImportOptions, _import, about, "mt import run.tar")
+    restore.add_argument(
+        "archive", type=Path, metavar="FILE", action=StoreFile, help="archive that `mt export` has written"
     )
-    export.add_argument(
-        "--out",
-        dest="target",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="the folder to make; of an archive the file",
-    )
-    export.add_argument("--license", metavar="ID", help="for the model card, as in cc0-1.0")
-    restore = commands.add("import", _import, "restore a run from an archive")
-    restore.add_argument("archive", type=Path, metavar="FILE")
 
 
-def _export(arguments: Arguments, terminal: Terminal) -> int:
-    if arguments.license is not None and not _LICENCE.fullmatch(arguments.license):
+def _export(options: _ExportOptions, terminal: Terminal) -> int:
+    if options.license is not None and not _LICENSE.fullmatch(options.license):
         raise AppError(ErrorCode.INVALID_INPUT, "`--license` must be an identifier such as cc0-1.0 or mit.")
-    run = RunStore(settings_for().app.artifacts_root).get(arguments.run)
-    out = arguments.target
-    with _told(out):
-        if arguments.format == "archive":
+    run = RunStore(settings_for().app.artifacts_root).get(options.run)
+    with _path_errors(options.out):
+        if options.format == "archive":
             from trainer.export.archive import export_archive  # torch
 
-            files = export_archive(run, out).files
+            files = export_archive(run, options.out).files
         else:
             from trainer.export.folders import export_folder
 
-            files = export_folder(run, arguments.format, out, arguments.license).files
+            files = export_folder(run, options.format, options.out, options.license).files
     size = sum(file.bytes for file in files)
-    exported = Exported(run_id=run.run_id, format=arguments.format, path=str(out), files=len(files), bytes=size)
-    told = Text(f"{run.run_id} is in {out} ({counted(exported.files, 'file')}, {counted(size, 'byte')}).")
-    legacy = [Text("TorchScript is a legacy format that PyTorch has deprecated: prefer `--format hf`.")]
-    terminal.show(exported, told, *(legacy if arguments.format == "torchscript" else []))
+    exported = Exported(run_id=run.run_id, format=options.format, path=str(options.out), files=len(files), bytes=size)
+    result = Text(f"{run.run_id} is in {options.out} ({counted(len(files), 'file')}, {counted(size, 'byte')}).")
+    legacy = [Text("PyTorch has deprecated TorchScript: prefer `--format hf`.")]
+    terminal.show(exported, result, *(legacy if options.format == "torchscript" else []))
     return 0
 
 
-def _import(arguments: Arguments, terminal: Terminal) -> int:
+def _import(options: _ImportOptions, terminal: Terminal) -> int:
     from trainer.export.archive import import_archive  # torch
 
     settings = settings_for()
-    with _told(arguments.archive):
-        run = import_archive(arguments.archive, settings.app.artifacts_root)
-    terminal.show(Imported(run_id=run.run_id), Text(f"{run.run_id} is restored: `mt verify {run.run_id}` checks it."))
+    with _path_errors(options.archive):
+        run = import_archive(options.archive, settings.app.artifacts_root)
+    terminal.show(Imported(run_id=run.run_id), Text(f"{run.run_id} is restored. Check it with: mt verify {run.run_id}"))
     return 0
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say of a path that cannot be used why that is so."""
+def _path_errors(path: Path) -> Iterator[None]:
+    """Raise INVALID_INPUT with the reason where the path cannot be used."""
     try:
         yield
     except OSError as error:

@@ -1,20 +1,18 @@
-"""`mt generate`, `mt predict`, `mt chat`, `mt eval`: asking a finished run."""
+"""`mt generate`, `mt predict`, `mt chat` and `mt eval`: use and measure a trained run."""
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Arguments, Commands
-from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.arguments import Commands, RunOptions, Sampling, StoreFile
+from trainer.commands.connection import settings_for, with_run
 from trainer.commands.requests import checked_corpus
-from trainer.commands.terminal import Terminal, add_loss, summary_table
-from trainer.config.settings import Settings
+from trainer.commands.terminal import Terminal, add_loss, columns, summary_table
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     MAX_PROMPT_CHARACTERS,
@@ -28,87 +26,209 @@ from trainer.contracts.inference import (
     PredictRequest,
 )
 from trainer.contracts.validation import parse
+from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
 from trainer.jobs.queue import JobQueue
 
-_NOTHING: list[str] = []
 _STDIN = 0
 
 
+class _GenerateOptions(Sampling, RunOptions):
+    prompt: str | None
+    prompt_path: Path | None
+    samples: int | None
+    no_stop_on_eos: bool
+    stop: list[str]
+    repetition_penalty: float | None
+    ban_token: list[str]
+    allowed_chars: str | None
+    logprobs: bool
+    stream: bool
+
+
+class _PredictOptions(RunOptions):
+    text: str
+    k: int
+
+
+class _ChatOptions(Sampling, RunOptions):
+    session: str | None
+
+
+class _EvalOptions(RunOptions):
+    split: str | None
+    path: Path | None
+    latest: bool
+
+
 def add_to(commands: Commands) -> None:
-    generate = commands.add("generate", _generate, "let a model continue a prompt")
-    generate.add_argument("run", metavar="RUN")
-    generate.add_argument("prompt", nargs="?", metavar="PROMPT")
-    generate.add_argument("--prompt-path", type=Path, metavar="F", help="continue a corpus, or the text of a file")
-    generate.add_argument("--max-new-tokens", type=int, metavar="N")
-    generate.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
-    generate.add_argument("--top-k", type=int, metavar="N")
-    generate.add_argument("--top-p", type=float, metavar="P")
-    generate.add_argument("--seed", type=int)
-    generate.add_argument("-n", type=int, metavar="N", help="how many continuations")
-    generate.add_argument("--past-lines", action="store_true", help="go on with further lines at the end of one")
-    generate.add_argument(
-        "--stop", action="append", default=_NOTHING, metavar="S", help="end before this text; repeatable"
-    )
-    generate.add_argument("--repetition-penalty", type=float, metavar="P", help="above 1: less of what was there")
-    generate.add_argument(
-        "--ban", action="append", default=_NOTHING, metavar="TOKEN", help="never write it; repeatable"
-    )
-    generate.add_argument("--alphabet", metavar="CHARACTERS", help="write only tokens that are made of these")
+    example = 'mt generate RUN "once upon" --max-new-tokens 100'
+    generate = commands.add("generate", "Use a model", _GenerateOptions, _generate, "continue a prompt", example)
+    generate.add_run()
+    generate.add_argument("prompt", nargs="?", metavar="PROMPT", help="text to continue; default: an empty one")
+    about = "continue a corpus, or the text of a file"
+    generate.add_argument("--prompt-path", type=Path, metavar="F", action=StoreFile, help=about)
+    generate.add_sampling()
+    generate.add_argument("--samples", type=int, metavar="N", help="number of continuations; default: 1")
+    generate.add_argument("--no-stop-on-eos", action="store_true", help="continue with further lines after [EOS]")
+    generate.add_repeatable("--stop", "S", "stop before this text")
+    about = "above 1: tokens that have occurred become less likely"
+    generate.add_argument("--repetition-penalty", type=float, metavar="P", help=about)
+    generate.add_repeatable("--ban-token", "TOKEN", "never generate this token")
+    about = "generate only tokens made of these characters"
+    generate.add_argument("--allowed-chars", metavar="CHARACTERS", help=about)
     generate.add_argument("--logprobs", action="store_true", help="show ln p of every token")
-    generate.add_argument("--stream", action="store_true", help="show the text as it is written")
-    predict = commands.add("predict", _predict, "the likeliest next tokens of a text")
-    predict.add_argument("run", metavar="RUN")
-    predict.add_argument("--text", required=True)
-    predict.add_argument("--k", type=int, default=5, metavar="K", help="how many; 5 without it")
-    chat = commands.add("chat", _chat, "talk with a model: a line of standard input, a line of answer", with_json=False)
-    chat.add_argument("run", metavar="RUN")
-    chat.add_argument("--session", metavar="ID", help="go on with a chat of the last hour")
-    chat.add_argument("--max-new-tokens", type=int, metavar="N")
-    chat.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
-    chat.add_argument("--top-k", type=int, metavar="N")
-    chat.add_argument("--top-p", type=float, metavar="P")
-    chat.add_argument("--seed", type=int)
-    evaluate = commands.add("eval", _evaluate, "measure a model on one of its splits, or on another text")
-    evaluate.add_argument("run", metavar="RUN")
-    evaluate.add_argument("--split", metavar="validation|test", help="a split of the run's own (validation)")
-    evaluate.add_argument("--path", type=Path, metavar="F", help="measure a corpus, or a text file, instead of a split")
-    evaluate.add_argument("--latest", action="store_true", help="show what was measured last, and measure nothing")
+    generate.add_argument("--stream", action="store_true", help="show the text while it is generated")
+
+    about = "list the likeliest next tokens of a text"
+    example = 'mt predict RUN --text "once upon" --k 10'
+    predict = commands.add("predict", "Use a model", _PredictOptions, _predict, about, example)
+    predict.add_run()
+    predict.add_argument("--text", required=True, metavar="TEXT", help="text to continue")
+    predict.add_argument("--k", type=int, default=5, metavar="K", help="number of tokens; default: 5")
+
+    about = "chat with a model: one line of input, one line of answer"
+    chat = commands.add("chat", "Use a model", _ChatOptions, _chat, about, "mt chat RUN", with_json=False)
+    chat.add_run()
+    chat.add_argument("--session", metavar="ID", help="continue a chat of the last hour")
+    chat.add_sampling()
+
+    about = "measure the loss of a model on one of its splits, or on another corpus"
+    evaluate = commands.add("eval", "Use a model", _EvalOptions, _evaluate, about, "mt eval RUN --split test")
+    evaluate.add_run()
+    evaluate.add_argument("--split", metavar="validation|test", help="split of the run; default: validation")
+    about = "measure on a corpus, or on a text file"
+    evaluate.add_argument("--path", type=Path, metavar="F", action=StoreFile, help=about)
+    evaluate.add_argument("--latest", action="store_true", help="show the latest evaluation without a new one")
 
 
-def _generate(arguments: Arguments, terminal: Terminal) -> int:
+def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
     settings = settings_for()
-    request = _generate_request(arguments, CorpusStore(settings))
+    request = _generate_request(options, CorpusStore(settings))
+    if options.stream and options.json:
+        raise AppError(ErrorCode.INVALID_INPUT, "Give `--stream` or `--json`, not both.")
 
-    if arguments.stream and arguments.json:
-        raise AppError(ErrorCode.INVALID_INPUT, "Give `--stream` or `--json`, not both: JSON comes as one object.")
-
-    async def ask(queue: JobQueue) -> int:
-        if arguments.stream:
-            response = await _streamed(queue, arguments.run, request, terminal)
+    async def generate(queue: JobQueue) -> int:
+        if options.stream:
+            response = await _stream(queue, options.run, request, terminal)
         else:
-            response = await queue.inference.generate(arguments.run, request)
+            response = await queue.inference.generate(options.run, request)
             terminal.show(response)
-        if not arguments.json:
+        if not options.json:
             for output, reason in zip(response.outputs or (), response.stop_reason or (), strict=True):
-                if not arguments.stream:
+                if not options.stream:
                     terminal.line(output)
                 terminal.note(f"({end_note(reason, response)}, seed {response.seed_used})")
             for logprobs in response.logprobs or ():
                 terminal.line(" ".join(f"{logprob:.4f}" for logprob in logprobs))
         return 0
 
-    return ask_run(arguments, settings, terminal, ask)
+    return with_run(options.run, settings, terminal, generate)
+
+
+def _generate_request(options: _GenerateOptions, corpora: CorpusStore) -> GenerateRequest:
+    if options.prompt is not None and options.prompt_path is not None:
+        raise AppError(ErrorCode.INVALID_INPUT, "Give a PROMPT or a file with `--prompt-path`, not both.")
+    fields = _sampling_fields(options) | {
+        "stop_sequences": options.stop,
+        "banned_tokens": options.ban_token,
+        "stop_on_eos": not options.no_stop_on_eos,
+        "logprobs": options.logprobs,
+        "repetition_penalty": options.repetition_penalty,
+        "alphabet": options.allowed_chars,
+    }
+    if options.samples is not None:
+        fields["num_return_sequences"] = options.samples
+    if options.prompt_path is None:
+        fields["prompt_text"] = options.prompt or ""
+    elif corpora.has(str(options.prompt_path)):
+        fields["prompt_path"] = str(options.prompt_path)
+    else:
+        fields["prompt_text"] = read_text(options.prompt_path, MAX_PROMPT_CHARACTERS)
+    return parse(GenerateRequest, fields)
+
+
+def _sampling_fields(options: Sampling) -> dict[str, object]:
+    """Return the fields of SamplingOptions that were given."""
+    fields: dict[str, object] = {
+        "max_new_tokens": options.max_new_tokens,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "seed": options.seed,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+async def _stream(queue: JobQueue, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
+    """Show a text while it is generated; of several, each piece on its own line after the number of its text."""
+    response = GenerateResponse(request_id="none", run_id=run_id, status="queued")
+    async with contextlib.aclosing(queue.inference.stream_generate(run_id, request)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, GenerateResponse):
+                response = piece
+            elif request.num_return_sequences > 1:
+                terminal.line(f"{piece.index}: {piece.text}")
+            else:
+                terminal.write(piece.text if piece.stop_reason is None else f"{piece.text}\n")
+    return response
+
+
+def end_note(reason: FinishReason, response: GenerateResponse) -> str:
+    """Describe why a continuation ended."""
+    if reason != "context_full":
+        return reason
+    if not any(response.steps or ()):
+        return f"{reason}: the prompt has {response.prompt_tokens:,} tokens, more than the model's context"
+    return f"{reason}: the model's context is full"
+
+
+def _predict(options: _PredictOptions, terminal: Terminal) -> int:
+    request = parse(PredictRequest, {"text": options.text, "k": options.k})
+
+    async def predict(queue: JobQueue) -> int:
+        response = await queue.inference.predict(options.run, request)
+        if not response.suggestions:
+            raise AppError(ErrorCode.INVALID_INPUT, "Prefix is empty after tokenization. Provide at least one word.")
+        ranked = enumerate(response.suggestions, 1)
+        rows = [(str(rank), one.token, f"{one.prob:.4f}", f"{one.logp:.4f}") for rank, one in ranked]
+        terminal.show(response, columns([("", "token", "p", "log p"), *rows]))
+        return 0
+
+    return with_run(options.run, settings_for(), terminal, predict)
+
+
+def _chat(options: _ChatOptions, terminal: Terminal) -> int:
+    fields = _sampling_fields(options)
+    parse(ChatRequest, {**fields, "message": "a", "session_id": options.session})
+
+    async def chat(queue: JobQueue) -> int:
+        session_id = options.session
+        async for line in _typed_lines():
+            message = line.strip()
+            if not message:
+                continue
+            request = parse(ChatRequest, {**fields, "message": message, "session_id": session_id})
+            response = await queue.inference.chat(options.run, request)
+            if session_id is None:
+                session_id = response.session_id
+                terminal.note(f"(session {session_id})")
+            terminal.line(response.answer or "")
+            for note in turns_note(response):
+                terminal.note(note)
+        return 0
+
+    return with_run(options.run, settings_for(), terminal, chat)
 
 
 async def _typed_lines() -> AsyncIterator[str]:
-    """Lines of standard input as they come; waiting for one keeps no program from ending."""
+    """Yield lines of standard input; a thread waits for them, so that the program can end meanwhile."""
     lines: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits for lines any more
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             with open(_STDIN, encoding="utf-8", errors="replace", closefd=False) as typed:
                 for line in typed:
                     loop.call_soon_threadsafe(lines.put_nowait, line)
@@ -119,76 +239,33 @@ async def _typed_lines() -> AsyncIterator[str]:
         yield line
 
 
-async def _streamed(queue: JobQueue, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
-    """Show a text as it is written; of several, each piece on a line of its own, after the number of its text."""
-    response = GenerateResponse(request_id="none", run_id=run_id, status="queued")
-    async with contextlib.aclosing(queue.inference.stream_generate(run_id, request)) as told:
-        async for piece in told:
-            if isinstance(piece, GenerateResponse):
-                response = piece
-            elif request.num_return_sequences > 1:
-                terminal.line(f"{piece.index}: {piece.text}")
-            else:
-                terminal.write(piece.text if piece.stop_reason is None else f"{piece.text}\n")
-    return response
-
-
 def turns_note(response: ChatResponse) -> list[str]:
-    """What people should know of what the model read of a chat."""
+    """Return a note if the oldest turns did not fit into the model's context."""
     dropped = response.turns_dropped
-    return [f"(of what was said before, the model did not read the oldest {dropped}: no room)"] if dropped else []
+    return [f"(no longer in the model's context: the oldest {counted(dropped, 'turn')})"] if dropped else []
 
 
-def end_note(reason: FinishReason, response: GenerateResponse) -> str:
-    """Why a continuation ended, as people read it."""
-    if reason != "context_full":
-        return reason
-    if not any(response.steps or ()):
-        return f"{reason}: the prompt's {response.prompt_tokens:,} tokens are more than the model reads; none was cut"
-    return f"{reason}: the model reads no more at once"
-
-
-def _predict(arguments: Arguments, terminal: Terminal) -> int:
+def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
     settings = settings_for()
-    request = parse(PredictRequest, {"text": arguments.text, "k": arguments.k})
-
-    async def ask(queue: JobQueue) -> int:
-        response = await queue.inference.predict(arguments.run, request)
-        if not response.suggestions:
-            raise AppError(ErrorCode.INVALID_INPUT, "Prefix is empty after tokenization. Provide at least one word.")
-        table = Table("", "token", "p", "log p")
-        for place, suggestion in enumerate(response.suggestions, 1):
-            table.add_row(str(place), Text(suggestion.token), f"{suggestion.prob:.4f}", f"{suggestion.logp:.4f}")
-        terminal.show(response, table)
-        return 0
-
-    return ask_run(arguments, settings, terminal, ask)
-
-
-def _evaluate(arguments: Arguments, terminal: Terminal) -> int:
-    settings = settings_for()
-    if (arguments.split is not None) + (arguments.path is not None) + arguments.latest > 1:
-        raise AppError(
-            ErrorCode.INVALID_INPUT,
-            "Give one of `--split`, `--path` and `--latest`: a split of the run's own, another text, or neither.",
-        )
-    if arguments.latest:
-        metrics = RunStore(settings.app.artifacts_root).get(arguments.run).evaluation()
+    if (options.split is not None) + (options.path is not None) + options.latest > 1:
+        raise AppError(ErrorCode.INVALID_INPUT, "Give only one of `--split`, `--path` and `--latest`.")
+    if options.latest:
+        metrics = RunStore(settings.app.artifacts_root).get(options.run).evaluation()
         terminal.show(metrics, _metrics_table(metrics, metrics.dataset))
         return 0
     corpora = CorpusStore(settings)
-    fields: dict[str, object] = {"split": arguments.split or "validation"}
-    if arguments.path is not None:
-        fields["path_override"] = asyncio.run(checked_corpus(str(arguments.path), corpora))
+    fields: dict[str, object] = {"split": options.split or "validation"}
+    if options.path is not None:
+        fields["path_override"] = asyncio.run(checked_corpus(str(options.path), corpora))
     request = parse(EvalRequest, fields)
 
-    async def ask(queue: JobQueue) -> int:
+    async def evaluate(queue: JobQueue) -> int:
         await corpora.keep_offered()
-        metrics = await queue.inference.evaluate(arguments.run, request)
-        terminal.show(metrics, _metrics_table(metrics, str(arguments.path or metrics.split)))
+        metrics = await queue.inference.evaluate(options.run, request)
+        terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split)))
         return 0
 
-    return ask_run(arguments, settings, terminal, ask)
+    return with_run(options.run, settings, terminal, evaluate)
 
 
 def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:
@@ -205,77 +282,3 @@ def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:
         repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
         table.add_row("samples: distinct-1, distinct-2; repetition", repeated)
     return table
-
-
-def _chat(arguments: Arguments, terminal: Terminal) -> int:
-    settings = settings_for()
-    options = _sampling(arguments)
-    parse(ChatRequest, {**options, "message": "a", "session_id": arguments.session})
-
-    async def ask(queue: JobQueue) -> int:
-        session_id = arguments.session
-        async for line in _typed_lines():
-            message = line.strip()
-            if not message:
-                continue
-            request = parse(ChatRequest, {**options, "message": message, "session_id": session_id})
-            response = await queue.inference.chat(arguments.run, request)
-            if session_id is None:
-                session_id = response.session_id
-                terminal.note(f"(session {session_id})")
-            terminal.line(response.answer or "")
-            for note in turns_note(response):
-                terminal.note(note)
-        return 0
-
-    return ask_run(arguments, settings, terminal, ask)
-
-
-def ask_run(
-    arguments: Arguments, settings: Settings, terminal: Terminal, ask: Callable[[JobQueue], Awaitable[int]]
-) -> int:
-    """Ask a run, once it is known to have a model: a mistake starts nothing."""
-    RunStore(settings.app.artifacts_root).get(arguments.run).completed_manifest()
-    return with_queue(settings, terminal, ask)
-
-
-def _generate_request(arguments: Arguments, corpora: CorpusStore) -> GenerateRequest:
-    if arguments.prompt is not None and arguments.prompt_path is not None:
-        raise AppError(ErrorCode.INVALID_INPUT, "Give a PROMPT or a file by `--prompt-path`, not both.")
-    fields: dict[str, object] = {
-        **_given(
-            {
-                "num_return_sequences": arguments.n,
-                "repetition_penalty": arguments.repetition_penalty,
-                "alphabet": arguments.alphabet,
-            }
-        ),
-        **_sampling(arguments),
-        "stop_sequences": arguments.stop,
-        "banned_tokens": arguments.ban,
-        "stop_on_eos": not arguments.past_lines,
-        "logprobs": arguments.logprobs,
-    }
-    if arguments.prompt_path is None:
-        fields["prompt_text"] = arguments.prompt or ""
-    elif corpora.has(str(arguments.prompt_path)):
-        fields["prompt_path"] = str(arguments.prompt_path)
-    else:
-        fields["prompt_text"] = read_text(arguments.prompt_path, MAX_PROMPT_CHARACTERS)
-    return parse(GenerateRequest, fields)
-
-
-def _sampling(arguments: Arguments) -> dict[str, object]:
-    return _given(
-        {
-            "max_new_tokens": arguments.max_new_tokens,
-            "temperature": arguments.temperature,
-            "top_k": arguments.top_k,
-            "top_p": arguments.top_p,
-            "seed": arguments.seed,
-        }
-    )
-
-
-def _given(fields: dict[str, object | None]) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -1,47 +1,80 @@
-"""The `mt` command: train, ask and serve from a terminal, by the same queue that the bot uses."""
+"""The `mt` command: train and use models from a terminal, by the same queue as the bot."""
 
 import asyncio
 import sys
 from collections.abc import Sequence
 
+import shtab
+
 from trainer.commands import (
     benchmarks,
     comparison,
     corpora,
-    diagnosis,
+    doctor,
     export,
     files,
     inference,
     processes,
-    regimen,
     runs,
     scores,
     tokenizers,
     training,
+    transfer,
 )
-from trainer.commands.arguments import Arguments, Commands, Parser
-from trainer.commands.terminal import Terminal
+from trainer.commands.arguments import Commands, Options, Parser
+from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
 from trainer.system.files import BrokenFile, told_error
 
-EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
-_COMMANDS = (
+_MODULES = (
     processes,
     training,
-    regimen,
-    files,
-    corpora,
-    tokenizers,
+    transfer,
+    benchmarks,
+    doctor,
     runs,
+    comparison,
+    files,
     scores,
     inference,
-    comparison,
     export,
-    benchmarks,
-    diagnosis,
+    corpora,
+    tokenizers,
 )
-"""In the order of `mt --help`."""
+_DESCRIPTION = "Train small language models and use them. `mt COMMAND --help` lists the options of a command."
+_SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+
+
+class _CompletionOptions(Options):
+    shell: str
+
+
+class MtParser(Parser):
+    """The parser of `mt` itself; its help lists all commands by section."""
+
+    def __init__(self) -> None:
+        super().__init__(prog="mt")
+        self.commands = Commands(self)
+        for module in _MODULES:
+            module.add_to(self.commands)
+        completion = self.commands.add(
+            "completion",
+            "Start",
+            _CompletionOptions,
+            self._print_completion,
+            "print the script for shell completion",
+            'eval "$(mt completion bash)"',
+            with_json=False,
+        )
+        completion.add_argument("shell", choices=_SHELLS, help="shell to complete in")
+
+    def format_help(self) -> str:
+        return f"usage: mt COMMAND [options]\n\n{_DESCRIPTION}\n{self.commands.overview()}\n"
+
+    def _print_completion(self, options: _CompletionOptions, terminal: Terminal) -> int:
+        terminal.line(shtab.complete(self, options.shell))
+        return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,24 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     terminal = Terminal(as_json="--json" in words)
     try:
-        parser, commands = _parser()
-        arguments = commands.parse(words) or parser.parse_args(words, namespace=Arguments())
-        return arguments.do(arguments, terminal)
+        return MtParser().commands.run(words, terminal)
     except (AppError, OSError) as error:
-        told = error if isinstance(error, AppError) else told_error(error, load_settings().app.folders())
-        terminal.error(ErrorBody.of(told, new_request_id()))
-        return EXIT_USER if told.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+        known = error if isinstance(error, AppError) else told_error(error, load_settings().app.folders())
+        terminal.error(ErrorBody.of(known, new_request_id()))
+        return EXIT_USER if known.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
     except BrokenFile as error:
         terminal.error(ErrorBody.of(AppError(ErrorCode.INTERNAL_ERROR, str(error)), new_request_id()))
         return EXIT_FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):
-        terminal.note("Interrupted. What was under way is kept: it goes on as soon as a worker runs.")
+        terminal.interrupted()
         return EXIT_INTERRUPTED
-
-
-def _parser() -> tuple[Parser, Commands]:
-    parser = Parser(prog="mt", description="Train small language models and ask them.")
-    commands = Commands(parser)
-    for module in _COMMANDS:
-        module.add_to(commands)
-    return parser, commands

@@ -1,4 +1,4 @@
-"""`mt up`, `mt demo`, `mt worker`: the processes that stay."""
+"""`mt up`, `mt demo`, `mt worker`: processes that run until they are stopped."""
 
 import argparse
 import asyncio
@@ -6,26 +6,33 @@ import os
 import sys
 from functools import partial
 
-from trainer.commands.arguments import Arguments, Commands
+from trainer.commands.arguments import Commands, Options
 from trainer.commands.connection import settings_for, without_worker
 from trainer.commands.terminal import Terminal
 from trainer.jobs.services import Services
 from trainer.system.files import check_writable
 
 
+class _WorkerOptions(Options):
+    embedded: bool
+
+
 def add_to(commands: Commands) -> None:
-    commands.add("up", partial(_become, "bot"), "start the bot with its services", with_json=False)
-    demo = partial(_become, "local_discord.demo")
-    commands.add("demo", demo, "show the whole program on this machine, checked step by step", with_json=False)
-    worker = commands.add("worker", _worker, "start a worker", with_json=False)
+    demo = partial(_replace_process, "local_discord.demo")
+    about = "show the complete program on this machine, checked step by step"
+    commands.add("demo", "Start", Options, demo, about, "mt demo", with_json=False)
+    bot = partial(_replace_process, "bot")
+    commands.add("up", "Start", Options, bot, "start the Discord bot and its services", "mt up", with_json=False)
+    about = "start a worker, which trains queued runs and answers requests"
+    worker = commands.add("worker", "Start", _WorkerOptions, _work, about, "mt worker", with_json=False)
     worker.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
 
 
-def _become(module: str, arguments: Arguments, terminal: Terminal) -> int:
+def _replace_process(module: str, options: Options, terminal: Terminal) -> int:
     os.execv(sys.executable, [sys.executable, "-m", module])
 
 
-def _worker(arguments: Arguments, terminal: Terminal) -> int:
+def _work(options: _WorkerOptions, terminal: Terminal) -> int:
     from trainer.worker.process import run_worker
 
     settings = settings_for("model-trainer-worker", level="INFO")
@@ -36,7 +43,7 @@ def _worker(arguments: Arguments, terminal: Terminal) -> int:
         services = Services(without_worker(settings))
         url = await services.start()
         try:
-            return await run_worker(settings, url, embedded=arguments.embedded)
+            return await run_worker(settings, url, embedded=options.embedded)
         finally:
             await services.stop()
 

@@ -1,4 +1,4 @@
-"""What is typed on the command line on its way into a request: fields, and files of this machine as corpora."""
+"""Input of the command line on its way into a request: assignments, and files of this machine as corpora."""
 
 from pathlib import Path
 
@@ -21,7 +21,10 @@ def assign(record: type[BaseModel], fields: dict[str, object], assignment: str) 
 
 
 async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:
-    """The name under which a request finds a corpus: a file of this machine is offered by its content (DEC D06)."""
+    """Return the name by which requests find a corpus.
+
+    A path relative to the working directory or to the YAML file is offered to the corpus store, by its hash.
+    """
     if corpora.has(name):
         return name
     folders = [Path()] if yaml_file is None else [Path(), yaml_file.parent]
@@ -32,7 +35,7 @@ async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -
 
 
 async def checked_corpus(name: str, corpora: CorpusStore) -> str:
-    """The name of a corpus, or of a file of this machine that is offered as one; raises AppError where it is none."""
+    """Return the name of a corpus, offering a file of this machine; raises AppError where it is not a corpus."""
     name = await corpus_name(name, None, corpora)
     await corpora.describe(name)
     return name

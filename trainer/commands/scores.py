@@ -1,23 +1,23 @@
-"""`mt score`: how surprising texts, files of any size and minimal pairs are to a finished run."""
+"""`mt score`: surprisals of texts, files of any size and minimal pairs under a trained run."""
 
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from rich.table import Table
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Arguments, Commands
-from trainer.commands.connection import settings_for
-from trainer.commands.inference import ask_run
-from trainer.commands.terminal import Terminal, add_loss, columns, summary_table
+from trainer.commands.arguments import Commands, RunOptions, StoreFile
+from trainer.commands.connection import settings_for, with_run
+from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, add_loss, columns, summary_table
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import (
@@ -33,7 +33,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
 from trainer.jobs.queue import JobQueue
 from trainer.reports.heatmap_html import heatmap_html
-from trainer.reports.minimal_pairs import Pair, PairAccuracy, ScoredPair, pair_report, read_pair, scored_pair
+from trainer.reports.minimal_pairs import Pair, PairReport, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.reports.score_table import (
     ScoredLine,
     csv_lines,
@@ -47,238 +47,284 @@ from trainer.system.files import storage_errors
 
 PartT = TypeVar("PartT")
 Write = Callable[[str], None]
-"""Writes whole lines of the result, without the end of the last one."""
+"""Writes complete lines of the result; the text has no final newline."""
+Format = Literal["table", "json", "jsonl", "csv", "tsv"]
 
-_FORMATS: tuple[str, ...] = ("table", "json", "jsonl", "csv", "tsv")
-_LEVELS: tuple[str, ...] = ("summary", "per_line", "per_word", "per_char")
 _PORTION_CHARACTERS = 20_000
-_AT_ONCE = 4
-"""Portions of a file that are asked about at a time: the memory of a file of any size."""
-_HEAT_MAP_CHARACTERS = 10_000
-_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
+_MAX_REQUESTS = 4
+"""Requests under way at a time, which bounds the memory for a file of any size."""
+_MAX_HEATMAP_CHARACTERS = 10_000
+_PAIR_TITLES = ["line", "group", "first_nats", "second_nats", "less_surprising"]
+_ACCURACY_TITLES = ["group", "pairs", "ties", "accuracy", "95 % interval"]
+
+
+class _ScoreOptions(RunOptions):
+    text: str | None
+    path: Path | None
+    pairs: Path | None
+    detail_level: DetailLevel
+    top_k: int | None
+    no_bos: bool
+    pll_within_word: bool
+    max_window: int | None
+    format: Format
+    out: Path | None
+    heatmap: Path | None
+
+    @property
+    def writes_lines(self) -> bool:
+        """True for the formats that are written line by line."""
+        return self.format in ("jsonl", "csv", "tsv")
+
+    @property
+    def delimiter(self) -> str:
+        return "\t" if self.format == "tsv" else ","
+
+    def request(self, level: DetailLevel, text: str) -> ScoreRequest:
+        """Return the request for a text."""
+        fields: dict[str, object] = {
+            "text": text,
+            "detail_level": level,
+            "top_k": self.top_k,
+            "context": "none" if self.no_bos else "bos",
+            "pll_within_word": self.pll_within_word,
+            "window_tokens": self.max_window,
+        }
+        return parse(ScoreRequest, fields)
 
 
 def add_to(commands: Commands) -> None:
-    score = commands.add("score", _score, "how surprised a model is by a text")
-    score.add_argument("run", metavar="RUN")
-    score.add_argument("text", nargs="?", metavar="TEXT")
-    score.add_argument("--path", type=Path, metavar="F", help="score a corpus, or the text of a file of any size")
-    score.add_argument(
-        "--pairs", type=Path, metavar="F", help="minimal pairs: two columns, or three with a group (TSV)"
+    score = commands.add(
+        "score",
+        "Use a model",
+        _ScoreOptions,
+        _score,
+        "measure how surprising a text is to a model",
+        'mt score RUN "a text" --detail-level per_word',
     )
-    score.add_argument("--detail-level", choices=_LEVELS, default="summary")
-    score.add_argument("--top-k", type=int, metavar="N", help="with per_char: what was expected at each place")
-    score.add_argument(
-        "--context", choices=("bos", "none"), default="bos", help="none: the first token of a line is not scored"
-    )
-    score.add_argument(
-        "--pll-within-word", action="store_true", help="a masked model does not see the rest of a token's word"
-    )
-    score.add_argument(
-        "--window-tokens", type=int, metavar="N", help="score longer lines by windows of N tokens: faster, not exact"
-    )
-    score.add_argument(
-        "--format",
-        dest="table_format",
-        choices=_FORMATS,
-        default="table",
-        help="jsonl, csv, tsv: as it comes, line by line",
-    )
-    score.add_argument("--out", type=Path, metavar="FILE", help="write to a file")
-    score.add_argument("--heatmap", type=Path, metavar="FILE", help="a picture (.png) or a page (.html)")
+    score.add_run()
+    score.add_argument("text", nargs="?", metavar="TEXT", help="text to score")
+    score.add_argument("--path", type=Path, metavar="F", action=StoreFile, help="score a corpus, or a file of any size")
+    about = "score minimal pairs: two columns (TSV), or three with a group"
+    score.add_argument("--pairs", type=Path, metavar="F", action=StoreFile, help=about)
+    levels: tuple[str, ...] = get_args(DetailLevel)
+    about = "show figures only, or lines, words or tokens too; default: summary"
+    score.add_argument("--detail-level", choices=levels, default="summary", help=about)
+    about = "with per_char: list the K likeliest tokens at each position"
+    score.add_argument("--top-k", type=int, metavar="K", help=about)
+    about = "start lines without [BOS]; their first tokens are not scored"
+    score.add_argument("--no-bos", action="store_true", help=about)
+    about = "masked models: hide the rest of a token's word too"
+    score.add_argument("--pll-within-word", action="store_true", help=about)
+    about = "score longer lines by windows of N tokens: faster, not exact"
+    score.add_argument("--max-window", type=int, metavar="N", help=about)
+    formats: tuple[str, ...] = get_args(Format)
+    about = "output format; jsonl, csv and tsv are written line by line; default: table"
+    score.add_argument("--format", choices=formats, default="table", help=about)
+    score.add_argument("--out", type=Path, metavar="FILE", action=StoreFile, help="write the result to a file")
+    about = "draw a heat map: an image (.png) or a page (.html)"
+    score.add_argument("--heatmap", type=Path, metavar="FILE", action=StoreFile, help=about)
 
 
-def _score(arguments: Arguments, terminal: Terminal) -> int:
-    if arguments.json:
-        arguments.table_format = "json"
+def _score(options: _ScoreOptions, terminal: Terminal) -> int:
+    if options.json:
+        options.format = "json"
     settings = settings_for()
-    given = [arguments.text, arguments.path, arguments.pairs]
-    if len(given) - given.count(None) != 1:
-        raise AppError(
-            ErrorCode.INVALID_INPUT, "Give a TEXT or a file by `--path`, one of both, or pairs by `--pairs`."
-        )
-    if arguments.table_format == "table" and arguments.out is not None:
-        raise AppError(ErrorCode.INVALID_INPUT, "`--out` writes json, jsonl, csv or tsv: say which by `--format`.")
-    for file in (arguments.out, arguments.heatmap):
+    if [options.text, options.path, options.pairs].count(None) != 2:
+        raise AppError(ErrorCode.INVALID_INPUT, "Give one of: a TEXT, a file with `--path`, or pairs with `--pairs`.")
+    if options.format == "table" and options.out is not None:
+        raise AppError(ErrorCode.INVALID_INPUT, "`--out` needs `--format` json, jsonl, csv or tsv.")
+    for file in (options.out, options.heatmap):
         if file is not None:
-            _check_written(file, arguments.path or arguments.pairs)
+            _check_output(file, options.path or options.pairs)
     try:
-        return (_score_texts if arguments.pairs is None else _score_pairs)(arguments, settings, terminal)
+        if options.pairs is not None:
+            return _score_pairs(options, options.pairs, settings, terminal)
+        return _score_texts(options, settings, terminal)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return _INTERRUPTED  # what was asked is withdrawn, what is written is whole lines
+        return EXIT_INTERRUPTED  # the requests are withdrawn, and the output has complete lines only
 
 
-def _check_written(file: Path, source: Path | None) -> None:
-    """Refuse a file that cannot be written, or that is read."""
+def _check_output(file: Path, source: Path | None) -> None:
+    """Refuse an output file that cannot be written, or that is the input."""
     if not os.path.isdir(file.parent):
         raise AppError(ErrorCode.INVALID_INPUT, f"There is no folder '{file.parent}' to write '{file.name}' to.")
     if os.path.isdir(file):
         raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is a folder: name a file to write to.")
     if source is not None and os.path.exists(source) and os.path.exists(file) and file.samefile(source):
-        raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is what is scored: name another file to write to.")
+        raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is the input: name another file to write to.")
 
 
-def _score_texts(arguments: Arguments, settings: Settings, terminal: Terminal) -> int:
-    given = _given(arguments, CorpusStore(settings))
-    begin = list(islice(given, 2))
-    if not begin:
+def _check_scorable(options: _ScoreOptions, settings: Settings, request: ScoreRequest) -> None:
+    """Refuse, before anything starts, a request that the run cannot answer."""
+    manifest = RunStore(settings.app.artifacts_root).get(options.run).completed_manifest()
+    check_scores(request, manifest.effective.objective)
+
+
+def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal) -> int:
+    portions = _read_portions(options, CorpusStore(settings))
+    head = list(islice(portions, 2))
+    if not head:
         raise AppError(ErrorCode.INVALID_INPUT, "The file has nothing to score: it is empty.")
-    is_one = len(begin) < 2
-    if is_one and isinstance(begin[0], BadLine):
-        raise begin[0].error
-    level = arguments.detail_level
-    if arguments.table_format == "json" and level != "summary" and not is_one:
-        raise AppError(
-            ErrorCode.PAYLOAD_TOO_LARGE, "The scores are too many for one JSON object: take `--format jsonl`."
-        )
-    if arguments.heatmap is not None:
-        _check_heat_map(arguments, begin)
-        asked: DetailLevel = "per_char"
-    else:
-        asked = "per_line" if _writes_lines(arguments) and level == "summary" else level
-    _check(arguments, settings, _request(arguments, asked, begin[0].text if isinstance(begin[0], Portion) else "x"))
+    is_one = len(head) < 2
+    if is_one and isinstance(head[0], BadLine):
+        raise head[0].error
+    level = _requested_level(options, head)
+    text = head[0].text if isinstance(head[0], Portion) else "x"
+    _check_scorable(options, settings, options.request(level, text))
     parts: Iterator[tuple[Portion, ScoreRequest | AppError]] = (
-        (part, _request(arguments, asked, part.text))
+        (part, options.request(level, part.text))
         if isinstance(part, Portion)
         else (Portion(part.number, ""), part.error)
-        for part in chain(begin, given)
+        for part in chain(head, portions)
         if is_one or isinstance(part, BadLine) or part.text.strip()
     )
 
-    async def ask(queue: JobQueue) -> int:
-        with _output(arguments, terminal) as write:
-            results = _Results(arguments, write)
+    async def score(queue: JobQueue) -> int:
+        with _output(options, terminal) as write:
+            writer = _ScoreWriter(options, write)
 
             def take(part: Portion, response: ScoreResponse | AppError) -> None:
                 if isinstance(response, AppError):
                     if is_one:
                         raise response
-                    results.add_bad(part.number, response, terminal)
+                    writer.add_error(part.number, response, terminal)
                     return
-                text = queue.inference.normalize_input(arguments.run, part.text)
-                results.add(response, text, part.number)
-                if arguments.heatmap is not None:
-                    _draw(arguments.heatmap, response, text)
+                text = queue.inference.normalize_input(options.run, part.text)
+                writer.add(response, text, part.number)
+                if options.heatmap is not None:
+                    _draw_heatmap(options.heatmap, response, text)
 
-            await _ask_about(queue, arguments.run, parts, take, is_kept=is_one)
-            results.end(terminal)
-        return _FAILED if results.bad else _DONE
+            await _request_all(queue, options.run, parts, take, is_kept=is_one)
+            writer.finish(terminal)
+        return EXIT_FAILED if writer.has_errors else 0
 
-    return ask_run(arguments, settings, terminal, ask)
+    return with_run(options.run, settings, terminal, score)
 
 
-def _score_pairs(arguments: Arguments, settings: Settings, terminal: Terminal) -> int:
-    if arguments.detail_level != "summary" or arguments.heatmap is not None or arguments.pairs is None:
-        raise AppError(
-            ErrorCode.INVALID_INPUT, "`--pairs` compares sums: it takes no `--detail-level`, no `--heatmap`."
-        )
-    pairs = _read_pairs(arguments.pairs)
-    _check(arguments, settings, _request(arguments, "per_line", "x"))
+def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) -> DetailLevel:
+    """Return the level that the output needs; refuses what is too large for it."""
+    level = options.detail_level
+    if options.format == "json" and level != "summary" and len(head) > 1:
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, "Too many scores for one JSON object: use `--format jsonl`.")
+    if options.heatmap is not None:
+        _check_heatmap(options.heatmap, head)
+        return "per_char"
+    return "per_line" if options.writes_lines and level == "summary" else level
+
+
+def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, terminal: Terminal) -> int:
+    if options.detail_level != "summary" or options.heatmap is not None:
+        raise AppError(ErrorCode.INVALID_INPUT, "`--pairs` takes neither `--detail-level` nor `--heatmap`.")
+    pairs = _read_pairs(path)
+    _check_scorable(options, settings, options.request("per_line", "x"))
     parts: Iterator[tuple[Sequence[Pair], ScoreRequest | AppError]] = (
-        (part, _request(arguments, "per_line", "\n".join(f"{pair.first}\n{pair.second}" for pair in part)))
-        for part in _portions_of(pairs)
+        (part, options.request("per_line", "\n".join(f"{pair.first}\n{pair.second}" for pair in part)))
+        for part in _pair_portions(pairs)
     )
+    scored: list[ScoredPair] = []
 
-    async def ask(queue: JobQueue) -> int:
-        scored: list[ScoredPair] = []
+    def take(part: Sequence[Pair], response: ScoreResponse | AppError) -> None:
+        if isinstance(response, AppError):
+            raise response
+        nats = {line.number: line.nats for line in response.lines or () if line.n_scored}
+        for index, pair in enumerate(part):
+            first, second = nats.get(2 * index + 1), nats.get(2 * index + 2)
+            if first is None or second is None:
+                raise AppError(ErrorCode.INVALID_INPUT, f"Line {pair.line:,} has a sentence without a scored token.")
+            scored.append(scored_pair(pair, first, second))
 
-        def take(part: Sequence[Pair], response: ScoreResponse | AppError) -> None:
-            if isinstance(response, AppError):
-                raise response
-            nats = {line.number: line.nats for line in response.lines or () if line.n_scored}
-            for place, pair in enumerate(part):
-                if not {2 * place + 1, 2 * place + 2} <= nats.keys():
-                    raise AppError(
-                        ErrorCode.INVALID_INPUT, f"Line {pair.line:,} has a sentence in which no token is scored."
-                    )
-                scored.append(scored_pair(pair, nats[2 * place + 1], nats[2 * place + 2]))
+    async def score(queue: JobQueue) -> int:
+        await _request_all(queue, options.run, parts, take, is_kept=False)
+        with _output(options, terminal) as write:
+            _write_pairs(pair_report(options.run, scored), options, terminal, write)
+        return 0
 
-        await _ask_about(queue, arguments.run, parts, take, is_kept=False)
-        report = pair_report(arguments.run, scored)
-        with _output(arguments, terminal) as write:
-            if arguments.table_format == "table":
-                rows = [_ACCURACY_TITLES, *(_accuracy_row(found) for found in (report.overall, *report.groups))]
-                terminal.show(report, columns(rows))
-            elif arguments.table_format == "json":
-                write(report.model_dump_json())
-            elif arguments.table_format == "jsonl":
-                write("\n".join(pair.model_dump_json() for pair in scored))
-            else:
-                lines_of = [[a.line, a.group, a.first_nats, a.second_nats, a.less_surprising] for a in scored]
-                write(_table([_PAIR_TITLES, *lines_of], arguments))
-        return _DONE
-
-    return ask_run(arguments, settings, terminal, ask)
+    return with_run(options.run, settings, terminal, score)
 
 
-class _Results:
-    """What is written of scores, in the form that was asked for, as they come."""
+def _write_pairs(report: PairReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
+    match options.format:
+        case "table":
+            rows = [_ACCURACY_TITLES]
+            for group in (report.overall, *report.groups):
+                accuracy = [f"{group.accuracy:.1%}", f"{group.low:.1%} to {group.high:.1%}"]
+                rows.append([group.group or "all", f"{group.n_pairs:,}", f"{group.n_ties:,}", *accuracy])
+            terminal.show(report, columns(rows))
+        case "json":
+            write(report.model_dump_json())
+        case "jsonl":
+            write("\n".join(pair.model_dump_json() for pair in report.pairs))
+        case _:
+            lines = [[a.line, a.group, a.first_nats, a.second_nats, a.less_surprising] for a in report.pairs]
+            write(csv_lines([_PAIR_TITLES, *lines], options.delimiter))
 
-    def __init__(self, arguments: Arguments, write: Write) -> None:
-        self._arguments = arguments
+
+class _ScoreWriter:
+    """Writes scores in the chosen format as they arrive."""
+
+    def __init__(self, options: _ScoreOptions, write: Write) -> None:
+        self._options = options
         self._write = write
         self._index = 1
         self._first: ScoreResponse | None = None
         self._totals = Totals()
         self._window: WindowReport | None = None
-        self.bad = 0
-        self._has_titles = arguments.table_format not in ("csv", "tsv")
+        self._needs_titles = options.format in ("csv", "tsv")
+        self.has_errors = False
 
     def add(self, response: ScoreResponse, text: str, first_line: int) -> None:
-        """Take the scores of a text, given as the model reads it, whose first line has that number."""
+        """Take the scores of a normalized text; `first_line` is the number of its first line."""
         self._first = self._first or response
         self._totals = Totals.of([self._totals, response.totals])
         windows = [window for window in (self._window, response.window) if window is not None]
         if windows:
-            cut: dict[str, object] = {"cut_lines": sum(window.cut_lines for window in windows)}
-            self._window = max(windows, key=_difference).model_copy(update=cut)
-        level = self._arguments.detail_level
-        if self._arguments.table_format == "json" or (self._arguments.table_format == "table" and level == "summary"):
+            widest = max(windows, key=_difference)
+            self._window = changed(widest, cut_lines=sum(window.cut_lines for window in windows))
+        options, level = self._options, self._options.detail_level
+        if options.format == "json" or (options.format == "table" and level == "summary"):
             return
         rows: list[str] = []
+        if self._needs_titles:
+            self._needs_titles = False
+            rows.append(csv_lines([titles(level, options.top_k or 0)], options.delimiter))
         for line in scored_lines(response, text, first_line):
-            if self._arguments.table_format == "jsonl":
+            if options.format == "jsonl":
                 rows.append(line.as_json())
-                continue
-            cells = table_rows(line, level, self._index)
-            self._index += len(cells)
-            rows += (
-                [_for_people(line, level)]
-                if self._arguments.table_format == "table"
-                else [_table(cells, self._arguments)]
-            )
-        if not self._has_titles:
-            self._has_titles = True
-            rows.insert(0, _table([titles(level, self._arguments.top_k or 0)], self._arguments))
+            elif options.format == "table":
+                rows.append(_plain_rows(line, level))
+            else:
+                cells = table_rows(line, level, self._index)
+                self._index += len(cells)
+                rows.append(csv_lines(cells, options.delimiter))
         self._write("\n".join(filter(None, rows)))
 
-    def add_bad(self, line: int, error: AppError, terminal: Terminal) -> None:
-        """Tell of a line that has no score, and why, or of all those that were asked about with it."""
-        self.bad += 1
+    def add_error(self, line: int, error: AppError, terminal: Terminal) -> None:
+        """Report a line, or a portion from this line on, that has no score."""
+        self.has_errors = True
         terminal.note(f"mt: line {line:,}: {error.message}")
-        if self._arguments.table_format == "jsonl":
+        if self._options.format == "jsonl":
             self._write(ScoredLine(line=line, error=error.message).as_json())
 
-    def end(self, terminal: Terminal) -> None:
-        """Write what is known of all together; raises INVALID_INPUT where nothing was scored."""
+    def finish(self, terminal: Terminal) -> None:
+        """Write the totals; raises INVALID_INPUT where nothing was scored."""
         if self._first is None:
-            raise AppError(ErrorCode.INVALID_INPUT, "The text has nothing to score: no line of it can be read.")
-        merged: dict[str, object] = {**self._totals.figures(), "window": self._window}
-        response = self._first.model_copy(update=merged)
-        if self._arguments.table_format == "json":
+            raise AppError(ErrorCode.INVALID_INPUT, "The text has nothing to score: none of its lines can be read.")
+        response = changed(self._first, **self._totals.figures(), window=self._window)
+        if self._options.format == "json":
             self._write(response.model_dump_json())
-        elif self._arguments.table_format == "table":
+        elif self._options.format == "table":
             terminal.show(response, _summary(response))
 
 
-def _given(arguments: Arguments, corpora: CorpusStore) -> Iterator[Portion | BadLine]:
-    """Yield what is to be scored: one portion where that is possible and nobody reads as it comes."""
-    if arguments.path is None:
-        yield Portion(1, arguments.text or "")
+def _read_portions(options: _ScoreOptions, corpora: CorpusStore) -> Iterator[Portion | BadLine]:
+    """Yield the input: one portion if it fits into one request and the output is not written line by line."""
+    if options.path is None:
+        yield Portion(1, options.text or "")
         return
-    name = str(arguments.path)
-    path = corpora.find(name) if corpora.has(name) else arguments.path
-    if _writes_lines(arguments):
+    name = str(options.path)
+    path = corpora.find(name) if corpora.has(name) else options.path
+    if options.writes_lines:
         yield from read_portions(path, _PORTION_CHARACTERS)
     elif path.is_file() and path.stat().st_size > MAX_TEXT_CHARACTERS:
         yield from read_portions(path, MAX_TEXT_CHARACTERS)
@@ -286,42 +332,20 @@ def _given(arguments: Arguments, corpora: CorpusStore) -> Iterator[Portion | Bad
         yield Portion(1, text)
 
 
-def _writes_lines(arguments: Arguments) -> bool:
-    return arguments.table_format in ("jsonl", "csv", "tsv")
-
-
-def _request(arguments: Arguments, level: DetailLevel, text: str) -> ScoreRequest:
-    fields: dict[str, object] = {
-        "text": text,
-        "detail_level": level,
-        "top_k": arguments.top_k,
-        "context": arguments.context,
-        "pll_within_word": arguments.pll_within_word,
-        "window_tokens": arguments.window_tokens,
-    }
-    return parse(ScoreRequest, fields)
-
-
-def _check(arguments: Arguments, settings: Settings, request: ScoreRequest) -> None:
-    """Refuse what the run cannot do, before anything is started."""
-    manifest = RunStore(settings.app.artifacts_root).get(arguments.run).completed_manifest()
-    check_scores(request, manifest.effective.objective)
-
-
-async def _ask_about(
+async def _request_all(
     queue: JobQueue,
     run_id: str,
-    asked: Iterator[tuple[PartT, ScoreRequest | AppError]],
+    parts: Iterable[tuple[PartT, ScoreRequest | AppError]],
     take: Callable[[PartT, ScoreResponse | AppError], None],
     *,
     is_kept: bool,
 ) -> None:
-    """Give the answers in the order of the parts, of which some are asked about at a time."""
+    """Pass each part with its scores, in the order of the parts, while the next requests are under way."""
     waiting: deque[tuple[PartT, asyncio.Task[ScoreResponse | AppError]]] = deque()
     try:
-        for part, request in asked:
-            waiting.append((part, asyncio.create_task(_answer(queue, run_id, request, is_kept=is_kept))))
-            if len(waiting) == _AT_ONCE:
+        for part, request in parts:
+            waiting.append((part, asyncio.create_task(_request(queue, run_id, request, is_kept=is_kept))))
+            if len(waiting) == _MAX_REQUESTS:
                 take(waiting[0][0], await waiting[0][1])
                 waiting.popleft()
         while waiting:
@@ -330,14 +354,14 @@ async def _ask_about(
     finally:
         for _, task in waiting:
             task.cancel()
-        # Until each has withdrawn its request; one that failed as the first did has nothing to add.
+        # wait until each has withdrawn its request; further errors add nothing to the first
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
 
-async def _answer(
+async def _request(
     queue: JobQueue, run_id: str, request: ScoreRequest | AppError, *, is_kept: bool
 ) -> ScoreResponse | AppError:
-    """The answer, or what is wrong with the text; raises what is wrong otherwise."""
+    """Return the scores, or the error of a text that cannot be scored; raises other errors."""
     if isinstance(request, AppError):
         return request
     try:
@@ -349,29 +373,29 @@ async def _answer(
 
 
 @contextmanager
-def _output(arguments: Arguments, terminal: Terminal) -> Iterator[Write]:
-    """Where the result goes: standard output, or a file, which is begun with its first line and grows by whole ones."""
-    if arguments.out is None:
+def _output(options: _ScoreOptions, terminal: Terminal) -> Iterator[Write]:
+    """Yield a function that writes to standard output, or to a file that is created with the first line."""
+    if options.out is None:
         yield terminal.line
         return
-    out = arguments.out
+    out = options.out
     with ExitStack() as opened:
         files: list[FileIO] = []
 
         def write(lines: str) -> None:
             data = memoryview(f"{lines}\n".encode())
-            with _writing(out):
+            with _write_errors(out):
                 if not files:
                     files.append(opened.enter_context(FileIO(out, "wb")))
-                while data:  # a file without a buffer, which on a full disk would be written once more at its end
+                while data:  # unbuffered: a buffer would be written again at exit when the disk is full
                     data = data[files[0].write(data) :]
 
         yield write
 
 
 @contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    """Say what is wrong where a file cannot be written."""
+def _write_errors(file: Path) -> Iterator[None]:
+    """Raise one sentence with the reason where a file cannot be written."""
     with storage_errors(f"`{file.name}` could not be written"):
         try:
             yield
@@ -381,18 +405,13 @@ def _writing(file: Path) -> Iterator[None]:
             raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' cannot be written to: {error.strerror}.") from None
 
 
-def _table(rows: Sequence[Sequence[object]], arguments: Arguments) -> str:
-    """Rows as lines of CSV or TSV; None is an empty cell."""
-    return csv_lines(rows, "\t" if arguments.table_format == "tsv" else ",")
-
-
-def _for_people(line: ScoredLine, level: DetailLevel) -> str:
+def _plain_rows(line: ScoredLine, level: DetailLevel) -> str:
     if level == "per_line":
         return f"{line.text}\t{line.nats:.4f}"
-    named = [(word.text, word.surprisal) for word in line.words or ()]
+    units = [(word.text, word.surprisal) for word in line.words or ()]
     if level == "per_char":
-        named = list(zip(line.tokens or (), line.surprisal or (), strict=True))
-    return "\n".join(f"{name}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in named)
+        units = list(zip(line.tokens or (), line.surprisal or (), strict=True))
+    return "\n".join(f"{name}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in units)
 
 
 def _summary(response: ScoreResponse) -> Table:
@@ -401,48 +420,45 @@ def _summary(response: ScoreResponse) -> Table:
     masked = "masked " if response.method == "pseudo_log_likelihood" else ""
     per_byte = "" if response.bits_per_byte is None else f", {response.bits_per_byte:.3f} bits per byte with line ends"
     table.add_row("mean surprisal", f"{response.mean_surprisal or 0.0:.4f} nats per {masked}token of the text")
-    table.add_row("in all", f"{response.totals.nats:.4f} nats{per_byte}")
+    table.add_row("total", f"{response.totals.nats:.4f} nats{per_byte}")
     table.add_row("tokens, unknown", f"{response.totals.n_scored}, {response.totals.unk_count}")
-    if response.window is not None:
-        _add_windows(table, response.window)
-    return table
-
-
-def _add_windows(table: Table, window: WindowReport) -> None:
+    window = response.window
+    if window is None:
+        return table
     if not window.cut_lines:
         table.add_row("windows", f"none: no line is longer than {window.window_tokens:,} tokens")
-        return
-    table.add_row("windows", f"of {window.window_tokens:,} tokens, {window.context_tokens:,} of them only read")
+        return table
+    table.add_row("windows", f"{window.window_tokens:,} tokens, of which {window.context_tokens:,} are context only")
     table.add_row("stride", f"{window.stride_tokens:,} tokens; lines longer than a window: {window.cut_lines:,}")
     if window.compared_tokens:
         difference = f"{window.max_difference_nats:.1e} nats in {window.compared_tokens:,} tokens"
         table.add_row("not exact", f"off by up to {difference}")
+    return table
 
 
 def _difference(window: WindowReport) -> float:
     return window.max_difference_nats
 
 
-def _check_heat_map(arguments: Arguments, begin: Sequence[Portion | BadLine]) -> None:
-    """Refuse a heat map of what is none."""
-    if arguments.heatmap is not None and arguments.heatmap.suffix not in (".png", ".html"):
-        raise AppError(ErrorCode.INVALID_INPUT, "`--heatmap` draws a picture or a page: end its name in .png or .html.")
-    if len(begin) != 1 or not isinstance(begin[0], Portion) or len(begin[0].text) > _HEAT_MAP_CHARACTERS:
+def _check_heatmap(file: Path, head: Sequence[Portion | BadLine]) -> None:
+    if file.suffix not in (".png", ".html"):
+        raise AppError(ErrorCode.INVALID_INPUT, "`--heatmap` needs a file name that ends in .png or .html.")
+    if len(head) != 1 or not isinstance(head[0], Portion) or len(head[0].text) > _MAX_HEATMAP_CHARACTERS:
         raise AppError(
             ErrorCode.PAYLOAD_TOO_LARGE,
-            f"A heat map shows {_HEAT_MAP_CHARACTERS:,} characters at most: give less text.",
+            f"A heat map shows at most {_MAX_HEATMAP_CHARACTERS:,} characters: give a shorter text.",
         )
 
 
-def _draw(file: Path, response: ScoreResponse, text: str) -> None:
+def _draw_heatmap(file: Path, response: ScoreResponse, text: str) -> None:
     if file.suffix == ".html":
-        with _writing(file):
-            file.write_text(heatmap_html(response, text), encoding="utf-8")
-        return
-    from trainer.reports.charts import heat_map  # it takes half a second
+        data = heatmap_html(response, text).encode()
+    else:
+        from trainer.reports.charts import heat_map  # matplotlib: half a second
 
-    with _writing(file):
-        file.write_bytes(heat_map(heatmap_rows(token_rows(response, text), text, "nats"), "nats"))
+        data = heat_map(heatmap_rows(token_rows(response, text), text, "nats"), "nats")
+    with _write_errors(file):
+        file.write_bytes(data)
 
 
 def _read_pairs(path: Path) -> list[Pair]:
@@ -458,8 +474,8 @@ def _read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
-def _portions_of(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
-    """Yield pairs in portions of so many characters."""
+def _pair_portions(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
+    """Yield pairs in portions of about 20,000 characters."""
     portion: list[Pair] = []
     characters = 0
     for pair in pairs:
@@ -469,12 +485,3 @@ def _portions_of(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
         portion.append(pair)
         characters += len(pair.first) + len(pair.second)
     yield portion
-
-
-_PAIR_TITLES = ["line", "group", "first_nats", "second_nats", "less_surprising"]
-_ACCURACY_TITLES = ["group", "pairs", "ties", "accuracy", "95 % interval"]
-
-
-def _accuracy_row(found: PairAccuracy) -> list[str]:
-    interval = f"{found.low:.1%} to {found.high:.1%}"
-    return [found.group or "all", f"{found.n_pairs:,}", f"{found.n_ties:,}", f"{found.accuracy:.1%}", interval]

@@ -1,4 +1,4 @@
-"""What the `mt` command shows: JSON for programs, or a live bar and tables for people."""
+"""Output of the `mt` command: JSON for programs, a progress bar and tables for people."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pydantic import BaseModel
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -17,11 +17,17 @@ from trainer.contracts.inference import perplexity
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus
 
+EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 _STANDARD_OUTPUT = 1
 
 
 class Terminal:
-    """Standard output for the result, standard error for everything on the way to it."""
+    """Standard output for the result, standard error for progress, notes and errors."""
+
+    has_own_worker = False
+    """True while this command runs the worker itself, so that interrupting it stops the run, too."""
+    continues_when_repeated = False
+    """True for commands that continue an interrupted job when they are given again."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -29,9 +35,8 @@ class Terminal:
         self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
-            TimeRemainingColumn(),
             console=self._err,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -43,14 +48,14 @@ class Terminal:
         self._stop_bar()
 
     def progress(self, status: RunStatus) -> None:
-        """Show how a run stands, in one line that is drawn anew."""
+        """Show the progress of a run in one line that is redrawn."""
         if status.run_id not in self._tasks:
             self._bar.start()
             self._tasks[status.run_id] = self._bar.add_task(status.run_id, total=100, figures="")
         self._bar.update(self._tasks[status.run_id], completed=status.progress, figures=_figures(status))
 
     def show(self, record: BaseModel, *for_people: RenderableType) -> None:
-        """Show a result: as one JSON object for a program, else as tables."""
+        """Show a result: as one JSON object with `--json`, else as tables."""
         self._stop_bar()
         if self._as_json:
             self.line(record.model_dump_json())
@@ -60,30 +65,45 @@ class Terminal:
                 self._out.print(part)
 
     def line(self, text: str) -> None:
-        """Write a line of the result as it is, at once; ends the program where nobody reads on, as after `| head`."""
+        """Write a line of the result at once; ends the program when the reader has closed, as after `| head`."""
         self.write(text + "\n")
 
     def write(self, text: str) -> None:
-        """Write a part of a line as `line` does."""
+        """Write a part of a line, as `line` does."""
         with self._writing():
             sys.stdout.write(text)
             sys.stdout.flush()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """End the program where standard output cannot be written to; without a word where nobody reads it."""
+        """End the program when standard output cannot be written to; silently when its reader has closed."""
         try:
             yield
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)  # Python flushes once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)  # Python flushes again at exit
             if not isinstance(error, BrokenPipeError):
                 self.note(f"mt: The result could not be written to standard output: {error.strerror}.")
             raise SystemExit(1) from None
 
     def note(self, text: str) -> None:
+        """Write a line to standard error."""
         self._err.print(text, markup=False)
 
+    def interrupted(self) -> None:
+        """Say after Ctrl-C how to continue."""
+        self._stop_bar()
+        run_id = next(reversed(self._tasks), None)
+        if self.continues_when_repeated:
+            self.note("Interrupted. Continue with the same command.")
+        elif run_id is None:
+            self.note("Interrupted.")
+        elif self.has_own_worker:
+            self.note(f"Interrupted; {run_id} is saved. Continue with: mt resume {run_id}")
+        else:
+            self.note(f"Interrupted; {run_id} goes on in its worker. Follow it with: mt resume {run_id}")
+
     def error(self, body: ErrorBody) -> None:
+        """Write an error: as JSON to standard output with `--json`, else as one line to standard error."""
         if self._as_json:
             self.line(body.model_dump_json(exclude_defaults=True))
         else:
@@ -95,7 +115,7 @@ class Terminal:
 
 
 def summary_table(title: str) -> Table:
-    """A table of names and values."""
+    """Return an empty table of names and values."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
@@ -103,14 +123,14 @@ def summary_table(title: str) -> Table:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Text:
-    """Rows of cells one under another, each as wide as it needs to be: nothing in them is cut off."""
+    """Align rows of cells in columns, without cutting any cell off."""
     widths = [max(cell_len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ("  ".join(c + " " * (w - cell_len(c)) for c, w in zip(row, widths, strict=True)) for row in rows)
     return Text("\n".join(line.rstrip() for line in lines))
 
 
 def duration(seconds: float) -> str:
-    """A time span in its two largest units."""
+    """Return a time span in its two largest units."""
     left = round(seconds)
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -127,7 +147,7 @@ def add_loss(
     bits_per_char: float | None,
     objective: Objective = "causal_lm",
 ) -> None:
-    """Add a loss with its perplexity and, where it has them, its bits per character; None adds nothing."""
+    """Add a row with a loss, its perplexity and its bits per character; a loss of None adds none."""
     if loss_nats is None:
         return
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"
@@ -139,6 +159,6 @@ def _figures(status: RunStatus) -> str:
     if status.train_loss is None:
         return status.message
     validation = "" if status.val_loss is None else f"  validation {status.val_loss:.3f}"
-    speed = (status.chars_per_second or 0.0) / 1000
+    left = "" if status.eta_seconds is None else f"  ETA {duration(status.eta_seconds)}"
     epoch = f"epoch {status.epoch}/{status.total_epochs}"
-    return f"{epoch}  loss {status.train_loss:.3f}{validation}  {speed:.1f} k chars/s"
+    return f"{epoch}  loss {status.train_loss:.3f}{validation}  {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"

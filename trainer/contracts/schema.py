@@ -32,6 +32,8 @@ class Schema(BaseModel):
     min_items: int = Field(0, alias="minItems")
     max_items: int | None = Field(None, alias="maxItems")
     pattern: str = ""
+    default: object = None
+    description: str = ""
     write_only: bool = Field(False, alias="writeOnly")
 
     @property

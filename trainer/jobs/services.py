@@ -66,6 +66,11 @@ class Services:
         self._watcher = asyncio.create_task(self._watch())
         return self._url
 
+    @property
+    def has_own_worker(self) -> bool:
+        """True once this starter has started the worker of the data root."""
+        return self._worker is not None
+
     async def stop(self) -> None:
         """End what this starter has started: the worker first, which saves its run, then the server."""
         if self._watcher is not None:

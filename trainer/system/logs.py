@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO, TypedDict
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 from trainer.config.settings import Settings
@@ -96,6 +98,31 @@ def add_log_file(path: Path, service: str, level: str = "INFO") -> None:
         logger.setLevel(min(logger.level, handler.level))
     handler.setFormatter(_formatter(service, as_json=True, colors=False))
     logging.getLogger().addHandler(handler)
+
+
+_HIDDEN = {"timestamp", "level", "message", "logger", "service", "instance_id", "run_id", "user_id", "exception"}
+"""Fields that a readable line has at its beginning, or below it, or that are the same in all lines of a run."""
+
+
+def readable_line(line: str) -> str:
+    """Return a line of `logs.jsonl` for people: time, level, event and values, with the traceback below."""
+    try:
+        record = _record_adapter.validate_json(line)
+    except ValidationError:
+        return _printable(line)
+    time = _printable(record.get("timestamp"))[:19].replace("T", " ")
+    shown = {name: value for name, value in record.items() if name not in _HIDDEN and value is not None}
+    values = "".join(f" {name}={_printable(value)}" for name, value in shown.items())
+    exception = record.get("exception")
+    below = f"\n{exception}" if isinstance(exception, str) else ""
+    return f"{time} {_printable(record.get('level')):<8} {_printable(record.get('message'))}{values}{below}"
+
+
+_record_adapter = TypeAdapter(dict[str, object])
+
+
+def _printable(value: object) -> str:
+    return value if isinstance(value, str) and value.isprintable() else to_json(value).decode()
 
 
 class LogReader:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.support import add_corpus, environment_in, some_text
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.commands.main import main
-from trainer.commands.regimen import RegimenResult
+from trainer.commands.transfer import TransferResult
 from trainer.training.progress import CurveRow
 
 pytestmark = pytest.mark.slow
@@ -37,11 +37,11 @@ def area_under(run: RunDirectory) -> float:
     return float(np.trapezoid([loss for _, loss in points], [step for step, _ in points]))
 
 
-def test_regimen__trains_both_phases_once_and_keeps_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_transfer__trains_both_phases_once_and_keeps_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "tr.txt").write_text(some_text(70).replace("a", "y"), encoding="utf-8")
-    words = ["regimen", "kk", "ky", "tr.txt", *TINY, "--json"]
+    words = ["transfer", "kk", "ky", "tr.txt", *TINY, "--json"]
     assert main(words) == 0
-    result = RegimenResult.model_validate_json(capsys.readouterr().out)
+    result = TransferResult.model_validate_json(capsys.readouterr().out)
 
     assert [(phase.phase, phase.corpus) for phase in result.phases] == [
         *(("pretrain", "kk"), ("continue", "ky"), ("continue", "tr.txt"))
@@ -59,25 +59,25 @@ def test_regimen__trains_both_phases_once_and_keeps_a_table(folder: Path, capsys
         assert phase.auc == pytest.approx(area_under(run), rel=1e-9)
         assert (phase.test_loss, phase.best_val_loss) == (manifest.metrics.test, manifest.metrics.best)
 
-    [kept] = folder.glob("artifacts/regimens/*/regimen.json")
-    assert RegimenResult.model_validate_json(kept.read_bytes()) == result
-    table = [line.split("\t") for line in (kept.parent / "regimen.tsv").read_text(encoding="utf-8").splitlines()]
+    [kept] = folder.glob("artifacts/transfers/*/transfer.json")
+    assert TransferResult.model_validate_json(kept.read_bytes()) == result
+    table = [line.split("\t") for line in (kept.parent / "transfer.tsv").read_text(encoding="utf-8").splitlines()]
     assert [row[:3] for row in table[1:]] == [[phase.phase, phase.corpus, phase.run_id] for phase in result.phases]
     assert {len(row) for row in table} == {len(table[0])}
 
     assert main(words) == 0, "what was trained is found again"
-    assert RegimenResult.model_validate_json(capsys.readouterr().out) == result
+    assert TransferResult.model_validate_json(capsys.readouterr().out) == result
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["kk", "kk"], "'kk' is named twice: give each text once."),
+        (["kk", "kk"], "'kk' is given twice: give each corpus once."),
         (["kk", "nowhere"], "nowhere"),
         (["kk", "ky", "--set", "num_epochs=0"], "num_epochs"),
     ],
 )
 def test_mistake__begins_nothing(folder: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["regimen", *words]) == 2
+    assert main(["transfer", *words]) == 2
     assert told in capsys.readouterr().err
     assert not list(folder.glob("artifacts/*/*"))

@@ -1,0 +1,194 @@
+"""`mt transfer`: pretrain on one language, then continue on others from its weights, all with one tokenizer.
+
+The recipes are configs/paper_pretrain.yaml and configs/paper_continue.yaml. The command trains no phase twice: given
+again, it continues what was interrupted.
+"""
+
+import asyncio
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from rich.text import Text
+
+from trainer.artifacts.runs import RunStore
+from trainer.commands.arguments import Commands, Options
+from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.requests import assign, corpus_name
+from trainer.commands.terminal import Terminal, columns
+from trainer.commands.tokenizers import wait_for_tokenizer
+from trainer.commands.training import follow
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
+from trainer.contracts.base import Frozen, Identifier
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import TrainRequest
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.data.corpora import CorpusStore
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.resolve import preview_training
+from trainer.system.files import write_atomically
+
+Phase = Literal["pretrain", "continue"]
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_FIGURES = ("initial_val_loss", "best_val_loss", "test_loss", "test_perplexity", "bits_per_char", "auc")
+_TITLES = ["phase", "corpus", "run", "steps", "before", "validation", "test", "perplexity", "bits/char", "auc"]
+
+
+class PhaseResult(Frozen):
+    """Results of one phase; losses in nats per token, `auc` is the area under the training loss over steps."""
+
+    phase: Phase
+    corpus: str
+    run_id: Identifier
+    steps: int
+    epochs: int
+    early_stopped: bool
+    initial_val_loss: float | None
+    """Validation loss of the pretrained weights, before the first step."""
+    best_val_loss: float | None
+    test_loss: float | None
+    test_perplexity: float | None
+    bits_per_char: float | None
+    auc: float | None
+
+
+class TransferResult(Frozen):
+    """`transfer.json`: the first language, then the others in the order given."""
+
+    tokenizer_id: Identifier
+    phases: tuple[PhaseResult, ...]
+
+
+class _TransferOptions(Options):
+    corpus: str
+    others: list[str]
+    set: list[str]
+
+
+def add_to(commands: Commands) -> None:
+    transfer = commands.add(
+        "transfer",
+        "Train",
+        _TransferOptions,
+        _transfer,
+        "pretrain on one corpus, then continue on others from its weights",
+        "mt transfer kk ky tr",
+    )
+    transfer.add_argument("corpus", metavar="FIRST", help="corpus to pretrain on: its name, or the path of a text file")
+    transfer.add_argument("others", nargs="+", metavar="OTHER", help="corpus to continue on")
+    transfer.add_assignments("set a field of the train request, in both phases")
+
+
+def _transfer(options: _TransferOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+    transfer = _Transfer(settings, options.set)
+    asyncio.run(transfer.check([options.corpus, *options.others]))
+    terminal.continues_when_repeated = True
+    return with_queue(settings, terminal, lambda queue: transfer.run(terminal, queue))
+
+
+class _Transfer:
+    """The phases of one command and their corpora."""
+
+    def __init__(self, settings: Settings, assignments: list[str]) -> None:
+        self._settings = settings
+        self._corpora = CorpusStore(settings)
+        self._typed: dict[str, object] = {}
+        for assignment in assignments:
+            assign(TrainRequest, self._typed, assignment)
+        self._stored: dict[str, str] = {}
+        """Name of each corpus in the store, by the name given."""
+
+    async def check(self, names: list[str]) -> None:
+        """Raise AppError, before anything starts, where a phase cannot be trained."""
+        for name in names:
+            if name in self._stored:
+                raise AppError(ErrorCode.INVALID_INPUT, f"'{name}' is given twice: give each corpus once.")
+            stored = await corpus_name(name, None, self._corpora)
+            await preview_training(self._request("pretrain", name, stored), self._corpora, self._settings)
+            self._stored[name] = stored
+        self._tokenizer_request()
+
+    async def run(self, terminal: Terminal, queue: JobQueue) -> int:
+        """Train all phases, show their results and store them."""
+        await self._corpora.keep_offered()
+        tokenizer_id = (await queue.train_tokenizer(self._tokenizer_request())).tokenizer_id
+        await wait_for_tokenizer(tokenizer_id, queue, terminal)
+        queue.tokenizers.completed_manifest(tokenizer_id)
+        first, *others = self._stored
+        parent = await self._start("pretrain", first, queue, tokenizer_id=tokenizer_id)
+        phases = [await _finish("pretrain", first, parent, terminal, queue)]
+        runs = [(name, await self._start("continue", name, queue, init_from_run_id=parent)) for name in others]
+        phases += [await _finish("continue", name, run_id, terminal, queue) for name, run_id in runs]
+        result = TransferResult(tokenizer_id=tokenizer_id, phases=tuple(phases))
+        folder = await asyncio.to_thread(self._store, result)
+        terminal.show(result, columns(_rows(result)), Text(f"stored in {folder}"))
+        return 0
+
+    async def _start(self, phase: Phase, name: str, queue: JobQueue, **start: object) -> str:
+        """Return the run of a phase: one with the same request, or else a new one."""
+        request = self._request(phase, name, self._stored[name], **start)
+        preview = await preview_training(request, self._corpora, self._settings)
+        run_id = await asyncio.to_thread(_find_run, queue.runs, request_hash(preview.effective))
+        return run_id or (await queue.accept(preview, user_id=None)).run_id
+
+    def _request(self, phase: Phase, name: str, stored: str, **start: object) -> TrainRequest:
+        own: dict[str, object] = {"corpus": stored, "label": f"{phase} {Path(name).stem}"[:64], **start}
+        document = read_yaml(_CONFIGS / f"paper_{phase}.yaml")
+        return read_experiment(document, {**self._typed, **own}).request()
+
+    def _tokenizer_request(self) -> TokenizerTrainRequest:
+        """Return the request for the one tokenizer, of the characters of all corpora."""
+        return TokenizerTrainRequest(method="char", corpora=tuple(self._stored.values()))
+
+    def _store(self, result: TransferResult) -> Path:
+        """Store a result in a folder named by its runs; return the folder's path below the artifacts."""
+        runs = " ".join(phase.run_id for phase in result.phases)
+        path = Path("transfers") / sha256(runs.encode()).hexdigest()[:16]
+        folder = self._settings.app.artifacts_root / path
+        folder.mkdir(parents=True, exist_ok=True)
+        table = "".join("\t".join(row) + "\n" for row in _rows(result))
+        write_atomically(folder / "transfer.tsv", table.encode())
+        write_atomically(folder / "transfer.json", result.model_dump_json(indent=2).encode())
+        return path
+
+
+def _find_run(runs: RunStore, wanted_hash: str) -> str | None:
+    """Return the newest completed or unfinished run with this request hash."""
+    for run in runs.all():
+        manifest = run.manifest()
+        if (manifest is None or manifest.status == "completed") and run.record().request_hash == wanted_hash:
+            return run.run_id
+    return None
+
+
+async def _finish(phase: Phase, corpus: str, run_id: str, terminal: Terminal, queue: JobQueue) -> PhaseResult:
+    """Wait for a run and return its results; raises AppError where it has not completed."""
+    await follow(run_id, terminal, queue)
+    manifest = queue.runs.get(run_id).completed_manifest()
+    metrics = manifest.metrics
+    return PhaseResult(
+        phase=phase,
+        corpus=corpus,
+        run_id=manifest.run_id,
+        steps=manifest.steps,
+        epochs=len(manifest.timings.epoch_seconds),
+        early_stopped=manifest.early_stopped,
+        initial_val_loss=metrics.initial,
+        best_val_loss=metrics.best,
+        test_loss=metrics.test,
+        test_perplexity=metrics.test_perplexity,
+        bits_per_char=metrics.bits_per_char,
+        auc=metrics.auc,
+    )
+
+
+def _rows(result: TransferResult) -> list[list[str]]:
+    rows = [_TITLES]
+    for phase in result.phases:
+        figures: dict[str, float | None] = phase.model_dump(include=set(_FIGURES))
+        shown = ["–" if (figure := figures[name]) is None else f"{figure:.4f}" for name in _FIGURES]
+        rows.append([phase.phase, phase.corpus, phase.run_id, f"{phase.steps}", *shown])
+    return rows
