@@ -311,7 +311,7 @@ def test_selftest__takes_an_experiment_and_shows_how_the_loss_fell(shell: Shell)
     out = shell.type("selftest", str(ROOT / "configs" / "char_lstm_ipa.yaml"), *sets)
 
     assert out.splitlines()[0] == "step  loss"
-    assert "The training learns: the loss of one batch fell from" in out
+    assert "Training works: the loss of one batch fell from" in out
     assert set(shell.folder.rglob("*")) == before, "nothing is kept of it"
 
 

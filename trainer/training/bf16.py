@@ -1,4 +1,4 @@
-"""Try whether this CPU can train an architecture in bf16: its flags do not say it (DEC D46)."""
+"""Trial of bf16 training on this CPU; the CPU's flags do not tell whether it works."""
 
 import sys
 
@@ -18,13 +18,13 @@ _VOCABULARY = Vocabulary(16, SpecialIds(pad=0, unk=1, bos=2, eos=3))
 
 
 def try_bf16(architecture: Architecture) -> Bf16Trial:
-    """Train a tiny model of an architecture in bf16 on the CPU, and a GRU where that fails."""
+    """Train a tiny model of an architecture in bf16 on the CPU, and a GRU if that fails."""
     trains = _trains(architecture)
     return Bf16Trial(architecture=architecture, trains=trains, gru_trains=trains or _trains("gru"))
 
 
 def _trains(architecture: Architecture) -> bool:
-    """Run one forward and one backward pass; torch's generator stays as it is."""
+    """Run one forward and one backward pass; torch's generator is restored."""
     effective = resolve(
         TrainRequest(model_family=architecture, model_size="tiny", corpus="none", max_seq_len=_LENGTH),
         corpus=CorpusRef(name="none", sha256="0" * 64, bytes=1),

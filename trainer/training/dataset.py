@@ -1,4 +1,4 @@
-"""The ids of a corpus, written once per corpus and tokenizer and mapped into memory from then on (DEC D48)."""
+"""Tokenized corpora: encoded once per corpus and tokenizer, then mapped into memory from a cache folder."""
 
 import os
 from contextlib import ExitStack
@@ -26,12 +26,11 @@ from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
 _CONTENT_FILE = "content.json"
-_CONTENT_FORM = 3
-"""What the cache holds has changed: folders of an earlier form are not found."""
+_CACHE_VERSION = 3
 
 
 class CorpusPaths(NamedTuple):
-    """Where the texts of a run are; a validation or test text replaces the cut from the corpus."""
+    """Paths of a run's corpora. A validation or test corpus replaces that split of the training corpus."""
 
     corpus: Path
     validation: Path | None = None
@@ -39,17 +38,18 @@ class CorpusPaths(NamedTuple):
 
 
 class TokenizedCorpus(NamedTuple):
-    """The splits of a run as ids: what `encode_documents` makes of every line, one after another."""
+    """The splits of a run as token ids: `encode_documents` of all lines, one after another.
+
+    `ids` are mapped from files; splits that the run does not have are absent. `words` counts words between white space.
+    """
 
     ids: dict[Split, Ids]
-    """Mapped from files; a split that the run does not have is absent."""
     sizes: dict[Split, SplitSizes]
     words: dict[Split, int]
-    """Words between white space."""
     special_ids: SpecialIds
 
     def rows(self, split: Split, length: int, masking: Masking | None = None) -> Rows:
-        """Return a split as training rows of so many targets."""
+        """Return a split as training rows of `length` targets."""
         return Rows(self.ids[split], length, self.special_ids, masking)
 
     def documents(self, split: Split, masking: Masking | None = None) -> Documents:
@@ -60,10 +60,10 @@ class TokenizedCorpus(NamedTuple):
 def prepare(
     effective: EffectiveRequest, paths: CorpusPaths, cache: Path, tokenizer: Tokenizer | None = None
 ) -> tuple[Tokenizer, TokenizedCorpus]:
-    """Split the texts of a run, make its tokenizer unless one is given (a resumed run has one), and encode.
+    """Split the corpora of a run, train its tokenizer unless one is given, and return the encoded splits.
 
-    What another run has encoded in the same way is found in the cache folder; anything in it may be deleted while no
-    run is using it. Raises DATA_NOT_FOUND where a text is not the one that was asked for.
+    Runs with equal corpora, splits and tokenizers share a folder in the cache. Folders that no run uses may be deleted.
+    Raises DATA_NOT_FOUND if a corpus has changed since the run was accepted.
     """
     _check(effective.corpus, paths.corpus)
     _check(effective.validation_corpus, paths.validation)
@@ -83,16 +83,16 @@ def prepare(
         text = Text(effective.corpus, Reread(partial(corpus.lines, "train")))
         tokenizer = train_tokenizer(effective.tokenizer, [text], corpus.lines("validation"), rule=rule)
     folder = cache / _key(effective, rule, tokenizer)
-    was_there = folder.exists()
-    if not _is_whole(folder):
-        if was_there:  # it appears with all its files at once, so somebody has deleted some of them
+    existed = folder.exists()
+    if not _is_complete(folder):
+        if existed:  # folders appear complete, so files of this one were deleted
             rmtree(folder)
         _write(folder, corpus or split(), tokenizer)
     return tokenizer, _load(folder, tokenizer)
 
 
 class _Content(Frozen):
-    """What the cache folder holds; written last."""
+    """Record of a cache folder; written last."""
 
     sizes: dict[Split, SplitSizes]
     words: dict[Split, int]
@@ -101,18 +101,18 @@ class _Content(Frozen):
 def _check(reference: CorpusRef | None, path: Path | None) -> None:
     if reference is not None and (path is None or corpus_sha256(path) != reference.sha256):
         raise AppError(
-            ErrorCode.DATA_NOT_FOUND, f"The corpus '{reference.name}' has changed since the run was accepted."
+            ErrorCode.DATA_NOT_FOUND,
+            f"The corpus '{reference.name}' has changed since the run was accepted. Start a new run.",
         )
 
 
 def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> str:
     texts = [r and r.sha256 for r in (effective.corpus, effective.validation_corpus, effective.test_corpus)]
     vocabulary = [record.sha256 for record in tokenizer.manifest.files]
-    return sha256(repr((_CONTENT_FORM, texts, tuple(rule), vocabulary)).encode()).hexdigest()
+    return sha256(repr((_CACHE_VERSION, texts, tuple(rule), vocabulary)).encode()).hexdigest()
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a cache folder is there with all its files."""
+def _is_complete(folder: Path) -> bool:
     if not (folder / _CONTENT_FILE).exists():
         return False
     return all(_ids_file(folder, split).exists() for split in _content(folder).sizes)
@@ -123,7 +123,7 @@ def _content(folder: Path) -> _Content:
 
 
 def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
-    """Encode all splits in one pass."""
+    """Encode all splits in one pass over the corpus."""
     with filled_folder(folder) as temporary, ExitStack() as files:
         writers = {
             split: _SplitWriter(files.enter_context(_ids_file(temporary, split).open("wb")), tokenizer)
@@ -137,7 +137,7 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
 
 
 class _SplitWriter:
-    """One split's ids on their way to a flat file, and what is counted on the way."""
+    """Writes the ids of a split to a flat file and counts lines, characters, words and tokens."""
 
     def __init__(self, file: BinaryIO, tokenizer: Tokenizer) -> None:
         self._file = file

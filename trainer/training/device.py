@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, threads and seeds, and what is recorded of them."""
+"""Device, precision, threads and random seeds of a run, and the environment that it records."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers", "transformers", "py
 
 
 class Compute(NamedTuple):
-    """What a request's device, precision, threads and batch size are on this machine."""
+    """Device, precision, threads and batch size of a request, resolved for this machine."""
 
     device: torch.device
     precision: Precision
@@ -40,17 +40,16 @@ class Compute(NamedTuple):
 
 
 class RandomState(TypedDict):
-    """The generators that training draws from; batches come from (seed, epoch) and need none."""
+    """States of torch's random generators. Batches depend on the seed and the epoch only."""
 
     cpu: Tensor
     cuda: list[Tensor]
 
 
 def resolve(effective: EffectiveRequest) -> Compute:
-    """Resolve `auto` and set the threads of this process.
+    """Resolve `auto` values for this machine and set the number of threads of this process.
 
-    Raises CUDA_NOT_AVAILABLE where CUDA is asked for in vain, and INVALID_INPUT for a precision that the CPU cannot
-    train this model in.
+    Raises CUDA_NOT_AVAILABLE, and INVALID_INPUT for a precision that the CPU cannot train this model in.
     """
     device = resolve_device(effective.device)
     precision = resolve_precision(effective.precision, device)
@@ -84,17 +83,17 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def resolve_precision(asked: Literal["auto", "fp32", "fp16", "bf16"], device: torch.device) -> Precision:
-    """What `precision` stands for (DEC D46)."""
+def resolve_precision(precision: Literal["auto", "fp32", "fp16", "bf16"], device: torch.device) -> Precision:
+    """Return the precision; `auto` is fp16 on CUDA and fp32 elsewhere."""
     on_cuda = device.type == "cuda"
-    if asked == "auto":
+    if precision == "auto":
         return "fp16" if on_cuda else "fp32"
-    check_precision(asked, on_cuda=on_cuda)
-    return asked
+    check_precision(precision, on_cuda=on_cuda)
+    return precision
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch; call it before anything is drawn, the first weights included."""
+    """Seed Python, numpy and torch. Call it before the model is built, which draws its weights."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -112,25 +111,25 @@ def restore_random_state(state: RandomState) -> None:
 
 
 def autocast(compute: Compute) -> torch.autocast:
-    """Lower precision for the forward pass where the run has it; else this changes nothing."""
+    """Return the context of the forward pass: fp16 or bf16 if the run uses it, else no change."""
     lower = torch.bfloat16 if compute.precision == "bf16" else torch.float16
     return torch.autocast(compute.device.type, lower, enabled=compute.precision != "fp32")
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """Copy a tensor to where a GPU can fetch it while the CPU goes on; there must be a GPU."""
+    """Copy a tensor to pinned memory, for asynchronous copies to a GPU. Needs a GPU."""
     return tensor.pin_memory()  # gpu
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Say whether there was no memory left; of torch on the CPU only its message tells."""
+    """Return True if memory ran out; torch on a CPU says so in its message only."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def environment(compute: Compute) -> Environment:
-    """What a run's numbers may depend on besides its request."""
+    """Return the software and hardware that a run's numbers may depend on."""
     gpu = None
     if compute.device.type == "cuda":
         gpu = torch.cuda.get_device_name(compute.device)  # gpu
@@ -146,7 +145,7 @@ def environment(compute: Compute) -> Environment:
 
 
 def git_commit(checkout: Path) -> str | None:
-    """Return the commit of the checkout that this code runs from; None where it is installed without one."""
+    """Return the commit of the checkout that this code runs from; None for an installed package."""
     if not (checkout / ".git").exists():
         return None
     git = run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=False)

@@ -1,8 +1,6 @@
-"""Lines of a split as documents: each is read from its own start to its [EOS], for evaluation (DEC D59).
+"""A split as documents for evaluation: one document per line, read from its start to its [EOS].
 
-A document that is longer than a model reads at once is read in windows, which together score each target once. Every
-window but the first reads a quarter of its tokens only as context. A window of a model that reads both sides has as
-much context behind what it scores, unless its document ends there.
+Documents longer than a model's context are read in windows (trainer/inference/windows.py).
 """
 
 from collections.abc import Iterator
@@ -14,15 +12,14 @@ from numpy.typing import NDArray
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.inference.windows import Windows, windows
 from trainer.tokenizers.base import Ids
-from trainer.training.batches import NO_TARGET, Batch, Masking, pieces, release
+from trainer.training.batches import NO_TARGET, Batch, Masking, id_chunks, release
 
 
 class Documents:
-    """The documents of a split: what a model reads of each, and what it predicts.
+    """Documents of a split.
 
-    A causal model reads [BOS] line (or, without a [BOS], the [EOS] before the line, and the line) and predicts line
-    [EOS]. A masked model reads all of [BOS] line [EOS] and predicts its masked tokens, which follow from the seed and
-    the number of the line.
+    A causal model reads [BOS] line and predicts line [EOS]; without a [BOS] it reads the [EOS] before the line instead.
+    A masked model reads [BOS] line [EOS] and predicts the masked tokens, which depend on the seed and the line number.
     """
 
     def __init__(self, ids: Ids, special_ids: SpecialIds, masking: Masking | None = None) -> None:
@@ -30,21 +27,21 @@ class Documents:
         self._special_ids = special_ids
         self._masking = masking
 
-    def blocks(self, most_tokens: int | None) -> Iterator["Block"]:
-        """Yield all documents in blocks of about a million ids, cut into windows of at most so many tokens."""
+    def blocks(self, max_tokens: int | None) -> Iterator["Block"]:
+        """Yield all documents in blocks of about a million ids, cut into windows of at most `max_tokens`."""
         number = 0
         for ends in line_ends(self._ids, self._special_ids.eos):
             is_masked, before = self._masking is not None, 0 if self._special_ids.bos is None else 1
             origins: NDArray[np.int64] = ends[:-1] + before
             lengths: NDArray[np.int64] = np.diff(ends) + (is_masked - before)
-            cut = windows(lengths, most_tokens, both_sides=is_masked)
+            cut = windows(lengths, max_tokens, both_sides=is_masked)
             longest_first = np.argsort(-cut.length, kind="stable")
             yield Block(self._ids, self._special_ids, self._masking, origins, number, cut.ordered(longest_first))
             number += len(origins)
 
 
 class Block:
-    """Windows of some documents, the longest first."""
+    """Windows of some documents, the longest first. `lengths` are their numbers of tokens, in descending order."""
 
     def __init__(
         self,
@@ -62,12 +59,11 @@ class Block:
         self._first_number = first_number
         self._windows = cut
         self.lengths: list[int] = cut.length.tolist()
-        """How many tokens each window reads, in falling order."""
 
     def batch(self, row: int, count: int, start: int = 0, stop: int | None = None) -> Batch:
-        """Return windows side by side, from one position up to another or to the end of the longest of them.
+        """Return a batch (B, T) of `count` windows from `row` on, from position `start` up to `stop`.
 
-        Masked windows are read whole.
+        The default `stop` is the end of the longest window. Masked windows must be read completely.
         """
         taken = self._windows.ordered(np.arange(row, row + count))
         positions: NDArray[np.int64] = np.arange(start, self.lengths[row] if stop is None else stop)
@@ -95,20 +91,20 @@ class Block:
         )
 
     def _read(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Ids by where they are stored; the first line of a tokenizer without [BOS] is read from an [EOS] before it."""
-        found: NDArray[np.int64] = self._ids[np.clip(stored, 0, len(self._ids) - 1)].astype(np.int64)
-        found[stored < 0] = self._special_ids.start
-        return found
+        """Return the ids at these positions of the split; position -1 is the [EOS] before the first line."""
+        ids: NDArray[np.int64] = self._ids[np.clip(stored, 0, len(self._ids) - 1)].astype(np.int64)
+        ids[stored < 0] = self._special_ids.start
+        return ids
 
 
 def line_ends(ids: Ids, eos: int) -> Iterator[NDArray[np.int64]]:
-    """Yield where lines end: the end of the line before (-1 before the first), then the ends of some lines."""
+    """Yield positions of line ends: that of the previous line (-1 before the first), then those of some lines."""
     last_end: NDArray[np.int64] = np.full(1, -1, dtype=np.int64)
     start = 0
-    for piece in pieces(ids):
-        is_end: NDArray[np.bool_] = piece == eos
+    for chunk in id_chunks(ids):
+        is_end: NDArray[np.bool_] = chunk == eos
         ends: NDArray[np.int64] = np.flatnonzero(is_end) + start
-        start += len(piece)
+        start += len(chunk)
         if len(ends):
             yield np.concatenate([last_end, ends])
             last_end = ends[-1:]

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a model on the lines of a split, and seeded samples."""
+"""Loss, accuracy and seeded samples of a model on a split."""
 
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -32,19 +32,19 @@ from trainer.training.documents import Block, Documents, line_ends
 
 SAMPLES_PER_PROMPT = 4
 _SAMPLE_TOKENS = 100
-_ROWS_AT_ONCE = 128
-_POSITIONS_AT_ONCE = 1 << 13
-_LOGITS_AT_ONCE = 1 << 24
-"""Lines, tokens, and tokens times vocabulary of a batch, at most: a wider one is hardly faster."""
-_MOST_TOKENS_WITHOUT_STATE = 4096
-"""Longer lines are read in windows by models that read both sides and have no context of their own."""
-_PROMPTS, _PROMPT_TOKENS, _LINES_TRIED = 3, 20, 30
-_LONG_LINE = 4096
-"""Tokens before a place among which the begin of its line is looked for."""
+_MAX_BATCH_ROWS = 128
+_MAX_BATCH_POSITIONS = 1 << 13
+_MAX_BATCH_LOGITS = 1 << 24
+"""Limits of a batch: lines, tokens, and tokens times vocabulary. A larger batch is hardly faster."""
+_MAX_WINDOW_TOKENS = 4096
+"""Maximum window of bidirectional models without a context limit."""
+_MAX_PROMPTS, _MAX_PROMPT_TOKENS, _DRAWN_POSITIONS = 3, 20, 30
+_MAX_TOKENS_TO_LINE_START = 4096
+"""Number of tokens before a drawn position that are searched for the start of its line."""
 
 
 class Evaluation(NamedTuple):
-    """Sums over the predicted tokens of a split; [EOS] is one of them, [BOS] and padding are not."""
+    """Sums over the predicted tokens of a split: with [EOS], without [BOS] and padding."""
 
     loss_sum_nats: float
     tokens: int
@@ -59,21 +59,26 @@ class Evaluation(NamedTuple):
 def evaluate(
     model: LanguageModel, documents: Documents, compute: Compute, between_batches: Callable[[], None] = lambda: None
 ) -> Evaluation:
-    """Measure a model on every line of a split, without dropout; leaves the model in training mode if it was.
+    """Evaluate a model on every line of a split, without dropout; its training mode is the same afterwards.
 
-    Recurrent models carry their state to the end of a line, other models read at most their context at once. The result
-    depends on neither `max_seq_len` nor `batch_size`.
+    Recurrent models carry their state to the end of a line; other models read windows of at most their context. The
+    result does not depend on `max_seq_len` or `batch_size`. Calls `between_batches` before each batch, which may raise.
+    Raises CORPUS_EMPTY if the split has no token to predict.
     """
     was_training = model.training
     model.eval()
     try:
-        return _evaluate(model, documents, compute, between_batches)
+        with torch.inference_mode():
+            sums = _evaluate(model, documents, compute, between_batches)
     finally:
         model.train(was_training)
+    if not sums.tokens:
+        raise AppError(ErrorCode.CORPUS_EMPTY, "There is nothing to predict: the text has no token that can be masked.")
+    return Evaluation(float(sums.loss), sums.tokens, int(sums.hits[0]), int(sums.hits[1]))
 
 
 class TrainingSample(Frozen):
-    """A line of `training_samples.jsonl`: what the model generated after some step."""
+    """A line of `training_samples.jsonl`: a sample that the model generated after a step."""
 
     step: int
     sample: Sample
@@ -96,26 +101,26 @@ def measure(
     *,
     run_id: str,
     checkpoint: str,
-    found: Evaluation | None = None,
+    evaluation: Evaluation | None = None,
     artifacts: tuple[str, ...] = (),
 ) -> Measured:
-    """Measure a model on a split, and what it writes of itself; a repetition gives equal numbers.
+    """Return the metrics of a model on a split and samples from it; equal calls give equal numbers.
 
-    The evaluation may be `found` already. `bits_per_char` spreads the bits of all predicted tokens, [EOS] included,
-    over the characters of the lines, `bits_per_byte` over their bytes in UTF-8; a masked model has neither. Raises
-    INVALID_INPUT where the run has no such split.
+    `evaluation` is the result of an earlier `evaluate`, if there was one. `bits_per_char` divides the bits of all
+    predicted tokens, with [EOS], by the characters of the lines, `bits_per_byte` by their UTF-8 bytes. Both are None
+    for masked models. Raises INVALID_INPUT if the run does not have the split.
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
-    if found is None:
-        found = evaluate(model, corpus.documents(split, masking(effective, model.vocabulary)), compute)
+    if evaluation is None:
+        evaluation = evaluate(model, corpus.documents(split, masking(effective, model.vocabulary)), compute)
     sizes = corpus.sizes[split]
     tokens = sizes.tokens - sizes.lines
     lengths: list[float] = np.percentile(line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
     is_causal = effective.objective == "causal_lm"
     prompts = sample_prompts(corpus, tokenizer, effective.seed) if is_causal else ()
     samples = draw_samples(model, tokenizer, prompts, effective.seed, run_id)
-    bits_per_char = sizes.bits_per_char(found.loss_nats, effective.objective)
+    bits_per_char = sizes.bits_per_char(evaluation.loss_nats, effective.objective)
     words = [sample.text.split() for sample in samples]
     text = {"validation": effective.validation_corpus, "test": effective.test_corpus}[split] or effective.corpus
     metrics = EvalMetrics(
@@ -123,13 +128,13 @@ def measure(
         split=split,
         objective=effective.objective,
         dataset=text.name,
-        loss=found.loss_nats,
-        perplexity=perplexity(found.loss_nats),
+        loss=evaluation.loss_nats,
+        perplexity=perplexity(evaluation.loss_nats),
         bits_per_char=bits_per_char,
         bits_per_byte=None if bits_per_char is None or not sizes.bytes else bits_per_char * sizes.chars / sizes.bytes,
-        top1_accuracy=found.top1_hits / found.tokens,
-        top5_accuracy=found.top5_hits / found.tokens,
-        n_tokens=found.tokens,
+        top1_accuracy=evaluation.top1_hits / evaluation.tokens,
+        top5_accuracy=evaluation.top5_hits / evaluation.tokens,
+        n_tokens=evaluation.tokens,
         n_chars=sizes.chars,
         n_bytes=sizes.bytes,
         unknown_share=None if sizes.unknown_tokens is None else sizes.unknown_tokens / tokens,
@@ -150,99 +155,96 @@ def measure(
 def sample_prompts(corpus: TokenizedCorpus, tokenizer: Tokenizer, seed: int) -> tuple[str, ...]:
     """Return the empty prompt and the first words of two lines of the validation split, drawn by the seed.
 
-    A word is cut after its 20th token, and before one that the tokenizer does not know; a text of few words gives fewer
-    prompts. Of a corpus without that split the lines are those of its first one.
+    A prompt ends after 20 tokens, and before a token unknown to the tokenizer. A text of few words gives fewer prompts.
+    A corpus without a validation split uses its first split.
     """
     ids = corpus.ids["validation" if "validation" in corpus.ids else next(iter(corpus.ids))]
-    places: list[int] = np.random.Generator(np.random.PCG64(seed)).integers(len(ids), size=_LINES_TRIED).tolist()
+    drawn: list[int] = np.random.Generator(np.random.PCG64(seed)).integers(len(ids), size=_DRAWN_POSITIONS).tolist()
     prompts = [""]
-    for place in places:
-        words = tokenizer.decode(_line_begin(ids, place, tokenizer)).split()
+    for position in drawn:
+        words = tokenizer.decode(_line_start(ids, position, tokenizer)).split()
         prompts += [word for word in words[:1] if word not in prompts]
-    return tuple(prompts[:_PROMPTS])
+    return tuple(prompts[:_MAX_PROMPTS])
 
 
-def _line_begin(ids: Ids, place: int, tokenizer: Tokenizer) -> list[int]:
-    """The first tokens of the line that holds a place, up to its end or to the first unknown one."""
+def _line_start(ids: Ids, position: int, tokenizer: Tokenizer) -> list[int]:
+    """Return the first tokens of the line at a position, up to its end or its first unknown token."""
     special = tokenizer.special_ids
-    before: list[int] = ids[max(0, place - _LONG_LINE) : place].tolist()
-    of_line = list(takewhile(lambda token: token != special.eos, reversed(before)))
-    start = place - len(of_line) + (special.bos is not None)
-    line: list[int] = ids[start : start + _PROMPT_TOKENS].tolist()
+    before: list[int] = ids[max(0, position - _MAX_TOKENS_TO_LINE_START) : position].tolist()
+    in_line = list(takewhile(lambda token: token != special.eos, reversed(before)))
+    start = position - len(in_line) + (special.bos is not None)
+    line: list[int] = ids[start : start + _MAX_PROMPT_TOKENS].tolist()
     return list(takewhile(lambda token: token not in (special.eos, special.unk), line))
 
 
 def draw_samples(
     model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], seed: int, run_id: str
 ) -> tuple[Sample, ...]:
-    """Continue each prompt a few times; equal seeds give equal samples."""
+    """Generate SAMPLES_PER_PROMPT continuations of each prompt; equal seeds give equal samples."""
     samples: list[Sample] = []
     for prompt in prompts:
         request = GenerateRequest(
             prompt_text=prompt, max_new_tokens=_SAMPLE_TOKENS, num_return_sequences=SAMPLES_PER_PROMPT, seed=seed
         )
-        answer = generate(model, tokenizer, request, run_id=run_id, request_id="samples")
-        parts = zip(answer.outputs or (), answer.steps or (), answer.stop_reason or (), strict=True)
-        samples += [Sample(prompt=prompt, text=t, seed=seed, steps=n, stop_reason=why) for t, n, why in parts]
+        response = generate(model, tokenizer, request, run_id=run_id, request_id="samples")
+        columns = zip(response.outputs or (), response.steps or (), response.stop_reason or (), strict=True)
+        samples += [Sample(prompt=prompt, text=t, seed=seed, steps=n, stop_reason=why) for t, n, why in columns]
     return tuple(samples)
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Return the share of different n-grams among all n-grams of some texts (Li et al. 2016); 1 where there is none."""
+    """Return the share of distinct n-grams among all n-grams of the texts (Li et al. 2016); 1 if there are none."""
     grams = [gram for words in texts for gram in _grams(words, n)]
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
 def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
-    """Return the share of word pairs that were there before in the same text; 0 where there is none."""
-    pairs = [_grams(words, 2) for words in texts]
-    total = sum(len(of_text) for of_text in pairs)
-    return 1 - sum(len(set(of_text)) for of_text in pairs) / total if total else 0.0
+    """Return the share of word pairs that occur earlier in the same text; 0 if there are no pairs."""
+    texts_pairs = [_grams(words, 2) for words in texts]
+    total = sum(len(pairs) for pairs in texts_pairs)
+    return 1 - sum(len(set(pairs)) for pairs in texts_pairs) / total if total else 0.0
 
 
 def _evaluate(
     model: LanguageModel, documents: Documents, compute: Compute, between_batches: Callable[[], None]
-) -> Evaluation:
+) -> "_Sums":
     sums = _Sums(
         torch.zeros((), dtype=torch.float64, device=compute.device),
         torch.zeros(2, dtype=torch.int64, device=compute.device),
     )
-    carries_state = model.objective == "causal_lm" and model.context_tokens is None
-    most_tokens = None if carries_state else model.context_tokens or _MOST_TOKENS_WITHOUT_STATE
-    positions = max(1, min(_POSITIONS_AT_ONCE, _LOGITS_AT_ONCE // model.vocab_size))
-    with torch.inference_mode():
-        for block in documents.blocks(most_tokens):
-            row = 0
-            while row < len(block.lengths):
-                longest = 1 if carries_state else block.lengths[row]
-                count = min(max(1, min(_ROWS_AT_ONCE, positions // longest)), len(block.lengths) - row)
-                if carries_state:
-                    sums = _read_in_chunks(model, block, row, count, positions, sums, between_batches)
-                else:
-                    between_batches()
-                    batch = block.batch(row, count).to(compute.device)
-                    sums = sums.add(model.forward(batch.inputs, batch.lengths), batch)
-                row += count
-    if not sums.tokens:
-        raise AppError(ErrorCode.CORPUS_EMPTY, "There is nothing to predict: the text has no token that can be masked.")
-    return Evaluation(float(sums.loss), sums.tokens, int(sums.hits[0]), int(sums.hits[1]))
+    carries_state = model.carries_unlimited_state
+    max_tokens = None if carries_state else model.context_tokens or _MAX_WINDOW_TOKENS
+    positions = max(1, min(_MAX_BATCH_POSITIONS, _MAX_BATCH_LOGITS // model.vocab_size))
+    for block in documents.blocks(max_tokens):
+        row = 0
+        while row < len(block.lengths):
+            longest = 1 if carries_state else block.lengths[row]
+            count = min(max(1, min(_MAX_BATCH_ROWS, positions // longest)), len(block.lengths) - row)
+            if carries_state:
+                sums = _evaluate_in_chunks(model, block, row, count, positions, sums, between_batches)
+            else:
+                between_batches()
+                batch = block.batch(row, count).to(compute.device)
+                sums = sums.add(model.forward(batch.inputs, batch.lengths), batch)
+            row += count
+    return sums
 
 
 class _Sums(NamedTuple):
-    """What was predicted so far, added up on the device."""
+    """Sums over the predictions so far, on the device."""
 
     loss: Tensor
     hits: Tensor
     tokens: int = 0
 
     def add(self, logits: Tensor, batch: Batch) -> "_Sums":
-        """Add the predictions (B, T, V) of a batch."""
+        """Return the sums with the logits (B, T, V) of one more batch."""
         losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
         hits = self.hits + _hits(logits, batch.targets)
         return _Sums(self.loss + losses.double().sum(), hits, self.tokens + batch.tokens)
 
 
-def _read_in_chunks(
+def _evaluate_in_chunks(
     model: LanguageModel,
     block: Block,
     row: int,
@@ -251,7 +253,7 @@ def _read_in_chunks(
     sums: _Sums,
     between_batches: Callable[[], None],
 ) -> _Sums:
-    """Read lines side by side in chunks of so many positions; lines that have ended leave the batch between chunks."""
+    """Evaluate `count` lines, longest first, in chunks of at most `positions`; ended lines leave the batch."""
     lengths = block.lengths[row : row + count]
     state = model.initial_state(count)
     start = 0
@@ -259,9 +261,9 @@ def _read_in_chunks(
         between_batches()
         unread = sum(length > start for length in lengths)
         if unread < state[0].shape[1]:
-            state = tuple(part[:, :unread].contiguous() for part in state)
-        half_ended = lengths[unread // 2]  # the lines that are shorter are padded up to here, and no further
-        stop = min(start + max(1, positions // unread), half_ended)
+            state = tuple(tensor[:, :unread].contiguous() for tensor in state)
+        median = lengths[unread // 2]  # a chunk ends here at the latest, so at most half of its rows have padding
+        stop = min(start + max(1, positions // unread), median)
         batch = block.batch(row, unread, start, stop).to(sums.loss.device)
         logits, state = model.forward_with_state(batch.inputs, state)
         sums = sums.add(logits, batch)
@@ -270,21 +272,21 @@ def _read_in_chunks(
 
 
 def _hits(logits: Tensor, targets: Tensor) -> Tensor:
-    """Count the targets (B, T) that are among the first one and the first five of the logits (B, T, V)."""
+    """Return the number of targets (B, T) that are the best and among the best five of the logits (B, T, V): (2,)."""
     predicted = targets != NO_TARGET
-    of_target = logits.gather(-1, targets.clamp_min(0).unsqueeze(-1))  # (B, T, 1)
-    better = (logits > of_target).sum(-1)  # (B, T)
+    target_logits = logits.gather(-1, targets.clamp_min(0).unsqueeze(-1))  # (B, T, 1)
+    better = (logits > target_logits).sum(-1)  # (B, T)
     return torch.stack([(better[predicted] < 1).sum(), (better[predicted] < 5).sum()])
 
 
 def line_lengths(corpus: TokenizedCorpus, split: Split) -> NDArray[np.int32]:
-    """The tokens of each line, without [BOS] and [EOS]."""
+    """Return the number of tokens of each line (lines,), without [BOS] and [EOS]."""
     special_ids = corpus.special_ids
-    not_counted = 1 if special_ids.bos is None else 2
+    num_special = 1 if special_ids.bos is None else 2
     lengths: list[NDArray[np.int32]] = []
     for ends in line_ends(corpus.ids[split], special_ids.eos):
-        between: NDArray[np.int64] = np.diff(ends)
-        lengths.append((between - not_counted).astype(np.int32))
+        with_special: NDArray[np.int64] = np.diff(ends)
+        lengths.append((with_special - num_special).astype(np.int32))
     return np.concatenate(lengths)
 
 

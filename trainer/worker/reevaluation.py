@@ -111,7 +111,7 @@ def _measured(
         split,
         effective,
         compute,
-        found=found,
+        evaluation=found,
         run_id=run.run_id,
         checkpoint="model.safetensors",
         artifacts=artifacts,

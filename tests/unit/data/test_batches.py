@@ -15,7 +15,7 @@ from tests.support.properties import for_all_pairs
 from tests.support.reference import rows_by_hand
 from tests.support.tiny_models import char_tokenizer
 from trainer.tokenizers.base import Ids
-from trainer.training.batches import NO_TARGET, Batch, BatchReader, Rows, epoch_order, pieces
+from trainer.training.batches import NO_TARGET, Batch, BatchReader, Rows, epoch_order, id_chunks
 
 LINES = ["abc", "d", "abcdabcdabcd", "cab", "b"]
 TOKENIZER = char_tokenizer(LINES)
@@ -145,7 +145,7 @@ def test_mapped_ids__that_were_read_do_not_stay_in_this_process(tmp_path: Path) 
     ids: Ids = np.memmap(path, np.uint8, "r")
     before, most = mapped_megabytes(), 0
 
-    for piece in pieces(ids):
+    for piece in id_chunks(ids):
         assert not np.any(piece[::4096])
         most = max(most, mapped_megabytes())
     assert most - before < megabytes / 4
