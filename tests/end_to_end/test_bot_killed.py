@@ -7,6 +7,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from bot.ledger import read_ledger
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
@@ -20,11 +22,13 @@ from trainer.store import keys
 from trainer.store.store import connect
 
 EDIT_INTERVAL_SECONDS = 1.0
-KILLS, KILLS_BEFORE_THE_END = 10, 8
 MESSAGES = "/channels/{channel_id}/messages"
 
 
-async def test_bot__killed_ten_times_keeps_one_card_and_one_final_message_a_watcher(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kills", "kills_before_the_end"), [(5, 3), pytest.param(10, 8, marks=pytest.mark.slow)])
+async def test_bot__killed_repeatedly_keeps_one_card_and_one_final_message_a_watcher(
+    tmp_path: Path, kills: int, kills_before_the_end: int
+) -> None:
     text, chance = some_text(3000), random.Random(7)
     add_corpus(tmp_path, text)
     settings = settings_in(tmp_path)
@@ -51,10 +55,10 @@ async def test_bot__killed_ten_times_keeps_one_card_and_one_final_message_a_watc
                 "APP__DATA_ROOT": str(tmp_path / "data"),
                 "APP__ARTIFACTS_ROOT": str(tmp_path / "artifacts"),
             }
-            for number in range(KILLS):
-                if number == KILLS_BEFORE_THE_END:
+            for number in range(kills):
+                if number == kills_before_the_end:
                     await queue.cancel(run.run_id)
-                loses_reply = number in (0, KILLS_BEFORE_THE_END)
+                loses_reply = number in (0, kills_before_the_end)
                 if loses_reply:  # of the card, and of the final message
                     server.fail_next("POST", MESSAGES, "reply_lost")
                 bot = await start_bot(tmp_path, environment)
@@ -66,7 +70,7 @@ async def test_bot__killed_ten_times_keeps_one_card_and_one_final_message_a_watc
                         await call.reply()
                     await until(lambda: all(len(told(server, place)) == 1 for place in card_places))
                 if loses_reply:
-                    await until(partial(has_lost, server, 1 + number // KILLS_BEFORE_THE_END))
+                    await until(partial(has_lost, server, 1 + number // kills_before_the_end))
                 else:
                     await some_moment(server, chance)
                 bot.kill()

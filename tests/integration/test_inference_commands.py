@@ -166,7 +166,7 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
             await store.close()
             expired = await answer(await here.press(here.bob, second, "Reply…"))
 
-        assert is_hidden(first) and "the sun" in said(first) and "tokens" in said(first)
+        assert is_hidden(first) and "the sun" in said(first) and "token" in said(first)
         assert text(form["title"]).startswith("Reply to")
         assert "the sea" in said(second) and list(buttons(second)) == ["Reply…"]
         assert buttons(first) == buttons(second), "it is the same chat"

@@ -39,10 +39,15 @@ class Server:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 try:
-                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
-                    return
+                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    writer.write(b"PING\r\n")
+                    answer = await reader.readline()
+                    writer.close()
+                    if answer and not answer.startswith(b"-LOADING"):
+                        return
                 except ConnectionError:
-                    await asyncio.sleep(0.01)
+                    pass
+                await asyncio.sleep(0.01)
 
     async def kill(self) -> None:
         if self.process.returncode is None:
