@@ -143,8 +143,8 @@ async def test_offered_folder__is_kept_by_content_and_stays_when_it_goes(corpora
     name = await corpora.offer(local)
     assert not (tmp_path / "artifacts").exists()
     described = await corpora.describe(name)
-    await corpora.keep_offered()
-    await corpora.keep_offered()
+    await corpora.store_offered()
+    await corpora.store_offered()
     shutil.rmtree(local)
 
     kept = tmp_path / "artifacts" / "corpora" / name
@@ -168,10 +168,10 @@ async def test_offered_folder__appears_whole_or_not_at_all(
     name = await corpora.offer(folder)
     monkeypatch.setattr(Path, "rename", fails)
     if number == errno.ENOTEMPTY:
-        await corpora.keep_offered()
+        await corpora.store_offered()
     else:
         with pytest.raises(OSError, match="failed"):
-            await corpora.keep_offered()
+            await corpora.store_offered()
 
     left = [path.name for path in (tmp_path / "artifacts" / "corpora").iterdir()]
     assert left == ([name] if number == errno.ENOTEMPTY else [])
@@ -277,7 +277,7 @@ async def test_offered_file__is_kept_by_content_once(corpora: CorpusStore, tmp_p
     assert (await corpora.describe(second)).bytes == 6
     assert not corpora.has(f"{second}/within")
     for _ in range(2):
-        await corpora.keep_offered()
+        await corpora.store_offered()
 
     assert first == again == sha256(b"one\ntwo\n").hexdigest()
     kept = CorpusStore(settings_in(tmp_path))

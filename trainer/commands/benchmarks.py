@@ -103,7 +103,7 @@ async def _make_plan(options: _BenchOptions, settings: Settings) -> BenchmarkPla
     for name in _chosen_names(options):
         request = train_request(_request_fields(name, corpus, options))
         requests[name] = await resolve_request(request, corpora, settings)
-    await corpora.keep_offered()
+    await corpora.store_offered()
     return BenchmarkPlan(tokens=options.tokens, requests=requests)
 
 

@@ -73,7 +73,7 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
     corpus = asyncio.run(checked_corpus(path, corpora))
 
     async def measure(queue: JobQueue) -> int:
-        await corpora.keep_offered()
+        await corpora.store_offered()
         request = EvalRequest(path_override=corpus)
         summaries = [summary_of(await queue.inference.evaluate(run.run_id, request), corpus) for run in runs]
         return _show(compare(_measured(runs, summaries), dataset=path, tolerance=options.tolerance), options, terminal)

@@ -260,7 +260,7 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
     request = parse(EvalRequest, fields)
 
     async def evaluate(queue: JobQueue) -> int:
-        await corpora.keep_offered()
+        await corpora.store_offered()
         metrics = await queue.inference.evaluate(options.run, request)
         terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split)))
         return 0

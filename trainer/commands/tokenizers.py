@@ -50,7 +50,7 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
     record = asyncio.run(_read_record(options, corpora))
 
     async def train(queue: JobQueue) -> int:
-        await corpora.keep_offered()
+        await corpora.store_offered()
         tokenizer_id = (await queue.accept_tokenizer(record)).tokenizer_id
         status = await wait_for_tokenizer(tokenizer_id, queue, terminal)
         _show_status(status, terminal)

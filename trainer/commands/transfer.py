@@ -113,7 +113,7 @@ class _Transfer:
 
     async def run(self, terminal: Terminal, queue: JobQueue) -> int:
         """Train all phases, show their results and store them."""
-        await self._corpora.keep_offered()
+        await self._corpora.store_offered()
         tokenizer_id = (await queue.train_tokenizer(self._tokenizer_request())).tokenizer_id
         await wait_for_tokenizer(tokenizer_id, queue, terminal)
         queue.tokenizers.completed_manifest(tokenizer_id)

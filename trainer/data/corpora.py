@@ -1,4 +1,4 @@
-"""Texts by name: the data root's own, those shipped with the program, and stored attachments (DEC D06)."""
+"""Corpora by name: those of the data root, those shipped with the program, and stored attachments."""
 
 import asyncio
 from itertools import chain
@@ -23,7 +23,7 @@ BUNDLED = Path(__file__).resolve().parents[2] / "corpora"
 
 
 class CorpusStore:
-    """Finds texts by name and keeps copies of texts that were handed in, by their content.
+    """Finds corpora by name and stores copies of attached corpora by their content.
 
     A corpus is a file, or a folder's .txt and .text files in the order of their names.
     """
@@ -42,22 +42,22 @@ class CorpusStore:
         return True
 
     def names(self) -> list[str]:
-        """The texts that have names of their own; those that were handed in have not."""
+        """Return the names of all corpora except attached ones."""
         roots = (self._corpora, BUNDLED)
         files = {path.stem for root in roots for path in root.glob("*.txt")}
         folders = {path.parent.name for root in roots for end in SUFFIXES for path in root.glob(f"*/*{end}")}
         return sorted(files | folders)
 
     def find(self, name: str) -> Path:
-        """The file or folder of a corpus name; raises INVALID_INPUT for a name that leads out, DATA_NOT_FOUND."""
+        """Return the file or folder of a corpus; raises DATA_NOT_FOUND, INVALID_INPUT for a name outside the folder."""
         offered, _, within = name.partition("/")
         try:
             if offered in self._offered:
-                found = _found(self._offered[offered], within) if within else self._offered[offered]
+                found = _find_below(self._offered[offered], within) if within else self._offered[offered]
                 if found is not None:
                     return found
             for root in (self._corpora, BUNDLED, self._stored):
-                found = _found(root, name)
+                found = _find_below(root, name)
                 if found is not None:
                     return found
         except (OSError, ValueError) as error:  # no file can have such a name
@@ -65,10 +65,10 @@ class CorpusStore:
         raise self._unknown(name)
 
     def splits(self, name: str) -> dict[str, str]:
-        """The texts of a folder that is made of splits, by the field of a request that each is for; else none.
+        """Return the corpora of a folder of splits by request field; {} for any other corpus.
 
-        Such a folder has no other texts than train.txt, valid.txt (or validation.txt) and test.txt; raises
-        DATA_NOT_FOUND where the first is missing.
+        A folder of splits has no files but train.txt, valid.txt (or validation.txt) and test.txt. Raises
+        DATA_NOT_FOUND if train.txt is missing.
         """
         folder = self.find(name)
         if not folder.is_dir():
@@ -84,33 +84,36 @@ class CorpusStore:
         return {_SPLITS[stem]: f"{name}/{file}" for stem, file in files.items()}
 
     async def describe(self, name: str, *, minimum_lines: int = 1) -> CorpusRef:
-        """A corpus by name and content, checked whole: strict UTF-8, not too large, lines enough to split."""
-        return await asyncio.to_thread(self._described, name, self.find(name), minimum_lines)
+        """Return name, hash and size of a corpus, after reading all of it.
+
+        Raises DATA_NOT_FOUND, INVALID_INPUT (not UTF-8), PAYLOAD_TOO_LARGE, CORPUS_EMPTY (fewer than `minimum_lines`).
+        """
+        return await asyncio.to_thread(self._describe, name, self.find(name), minimum_lines)
 
     def sample_lines(self, name: str, count: int, seed: int) -> list[str]:
-        """Draw lines of a corpus by seed, each as likely as any other; all of them where there are no more."""
+        """Return `count` lines of a corpus, drawn uniformly by seed; all lines of a shorter corpus."""
         random = Random(seed)  # noqa: S311  no secret depends on it
         sample: list[str] = []
         for number, line in enumerate(chain.from_iterable(line_blocks(self.find(name)))):
-            place = int(random.random() * (number + 1))
+            position = int(random.random() * (number + 1))
             if number < count:
                 sample.append(line)
-            elif place < count:
-                sample[place] = line
+            elif position < count:
+                sample[position] = line
         return sample
 
     async def offer(self, path: Path) -> str:
-        """Take a file or folder of this machine as a corpus for now, changing nothing; returns its corpus name."""
-        reference = await asyncio.to_thread(self._described, path.name, path, 1)
+        """Make a file or folder available as a corpus without storing it; return its corpus name."""
+        reference = await asyncio.to_thread(self._describe, path.name, path, 1)
         self._offered[reference.sha256] = path
         return reference.sha256
 
-    async def keep_offered(self) -> None:
-        """Store copies of the texts that were offered, by their content."""
+    async def store_offered(self) -> None:
+        """Store copies of the offered corpora under the hash of their content."""
         for name, path in self._offered.items():
-            await asyncio.to_thread(self._keep, self._stored / name, path)
+            await asyncio.to_thread(self._store, self._stored / name, path)
 
-    def _described(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
+    def _describe(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
         size = sum(file.stat().st_size for file in text_files(path))
         if size > self._corpus_bytes:
             raise AppError(
@@ -121,14 +124,14 @@ class CorpusStore:
         _require_lines(path.name, sum(map(len, line_blocks(path))), minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)
 
-    def _keep(self, kept: Path, path: Path) -> None:
-        if kept.exists():
+    def _store(self, copy: Path, path: Path) -> None:
+        if copy.exists():
             return
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         if not path.is_dir():
-            _copy(path, kept)
+            _copy(path, copy)
             return
-        with filled_folder(kept) as folder:
+        with filled_folder(copy) as folder:
             for file in text_files(path):
                 _copy(file, folder / file.name)
 
@@ -138,8 +141,8 @@ class CorpusStore:
         return AppError(ErrorCode.DATA_NOT_FOUND, f"There is no corpus '{shown_name(name)}'; {known_names}.")
 
 
-def _found(root: Path, name: str) -> Path | None:
-    """The file or folder of a name below a root; raises INVALID_INPUT where anything of it lies elsewhere."""
+def _find_below(root: Path, name: str) -> Path | None:
+    """Return the file or folder of a corpus below a root; raises INVALID_INPUT if any of its files is elsewhere."""
     path = root / name
     _require_below(root, path)
     for candidate in (path, path.with_name(f"{path.name}.txt")):

@@ -1,4 +1,4 @@
-"""Several texts as one, cut into the lines that a vocabulary is made from and the lines held out from it."""
+"""Several corpora as one, split into lines to train a tokenizer on and lines held out."""
 
 from collections.abc import Iterator, Sequence
 from itertools import compress
@@ -13,11 +13,7 @@ from trainer.data.corpus import SPLITS, Split, SplitRule, read_blocks, split_lab
 
 
 class CorpusUnion:
-    """The lines of several texts, each of which belongs to one split, as if all stood in one text.
-
-    Reads every line once to decide where it belongs, and remembers a byte of it; `scratch` is a folder for what that
-    takes on disk meanwhile.
-    """
+    """The lines of several corpora, split as the lines of one corpus; see `SplitCorpus` for `scratch`."""
 
     def __init__(self, paths: Sequence[Path], normalization: Normalization, rule: SplitRule, scratch: Path) -> None:
         self._paths = paths
@@ -26,7 +22,7 @@ class CorpusUnion:
         self._labels = split_labels(self._all_lines(), rule, scratch)
 
     def lines(self, number: int, split: Split) -> Iterator[str]:
-        """Yield the lines of one text that belong to a split; raises DATA_NOT_FOUND where it is longer or shorter."""
+        """Yield the lines of a split of one corpus; raises DATA_NOT_FOUND if the corpus has changed since."""
         labels = np.split(self._labels, self._ends[:-1])[number]
         start = 0
         for block in read_blocks(self._paths[number], self._normalization):
@@ -37,7 +33,7 @@ class CorpusUnion:
             raise AppError(ErrorCode.DATA_NOT_FOUND, "A corpus has changed while it was being read.")
 
     def all_lines(self, split: Split) -> Iterator[str]:
-        """Yield the lines of all texts that belong to a split."""
+        """Yield the lines of a split of all corpora."""
         for number in range(len(self._paths)):
             yield from self.lines(number, split)
 

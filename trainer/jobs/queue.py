@@ -83,7 +83,7 @@ class JobQueue:
         not ended.
         """
         request, effective = preview.request, preview.effective
-        await preview.corpora.keep_offered()
+        await preview.corpora.store_offered()
         if request.resume:
             run = await asyncio.to_thread(self._find_interrupted, effective, user_id)
             if run is not None:
