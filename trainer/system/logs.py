@@ -110,12 +110,12 @@ def readable_line(line: str) -> str:
         record = _record_adapter.validate_json(line)
     except ValidationError:
         return _printable(line)
-    time = _printable(record.get("timestamp"))[:19].replace("T", " ")
+    time, level, message = (_printable(record.get(name, "")) for name in ("timestamp", "level", "message"))
     shown = {name: value for name, value in record.items() if name not in _HIDDEN and value is not None}
     values = "".join(f" {name}={_printable(value)}" for name, value in shown.items())
     exception = record.get("exception")
     below = f"\n{exception}" if isinstance(exception, str) else ""
-    return f"{time} {_printable(record.get('level')):<8} {_printable(record.get('message'))}{values}{below}"
+    return f"{time[:19].replace('T', ' ')} {level:<8} {message}{values}{below}".lstrip()
 
 
 _record_adapter = TypeAdapter(dict[str, object])

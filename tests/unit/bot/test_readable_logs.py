@@ -5,14 +5,15 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from bot.run_logs import readable, without_places
+from bot.run_logs import without_places
 from tests.support.properties import for_all
+from trainer.system.logs import readable_line
 
 PARTS = st.text(st.characters(categories=["L", "N"], include_characters="-_"), min_size=1, max_size=12)
 FOLDERS = st.lists(PARTS, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts))
 
 
-def test_line__is_when_how_grave_what_and_the_values() -> None:
+def test_line__has_time_level_event_and_values() -> None:
     line: dict[str, object] = {
         "timestamp": "2026-11-20T12:34:56.789012+00:00",
         "level": "warning",
@@ -26,20 +27,20 @@ def test_line__is_when_how_grave_what_and_the_values() -> None:
         "device": None,
     }
 
-    assert readable(json.dumps(line)) == "2026-11-20 12:34:56 WARNING validation loss=1.5"
+    assert readable_line(json.dumps(line)) == "2026-11-20 12:34:56 warning  validation loss=1.5"
 
 
 def test_line__with_an_exception_keeps_it_without_paths() -> None:
     trace = 'Traceback:\n  File "/home/me/trainer/training.py", line 7, in run\nOSError: [Errno 28] /mnt/disk/run.bin'
     line: dict[str, object] = {"level": "error", "message": "failed", "exception": trace}
-    told = readable(json.dumps(line))
+    told = without_places(readable_line(json.dumps(line)))
 
     assert told.endswith('File "…/training.py", line 7, in run\nOSError: [Errno 28] …/run.bin')
 
 
 @pytest.mark.parametrize("line", ["no json", '"text"', "17", "[]", "null"])
 def test_line__that_is_none_of_ours_stays_as_it_is(line: str) -> None:
-    assert readable(line) == line
+    assert readable_line(line) == line
 
 
 @pytest.mark.parametrize(
