@@ -276,14 +276,14 @@ def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
         text=True,
     )
     assert training.stderr is not None
-    cost, said = training.stderr.readline(), training.stderr.readline()
+    cost, run, said = (training.stderr.readline() for _ in range(3))
     for process in processes(tmp_path, "trainer"):  # a child of the worker has the limits of the worker
         with suppress(ProcessLookupError):
             prlimit(process.pid, RLIMIT_FSIZE, (RLIM_INFINITY, RLIM_INFINITY))
     out, err = training.communicate(timeout=PATIENCE_SECONDS)
 
     assert cost.startswith("It needs about")
-    assert said == f"mt: {DISK_IS_FULL}\n"
+    assert run.startswith("run char_lstm-") and said == f"mt: {DISK_IS_FULL}\n"
     assert (training.wait(), "completed" in out) == (0, True)
     assert len(err.strip().splitlines()) == 1, "the bar as it was at last"
     assert "100 %" in err

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from pydantic import BaseModel
 from rich.cells import cell_len
@@ -34,9 +35,8 @@ class Terminal:
         self._out = Console(highlight=False, soft_wrap=True, emoji=False)
         self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[figures]}"),
+            BarColumn(bar_width=10),
+            TextColumn("{task.percentage:>3.0f} % {task.description}", markup=False),
             console=self._err,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -50,9 +50,10 @@ class Terminal:
     def progress(self, status: RunStatus) -> None:
         """Show the progress of a run in one line that is redrawn."""
         if status.run_id not in self._tasks:
+            self.note(f"run {status.run_id}")
             self._bar.start()
-            self._tasks[status.run_id] = self._bar.add_task(status.run_id, total=100, figures="")
-        self._bar.update(self._tasks[status.run_id], completed=status.progress, figures=_figures(status))
+            self._tasks[status.run_id] = self._bar.add_task("", total=100)
+        self._bar.update(self._tasks[status.run_id], completed=status.progress, description=_figures(status))
 
     def show(self, record: BaseModel, *for_people: RenderableType) -> None:
         """Show a result: as one JSON object with `--json`, else as tables."""
@@ -158,7 +159,7 @@ def add_loss(
 def _figures(status: RunStatus) -> str:
     if status.train_loss is None:
         return status.message
-    validation = "" if status.val_loss is None else f"  validation {status.val_loss:.3f}"
-    left = "" if status.eta_seconds is None else f"  ETA {duration(status.eta_seconds)}"
+    validation = "" if status.val_loss is None else f", val {status.val_loss:.3f}"
+    left = "" if status.eta_seconds is None else f", ETA {timedelta(seconds=round(status.eta_seconds))}"
     epoch = f"epoch {status.epoch}/{status.total_epochs}"
-    return f"{epoch}  loss {status.train_loss:.3f}{validation}  {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"
+    return f"{epoch}, loss {status.train_loss:.3f}{validation}, {status.tokens_per_second or 0.0:,.0f} tokens/s{left}"
