@@ -23,7 +23,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import NO_WORKER
 
 if TYPE_CHECKING:
-    from trainer.config.experiment_file import Experiment
+    from trainer.config.train_request import RequestDraft
 
 Preset = Literal["tiny", "small", "base", "paper"]
 
@@ -199,22 +199,22 @@ async def _read(call: Call, asked: Asked, folder: str) -> Training:
     try:
         request = experiment.request()
     except AppError as error:
-        raise in_options(error, experiment.file_says) from None
+        raise in_options(error, experiment.is_in_file) from None
     return Training(
         request,
         experiment.requested_paths,
         experiment.unused_settings,
-        lambda error: in_options(experiment.located(error), experiment.file_says),
+        lambda error: in_options(experiment.located(error), experiment.is_in_file),
     )
 
 
-def _experiment(typed: dict[str, object], file: Path | None) -> "Experiment":
-    from trainer.config.experiment_file import Experiment, read_experiment, read_yaml  # slow: not at the start
+def _experiment(typed: dict[str, object], file: Path | None) -> "RequestDraft":
+    from trainer.config.experiment_file import read_experiment, read_yaml  # slow: not at the start
 
-    return Experiment(typed) if file is None else read_experiment(read_yaml(file), typed)
+    return RequestDraft(typed) if file is None else read_experiment(read_yaml(file), typed)
 
 
-def in_options(error: AppError, file_says: Callable[[str], bool] | None = None) -> AppError:
+def in_options(error: AppError, is_in_file: Callable[[str], bool] | None = None) -> AppError:
     """The same error with the options' names in place of the fields', but for what is wrong in a file."""
 
     def said(message: str) -> str:
@@ -224,7 +224,7 @@ def in_options(error: AppError, file_says: Callable[[str], bool] | None = None) 
 
     details: list[FieldProblem] = []
     for problem in error.details:
-        in_file = file_says is not None and file_says(problem.path)
+        in_file = is_in_file is not None and is_in_file(problem.path)
         changed: dict[str, object] = {} if in_file else {"message": said(problem.message)}
         details.append(problem.model_copy(update=changed))
     return refusal(error.code, *details) if details else AppError(error.code, said(error.message))

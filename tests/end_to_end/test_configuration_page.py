@@ -9,18 +9,18 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
 from tests.support import ROOT, settings_in
-from trainer.config.experiment_file import read_experiment, read_yaml
-from trainer.config.experiment_schema import (
+from trainer.config.experiment_blocks import (
     ArchitectureBlock,
     BertBlock,
+    BlockFile,
     DataBlock,
-    ExperimentConfig,
     LoggingBlock,
     RnnBlock,
     TokenizerBlock,
     TrainingBlock,
     TransformerBlock,
 )
+from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import TrainRequest
 from trainer.data.corpora import CorpusStore
@@ -43,7 +43,7 @@ BLOCKS: dict[str, type[Frozen]] = {
 
 def keys() -> dict[str, FieldInfo]:
     """Every key of a file by its path; a block is none."""
-    found = {name: field for name, field in ExperimentConfig.model_fields.items() if name not in (*BLOCKS, "run")}
+    found = {name: field for name, field in BlockFile.model_fields.items() if name not in (*BLOCKS, "run")}
     for path, block in BLOCKS.items():
         fields = {f"{path}.{name}": field for name, field in block.model_fields.items()}
         found |= {name: field for name, field in fields.items() if name not in BLOCKS}

@@ -40,7 +40,7 @@ class Shell:
     def hash_of(self, *words: str) -> str:
         """The request hash that `mt validate` shows to a person."""
         code, out, err = self.type("validate", *words)
-        assert (code, err) == (0, FOLDER_NOTE)
+        assert code == 0 and err in ("", FOLDER_NOTE)
         [line] = [line for line in out.splitlines() if line.startswith("request hash")]
         return line.split()[-1]
 
@@ -64,7 +64,7 @@ def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_validate__shipped_config_and_its_json_are_the_same_request(config: Path, shell: Shell) -> None:
     code, out, err = shell.type("validate", str(config), "--json")
 
-    assert (code, err, out.count("\n")) == (0, FOLDER_NOTE, 1)
+    assert (code, err, out.count("\n")) == (0, FOLDER_NOTE if config.name.startswith("test_") else "", 1)
     assert shell.hash_of_posted(out) == shell.hash_of(str(config))
     assert list(shell.folder.iterdir()) == []  # nothing was started or written
 
@@ -73,7 +73,7 @@ def test_validate__recipe_to_continue_with_asks_for_the_run_to_begin_from(shell:
     code, out, err = shell.type("validate", str(CONTINUE))
 
     assert (code, out) == (2, "")
-    assert err.startswith("mt: `freeze_embeddings` needs `init_from_run_id`, the run to take the embedding from")
+    assert err.startswith("mt: `freeze_embeddings` needs `init_from_run_id`: random embeddings")
 
 
 def test_validate__json_holds_what_was_given_and_nothing_else(shell: Shell) -> None:
@@ -96,7 +96,7 @@ def test_validate__json_holds_what_was_given_and_nothing_else(shell: Shell) -> N
 
 
 def test_validate__tells_a_person_of_each_problem_in_a_line_of_its_own(shell: Shell) -> None:
-    config = (ROOT / "configs" / "char_lstm_ipa.yaml").read_text(encoding="utf-8")
+    config = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")
     spoiled = config.replace("epochs: 5", "epochs: 0").replace("corpus: demo", "corpus: nix\n  test_corpus: two.txt")
     (shell.folder / "two.txt").write_bytes(b"a\xff")
     (shell.folder / "x.yaml").write_text(spoiled, encoding="utf-8")

@@ -54,7 +54,7 @@ def worker_fixture(shell: Shell) -> Iterator[None]:
 def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     (shell.folder / "mine.txt").write_text(some_text(80), encoding="utf-8")
     run = shell.train(str(ROOT / "configs" / "char_lstm_ipa.yaml"), "--corpus", "mine.txt")
-    assert (run.status, run.label, run.model_family) == ("completed", "char-lstm-ipa", "lstm")
+    assert (run.status, run.label, run.model_family) == ("completed", "char-lstm-ipa", "char_lstm")
 
     metrics = EvalMetrics.model_validate_json(shell.type("eval", run.run_id, "--split", "test", "--json")[1])
     assert run.test_loss is not None
@@ -98,7 +98,7 @@ run:
 def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on_where_it_was_stopped(
     shell: Shell,
 ) -> None:
-    config = (ROOT / "configs" / "char_lstm_ipa.yaml").read_text(encoding="utf-8")
+    config = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")
     config = config.replace("corpus: demo", "corpus: text").replace("logging: {}\nrun:\n", EXPERIMENT)
     (shell.folder / "x.yaml").write_text(config, encoding="utf-8")
     unused = "mt: Ignored settings: `training.output_dir`, `logging.max_log_files`, `logging.profile_performance`. "
@@ -228,7 +228,7 @@ def test_failed_run__exit_code_says_whose_fault_it_was(shell: Shell) -> None:
 def test_yaml_beside_its_text__is_found_from_anywhere(shell: Shell) -> None:
     folder = shell.folder / "experiment"
     folder.mkdir()
-    config = (ROOT / "configs" / "char_lstm_ipa.yaml").read_text(encoding="utf-8")
+    config = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_text(encoding="utf-8")
     (folder / "x.yaml").write_text(
         config.replace("training_corpus: demo", "training_corpus: own.txt"), encoding="utf-8"
     )

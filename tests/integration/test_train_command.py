@@ -17,7 +17,7 @@ from trainer.contracts.base import now
 from trainer.contracts.runs import RunRecord
 from trainer.system.hardware import may_have_cuda
 
-YAML = (ROOT / "configs" / "char_lstm_ipa.yaml").read_bytes()
+YAML = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_bytes()
 FINISHED = ROOT / "tests" / "fixtures" / "finished_run"
 PARENT = "char_lstm-20261121-8c2c43e4"
 Options: TypeAlias = dict[str, str | int | float | Upload]

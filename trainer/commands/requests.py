@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from trainer.config.nested_dict import put
+from trainer.config.nested_dict import set_path
 from trainer.config.yaml import parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import shown_name, takes_any_text
@@ -17,7 +17,7 @@ def assign(record: type[BaseModel], fields: dict[str, object], assignment: str) 
     if not key or not equals:
         raise AppError(ErrorCode.INVALID_INPUT, f"`--set {shown_name(assignment)}` must have the form KEY=VALUE.")
     is_plain = takes_any_text(record, key) and text not in ("null", "~") and text[:1] not in ("'", '"')
-    put(fields, key, text if is_plain else parse_yaml(text, f"--set {shown_name(key)}"))
+    set_path(fields, key, text if is_plain else parse_yaml(text, f"--set {shown_name(key)}"))
 
 
 async def corpus_name(name: str, yaml_file: Path | None, corpora: CorpusStore) -> str:

@@ -13,10 +13,10 @@ from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.request_help import describe_request
 from trainer.commands.requests import assign, corpus_name
 from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, add_loss, summary_table
-from trainer.config.experiment_file import CORPORA, Experiment, read_experiment, read_yaml
+from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
-from trainer.config.train_request import train_request
+from trainer.config.train_request import CORPORA, RequestDraft, train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
@@ -121,7 +121,7 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
     typed = request_fields(given)
     for assignment in options.set:
         assign(TrainRequest, typed, assignment)
-    experiment = Experiment(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
+    experiment = RequestDraft(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
     experiment = experiment.with_family(_parent_family(experiment, settings))
     corpora = CorpusStore(settings)
     errors: list[AppError] = []
@@ -146,7 +146,7 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
     raise experiment.combined(await _with_corpus_errors(experiment, errors, fields, min_lines, corpora))
 
 
-def _parent_family(experiment: Experiment, settings: Settings) -> ModelFamily | None:
+def _parent_family(experiment: RequestDraft, settings: Settings) -> ModelFamily | None:
     """Return the model family of the run to initialise from; None where there is no such run."""
     try:
         run = RunStore(settings.app.artifacts_root).get(str(experiment.fields.get("init_from_run_id")))
@@ -156,7 +156,7 @@ def _parent_family(experiment: Experiment, settings: Settings) -> ModelFamily | 
 
 
 async def _with_corpus_names(
-    experiment: Experiment, known: list[AppError], yaml_file: Path | None, corpora: CorpusStore
+    experiment: RequestDraft, known: list[AppError], yaml_file: Path | None, corpora: CorpusStore
 ) -> tuple[dict[str, object], list[AppError]]:
     """Return the fields with corpus names in place of local paths, and an error for each missing corpus."""
     fields = dict(experiment.fields)
@@ -175,7 +175,7 @@ async def _with_corpus_names(
 
 
 async def _with_corpus_errors(
-    experiment: Experiment, errors: list[AppError], fields: dict[str, object], min_lines: int, corpora: CorpusStore
+    experiment: RequestDraft, errors: list[AppError], fields: dict[str, object], min_lines: int, corpora: CorpusStore
 ) -> list[AppError]:
     """Return the errors with those inside the corpora, each located at the field that names the corpus."""
     for field, name in _corpora(experiment, errors, fields):
@@ -187,7 +187,7 @@ async def _with_corpus_errors(
     return errors
 
 
-def _corpora(experiment: Experiment, errors: list[AppError], fields: dict[str, object]) -> list[tuple[str, str]]:
+def _corpora(experiment: RequestDraft, errors: list[AppError], fields: dict[str, object]) -> list[tuple[str, str]]:
     """Return the corpus fields that have no error yet, with their values."""
     places = {problem.path for error in errors for problem in error.details}
     names = [(field, fields.get(field)) for field in CORPORA if experiment.place(field) not in places]

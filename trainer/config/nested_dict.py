@@ -1,24 +1,24 @@
-"""Fields by name before they are checked: blocks in blocks, and paths in which dots lead into them."""
+"""Nested dictionaries of fields, addressed by paths with dots."""
 
 from collections.abc import Mapping
 
 
 def block(fields: Mapping[str, object], name: str) -> dict[str, object]:
-    """The block of that name; an empty one where there is none."""
+    """Return the block of that name, or an empty one."""
     inner = fields.get(name)
     return {str(key): value for key, value in inner.items()} if isinstance(inner, Mapping) else {}
 
 
 def value_at(fields: Mapping[str, object], path: str) -> object:
-    """The value at a path; None where there is none."""
+    """Return the value at a path, or None."""
     value: object = fields
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
-def says(fields: Mapping[str, object], path: str) -> bool:
-    """Whether the fields say what stands at a path: by a value there, or by one in place of a block above it."""
+def has_path(fields: Mapping[str, object], path: str) -> bool:
+    """Return True if there is a value at a path, or a plain value in place of a block above it."""
     value: object = fields
     for name in path.split("."):
         if not isinstance(value, Mapping):
@@ -29,8 +29,8 @@ def says(fields: Mapping[str, object], path: str) -> bool:
     return True
 
 
-def put(fields: dict[str, object], path: str, value: object) -> None:
-    """Put a value at a path, making the blocks above it."""
+def set_path(fields: dict[str, object], path: str, value: object) -> None:
+    """Set the value at a path; creates the blocks above it."""
     *blocks, name = path.split(".")
     for outer in blocks:
         fields[outer] = fields = block(fields, outer)
@@ -38,22 +38,9 @@ def put(fields: dict[str, object], path: str, value: object) -> None:
 
 
 def merged(under: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
-    """The fields of both; where both have a block, the fields of both blocks."""
+    """Merge two dictionaries, block by block; values of the second one win."""
     together = dict(under)
     for name, value in over.items():
         both_blocks = isinstance(value, Mapping) and isinstance(together.get(name), Mapping)
         together[name] = merged(block(under, name), block(over, name)) if both_blocks else value
     return together
-
-
-def difference(fields: Mapping[str, object], others: Mapping[str, object]) -> dict[str, object]:
-    """The fields that are not the same among the others."""
-    different: dict[str, object] = {}
-    for name, value in fields.items():
-        other = others.get(name)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            if inner := difference(block(fields, name), block(others, name)):
-                different[name] = inner
-        elif value != other:
-            different[name] = value
-    return different

@@ -1,41 +1,156 @@
-"""From the fields that a person gave, by whatever way, to a train request or to all that is wrong with them."""
+"""Drafts of train requests: fields from options and files, merged, checked, and their problems located."""
 
-from collections.abc import Mapping, Sequence
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, get_args
 
-from trainer.config.nested_dict import value_at
+from trainer.config.nested_dict import block, merged, value_at
+from trainer.contracts.base import changed
 from trainer.contracts.compatibility import check
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.models import ModelFamily, default_tokenizer_method
-from trainer.contracts.runs import TrainRequest
+from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
+from trainer.contracts.runs import Setting, TrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
 
 
+CORPORA = ("corpus", "validation_corpus", "test_corpus")
+_REPLACED_BY = {
+    "tokenizer": ("tokenizer_id",),
+    "tokenizer_id": ("tokenizer",),
+    "init_from_run_id": ("tokenizer", "tokenizer_id"),
+    "warmup_steps": ("warmup_ratio",),
+    "warmup_ratio": ("warmup_steps",),
+    "model_family": ("model.architecture",),
+}
+"""Fields of a file that an option replaces, besides the option's own field."""
+
+
+class RequestDraft(NamedTuple):
+    """Fields of a train request before they are checked, with the places where they were given."""
+
+    fields: dict[str, object]
+    errors: tuple[AppError, ...] = ()
+    """Problems found when the file was read."""
+    requested_paths: tuple[str, ...] | None = None
+    """Output folders that the file names; recorded only."""
+    unused_settings: Mapping[str, Setting] = MappingProxyType({})
+    """Settings of the file without effect, by path; recorded only."""
+    place: Callable[[str], str] = str
+    """Returns the path in the file of a field of the request."""
+    is_in_file: Callable[[str], bool] | None = None
+    """Tells if the file has a value at a path that no option replaces; None without a file."""
+
+    def with_family(self, parent: ModelFamily | None) -> "RequestDraft":
+        """Add the default model family, if neither options nor a flat file name one."""
+        if self.place("model_family") != "model_family":
+            return self
+        return self._replace(fields=with_family(self.fields, parent))
+
+    def located(self, error: AppError, field: str = "") -> AppError:
+        """Return the error with each problem at the place where its field was given; `field` is for a single one."""
+        if not field and error.message.startswith("`"):
+            field = error.message.split("`")[1]
+        elif not field and error.code is ErrorCode.TOKENIZER_NOT_FOUND:
+            field = "tokenizer_id"
+        path = field if field.split(".")[0] in TrainRequest.model_fields else ""
+        message = error.message.replace("`corpus`", f"`{path}`") if path in CORPORA else error.message
+        problems = error.details or (FieldProblem(path=path, message=message.removesuffix(".")),)
+        return refusal(error.code, *(self._located(problem) for problem in problems))
+
+    def _located(self, problem: FieldProblem) -> FieldProblem:
+        place = self.place(problem.path)
+        given = value_at(self.fields, problem.path)
+        message = problem.message.replace(f"`{problem.path}`", f"`{place}`")
+        is_named = place in ("", "corpus") or f"`{place}`" in message
+        return changed(
+            problem,
+            path=place,
+            message=message if is_named else f"`{place}`: {message}",
+            value=problem.value or (None if given is None else shown_value(given)),
+        )
+
+    def combined(self, errors: Sequence[AppError]) -> AppError:
+        """Combine errors into one."""
+        return combined(errors, ErrorCode.INVALID_INPUT if self.is_in_file is None else ErrorCode.CONFIG_INVALID)
+
+    def request(self) -> TrainRequest:
+        """Return the request; raises one AppError with all problems."""
+        errors = list(self.errors)
+        request: TrainRequest | None = None
+        try:
+            request = train_request(self.fields)
+        except AppError as error:
+            located = self.located(error)
+            if located.code is ErrorCode.INVALID_INPUT and any(map(self._is_of_file, problem_paths([error]))):
+                located = refusal(ErrorCode.CONFIG_INVALID, *located.details)
+            errors += without_problems_at(problem_paths(errors), located)
+        if request is None or errors:
+            raise self.combined(errors)
+        return request
+
+    def _is_of_file(self, path: str) -> bool:
+        place = self.place(path)
+        return place != path or (self.is_in_file is not None and self.is_in_file(place))
+
+
+def problem_paths(errors: Sequence[AppError]) -> list[str]:
+    return [problem.path for error in errors for problem in error.details if problem.path]
+
+
+def without_problems_at(paths: Sequence[str], error: AppError) -> list[AppError]:
+    """Drop the problems at or below the given paths; return no error if none is left."""
+    problems = [
+        problem
+        for problem in error.details
+        if not any(problem.path == path or problem.path.startswith(f"{path}.") for path in paths)
+    ]
+    return [refusal(error.code, *problems)] if problems else []
+
+
+def override(fields: Mapping[str, object], options: Mapping[str, object]) -> dict[str, object]:
+    """Merge options over the fields of a file, without the fields that an option of another name replaces."""
+    replaced = {name for option, names in _REPLACED_BY.items() if options.get(option) is not None for name in names}
+    preset = _preset(merged(fields, options))
+    if options.get("model_size") is not None:
+        replaced |= {f"model.{name}" for name in preset}
+    left = {name: value for name, value in fields.items() if name not in replaced}
+    if isinstance(left.get("model"), Mapping):
+        left["model"] = {name: value for name, value in block(left, "model").items() if f"model.{name}" not in replaced}
+    if block(options, "model").keys() & preset.keys() and "model_size" not in options:  # keep the preset's other sizes
+        left["model"] = {**preset, **block(left, "model")}
+        left.pop("model_size", None)
+    return merged(left, options)
+
+
+def _preset(fields: Mapping[str, object]) -> Mapping[str, int | float | str]:
+    """Return the sizes of the preset that the fields name; empty if they name none."""
+    family = with_family(fields)["model_family"]
+    architecture = "lstm" if family == "char_lstm" else family
+    presets = next((presets for name, presets in PRESETS.items() if name == architecture), {})
+    return next((preset for name, preset in presets.items() if name == fields.get("model_size")), {})
+
+
 def train_request(fields: dict[str, object]) -> TrainRequest:
     """Check the fields of a train request.
 
-    Raises UNSUPPORTED_BACKEND or INVALID_INPUT with every problem in it, or MODEL_INCOMPATIBLE.
+    Raises UNSUPPORTED_BACKEND or INVALID_INPUT with every problem, or MODEL_INCOMPATIBLE.
     """
     fields = _with_method(fields)
     missing = [*not_available(fields, "model_family", _FAMILIES), *not_available(fields, "tokenizer.method", METHODS)]
     try:
         request = parse(TrainRequest, fields)
     except AppError as error:
-        told = {problem.path for one in missing for problem in one.details}
-        others = [problem for problem in error.details if problem.path not in told]
+        others = [problem for problem in error.details if problem.path not in problem_paths(missing)]
         raise combined([*missing, *([refusal(error.code, *others)] if others else [])], error.code) from error
     check(request)
     return request
 
 
 def with_family(fields: Mapping[str, object], parent: ModelFamily | None = None) -> dict[str, object]:
-    """Name the model family where the fields do not.
-
-    It is that of `model.architecture`, else that of the run that a warm start begins from, else char_lstm.
-    """
+    """Add the model family if absent: `model.architecture`, or the family of the parent run, or char_lstm."""
     family: object = value_at(fields, "model.architecture") or parent or "char_lstm"
     return {"model_family": family, **fields}
 
@@ -51,7 +166,7 @@ def _with_method(fields: dict[str, object]) -> dict[str, object]:
 
 
 def not_available(fields: Mapping[str, object], path: str, available: Sequence[str]) -> list[AppError]:
-    """What is wrong with the name of something, where there is nothing of that name (yet): at most one problem."""
+    """Return an UNSUPPORTED_BACKEND error if the name at a path is not among the available ones, else nothing."""
     name = value_at(fields, path)
     if not isinstance(name, str) or name in available:
         return []

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from bot.commands.inference import GenerateOptions, ScoreOptions
-from trainer.config.experiment_schema import ExperimentConfig
+from trainer.config.experiment_blocks import BlockFile
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import ChatRequest, EvalRequest, GenerateRequest, PredictRequest, ScoreRequest
@@ -23,7 +23,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     PredictRequest,
     ChatRequest,
     EvalRequest,
-    ExperimentConfig,
+    BlockFile,
     ScoreOptions,
     GenerateOptions,
     Settings,

@@ -153,28 +153,17 @@ def test_mapping__a_tokenizer_that_is_there_takes_the_place_of_the_block(field: 
     assert request_of(blocks).tokenizer is None
 
 
-def test_shipped_char_lstm_config__is_the_preset() -> None:
-    experiment = read_experiment(read_yaml(ROOT / "configs" / "char_lstm_ipa.yaml"), {})
-    fields = dict(experiment.fields)
-    fields["tokenizer"] = {"method": "char"}  # the file must name a cap for the vocabulary, the preset has none
-    fields["precision"] = "auto"
-    preset: dict[str, object] = {"model_family": "char_lstm", "corpus": "demo", "warmup_ratio": 0.0}
-
-    assert request_hash(resolved(train_request(fields))) == request_hash(resolved(train_request(preset)))
+SHIPPED = [("char_lstm_ipa", "char_lstm", "char"), ("word_lstm_keyboard", "lstm", "word")]
 
 
-def test_shipped_keyboard_config__is_what_an_lstm_is_that_nothing_else_is_said_of() -> None:
-    experiment = read_experiment(read_yaml(ROOT / "configs" / "word_lstm_keyboard.yaml"), {})
-    fields = dict(experiment.fields)
-    fields["tokenizer"] = {"method": "word"}  # the file must name a cap for the vocabulary, the family has none
-    fields["precision"] = "auto"
-    default: dict[str, object] = {"model_family": "lstm", "corpus": "demo", "warmup_ratio": 0.0}
+@pytest.mark.parametrize(("name", "family", "method"), SHIPPED)
+def test_shipped_config__has_the_defaults_of_its_family(name: str, family: str, method: str) -> None:
+    draft = read_experiment(read_yaml(ROOT / "configs" / f"{name}.yaml"), {})
+    fields = {**draft.fields, "tokenizer": {"method": method}, "precision": "auto"}  # without a largest vocabulary
 
     effective = resolved(train_request(fields))
 
-    assert request_hash(effective) == request_hash(resolved(train_request(default)))
-    assert (effective.max_seq_len, effective.batch_size, effective.learning_rate) == (30, 64, 1e-3)
-    assert (effective.optimizer.name, effective.gradient_clipping) == ("adam", 1.0)
+    assert request_hash(effective) == request_hash(resolved(train_request({"model_family": family, "corpus": "demo"})))
 
 
 def test_output_folders__are_recorded() -> None:

@@ -99,27 +99,30 @@ SPECIAL: list[tuple[Change, str, str]] = [
     (
         lambda b: b.update(model={"architecture": "gru", "hidden_size": 8, "num_layers": 1}),
         "model.hidden_size",
-        f"`model.hidden_size` stands beside the architecture; write the sizes under `model.rnn`: {NESTED}",
+        f"`model.hidden_size` must be in the block `model.rnn`: {NESTED}",
     ),
-    (lambda b: b["model"].pop("rnn"), "model.rnn", f"`model.rnn` is missing; write the sizes under it: {NESTED}"),
+    (lambda b: b["model"].pop("rnn"), "model.rnn", f"`model.rnn` is missing: {NESTED}"),
     (
         lambda b: b.update(model={"architecture": 3, "rnn": b["model"]["rnn"]}),
         "model.architecture",
         "must be 'gpt2', 'bert'",
     ),
-    (lambda b: rnn(b).update(rnn_type="lstm"), "model.rnn.rnn_type", "must equal the architecture, 'gru', you gave"),
+    (
+        lambda b: rnn(b).update(rnn_type="lstm"),
+        "model.rnn.rnn_type",
+        "must equal `model.architecture`, 'gru', you gave",
+    ),
     (lambda b: b["model"].update(transformer={}), "model.transformer", "belongs to another architecture: gru takes"),
     (lambda b: b["model"].update(bert={}), "model.bert", "belongs to another architecture: gru takes `model.rnn`"),
     (
         lambda b: b.update(model={"architecture": "llama", **TRANSFORMER}),
         "model.embedding_size",
-        f"`model.embedding_size` stands beside the architecture; write the sizes under `model.transformer`:"
-        f" {NESTED_TRANSFORMER}",
+        f"`model.embedding_size` must be in the block `model.transformer`: {NESTED_TRANSFORMER}",
     ),
     (
         lambda b: b.update(model={"architecture": "llama"}),
         "model.transformer",
-        f"`model.transformer` is missing; write the sizes under it: {NESTED_TRANSFORMER}",
+        f"`model.transformer` is missing: {NESTED_TRANSFORMER}",
     ),
     (
         lambda b: b.update(model=transformer() | {"rnn": {}}),
@@ -279,8 +282,8 @@ FILES: list[tuple[bytes, str]] = [
     (b"- 1", "'f.yaml' must hold lines of `name: value`; it is a list."),
     (b"# nothing\n", "'f.yaml' must hold lines of `name: value`; it is empty."),
     (b"text", "'f.yaml' must hold lines of `name: value`; it is a single value."),
-    (b"a: \xff", "'f.yaml' is not UTF-8: byte 3 cannot be decoded."),
-    ("a: 1".encode("utf-16"), "'f.yaml' is not UTF-8: byte 0 cannot be decoded."),
+    (b"a: \xff", "'f.yaml' is not UTF-8 at byte 3."),
+    ("a: 1".encode("utf-16"), "'f.yaml' is not UTF-8 at byte 0."),
     (b"#" * 300_000, "'f.yaml' is too long: at most 256 KiB are taken."),
 ]
 
@@ -298,7 +301,7 @@ def test_files__that_hold_no_fields_are_refused(content: bytes, sentence: str, t
 def test_files__that_cannot_be_read_are_named_without_their_folder(tmp_path: Path) -> None:
     with pytest.raises(AppError, match=r"^There is no file 'no\.yaml'\.$"):
         read_yaml(tmp_path / "no.yaml")
-    with pytest.raises(AppError, match=rf"^'{re.escape(tmp_path.name)}' is no file that can be read\.$"):
+    with pytest.raises(AppError, match=rf"^The file '{re.escape(tmp_path.name)}' cannot be read\.$"):
         read_yaml(tmp_path)
 
 

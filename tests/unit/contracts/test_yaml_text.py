@@ -21,11 +21,9 @@ READ: list[tuple[str, object]] = [
     ("~", None),
     ("", None),
     ("'5'", "5"),
-    ("!!str 5", "5"),
-    ("2024-13-45", "2024-13-45"),
+    ("2024-12-24", "2024-12-24"),
+    ("{1: a}", {"1": "a"}),
     ("[1, {a: b}]", [1, {"a": "b"}]),
-    ("a: &x [1]\nb: *x\nc: &x 2", {"a": [1], "b": [1], "c": 2}),
-    ("a: {<<: b}", {"a": {"<<": "b"}}),
     ("a: |\n  x\n", {"a": "x\n"}),
 ]
 
@@ -37,32 +35,23 @@ def test_values__are_those_of_yaml_1_2(text: str, value: object) -> None:
     assert (read, type(read)) == (value, type(value))
 
 
-BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40))
+NO_ANCHORS = "anchors, aliases and tags are not taken."
 REFUSED: list[tuple[str, str]] = [
-    ("a: 1\nb: 2\na: 3", "'f', line 3: `a` is given twice."),
+    ("a: 1\nb: 2\na: 3", "'f' is not YAML: line 3, found duplicate key \"a\""),
     ("a:\n\tb: 1", "'f' is not YAML: line 2, found character '\\t' that cannot start any token (indent with spaces,"),
     ("a: [1", "'f' is not YAML: line 1, "),
-    ("a: *b", "'f' is not YAML: line 1, found undefined alias 'b'."),
     ("a: 1\n---\nb: 2", "'f' is not YAML: line 2, but found another document."),
-    ('a: "\\U00110000"', "'f' is not YAML: a \\U names no character."),
-    ('a: 1\nb: "\\ud800"', "'f', line 2: a \\u names half a character."),
-    ('"\\ude00\\ud83d": 1', "'f', line 1: a \\u names half a character."),
+    ('a: "\\U00110000"', "'f' holds a value that cannot be read."),
+    ('a: 1\nb: "\\ud800"', "'f' holds a value that cannot be read."),
+    (f"a: {'9' * 5000}", "'f' holds a value that cannot be read."),
+    ("2024-13-45", "'f' holds a value that cannot be read."),
+    ("[" * 9000, "'f' holds a value that cannot be read."),
     ("a: 1\nb: \x07", "'f', line 2: it holds a control character."),
-    ("%YAML 1.1\n---\na: yes", "'f', line 1: directives that begin with % are not taken; the text is YAML 1.2."),
-    ("a: 1\n2: b", "'f', line 2: a name must be text, not a number, a truth value, null or a block."),
-    ("null: b", "'f', line 1: a name must be text"),
-    ("[1]: b", "'f', line 1: a name must be text"),
-    ("a: !!python/object:os.system x", "'f', line 1: the tag tag:yaml.org,2002:python/object:os.system is not taken "),
-    ("a: !!python/tuple [x]", "'f', line 1: the tag tag:yaml.org,2002:python/tuple is not taken here."),
-    ("a: !!set {x}", "'f', line 1: the tag tag:yaml.org,2002:set is not taken here."),
-    ("a: !!binary aGk=", "'f', line 1: the tag tag:yaml.org,2002:binary is not taken here."),
-    ("a: !!int x", "'f', line 1: 'x' is no int that can be read."),
-    ("a: !!bool x", "'f', line 1: 'x' is no bool that can be read."),
-    (f"a: {'9' * 5000}", f"'f', line 1: '{'9' * 64}' is no int that can be read."),
-    ("a: &x [*x]", "'f', line 1: the text comes to more than 50 levels here (aliases count each time)."),
-    (f"{'[' * 60}{']' * 60}", "'f', line 1: the text comes to more than 50 levels here"),
-    ("[" * 9000, "'f' is nested deeper than 50 levels."),
-    (BOMB, "'f', line 1: the text comes to more than 20,000 values here (aliases count each time)."),
+    ("%YAML 1.1\n---\na: yes", "'f', line 1: directives that begin with % are not taken."),
+    ("a: 1\nb: &x [1]", f"'f', line 2: {NO_ANCHORS}"),
+    ("a: *b", f"'f', line 1: {NO_ANCHORS}"),
+    ("a: !!python/object:os.system x", f"'f', line 1: {NO_ANCHORS}"),
+    ("a: !!str 5", f"'f', line 1: {NO_ANCHORS}"),
     ("x" * 262_145, "'f' is too long: at most 256 KiB are taken."),
 ]
 
