@@ -31,11 +31,11 @@ MIX: tuple[tuple[str, Options], ...] = (
     ("mt status", {}),
     ("mt runs", {"mine": False}),
     ("mt score", {"text": "Бүгін ауа райы жақсы."}),
-    ("mt generate", {"prompt": "Мен ", "max_new": 32, "seed": 7}),
+    ("mt generate", {"prompt": "Мен ", "max_new_tokens": 32, "seed": 7}),
     ("mt help", {}),
     ("mt status", {}),
     ("mt score", {"text": "Мен кітап оқимын."}),
-    ("mt generate", {"prompt": "Ол ", "max_new": 32}),
+    ("mt generate", {"prompt": "Ол ", "max_new_tokens": 32}),
     ("mt runs", {"mine": False}),
     ("mt status", {}),
 )
@@ -65,7 +65,7 @@ async def _with_bot(discord: LocalDiscord, users: list[User], runs: RunStore, bo
     await discord.synced(60)
     await discord.connected(60)
     idle = _resident_mebibytes(bot.pid)
-    small: Options = {"corpus": "demo", "preset": "tiny", "epochs": 1, "name": "small"}
+    small: Options = {"corpus": "demo", "size": "tiny", "epochs": 1, "name": "small"}
     await _ended(await discord.slash(users[0], "mt train", small), runs)
     long = await discord.slash(users[0], "mt train", {"corpus": "demo", "epochs": 1000, "name": "long"})
     await long.reply(30)

@@ -1,11 +1,11 @@
-"""Puts the bot together: its commands, buttons and forms."""
+"""Builds the bot from its commands, buttons and forms."""
 
 from discord import app_commands
 
 from bot.client import Bot, ButtonHandler
 from bot.commands.compare import compare
 from bot.commands.help import help_command
-from bot.commands.inference import QUESTION_BUTTONS, QUESTION_FORMS, chat, generate, score
+from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
 from bot.commands.list_runs import runs, runs_clicked
 from bot.commands.logs import logs, logs_clicked
 from bot.commands.responses import Tree
@@ -16,8 +16,8 @@ from trainer.config.settings import Settings
 
 
 def build(settings: Settings) -> Bot:
-    """Return a bot with all its commands; nothing is started."""
-    bot = Bot(settings, BUTTONS, QUESTION_FORMS)
+    """Return a bot with all its commands, not started."""
+    bot = Bot(settings, BUTTONS, INFERENCE_FORMS)
     bot.tree = Tree(bot)
     group = command_group()
     bot.tree.add_command(group)
@@ -26,10 +26,10 @@ def build(settings: Settings) -> Bot:
 
 
 def command_group() -> app_commands.Group:
-    """`/mt` with all its commands."""
+    """Return `/mt` with all its commands."""
     mt = app_commands.Group(
         name="mt",
-        description="Train small language models, and ask them.",
+        description="Train small language models and use them.",
         allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
         allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
     )
@@ -57,6 +57,6 @@ BUTTONS: dict[str, ButtonHandler] = {
     "resume": resume_clicked,
     "watch": watch_clicked,
     "unwatch": unwatch_clicked,
-    **QUESTION_BUTTONS,
+    **INFERENCE_BUTTONS,
 }
-"""What each button does."""
+"""The handler of each button, by action."""

@@ -1,4 +1,4 @@
-"""Attachments of commands: their names, and their content up to a limit, whatever size they declare."""
+"""Attachments of commands: names, and content up to a size limit."""
 
 import asyncio
 from pathlib import PurePosixPath
@@ -17,12 +17,12 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _CHUNK_BYTES = 1 << 16
 _DOWNLOAD_SECONDS = 120.0
-_SILENT_SECONDS = 20.0
+_SOCKET_SECONDS = 20.0
 _TRIES = 4
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.5, 4.0
+_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 4.0
 _NAME_CHARACTERS = 200
 _KINDS = {"file": ("a plain text", (".txt",)), "config": ("a YAML file", (".yaml", ".yml"))}
-"""The kind of file and the name endings of each option."""
+"""Kind of file and name endings, by option."""
 
 
 class Named(Protocol):
@@ -36,10 +36,10 @@ class Named(Protocol):
 
 
 def attachment_name(file: Named, option: str = "file") -> str:
-    """Return the name that a file had before Discord changed it; raises AppError for the ending of another kind.
+    """Return a file's original name; raises UNSUPPORTED_MEDIA_TYPE for another ending than the option's.
 
     Discord removes all but ASCII letters, digits, `_`, `-` and `.` from `filename`, and puts the original name without
-    its ending into `title`: `мәтін.txt` arrives as `txt`. Where no ending is left, the content decides.
+    its ending into `title`: `мәтін.txt` arrives as `txt`. Without any ending, the option's first one is assumed.
     """
     kind, endings = _KINDS[option]
     ending = PurePosixPath(file.filename).suffix.lower()
@@ -55,7 +55,7 @@ def attachment_name(file: Named, option: str = "file") -> str:
 
 
 async def read_attachment(file: discord.Attachment, settings: Settings, option: str = "file") -> bytes:
-    """Read the file that was given for an option; raises AppError."""
+    """Download the attachment of an option; raises AppError."""
     attachment_name(file, option)
     limit_bytes, base = settings.limits.attachment_bytes, settings.discord.cdn_base_url
     if file.size > limit_bytes:
@@ -64,18 +64,14 @@ async def read_attachment(file: discord.Attachment, settings: Settings, option: 
 
 
 def at_address(url: str, base: str) -> str:
-    """The same file at another address: Discord's own file server is not reached then."""
-    asked = yarl.URL(url, encoded=True)
-    return f"{base.rstrip('/')}{asked.raw_path_qs}"
+    """Return the URL of the same file on another file server than Discord's."""
+    return f"{base.rstrip('/')}{yarl.URL(url, encoded=True).raw_path_qs}"
 
 
 async def download(url: str, limit_bytes: int, option: str = "file") -> bytes:
-    """Fetch an attachment of at most `limit_bytes`; raises AppError.
-
-    Tries up to four times where the network or Discord's server fails.
-    """
-    waits, tries_left = back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS), _TRIES
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENT_SECONDS, sock_read=_SILENT_SECONDS)
+    """Download an attachment of at most `limit_bytes`, with up to four tries; raises AppError."""
+    waits, tries_left = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), _TRIES
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SOCKET_SECONDS, sock_read=_SOCKET_SECONDS)
     try:
         async with asyncio.timeout(_DOWNLOAD_SECONDS), aiohttp.ClientSession(timeout=timeout) as session:
             while True:
@@ -85,10 +81,10 @@ async def download(url: str, limit_bytes: int, option: str = "file") -> bytes:
                 except (aiohttp.ClientError, OSError) as error:
                     if not tries_left:
                         raise
-                    log.warning("download of an attachment failed, trying again", error=type(error).__name__)
+                    log.warning("attachment_retry", error=type(error).__name__)
                 await asyncio.sleep(next(waits))
     except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
-        raise _not_sent(option) from None
+        raise _not_downloaded(option) from None
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, limit_bytes: int, option: str) -> bytes:
@@ -97,7 +93,7 @@ async def _fetch(session: aiohttp.ClientSession, url: str, limit_bytes: int, opt
         if response.status >= 500 or response.status == 429:
             response.raise_for_status()
         if response.status != 200:
-            raise _not_sent(option)
+            raise _not_downloaded(option)
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             data += chunk
             if len(data) > limit_bytes:
@@ -105,9 +101,11 @@ async def _fetch(session: aiohttp.ClientSession, url: str, limit_bytes: int, opt
     return bytes(data)
 
 
-def _not_sent(option: str) -> AppError:
-    return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"Discord did not send `{option}`. Attach it again.")
+def _not_downloaded(option: str) -> AppError:
+    return AppError(
+        ErrorCode.SERVICE_UNAVAILABLE, f"The attachment `{option}` could not be downloaded. Attach it again."
+    )
 
 
 def _too_large(limit_bytes: int, option: str) -> AppError:
-    return AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"`{option}` may have at most {limit_bytes:,} bytes.")
+    return AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"`{option}` is too large: at most {limit_bytes:,} bytes are allowed.")

@@ -1,4 +1,4 @@
-"""One process that draws charts and makes reports for the bot, so that it stays small, and ends when idle (DEC D49)."""
+"""A process that draws charts and reports for the bot: matplotlib stays out of the bot's memory."""
 
 import asyncio
 import multiprocessing
@@ -22,11 +22,11 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 _IDLE_SECONDS = 60.0
-_KEPT_CHARTS = 8
+_MAX_CHARTS = 8
 
 
 class ChartProcess:
-    """Draws one chart at a time; started by the first one, ended after `idle_seconds` without one."""
+    """Draws one chart at a time in a process that starts with the first chart and stops after `idle_seconds`."""
 
     def __init__(self, idle_seconds: float = _IDLE_SECONDS) -> None:
         self._idle_seconds = idle_seconds
@@ -34,32 +34,29 @@ class ChartProcess:
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
         self._charts: OrderedDict[tuple[Curve, Curve, float | None], asyncio.Task[bytes | None]] = OrderedDict()
-        """The last ones: many ask for the same at once."""
+        """The latest charts, since several watchers need the same one."""
 
     async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
-        """The loss chart as PNG; None where there is no curve yet, or, logged, where the process died in drawing it."""
+        """Return the loss chart as PNG; None without a curve, or, logged, if the process died."""
         if len(train) < 2:
             return None
-        asked = (tuple(train), tuple(validation), bits_per_nat)
-        chart = self._charts.get(asked)
+        key = (tuple(train), tuple(validation), bits_per_nat)
+        chart = self._charts.get(key)
         if chart is None:
-            chart = asyncio.create_task(self._drawn(partial(_loss_chart, *asked)))
-            self._charts[asked] = chart
-            if len(self._charts) > _KEPT_CHARTS:
+            chart = asyncio.create_task(self._draw(partial(_loss_chart, *key)))
+            self._charts[key] = chart
+            if len(self._charts) > _MAX_CHARTS:
                 self._charts.popitem(last=False)
         png = await asyncio.shield(chart)
         if png is None:
-            self._charts.pop(asked, None)
+            self._charts.pop(key, None)
         return png
 
     async def report(self, scored: bytes, text: str, unit: Unit) -> "ReportFiles | None":
-        """All of a report, from the record of a score as it is stored: what it takes in memory stays out of the bot.
+        """Build the report of a stored score record; return None, logged, if the process died."""
+        return await self._draw(partial(_report, scored, text, unit))
 
-        None, logged, where the process died of it.
-        """
-        return await self._drawn(partial(_report, scored, text, unit))
-
-    async def _drawn(self, draw: Callable[[], T]) -> T | None:
+    async def _draw(self, draw: Callable[[], T]) -> T | None:
         async with self._lock:
             if self._idle is not None:
                 self._idle.cancel()
@@ -69,7 +66,7 @@ class ChartProcess:
                     self._pool = await asyncio.to_thread(_new_pool)
                 return await loop.run_in_executor(self._pool, draw)
             except BrokenProcessPool:
-                log.error("chart process died")
+                log.error("chart_process_died")
                 self._end()
                 return None
             finally:
@@ -91,14 +88,14 @@ class ChartProcess:
 def _new_pool() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
-    pool.submit(int).result()  # which starts the process: a quarter of a second that is not the event loop's
+    pool.submit(int).result()  # starts the process, outside of the event loop
     return pool
 
 
 def _begin() -> None:
-    """In the child: leave Ctrl-C to the bot, and end with it even when it is killed.
+    """In the child: leave Ctrl-C to the bot, and exit with the bot even if the bot is killed.
 
-    The end of the queue would not tell: a pool's worker holds the queue's write end open itself.
+    The pool's queue does not close then, since a pool's worker holds its write end open itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The Discord client: its attributes and its life cycle."""
+"""The Discord client: attributes, start and shutdown."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,15 +12,15 @@ from discord import app_commands
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot.buttons import Pressed, pressed
+from bot.buttons import ButtonPress, parse_custom_id
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND
-from bot.forms import filled
+from bot.forms import parse_modal
 from bot.limits import UsageLimits
-from bot.notifier import Listener
+from bot.notifier import RunNotifier
 from bot.permissions import Permissions
-from bot.retries import back_off, until_answered
+from bot.retries import back_off, retry
 from bot.run_index import RunIndex
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
@@ -31,23 +31,23 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
-_LONGEST_RATE_LIMIT_SECONDS = 60.0
+_MAX_RATE_LIMIT_SECONDS = 60.0
 _QUEUE_RETRIES = 4
-"""So few that who gives a command while the queue is away hears of it within 3 seconds."""
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 1.0, 60.0
+"""Few enough that a command fails within 3 seconds while Redis is unavailable."""
+_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
 
 
 class Bot(discord.Client):
-    """Answers commands and buttons; all that lasts is on disk, so that any two bots are the same bot."""
+    """Answers commands and buttons; all lasting state is on disk."""
 
     queue: JobQueue
     limits: UsageLimits
     index: RunIndex
-    listener: Listener
+    notifier: RunNotifier
 
     tree: app_commands.CommandTree["Bot"]
     group_payload: dict[str, object]
-    """The commands as Discord receives them."""
+    """The command group as Discord receives it."""
 
     def __init__(
         self, settings: Settings, buttons: "Mapping[str, ButtonHandler]", forms: "Mapping[str, FormHandler]"
@@ -56,7 +56,7 @@ class Bot(discord.Client):
         super().__init__(
             intents=discord.Intents(guilds=True),
             allowed_mentions=discord.AllowedMentions.none(),
-            max_ratelimit_timeout=_LONGEST_RATE_LIMIT_SECONDS,
+            max_ratelimit_timeout=_MAX_RATE_LIMIT_SECONDS,
         )
         self.settings = settings
         self.permissions = Permissions(settings.discord, self._is_member)
@@ -69,22 +69,22 @@ class Bot(discord.Client):
         _use_addresses(settings)
 
     async def start(self, token: str, *, reconnect: bool = True) -> None:
-        """Log in, set up and stay connected until the end, however long Discord is away meanwhile.
+        """Log in, start all parts and stay connected, over any time in which Discord is unavailable.
 
-        Raises what will not get better: discord.LoginFailure for a wrong token, discord.ConnectionClosed and
-        discord.PrivilegedIntentsRequired where Discord has closed the gateway for good.
+        Raises discord.LoginFailure for a wrong token; discord.ConnectionClosed or discord.PrivilegedIntentsRequired
+        if Discord permanently refuses the connection.
         """
-        await self._until_answered(lambda: self._log_in(token))
+        await self._retry(lambda: self._log_in(token))
         await self._set_up()
-        await self._until_answered(self.tree.sync)
-        waits = back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        await self._retry(self.tree.sync)
+        waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         while True:
             try:
                 return await self.connect(reconnect=reconnect)
             except AttributeError:
-                # discord.py asks a first connection that was refused for the session to go on with
-                made: object = self.ws
-                if made is not None:
+                # discord.py looks for a session to resume even after its first connection was refused
+                socket: object = self.ws
+                if socket is not None:
                     raise
             await asyncio.sleep(next(waits))
 
@@ -96,11 +96,11 @@ class Bot(discord.Client):
             self.http.connector = discord.utils.MISSING
             raise
 
-    async def _until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await until_answered(call, back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS), log)
+    async def _retry(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await retry(call, back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), log)
 
     async def _set_up(self) -> None:
-        """Start what the bot stands on, answer what an earlier bot left, and take up unfinished deliveries."""
+        """Start services, answer interrupted commands, and continue deliveries."""
         self._started.push_async_callback(self.deferred.stop)
         await self.deferred.start(self.http.user_agent)
         redis_url = await self._services.start()
@@ -110,34 +110,34 @@ class Bot(discord.Client):
         self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
         self.index.start()
-        self.listener = Listener(
+        self.notifier = RunNotifier(
             self.queue.runs,
             self.queue,
             self,
             self.charts,
-            self.permissions.may_be_told,
+            self.permissions.can_receive,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
         )
-        self._started.push_async_callback(self.listener.stop)
-        await self.listener.start()
+        self._started.push_async_callback(self.notifier.stop)
+        await self.notifier.start()
 
     async def on_ready(self) -> None:
-        log.info("bot is ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
+        log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
 
     async def on_interaction(self, interaction: discord.Interaction["Bot"]) -> None:
-        """Answer buttons and forms, whichever bot process sent them."""
+        """Answer buttons and forms, also those of an earlier process."""
         data = interaction.data
         if interaction.type is discord.InteractionType.component and data is not None:
-            found = pressed(str(data.get("custom_id")), _chosen(data.get("values")))
-            if found is not None and found.action in self._buttons:
-                await self._buttons[found.action](interaction, found)
+            press = parse_custom_id(str(data.get("custom_id")), _selected(data.get("values")))
+            if press is not None and press.action in self._buttons:
+                await self._buttons[press.action](interaction, press)
         elif interaction.type is discord.InteractionType.modal_submit and data is not None:
-            sent = pressed(str(data.get("custom_id")))
-            if sent is not None and sent.action in self._forms:
-                await self._forms[sent.action](interaction, sent, filled(data))
+            press = parse_custom_id(str(data.get("custom_id")))
+            if press is not None and press.action in self._forms:
+                await self._forms[press.action](interaction, press, parse_modal(data))
 
     async def close(self) -> None:
-        """End everything that this bot has started, the services while it leaves Discord."""
+        """Stop everything that this bot has started; services stop while the client disconnects."""
         try:
             await self._started.aclose()
         finally:
@@ -160,14 +160,14 @@ class Bot(discord.Client):
         return True
 
 
-def _chosen(values: object) -> list[str]:
-    """What was chosen from a list; nothing where a button was pressed."""
+def _selected(values: object) -> list[str]:
+    """Return the values that were selected in a list; none for a button."""
     listed: list[object] = values if isinstance(values, list) else []
     return [str(value) for value in listed]
 
 
-ButtonHandler: TypeAlias = Callable[[discord.Interaction[Bot], Pressed], Awaitable[None]]
-FormHandler: TypeAlias = Callable[[discord.Interaction[Bot], Pressed, dict[str, str]], Awaitable[None]]
+ButtonHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
+FormHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress, dict[str, str]], Awaitable[None]]
 
 
 class _HasBase(Protocol):
@@ -177,7 +177,7 @@ class _HasBase(Protocol):
 
 
 def _use_addresses(settings: Settings) -> None:
-    """Reach Discord where the settings say: through a proxy, or on this machine."""
+    """Use the addresses of the settings: of a proxy, or of a local Discord."""
     if settings.discord.api_base_url is not None:
         route: _HasBase = Route
         route.BASE = str(settings.discord.api_base_url).rstrip("/")

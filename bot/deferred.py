@@ -1,6 +1,6 @@
-"""Commands that show "thinking…": on disk until they are answered, so that a restarted bot answers those of the last.
+"""Commands that show "thinking…", stored on disk until they are answered: a restarted bot answers them.
 
-A record holds the interaction's token, with which anyone could answer for the bot: its file is the bot's alone (0600).
+A record holds the interaction's token, with which anyone could answer as the bot: its file has mode 0600.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import structlog
 from discord.http import Route
 from pydantic import BaseModel, Field
 
-from bot.embeds import error_answer
+from bot.embeds.answers import error_answer
 from bot.retries import back_off
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
@@ -27,17 +27,17 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _TOKEN_SECONDS = 15 * 60.0  # Discord's limit
 _WRITE_SECONDS = 0.05
-"""How long a first answer waits for a slow disk at most."""
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS, _REQUEST_SECONDS = 0.5, 15.0, 30.0
+"""Timeout of the first answer for a slow disk."""
+_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS, _REQUEST_SECONDS = 0.5, 15.0, 30.0
 _LOADING = 1 << 7
 _RESTARTED = "The bot restarted before it could answer. "
 _AGAIN = "Run the command again."
 _STARTS_RUNS = ("train", "resume")
-_LOOK_FIRST = "Look whether your run is in `/mt runs` before you run the command again."
+_CHECK_RUNS = "Check `/mt runs` for your run before you run the command again."
 
 
 class Deferred(Frozen):
-    """An interaction whose answer is still to come."""
+    """An interaction without an answer."""
 
     schema_version: Literal[1] = 1
     interaction_id: int
@@ -46,7 +46,7 @@ class Deferred(Frozen):
     command: str
     request_id: str
     deferred_at: float
-    """In seconds since 1970."""
+    """Seconds since 1970."""
 
     @property
     def can_be_answered(self) -> bool:
@@ -61,10 +61,10 @@ class DeferredInteractions:
         self._answering: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def kept(
+    async def store(
         self, interaction: discord.Interaction[discord.Client], command: str, request_id: str
     ) -> AsyncIterator[None]:
-        """Keep an interaction on disk until it is answered; one that is cancelled is left to the next bot.
+        """Store an interaction until the block ends; a cancelled one is left to the next bot.
 
         The first answer waits for the write, which takes a fraction of a millisecond, but not for the disk's flush.
         """
@@ -86,12 +86,12 @@ class DeferredInteractions:
         try:
             await writing
         except OSError as error:
-            log.warning("deferred command not kept on disk", error=type(error).__name__)
+            log.warning("interaction_not_stored", error=type(error).__name__)
         with suppress(OSError):
             await asyncio.to_thread(path.unlink)
 
     async def start(self, user_agent: str) -> None:
-        """Begin to answer what an earlier bot has left, and do not wait for it."""
+        """Start to answer the interactions of an earlier bot, in the background."""
         records = await asyncio.to_thread(self._read)
         if records:
             self._answering = {asyncio.create_task(self._answer_all(records, user_agent))}
@@ -110,7 +110,7 @@ class DeferredInteractions:
         for path in self._folder.iterdir():
             try:
                 records.append(Deferred.model_validate_json(read_regular(path)))
-            except (ValueError, OSError):  # the bot was killed while it wrote the record, before the first answer
+            except (ValueError, OSError):  # the bot was killed while writing the record, before the first answer
                 with suppress(OSError):
                     path.unlink()
         return records
@@ -121,17 +121,17 @@ class DeferredInteractions:
             await asyncio.gather(*(self._answer(session, record) for record in records))
 
     async def _answer(self, session: aiohttp.ClientSession, record: Deferred) -> None:
-        """Answer until Discord takes it or the token has expired, unless the earlier bot's answer has arrived."""
+        """Answer an interaction, with retries until its token expires, unless the earlier bot has answered it."""
         bound = log.bind(request_id=record.request_id)
-        waits = back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         while record.can_be_answered:
             try:
                 if await _is_thinking(session, record):
-                    await _say_restarted(session, record)
-                    bound.info("answered a command of an earlier process")
+                    await _send_restarted(session, record)
+                    bound.info("interrupted_command_answered")
                 break
             except (aiohttp.ClientError, OSError) as error:  # whose text would hold the token
-                bound.warning("Discord did not answer, trying again", error=type(error).__name__)
+                bound.warning("discord_retry", error=type(error).__name__)
             await asyncio.sleep(next(waits))
         await asyncio.to_thread(self._path(record).unlink, missing_ok=True)
 
@@ -155,15 +155,15 @@ class _Message(BaseModel):
 
 
 async def _is_thinking(session: aiohttp.ClientSession, record: Deferred) -> bool:
-    """Whether the interaction's message still waits for its content; raises ClientError where that may be had later."""
+    """Return whether the message still shows "thinking…"; raises ClientError for a failure that a retry may solve."""
     async with session.get(_address(record)) as response:
         _raise_if_transient(response)
         return response.ok and _Message.model_validate_json(await response.read()).flags & _LOADING != 0
 
 
-async def _say_restarted(session: aiohttp.ClientSession, record: Deferred) -> None:
-    what_next = _LOOK_FIRST if record.command in _STARTS_RUNS else _AGAIN
-    error = AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{_RESTARTED}{what_next}")
+async def _send_restarted(session: aiohttp.ClientSession, record: Deferred) -> None:
+    advice = _CHECK_RUNS if record.command in _STARTS_RUNS else _AGAIN
+    error = AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{_RESTARTED}{advice}")
     embed = error_answer(error, record.request_id)
     body: dict[str, object] = {"embeds": [embed.to_dict()]}
     async with session.patch(_address(record), json=body) as response:

@@ -1,4 +1,4 @@
-"""Forms that open over the chat: like a button's, a form's custom id says what it is for, so it outlives the bot."""
+"""Forms (Discord's modals) whose custom id holds the action and the run id, as a button's does."""
 
 from typing import NamedTuple
 
@@ -7,11 +7,11 @@ from pydantic import BaseModel
 
 from bot.buttons import custom_id
 
-LONGEST_TEXT, FORM_TITLE = 4000, 45  # Discord's limits
+MAX_TEXT, MAX_FORM_TITLE = 4000, 45  # Discord's limits
 
 
 class Field(NamedTuple):
-    """A field for text of any length."""
+    """A text field of several lines."""
 
     name: str
     label: str
@@ -20,7 +20,7 @@ class Field(NamedTuple):
 
 
 def form(action: str, run_id: str, title: str, *fields: Field, detail: str | None = None) -> discord.ui.Modal:
-    """A form that does an action with a run; `Bot.on_interaction` takes what is filled in."""
+    """Return a form for an action on a run; `Bot.on_interaction` receives its values."""
     modal = discord.ui.Modal(title=title, custom_id=custom_id(action, run_id, detail))
     for field in fields:
         entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
@@ -28,7 +28,7 @@ def form(action: str, run_id: str, title: str, *fields: Field, detail: str | Non
             custom_id=field.name,
             default=field.value or None,
             required=field.is_required,
-            max_length=LONGEST_TEXT,
+            max_length=MAX_TEXT,
         )
         label: discord.ui.Label[discord.ui.Modal] = discord.ui.Label(text=field.label, component=entry)
         modal.add_item(label)
@@ -36,9 +36,9 @@ def form(action: str, run_id: str, title: str, *fields: Field, detail: str | Non
     return modal
 
 
-def filled(data: object) -> dict[str, str]:
-    """What stands in the fields of a form that was sent."""
-    return {part.component.custom_id: part.component.value for part in _Sent.model_validate(data).components}
+def parse_modal(data: object) -> dict[str, str]:
+    """Return the values of a submitted form by field name."""
+    return {part.component.custom_id: part.component.value for part in _Modal.model_validate(data).components}
 
 
 class _Entry(BaseModel):
@@ -50,7 +50,5 @@ class _Part(BaseModel):
     component: _Entry
 
 
-class _Sent(BaseModel):
-    """The part of a sent form that is used here."""
-
+class _Modal(BaseModel):
     components: list[_Part]

@@ -1,4 +1,4 @@
-"""A run's `dm.json`: who watches the run, and what each of them has been sent of it (R8)."""
+"""A run's `dm.json`: its watchers, and the messages that were sent to each of them."""
 
 import asyncio
 from threading import Lock
@@ -10,51 +10,48 @@ from trainer.system.files import read_regular, write_atomically
 
 
 class SentMessage(Frozen):
-    """A message that was to be sent; without an id, whether it arrived is not known."""
+    """A message that the bot began to send; without an id, its arrival is unknown."""
 
     nonce: str
     message_id: int | None = None
 
 
 class Watcher(Frozen):
-    """Somebody and their one card and one final message. The intent is noted before a call, the id after it."""
+    """A user's card and final message. The nonce is stored before a message is sent, its id afterwards."""
 
     user_id: int
     in_dm: bool = True
     channel_id: int | None = None
-    """Where they are told; None before the direct messages were opened."""
+    """The channel of the messages; None until the direct messages are opened."""
     card: SentMessage | None = None
     final: SentMessage | None = None
     watches: bool = True
     is_closed: bool = False
-    """Their channel takes no messages of this bot."""
-    is_told: bool = False
-    """They have read the end in the answer to a command, since their channel takes no messages."""
+    """The channel refuses messages of this bot."""
+    acknowledged: bool = False
+    """The user has read the result in the answer to a command, because the channel refuses messages."""
     card_is_stale: bool = False
-    """They have the final message, and their card does not show the end yet."""
+    """The final message was sent, and the card does not show the result yet."""
     has_second_card: bool = False
-    """Their card was deleted and made anew, which is done once."""
+    """The card was deleted and sent again, which is done once."""
 
     @property
     def has_final(self) -> bool:
-        return self.is_told or (self.final is not None and self.final.message_id is not None)
+        return self.acknowledged or (self.final is not None and self.final.message_id is not None)
 
     @property
-    def is_untold(self) -> bool:
-        """Whether they can hear of the end only when they give a command."""
+    def is_undelivered(self) -> bool:
+        """Return whether the result can reach the user only in the answer to a command."""
         return self.watches and self.is_closed and not self.has_final
 
     @property
     def closed_place(self) -> Literal["dm", "channel"] | None:
-        """Which place of theirs takes no messages."""
+        """Return the kind of channel that refuses messages, if it does."""
         return None if not self.is_closed else "dm" if self.in_dm else "channel"
 
-    def is_told_in(self, channel_id: int | None) -> bool:
-        """Whether their place is this channel, or (None) the direct messages."""
-        return self.in_dm if channel_id is None else self.channel_id == channel_id
-
     @property
-    def is_settled(self) -> bool:
+    def is_done(self) -> bool:
+        """Return whether nothing is left to send."""
         return not self.watches or self.is_closed or (self.has_final and not self.card_is_stale)
 
 
@@ -66,13 +63,13 @@ class MessageLedger(Frozen):
         return next((watcher for watcher in self.watchers if watcher.user_id == user_id), None)
 
     @property
-    def unsettled(self) -> list[Watcher]:
-        """Those who are still to be sent something."""
-        return [watcher for watcher in self.watchers if not watcher.is_settled]
+    def pending(self) -> list[Watcher]:
+        """Watchers with messages left to send."""
+        return [watcher for watcher in self.watchers if not watcher.is_done]
 
 
 def read_ledger(run: RunDirectory) -> MessageLedger:
-    """What is on disk; a run's starter watches it without having asked. Raises ValueError for a broken file."""
+    """Read a run's ledger; the run's owner watches it by default. Raises ValueError for a broken file."""
     try:
         return MessageLedger.model_validate_json(read_regular(run.message_ledger))
     except FileNotFoundError:
@@ -81,38 +78,41 @@ def read_ledger(run: RunDirectory) -> MessageLedger:
 
 
 class Ledger:
-    """The ledger of a run that is being told of; all of this process that write to it share one."""
+    """The ledger of a run in memory and on disk; all writers of this process share one instance."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         for leftover in run.path.glob(f".{run.message_ledger.name}.*.tmp"):  # of a bot that was killed
             run.disk.remove(leftover)
-        self._newest = read_ledger(run)
+        self._current = read_ledger(run)
         self._saving = Lock()
 
     @property
-    def newest(self) -> MessageLedger:
-        return self._newest
+    def current(self) -> MessageLedger:
+        return self._current
 
-    async def note(self, watcher: Watcher, **changes: object) -> Watcher:
-        """Change somebody's entry and return it; it is on disk when this returns."""
+    async def update(self, watcher: Watcher, **changes: object) -> Watcher:
+        """Change a watcher's entry and return it; the change is durable on return."""
         changed = watcher.model_copy(update=changes)
-        watchers = {known.user_id: known for known in self._newest.watchers} | {watcher.user_id: changed}
-        self._newest = MessageLedger(watchers=tuple(watchers.values()))
+        watchers = {known.user_id: known for known in self._current.watchers} | {watcher.user_id: changed}
+        self._current = MessageLedger(watchers=tuple(watchers.values()))
         await asyncio.to_thread(self._save)
         return changed
 
     async def watch(self, user_id: int, channel_id: int | None) -> Watcher:
-        """Let somebody be told in a channel, or (None) by direct message; in the same place, by the same messages.
+        """Add a watcher in a channel or (None) in direct messages.
 
-        Who has had the final message has had it, wherever that was.
+        Messages that were sent to the same place stay in use; a final message is sent once, wherever it was sent.
         """
-        watcher = self._newest.of(user_id)
-        if watcher is None or not (watcher.has_final or watcher.is_told_in(channel_id)):
+        watcher = self._current.of(user_id)
+        is_same_place = watcher is not None and (
+            watcher.in_dm if channel_id is None else watcher.channel_id == channel_id
+        )
+        if watcher is None or not (watcher.has_final or is_same_place):
             watcher = Watcher(user_id=user_id, in_dm=channel_id is None, channel_id=channel_id)
-        return await self.note(watcher, watches=True, is_closed=False)
+        return await self.update(watcher, watches=True, is_closed=False)
 
     def _save(self) -> None:
-        """Write the newest state, whose change ever this is for: a save that was overtaken takes nothing back."""
+        """Write the current entries, whichever change this is for, so that a late save reverts nothing."""
         with self._saving:
-            write_atomically(self._run.message_ledger, self._newest.model_dump_json().encode(), self._run.disk)
+            write_atomically(self._run.message_ledger, self._current.model_dump_json().encode(), self._run.disk)

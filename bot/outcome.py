@@ -1,4 +1,4 @@
-"""What came of a run that has ended, besides its events: its files, what its model writes, its last log lines."""
+"""Outcome of an ended run beside its events: files, samples and the last log lines."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,20 +11,20 @@ from trainer.contracts.base import FileRecord
 from trainer.contracts.inference import Sample
 from trainer.system.files import BrokenFile, read_regular
 
-_LOG_LINES = 8
-_SAMPLES = 2
+_MAX_LOG_LINES = 8
+_MAX_SAMPLES = 2
 
 
 class Outcome(NamedTuple):
     files: Sequence[FileRecord] = ()
     samples: Sequence[Sample] = ()
-    """Some of what the model writes by itself."""
+    """Generated texts."""
     last_lines: Sequence[str] = ()
-    """Of the log of a run that has failed."""
+    """Last lines of the log, of a failed run."""
 
 
 def read_outcome(run: RunDirectory) -> Outcome:
-    """Read it from disk; what is missing or broken is left out."""
+    """Read the outcome from disk; missing or broken files are left out."""
     try:
         manifest = run.manifest()
     except BrokenFile:
@@ -32,7 +32,7 @@ def read_outcome(run: RunDirectory) -> Outcome:
     if manifest is None:
         return Outcome()
     if manifest.status == "failed":
-        return Outcome(last_lines=last_lines(run, _LOG_LINES))
+        return Outcome(last_lines=last_lines(run, _MAX_LOG_LINES))
     return Outcome(manifest.files, _samples(run))
 
 
@@ -41,5 +41,5 @@ def _samples(run: RunDirectory) -> Sequence[Sample]:
         samples = [Sample.model_validate_json(line) for line in read_regular(run.samples).splitlines()]
     except (OSError, ValidationError):
         return ()
-    by_itself = [sample for sample in samples if not sample.prompt]
-    return [sample for sample in by_itself or samples if sample.text.strip()][:_SAMPLES]
+    unprompted = [sample for sample in samples if not sample.prompt]
+    return [sample for sample in unprompted or samples if sample.text.strip()][:_MAX_SAMPLES]

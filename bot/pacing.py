@@ -1,4 +1,4 @@
-"""The pace of writing into each channel: Discord limits a channel, whichever runs write there."""
+"""Pace of messages in each channel, which Discord's rate limit counts together for all runs."""
 
 import asyncio
 import itertools
@@ -10,22 +10,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 _Ticket = tuple[bool, int]
-"""Whether an edit is to be written, and the number that keeps the order of equals."""
+"""True for an edit, and a number that keeps the order of equal tickets."""
 
 
 class Pace:
-    """Gives turns to write: in each channel one at a time, `interval_seconds` apart, new messages before edits."""
+    """Gives turns to write: one at a time in each channel, `interval_seconds` apart, new messages before edits."""
 
     def __init__(self, interval_seconds: float) -> None:
         self._interval_seconds = interval_seconds
-        # the process before this one may have edited a message a moment ago
+        # an earlier process may have edited a message a moment ago
         self._edits_from = time.monotonic() + interval_seconds
         self._lanes: defaultdict[int, _Lane] = defaultdict(_Lane)
         self._numbers = itertools.count()
 
     @asynccontextmanager
     async def turn(self, channel_id: int, *, is_new: bool) -> AsyncIterator[None]:
-        """Wait for a turn to write into a channel; the next turn comes `interval_seconds` after the block has ended."""
+        """Wait for a turn to write into a channel; the next turn starts `interval_seconds` after the block."""
         lane = self._lanes[channel_id]
         ticket = not is_new, next(self._numbers)
         insort(lane.waiting, ticket)
@@ -61,7 +61,7 @@ class _Lane:
         self._changed = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Wait until the order of the tickets may have changed, but no longer than this."""
+        """Wait until the tickets change, at most this long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()

@@ -1,4 +1,4 @@
-"""Who may do what, by numeric user id (DEC D12); everybody else is refused."""
+"""Permissions by numeric Discord user id; everybody without a permission is refused."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -17,42 +17,44 @@ class Level(IntEnum):
     ADMIN = 2
 
 
-class Who(StrEnum):
+class Role(StrEnum):
+    """The people who may run a command."""
+
     USER = "users"
-    STARTER = "the one who started the run, and admins"
+    OWNER = "the run's owner and admins"
     ADMIN = "admins"
 
 
 class Rule(NamedTuple):
-    """What a command asks of the one who gives it, and whether only that one sees the answer."""
+    """The role that a command needs, and the visibility of its answer."""
 
-    who: Who
-    ephemeral: bool
+    role: Role
+    is_ephemeral: bool = True
     is_limited: bool = False
-    """Whether it counts as a question to a model, of which nobody may ask too many at once."""
+    """True for inference requests, which count towards the request limits."""
 
 
 RULES = {
-    "train": Rule(Who.USER, ephemeral=True),
-    "status": Rule(Who.USER, ephemeral=True),
-    "runs": Rule(Who.USER, ephemeral=True),
-    "compare": Rule(Who.USER, ephemeral=True),
-    "watch": Rule(Who.USER, ephemeral=True),
-    "unwatch": Rule(Who.USER, ephemeral=True),
-    "cancel": Rule(Who.STARTER, ephemeral=True),
-    "resume": Rule(Who.STARTER, ephemeral=True),
-    "logs": Rule(Who.STARTER, ephemeral=True),
-    "generate": Rule(Who.USER, ephemeral=False, is_limited=True),
-    "chat": Rule(Who.USER, ephemeral=True, is_limited=True),
-    "score": Rule(Who.USER, ephemeral=True, is_limited=True),
-    "score detail:per_char": Rule(Who.ADMIN, ephemeral=True, is_limited=True),
-    "help": Rule(Who.USER, ephemeral=True),
+    "train": Rule(Role.USER),
+    "status": Rule(Role.USER),
+    "runs": Rule(Role.USER),
+    "compare": Rule(Role.USER),
+    "watch": Rule(Role.USER),
+    "unwatch": Rule(Role.USER),
+    "cancel": Rule(Role.OWNER),
+    "resume": Rule(Role.OWNER),
+    "logs": Rule(Role.OWNER),
+    "generate": Rule(Role.USER, is_ephemeral=False, is_limited=True),
+    "chat": Rule(Role.USER, is_limited=True),
+    "score": Rule(Role.USER, is_limited=True),
+    "score detail:per_char": Rule(Role.ADMIN, is_limited=True),
+    "help": Rule(Role.USER),
 }
-"""Who may do what, in the order in which it is told."""
+"""The rule of each command, in the order of the help page."""
 
 
 class Button(NamedTuple):
-    """A button by what it says, and the command whose rule it has."""
+    """A button's label, and the command whose rule applies to it."""
 
     label: str
     command: str
@@ -76,25 +78,25 @@ BUTTONS = {
     "score": Button("Score…", "score"),
     "detail": Button("Detail", "score detail:per_char"),
 }
-"""The buttons by their actions."""
+"""Buttons by action."""
 
 
 class Caller(NamedTuple):
-    """Somebody who gave a command or pressed a button."""
+    """A person who runs a command or presses a button."""
 
     user_id: int
     level: Level
 
 
-class Started(Protocol):
-    """A run, as far as rights go: the one who started it, or None for one of the command line."""
+class HasOwner(Protocol):
+    """A run with the user id of its owner; None for a run of the command line."""
 
     @property
     def user_id(self) -> int | None: ...
 
 
 class Permissions:
-    """Decides for each command; `is_member(guild_id, user_id)` asks Discord and is remembered for some minutes."""
+    """Decides who may run a command; results of `is_member(guild_id, user_id)` are cached for five minutes."""
 
     def __init__(self, settings: DiscordSettings, is_member: Callable[[int, int], Awaitable[bool]]) -> None:
         owner: tuple[int, ...] = () if settings.owner_id is None else (settings.owner_id,)
@@ -106,59 +108,59 @@ class Permissions:
         self._memberships: dict[int, tuple[float, bool]] = {}
 
     async def caller(self, user_id: int, guild_id: int | None) -> Caller:
-        """Who is calling, from which guild (None: a direct message); raises FORBIDDEN for a stranger."""
+        """Return the caller in a guild or (None) in direct messages; raises FORBIDDEN for a stranger."""
         level = await self._level(user_id, guild_id)
         if level is Level.NONE:
-            raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot yet: ask {self._whom_to_ask} to add you.")
+            raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot. Ask {self._contact} to add you.")
         return Caller(user_id, level)
 
-    def may_see(self, caller: Caller, run: Started) -> bool:
+    def may_see(self, caller: Caller, run: HasOwner) -> bool:
         return not self._private_runs or _owns(caller, run)
 
-    def may_be_told(self, user_id: int, run: Started) -> bool:
-        """Whether somebody who watches a run, and is not calling, may see it."""
+    def can_receive(self, user_id: int, run: HasOwner) -> bool:
+        """Return whether a watcher may see a run, outside of a command."""
         return self.may_see(Caller(user_id, Level.ADMIN if user_id in self._admins else Level.USER), run)
 
-    def may_give(self, command: str, caller: Caller, run: Started) -> bool:
-        """Whether a run is the caller's to give this command on."""
-        who = RULES[command].who
-        if who is Who.ADMIN:
+    def can_run(self, command: str, caller: Caller, run: HasOwner) -> bool:
+        """Return whether the caller may run this command on a run."""
+        role = RULES[command].role
+        if role is Role.ADMIN:
             return caller.level is Level.ADMIN
-        return _owns(caller, run) or (who is Who.USER and not self._private_runs)
+        return _owns(caller, run) or (role is Role.USER and not self._private_runs)
 
-    def check_run(self, command: str, caller: Caller, run: Started) -> None:
-        """Refuse, with FORBIDDEN, a command on a run that is not the caller's to give it on."""
+    def check_run(self, command: str, caller: Caller, run: HasOwner) -> None:
+        """Raise FORBIDDEN if the caller may not run this command on a run."""
         if not self.may_see(caller, run):
-            raise AppError(ErrorCode.FORBIDDEN, f"This run is private: ask its starter or {self._whom_to_ask}.")
-        if not self.may_give(command, caller, run):
-            who = RULES[command].who
-            whom = self._whom_to_ask if run.user_id is None or who is Who.ADMIN else _mention(run.user_id)
-            raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is for {who}: ask {whom}.")
+            raise AppError(ErrorCode.FORBIDDEN, f"This run is private. Ask its owner or {self._contact}.")
+        if not self.can_run(command, caller, run):
+            role = RULES[command].role
+            contact = self._contact if run.user_id is None or role is Role.ADMIN else _mention(run.user_id)
+            raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is only for {role}. Ask {contact}.")
 
     async def _level(self, user_id: int, guild_id: int | None) -> Level:
         if user_id in self._admins:
             return Level.ADMIN
-        if user_id in self._users or guild_id in self._guilds or await self._in_a_guild(user_id):
+        if user_id in self._users or guild_id in self._guilds or await self._is_guild_member(user_id):
             return Level.USER
         return Level.NONE
 
-    async def _in_a_guild(self, user_id: int) -> bool:
+    async def _is_guild_member(self, user_id: int) -> bool:
         known = self._memberships.get(user_id)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        found = False
+        is_member = False
         for guild_id in self._guilds:
-            found = found or await self._is_member(guild_id, user_id)
-        self._memberships[user_id] = (time.monotonic() + _MEMBERSHIP_SECONDS, found)
-        return found
+            is_member = is_member or await self._is_member(guild_id, user_id)
+        self._memberships[user_id] = (time.monotonic() + _MEMBERSHIP_SECONDS, is_member)
+        return is_member
 
     @property
-    def _whom_to_ask(self) -> str:
-        return _mention(self._admins[0]) if self._admins else "whoever runs it"
+    def _contact(self) -> str:
+        return _mention(self._admins[0]) if self._admins else "the operator of this bot"
 
 
-def _owns(caller: Caller, run: Started) -> bool:
-    """Whether a run is the caller's own; admins stand in for everybody."""
+def _owns(caller: Caller, run: HasOwner) -> bool:
+    """Return whether a run belongs to the caller; every run belongs to admins."""
     return caller.level is Level.ADMIN or run.user_id == caller.user_id
 
 

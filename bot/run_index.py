@@ -1,4 +1,4 @@
-"""What can be named in a command: runs, tokenizers and texts, kept in memory and brought up to date from the disk."""
+"""Index of runs, tokenizers and corpora in memory, for lists and suggestions."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -22,12 +22,12 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
-_PATIENCE_SECONDS = 0.1
-"""How long suggestions for somebody who is typing wait for the newest state of the disk."""
+_CATCH_UP_SECONDS = 0.1
+"""Timeout of a refresh for a person who types."""
 
 
 class RunEntry(NamedTuple):
-    """A run in short."""
+    """Summary of a run."""
 
     run_id: str
     user_id: int | None
@@ -35,17 +35,17 @@ class RunEntry(NamedTuple):
     label: str | None
     family: str
     corpus: str
-    """The name of its text; for a text that was attached, the hash of its content."""
+    """Name of the corpus; for an attached text, the hash of its content."""
     has_attached_text: bool
     objective: Objective = "causal_lm"
     state: RunState = "queued"
     progress: float = 0.0
     tokenizer_id: str | None = None
     loss_nats: float | None = None
-    """Of the test once it is known, of the training before."""
+    """Training loss, or the test loss of an ended run."""
     bits_per_char: float | None = None
     ends_at: float | None = None
-    """When it should end, in seconds since 1970."""
+    """Expected end, in seconds since 1970."""
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class RunEntry(NamedTuple):
 
 
 class TokenizerEntry(NamedTuple):
-    """A finished tokenizer in short."""
+    """Summary of a completed tokenizer."""
 
     tokenizer_id: str
     created_at: datetime
@@ -66,11 +66,11 @@ class TokenizerEntry(NamedTuple):
 
 
 class RunIndex:
-    """Reads a run once when it appears and once when it has ended; between the two, only what its log has grown by."""
+    """Reads a run when it appears and when it has ended; in between, only new lines of its event log."""
 
     def __init__(self, queue: JobQueue, artifacts_root: Path) -> None:
         self.runs: Sequence[RunEntry] = ()
-        """Newest first, as the next three stood at the last look."""
+        """Newest first, as of the last refresh; so are the next two."""
         self.tokenizers: Sequence[TokenizerEntry] = ()
         self.corpora: Sequence[str] = ()
         self._queue = queue
@@ -80,38 +80,38 @@ class RunIndex:
         self._unfinished: dict[str, tuple[RunDirectory, RunFollower]] = {}
         self._unreadable: set[str] = set()
         self._lock = asyncio.Lock()
-        self._asked = self._answered = 0
-        self._looking: set[asyncio.Task[None]] = set()
+        self._requested = self._done = 0
+        self._refreshing: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begin to read what is there, and do not wait for it."""
-        looking = asyncio.create_task(self.refresh())
-        looking.add_done_callback(_say_failure)
-        self._looking = {looking}
+        """Start to read the disk in the background."""
+        task = asyncio.create_task(self.refresh())
+        task.add_done_callback(_log_failure)
+        self._refreshing = {task}
 
     async def stop(self) -> None:
-        for looking in self._looking:
-            looking.cancel()
-        await asyncio.gather(*self._looking, return_exceptions=True)
+        for task in self._refreshing:
+            task.cancel()
+        await asyncio.gather(*self._refreshing, return_exceptions=True)
 
     async def refresh(self) -> None:
-        """Look at the disk; those who ask while one look is under way share the next one."""
-        self._asked += 1
-        asked = self._asked
+        """Read changes from the disk; callers during a refresh share the next one."""
+        self._requested += 1
+        number = self._requested
         async with self._lock:
-            if self._answered >= asked:
+            if self._done >= number:
                 return
-            answered = self._asked
-            await asyncio.to_thread(self._look)
-            self._answered = answered
+            latest = self._requested
+            await asyncio.to_thread(self._read)
+            self._done = latest
 
     async def catch_up(self) -> None:
-        """Look at the disk, but wait for it no longer than a person may who is typing."""
-        if all(looking.done() for looking in self._looking):
+        """Refresh, but wait no longer than a person may who types."""
+        if all(task.done() for task in self._refreshing):
             self.start()
-        await asyncio.wait(self._looking, timeout=_PATIENCE_SECONDS)
+        await asyncio.wait(self._refreshing, timeout=_CATCH_UP_SECONDS)
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         names = _names(self._root / "models")
         for name in self._runs.keys() - names:
             del self._runs[name]
@@ -120,8 +120,8 @@ class RunIndex:
             known = self._runs.get(name)
             if known is None or known.is_unfinished:
                 self._read_run(name)
-        self.runs = _newest_first(self._runs.values())
-        self._look_at_tokenizers()
+        self.runs = tuple(sorted(self._runs.values(), key=_created_at, reverse=True))
+        self._read_tokenizers()
         self.corpora = self._queue.corpora.names()
 
     def _read_run(self, name: str) -> None:
@@ -133,17 +133,17 @@ class RunIndex:
             self._runs.setdefault(name, _entry(follower.record))
             manifest = run.manifest()
             if manifest is None:
-                self._runs[name] = _standing(self._runs[name], follower.refresh())
+                self._runs[name] = _with_status(self._runs[name], follower.refresh())
             else:
-                self._runs[name] = _ended(self._runs[name], manifest)
+                self._runs[name] = _with_manifest(self._runs[name], manifest)
                 del self._unfinished[name]
         except (AppError, FileNotFoundError):
-            pass  # not accepted yet, or just removed
+            pass  # not accepted yet, or just deleted
         except ValueError as error:
             self._unreadable.add(name)
-            log.error("run that cannot be read", run_id=name, exc_info=error)
+            log.error("run_unreadable", run_id=name, exc_info=error)
 
-    def _look_at_tokenizers(self) -> None:
+    def _read_tokenizers(self) -> None:
         names = _names(self._root / "tokenizers")
         for name in self._tokenizers.keys() - names:
             del self._tokenizers[name]
@@ -154,17 +154,17 @@ class RunIndex:
                 continue  # not accepted yet
             except ValueError as error:
                 self._unreadable.add(name)
-                log.error("tokenizer that cannot be read", tokenizer_id=name, exc_info=error)
+                log.error("tokenizer_unreadable", tokenizer_id=name, exc_info=error)
                 continue
             if status.status == "completed":
                 self._tokenizers[name] = TokenizerEntry(name, status.created_at, status.label, status.vocab_size)
-        self.tokenizers = _newest_first(self._tokenizers.values())
+        self.tokenizers = tuple(sorted(self._tokenizers.values(), key=_created_at, reverse=True))
 
 
 def matching(typed: str, things: Iterable[T], names: Callable[[T], Sequence[str]], *, exactly: bool = False) -> list[T]:
-    """The things that what somebody has typed can mean, the likeliest first, else in their order.
+    """Return the things whose names match every typed word, best matches first.
 
-    A word means a name that begins with it, then one that has it inside, then (unless `exactly`) one that has its
+    A word matches a name that begins with it, then a name that contains it, then (unless `exactly`) a name with its
     letters in this order.
     """
     words = typed.casefold().split()
@@ -177,17 +177,13 @@ def matching(typed: str, things: Iterable[T], names: Callable[[T], Sequence[str]
     return [thing for _, thing in sorted(found, key=itemgetter(0))]
 
 
-class _Dated(Protocol):
-    @property
-    def created_at(self) -> datetime: ...
+def _created_at(entry: RunEntry | TokenizerEntry) -> datetime:
+    return entry.created_at
 
 
-DatedT = TypeVar("DatedT", bound=_Dated)
-
-
-def _say_failure(looking: asyncio.Task[None]) -> None:
-    if not looking.cancelled() and (error := looking.exception()):
-        log.error("runs could not be listed, which is tried again at the next look", exc_info=error)
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("index_refresh_failed", exc_info=error)
 
 
 def _names(folder: Path) -> set[str]:
@@ -197,37 +193,29 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
-def _newest_first(entries: Iterable[DatedT]) -> tuple[DatedT, ...]:
-    return tuple(sorted(entries, key=_created_at, reverse=True))
-
-
-def _created_at(entry: _Dated) -> datetime:
-    return entry.created_at
-
-
 def _entry(record: RunRecord) -> RunEntry:
-    asked = record.effective
+    request = record.effective
     return RunEntry(
         run_id=record.run_id,
         user_id=record.user_id,
         created_at=record.created_at,
-        label=asked.label,
-        family=asked.model_family,
-        corpus=asked.corpus.name,
-        has_attached_text=asked.corpus.name == asked.corpus.sha256,
-        objective=asked.objective,
-        tokenizer_id=asked.tokenizer_id,
+        label=request.label,
+        family=request.model_family,
+        corpus=request.corpus.name,
+        has_attached_text=request.corpus.name == request.corpus.sha256,
+        objective=request.objective,
+        tokenizer_id=request.tokenizer_id,
     )
 
 
-def _standing(entry: RunEntry, status: RunStatus) -> RunEntry:
+def _with_status(entry: RunEntry, status: RunStatus) -> RunEntry:
     ends_at: float | None = None
     if status.eta_seconds is not None and status.last_heartbeat_ts is not None:
         ends_at = status.last_heartbeat_ts + status.eta_seconds
     return entry._replace(state=status.status, progress=status.progress, loss_nats=status.train_loss, ends_at=ends_at)
 
 
-def _ended(entry: RunEntry, manifest: RunManifest) -> RunEntry:
+def _with_manifest(entry: RunEntry, manifest: RunManifest) -> RunEntry:
     return entry._replace(
         state=manifest.status,
         tokenizer_id=None if manifest.tokenizer is None else manifest.tokenizer.id,

@@ -1,6 +1,6 @@
-"""A Discord on one machine: REST, gateway and files for a real bot, and people who use it."""
+"""A Discord on this machine: REST, gateway and files for a real bot, and simulated people."""
 
-from local_discord.client import ClientRefusal, FieldValue, OptionValue
+from local_discord.client import ClientRefusal, OptionValue
 from local_discord.driver import Choice, LocalDiscord, shown_text
 from local_discord.gateway import Drop
 from local_discord.ratelimit import Limit
@@ -12,7 +12,6 @@ __all__ = [
     "Choice",
     "ClientRefusal",
     "Drop",
-    "FieldValue",
     "Guild",
     "Limit",
     "LocalDiscord",

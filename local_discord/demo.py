@@ -1,7 +1,7 @@
-"""`mt demo`: the whole program on this machine, typed and checked step by step.
+"""`mt demo`: the complete program on this machine, run and checked step by step.
 
-The real bot, its embedded Valkey and its worker run against a local Discord; a person types the commands. Where
-DISCORD__TOKEN is set, the bot talks to the real Discord instead, and the person is you.
+The bot, its embedded Valkey and its worker use a local Discord, and a simulated person types the commands. With
+DISCORD__TOKEN, the bot uses the real Discord, and you type.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ PROMPT, TEXT = "Мен ", "Бүгін ауа райы жақсы."
 
 
 class Failed(Exception):
-    """A step did not do what it promises."""
+    """Raised by a step with a wrong result."""
 
 
 class Demo:
-    """The steps, in order, and what is printed of them."""
+    """The steps in order, with their output."""
 
     def __init__(self, settings: Settings, console: Console) -> None:
         self._console = console
@@ -54,13 +54,13 @@ class Demo:
         self._runs = RunStore(self._folder / "artifacts")
 
     async def run(self) -> None:
-        """Go through all steps; raises Failed at the first one that does not hold."""
+        """Run all steps; raises Failed at the first wrong result."""
         if self._on_real_discord:
             await self._on_discord()
         else:
             await self._on_this_machine()
         seconds = time.monotonic() - self._started
-        self._console.print(f"\n[bold green]Everything held, in {seconds:.0f} s.[/] Cards and charts: {OUTPUT}/")
+        self._console.print(f"\n[bold green]All checks passed in {seconds:.0f} s.[/] Cards and charts: {OUTPUT}/")
         self._console.print("Next: put a bot token and your user id into .env (see .env.example) and run  make up")
         self._console.print("      train on a text of your own:  mt train --corpus PATH   ·   tests:  make test")
 
@@ -77,16 +77,16 @@ class Demo:
             async with self._bot(environment) as bot:
                 await discord.synced(START_SECONDS)
                 await discord.connected(START_SECONDS)
-                self._held("the bot is up, with an embedded Valkey and a worker")
+                self._passed("the bot is running, with an embedded Valkey and a worker")
                 run = await self._train(discord, person)
                 self._check_loss(run)
-                await self._ask(discord, person, "mt generate", {"prompt": PROMPT, "max_new": 80, "seed": 7})
+                await self._ask(discord, person, "mt generate", {"prompt": PROMPT, "max_new_tokens": 80, "seed": 7})
                 await self._ask(discord, person, "mt score", {"text": TEXT})
                 await self._ask(discord, person, "mt status", {})
                 await self._stop(bot)
             if discord.violations:
-                raise Failed(f"Discord's rules were broken: {discord.violations[:3]}")
-            self._held(f"{len(discord.requests)} requests, none against Discord's API description or limits")
+                raise Failed(f"Violations of Discord's API: {discord.violations[:3]}")
+            self._passed(f"{len(discord.requests)} requests, all valid by Discord's API description and limits")
 
     async def _train(self, discord: LocalDiscord, person: User) -> RunDirectory:
         call = await self._type(discord, person, "mt train", {"corpus": CORPUS})
@@ -104,11 +104,11 @@ class Demo:
         edits = len(card.versions) - 1
         if not list(self._folder.glob("*-loss.png")):
             raise Failed("No loss chart came with the messages.")
-        self._held(f"one card with its loss chart, edited {edits} times, and one final message")
+        self._passed(f"one card with its loss chart, edited {edits} times, and one final message")
         return run
 
     async def _watch(self, run: RunDirectory) -> None:
-        """Draw a live bar until the run has ended."""
+        """Show a progress bar until the run has ended."""
         follower = run.follow()
         now = TextColumn("{task.fields[now]}")
         with Progress(TextColumn("  "), BarColumn(), now, TimeElapsedColumn(), console=self._console) as bar:
@@ -123,13 +123,13 @@ class Demo:
             bar.update(task, completed=follower.refresh().progress)
 
     def _check_loss(self, run: RunDirectory) -> None:
-        """The model must know more than how frequent each character is."""
+        """Check that the model beats the unigram entropy."""
         manifest = run.completed_manifest()
         test, unigram = manifest.metrics.test, unigram_entropy_nats(BUNDLED / f"{CORPUS}.txt")
         if test is None or unigram - test < MARGIN_NATS:
             raise Failed(f"The test loss {test} is not {MARGIN_NATS} nats under the unigram entropy {unigram:.3f}.")
         seconds = manifest.timings.train_seconds
-        self._held(
+        self._passed(
             f"test loss {test:.3f} nats per character, {unigram - test:.2f} under the unigram entropy"
             f" ({unigram:.3f}), after {seconds:.0f} s of training"
         )
@@ -143,7 +143,7 @@ class Demo:
         self._show(answer)
         if call.original is None or not rows(answer.payload.get("embeds")) or "✋" in shown_text(answer.payload):
             raise Failed(f"/{command} was not answered.")
-        self._held(f"/{command} answered")
+        self._passed(f"/{command} answered")
 
     async def _type(
         self, discord: LocalDiscord, person: User, command: str, options: dict[str, str | int | float]
@@ -159,25 +159,25 @@ class Demo:
             self._console.print(f"The bot is starting. Write on Discord:  [bold cyan]/mt train corpus:{CORPUS}[/]")
             while not self._runs.all():
                 if bot.returncode is not None:
-                    raise Failed("The bot ended; what it says above tells why.")
+                    raise Failed("The bot stopped. Its output above has the reason.")
                 await asyncio.sleep(0.5)
             run = self._runs.all()[0]
             await self._watch(run)
             self._check_loss(run)
-            self._console.print("Its last message is in your direct messages; try /mt generate and /mt score there.")
+            self._console.print("The result is in your direct messages. Try /mt generate and /mt score there.")
             await self._stop(bot)
 
     @contextlib.asynccontextmanager
     async def _bot(self, environment: dict[str, str]) -> AsyncIterator[Process]:
-        """The real bot as a process of its own, its log in a file; ended however the steps end."""
-        places = {"APP__DATA_ROOT": str(self._folder / "data"), "APP__ARTIFACTS_ROOT": str(self._folder / "artifacts")}
+        """Run the bot as a process with its log in a file, and stop it at the end."""
+        folders = {"APP__DATA_ROOT": str(self._folder / "data"), "APP__ARTIFACTS_ROOT": str(self._folder / "artifacts")}
         with (self._folder / "bot.log").open("wb") as log:
             bot = await asyncio.create_subprocess_exec(
                 *ending_with_us(),
                 sys.executable,
                 "-m",
                 "bot",
-                env={**os.environ, **places, **environment},
+                env={**os.environ, **folders, **environment},
                 stdin=PIPE,
                 stdout=None if self._on_real_discord else log,
                 stderr=None if self._on_real_discord else log,
@@ -192,23 +192,23 @@ class Demo:
         started = time.monotonic()
         code = await _end(bot)
         if code != 0:
-            raise Failed(f"The bot ended with code {code}.")
-        self._held(f"the bot and all that it started ended in {time.monotonic() - started:.1f} s")
+            raise Failed(f"The bot exited with code {code}.")
+        self._passed(f"the bot and its services stopped in {time.monotonic() - started:.1f} s")
 
     def _show(self, message: StoredMessage) -> None:
-        """Print a message's embeds as a person sees them."""
+        """Print a message's embeds."""
         for embed in rows(message.payload.get("embeds")):
             colour = embed.get("color")
             style = f"#{colour:06x}" if isinstance(colour, int) else "white"
             title, _, body = shown_text({"embeds": [embed]}).partition("\n")
             self._console.print(Panel(Text(body), title=Text(title), title_align="left", border_style=style, width=100))
 
-    def _held(self, what: str) -> None:
+    def _passed(self, what: str) -> None:
         self._console.print(f"[green]✔[/] {what}", highlight=False)
 
 
 def unigram_entropy_nats(path: Path) -> float:
-    """The entropy of a text's symbols, each line's end counted as one: what a model reaches that only counts."""
+    """Return the unigram entropy of a text per symbol, with one symbol per line end."""
     lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     counts = Counter("".join(lines))
     total = sum(counts.values()) + len(lines)
@@ -228,22 +228,22 @@ async def _end(bot: Process) -> int:
 
 
 def _clean(folder: Path) -> None:
-    """Begin with nothing left of an earlier demo."""
+    """Empty the output folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
 
 def main() -> int:
-    """Run the demo: 0 only if every step held, 1 if one did not, 130 when it was interrupted."""
+    """Run the demo: return 0, 1 for a failed step, 130 after Ctrl-C."""
     console = Console(highlight=False)
     _clean(OUTPUT)
     try:
         asyncio.run(Demo(load_settings(), console).run())
     except (Failed, TimeoutError, ClientRefusal, AppError) as error:
-        console.print(f"[bold red]✘ {str(error) or 'A step took too long.'}[/]  The bot's log is {OUTPUT}/bot.log")
+        console.print(f"[bold red]✘ {str(error) or 'A step timed out.'}[/]  The bot's log is {OUTPUT}/bot.log")
         return 1
     except KeyboardInterrupt:
-        console.print("Interrupted; nothing is left running.")
+        console.print("Interrupted. The bot and its services have stopped.")
         return 130
     return 0
 

@@ -1,8 +1,8 @@
-"""LocalDiscord: the server as one object, and the people who type, click and read."""
+"""The server as one object, with methods for people who type, click and read."""
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -12,20 +12,17 @@ from pydantic import JsonValue
 from local_discord import limits
 from local_discord.client import (
     ClientRefusal,
-    FieldValue,
     OptionValue,
-    Resolved,
     command_data,
     component_data,
     find_command,
     modal_data,
 )
 from local_discord.gateway import Drop, Gateway
-from local_discord.ratelimit import MESSAGES, OVERALL, Limit, RateLimiter
+from local_discord.ratelimit import MESSAGES, Limit, RateLimiter
 from local_discord.rest import Fault, FaultAction, RequestRecord, Rest, SentBody
 from local_discord.routes import Routes, integration_owners
 from local_discord.state import (
-    MANAGE_GUILD,
     MEMBER_PERMISSIONS,
     Call,
     Channel,
@@ -50,7 +47,7 @@ class Choice(NamedTuple):
 class LocalDiscord:
     """A Discord on loopback; `violations` stays empty while the bot keeps to Discord's rules.
 
-    The deadlines are Discord's; shorter ones make their tests quick. `port` 0 takes any free one.
+    The default deadlines are Discord's. `port` 0 takes any free port.
     """
 
     def __init__(
@@ -62,14 +59,11 @@ class LocalDiscord:
         answer_seconds: float = limits.ANSWER_SECONDS,
         token_seconds: float = limits.TOKEN_SECONDS,
         message_limit: Limit = MESSAGES,
-        global_limit: Limit = OVERALL,
     ) -> None:
         self._world = World(token, application_id, Description())
         self._gateway = Gateway(self._world)
-        message_routes = {"create_message": message_limit, "update_message": message_limit}
-        rates = RateLimiter(message_routes, OVERALL, global_limit)
         routes = Routes(self._world, self._gateway, answer_seconds=answer_seconds, token_seconds=token_seconds)
-        self._rest = Rest(self._world, routes, rates)
+        self._rest = Rest(self._world, routes, RateLimiter(message_limit))
         self._answer_seconds, self._token_seconds, self._port = answer_seconds, token_seconds, port
         self._runner: web.AppRunner | None = None
         self._timers: list[asyncio.TimerHandle] = []
@@ -128,12 +122,12 @@ class LocalDiscord:
 
     @property
     def bodies(self) -> list[SentBody]:
-        """What was sent, request by request."""
+        """Bodies of the requests, in order."""
         return self._rest.bodies
 
     @property
     def unresolved(self) -> list[Call]:
-        """Calls that were deferred and still show "thinking"."""
+        """Return the calls that were deferred and still show "thinking"."""
         return [call for call in self._world.calls.values() if call.is_unresolved]
 
     @property
@@ -142,13 +136,13 @@ class LocalDiscord:
 
     @property
     def faults(self) -> list[Fault]:
-        """Faults that no request has met yet."""
+        """Return the faults that no request has met yet."""
         return self._rest.faults
 
     # The world
 
-    def add_user(self, name: str, *, locale: str = "en-US", dms_open: bool = True) -> User:
-        user = User(self._world.snowflakes.next(), name, locale)
+    def add_user(self, name: str, *, dms_open: bool = True) -> User:
+        user = User(self._world.snowflakes.next(), name)
         self._world.users[user.id] = user
         self.set_dms(user, is_open=dms_open)
         return user
@@ -157,31 +151,26 @@ class LocalDiscord:
         (self._world.closed_dms.discard if is_open else self._world.closed_dms.add)(user.id)
 
     def add_guild(self, name: str, members: list[User], *, bot_present: bool = True) -> Guild:
-        """A guild with one channel; its first member owns it. See `Guild.managers` for Manage Server."""
+        """Add a guild with one channel; its first member owns it."""
         guild = Guild(self._world.snowflakes.next(), name, members[0], bot_present=bot_present)
         guild.members += members
         self._world.guilds[guild.id] = guild
-        self.add_channel(guild, "general")
+        guild.channels.append(self._world.add_channel(Channel(self._world.snowflakes.next(), "general", guild.id)))
         if bot_present:
             guild.members.append(self._world.bot)
             self._gateway.introduce(guild)
         return guild
 
-    def add_channel(self, guild: Guild, name: str) -> Channel:
-        channel = self._world.add_channel(Channel(self._world.snowflakes.next(), name, guild.id))
-        guild.channels.append(channel)
-        return channel
-
     def dm_channel(self, user: User) -> Channel:
         return self._world.dm_channel(user)
 
     def messages(self, channel: Channel, *, seen_by: User | None = None) -> list[StoredMessage]:
-        """Messages that are there now, oldest first; ephemeral ones only for the one who may see them."""
+        """Return the messages of a channel, oldest first, with the ephemeral ones of a user."""
         stored = self._world.messages[channel.id].values()
         return [m for m in stored if not m.deleted and (m.visible_to is None or m.visible_to == seen_by)]
 
     def read(self, attachment: Json) -> bytes:
-        """The bytes of an attachment of a message."""
+        """Return the bytes of an attachment of a message."""
         return self._world.files[number(attachment["id"])].data
 
     # Waiting
@@ -193,7 +182,7 @@ class LocalDiscord:
         await self._world.changes.until(look, timeout, "A gateway session")
 
     async def disconnected(self, timeout: float = limits.PATIENCE_SECONDS) -> None:
-        """The bot is gone: wait for it after killing the process, before `connected` of the next one."""
+        """Wait until a killed bot is disconnected, before `connected` of the next one."""
 
         def look() -> bool | None:
             return None if self._gateway.is_connected else True
@@ -201,7 +190,7 @@ class LocalDiscord:
         await self._world.changes.until(look, timeout, "The end of the gateway connection")
 
     async def synced(self, timeout: float = limits.PATIENCE_SECONDS) -> list[Json]:
-        """The command tree once the bot has registered it."""
+        """Wait for the bot's commands and return them."""
         return await self._world.changes.until(lambda: self._world.commands or None, timeout, "Command sync")
 
     async def wait_for_message(
@@ -212,7 +201,7 @@ class LocalDiscord:
         after: StoredMessage | None = None,
         timeout: float = limits.PATIENCE_SECONDS,
     ) -> StoredMessage:
-        """The newest message (younger than `after`) in whose content or embeds the regular expression is found."""
+        """Wait for a message, newer than `after`, whose text matches a regular expression; return the newest."""
 
         def look() -> StoredMessage | None:
             newest = reversed(self.messages(channel))
@@ -224,7 +213,7 @@ class LocalDiscord:
     async def wait_for_edit(
         self, message: StoredMessage, pattern: str = "", timeout: float = limits.PATIENCE_SECONDS
     ) -> StoredMessage:
-        """The message once its newest version matches and has been edited at least once."""
+        """Wait until a message has been edited and its text matches."""
 
         def look() -> StoredMessage | None:
             edited = len(message.versions) > 1 and re.search(pattern, shown_text(message.payload))
@@ -232,29 +221,22 @@ class LocalDiscord:
 
         return await self._world.changes.until(look, timeout, f"An edit to {pattern!r}")
 
-    async def wait_for_violation(self, timeout: float = limits.PATIENCE_SECONDS) -> Violation:
-        return await self._world.changes.until(
-            lambda: self.violations[-1] if self.violations else None, timeout, "A violation"
-        )
-
     # What people do
 
     async def say(self, user: User, channel: Channel, content: str, *files: Upload) -> StoredMessage:
-        """A person's own message."""
+        """Send a person's own message."""
         if len(content) > limits.MESSAGE_CONTENT:
             raise ClientRefusal(f"A message has at most {limits.MESSAGE_CONTENT} characters.")
         uploads = dict(enumerate(files))
-        message = self._world.create_message(channel, user, {"content": content}, uploads, {})
-        self._gateway.announce("MESSAGE_CREATE", message)
-        return message
+        return self._world.create_message(channel, user, {"content": content}, uploads, {})
 
     async def slash(
         self, user: User, command: str, options: Mapping[str, OptionValue] | None = None, *, guild: Guild | None = None
     ) -> Call:
-        """Type a command ("mt train") in the guild's first channel, or in the DM with the bot."""
+        """Type a command ("mt train") in the guild's first channel, or in direct messages with the bot."""
         leaf = find_command(self.commands, command)
         channel = self._visible(leaf.command, user, guild)
-        data = command_data(leaf, options or {}, self._resolved(channel, guild))
+        data = command_data(leaf, options or {}, self._store_in(channel))
         return self._begin(COMMAND, user, channel, data)
 
     async def autocomplete(
@@ -268,42 +250,30 @@ class LocalDiscord:
         guild: Guild | None = None,
         timeout: float = limits.PATIENCE_SECONDS,
     ) -> list[Choice]:
-        """The suggestions for `option` after `typed`, other options as filled so far."""
+        """Return the suggestions for `option` after `typed`, with the other options."""
         leaf = find_command(self.commands, command)
         channel = self._visible(leaf.command, user, guild)
         declared = next((row for row in leaf.options if row["name"] == option), None)
         if declared is None or declared.get("autocomplete") is not True:
             raise ClientRefusal(f"/{command} has no autocomplete for {option}.")
-        data = command_data(leaf, {**(options or {}), option: typed}, self._resolved(channel, guild), focused=option)
+        data = command_data(leaf, {**(options or {}), option: typed}, self._store_in(channel), focused=option)
         call = self._begin(AUTOCOMPLETE, user, channel, data, focused_type=number(declared["type"]))
         await call.answered(timeout)
         return [_choice(row) for row in rows(call.callback_data.get("choices"))]
 
-    async def menu(self, user: User, command: str, target: StoredMessage) -> Call:
-        """Use a message's context menu."""
-        found = next((row for row in self.commands if row["name"] == command and row["type"] == 3), None)
-        if found is None:
-            raise ClientRefusal(f"There is no message command {command!r}.")
-        self._visible(found, user, self._world.guild_of(target.channel))
-        self._world.check("MessageResponse", target.payload)
-        resolved: Json = {"messages": {str(target.id): target.payload}}
-        data: Json = {"id": found["id"], "name": command, "type": 3, "target_id": str(target.id)}
-        return self._begin(COMMAND, user, target.channel, {**data, "resolved": resolved})
-
     async def click(self, user: User, message: StoredMessage, custom_id: str, values: list[str] | None = None) -> Call:
-        """Press a button, or choose `values` in a select."""
+        """Press a button, or select `values` in a list."""
         if message.deleted or message.visible_to not in (None, user):
             raise ClientRefusal(f"{user.name} does not see this message.")
         data = component_data(message.components, custom_id, values)
         return self._begin(COMPONENT, user, message.channel, data, source=message)
 
-    async def submit_modal(self, opened_by: Call, values: Mapping[str, FieldValue]) -> Call:
-        """Fill the modal that answered `opened_by` and send it, which closes it."""
+    async def submit_modal(self, opened_by: Call, values: Mapping[str, str]) -> Call:
+        """Fill in and submit the modal that answered `opened_by`, which closes it."""
         form = await opened_by.form()
         if opened_by.is_submitted:
             raise ClientRefusal(f"The modal of {opened_by.name} is closed.")
-        resolved = self._resolved(opened_by.channel, opened_by.guild)
-        data = modal_data(form, values, resolved)
+        data = modal_data(form, values)
         opened_by.is_submitted = True
         return self._begin(MODAL, opened_by.user, opened_by.channel, data, source=opened_by.source)
 
@@ -312,7 +282,7 @@ class LocalDiscord:
     def fail_next(
         self, method: str, template: str, action: FaultAction, *, times: int = 1, retry_after_seconds: float = 0.1
     ) -> None:
-        """Answer the next requests of a route, named as in the description, with a fault.
+        """Answer the next requests of a route of the API description with a fault.
 
         "reset" breaks the connection before the work, "reply_lost" after it.
         """
@@ -325,7 +295,7 @@ class LocalDiscord:
     # Interactions
 
     def _visible(self, command: Json, user: User, guild: Guild | None) -> Channel:
-        """Where the command is used; refused where a client would not offer it."""
+        """Return the channel of a command; raises ClientRefusal where a client does not offer the command."""
         name = text(command["name"])
         contexts, installs = items(command.get("contexts")), items(command.get("integration_types"))
         if contexts and (1 if guild is None else 0) not in contexts:
@@ -336,17 +306,10 @@ class LocalDiscord:
             raise ClientRefusal(f"{user.name} is not a member of {guild.name}.")
         if not guild.bot_present and 1 not in installs:
             raise ClientRefusal(f"/{name} cannot be installed by users, and the bot is not in {guild.name}.")
-        rights = command.get("default_member_permissions")
-        held = guild.permissions(user) & number(rights)
-        if rights is not None and user not in guild.managers and (rights == "0" or held != number(rights)):
-            raise ClientRefusal(f"/{name} is not offered to {user.name}: permissions {text(rights)} are needed.")
         return guild.channels[0]
 
-    def _resolved(self, channel: Channel, guild: Guild | None) -> Resolved:
-        def member(user: User) -> Json | None:
-            return guild.member_payload(user) if guild is not None and user in guild.members else None
-
-        return Resolved(lambda upload: self._world.add_file(channel, upload, ephemeral=True), member)
+    def _store_in(self, channel: Channel) -> Callable[[Upload], Json]:
+        return lambda upload: self._world.add_file(channel, upload, ephemeral=True)
 
     def _begin(
         self,
@@ -358,7 +321,7 @@ class LocalDiscord:
         source: StoredMessage | None = None,
         focused_type: int = 0,
     ) -> Call:
-        """Create the interaction, start its clock and send it to the bot."""
+        """Create an interaction, start its deadlines and send it to the bot."""
         guild = self._world.guild_of(channel)
         call = Call(self._world.snowflakes.next(), kind, user, channel, guild, data, self._world.changes)
         call.source, call.focused_type = source, focused_type
@@ -377,11 +340,11 @@ class LocalDiscord:
         self._world.check("UserResponse", user)
         for attachment in mapping(mapping(call.data.get("resolved")).get("attachments")).values():
             self._world.check("MessageAttachmentResponse", attachment)
-        rights = MEMBER_PERMISSIONS | (0 if call.guild else MANAGE_GUILD)
+        rights = str(MEMBER_PERMISSIONS)
         payload: Json = {
             **{"id": str(call.id), "application_id": str(self.application_id), "type": call.type, "version": 1},
-            **{"token": call.token, "data": call.data, "channel_id": str(call.channel.id), "locale": call.user.locale},
-            **{"channel": {**channel, "permissions": str(rights)}, "app_permissions": str(rights)},
+            **{"token": call.token, "data": call.data, "channel_id": str(call.channel.id), "locale": "en-US"},
+            **{"channel": {**channel, "permissions": rights}, "app_permissions": rights},
             **{"entitlements": [], "attachment_size_limit": limits.ATTACHMENT_BYTES},
             **{"authorizing_integration_owners": integration_owners(call.guild, call.user)},
             "context": 1 if call.guild is None else 0,
@@ -393,7 +356,7 @@ class LocalDiscord:
             return {**payload, "user": user}
         member = call.guild.member_payload(call.user)
         self._world.check("GuildMemberResponse", member)
-        member["permissions"] = str(call.guild.permissions(call.user))
+        member["permissions"] = rights
         place: Json = {"id": str(call.guild.id), "locale": "en-US", "features": []}
         return {**payload, "guild_id": place["id"], "guild": place, "guild_locale": "en-US", "member": member}
 
@@ -408,7 +371,7 @@ class LocalDiscord:
 
 
 def shown_text(payload: Json) -> str:
-    """What a person reads of a message: its content and every text of its embeds, line by line."""
+    """Return the visible text of a message: its content and every text of its embeds, line by line."""
     lines: list[JsonValue] = [payload.get("content")]
     for embed in rows(payload.get("embeds")):
         lines += [mapping(embed.get("author")).get("name"), embed.get("title"), embed.get("description")]

@@ -7,17 +7,18 @@ from contextlib import suppress
 from typing import Literal
 
 from aiohttp import web
+from pydantic import JsonValue
 
-from local_discord.state import Channel, Guild, StoredMessage, World
+from local_discord.state import Guild, World
 from local_discord.wire import Json, copy, decode, encode, mapping, number, text
 
-GUILDS, GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 0, 1 << 9, 1 << 12, 1 << 15
+GUILDS = 1 << 0
 HEARTBEAT_MS = 41_250
 
 Drop = Literal["abort", "reconnect", "invalidate"]
 
 
-class Connection:
+class GatewayConnection:
     """One websocket; frames leave in order through a queue, so that sending never waits."""
 
     def __init__(self, socket: web.WebSocketResponse, *, compressed: bool) -> None:
@@ -30,12 +31,12 @@ class Connection:
         self._frames.put_nowait({"op": op, "d": data, "s": sequence, "t": event})
 
     def close(self, code: int) -> None:
-        """Close with `code` after what is already queued."""
+        """Close with `code` after the queued frames."""
         self.is_open = False
         self._frames.put_nowait(code)
 
     async def write(self) -> None:
-        """Send queued frames until closed; a lost peer ends it, the session keeps what was not sent."""
+        """Send queued frames until the connection closes; the session stores events for replay."""
         with suppress(ConnectionError):
             while not isinstance(frame := await self._frames.get(), int):
                 data = encode(frame)
@@ -48,13 +49,13 @@ class Connection:
 
 
 class Session:
-    """What one IDENTIFY began: its intents and every event since, for replay."""
+    """A session from its IDENTIFY on: its intents, and all events for replay."""
 
     def __init__(self, intents: int) -> None:
         self.id = secrets.token_hex(16)
         self.intents = intents
         self.events: list[tuple[str, Json]] = []
-        self.connection: Connection | None = None
+        self.connection: GatewayConnection | None = None
 
     def dispatch(self, event: str, data: Json) -> None:
         self.events.append((event, copy(data)))
@@ -73,7 +74,7 @@ class Gateway:
     def __init__(self, world: World) -> None:
         self._world = world
         self._sessions: dict[str, Session] = {}
-        self._connections: dict[Connection, web.Request] = {}
+        self._connections: dict[GatewayConnection, web.Request] = {}
         self.url = ""
 
     @property
@@ -81,10 +82,10 @@ class Gateway:
         return any(session.connection is not None for session in self._sessions.values())
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
-        """One websocket from HELLO to its end. Compression not known here is answered in plain text frames."""
+        """Serve one websocket. Unknown compressions are answered in plain text frames."""
         socket: web.WebSocketResponse = web.WebSocketResponse(max_msg_size=0, timeout=1.0)
         await socket.prepare(request)
-        connection = Connection(socket, compressed=request.query.get("compress") == "zlib-stream")
+        connection = GatewayConnection(socket, compressed=request.query.get("compress") == "zlib-stream")
         writer = asyncio.create_task(connection.write())
         self._connections[connection] = request
         connection.send(10, {"heartbeat_interval": HEARTBEAT_MS, "_trace": []})
@@ -93,7 +94,7 @@ class Gateway:
                 frame = mapping(decode(await socket.receive_str()))
                 self._receive(connection, number(frame.get("op"), -1), frame)
         except TypeError:
-            pass  # aiohttp's way to say that the other side closed
+            pass  # raised by aiohttp after the client has closed
         finally:
             del self._connections[connection]
             self._detach(connection, ended=socket.close_code in (1000, 1001))
@@ -103,41 +104,21 @@ class Gateway:
         return socket
 
     def dispatch(self, event: str, data: Json, *, intents: int = 0) -> None:
-        """Send an event to the sessions that asked for any of `intents` (0: to all)."""
+        """Send an event to the sessions with any of `intents` (0: to all)."""
         for session in self._sessions.values():
             if not intents or session.intents & intents:
                 session.dispatch(event, data)
 
-    def announce(self, event: str, message: StoredMessage) -> None:
-        """A message event; without the content intent, other people's guild messages arrive empty."""
-        channel = message.channel
-        if message.visible_to is not None:
-            return
-        where: Json = {} if channel.guild_id is None else {"guild_id": str(channel.guild_id)}
-        if event == "MESSAGE_DELETE":
-            data: Json = {"id": str(message.id), "channel_id": str(channel.id), **where}
-        else:
-            self._world.check("MessageResponse", message.payload)
-            data = {**message.payload, **where}
-        own = mapping(data.get("author")).get("id") == str(self._world.bot.id)
-        for session in self._sessions.values():
-            if session.intents & (GUILD_MESSAGES if where else DIRECT_MESSAGES):
-                hide = where and not own and "author" in data and not session.intents & MESSAGE_CONTENT
-                blank: Json = {"content": "", "embeds": [], "attachments": [], "components": []}
-                session.dispatch(event, {**data, **(blank if hide else {})})
-
     def introduce(self, guild: Guild) -> None:
-        """Tell the sessions about a guild."""
-        payload = guild.payload()
-        self._world.check("GuildResponse", payload)
-        channels = [self._checked(channel) for channel in guild.channels]
+        """Announce a guild to the sessions."""
+        channels: list[JsonValue] = [channel.payload() for channel in guild.channels]
         more: Json = {
             **{"joined_at": guild.joined_at, "large": False, "unavailable": False, "threads": [], "presences": []},
-            **{"member_count": len(guild.members), "channels": [*channels], "voice_states": []},
+            **{"member_count": len(guild.members), "channels": channels, "voice_states": []},
             **{"members": [guild.member_payload(self._world.bot)], "stage_instances": [], "soundboard_sounds": []},
             "guild_scheduled_events": [],
         }
-        self.dispatch("GUILD_CREATE", {**payload, **more}, intents=GUILDS)
+        self.dispatch("GUILD_CREATE", {**guild.payload(), **more}, intents=GUILDS)
 
     def drop(self, how: Drop | int) -> None:
         """Break every connection: `abort` the TCP stream, ask to `reconnect`, `invalidate` the session, or close
@@ -159,7 +140,7 @@ class Gateway:
         for connection in list(self._connections):
             connection.close(1001)
 
-    def _receive(self, connection: Connection, op: int, frame: Json) -> None:
+    def _receive(self, connection: GatewayConnection, op: int, frame: Json) -> None:
         data = mapping(frame.get("d"))
         if op == 1:
             connection.send(11, None)
@@ -173,7 +154,7 @@ class Gateway:
             self._world.violate("gateway", f"op {op}", "local_discord does not know this opcode.")
             connection.close(4001)
 
-    def _identify(self, connection: Connection, data: Json) -> None:
+    def _identify(self, connection: GatewayConnection, data: Json) -> None:
         if not isinstance(data.get("intents"), int) or not mapping(data.get("properties")):
             self._world.violate("gateway", "IDENTIFY", "intents and properties are required.")
             connection.close(4002)
@@ -194,7 +175,7 @@ class Gateway:
             self.introduce(guild)
         self._world.changes.notify()
 
-    def _resume(self, connection: Connection, data: Json) -> None:
+    def _resume(self, connection: GatewayConnection, data: Json) -> None:
         session = self._sessions.get(text(data.get("session_id")))
         if session is None:
             connection.send(9, False)
@@ -204,14 +185,10 @@ class Gateway:
         session.dispatch("RESUMED", {"_trace": []})
         self._world.changes.notify()
 
-    def _detach(self, connection: Connection, *, ended: bool) -> None:
-        """Forget the connection; a session whose client said goodbye (1000, 1001) cannot be resumed."""
+    def _detach(self, connection: GatewayConnection, *, ended: bool) -> None:
+        """Remove a connection; a session that its client closed (1000, 1001) cannot be resumed."""
         for session in [found for found in self._sessions.values() if found.connection is connection]:
             session.connection = None
             if ended:
                 del self._sessions[session.id]
         self._world.changes.notify()
-
-    def _checked(self, channel: Channel) -> Json:
-        self._world.check("GuildChannelResponse", channel.payload())
-        return channel.payload()

@@ -14,22 +14,19 @@ CHOICE_VALUE = 100
 ATTACHMENT_BYTES = 10 * 1024 * 1024
 ANSWER_SECONDS = 3.0
 PATIENCE_SECONDS = 300.0
-"""How long a caller waits for what must happen; a busy machine takes its time."""
+"""Default timeout of waits; a busy machine is slow."""
 TOKEN_SECONDS = 15 * 60.0
 NONCE_SECONDS = 5 * 60.0
 
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
-COMPONENTS_V2 = 1 << 15
 
-ACTION_ROW, BUTTON, TEXT_INPUT, CONTAINER, FILE_UPLOAD, RADIO_GROUP, CHECKBOX = 1, 2, 4, 17, 19, 21, 23
+ACTION_ROW, BUTTON, TEXT_INPUT, LABEL = 1, 2, 4, 18
 SELECTS = (3, 5, 6, 7, 8)
-LAYOUT = (9, 10, 12, 13, 14, CONTAINER)
-LINK_BUTTON, PREMIUM_BUTTON = 5, 6
 
 
 def message_problems(body: Json) -> list[Problem]:
-    """Content, embed, mention and component limits of one message body.
+    """Return the problems of a message body with limits of content, embeds, mentions and components.
 
     Source: Discord's reference, pages Message (Embed Limits) and Component Reference.
     """
@@ -48,7 +45,7 @@ def modal_problems(data: Json) -> list[Problem]:
 
 
 def choice_problems(choices: JsonValue, option_type: int, path: Path) -> list[Problem]:
-    """Choices carry values of the option's own type; text of at most 100 characters."""
+    """Return the problems of choices: values of the option's type, text of at most 100 characters."""
     problems: list[Problem] = []
     for index, choice in enumerate(rows(choices)):
         value = choice.get("value")
@@ -61,26 +58,15 @@ def choice_problems(choices: JsonValue, option_type: int, path: Path) -> list[Pr
 
 
 def command_problems(commands: list[Json]) -> list[Problem]:
-    """Names, order of options, choices and the 8,000 characters of each command.
+    """Return the problems of commands: names, order of options, choices, and 8,000 characters per command.
 
     Source: Discord's reference, page Application Commands.
     """
     problems: list[Problem] = []
-    kinds = [number(command.get("type"), 1) for command in commands]
-    for kind, most in ((1, 100), (2, 15), (3, 15)):
-        if kinds.count(kind) > most:
-            problems.append(Problem((), "MAX_COMMANDS", f"At most {most} commands of type {kind}."))
     for index, command in enumerate(commands):
-        name, kind = text(command.get("name")), kinds[index]
-        if any(text(other.get("name")) == name and kinds[at] == kind for at, other in enumerate(commands[:index])):
-            message = "Application command names must be unique"
-            problems.append(Problem((index, "name"), "APPLICATION_COMMANDS_DUPLICATE_NAME", message))
-        if kind == 1:
-            problems += _name_problems(command, (index,))
-            if not text(command.get("description")):
-                problems.append(_required((index, "description")))
-        elif command.get("description") or command.get("options"):
-            problems.append(Problem((index,), "BASE_TYPE_INVALID", "A context menu has no description or options."))
+        problems += _name_problems(command, (index,))
+        if not text(command.get("description")):
+            problems.append(_required((index, "description")))
         if _command_size(command) > COMMAND_TOTAL:
             problems.append(_too_long((index,), COMMAND_TOTAL))
         problems += _option_problems(command, (index, "options"))
@@ -88,7 +74,7 @@ def command_problems(commands: list[Json]) -> list[Problem]:
 
 
 def walk(components: JsonValue, path: Path = ()) -> Iterator[tuple[Path, Json]]:
-    """Every component of a message or modal with its path, outermost first."""
+    """Yield every component of a message or modal with its path, outermost first."""
     for index, component in enumerate(rows(components)):
         yield (*path, index), component
         yield from walk(component.get("components"), (*path, index, "components"))
@@ -133,18 +119,13 @@ def _mention_problems(body: Json) -> Iterator[Problem]:
 
 def _component_problems(body: Json) -> Iterator[Problem]:
     tree = list(walk(body.get("components"), ("components",)))
-    v2 = number(body.get("flags")) & COMPONENTS_V2 != 0
-    if v2 and (body.get("content") or body.get("embeds")):
-        yield Problem((), "MESSAGE_CANNOT_USE_LEGACY_FIELDS_WITH_COMPONENTS_V2", "No content or embeds with V2.")
     if len(tree) > 40:
         yield Problem(("components",), "BASE_TYPE_BAD_LENGTH", "At most 40 components in all.")
-    if not v2 and len(items(body.get("components"))) > 5:
+    if len(items(body.get("components"))) > 5:
         yield Problem(("components",), "BASE_TYPE_BAD_LENGTH", "Must be between 1 and 5 in length.")
     for path, component in tree:
         kind = component.get("type")
         inner = rows(component.get("components"))
-        if kind in LAYOUT and not v2:
-            yield Problem((*path, "type"), "UNION_TYPE_CHOICES", "Needs the flag IS_COMPONENTS_V2.")
         if kind == ACTION_ROW and len(inner) > 1 and any(item.get("type") in SELECTS for item in inner):
             yield Problem((*path, "components"), "COMPONENT_LAYOUT_WIDTH_EXCEEDED", "A select fills its row.")
         if kind == BUTTON:
@@ -153,13 +134,9 @@ def _component_problems(body: Json) -> Iterator[Problem]:
 
 
 def _button_problems(button: Json, path: Path) -> Iterator[Problem]:
-    style = button.get("style")
-    needed = {LINK_BUTTON: "url", PREMIUM_BUTTON: "sku_id"}.get(number(style), "custom_id")
-    for key in ("url", "sku_id", "custom_id"):
-        if bool(button.get(key)) != (key == needed):
-            yield Problem((*path, key), "BASE_TYPE_INVALID", f"A button of style {style} has {needed} only.")
-    if style != PREMIUM_BUTTON and not button.get("label") and not button.get("emoji"):
-        yield _required((*path, "label"))
+    for key in ("custom_id", "label"):
+        if not button.get(key):
+            yield _required((*path, key))
 
 
 def _duplicates(components: JsonValue, prefix: Path) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Discord's rate limits: fixed windows per route and major parameter, and one for everything."""
+"""Discord's rate limits: fixed windows per channel for messages, and one for all requests."""
 
 import hashlib
 import math
@@ -13,17 +13,18 @@ class Limit(NamedTuple):
     window_seconds: float
 
 
-# What Discord's headers say for one channel's messages; and the documented 50 a second for everything.
+# Discord's headers for one channel's messages; and the documented 50 per second for all requests.
 MESSAGES = Limit(5, 5.0)
 OVERALL = Limit(50, 1.0)
+_LIMITED = ("create_message", "update_message")
 
 
 class Verdict(NamedTuple):
     """Headers to send, and for a refused request the seconds to wait."""
 
     headers: dict[str, str]
-    retry_after_seconds: float | None
-    is_global: bool
+    retry_after_seconds: float | None = None
+    is_global: bool = False
 
 
 class _Window:
@@ -33,7 +34,7 @@ class _Window:
         self._used = 0
 
     def take(self, now_seconds: float) -> tuple[int, float]:
-        """What is left (negative: refused) and the seconds until the window ends."""
+        """Return the number of requests left (negative: refused) and the seconds until the window ends."""
         if now_seconds >= self._ends_seconds:
             self._ends_seconds = now_seconds + self._limit.window_seconds
             self._used = 0
@@ -44,31 +45,30 @@ class _Window:
 
 
 class RateLimiter:
-    """Counts requests; `limits` are by operation id, every other route has `default` for itself."""
+    """Counts requests; each message operation has the limit `messages` per channel."""
 
-    def __init__(self, limits: dict[str, Limit], default: Limit, overall: Limit) -> None:
-        self._limits, self._default = limits, default
+    def __init__(self, messages: Limit) -> None:
+        self._messages = messages
         self._windows: dict[str, _Window] = {}
-        self._overall = _Window(overall)
+        self._overall = _Window(OVERALL)
 
-    def take(self, operation_id: str, major: str, *, counts_overall: bool) -> Verdict:
+    def take(self, operation_id: str, channel: str, *, counts_overall: bool) -> Verdict:
         now = time.monotonic()
         if counts_overall:
             left, ends = self._overall.take(now)
             if left < 0:
                 return Verdict({"X-RateLimit-Global": "true", **_refused(ends, "global")}, ends, True)
-        limit = self._limits.get(operation_id, self._default)
-        left, ends = self._windows.setdefault(f"{operation_id}:{major}", _Window(limit)).take(now)
+        if operation_id not in _LIMITED:
+            return Verdict({})
+        left, ends = self._windows.setdefault(f"{operation_id}:{channel}", _Window(self._messages)).take(now)
         headers = {
-            "X-RateLimit-Limit": str(limit.requests),
+            "X-RateLimit-Limit": str(self._messages.requests),
             "X-RateLimit-Remaining": str(max(left, 0)),
             "X-RateLimit-Reset": f"{time.time() + ends:.3f}",
             "X-RateLimit-Reset-After": f"{ends:.3f}",
             "X-RateLimit-Bucket": hashlib.blake2b(operation_id.encode(), digest_size=16).hexdigest(),
         }
-        if left < 0:
-            return Verdict({**headers, **_refused(ends, "user")}, ends, False)
-        return Verdict(headers, None, False)
+        return Verdict({**headers, **_refused(ends, "user")}, ends) if left < 0 else Verdict(headers)
 
 
 def _refused(retry_after_seconds: float, scope: str) -> dict[str, str]:

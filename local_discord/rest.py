@@ -1,4 +1,4 @@
-"""The HTTP side of every request: authentication, faults, rate limits, validation, and the files."""
+"""HTTP requests: authentication, faults, rate limits, validation, and files."""
 
 import re
 import socket
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from local_discord import limits
 from local_discord.ratelimit import RateLimiter
-from local_discord.routes import Answer, Request, Routes
+from local_discord.routes import Request, Response, Routes
 from local_discord.state import Refusal, Upload, World, invalid_form
 from local_discord.validation import Operation, Problem, form_errors
 from local_discord.wire import Json, decode, encode, mapping, number, rows
@@ -26,13 +26,13 @@ TOKEN_IN_PATH = (
 )
 
 FILES = "/attachments"
-"""The template of the files' own address, for `Fault`."""
+"""Route of the files, for `Fault`."""
 
 
 class Fault(NamedTuple):
-    """What to do with the next request that matches: an error status, a refusal, a reset before or after the work.
+    """A fault of the next request that matches: an error status, a refusal, a reset before or after the work.
 
-    "blocked" is the answer of what stands before Discord to too many requests: a page, and no proxy's header.
+    "blocked" is the HTML page that a proxy in front of Discord sends after too many requests.
     """
 
     method: str
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 
 
 class RequestRecord(NamedTuple):
-    """One request as it was answered; status 0 means that the connection was reset."""
+    """An answered request; status 0 means that the connection was reset."""
 
     method: str
     path: str
@@ -52,14 +52,14 @@ class RequestRecord(NamedTuple):
 
 
 class SentBody(NamedTuple):
-    """What a request that could be read has brought."""
+    """The body of a valid request."""
 
     operation_id: str
     body: Json
 
 
 class Rest:
-    """Takes requests from aiohttp, lets the routes answer the valid ones, and checks the answers."""
+    """Validates requests, routes them, and checks the answers."""
 
     def __init__(self, world: World, routes: Routes, rates: RateLimiter) -> None:
         self._world, self._routes, self._rates = world, routes, rates
@@ -68,17 +68,19 @@ class Rest:
         self.bodies: list[SentBody] = []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """One request under /api/v10, from fault injection to the checked answer."""
+        """Handle a request under /api/v10, from fault injection to the checked answer."""
         path = request.path.removeprefix("/api/v10")
         found = self._world.description.match(request.method, path)
         if found is None:
             self._world.violate("request", f"{request.method} {path}", "The description has no such route.")
-            return self._send(Answer(404, {"message": "404: Not Found", "code": 0}), {}, request, "")
+            return self._send(Response(404, {"message": "404: Not Found", "code": 0}), {}, request, "")
         operation, ids = found
         fault = self._fault(operation.method, operation.template)
         if fault is not None and fault.action != "reply_lost":
             return self._fail(fault, request, operation.id)
-        verdict = self._rates.take(operation.id, _major(ids), counts_overall=operation.id not in TOKEN_IN_PATH)
+        verdict = self._rates.take(
+            operation.id, ids.get("channel_id", ""), counts_overall=operation.id not in TOKEN_IN_PATH
+        )
         if verdict.retry_after_seconds is not None:
             limited = _rate_limited(verdict.retry_after_seconds, is_global=verdict.is_global)
             return self._send(limited, {**verdict.headers, "Via": "1.1 local"}, request, operation.id)
@@ -90,7 +92,7 @@ class Rest:
         return self._send(answer, verdict.headers, request, operation.id)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """The CDN: a stored attachment by id; its faults are those of GET `FILES`."""
+        """Serve a stored attachment, as the CDN does; its faults are those of GET `FILES`."""
         fault = self._fault("GET", FILES)
         if fault is not None:
             return self._fail(fault, request, "")
@@ -99,7 +101,7 @@ class Rest:
             return web.Response(status=404, text="This content is no longer available.")
         return web.Response(body=upload.data, headers={"Content-Type": upload.content_type})
 
-    async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Answer:
+    async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Response:
         try:
             if operation.id not in TOKEN_IN_PATH and request.headers.get("Authorization") != f"Bot {self._world.token}":
                 raise Refusal(401, 0, "401: Unauthorized")
@@ -114,10 +116,10 @@ class Rest:
             body: Json = {"message": refusal.message, "code": refusal.code}
             if refusal.problems:
                 body["errors"] = form_errors(refusal.problems)
-            return Answer(refusal.status, body)
+            return Response(refusal.status, body)
 
     async def _read(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Request:
-        """Parse and validate path, query, body and files; raises Refusal as Discord would answer."""
+        """Parse and validate path, query, body and files; raises Refusal for an error answer."""
         query, problems = self._world.description.parameter_problems(operation, ids, request.query)
         body: JsonValue = None
         uploads: dict[int, Upload] = {}
@@ -168,10 +170,10 @@ class Rest:
             )
         if isinstance(fault.action, Refusal):
             refused: Json = {"message": fault.action.message, "code": fault.action.code}
-            return self._send(Answer(fault.action.status, refused), {}, request, operation_id)
+            return self._send(Response(fault.action.status, refused), {}, request, operation_id)
         if isinstance(fault.action, int):
             body: Json = {"message": f"{fault.action}: Server Error", "code": 0}
-            return self._send(Answer(fault.action, body), {}, request, operation_id)
+            return self._send(Response(fault.action, body), {}, request, operation_id)
         self._log(request, operation_id, 0)
         if request.transport is not None:
             connection: socket.socket = request.transport.get_extra_info("socket")
@@ -179,7 +181,7 @@ class Rest:
             request.transport.abort()
         return web.Response(status=500)
 
-    def _send(self, answer: Answer, headers: dict[str, str], request: web.Request, operation_id: str) -> web.Response:
+    def _send(self, answer: Response, headers: dict[str, str], request: web.Request, operation_id: str) -> web.Response:
         self._log(request, operation_id, answer.status)
         if answer.body is None:
             return web.Response(status=answer.status, headers=headers)
@@ -192,15 +194,10 @@ class Rest:
         self._world.changes.notify()
 
 
-def _rate_limited(retry_after_seconds: float, *, is_global: bool) -> Answer:
+def _rate_limited(retry_after_seconds: float, *, is_global: bool) -> Response:
     message = "You are being rate limited."
-    return Answer(429, {"message": message, "retry_after": retry_after_seconds, "global": is_global, "code": 0})
+    return Response(429, {"message": message, "retry_after": retry_after_seconds, "global": is_global, "code": 0})
 
 
 def _where(operation: Operation) -> str:
     return f"{operation.method} {operation.template}"
-
-
-def _major(ids: dict[str, str]) -> str:
-    names = ("channel_id", "guild_id", "webhook_id", "webhook_token", "interaction_token")
-    return "+".join(ids[name] for name in names if name in ids)

@@ -1,4 +1,4 @@
-"""What each REST operation does to the world and answers."""
+"""Handlers of the REST operations."""
 
 import time
 from collections.abc import Callable
@@ -26,24 +26,21 @@ class Request(NamedTuple):
         return number(self.ids[name])
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     body: JsonValue
 
 
 class Routes:
-    """The operations that the bot uses, by their id in the description."""
+    """Handlers of the operations that the bot uses, by operation id."""
 
     def __init__(self, world: World, gateway: Gateway, *, answer_seconds: float, token_seconds: float) -> None:
         self._world, self._gateway = world, gateway
         self._answer_seconds, self._token_seconds = answer_seconds, token_seconds
-        self._handlers: dict[str, Callable[[Request], Answer]] = {
+        self._handlers: dict[str, Callable[[Request], Response]] = {
             "get_my_user": self._my_user,
             "get_my_application": self._my_application,
             "get_my_oauth2_application": self._my_application,
-            "get_gateway": self._gateway_url,
-            "get_bot_gateway": self._gateway_bot,
-            "list_application_commands": self._list_commands,
             "bulk_set_application_commands": self._set_commands,
             "create_interaction_response": self._callback,
             "get_original_webhook_message": self._get_original,
@@ -54,33 +51,30 @@ class Routes:
             "delete_webhook_message": self._delete_original,
             "execute_webhook": self._followup,
             "create_dm": self._create_dm,
-            "get_channel": self._get_channel,
             "list_messages": self._list_messages,
             "create_message": self._create_message,
             "get_message": self._get_message,
             "update_message": self._edit_message,
             "delete_message": self._delete_message,
-            "trigger_typing_indicator": self._typing,
             "get_user": self._get_user,
-            "get_guild": self._get_guild,
             "get_guild_member": self._get_member,
         }
 
-    def answer(self, operation_id: str, request: Request) -> Answer:
-        """Do what a valid request asks; raises Refusal as Discord would answer."""
+    def answer(self, operation_id: str, request: Request) -> Response:
+        """Handle a valid request; raises Refusal for an error answer."""
         return self._handlers.get(operation_id, _unsupported)(request)
 
     # Application
 
-    def _my_user(self, request: Request) -> Answer:
+    def _my_user(self, request: Request) -> Response:
         private: Json = {"mfa_enabled": True, "locale": "en-US", "verified": True, "email": None}
-        return Answer(200, {**self._world.bot.payload(), **private})
+        return Response(200, {**self._world.bot.payload(), **private})
 
-    def _my_application(self, request: Request) -> Answer:
+    def _my_application(self, request: Request) -> Response:
         absent = ("icon", "type", "interactions_endpoint_url", "role_connections_verification_url", "team")
         zero = ("flags", "approximate_user_install_count", "approximate_user_authorization_count")
         bot = self._world.bot.payload()
-        return Answer(
+        return Response(
             200,
             {
                 **{name: None for name in absent},
@@ -92,29 +86,17 @@ class Routes:
             },
         )
 
-    def _gateway_url(self, request: Request) -> Answer:
-        return Answer(200, {"url": self._gateway.url})
-
-    def _gateway_bot(self, request: Request) -> Answer:
-        start: Json = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
-        return Answer(200, {"url": self._gateway.url, "shards": 1, "session_start_limit": start})
-
-    def _list_commands(self, request: Request) -> Answer:
-        self._own_application(request)
-        return Answer(200, [*self._world.commands])
-
-    def _set_commands(self, request: Request) -> Answer:
+    def _set_commands(self, request: Request) -> Response:
         self._own_application(request)
         if problems := limits.command_problems(request.commands):
             raise invalid_form(problems)
         known = {(text(row["name"]), row["type"]): row["id"] for row in self._world.commands}
         self._world.commands = [self._command(command, known) for command in request.commands]
         self._world.changes.notify()
-        return Answer(200, [*self._world.commands])
+        return Response(200, [*self._world.commands])
 
     def _command(self, command: Json, known: dict[tuple[str, JsonValue], JsonValue]) -> Json:
         kind = command.get("type") or 1
-        rights = command.get("default_member_permissions")
         given: Json = {key: value for key, value in copy(command).items() if value is not None}
         _drop_nulls(given.get("options"))
         return {
@@ -122,7 +104,7 @@ class Routes:
             **given,
             **{"id": known.get((text(command["name"]), kind), str(self._world.snowflakes.next())), "type": kind},
             **{"application_id": str(self._world.application_id), "version": str(self._world.snowflakes.next())},
-            "default_member_permissions": None if rights is None else str(rights),
+            "default_member_permissions": None,
         }
 
     def _own_application(self, request: Request) -> None:
@@ -131,7 +113,7 @@ class Routes:
 
     # Interactions
 
-    def _callback(self, request: Request) -> Answer:
+    def _callback(self, request: Request) -> Response:
         call = self._world.calls.get(request.ids["interaction_token"])
         late = call is not None and (call.expired or time.monotonic() - call.created_seconds > self._answer_seconds)
         if call is None or call.id != request.id("interaction_id") or (late and call.answered_seconds is None):
@@ -146,15 +128,15 @@ class Routes:
         call.callback_type, call.callback_data = kind, data
         self._world.changes.notify()
         if request.query.get("with_response") is not True:
-            return Answer(204, None)
+            return Response(204, None)
         state: Json = {"id": str(call.id), "type": call.type, "channel_id": str(call.channel.id)}
         if created is None:
-            return Answer(200, {"interaction": state})
+            return Response(200, {"interaction": state})
         state |= {"response_message_id": str(created.id), "response_message_loading": created.is_loading}
         state["response_message_ephemeral"] = created.visible_to is not None
         # The message comes back only for the types 4 and 7.
         resource: Json = {"resource": {"type": kind, "message": created.payload}} if kind in (4, 7) else {}
-        return Answer(200, {"interaction": state, **resource})
+        return Response(200, {"interaction": state, **resource})
 
     def _check_callback(self, call: Call, kind: int, data: Json, request: Request) -> None:
         allowed = {2: (4, 5, 9), 3: (4, 5, 6, 7, 9), 4: (8,), 5: (4, 5, 6, 7) if call.source else (4, 5)}[call.type]
@@ -184,7 +166,7 @@ class Routes:
         return None
 
     def _respond(self, call: Call, data: Json, request: Request) -> StoredMessage:
-        """A message that answers `call`, in its channel, with the fields only such messages have."""
+        """Create a message that answers `call`, with the fields of such messages."""
         owners = integration_owners(call.guild, call.user)
         about: Json = {"id": str(call.id), "type": call.type, "user": call.user.payload()}
         about["authorizing_integration_owners"] = owners
@@ -201,18 +183,16 @@ class Routes:
             "application_id": str(self._world.application_id),
         }
         hidden = call.user if number(data.get("flags")) & limits.EPHEMERAL else None
-        message = self._world.create_message(
+        return self._world.create_message(
             call.channel, self._world.bot, data, request.uploads, extra, visible_to=hidden
         )
-        self._gateway.announce("MESSAGE_CREATE", message)
-        return message
 
-    def _followup(self, request: Request) -> Answer:
+    def _followup(self, request: Request) -> Response:
         call = self._token(request)
         if call.is_unresolved and call.original is not None:
             # Documented: the first follow-up to a defer fills the loading message.
             self._edit(call.original, request.body, request)
-            return Answer(200, call.original.payload)
+            return Response(200, call.original.payload)
         if limits.is_empty(request.body) and not request.uploads:
             raise Refusal(400, 50006, "Cannot send an empty message", violation="request")
         if call.guild is not None and not call.guild.bot_present and len(call.followups) >= 5:
@@ -220,17 +200,17 @@ class Routes:
             raise Refusal(400, 40094, message, violation="interaction")
         call.followups.append(self._respond(call, request.body, request))
         self._world.changes.notify()
-        return Answer(200, call.followups[-1].payload)
+        return Response(200, call.followups[-1].payload)
 
-    def _get_original(self, request: Request) -> Answer:
-        return Answer(200, self._webhook_message(request).payload)
+    def _get_original(self, request: Request) -> Response:
+        return Response(200, self._webhook_message(request).payload)
 
-    def _edit_original(self, request: Request) -> Answer:
+    def _edit_original(self, request: Request) -> Response:
         message = self._webhook_message(request)
         self._edit(message, request.body, request)
-        return Answer(200, message.payload)
+        return Response(200, message.payload)
 
-    def _delete_original(self, request: Request) -> Answer:
+    def _delete_original(self, request: Request) -> Response:
         return self._delete(self._webhook_message(request))
 
     def _webhook_message(self, request: Request) -> StoredMessage:
@@ -252,32 +232,20 @@ class Routes:
 
     # Channels and messages
 
-    def _create_dm(self, request: Request) -> Answer:
+    def _create_dm(self, request: Request) -> Response:
         user = self._world.users.get(number(request.body.get("recipient_id")))
         if user is None or user.is_bot:
             raise Refusal(400, 50033, "Invalid Recipient(s)")
-        return Answer(200, self._world.dm_channel(user).payload())
+        return Response(200, self._world.dm_channel(user).payload())
 
-    def _get_channel(self, request: Request) -> Answer:
-        return Answer(200, self._channel(request).payload())
-
-    def _list_messages(self, request: Request) -> Answer:
-        """Newest first; `after` takes the oldest that follow, `around` half of each side."""
+    def _list_messages(self, request: Request) -> Response:
         visible = [m for m in self._world.messages[self._channel(request).id].values() if _public(m)]
         limit = number(request.query.get("limit"), 50)
         if "before" in request.query:
-            chosen = [m for m in visible if m.id < number(request.query["before"])][-limit:]
-        elif "after" in request.query:
-            chosen = [m for m in visible if m.id > number(request.query["after"])][:limit]
-        elif "around" in request.query:
-            middle = number(request.query["around"])
-            half = limit // 2
-            chosen = [m for m in visible if m.id < middle][-half:] + [m for m in visible if m.id >= middle][: half + 1]
-        else:
-            chosen = visible[-limit:]
-        return Answer(200, [m.payload for m in reversed(chosen)])
+            visible = [m for m in visible if m.id < number(request.query["before"])]
+        return Response(200, [m.payload for m in reversed(visible[-limit:])])
 
-    def _create_message(self, request: Request) -> Answer:
+    def _create_message(self, request: Request) -> Response:
         channel = self._channel(request)
         if channel.recipient is not None and channel.recipient.id in self._world.closed_dms:
             raise Refusal(403, 50007, "Cannot send messages to this user")
@@ -288,42 +256,34 @@ class Routes:
         if nonce is not None and request.body.get("enforce_nonce") is True and key in self._world.nonces:
             at_seconds, earlier = self._world.nonces[key]
             if time.monotonic() - at_seconds < limits.NONCE_SECONDS:
-                return Answer(200, earlier.payload)
+                return Response(200, earlier.payload)
         extra: Json = {} if nonce is None else {"nonce": nonce}
         message = self._world.create_message(channel, self._world.bot, request.body, request.uploads, extra)
         if nonce is not None:
             self._world.nonces[key] = (time.monotonic(), message)
-        self._gateway.announce("MESSAGE_CREATE", message)
-        return Answer(200, message.payload)
+        return Response(200, message.payload)
 
-    def _get_message(self, request: Request) -> Answer:
-        return Answer(200, self._message(request).payload)
+    def _get_message(self, request: Request) -> Response:
+        return Response(200, self._message(request).payload)
 
-    def _edit_message(self, request: Request) -> Answer:
+    def _edit_message(self, request: Request) -> Response:
         message = self._message(request)
         if message.payload["author"] != self._world.bot.payload():
             raise Refusal(403, 50005, "Cannot edit a message authored by another user")
         self._edit(message, request.body, request)
-        return Answer(200, message.payload)
+        return Response(200, message.payload)
 
-    def _delete_message(self, request: Request) -> Answer:
+    def _delete_message(self, request: Request) -> Response:
         return self._delete(self._message(request))
 
-    def _typing(self, request: Request) -> Answer:
-        self._channel(request)
-        return Answer(204, None)
+    def _get_user(self, request: Request) -> Response:
+        return Response(200, self._user(request).payload())
 
-    def _get_user(self, request: Request) -> Answer:
-        return Answer(200, self._user(request).payload())
-
-    def _get_guild(self, request: Request) -> Answer:
-        return Answer(200, self._guild(request).payload())
-
-    def _get_member(self, request: Request) -> Answer:
+    def _get_member(self, request: Request) -> Response:
         user, guild = self._user(request), self._guild(request)
         if user not in guild.members:
             raise Refusal(404, 10007, "Unknown Member")
-        return Answer(200, guild.member_payload(user))
+        return Response(200, guild.member_payload(user))
 
     def _user(self, request: Request) -> User:
         user = self._world.users.get(request.id("user_id"))
@@ -356,22 +316,20 @@ class Routes:
         if limits.is_empty({**message.payload, **body}) and not request.uploads:
             raise Refusal(400, 50006, "Cannot send an empty message", violation="request")
         self._world.edit_message(message, body, request.uploads)
-        self._gateway.announce("MESSAGE_UPDATE", message)
 
-    def _delete(self, message: StoredMessage) -> Answer:
+    def _delete(self, message: StoredMessage) -> Response:
         message.deleted = True
-        self._gateway.announce("MESSAGE_DELETE", message)
         self._world.changes.notify()
-        return Answer(204, None)
+        return Response(204, None)
 
 
 def integration_owners(guild: Guild | None, user: User) -> Json:
-    """Who installed the application: the guild (0; "0" in the bot's DM) and the user (1)."""
+    """Return the installations of the application: of the guild (0; "0" in direct messages) and of the user (1)."""
     installed: Json = {} if guild is not None and not guild.bot_present else {"0": str(guild.id) if guild else "0"}
     return {**installed, "1": str(user.id)}
 
 
-def _unsupported(request: Request) -> Answer:
+def _unsupported(request: Request) -> Response:
     raise Refusal(501, 0, "local_discord does not serve this route", violation="request")
 
 

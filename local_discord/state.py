@@ -1,4 +1,4 @@
-"""Everything this Discord knows: people, guilds, channels, messages with their history, interactions."""
+"""State of the local Discord: people, guilds, channels, messages with all versions, interactions."""
 
 import asyncio
 import mimetypes
@@ -23,15 +23,14 @@ ViolationKind = Literal["request", "answer", "payload", "unanswered", "unresolve
 
 # View, send, embed, attach, read history, mention everyone, use commands: the usual @everyone rights.
 MEMBER_PERMISSIONS = 1 << 10 | 1 << 11 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 31
-MANAGE_GUILD = 1 << 5
 
 
 class Violation(NamedTuple):
-    """Something that the bot (or this server) did against Discord's description, limits or deadlines.
+    """A violation of Discord's API description, limits or deadlines by the bot or by local_discord.
 
-    `request` bad path, query, body or limit; `answer`, `payload` a fault of local_discord itself;
-    `unanswered` no first answer in time; `unresolved` a defer that was never filled; `interaction` a second
-    answer or an expired token; `gateway` a frame Discord would not take.
+    `request`: bad path, query, body or limit; `answer`, `payload`: a fault of local_discord itself; `unanswered`: no
+    first answer in time; `unresolved`: a deferred answer that never came; `interaction`: a second answer or an expired
+    token; `gateway`: an invalid frame.
     """
 
     kind: ViolationKind
@@ -75,7 +74,6 @@ class Upload(NamedTuple):
 class User(NamedTuple):
     id: int
     name: str
-    locale: str = "en-US"
     is_bot: bool = False
 
     def payload(self) -> Json:
@@ -109,12 +107,8 @@ class Guild:
     def __init__(self, id: int, name: str, owner: User, *, bot_present: bool) -> None:
         self.id, self.name, self.owner, self.bot_present = id, name, owner, bot_present
         self.members: list[User] = []
-        self.managers: list[User] = [owner]
         self.channels: list[Channel] = []
         self.joined_at = now_iso()
-
-    def permissions(self, user: User) -> int:
-        return MEMBER_PERMISSIONS | (MANAGE_GUILD if user in self.managers else 0)
 
     def member_payload(self, user: User) -> Json:
         return {
@@ -124,41 +118,18 @@ class Guild:
         }
 
     def payload(self) -> Json:
-        absent = (
-            *("icon", "description", "home_header", "splash", "discovery_splash", "banner", "application_id"),
-            *("afk_channel_id", "system_channel_id", "widget_channel_id", "vanity_url_code", "rules_channel_id"),
-            *("safety_alerts_channel_id", "public_updates_channel_id", "incidents_data", "max_presences"),
-        )
-        zero = (
-            *("system_channel_flags", "verification_level", "default_message_notifications", "mfa_level"),
-            *("explicit_content_filter", "premium_tier", "premium_subscription_count", "nsfw_level"),
-        )
-        colors: Json = {"primary_color": 0, "secondary_color": None, "tertiary_color": None}
-        everyone: Json = {
-            **{"id": str(self.id), "name": "@everyone", "permissions": str(MEMBER_PERMISSIONS), "position": 0},
-            **{"color": 0, "colors": colors, "hoist": False, "managed": False, "mentionable": False},
-            **{"icon": None, "unicode_emoji": None, "flags": 0},
-        }
-        return {
-            **{name: None for name in absent},
-            **{name: 0 for name in zero},
-            **{"id": str(self.id), "name": self.name, "owner_id": str(self.owner.id), "features": []},
-            **{"region": "deprecated", "afk_timeout": 300, "widget_enabled": False, "roles": [everyone]},
-            **{"max_members": 500_000, "max_stage_video_channel_users": 50, "max_video_channel_users": 25},
-            **{"preferred_locale": "en-US", "premium_progress_bar_enabled": False, "nsfw": False},
-            **{"emojis": [], "stickers": []},
-        }
+        return {"id": str(self.id), "name": self.name, "owner_id": str(self.owner.id), "features": [], "roles": []}
 
 
 class Version(NamedTuple):
-    """A message as it stood from `at_seconds` (monotonic) on."""
+    """A version of a message from `at_seconds` (monotonic) on."""
 
     at_seconds: float
     payload: Json
 
 
 class StoredMessage:
-    """A message and all its versions, first to newest; `visible_to` is set for ephemeral ones."""
+    """A message and all its versions, oldest first; `visible_to` is set for ephemeral ones."""
 
     def __init__(self, channel: Channel, payload: Json, *, visible_to: User | None) -> None:
         self.id = number(payload["id"])
@@ -192,7 +163,7 @@ class StoredMessage:
 
     @property
     def edit_seconds(self) -> list[float]:
-        """Monotonic times of the edits, creation left out."""
+        """Return the monotonic times of the edits."""
         return [version.at_seconds for version in self.versions[1:]]
 
     def revise(self, changes: Json) -> None:
@@ -200,7 +171,7 @@ class StoredMessage:
 
 
 class Changes:
-    """Wakes everyone who waits for the state to become something."""
+    """Wakes the tasks that wait for a state."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -210,7 +181,7 @@ class Changes:
         self._event = asyncio.Event()
 
     async def until(self, look: Callable[[], T | None], timeout: float, what: str) -> T:
-        """The first value of `look` that is not None; TimeoutError names `what` was awaited."""
+        """Return the first value of `look` that is not None; raises TimeoutError with `what` was awaited."""
         try:
             async with asyncio.timeout(timeout):
                 while (found := look()) is None:
@@ -221,7 +192,7 @@ class Changes:
 
 
 class Call:
-    """One interaction: who did what where, and how the application has answered so far."""
+    """An interaction of a person, and the answers so far."""
 
     def __init__(
         self, id: int, type: int, user: User, channel: Channel, guild: Guild | None, data: Json, changes: Changes
@@ -242,7 +213,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What was done, for messages: `/mt train`, or the component's or modal's custom_id."""
+        """Return the command (`/mt train`), or the custom_id of the component or modal."""
         names = [text(self.data.get("name", self.data.get("custom_id")))]
         level = rows(self.data.get("options"))
         while level and level[0].get("type") in (1, 2):
@@ -255,12 +226,11 @@ class Call:
         return self.original is not None and self.original.is_loading and not self.original.deleted
 
     async def answered(self, timeout: float = limits.PATIENCE_SECONDS) -> float:
-        """Seconds until the first answer."""
+        """Wait for the first answer and return its seconds."""
         return await self._changes.until(lambda: self.answered_seconds, timeout, f"An answer to {self.name}")
 
     async def reply(self, timeout: float = limits.PATIENCE_SECONDS) -> StoredMessage:
-        """The answer as a person reads it: the message, or after a defer the filled original (the changed
-        message, where a component was deferred)."""
+        """Wait for the answer that a person reads: the message, after a defer the filled one, or the changed one."""
         return await self._changes.until(self._resolved, timeout, f"A reply to {self.name}")
 
     async def followup(self, index: int = 0, timeout: float = limits.PATIENCE_SECONDS) -> StoredMessage:
@@ -270,7 +240,7 @@ class Call:
         return await self._changes.until(look, timeout, f"Follow-up {index} of {self.name}")
 
     async def form(self, timeout: float = limits.PATIENCE_SECONDS) -> Json:
-        """The modal that was opened: title, custom_id, components."""
+        """Wait for a modal and return it: title, custom_id, components."""
         await self._changes.until(lambda: self.answered_seconds, timeout, f"A modal of {self.name}")
         if self.callback_type != 9:
             raise ValueError(f"{self.name} was answered with type {self.callback_type}, not with a modal (9).")
@@ -284,7 +254,7 @@ class Call:
 
 
 class World:
-    """The whole state, and the one place where messages are made and changed."""
+    """The complete state; creates and changes all messages."""
 
     def __init__(self, token: str, application_id: int | None, description: Description) -> None:
         self.token, self.description = token, description
@@ -309,7 +279,7 @@ class World:
         self.changes.notify()
 
     def check(self, schema: str, value: JsonValue) -> None:
-        """Record where an object we are about to send differs from the description."""
+        """Record differences between an object and its schema in the API description."""
         for problem in self.description.object_problems(schema, value):
             self.violate("payload", schema, f"{problem.path}: {problem.message}")
 
@@ -355,7 +325,7 @@ class World:
         """Change what `body` names; a loading message becomes an ordinary one."""
         ephemeral = message.visible_to is not None
         changes = self._render(message.channel, body, uploads, message.attachments, ephemeral=ephemeral)
-        flags = number(message.payload["flags"]) | number(body.get("flags")) & limits.COMPONENTS_V2
+        flags = number(message.payload["flags"])
         edited = None if message.is_loading else now_iso()
         message.revise({**changes, "flags": flags & ~limits.LOADING, "edited_timestamp": edited})
         self.changes.notify()
@@ -381,7 +351,7 @@ class World:
     def _render(
         self, channel: Channel, body: Json, uploads: Mapping[int, Upload], existing: list[Json], *, ephemeral: bool
     ) -> Json:
-        """The message fields that `body` sets, in the form in which Discord gives them back."""
+        """Return the message fields that `body` sets, as Discord returns them."""
         changes: Json = {}
         if uploads or body.get("attachments") is not None:
             kept = self._attachments(channel, body, uploads, existing, ephemeral=ephemeral)
@@ -403,7 +373,7 @@ class World:
     def _attachments(
         self, channel: Channel, body: Json, uploads: Mapping[int, Upload], existing: list[Json], *, ephemeral: bool
     ) -> list[Json]:
-        """What stays and what is new: a given list keeps only its own ids, no list keeps everything."""
+        """Return the attachments after an edit: a list keeps only its own ids, no list keeps all."""
         listed = rows(body.get("attachments"))
         wanted = {number(row["id"]) for row in listed}
         for index, row in enumerate(listed):
@@ -430,7 +400,7 @@ class World:
 
 
 def cleaned(filename: str) -> str:
-    """The name under which Discord stores a file, made as by werkzeug's `secure_filename`: ASCII, spaces as `_`.
+    """Return the name under which Discord stores a file, as werkzeug's `secure_filename` does: ASCII, spaces as `_`.
 
     `мәтін.txt` becomes `txt`, `мәтін 2.txt` becomes `2.txt` (discord-api-docs issue 7754, pull request 6945).
     """
@@ -439,7 +409,7 @@ def cleaned(filename: str) -> str:
 
 
 def _embed(embed: Json, files: dict[str, Json], index: int) -> Json:
-    """An embed with its defaults, nulls dropped and attachment:// links resolved."""
+    """Return an embed with its defaults, without nulls, with attachment:// links resolved."""
     shown: Json = {"type": "rich", **{key: value for key, value in embed.items() if value is not None}}
     if "fields" in shown:
         shown["fields"] = [{**field, "inline": field.get("inline") is True} for field in rows(shown["fields"])]
@@ -462,9 +432,6 @@ def _complete(component: Json, id: int) -> None:
     if component["type"] in limits.SELECTS:
         component.setdefault("min_values", 1)
         component.setdefault("max_values", 1)
-    if component["type"] == limits.CONTAINER:
-        component.setdefault("accent_color", None)
-        component.setdefault("spoiler", False)
     for option in rows(component.get("options")):
         for key in [key for key, value in option.items() if value is None]:
             del option[key]

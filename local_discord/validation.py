@@ -16,7 +16,7 @@ Path = tuple[str | int, ...]
 
 
 class Problem(NamedTuple):
-    """One fault in a body: where it is, Discord's error code for it, and the reason."""
+    """A problem of a request: its path, Discord's error code and the message."""
 
     path: Path
     code: str
@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One method of one path of the description; `template` is the path with {names}."""
+    """A method of a path of the API description; `template` is the path with {names}."""
 
     id: str
     method: str
@@ -59,7 +59,7 @@ CALLBACK_SCHEMAS = {
 
 
 class Description:
-    """The description, its operations, and validators that are compiled on first use."""
+    """The API description, its operations, and validators that are compiled on first use."""
 
     def __init__(self) -> None:
         source = resources.files("local_discord").joinpath("discord_openapi/openapi.json").read_bytes()
@@ -74,7 +74,7 @@ class Description:
         self.operations = sorted(self._operations(), key=_placeholders)
 
     def match(self, method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
-        """The operation for a concrete path, literal paths first, and its path parameters."""
+        """Return the operation and the path parameters of a concrete path; literal paths come first."""
         for operation in self.operations:
             if operation.method == method and (found := operation.pattern.fullmatch(path)):
                 return operation, {name: value or "" for name, value in _groups(found)}
@@ -83,7 +83,7 @@ class Description:
     def parameter_problems(
         self, operation: Operation, path: Mapping[str, str], query: MultiMapping[str]
     ) -> tuple[Json, list[Problem]]:
-        """The query, converted to the declared types, and what is wrong with path and query."""
+        """Return the query in the declared types, and the problems of path and query."""
         values: Json = {}
         problems = [
             Problem((name,), "UNKNOWN_PARAMETER", "The description has no such query parameter.")
@@ -135,7 +135,7 @@ class Description:
         return self._problems(f"urn:answer#{pointer}", body)
 
     def object_problems(self, schema: str, value: JsonValue) -> list[Problem]:
-        """What keeps `value` from being the named schema of the description."""
+        """Return the differences between `value` and a schema of the API description."""
         return self._problems(f"urn:answer#/components/schemas/{schema}", value)
 
     def _problems(self, reference: str, value: JsonValue, prefix: Path = ()) -> list[Problem]:
@@ -161,7 +161,7 @@ class Description:
 
 
 def form_errors(problems: list[Problem]) -> Json:
-    """Problems as the nested `errors` object of Discord's code 50035."""
+    """Return problems as the nested `errors` object of Discord's code 50035."""
     errors: Json = {}
     for problem in problems:
         node = errors
@@ -207,7 +207,7 @@ def _kind(body: JsonValue) -> int:
 
 
 def _innermost(error: ValidationError) -> list[ValidationError]:
-    """The errors of the only member of a union that fits by `type` and is not null, else the error itself."""
+    """Return the errors of the only member of a union with a fitting `type`, or the error itself."""
     if not isinstance(error.kind, ValidationErrorKind.OneOfNotValid | ValidationErrorKind.AnyOf):
         return [error]
     fitting = [branch for branch in error.kind.context if not any(_other(item, error) for item in branch)]

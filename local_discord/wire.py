@@ -42,7 +42,7 @@ def text(value: JsonValue) -> str:
 
 
 def number(value: JsonValue, default: int = 0) -> int:
-    """An integer or a numeric string (snowflakes come as either) as an integer."""
+    """Return an integer or a numeric string (snowflakes are either) as an integer."""
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     return value if isinstance(value, int) else default

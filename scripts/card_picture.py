@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from textwrap import wrap
 
-from bot.embeds import final_message
+from bot.embeds.run_card import final_message
 from bot.outcome import read_outcome
 from trainer.artifacts.runs import RunDirectory
 from trainer.reports.charts import loss_chart

@@ -1,4 +1,4 @@
-"""`/mt compare`: what was measured of one run beside the same of another."""
+"""`/mt compare`: metrics and settings of a run beside those of a baseline."""
 
 import asyncio
 
@@ -6,38 +6,39 @@ import discord
 from discord import app_commands
 
 from bot.client import Bot
-from bot.commands.responses import Answer, Call, respond
-from bot.commands.run_options import is_completed, named_run, suggested_runs, text_name
-from bot.embeds import compare_answer
+from bot.commands.responses import Answer, CommandContext, respond
+from bot.commands.run_options import corpus_name, is_completed, named_run, suggested_runs
+from bot.embeds.tables import compare_answer
 from trainer.contracts.comparison import Measurement, check_different, summary_on
-from trainer.contracts.comparison import compare as compared
+from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
 
 _SUGGESTED = suggested_runs("compare", is_completed)
 
 
-@app_commands.command(description="Compare the results and settings of two runs.")
+@app_commands.command(description="Compare metrics and settings of two runs.")
 @app_commands.describe(
-    run="The run that is judged",
-    other="The run to judge it by",
-    split="The split on which both were measured; default test",
+    run="Id of the run to judge",
+    other="Id of the baseline run",
+    split="Split on which both runs were evaluated; default: test",
 )
 @app_commands.autocomplete(run=_SUGGESTED, other=_SUGGESTED)
 async def compare(interaction: discord.Interaction[Bot], run: str, other: str, split: EvalSplit = "test") -> None:
-    await respond(interaction, "compare", lambda call: _compare(call, run.strip(), other.strip(), split))
+    await respond(interaction, "compare", lambda context: _compare(context, run.strip(), other.strip(), split))
 
 
-async def _compare(call: Call, run: str, other: str, split: EvalSplit) -> Answer:
-    measured = [await _measured(call, run_id, split) for run_id in (run, other)]
+async def _compare(context: CommandContext, run: str, other: str, split: EvalSplit) -> Answer:
+    measurements = [await _measurement(context, run_id, split) for run_id in (run, other)]
     check_different([run, other])
-    await call.bot.index.refresh()
-    found = compared(measured, split=split)
-    return Answer(compare_answer(found, lambda corpus: text_name(call, corpus), request_id=call.request_id))
+    await context.bot.index.refresh()
+    comparison = compare_measurements(measurements, split=split)
+    embed = compare_answer(comparison, lambda corpus: corpus_name(context, corpus), request_id=context.request_id)
+    return Answer(embed)
 
 
-async def _measured(call: Call, run_id: str, split: EvalSplit) -> Measurement:
-    directory = (await named_run(call, "compare", run_id)).directory
+async def _measurement(context: CommandContext, run_id: str, split: EvalSplit) -> Measurement:
+    directory = (await named_run(context, "compare", run_id)).directory
     manifest = await asyncio.to_thread(directory.completed_manifest)
     follower = await asyncio.to_thread(directory.follow)
     status = await asyncio.to_thread(follower.refresh)

@@ -1,6 +1,6 @@
-"""`/mt help` and docs/commands.md, both made from the commands as Discord has them and from the table of rights.
+"""`/mt help` and docs/commands.md, both generated from the registered commands and the permission rules.
 
-`python -m bot.commands.help > docs/commands.md` makes the page anew.
+`python -m bot.commands.help > docs/commands.md` regenerates the page.
 """
 
 import sys
@@ -11,9 +11,9 @@ from discord import app_commands
 from pydantic import BaseModel, ConfigDict
 
 from bot.client import Bot
-from bot.commands.responses import Answer, Call, respond
-from bot.embeds import help_answer
-from bot.permissions import BUTTONS, RULES, Who
+from bot.commands.responses import Answer, CommandContext, respond
+from bot.embeds.answers import help_answer
+from bot.permissions import BUTTONS, RULES, Role
 from bot.run_index import matching
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -22,7 +22,7 @@ _KINDS = {3: "text", 4: "whole number", 5: "True or False", 10: "number", 11: "f
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(defer_build=True)  # the first who needs help waits for it, not the start
+    model_config = ConfigDict(defer_build=True)  # built at the first use, not at the start
 
 
 class _Choice(_Part):
@@ -30,7 +30,7 @@ class _Choice(_Part):
 
 
 class Option(_Part):
-    """An option of a command, as Discord is told of it."""
+    """An option of a command in the form that Discord receives."""
 
     name: str
     description: str
@@ -43,7 +43,7 @@ class Option(_Part):
 
     @property
     def takes(self) -> str:
-        """Which values it takes."""
+        """Return the type and the bounds of the values."""
         if self.choices:
             return ", ".join(choice.name for choice in self.choices)
         kind = _KINDS[self.type]
@@ -53,7 +53,7 @@ class Option(_Part):
 
 
 class Command(_Part):
-    """A command, as Discord is told of it."""
+    """A command in the form that Discord receives."""
 
     name: str
     description: str
@@ -63,68 +63,68 @@ class Command(_Part):
 class CommandGroup(_Part):
     options: tuple[Command, ...]
 
-    def named(self, name: str) -> Command:
-        """Find a command; raises INVALID_INPUT naming those that there are."""
+    def command(self, name: str) -> Command:
+        """Find a command; raises INVALID_INPUT with all names."""
         for command in self.options:
             if command.name == name.strip().removeprefix("/mt ").casefold():
                 return command
-        known = ", ".join(command.name for command in self.options)
-        raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {known}.")
+        names = ", ".join(command.name for command in self.options)
+        raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {names}.")
 
 
 async def _topics(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
-    names = [command.name for command in described(interaction.client).options]
+    names = [command.name for command in command_group_of(interaction.client).options]
     return [app_commands.Choice(name=name, value=name) for name in matching(typed, names, lambda name: (name,))]
 
 
-@app_commands.command(name="help", description="What the commands do, and who may give them.")
-@app_commands.describe(topic="A command, for its options")
+@app_commands.command(name="help", description="Show the commands, and who may run them.")
+@app_commands.describe(topic="Name of a command, to show its options")
 @app_commands.autocomplete(topic=_topics)
 async def help_command(interaction: discord.Interaction[Bot], topic: str | None = None) -> None:
-    await respond(interaction, "help", lambda call: _help(call, topic))
+    await respond(interaction, "help", lambda context: _help(context, topic))
 
 
-async def _help(call: Call, topic: str | None) -> Answer:
-    group = described(call.bot)
+async def _help(context: CommandContext, topic: str | None) -> Answer:
+    group = command_group_of(context.bot)
     if topic is None:
         lines = [f"**/mt {one.name}** · {one.description}" for one in group.options]
-        lines.append("`/mt help topic:train` tells the options of a command, here of train.")
-        return Answer(help_answer("What I can do", lines, request_id=call.request_id))
-    command = group.named(topic)
+        lines.append("`/mt help topic:train` shows the options of a command.")
+        return Answer(help_answer("Commands", lines, request_id=context.request_id))
+    command = group.command(topic)
     options = [
         f"**{option.name}** ({option.takes}{', required' if option.required else ''}) · {option.description}"
         for option in command.options
     ]
     lines = [command.description, *_rules(command.name), *options]
-    return Answer(help_answer(f"/mt {command.name}", lines, request_id=call.request_id))
+    return Answer(help_answer(f"/mt {command.name}", lines, request_id=context.request_id))
 
 
-def described(bot: "Bot") -> CommandGroup:
+def command_group_of(bot: "Bot") -> CommandGroup:
     return CommandGroup.model_validate(bot.group_payload)
 
 
 def commands_page(group: CommandGroup) -> str:
-    """docs/commands.md."""
+    """Return the text of docs/commands.md."""
     return "\n".join(
         [
             "# Commands",
             "",
-            "Made from the code by `python -m bot.commands.help > docs/commands.md`.",
+            "Generated by `python -m bot.commands.help > docs/commands.md`.",
             "",
-            "## Who may do what",
+            "## Permissions",
             "",
-            *_table(("command", *_PEOPLE, "the answer is seen by"), _rights(group)),
+            *_table(("command", *_PEOPLE, "answer is visible to"), _permissions(group)),
             "",
-            "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`; users are `DISCORD__ALLOWED_USER_IDS` and the",
-            "members of `DISCORD__ALLOWED_GUILD_IDS`; others are strangers. Runs are private where",
-            "`DISCORD__PRIVATE_RUNS=true`. What is said of users is of runs that others have started; a run of the",
-            "command line has no starter.",
+            "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS` and the",
+            "members of `DISCORD__ALLOWED_GUILD_IDS`. All other people are strangers. Runs are private if",
+            "`DISCORD__PRIVATE_RUNS=true`. The columns of users are about other people's runs. A run of the command",
+            "line has no owner.",
             "",
             "## Buttons",
             "",
-            "A button does what a command does, for whoever presses it with the rights of that person.",
+            "A button needs the same permission as its command.",
             "",
-            *_table(("button", "has the rights of"), ((one.label, f"`/mt {one.command}`") for one in BUTTONS.values())),
+            *_table(("button", "command"), ((one.label, f"`/mt {one.command}`") for one in BUTTONS.values())),
             "",
             "## Options",
             *(line for command in group.options for line in _options(command)),
@@ -133,16 +133,16 @@ def commands_page(group: CommandGroup) -> str:
     )
 
 
-_PEOPLE = ("strangers", "users", "the run's starter", "admins", "users, private runs")
-_MAY = {Who.USER: (True, True, True), Who.STARTER: (False, True, True), Who.ADMIN: (False, False, True)}
-"""Whether users, starters and admins may, by the rule."""
+_PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
+_ALLOWED = {Role.USER: (True, True, True), Role.OWNER: (False, True, True), Role.ADMIN: (False, False, True)}
+"""Permission of users, owners and admins, by role."""
 
 
-def _rights(group: CommandGroup) -> Iterator[Sequence[str]]:
+def _permissions(group: CommandGroup) -> Iterator[Sequence[str]]:
     for name, rule in RULES.items():
-        is_of_run = any(option.name == "run" for option in group.named(name.split()[0]).options)
-        people = (False, *_MAY[rule.who], rule.who is Who.USER and not is_of_run)
-        yield f"`/mt {name}`", *("yes" if may else "no" for may in people), _seen_by(rule.ephemeral)
+        is_of_run = any(option.name == "run" for option in group.command(name.split()[0]).options)
+        people = (False, *_ALLOWED[rule.role], rule.role is Role.USER and not is_of_run)
+        yield f"`/mt {name}`", *("yes" if allowed else "no" for allowed in people), _audience(rule.is_ephemeral)
 
 
 def _options(command: Command) -> Iterator[str]:
@@ -151,7 +151,7 @@ def _options(command: Command) -> Iterator[str]:
         (f"`{option.name}`{' (required)' if option.required else ''}", option.takes, option.description)
         for option in command.options
     ]
-    yield from ("", *_table(("option", "takes", "what it is"), rows))
+    yield from ("", *_table(("option", "values", "description"), rows))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -160,23 +160,23 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _rules(command: str) -> Iterator[str]:
-    """Who may give a command, or a part of it, and who sees the answer."""
+    """Yield the role of a command and of its options, and the visibility of the answer."""
     for name, rule in RULES.items():
         first, *part = name.split()
         if first == command:
             with_part = f", with `{part[0]}`" if part else ""
-            yield f"For {rule.who}{with_part}; the answer is seen by {_seen_by(rule.ephemeral)}."
+            yield f"For {rule.role}{with_part}. The answer is visible to {_audience(rule.is_ephemeral)}."
 
 
-def _seen_by(is_ephemeral: bool) -> str:
-    return "the caller" if is_ephemeral else "all who are there"
+def _audience(is_ephemeral: bool) -> str:
+    return "the caller" if is_ephemeral else "everybody in the channel"
 
 
 def main() -> int:
     """Print docs/commands.md."""
     from bot.app import build  # imports this module
 
-    sys.stdout.write(commands_page(described(build(Settings()))))
+    sys.stdout.write(commands_page(command_group_of(build(Settings()))))
     return 0
 
 

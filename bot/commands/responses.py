@@ -1,4 +1,4 @@
-"""What all commands and buttons share: the first answer, the check of rights, one error handler."""
+"""Answers to commands and buttons: defer, check permissions and limits, answer, report errors."""
 
 import asyncio
 import time
@@ -13,25 +13,25 @@ import structlog
 from discord import app_commands
 
 from bot.client import Bot
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_gone, is_transient
-from bot.embeds import error_answer, untold_note
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_expired, is_transient
+from bot.embeds.answers import error_answer, undelivered_note
 from bot.permissions import RULES, Caller
-from bot.retries import back_off, until_answered
+from bot.retries import back_off, retry
 from trainer.contracts.errors import AppError, ErrorCode
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 Deferred = Literal["not", "here", "hidden", "public"]
-"""How an interaction stands: unanswered, its own message to be changed, or "thinking" for one or for all to see."""
+"""State of an interaction: unanswered, its own message to be edited, or "thinking" for the caller or for all."""
 
 _ANSWER_SECONDS = 3.0  # Discord's limit for the first answer
-_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.5, 15.0
+_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 15.0
 _ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION = 40060, 10062
 
 
-class Call(NamedTuple):
-    """A command that is being worked on."""
+class CommandContext(NamedTuple):
+    """The bot, the caller and the request id of a running command."""
 
     bot: "Bot"
     caller: Caller
@@ -43,112 +43,110 @@ class Answer(NamedTuple):
     files: Sequence[discord.File] = ()
     view: discord.ui.View | None = None
     note: discord.Embed | None = None
-    """What else the one who asked is to know."""
+    """A second embed: undelivered results."""
 
 
 class Tree(app_commands.CommandTree[Bot]):
-    """The commands; what fails before a command has begun ends here."""
+    """The command tree; handles errors that occur before a command starts."""
 
     async def on_error(self, interaction: discord.Interaction[Bot], error: app_commands.AppCommandError, /) -> None:
         cause = error.__cause__ or error
         try:
-            if interaction.type is not discord.InteractionType.autocomplete:  # suggestions have no place for an error
-                await _send_error(interaction, _told(cause), "not")
-        finally:  # writing a traceback may take longer than Discord waits for a first answer
-            log.error("command could not begin", request_id=request_id(interaction), exc_info=cause)
+            if interaction.type is not discord.InteractionType.autocomplete:  # suggestions cannot show an error
+                await _send_error(interaction, _as_app_error(cause), "not")
+        finally:  # logging a traceback can take longer than Discord waits for a first answer
+            log.error("command_not_started", request_id=request_id(interaction), exc_info=cause)
 
 
 async def respond(
     interaction: discord.Interaction[Bot],
     command: str,
-    work: Callable[[Call], Awaitable[Answer]],
+    work: Callable[[CommandContext], Awaitable[Answer]],
     *,
     in_place: bool = False,
 ) -> None:
-    """Defer, check the caller's level and limits, do the work, send its answer; what fails is told to the caller alone.
+    """Defer, check the caller's permission and limits, do the work and send its answer; only the caller sees errors.
 
-    With `in_place`, the answer changes the message whose button was pressed. Otherwise the message shows "thinking…",
-    and the interaction is kept on disk until it is answered.
+    With `in_place`, the answer replaces the message whose button was pressed. Otherwise the message shows "thinking…",
+    and the interaction is stored on disk until it is answered.
     """
-    keeping = (
-        nullcontext() if in_place else interaction.client.deferred.kept(interaction, command, request_id(interaction))
-    )
-    async with keeping:
+    deferred, number = interaction.client.deferred, request_id(interaction)
+    async with nullcontext() if in_place else deferred.store(interaction, command, number):
         await _respond(interaction, command, work, in_place=in_place)
 
 
 async def _respond(
     interaction: discord.Interaction[Bot],
     command: str,
-    work: Callable[[Call], Awaitable[Answer]],
+    work: Callable[[CommandContext], Awaitable[Answer]],
     *,
     in_place: bool,
 ) -> None:
     rule = RULES[command]
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
-    deferred: Deferred = "here" if in_place else "hidden" if rule.ephemeral else "public"
+    deferred: Deferred = "here" if in_place else "hidden" if rule.is_ephemeral else "public"
     try:
-        if not await _defer(interaction, is_hidden=rule.ephemeral, is_new=not in_place):
-            bound.warning("Discord no longer waits for an answer")
+        if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
+            bound.warning("interaction_expired")
             return
         caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
-        call = Call(bot, caller, number)
+        context = CommandContext(bot, caller, number)
         if rule.is_limited:
             with bot.limits.request(caller):
-                answer = await work(call)
+                answer = await work(context)
         else:
-            answer = await work(call)
-        if in_place or not rule.ephemeral:
+            answer = await work(context)
+        if in_place or not rule.is_ephemeral:
             await _fill(interaction, answer)
         else:
-            await _fill_with_untold(interaction, answer)
-        bound.info("command answered")
+            await _fill_with_undelivered(interaction, answer)
+        bound.info("command_answered")
     except AppError as error:
-        bound.info("command refused", error_code=error.code)
+        bound.info("command_refused", error_code=error.code)
         await _send_error(interaction, error, deferred)
     except Exception as error:
-        if is_gone(error):
-            bound.warning("there is no place left for the answer", error=str(error))
+        if is_expired(error):
+            bound.warning("answer_deleted", error=str(error))
             return
-        bound.exception("command failed")
-        await _send_error(interaction, _told(error), deferred)
+        bound.exception("command_failed")
+        await _send_error(interaction, _as_app_error(error), deferred)
 
 
 async def open_form(
-    interaction: discord.Interaction[Bot], command: str, work: Callable[[Call], Awaitable[discord.ui.Modal]]
+    interaction: discord.Interaction[Bot], command: str, work: Callable[[CommandContext], Awaitable[discord.ui.Modal]]
 ) -> None:
-    """Check the caller's level and open a form, which has to be the first answer; what fails is told instead."""
+    """Check the caller's permission and open a form, which must be the first answer; an error is sent instead."""
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     try:
         caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
-        form = await work(Call(bot, caller, number))
+        form = await work(CommandContext(bot, caller, number))
     except AppError as error:
-        bound.info("command refused", error_code=error.code)
+        bound.info("command_refused", error_code=error.code)
         await _send_error(interaction, error, "not")
     except Exception as error:
         try:
-            await _send_error(interaction, _told(error), "not")
+            await _send_error(interaction, _as_app_error(error), "not")
         finally:  # as in Tree.on_error
-            bound.exception("command failed")
+            bound.exception("command_failed")
     else:
         try:
             await interaction.response.send_modal(form)
-            bound.info("form opened")
-        except CALL_ERRORS as error:  # whether it opened is not known: a second answer could be one too many
-            bound.warning("form may not have opened", error=str(error))
+            bound.info("form_opened")
+        except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
+            bound.warning("form_not_confirmed", error=str(error))
 
 
 def request_id(interaction: discord.Interaction[Bot]) -> str:
-    """Eight hex digits that tie an answer to the lines of the log."""
+    """Return eight hex digits that identify a command in answers and in the log."""
     return sha256(str(interaction.id).encode()).hexdigest()[:8]
 
 
 async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_new: bool) -> bool:
-    """Give the first answer, and give it once; False where Discord no longer takes it.
+    """Give the first answer once; return False if Discord no longer accepts it.
 
-    Where its reply was lost, Discord is asked whether the answer has arrived before it is given again.
+    After a lost reply, asks Discord whether the answer has arrived before sending it again.
     """
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
@@ -159,7 +157,7 @@ async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_n
             code = error_code(error)
             if code in (_ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION):
                 return code == _ALREADY_ACKNOWLEDGED
-            log.warning("first answer did not arrive", request_id=request_id(interaction), error=str(error))
+            log.warning("first_answer_failed", request_id=request_id(interaction), error=str(error))
         if await _is_acknowledged(interaction):
             return True
         if time.monotonic() > deadline:
@@ -175,15 +173,15 @@ async def _is_acknowledged(interaction: discord.Interaction[Bot]) -> bool:
     return True
 
 
-async def _fill_with_untold(interaction: discord.Interaction[Bot], answer: Answer) -> None:
-    """Answer, and tell the one who asked what could not be sent: in the same message, so that it comes once."""
-    async with interaction.client.listener.telling_untold(interaction.user.id) as untold:
-        note = untold_note([(one.run.record, one.status) for one in untold]) if untold else None
+async def _fill_with_undelivered(interaction: discord.Interaction[Bot], answer: Answer) -> None:
+    """Answer, and add the caller's undelivered results to the same message."""
+    async with interaction.client.notifier.deliver_pending(interaction.user.id) as results:
+        note = undelivered_note([(one.run.record, one.status) for one in results]) if results else None
         await _fill(interaction, answer._replace(note=note))
 
 
 async def _fill(interaction: discord.Interaction[Bot], answer: Answer) -> None:
-    """Put the answer where the first one was; a try reads its files, so each has files of its own."""
+    """Replace the first answer; each try reads its own copy of the files."""
     files = [(file.filename, file.fp.read(), file.description) for file in answer.files]
     await _persist(
         interaction,
@@ -196,23 +194,23 @@ async def _fill(interaction: discord.Interaction[Bot], answer: Answer) -> None:
 
 
 async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awaitable[T]]) -> T:
-    """Call Discord until it answers, as long as it knows the interaction; what it refuses is raised."""
-    return await until_answered(
+    """Call Discord until it answers or the interaction expires; raises a refusal."""
+    return await retry(
         call,
-        back_off(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS),
+        back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS),
         log.bind(request_id=request_id(interaction)),
         is_wanted=lambda: not interaction.is_expired(),
     )
 
 
-def _told(error: BaseException) -> AppError:
+def _as_app_error(error: BaseException) -> AppError:
     if is_transient(error):
-        return AppError(ErrorCode.SERVICE_UNAVAILABLE, "Discord or a service did not answer: try again in a minute.")
-    return AppError(ErrorCode.INTERNAL_ERROR, "This is a fault of the bot, not of what you asked.")
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, "Discord or a service did not respond. Try again in a minute.")
+    return AppError(ErrorCode.INTERNAL_ERROR, "The bot failed to run this command.")
 
 
 async def _send_error(interaction: discord.Interaction[Bot], error: AppError, deferred: Deferred) -> None:
-    """Tell the caller alone, however the interaction stands."""
+    """Send an error that only the caller sees, in any state of the interaction."""
     embed = error_answer(error, request_id(interaction))
     try:
         if deferred == "not":
@@ -221,15 +219,15 @@ async def _send_error(interaction: discord.Interaction[Bot], error: AppError, de
             await _fill(interaction, Answer(embed))
         else:
             if deferred == "public":
-                # a follow-up to a public "thinking" would be public itself, so that has to go first
+                # a follow-up to a public "thinking" would be public: delete that first
                 await _persist(interaction, lambda: _delete_original(interaction))
             await _persist(interaction, lambda: interaction.followup.send(embed=embed, ephemeral=True))
     except CALL_ERRORS:
-        log.exception("error could not be told", request_id=request_id(interaction))
+        log.exception("error_not_sent", request_id=request_id(interaction))
 
 
 async def _delete_original(interaction: discord.Interaction[Bot]) -> None:
     try:
         await interaction.delete_original_response()
     except NOT_FOUND:
-        pass  # gone already, by a try whose reply was lost
+        pass  # deleted by an earlier try whose reply was lost

@@ -1,4 +1,4 @@
-"""`/mt status`, `/mt cancel` and `/mt resume`, and their buttons."""
+"""`/mt status`, `/mt cancel`, `/mt resume` and their buttons."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,114 +7,118 @@ from datetime import timedelta
 import discord
 from discord import app_commands
 
-from bot.buttons import Pressed, button, question_buttons, row
+from bot.buttons import ButtonPress, button, button_row, inference_buttons
 from bot.client import Bot
-from bot.commands.responses import Answer, Call, respond
+from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import is_resumable, is_unfinished, named_or_newest_run, named_run, suggested_runs
-from bot.commands.training import answer_accepted, in_options
+from bot.commands.training import answer_accepted, with_option_names
 from bot.commands.watch import watch_button
-from bot.embeds import attach_chart, cancel_answer, cancel_question, status_answer
+from bot.embeds.answers import cancel_answer, cancel_question, status_answer
+from bot.embeds.run_card import attach_chart
 from bot.ledger import Watcher, read_ledger
 from trainer.contracts.base import now
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import Accepted, RunRecord, RunStatus
 
-_AGAIN, _SURE = "again", "sure"
-_ASKED_AFTER = timedelta(minutes=10)
+_REFRESH, _CONFIRMED = "again", "sure"
+_CONFIRM_AFTER = timedelta(minutes=10)
 
 
-@app_commands.command(description="How a run stands.")
-@app_commands.describe(run="The run's id; without one, your newest run")
+@app_commands.command(description="Show the progress or the result of a run.")
+@app_commands.describe(run="Id of the run; default: your newest run")
 @app_commands.autocomplete(run=suggested_runs("status"))
 async def status(interaction: discord.Interaction[Bot], run: str | None = None) -> None:
-    await respond(interaction, "status", lambda call: _status(call, run))
+    await respond(interaction, "status", lambda context: _status(context, run))
 
 
-@app_commands.command(description="Stop a run; what it has saved is kept.")
-@app_commands.describe(run="The run's id")
+@app_commands.command(description="Cancel a run; saved checkpoints remain.")
+@app_commands.describe(run="Id of the run")
 @app_commands.autocomplete(run=suggested_runs("cancel", is_unfinished))
 async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
-    await respond(interaction, "cancel", lambda call: _cancel(call, run, is_sure=False))
+    await respond(interaction, "cancel", lambda context: _cancel(context, run, is_confirmed=False))
 
 
-@app_commands.command(description="Go on with a failed or cancelled run where its last checkpoint is, as a new run.")
-@app_commands.describe(run="The run's id")
+@app_commands.command(description="Resume a failed or cancelled run from its last checkpoint, as a new run.")
+@app_commands.describe(run="Id of the run")
 @app_commands.autocomplete(run=suggested_runs("resume", is_resumable))
 async def resume(interaction: discord.Interaction[Bot], run: str) -> None:
-    await respond(interaction, "resume", lambda call: _resume(call, run))
+    await respond(interaction, "resume", lambda context: _resume(context, run))
 
 
-async def resume_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
-    """The Resume button of a last message: the same rights and the same answer as the command."""
-    await respond(interaction, "resume", lambda call: _resume(call, pressed.run_id))
+async def resume_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
+    await respond(interaction, "resume", lambda context: _resume(context, press.run_id))
 
 
-async def status_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
-    """Refresh, in the same message; or the run that was chosen from a list, in a new one."""
-    in_place = pressed.detail == _AGAIN
-    await respond(interaction, "status", lambda call: _status(call, pressed.run_id), in_place=in_place)
+async def status_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
+    """Refresh the same message, or show a run that was selected from a list in a new one."""
+    in_place = press.detail == _REFRESH
+    await respond(interaction, "status", lambda context: _status(context, press.run_id), in_place=in_place)
 
 
-async def cancel_clicked(interaction: discord.Interaction[Bot], pressed: Pressed) -> None:
-    """The Cancel button: the same rights and the same answer as the command; and the answer to its question."""
-    is_sure = pressed.detail == _SURE
-    await respond(interaction, "cancel", lambda call: _cancel(call, pressed.run_id, is_sure=is_sure), in_place=is_sure)
+async def cancel_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
+    """Cancel a run as the command does, or confirm its question."""
+    confirmed = press.detail == _CONFIRMED
+    await respond(
+        interaction,
+        "cancel",
+        lambda context: _cancel(context, press.run_id, is_confirmed=confirmed),
+        in_place=confirmed,
+    )
 
 
-async def _status(call: Call, run_id: str | None) -> Answer:
-    chosen = await named_or_newest_run(call, "status", run_id)
-    follower = await asyncio.to_thread(chosen.directory.follow)
-    status = await call.bot.queue.steady_status(await asyncio.to_thread(follower.refresh))
-    watcher = (await asyncio.to_thread(read_ledger, chosen.directory)).of(call.caller.user_id)
+async def _status(context: CommandContext, run_id: str | None) -> Answer:
+    run = await named_or_newest_run(context, "status", run_id)
+    follower = await asyncio.to_thread(run.directory.follow)
+    status = await context.bot.queue.steady_status(await asyncio.to_thread(follower.refresh))
+    watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)
     embed = status_answer(
-        chosen.record,
+        run.record,
         status,
         [loss for _, loss in follower.train_losses],
-        request_id=call.request_id,
+        request_id=context.request_id,
         closed=None if watcher is None else watcher.closed_place,
     )
-    chart = await call.bot.charts.loss_chart(follower.train_losses, follower.val_losses, status.bits_per_nat)
-    return Answer(
-        embed, attach_chart(embed, chart, status), row(*_status_buttons(call, chosen.record, status, watcher))
-    )
+    chart = await context.bot.charts.loss_chart(follower.train_losses, follower.val_losses, status.bits_per_nat)
+    buttons = button_row(*_status_buttons(context, run.record, status, watcher))
+    return Answer(embed, attach_chart(embed, chart, status), buttons)
 
 
 def _status_buttons(
-    call: Call, record: RunRecord, status: RunStatus, watcher: Watcher | None
+    context: CommandContext, record: RunRecord, status: RunStatus, watcher: Watcher | None
 ) -> Iterator[discord.ui.Button[discord.ui.View]]:
-    """What the caller may do next with a run."""
-    is_own = call.bot.permissions.may_give("cancel", call.caller, record)
+    """Yield the buttons of the caller's next commands."""
+    is_owner = context.bot.permissions.can_run("cancel", context.caller, record)
     if status.status in ("queued", "running"):
-        yield button("status", status.run_id, "Refresh", detail=_AGAIN)
+        yield button("status", status.run_id, "Refresh", detail=_REFRESH)
         yield watch_button(status.run_id, watcher)
-        if is_own:
+        if is_owner:
             yield button("cancel", status.run_id, "Cancel", style=discord.ButtonStyle.danger)
     if status.status == "completed":
-        yield from question_buttons(record)
-    if is_own:
+        yield from inference_buttons(record)
+    if is_owner:
         yield button("logs", status.run_id, "Logs")
 
 
-async def _cancel(call: Call, run_id: str, *, is_sure: bool) -> Answer:
-    """End a run; one that has gone on for long only when the caller is sure."""
-    chosen = await named_run(call, "cancel", run_id)
-    record = chosen.record
-    if not is_sure and now() - record.created_at > _ASKED_AFTER and chosen.directory.manifest() is None:
-        sure = button("cancel", record.run_id, "Cancel it", style=discord.ButtonStyle.danger, detail=_SURE)
-        return Answer(cancel_question(record, request_id=call.request_id), view=row(sure))
-    status = await asyncio.to_thread(lambda: chosen.directory.follow().refresh())
-    has_ended = await call.bot.queue.cancel(record.run_id)
+async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
+    """Cancel a run; the caller confirms the cancellation of a run that is older than ten minutes."""
+    run = await named_run(context, "cancel", run_id)
+    record = run.record
+    if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and run.directory.manifest() is None:
+        confirm = button("cancel", record.run_id, "Cancel it", style=discord.ButtonStyle.danger, detail=_CONFIRMED)
+        return Answer(cancel_question(record, request_id=context.request_id), view=button_row(confirm))
+    status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
+    has_ended = await context.bot.queue.cancel(record.run_id)
     has_started = status.status != "queued"
-    return Answer(cancel_answer(record, has_ended=has_ended, has_started=has_started, request_id=call.request_id))
+    return Answer(cancel_answer(record, has_ended=has_ended, has_started=has_started, request_id=context.request_id))
 
 
-async def _resume(call: Call, run_id: str) -> Answer:
-    chosen = (await named_run(call, "resume", run_id)).record.run_id
-    return await answer_accepted(call, lambda: _accept_resumed(call, chosen))
+async def _resume(context: CommandContext, run_id: str) -> Answer:
+    run = await named_run(context, "resume", run_id)
 
+    async def accept() -> Accepted:
+        try:
+            return await context.bot.queue.resume(run.record.run_id, user_id=context.caller.user_id)
+        except AppError as error:
+            raise with_option_names(error) from None
 
-async def _accept_resumed(call: Call, run_id: str) -> Accepted:
-    try:
-        return await call.bot.queue.resume(run_id, user_id=call.caller.user_id)
-    except AppError as error:
-        raise in_options(error) from None
+    return await answer_accepted(context, accept)

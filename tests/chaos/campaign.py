@@ -185,7 +185,7 @@ class Campaign:
         self.settled_seconds = None if left else time.monotonic() - begin
 
     def _unsettled(self) -> int:
-        runs = sum((not run.seal.exists()) + len(read_ledger(run).unsettled) for run in self.runs)
+        runs = sum((not run.seal.exists()) + len(read_ledger(run).pending) for run in self.runs)
         return runs + sum(call.is_unresolved and not self.system.is_excused(call) for call in self.system.calls)
 
     # What people do

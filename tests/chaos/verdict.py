@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from bot.embeds import final_footer
+from bot.embeds.run_card import final_footer
 from bot.ledger import read_ledger
 from local_discord.state import Channel
 from local_discord.wire import mapping, text

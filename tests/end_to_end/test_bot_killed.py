@@ -78,7 +78,7 @@ async def test_bot__killed_repeatedly_keeps_one_card_and_one_final_message_a_wat
                 await server.disconnected()
             bot = await start_bot(tmp_path, environment)
             await server.connected()
-            await until(lambda: not read_ledger(run).unsettled)
+            await until(lambda: not read_ledger(run).pending)
             bot.terminate()
             code, said = await ended(bot)
 

@@ -46,8 +46,8 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
         told = here.discord.messages(channel)
         status = await here.ask(here.bob, "status")
         score = await here.ask(here.ana, "score", {"text": "the cat sat on mat 3"})
-        sample = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new": 10, "samples": 2, "seed": 1})
-        again = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new": 10, "samples": 2, "seed": 1})
+        sample = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new_tokens": 10, "samples": 2, "seed": 1})
+        again = await here.ask(here.bob, "generate", {"prompt": "the ", "max_new_tokens": 10, "samples": 2, "seed": 1})
         (run,) = here.runs()
         late = await here.ask(here.bob, "cancel", {"run": run.name})
         asked_by = await here.asked_by()
@@ -62,7 +62,7 @@ async def test_run__from_the_attached_text_to_score_and_sample(tmp_path: Path) -
             later - earlier >= 1 for earlier, later in zip(card.edit_seconds, card.edit_seconds[1:], strict=False)
         )
         assert here.discord.read(card.attachments[0]).startswith(b"\x89PNG") and final.attachments == []
-        assert "\nThe model writes:\n```\n" in shown_text(final.payload)
+        assert "\nGenerated text:\n```\n" in shown_text(final.payload)
         assert "\nFiles: `model.safetensors` " in shown_text(final.payload)
         assert "✅ Completed: My cats" in status.text
         assert "📏 Score of 20 characters with My cats" in score.text
@@ -128,7 +128,7 @@ async def test_stranger__is_refused_and_nothing_happens(
         answer = await here.ask(here.eve, command, options)
 
         assert answer.colour == AMBER and answer.is_ephemeral
-        assert f"ask <@{here.ana.id}>" in answer.text
+        assert f"Ask <@{here.ana.id}>" in answer.text
         assert here.runs() == [story.run.path]
         assert not story.run.cancel_requested()
         assert not (tmp_path / "artifacts" / "corpora").exists()
@@ -148,7 +148,7 @@ async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tm
 
         by_starter = await read(await here.discord.click(here.ana, card, f"mt:cancel:{run.name}"))
         assert "Cancelled: cats" in by_starter.text and by_starter.is_ephemeral
-        assert "It had not started" in by_starter.text
+        assert "The run had not started" in by_starter.text
         await here.discord.wait_for_message(channel, "· result")
         await here.discord.wait_for_edit(card, "Cancelled")
         assert card.components == []
@@ -162,7 +162,7 @@ async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(t
         }
         error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
         story.run.write_manifest(manifest_of(story.record, "failed", error=error).model_copy(update=crash))
-        here.bot.listener.follow("char_lstm-1")
+        here.bot.notifier.follow("char_lstm-1")
         final = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "· result")
         resumed, by_other = [
             await read(await here.discord.click(user, final, "mt:resume:char_lstm-1")) for user in (here.ana, here.bob)
@@ -171,7 +171,7 @@ async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(t
 
         assert "Fatal Python error: Aborted" in shown_text(final.payload)
         assert "has no whole checkpoint to resume from" in resumed.text
-        assert "`/mt resume` is for" in by_other.text
+        assert "`/mt resume` is only for" in by_other.text
         assert 'File "…/x.py", line 7\nFatal Python error: Aborted' in logs.text
 
 
@@ -185,7 +185,7 @@ async def test_cancel__of_an_unknown_run(tmp_path: Path) -> None:
 async def test_button__of_somebody_else_s_bot_is_left_alone(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         story = here.story(here.ana)
-        here.bot.listener.follow(story.record.run_id)
+        here.bot.notifier.follow(story.record.run_id)
         channel = here.discord.dm_channel(here.ana)
         card = await here.discord.wait_for_message(channel, "Queued")
         view = discord.ui.View()
@@ -246,11 +246,11 @@ async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:
         here.story(here.ana)
         none = await here.ask(here.ana, "score", {"text": "cat"})
         named = await here.ask(here.ana, "generate", {"run": "char_lstm-1"})
-        too_many = await here.ask(here.ana, "generate", {"max_new": 21})
+        too_many = await here.ask(here.ana, "generate", {"max_new_tokens": 21})
 
-        assert "no finished run" in none.text
+        assert "no completed run" in none.text
         assert "not finished training" in named.text and named.is_ephemeral
-        assert "`max_new` may be at most 20 here, you gave 21" in too_many.text
+        assert "`max_new_tokens` may be at most 20 here, you gave 21" in too_many.text
 
 
 async def test_no_worker__is_said_at_once_by_train_generate_chat_and_score(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ async def test_no_worker__is_said_at_once_by_train_generate_chat_and_score(tmp_p
         queued = await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
 
     assert all(answer.colour == GREY and answer.is_ephemeral for answer in refused)
-    sentence = "No worker is running, so no model can answer. Ask whoever runs this bot to start one."
+    sentence = "No worker is running. Ask the operator of this bot to start one."
     assert all(sentence in answer.text for answer in refused)
     assert "⏳ Queued: cats" in queued.text
     assert "⚠ No worker is running. The job stays in the queue until one starts." in queued.text
@@ -288,8 +288,8 @@ async def test_members_of_an_allowed_guild__are_users_wherever_they_call_from(tm
 
     assert "There is no run yet" in in_guild.text and in_guild.is_ephemeral
     assert "There is no run yet" in in_dm.text
-    assert "Not allowed" in stranger.text
-    assert busy.colour == GREY and "try again" in busy.text
+    assert "Forbidden" in stranger.text
+    assert busy.colour == GREY and "Try again" in busy.text
 
 
 async def test_fault_of_the_bot__is_told_in_red_with_the_id_that_is_in_the_log(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ async def test_fault_of_the_bot__is_told_in_red_with_the_id_that_is_in_the_log(t
         with captured_logs() as logs:
             answer = await here.ask(here.ana, "status", {"run": story.record.run_id})
 
-        (line,) = [line for line in logs if line["event"] == "command failed"]
+        (line,) = [line for line in logs if line["event"] == "command_failed"]
         assert answer.colour == RED and answer.is_ephemeral
         assert f"request {line['request_id']}" in answer.text
         assert str(tmp_path) not in answer.text
@@ -395,7 +395,7 @@ async def test_process__told_to_end_while_it_connects_ends_all_the_same(tmp_path
     ("environment", "said"),
     [
         ({}, "DISCORD__TOKEN is not set"),
-        ({"DISCORD__TOKEN": TOKEN}, "set DISCORD__OWNER_ID"),
+        ({"DISCORD__TOKEN": TOKEN}, "Set DISCORD__OWNER_ID"),
         ({"DISCORD__TOKEN": TOKEN, "DISCORD__OWNER": "7"}, "did you mean `DISCORD__OWNER_ID`"),
     ],
 )
@@ -417,7 +417,7 @@ async def test_process__with_a_wrong_token_exits_2_and_leaves_nothing_running(tm
         code, errors = await ended(bot)
 
     assert code == 2
-    assert errors == "Discord does not know the bot's DISCORD__TOKEN.\n"
+    assert errors == "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.\n"
 
 
 async def test_process__told_to_end_while_discord_is_away_ends_all_the_same(tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ async def test_process__that_discord_refuses_says_so_and_exits_1(tmp_path: Path)
         code, said = await ended(bot)
 
     assert code == 1
-    assert said.startswith("Discord cannot be used: 403") and said.count("\n") == 1
+    assert said.startswith("Discord is unavailable: 403") and said.count("\n") == 1
 
 
 async def test_process__waits_for_discord_to_come_alone_and_ends_when_it_is_refused_for_good(tmp_path: Path) -> None:
@@ -461,9 +461,12 @@ async def test_process__waits_for_discord_to_come_alone_and_ends_when_it_is_refu
         third_code, third_said = await ended(third)
         assert server.violations == []
 
-    assert (twin_code, twin_said.count("\n")) == (1, 1) and "Another bot is running" in twin_said
-    assert code == 1 and "closed the bot's connection for good (code 4014)" in said
-    assert (third_code, third_said) == (2, "Discord does not know the bot's DISCORD__TOKEN.\n")
+    assert (twin_code, twin_said.count("\n")) == (1, 1) and "Another bot uses the same" in twin_said
+    assert code == 1 and "refuses the bot's connection (code 4014)" in said
+    assert (third_code, third_said) == (
+        2,
+        "Discord refuses DISCORD__TOKEN. Copy the token again from Discord's developer portal.\n",
+    )
     assert "Unclosed" not in said + twin_said + third_said
 
 

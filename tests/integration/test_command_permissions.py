@@ -47,7 +47,7 @@ def table(heading: str) -> list[list[str]]:
 
 def rights() -> dict[str, dict[str, bool]]:
     """Command, person: whether the page says that this person may."""
-    head, *commands = table("Who may do what")
+    head, *commands = table("Permissions")
     return {
         command.strip("`").removeprefix("/mt "): {who: may == "yes" for who, may in zip(head[1:], people, strict=True)}
         for command, *people in commands
@@ -75,7 +75,7 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana, bob, cid, eve = (server.add_user(name) for name in ("ana", "bob", "cid", "eve"))
         users = "users, private runs" if private else "users"
-        people = {"strangers": eve, users: cid, "the run's starter": bob, "admins": ana}
+        people = {"strangers": eve, users: cid, "the run's owner": bob, "admins": ana}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
         just_now: dict[str, object] = {"created_at": now()}
         story = Story(tmp_path / "artifacts", run_record(RUN, user_id=bob.id).model_copy(update=just_now))
@@ -95,7 +95,7 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
                     call = await server.slash(user, f"mt {command}", options)
                     assert await is_allowed(call) == told[command][who], (command, who)
                     assert story.run.cancel_requested() == (
-                        command == "cancel" and who in ("the run's starter", "admins")
+                        command == "cancel" and who in ("the run's owner", "admins")
                     )
         await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
@@ -138,4 +138,4 @@ async def is_allowed(call: Call) -> bool:
 
     await until(is_answered)
     message = call.followups[0] if call.followups else call.original
-    return message is None or "🔒 Not allowed" not in shown_text(message.payload)
+    return message is None or "🔒 Forbidden" not in shown_text(message.payload)

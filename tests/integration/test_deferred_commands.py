@@ -150,7 +150,7 @@ async def test_answer__is_sent_until_it_arrives_and_says_where_a_run_may_have_be
                 answer = await call.reply()
                 await until(lambda: here.records() == [])
 
-        assert "Look whether your run is in `/mt runs`" in shown_text(answer.payload)
+        assert "Check `/mt runs` for your run" in shown_text(answer.payload)
         assert len(answer.versions) == 2
         assert call.token not in repr(logs)
 
@@ -185,7 +185,7 @@ async def test_command__is_answered_also_where_nothing_can_be_written(tmp_path: 
         with captured_logs() as logs:
             call = await here.discord.slash(here.ana, "mt status", {})
             assert "There is no run yet" in shown_text((await call.reply()).payload)
-            await until(lambda: any(line["event"] == "deferred command not kept on disk" for line in logs))
+            await until(lambda: any(line["event"] == "interaction_not_stored" for line in logs))
         here.folder.mkdir()
 
 

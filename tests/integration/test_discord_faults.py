@@ -23,7 +23,7 @@ from tests.support.bot import GREY, TOKEN, Read, read, settings
 from tests.support.inference import finished_run
 from tests.support.log_secrets import TOKEN as TOKEN_OF_SECRETS
 from tests.support.log_secrets import address, has_secret, worker
-from tests.support.notifier import MESSAGE, MESSAGES, place, told_ids, until_settled
+from tests.support.notifier import MESSAGE, MESSAGES, place, told_ids, until_delivered
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import finish_run, manifest_of
@@ -73,7 +73,7 @@ async def test_each_fault__at_each_call_leaves_one_card_and_one_last_message(tmp
             fail("POST", MESSAGES)
             for story in stories:
                 story.cancel()
-            await until(lambda: not any(read_ledger(story.run).unsettled for story in stories))
+            await until(lambda: not any(read_ledger(story.run).pending for story in stories))
 
         for user in users:
             card, final = here.messages(user)
@@ -137,12 +137,12 @@ async def test_person_who_cannot_be_written_to__is_tried_once_and_holds_up_nobod
             lost = here.story(here.discord.add_user(f"lost{number}"), f"char_lstm-lost{number}")
             here.discord.fail_next("POST", template, refusal)
             async with here.listening():
-                await until_settled(lost)
+                await until_delivered(lost)
             assert [watcher.closed_place for watcher in read_ledger(lost.run).watchers] == ["dm"]
         tries = len(here.discord.requests)
         open_ = here.story(bob, "char_lstm-open").cancel()
         async with here.listening():
-            await until_settled(open_)
+            await until_delivered(open_)
             await asyncio.sleep(0.2)
 
         assert [len(here.discord.requests) - tries, len(here.messages(bob))] == [2, 1]
@@ -222,7 +222,7 @@ async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_al
         here.discord.set_dms(here.ana, is_open=False)
         stories = [here.story(f"char_lstm-{number}") for number in range(6)]
         async with here.bot():
-            await until(lambda: all(not read_ledger(story.run).unsettled for story in stories))
+            await until(lambda: all(not read_ledger(story.run).pending for story in stories))
             stories[4].run.message_ledger.write_bytes(b"{")
             early = await here.answered("status", {"run": "char_lstm-5"})
         for story in stories[:5]:
@@ -234,14 +234,14 @@ async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_al
             second = await here.answered("runs")
             here.discord.set_dms(here.ana, is_open=True)
             later = here.story("char_lstm-later")
-            bot.listener.follow("char_lstm-later")
+            bot.notifier.follow("char_lstm-later")
             await here.message("Queued")
             end(later, completed=False)
             await here.message("char_lstm-later · result")
             watched = await here.ask("watch", {"run": "char_lstm-0"})
 
         notes = [[str(embed["title"]) for embed in one.embeds[1:]] for one in (early, first, second)]
-        assert notes == [[], ["📪 You have not been told"], []]
+        assert notes == [[], ["📪 Undelivered results"], []]
         note = str(first.embeds[1]["description"])
         assert [f"`char_lstm-{number}`" in note for number in range(6)] == [True] * 4 + [False] * 2
         assert "⏹ Cancelled: kk-ipa" in note and "✅ Completed: kk-ipa" in note
@@ -261,11 +261,11 @@ async def test_answer__that_does_not_arrive_leaves_the_ends_to_be_told(tmp_path:
                 await until(lambda: any(words in str(line["event"]) for line in logs))
 
             async with here.bot():
-                await logged("channel is closed")
+                await logged("channel_closed")
                 gone = Refusal(404, 10008, "Unknown Message")
                 here.discord.fail_next("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/@original", gone)
                 call = await here.discord.slash(here.ana, "mt status", {})
-                await logged("no place left")
+                await logged("answer_deleted")
                 assert call.original is not None
                 call.original.deleted = True
                 again = await here.answered("help")
@@ -274,7 +274,7 @@ async def test_answer__that_does_not_arrive_leaves_the_ends_to_be_told(tmp_path:
 
 
 def told_here(stories: Sequence[Story]) -> list[bool]:
-    return [watcher.is_told for story in stories[:4] for watcher in read_ledger(story.run).watchers]
+    return [watcher.acknowledged for story in stories[:4] for watcher in read_ledger(story.run).watchers]
 
 
 async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_waiting_and_loses_nothing(
@@ -317,7 +317,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
         assert max(seconds for _, seconds in said.values()) < 60  # not as long as an answer may take
         assert "⚠ Worker not responding: kk-ipa" in said["status"][0].text
         assert [(said[name][0].colour, said[name][0].text[:8]) for name in ("score", "generate")] == [
-            (GREY, "\n⏳ Busy\n")
+            (GREY, "\n⏳ Rate limit exceeded\n")
         ] * 2
         assert "⏳ Queued: kept" in said["train"][0].text
         assert sum("· result" in text for text in here.told()) == 4
@@ -384,7 +384,7 @@ async def test_whatever_people_write__pings_nobody_forges_nothing_and_is_in_no_l
     lines = [line for path in logs for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line for line in lines if has_secret(line) or WORD in line] == []
     assert all(line.startswith("{") for line in lines)
-    assert any("command answered" in line for line in lines) and any("command refused" in line for line in lines)
+    assert any("command_answered" in line for line in lines) and any("command_refused" in line for line in lines)
 
 
 FORBIDDEN = ("@everyone", "<@&7", "<@7", "](https://", "\x1b", "\u2028", "\u202e")

@@ -95,7 +95,7 @@ def is_hidden(message: StoredMessage) -> bool:
 async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot():
         summary = await here.ask(here.ana, "score", text=VERSE)
-        in_nats = await here.ask(here.bob, "score", text=VERSE, base="nats")
+        in_nats = await here.ask(here.bob, "score", text=VERSE, unit="nats")
         in_file = await here.ask(here.bob, "score", file=Upload("verse.txt", b"\xef\xbb\xbf" + VERSE.encode()))
         refused = await here.ask(here.bob, "score", text=VERSE, detail="per_char")
         report = await here.ask(here.ana, "score", text=VERSE + "\nЖ !", detail="per_char", top_k=2)
@@ -110,7 +110,7 @@ async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> 
         assert list(buttons(in_nats)) == ["Score another…"]
 
         assert "📏 Score of" in said(refused) and refused.attachments == []
-        assert f"`/mt score detail:per_char` is for admins: ask <@{here.ana.id}>." in said(refused)
+        assert f"`/mt score detail:per_char` is only for admins. Ask <@{here.ana.id}>." in said(refused)
 
         assert is_hidden(report) and number(report.embeds[0]["color"]) == PURPLE
         assert [text(file["filename"]) for file in report.attachments] == [
@@ -126,7 +126,7 @@ async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> 
         assert len(table.decode().splitlines()) == 1 + len(VERSE) + 3
         assert parsed.topk is not None and "".join(parsed.tokens or ()) == VERSE + "[UNK] [UNK]"
         assert [len(expected) for expected in parsed.topk] == [2] * (len(VERSE) + 3)
-        assert "Most surprising, and what was expected instead" in said(report)
+        assert "Most surprising, and the expected tokens" in said(report)
 
         assert "🔬 Surprisal report" in said(of_button) and is_hidden(of_button)
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
@@ -175,7 +175,7 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
 
 async def test_score_form__takes_long_texts_and_keeps_the_options(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot():
-        opened = await here.discord.slash(here.ana, "mt score", {"detail": "per_char", "base": "nats", "top_k": 1})
+        opened = await here.discord.slash(here.ana, "mt score", {"detail": "per_char", "unit": "nats", "top_k": 1})
         form = await opened.form()
         report = await answer(await here.discord.submit_modal(opened, {"text": VERSE * 100}))
         again = await here.press(here.ana, report, "Score another…")
@@ -192,7 +192,7 @@ async def test_score_form__takes_long_texts_and_keeps_the_options(tmp_path: Path
         ({"file": Upload("verse.pdf", b"x")}, "ends in .txt"),
         ({"file": Upload("verse.txt", b"x" * 90_001)}, "at most 90,000 bytes"),
         ({"file": Upload("verse.txt", b"caf\xe9")}, "`file` is not UTF-8: byte 3 cannot be decoded"),
-        ({"file": Upload("verse.txt", b"x"), "text": "x"}, "Give one of `text` and `file`"),
+        ({"file": Upload("verse.txt", b"x"), "text": "x"}, "Give either `text` or `file`"),
         ({"text": "x", "run": "no-run"}, "There is no run"),
         ({"run": "no-run"}, "There is no run"),
         ({"run": "unfinished-1"}, "not finished training"),
@@ -212,7 +212,9 @@ async def test_score__of_what_cannot_be_scored_says_why(
 async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its_buttons(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         async with here.bot():
-            first = await here.ask(here.bob, "generate", prompt="the ", seed=5, temperature=0.1, samples=2, max_new=9)
+            first = await here.ask(
+                here.bob, "generate", prompt="the ", seed=5, temperature=0.1, samples=2, max_new_tokens=9
+            )
             again = await here.click(here.bob, first, "Again")
             edited_form = await here.press(here.bob, again, "Edit…")
             form = await edited_form.form()
@@ -220,10 +222,10 @@ async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its
             hotter = await here.click(here.ana, first, "Hotter")
             cooler = await here.click(here.bob, first, "Cooler")
             scored = await here.click(here.bob, first, "Score this")
-            changed = {"prompt": "on ", "settings": "temperature: 2\nmax_new: 3\nseed: 7"}
+            changed = {"prompt": "on ", "settings": "temperature: 2\nmax_new_tokens: 3\nseed: 7"}
             edited = await answer(await here.discord.submit_modal(edited_form, changed))
             wrong_form = await here.press(here.bob, first, "Edit…")
-            wrong = await answer(await here.discord.submit_modal(wrong_form, {"settings": "max_new: 101"}))
+            wrong = await answer(await here.discord.submit_modal(wrong_form, {"settings": "max_new_tokens: 101"}))
             by_stranger = await here.click(here.eve, first, "Again")
             form_for_stranger = await here.click(here.eve, first, "Edit…")
             await forget(bot, first)
@@ -246,9 +248,9 @@ async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its
         assert fields["prompt"] == "the "
         assert "temperature: 0.1" in text(fields["settings"]) and "samples: 2" in text(fields["settings"])
         assert "T 2 · seed 7" in said(edited) and said(edited).count("```") == 2 and "Hotter" not in buttons(edited)
-        assert "`max_new` may be at most 100 here, you gave 101" in said(wrong) and is_hidden(wrong)
+        assert "`max_new_tokens` may be at most 100 here, you gave 101" in said(wrong) and is_hidden(wrong)
         for refused in (by_stranger, form_for_stranger):
-            assert "Not allowed" in said(refused) and is_hidden(refused)
+            assert "Forbidden" in said(refused) and is_hidden(refused)
 
 
 async def forget(bot: Bot, generation: StoredMessage) -> None:
@@ -263,7 +265,7 @@ async def forget(bot: Bot, generation: StoredMessage) -> None:
 async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(tmp_path: Path) -> None:
     async with place(tmp_path) as here, here.bot(private_runs=True) as bot:
         finished_run(tmp_path, "char_lstm-2", here.bob.id)
-        bot.listener.follow("char_lstm-2")
+        bot.notifier.follow("char_lstm-2")
         final = await here.discord.wait_for_message(here.discord.dm_channel(here.bob), "· result")
         made = await here.click(here.bob, final, "Generate")
         opened = await here.press(here.bob, final, "Score…")

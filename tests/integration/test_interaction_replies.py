@@ -68,7 +68,7 @@ async def test_interaction__that_discord_has_forgotten_does_nothing(tmp_path: Pa
         server.fail_next("POST", CALLBACK, "reset")
         with captured_logs() as logs:
             await server.slash(ana, "mt train", {"corpus": "demo"})
-            await until(lambda: any(line["event"] == "Discord no longer waits for an answer" for line in logs))
+            await until(lambda: any(line["event"] == "interaction_expired" for line in logs))
 
     assert left(tmp_path) == []
 
@@ -78,7 +78,7 @@ async def test_interaction__that_cannot_be_answered_in_time_does_nothing(tmp_pat
         server.fail_next("POST", CALLBACK, "reset", times=20)
         with captured_logs() as logs:
             await server.slash(ana, "mt train", {"corpus": "demo"})
-            await until(lambda: any(line["event"] == "Discord no longer waits for an answer" for line in logs))
+            await until(lambda: any(line["event"] == "interaction_expired" for line in logs))
 
     assert left(tmp_path) == []
 
@@ -102,7 +102,7 @@ async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_pa
         here.discord.fail_next("DELETE", ORIGINAL, "reply_lost")
         answer = await here.ask(here.ana, "generate")
 
-        assert "no finished run" in answer.text and answer.is_ephemeral
+        assert "no completed run" in answer.text and answer.is_ephemeral
         assert here.discord.messages(here.discord.dm_channel(here.ana)) == []
         assert here.discord.unresolved == []
 
@@ -113,7 +113,7 @@ async def test_error__that_cannot_be_told_is_logged_and_the_bot_goes_on(tmp_path
         server.fail_next("PATCH", ORIGINAL, Refusal(401, 50027, "Invalid Webhook Token"))
         with captured_logs() as logs:
             await server.slash(ana, "mt status", {})
-            await until(lambda: any(line["event"] == "error could not be told" for line in logs))
+            await until(lambda: any(line["event"] == "error_not_sent" for line in logs))
         later = await read(await server.slash(ana, "mt status", {}))
 
     assert "There is no run yet" in later.text
@@ -126,11 +126,11 @@ async def test_answer__that_has_no_place_left_is_one_line_of_the_log(tmp_path: P
         here.discord.fail_next("PATCH", ORIGINAL, Refusal(401 if code == 50027 else 404, code, "Gone"))
         with captured_logs() as logs:
             call = await here.discord.slash(here.ana, "mt status", {})
-            await until(lambda: any("no place left" in str(line["event"]) for line in logs))
+            await until(lambda: any("answer_deleted" in str(line["event"]) for line in logs))
         sent = [one.operation_id for one in here.discord.requests if one.path.split("/")[-3:-2] == [call.token]]
 
         assert sent == ["update_original_webhook_message"]
-        assert [line["log_level"] for line in logs if line["event"] != "bot is ready"] == ["warning"]
+        assert [line["log_level"] for line in logs if line["event"] != "bot_ready"] == ["warning"]
 
 
 async def test_button__that_changes_its_message_tells_errors_beside_it(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ async def test_form__whose_reply_is_lost_stays_the_one_answer(tmp_path: Path) ->
         here.discord.fail_next("POST", CALLBACK, "reply_lost")
         with captured_logs() as logs:
             call = await here.discord.slash(here.ana, "mt score", {"run": "char_lstm-1"})
-            await until(lambda: any(line["event"] == "form may not have opened" for line in logs))
+            await until(lambda: any(line["event"] == "form_not_confirmed" for line in logs))
 
         assert (await call.form())["title"] == "Score with kk-ipa"
 
@@ -178,7 +178,7 @@ async def test_suggestions__of_an_older_command_are_left_unanswered(tmp_path: Pa
             await tree.sync()
         with captured_logs() as logs:
             asking = asyncio.create_task(here.discord.autocomplete(here.ana, "ancient", "what", "a", timeout=1))
-            await until(lambda: any(line["event"] == "command could not begin" for line in logs))
+            await until(lambda: any(line["event"] == "command_not_started" for line in logs))
             asking.cancel()
 
         assert [one.operation_id for one in here.discord.requests].count("create_interaction_response") == 0

@@ -29,9 +29,9 @@ async def test_chat__above_a_limit_is_told_in_grey_and_nothing_is_queued(tmp_pat
         await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []
         assert ["Queued" in one.text for one in said] == [True, True, False]
-        assert "⏳ Busy" in said[2].text and said[2].colour == GREY and said[2].is_ephemeral
+        assert "⏳ Rate limit exceeded" in said[2].text and said[2].colour == GREY and said[2].is_ephemeral
         assert all("Queued" in one.text for one in by_admin)
         assert len(here.runs()) == 5
-        assert "no finished run" in asked[2].text
+        assert "no completed run" in asked[2].text
         assert "3 requests per minute" in asked[3].text and "3 requests per minute" in public.text
         assert public.is_ephemeral

@@ -11,7 +11,7 @@ from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Channel, Refusal, StoredMessage, User
 from local_discord.wire import mapping, rows, text
-from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, told_ids, until_settled
+from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, MESSAGES, Place, place, told_ids, until_delivered
 from tests.support.stories import Story
 from tests.support.waiting import captured_logs, until
 from trainer.artifacts.runs import manifest_of
@@ -37,7 +37,7 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message_with_its_c
             story.step(100, 1.9).complete()
             await here.bell.runs.put(story.record.run_id)
             final = await here.message(ana, "· result")
-            await until_settled(story)
+            await until_delivered(story)
 
         assert len(here.texts(ana)) == 2
         assert final.id > card.id
@@ -96,7 +96,7 @@ async def test_restart__goes_on_with_the_same_card(tmp_path: Path) -> None:
         async with here.listening():
             await here.message(ana, "· result")
         async with here.listening():  # which ends the card, where the one before had no time for that
-            await until_settled(story)
+            await until_delivered(story)
 
         assert len(here.texts(ana)) == 2
         assert "Completed" in shown_text(card.payload)
@@ -131,7 +131,7 @@ async def test_lost_bell__is_made_up_by_looking(tmp_path: Path) -> None:
 async def test_bell__wakes_at_once_and_may_name_runs_that_are_not_there(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
-        async with here.listening(look_interval_seconds=60):
+        async with here.listening(poll_seconds=60):
             await here.bell.runs.put("char_lstm-unknown")
             story = here.story(ana)
             await here.bell.runs.put(story.record.run_id)
@@ -145,7 +145,7 @@ async def test_bell__that_breaks_is_listened_to_again(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
         here.bell.broken = 1
-        async with here.listening(look_interval_seconds=60):
+        async with here.listening(poll_seconds=60):
             await here.bell.runs.put("char_lstm-any")
             story = here.story(ana)
             await here.bell.runs.put(story.record.run_id)
@@ -164,7 +164,7 @@ async def test_task_that_fails_again__waits_longer_unless_it_has_gone_on_well(
             async with here.listening(steady_seconds=steady_seconds):
                 await until(lambda: len(logs) == 3)
 
-    assert [line["seconds"] for line in logs] == pytest.approx(waits)
+    assert [line["retry_seconds"] for line in logs] == pytest.approx(waits)
 
 
 @pytest.mark.parametrize("lost", ["card", "final"])
@@ -180,7 +180,7 @@ async def test_lost_reply__makes_no_second_message(tmp_path: Path, lost: str) ->
             if lost == "final":
                 here.discord.fail_next("POST", MESSAGES, "reply_lost")
             story.cancel()
-            await until_settled(story)
+            await until_delivered(story)
 
         assert [text.split("\n")[1] for text in here.texts(ana)] == ["⏹ Cancelled: kk-ipa"] * 2
 
@@ -197,7 +197,7 @@ async def test_crash_between_message_and_ledger__makes_no_second_message(tmp_pat
         put_watchers(story, known.model_copy(update=unsure))
         story.cancel()
         async with here.listening():
-            await until_settled(story)
+            await until_delivered(story)
 
         assert [text.split("\n")[1] for text in here.texts(ana)] == ["⏹ Cancelled: kk-ipa"] * 2
 
@@ -214,7 +214,7 @@ async def test_intent_without_message__is_sent_after_looking(tmp_path: Path, ref
             if refused == "final":
                 here.discord.fail_next("POST", MESSAGES, 503)
             story.cancel()
-            await until_settled(story)
+            await until_delivered(story)
 
         assert len(here.texts(ana)) == 2
 
@@ -227,7 +227,7 @@ async def test_discord_away__is_waited_for_and_the_newest_state_arrives(tmp_path
             card = await here.message(ana, "Queued")
             here.discord.fail_next("PATCH", MESSAGE, "reset")
             story.start().step(50, 2.0).cancel()
-            await until_settled(story)
+            await until_delivered(story)
 
         assert "Cancelled" in shown_text(card.payload)
 
@@ -238,8 +238,8 @@ async def test_closed_dms__are_remembered_and_hold_up_nobody_else(tmp_path: Path
         closed, open_ = here.story(ana, "char_lstm-closed"), here.story(bob, "char_lstm-open").cancel()
         with captured_logs() as logs:
             async with here.listening():
-                await until(lambda: any(line["event"] == "a watcher's channel is closed" for line in logs))
-                await until_settled(open_)
+                await until(lambda: any(line["event"] == "channel_closed" for line in logs))
+                await until_delivered(open_)
             tried = len(here.discord.requests)
             async with here.listening() as listener:
                 listener.follow(closed.record.run_id)
@@ -247,9 +247,7 @@ async def test_closed_dms__are_remembered_and_hold_up_nobody_else(tmp_path: Path
 
         assert [watcher.closed_place for watcher in read_ledger(closed.run).watchers] == ["dm"]
         assert len(here.discord.requests) == tried
-        assert [line["run_id"] for line in logs if line["event"] == "a watcher's channel is closed"] == [
-            "char_lstm-closed"
-        ]
+        assert [line["run_id"] for line in logs if line["event"] == "channel_closed"] == ["char_lstm-closed"]
 
 
 async def test_card_that_was_deleted__is_made_again_once(tmp_path: Path) -> None:
@@ -266,7 +264,7 @@ async def test_card_that_was_deleted__is_made_again_once(tmp_path: Path) -> None
             await asyncio.sleep(2 * EDIT_INTERVAL_SECONDS)
             story.cancel()
             await here.message(ana, "· result")
-            await until_settled(story)
+            await until_delivered(story)
 
         assert len(here.texts(ana)) == 1
 
@@ -315,11 +313,11 @@ async def test_delivery_that_fails__is_said_tried_again_and_holds_up_nobody_else
         with captured_logs() as logs:
             async with here.listening():
                 await here.message(ana, "char_lstm-whole · result")
-                await until(lambda: any(line["event"] == "task failed, beginning it again" for line in logs))
+                await until(lambda: any(line["event"] == "task_failed" for line in logs))
                 (tmp_path / "away").rename(log)
                 await here.message(ana, "char_lstm-broken")
 
-        failures = [line for line in logs if line["event"] == "task failed, beginning it again"]
+        failures = [line for line in logs if line["event"] == "task_failed"]
         assert failures[0]["task"] == f"char_lstm-broken for {ana.id}"
         assert isinstance(failures[0]["exc_info"], FileNotFoundError)
 
@@ -332,7 +330,7 @@ async def test_refusal_that_is_not_of_the_channel__is_an_error_that_is_logged(tm
             async with here.listening():
                 await until(lambda: len(logs) > 0)
 
-        assert logs[0]["event"] == "task failed, beginning it again"
+        assert logs[0]["event"] == "task_failed"
 
 
 async def test_broken_ledger__is_said_and_holds_up_nobody_else(tmp_path: Path) -> None:
@@ -346,7 +344,7 @@ async def test_broken_ledger__is_said_and_holds_up_nobody_else(tmp_path: Path) -
                 listener.follow("char_lstm-broken")
                 await here.message(ana, "char_lstm-whole · result")
 
-        said = [line["run_id"] for line in logs if line["event"] == "run whose records cannot be read"]
+        said = [line["run_id"] for line in logs if line["event"] == "run_unreadable"]
         assert said == ["char_lstm-broken"] * 2
 
 
@@ -360,7 +358,7 @@ async def test_killed_between_the_final_message_and_the_card__ends_the_card_late
             await until(lambda: card.id in told_ids(story))
         story.cancel()
         async with here.listening():
-            await until_settled(story)
+            await until_delivered(story)
         (known,) = read_ledger(story.run).watchers
         assert known.card is not None
         was_sent = known.card if ending == "arrived" else SentMessage(nonce=known.card.nonce)
@@ -368,7 +366,7 @@ async def test_killed_between_the_final_message_and_the_card__ends_the_card_late
         edits = len(card.edit_seconds)
         put_watchers(story, known.model_copy(update=stale))
         async with here.listening():
-            await until_settled(story)
+            await until_delivered(story)
 
         assert len(card.edit_seconds) == edits + 1 and len(here.texts(ana)) == 2
 
@@ -379,7 +377,7 @@ async def test_card_that_never_arrived__is_not_made_after_the_end(tmp_path: Path
         story = here.story(ana).cancel()
         put_watchers(story, Watcher(user_id=ana.id, card=SentMessage(nonce="1")))
         async with here.listening():
-            await until_settled(story)
+            await until_delivered(story)
 
         assert len(here.texts(ana)) == 1
 
@@ -429,7 +427,7 @@ async def test_four_runs_of_one_person__share_the_pace_of_their_channel_and_lose
             for story in stories:
                 story.cancel()
             for story in stories:
-                await until_settled(story)
+                await until_delivered(story)
 
         messages = here.messages(ana)
         written = sorted(version.at_seconds for message in messages for version in message.versions)
@@ -452,8 +450,8 @@ async def test_last_lines_of_a_crash__are_in_the_direct_message_of_who_started_t
         put_watchers(story, Watcher(user_id=ana.id), Watcher(user_id=bob.id))
         put_watchers(public, told_in(hall, ana))
         async with here.listening():
-            await until_settled(story)
-            await until_settled(public)
+            await until_delivered(story)
+            await until_delivered(public)
 
         (in_hall,) = here.discord.messages(hall)
         assert ["Fatal Python error" in text for text in (*here.texts(ana), *here.texts(bob))] == [True, False]
@@ -474,7 +472,7 @@ async def test_watcher_in_a_channel__is_mentioned_in_the_final_message_only(tmp_
         async with here.listening():
             await here.discord.wait_for_message(hall, "Queued")
             story.cancel()
-            await until_settled(story)
+            await until_delivered(story)
 
         card, final = here.discord.messages(hall)
         assert (card.payload["content"], final.payload["content"]) == ("", f"<@{cy.id}>")
@@ -495,7 +493,7 @@ async def test_watchers__have_a_card_and_a_final_message_each_and_one_chart_a_st
             for channel in (here.discord.dm_channel(ana), here.discord.dm_channel(bob), hall):
                 await here.discord.wait_for_message(channel, "step 20 ")
             story.complete()
-            await until_settled(story)
+            await until_delivered(story)
 
         told = [here.messages(ana), here.messages(bob), here.discord.messages(hall)]
         assert [["· result" in shown_text(message.payload) for message in one] for one in told] == [[False, True]] * 3
@@ -515,7 +513,7 @@ async def test_watchers_in_one_channel__do_not_take_each_other_s_messages(tmp_pa
             await until(lambda: len(told_ids(story)) == 2)
             here.discord.fail_next("POST", MESSAGES, "reply_lost", times=2)
             story.cancel()
-            await until_settled(story)
+            await until_delivered(story)
 
         texts = [shown_text(message.payload) for message in here.discord.messages(hall)]
         assert ["· result" in text for text in texts] == [False, False, True, True]
@@ -544,7 +542,7 @@ async def test_watcher_who_cannot_be_reached__is_remembered_and_the_others_are_t
             await until(lambda: any(watcher.is_closed for watcher in read_ledger(story.run).watchers))
             story.cancel()
             await here.message(ana, "· result")
-            await until_settled(story)
+            await until_delivered(story)
             told = len(here.discord.requests)
             await here.bell.runs.put(story.record.run_id)
             await asyncio.sleep(0.2)
@@ -568,7 +566,7 @@ async def test_rate_limit_of_one_channel__delays_nobody_else(tmp_path: Path) -> 
             await here.message(bob, "· result")
             assert here.texts(ana) == ["busy", "busy"]
             await here.message(ana, "· result")
-            await until_settled(story)
+            await until_delivered(story)
         await asyncio.gather(*sending)
 
 

@@ -11,10 +11,10 @@ import discord
 import pytest
 
 from bot.app import build
-from bot.buttons import pressed
-from bot.commands.list_runs import Wanted
-from bot.commands.responses import Call
-from bot.commands.run_options import completed_run, generating_run, text_name
+from bot.buttons import parse_custom_id
+from bot.commands.list_runs import RunFilters
+from bot.commands.responses import CommandContext
+from bot.commands.run_options import completed_run, corpus_name, generating_run
 from bot.permissions import Caller, Level
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
@@ -26,6 +26,7 @@ from tests.support.waiting import ANSWER_SECONDS
 from trainer.artifacts.runs import manifest_of
 from trainer.contracts.base import now
 from trainer.contracts.runs import CorpusRef, EvalSummary, TokenizerFacts
+from trainer.contracts.tokenizers import METHODS
 from trainer.store.store import connect
 
 
@@ -110,7 +111,7 @@ async def test_runs__are_chosen_by_state_starter_and_words_also_on_later_pages(t
         assert "All runs with «lstm»: 4" in every.text
         assert f"<@{here.bob.id}>" in every.text and "command line" in every.text
         assert "running 40 % · 2.000 nats/token" in every.text
-        assert "There is none" in nothing.text
+        assert "No runs found" in nothing.text
         assert "with «қазақша»: 9" in shown_text(turned.payload)
         assert all(len(text(part["custom_id"])) <= 100 for part in parts(turned))
 
@@ -125,7 +126,7 @@ async def test_default_run__is_the_caller_s_newest_that_can_do_it_else_the_newes
         story(here, here.bob, "lstm-open")
         fills_gaps(end(story(here, here.ana, "bert-ana")))
         chosen = [
-            (await choose(Call(here.bot, Caller(user.id, Level.USER), "0"), command, None)).record.run_id
+            (await choose(CommandContext(here.bot, Caller(user.id, Level.USER), "0"), command, None)).record.run_id
             for user in (here.ana, here.bob, here.eve)
             for choose, command in ((generating_run, "generate"), (generating_run, "chat"), (completed_run, "score"))
         ]
@@ -134,7 +135,7 @@ async def test_default_run__is_the_caller_s_newest_that_can_do_it_else_the_newes
             for command in ("generate", "chat", "score")
         }
 
-    assert all("no finished run that can generate text yet" in answer.text for answer in nothing)
+    assert all("no completed run that can generate text yet" in answer.text for answer in nothing)
     assert chosen == [
         *("lstm-ana", "lstm-ana", "bert-ana"),
         *("lstm-bob", "lstm-bob", "bert-bob"),
@@ -159,7 +160,7 @@ async def test_runs__lead_to_the_status_of_one_of_them(tmp_path: Path) -> None:
         story(here, here.ana, "lstm-1")
         story(here, here.ana, "lstm-2").start()
         message = await (await here.discord.slash(here.ana, "mt runs", {})).reply()
-        shown = await here.discord.click(here.ana, message, "mt:status:chosen", ["lstm-2"])
+        shown = await here.discord.click(here.ana, message, "mt:status:selected", ["lstm-2"])
 
         assert "Worker not responding" in (await read(shown)).text
 
@@ -174,12 +175,12 @@ async def test_page__of_another_version_says_so(tmp_path: Path, custom_id: str) 
 
 
 def test_page__has_a_button_that_discord_takes_however_far_and_for_whatever_words() -> None:
-    wanted = Wanted("completed", is_mine=True, query="x" * 38)
+    wanted = RunFilters("completed", is_mine=True, query="x" * 38)
     custom_id = wanted.button(999_999, "»").custom_id or ""
-    read_back = pressed(custom_id)
+    read_back = parse_custom_id(custom_id)
 
     assert len(custom_id) <= 100
-    assert read_back is not None and Wanted.of(read_back) == wanted._replace(page=999_999)
+    assert read_back is not None and RunFilters.parse(read_back) == wanted._replace(page=999_999)
 
 
 async def message_with(here: Place, *custom_ids: str) -> StoredMessage:
@@ -259,7 +260,7 @@ async def test_texts__are_suggested_by_name_own_ones_first_attached_ones_too(tmp
 
         assert [choice.name for choice in of_bob] == ["My cats (attached)", "demo"]
         assert [choice.name for choice in of_ana] == ["demo"]
-        assert "⏳ Queued: My cats" in again.text and "the attached text" in again.text
+        assert "⏳ Queued: My cats" in again.text and "attached text" in again.text
 
 
 async def test_tokenizers__are_suggested_by_label_and_id(tmp_path: Path) -> None:
@@ -280,8 +281,9 @@ async def test_tokenizers__of_private_runs_are_not_suggested_to_others(tmp_path:
         facts: dict[str, object] = {"tokenizer": TokenizerFacts(id=fixture.name, sha256="a" * 64)}
         one.run.write_manifest(manifest_of(one.record, "completed").model_copy(update=facts))
 
-        assert await here.suggested(here.bob, "train", "tokenizer", "") == []
-        assert len(await here.suggested(here.ana, "train", "tokenizer", "")) == 1
+        of_bob, of_ana = [await here.suggested(one, "train", "tokenizer", "") for one in (here.bob, here.ana)]
+        assert [choice.value for choice in of_bob] == [*METHODS]
+        assert [choice.value for choice in of_ana] == [*METHODS, fixture.name]
 
 
 async def test_status__shows_what_the_caller_may_do_next_and_renews_itself(tmp_path: Path) -> None:
@@ -342,7 +344,7 @@ async def test_logs__come_as_text_or_as_a_file_without_the_machine_s_paths(tmp_p
         one.run.logs.write_text(f"{json.dumps(wordy)}\n", encoding="utf-8")
         long = await (await here.discord.slash(here.bob, "mt logs", {"run": "lstm-1"})).reply()
 
-        assert "no log yet" in none.text
+        assert "No log yet" in none.text
         assert "2026-11-20 12:00:38 INFO step step=38" in short.text and "step=36" not in short.text
         assert "wrote …/x.bin" in short.text and str(tmp_path) not in short.text
         assert usual.text.count(" INFO ") == clicked.text.count(" INFO ") == 20
@@ -376,7 +378,7 @@ def measured(one: Story, loss: float) -> Story:
 
 
 def attached(here: Place, name: str, sha256: str) -> Story:
-    """A run on an attached text."""
+    """A run on attached text."""
     record = run_record(f"gru-{sha256[:6]}", user_id=here.ana.id, label=name)
     changed: dict[str, object] = {"corpus": CorpusRef(name=sha256, sha256=sha256, bytes=9)}
     effective: dict[str, object] = {"effective": record.effective.model_copy(update=changed)}
@@ -406,7 +408,7 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
         of_texts = await here.ask(
             here.bob, "compare", {"run": first.record.run_id, "other": other.record.run_id, "split": "test"}
         )
-        unknown = text_name(Call(here.bot, Caller(here.bob.id, Level.USER), "0"), "3" * 64)
+        unknown = corpus_name(CommandContext(here.bot, Caller(here.bob.id, Level.USER), "0"), "3" * 64)
         stranger = await here.ask(here.eve, "compare", {"run": "lstm-old", "other": "lstm-new"})
         offered = await here.suggested(here.bob, "compare", "other", "")
 
@@ -418,8 +420,8 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
     sentences = ("not compared with itself", "not finished training", "no run 'nowhere'", "on its validation split")
     assert all(sentence in answer.text for sentence, answer in zip(sentences, refused, strict=True))
     assert not any("mt eval" in answer.text or "--" in answer.text for answer in refused)
-    assert "text: мәтін (attached) · text (attached)" in of_texts.text
+    assert "corpus: мәтін (attached) · text (attached)" in of_texts.text
     assert "Their test texts are not the same" in of_texts.text and "mt compare" not in of_texts.text
-    assert unknown == "an attached text"
-    assert "Not allowed" in stranger.text
+    assert unknown == "attached text"
+    assert "Forbidden" in stranger.text
     assert [choice.value for choice in offered][:2] == ["lstm-old", "lstm-new"]

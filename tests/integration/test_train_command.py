@@ -42,7 +42,7 @@ async def test_options__reach_the_run(tmp_path: Path) -> None:
         answer = await here.ask(
             here.bob,
             "train",
-            {"corpus": "cats", "model": "gru", "preset": "tiny", "epochs": 2, "name": "small gru", "early_stop": 3},
+            {"corpus": "cats", "model": "gru", "size": "tiny", "epochs": 2, "name": "small gru", "early_stopping": 3},
         )
         record = accepted(here)
 
@@ -57,11 +57,11 @@ async def test_training__that_cannot_fit_into_memory_is_refused_and_leaves_nothi
     if may_have_cuda():
         pytest.skip("what a GPU here would have is not known")
     async with place(tmp_path) as here:
-        options: Options = {"file": Upload("cats.txt", TEXT), "model": "llama", "preset": "paper"}
+        options: Options = {"file": Upload("cats.txt", TEXT), "model": "llama", "size": "paper"}
         answer = await here.ask(here.bob, "train", options)
 
         assert answer.colour == AMBER and "This training needs at least" in answer.text
-        assert "`batch_size`, `max_seq_len` or `preset` smaller" in answer.text
+        assert "`batch_size`, `max_seq_len` or `size` smaller" in answer.text
         await until(lambda: left(tmp_path) == [])
 
 
@@ -89,7 +89,7 @@ async def test_text__whose_name_is_not_latin_gives_its_run_and_its_corpus_that_n
         assert all(f"⏳ Queued: {name}\n" in answer.text for name, answer in answers.items())
         assert {choice.name for choice in offered} == {"мәтін (attached)", "мәтін 2 (attached)"}
         assert "⏳ Queued: char-lstm-ipa" in with_config.text
-        assert "no finished run" in scored.text
+        assert "no completed run" in scored.text
 
 
 async def test_warm_start__takes_the_family_and_the_tokenizer_of_a_completed_run(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ async def test_config__is_read_as_on_the_command_line_and_what_is_typed_wins(tmp
         answer = await here.ask(here.bob, "train", options)
         record = accepted(here)
 
-        assert "⏳ Queued: char-lstm-ipa" in answer.text and "the attached text" in answer.text
+        assert "⏳ Queued: char-lstm-ipa" in answer.text and "attached text" in answer.text
         assert record.effective.num_epochs == 2
         assert record.effective.optimizer.eps == 1e-8 and record.effective.test_fraction == 0.10
         assert record.requested_paths == ("tokenizers/char-lstm-ipa", "models/char-lstm-ipa", "logs")
@@ -176,7 +176,7 @@ async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path
         nothing_yet = await here.ask(here.bob, "train", {"config": some})
         assert "Give exactly one of `corpus` (a name) and `file`" in nothing_yet.text and here.runs() == []
 
-        await here.ask(here.bob, "train", {"config": some, "corpus": "cats", "preset": "tiny", "name": "first"})
+        await here.ask(here.bob, "train", {"config": some, "corpus": "cats", "size": "tiny", "name": "first"})
         first = accepted(here).effective
         again = await here.ask(here.bob, "train", {"config": some, "name": "again"})
 
@@ -188,7 +188,7 @@ async def test_config__with_some_fields_takes_the_rest_from_the_options(tmp_path
     ("file", "said"),
     [
         (Upload("kk.txt", YAML), "`config` must be a YAML file whose name ends in .yaml or .yml"),
-        (Upload("kk.yaml", b"x" * 5001), "`config` may have at most 5,000 bytes"),
+        (Upload("kk.yaml", b"x" * 5001), "`config` is too large: at most 5,000 bytes"),
         (Upload("kk.yaml", b"a: [1"), "'kk.yaml' is not YAML: line 1"),
         (Upload("kk.yaml", b"- a\n"), "'kk.yaml' must hold lines of `name: value`"),
         (Upload("kk.yaml", b"\xff"), "'kk.yaml' is not UTF-8"),

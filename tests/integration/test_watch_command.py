@@ -65,7 +65,7 @@ async def test_unwatch__ends_edits_and_the_final_message_for_the_starter_too(tmp
         await here.bot.queue.cancel("char_lstm-1")
         await message(here, here.bob, "· result")
 
-        assert "no message comes at its end" in answer.text
+        assert "no final message is sent" in answer.text
         assert told(here, here.ana) == [card] and card.edit_seconds == []
 
         await here.ask(here.ana, "watch", RUN)
@@ -83,9 +83,9 @@ async def test_unwatch__of_all(tmp_path: Path) -> None:
         never = await here.ask(here.bob, "unwatch", {"run": "char_lstm-3"})
 
         assert "`char_lstm-1`" in answer.text and "`char_lstm-2`" in answer.text
-        assert "You were watching none" in again.text
+        assert "You were not watching any run" in again.text
         assert "🔕 Not watching" in never.text
-        assert [watcher.user_id for watcher in read_ledger(other.run).unsettled] == [here.ana.id]
+        assert [watcher.user_id for watcher in read_ledger(other.run).pending] == [here.ana.id]
         assert [watches(story, here.bob) for story in stories] == [False, False]
 
 
@@ -99,7 +99,7 @@ async def test_run_that_has_ended__is_told_at_once_and_once(tmp_path: Path) -> N
         again = await here.ask(here.bob, "watch", RUN)
         await asyncio.sleep(0.2)
 
-        assert all("It has ended, and you have had its result." in one.text for one in (answer, again))
+        assert all("The run has ended. Its result was sent by direct message." in one.text for one in (answer, again))
         assert len(told(here, here.bob)) == 1
 
 
@@ -117,7 +117,7 @@ async def test_here__is_the_channel_of_the_command_where_the_bot_may_post(tmp_pa
         await message(here, here.ana, "· result")
         await here.discord.wait_for_edit(card, "Cancelled")
 
-        assert f"here in <#{home.channels[0].id}>" in shown_text(watching.payload)
+        assert f"to <#{home.channels[0].id}>" in shown_text(watching.payload)
         assert "may not post in this channel" in shown_text(refused.payload)
         assert "by direct message" in in_dm.text
         assert [len(told(here, here.bob)), len(messages(here, away.channels[0]))] == [0, 0]
@@ -163,7 +163,7 @@ async def test_stranger__watches_nothing_by_command_and_by_button(tmp_path: Path
 
 def followed(here: Place, user: User, name: str = "char_lstm-1") -> Story:
     story = here.story(user, name)
-    here.bot.listener.follow(name)
+    here.bot.notifier.follow(name)
     return story
 
 

@@ -11,7 +11,7 @@ from discord.http import Route
 
 from bot.chart_process import ChartProcess
 from bot.ledger import read_ledger
-from bot.notifier import Listener
+from bot.notifier import RunNotifier
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
@@ -92,17 +92,15 @@ class Place:
         return Story(self.root, run_record(name, user_id=user and user.id))
 
     @asynccontextmanager
-    async def listening(
-        self, *, look_interval_seconds: float = 0.1, steady_seconds: float = 60
-    ) -> AsyncIterator[Listener]:
-        listener = Listener(
+    async def listening(self, *, poll_seconds: float = 0.1, steady_seconds: float = 60) -> AsyncIterator[RunNotifier]:
+        listener = RunNotifier(
             RunStore(self.root),
             self.bell,
             self.client,
             self.charts,
-            self.may_be_told,
+            self.can_receive,
             edit_interval_seconds=EDIT_INTERVAL_SECONDS,
-            look_interval_seconds=look_interval_seconds,
+            poll_seconds=poll_seconds,
             retry_seconds=0.1,
             steady_seconds=steady_seconds,
         )
@@ -112,7 +110,7 @@ class Place:
         finally:
             await listener.stop()
 
-    def may_be_told(self, user_id: int, record: RunRecord) -> bool:
+    def can_receive(self, user_id: int, record: RunRecord) -> bool:
         return self.private_to is None or self.private_to.id == user_id
 
     def messages(self, user: User) -> list[StoredMessage]:
@@ -146,5 +144,5 @@ def told_ids(story: Story) -> set[int]:
     return {one.message_id for one in sent if one is not None and one.message_id is not None}
 
 
-async def until_settled(story: Story) -> None:
-    await until(lambda: not read_ledger(story.run).unsettled)
+async def until_delivered(story: Story) -> None:
+    await until(lambda: not read_ledger(story.run).pending)

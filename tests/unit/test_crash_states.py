@@ -197,7 +197,7 @@ def test_ledger__is_as_it_was_last_noted_or_as_before_in_any_state(tmp_path: Pat
             state = RunDirectory(tmp_path / "state" / "models" / "char_lstm-1", UnsyncedDisk())
             known = [watcher.user_id for watcher in read_ledger(state).watchers]
             assert known in ([7, 8, 9][: max(1, acknowledged - 1)], [7, 8, 9][:acknowledged])
-            assert len(Ledger(state).newest.watchers) == len(known)
+            assert len(Ledger(state).current.watchers) == len(known)
             assert not list(state.path.glob(".dm.json.*"))
 
 

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import strategies as st
 
-from bot.buttons import Pressed, custom_id, pressed, question_buttons
+from bot.buttons import ButtonPress, custom_id, inference_buttons, parse_custom_id
 from bot.commands.inference import Detail, GenerateOptions, ScoreOptions
-from bot.forms import Field, filled, form
+from bot.forms import Field, form, parse_modal
 from tests.support.properties import for_all
 from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
@@ -15,14 +15,14 @@ LONGEST_RUN_ID = "r" * 64
 
 
 @pytest.mark.parametrize("detail", ["summary", "per_char"])
-@pytest.mark.parametrize("base", ["bits", "nats"])
+@pytest.mark.parametrize("unit", ["bits", "nats"])
 @pytest.mark.parametrize("top_k", [0, 9, 10])
-def test_score_options__are_read_back_from_a_custom_id(detail: Detail, base: Unit, top_k: int) -> None:
-    options = ScoreOptions(detail=detail, base=base, top_k=top_k)
+def test_score_options__are_read_back_from_a_custom_id(detail: Detail, unit: Unit, top_k: int) -> None:
+    options = ScoreOptions(detail=detail, unit=unit, top_k=top_k)
     whole = custom_id("score", LONGEST_RUN_ID, options.code)
 
     assert len(whole) <= 100  # Discord's limit
-    assert pressed(whole) == Pressed("score", LONGEST_RUN_ID, options.code)
+    assert parse_custom_id(whole) == ButtonPress("score", LONGEST_RUN_ID, options.code)
     assert ScoreOptions.of_code(options.code) == options
 
 
@@ -37,10 +37,10 @@ def test_score_options__out_of_bounds_are_refused() -> None:
 
 
 def test_settings__of_a_form_are_read_line_by_line_and_empty_ones_are_the_defaults() -> None:
-    lines = "max_new: 7\n temperature :0.5\n\ntop_p:\nstop: 12\nseed:  \nsamples: 2"
+    lines = "max_new_tokens: 7\n temperature :0.5\n\ntop_p:\nstop: 12\nseed:  \nsamples: 2"
 
     assert GenerateOptions.of_lines("men ", lines) == GenerateOptions(
-        prompt="men ", max_new=7, temperature=0.5, stop="12", samples=2
+        prompt="men ", max_new_tokens=7, temperature=0.5, stop="12", samples=2
     )
     assert GenerateOptions.of_lines("", "") == GenerateOptions()
 
@@ -50,8 +50,8 @@ def test_settings__of_a_form_are_read_line_by_line_and_empty_ones_are_the_defaul
     [
         ("temperature 0.8", "`temperature: 0.8`"),
         ("temprature: 0.8", "did you mean `temperature`"),
-        ("max_new: many", "`max_new` must be a valid integer, you gave 'many'"),
-        ("max_new: 1.5", "`max_new`"),
+        ("max_new_tokens: many", "`max_new_tokens` must be a valid integer, you gave 'many'"),
+        ("max_new_tokens: 1.5", "`max_new_tokens`"),
         ("top_p: nan", "`top_p`"),
         ("samples: 5", "`samples`"),
         ("prompt: the", "its own field"),
@@ -89,7 +89,7 @@ async def test_form__holds_its_fields_and_what_is_filled_in_is_read_by_their_nam
 
     assert modal.custom_id == "mt:edit:char_lstm-1"
     assert modal.is_finished()  # so that the library does not wait for it
-    assert filled(sent) == {"prompt": "a: b", "text": ""}
+    assert parse_modal(sent) == {"prompt": "a: b", "text": ""}
 
 
 def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:
@@ -97,5 +97,5 @@ def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:
     gaps: dict[str, object] = {"objective": "masked_lm"}
     masked: dict[str, object] = {"effective": record.effective.model_copy(update=gaps)}
 
-    labels = [[one.label for one in question_buttons(run)] for run in (record, record.model_copy(update=masked))]
+    labels = [[one.label for one in inference_buttons(run)] for run in (record, record.model_copy(update=masked))]
     assert labels == [["Generate", "Score…"], ["Score…"]]

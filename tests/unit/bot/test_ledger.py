@@ -44,7 +44,7 @@ async def test_notes__of_many_at_once_and_of_those_who_gave_up_are_all_kept(tmp_
 async def test_watching__goes_on_with_the_same_messages_in_the_same_place_only(tmp_path: Path) -> None:
     ledger = Ledger(Story(tmp_path, run_record()).run)
     card = SentMessage(nonce="1", message_id=1)
-    here = await ledger.note(await ledger.watch(OTHER, 5), card=card, watches=False)
+    here = await ledger.update(await ledger.watch(OTHER, 5), card=card, watches=False)
 
     again = await ledger.watch(OTHER, 5)
     elsewhere = await ledger.watch(OTHER, None)
@@ -55,10 +55,10 @@ async def test_watching__goes_on_with_the_same_messages_in_the_same_place_only(t
 async def test_watching__who_was_told_the_end_is_not_told_again_elsewhere(tmp_path: Path) -> None:
     ledger = Ledger(Story(tmp_path, run_record()).run)
     final = SentMessage(nonce="1", message_id=1)
-    told = await ledger.note(await ledger.watch(OTHER, 5), final=final)
+    told = await ledger.update(await ledger.watch(OTHER, 5), final=final)
 
     assert await ledger.watch(OTHER, None) == told
-    assert [watcher.user_id for watcher in ledger.newest.unsettled] == [STARTER]
+    assert [watcher.user_id for watcher in ledger.current.pending] == [STARTER]
 
 
 WATCHES: dict[str, object] = {"watches": True}

@@ -12,20 +12,22 @@ from aiohttp import web
 
 from bot.attachments import attachment_name, download, read_attachment
 from bot.commands.inference import GenerateOptions
-from bot.commands.training import FIELDS, Preset, clean_label, fields_of, in_options, with_label
+from bot.commands.training import Size, clean_label, with_label, with_option_names
 from tests.support.cards import texts
 from tests.support.properties import for_all
+from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import load_settings
 from trainer.config.train_request import train_request, with_family
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.models import PRESETS
 from trainer.contracts.runs import EarlyStopping, TrainRequest
+from trainer.contracts.tokenizers import WordTokenizerConfig
 from trainer.contracts.validation import parse
 
 DEFAULTS: dict[str, object] = {
     "prompt": "",
-    "max_new": 64,
+    "max_new_tokens": 64,
     "temperature": 1.0,
     "top_k": 0,
     "top_p": 1.0,
@@ -42,7 +44,7 @@ def test_generate__defaults_are_those_of_the_contract() -> None:
 def test_generate__every_option_reaches_the_request() -> None:
     values: dict[str, object] = {
         "prompt": "men ",
-        "max_new": 7,
+        "max_new_tokens": 7,
         "temperature": 0.5,
         "top_k": 3,
         "top_p": 0.9,
@@ -67,8 +69,8 @@ def test_generate__every_option_reaches_the_request() -> None:
     ("option", "value"),
     [
         ("prompt", "x" * 4001),
-        ("max_new", 0),
-        ("max_new", 513),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 513),
         ("temperature", -0.1),
         ("temperature", 2.1),
         ("temperature", float("nan")),
@@ -93,7 +95,7 @@ def test_generate__a_value_out_of_bounds_is_named_by_its_option(option: str, val
 
 SET = [
     ({"model": "gru"}, {"model_family": "gru"}),
-    ({"preset": "tiny"}, {"model_size": "tiny"}),
+    ({"size": "tiny"}, {"model_size": "tiny"}),
     ({"epochs": 7}, {"num_epochs": 7}),
     ({"name": "kk"}, {"label": "kk"}),
     ({"init_from": "lstm-1"}, {"init_from_run_id": "lstm-1"}),
@@ -101,10 +103,13 @@ SET = [
         {"init_from": "lstm-1", "freeze_embeddings": True},
         {"init_from_run_id": "lstm-1", "freeze_embeddings": True},
     ),
-    ({"early_stop": 3}, {"early_stopping": EarlyStopping(enabled=True, patience=3)}),
+    ({"early_stopping": 3}, {"early_stopping": EarlyStopping(enabled=True, patience=3)}),
     ({"seed": 0}, {"seed": 0}),
+    ({"max_steps": 9, "batch_size": 8}, {"max_steps": 9, "batch_size": 8}),
+    ({"learning_rate": 0.01}, {"learning_rate": 0.01}),
+    ({"model": "gru", "tokenizer": "word"}, {"model_family": "gru", "tokenizer": WordTokenizerConfig()}),
     ({"tokenizer": "char-0123456789abcdef"}, {"tokenizer_id": "char-0123456789abcdef"}),
-    ({"early_stop": 0}, {}),
+    ({"early_stopping": 0}, {}),
     ({"seed": 42, "epochs": 5, "freeze_embeddings": False}, {}),
     ({"model": "rnn", "init_from": "rnn-1"}, {"model_family": "rnn", "init_from_run_id": "rnn-1"}),
 ]
@@ -115,8 +120,8 @@ def test_train__an_option_changes_its_field_and_no_other(
     options: Mapping[str, object], changed: Mapping[str, object]
 ) -> None:
     def request(given: Mapping[str, object]) -> dict[str, object]:
-        every: dict[str, object] = {name: given.get(name) for name in FIELDS}
-        made = train_request(with_family(with_label(fields_of({**every, "corpus": "my_text.txt"}), "my_text.txt")))
+        every: dict[str, object] = {name: given.get(name) for name in TRAIN_OPTIONS}
+        made = train_request(with_family(with_label(request_fields({**every, "corpus": "my_text.txt"}), "my_text.txt")))
         values: dict[str, object] = dict(made)
         return values
 
@@ -124,21 +129,21 @@ def test_train__an_option_changes_its_field_and_no_other(
 
 
 def test_train__without_options_is_the_contract_s_default_with_the_text_s_name() -> None:
-    made = train_request(with_family(with_label(fields_of({"corpus": "my_text.txt"}), "my_text.txt")))
+    made = train_request(with_family(with_label(request_fields({"corpus": "my_text.txt"}), "my_text.txt")))
 
     assert made == TrainRequest(model_family="char_lstm", corpus="my_text.txt", label="my text")
 
 
 def test_train__offers_every_family_and_preset() -> None:
-    offered: tuple[str, ...] = get_args(Preset)
+    offered: tuple[str, ...] = get_args(Size)
 
     assert all(set(offered) == set(sizes) for sizes in PRESETS.values())
 
 
 def test_train__an_error_names_the_option_in_place_of_the_field() -> None:
     with pytest.raises(AppError) as refused:
-        train_request(with_family(with_label(fields_of({"corpus": "x", "epochs": 0, "name": "a\nb"}), "x")))
-    told = in_options(refused.value)
+        train_request(with_family(with_label(request_fields({"corpus": "x", "epochs": 0, "name": "a\nb"}), "x")))
+    told = with_option_names(refused.value)
 
     assert told.code is ErrorCode.INVALID_INPUT
     assert "`epochs`" in told.message and "`name`" in told.message
@@ -292,5 +297,5 @@ async def test_download__that_keeps_failing_is_one_sentence(answers: list[int]) 
             await download(f"{address}/file", 1000)
 
     assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
-    assert refused.value.message == "Discord did not send `file`. Attach it again."
+    assert refused.value.message == "The attachment `file` could not be downloaded. Attach it again."
     assert answered == answers

@@ -50,7 +50,7 @@ async def test_level__by_id_and_by_guild(user_id: int, guild_id: int | None, lev
 
 @pytest.mark.parametrize("guild_id", [None, 77])
 async def test_stranger__is_refused_and_told_whom_to_ask(guild_id: int | None) -> None:
-    with pytest.raises(AppError, match=f"ask <@{OWNER}> to add you") as refused:
+    with pytest.raises(AppError, match=f"Ask <@{OWNER}> to add you") as refused:
         await permissions().caller(STRANGER, guild_id)
 
     assert refused.value.code is ErrorCode.FORBIDDEN
@@ -59,7 +59,7 @@ async def test_stranger__is_refused_and_told_whom_to_ask(guild_id: int | None) -
 async def test_stranger__where_there_is_no_admin() -> None:
     alone = Permissions(DiscordSettings(allowed_user_ids=(OTHER,)), Guilds().is_member)
 
-    with pytest.raises(AppError, match="ask whoever runs it"):
+    with pytest.raises(AppError, match="Ask the operator of this bot"):
         await alone.caller(STRANGER, None)
 
 
@@ -110,11 +110,11 @@ def test_table__names_every_command() -> None:
 def test_run__may_be_used_by_those_in_the_table(command: str, person: str, private_runs: bool) -> None:
     allowed = MAY[command] - ({"user"} if private_runs else set[str]())
     rights = permissions(private_runs=private_runs)
-    assert rights.may_give(command, PEOPLE[person], run_record()) == (person in allowed)
+    assert rights.can_run(command, PEOPLE[person], run_record()) == (person in allowed)
     if person in allowed:
         rights.check_run(command, PEOPLE[person], run_record())
     else:
-        with pytest.raises(AppError, match="ask") as refused:
+        with pytest.raises(AppError, match="Ask") as refused:
             rights.check_run(command, PEOPLE[person], run_record())
         assert refused.value.code is ErrorCode.FORBIDDEN
 
@@ -123,10 +123,10 @@ def test_cancel__of_a_run_of_the_command_line_is_for_admins() -> None:
     local = run_record(user_id=None)
     permissions().check_run("cancel", PEOPLE["admin"], local)
 
-    with pytest.raises(AppError, match=f"ask <@{OWNER}>"):
+    with pytest.raises(AppError, match=f"Ask <@{OWNER}>"):
         permissions().check_run("cancel", PEOPLE["user"], local)
 
 
 def test_cancel__names_the_starter_to_who_may_not() -> None:
-    with pytest.raises(AppError, match=f"ask <@{STARTER}>"):
+    with pytest.raises(AppError, match=f"Ask <@{STARTER}>"):
         permissions().check_run("cancel", PEOPLE["user"], run_record())

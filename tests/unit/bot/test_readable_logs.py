@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from bot.run_logs import without_places
+from bot.run_logs import without_paths
 from tests.support.properties import for_all
 from trainer.system.logs import readable_line
 
@@ -33,7 +33,7 @@ def test_line__has_time_level_event_and_values() -> None:
 def test_line__with_an_exception_keeps_it_without_paths() -> None:
     trace = 'Traceback:\n  File "/home/me/trainer/training.py", line 7, in run\nOSError: [Errno 28] /mnt/disk/run.bin'
     line: dict[str, object] = {"level": "error", "message": "failed", "exception": trace}
-    told = without_places(readable_line(json.dumps(line)))
+    told = without_paths(readable_line(json.dumps(line)))
 
     assert told.endswith('File "…/training.py", line 7, in run\nOSError: [Errno 28] …/run.bin')
 
@@ -56,9 +56,9 @@ def test_line__that_is_none_of_ours_stays_as_it_is(line: str) -> None:
     ],
 )
 def test_places__are_left_out(text: str, shown: str) -> None:
-    assert without_places(text) == shown
+    assert without_paths(text) == shown
 
 
 @for_all(FOLDERS)
 def test_places__of_any_path_are_left_out(folder: str) -> None:
-    assert without_places(f"cannot open {folder}/model.bin: {folder}") == "cannot open …/model.bin: …"
+    assert without_paths(f"cannot open {folder}/model.bin: {folder}") == "cannot open …/model.bin: …"

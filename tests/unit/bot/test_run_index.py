@@ -143,9 +143,9 @@ async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_not
     class Counted(RunIndex):
         looks = 0
 
-        def _look(self) -> None:
+        def _read(self) -> None:
             self.looks += 1
-            super()._look()
+            super()._read()
 
     settings = settings_in(tmp_path)
     index = Counted(JobQueue(settings, Store(ArqRedis())), settings.app.artifacts_root)

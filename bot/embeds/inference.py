@@ -1,0 +1,167 @@
+"""Answers to `/mt score`, `/mt generate` and `/mt chat`."""
+
+from io import BytesIO
+from typing import assert_never
+
+import discord
+
+from bot.embeds.text import (
+    BLURPLE,
+    CODE_BLOCK_MARKS,
+    MAX_DESCRIPTION,
+    PURPLE,
+    answer_embed,
+    clamp_start,
+    code_block,
+    count,
+    isolated,
+    plain,
+    shown_name,
+    utf16_length,
+)
+from bot.report import HIGH_BITS, ReportFiles, Summary, expected_instead, visible
+from trainer.contracts.inference import ChatResponse, FinishReason, GenerateRequest, GenerateResponse, ScoreResponse
+from trainer.contracts.runs import RunRecord
+from trainer.reports.score_table import Unit, in_unit
+
+_HEATMAP_NAME = "surprisal.png"
+_MAX_TABLE, _MAX_EXPECTED, _MAX_MESSAGE = 2000, 5, 1000
+
+
+def score_answer(
+    record: RunRecord,
+    text: str,
+    score: ScoreResponse,
+    unit: Unit,
+    *,
+    request_id: str,
+    own_bits_per_char: float | None,
+    refusal: str | None = None,
+) -> discord.Embed:
+    """Return the summary of a score beside the run's own test split; the text itself is not repeated.
+
+    `refusal` is the reason why a detailed report was refused.
+    """
+    unknown = f" · {count(score.unk_count, 'unknown character')}" if score.unk_count else ""
+    mean = in_unit(score.mean_surprisal, unit)
+    total = f"{in_unit(score.nats, unit):.1f} {unit} in total · {count(score.n_scored or 0, 'token')}{unknown}"
+    if score.loss is None:
+        lines = [f"**{mean:.3f}** {unit}/masked token", total]
+    else:
+        loss = f"**{in_unit(score.loss, unit):.3f}** {unit}/token"
+        lines = [
+            f"{loss} · {_line_figures(score.bits_per_char, score.perplexity)}",
+            f"{mean:.3f} {unit}/token without line ends · {total}",
+        ]
+    lines += [] if own_bits_per_char is None else [f"Test split of the run: {own_bits_per_char:.2f} bits/char"]
+    lines += [] if refusal is None else [f"🔒 {refusal}"]
+    title = f"📏 Score of {count(len(text), 'character')} with {shown_name(record)}"
+    return answer_embed(BLURPLE, title, lines, record.run_id, request_id)
+
+
+def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int, request_id: str) -> discord.Embed:
+    """Return the report of surprisals: their spread, the most surprising positions and the expected tokens.
+
+    `left_out` is the number of characters by which the text was too long.
+    """
+    summary = report.summary
+    noun = "character" if summary.n_characters == summary.n_tokens else "token"
+    top = summary.most_surprising[0]
+    figures: list[str] = []
+    if summary.perplexity is not None:
+        figures.append(f"{_line_figures(summary.bits_per_char, summary.perplexity)} with line ends")
+    if summary.n_unknown:
+        figures.append(count(summary.n_unknown, f"unknown {noun}"))
+    lines = [
+        f"Mean **{summary.mean:.2f}** {summary.unit} · median {summary.median:.2f} · max"
+        f" {in_unit(top.surprisal, summary.unit):.2f} at {count(top.start + 1)} «{plain(visible(top.text))}»"
+        f" · above {HIGH_BITS} bits: {count(summary.n_high)} of {count(summary.n_tokens, noun)}",
+        *([" · ".join(figures)] if figures else []),
+        code_block(_surprising_table(summary), _MAX_TABLE),
+    ]
+    if report.shown_characters < summary.n_characters:
+        shown = count(report.shown_characters, "character")
+        lines.append(f"The picture shows the first {shown}; the files contain all.")
+    if left_out:
+        lines.append(f"The text is too long. The report leaves out the last {count(left_out, 'character')}.")
+    lines.append("Visible only to you; the text is not logged.")
+    title = f"🔬 Surprisal report: {shown_name(record)}"
+    return answer_embed(PURPLE, title, lines, record.run_id, request_id).set_image(url=f"attachment://{_HEATMAP_NAME}")
+
+
+def report_files(report: ReportFiles) -> list[discord.File]:
+    """Return the files of a report; the picture has a description for screen readers."""
+    summary = report.summary
+    top = summary.most_surprising[0]
+    text = (
+        f"Surprisal of each character as the colour of its cell, dark for low surprisal: mean {summary.mean:.2f}"
+        f" {summary.unit}, highest {in_unit(top.surprisal, summary.unit):.2f} at {top.start + 1}."
+    )
+    return [
+        discord.File(BytesIO(report.png), _HEATMAP_NAME, description=text),
+        discord.File(BytesIO(report.html), "surprisal.html"),
+        discord.File(BytesIO(report.csv), "surprisal.csv"),
+        discord.File(BytesIO(report.json), "surprisal.json"),
+    ]
+
+
+def generate_answer(
+    record: RunRecord, request: GenerateRequest, response: GenerateResponse, *, request_id: str
+) -> discord.Embed:
+    """Return the generated texts, each after its prompt in a code block."""
+    outputs = response.outputs or ()
+    settings = [f"T {request.temperature:g}"]
+    settings += [f"top-k {request.top_k}"] if request.top_k else []
+    settings += [f"top-p {request.top_p:g}"] if request.top_p < 1 else []
+    settings += [f"seed {response.seed_used}"] if response.seed_used is not None else []
+    room = (MAX_DESCRIPTION - 200) // max(1, len(outputs)) - 100
+    lines = []
+    for output, steps, reason in zip(outputs, response.steps or (), response.stop_reason or (), strict=True):
+        prompt_room = max(room // 4, room - CODE_BLOCK_MARKS - utf16_length(output))
+        lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
+        lines.append(f"{count(steps, 'token')} · {_stop_text(reason)}")
+    title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
+    return answer_embed(BLURPLE, title, lines, record.run_id, request_id)
+
+
+def chat_answer(record: RunRecord, message: str, response: ChatResponse, *, request_id: str) -> discord.Embed:
+    """Return the message and the model's answer, each in a code block, and the number of dropped turns."""
+    facts = [count(response.steps or 0, "token")]
+    facts += [_stop_text(response.stop_reason)] if response.stop_reason else []
+    facts += [f"oldest {count(response.turns_dropped, 'turn')} dropped"] if response.turns_dropped else []
+    lines = [
+        code_block(clamp_start(message, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS),
+        code_block(response.answer or "", MAX_DESCRIPTION - _MAX_MESSAGE - 200),
+        " · ".join(facts),
+    ]
+    return answer_embed(BLURPLE, f"💬 {shown_name(record)}", lines, record.run_id, request_id)
+
+
+def _line_figures(bits_per_char: float | None, perplexity: float | None) -> str:
+    return f"{bits_per_char or 0.0:.2f} bits/char · perplexity {perplexity or 0.0:.2f}"
+
+
+def _surprising_table(summary: Summary) -> str:
+    has_expected = bool(summary.most_surprising[0].expected)
+    lines = [f"Most surprising{', and the expected tokens' if has_expected else ''}"]
+    for row in summary.most_surprising:
+        expected = "  ".join(
+            f"{isolated(visible(token))} {share:.0%}" for token, share in expected_instead(row)[:_MAX_EXPECTED]
+        )
+        sign = isolated(visible(row.text)) + ("" if row.is_known else " unknown")
+        lines.append(f"{row.start + 1:>6,} {in_unit(row.surprisal, summary.unit):6.2f}  {sign}   {expected}".rstrip())
+    return "\n".join(lines)
+
+
+def _stop_text(reason: FinishReason) -> str:
+    match reason:
+        case "eos":
+            return "ended by the model"
+        case "stop_sequence":
+            return "stopped at the stop text"
+        case "max_new_tokens":
+            return "stopped at the maximum length"
+        case "context_full":
+            return "stopped at the end of the model's context"
+        case _:
+            assert_never(reason)

@@ -1,0 +1,105 @@
+"""Text of embeds: Discord's limits, inert user text, numbers and times."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import discord
+
+from trainer.contracts.runs import RunRecord
+from trainer.contracts.wording import counted
+
+GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
+MAX_DESCRIPTION = 4096  # Discord's limits, also the next line
+_MAX_TITLE, _MAX_FOOTER, _MAX_TOTAL = 256, 2048, 6000
+CODE_BLOCK_MARKS = 8
+THIN_SPACE = "\u202f"
+_ZERO_WIDTH_SPACE = "\u200b"
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters of terminals, line separators and marks of text direction."""
+
+
+def make_embed(colour: int, title: str, lines: Sequence[str], footer: str) -> discord.Embed:
+    """Return an embed whose parts are cut to Discord's limits."""
+    title, footer = clamp(title, _MAX_TITLE), clamp(footer, _MAX_FOOTER)
+    room = min(MAX_DESCRIPTION, _MAX_TOTAL - utf16_length(title) - utf16_length(footer))
+    embed = discord.Embed(colour=colour, title=title, description=clamp("\n".join(lines), room))
+    return embed.set_footer(text=footer)
+
+
+def answer_embed(colour: int, title: str, lines: Sequence[str], run_id: str, request_id: str) -> discord.Embed:
+    """Return the embed of an answer about a run."""
+    return make_embed(colour, title, lines, f"{run_id} · request {request_id}")
+
+
+def shown_name(record: RunRecord) -> str:
+    """Return a run's name for an embed."""
+    return plain(display_name(record))
+
+
+def display_name(record: RunRecord) -> str:
+    return record.effective.label or record.run_id
+
+
+def utf16_length(text: str) -> int:
+    """Return the length in UTF-16 units, as Discord's clients count; never less than the number of characters."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def clamp(text: str, limit: int) -> str:
+    """Cut a text to at most `limit` UTF-16 units, with … at the cut."""
+    if utf16_length(text) <= limit:
+        return text
+    cut = text.encode("utf-16-le", "surrogatepass")[: (limit - 1) * 2]
+    return cut.decode("utf-16-le", "ignore").rstrip() + "…"
+
+
+def clamp_start(text: str, limit: int) -> str:
+    """Return the last `limit` UTF-16 units of a text, with … at the cut."""
+    if utf16_length(text) <= limit:
+        return text
+    cut = text.encode("utf-16-le", "surrogatepass")[-(limit - 1) * 2 :]
+    return "…" + cut.decode("utf-16-le", "ignore")
+
+
+def code_block(text: str, limit: int) -> str:
+    """Return a code block of at most `limit` UTF-16 units that its text cannot close."""
+    safe = text.replace("`", f"`{_ZERO_WIDTH_SPACE}")
+    return f"```\n{clamp(safe, limit - CODE_BLOCK_MARKS) or _ZERO_WIDTH_SPACE}\n```"
+
+
+def plain(text: str) -> str:
+    """Make markdown, mentions, links and text direction of a user's text inert."""
+    inert = discord.utils.escape_markdown(_without_controls(text)).replace("<", f"<{_ZERO_WIDTH_SPACE}")
+    return isolated(inert.replace("@", f"@{_ZERO_WIDTH_SPACE}").replace("://", f":{_ZERO_WIDTH_SPACE}//"))
+
+
+def isolated(text: str) -> str:
+    """Isolate right-to-left text, so that it does not reorder the text around it."""
+    is_right_to_left = any(unicodedata.bidirectional(char) in ("R", "AL", "AN") for char in text)
+    return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}" if is_right_to_left else text
+
+
+def without_links(message: str) -> str:
+    """Make links inert in a message of ours that can quote a user; other markdown stays."""
+    return _without_controls(message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
+
+
+def relative_time(unix_seconds: float) -> str:
+    """Return a time that each reader's client shows as 'in 5 minutes'."""
+    return f"<t:{round(unix_seconds)}:R>"
+
+
+def count(number: int, noun: str | None = None) -> str:
+    """Return a number, or a number of things, with thin spaces between thousands."""
+    return (f"{number:,}" if noun is None else counted(number, noun)).replace(",", THIN_SPACE)
+
+
+def byte_size(size: int) -> str:
+    if size < 1000:
+        return count(size, "byte")
+    return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
+
+
+def _without_controls(text: str) -> str:
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
