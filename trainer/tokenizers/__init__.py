@@ -1,4 +1,4 @@
-"""Make a tokenizer by its config, and find a saved one by its manifest."""
+"""Train a tokenizer from its config, and load a saved one from its folder."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import assert_never
 
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, read_manifest, tokenizer_file
-from trainer.contracts.base import FileRecord, now
+from trainer.contracts.base import FileRecord, changed, now
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
     CharTokenizerConfig,
@@ -20,7 +20,7 @@ from trainer.contracts.tokenizers import (
 from trainer.data.corpus import SplitRule
 from trainer.system.files import read_regular
 from trainer.tokenizers import bpe, char, sentencepiece, word, wordpiece
-from trainer.tokenizers.base import Text, Tokenizer, Trained, broken
+from trainer.tokenizers.base import Text, Tokenizer, Trained, load_error
 from trainer.tokenizers.char import CharTokenizer
 from trainer.tokenizers.counting import statistics
 from trainer.tokenizers.sentencepiece import SentencePieceTokenizer
@@ -36,9 +36,9 @@ def train_tokenizer(
     rule: SplitRule,
     tokenizer_id: str | None = None,
 ) -> Tokenizer:
-    """Make a tokenizer from lines of all the texts; the hold-out's lines give its statistics.
+    """Train a tokenizer on the lines of all texts, and measure its statistics on the held-out lines.
 
-    It gets an id from all that made it, unless one is given.
+    The default id is a hash of the config, the texts, the split rule and the vocabulary.
     """
     match config:
         case CharTokenizerConfig():
@@ -55,24 +55,23 @@ def train_tokenizer(
             assert_never(config)
     unmeasured = _manifest(config, trained, rule, tokenizer_id)
     stats = statistics(_open(trained.content, unmeasured), trained.characters, holdout_lines)
-    update: dict[str, object] = {"stats": stats, "created_at": now()}
-    return _open(trained.content, unmeasured.model_copy(update=update))
+    return _open(trained.content, changed(unmeasured, stats=stats, created_at=now()))
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a tokenizer was saved to the folder to the end: its manifest comes last."""
+    """Return True if the folder has a complete tokenizer: the manifest is written last."""
     return (folder / MANIFEST_FILE).exists()
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read a saved tokenizer by the method of its manifest; raises TOKENIZER_LOAD_FAILED where it is not as saved."""
+    """Load a saved tokenizer. Raises TOKENIZER_LOAD_FAILED if its files are missing or changed."""
     manifest = read_manifest(folder)
     try:
         content = read_regular(folder / tokenizer_file(manifest.method))
     except (OSError, ValueError):
-        raise broken(manifest, "cannot be read") from None
+        raise load_error(manifest, "cannot be read") from None
     if [record.sha256 for record in manifest.files] != [sha256(content).hexdigest()]:
-        raise broken(manifest, "is not the one that its manifest names")
+        raise load_error(manifest, "does not match its manifest")
     return _open(content, manifest)
 
 
@@ -95,10 +94,10 @@ def _open(content: bytes, manifest: TokenizerManifest) -> Tokenizer:
 def _manifest(
     config: TokenizerConfig, trained: Trained, rule: SplitRule, tokenizer_id: str | None
 ) -> TokenizerManifest:
-    """What is known of a tokenizer before it is measured."""
+    """Return the manifest of a tokenizer without its statistics."""
     digest = sha256(trained.content).hexdigest()
-    described = " ".join(corpus.model_dump_json() for corpus in trained.corpora)
-    identity = f"{config.model_dump_json()} {described} {rule} {digest}"
+    corpora = " ".join(corpus.model_dump_json() for corpus in trained.corpora)
+    identity = f"{config.model_dump_json()} {corpora} {rule} {digest}"
     return TokenizerManifest(
         tokenizer_id=tokenizer_id or f"{config.method}-{sha256(identity.encode()).hexdigest()[:16]}",
         method=config.method,

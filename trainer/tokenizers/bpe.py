@@ -9,22 +9,22 @@ from tokenizers.trainers import BpeTrainer
 from trainer.contracts.tokenizers import BpeTokenizerConfig, special_names
 from trainer.tokenizers.base import Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
-from trainer.tokenizers.subword import train_library, trained
+from trainer.tokenizers.subword import describe, train_library
 
 
 def train(config: BpeTokenizerConfig, texts: Sequence[Text]) -> Trained:
-    """Merge the most frequent pairs of the texts' words; raises INVALID_INPUT where not all characters have room."""
+    """Train byte-pair merges. Raises INVALID_INPUT if the vocabulary is too small for all characters."""
     counts = count_characters(texts)
     specials = special_names(config)
     check_room(config.vocab_size, len(counts.characters), len(specials) + len(counts.characters))
     library = tokenizers.Tokenizer(models.BPE(unk_token=specials["unk"]))
-    first: list[str | tokenizers.AddedToken] = [*specials.values()]
+    special_tokens: list[str | tokenizers.AddedToken] = [*specials.values()]
     trainer = BpeTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        special_tokens=first,
+        special_tokens=special_tokens,
         show_progress=False,
     )
     train_library(library, trainer, texts)
     library.decoder = decoders.Fuse()
-    return trained(library, config, counts)
+    return describe(library, config, counts)

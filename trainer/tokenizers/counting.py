@@ -1,4 +1,4 @@
-"""What a tokenizer is made from and measured on, counted: lines, characters, words, tokens."""
+"""Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -15,67 +15,67 @@ CODE_POINTS = 0x110000
 
 
 class CountedLines:
-    """The lines of a text, counted as they are read."""
+    """Counts the lines and characters of a text while they are read."""
 
     def __init__(self, text: Text) -> None:
         self._text = text
         self._lines = self._characters = 0
 
     def blocks(self) -> Iterator[list[str]]:
-        """Yield the lines, many at a time."""
+        """Yield the lines in blocks."""
         for block in blocks(self._text.lines):
             self._lines += len(block)
             self._characters += sum(map(len, block))
             yield block
 
-    def counted(self) -> TokenizerCorpus:
-        """Return the text with what was read of it so far."""
+    def corpus(self) -> TokenizerCorpus:
+        """Return the corpus with the lines and characters read so far."""
         corpus = self._text.corpus
         return TokenizerCorpus(name=corpus.name, sha256=corpus.sha256, lines=self._lines, chars=self._characters)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
-    # A lone surrogate is no character of any corpus: it becomes [UNK] instead of an error.
+    # surrogatepass: a lone surrogate becomes [UNK] instead of an error
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
 class CharacterCounts(NamedTuple):
-    """How often each code point occurs in all of some texts, and what was read of each."""
+    """Number of occurrences of each code point in all texts, and the size of each corpus."""
 
     by_code_point: NDArray[np.int64]
     corpora: tuple[TokenizerCorpus, ...]
 
     @property
     def characters(self) -> list[str]:
-        """Those that there are, by code point."""
-        found: list[int] = np.flatnonzero(self.by_code_point).tolist()
-        return [chr(code_point) for code_point in found]
+        """The characters that occur, by code point."""
+        occurring: list[int] = np.flatnonzero(self.by_code_point).tolist()
+        return [chr(code_point) for code_point in occurring]
 
 
 def count_characters(texts: Iterable[Text]) -> CharacterCounts:
-    """Count every code point of all the texts."""
+    """Count the code points of all texts."""
     counts = np.zeros(CODE_POINTS, dtype=np.int64)
     corpora: list[TokenizerCorpus] = []
     for text in texts:
         lines = CountedLines(text)
         for block in lines.blocks():
             counts += np.bincount(code_points("".join(block)), minlength=CODE_POINTS)
-        corpora.append(lines.counted())
+        corpora.append(lines.corpus())
     return CharacterCounts(counts, tuple(corpora))
 
 
 def check_room(vocab_size: int, characters: int, needed: int) -> None:
-    """Refuse a vocabulary that does not even hold what the characters of the text need."""
+    """Raise INVALID_INPUT if a vocabulary is smaller than the number of tokens that the characters need."""
     if vocab_size < needed:
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            f"`vocab_size` must be at least {needed:,} for this text, whose {characters:,} different characters all"
-            f" have tokens of their own; you gave {vocab_size:,}.",
+            f"`vocab_size` must be at least {needed:,} for this text, because each of its {characters:,} characters"
+            f" needs a token; you gave {vocab_size:,}.",
         )
 
 
 def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterable[str]) -> TokenizerStats:
-    """Measure a tokenizer that has ids for these characters on lines that it was not made from."""
+    """Measure a tokenizer whose vocabulary covers these characters on held-out lines."""
     special_ids = tokenizer.special_ids
     line_count = words = chars = tokens = unknown = 0
     distinct: set[str] = set()

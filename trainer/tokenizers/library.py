@@ -1,4 +1,4 @@
-"""What all tokenizers in the form of the `tokenizers` library have in common: their file, normalizer and vocabulary."""
+"""Files of the `tokenizers` library: content, normalizer and vocabulary."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import normalizers
 
 from trainer.contracts.tokenizers import Normalization, TokenizerManifest
-from trainer.tokenizers.base import broken
+from trainer.tokenizers.base import load_error
 
 
 class _Model(BaseModel):
@@ -16,24 +16,24 @@ class _Model(BaseModel):
 
 
 class _File(BaseModel):
-    """The part of the library's file that is read back."""
+    """The part of the library's file that is read."""
 
     model: _Model
 
 
 def vocabulary_of(content: bytes, manifest: TokenizerManifest) -> list[str]:
-    """Return the tokens by their ids; raises TOKENIZER_LOAD_FAILED where they are not those of the manifest."""
+    """Return the tokens by id. Raises TOKENIZER_LOAD_FAILED if they do not match the manifest."""
     try:
         vocabulary = _File.model_validate_json(content).model.vocab
     except ValueError:
-        raise broken(manifest, "cannot be read") from None
+        raise load_error(manifest, "cannot be read") from None
     if list(vocabulary.values()) != list(range(manifest.vocab_size)):
-        raise broken(manifest, "does not hold the vocabulary of its manifest")
+        raise load_error(manifest, "does not have the vocabulary of its manifest")
     return list(vocabulary)
 
 
 def normalizer_of(normalization: Normalization, *more: normalizers.Normalizer) -> normalizers.Normalizer:
-    """The library's form of what is done to a text before it is encoded."""
+    """Return the normalization as a normalizer of the library, followed by `more`."""
     nfc = normalizers.NFC()
     steps: list[normalizers.Normalizer] = [nfc, normalizers.Lowercase(), nfc] if normalization.lowercase else [nfc]
     steps += more
@@ -41,9 +41,9 @@ def normalizer_of(normalization: Normalization, *more: normalizers.Normalizer) -
 
 
 def content_of(library: tokenizers.Tokenizer, special_tokens: Sequence[str]) -> bytes:
-    """The file from which `tokenizers.Tokenizer.from_file` makes a tokenizer with equal ids.
+    """Return the file content, which `tokenizers.Tokenizer.from_file` reads as a tokenizer with equal ids.
 
-    Text that spells a special token stays text there when `encode_special_tokens` is set, as it always does here.
+    That tokenizer parses special tokens in a text unless its `encode_special_tokens` is set; ours never does.
     """
     specials: list[str | tokenizers.AddedToken] = list(special_tokens)
     library.add_special_tokens(specials)

@@ -17,45 +17,45 @@ from trainer.data.normalization import normalized
 from trainer.tokenizers.base import (
     Ids,
     Span,
-    StoredTokenizer,
     Text,
+    Tokenizer,
     Trained,
-    broken,
-    documents_of,
-    numbered,
-    numbered_names,
+    join_documents,
+    load_error,
+    number_tokens,
+    special_token_ids,
 )
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.subword import SPLIT
 
 SPACE = "\u2581"
 _LINE_CHARACTERS = 1000
-"""SentencePiece leaves out what is longer than 4192 bytes."""
-_MOST_LINES = 2_000_000
-"""A longer text is represented by so many of its lines, as they are all in memory."""
+"""SentencePiece ignores lines longer than 4192 bytes."""
+_MAX_LINES = 2_000_000
+"""SentencePiece samples this number of lines from a longer text: it holds them in memory."""
 _THREADS = 8
-"""Not the cores that are used: with another number of threads unigram's sums, and its tokens, are others."""
+"""Fixed, because the tokens of the unigram method depend on the number of threads."""
 
 
-class SentencePieceTokenizer(StoredTokenizer):
-    """Implements Tokenizer by the package; ids are 0.. for the specials, then as SentencePiece numbers its pieces.
+class SentencePieceTokenizer(Tokenizer):
+    """SentencePiece tokenizer: the first ids are special tokens, then the pieces as SentencePiece numbers them.
 
-    A space belongs to the word that it is before, and a line begins as if a space were before it, so that words are
-    the same tokens there; tokens show it as U+2581. Unknown characters that stand together are one unknown token.
+    A space belongs to the word after it, and is added at the start of a line, so that the first word has the same
+    tokens; tokens show it as U+2581. Adjacent unknown characters are one unknown token.
     """
 
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
-        """Read the content of the file; raises TOKENIZER_LOAD_FAILED where it is no model with that vocabulary."""
-        specials = numbered_names(manifest)
+        """Raises TOKENIZER_LOAD_FAILED if the content of the file is no model with the manifest's vocabulary."""
+        specials = special_token_ids(manifest)
         super().__init__(manifest, content, specials)
         try:
             self._processor = SentencePieceProcessor(model_proto=content)
         except RuntimeError:
-            raise broken(manifest, "cannot be read") from None
-        self._names = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
-        if len(self._names) != manifest.vocab_size or self._names[: len(specials)] != list(specials):
-            raise broken(manifest, "does not hold the vocabulary of its manifest")
-        self._texts = ["" for _ in specials] + [name.replace(SPACE, " ") for name in self._names[len(specials) :]]
+            raise load_error(manifest, "cannot be read") from None
+        self.names = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        if len(self.names) != manifest.vocab_size or self.names[: len(specials)] != list(specials):
+            raise load_error(manifest, "does not have the vocabulary of its manifest")
+        self.texts = ["" for _ in specials] + [name.replace(SPACE, " ") for name in self.names[len(specials) :]]
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode_as_ids(sentencepiece_form(normalized(text, self.normalization)))
@@ -63,34 +63,34 @@ class SentencePieceTokenizer(StoredTokenizer):
 
     def encode_documents(self, lines: Sequence[str]) -> Ids:
         ids: list[list[int]] = self._processor.encode_as_ids([sentencepiece_form(line) for line in lines])
-        return documents_of(ids, self.special_ids, self.vocab_size)
+        return join_documents(ids, self.special_ids, self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join(self._texts[i] for i in ids if 0 <= i < len(self._texts)).removeprefix(" ")
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        return [self._names[i] for i in ids]
+        return super().decode(ids).removeprefix(" ")
 
     def spans(self, text: str) -> list[Span]:
-        """Return the ranges; that of a line's first token leaves out the space that stands in no text."""
-        given = sentencepiece_form(normalized(text, self.normalization))
-        found: dict[str, list[Span]] = self._processor.encode_as_offset_mapping(given)
-        return found["offsets"]
+        """Return the range of each token in the normalized text, without the space added at the start."""
+        encodable = sentencepiece_form(normalized(text, self.normalization))
+        mapping: dict[str, list[Span]] = self._processor.encode_as_offset_mapping(encodable)
+        return mapping["offsets"]
 
 
 def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
-    """Learn pieces from the texts' words; raises INVALID_INPUT where not all characters have room."""
+    """Train pieces. Raises INVALID_INPUT if the vocabulary is too small for all characters.
+
+    Raises TOKENIZER_TRAIN_FAILED if SentencePiece cannot train this vocabulary size on the texts.
+    """
     counts = count_characters(texts)
     characters = set(counts.characters) - set(RESERVED)
     names = special_names(config)
-    specials = numbered(names)
+    specials = number_tokens(names)
     check_room(config.vocab_size, len(characters), len(specials) + len(characters | {" "}))
     masks = [name for role, name in names.items() if role == "mask"]
     model = BytesIO()
     set_random_generator_seed(0)
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=_pieces(texts),
+            sentence_iterator=_chunks(texts),
             model_writer=model,
             model_type=config.model_type,
             vocab_size=config.vocab_size,
@@ -101,7 +101,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
             split_by_unicode_script=False,
             split_by_number=False,
             pretokenization_delimiter="\t",
-            input_sentence_size=_MOST_LINES,
+            input_sentence_size=_MAX_LINES,
             num_threads=_THREADS,
             minloglevel=2,
             bos_id=specials[names["bos"]],
@@ -117,7 +117,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
     except RuntimeError:
         raise AppError(
             ErrorCode.TOKENIZER_TRAIN_FAILED,
-            f"SentencePiece could not make {config.vocab_size:,} tokens of this text: give more text, or another"
+            f"SentencePiece could not train {config.vocab_size:,} tokens on this text. Use more text or another"
             " `vocab_size`.",
         ) from None
     content = model.getvalue()
@@ -131,8 +131,8 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
     )
 
 
-def _pieces(texts: Iterable[Text]) -> Iterator[str]:
-    """Yield the lines in pieces that are not too long, words apart as the other subword methods have them."""
+def _chunks(texts: Iterable[Text]) -> Iterator[str]:
+    """Yield the lines in chunks that SentencePiece accepts, with tabs between words as SPLIT separates them."""
     for text in texts:
         for line in text.lines:
             clean = line.translate(dict.fromkeys(map(ord, RESERVED), " "))

@@ -1,4 +1,4 @@
-"""What the subword methods of the `tokenizers` library share: how a text falls into words, and the tokenizer itself."""
+"""BPE and WordPiece tokenizers of the `tokenizers` library: their word boundaries, encoding and training."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +20,13 @@ from trainer.data.normalization import normalized
 from trainer.tokenizers.base import (
     Ids,
     Span,
-    StoredTokenizer,
     Text,
+    Tokenizer,
     Trained,
-    broken,
-    documents_of,
-    numbered,
-    numbered_names,
+    join_documents,
+    load_error,
+    number_tokens,
+    special_token_ids,
 )
 from trainer.tokenizers.counting import CharacterCounts
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
@@ -41,33 +41,35 @@ SPLIT = pre_tokenizers.Split(
     ),
     "isolated",
 )
-"""Words, numbers and punctuation, each with the space before it; no token reaches from one into the next.
+"""Splits a text into words, numbers and punctuation, each with the space before it; no token crosses a split.
 
-So no token is spelled like a special one, none but those that go on with a word begins with ##, and however long a
-word is, its tokens are found in no time.
+Therefore no token is spelled like a special token, only WordPiece continuations start with ##, and long words are
+encoded quickly.
 """
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
-class SubwordTokenizer(StoredTokenizer):
-    """Implements Tokenizer by the library; ids are 0.. for the specials, then characters, then what was merged.
+class SubwordTokenizer(Tokenizer):
+    """Subword tokenizer: the first ids are special tokens, then characters, then merged tokens.
 
-    A space belongs to the word that it is before; a second one, and any other white space, is a token of its own.
-    Tokens are made of whole characters (bytes would know every text, but cut characters, which then have no span),
-    and an unknown character is one unknown token.
+    A space belongs to the word after it; a second space and other white space are tokens of their own. Tokens consist
+    of complete characters, so that each has a span. An unknown character is one unknown token.
     """
 
     def __init__(self, content: bytes, manifest: TokenizerManifest, continuing: str = "") -> None:
-        """Read the content of the file, where tokens that go on with a word have a prefix; raises as `load` does."""
+        """Read the content of the file; `continuing` is the prefix of tokens inside a word.
+
+        Raises TOKENIZER_LOAD_FAILED if it does not match the manifest.
+        """
         names = vocabulary_of(content, manifest)
-        specials = numbered_names(manifest)
+        specials = special_token_ids(manifest)
         super().__init__(manifest, content, specials)
         if names[: len(specials)] != list(specials):
-            raise broken(manifest, "does not begin with the special tokens")
-        self._names = names
-        self._texts = ["" for _ in specials] + [name.removeprefix(continuing) for name in names[len(specials) :]]
+            raise load_error(manifest, "does not start with the special tokens")
+        self.names = names
+        self.texts = ["" for _ in specials] + [name.removeprefix(continuing) for name in names[len(specials) :]]
         self._library = tokenizers.Tokenizer.from_str(content.decode())
-        self._library.normalizer = None  # what comes here is normalized, and so are the spans
+        self._library.normalizer = None  # texts are normalized before, so that spans refer to the normalized text
         self._library.encode_special_tokens = True
 
     def encode(self, text: str) -> list[int]:
@@ -75,36 +77,30 @@ class SubwordTokenizer(StoredTokenizer):
 
     def encode_documents(self, lines: Sequence[str]) -> Ids:
         encodings = self._library.encode_batch_fast(lines, add_special_tokens=False)
-        return documents_of((encoding.ids for encoding in encodings), self.special_ids, self.vocab_size)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return "".join(self._texts[i] for i in ids if 0 <= i < len(self._texts))
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        return [self._names[i] for i in ids]
+        return join_documents((encoding.ids for encoding in encodings), self.special_ids, self.vocab_size)
 
     def spans(self, text: str) -> list[Span]:
         return self._encoding(text).offsets
 
     def _encoding(self, text: str) -> tokenizers.Encoding:
-        # A lone surrogate is no character of any corpus, and neither is NUL, which the library can be asked for.
+        # the library cannot encode lone surrogates; like NUL, they occur in no corpus
         encodable = _SURROGATES.sub("\0", normalized(text, self.normalization))
         return self._library.encode(encodable, add_special_tokens=False)
 
 
 def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text]) -> None:
-    """Let the library read the lines, many at a time, and learn tokens from them with all cores."""
+    """Train a library tokenizer on the lines of the texts, with all cores."""
     library.pre_tokenizer = SPLIT
     lines: Iterator[list[str]] = chain.from_iterable(blocks(text.lines) for text in texts)
     library.train_from_iterator(lines, trainer)
 
 
-def trained(
+def describe(
     library: tokenizers.Tokenizer, config: BpeTokenizerConfig | WordPieceTokenizerConfig, counts: CharacterCounts
 ) -> Trained:
-    """Complete a library's tokenizer so that others can use its file, and describe it."""
+    """Add normalizer and template to a library tokenizer, for users of its file, and return it as Trained."""
     names = special_names(config)
-    specials = numbered(names)
+    specials = number_tokens(names)
     begin, end = names["bos"], names["eos"]
     library.normalizer = normalizer_of(config.normalization)
     ids = [(name, specials[name]) for name in (begin, end)]

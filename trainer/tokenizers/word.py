@@ -1,4 +1,4 @@
-"""One token per word between white space, stored in the form of the `tokenizers` library."""
+"""Word tokenizer: one token per word between white space, stored as a file of the `tokenizers` library."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from trainer.contracts.tokenizers import Normalization, TokenizerCorpus, TokenizerManifest, WordTokenizerConfig
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, StoredTokenizer, Text, Trained, broken, documents_of
+from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, load_error
 from trainer.tokenizers.counting import CountedLines
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
 
@@ -19,74 +19,71 @@ _UNKNOWN, _END = "<UNK>", "<eos>"
 _SPECIAL_TOKENS = {_UNKNOWN: 0, _END: 1}
 _WORD = re.compile(r"\S+")
 _SPACE = r"\s\x1c-\x1f"
-"""White space as Python has it; the library's regular expressions leave out four control characters."""
-_NONE_BEFORE: tuple[str, ...] = (*",.:;!?)]}", "'s", "'")
-_NONE_AFTER = tuple("([{")
+"""Python's white space; the regular expressions of the library miss four control characters."""
+_NO_SPACE_BEFORE: tuple[str, ...] = (*",.:;!?)]}", "'s", "'")
+_NO_SPACE_AFTER = tuple("([{")
 
 
-class WordTokenizer(StoredTokenizer):
-    """Implements Tokenizer; ids are 0 and 1 for <UNK> and <eos>, then the words as they came first in the text.
+class WordTokenizer(Tokenizer):
+    """Word tokenizer: ids 0 and 1 are <UNK> and <eos>, then words in the order of their first occurrence.
 
-    White space separates words and is part of none, nor of any span; `decode` puts spaces where print has them. A
-    word that is spelled like a special token is an unknown one.
+    White space is part of no word and no span; `decode` puts spaces where printed text has them. A word spelled like a
+    special token is unknown.
     """
 
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
-        """Read the content of the file; raises TOKENIZER_LOAD_FAILED where it is none of words."""
+        """Raises TOKENIZER_LOAD_FAILED if the content of the file is no word vocabulary."""
         super().__init__(manifest, content, _SPECIAL_TOKENS)
-        self._names = vocabulary_of(content, manifest)
-        words = self._names[len(_SPECIAL_TOKENS) :]
-        if self._names[: len(_SPECIAL_TOKENS)] != list(_SPECIAL_TOKENS) or any(
+        self.names = vocabulary_of(content, manifest)
+        words = self.names[len(_SPECIAL_TOKENS) :]
+        if self.names[: len(_SPECIAL_TOKENS)] != list(_SPECIAL_TOKENS) or any(
             not _WORD.fullmatch(word) for word in words
         ):
-            raise broken(manifest, "does not hold a vocabulary of words")
-        self._texts = ["" for _ in _SPECIAL_TOKENS] + words
+            raise load_error(manifest, "does not have a word vocabulary")
+        self.texts = ["" for _ in _SPECIAL_TOKENS] + words
         self._ids = {word: i for i, word in enumerate(words, len(_SPECIAL_TOKENS))}
 
     def encode(self, text: str) -> list[int]:
-        return self._encoded(normalized(text, self.normalization))
+        return self._encode_line(normalized(text, self.normalization))
 
     def encode_documents(self, lines: Sequence[str]) -> Ids:
-        return documents_of(map(self._encoded, lines), self.special_ids, self.vocab_size)
+        return join_documents(map(self._encode_line, lines), self.special_ids, self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return detokenized([self._names[i] for i in ids if len(_SPECIAL_TOKENS) <= i < len(self._names)])
-
-    def tokens(self, ids: Sequence[int]) -> list[str]:
-        return [self._names[i] for i in ids]
+        return detokenize([self.names[i] for i in ids if len(_SPECIAL_TOKENS) <= i < len(self.names)])
 
     def spans(self, text: str) -> list[Span]:
         return [word.span() for word in _WORD.finditer(normalized(text, self.normalization))]
 
-    def _encoded(self, line: str) -> list[int]:
+    def _encode_line(self, line: str) -> list[int]:
         return [self._ids.get(word, self.special_ids.unk) for word in line.split()]
 
 
-def detokenized(words: Iterable[str]) -> str:
-    """Return the words as a printed text: punctuation stands at its word, brackets and quotes at what they enclose."""
+def detokenize(words: Iterable[str]) -> str:
+    """Join words as in printed text, without a space between punctuation, brackets or quotes and their word."""
     parts: list[str] = []
     joins, quoted = True, False
     for word in words:
         is_quote = word == '"'
-        joins = joins or word in _NONE_BEFORE or (is_quote and quoted)
+        joins = joins or word in _NO_SPACE_BEFORE or (is_quote and quoted)
         parts += [word] if joins else [" ", word]
         quoted ^= is_quote
-        joins = word in _NONE_AFTER or (is_quote and quoted)
+        joins = word in _NO_SPACE_AFTER or (is_quote and quoted)
     return "".join(parts)
 
 
 def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
-    """Make the vocabulary from the words of the texts, in their order."""
+    """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
     corpora: list[TokenizerCorpus] = []
     for text in texts:
         lines = CountedLines(text)
         for block in lines.blocks():
             counts.update(chain.from_iterable(map(str.split, block)))
-        corpora.append(lines.counted())
+        corpora.append(lines.corpus())
     words = _vocabulary(config, counts)
     return Trained(
-        content=_as_library_json([*_SPECIAL_TOKENS, *words], config.normalization),
+        content=_library_json([*_SPECIAL_TOKENS, *words], config.normalization),
         special_tokens=_SPECIAL_TOKENS,
         vocab_size=len(_SPECIAL_TOKENS) + len(words),
         characters=set(chain.from_iterable(words)),
@@ -96,16 +93,16 @@ def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
 
 
 def _vocabulary(config: WordTokenizerConfig, counts: Counter[str]) -> list[str]:
-    """Return the words that are kept, by their first places; a cap keeps the most frequent, the first of equals."""
-    kept = [word for word, count in counts.items() if count >= config.min_frequency and word not in _SPECIAL_TOKENS]
+    """Return the words of the vocabulary; a capped one has the most frequent, then the earliest."""
+    selected = [word for word, count in counts.items() if count >= config.min_frequency and word not in _SPECIAL_TOKENS]
     if config.vocab_size is None:
-        return kept
+        return selected
     room = max(0, config.vocab_size - len(_SPECIAL_TOKENS))
-    most_frequent = set(sorted(kept, key=counts.__getitem__, reverse=True)[:room])
-    return [word for word in kept if word in most_frequent]
+    most_frequent = set(sorted(selected, key=counts.__getitem__, reverse=True)[:room])
+    return [word for word in selected if word in most_frequent]
 
 
-def _as_library_json(names: Sequence[str], normalization: Normalization) -> bytes:
+def _library_json(names: Sequence[str], normalization: Normalization) -> bytes:
     library = tokenizers.Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=_UNKNOWN))
     spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")
     library.normalizer = normalizer_of(normalization, normalizers.Replace(spelled, _UNKNOWN))

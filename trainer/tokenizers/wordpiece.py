@@ -9,22 +9,22 @@ from tokenizers.trainers import WordPieceTrainer
 from trainer.contracts.tokenizers import WordPieceTokenizerConfig, special_names
 from trainer.tokenizers.base import Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
-from trainer.tokenizers.subword import SPLIT, train_library, trained
+from trainer.tokenizers.subword import SPLIT, describe, train_library
 
 CONTINUING = "##"
 
 
 def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
-    """Learn pieces from the texts' words; raises INVALID_INPUT where not all characters have room.
+    """Train word pieces. Raises INVALID_INPUT if the vocabulary is too small for all characters.
 
-    Every character is a piece that begins a word and one that goes on with it, so only unknown ones are unknown.
+    Every character has a piece for the start of a word and one inside a word, so every known character has a token.
     """
     counts = count_characters(texts)
     specials = special_names(config)
     continuing = [CONTINUING + character for character in counts.characters]
     known: list[str | tokenizers.AddedToken] = [*specials.values(), *counts.characters, *continuing]
     check_room(config.vocab_size, len(counts.characters), len(known))
-    # told to the trainer beforehand, they have their ids; it would number them in another order each time
+    # as special tokens they get fixed ids; the trainer would number them in another order each time
     trainer = WordPieceTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
@@ -39,14 +39,14 @@ def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
     )
     alone = pre_tokenizers.Split(Regex(f"[^{_ranges(counts.characters)}]"), "isolated")
     cuts: list[pre_tokenizers.PreTokenizer] = [alone, SPLIT]
-    library.pre_tokenizer = pre_tokenizers.Sequence(cuts)  # else one unknown character makes its word unknown
+    library.pre_tokenizer = pre_tokenizers.Sequence(cuts)  # otherwise one unknown character would make its word unknown
     joins: list[decoders.Decoder] = [decoders.Replace(Regex(f"^{CONTINUING}"), ""), decoders.Fuse()]
     library.decoder = decoders.Sequence(joins)
-    return trained(library, config, counts)
+    return describe(library, config, counts)
 
 
 def _ranges(characters: Sequence[str]) -> str:
-    """These characters, in the order of their code points, inside the brackets of a regular expression."""
+    """Return sorted characters as ranges for the brackets of a regular expression."""
     runs: list[list[int]] = []
     for code_point in map(ord, characters):
         if runs and code_point == runs[-1][1] + 1:

@@ -282,7 +282,7 @@ def test_load__refuses_a_vocabulary_that_is_none_of_characters(tmp_path: Path, c
     library.write_bytes(new)
     manifest.write_text(manifest.read_text().replace(sha256(old).hexdigest(), sha256(new).hexdigest()))
 
-    with pytest.raises(AppError, match="does not hold"):
+    with pytest.raises(AppError, match="does not have"):
         load_tokenizer(tmp_path)
 
 

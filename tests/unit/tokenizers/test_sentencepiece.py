@@ -131,6 +131,6 @@ def test_vocabulary__is_at_most_as_large_as_asked_and_holds_every_character(mode
 
 
 def test_text_of_which_nothing_can_be_made__is_refused() -> None:
-    with pytest.raises(AppError, match="SentencePiece could not make 8,000 tokens of this text") as caught:
+    with pytest.raises(AppError, match="SentencePiece could not train 8,000 tokens on this text") as caught:
         tokenizer_of("sentencepiece", [])
     assert caught.value.code is ErrorCode.TOKENIZER_TRAIN_FAILED

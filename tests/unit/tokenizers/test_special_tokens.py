@@ -136,7 +136,7 @@ def test_config_of_another_method_than_the_manifests__is_refused(tmp_path: Path)
     start, end = whole.index('"config": {'), whole.index('"stats"')
     path.write_text(f'{whole[:start]}"config": {{"method": "word"}},\n{whole[end:]}', encoding="utf-8")
 
-    with pytest.raises(AppError, match="is of another method than the config of its manifest") as caught:
+    with pytest.raises(AppError, match="does not have the method of its manifest") as caught:
         load_tokenizer(tmp_path)
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
 
