@@ -4,6 +4,7 @@ Documents longer than a model's context are read in windows (trainer/inference/w
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,52 +37,47 @@ class Documents:
             lengths: NDArray[np.int64] = np.diff(ends) + (is_masked - before)
             cut = windows(lengths, max_tokens, both_sides=is_masked)
             longest_first = np.argsort(-cut.length, kind="stable")
-            yield Block(self._ids, self._special_ids, self._masking, origins, number, cut.ordered(longest_first))
+            ordered = cut.ordered(longest_first)
+            window_lengths: list[int] = ordered.length.tolist()
+            yield Block(self._ids, self._special_ids, self._masking, origins, number, ordered, window_lengths)
             number += len(origins)
 
 
-class Block:
+class Block(NamedTuple):
     """Windows of some documents, the longest first. `lengths` are their numbers of tokens, in descending order."""
 
-    def __init__(
-        self,
-        ids: Ids,
-        special_ids: SpecialIds,
-        masking: Masking | None,
-        origins: NDArray[np.int64],
-        first_number: int,
-        cut: Windows,
-    ) -> None:
-        self._ids = ids
-        self._special_ids = special_ids
-        self._masking = masking
-        self._origins = origins
-        self._first_number = first_number
-        self._windows = cut
-        self.lengths: list[int] = cut.length.tolist()
+    ids: Ids
+    special_ids: SpecialIds
+    masking: Masking | None
+    origins: NDArray[np.int64]
+    """Position of the first token of each document in the split."""
+    first_number: int
+    """Number of the first document."""
+    windows: Windows
+    lengths: list[int]
 
     def batch(self, row: int, count: int, start: int = 0, stop: int | None = None) -> Batch:
         """Return a batch (B, T) of `count` windows from `row` on, from position `start` up to `stop`.
 
         The default `stop` is the end of the longest window. Masked windows must be read completely.
         """
-        taken = self._windows.ordered(np.arange(row, row + count))
+        taken = self.windows.ordered(np.arange(row, row + count))
         positions: NDArray[np.int64] = np.arange(start, self.lengths[row] if stop is None else stop)
         document_positions: NDArray[np.int64] = taken.begin[:, np.newaxis] + positions  # (B, T)
-        stored: NDArray[np.int64] = self._origins[taken.document][:, np.newaxis] + document_positions
+        stored: NDArray[np.int64] = self.origins[taken.document][:, np.newaxis] + document_positions
         is_read: NDArray[np.bool_] = positions < taken.length[:, np.newaxis]
         is_scored: NDArray[np.bool_] = (positions >= taken.first[:, np.newaxis]) & (
             positions < taken.end[:, np.newaxis]
         )
-        inputs = np.where(is_read, self._read(stored), self._special_ids.filler)
+        inputs = np.where(is_read, self._read(stored), self.special_ids.filler)
         lengths: NDArray[np.int64] = np.clip(taken.length - start, 0, len(positions))
-        if self._masking is None:
+        if self.masking is None:
             targets = torch.from_numpy(np.where(is_scored, self._read(stored + 1), NO_TARGET))
             read = torch.from_numpy(inputs)
         else:
-            numbers: NDArray[np.int64] = self._first_number + taken.document
-            read, targets = self._masking.apply(inputs, numbers, 0, begins=taken.begin, candidates=is_scored)
-        release(self._ids)
+            numbers: NDArray[np.int64] = self.first_number + taken.document
+            read, targets = self.masking.apply(inputs, numbers, 0, begins=taken.begin, candidates=is_scored)
+        release(self.ids)
         is_padded = int(np.min(lengths)) < len(positions)
         return Batch(
             read,
@@ -92,8 +88,8 @@ class Block:
 
     def _read(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the ids at these positions of the split; position -1 is the [EOS] before the first line."""
-        ids: NDArray[np.int64] = self._ids[np.clip(stored, 0, len(self._ids) - 1)].astype(np.int64)
-        ids[stored < 0] = self._special_ids.start
+        ids: NDArray[np.int64] = self.ids[np.clip(stored, 0, len(self.ids) - 1)].astype(np.int64)
+        ids[stored < 0] = self.special_ids.start
         return ids
 
 

@@ -21,9 +21,9 @@ from trainer.contracts.events import Progress
 from trainer.contracts.runs import EffectiveRequest
 from trainer.models.base import LanguageModel
 from trainer.training.batches import Batch, BatchReader, masking
-from trainer.training.checkpoint import Checkpoint, CheckpointStore, OptimizerState
+from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
-from trainer.training.device import Compute, autocast, is_out_of_memory, random_state, restore_random_state
+from trainer.training.device import Compute, autocast, is_out_of_memory
 from trainer.training.evaluation import Evaluation, evaluate
 from trainer.training.optimizer import Optimizer
 from trainer.training.progress import CurveRow, Snapshot, TrainingProgress
@@ -179,7 +179,8 @@ class _Training:
             state=None if resume is None else resume.state,
         )
         if resume is not None:
-            self._restore(resume)
+            model.load_state_dict(resume.weights)
+            self._optimizer.load(resume.optimizer_state)
         self._saved = self.progress.state
         self._snapshot: Snapshot | None = None
         """The state to return to after a fault; None while the weights and the state do not fit together."""
@@ -266,10 +267,7 @@ class _Training:
             return
         self._callbacks.on_saving()
         state = self.progress.durable_state()
-        optimizer_state = OptimizerState(
-            optimizer=self._optimizer.state(), scaler=self._optimizer.scaler_state(), random=random_state()
-        )
-        self._store.save(Checkpoint(state, self._weights(), optimizer_state))
+        self._store.save(Checkpoint(state, self._weights(), self._optimizer.state()))
         self._saved = state
         is_best = state.history.best_step == state.step
         self._callbacks.on_checkpoint(SavedCheckpoint(state.step, state.validation_loss_nats, is_best))
@@ -297,11 +295,6 @@ class _Training:
     def _weights(self) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = self._model.state_dict()
         return weights
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        self._model.load_state_dict(checkpoint.weights)
-        self._optimizer.load(checkpoint.optimizer_state["optimizer"], checkpoint.optimizer_state["scaler"])
-        restore_random_state(checkpoint.optimizer_state["random"])
 
 
 def _is_multiple(step: int, interval: int | None) -> bool:

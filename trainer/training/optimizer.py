@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from trainer.contracts.runs import DecayFree, EffectiveRequest, OptimizerConfig
 from trainer.models.base import LanguageModel
-from trainer.training.device import Compute
+from trainer.training.checkpoint import OptimizerState
+from trainer.training.device import Compute, random_state, restore_random_state
 
 
 class Optimizer:
@@ -47,18 +48,17 @@ class Optimizer:
     def clear_gradients(self) -> None:
         self._optimizer.zero_grad()
 
-    def state(self) -> dict[str, object]:
-        state: dict[str, object] = self._optimizer.state_dict()
-        return state
+    def state(self) -> OptimizerState:
+        """Return the state of the optimizer, the gradient scaler and the random generators."""
+        optimizer: dict[str, object] = self._optimizer.state_dict()
+        scaler: dict[str, object] = self._scaler.state_dict()
+        return OptimizerState(optimizer=optimizer, scaler=scaler, random=random_state())
 
-    def scaler_state(self) -> dict[str, object]:
-        state: dict[str, object] = self._scaler.state_dict()
-        return state
-
-    def load(self, optimizer: dict[str, object], scaler: dict[str, object]) -> None:
-        """Load the states of an earlier `state()` and `scaler_state()`."""
-        self._optimizer.load_state_dict(optimizer)
-        self._scaler.load_state_dict(scaler)
+    def load(self, state: OptimizerState) -> None:
+        """Load the state that an earlier optimizer returned, with the random generators."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        restore_random_state(state["random"])
 
 
 def learning_rate(step: int, total_steps: int, effective: EffectiveRequest) -> float:
