@@ -89,7 +89,12 @@ def pytest_command(profile: str, markers: str) -> list[str]:
 def run_checks(tests: list[str], environment: Mapping[str, str], *, coverage: bool = False) -> int:
     """Run ruff and mypy beside the tests and print a table; the coverage report needs passing tests."""
     python = [str(PYTHON), "-m"]
-    static = {"lint": ["ruff", "check"], "format": ["ruff", "format", "--check"], "types": ["mypy"]}
+    static = {
+        "lint": ["ruff", "check"],
+        "format": ["ruff", "format", "--check"],
+        "types": ["mypy"],
+        "docstrings": ["scripts.docstrings"],
+    }
     verdicts: dict[str, str] = {}
     seconds: dict[str, float] = {}
     with ThreadPoolExecutor(len(static)) as pool:
@@ -108,7 +113,7 @@ def run_checks(tests: list[str], environment: Mapping[str, str], *, coverage: bo
     print()
     for step, verdict in verdicts.items():
         duration = f"{seconds[step]:.1f} s" if step in seconds else ""
-        print(f"{step:<10}{duration:>9}  {verdict}")
+        print(f"{step:<11}{duration:>9}  {verdict}")
     return 1 if "FAILED" in verdicts.values() else 0
 
 
@@ -120,9 +125,9 @@ def captured(*command: str) -> tuple[int, str, float]:
 
 
 def lint() -> int:
-    """Mend what can be mended, then check the types."""
-    python = [str(PYTHON), "-m"]
-    return max(run(*python, "ruff", "check", "--fix"), run(*python, "ruff", "format"), run(*python, "mypy"))
+    """Format the source and fix what ruff can fix, then check types and docstrings."""
+    commands = [["ruff", "check", "--fix"], ["ruff", "format"], ["mypy"], ["scripts.docstrings"]]
+    return max([run(PYTHON, "-m", *words) for words in commands])
 
 
 def chaos() -> int:

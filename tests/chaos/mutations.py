@@ -34,7 +34,7 @@ class Mutation(NamedTuple):
     new: str
     tests: tuple[str, ...]
     times: int = 1
-    """How often `old` stands in the file: all of it is switched off."""
+    """Number of times that `old` occurs in the file; all of them are replaced."""
 
 
 LISTENER, WORKER = "tests/integration/test_notifier.py", "tests/integration/test_worker.py"

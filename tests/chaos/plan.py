@@ -29,7 +29,7 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WEIGHTS: dict[Kind, int] = {"child SIGKILL": 14, "worker SIGKILL": 9, "bot SIGKILL": 4, "Valkey SIGKILL": 2}
-"""How often a kind is drawn, where it is not once."""
+"""Weights of the kinds that are drawn more than once."""
 
 USERS = 4
 REQUESTS = 4

@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
     """Faults by kind, and the figures of a campaign."""
 
     failings: dict[str, list[str]]
-    """What is not as promised, in words."""
+    """The broken promises, in words."""
     figures: dict[str, str]
     faults: int
 

@@ -33,7 +33,7 @@ OPTIONS: dict[str, Mapping[str, str]] = {
     "compare": {"run": RUN, "other": RUN},
     "chat": {"run": RUN, "message": "abc"},
 }
-"""What is typed besides the run."""
+"""Options of the command besides the run."""
 DETAILS = {"runs": "0-0-0", "again": "nothing", "edit": "nothing", "hotter": "nothing", "cooler": "nothing"}
 DETAILS |= {"scorethis": "nothing", "detail": "nothing", "chat": "nothing"}
 

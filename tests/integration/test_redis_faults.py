@@ -53,7 +53,7 @@ from trainer.worker.process import warn_of_loss
 from trainer.worker.reconciler import reconcile
 
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "1"))
-"""How long the server is away; the campaign may ask for longer."""
+"""Seconds for which the server is down; a campaign may choose longer."""
 RESTARTS = 3
 HOUR = 3600
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from trainer.system.files import Disk
 
 Tree = dict[str, bytes | None]
-"""What is in a folder, by paths from it; None is a folder."""
+"""The content of a folder, by relative path; None is a folder."""
 
 
 class Change(NamedTuple):

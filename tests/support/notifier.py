@@ -50,7 +50,7 @@ class HandBell:
         self.runs: asyncio.Queue[str] = asyncio.Queue()
         self.broken = 0
         self.known: dict[str, object] = {}
-        """What the queue knows of each run."""
+        """The queue's status of each run."""
 
     async def steady_status(self, status: RunStatus) -> RunStatus:
         return status.model_copy(update=self.known)

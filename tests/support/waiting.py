@@ -17,10 +17,10 @@ captured_logs: _CaptureLogs = structlog.testing.capture_logs
 
 
 PATIENCE_SECONDS = 300.0
-"""How long a test waits for what must happen: far longer than it takes, as the machine may be busy."""
+"""The longest wait of a test for an event: far longer than needed, because the machine may be busy."""
 
 ANSWER_SECONDS = 30.0
-"""How long the local Discord waits for a first answer, in place of 3 s, as the machine may be busy."""
+"""The time limit of local Discord for a first answer, in place of 3 s, because the machine may be busy."""
 
 
 async def until(holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:

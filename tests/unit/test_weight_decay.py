@@ -17,7 +17,7 @@ NAMES = {
     "norm": r"(norm\w*|ln_\w)\.weight$",
     "embedding": r"(embeddings?|embed_tokens|wte|wpe)\.weight$",
 }
-"""What the weights of each kind are called, here and in the library."""
+"""Names of the weights of each kind, here and in the library."""
 
 
 def after_one_step(folder: Path, family: str, decay: float, excluded: list[str]) -> tuple[dict[str, Tensor], ...]:

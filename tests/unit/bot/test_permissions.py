@@ -97,7 +97,7 @@ MAY = {
     "score detail:per_char": {"admin"},
     "help": {"starter", "user", "admin"},
 }
-"""Who may give a command on a run; with private runs, only its starter and admins."""
+"""Roles that may give a command on a run; with private runs, only its starter and admins."""
 
 
 def test_table__names_every_command() -> None:
