@@ -13,23 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.support.families import CAUSAL, FAMILIES, MASKED, POSITIONS, VOCABULARY, config_of, model_of
+from tests.support.families import CAUSAL, FAMILIES, MASKED, POSITIONS, TRANSFORMERS, model_of
 from tests.support.finished_runs import finished_run
 from tests.support.tiny_models import tensor_of
 from trainer.artifacts.tokenizer_files import read_manifest
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import ModelConfig
-from trainer.export import graph, script
+from trainer.export import graphs
 from trainer.export.card import model_card
 from trainer.export.folders import export_folder, load_export
 from trainer.inference.model_files import load_run
-from trainer.models import build
 from trainer.models.base import LanguageModel, ModelState
 
 Ask = Callable[[list[Tensor]], list[Tensor]]
 SIZES = [(1, 1, 0), (3, 9, 0), (1, 1, 5), (4, 6, 4), (5, 1, 1)]
 """Batch, length, and how many tokens were read before."""
-RECURRENT = [name for name in FAMILIES if name not in ("gpt2", "llama", "qwen", "bert")]
 
 
 class Scripted(Protocol):
@@ -47,7 +44,7 @@ class Input(Protocol):
 
 
 def scripted(folder: Path, name: str) -> Ask:
-    script.write(folder, model_of(name), config_of(name)[0])
+    graphs.write_torchscript(folder, model_of(name))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         load: Callable[[str], Scripted] = import_module("torch.jit").load
@@ -65,8 +62,8 @@ def array_of(tensor: Tensor) -> object:
     return array
 
 
-def graphed(folder: Path, model: LanguageModel, config: ModelConfig) -> Ask:
-    graph.write(folder, model, config)
+def graphed(folder: Path, model: LanguageModel) -> Ask:
+    graphs.write_onnx(folder, model)
     make: Callable[[str], Session] = import_module("onnxruntime").InferenceSession
     session = make(str(folder / "model.onnx"))
     names = [given.name for given in session.get_inputs()]
@@ -86,12 +83,12 @@ def before(model: LanguageModel, batch: int, read: int) -> ModelState:
 
 
 def check_causal(ask: Ask, model: LanguageModel, *, unread: int = 0) -> None:
-    """The answers are the model's; where no state can be empty, `unread` places stand for none."""
+    """The answers are those of the model; a format without empty states gets `unread` positions of zeros instead."""
     for batch, length, read in SIZES:
         with torch.inference_mode():
             ids, state = torch.randint(5, 13, (batch, length)), before(model, batch, read)
             expected, after = model.forward_with_state(ids, state)
-            fill = unread if not read else 0
+            fill = 0 if read else unread
             given = [functional.pad(part, [0, 0] * (part.dim() - 3) + [0, fill]) if fill else part for part in state]
             logits, *state_after = ask([ids, *given])
         assert torch.allclose(logits, expected, rtol=1e-5, atol=1e-5)
@@ -99,15 +96,13 @@ def check_causal(ask: Ask, model: LanguageModel, *, unread: int = 0) -> None:
             assert torch.allclose(found[:, :, fill:].float(), own.float(), rtol=1e-5, atol=1e-5)
 
 
-def check_masked(ask: Ask, model: LanguageModel, *, with_lengths: bool = True) -> None:
+def check_masked(ask: Ask, model: LanguageModel) -> None:
     for batch, length, _ in SIZES:
         ids, lengths = torch.randint(5, 13, (batch, length)), torch.randint(1, length + 1, (batch,))
         lengths[0] = length
-        if not with_lengths:
-            lengths[:] = length
         with torch.inference_mode():
             expected = model.forward(ids, lengths)
-            [logits] = ask([ids, lengths] if with_lengths else [ids])
+            [logits] = ask([ids, lengths])
         read = torch.arange(length) < lengths.unsqueeze(-1)
         assert torch.allclose(logits[read], expected[read], rtol=1e-5, atol=1e-5)
 
@@ -117,36 +112,21 @@ def test_torchscript__gives_our_numbers_for_every_size(name: str, tmp_path: Path
     ask, model = scripted(tmp_path, name), model_of(name)
 
     if name in MASKED:
-        check_masked(ask, model, with_lengths=name == "bert")
+        check_masked(ask, model)
     else:
         check_causal(ask, model)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
-def test_onnx_of_recurrent_models__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", FAMILIES)
+def test_onnx__gives_our_numbers_for_every_size(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = model_of(name)
-    ask = graphed(tmp_path, model, config_of(name)[0])
+    ask = graphed(tmp_path, model)
 
+    assert capfd.readouterr() == ("", "")
     if name in MASKED:
         check_masked(ask, model)
     else:
-        check_causal(ask, model)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt2", "bert"])
-def test_onnx_of_transformers__gives_our_numbers_for_every_size(name: str, tmp_path: Path) -> None:
-    config, objective = config_of(name)
-    update: dict[str, object] = {"num_layers": 1}  # torch takes seconds over each
-    config = config.model_copy(update=update)
-    torch.manual_seed(5)
-    model = build(config, VOCABULARY, objective).eval()
-    ask = graphed(tmp_path, model, config)
-
-    if name in MASKED:
-        check_masked(ask, model)
-    else:
-        check_causal(ask, model, unread=1)
+        check_causal(ask, model, unread=int(name in TRANSFORMERS))
 
 
 @pytest.mark.process
@@ -194,14 +174,13 @@ def test_cards_of_transformers__say_the_state(tmp_path: Path) -> None:
         run = finished_run(tmp_path, name)
         manifest = run.completed_manifest()
         card = model_card(manifest, read_manifest(run.tokenizer), POSITIONS, "onnx", None)
-        assert f"2 layers keys and values (1, batch, places, {heads}, 8)" in card
-        assert "one place, zeros and not read" in card
+        assert f"2 layers keys and values (1, batch, positions, {heads}, 8)" in card
+        assert "one position of zeros" in card
 
 
 def test_onnx_without_the_extra__says_which_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = finished_run(tmp_path, "rnn")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "onnxscript", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
 
     with pytest.raises(AppError, match=r"pip install '\.\[onnx\]'") as caught:

@@ -1,4 +1,4 @@
-"""The model card of an exported folder, written from the run's manifest: numbers with units, how to load, limits."""
+"""The model card of an exported folder: metrics with units, how to load the model, its limits."""
 
 from collections.abc import Iterator
 
@@ -23,18 +23,17 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=20)[0], skip_special
 ```
 """
 _LOAD_SCRIPT = """\
-TorchScript is a legacy format: PyTorch has deprecated it, and `--format hf` is the one to take. `model.pt` needs
-PyTorch alone:
+TorchScript is a legacy format that PyTorch has deprecated: prefer `--format hf`. `model.pt` needs only PyTorch:
 
 ```python
 model = torch.jit.load("FOLDER/model.pt")
-logits, *state = model({inputs})
+{outputs} = model(ids, {inputs})
 ```
 """
 _LOAD_GRAPH = """\
 ```python
 session = onnxruntime.InferenceSession("FOLDER/model.onnx")
-logits, *state = session.run(None, {{"ids": ids, {inputs}}})
+{outputs} = session.run(None, {{"ids": ids, {inputs}}})
 ```
 """
 
@@ -57,18 +56,18 @@ def model_card(
     parts = [
         "\n".join(["---", *(f"{name}: {value}" for name, value in metadata.items()), "---"]),
         f"# {manifest.run_id}",
-        _what_it_is(manifest, tokenizer),
+        _description(manifest, tokenizer),
         "## Numbers",
         "\n".join(["| what | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in _numbers(manifest))]),
         "## Loading",
         *_loading(manifest, to),
         "## Limits",
-        "\n".join(f"- {limit}" for limit in _limits(manifest, tokenizer, context_tokens, to, licence)),
+        "\n".join(f"- {limit}" for limit in _limits(manifest, tokenizer, context_tokens, licence)),
     ]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def _what_it_is(manifest: RunManifest, tokenizer: TokenizerManifest) -> str:
+def _description(manifest: RunManifest, tokenizer: TokenizerManifest) -> str:
     effective = manifest.effective
     source = effective.provenance and f", of {effective.provenance.source_corpus}"
     return (
@@ -105,58 +104,54 @@ def _numbers(manifest: RunManifest) -> Iterator[tuple[str, str]]:
 
 
 def _loading(manifest: RunManifest, to: FolderFormat) -> Iterator[str]:
-    config = manifest.effective.model
     is_causal = manifest.effective.objective == "causal_lm"
     if to == "hf":
-        trust = ", trust_remote_code=True" if isinstance(config, RnnConfig) else ""
+        trust = ", trust_remote_code=True" if isinstance(manifest.effective.model, RnnConfig) else ""
         yield _LOAD_LIBRARY.format(auto="AutoModelForCausalLM" if is_causal else "AutoModelForMaskedLM", trust=trust)
         if trust:
             yield (
-                "The library has no recurrent language models, so this one brings its code (`modeling_recurrent.py`),"
-                " which runs only with `trust_remote_code=True`. The tokenizer alone needs none:"
+                "Transformers has no recurrent language models. The folder therefore brings its code"
+                " (`modeling_recurrent.py`), which runs only with `trust_remote_code=True`. The tokenizer needs none:"
                 ' `PreTrainedTokenizerFast.from_pretrained("FOLDER")`.'
             )
         if is_causal:
             yield _CONTINUE
         yield (
-            'Where Model Trainer is installed: `trainer.load("FOLDER").surprisal("text")` gives the surprisal of each'
-            " token with its place in the text."
+            'With Model Trainer installed, `trainer.load("FOLDER").surprisal("text")` returns the surprisal of each'
+            " token with its position in the text."
         )
-        return
-    yield (_LOAD_SCRIPT if to == "torchscript" else _LOAD_GRAPH).format(inputs=_inputs(manifest, to))
-    yield _state_in_words(manifest, to)
-
-
-def _inputs(manifest: RunManifest, to: FolderFormat) -> str:
-    """What the model takes besides the ids."""
-    is_recurrent = isinstance(manifest.effective.model, RnnConfig)
-    if manifest.effective.objective == "masked_lm":
-        names = [] if is_recurrent and to == "torchscript" else ["lengths"]
+    elif to == "torchscript":
+        inputs, outputs = ("*state", "logits, *state") if is_causal else ("lengths", "logits")
+        yield _LOAD_SCRIPT.format(inputs=inputs, outputs=outputs)
+        yield _inputs(manifest, "no positions")
     else:
-        names = ["*state"] if to == "torchscript" else ["**state"]
-    if to == "torchscript":
-        return ", ".join(["ids", *names])
-    return ", ".join(name if name.startswith("*") else f'"{name}": {name}' for name in names)
+        inputs, outputs = ("**state", "logits, *state") if is_causal else ('"lengths": lengths', "[logits]")
+        yield _LOAD_GRAPH.format(inputs=inputs, outputs=outputs)
+        yield _inputs(manifest, "one position of zeros, which counts as not read")
 
 
-def _state_in_words(manifest: RunManifest, to: FolderFormat) -> str:
+def _inputs(manifest: RunManifest, empty: str) -> str:
+    """Return the shapes of the inputs of a graph."""
     config = manifest.effective.model
     if manifest.effective.objective == "masked_lm":
-        return "`ids` are (batch, length), `lengths` (batch,) say how many of each row are read, both int64."
+        return "`ids` are (batch, length), `lengths` (batch,) are the numbers of tokens to read per row, both int64."
     if isinstance(config, RnnConfig):
         names = "`hidden` and `cell`" if config.architecture == "lstm" else "`hidden`"
-        shape = f"({config.num_layers}, batch, {config.hidden_size})"
-        return (
-            f"`ids` are (batch, length) int64; the state is {names}, each {shape} float32, zeros at the start of a"
-            " line. The state that comes out goes in with what follows."
+        state = f"{names}, each ({config.num_layers}, batch, {config.hidden_size}) float32"
+        start = "zeros"
+    else:
+        heads = (
+            config.num_attention_heads if isinstance(config, Gpt2Config | BertConfig) else config.num_key_value_heads
         )
-    heads = config.num_attention_heads if isinstance(config, Gpt2Config | BertConfig) else config.num_key_value_heads
-    begin = "no place" if to == "torchscript" else "one place, zeros and not read, which is nothing"
+        size = config.hidden_size // config.num_attention_heads
+        state = (
+            f"`read` (1, batch, positions) bool, then for each of the {config.num_layers} layers keys and values"
+            f" (1, batch, positions, {heads}, {size}) float32"
+        )
+        start = empty
     return (
-        "`ids` are (batch, length) int64; the state is `read` (1, batch, places) bool, then of each of the"
-        f" {config.num_layers} layers keys and values (1, batch, places, {heads},"
-        f" {config.hidden_size // config.num_attention_heads}) float32. At the start of a line it"
-        f" has {begin}. The state that comes out goes in with what follows."
+        f"`ids` are (batch, length) int64. The state is {state}. At the start of a line it has {start}. Pass the"
+        " returned state with the next ids."
     )
 
 
@@ -164,31 +159,26 @@ def _limits(
     manifest: RunManifest,
     tokenizer: TokenizerManifest,
     context_tokens: int | None,
-    to: FolderFormat,
     licence: str | None,
 ) -> Iterator[str]:
-    effective = manifest.effective
-    if effective.objective == "causal_lm":
+    if manifest.effective.objective == "causal_lm":
         yield (
-            "Every line was read from its start token, so a text is to begin with `tokenizer.bos_token`, which the"
-            " tokenizer does not add by itself; a score without it is another one. Lines end with"
-            " `tokenizer.eos_token`."
+            "Start every text with `tokenizer.bos_token`, as in training: the tokenizer does not add it, and scores"
+            " without it differ. Lines end with `tokenizer.eos_token`."
         )
     else:
-        yield "It fills gaps and continues no text; the tokenizer puts a text between its special tokens."
+        yield "It predicts masked tokens and continues no text. The tokenizer adds the special tokens around a text."
     if context_tokens is not None:
-        yield f"It reads at most {context_tokens:,} tokens, special ones included."
-    if to == "torchscript" and effective.objective == "masked_lm" and isinstance(effective.model, RnnConfig):
-        yield "Rows of a batch must be equally long."
-    yield "A special token that is spelled in a text is that token here; in Model Trainer it is text as any other."
+        yield f"It reads at most {context_tokens:,} tokens, including special ones."
+    yield "A special token that is spelled in a text becomes that token here; Model Trainer reads it as plain text."
     if tokenizer.method == "word":
         yield (
-            "A word that is not in the vocabulary is the unknown token, and words are what stands between white space."
-            " `decode` puts a space between all words; Model Trainer puts punctuation where print has it."
+            "Words are separated by white space, and a word outside the vocabulary is the unknown token. `decode` puts"
+            " a space between all words; Model Trainer attaches punctuation as in print."
         )
     if tokenizer.normalization.lowercase:
         yield "Texts are lower-cased before they are encoded."
-    yield "Texts are brought into Unicode's form NFC; unknown characters become the unknown token."
-    yield "It learned from one text and says what that text would say: it is for measuring language, not for advice."
+    yield "Texts are normalized to Unicode NFC. Unknown characters become the unknown token."
+    yield "It learned from one corpus and repeats what that corpus says: use it to measure language, not for advice."
     if licence is None:
-        yield "Its licence is unknown: it depends on that of the text."
+        yield "Its licence is unknown: it depends on the licence of the corpus."

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.export import graph, library_folder, script
+from trainer.export import graphs, library_folder
 from trainer.export.card import model_card
 from trainer.export.record import RECORD_FILE, ExportRecord, FolderFormat
 from trainer.inference.model_files import CONFIG_FILE, TOKENIZER_FOLDER, ModelFile, load_run
@@ -24,7 +24,7 @@ def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: st
     and what `load_run` and a disk that fails raise.
     """
     if to == "onnx":
-        graph.check_installed()
+        graphs.check_onnx_installed()
     manifest = run.completed_manifest()
     model, tokenizer = load_run(run)
     file = read_record(run.path / CONFIG_FILE, ModelFile)
@@ -87,8 +87,8 @@ def _write_model(folder: Path, to: FolderFormat, model: LanguageModel, file: Mod
         case "hf":
             library_folder.write_model(folder, model, file.model, tokenizer)
         case "torchscript":
-            script.write(folder, model, file.model)
+            graphs.write_torchscript(folder, model)
         case "onnx":
-            graph.write(folder, model, file.model)
+            graphs.write_onnx(folder, model)
         case _:
             assert_never(to)
