@@ -122,7 +122,7 @@ async def test_parent_with_a_flipped_bit__is_not_started_from(tmp_path: Path) ->
 
     assert child is not None and child.error is not None
     assert (child.status, child.error.code) == ("failed", ErrorCode.MODEL_LOAD_FAILED)
-    assert "model.safetensors has changed or is gone" in child.error.message
+    assert "changed or deleted after its training: model.safetensors" in child.error.message
 
 
 async def test_cuda__is_left_to_a_worker_on_another_machine(tmp_path: Path) -> None:

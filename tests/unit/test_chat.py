@@ -60,4 +60,4 @@ def test_message_that_is_longer_than_the_context__is_refused() -> None:
         chat_prompt(model_of("gpt2"), TOKENIZER, ChatRequest(message="a" * 22), ())
 
     assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert caught.value.message == "`message` takes 25 tokens, and this model reads 24 at once: write less."
+    assert caught.value.message == "`message` has 25 tokens, and this model reads at most 24. Write a shorter message."

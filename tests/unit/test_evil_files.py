@@ -220,7 +220,7 @@ def test_flipped_bit__in_a_model_is_refused(run: RunDirectory) -> None:
         changed[byte] ^= 1 << draw.randrange(8)
         path.write_bytes(changed if number < 20 else changed[:byte])
 
-        with pytest.raises(AppError, match="has changed or is gone") as caught:
+        with pytest.raises(AppError, match="changed or deleted") as caught:
             load_run(run)
         assert caught.value.code == ErrorCode.MODEL_LOAD_FAILED
         path.write_bytes(whole[path])
@@ -232,7 +232,7 @@ def test_model_that_its_manifest_does_not_vouch_for__is_refused(run: RunDirector
     fewer: dict[str, object] = {"files": tuple(f for f in manifest.files if f.path != "config.json")}
     run.write_manifest(manifest.model_copy(update=fewer))
 
-    with pytest.raises(AppError, match=r"config\.json has changed or is gone"):
+    with pytest.raises(AppError, match=r"changed or deleted after its training: config\.json"):
         load_run(run)
 
 

@@ -141,7 +141,7 @@ def test_banned_tokens__never_occur_nor_do_special_ones(method: str) -> None:
     asked = GenerationJob(model_for(tokenizer), tokenizer, request, response)
     [_] = generate_together(model_for(tokenizer), [asked])
 
-    sampled = asked.sequences[0].context[len(asked.prompt_ids) :]
+    sampled = asked.sequences[0].context[len(asked.prompt.ids) :]
     assert len(set(sampled)) > 15
     assert not forbidden.intersection(sampled)
     assert not set(tokenizer.special_ids.never_sampled).intersection(sampled)

@@ -132,6 +132,4 @@ def test_text_beyond_the_context__is_refused_and_not_cut() -> None:
         asked(model, "a" * POSITIONS)
 
     assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert caught.value.message == (
-        "The text takes 25 tokens, and this model reads 24 at once: give the last part of it."
-    )
+    assert caught.value.message == ("The text has 25 tokens, and this model reads at most 24. Give only its end.")

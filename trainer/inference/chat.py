@@ -1,5 +1,6 @@
-"""A talk with a model: each message and each answer is text of its own lines, which the next answer goes on from."""
+"""Chats with a model: each message and each answer is one line of text, and the model continues after the last one."""
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     MAX_PROMPT_CHARACTERS,
@@ -19,51 +20,48 @@ from trainer.tokenizers.base import Tokenizer
 def chat_prompt(
     model: LanguageModel, tokenizer: Tokenizer, request: ChatRequest, turns: tuple[ChatTurn, ...]
 ) -> tuple[GenerateRequest, int]:
-    """Return what is to be continued, and how many of the turns before it, the oldest ones, had no room.
+    """Return the request to generate an answer, and the number of oldest turns that did not fit.
 
-    The prompt is all turns and the message, each closed with a newline, so the answer is one line. A model that reads
-    so many tokens at once keeps room for the longest answer; the others read as many characters as a prompt may have.
+    The prompt is all turns and the message, each closed with a newline, so that the answer is one line. A model with a
+    limited context keeps room for the longest answer; for other models, a prompt has at most MAX_PROMPT_CHARACTERS.
     Raises INVALID_INPUT for a message that is too long by itself.
     """
-    most = model.context_tokens
-    longest_prompt = MAX_PROMPT_CHARACTERS if most is None else most + 1 - request.max_new_tokens
+    context = model.context_tokens
+    max_prompt = MAX_PROMPT_CHARACTERS if context is None else context + 1 - request.max_new_tokens
 
     def size(text: str) -> int:
-        return len(text) if most is None else len(read_prompt(tokenizer, text).ids) - 1
+        return len(text) if context is None else len(read_prompt(tokenizer, text).ids) - 1
 
     prompt = f"{request.message}\n"
-    taken = size(prompt) + 1
-    if most is not None and taken > most:
+    used = size(prompt) + 1
+    if context is not None and used > context:
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            f"`message` takes {taken:,} tokens, and this model reads {most:,} at once: write less.",
+            f"`message` has {used:,} tokens, and this model reads at most {context:,}. Write a shorter message.",
         )
-    for place, turn in enumerate(reversed(turns)):
+    n_dropped = 0
+    for number, turn in enumerate(reversed(turns)):
         text = f"{turn.message}\n{turn.answer}\n"
-        taken += size(text)
-        if taken > longest_prompt:
-            return _continuing(request, prompt), len(turns) - place
+        used += size(text)
+        if used > max_prompt:
+            n_dropped = len(turns) - number
+            break
         prompt = text + prompt
-    return _continuing(request, prompt), 0
-
-
-def chat_answer(response: ChatResponse, written: GenerateResponse) -> ChatResponse:
-    """What was written, as an answer."""
-    if written.outputs is None or written.steps is None or written.stop_reason is None:
-        failed: dict[str, object] = {"status": "failed", "error": written.error}
-        return response.model_copy(update=failed)
-    update: dict[str, object] = {
-        "status": "completed",
-        "answer": written.outputs[0],
-        "steps": written.steps[0],
-        "stop_reason": written.stop_reason[0],
-        "prompt_tokens": written.prompt_tokens,
-        "unk_count": written.unk_count,
-        "seed_used": written.seed_used,
-    }
-    return response.model_copy(update=update)
-
-
-def _continuing(request: ChatRequest, prompt: str) -> GenerateRequest:
     options: dict[str, object] = request.model_dump(include=set(SamplingOptions.model_fields))
-    return parse(GenerateRequest, {**options, "prompt_text": prompt})
+    return parse(GenerateRequest, {**options, "prompt_text": prompt}), n_dropped
+
+
+def chat_answer(response: ChatResponse, generated: GenerateResponse) -> ChatResponse:
+    """Complete the response of a chat with generated text, or with its error."""
+    if generated.outputs is None or generated.steps is None or generated.stop_reason is None:
+        return changed(response, status="failed", error=generated.error)
+    return changed(
+        response,
+        status="completed",
+        answer=generated.outputs[0],
+        steps=generated.steps[0],
+        stop_reason=generated.stop_reason[0],
+        prompt_tokens=generated.prompt_tokens,
+        unk_count=generated.unk_count,
+        seed_used=generated.seed_used,
+    )

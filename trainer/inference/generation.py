@@ -1,4 +1,4 @@
-"""Continue prompts: greedy or sampled, all sequences in one batch, each with its own stream of draws."""
+"""Greedy or sampled continuations of prompts: all sequences in one batch, each with its own random stream."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
     FinishReason,
@@ -23,29 +24,32 @@ from trainer.data.normalization import documents, normalized
 from trainer.models.base import LanguageModel, ModelState, concatenate_states, select_rows
 from trainer.tokenizers.base import Tokenizer
 
-_PLACES_AT_ONCE = 1 << 12
+_MAX_POSITIONS = 1 << 12
 _FINITE = torch.finfo(torch.float64)
 _CONTEXT_TOKENS = 256
-"""What of a prompt's last line decides how the text goes on: whether a space or a closing quote comes next, say."""
-_COLDEST = 1e-6
+"""Tokens of the prompt's last line that are decoded with the output: they decide on a space before it, for example."""
+_MIN_TEMPERATURE = 1e-6
 
 
 class Prompt(NamedTuple):
-    """A text to go on with: its lines are closed but for the last one, which may be empty."""
+    """A text to continue: its lines are complete, except for the last one, which may be empty."""
 
     ids: list[int]
-    """As the model was trained: each line from [BOS] (or the [EOS] of the line before) to [EOS]."""
+    """As in training: each line from [BOS] (or the [EOS] of the line before) to [EOS]."""
     lines: list[list[int]]
 
     @property
-    def tokens(self) -> int:
+    def n_tokens(self) -> int:
         return sum(map(len, self.lines))
+
+    def unk_count(self, tokenizer: Tokenizer) -> int:
+        return sum(line.count(tokenizer.special_ids.unk) for line in self.lines)
 
 
 def read_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
-    """Encode a text to go on with; blank lines but the last one are left out."""
-    *closed, last = normalized(text, tokenizer.normalization).split("\n")
-    lines = [*(tokenizer.encode(line.text) for line in documents("\n".join(closed))), tokenizer.encode(last)]
+    """Encode a text to continue. Blank lines are left out, except for the last one."""
+    *complete, last = normalized(text, tokenizer.normalization).split("\n")
+    lines = [*(tokenizer.encode(line.text) for line in documents("\n".join(complete))), tokenizer.encode(last)]
     special_ids = tokenizer.special_ids
     opening = [] if special_ids.bos is None else [special_ids.bos]
     ids = [i for line in lines for i in (*opening, *line, special_ids.eos)][:-1]
@@ -55,60 +59,59 @@ def read_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
 def generate(
     model: LanguageModel, tokenizer: Tokenizer, request: GenerateRequest, *, run_id: str, request_id: str
 ) -> GenerateResponse:
-    """Continue one prompt as `generate_together` does; raises INVALID_INPUT where no token may be written."""
+    """Continue one prompt, as `generate_together` does. Raises INVALID_INPUT if no token is allowed."""
     response = GenerateResponse(request_id=request_id, run_id=run_id, status="queued")
-    asked = GenerationJob(model, tokenizer, request, response)
-    [completed] = [answer for answer in generate_together(model, [asked]) if isinstance(answer, GenerateResponse)]
+    job = GenerationJob(model, tokenizer, request, response)
+    [completed] = [answer for answer in generate_together(model, [job]) if isinstance(answer, GenerateResponse)]
     return completed
 
 
 def generate_together(
     model: LanguageModel,
-    asked: "Sequence[GenerationJob]",
+    jobs: "Sequence[GenerationJob]",
     *,
     withdrawn: Callable[[], Collection[str]] = tuple,
 ) -> Iterator[GenerateResponse | GenerateChunk]:
-    """Continue prompts side by side as the model was trained: the last line is open, earlier lines end in [EOS].
+    """Continue prompts side by side. The model was trained with causal_lm.
 
-    Yields each response as soon as its last sequence has ended, and before it its pieces, where it is streamed. With
-    `stop_on_eos` false, a sampled [EOS] is a newline of the output, and the next line begins. A stop sequence is cut
-    off with all after it; what the prompt ends in is no part of one. Sequence i of a request depends on its seed and on
-    i alone, not on what else is generated; `steps` counts its sampled tokens, [EOS] included. A sequence ends where the
-    model can read no more, if there is such a place. A request whose id is `withdrawn` by now, looked at after each
-    token, ends as CANCELLED. The text of a `prompt_path` is in the request already. The model was trained with
-    causal_lm.
+    Yields each response as soon as its last sequence has finished, and before it the chunks of a streamed job. The last
+    line of a prompt is open, earlier lines end in [EOS]. With `stop_on_eos` false, a sampled [EOS] is a newline of the
+    output, and the next line begins. The output is cut before the first stop sequence; a stop sequence does not begin
+    in the prompt. Sequence i of a request depends only on the seed of the request and on i. `steps` counts the sampled
+    tokens, [EOS] included. A sequence ends where the model's context is full. After each token, the requests whose ids
+    are `withdrawn` end as CANCELLED.
     """
     model.eval()
-    going = list(asked)
-    yield from (answer for one in going for answer in one.told())
-    going = [one for one in going if not one.has_ended]
-    if not going:
+    active = list(jobs)
+    yield from (answer for job in active for answer in job.drain())
+    active = [job for job in active if job.live]
+    if not active:
         return
-    special_ids = going[0].special_ids
-    logits, state = _read_all(model, going)
-    while going:
-        taking = [sequence for one in going for sequence in one.live]
-        ids = _take_next(going, logits)
-        gone = withdrawn()
-        for one in going:
-            if one.request_id in gone:
-                one.withdraw()
-            yield from one.told()
-        rows = [row for row, sequence in enumerate(taking) if sequence.is_live]
-        going = [one for one in going if not one.has_ended]
+    special_ids = active[0].special_ids
+    logits, state = _read_prompts(model, active)
+    while active:
+        sequences = [sequence for job in active for sequence in job.live]
+        ids = _sample_next(active, logits)
+        cancelled = withdrawn()
+        for job in active:
+            if job.request_id in cancelled:
+                job.cancel()
+            yield from job.drain()
+        rows = [row for row, sequence in enumerate(sequences) if sequence.is_live]
+        active = [job for job in active if job.live]
         if len(rows) < len(ids):
             ids, state = [ids[row] for row in rows], select_rows(state, rows)
-        if going:
+        if active:
             logits, state = _feed(model, ids, state, special_ids)
 
 
 def filtered_probabilities(logits: Tensor, request: SamplingOptions) -> tuple[Tensor, Tensor]:
-    """Return the distribution (n, V) that is drawn from, likeliest first, and the ids (n, V) in that order.
+    """Return the distribution (n, V) to sample from, likeliest first, and the ids (n, V) in that order.
 
-    Temperature comes first, then the `top_k` likeliest (of equals the lower id), then the fewest of those that make up
-    `top_p` of what is left.
+    Applies the temperature, then keeps the `top_k` likeliest tokens (of equals the lower id), then the fewest of them
+    that make up `top_p` of the rest.
     """
-    scaled = (logits - logits.amax(-1, keepdim=True)) / max(request.temperature, _COLDEST)
+    scaled = (logits - logits.amax(-1, keepdim=True)) / max(request.temperature, _MIN_TEMPERATURE)
     probabilities, ids = torch.sort(scaled.softmax(-1), dim=-1, descending=True, stable=True)
     if request.top_k:
         probabilities[:, request.top_k :] = 0
@@ -125,14 +128,14 @@ def choose(logits: Tensor, request: SamplingOptions, draws: Tensor) -> list[int]
     else:
         probabilities, ids = filtered_probabilities(logits, request)
         possible = (probabilities > 0).sum(-1, keepdim=True)
-        place = (probabilities.cumsum(-1) <= draws.unsqueeze(-1)).sum(-1, keepdim=True)
-        chosen = ids.gather(-1, place.minimum(possible - 1)).squeeze(-1)
+        rank = (probabilities.cumsum(-1) <= draws.unsqueeze(-1)).sum(-1, keepdim=True)
+        chosen = ids.gather(-1, rank.minimum(possible - 1)).squeeze(-1)
     chosen_ids: list[int] = chosen.tolist()
     return chosen_ids
 
 
 class GenerationJob:
-    """A request as its sequences grow."""
+    """A request and its sequences."""
 
     def __init__(
         self,
@@ -143,19 +146,21 @@ class GenerationJob:
         *,
         is_streamed: bool = False,
     ) -> None:
-        """Raises INVALID_INPUT where a banned token is none of the tokenizer's, or no token is left to be written."""
+        """Raises INVALID_INPUT if a banned token is not in the vocabulary, or if no token is allowed."""
         self._request = request
         self._response = response
         self._is_streamed = is_streamed
-        self._prompt = read_prompt(tokenizer, request.prompt_text or "")
+        self.prompt = read_prompt(tokenizer, request.prompt_text or "")
+        self._unk_count = self.prompt.unk_count(tokenizer)
         self.special_ids = tokenizer.special_ids
         self._never_sampled = never_sampled(tokenizer, request)
         self._seed = randbits(32) if request.seed is None else request.seed
+        self._is_cancelled = False
         generators = [
             np.random.Generator(np.random.PCG64([self._seed, number])) for number in range(request.num_return_sequences)
         ]
         self.sequences = [
-            _Sequence(tokenizer, request, self._prompt, model.context_tokens, each) for each in generators
+            _Sequence(tokenizer, request, self.prompt, model.context_tokens, generator) for generator in generators
         ]
 
     @property
@@ -163,78 +168,64 @@ class GenerationJob:
         return self._response.request_id
 
     @property
-    def prompt_ids(self) -> list[int]:
-        return self._prompt.ids
-
-    @property
-    def has_ended(self) -> bool:
-        return not self.live
-
-    @property
     def live(self) -> "list[_Sequence]":
-        """The sequences that have not ended."""
+        """The sequences that have not finished."""
         return [sequence for sequence in self.sequences if sequence.is_live]
 
-    def take(self, logits: Tensor) -> list[int]:
+    def sample(self, logits: Tensor) -> list[int]:
         """Choose the next id of each live sequence by its row of the logits (n, V)."""
         live = self.live
         logits = logits.double().cpu()
         log_p = logits.log_softmax(-1) if self._request.logprobs else None
-        penalized = _penalized(logits, live, self._request)
+        penalized = _penalize_repetition(logits, live, self._request)
         penalized[:, self._never_sampled] = -math.inf
         draws = [sequence.draw() for sequence in live]
         ids = choose(penalized, self._request, torch.tensor(draws, dtype=torch.float64))
         for row, (sequence, token_id) in enumerate(zip(live, ids, strict=True)):
-            sequence.take(token_id)
+            sequence.append(token_id)
             if log_p is not None:
                 sequence.logprobs.append(float(log_p[row, token_id]))
         return ids
 
-    def withdraw(self) -> None:
-        """Write no more: nobody waits for it."""
+    def cancel(self) -> None:
+        self._is_cancelled = True
         for sequence in self.sequences:
-            sequence.is_withdrawn = True
+            sequence.is_live = False
 
-    def told(self) -> Iterator[GenerateResponse | GenerateChunk]:
-        """What there is to tell since the last time: pieces where it is streamed, the response when it has ended."""
+    def drain(self) -> Iterator[GenerateResponse | GenerateChunk]:
+        """Yield the new chunks of a streamed job, and the response of a finished one."""
         if self._is_streamed:
             for index, sequence in enumerate(self.sequences):
-                piece = sequence.piece()
-                if piece is not None:
-                    start, text, reason = piece
+                chunk = sequence.next_chunk()
+                if chunk is not None:
+                    start, text, reason = chunk
                     yield GenerateChunk(
                         request_id=self.request_id, index=index, start=start, text=text, stop_reason=reason
                     )
-        if self.has_ended:
-            yield self._ended()
-
-    def _ended(self) -> GenerateResponse:
-        if any(sequence.is_withdrawn for sequence in self.sequences):
-            error = RunError.of(cancelled_error())
-            cancelled: dict[str, object] = {"status": "failed", "error": error}
-            return self._response.model_copy(update=cancelled)
-        reasons = [sequence.stop_reason for sequence in self.sequences]
-        update: dict[str, object] = {
-            "status": "completed",
-            "outputs": tuple(sequence.text for sequence in self.sequences),
-            "steps": tuple(sequence.steps for sequence in self.sequences),
-            "eos_terminated": tuple(reason == "eos" for reason in reasons),
-            "stop_reason": tuple(reasons),
-            "prompt_tokens": self._prompt.tokens,
-            "unk_count": sum(line.count(self.special_ids.unk) for line in self._prompt.lines),
-            "seed_used": self._seed,
-            "logprobs": tuple(tuple(sequence.logprobs) for sequence in self.sequences)
-            if self._request.logprobs
-            else None,
-        }
-        return self._response.model_copy(update=update)
+        if self._is_cancelled:
+            yield changed(self._response, status="failed", error=RunError.of(cancelled_error()))
+        elif not self.live:
+            reasons = tuple(sequence.stop_reason for sequence in self.sequences)
+            logprobs = tuple(tuple(sequence.logprobs) for sequence in self.sequences)
+            yield changed(
+                self._response,
+                status="completed",
+                outputs=tuple(sequence.text for sequence in self.sequences),
+                steps=tuple(sequence.steps for sequence in self.sequences),
+                eos_terminated=tuple(reason == "eos" for reason in reasons),
+                stop_reason=reasons,
+                prompt_tokens=self.prompt.n_tokens,
+                unk_count=self._unk_count,
+                seed_used=self._seed,
+                logprobs=logprobs if self._request.logprobs else None,
+            )
 
 
 def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
-    """Return the ids that a request may not write: special tokens but [EOS], what is banned, what is of other letters.
+    """Return the ids that a request excludes: special tokens but [EOS], banned tokens, and tokens of other characters.
 
-    Where [EOS] writes a newline, a newline must be in the alphabet. Raises INVALID_INPUT where a banned token is none
-    of the tokenizer's, or where no text is left.
+    If [EOS] is a newline of the output, the newline must be in the alphabet. Raises INVALID_INPUT if a banned token is
+    not in the vocabulary, or if no token is allowed.
     """
     ids, texts = tokenizer.special_ids, tokenizer.texts
     never = set(ids.never_sampled)
@@ -245,7 +236,7 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
         if not found:
             raise AppError(
                 ErrorCode.INVALID_INPUT,
-                f"`banned_tokens`: {banned!r} is no token of this model; ban the tokens that it is made of.",
+                f"`banned_tokens`: {banned!r} is no token of this model. Ban the tokens that spell it.",
             )
         never |= found
     if request.alphabet is not None:
@@ -261,7 +252,7 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
 
 
 class _Sequence:
-    """One continuation as it grows."""
+    """One continuation of a prompt."""
 
     def __init__(
         self,
@@ -276,123 +267,122 @@ class _Sequence:
         self._tokenizer = tokenizer
         self._request = request
         self._stops = [normalized(stop, tokenizer.normalization) for stop in request.stop_sequences]
-        self._closed_lines = ""
+        self._complete_lines = ""
         self._line = prompt.lines[-1][-_CONTEXT_TOKENS:]
-        self._known_characters = len(tokenizer.decode(self._line))
+        self._prompt_characters = len(tokenizer.decode(self._line))
         self.context = list(prompt.ids)
         self.text = ""
         self.steps = 0
         self.logprobs: list[float] = []
-        self.stop_reason: FinishReason | None = "context_full" if self._room < 0 else None
-        self.is_withdrawn = False
-        self._told_characters = 0
-        self._end_is_told = False
-
-    @property
-    def is_live(self) -> bool:
-        return self.stop_reason is None and not self.is_withdrawn
+        self.stop_reason: FinishReason | None = None
+        self.is_live = True
+        self._sent_characters = 0
+        self._is_end_sent = False
+        if self._room < 0:
+            self._finish("context_full")
 
     def draw(self) -> float:
         return self._generator.random()
 
-    def take(self, token_id: int) -> None:
-        """Add a sampled token; the sequence has not ended."""
+    def append(self, token_id: int) -> None:
+        """Add a sampled token to a live sequence."""
         self.steps += 1
         self._room -= 1
         self.context.append(token_id)
         is_end = token_id == self._tokenizer.special_ids.eos
         if is_end and self._request.stop_on_eos:
-            self.stop_reason = "eos"
+            self._finish("eos")
             return
         if is_end:
-            self._closed_lines, self._line, self._known_characters = self.text + "\n", [], 0
+            self._complete_lines, self._line, self._prompt_characters = self.text + "\n", [], 0
             self._room -= self._tokenizer.special_ids.bos is not None  # for the [BOS] of the next line
         else:
             self._line.append(token_id)
-        self.text = self._closed_lines + self._tokenizer.decode(self._line)[self._known_characters :]
-        found = [place for stop in self._stops if (place := self.text.find(stop)) >= 0]
+        self.text = self._complete_lines + self._tokenizer.decode(self._line)[self._prompt_characters :]
+        found = [position for stop in self._stops if (position := self.text.find(stop)) >= 0]
         if found:
-            self.text, self.stop_reason = self.text[: min(found)], "stop_sequence"
+            self.text = self.text[: min(found)]
+            self._finish("stop_sequence")
         elif self.steps == self._request.max_new_tokens:
-            self.stop_reason = "max_new_tokens"
+            self._finish("max_new_tokens")
         elif self._room < 0:
-            self.stop_reason = "context_full"
+            self._finish("context_full")
 
-    def piece(self) -> tuple[int, str, FinishReason | None] | None:
-        """What was written since the last time and stays, from which character on, and why it ends with that.
+    def _finish(self, reason: FinishReason) -> None:
+        self.stop_reason, self.is_live = reason, False
 
-        What may become a stop sequence waits until it is known; None where there is nothing to tell.
+    def next_chunk(self) -> tuple[int, str, FinishReason | None] | None:
+        """Return the text since the last chunk with its start and the reason of the end; None if there is nothing new.
+
+        Characters that may begin a stop sequence wait until that is decided.
         """
-        start, end = self._told_characters, len(self.text) - (0 if self.stop_reason else self._undecided())
-        if start == end and (self.stop_reason is None or self._end_is_told):
+        start, end = self._sent_characters, len(self.text) - (0 if self.stop_reason else self._undecided())
+        if start == end and (self.stop_reason is None or self._is_end_sent):
             return None
-        self._told_characters, self._end_is_told = end, self.stop_reason is not None
+        self._sent_characters, self._is_end_sent = end, self.stop_reason is not None
         return start, self.text[start:end], self.stop_reason
 
     def _undecided(self) -> int:
-        """How many characters at the end of the text a stop sequence begins with, at most."""
+        """Return the length of the longest end of the text with which a stop sequence begins."""
         longest = min(len(self.text), max(map(len, self._stops), default=0))
-        tails = (n for n in range(longest, 0, -1) if any(stop.startswith(self.text[-n:]) for stop in self._stops))
-        return next(tails, 0)
+        ends = (n for n in range(longest, 0, -1) if any(stop.startswith(self.text[-n:]) for stop in self._stops))
+        return next(ends, 0)
 
 
-def _read_all(model: LanguageModel, continuations: list[GenerationJob]) -> tuple[Tensor, ModelState]:
+def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Tensor, ModelState]:
     """Return the logits (n, V) after the prompt of each sequence, and the state there."""
+    logits: list[Tensor] = []
+    states: list[ModelState] = []
     with torch.inference_mode():
-        read = [_read(model, one.prompt_ids, len(one.sequences)) for one in continuations]
-        return torch.cat([logits for logits, _ in read]), concatenate_states([state for _, state in read])
-
-
-def _read(model: LanguageModel, prompt: list[int], count: int) -> tuple[Tensor, ModelState]:
-    """Return the logits (count, V) after the prompt, so many times, and the state there."""
-    logits, state = read_on(model, prompt, model.initial_state(1))
-    return logits.repeat(count, 1), tuple(part.repeat_interleave(count, dim=1) for part in state)
+        for job in jobs:
+            last, state = read_on(model, job.prompt.ids, model.initial_state(1))
+            logits.append(last.repeat(len(job.sequences), 1))
+            states.append(tuple(part.repeat_interleave(len(job.sequences), dim=1) for part in state))
+        return torch.cat(logits), concatenate_states(states)
 
 
 def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
-    """Return the logits (1, V) after some more ids of one sequence, one at least, and the state there."""
+    """Return the logits (1, V) and the state after more ids, at least one, of one sequence."""
     ids = torch.tensor(token_ids, device=model.input_embedding().weight.device).unsqueeze(0)
     logits = torch.empty(0)
     with torch.inference_mode():
-        for start in range(0, len(token_ids), _PLACES_AT_ONCE):
-            logits, state = model.forward_with_state(ids[:, start : start + _PLACES_AT_ONCE], state)
+        for start in range(0, len(token_ids), _MAX_POSITIONS):
+            logits, state = model.forward_with_state(ids[:, start : start + _MAX_POSITIONS], state)
     return logits[:, -1], state
 
 
-def _take_next(continuations: list[GenerationJob], logits: Tensor) -> list[int]:
-    """Choose the next id of every sequence by its row of the logits (n, V)."""
+def _sample_next(jobs: list[GenerationJob], logits: Tensor) -> list[int]:
+    """Choose the next id of every live sequence by its row of the logits (n, V)."""
     ids: list[int] = []
     with torch.inference_mode():
-        for one in continuations:
-            ids += one.take(logits[len(ids) : len(ids) + len(one.live)])
+        for job in jobs:
+            ids += job.sample(logits[len(ids) : len(ids) + len(job.live)])
     return ids
 
 
-def _feed(
-    model: LanguageModel, ids: list[int], state: ModelState, special_ids: SpecialIds
-) -> tuple[Tensor, ModelState]:
-    """Return the logits (n, V) after one more id each; after [EOS] a [BOS], where there is one, opens the next line."""
+def _feed(model: LanguageModel, ids: list[int], state: ModelState, special_ids: SpecialIds) -> tuple[Tensor, ModelState]:
+    """Return the logits (n, V) and the state after one more id per sequence, and after the [BOS] that follows [EOS]."""
     device = state[0].device
     with torch.inference_mode():
         logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
         rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
         if rows and special_ids.bos is not None:
             opening = torch.full((len(rows), 1), special_ids.bos, device=device)
-            of_ended, state_of_ended = model.forward_with_state(opening, select_rows(state, rows))
-            logits[torch.tensor(rows, device=device)] = of_ended
+            opened_logits, opened_state = model.forward_with_state(opening, select_rows(state, rows))
+            logits[torch.tensor(rows, device=device)] = opened_logits
             others = [row for row in range(len(ids)) if row not in rows]
-            places: list[int] = np.argsort([*others, *rows]).tolist()
-            state = select_rows(concatenate_states([select_rows(state, others), state_of_ended]), places)
+            order: list[int] = np.argsort([*others, *rows]).tolist()
+            state = select_rows(concatenate_states([select_rows(state, others), opened_state]), order)
         return logits[:, -1], state
 
 
-def _penalized(logits: Tensor, sequences: list[_Sequence], request: SamplingOptions) -> Tensor:
+def _penalize_repetition(logits: Tensor, sequences: list[_Sequence], request: SamplingOptions) -> Tensor:
     """Make the tokens of the repetition window less likely (Keskar et al. 2019)."""
     if request.repetition_penalty is not None:
         for row, sequence in enumerate(sequences):
             window_ids: list[int] = sorted(set(sequence.context[-request.repetition_window :]))
             window = torch.tensor(window_ids)
             seen = logits[row, window]
-            changed = torch.where(seen > 0, seen / request.repetition_penalty, seen * request.repetition_penalty)
-            logits[row, window] = changed.clamp(_FINITE.min, _FINITE.max)
+            penalized = torch.where(seen > 0, seen / request.repetition_penalty, seen * request.repetition_penalty)
+            logits[row, window] = penalized.clamp(_FINITE.min, _FINITE.max)
     return logits

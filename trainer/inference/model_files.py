@@ -1,4 +1,4 @@
-"""The finished model as files: `model.safetensors`, and `config.json` that says what it is."""
+"""The files of a trained model: `model.safetensors` and `config.json`."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ TOKENIZER_FOLDER = "tokenizer"
 
 
 class ModelFile(Frozen):
-    """`config.json`: what the weights are the weights of."""
+    """`config.json`: the architecture and sizes of the model."""
 
     schema_version: int = 1
     model: ModelConfig
@@ -33,7 +33,7 @@ class ModelFile(Frozen):
 
 
 def save_model(folder: Path, model: LanguageModel, config: ModelConfig, disk: Disk = DISK) -> None:
-    """Write weights and config, each whole or not at all."""
+    """Write weights and config, each atomically."""
     weights: dict[str, Tensor] = model.state_dict()
     description = ModelFile(model=config, vocab_size=model.vocab_size, objective=model.objective)
     write_atomically(folder / WEIGHTS_FILE, save_safetensors(weights), disk)
@@ -41,10 +41,10 @@ def save_model(folder: Path, model: LanguageModel, config: ModelConfig, disk: Di
 
 
 def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
-    """Read the model of a run and its tokenizer, ready to be asked.
+    """Read the model of a run and its tokenizer, in evaluation mode.
 
-    Raises MODEL_LOAD_FAILED where a file is broken or does not fit the config, MODEL_INCOMPATIBLE where the tokenizer
-    is another one. Nothing is allocated before the header of the weights was found to fit.
+    Checks the header of the weights before it allocates them. Raises MODEL_LOAD_FAILED for a file that is damaged or
+    does not match the config, MODEL_INCOMPATIBLE for another tokenizer.
     """
     tokenizer = load_tokenizer(run_folder / TOKENIZER_FOLDER)
     try:
@@ -54,7 +54,7 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
     if tokenizer.vocab_size != description.vocab_size:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"The model knows {description.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}.",
+            f"The model has {description.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}.",
         )
     with torch.device("meta"):
         model = build(description.model, vocabulary_of(tokenizer), description.objective)
@@ -62,9 +62,7 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
     try:
         weights = read_weights(run_folder / WEIGHTS_FILE, expected)
     except UnfitWeights:
-        raise AppError(
-            ErrorCode.MODEL_LOAD_FAILED, "The weights do not have the shapes that the config says."
-        ) from None
+        raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The shapes of the weights do not match the config.") from None
     except (OSError, ValueError):
         raise _unreadable() from None
     model.load_state_dict(weights, assign=True)
@@ -72,22 +70,22 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
 
 
 def load_run(run: RunDirectory) -> tuple[LanguageModel, Tokenizer]:
-    """Read the model of a completed run as `load_model` does, once its files were found to be what it left.
+    """Check the hashes of a completed run's model and tokenizer files, then read them with `load_model`.
 
-    One flipped bit in a weight would load without a word. Raises RUN_NOT_READY and MODEL_LOAD_FAILED.
+    A flipped bit in a weight would load without an error. Raises RUN_NOT_READY and MODEL_LOAD_FAILED.
     """
     manifest = run.completed_manifest()
-    of_tokenizer = (tokenizer_file(manifest.effective.tokenizer.method), MANIFEST_FILE)
-    names = {WEIGHTS_FILE, CONFIG_FILE, *(f"{TOKENIZER_FOLDER}/{name}" for name in of_tokenizer)}
+    tokenizer_names = (tokenizer_file(manifest.effective.tokenizer.method), MANIFEST_FILE)
+    names = {WEIGHTS_FILE, CONFIG_FILE, *(f"{TOKENIZER_FOLDER}/{name}" for name in tokenizer_names)}
     needed = [record for record in manifest.files if record.path in names]
     changed = changed_files(run.path, needed) + sorted(names - {record.path for record in needed})
     if changed:
         raise AppError(
             ErrorCode.MODEL_LOAD_FAILED,
-            f"The model of '{run.run_id}' is not as its training left it: {', '.join(changed)} has changed or is gone.",
+            f"Files of the run '{run.run_id}' were changed or deleted after its training: {', '.join(changed)}.",
         )
     return load_model(run.path)
 
 
 def _unreadable() -> AppError:
-    return AppError(ErrorCode.MODEL_LOAD_FAILED, "The files of the model cannot be read.")
+    return AppError(ErrorCode.MODEL_LOAD_FAILED, "The model's files cannot be read.")

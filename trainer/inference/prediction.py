@@ -1,4 +1,4 @@
-"""What comes next after a text, as a keyboard asks: the likeliest tokens, and states kept from key to key."""
+"""Next-token prediction, as for a keyboard: the likeliest tokens, with a cache of states from key to key."""
 
 from collections import OrderedDict
 from typing import NamedTuple
@@ -6,57 +6,58 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import PredictRequest, PredictResponse, Suggestion
 from trainer.inference.generation import read_on, read_prompt
 from trainer.models.base import LanguageModel, ModelState
 from trainer.tokenizers.base import Tokenizer
 
-_MOST_BYTES = 64 << 20
-_MOST_PREFIXES = 256
+_MAX_BYTES = 64 << 20
+_MAX_PREFIXES = 256
 _ID_BYTES = 8
 
 
-class _Read(NamedTuple):
-    """The logits (1, V) after a prefix, and the state there."""
+class _Entry(NamedTuple):
+    """The logits (1, V) and the state after a prefix."""
 
     logits: Tensor
     state: ModelState
 
 
 class PrefixCache:
-    """What a model has read of late, so that a text that grows costs one step for each token that is added.
+    """States of the prefixes that a model read last, so that a growing text costs one step per new token.
 
-    Keeps the states of so many bytes together, and of 256 prefixes; the least recently used one goes first.
+    Holds at most `max_bytes` and 256 prefixes; drops the least recently used prefix first.
     """
 
-    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[int, ...], _Read] = OrderedDict()
+    def __init__(self, max_bytes: int = _MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[tuple[int, ...], _Entry] = OrderedDict()
         self.memory_bytes = 0
 
     def logits_after(self, model: LanguageModel, ids: list[int]) -> Tensor:
-        """Return the logits (V,) after the ids, reading on from the longest prefix of them that is known.
+        """Return the logits (V,) after the ids, starting from the longest cached prefix.
 
-        Without their last token they are kept too: it is often what is changed or taken back.
+        Also caches the ids without the last one, which is the token that people change most often.
         """
-        whole = tuple(ids)
-        known = max((len(kept) for kept in self._kept if whole[: len(kept)] == kept), default=0)
-        found = self._kept.get(whole[:known]) or _Read(torch.empty(0), model.initial_state(1))
+        prefix = tuple(ids)
+        known = max((len(cached) for cached in self._entries if prefix[: len(cached)] == cached), default=0)
+        entry = self._entries.get(prefix[:known]) or _Entry(torch.empty(0), model.initial_state(1))
         for end in range(max(known, len(ids) - 1), len(ids) + 1):
             if end > known:
-                found = _Read(*read_on(model, ids[known:end], found.state))
+                entry = _Entry(*read_on(model, ids[known:end], entry.state))
                 known = end
-            self._keep(whole[:end], found)
-        return found.logits[0]
+            self._store(prefix[:end], entry)
+        return entry.logits[0]
 
-    def _keep(self, ids: tuple[int, ...], read: _Read) -> None:
-        if ids not in self._kept:
-            self._kept[ids] = read
-            self.memory_bytes += _bytes(ids, read)
-        self._kept.move_to_end(ids)
-        while len(self._kept) > _MOST_PREFIXES or self.memory_bytes > self._most_bytes:
-            self.memory_bytes -= _bytes(*self._kept.popitem(last=False))
+    def _store(self, ids: tuple[int, ...], entry: _Entry) -> None:
+        if ids not in self._entries:
+            self._entries[ids] = entry
+            self.memory_bytes += _bytes(ids, entry)
+        self._entries.move_to_end(ids)
+        while len(self._entries) > _MAX_PREFIXES or self.memory_bytes > self._max_bytes:
+            self.memory_bytes -= _bytes(*self._entries.popitem(last=False))
 
 
 def predict(
@@ -66,21 +67,20 @@ def predict(
     response: PredictResponse,
     prefixes: PrefixCache,
 ) -> PredictResponse:
-    """Suggest the k likeliest next tokens, fewer where the vocabulary has no more; none for a text without tokens.
+    """Suggest the k likeliest next tokens; none for a text without tokens. The model was trained with causal_lm.
 
-    The probabilities are the model's own at temperature 1, over the whole vocabulary; special tokens are never
-    suggested, the end of the line being one. Raises INVALID_INPUT for a text that is longer than the model's context:
-    nothing is cut. The model was trained with causal_lm.
+    Probabilities are at temperature 1 over the complete vocabulary. Special tokens, [EOS] included, are not suggested.
+    Raises INVALID_INPUT for a text longer than the model's context.
     """
     prompt = read_prompt(tokenizer, request.text)
     if model.context_tokens is not None and len(prompt.ids) > model.context_tokens:
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            f"The text takes {len(prompt.ids):,} tokens, and this model reads {model.context_tokens:,} at once: give"
-            " the last part of it.",
+            f"The text has {len(prompt.ids):,} tokens, and this model reads at most {model.context_tokens:,}. Give only"
+            " its end.",
         )
     suggestions: list[Suggestion] = []
-    if prompt.tokens:
+    if prompt.n_tokens:
         model.eval()
         special_ids = tokenizer.special_ids.all
         log_p = prefixes.logits_after(model, prompt.ids).double().cpu().log_softmax(-1)
@@ -89,13 +89,9 @@ def predict(
         for token_id, name in zip(best[: request.k], tokenizer.tokens(best[: request.k]), strict=True):
             logp = float(log_p[token_id])
             suggestions.append(Suggestion(token=name, prob=float(log_p[token_id].exp()), logp=logp))
-    update: dict[str, object] = {
-        "status": "completed",
-        "suggestions": tuple(suggestions),
-        "unk_count": sum(line.count(tokenizer.special_ids.unk) for line in prompt.lines),
-    }
-    return response.model_copy(update=update)
+    unk_count = prompt.unk_count(tokenizer)
+    return changed(response, status="completed", suggestions=tuple(suggestions), unk_count=unk_count)
 
 
-def _bytes(ids: tuple[int, ...], read: _Read) -> int:
-    return len(ids) * _ID_BYTES + read.logits.nbytes + sum(part.nbytes for part in read.state)
+def _bytes(ids: tuple[int, ...], entry: _Entry) -> int:
+    return len(ids) * _ID_BYTES + entry.logits.nbytes + sum(part.nbytes for part in entry.state)
