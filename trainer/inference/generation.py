@@ -360,7 +360,9 @@ def _sample_next(jobs: list[GenerationJob], logits: Tensor) -> list[int]:
     return ids
 
 
-def _feed(model: LanguageModel, ids: list[int], state: ModelState, special_ids: SpecialIds) -> tuple[Tensor, ModelState]:
+def _feed(
+    model: LanguageModel, ids: list[int], state: ModelState, special_ids: SpecialIds
+) -> tuple[Tensor, ModelState]:
     """Return the logits (n, V) and the state after one more id per sequence, and after the [BOS] that follows [EOS]."""
     device = state[0].device
     with torch.inference_mode():
