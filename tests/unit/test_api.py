@@ -142,7 +142,7 @@ def test_mt_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     config: dict[str, object] = json.loads((shell.folder / "out" / "config.json").read_text(encoding="utf-8"))
     assert config["cell"] == "rnn"
     told = shell.type("export", run.run_id, "--format", "torchscript", "--out", "script")
-    assert f"{run.run_id} is in script" in told and "legacy format" in told
+    assert f"{run.run_id} is in script" in told and "PyTorch has deprecated TorchScript" in told
 
 
 def test_mt_import__restores_what_mt_export_wrote(
