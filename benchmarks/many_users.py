@@ -1,9 +1,9 @@
-"""Twenty people type two hundred commands at once while a training runs: how soon the bot answers each.
+"""Latency of the bot for twenty users and two hundred commands at once, while a training runs.
 
     python -m benchmarks.many_users
 
-The real bot, with its embedded Valkey and worker, on a Discord of this machine that checks every request. Prints how
-soon the first answers and the real content come, and exits 1 where a goal is missed.
+Runs the real bot with its embedded Valkey and worker on a local Discord that checks every request. Prints the time to
+the first response and to the content, and exits 1 if a goal is missed.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ MIX: tuple[tuple[str, Options], ...] = (
 
 
 class Answered(NamedTuple):
-    """One command, and the seconds until its first answer and its content."""
+    """Seconds from a command to its first response and to its content."""
 
     name: str
     first_seconds: float

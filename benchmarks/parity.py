@@ -1,12 +1,14 @@
-"""Whether our numbers are those of the reference tools: exported runs under minicons and the Hugging Face library.
+"""Comparison with reference tools: exported runs in minicons and in the transformers library.
 
     python -m benchmarks.parity [--corpus PATH] [--sentences N] [--draws N]
 
-Trains every family for a moment on a text (the demo corpus, unless one is given) and exports it. Then, on sentences of
-that text: minicons 0.3.39 gives GPT-2's and BERT's surprisals, per token and in sum, and with each subword method those
-of words; `generate` of the library continues prompts greedily as ours does, token by token, for each causal family; and
-what ours draws has the distribution that the library's filters leave (chi-square, with top-k, top-p, temperature).
-Prints the differences; exits 1 where one is beyond its bound. It needs the extra `parity`.
+Trains every family briefly on a corpus (default: the demo corpus) and exports it. Then, on sentences of that corpus:
+
+- surprisals of GPT-2 and BERT equal those of minicons 0.3.39, per token, per word and in sum;
+- greedy generation equals `generate` of transformers, token by token, for each causal family;
+- sampled tokens have the distribution that transformers' top-k, top-p and temperature filters leave (chi-square).
+
+Prints the differences. Exits 1 if one exceeds its bound. Needs the extra `parity`.
 """
 
 import argparse
@@ -36,12 +38,12 @@ from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-MOST_NATS = 1e-4
-LEAST_P = 1e-3
-"""Draws of the right distribution are found wrong once in so many seeds, and the seeds here are fixed."""
-LONGEST_CHARACTERS = 100
+MAX_NATS = 1e-4
+MIN_P = 1e-3
+"""Samples of the right distribution fail this once in 1,000 seeds; the seeds here are fixed."""
+MAX_CHARACTERS = 100
 NEW_TOKENS = 40
-DRAWS_OF_A_REQUEST = 10
+DRAWS_PER_REQUEST = 10
 CAUSAL: dict[str, str] = {
     "char_lstm": "char",
     "lstm": "word",
@@ -51,9 +53,9 @@ CAUSAL: dict[str, str] = {
     "llama": "sentencepiece",
     "qwen": "wordpiece",
 }
-"""Families, each with a tokenizer; of the subword methods each with a family that minicons loads, too."""
+"""Families with their tokenizers; every subword method has a family that minicons can load."""
 WORDS = ("gpt2", "llama", "qwen")
-"""Families whose words are compared: one for each subword method."""
+"""Families whose word surprisals are compared: one for each subword method."""
 SAMPLINGS: dict[str, dict[str, object]] = {
     "plain": {},
     "top-k 5": {"top_k": 5},
@@ -64,7 +66,7 @@ SAMPLINGS: dict[str, dict[str, object]] = {
 
 
 class Difference(NamedTuple):
-    """How far surprisals are apart, at most."""
+    """Maximum differences of surprisals."""
 
     token_nats: float
     sum_nats: float
@@ -75,7 +77,7 @@ class _Tokenizer(Protocol):
 
 
 class _Scorer(Protocol):
-    """What is used of minicons' scorers."""
+    """The part of minicons' scorers used here."""
 
     @property
     def tokenizer(self) -> "_Tokenizer": ...
@@ -96,7 +98,7 @@ class _Output(Protocol):
 
 
 class _Exported(Protocol):
-    """What is used of the library's models."""
+    """The part of the library's models used here."""
 
     def __call__(self, input_ids: Tensor) -> _Output: ...
     def generate(self, input_ids: Tensor, **options: object) -> _Ids: ...
@@ -199,20 +201,20 @@ def drawn_p_value(folder: Path, prompt: str, draws: int, **options: object) -> f
 def _drawn(
     model: LanguageModel, tokenizer: Tokenizer, prompt: str, draws: int, options: dict[str, object]
 ) -> Counter[int]:
-    """Let ours draw one token so many times, each with a seed of its own."""
+    """Sample one token repeatedly, each time with another seed."""
     given: dict[str, object] = {
         "prompt_text": prompt,
         "max_new_tokens": 1,
-        "num_return_sequences": DRAWS_OF_A_REQUEST,
+        "num_return_sequences": DRAWS_PER_REQUEST,
         **options,
     }
     counts: Counter[int] = Counter()
-    for first in range(0, draws // DRAWS_OF_A_REQUEST, 100):
-        seeds = range(first, min(first + 100, draws // DRAWS_OF_A_REQUEST))
+    for first in range(0, draws // DRAWS_PER_REQUEST, 100):
+        seeds = range(first, min(first + 100, draws // DRAWS_PER_REQUEST))
         response = GenerateResponse(request_id="request", run_id="run", status="queued")
         requests = [parse(GenerateRequest, {**given, "seed": seed}) for seed in seeds]
-        asked = [GenerationJob(model, tokenizer, request, response) for request in requests]
-        for answer in generate_together(model, asked):
+        jobs = [GenerationJob(model, tokenizer, request, response) for request in requests]
+        for answer in generate_together(model, jobs):
             if isinstance(answer, GenerateChunk):
                 continue
             for text, ended in zip(answer.outputs or (), answer.eos_terminated or (), strict=True):
@@ -279,15 +281,15 @@ def main(words: Sequence[str] | None = None) -> int:
 def compare(corpus: Path, folder: Path, sentences: int, draws: int) -> int:
     """Train, export, compare and tell; return 1 where something is beyond its bound."""
     lines = [line.strip() for line in corpus.read_text(encoding="utf-8").splitlines()]
-    fitting = {line: None for line in lines if 10 <= len(line) <= LONGEST_CHARACTERS}
+    fitting = {line: None for line in lines if 10 <= len(line) <= MAX_CHARACTERS}
     texts = list(fitting)[:sentences]
     if len(texts) < sentences:
-        raise SystemExit(f"The corpus has {len(texts)} different lines of 10 to {LONGEST_CHARACTERS} characters.")
+        raise SystemExit(f"The corpus has {len(texts)} different lines of 10 to {MAX_CHARACTERS} characters.")
     exported = {family: _trained(family, tokenizer, corpus, folder) for family, tokenizer in _TRAINED.items()}
     failures = 0
     for family in ("gpt2", "bert"):
         found = surprisal_difference(exported[family], texts)
-        ok = max(found) <= MOST_NATS
+        ok = max(found) <= MAX_NATS
         failures += not ok
         print(
             f"{family:<10} minicons, {len(texts)} sentences: at most {found.token_nats:.1e} nats off per token,"
@@ -295,10 +297,10 @@ def compare(corpus: Path, folder: Path, sentences: int, draws: int) -> int:
         )
     for family in WORDS:
         apart = word_difference(exported[family], texts)
-        failures += apart > MOST_NATS
+        failures += apart > MAX_NATS
         print(
             f"{family:<10} minicons, words of {CAUSAL[family]}: at most {apart:.1e} nats off per word"
-            f"  {_verdict(apart <= MOST_NATS)}"
+            f"  {_verdict(apart <= MAX_NATS)}"
         )
     prompts = [" ".join(text.split()[:3]) for text in texts[:20]]
     for family in CAUSAL:
@@ -310,8 +312,8 @@ def compare(corpus: Path, folder: Path, sentences: int, draws: int) -> int:
         )
     for name, options in SAMPLINGS.items():
         p = drawn_p_value(exported["char_lstm"], prompts[0], draws, **options)
-        failures += p < LEAST_P
-        print(f"{name:<16} {draws:,} draws against the exact distribution: p = {p:.3f}  {_verdict(p >= LEAST_P)}")
+        failures += p < MIN_P
+        print(f"{name:<16} {draws:,} draws against the exact distribution: p = {p:.3f}  {_verdict(p >= MIN_P)}")
     return 1 if failures else 0
 
 

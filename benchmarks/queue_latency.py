@@ -1,10 +1,10 @@
-"""How long a short job waits for a free slot, how many a second two workers do; beside a training, beside plain arq.
+"""Latency and throughput of the job queue: on an idle machine, beside a training, and of plain arq.
 
     python -m benchmarks.queue_latency
 
-Two workers in processes of their own, at a Valkey that syncs every write to disk as the embedded one does. Prints the
-figures, exits 1 where a goal is missed or a job was not done exactly once. What else the machine does counts: each
-measurement is made again while others take more than a twentieth of it, and the quietest is told with their share.
+Two workers run in their own processes, with a Valkey that syncs every write to disk as the embedded one does. Prints
+the figures, and exits 1 if a goal is missed or a job did not run exactly once. A measurement is repeated while other
+programs use more than 5 % of the processor; the quietest measurement is reported with their share.
 """
 
 import asyncio
@@ -33,25 +33,25 @@ from trainer.worker.train_child import NICENESS
 P50_MS, P99_MS, P99_BESIDE_TRAINING_MS, JOBS_PER_SECOND = 3.0, 10.0, 20.0, 800.0
 SPACED_JOBS, BURST_JOBS, SLOTS = 300, 2000, 10
 MEAN_GAP_SECONDS = 0.05
-QUIET_SHARE, TRIES = 0.05, 8
+QUIET_SHARE, MAX_TRIES = 0.05, 8
 QUEUE = "benchmark"
 
 
 class Figures(NamedTuple):
-    """Of one measurement."""
+    """Figures of one measurement."""
 
     waits_ms: list[float]
-    """From before the call that enqueues to the job's first line, of spaced jobs; sorted."""
+    """Time from enqueueing to the first line of the job, of spaced jobs; sorted."""
     jobs_per_second: float
-    """Of a burst, from the first call to the last job's first line."""
+    """Throughput of a burst, from the first enqueueing to the first line of the last job."""
     exactly_once: bool
     foreign_share: float
-    """Of the processor time, what went to processes that are not of the benchmark."""
+    """Share of the processor time that went to other programs."""
 
     def p99(self) -> float:
         return self.waits_ms[int(len(self.waits_ms) * 0.99)]
 
-    def told(self, name: str) -> str:
+    def summary(self, name: str) -> str:
         return (
             f"{name:<28} p50 {median(self.waits_ms):7.2f} ms  p99 {self.p99():7.2f} ms  "
             f"{self.jobs_per_second:6,.0f} jobs/s  {'each once' if self.exactly_once else 'NOT EACH ONCE'}  "
@@ -61,11 +61,11 @@ class Figures(NamedTuple):
 
 async def main() -> int:
     free = await quietest("ours", training=False)
-    print(free.told("free slot"))
+    print(free.summary("free slot"))
     beside = await quietest("ours", training=True)
-    print(beside.told("beside a training"))
+    print(beside.summary("beside a training"))
     plain = await quietest("arq", training=False)
-    print(plain.told("arq as it comes"))
+    print(plain.summary("arq as it comes"))
     print(f"arq as it comes waits {median(plain.waits_ms) / median(free.waits_ms):,.0f} times as long (p50)")
     missed = [
         goal
@@ -83,12 +83,12 @@ async def main() -> int:
 
 
 async def quietest(kind: str, *, training: bool) -> Figures:
-    """Measure until the machine is quiet, some times at most; return the quietest measurement."""
-    made: list[Figures] = []
-    while len(made) < TRIES and all(figures.foreign_share > QUIET_SHARE for figures in made):
+    """Measure until the machine is quiet, MAX_TRIES times at most; return the quietest measurement."""
+    measurements: list[Figures] = []
+    while len(measurements) < MAX_TRIES and all(figures.foreign_share > QUIET_SHARE for figures in measurements):
         with tempfile.TemporaryDirectory() as folder:
-            made.append(await measure(Path(folder), kind, training=training))
-    return sorted(made, key=foreign_share_of)[0]
+            measurements.append(await measure(Path(folder), kind, training=training))
+    return sorted(measurements, key=foreign_share_of)[0]
 
 
 def foreign_share_of(figures: Figures) -> float:
@@ -111,7 +111,7 @@ async def measure(folder: Path, kind: str, *, training: bool) -> Figures:
     pids = with_descendants(os.getpid())
     try:
         there, used, ours = *machine_ticks(), sum(map(ticks_of, pids))
-        begun = await enqueue_all(store)
+        enqueued = await enqueue_all(store)
         there, used, ours = machine_ticks()[0] - there, machine_ticks()[1] - used, sum(map(ticks_of, pids)) - ours
     finally:
         for other in others:
@@ -120,16 +120,16 @@ async def measure(folder: Path, kind: str, *, training: bool) -> Figures:
         await store.close()
         await services.stop()
     foreign_share = max(0, used - ours) / there
-    return figures_of(begun, started_in(folder), foreign_share)
+    return figures_of(enqueued, started_in(folder), foreign_share)
 
 
-def figures_of(begun: dict[str, int], started: list[tuple[str, int]], foreign_share: float) -> Figures:
-    """The figures of names with the nanoseconds at which each was enqueued, and at which each was started."""
+def figures_of(enqueued: dict[str, int], started: list[tuple[str, int]], foreign_share: float) -> Figures:
+    """Return the figures of jobs, given the times in nanoseconds at which they were enqueued and started."""
     starts = dict(started)
-    waits_ms = sorted((starts[name] - begun[name]) / 1e6 for name in begun if name.startswith("spaced"))
-    burst = [name for name in begun if name.startswith("burst")]
-    burst_seconds = (max(starts[name] for name in burst) - min(begun[name] for name in burst)) / 1e9
-    once = Counter(name for name, _ in started) == Counter(begun.keys())
+    waits_ms = sorted((starts[name] - enqueued[name]) / 1e6 for name in enqueued if name.startswith("spaced"))
+    burst = [name for name in enqueued if name.startswith("burst")]
+    burst_seconds = (max(starts[name] for name in burst) - min(enqueued[name] for name in burst)) / 1e9
+    once = Counter(name for name, _ in started) == Counter(enqueued.keys())
     return Figures(waits_ms, len(burst) / burst_seconds, once, foreign_share)
 
 
@@ -139,11 +139,11 @@ def started_in(folder: Path) -> list[tuple[str, int]]:
 
 
 async def enqueue_all(store: Store) -> dict[str, int]:
-    """Enqueue jobs one by one and then many at once, each with the nanoseconds before its call; wait for their end."""
-    begun: dict[str, int] = {}
+    """Enqueue jobs one by one, then a burst; wait for all, and return when each was enqueued, in nanoseconds."""
+    enqueued: dict[str, int] = {}
 
     async def enqueue(name: str) -> None:
-        begun[name] = time.monotonic_ns()
+        enqueued[name] = time.monotonic_ns()
         await store.enqueue(QUEUE, "job", name, TrainJobPayload(run_id=name))
 
     for number in range(SPACED_JOBS):
@@ -152,7 +152,7 @@ async def enqueue_all(store: Store) -> dict[str, int]:
     await drained(store)
     await asyncio.gather(*(enqueue(f"burst{number}") for number in range(BURST_JOBS)))
     await drained(store)
-    return begun
+    return enqueued
 
 
 async def drained(store: Store) -> None:
@@ -163,14 +163,14 @@ async def drained(store: Store) -> None:
 
 
 async def start(*words: str) -> Process:
-    """Start this program in another part, in the environment of a worker's child."""
+    """Start this module with other arguments, in the environment of a worker's child."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.queue_latency", *words, stdout=PIPE, env=tuned_environment(load_settings())
     )
 
 
 async def work(kind: str, url: str, file: str) -> None:
-    """Be a worker whose job writes down when it began."""
+    """Run a worker whose jobs record their start times."""
     with open(file, "w", buffering=1, encoding="ascii") as starts:  # noqa: ASYNC230
 
         async def job(ctx: dict[str, object], payload: dict[str, str]) -> None:

@@ -1,13 +1,12 @@
-"""How soon a warm model's scores come back over Redis, for the tiny preset of every family; none lost, none mixed up.
+"""Latency of scores from a cached model over Redis, for the tiny preset of every family.
 
     python -m benchmarks.warm_score [FAMILY …]
 
-A worker in a process of its own, at a Valkey that syncs every write to disk as the embedded one does. Each family is
-trained for one step; then 200 sentences are scored one after another and 200 at once, all of them different. Prints the
-time from the call to the answer's first byte, which is when the caller has all of it, and exits 1 where a goal is
-missed, an answer did not come, or one is not what the same model says of the same sentence in this process. What else
-the machine does counts: a family is measured again while others take more than a twentieth of it, and the quietest
-measurement is told with their share.
+The worker runs in its own process, with a Valkey that syncs every write to disk as the embedded one does. Each family
+is trained for one step; then 200 different sentences are scored one after another and 200 at once. Prints the time from
+the call to the response. Exits 1 if a goal is missed, or if a response is missing or differs from the score of the same
+sentence in this process. A measurement is repeated while other programs use more than 5 % of the processor; the
+quietest measurement is reported with their share.
 """
 
 import asyncio
@@ -32,24 +31,24 @@ from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 
-MOST_MS, SCORES, TRIES = 50.0, 200, 4
-SAME_NATS = 1e-4
+MAX_MS, SCORES, MAX_TRIES = 50.0, 200, 4
+MAX_NATS_DIFFERENCE = 1e-4
 FAMILIES = ("lstm", "gru", "rnn", "gpt2", "llama", "qwen", "bert")
 WORDS = "the sun was shining on sea with all his might did very best to make billows smooth and bright".split()
 
 
 class Figures(NamedTuple):
-    """Of 200 scores."""
+    """Latencies of 200 scores."""
 
     times_ms: list[float]
-    """From the call to the answer; sorted."""
+    """From the call to the response; sorted."""
     wrong: int
-    """Answers that are another text's."""
+    """Responses that differ from the score in this process."""
 
     def p99(self) -> float:
         return self.times_ms[int(len(self.times_ms) * 0.99)]
 
-    def told(self, name: str) -> str:
+    def summary(self, name: str) -> str:
         return (
             f"{name:<6} p50 {median(self.times_ms):6.1f}  p99 {self.p99():6.1f}  max {self.times_ms[-1]:6.1f} ms,"
             f" {self.wrong} wrong"
@@ -57,12 +56,12 @@ class Figures(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Of a family."""
+    """Measurement of a family."""
 
     in_turn: Figures
     at_once: Figures
     foreign_share: float
-    """Of the processor time, what went to processes that are not of the benchmark."""
+    """Share of the processor time that went to other programs."""
 
 
 async def main(families: tuple[str, ...]) -> int:
@@ -81,11 +80,11 @@ async def main(families: tuple[str, ...]) -> int:
             for family in families:
                 found = await quietest(queue, family)
                 print(
-                    f"{family:<6} {found.in_turn.told('in turn')};  {found.at_once.told('at once')}"
+                    f"{family:<6} {found.in_turn.summary('in turn')};  {found.at_once.summary('at once')}"
                     f"  (others took {found.foreign_share:.0%})"
                 )
-                if found.in_turn.p99() >= MOST_MS:
-                    missed.append(f"{family} in turn: p99 < {MOST_MS:g} ms")
+                if found.in_turn.p99() >= MAX_MS:
+                    missed.append(f"{family} in turn: p99 < {MAX_MS:g} ms")
                 if found.in_turn.wrong or found.at_once.wrong:
                     missed.append(f"{family}: each answer is that of its own text")
         finally:
@@ -96,24 +95,26 @@ async def main(families: tuple[str, ...]) -> int:
 
 
 async def quietest(queue: JobQueue, family: str) -> Measured:
-    """Measure a family until the machine is quiet, some times at most; a wrong answer counts whenever it came."""
+    """Measure a family until the machine is quiet, MAX_TRIES times at most; stop at a wrong response."""
     run_id = await trained(queue, family)
     expected = scored_here(queue, run_id)
-    await queue.inference.score(run_id, ScoreRequest(text=next(iter(expected))))  # which loads the model
-    made: list[Measured] = []
-    while len(made) < TRIES and all(found.foreign_share > QUIET_SHARE and not wrong_in(found) for found in made):
+    await queue.inference.score(run_id, ScoreRequest(text=next(iter(expected))))  # loads the model
+    measurements: list[Measured] = []
+    while len(measurements) < MAX_TRIES and all(
+        found.foreign_share > QUIET_SHARE and not wrong_in(found) for found in measurements
+    ):
         (there, used), ours = machine_ticks(), own_ticks()
-        in_turn = [await asked(queue, run_id, text) for text in expected]
-        at_once = await asyncio.gather(*(asked(queue, run_id, text) for text in expected))
+        in_turn = [await timed_score(queue, run_id, text) for text in expected]
+        at_once = await asyncio.gather(*(timed_score(queue, run_id, text) for text in expected))
         there, used = machine_ticks()[0] - there, machine_ticks()[1] - used
         spent = sum(ticks - ours.get(pid, 0) for pid, ticks in own_ticks().items())  # the run's child ends by then
         share = max(0, used - spent) / there
-        made.append(Measured(figures_of(in_turn, expected), figures_of(at_once, expected), share))
-    return sorted(made, key=foreign_share_of)[0] if not any(map(wrong_in, made)) else made[-1]
+        measurements.append(Measured(figures_of(in_turn, expected), figures_of(at_once, expected), share))
+    return sorted(measurements, key=foreign_share_of)[0] if not any(map(wrong_in, measurements)) else measurements[-1]
 
 
 def own_ticks() -> dict[int, int]:
-    """The processor time of this process and those below it, by their ids."""
+    """Return the processor time of this process and its descendants, by process id."""
     return {pid: ticks_of(pid) for pid in with_descendants(os.getpid())}
 
 
@@ -142,7 +143,7 @@ async def trained(queue: JobQueue, family: str) -> str:
 
 
 def scored_here(queue: JobQueue, run_id: str) -> dict[str, ScoreResponse]:
-    """What the model says of each sentence in this process, one at a time."""
+    """Return the scores of the sentences in this process, one at a time."""
     model, tokenizer = load_run(queue.runs.get(run_id))
     found: dict[str, ScoreResponse] = {}
     for text in sentences(SCORES):
@@ -152,22 +153,22 @@ def scored_here(queue: JobQueue, run_id: str) -> dict[str, ScoreResponse]:
     return found
 
 
-async def asked(queue: JobQueue, run_id: str, text: str) -> tuple[float, ScoreResponse]:
-    """The milliseconds that an answer took, and the answer."""
-    began = time.perf_counter()
+async def timed_score(queue: JobQueue, run_id: str, text: str) -> tuple[float, ScoreResponse]:
+    """Return the latency in milliseconds, and the response."""
+    start = time.perf_counter()
     answer = await queue.inference.score(run_id, ScoreRequest(text=text, detail_level="per_char"))
-    return (time.perf_counter() - began) * 1000, answer
+    return (time.perf_counter() - start) * 1000, answer
 
 
 def is_same(answer: ScoreResponse, here: ScoreResponse) -> bool:
     if answer.tokens != here.tokens or answer.surprisal is None or here.surprisal is None:
         return False
     pairs = zip(answer.surprisal, here.surprisal, strict=True)
-    return all(a is not None and b is not None and abs(a - b) < SAME_NATS for a, b in pairs)
+    return all(a is not None and b is not None and abs(a - b) < MAX_NATS_DIFFERENCE for a, b in pairs)
 
 
 def sentences(count: int) -> list[str]:
-    """So many sentences of some words, no two alike."""
+    """Return different random sentences."""
     draw = random.Random(3)
     found: dict[str, None] = {}
     while len(found) < count:

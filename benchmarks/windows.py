@@ -1,9 +1,9 @@
-"""How fast windows score a line of 100,000 characters beside the exact pass, and how far from it they are.
+"""Speed and error of scoring a line of 100,000 characters in windows, compared with the exact pass.
 
     python -m benchmarks.windows RUN_FOLDER TEXT_FILE
 
-The run should be a trained one: how long a model remembers decides how far windows are off. Both ways are timed in
-turns, in the environment that the worker gives the process that answers.
+Use a trained run: the error depends on how far back the model remembers. Both ways are timed in turns, in the
+environment of the worker's inference process.
 """
 
 import os
@@ -41,22 +41,23 @@ def main(run_folder: str, text_file: str) -> None:
         for window in WINDOWS:
             begin = perf_counter()
             found[window] = score(model, tokenizer, line, window)
-            if repetition:  # the first one warms up
+            if repetition:  # the first repetition warms up
                 seconds[window].append(perf_counter() - begin)
     exact = np.array(found[None].surprisal, dtype=np.float64)
     print(f"{CHARACTERS:,} characters in one line, {found[None].loss:.4f} nats per token, medians of {REPETITIONS}")
     for window in WINDOWS:
-        taken = median(seconds[window])
-        told = f"{window or 'exact':>6}  {CHARACTERS / taken:>9,.0f} chars/s  {median(seconds[None]) / taken:5.2f}x"
+        median_seconds = median(seconds[window])
+        speed, ratio = CHARACTERS / median_seconds, median(seconds[None]) / median_seconds
+        report_line = f"{window or 'exact':>6}  {speed:>9,.0f} chars/s  {ratio:5.2f}x"
         report = found[window].window
         if report is not None:
-            apart: NDArray[np.float64] = np.abs(np.array(found[window].surprisal, dtype=np.float64) - exact)
-            nats: list[float] = apart.tolist()
-            told += (
-                f"  nats off per token: {max(nats):.1e} at most, {fmean(nats):.1e} in the mean;"
+            errors: NDArray[np.float64] = np.abs(np.array(found[window].surprisal, dtype=np.float64) - exact)
+            nats: list[float] = errors.tolist()
+            report_line += (
+                f"  error in nats per token: {max(nats):.1e} at most, {fmean(nats):.1e} on average;"
                 f" reported {report.max_difference_nats:.1e} of the first {report.compared_tokens:,}"
             )
-        print(told)
+        print(report_line)
 
 
 def score(model: LanguageModel, tokenizer: Tokenizer, line: str, window: int | None) -> ScoreResponse:
