@@ -34,6 +34,8 @@ INCOMPLETE = "incomplete"
 PYTHON_NAMES = ["python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"]
 # without bytecode each of the many processes would compile the project anew
 TEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": ""}
+# most tests wait for processes that they start, so two cores take four tests at a time
+WAITING_TESTS = max(4, os.cpu_count() or 1)
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton)\b")
 
 
@@ -63,26 +65,26 @@ def main() -> int:
 
 def unit() -> int:
     """The tests that start no process and open no connection."""
-    return run(*pytest_command("quick", "not slow and not process"), "tests/unit", env=TEST_ENVIRONMENT)
+    processes = os.cpu_count() or 1  # these tests compute all the time
+    return run(*pytest_command("quick", "not slow and not process", processes), "tests/unit", env=TEST_ENVIRONMENT)
 
 
 def test() -> int:
     """Lint, types and every promise; the tests marked slow are left to `check`."""
-    return run_checks(pytest_command("quick", "not slow"), TEST_ENVIRONMENT)
+    return run_checks(pytest_command("quick", "not slow", WAITING_TESTS), TEST_ENVIRONMENT)
 
 
 def check() -> int:
     """Lint, types and all tests, with the coverage of the product and of its child processes."""
     # an absolute file, so that child processes in other directories are measured too
     environment = {**TEST_ENVIRONMENT, "COVERAGE_FILE": str(ROOT / ".coverage")}
-    command = [*pytest_command("repeatable", ""), "--cov", "--cov-report=", "--cov-fail-under=0"]
+    command = [*pytest_command("repeatable", "", WAITING_TESTS), "--cov", "--cov-report=", "--cov-fail-under=0"]
     return run_checks(command, environment, coverage=True)
 
 
-def pytest_command(profile: str, markers: str) -> list[str]:
-    """Return the pytest command line for a hypothesis profile and a marker expression."""
-    # most tests wait for processes that they start, so two cores take four tests at a time
-    parallel = ["-n", "4", "--dist", "worksteal"]
+def pytest_command(profile: str, markers: str, processes: int) -> list[str]:
+    """Return the pytest command line for a hypothesis profile, a marker expression and a number of processes."""
+    parallel = ["-n", str(processes), "--dist", "worksteal"]
     return [str(PYTHON), "-m", "pytest", *parallel, "-m", markers, "--durations=10", f"--hypothesis-profile={profile}"]
 
 

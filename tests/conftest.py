@@ -4,10 +4,12 @@ The profiles `quick` and `repeatable` draw the same examples in each run, `patie
 """
 
 import os
+import signal
 
 import hypothesis
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
 
 _SUPPRESSED: list[hypothesis.HealthCheck] = [hypothesis.HealthCheck.too_slow]
 # a busy machine says nothing about an example, so there is no deadline
