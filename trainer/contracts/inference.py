@@ -1,4 +1,4 @@
-"""Asking a finished run: scores, generations and evaluations, as requests, answers and stored records."""
+"""Requests, responses and stored records of inference on finished runs: scores, generations, chats, evaluations."""
 
 import math
 from collections.abc import Iterable
@@ -12,62 +12,49 @@ from trainer.contracts.models import Objective
 from trainer.contracts.runs import CorpusName, EvalSummary
 
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
-"""The longest text that is scored at a time, and the longest prompt."""
+"""Limits of the text of one score request, and of a prompt."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 CHAT_EXPIRED = "This chat has expired: start a new one."
 
 
-def check_text_length(what: str, characters: float, most: int) -> None:
-    """Raise PAYLOAD_TOO_LARGE where a text has too many characters."""
-    if characters > most:
-        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"{what} is too long: at most {most:,} characters are taken.")
+def check_text_length(what: str, characters: float, limit: int) -> None:
+    """Raise PAYLOAD_TOO_LARGE if a text has more than `limit` characters."""
+    if characters > limit:
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"{what} is too long: at most {limit:,} characters are allowed.")
 
 
-def _text(text: str) -> str:
-    check_text_length("`text`", len(text), MAX_TEXT_CHARACTERS)
-    return text
+def _limited(field: str, limit: int) -> AfterValidator:
+    def check(text: str) -> str:
+        check_text_length(f"`{field}`", len(text), limit)
+        return text
 
-
-def _prompt(text: str) -> str:
-    check_text_length("`prompt_text`", len(text), MAX_PROMPT_CHARACTERS)
-    return text
-
-
-def _prefix(text: str) -> str:
-    check_text_length("`text`", len(text), MAX_PROMPT_CHARACTERS)
-    return text
-
-
-def _message(text: str) -> str:
-    check_text_length("`message`", len(text), MAX_PROMPT_CHARACTERS - 1)
-    return text
+    return AfterValidator(check)
 
 
 DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
 
 
 class ScoreRequest(Frozen):
-    """Score a text, or a corpus by its name, line by line, each line from [BOS] (DEC D50)."""
+    """A request to score a text, or a corpus by its name, line by line, each line from [BOS]."""
 
-    text: Annotated[str, Field(min_length=1), AfterValidator(_text)] | None = None
+    text: Annotated[str, Field(min_length=1), _limited("text", MAX_TEXT_CHARACTERS)] | None = None
     path: CorpusName | None = None
     detail_level: DetailLevel = "summary"
-    """Each has what those before it have: the figures, then a list of lines, of words, and lists of tokens."""
+    """Each level adds to the one before: the totals, then a list of lines, then words, then lists of tokens."""
     top_k: Annotated[int, Field(ge=1, le=50)] | None = None
     context: Literal["bos", "none"] = "bos"
-    """What stands before a line; with `none` its first token is read and not scored (causal models only)."""
+    """`none` reads no [BOS] before a line, so that its first token has no score (causal models only)."""
     pll_within_word: bool = False
-    """Of masked models: mask the later tokens of a word too (Kauf and Ivanova 2023), so that it does not give itself
-    away."""
+    """For masked models: mask the later tokens of a word too (Kauf and Ivanova 2023)."""
     window_tokens: Annotated[int, Field(ge=64, le=65536)] | None = None
-    """None carries the state to the end of a line, which is exact; else longer lines are scored by windows.
+    """Score longer lines by windows of this many tokens; None is exact for recurrent models.
 
-    A model that reads so many tokens at most scores what is longer by windows of its own context.
+    Lines longer than a transformer's context are always scored by windows.
     """
     seed: Seed | None = None
-    """Changes nothing: a causal model draws nothing to score a text."""
+    """Accepted without effect: scoring is deterministic."""
 
     @model_validator(mode="after")
     def _one_text(self) -> "ScoreRequest":
@@ -77,20 +64,20 @@ class ScoreRequest(Frozen):
 
 
 class WindowReport(Frozen):
-    """That a score was made by windows, and how far they were from the exact score, measured in the same call."""
+    """The windows of a score, and their measured difference from the exact score."""
 
     window_tokens: int
     context_tokens: int
-    """How many tokens every window but a line's first reads before those that it scores."""
+    """Tokens that each window except a line's first reads before the scored ones."""
     stride_tokens: int = 0
-    """How many tokens every window but a line's first scores; of a masked model 1: each token has its own window."""
+    """Tokens that each window except a line's first scores; 1 for a masked model."""
     cut_lines: int = 0
-    """How many lines are longer than a window, with their begin and end where a masked model reads these."""
+    """Lines longer than a window, counting the special tokens that the model reads."""
     compared_tokens: int
-    """The first tokens of the longest line, scored in both ways; 0 where no line is longer than a window, where the
-    model cannot read more than a window at once, and of a masked model."""
+    """Tokens of the longest line that were scored both ways; 0 if no line is longer than a window, if the model cannot
+    read more than a window, and for a masked model."""
     max_difference_nats: float
-    """The largest that a token's surprisals differ."""
+    """The largest difference of a token's two surprisals."""
 
 
 Span = tuple[int, int]
@@ -100,18 +87,18 @@ Expected = tuple[tuple[str, float], ...]
 
 
 class LineScore(Frozen):
-    """What the tokens of one line add up to."""
+    """The totals of one line."""
 
     number: Annotated[int, Field(ge=1)]
-    """Which line of the text it is; blank ones count, and have no score."""
+    """The number of the line in the text, blank lines included."""
     span: Span
     n_tokens: int
     n_scored: int
     unk_count: int
     nats: float
-    """The surprisal of its scored tokens, added up."""
+    """The sum of the surprisals of its scored tokens."""
     end_nats: float | None = None
-    """The surprisal of its [EOS]; None with a masked model, which does not score it."""
+    """The surprisal of its [EOS]; None for a masked model."""
     n_chars: int
     n_bytes: int
 
@@ -121,7 +108,7 @@ class LineScore(Frozen):
 
 
 class Totals(NamedTuple):
-    """What scored lines, or texts, add up to."""
+    """The totals of scored lines or texts."""
 
     nats: float = 0.0
     n_chars: int = 0
@@ -130,9 +117,9 @@ class Totals(NamedTuple):
     n_scored: int = 0
     unk_count: int = 0
     end_nats: float = 0.0
-    """The surprisals of the [EOS] of all lines, added up."""
+    """The sum of the surprisals of each line's [EOS]."""
     n_ends: int = 0
-    """Lines whose [EOS] is scored: none with a masked model."""
+    """Lines with a scored [EOS]; 0 for a masked model."""
 
     @classmethod
     def of(cls, lines: "Iterable[LineScore | Totals]") -> "Totals":
@@ -149,30 +136,24 @@ class Totals(NamedTuple):
         )
 
     def figures(self) -> dict[str, object]:
-        """Return the fields of a response; at least one token must have a score."""
-        predicted_nats = self.nats + self.end_nats
-        loss = predicted_nats / (self.n_scored + self.n_ends) if self.n_ends else None
-        bits = predicted_nats / math.log(2) if self.n_ends else None
-        return {
-            "nats": self.nats,
-            "n_chars": self.n_chars,
-            "n_bytes": self.n_bytes,
-            "n_tokens": self.n_tokens,
-            "n_scored": self.n_scored,
-            "unk_count": self.unk_count,
-            "end_nats": self.end_nats if self.n_ends else None,
-            "n_ends": self.n_ends,
+        """Return the fields of a response. At least one token must have a score."""
+        fields: dict[str, object] = {**self._asdict(), "mean_surprisal": self.nats / self.n_scored}
+        if not self.n_ends:
+            return fields | {"end_nats": None}
+        nats = self.nats + self.end_nats
+        loss = nats / (self.n_scored + self.n_ends)
+        bits = nats / math.log(2)
+        return fields | {
             "loss": loss,
-            "perplexity": None if loss is None else perplexity(loss),
-            "mean_surprisal": self.nats / self.n_scored,
-            "bits_per_char": None if bits is None else bits / self.n_chars,
-            "bits_per_byte": None if bits is None else bits / self.n_bytes,
+            "perplexity": perplexity(loss),
+            "bits_per_char": bits / self.n_chars,
+            "bits_per_byte": bits / self.n_bytes,
         }
 
 
 def cancelled_error() -> AppError:
-    """How a request ends that was taken back while it was answered."""
-    return AppError(ErrorCode.CANCELLED, "Whoever asked for this has gone away.")
+    """Return the error of a request that its client withdrew."""
+    return AppError(ErrorCode.CANCELLED, "The client withdrew this request.")
 
 
 def perplexity(loss_nats: float) -> float:
@@ -181,24 +162,24 @@ def perplexity(loss_nats: float) -> float:
 
 
 class WordScore(Frozen):
-    """A word between white space; what it consists of in tokens does not matter to its surprisal."""
+    """A word between white space; its surprisal does not depend on how the tokenizer splits it."""
 
     text: str
     span: Span
     surprisal: float | None
-    """In nats; None where its first token has none."""
+    """In nats; None if its first token is not scored."""
 
 
 class ScoreResponse(Frozen):
-    """Surprisals in nats; lists of tokens have `n_tokens` entries, None for one that is not scored."""
+    """Scores in nats. Lists of tokens have `n_tokens` entries, None for a token that is not scored."""
 
     request_id: Identifier
     run_id: Identifier
     status: JobState
     loss: float | None = None
-    """Mean over the scored tokens and the [EOS] of each line, as an evaluation of the same lines measures it.
+    """Mean over the scored tokens and the [EOS] of each line, as in an evaluation.
 
-    None with a masked model, as are `perplexity`, `bits_per_char` and `bits_per_byte`.
+    None for a masked model, as are `perplexity`, `bits_per_char` and `bits_per_byte`.
     """
     perplexity: float | None = None
     mean_surprisal: float | None = None
@@ -207,32 +188,31 @@ class ScoreResponse(Frozen):
     bits_per_byte: float | None = None
     """Per UTF-8 byte of the normalized lines."""
     nats: float | None = None
-    """The surprisal of all scored tokens, added up."""
+    """The sum of the surprisals of all scored tokens."""
     end_nats: float | None = None
-    """The surprisals of the [EOS] of all lines, added up."""
+    """The sum of the surprisals of each line's [EOS]."""
     n_ends: int | None = None
     n_chars: int | None = None
-    """Characters of the normalized lines, without those of tokens that are not scored; so are bytes counted."""
+    """Characters of the scored tokens in the normalized lines; bytes are counted the same way."""
     n_bytes: int | None = None
     n_tokens: int | None = None
     n_scored: int | None = None
     unk_count: int | None = None
     unit: Literal["nats"] = "nats"
     method: Literal["causal", "pseudo_log_likelihood"] = "causal"
-    """What a surprisal is given: what stands before the token, or all of its line but the token itself."""
+    """The context of a surprisal: the tokens before it, or all other tokens of its line."""
     surprisal: tuple[float | None, ...] | None = None
     rank: tuple[int | None, ...] | None = None
     entropy: tuple[float | None, ...] | None = None
     tokens: tuple[str, ...] | None = None
     unknown_token: str | None = None
-    """What stands among the tokens for what the vocabulary has not."""
+    """The name of the unknown token."""
     char_spans: tuple[Span, ...] | None = None
     """Half-open ranges of the normalized text."""
     topk: tuple[Expected, ...] | None = None
-    """`topk[i]`: what was expected in the place of token i, likeliest first, with probabilities; none where it has no
-    score."""
+    """`topk[i]`: the prediction at the position of token i; empty for a token that is not scored."""
     context_tokens: tuple[int, ...] | None = None
-    """How many tokens each one is given, [BOS] and [EOS] among them; only where windows cut lines."""
+    """The number of context tokens of each token, special ones included; None if no line was cut."""
     lines: tuple[LineScore, ...] | None = None
     words: tuple[WordScore, ...] | None = None
     window: WindowReport | None = None
@@ -250,11 +230,11 @@ FinishReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
 
 
 class SamplingOptions(Frozen):
-    """How each token is chosen, and where a continuation ends; equal for every family of models."""
+    """Options that choose each token and end a continuation."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
     temperature: NonNegativeFloat = 1.0
-    """0 is greedy; what is colder than 1e-6 is taken for 1e-6."""
+    """0 is greedy; lower values than 1e-6 count as 1e-6."""
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """0 is off."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -263,20 +243,20 @@ class SamplingOptions(Frozen):
     repetition_penalty: Positive | None = None
     repetition_window: Annotated[int, Field(ge=1, le=65_536)] = 80
     banned_tokens: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=64)] = ()
-    """Tokens that are never written, each by its name or by its text, with and without the space before it."""
+    """Excluded tokens, by name or by text, with and without a space before it."""
     alphabet: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
-    """Only tokens are written that are made of these characters; None allows all."""
+    """The characters that the output may have; None allows all."""
 
 
 class GenerateRequest(SamplingOptions):
-    """Continue a prompt, or a corpus by its name to the last character; an empty prompt starts from [BOS]."""
+    """A request to continue a prompt, or a corpus by its name; an empty prompt starts from [BOS]."""
 
-    prompt_text: Annotated[str, AfterValidator(_prompt)] | None = None
+    prompt_text: Annotated[str, _limited("prompt_text", MAX_PROMPT_CHARACTERS)] | None = None
     prompt_path: CorpusName | None = None
     stop_on_eos: bool = True
     num_return_sequences: Annotated[int, Field(ge=1, le=10)] = 1
     logprobs: bool = False
-    """Whether the answer says how likely each token was."""
+    """Return the log probability of each token."""
 
     @model_validator(mode="after")
     def _one_prompt(self) -> "GenerateRequest":
@@ -297,39 +277,38 @@ class GenerateResponse(Frozen):
     stop_reason: tuple[FinishReason, ...] | None = None
     prompt_tokens: int | None = None
     unk_count: int | None = None
-    """Tokens of the prompt that the model does not know."""
+    """Unknown tokens in the prompt."""
     seed_used: int | None = None
     logprobs: tuple[tuple[float, ...], ...] | None = None
-    """ln p of each sampled token, `steps` of them, where asked for: given all before it by the model as it is, at
-    temperature 1 and over the whole vocabulary, whatever was filtered, penalized or forbidden; -1 times what a score of
-    the same text says."""
+    """ln p of each sampled token, at temperature 1 over the complete vocabulary, before filters and penalties: -1 times
+    the surprisal of the token in a score."""
     error: RunError | None = None
 
 
 class GenerateChunk(Frozen):
-    """A piece of a continuation, told while it is written; the pieces of an index, in order, are its output."""
+    """A chunk of a streamed continuation; the chunks of an index, in order, are its output."""
 
     kind: Literal["chunk"] = "chunk"
     request_id: Identifier
     index: NonNegativeInt
-    """Which of the returned sequences it is of."""
+    """The number of the sequence, from 0."""
     start: NonNegativeInt
-    """How many characters of the output come before it."""
+    """The position of its first character in the output."""
     text: str
-    """Never a part of a stop sequence; empty only where it is the last of its sequence."""
+    """Has no part of a stop sequence; empty only in the last chunk of a sequence."""
     stop_reason: FinishReason | None = None
-    """Why the sequence ended with it; None where it goes on."""
+    """The reason of the end in the last chunk, else None."""
 
 
 class PredictRequest(Frozen):
-    """Which tokens may come next after a text; its last line is open, as in a prompt."""
+    """A request for the likeliest next tokens after a text, whose last line is open."""
 
-    text: Annotated[str, AfterValidator(_prefix)]
+    text: Annotated[str, _limited("text", MAX_PROMPT_CHARACTERS)]
     k: Annotated[int, Field(ge=1, le=100)] = 5
 
 
 class Suggestion(Frozen):
-    """A token as people see it, and its probability and ln probability by the model as it is."""
+    """A token with its probability and log probability at temperature 1."""
 
     token: str
     prob: float
@@ -344,19 +323,19 @@ class PredictResponse(Frozen):
     status: JobState
     suggestions: tuple[Suggestion, ...] | None = None
     unk_count: int | None = None
-    """Tokens of the text that the model does not know."""
+    """Unknown tokens in the text."""
     error: RunError | None = None
 
 
 class ChatRequest(SamplingOptions):
-    """Say something in a chat, or begin one where no session is named; the answer is one line."""
+    """A message of a chat; without a session id it starts one. The answer is one line."""
 
     session_id: Identifier | None = None
-    message: Annotated[str, Field(min_length=1), AfterValidator(_message)]
+    message: Annotated[str, Field(min_length=1), _limited("message", MAX_PROMPT_CHARACTERS - 1)]
 
 
 class ChatTurn(Frozen):
-    """Something that was said in a chat, and what was answered."""
+    """A message of a chat and its answer."""
 
     request_id: Identifier
     message: str
@@ -364,7 +343,7 @@ class ChatTurn(Frozen):
 
 
 class ChatHistory(Frozen):
-    """A chat as far as it is kept: its turns, the oldest first."""
+    """The stored turns of a chat, the oldest first."""
 
     run_id: Identifier
     session_id: Identifier
@@ -382,10 +361,10 @@ class ChatResponse(Frozen):
     steps: int | None = None
     stop_reason: FinishReason | None = None
     prompt_tokens: int | None = None
-    """Tokens of all that was read: the turns that had room, and the message."""
+    """Tokens of the message and of the turns that fitted."""
     unk_count: int | None = None
     turns_dropped: int | None = None
-    """How many turns, the oldest ones, the model did not read: they had no room."""
+    """The number of oldest turns that did not fit."""
     seed_used: int | None = None
     error: RunError | None = None
 
@@ -394,11 +373,11 @@ EvalSplit = Literal["validation", "test"]
 
 
 class EvalRequest(Frozen):
-    """Measure a run on a split of its own, or on the whole of another text in its place."""
+    """A request to evaluate a run on one of its splits, or on another corpus."""
 
     split: EvalSplit = "validation"
     path_override: CorpusName | None = None
-    """A corpus name."""
+    """The name of the other corpus."""
 
 
 class SequenceLengths(Frozen):
@@ -411,7 +390,7 @@ class SequenceLengths(Frozen):
 
 
 class Sample(Frozen):
-    """A line of `samples.jsonl`: what the model of a run writes after a prompt."""
+    """A line of `samples.jsonl`: a continuation of a prompt."""
 
     prompt: str
     text: str
@@ -421,29 +400,29 @@ class Sample(Frozen):
 
 
 class EvalMetrics(Frozen):
-    """`eval/metrics.json`: what the saved model does on one split; docs/evaluation.md says what each number is."""
+    """`eval/metrics.json`: the metrics of the saved model on one split; docs/evaluation.md defines them."""
 
     run_id: Identifier
     split: EvalSplit
     objective: Objective = "causal_lm"
-    """With masked_lm the loss and what comes from it are over masked tokens, and nothing is generated."""
+    """With masked_lm, the loss is over masked tokens, and there are no samples."""
     dataset: str
     status: Literal["completed"] = "completed"
     unit: Literal["nats"] = "nats"
-    """Of `loss`, per predicted token."""
+    """The unit of `loss`, per predicted token."""
     loss: float
     perplexity: float
     bits_per_char: float | None
-    """None of a masked model."""
+    """None for a masked model."""
     bits_per_byte: float | None = None
-    """None of a masked model, and, as the next ones, where a version measured that did not know of it."""
+    """None for a masked model."""
     top1_accuracy: float
     top5_accuracy: float
     n_tokens: int
     n_chars: int
     n_bytes: int | None = None
     unknown_share: float | None = None
-    """Of the tokens of the text, [EOS] not counted, those that the tokenizer does not know."""
+    """The share of unknown tokens in the text, without [EOS]."""
     tokens_per_char: float
     tokens_per_word: float
     seq_len: SequenceLengths
@@ -457,7 +436,7 @@ class EvalMetrics(Frozen):
 
 
 def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:
-    """What a manifest keeps of an evaluation; `dataset` is the text that was measured in place of a split."""
+    """Return the entry of a manifest for an evaluation; `dataset` is the corpus measured instead of a split."""
     return EvalSummary(
         split=metrics.split,
         dataset=dataset,
@@ -471,7 +450,7 @@ def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:
 
 
 class EvalResponse(Frozen):
-    """An evaluation on its way, or its metrics."""
+    """The state of an evaluation, and its metrics."""
 
     request_id: Identifier
     run_id: Identifier
@@ -481,16 +460,16 @@ class EvalResponse(Frozen):
 
 
 class _Record(Frozen):
-    """What Redis keeps of a request; an error in reading it tells nothing of the text inside (LOG-10)."""
+    """A stored request and its response. Validation errors do not show their input, which holds the user's text."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     user_id: int | None = None
-    """Who asks, in chat; None at a terminal."""
+    """The Discord user; None for a request from the command line."""
 
 
 class ScoreRecord(_Record):
-    """A score as Redis keeps it for a while: the only place where its text is."""
+    """A stored score request. Its text is stored nowhere else."""
 
     kind: Literal["score"] = "score"
     request: ScoreRequest
@@ -498,17 +477,17 @@ class ScoreRecord(_Record):
 
 
 class GenerateRecord(_Record):
-    """A generation as Redis keeps it for a while: the only place where its prompt is."""
+    """A stored generation request. Its prompt is stored nowhere else."""
 
     kind: Literal["generate"] = "generate"
     request: GenerateRequest
     response: GenerateResponse
     is_streamed: bool = False
-    """Whether its asker reads along while it is written."""
+    """The client reads chunks while the text is generated."""
 
 
 class PredictRecord(_Record):
-    """A question for what comes next, as Redis keeps it for a while: the only place where its text is."""
+    """A stored prediction request. Its text is stored nowhere else."""
 
     kind: Literal["predict"] = "predict"
     request: PredictRequest
@@ -516,17 +495,17 @@ class PredictRecord(_Record):
 
 
 class ChatRecord(_Record):
-    """A message and its answer as Redis keeps them for a while."""
+    """A stored chat message and its answer."""
 
     kind: Literal["chat"] = "chat"
     request: ChatRequest
     response: ChatResponse
     turns: tuple[ChatTurn, ...] = ()
-    """What was said before, while it is answered; the history keeps it otherwise."""
+    """The earlier turns, while the request is active; the chat history stores them otherwise."""
 
 
 class EvalRecord(_Record):
-    """An evaluation as Redis keeps it for a while; its metrics are in the run's directory too."""
+    """A stored evaluation request. The run's folder has its metrics too."""
 
     kind: Literal["evaluate"] = "evaluate"
     request: EvalRequest
@@ -536,12 +515,12 @@ class EvalRecord(_Record):
 InferenceKind = Literal["score", "generate", "predict", "chat", "evaluate"]
 InferenceRecord = ScoreRecord | GenerateRecord | PredictRecord | ChatRecord | EvalRecord
 UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
-"""What takes the time that its text takes; all others have a limit that their requests name."""
+"""Kinds of requests without a time limit: their time depends on the text."""
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
     Annotated[InferenceRecord, Field(discriminator="kind")], config=ConfigDict(hide_input_in_errors=True)
 )
 
 
 def failed_record(record: InferenceRecord, error: RunError) -> InferenceRecord:
-    """The record of a request that could not be answered."""
+    """Return the record of a failed request."""
     return changed(record, response=changed(record.response, status="failed", error=error))

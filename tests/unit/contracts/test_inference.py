@@ -110,8 +110,8 @@ def test_long_texts__are_refused_as_too_large_wherever_they_come_in() -> None:
         GenerateRequest(prompt_text="s" * 100_001)
 
     assert of_text.value.code is of_prompt.value.code is ErrorCode.PAYLOAD_TOO_LARGE
-    assert of_text.value.message == "`text` is too long: at most 2,000,000 characters are taken."
-    assert of_prompt.value.message == "`prompt_text` is too long: at most 100,000 characters are taken."
+    assert of_text.value.message == "`text` is too long: at most 2,000,000 characters are allowed."
+    assert of_prompt.value.message == "`prompt_text` is too long: at most 100,000 characters are allowed."
     assert len(ScoreRequest(text="s" * 2_000_000).text or "") == 2_000_000
     assert len(GenerateRequest(prompt_text="s" * 100_000).prompt_text or "") == 100_000
 
