@@ -10,9 +10,8 @@ from tokenizers import Regex, pre_tokenizers, processors
 from tokenizers.trainers import Trainer
 
 from trainer.contracts.tokenizers import (
-    BpeTokenizerConfig,
+    SubwordConfig,
     TokenizerManifest,
-    WordPieceTokenizerConfig,
     special_names,
 )
 from trainer.data.corpus import blocks
@@ -95,9 +94,7 @@ def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterab
     library.train_from_iterator(lines, trainer)
 
 
-def describe(
-    library: tokenizers.Tokenizer, config: BpeTokenizerConfig | WordPieceTokenizerConfig, counts: CharacterCounts
-) -> Trained:
+def describe(library: tokenizers.Tokenizer, config: SubwordConfig, counts: CharacterCounts) -> Trained:
     """Add normalizer and template to a library tokenizer, for users of its file, and return it as Trained."""
     names = special_names(config)
     specials = number_tokens(names)
