@@ -70,7 +70,7 @@ def imported(source: Source) -> Iterator[tuple[int, str]]:
 
 
 def type_escapes(source: Source) -> list[str]:
-    return [f"{line}: {text}" for line, text in comments(source) if TYPE_ESCAPE.match(text)]
+    return [f"{line}: {text}" for line, text in comments(source, TYPE_ESCAPE)]
 
 
 def dataclasses(source: Source) -> list[str]:
@@ -78,28 +78,31 @@ def dataclasses(source: Source) -> list[str]:
 
 
 def coverage_escapes(source: Source) -> list[str]:
-    faults = [f"{line}: {text}" for line, text in comments(source) if COVERAGE_ESCAPE.match(text)]
+    faults = [f"{line}: {text}" for line, text in comments(source, COVERAGE_ESCAPE)]
     if source.path not in GPU_MODULES:
-        faults += [f"{line}: {text}" for line, text in comments(source) if GPU_MARKER.match(text)]
+        faults += [f"{line}: {text}" for line, text in comments(source, GPU_MARKER)]
     return faults
 
 
-def comments(source: Source) -> Iterator[tuple[int, str]]:
+def comments(source: Source, pattern: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+    """Yield line and text of the comments that a pattern matches."""
+    if not pattern.search(source.text):
+        return
     for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
-        if token.type == tokenize.COMMENT:
+        if token.type == tokenize.COMMENT and pattern.match(token.string):
             yield token.start[0], token.string
 
 
 def swallowed_errors(source: Source) -> list[str]:
-    """Broad handlers that do not log, or do not re-raise outside the boundaries."""
+    """Broad handlers that neither end by raising nor log at a boundary."""
     faults: list[str] = []
     for node in ast.walk(source.tree):
         if isinstance(node, ast.ExceptHandler) and is_broad(node.type):
             inside = [child for statement in node.body for child in ast.walk(statement)]
             logs = any(is_log_call(child) for child in inside)
-            raises = any(isinstance(child, ast.Raise) for child in inside)
-            if not (logs and (raises or source.path in BROAD_EXCEPT_BOUNDARIES)):
-                faults.append(f"{node.lineno}: a broad except must log and re-raise")
+            raises = isinstance(node.body[-1], ast.Raise)
+            if not (raises or (logs and source.path in BROAD_EXCEPT_BOUNDARIES)):
+                faults.append(f"{node.lineno}: a broad except must raise again, or log at a boundary")
         elif isinstance(node, ast.Call) and called(node) == "suppress" and any(map(is_broad, node.args)):
             faults.append(f"{node.lineno}: suppresses every error")
     return faults
