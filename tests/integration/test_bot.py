@@ -170,7 +170,7 @@ async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(t
         logs = await read(await here.discord.click(here.ana, final, "mt:logs:char_lstm-1"))
 
         assert "Fatal Python error: Aborted" in shown_text(final.payload)
-        assert "has no whole checkpoint to resume from" in resumed.text
+        assert "has no complete checkpoint to resume from" in resumed.text
         assert "`/mt resume` is only for" in by_other.text
         assert 'File "…/x.py", line 7\nFatal Python error: Aborted' in logs.text
 

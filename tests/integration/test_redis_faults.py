@@ -319,7 +319,7 @@ async def test_server_that_refuses_writes__does_not_undo_what_was_accepted(tmp_p
         await store.redis.config_set("maxmemory", 1)
         with captured_logs() as logs:
             accepted = await queue.train(tiny_request(), user_id=None)
-        assert [line["event"] for line in logs] == ["run accepted while the queue is away"]
+        assert [line["event"] for line in logs] == ["run_accepted_without_redis"]
         await store.redis.config_set("maxmemory", 0)
         await reconcile(settings, store)
 

@@ -53,7 +53,7 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
         first.training_samples.rmdir()
         (tmp_path / "samples").rename(first.training_samples)
         second = queue.runs.get((await queue.resume(first.run_id, user_id=8)).run_id)
-        with pytest.raises(AppError, match="has not ended: it goes on by itself"):
+        with pytest.raises(AppError, match="has not ended: it continues by itself"):
             await queue.resume(second.run_id, user_id=8)
         await wait(queue, second.run_id, lambda s: (s.last_checkpoint_step or 0) > newest or ended(s))
         await queue.cancel(second.run_id)
@@ -88,10 +88,10 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
         await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "Queued")
         assert await suggested() == [old.run_id]
         early = await here.ask(here.ana, "resume", {"run": new.run_id})
-        assert early.colour == AMBER and "it goes on by itself" in early.text
+        assert early.colour == AMBER and "it continues by itself" in early.text
         done = await stopped_run(tmp_path, "completed", run_id="char_lstm-2", user_id=here.ana.id)
         late = await here.ask(here.ana, "resume", {"run": done.run_id})
-        assert late.colour == AMBER and "begin another one with it as `init_from`" in late.text
+        assert late.colour == AMBER and "start another run with it as `init_from`" in late.text
 
 
 async def test_request_that_resumes__goes_on_with_the_newest_of_the_same_experiment_or_begins_anew(
@@ -122,5 +122,5 @@ async def test_request_that_resumes__goes_on_with_the_newest_of_the_same_experim
         await alike("d", "completed")
         assert await accepted(queue) is None, "the experiment is done"
         await alike("e", None)
-        with pytest.raises(AppError, match="'e' has not ended: it goes on by itself"):
+        with pytest.raises(AppError, match="'e' has not ended: it continues by itself"):
             await accepted(queue)

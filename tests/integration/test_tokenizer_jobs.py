@@ -167,7 +167,7 @@ async def test_store_wiped_or_away__tokenizers_are_put_back_from_disk(tmp_path: 
         unheard = await queue.train_tokenizer(request(seed=1))
     await queue.close()
 
-    assert [line["event"] for line in logs] == ["tokenizer accepted while the queue is away"]
+    assert [line["event"] for line in logs] == ["tokenizer_accepted_without_redis"]
     assert unheard.status == "queued"
     async with running(settings_in(tmp_path)) as queue:
         assert [(await end_of(queue, accepted)).status for accepted in (wiped, unheard)] == ["completed"] * 2

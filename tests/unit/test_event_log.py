@@ -7,11 +7,11 @@ from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.contracts.events import JobCancelled, stamp
 
 GARBAGE = {
-    b"no event": "malformed event left out",
-    b"\xff\xfe": "malformed event left out",
-    b'{"type":"trainer.job.cancelled.v1"}': "malformed event left out",
-    b'{"type":"trainer.job.cancelled.v2","event_id":"secret"}': "event of an unknown version left out",
-    b'{"type":"trainer.job.exploded.v1"}': "event of an unknown version left out",
+    b"no event": "event_malformed",
+    b"\xff\xfe": "event_malformed",
+    b'{"type":"trainer.job.cancelled.v1"}': "event_malformed",
+    b'{"type":"trainer.job.cancelled.v2","event_id":"secret"}': "event_unknown",
+    b'{"type":"trainer.job.exploded.v1"}': "event_unknown",
 }
 
 

@@ -46,19 +46,19 @@ def change_learning_rate(run: Path) -> None:
 
 
 REFUSALS: dict[str, tuple[FinalState | None, Callable[[Path], object], ErrorCode, str]] = {
-    "has not ended": (None, lambda folder: None, ErrorCode.RUN_NOT_READY, "has not ended: it goes on by itself"),
+    "has not ended": (None, lambda folder: None, ErrorCode.RUN_NOT_READY, "has not ended: it continues by itself"),
     "is completed": ("completed", lambda folder: None, ErrorCode.RUN_FINISHED, "with it as `init_from_run_id`"),
     "no checkpoint": (
         "cancelled",
         lambda folder: shutil.rmtree(folder / "artifacts/models/char_lstm-1/checkpoints"),
         ErrorCode.CONFLICT,
-        "has no whole checkpoint to resume from: start a new training",
+        "has no complete checkpoint to resume from: start a new training",
     ),
     "no whole checkpoint": (
         "failed",
         lambda folder: spoil(folder / "artifacts/models/char_lstm-1/checkpoints"),
         ErrorCode.CONFLICT,
-        "has no whole checkpoint",
+        "has no complete checkpoint",
     ),
     "text is gone": (
         "failed",
@@ -70,19 +70,19 @@ REFUSALS: dict[str, tuple[FinalState | None, Callable[[Path], object], ErrorCode
         "failed",
         lambda folder: add_corpus(folder, some_text(61)),
         ErrorCode.CONFLICT,
-        "cannot be resumed: its text has changed since. Start a new training",
+        "cannot be resumed: its corpus has changed since. Start a new training",
     ),
     "validation text has changed": (
         "cancelled",
         lambda folder: add_corpus(folder, "a b d\n", name="other"),
         ErrorCode.CONFLICT,
-        "its text has changed since",
+        "its corpus has changed since",
     ),
     "means something else": (
         "cancelled",
         lambda folder: change_learning_rate(folder / "artifacts/models/char_lstm-1"),
         ErrorCode.CONFLICT,
-        "cannot be resumed: its request means something else by now",
+        "cannot be resumed: its request resolves to another training by now",
     ),
 }
 

@@ -116,7 +116,7 @@ def test_run_whose_request_is_broken__hides_no_other(tmp_path: Path) -> None:
         found = store.all()
 
     assert [run.run_id for run in found] == ["b"]
-    assert [(line["event"], line["run_id"]) for line in lines] == [("run with a request that cannot be read", "a")]
+    assert [(line["event"], line["run_id"]) for line in lines] == [("run_unreadable", "a")]
 
 
 async def test_id_that_another_run_has__is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,11 +284,17 @@ async def test_tokenizer_whose_label_is_the_folder_of_a_file__is_refused_where_i
     record = await record_of(tmp_path, label=FOLDERS[0], vocab_size=9)
     TokenizerStore(tmp_path / "artifacts").create(record)
     finish(tmp_path, record)
-    said = f"the tokenizer '{record.tokenizer_id}', which has the label 'tokenizers/mine', was made with"
+    said = f"the tokenizer '{record.tokenizer_id}', which has the label 'tokenizers/mine', was trained with"
     contradictions: list[tuple[dict[str, object], str]] = [
-        ({"method": "bpe", "vocab_size": 9}, f'`tokenizer.method` is "bpe", but {said} "char": ask for the same, or'),
-        ({"method": "char", "vocab_size": 8}, f"`tokenizer.vocab_size` is 8, but {said} 9: ask for the same, or"),
-        ({"method": "char", "min_frequency": 2}, f"`tokenizer.min_frequency` is 2, but {said} 1: ask for the same, or"),
+        (
+            {"method": "bpe", "vocab_size": 9},
+            f'`tokenizer.method` is "bpe", but {said} "char": give the same value, or',
+        ),
+        ({"method": "char", "vocab_size": 8}, f"`tokenizer.vocab_size` is 8, but {said} 9: give the same value, or"),
+        (
+            {"method": "char", "min_frequency": 2},
+            f"`tokenizer.min_frequency` is 2, but {said} 1: give the same value, or",
+        ),
     ]
     for tokenizer, sentence in contradictions:
         with pytest.raises(AppError) as caught:

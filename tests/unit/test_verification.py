@@ -142,7 +142,7 @@ def test_run_under_way__is_checked_with_its_tokenizer_and_checkpoints(run: RunDi
     ]
     with (run.checkpoints / "step-34" / "state.json").open("ab") as file:
         file.write(b" ")
-    assert wrong(run) == {"checkpoints/step-34": "The checkpoint of step 34 is not as it was saved."}
+    assert wrong(run) == {"checkpoints/step-34": "The checkpoint of step 34 is damaged."}
 
 
 def test_cancelled_run__has_no_model_to_check(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The id of an artifacts folder: a job carries that of the folder which has its run, and only its workers take it."""
+"""Id of an artifacts folder. A job carries the id of the folder with its run; only workers of that folder take it."""
 
 import fcntl
 import re
@@ -12,7 +12,7 @@ _ID = re.compile(rb"[0-9a-f]{16}")
 
 
 def artifacts_id(artifacts_root: Path) -> str:
-    """Return the id of a folder, "" for one that was not used yet, is not there or cannot be read."""
+    """Return the id of a folder; "" if the folder is new, missing or unreadable."""
     try:
         with open_regular(artifacts_root / _NAME) as file:
             return _read(file.read(64))
@@ -21,12 +21,12 @@ def artifacts_id(artifacts_root: Path) -> str:
 
 
 def own_artifacts_id(artifacts_root: Path) -> str:
-    """Return the id of a folder, and give it one if it has none; raises OSError where it cannot be written."""
+    """Return the id of a folder, after writing one if it has none; raises OSError if it cannot be written."""
     if found := artifacts_id(artifacts_root):
         return found
     DISK.make_folder(artifacts_root)
     with open_regular(artifacts_root / _NAME, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # of several who are first, one writes
+        fcntl.flock(file, fcntl.LOCK_EX)  # only one of several processes writes the id
         file.seek(0)
         found = _read(file.read(64))
         if not found:

@@ -1,7 +1,4 @@
-"""A checkpoint as it lies on disk: its files, the seal that vouches for them, and where its training stands.
-
-Whoever needs to know no more than which checkpoints are whole reads them here, without torch.
-"""
+"""Files of a checkpoint, the manifest with their hashes, and the state of its training; imports no torch."""
 
 import re
 from collections.abc import Set
@@ -19,13 +16,13 @@ _STEP = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class ValidationHistory(Frozen):
-    """The best validation so far, and how long the loss has not fallen by enough."""
+    """Best validation loss so far, and evaluations since the loss last fell by `min_delta`."""
 
     best_loss_nats: float | None = None
     best_step: int | None = None
     best_epoch: int | None = None
     reference_loss_nats: float | None = None
-    """The loss that the next one is measured against: the last that fell by more than `min_delta`."""
+    """Last loss that fell by more than `min_delta`; the next loss is compared with it."""
     evaluations_without_fall: int = 0
 
     def after(self, loss_nats: float, *, step: int, epoch: int, rule: EarlyStopping) -> "ValidationHistory":
@@ -42,7 +39,7 @@ class ValidationHistory(Frozen):
 
 
 class CurveState(Frozen):
-    """How far the loss curve is: its rows, its last point, the area under it up to there."""
+    """State of the loss curve: its rows, its last point and the area under it."""
 
     rows: int = 0
     step: int = 0
@@ -51,60 +48,60 @@ class CurveState(Frozen):
 
 
 class EpochSummary(Frozen):
-    """A complete epoch: its mean loss per predicted token while the weights moved, and its duration."""
+    """A complete epoch: mean training loss per predicted token, and duration."""
 
     train_loss_nats: float
     seconds: float
 
 
 class TrainingState(Frozen, extra="ignore"):
-    """Where a training stands, besides its weights: with them, all that the next step depends on.
+    """State of a training besides its weights; the next step depends on nothing else.
 
-    A field that only an older version knew is no reason to refuse its checkpoint.
+    Unknown fields of older versions are ignored.
     """
 
     request_hash: Sha256
     step: int = 0
     processed_step: int = 0
-    """The last step after which all was done that was due: evaluation, row of the loss curve."""
+    """Last step whose evaluation and loss-curve row were written."""
     position: int = 0
-    """Rows of the current epoch's order that are used up; always whole optimizer steps."""
+    """Rows of the current epoch that have been trained on; a multiple of complete optimizer steps."""
     epochs: tuple[EpochSummary, ...] = ()
-    """The epochs that are complete."""
+    """Complete epochs."""
     epoch_loss_nats: float = 0.0
     epoch_tokens: int = 0
     row_loss_nats: float = 0.0
     row_tokens: int = 0
-    """Sum and count since the last row of the loss curve."""
+    """Loss and tokens since the last row of the loss curve."""
     tokens_seen: int = 0
     gradient_norm: float = 0.0
     curve: CurveState = CurveState()
     initial_loss_nats: float | None = None
-    """Validation before the first step, of a warm start."""
+    """Validation loss before the first step of a warm start."""
     history: ValidationHistory = ValidationHistory()
     validation_loss_nats: float | None = None
     is_last_step: bool = False
-    """No step comes after this one: all are done, or the time is up."""
+    """True after the last step: all steps are done, or the time limit is reached."""
     elapsed_seconds: float = 0.0
     epoch_start_seconds: float = 0.0
     train_seconds: float = 0.0
-    """Time spent in steps, without validation and saving."""
+    """Time spent in optimizer steps, without validation and saving."""
 
 
 RESUMABLE_FILES = frozenset({STATE, WEIGHTS, OPTIMIZER_STATE})
 SCHEDULED_FILES = frozenset({STATE, WEIGHTS})
-"""The files of a checkpoint that a training goes on from, and of one that a schedule keeps for good."""
+"""Files of a checkpoint to resume from, and of a checkpoint that a schedule stores permanently."""
 
 
 class CheckpointManifest(Frozen):
-    """The seal of a checkpoint, written last."""
+    """Hashes of the files of a checkpoint, written last."""
 
     format_version: Literal[1] = 1
     files: tuple[FileRecord, ...]
 
 
 def checkpoint_steps(checkpoints: Path) -> list[int]:
-    """The steps that a folder has checkpoints of, whole or not, in order."""
+    """Return the steps of all checkpoints in a folder, complete or not, in ascending order."""
     names = [folder.name.removeprefix("step-") for folder in checkpoints.glob("step-*")]
     return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
@@ -114,12 +111,12 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 
 def scheduled_folder(checkpoints: Path) -> Path:
-    """Where the checkpoints are that a schedule keeps for good."""
+    """Return the folder of the checkpoints that a schedule stores permanently."""
     return checkpoints / "scheduled"
 
 
 def newest_whole(checkpoints: Path) -> TrainingState | None:
-    """Where the newest checkpoint stands whose files, and those of the best that it points to, are as they were."""
+    """Return the state of the newest checkpoint that is intact, with the best checkpoint that it refers to."""
     for step in reversed(checkpoint_steps(checkpoints)):
         try:
             state = _state_of_whole(step_folder(checkpoints, step))
@@ -132,7 +129,7 @@ def newest_whole(checkpoints: Path) -> TrainingState | None:
 
 
 def sealed_files(folder: Path, names: Set[str] = RESUMABLE_FILES) -> tuple[FileRecord, ...]:
-    """What the files of a checkpoint should be; raises CHECKPOINT_CORRUPT where nothing says it."""
+    """Return the files of a checkpoint by its manifest; raises CHECKPOINT_CORRUPT if the manifest is broken."""
     try:
         files = CheckpointManifest.model_validate_json(read_regular(folder / MANIFEST, _MOST_MANIFEST_BYTES)).files
     except (OSError, ValueError):
@@ -150,4 +147,4 @@ def _state_of_whole(folder: Path) -> TrainingState:
 
 def corrupt(folder: Path) -> AppError:
     step = folder.name.split("step-")[-1]
-    return AppError(ErrorCode.CHECKPOINT_CORRUPT, f"The checkpoint of step {step} is not as it was saved.")
+    return AppError(ErrorCode.CHECKPOINT_CORRUPT, f"The checkpoint of step {step} is damaged.")

@@ -1,10 +1,11 @@
-"""The event log of a run: written by whoever holds the run's lock, read by everybody (R6)."""
+"""Event log of a run: the process with the run's lock writes it, any process reads it."""
 
 from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
 
+from trainer.contracts.base import changed
 from trainer.contracts.events import Event, event_adapter
 from trainer.system.files import DISK, Disk, open_regular, storage_errors
 
@@ -12,7 +13,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 class EventLog:
-    """The writer of a run's event log: each event once, whole or not at all, on disk before it is told (R6)."""
+    """Writer of a run's event log: each event is written once, completely, and before it is published."""
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         self._disk = disk
@@ -24,7 +25,7 @@ class EventLog:
             try:
                 data = self._file.readall()
                 whole = data.rfind(b"\n") + 1
-                if whole < len(data):  # a writer died in mid-line: nobody was told of this event
+                if whole < len(data):  # a writer died within the line; its event was never published
                     disk.cut(self._file, whole)
             except OSError:
                 self._file.close()
@@ -36,18 +37,17 @@ class EventLog:
         self._unwritten = b""
 
     def append(self, event: Event) -> None:
-        """Write an event with the next sequence number, unless one with its id is there already.
+        """Write an event with the next sequence number, unless an event with its id has been written.
 
-        Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE where the disk fails. The next call begins with the same
-        bytes at the same place then: a reader may have seen them.
+        Raises INSUFFICIENT_STORAGE or SERVICE_UNAVAILABLE if the disk fails. The next call then starts with the same
+        bytes at the same position, because a reader may have seen them.
         """
         if event.event_id not in self._known:
             self._seq += 1
-            place: dict[str, object] = {"seq": self._seq}
-            self._unwritten += event.model_copy(update=place).model_dump_json().encode() + b"\n"
+            self._unwritten += changed(event, seq=self._seq).model_dump_json().encode() + b"\n"
             self._known.add(event.event_id)
         if self._unwritten:
-            with storage_errors("what happened in the run could not be noted"):
+            with storage_errors("the events of the run could not be written"):
                 self._disk.write_at(self._file, self._length, self._unwritten)
             self._length += len(self._unwritten)
             self._unwritten = b""
@@ -60,14 +60,14 @@ class EventLog:
 
 
 class EventReader:
-    """A reader of a run's event log that remembers how far it has come."""
+    """Reader of a run's event log that remembers its position."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def read_new(self) -> list[Event]:
-        """The whole events that were added since the last call."""
+        """Return the events written since the last call."""
         with open_regular(self._path) as file:
             file.seek(self._offset)
             data = file.readall()
@@ -77,13 +77,12 @@ class EventReader:
 
 
 def _parse_lines(data: bytes, path: Path) -> list[Event]:
-    """The events of whole lines; what is none, or of a version that is not known here, is logged and left out."""
+    """Parse complete lines; a malformed event, or one of an unknown version, is logged and skipped."""
     events = []
     for line in data.splitlines():
         try:
             events.append(event_adapter.validate_json(line))
         except ValidationError as error:
             is_unknown = '"union_tag_invalid"' in error.json(include_input=False, include_context=False)
-            what = "event of an unknown version left out" if is_unknown else "malformed event left out"
-            log.warning(what, run_id=path.parent.name)
+            log.warning("event_unknown" if is_unknown else "event_malformed", run_id=path.parent.name)
     return events

@@ -1,4 +1,4 @@
-"""The files of a run as they are on disk, each with the hash that vouches for it."""
+"""Files of a run on disk, each with its recorded hash."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,19 +9,19 @@ from trainer.contracts.base import Frozen, Identifier, Sha256
 from trainer.contracts.errors import AppError
 from trainer.system.files import BrokenFile, read_regular
 
-_SIGNS = {"lock", "cancel"}
-"""Files without content, which only processes need."""
+_MARKERS = {"lock", "cancel"}
+"""Empty files for communication between processes."""
 
 
 class RunFile(Frozen):
-    """A file by its path in the run's folder."""
+    """A file of a run."""
 
     path: str
     bytes: int
     sha256: Sha256 | None
-    """As it was written, which `mt verify` checks; None of a file that grows, or that nothing vouches for."""
+    """Recorded hash, which `mt verify` checks; None for a growing file or one without a recorded hash."""
     step: int | None
-    """Of a checkpoint: how many steps it was saved after."""
+    """Step of a file of a checkpoint."""
 
 
 class RunFiles(Frozen):
@@ -32,20 +32,20 @@ class RunFiles(Frozen):
 
 
 def run_files(run: RunDirectory) -> RunFiles:
-    """List every file that is there; nothing is read but what vouches for the others."""
+    """List all files of a run with their recorded hashes, without hashing them."""
     hashes = dict(_hashes(run))
     steps = {step_folder(run.checkpoints, step): step for step in checkpoint_steps(run.checkpoints)}
     found: list[RunFile] = []
     for path in sorted(run.path.rglob("*")):
         name = path.relative_to(run.path).as_posix()
-        if path.is_file() and not path.name.startswith(".") and name not in _SIGNS:
+        if path.is_file() and not path.name.startswith(".") and name not in _MARKERS:
             size = path.stat().st_size
             found.append(RunFile(path=name, bytes=size, sha256=hashes.get(name), step=steps.get(path.parent)))
     return RunFiles(run_id=run.run_id, files=tuple(found))
 
 
 def _hashes(run: RunDirectory) -> Iterator[tuple[str, str]]:
-    """What the manifest, the seal and the checkpoints' own manifests say; one that cannot be read says nothing."""
+    """Yield path and hash from the manifest, SHA256SUMS and the checkpoints; unreadable ones are skipped."""
     with suppress(BrokenFile):
         manifest = run.manifest()
         yield from () if manifest is None else ((file.path, file.sha256) for file in manifest.files)

@@ -1,4 +1,4 @@
-"""How a run stands, folded from its event log."""
+"""Status of a run, folded from its event log."""
 
 from trainer.artifacts.event_log import EventReader
 from trainer.contracts.base import RunState, Timestamp
@@ -19,7 +19,7 @@ from trainer.contracts.runs import RunRecord, RunStatus
 
 
 class RunFollower:
-    """How a run stands, kept up to date from its event log."""
+    """Status of a run, updated from its event log."""
 
     def __init__(self, record: RunRecord, reader: EventReader) -> None:
         self.record = record
@@ -27,7 +27,7 @@ class RunFollower:
         """(step, mean loss in nats per token), oldest first."""
         self.val_losses: list[tuple[int, float]] = []
         self._reader = reader
-        self.status = RunStatus(  # by what has been read
+        self.status = RunStatus(  # after the events read so far
             run_id=record.run_id,
             status="queued",
             reachable=True,
@@ -66,12 +66,12 @@ class RunFollower:
         )
 
     def refresh(self) -> RunStatus:
-        """Read what has happened since the last call and return how the run stands now."""
+        """Read the new events and return the status after them."""
         self.read_new()
         return self.status
 
     def read_new(self) -> list[Event]:
-        """Read what has happened since the last call and return that."""
+        """Read and return the new events, and update the status."""
         events = self._reader.read_new()
         for event in events:
             self.status = self.status.model_copy(update=self._changes(event))
@@ -88,7 +88,7 @@ class RunFollower:
                 started = self.status.started_at or event.ts
                 changes |= {"status": "running", "message": "Started.", "attempt": event.attempt, "started_at": started}
             case JobProgress():
-                # a phase of a later attempt, reading anew say, takes nothing back
+                # a later attempt, while it reads its corpus again, does not lower the progress
                 changes |= {"message": event.message, "progress": max(event.progress, self.status.progress)}
             case MetricsConfig():
                 changes |= {
@@ -103,7 +103,7 @@ class RunFollower:
             case MetricsProgress():
                 changes |= self._training_changes(event)
             case CheckpointSaved():
-                # the step that a progress event tells may be a while ago
+                # the last progress event may be several steps old
                 changes |= {"last_checkpoint_step": event.step, "step": max(event.step, self.status.step)}
             case MetricsCompleted():
                 changes |= {
@@ -112,12 +112,12 @@ class RunFollower:
                     "bits_per_char": event.bits_per_char,
                 }
             case JobCompleted():
-                changes |= _ended("completed", "Completed.", event.ts) | {"progress": 100.0}
+                changes |= _end("completed", "Completed.", event.ts) | {"progress": 100.0}
             case JobFailed():
                 error = RunError(code=event.code, error_class=event.error_class, message=event.message)
-                changes |= _ended("failed", event.message, event.ts) | {"error": error}
+                changes |= _end("failed", event.message, event.ts) | {"error": error}
             case JobCancelled():
-                changes |= _ended("cancelled", "Cancelled.", event.ts)
+                changes |= _end("cancelled", "Cancelled.", event.ts)
             case _:
                 pass
         return changes
@@ -147,5 +147,5 @@ class RunFollower:
         }
 
 
-def _ended(state: RunState, message: str, at: Timestamp) -> dict[str, object]:
+def _end(state: RunState, message: str, at: Timestamp) -> dict[str, object]:
     return {"status": state, "message": message, "eta_seconds": None, "finished_at": at}

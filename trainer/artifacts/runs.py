@@ -1,4 +1,4 @@
-"""The runs on disk, one directory each: the truth that everything else is rebuilt from."""
+"""Runs on disk, one directory each; Redis is rebuilt from them."""
 
 import re
 import secrets
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from trainer.artifacts.checkpoint_files import TrainingState, checkpoint_steps, scheduled_folder, step_folder
 from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.run_status import RunFollower
-from trainer.contracts.base import Timestamp, now
+from trainer.contracts.base import Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import (
     CheckpointSaved,
@@ -50,15 +50,15 @@ SEALED_FILES = ("request.json", "manifest.json", "events.jsonl")
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}
 _LOCK_POLL_SECONDS = 0.05
 _LOCK_SECONDS = 5.0
-_BEING_MADE = ".new"
+_TEMPORARY_SUFFIX = ".new"
 _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class RunDirectory:
-    """One run: what was asked, its lock, its event log, its end.
+    """Directory of one run: request, lock, event log, checkpoints, manifest.
 
-    `lock` guards all writing after the run was accepted (R2); whoever holds it is the run's one writer.
+    After a run was accepted, only the process that holds its lock writes to it.
     """
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
@@ -78,18 +78,18 @@ class RunDirectory:
         self._cancel = path / "cancel"
 
     def record(self) -> RunRecord:
-        """What was asked; raises BrokenFile where that is not as it was written."""
+        """Read `request.json`; raises BrokenFile if it is damaged."""
         return read_record(self._request, RunRecord)
 
     def manifest(self) -> RunManifest | None:
-        """What came of the run, or None while it has not ended; raises BrokenFile where it is not as it was written."""
+        """Read the manifest; None while the run has not ended. Raises BrokenFile if it is damaged."""
         try:
             return read_record(self._manifest, RunManifest)
         except FileNotFoundError:
             return None
 
     def completed_manifest(self) -> RunManifest:
-        """The manifest of a run that left a model; raises RUN_NOT_READY for any other, MODEL_LOAD_FAILED if broken."""
+        """Return the manifest of a completed run; raises RUN_NOT_READY, or MODEL_LOAD_FAILED if it is damaged."""
         try:
             manifest = self.manifest()
         except BrokenFile as error:
@@ -99,37 +99,37 @@ class RunDirectory:
         if manifest.status != "completed":
             raise AppError(
                 ErrorCode.RUN_NOT_READY,
-                f"The run '{self.run_id}' has {_PAST[manifest.status]}: it left no model to ask.",
+                f"The run '{self.run_id}' has {_PAST[manifest.status]}: it has no model.",
             )
         return manifest
 
     def evaluation(self) -> EvalMetrics:
-        """The latest evaluation of a split or a text; raises EVAL_NOT_FOUND, and BrokenFile as `manifest` does."""
+        """Read the latest evaluation; raises EVAL_NOT_FOUND, or BrokenFile if it is damaged."""
         try:
             return read_record(self.metrics, EvalMetrics)
         except FileNotFoundError:
             raise AppError(
-                ErrorCode.EVAL_NOT_FOUND, f"The run '{self.run_id}' was not measured: a training does so when it ends."
+                ErrorCode.EVAL_NOT_FOUND, f"The run '{self.run_id}' has no evaluation yet: training ends with one."
             ) from None
 
     def write_manifest(self, manifest: RunManifest) -> None:
         write_atomically(self._manifest, _as_json(manifest), self.disk)
 
     def write_seal(self) -> None:
-        """Keep the hashes of the files that the manifest does not name, its own too, as `sha256sum --check` reads them.
+        """Write SHA256SUMS with the hashes of manifest, request and events, in the format of `sha256sum --check`.
 
-        What is sealed stays so: sealed again, a file that has changed since would pass for right.
+        An existing SHA256SUMS is not rewritten, because it would then accept a damaged file.
         """
         if not self.seal.exists():
             lines = (f"{sha256_of(self.path / name)}  {name}\n" for name in SEALED_FILES)
             write_atomically(self.seal, "".join(lines).encode(), self.disk)
 
     def lock(self) -> BinaryIO | None:
-        """Become the run's one writer; None where another process is. Closing the file gives the lock back."""
+        """Take the run's lock, or return None if another process holds it. Closing the file releases the lock."""
         return try_lock(self.path / "lock")
 
     def wait_for_lock(self, seconds: float) -> BinaryIO:
-        """Become the run's one writer when the other one has ended; raises SERVICE_UNAVAILABLE after that time."""
+        """Wait for the run's lock and take it; raises SERVICE_UNAVAILABLE after `seconds`."""
         deadline = monotonic() + seconds
         while (lock := self.lock()) is None:
             if monotonic() > deadline:
@@ -141,30 +141,29 @@ class RunDirectory:
         return lock
 
     def add_evaluation(self, summary: EvalSummary) -> None:
-        """Put an evaluation into the manifest, with the files that it has renewed; the caller holds the lock.
+        """Add an evaluation and the hashes of its files to the manifest; the caller holds the lock.
 
-        It takes the place of the earlier one of the same split and text. A seal that was broken stays so.
+        It replaces the earlier evaluation of the same split and corpus. A wrong hash in SHA256SUMS stays wrong.
         """
         manifest = self.completed_manifest()
         others = (e for e in manifest.eval if (e.split, e.dataset) != (summary.split, summary.dataset))
         files = {file.path: file for file in (*manifest.files, *file_records(self.path, (self.metrics, self.samples)))}
-        update: dict[str, object] = {"eval": (*others, summary), "files": tuple(files.values())}
-        renewed = manifest.model_copy(update=update)
+        renewed = changed(manifest, eval=(*others, summary), files=tuple(files.values()))
         if not self.seal.exists():
             self.write_manifest(renewed)
             return
         old, new = _seal_line(read_regular(self._manifest)), _seal_line(_as_json(renewed))
         lines = read_regular(self.seal).splitlines(keepends=True)
         request, *events = (line for line in lines if not line.endswith(b"  manifest.json\n"))
-        if old in lines:  # whichever of the two a crash leaves is vouched for
+        if old in lines:  # valid for both manifests, whichever a crash leaves
             write_atomically(self.seal, b"".join((request, old, new, *events)), self.disk)
         self.write_manifest(renewed)
         if old in lines:
             write_atomically(self.seal, b"".join((request, new, *events)), self.disk)
 
     def request_cancel(self) -> None:
-        """Leave the durable wish that the run end (R11)."""
-        with storage_errors("the wish to end the run could not be noted"):
+        """Write the request to cancel the run to disk."""
+        with storage_errors("the request to cancel the run could not be written"):
             self.disk.write(self._cancel, b"")
             self.disk.sync(self.path)
 
@@ -175,11 +174,11 @@ class RunDirectory:
         return self._events.stat().st_size
 
     def open_log(self) -> EventLog:
-        """Open the event log for writing, and clear away what earlier writers were killed over; needs the lock."""
-        told = f".{self.message_ledger.name}."
-        with storage_errors("what was left of an earlier attempt could not be cleared away"):
+        """Open the event log for writing and remove temporary files of killed writers; needs the lock."""
+        of_bot = f".{self.message_ledger.name}."
+        with storage_errors("temporary files of an earlier attempt could not be removed"):
             for leftover in self.path.rglob(".*.tmp"):
-                if not leftover.is_dir() and not leftover.name.startswith(told):
+                if not leftover.is_dir() and not leftover.name.startswith(of_bot):
                     self.disk.remove(leftover)
         return EventLog(self._events, self.disk)
 
@@ -191,30 +190,30 @@ class RunDirectory:
 
 
 class Origin(NamedTuple):
-    """A run that another one goes on with, and where its newest whole checkpoint stands."""
+    """A run to resume, and the state of its newest intact checkpoint."""
 
     run: RunDirectory
     state: TrainingState
 
 
 class RunStore:
-    """All runs under one artifacts root."""
+    """All runs of one artifacts root."""
 
     def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
         self._folder = artifacts_root / "models"
         self._disk = disk
 
     def create(self, record: RunRecord, origin: Origin | None = None) -> RunDirectory:
-        """Make a run's directory durable with its request and first event (R1); raises OSError if it cannot.
+        """Create the directory of a run with its request and first event, synced to disk; raises OSError.
 
-        A run that goes on with another one gets copies of what that one's training needs. The directory has a name of
-        its own until all of it is there: what a power cut leaves under that name is cleared away later.
+        A resumed run gets copies of the checkpoints and files of its origin. The directory has a temporary name until
+        it is complete; `clear_leftovers` removes it after a power cut.
         """
         path = self._folder / record.run_id
-        made = self._folder / f".{record.run_id}{_BEING_MADE}"
-        self._disk.make_folder(made, exist_ok=False)
+        temporary = self._folder / f".{record.run_id}{_TEMPORARY_SUFFIX}"
+        self._disk.make_folder(temporary, exist_ok=False)
         try:
-            run = RunDirectory(made, self._disk)
+            run = RunDirectory(temporary, self._disk)
             with run.wait_for_lock(_LOCK_SECONDS):
                 if path.exists():
                     raise FileExistsError(path)
@@ -222,72 +221,72 @@ class RunStore:
                     log.append(JobQueued(**stamp(record.run_id, record.user_id, "queued:0", record.created_at)))
                     if origin is not None:
                         self._copy(origin, run)
-                        log.append(_checkpoint_taken_over(record, origin.state))
-                write_atomically(made / "request.json", _as_json(record), self._disk)
-                self._disk.rename(made, path)
-                made = path
+                        log.append(_checkpoint_event(record, origin.state))
+                write_atomically(temporary / "request.json", _as_json(record), self._disk)
+                self._disk.rename(temporary, path)
+                temporary = path
                 self._disk.sync(self._folder)
         except (AppError, OSError):
             with suppress(OSError):
-                self._disk.remove_folder(made)
+                self._disk.remove_folder(temporary)
             raise
         return RunDirectory(path, self._disk)
 
     def clear_leftovers(self) -> None:
-        """Remove directories that a process was making when it was killed, or the power cut."""
-        for path in self._folder.glob(f".*{_BEING_MADE}"):
-            with suppress(OSError):  # its maker has finished it meanwhile, or the next call removes it
+        """Remove incomplete directories of processes that were killed."""
+        for path in self._folder.glob(f".*{_TEMPORARY_SUFFIX}"):
+            with suppress(OSError):  # it was completed meanwhile, or the next call removes it
                 if time() - path.stat().st_mtime > _LEFTOVER_SECONDS and (lock := try_lock(path / "lock")) is not None:
                     with lock:
                         self._disk.remove_folder(path)
-                        log.warning("half-made run cleared away", run_id=path.name[1 : -len(_BEING_MADE)])
+                        log.warning("incomplete_run_removed", run_id=path.name[1 : -len(_TEMPORARY_SUFFIX)])
 
     def _copy(self, origin: Origin, run: RunDirectory) -> None:
-        """Copy the newest whole checkpoint, the best that it points to, and what was kept and written up to it."""
+        """Copy the newest intact checkpoint, the best one, the scheduled ones up to it, and the files of the run."""
         old, state = origin
         best = state.step if state.history.best_step is None else state.history.best_step
         for step in {state.step, best}:
             copy_durably(step_folder(old.checkpoints, step), step_folder(run.checkpoints, step), self._disk)
         self._disk.sync(run.checkpoints)
-        old_kept, kept = scheduled_folder(old.checkpoints), scheduled_folder(run.checkpoints)
-        for step in checkpoint_steps(old_kept):
+        source, target = scheduled_folder(old.checkpoints), scheduled_folder(run.checkpoints)
+        for step in checkpoint_steps(source):
             if step <= state.step:
-                copy_durably(step_folder(old_kept, step), step_folder(kept, step), self._disk)
-                self._disk.sync(kept)
+                copy_durably(step_folder(source, step), step_folder(target, step), self._disk)
+                self._disk.sync(target)
         for path in (old.tokenizer, old.loss_curve, old.training_samples):
             if path.exists():
                 copy_durably(path, run.path / path.name, self._disk)
 
     def get(self, run_id: str) -> RunDirectory:
-        """Find a run by id; raises RUN_NOT_FOUND."""
+        """Return a run by id; raises RUN_NOT_FOUND."""
         path = self._folder / run_id
         if not _RUN_ID.fullmatch(run_id) or not (path / "request.json").is_file():
             shown = f" '{run_id}'" if len(run_id) <= 64 and run_id.isprintable() else ""
             raise AppError(
                 ErrorCode.RUN_NOT_FOUND,
-                f"There is no run{shown}: give the id as it was told when the run was accepted.",
+                f"There is no run{shown}: check its id, or list the runs.",
             )
         return RunDirectory(path, self._disk)
 
     def all(self) -> list[RunDirectory]:
-        """Every accepted run, newest first; one whose request cannot be read is left out, and logged."""
+        """Return all runs, newest first; a run with an unreadable request is logged and skipped."""
         return in_order(self._found())[::-1]
 
     def latest_of_family(self, family: str, count: int) -> list[RunDirectory]:
-        """The newest accepted runs of a family, by the day in their names: nothing of them is read."""
+        """Return the newest runs of a family, by the day in their names, without reading them."""
         found = sorted(self._folder.glob(f"{family}-[0-9]*/request.json"), reverse=True)
         return [RunDirectory(path.parent, self._disk) for path in found[:count]]
 
     def unreadable(self) -> list[RunDirectory]:
-        """Runs whose request cannot be read: nothing can be done with them."""
+        """Return the runs whose request cannot be read."""
         return [run for run in self._found() if _created_at(run) is None]
 
     def unfinished(self) -> list[RunDirectory]:
-        """Runs that were accepted and whose end is not wholly written, oldest first."""
+        """Return the runs whose end is not completely written, oldest first."""
         return in_order(run for run in self._found() if not run.seal.exists())
 
     def finished(self) -> list[RunDirectory]:
-        """The others, in no order: nothing of them is read."""
+        """Return the runs whose end is completely written, in no order, without reading them."""
         return [run for run in self._found() if run.seal.exists()]
 
     def _found(self) -> list[RunDirectory]:
@@ -295,7 +294,7 @@ class RunStore:
 
 
 def in_order(runs: Iterable[RunDirectory]) -> list[RunDirectory]:
-    """Runs, oldest first; one whose request cannot be read is left out, and logged."""
+    """Sort runs, oldest first; a run with an unreadable request is logged and skipped."""
     dated = [(created_at, run) for run in runs if (created_at := _created_at(run)) is not None]
     return [run for _, run in sorted(dated, key=itemgetter(0))]
 
@@ -304,7 +303,7 @@ def _created_at(run: RunDirectory) -> datetime | None:
     try:
         return run.record().created_at
     except (OSError, ValueError):
-        log.error("run with a request that cannot be read", run_id=run.run_id)
+        log.error("run_unreadable", run_id=run.run_id)
         return None
 
 
@@ -316,19 +315,19 @@ def _seal_line(manifest: bytes) -> bytes:
     return f"{sha256(manifest).hexdigest()}  manifest.json\n".encode()
 
 
-def _checkpoint_taken_over(record: RunRecord, state: TrainingState) -> CheckpointSaved:
+def _checkpoint_event(record: RunRecord, state: TrainingState) -> CheckpointSaved:
     stamped = stamp(record.run_id, record.user_id, f"checkpoint:{state.step}:{state.validation_loss_nats}")
     is_best = state.history.best_step == state.step
     return CheckpointSaved(**stamped, step=state.step, val_loss=state.validation_loss_nats, is_best=is_best)
 
 
 def new_run_id(family: str, created_at: Timestamp) -> str:
-    """A readable id that no other run has: family, day, six random hex digits."""
+    """Return a new run id: family, day and eight random hex digits."""
     return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
 
 
 def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> None:
-    """Write a run's end, once (R10); the caller holds its lock. An end that is there already stands."""
+    """Write the end of a run once; the caller holds its lock. An existing manifest is not replaced."""
     end = run.manifest()
     if end is None:
         run.write_manifest(manifest)
@@ -338,7 +337,7 @@ def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> No
 
 
 def complete_end(run: RunDirectory) -> None:
-    """Write what a process left unwritten that died right after the manifest; does nothing where another one writes."""
+    """Complete the end of a run whose process died after the manifest; does nothing while another process writes."""
     manifest = run.manifest()
     if manifest is None or run.seal.exists():
         return
@@ -359,7 +358,7 @@ def cancel_idle_run(run: RunDirectory) -> bool:
 
 
 def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None = None) -> RunManifest:
-    """The manifest of a run that ended without a model."""
+    """Return the manifest of a run that ended without a model."""
     return RunManifest(
         run_id=record.run_id,
         status=status,

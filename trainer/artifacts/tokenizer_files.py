@@ -1,4 +1,4 @@
-"""What a stored tokenizer is, and how much of a text it knows, found out without numpy: the bot asks too."""
+"""Files of a stored tokenizer, and its share of unknown tokens in a text; imports no numpy."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,22 +12,22 @@ from trainer.system.files import BrokenFile, read_regular
 
 MANIFEST_FILE = "manifest.json"
 RESERVED = "\0\t\x1f\u2581\u2585"
-"""What SentencePiece keeps for itself: these are no characters of its vocabularies."""
+"""Characters reserved by SentencePiece, which no vocabulary contains."""
 _UNREADABLE = re.compile(f"[\ud800-\udfff{RESERVED}]")
 
 
 def tokenizer_file(method: TokenizerMethod) -> str:
-    """The file that holds a tokenizer of this method, beside its manifest."""
+    """Return the name of the file with the vocabulary of a tokenizer."""
     return "tokenizer.model" if method == "sentencepiece" else "tokenizer.json"
 
 
 def sentencepiece_form(text: str) -> str:
-    """Return a text with NUL, which no vocabulary has, for what SentencePiece cannot read or keeps for itself."""
+    """Replace characters that SentencePiece cannot read or reserves by NUL, which no vocabulary contains."""
     return _UNREADABLE.sub("\0", text)
 
 
 def read_manifest(folder: Path) -> TokenizerManifest:
-    """Read what made a stored tokenizer; raises TOKENIZER_LOAD_FAILED where that is not as it was written."""
+    """Read the manifest of a stored tokenizer; raises TOKENIZER_LOAD_FAILED if it is missing or damaged."""
     try:
         content = read_regular(folder / MANIFEST_FILE)
     except (OSError, BrokenFile):
@@ -36,7 +36,7 @@ def read_manifest(folder: Path) -> TokenizerManifest:
 
 
 def unknown_share(folder: Path, lines: Sequence[str]) -> float:
-    """Return the share of the lines' tokens that a stored tokenizer does not know; of no tokens, 0."""
+    """Return the share of unknown tokens when a stored tokenizer encodes lines; 0 without tokens."""
     manifest = read_manifest(folder)
     file = folder / tokenizer_file(manifest.method)
     encode = _sentencepiece(file, manifest) if manifest.method == "sentencepiece" else _library(file)

@@ -1,4 +1,4 @@
-"""The tokenizers on disk, one directory each, whether a job of their own or a run has made them; no torch, no numpy."""
+"""Tokenizers on disk, one directory each, trained by a job or by a run; imports no torch and no numpy."""
 
 import re
 from datetime import UTC, datetime
@@ -33,10 +33,10 @@ _MESSAGES: dict[JobState, str] = {
 
 
 class TokenizerDirectory:
-    """One tokenizer: what was asked, its lock, its log, its end.
+    """Directory of one tokenizer: request, lock, log, and a manifest or an error.
 
-    `manifest.json` ends a success and stands above `error.json`, which ends a failure; `logs.jsonl` is begun by the
-    child that trains. A tokenizer that a run has made for itself has neither request nor log.
+    `manifest.json` is written on success, `error.json` on failure; the manifest counts if both exist. The tokenizer of
+    a run has neither request nor log.
     """
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
@@ -55,24 +55,24 @@ class TokenizerDirectory:
         return self._request.exists() and not self._manifest.exists() and not self._error.exists()
 
     def created_at(self) -> Timestamp:
-        """When it was accepted; of one that a run has made, when it was kept here."""
+        """Return when the tokenizer was accepted, or stored by its run."""
         if self._request.exists():
             return self.record().created_at
         return datetime.fromtimestamp(self._manifest.stat().st_mtime, UTC)
 
     def record(self) -> TokenizerRecord:
-        """What was asked; raises BrokenFile where that is not as it was written."""
+        """Read `request.json`; raises BrokenFile if it is damaged."""
         return read_record(self._request, TokenizerRecord)
 
     def completed_manifest(self) -> TokenizerManifest:
-        """What made the tokenizer; raises CONFLICT while it is being made, TOKENIZER_NOT_FOUND where that failed."""
+        """Return the manifest; raises CONFLICT while it is being trained, TOKENIZER_NOT_FOUND after a failure."""
         if self._manifest.exists():
             return self._read_manifest()
         failure = self._failure()
         if failure is not None:
             raise AppError(
                 ErrorCode.TOKENIZER_NOT_FOUND,
-                f"The tokenizer '{self.tokenizer_id}' is not there: its training failed. {failure.message}",
+                f"The tokenizer '{self.tokenizer_id}' does not exist: its training failed. {failure.message}",
             )
         raise AppError(
             ErrorCode.CONFLICT,
@@ -80,7 +80,7 @@ class TokenizerDirectory:
         )
 
     def status(self) -> TokenizerStatus:
-        """How the tokenizer stands; one whose manifest is broken counts as failed, so that it can be made anew."""
+        """Return the status; a tokenizer with a damaged manifest counts as failed, so that it can be trained again."""
         label = self.record().request.label if self._request.exists() else None
         state: JobState = "running" if self.logs.exists() else "queued"
         manifest: TokenizerManifest | None = None
@@ -104,18 +104,18 @@ class TokenizerDirectory:
         )
 
     def lock(self) -> BinaryIO | None:
-        """Become the one who trains it; None where another process is. Closing the file gives the lock back."""
+        """Take the lock for training, or return None if another process holds it. Closing the file releases it."""
         return try_lock(self.path / "lock")
 
     def begin(self, record: TokenizerRecord) -> None:
-        """Write a request and take back how an earlier attempt at it ended; the caller holds the lock."""
+        """Write a request and remove the results of an earlier attempt; the caller holds the lock."""
         write_atomically(self._request, record.model_dump_json(indent=1).encode(), self._disk)
-        for left in (self.logs, self._manifest, self._error):
-            self._disk.remove(left)
+        for file in (self.logs, self._manifest, self._error):
+            self._disk.remove(file)
         self._disk.sync(self.path)
 
     def fail(self, error: AppError) -> None:
-        """Write that and why no tokenizer came of the request."""
+        """Write the error that the training ended with."""
         write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self._disk)
 
     def _failure(self) -> RunError | None:
@@ -129,27 +129,27 @@ class TokenizerDirectory:
             return read_manifest(self.path)
         except AppError as error:
             raise AppError(
-                error.code, f"The manifest of the tokenizer '{self.tokenizer_id}' is broken: {error.message}"
+                error.code, f"The manifest of the tokenizer '{self.tokenizer_id}' is damaged: {error.message}"
             ) from None
 
 
 class TokenizerStore:
-    """All tokenizers under one artifacts root."""
+    """All tokenizers of one artifacts root."""
 
     def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
         self._folder = artifacts_root / "tokenizers"
         self._disk = disk
 
     def create(self, record: TokenizerRecord) -> TokenizerDirectory:
-        """Make a tokenizer's directory durable with its request (R1); raises OSError if it cannot.
+        """Create the directory of a tokenizer with its request, synced to disk; raises OSError.
 
-        One that is there already stays as it is, unless it failed: then it begins anew.
+        An existing tokenizer is not changed unless it failed: then it is trained again.
         """
         path = self._folder / record.tokenizer_id
         self._disk.make_folder(path)
         tokenizer = TokenizerDirectory(path, self._disk)
         lock = tokenizer.lock()
-        if lock is not None:  # else a child is training it
+        if lock is not None:  # otherwise a process is training it
             with lock:
                 if not tokenizer.exists() or tokenizer.status().status == "failed":
                     tokenizer.begin(record)
@@ -157,17 +157,20 @@ class TokenizerStore:
         return tokenizer
 
     def keep(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> None:
-        """Copy a tokenizer that a run has made to where all are found by their ids, unless it is there."""
+        """Store a copy of the tokenizer of a run under its id, unless it is stored already."""
         path = self._folder / manifest.tokenizer_id
         if (path / MANIFEST_FILE).exists():
             return
         self._disk.make_folder(path)
-        for name in (*(file.path for file in manifest.files), MANIFEST_FILE):  # the manifest vouches: it comes last
+        for name in (
+            *(file.path for file in manifest.files),
+            MANIFEST_FILE,
+        ):  # the manifest makes it valid
             write_atomically(path / name, read_regular(tokenizer_folder / name), self._disk)
         self._disk.sync(self._folder)
 
     def get(self, tokenizer_id: str) -> TokenizerDirectory:
-        """Find a tokenizer by id; raises TOKENIZER_NOT_FOUND."""
+        """Return a tokenizer by id; raises TOKENIZER_NOT_FOUND."""
         if _ID.fullmatch(tokenizer_id):
             tokenizer = TokenizerDirectory(self._folder / tokenizer_id, self._disk)
             if tokenizer.exists():
@@ -175,31 +178,31 @@ class TokenizerStore:
         shown = f" '{tokenizer_id}'" if len(tokenizer_id) <= 64 and tokenizer_id.isprintable() else ""
         raise AppError(
             ErrorCode.TOKENIZER_NOT_FOUND,
-            f"There is no tokenizer{shown}: give the id as it was told when the tokenizer was accepted.",
+            f"There is no tokenizer{shown}: check its id.",
         )
 
     def all(self) -> list[TokenizerDirectory]:
-        """Every tokenizer, newest first; one whose request cannot be read is left out, and logged."""
+        """Return all tokenizers, newest first; one with an unreadable request is logged and skipped."""
         found = [TokenizerDirectory(path, self._disk) for path in self._folder.glob("*-*")]
         dated = [(created_at, t) for t in found if t.exists() and (created_at := _created_at(t)) is not None]
         return [tokenizer for _, tokenizer in sorted(dated, key=itemgetter(0), reverse=True)]
 
     def labelled(self, label: str) -> TokenizerDirectory | None:
-        """The newest one of this label that has not failed."""
+        """Return the newest tokenizer with this label that has not failed."""
         found = (tokenizer.status() for tokenizer in self.all())
         ids = (status.tokenizer_id for status in found if status.label == label and status.status != "failed")
         tokenizer_id = next(ids, None)
         return None if tokenizer_id is None else self.get(tokenizer_id)
 
     def unfinished(self) -> list[TokenizerDirectory]:
-        """Tokenizers that were accepted and have not ended, oldest first."""
+        """Return the tokenizers whose training has not ended, oldest first."""
         return [tokenizer for tokenizer in reversed(self.all()) if tokenizer.is_unfinished()]
 
     def status(self, tokenizer_id: str) -> TokenizerStatus:
         return self.get(tokenizer_id).status()
 
     def completed_manifest(self, tokenizer_id: str) -> TokenizerManifest:
-        """What made a finished tokenizer; raises TOKENIZER_NOT_FOUND, TOKENIZER_LOAD_FAILED or CONFLICT."""
+        """Return the manifest of a tokenizer; raises TOKENIZER_NOT_FOUND, TOKENIZER_LOAD_FAILED or CONFLICT."""
         return self.get(tokenizer_id).completed_manifest()
 
     def folder(self, tokenizer_id: str) -> Path:
@@ -210,14 +213,14 @@ def _created_at(tokenizer: TokenizerDirectory) -> datetime | None:
     try:
         return tokenizer.created_at()
     except (OSError, ValueError):
-        log.error("tokenizer with a request that cannot be read", tokenizer_id=tokenizer.tokenizer_id)
+        log.error("tokenizer_unreadable", tokenizer_id=tokenizer.tokenizer_id)
         return None
 
 
 async def resolve_tokenizer(request: TokenizerTrainRequest, corpora: CorpusStore) -> TokenizerRecord:
-    """Check a request and its texts; raises AppError naming what is wrong, having changed nothing."""
+    """Check a tokenizer request and its corpora; raises AppError, having changed nothing."""
     config_of(request)
-    minimum_lines = 2 if len(request.corpora) == 1 else 1  # one line to learn from and one held out
+    minimum_lines = 2 if len(request.corpora) == 1 else 1  # one line for training and one held out
     described = tuple([await corpora.describe(name, minimum_lines=minimum_lines) for name in request.corpora])
     if len({corpus.sha256 for corpus in described}) < len(described):
         raise AppError(ErrorCode.INVALID_INPUT, "`corpora` must name different texts: two of them are the same.")

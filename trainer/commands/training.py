@@ -22,7 +22,7 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import TrainingPreview, preview_training, splits_of_corpus
+from trainer.jobs.resolve import TrainingPreview, count_splits, preview_training
 from trainer.system.files import is_full
 from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
 
@@ -127,7 +127,7 @@ async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
     errors: list[AppError] = []
     min_lines = 1
     try:
-        min_lines = splits_of_corpus(experiment.request())
+        min_lines = count_splits(experiment.request())
     except AppError as error:
         errors.append(error)
     fields, missing = await _with_corpus_names(experiment, errors, options.file, corpora)
