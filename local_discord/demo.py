@@ -30,7 +30,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError
 from trainer.data.corpora import BUNDLED
-from trainer.jobs.services import ending_with_us
+from trainer.jobs.services import die_with_parent
 
 OUTPUT = Path("demo-out")
 CORPUS = "demo"
@@ -173,7 +173,7 @@ class Demo:
         folders = {"APP__DATA_ROOT": str(self._folder / "data"), "APP__ARTIFACTS_ROOT": str(self._folder / "artifacts")}
         with (self._folder / "bot.log").open("wb") as log:
             bot = await asyncio.create_subprocess_exec(
-                *ending_with_us(),
+                *die_with_parent(),
                 sys.executable,
                 "-m",
                 "bot",

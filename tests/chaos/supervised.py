@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.jobs.services import ending_with_us
+from trainer.jobs.services import die_with_parent
 
 _RESTART_SECONDS = 0.3
 _STOP_SECONDS = 120.0
@@ -88,7 +88,7 @@ class Supervised:
                     self._before_start()
                 self._before_start, self._is_signalled = None, False
                 self._process = await asyncio.create_subprocess_exec(
-                    *ending_with_us(),
+                    *die_with_parent(),
                     *self._command,
                     cwd=self._folder,
                     env=self._environment,

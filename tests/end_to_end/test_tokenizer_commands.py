@@ -91,7 +91,7 @@ def test_show_and_list__start_nothing(typed: Type, tmp_path: Path) -> None:
     assert {t.tokenizer_id: t.status for t in listed} == {STORED_ID: "completed", broken.name: "failed"}
     lines = typed("tokenizer", "list").splitlines()
     assert [line.split()[:3] for line in lines if STORED_ID in line] == [[STORED_ID, "completed", "29"]]
-    assert "is broken" in typed("tokenizer", "show", broken.name)
+    assert "is damaged" in typed("tokenizer", "show", broken.name)
     assert not (tmp_path / "data").exists()
 
 

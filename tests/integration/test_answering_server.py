@@ -42,7 +42,7 @@ async def test_socket_under_a_short_name__is_refused_where_others_could_have_mad
     place = Path(url.removeprefix("unix://")).parent
     place.chmod(0o777)
 
-    with pytest.raises(AppError, match="belongs to somebody else"):
+    with pytest.raises(AppError, match="belongs to another user"):
         await answering_server(settings)
     shutil.rmtree(place)
 

@@ -114,7 +114,7 @@ async def test_asker_who_goes_while_the_server_is_away__is_logged(tmp_path: Path
         finally:
             os.kill(server.pid, signal.SIGCONT)
 
-    assert any("request not withdrawn" in str(entry) for entry in logs)
+    assert any("withdrawal_failed" in str(entry) for entry in logs)
 
 
 async def test_heartbeat_that_is_no_time__leaves_what_the_log_says(tmp_path: Path) -> None:

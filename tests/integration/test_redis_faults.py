@@ -505,7 +505,7 @@ async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> No
         await asyncio.sleep(0.2)
         with captured_logs() as logs:
             await server.kill()
-            await until(lambda: "the event stream is away" in [line["event"] for line in logs])
+            await until(lambda: "redis_unavailable" in [line["event"] for line in logs])
         await server.start()
         await publish_events(store, RunStore(tmp_path / "artifacts").get(RUN))
 

@@ -20,7 +20,7 @@ from tests.support import ROOT, Process, add_corpus, environment_in, gone, kill,
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.config.settings import RedisSettings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.jobs.services import Services, end, ending_with_us, find_server, pipe
+from trainer.jobs.services import Services, die_with_parent, end, find_server, pipe
 from trainer.store.store import connect
 
 STARTER = """
@@ -145,7 +145,7 @@ async def test_long_data_root__gets_a_short_private_socket(tmp_path: Path) -> No
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     await services.stop()
     path.parent.chmod(0o777)
-    with pytest.raises(AppError, match="belongs to somebody else"):
+    with pytest.raises(AppError, match="belongs to another user"):
         await Services(settings_in(deep, embedded_workers=0)).start()
     shutil.rmtree(path.parent)
 
@@ -274,7 +274,7 @@ async def test_server_that_dies_and_cannot_start__is_tried_again_until_it_can(tm
     [server] = servers(tmp_path)
     kill(server.pid)
     with captured_logs() as logs:
-        await until(lambda: any("could not be started" in str(line["event"]) for line in logs))
+        await until(lambda: any("service_start_failed" in str(line["event"]) for line in logs))
     manifest.write_bytes(whole)
 
     await until(lambda: bool(servers(tmp_path)))
@@ -362,7 +362,7 @@ def test_server_program__on_path_first_then_the_wheel_then_a_sentence(
 def test_guardian__is_used_where_there_is_no_parent_death_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
 
-    assert list(ending_with_us()) == [sys.executable, "-m", "trainer.system.parent_watch"]
+    assert list(die_with_parent()) == [sys.executable, "-m", "trainer.system.parent_watch"]
 
 
 async def test_guardian__told_to_end_while_it_starts_its_program_leaves_nothing_behind(tmp_path: Path) -> None:

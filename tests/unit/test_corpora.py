@@ -210,7 +210,7 @@ async def test_pipe__is_refused_at_once_and_never_read(
 
     assert done
     assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert caught.value.message.startswith("'pipe.txt' is a pipe or a device, and a corpus is read more than once")
+    assert caught.value.message.startswith("'pipe.txt' is a pipe or a device, but a corpus is read more than once")
 
 
 async def test_text__too_few_lines_to_split(corpora: CorpusStore) -> None:

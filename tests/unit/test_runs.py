@@ -154,7 +154,7 @@ def test_completed_manifest__is_refused_where_there_is_no_model(tmp_path: Path) 
         run.completed_manifest()
     with run.open_log() as events:
         finish_run(run, events, manifest_of(run.record(), "cancelled"))
-    with pytest.raises(AppError, match="has been cancelled: it left no model"):
+    with pytest.raises(AppError, match="has been cancelled: it has no model"):
         run.completed_manifest()
 
 

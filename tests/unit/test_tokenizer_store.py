@@ -126,7 +126,7 @@ async def test_broken_manifest__is_a_named_failure_and_can_be_made_anew(tmp_path
     finish(tmp_path, record)
     (folder / "manifest.json").write_bytes(broken)
 
-    with pytest.raises(AppError, match=f"manifest of the tokenizer '{record.tokenizer_id}' is broken") as caught:
+    with pytest.raises(AppError, match=f"manifest of the tokenizer '{record.tokenizer_id}' is damaged") as caught:
         store.completed_manifest(record.tokenizer_id)
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
     status = store.status(record.tokenizer_id)
@@ -288,12 +288,12 @@ async def test_tokenizer_whose_label_is_the_folder_of_a_file__is_refused_where_i
     contradictions: list[tuple[dict[str, object], str]] = [
         (
             {"method": "bpe", "vocab_size": 9},
-            f'`tokenizer.method` is "bpe", but {said} "char": give the same value, or',
+            f'`tokenizer.method` is "bpe", but {said} "char"',
         ),
-        ({"method": "char", "vocab_size": 8}, f"`tokenizer.vocab_size` is 8, but {said} 9: give the same value, or"),
+        ({"method": "char", "vocab_size": 8}, f"`tokenizer.vocab_size` is 8, but {said} 9"),
         (
             {"method": "char", "min_frequency": 2},
-            f"`tokenizer.min_frequency` is 2, but {said} 1: give the same value, or",
+            f"`tokenizer.min_frequency` is 2, but {said} 1",
         ),
     ]
     for tokenizer, sentence in contradictions:
@@ -301,7 +301,7 @@ async def test_tokenizer_whose_label_is_the_folder_of_a_file__is_refused_where_i
             with_labelled_tokenizer(tiny_request(tokenizer=tokenizer), FOLDERS, settings_in(tmp_path))
 
         assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
-        assert caught.value.message == f"{sentence} name another folder for tokenizers."
+        assert caught.value.message == f"{sentence}: give the same value, or name another tokenizer folder."
 
 
 async def test_request__is_checked_whole_before_anything_is_written(tmp_path: Path) -> None:

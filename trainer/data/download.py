@@ -19,14 +19,14 @@ class _Load(Protocol):
 
 
 def build_corpus(source: str, corpora: Path) -> Path:
-    """Fetch a corpus into a folder of its name, a file for each split; one that is there is left as it is.
+    """Download a corpus into a folder of its name, one file per split; an existing folder is not changed.
 
-    Raises INVALID_INPUT for a source that is none, UNSUPPORTED_BACKEND without the extra `corpora`, and
-    SERVICE_UNAVAILABLE where nothing can be fetched.
+    Raises INVALID_INPUT for an unknown source, UNSUPPORTED_BACKEND without the extra `corpora`, and
+    SERVICE_UNAVAILABLE if the download fails.
     """
     if source not in SOURCES:
-        told = f"`--source` must be one of {', '.join(SOURCES)}, you gave '{shown_name(source)}'."
-        raise AppError(ErrorCode.INVALID_INPUT, told)
+        message = f"`--source` must be one of {', '.join(SOURCES)}, you gave '{shown_name(source)}'."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     folder = corpora / source
     if folder.exists():
         return folder
@@ -34,13 +34,13 @@ def build_corpus(source: str, corpora: Path) -> Path:
     try:
         load: _Load = import_module("datasets").load_dataset
     except ImportError:
-        told = f"Fetching needs datasets: install the extra, as in `pip install '.[corpora]'`, {by_hand}"
-        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, told) from None
+        message = f"Fetching needs datasets: install the extra, as in `pip install '.[corpora]'`, {by_hand}"
+        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     try:
         splits = load(*SOURCES[source])
-    except (OSError, ValueError) as error:  # what the library raises offline
-        told = f"'{source}' could not be fetched: try again where there is a network, {by_hand}"
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, told) from error
+    except (OSError, ValueError) as error:  # raised by the library without a network
+        message = f"'{source}' could not be fetched: try again where there is a network, {by_hand}"
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
     with filled_folder(folder) as filling:
         for split, file in _FILES.items():
             lines = (row["text"].removesuffix("\n") + "\n" for row in splits[split])

@@ -11,7 +11,7 @@ from trainer.system.files import DISK
 
 @contextmanager
 def filled_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to write to, which gets its name at the end; where another process was first, its one stays."""
+    """Yield a temporary folder that gets its name at the end, unless another process has created it first."""
     temporary = folder.with_name(f".tmp-{secrets.token_hex(8)}")
     temporary.mkdir(parents=True)
     try:

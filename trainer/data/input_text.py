@@ -1,9 +1,10 @@
-"""The text of a request: of a corpus that it names, or of a file, whole or in portions."""
+"""Input texts of inference requests: from a corpus by name, or from a file, complete or in portions."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     MAX_PROMPT_CHARACTERS,
@@ -15,28 +16,27 @@ from trainer.contracts.inference import (
 from trainer.data.corpora import CorpusStore
 from trainer.data.text import shown_name
 
-_LONGEST_CHARACTER_BYTES = 4
+_MAX_CHARACTER_BYTES = 4
 _BOM = "\ufeff"
 RequestT = TypeVar("RequestT", ScoreRequest, GenerateRequest)
 
 
 def load_input(request: RequestT, corpora: CorpusStore) -> RequestT:
-    """Return a request with its text in it; raises AppError where the corpus that it names is no text to take."""
+    """Return a request with the text of the corpus that it names; raises AppError for an unsuitable corpus."""
     if isinstance(request, ScoreRequest):
         field, name, most = "text", request.path, MAX_TEXT_CHARACTERS
     else:
         field, name, most = "prompt_text", request.prompt_path, MAX_PROMPT_CHARACTERS
     if name is None:
         return request
-    text: dict[str, object] = {field: read_text(corpora.find(name), most)}
-    return request.model_copy(update=text)
+    return changed(request, **{field: read_text(corpora.find(name), most)})
 
 
 def read_text(path: Path, most_characters: int) -> str:
-    """Read a UTF-8 file to its last character; raises DATA_NOT_FOUND, INVALID_INPUT, PAYLOAD_TOO_LARGE."""
+    """Read a UTF-8 file without its byte order mark; raises DATA_NOT_FOUND, INVALID_INPUT, PAYLOAD_TOO_LARGE."""
     shown = f"'{shown_name(path.name)}'"
     try:
-        check_text_length(shown, path.stat().st_size / _LONGEST_CHARACTER_BYTES, most_characters)
+        check_text_length(shown, path.stat().st_size / _MAX_CHARACTER_BYTES, most_characters)
         data = path.read_bytes()
     except OSError:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no readable file {shown}.") from None
@@ -51,23 +51,23 @@ def read_text(path: Path, most_characters: int) -> str:
 
 
 class Portion(NamedTuple):
-    """Whole lines of a text, one or more, and the number of the first of them."""
+    """One or more complete lines of a text, and the number of the first line."""
 
     number: int
     text: str
 
 
 class BadLine(NamedTuple):
-    """A line that cannot be read, and why."""
+    """A line that cannot be read, and the error."""
 
     number: int
     error: AppError
 
 
 def read_portions(path: Path, most_characters: int) -> Iterator[Portion | BadLine]:
-    """Read a UTF-8 file of any size in portions of so many characters, or of one line that is longer.
+    """Yield a UTF-8 file of any size in portions of complete lines, at most `most_characters` or one line.
 
-    Raises DATA_NOT_FOUND; a line that cannot be read is told and passed over.
+    Raises DATA_NOT_FOUND; yields a BadLine for a line that cannot be read.
     """
     waiting: list[str] = []
     first, characters = 1, 0
@@ -89,7 +89,7 @@ def read_portions(path: Path, most_characters: int) -> Iterator[Portion | BadLin
 
 def read_lines(path: Path) -> Iterator[str | BadLine]:
     """Yield the lines of a UTF-8 file without their ends; raises DATA_NOT_FOUND."""
-    most_bytes = MAX_TEXT_CHARACTERS * _LONGEST_CHARACTER_BYTES
+    most_bytes = MAX_TEXT_CHARACTERS * _MAX_CHARACTER_BYTES
     try:
         with path.open("rb") as file:
             number = 0
@@ -105,12 +105,12 @@ def read_lines(path: Path) -> Iterator[str | BadLine]:
 
 def _line(number: int, line: bytes) -> str | BadLine:
     try:
-        check_text_length("It", len(line) / _LONGEST_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
+        check_text_length("It", len(line) / _MAX_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
         text = line.removesuffix(b"\n").decode()
         check_text_length("It", len(text), MAX_TEXT_CHARACTERS)
     except UnicodeDecodeError as error:
-        said = f"It is not UTF-8: byte {error.start:,} cannot be decoded."
-        return BadLine(number, AppError(ErrorCode.INVALID_INPUT, said))
+        message = f"It is not UTF-8: byte {error.start:,} cannot be decoded."
+        return BadLine(number, AppError(ErrorCode.INVALID_INPUT, message))
     except AppError as error:
         return BadLine(number, error)
     return text.removeprefix(_BOM) if number == 1 else text

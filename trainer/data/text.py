@@ -1,4 +1,4 @@
-"""The files of a corpus: hashed, checked and read as lines, a few MiB at a time; no numpy, as the bot reads too."""
+"""Hashes, checks and reads the files of a corpus, a few MiB at a time; imports no numpy, because the bot reads too."""
 
 import os
 import unicodedata
@@ -11,16 +11,16 @@ from typing import BinaryIO
 from trainer.contracts.errors import AppError, ErrorCode
 
 SUFFIXES = {".txt", ".text"}
-LINE_BYTES = 4 << 20
-"""The longest line that is taken."""
-_PIECE_BYTES = 1 << 20
+MAX_LINE_BYTES = 4 << 20
+"""Maximum length of a line."""
+_CHUNK_BYTES = 1 << 20
 _BOM = "\ufeff"
 
 
 def text_files(path: Path) -> list[Path]:
-    """Return the files of a corpus, those of a folder by name; raises DATA_NOT_FOUND where a folder has none.
+    """Return the text files of a corpus, in a folder sorted by name.
 
-    Raises INVALID_INPUT for a pipe or a device, which is never opened.
+    Raises DATA_NOT_FOUND for a folder without text files, and INVALID_INPUT for a pipe or a device.
     """
     files = [path]
     if path.is_dir():
@@ -33,14 +33,14 @@ def text_files(path: Path) -> list[Path]:
         if file.exists() and not file.is_file():
             raise AppError(
                 ErrorCode.INVALID_INPUT,
-                f"'{shown_name(file.name)}' is a pipe or a device, and a corpus is read more than once: write its text"
-                " to a file, and give that.",
+                f"'{shown_name(file.name)}' is a pipe or a device, but a corpus is read more than once. Write its text"
+                " to a file.",
             )
     return files
 
 
 def corpus_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder, that of its `sha256sum` listing in the order of the names."""
+    """Return the SHA-256 of a file, or of the `sha256sum` listing of a folder, sorted by name."""
     if not path.is_dir():
         return _file_sha256(path)
     listing = (_file_sha256(file).encode() + b"  " + os.fsencode(file.name) + b"\n" for file in text_files(path))
@@ -48,25 +48,25 @@ def corpus_sha256(path: Path) -> str:
 
 
 def line_blocks(path: Path) -> Iterator[list[str]]:
-    """Yield the lines of a corpus that are not blank, in order, as many at a time as fit into about a MiB."""
+    """Yield the lines of a corpus that are not blank, in blocks of about one MiB."""
     for file in text_files(path):
         with _opened(file) as stream:
             yield from stream_blocks(stream, file.name)
 
 
 def stream_blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
-    """Yield the lines of a UTF-8 text that are not blank, as many at a time as fit into about a MiB.
+    """Yield the lines of a UTF-8 text that are not blank, in blocks of about one MiB.
 
-    Lines end at \\n or \\r\\n only; every other separator is a character of its line. Raises INVALID_INPUT with the
-    position of the first byte that is no text (a NUL is none), or the number of a line of more than 4 MiB.
+    Lines end at \\n or \\r\\n only. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
+    the number of a line of more than 4 MiB.
     """
     rest = b""
-    position, line = 0, 1  # where the rest begins: the byte from 0, the line from 1
+    position, line = 0, 1  # of the first byte of `rest`: byte from 0, line from 1
     at_end = False
     while not at_end:
-        piece = stream.read(_PIECE_BYTES)
-        at_end = not piece
-        rest += piece
+        chunk = stream.read(_CHUNK_BYTES)
+        at_end = not chunk
+        rest += chunk
         _check(rest, shown_name(name), position, line)
         end = len(rest) if at_end else rest.rfind(b"\n") + 1
         text = _decoded(rest[:end], shown_name(name), position)
@@ -79,22 +79,22 @@ def stream_blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
 
 
 def shown_name(name: str) -> str:
-    """A name as people may see it: no folders, no control characters, not long."""
+    """Return a file name for messages: without folders and control characters, at most 64 characters."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]
 
 
 def _check(raw: bytes, name: str, position: int, line: int) -> None:
-    """Refuse a NUL and a line that is too long; the bytes begin at a position and with a line of their file."""
+    """Refuse NUL and lines that are too long; `position` and `line` are of the first byte."""
     nul = raw.find(b"\0")
     if nul >= 0:
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"'{name}' is not a text file: byte {position + nul:,} is NUL. Give a plain text in UTF-8.",
         )
-    if len(raw) > LINE_BYTES:
+    if len(raw) > MAX_LINE_BYTES:
         for number, part in enumerate(raw.split(b"\n"), line):
-            if len(part) > LINE_BYTES:
+            if len(part) > MAX_LINE_BYTES:
                 raise AppError(
                     ErrorCode.INVALID_INPUT,
                     f"Line {number:,} of '{name}' has more than 4 MiB: give a text with shorter lines.",

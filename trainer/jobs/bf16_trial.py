@@ -1,4 +1,4 @@
-"""Refuse bf16 before a run is queued where the CPU cannot train the architecture in it; imports no torch."""
+"""Refuses bf16 before a run is queued if the CPU cannot train the architecture in it; imports no torch."""
 
 import asyncio
 import subprocess
@@ -26,10 +26,10 @@ _TRIAL_SECONDS = 120.0
 
 
 async def check_bf16_here(architecture: Architecture, settings: Settings) -> None:
-    """Raise INVALID_INPUT where this machine's CPU cannot train an architecture in bf16.
+    """Raise INVALID_INPUT if this machine's CPU cannot train an architecture in bf16.
 
-    The first call tries it in a process of its own, which takes some seconds; the result is stored. Where the trial
-    itself fails, the worker decides.
+    The first call runs a trial in a new process, which takes some seconds, and stores the result. If the trial itself
+    fails, the worker decides.
     """
     trial = await asyncio.to_thread(_trial, architecture, settings)
     if trial is not None:
@@ -37,10 +37,10 @@ async def check_bf16_here(architecture: Architecture, settings: Settings) -> Non
 
 
 def _trial(architecture: Architecture, settings: Settings) -> Bf16Trial | None:
-    stored = _stored_at(architecture, settings)
+    stored = _result_path(architecture, settings)
     with suppress(OSError, ValueError):
         return read_record(stored, Bf16Trial)
-    trial = _tried(architecture, settings)
+    trial = _run_trial(architecture, settings)
     if trial is not None:
         with suppress(OSError, AppError):  # the next request tries again
             stored.parent.mkdir(parents=True, exist_ok=True)
@@ -48,13 +48,13 @@ def _trial(architecture: Architecture, settings: Settings) -> Bf16Trial | None:
     return trial
 
 
-def _stored_at(architecture: Architecture, settings: Settings) -> Path:
-    """The path of the result, by all that it depends on."""
+def _result_path(architecture: Architecture, settings: Settings) -> Path:
+    """Return the path of the stored result, by architecture, torch version and CPU."""
     key = to_json({"architecture": architecture, "torch": version("torch")} | instruction_set())
     return settings.app.data_root / "bf16_trials" / f"{sha256(key).hexdigest()[:32]}.json"
 
 
-def _tried(architecture: Architecture, settings: Settings, seconds: float = _TRIAL_SECONDS) -> Bf16Trial | None:
+def _run_trial(architecture: Architecture, settings: Settings, seconds: float = _TRIAL_SECONDS) -> Bf16Trial | None:
     command = [sys.executable, "-m", "trainer.training.bf16", architecture]
     try:
         tried = subprocess.run(
@@ -62,5 +62,5 @@ def _tried(architecture: Architecture, settings: Settings, seconds: float = _TRI
         )
         return Bf16Trial.model_validate_json(tried.stdout.rpartition("\n")[2])
     except (OSError, subprocess.SubprocessError, ValidationError) as error:
-        log.warning("bf16 could not be tried", architecture=architecture, error=type(error).__name__)
+        log.warning("bf16_trial_failed", architecture=architecture, error=type(error).__name__)
         return None

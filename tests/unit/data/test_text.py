@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all_pairs
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.data.text import LINE_BYTES, corpus_sha256, line_blocks, shown_name, stream_blocks, text_files
+from trainer.data.text import MAX_LINE_BYTES, corpus_sha256, line_blocks, shown_name, stream_blocks, text_files
 
 
 def lines_of(folder: Path, content: bytes) -> list[str]:
@@ -118,9 +118,9 @@ def test_bytes__a_nul_is_no_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\nb"])
 def test_line__of_4_mib_is_taken_and_of_a_byte_more_is_refused_with_its_number(tmp_path: Path, ending: bytes) -> None:
-    longest = b"a" * LINE_BYTES
+    longest = b"a" * MAX_LINE_BYTES
 
-    assert LINE_BYTES == 4 * 1024**2
+    assert MAX_LINE_BYTES == 4 * 1024**2
     assert lines_of(tmp_path, b"x\n\n" + longest + ending)[1] == longest.decode()
     with pytest.raises(AppError) as caught:
         lines_of(tmp_path, b"x\n\n" + longest + b"a" + ending)
@@ -134,7 +134,7 @@ def test_line__without_an_end_is_not_read_to_its_end() -> None:
     with pytest.raises(AppError, match=r"Line 1 of 'x' has more than 4 MiB"):
         list(stream_blocks(stream, "x"))
 
-    assert stream.taken <= LINE_BYTES + 2**20
+    assert stream.taken <= MAX_LINE_BYTES + 2**20
 
 
 def test_blocks__are_small_parts_of_a_large_text(tmp_path: Path) -> None:
