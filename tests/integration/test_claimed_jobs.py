@@ -37,7 +37,7 @@ async def enqueue(store: Store, *job_ids: str) -> None:
 
 
 async def begun(store: Store, most: int) -> list[str]:
-    return [job_id for job_id, _ in await store.begin_jobs(QUEUE, most, "me", lease_seconds=30)]
+    return [job_id for job_id, _ in await store.claim_jobs(QUEUE, most, "me", lease_seconds=30)]
 
 
 async def put(store: Store, member: str, score: float) -> None:
@@ -77,7 +77,7 @@ async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_pa
             await put(store, member, -math.inf)
         await put(store, "sound", -math.inf)
         with captured_logs() as logs:
-            assert await store.begin_jobs(QUEUE, 9, "me", lease_seconds=30) == [("sound", 0)]
+            assert await store.claim_jobs(QUEUE, 9, "me", lease_seconds=30) == [("sound", 0)]
 
         assert [line["event"] for line in logs] == ["job that cannot be read taken out of the queue"] * 3
         left: Awaitable[list[bytes]] = store.redis.zrange(QUEUE, 0, -1)

@@ -38,7 +38,7 @@ async def test_how_a_run_stands__is_under_its_key_and_the_wish_to_cancel_until_i
         assert cancel_idle_run(story.run)
         await publish_events(store, story.run)
         await see()
-        await store.tell(run_id, earlier, "of somebody who is late", is_cancelled=True)
+        await store.publish(run_id, earlier, "of somebody who is late", is_cancelled=True)
         await see()
     finally:
         await store.close()

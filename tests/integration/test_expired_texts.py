@@ -55,7 +55,7 @@ async def test_file__is_rewritten_once_for_what_has_expired_and_never_beside_ano
         await store.put("a", SCORED, ttl_seconds=60)
         assert kept_on_disk(tmp_path) == [SCORED]
         before = await store.drop_expired(None)
-        await store.forget("a")
+        await store.delete("a")
         while (seen := await store.drop_expired(before)) is None or before is None or seen == before:
             await asyncio.sleep(0.01)
         await until(lambda: kept_on_disk(tmp_path) == [])

@@ -154,7 +154,7 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
     async with place(tmp_path) as here:
         async with here.bot():
             store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
-            await store.forget(keys.WORKER)  # as where it has not started yet
+            await store.delete(keys.WORKER)  # as where it has not started yet
             await store.close()
             first = await here.ask(here.bob, "chat", message="the sun")
         async with here.bot():

@@ -101,7 +101,7 @@ async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path, run_id
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await store.redis.exists(keys.INTERACTIVE_QUEUE):  # a worker ends a job after its answer has rung
             await asyncio.sleep(0.01)
-    stays = {keys.EVENT_STREAM, keys.JOB_BELL}
+    stays = {keys.EVENT_STREAM, keys.JOB_NOTIFICATIONS}
     stays |= {key(run_id) for run_id in run_ids for key in (keys.status, keys.run_events)}
     found: list[bytes] = await store.redis.keys("*")
     left: dict[str, int] = {key.decode(): await store.redis.pttl(key) for key in found}

@@ -43,6 +43,7 @@ async def test_many_who_mend_a_queue_at_once__lose_no_job(tmp_path: Path) -> Non
         async def enqueue_later(number: int) -> None:
             for _ in range(2 * number):
                 await asyncio.sleep(0)
+            await store.repair_key_types("training")
             job = InferenceJobPayload(kind="score", run_id=RUN, request_id=f"request-{number}")
             await store.enqueue(keys.INTERACTIVE_QUEUE, "infer", job.request_id, job)
 
@@ -62,7 +63,7 @@ async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp
             admin.connect(str(settings.app.data_root / "services" / "valkey.sock"))
             for steps in range(0, 600, 4):
                 await store.redis.delete(keys.run_events(run.run_id))
-                telling = asyncio.create_task(store.tell(run.run_id, events, "{}", is_cancelled=False))
+                telling = asyncio.create_task(store.publish(run.run_id, events, "{}", is_cancelled=False))
                 for _ in range(steps):
                     await asyncio.sleep(0)
                 admin.sendall(b"CLIENT KILL TYPE normal SKIPME yes\r\n")
@@ -70,7 +71,7 @@ async def test_events_told_over_a_connection_that_breaks__are_each_told_once(tmp
                 with contextlib.suppress(*STORE_ERRORS):
                     await telling
 
-                await store.tell(run.run_id, events, "{}", is_cancelled=False)
+                await store.publish(run.run_id, events, "{}", is_cancelled=False)
                 assert await told(store, run.run_id) == [event.seq for event in events]
 
 

@@ -92,7 +92,7 @@ async def test_jobs__are_begun_by_the_workers_of_their_folder_and_wait_for_no_ot
     for name, folder in (("job-1", one), ("job-2", other), ("job-3", one), ("job-4", "")):
         await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), artifacts=folder)
 
-    assert await store.folders_of_late() == {one, other}
+    assert await store.recent_artifacts_ids() == {one, other}
     assert await begun(store, other) == ["job-2", "job-4"]
     assert await begun(store, "") == []
     assert await begun(store, one) == ["job-1", "job-3"]
@@ -107,7 +107,7 @@ async def test_jobs__are_begun_by_the_workers_of_their_folder_and_wait_for_no_ot
 
 
 async def begun(store: Store, artifacts: str) -> list[str]:
-    jobs = await store.begin_jobs("training", 9, "me", lease_seconds=60, artifacts=artifacts)
+    jobs = await store.claim_jobs("training", 9, "me", lease_seconds=60, artifacts=artifacts)
     return [job_id for job_id, _ in jobs]
 
 

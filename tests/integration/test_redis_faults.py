@@ -161,10 +161,16 @@ KINDS: tuple[Kind, ...] = ("string", "zset", "stream")
 def all_keys(run_id: str, request_id: str) -> list[str]:
     """Every key that the program reads."""
     return [
-        *("training", keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EVENT_STREAM, keys.JOB_BELL, keys.ABORTS),
+        *(
+            "training",
+            keys.INTERACTIVE_QUEUE,
+            keys.TOKENIZER_QUEUE,
+            keys.EVENT_STREAM,
+            keys.JOB_NOTIFICATIONS,
+            keys.ABORTS,
+        ),
         *(keys.definition(run_id), keys.in_progress(run_id), keys.tries(run_id), keys.result(run_id)),
         *(keys.heartbeat(run_id), keys.lease(run_id), keys.run_events(run_id)),
-        keys.answer_bell(request_id),
         *(keys.inference(kind, run_id, request_id) for kind in ("score", "generate", "evaluate")),
     ]
 
@@ -198,7 +204,7 @@ async def test_pickles_and_wrong_kinds_at_every_key__run_nothing_and_the_queue_g
             for key in all_keys(run_id, "asked"):
                 await plant(store, key, evil, kind)
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await store.wait_for_answer(keys.answer_bell("asked"), wait_seconds=0.01)
+                await store.repair_key_types("training")
                 await wait_for_status(queue, run_id, lambda status: status.reachable)
                 assert (await queue.inference.score(done, ScoreRequest(text="abc"))).n_scored == 3
                 with pytest.raises(AppError) as caught:
@@ -302,10 +308,10 @@ async def test_wiped_index__of_ended_runs_is_told_again_in_order(tmp_path: Path)
     async with embedded(tmp_path) as (settings, queue, store):
         runs = [(await queue.train(tiny_request(), user_id=None)).run_id for _ in range(2)]
         await queue.cancel(runs[0])
-        assert await store.untold([]) == [] == await store.untold(runs)
+        assert await store.unpublished([]) == [] == await store.unpublished(runs)
         await store.redis.flushall()
 
-        assert await store.untold(runs) == runs
+        assert await store.unpublished(runs) == runs
         await reconcile(settings, store)
         assert [await told(store, run_id) for run_id in runs] == [[1, 2], [1]]
         await store.redis.xtrim(keys.run_events(runs[0]), maxlen=0)
@@ -393,8 +399,8 @@ async def test_rights_in_the_manual__are_enough_and_all_there_are(tmp_path: Path
             assert await anext(queue.next_run_ids()) == run_id
             store = await connect(url)
             assert (await store.durability()).troubles() == []
-            assert await store.mend_queue("training") == []
-            assert await store.untold([run_id, "no-run"]) == ["no-run"]
+            await store.repair_key_types("training")
+            assert await store.unpublished([run_id, "no-run"]) == ["no-run"]
             for command in ("CONFIG GET *", "FLUSHALL", "SCRIPT FLUSH", "KEYS *", "GET other"):
                 with pytest.raises(NoPermissionError):
                     await told_server(store, *command.split())
@@ -443,16 +449,22 @@ async def worker_at(folder: Path, url: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_what_stands_in_the_way__of_the_bell_and_the_count_of_tries_is_taken_away(tmp_path: Path) -> None:
+async def test_event_stream_and_count_of_tries_of_a_wrong_type__are_replaced(tmp_path: Path) -> None:
     async with embedded(tmp_path) as (_, _, store):
         await plant(store, keys.EVENT_STREAM, b"evil", "string")
-        assert await store.next_rings("bot", wait_seconds=0.01) == []
-        await store.enqueue("training", "train", "a-run", TrainJobPayload(run_id="a-run"))
-        for tries in (b"1e9", b"9" * 10, b"evil"):
-            await store.redis.set(keys.tries("a-run"), tries)
-            assert await store.mend_queue("training") == [keys.tries("a-run")]
-        await store.redis.set(keys.tries("a-run"), b"7")
-        assert await store.mend_queue("training") == []
+        await store.repair_key_types("training")
+        assert await store.next_run_ids("bot", wait_seconds=0.01) == []
+        for number, (tries, left) in enumerate({b"1e9": 0, b"9" * 10: 0, b"evil": 0, b"7": 1}.items()):
+            await store.enqueue("training", "train", f"run-{number}", TrainJobPayload(run_id=f"run-{number}"))
+            await store.redis.set(keys.tries(f"run-{number}"), tries)
+            assert len(await store.claim_jobs("training", 1, "me", lease_seconds=30)) == 1
+            stored: int = await store.redis.exists(keys.tries(f"run-{number}"))
+            assert stored == left
+        await store.enqueue("training", "train", "claimed", TrainJobPayload(run_id="claimed"))
+        for key in (keys.tries("claimed"), keys.in_progress("claimed")):
+            await plant(store, key, b"evil", "zset")
+        [(claimed, _)] = await store.claim_jobs("training", 1, "me", lease_seconds=30)
+        assert claimed == "claimed" and await store.get(keys.in_progress("claimed")) == b"me"
 
 
 async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path) -> None:
@@ -522,11 +534,11 @@ async def test_run_of_a_worker_that_is_gone__is_begun_before_any_that_waits_what
         await gone.wait()
         dead = f"{socket.gethostname()}:{gone.pid}"
         own = await asyncio.to_thread(artifacts_id, settings.app.artifacts_root)
-        begun = await store.begin_jobs("training", 1, dead, lease_seconds=60, artifacts=own)  # with no lease told yet
+        begun = await store.claim_jobs("training", 1, dead, lease_seconds=60, artifacts=own)  # with no lease told yet
         await reconcile(settings, store)
-        again = await store.begin_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
+        again = await store.claim_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
         await reconcile(settings, store)
-        third = await store.begin_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
+        third = await store.claim_jobs("training", 1, process_name(), lease_seconds=60, artifacts=own)
 
     assert [job_id for job_id, _ in (*begun, *again)] == [first] * 2
     assert [job_id for job_id, _ in third] != [first]

@@ -61,7 +61,7 @@ async def work(store: Store, jobs: Jobs, artifacts_root: Path) -> None:
     while True:
         position = await store.wait_for_job(position, wait_seconds=5)
         own = await asyncio.to_thread(artifacts_id, artifacts_root)
-        for job_id, _ in await store.begin_jobs(keys.INTERACTIVE_QUEUE, 32, "me", lease_seconds=60, artifacts=own):
+        for job_id, _ in await store.claim_jobs(keys.INTERACTIVE_QUEUE, 32, "me", lease_seconds=60, artifacts=own):
             definition = JobDefinition.model_validate_json(await store.get(keys.definition(job_id)) or b"")
             begun.add(asyncio.create_task(do(definition.a[0])))
             await store.dequeue(keys.INTERACTIVE_QUEUE, job_id)
@@ -117,7 +117,7 @@ async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_
         request = long_text(seed=3, num_return_sequences=3, stop_sequences=("th", "e\ns"))
         whole = await here.queue.inference.generate(RUN, request)
         told = [piece async for piece in here.queue.inference.stream_generate(RUN, request)]
-        kept = (keys.JOB_BELL, keys.FORGOTTEN, keys.WORKER)
+        kept = (keys.JOB_NOTIFICATIONS, keys.DELETED, keys.WORKER)
         left = [key for key in await here.keys("trainer:*") if "answered" not in key and key not in kept]
         await reader_who_goes_away__ends_the_writing_and_not_the_process(here)
 
@@ -274,7 +274,7 @@ async def test_chat__that_is_forgotten_while_it_waits_is_not_begun_again(tmp_pat
         await asyncio.sleep(0.1)
         expired = await code_of(here.queue.inference.chat(RUN, ChatRequest(message="c", session_id=first.session_id)))
         asked = await here.queue.inference.enqueue_chat(RUN, ChatRequest(message="d"))
-        await here.store.forget(keys.chat(RUN, asked.response.session_id))
+        await here.store.delete(keys.chat(RUN, asked.response.session_id))
         name = RUN, asked.response.session_id, asked.response.request_id
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (record := await here.queue.inference.get_chat_answer(*name)).response.status == "queued":

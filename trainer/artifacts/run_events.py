@@ -11,4 +11,4 @@ async def publish_events(store: Store, run: RunDirectory) -> None:
     follower = await asyncio.to_thread(run.follow)
     events = await asyncio.to_thread(follower.read_new)
     is_cancelled = run.cancel_requested() and not follower.ended
-    await store.tell(run.run_id, events, follower.status.model_dump_json(), is_cancelled=is_cancelled)
+    await store.publish(run.run_id, events, follower.status.model_dump_json(), is_cancelled=is_cancelled)

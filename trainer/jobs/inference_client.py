@@ -144,7 +144,7 @@ class InferenceClient:
             yield response
         finally:
             with contextlib.suppress(*STORE_ERRORS):  # both keys expire by themselves
-                await self._store.forget(keys.reader(request_id), keys.pieces(request_id))
+                await self._store.delete(keys.reader(request_id), keys.pieces(request_id))
 
     async def _read_chunks(self, record: GenerateRecord) -> AsyncGenerator[bytes, None]:
         """Yield stored chunks until the result is stored, or is no longer to be expected."""
@@ -152,16 +152,16 @@ class InferenceClient:
         position, has_ended = "0-0", False
         while not has_ended and time.monotonic() < until:
             with _redis_errors():
-                heard = await self._store.read_pieces(
+                batch = await self._store.read_pieces(
                     record.response.request_id, position, wait_seconds=_POLL_SECONDS, keep_seconds=_READER_SECONDS
                 )
-                stored = None if heard.pieces or heard.has_ended else await self._store.get(_key(record))
-            for piece in heard.pieces:
+                stored = None if batch.pieces or batch.has_ended else await self._store.get(_key(record))
+            for piece in batch.pieces:
                 yield piece
-            position = heard.position
+            position = batch.position
             # a restarted server may have lost the notification
-            is_done = not heard.pieces and not (stored and _is_pending(stored))
-            has_ended = heard.has_ended or is_done
+            is_done = not batch.pieces and not (stored and _is_pending(stored))
+            has_ended = batch.has_ended or is_done
 
     async def _generate_record(
         self, run_id: str, request: GenerateRequest, user_id: int | None, *, is_streamed: bool
@@ -224,7 +224,7 @@ class InferenceClient:
         history = await self.get_chat(run_id, session_id)
         turns = [keys.inference("chat", run_id, turn.request_id) for turn in history.turns]
         with _redis_errors():
-            await self._store.forget(keys.chat(run_id, session_id), *turns)
+            await self._store.delete(keys.chat(run_id, session_id), *turns)
 
     async def evaluate(self, run_id: str, request: EvalRequest, *, user_id: int | None = None) -> EvalMetrics:
         """Evaluate a finished run on one of its splits, or on another corpus, and wait for the metrics."""
@@ -278,10 +278,9 @@ class InferenceClient:
             async with asyncio.timeout(timeout_seconds) as timeout:
                 stored = await self._store.get(_key(record))
                 while stored is not None and _is_pending(stored):
-                    bell = keys.answer_bell(record.response.request_id)
-                    await self._store.wait_for_answer(bell, wait_seconds=_POLL_SECONDS)
+                    await self._store.wait_for_answer(record.response.request_id, wait_seconds=_POLL_SECONDS)
                     stored = await self._store.get(_key(record))
-                    if record.kind in UNBOUNDED_KINDS and await self._store.has(
+                    if record.kind in UNBOUNDED_KINDS and await self._store.exists(
                         keys.in_progress(record.response.request_id)
                     ):  # a worker is on it, and itself watches for a stall
                         timeout.reschedule(asyncio.get_running_loop().time() + timeout_seconds)

@@ -247,7 +247,7 @@ class JobQueue:
         consumer = f"bot-{os.getpid()}"
         while True:
             try:
-                for run_id in await self._store.next_rings(consumer, wait_seconds=_EVENT_WAIT_SECONDS):
+                for run_id in await self._store.next_run_ids(consumer, wait_seconds=_EVENT_WAIT_SECONDS):
                     yield run_id
             except STORE_ERRORS as error:
                 log.warning("redis_unavailable", error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""What the store keeps of questions to runs: answers and their bells, pieces of a text that is being written, chats."""
+"""Inference requests in Redis: results and their notifications, chunks of a generation, chats."""
 
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
@@ -10,22 +10,22 @@ from trainer.store import keys
 from trainer.store.connection import Connection, read_streams
 from trainer.store.events import EVENT_STREAM_LENGTH
 
-_ANSWER_BELL_MS = 10_000
-_MOST_TURNS = 200
+_NOTIFICATION_MS = 10_000
+_MAX_TURNS = 200
 
 
-class Heard(NamedTuple):
-    """What was heard of a text that is being written."""
+class PieceBatch(NamedTuple):
+    """Chunks of a generation that were read at once."""
 
     pieces: list[bytes]
     position: str
-    """Where to read on from."""
+    """Position of the last chunk in the stream."""
     has_ended: bool
-    """Whether the answer is there, which comes after the last piece."""
+    """True if the result is stored, which happens after the last chunk."""
 
 
-class Said(NamedTuple):
-    """A turn of a chat, as JSON, and how long the chat is kept from now on."""
+class ChatAppend(NamedTuple):
+    """A turn to add to a chat, as JSON, and the new time to live of the chat."""
 
     chat: str
     turn: str
@@ -33,77 +33,68 @@ class Said(NamedTuple):
 
 
 class Answers(Connection):
-    """Answers, whole and in pieces, and the chats they belong to."""
+    """Results of inference requests, and chats."""
 
-    async def tell_inference(self, event: InferenceEvent) -> None:
-        """Put what happens to a short job on the common stream, where it rings for no run."""
+    async def publish_inference(self, event: InferenceEvent) -> None:
+        """Add an event of an inference request to the common stream."""
         reply: Awaitable[object] = self.redis.xadd(keys.EVENT_STREAM, _fields(event), maxlen=EVENT_STREAM_LENGTH)
         await reply
 
     async def put_answer(
         self,
         key: str,
-        bell: str,
+        request_id: str,
         value: str,
         event: InferenceEvent,
         *,
         ttl_seconds: float,
-        said: Said | None = None,
+        appended: ChatAppend | None = None,
     ) -> None:
-        """Put an answer in the place of its request, ring the bell of who waits for it, and tell that it has ended.
+        """Store a result in place of its request, notify the client, and publish the event, all at once.
 
-        What was said in a chat is added to it, unless that is no longer kept.
+        A turn is appended to its chat unless the chat has expired.
         """
+        ready = keys.answer_ready(request_id)
         async with self.redis.pipeline(transaction=True) as pipe:
             pipe.set(key, value, px=int(ttl_seconds * 1000))
-            pipe.delete(bell)  # whatever it holds: it is rung once
-            pipe.xadd(bell, {"answered": 1})
-            pipe.pexpire(bell, _ANSWER_BELL_MS)
-            if said is not None:
-                pipe.lpushx(said.chat, said.turn)
-                pipe.ltrim(said.chat, 0, _MOST_TURNS - 1)
-                pipe.pexpire(said.chat, int(said.ttl_seconds * 1000))
+            pipe.delete(ready)
+            pipe.xadd(ready, {"answered": 1})
+            pipe.pexpire(ready, _NOTIFICATION_MS)
+            if appended is not None:
+                pipe.lpushx(appended.chat, appended.turn)
+                pipe.ltrim(appended.chat, 0, _MAX_TURNS - 1)
+                pipe.pexpire(appended.chat, int(appended.ttl_seconds * 1000))
             pipe.xadd(keys.EVENT_STREAM, _fields(event), maxlen=EVENT_STREAM_LENGTH)
             executed: Awaitable[object] = pipe.execute()
             await executed
 
-    async def wait_for_answer(self, bell: str, *, wait_seconds: float) -> None:
-        """Wait until a bell has rung, but not for ever: a server that was away may have forgotten that it has."""
-
-        async def command() -> None:
-            reply: Awaitable[object] = self.redis.xread({bell: "0-0"}, block=int(wait_seconds * 1000))
-            await reply
-
-        await self._with({bell: "stream"}, command)
+    async def wait_for_answer(self, request_id: str, *, wait_seconds: float) -> None:
+        """Wait for the notification of a result, for a limited time: a restarted server may have lost it."""
+        reply: Awaitable[object] = self.redis.xread(
+            {keys.answer_ready(request_id): "0-0"}, block=int(wait_seconds * 1000)
+        )
+        await reply
 
     async def put_pieces(self, request_id: str, pieces: Sequence[str], *, ttl_seconds: float) -> bool:
-        """Tell pieces of a text that is being written; False where nobody reads them any more."""
+        """Publish chunks of a generation; return False if no client reads them any more."""
         stream = keys.pieces(request_id)
+        async with self.redis.pipeline(transaction=True) as pipe:
+            for piece in pieces:
+                pipe.xadd(stream, {"piece": piece})
+            pipe.pexpire(stream, int(ttl_seconds * 1000))
+            pipe.exists(keys.reader(request_id))
+            executed: Awaitable[list[int | bytes]] = pipe.execute()
+            return (await executed)[-1] == 1
 
-        async def command() -> list[int | bytes]:
-            async with self.redis.pipeline(transaction=True) as pipe:
-                for piece in pieces:
-                    pipe.xadd(stream, {"piece": piece})
-                pipe.pexpire(stream, int(ttl_seconds * 1000))
-                pipe.exists(keys.reader(request_id))
-                executed: Awaitable[list[int | bytes]] = pipe.execute()
-                return await executed
-
-        return (await self._with({stream: "stream"}, command))[-1] == 1
-
-    async def read_pieces(self, request_id: str, after: str, *, wait_seconds: float, keep_seconds: float) -> Heard:
-        """Wait for pieces after a position ('0-0' for the first), or for the end; say that somebody reads them."""
-        stream, bell = keys.pieces(request_id), keys.answer_bell(request_id)
+    async def read_pieces(self, request_id: str, after: str, *, wait_seconds: float, keep_seconds: float) -> PieceBatch:
+        """Wait for chunks after a position ('0-0' for the first) or for the result; renew the mark of the reader."""
+        stream, ready = keys.pieces(request_id), keys.answer_ready(request_id)
         await self.put(keys.reader(request_id), "1", ttl_seconds=keep_seconds)
-
-        async def command() -> Heard:
-            reply: Awaitable[object] = self.redis.xread({stream: after, bell: "0-0"}, block=int(wait_seconds * 1000))
-            found = {name.decode(): entries for name, entries in read_streams(await reply)}
-            entries = found.get(stream, [])
-            pieces = [fields[b"piece"] for _, fields in entries if fields and b"piece" in fields]
-            return Heard(pieces, entries[-1][0].decode() if entries else after, bell in found)
-
-        return await self._with({stream: "stream", bell: "stream"}, command)
+        reply: Awaitable[object] = self.redis.xread({stream: after, ready: "0-0"}, block=int(wait_seconds * 1000))
+        found = {name.decode(): entries for name, entries in read_streams(await reply)}
+        entries = found.get(stream, [])
+        pieces = [fields[b"piece"] for _, fields in entries if fields and b"piece" in fields]
+        return PieceBatch(pieces, entries[-1][0].decode() if entries else after, ready in found)
 
     async def begin_chat(self, chat: str, *, ttl_seconds: float) -> None:
         async with self.redis.pipeline(transaction=True) as pipe:
@@ -113,18 +104,13 @@ class Answers(Connection):
             await executed
 
     async def turns(self, chat: str) -> list[bytes] | None:
-        """What was said in a chat, the oldest first; None where it is not kept, or no more."""
-
-        async def command() -> list[bytes]:
-            async with self.redis.pipeline(transaction=False) as pipe:
-                pipe.lrange(chat, 0, -1)
-                executed: Awaitable[list[list[bytes]]] = pipe.execute()
-                [kept] = await executed
-                return kept
-
-        kept = await self._with({chat: "list"}, command)
-        once: dict[bytes, None] = dict.fromkeys(reversed(kept))  # a turn is put there again where the reply was lost
-        return [turn for turn in once if turn] if kept else None
+        """Return the turns of a chat, oldest first; None if the chat does not exist or has expired."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.lrange(chat, 0, -1)
+            executed: Awaitable[list[list[bytes]]] = pipe.execute()
+            [stored] = await executed
+        unique: dict[bytes, None] = dict.fromkeys(reversed(stored))  # a lost reply makes the worker add a turn twice
+        return [turn for turn in unique if turn] if stored else None
 
 
 def _fields(event: InferenceEvent) -> dict[FieldT, EncodableT]:

@@ -1,4 +1,4 @@
-"""The streams of events: one of each run, and a common one that wakes the bot."""
+"""Event streams in Redis: one for each run, and a common one that wakes the bot."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -15,34 +15,26 @@ from trainer.store.connection import Connection, Entries, entries_adapter, read_
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 EVENT_STREAM_LENGTH = 10_000
-"""So many events are kept on the common stream."""
 _RUN_STREAM_LENGTH = 2_000
 
 
 class EventStreams(Connection):
-    """What is told of runs, and the ring that whoever shows them waits for."""
+    """Events of runs."""
 
-    async def tell(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
-        """Put those of a run's events that have not been told on its own stream and on the common one (R7).
+    async def publish(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
+        """Add the new events of a run to its stream and to the common one; store its status and its cancel request.
 
-        With them, unless somebody has told more, how the run stands and whether it is to be cancelled.
-
-        The ids of a run's stream are the sequence numbers, so it knows what has been told; whoever tells watches it,
-        so of several who do at once only one tells each event.
+        The entry ids of a run's stream are the sequence numbers of its events, so an event is published once, by
+        one of several publishers: each watches the stream and starts again after a change.
         """
+        is_published = False
+        while not is_published:
+            with suppress(WatchError):  # another publisher was faster, or the connection broke
+                await self._publish(run_id, events, status, is_cancelled=is_cancelled)
+                is_published = True
 
-        async def command() -> None:
-            has_told = False
-            while not has_told:
-                with suppress(WatchError):  # somebody else has told some, or the connection broke: look again
-                    await self._tell(run_id, events, status, is_cancelled=is_cancelled)
-                    has_told = True
-
-        # where one of the two is mended, the run is told anew
-        await self._with({keys.EVENT_STREAM: "stream", keys.run_events(run_id): ""}, command)
-
-    async def untold(self, run_ids: Sequence[str]) -> list[str]:
-        """Those of these runs of which the store knows no event."""
+    async def unpublished(self, run_ids: Sequence[str]) -> list[str]:
+        """Return the runs that have no event stream in Redis."""
         if not run_ids:
             return []
         streams = [keys.run_events(run_id) for run_id in run_ids]
@@ -53,26 +45,32 @@ class EventStreams(Connection):
             for stream in streams:
                 pipe.exists(stream)
             executed: Awaitable[list[int]] = pipe.execute()
-            return [run_id for run_id, there in zip(run_ids, await executed, strict=True) if not there]
+            return [run_id for run_id, exists in zip(run_ids, await executed, strict=True) if not exists]
 
-    async def _tell(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
+    async def _publish(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
         key = keys.run_events(run_id)
         async with self.redis.pipeline(transaction=True) as pipe:
             watched: Awaitable[object] = pipe.watch(key)
             await watched
-            last: Awaitable[object] = pipe.xrevrange(key, count=1)
-            told = _last_told(run_id, entries_adapter.validate_python(await last))
+            types: list[Awaitable[bytes]] = [pipe.type(key), pipe.type(keys.EVENT_STREAM)]
+            own_type, common_type = [await reply for reply in types]
+            published = 0
+            if own_type == b"stream":
+                last: Awaitable[object] = pipe.xrevrange(key, count=1)
+                published = _last_published(run_id, entries_adapter.validate_python(await last))
             begin: Callable[[], None] = pipe.multi
             begin()
-            if told == 0:  # nothing, all trimmed, or not ours: its ids may be higher than those to come
+            if published == 0:  # a stream that is not ours, or of another type, may refuse our entry ids
                 pipe.delete(key)
+            if common_type != b"stream":
+                pipe.delete(keys.EVENT_STREAM)
             for event in events:
-                if event.seq > told:
+                if event.seq > published:
                     body = event.model_dump_json()
                     pipe.xadd(key, {"event": body}, id=f"{event.seq}-0", maxlen=_RUN_STREAM_LENGTH)
                     fields: dict[FieldT, EncodableT] = {"run_id": run_id, "seq": event.seq, "event": body}
                     pipe.xadd(keys.EVENT_STREAM, fields, maxlen=EVENT_STREAM_LENGTH)
-            if events and events[-1].seq >= told:
+            if events and events[-1].seq >= published:
                 pipe.set(keys.status(run_id), status)
                 if is_cancelled:
                     pipe.set(keys.cancelled(run_id), 1)
@@ -81,15 +79,8 @@ class EventStreams(Connection):
             executed: Awaitable[object] = pipe.execute()
             await executed
 
-    async def next_rings(self, consumer: str, *, wait_seconds: float) -> list[str]:
+    async def next_run_ids(self, consumer: str, *, wait_seconds: float) -> list[str]:
         """Wait for events, acknowledge them, and return the ids of their runs."""
-
-        async def command() -> list[str]:
-            return await self._next_rings(consumer, wait_seconds)
-
-        return await self._with({keys.EVENT_STREAM: "stream"}, command)
-
-    async def _next_rings(self, consumer: str, wait_seconds: float) -> list[str]:
         try:
             reply: Awaitable[object] = self.redis.xreadgroup(
                 keys.EVENT_GROUP, consumer, {keys.EVENT_STREAM: ">"}, count=100, block=int(wait_seconds * 1000)
@@ -109,16 +100,16 @@ class EventStreams(Connection):
                 keys.EVENT_STREAM, keys.EVENT_GROUP, *(entry_id for entry_id, _ in entries)
             )
             await acknowledged
-        # an entry that was trimmed while it waited has no body: the runs on disk still have it
-        with_body = [(entry_id, fields) for entry_id, fields in entries if fields]
-        for entry_id, fields in with_body:
-            if b"run_id" not in fields and b"request_id" not in fields:  # what happens to short jobs rings for no run
-                log.warning("malformed event on the stream left out", entry_id=entry_id.decode())
-        return [fields[b"run_id"].decode(errors="replace") for _, fields in with_body if b"run_id" in fields]
+        # a trimmed entry has no fields; the event log on disk still has its event
+        with_fields = [(entry_id, fields) for entry_id, fields in entries if fields]
+        for entry_id, fields in with_fields:
+            if b"run_id" not in fields and b"request_id" not in fields:
+                log.warning("malformed_event", entry_id=entry_id.decode())
+        return [fields[b"run_id"].decode(errors="replace") for _, fields in with_fields if b"run_id" in fields]
 
 
-def _last_told(run_id: str, last: Entries) -> int:
-    """The sequence number of the event that a run's stream ends with; 0 for an end that is none of its events."""
+def _last_published(run_id: str, last: Entries) -> int:
+    """Return the sequence number of the last event on a run's stream; 0 if the last entry is no event of the run."""
     for entry_id, fields in last:
         try:
             event = event_adapter.validate_json((fields or {}).get(b"event", b""))

@@ -1,4 +1,4 @@
-"""Every name that is used in Redis; all of it can be rebuilt from disk."""
+"""Names of all keys in Redis; their contents can be rebuilt from disk."""
 
 from arq.constants import (
     abort_jobs_ss,
@@ -9,88 +9,87 @@ from arq.constants import (
 )
 
 EVENT_STREAM = "trainer:events"
-"""One entry per event of any run: the bell that wakes the bot."""
+"""Stream with one entry per event of any run; it wakes the bot."""
 EVENT_GROUP = "bot"
-JOB_BELL = "trainer:bell"
-"""A stream that is rung after each enqueue, so that workers need not wait for their next poll."""
-FORGOTTEN = "trainer:forgotten"
-"""Expires as soon as a text was deleted before its time, so that the server counts that with what has expired."""
+JOB_NOTIFICATIONS = "trainer:jobs"
+"""Stream with one entry per enqueued job; it wakes the workers."""
+DELETED = "trainer:deleted"
+"""Expires at once after a text was deleted, so that the server's count of expired keys includes the deletion."""
 WORKER = "trainer:worker"
-"""Exists as long as at least one worker is running; it expires a lease after the last one."""
+"""Exists while at least one worker is running; expires one lease after the last worker."""
 INTERACTIVE_QUEUE = "interactive"
 TOKENIZER_QUEUE = "tokenizers"
-
-
 ABORTS = abort_jobs_ss
-"""arq's wishes to abort: never ours, and not heeded (R11)."""
+"""arq's abort requests, which this program neither writes nor reads."""
 
 
 def definition(job_id: str) -> str:
-    """What a job in a queue is to do."""
+    """Return the key of a job's definition: function and payload."""
     return job_key_prefix + job_id
 
 
 def in_progress(job_id: str) -> str:
-    """That a job was begun, and by which process; it ends with the lease of that one (R3)."""
+    """Return the key of a job's claim: the process that runs the job, until the lease ends."""
     return in_progress_key_prefix + job_id
 
 
 def tries(job_id: str) -> str:
-    """How often arq has begun a job."""
+    """Return the key of arq's count of attempts at a job."""
     return retry_key_prefix + job_id
 
 
 def result(job_id: str) -> str:
-    """How arq has seen a job end: never ours, and not heeded."""
+    """Return the key of arq's result of a job, which this program neither writes nor reads."""
     return result_key_prefix + job_id
 
 
 def heartbeat(job_id: str) -> str:
-    """When the worker that has a run, or a tokenizer, was last seen."""
+    """Return the key of the time at which a run's or tokenizer's worker was last seen."""
     return f"runs:hb:{job_id}"
 
 
 def lease(job_id: str) -> str:
-    """Who has a run, or a tokenizer."""
+    """Return the key of the process that holds the lease of a run or tokenizer."""
     return f"runs:lease:{job_id}"
 
 
 def status(run_id: str) -> str:
-    """How a run stands by its events: a RunStatus as JSON, for whoever reads Redis."""
+    """Return the key of a run's RunStatus as JSON, for other readers of Redis."""
     return f"runs:status:{run_id}"
 
 
 def cancelled(run_id: str) -> str:
-    """1 from the wish to cancel a run to its end; the wish itself is a file of the run (R11)."""
+    """Return the key that is 1 from a cancel request to the end of the run."""
     return f"runs:{run_id}:cancelled"
 
 
 def run_events(run_id: str) -> str:
+    """Return the key of a run's event stream."""
     return f"runs:{run_id}:events"
 
 
 def inference(kind: str, run_id: str, request_id: str) -> str:
-    """A request to a finished run, and its answer."""
+    """Return the key of an inference request, later of its result."""
     return f"runs:{_INFERENCE[kind]}:{run_id}:{request_id}"
 
 
-def answer_bell(request_id: str) -> str:
-    """A stream that is rung once, when a request is answered: who waits for it need not look."""
+def answer_ready(request_id: str) -> str:
+    """Return the key of the stream that gets one entry when the result of a request is stored."""
     return f"trainer:answered:{request_id}"
 
 
 def pieces(request_id: str) -> str:
-    """A stream of the pieces of a text that is told while it is written."""
+    """Return the key of the stream of a generation's chunks."""
     return f"trainer:written:{request_id}"
 
 
 def reader(request_id: str) -> str:
-    """That somebody reads the pieces of a text."""
+    """Return the key that exists while a client reads a generation's chunks."""
     return f"trainer:reading:{request_id}"
 
 
 def chat(run_id: str, session_id: str) -> str:
-    """The turns of a chat, the newest first, and an empty entry from its beginning."""
+    """Return the key of a chat: a list of turns, newest first, that starts with an empty entry."""
     return f"runs:chat:{run_id}:{session_id}"
 
 

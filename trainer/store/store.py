@@ -1,4 +1,4 @@
-"""The jobs that wait in Redis, and the whole of what the program keeps there."""
+"""Job queues in Redis, and the client for everything that the program stores there."""
 
 import time
 from collections.abc import Awaitable, Collection, Sequence
@@ -14,10 +14,8 @@ from trainer.contracts.jobs import JobDefinition, JobPayload, job_id_adapter
 from trainer.store import keys
 from trainer.store.answers import Answers
 from trainer.store.connection import (
-    AWAY_ERRORS,
+    CONNECTION_ERRORS,
     RETRIES,
-    Entries,
-    Kind,
     Script,
     dumps,
     entries_adapter,
@@ -28,44 +26,59 @@ from trainer.store.events import EventStreams
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_JOB_EXPIRY_MS = 10 * 365 * 24 * 3600 * 1000  # arq drops jobs that waited longer: never
-_LONGEST_DEFERRAL_SECONDS = 600.0
-_FIRST_MS = 1e11  # queue positions above are times in milliseconds, below in seconds
-_MOST_TRIES_DIGITS = 9
-_BELL_LENGTH = 100
+_JOB_EXPIRY_MS = 10 * 365 * 24 * 3600 * 1000  # arq drops jobs after this time: never
+_MAX_DEFERRAL_SECONDS = 600.0
+_MIN_SCORE_MS = 1e11  # scores above are times in milliseconds, scores below in seconds
+_NOTIFICATIONS_LENGTH = 100
 
-_Place = tuple[float | None, tuple[bytes | None, bytes | None, bytes | None], int]
-_place_adapter: TypeAdapter[_Place] = TypeAdapter(_Place)
-_begun_adapter: TypeAdapter[list[tuple[bytes, float, bytes | None]]] = TypeAdapter(
-    list[tuple[bytes, float, bytes | None]]
-)
+_JobState = tuple[float | None, tuple[bytes | None, bytes | None, bytes | None], int]
+_state_adapter: TypeAdapter[_JobState] = TypeAdapter(_JobState)
+_Claimed = list[tuple[bytes, float, bytes | None]]
+_claimed_adapter: TypeAdapter[_Claimed] = TypeAdapter(_Claimed)
 
-_BEGIN = """
-local begun, offset = {}, 0
+_CLAIM = """
+local claimed, offset = {}, 0
 repeat
   local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', offset, 100)
   for place = 1, #members, 2 do
-    if #begun == tonumber(ARGV[2]) then return begun end
+    if #claimed == tonumber(ARGV[2]) then return claimed end
     local member = members[place]
+    local claim, tries = ARGV[4] .. member, ARGV[8] .. member
     local definition = redis.call('MGET', ARGV[5] .. member)[1]
     local folder = definition and string.match(definition, '"i": "(%x+)"')
-    if (not folder or folder == ARGV[7]) and redis.call('EXISTS', ARGV[4] .. member) == 0 then
-      redis.call('SET', ARGV[4] .. member, ARGV[6], 'PX', ARGV[3])
-      begun[#begun + 1] = {member, members[place + 1], definition}
+    if (not folder or folder == ARGV[7]) and redis.call('TYPE', claim)['ok'] ~= 'string' then
+      redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
+      if not string.match(redis.call('MGET', tries)[1] or '', '^%d%d?%d?%d?%d?%d?$') then
+        redis.call('DEL', tries)
+      end
+      claimed[#claimed + 1] = {member, members[place + 1], definition}
     end
   end
   offset = offset + 100
 until #members == 0
-return begun
+return claimed
 """
-"""Mark the first jobs of a queue that are due and that nobody has begun; return each with its score and definition.
+"""Claim the first due jobs of a queue that no process has claimed; return each with its score and definition.
 
-Those of another artifacts folder are left to its workers.
+Jobs of another artifacts folder are left to its workers. A count of tries that arq cannot increment is deleted.
 """
+
+_REPAIR = """
+for place, key in ipairs(KEYS) do
+  local found = redis.call('TYPE', key)['ok']
+  if found ~= ARGV[place] and found ~= 'none' then redis.call('DEL', key) end
+end
+"""
+"""Delete keys that do not have the expected type, in one step: another process may repair and fill them, too."""
+
+_NO_REDIS = "Another program than Redis answers at `REDIS__URL`. Correct the address, or leave the setting empty."
+_NO_ANSWER = (
+    "No Redis answers at `REDIS__URL`. Start it, correct the address (rediss:// for TLS), or leave the setting empty."
+)
 
 
 async def connect(url: str, *, retries: int = RETRIES) -> "Store":
-    """Open a pool of connections; raises SERVICE_UNAVAILABLE where no Redis answers, or where it refuses us."""
+    """Connect to Redis; raises SERVICE_UNAVAILABLE if no Redis answers or if it refuses the user."""
     redis = open_redis(url, retries=retries)
     async with AsyncExitStack() as undo:
         undo.push_async_callback(redis.aclose)
@@ -73,25 +86,18 @@ async def connect(url: str, *, retries: int = RETRIES) -> "Store":
             answer: Awaitable[object] = redis.ping()
             await answer
         except (AuthenticationError, ResponseError):
-            reason = "Redis refuses the user name or the password that `REDIS__URL` holds."
+            reason = "Redis refuses the user name or the password of `REDIS__URL`."
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, reason) from None
         except InvalidResponse:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from None
-        except AWAY_ERRORS:
+        except CONNECTION_ERRORS:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_ANSWER) from None
         undo.pop_all()
     return Store(redis)
 
 
-_NO_REDIS = "What answers at `REDIS__URL` is no Redis: give the address of one, or leave the setting empty."
-_NO_ANSWER = (
-    "No Redis answers at `REDIS__URL`: start it, look at the address (rediss:// where it takes TLS only), or leave the"
-    " setting empty."
-)
-
-
-def _read_definition(data: bytes | None) -> JobDefinition | None:
-    """A job as it is stored; None for one that is missing or cannot be read."""
+def _parse_definition(data: bytes | None) -> JobDefinition | None:
+    """Parse a stored job; return None if it is missing or malformed."""
     try:
         return None if data is None else JobDefinition.model_validate_json(data)
     except ValidationError:
@@ -101,30 +107,28 @@ def _read_definition(data: bytes | None) -> JobDefinition | None:
 def _is_job_id(member: bytes) -> bool:
     try:
         job_id_adapter.validate_python(member.decode())
-    except ValueError:  # a ValidationError and a UnicodeDecodeError are ones too
+    except ValueError:  # includes ValidationError and UnicodeDecodeError
         return False
     return True
 
 
 class Store(Answers, EventStreams):
-    """A connected Redis: its queues of jobs, and whatever else is kept there."""
+    """A connected Redis: job queues, events, inference requests."""
 
     async def withdraw(self, queue: str, job_id: str, key: str) -> None:
-        """Forget a request, under its key, and its job; a worker that has begun it sees that the request is gone."""
-        await self.forget(key)
+        """Delete a request and its job; a worker that runs the job notices that the request is deleted."""
+        await self.delete(key)
         await self.dequeue(queue, job_id)
 
     async def enqueue(
         self, queue: str, function: str, job_id: str, payload: JobPayload, *, artifacts: str = ""
     ) -> None:
-        """Queue a job by id, unless it is there already, and ring the workers' bell.
+        """Enqueue a job unless its id is in the queue already, and wake the workers, in one round trip.
 
-        What arq's own method does, in one write to the server's disk and one round trip instead of two and four.
-        Jobs are in order of the seconds since 1970, which for arq, that counts milliseconds, are always over: a host
-        whose clock is ahead, or was put back, keeps no job waiting. `artifacts` is the id of the folder with its run,
-        whose workers alone take it; "" leaves it to any.
+        The score is in seconds, which arq reads as milliseconds long past: a clock that is ahead, or was put back,
+        delays no job. Only workers of the artifacts folder with the id `artifacts` run the job; "" means any worker.
         """
-        await self._enqueue(queue, function, job_id, payload, time.time(), anew=False, artifacts=artifacts)
+        await self._enqueue(queue, function, job_id, payload, time.time(), artifacts=artifacts)
 
     async def _enqueue(
         self,
@@ -134,8 +138,8 @@ class Store(Answers, EventStreams):
         payload: JobPayload,
         seconds: float,
         *,
-        anew: bool,
         artifacts: str,
+        replaces: bool = False,
     ) -> None:
         fields: dict[str, str] = payload.model_dump()
         no_names: dict[str, object] = {}
@@ -144,19 +148,15 @@ class Store(Answers, EventStreams):
             return dumps({**job, "i": artifacts})
 
         job = serialize_job(function, (fields,), no_names, None, int(seconds * 1000), serializer=with_folder)
-
-        async def command() -> None:
-            async with self.redis.pipeline(transaction=True) as pipe:
-                if anew:  # what an earlier attempt may have left must not stop this one
-                    pipe.delete(keys.definition(job_id), keys.tries(job_id), keys.result(job_id))
-                    pipe.zrem(keys.ABORTS, job_id)
-                pipe.set(keys.definition(job_id), job, px=_JOB_EXPIRY_MS, nx=True)
-                pipe.zadd(queue, {job_id: seconds}, nx=True)
-                pipe.xadd(keys.JOB_BELL, {"queue": queue, "artifacts": artifacts}, maxlen=_BELL_LENGTH)
-                executed: Awaitable[object] = pipe.execute()
-                await executed
-
-        await self._with(_queue_kinds(queue), command)
+        async with self.redis.pipeline(transaction=True) as pipe:
+            if replaces:  # arq would refuse an id with a stored result or abort request
+                pipe.delete(keys.definition(job_id), keys.tries(job_id), keys.result(job_id))
+                pipe.zrem(keys.ABORTS, job_id)
+            pipe.set(keys.definition(job_id), job, px=_JOB_EXPIRY_MS, nx=True)
+            pipe.zadd(queue, {job_id: seconds}, nx=True)
+            pipe.xadd(keys.JOB_NOTIFICATIONS, {"queue": queue, "artifacts": artifacts}, maxlen=_NOTIFICATIONS_LENGTH)
+            executed: Awaitable[object] = pipe.execute()
+            await executed
 
     async def restore(
         self,
@@ -169,115 +169,96 @@ class Store(Answers, EventStreams):
         lease_seconds: float,
         artifacts: str = "",
     ) -> bool:
-        """Queue a job anew if the queue has lost it, or what it is to do (R9): then True.
+        """Enqueue a job again if its queue entry or definition is lost or wrong; return True if it was.
 
-        Its place is that of a job that waits since then, in seconds since 1970: nobody overtakes it by a wipe.
-        A mark that the job was begun, under which nobody has a lease, ends within two leases. One whose deferral is
-        over, or was to a time that some clock had wrong, gets back the place that it had.
+        The job gets the position of a job enqueued at `since`, in seconds since 1970, so that no later job overtakes
+        it. A claim without a lease expires within two leases. A deferral that has ended, or that a wrong clock set too
+        far ahead, is replaced by that position, too.
         """
-
-        async def command() -> _Place:
-            async with self.redis.pipeline(transaction=True) as pipe:
-                pipe.zscore(queue, job_id)
-                pipe.mget(keys.definition(job_id), keys.in_progress(job_id), keys.lease(job_id))
-                pipe.pttl(keys.in_progress(job_id))
-                executed: Awaitable[object] = pipe.execute()
-                return _place_adapter.validate_python(await executed)
-
-        score, (stored, begun, lease), left_ms = await self._with(_queue_kinds(queue), command)
-        patience_ms = int(lease_seconds * 2000)
-        if lease is None and (left_ms == -1 or left_ms > patience_ms):
-            shortened: Awaitable[object] = self.redis.pexpire(keys.in_progress(job_id), patience_ms)
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.zscore(queue, job_id)
+            pipe.mget(keys.definition(job_id), keys.in_progress(job_id), keys.lease(job_id))
+            pipe.pttl(keys.in_progress(job_id))
+            executed: Awaitable[object] = pipe.execute()
+            score, (stored, claim, lease), claim_ms = _state_adapter.validate_python(await executed)
+        max_claim_ms = int(lease_seconds * 2000)
+        if lease is None and (claim_ms == -1 or claim_ms > max_claim_ms):
+            shortened: Awaitable[object] = self.redis.pexpire(keys.in_progress(job_id), max_claim_ms)
             await shortened
-        definition = _read_definition(stored)
+        definition = _parse_definition(stored)
         fields: dict[str, str] = payload.model_dump()
-        place = min(since, time.time())
-        wanted = (function, artifacts, fields)
-        if score is None or definition is None or (definition.f, definition.i, *definition.a) != wanted:
-            await self._enqueue(queue, function, job_id, payload, place, anew=True, artifacts=artifacts)
+        position = min(since, time.time())
+        expected = (function, artifacts, fields)
+        if score is None or definition is None or (definition.f, definition.i, *definition.a) != expected:
+            await self._enqueue(queue, function, job_id, payload, position, artifacts=artifacts, replaces=True)
             return True
-        if begun is None and score > _FIRST_MS and not 0 < score / 1000 - time.time() < _LONGEST_DEFERRAL_SECONDS:
-            due: Awaitable[object] = self.redis.zadd(queue, {job_id: place}, xx=True)
+        if claim is None and score > _MIN_SCORE_MS and not 0 < score / 1000 - time.time() < _MAX_DEFERRAL_SECONDS:
+            due: Awaitable[object] = self.redis.zadd(queue, {job_id: position}, xx=True)
             await due
         return False
 
-    async def begin_jobs(
-        self, queue: str, most: int, holder: str, *, lease_seconds: float, artifacts: str = ""
+    async def claim_jobs(
+        self, queue: str, count: int, holder: str, *, lease_seconds: float, artifacts: str = ""
     ) -> list[tuple[str, int]]:
-        """Mark the first jobs that are due and that nobody has begun, at most so many; return their ids and scores.
+        """Claim up to `count` due jobs for a process; return their ids and scores.
 
-        What arq does for one job in four round trips, and workers that are woken together do not get in each other's
-        way. What cannot be a job of ours is taken out of the queue; what is of another artifacts folder stays there.
+        One round trip claims several jobs, and workers that wake together do not compete for one. Malformed jobs are
+        removed from the queue; jobs of other artifacts folders stay.
         """
-        script: Script = self.redis.register_script(_BEGIN)
+        script: Script = self.redis.register_script(_CLAIM)
         prefixes = keys.in_progress(""), keys.definition("")
-        most_and_ms = int(time.time() * 1000), most, int(lease_seconds * 1000)
-        reply = await script(keys=[queue], args=[*most_and_ms, *prefixes, holder, artifacts])
-        begun: list[tuple[str, int]] = []
-        for member, score, definition in _begun_adapter.validate_python(reply):
-            if _is_job_id(member) and _read_definition(definition) is not None:
-                begun.append((member.decode(), int(max(score, 0.0))))  # whoever put it there may have made it -inf
+        numbers = int(time.time() * 1000), count, int(lease_seconds * 1000)
+        reply = await script(keys=[queue], args=[*numbers, *prefixes, holder, artifacts, keys.tries("")])
+        claimed: list[tuple[str, int]] = []
+        for member, score, definition in _claimed_adapter.validate_python(reply):
+            if _is_job_id(member) and _parse_definition(definition) is not None:
+                claimed.append((member.decode(), int(max(score, 0.0))))  # a foreign entry may have the score -inf
             else:
-                log.error("job that cannot be read taken out of the queue", entry_id=repr(member[:64]))
+                log.error("malformed_job_removed", entry_id=repr(member[:64]))
                 await self.dequeue(queue, member)
-        return begun
+        return claimed
 
-    async def keep_in_progress(self, job_ids: Collection[str], *, seconds: float) -> None:
-        """Say for a little longer that jobs were begun (R3)."""
+    async def renew_claims(self, job_ids: Collection[str], *, seconds: float) -> None:
         async with self.redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.pexpire(keys.in_progress(job_id), int(seconds * 1000))
             executed: Awaitable[object] = pipe.execute()
             await executed
 
-    async def mend_queue(self, queue: str) -> list[str]:
-        """Delete whatever stands in the way of a queue's jobs; return the keys."""
-        mended = await self.mend(_queue_kinds(queue))
-        reply: Awaitable[list[bytes]] = self.redis.zrange(queue, 0, -1)
-        job_ids = [member.decode() for member in await reply if _is_job_id(member)]
-        names = (keys.definition, keys.in_progress, keys.tries)
-        mended += await self.mend({name(job_id): "string" for name in names for job_id in job_ids})
-        for key in map(keys.tries, job_ids):
-            tries = await self.get(key)
-            if tries is not None and not (tries.isdigit() and len(tries) <= _MOST_TRIES_DIGITS):
-                mended += await self.mend({key: ""})
-        return mended
+    async def repair_key_types(self, queue: str) -> None:
+        """Delete queues and common streams that are values of another type; the reconciler fills the queues again."""
+        script: Script = self.redis.register_script(_REPAIR)
+        queues = [queue, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.ABORTS]
+        streams = [keys.JOB_NOTIFICATIONS, keys.EVENT_STREAM]
+        await script(keys=[*queues, *streams], args=[*["zset"] * len(queues), *["stream"] * len(streams)])
 
     async def dequeue(self, queue: str, job_id: str | bytes) -> None:
-        """Forget a job that has not started."""
+        """Delete a job that has not started."""
         name = job_id if isinstance(job_id, str) else job_id.decode(errors="replace")
-
-        async def command() -> None:
-            async with self.redis.pipeline(transaction=True) as pipe:
-                pipe.zrem(queue, job_id)
-                pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
-                executed: Awaitable[object] = pipe.execute()
-                await executed
-
-        await self._with(_queue_kinds(queue), command)
+        async with self.redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(queue, job_id)
+            pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
+            executed: Awaitable[object] = pipe.execute()
+            await executed
 
     async def queue_position(self, queue: str, job_id: str) -> int | None:
-        """1 for the job that is next (or running); None for one that is not in the queue."""
-
-        async def command() -> int | None:
-            reply: Awaitable[int | None] = self.redis.zrank(queue, job_id)
-            return await reply
-
-        rank = await self._with(_queue_kinds(queue), command)
+        """Return 1 for the next (or running) job of a queue, and so on; None for a job that is not in the queue."""
+        reply: Awaitable[int | None] = self.redis.zrank(queue, job_id)
+        rank = await reply
         return None if rank is None else rank + 1
 
     async def renew_worker(self, *, seconds: float) -> None:
-        """Show for a little longer that a worker is running."""
+        """Record that a worker is running."""
         await self.put(keys.WORKER, b"1", ttl_seconds=seconds)
 
     async def has_worker(self) -> bool:
-        """Return whether at least one worker is running."""
-        return await self.has(keys.WORKER)
+        """Return True if at least one worker is running."""
+        return await self.exists(keys.WORKER)
 
     async def renew_lease(self, job_id: str, holder: str, *, seconds: float, heartbeat: float) -> None:
-        """Keep a job in progress for a little longer, and its definition and tries for ever (R3)."""
+        """Renew the claim and the lease of a running job, and keep its definition."""
         async with self.redis.pipeline(transaction=True) as pipe:
-            # set, as the server may have been wiped
+            # set anew, because the server may have been wiped
             pipe.set(keys.in_progress(job_id), holder, px=int(seconds * 1000))
             pipe.pexpire(keys.definition(job_id), _JOB_EXPIRY_MS)
             pipe.delete(keys.tries(job_id))
@@ -287,7 +268,7 @@ class Store(Answers, EventStreams):
             await executed
 
     async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
-        """Who has begun these jobs, of those that anybody has."""
+        """Return the processes that have claimed these jobs, by job id."""
         if not job_ids:
             return {}
         reply: Awaitable[list[bytes | None]] = self.redis.mget([*map(keys.in_progress, job_ids)])
@@ -295,31 +276,19 @@ class Store(Answers, EventStreams):
         return {job_id: holder.decode(errors="replace") for job_id, holder in found if holder is not None}
 
     async def release(self, job_ids: Collection[str]) -> None:
-        """Let jobs be begun again whose holder is gone, before the lease ends."""
+        """Release jobs of a process that has ended, before their lease ends."""
         if job_ids:
-            gone: Awaitable[object] = self.redis.delete(*map(keys.in_progress, job_ids), *map(keys.lease, job_ids))
-            await gone
+            deleted: Awaitable[object] = self.redis.delete(*map(keys.in_progress, job_ids), *map(keys.lease, job_ids))
+            await deleted
 
-    async def folders_of_late(self) -> set[str]:
-        """The ids of the artifacts folders of the jobs that were queued last."""
-
-        async def command() -> Entries:
-            reply: Awaitable[object] = self.redis.xrevrange(keys.JOB_BELL, count=_BELL_LENGTH)
-            return entries_adapter.validate_python(await reply)
-
-        entries = await self._with({keys.JOB_BELL: "stream"}, command)
+    async def recent_artifacts_ids(self) -> set[str]:
+        """Return the ids of the artifacts folders of recently enqueued jobs."""
+        reply: Awaitable[object] = self.redis.xrevrange(keys.JOB_NOTIFICATIONS, count=_NOTIFICATIONS_LENGTH)
+        entries = entries_adapter.validate_python(await reply)
         return {(fields or {}).get(b"artifacts", b"").decode(errors="replace") for _, fields in entries} - {""}
 
     async def wait_for_job(self, after: str, *, wait_seconds: float) -> str:
-        """Wait until the workers' bell has rung after an entry ('0-0' for the first); return the one to go on from."""
-
-        async def command() -> str:
-            reply: Awaitable[object] = self.redis.xread({keys.JOB_BELL: after}, block=int(wait_seconds * 1000))
-            streams = read_streams(await reply)
-            return streams[0][1][-1][0].decode() if streams else after
-
-        return await self._with({keys.JOB_BELL: "stream"}, command)
-
-
-def _queue_kinds(queue: str) -> dict[str, Kind]:
-    return {queue: "zset", keys.JOB_BELL: "stream", keys.ABORTS: "zset"}
+        """Wait until a job is enqueued after a position ('0-0' for the first); return the new position."""
+        reply: Awaitable[object] = self.redis.xread({keys.JOB_NOTIFICATIONS: after}, block=int(wait_seconds * 1000))
+        streams = read_streams(await reply)
+        return streams[0][1][-1][0].decode() if streams else after

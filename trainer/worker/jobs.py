@@ -30,7 +30,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.validation import parse
 from trainer.store import keys
-from trainer.store.answers import Said
+from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.worker.attempts import RETRY_SECONDS
@@ -121,7 +121,7 @@ class Jobs:
             request_id=job.request_id,
             status=answer.response.status,
         )
-        bell, ttl_seconds = keys.answer_bell(job.request_id), self._settings.queue.result_ttl_seconds
+        ttl_seconds = self._settings.queue.result_ttl_seconds
         await telling  # which had the time of the answer for it
         ended = _ended(answer)
         try:
@@ -129,7 +129,7 @@ class Jobs:
             if said is not None:
                 ttl_seconds = int(said.ttl_seconds)
             value = answer.model_dump_json()
-            await self._store.put_answer(key, bell, value, ended, ttl_seconds=ttl_seconds, said=said)
+            await self._store.put_answer(key, job.request_id, value, ended, ttl_seconds=ttl_seconds, appended=said)
         except STORE_ERRORS as error:
             log.warning("an answer waits: the queue is away", run_id=job.run_id, error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None
@@ -177,7 +177,7 @@ class Jobs:
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             with contextlib.suppress(*STORE_ERRORS):
-                if not await self._store.has(key):
+                if not await self._store.exists(key):
                     return
 
     async def _answered(self, record: InferenceRecord) -> InferenceRecord:
@@ -224,18 +224,18 @@ class Jobs:
             log.warning("pieces of a text not told", request_id=record.response.request_id, error=type(error).__name__)
             return True
 
-    def _said(self, answer: InferenceRecord) -> Said | None:
+    def _said(self, answer: InferenceRecord) -> ChatAppend | None:
         """What is added to a chat by an answer."""
         if not isinstance(answer, ChatRecord) or answer.response.answer is None:
             return None
         response = answer.response
         turn = ChatTurn(request_id=response.request_id, message=answer.request.message, answer=answer.response.answer)
         chat = keys.chat(response.run_id, response.session_id)
-        return Said(chat, turn.model_dump_json(), self._settings.queue.chat_ttl_seconds)
+        return ChatAppend(chat, turn.model_dump_json(), self._settings.queue.chat_ttl_seconds)
 
     async def _tell(self, event: InferenceEvent) -> None:
         try:
-            await self._store.tell_inference(event)
+            await self._store.publish_inference(event)
         except STORE_ERRORS as error:
             log.warning("the event stream is away", request_id=event.request_id, error=type(error).__name__)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 import os
 import signal
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import structlog
 from arq.worker import Function, Worker, func
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.config.settings import Settings
@@ -29,7 +28,6 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _STDIN = 0
 _POLL_SECONDS = 0.5
 _KEEP_SECONDS = 0.5
-_REFUSED_AGAIN_SECONDS = 5.0
 _RECONCILE_SECONDS = 5.0
 _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
 _PRESENCE_SHARE = 0.2
@@ -53,21 +51,14 @@ class WakingWorker(Worker):
     kept_at: float
 
     async def main(self) -> None:
-        """Poll for ever: neither a store that is away nor what others put into it ends the loop, and so the jobs.
-
-        Raises what it refuses again and again though nothing is there to mend (R14).
-        """
-        refused_at = -math.inf
+        """Poll until cancelled, also while Redis is unavailable; raises NoPermissionError, which no retry can help."""
         while True:
             try:
                 await super().main()
+            except NoPermissionError:
+                raise
             except STORE_ERRORS as error:
-                # another loop may have mended it in between
-                if isinstance(error, ResponseError) and not await self.store.mend_queue(str(self.queue_name)):
-                    if time.monotonic() < refused_at + _REFUSED_AGAIN_SECONDS:
-                        raise
-                    refused_at = time.monotonic()
-                log.warning("the queue is away, trying again", error=type(error).__name__)
+                log.warning("redis_unavailable", error=type(error).__name__)
             await asyncio.sleep(_POLL_SECONDS)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
@@ -78,7 +69,7 @@ class WakingWorker(Worker):
         if job_ids:
             room = self.max_jobs - self.job_counter
             artifacts = await asyncio.to_thread(artifacts_id, self.artifacts_root)  # it may appear, or go, at any time
-            for job_id, score in await self.store.begin_jobs(
+            for job_id, score in await self.store.claim_jobs(
                 str(self.queue_name), room, process_name(), lease_seconds=self.lease_seconds, artifacts=artifacts
             ):
                 await self.sem.acquire()
@@ -106,7 +97,7 @@ class WakingWorker(Worker):
             pass
         self.wake.clear()
         if self.running and time.monotonic() > self.kept_at + _KEEP_SECONDS:
-            await self.store.keep_in_progress(self.running, seconds=self.lease_seconds)
+            await self.store.renew_claims(self.running, seconds=self.lease_seconds)
             self.kept_at = time.monotonic()
 
 
@@ -289,7 +280,7 @@ async def drop_expired_for_ever(store: Store) -> None:
 async def see_runs(settings: Settings, store: Store, *, saw_them: bool) -> bool:
     """Return whether the artifacts folder has the runs that are queued here, and log where that has changed."""
     try:
-        queued = await store.folders_of_late()
+        queued = await store.recent_artifacts_ids()
     except STORE_ERRORS:
         return saw_them
     sees_them = not queued or await asyncio.to_thread(artifacts_id, settings.app.artifacts_root) in queued

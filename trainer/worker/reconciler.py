@@ -20,6 +20,7 @@ async def reconcile(settings: Settings, store: Store) -> None:
 
     What a worker of this machine had that is gone may be begun at once. Runs that were half made are cleared away.
     """
+    await store.repair_key_types(settings.queue.name)
     runs = RunStore(settings.app.artifacts_root)
     await asyncio.to_thread(runs.clear_leftovers)
     unfinished = await asyncio.to_thread(runs.unfinished)
@@ -34,5 +35,5 @@ async def reconcile(settings: Settings, store: Store) -> None:
         if await enqueuer.restore_tokenizer(tokenizer):
             log.info("tokenizer put back into the queue", tokenizer_id=tokenizer.tokenizer_id)
     by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
-    for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.untold([*by_id])]):
+    for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.unpublished([*by_id])]):
         await publish_events(store, run)
