@@ -26,7 +26,7 @@ from trainer.training.batches import epoch_order
 from trainer.training.dataset import prepare
 from trainer.worker.benchmark_child import run_benchmark_child
 from trainer.worker.heartbeat import processor_ticks
-from trainer.worker.reevaluation import places
+from trainer.worker.reevaluation import data_paths
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +116,7 @@ def test_steps__are_the_fewest_that_read_so_many_tokens(tmp_path: Path) -> None:
 
     shared = read_record(work / "prepared.json", PreparedBenchmark)
     [effective] = read_record(work / "plan.json", BenchmarkPlan).requests.values()
-    tokenizer, corpus = prepare(effective, *places(settings, effective))
+    tokenizer, corpus = prepare(effective, *data_paths(settings, effective))
     ids: list[int] = corpus.ids["train"].tolist()
     rows = range(0, len(ids) - 1, 16)
     targets = [[i for i in ids[row + 1 : row + 17] if i != tokenizer.special_ids.bos] for row in rows]

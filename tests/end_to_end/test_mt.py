@@ -333,7 +333,7 @@ def test_worker__alone_serves_the_data_root_until_it_is_told_to_end(tmp_path: Pa
     assert RunStatus.model_validate_json(trained.stdout).status == "completed"
     code: int = worker.returncode
     assert code == 0
-    assert b"worker ready" in err
+    assert b"worker_ready" in err
     assert asyncio.run(gone(tmp_path))
 
 
@@ -367,7 +367,7 @@ def test_loss__of_a_split_is_one_number_wherever_it_is_shown(shell: Shell, monke
         bits = "" if metrics.bits_per_char is None else f"{metrics.bits_per_char:.4f}"
         assert f"{metrics.test:.4f}" in row.split() and bits in row
     *_, masked = runs
-    assert "what follows a masked token is not seen" in (masked.path / "logs.jsonl").read_text(encoding="utf-8")
+    assert "masked_context_one_sided" in (masked.path / "logs.jsonl").read_text(encoding="utf-8")
 
 
 def figures__are_those_of_the_manifest(shell: Shell, run: RunDirectory, status: RunStatus, *, masked: bool) -> None:

@@ -122,7 +122,7 @@ def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) ->
     lines = [
         '{"timestamp": "2026-01-02T03:04:05.678+00:00", "level": "info", "logger": "x", "service": "y",'
         ' "instance_id": "z", "run_id": "r", "message": "training", "step": 10, "loss": 2.5, "val_loss": null}',
-        '{"timestamp": "2026-01-02T03:04:06.000+00:00", "level": "error", "message": "run failed",'
+        '{"timestamp": "2026-01-02T03:04:06.000+00:00", "level": "error", "message": "run_failed",'
         ' "reason": "two\\u001b words", "exception": "Traceback:\\n  there"}',
         "no JSON at all",
     ]
@@ -352,7 +352,7 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
             assert RunStatus.model_validate_json(shell.type("cancel", first.run_id, "--json")).run_id == first.run_id
             told, _ = follow.communicate(timeout=PATIENCE_SECONDS)
         assert told.splitlines() == LogReader(first.logs).last(1_000_000)
-        assert '"message": "run ended"' in told.splitlines()[-1]
+        assert '"message": "run_ended"' in told.splitlines()[-1]
         until(lambda: shell.status(first).status == "cancelled")
         assert shell.status(second).attempt == 0
     finally:

@@ -87,7 +87,7 @@ async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -
 
         assert child.stopped == 1
         assert await here.keys(f"runs:*:{request_id}") == []
-        assert any("short job withdrawn" in str(entry) for entry in logs)
+        assert any("inference_request_withdrawn" in str(entry) for entry in logs)
 
 
 async def test_answer_that_is_not_kept__leaves_nothing_behind(tmp_path: Path) -> None:

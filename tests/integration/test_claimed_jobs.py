@@ -79,7 +79,7 @@ async def test_what_is_no_job__is_taken_out_and_those_behind_it_are_begun(tmp_pa
         with captured_logs() as logs:
             assert await store.claim_jobs(QUEUE, 9, "me", lease_seconds=30) == [("sound", 0)]
 
-        assert [line["event"] for line in logs] == ["job that cannot be read taken out of the queue"] * 3
+        assert [line["event"] for line in logs] == ["malformed_job_removed"] * 3
         left: Awaitable[list[bytes]] = store.redis.zrange(QUEUE, 0, -1)
         assert await left == [b"sound"]
         assert await store.get(keys.in_progress("no-definition")) is None

@@ -88,10 +88,10 @@ async def test_server_that_is_away_or_refuses__is_said_and_asked_again_later(tmp
         unseen = await logged_by(show_presence(settings_in(tmp_path), store, sees_runs=True))
         await store.close()
 
-    assert refused == "Redis may keep expired texts in its file: it lets nobody rewrite it"
-    assert away == "expired texts not dropped: the queue is away"
+    assert refused == "aof_rewrite_forbidden"
+    assert away == "aof_rewrite_failed"
     assert saw == [True, False]
-    assert unseen == "presence not shown: the queue is away"
+    assert unseen == "worker_presence_failed"
 
 
 async def logged_by(work: Coroutine[None, None, None]) -> str:

@@ -171,13 +171,13 @@ async def test_answer__is_given_also_where_its_start_could_not_be_told(tmp_path:
         answered = await here.queue.inference.get_score(RUN, record.response.request_id)
 
     assert answered.response.status == "completed"
-    assert "the event stream is away" in [line["event"] for line in logs]
+    assert "event_publication_failed" in [line["event"] for line in logs]
 
 
 class DeafStream(Store):
     """A server that goes away for as long as it takes to tell an event."""
 
-    async def tell_inference(self, event: InferenceEvent) -> None:
+    async def publish_inference(self, event: InferenceEvent) -> None:
         raise RedisConnectionError
 
 

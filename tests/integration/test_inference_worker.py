@@ -78,7 +78,7 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
     assert len(evaluations) == 2
     assert changed_files(queue.runs.get(run_id).path, evaluations) == []
     logs = capfd.readouterr().err + queue.runs.get(run_id).logs.read_text("utf-8")
-    assert "short job ended" in logs
+    assert "inference_request_ended" in logs
     assert LINE not in logs
 
 

@@ -81,7 +81,7 @@ async def test_workers_bell__that_is_away_is_listened_to_again(tmp_path: Path) -
         with captured_logs() as logs:
             listening = asyncio.create_task(listen(store, []))
             await server.kill()
-            await until(lambda: any(line["event"] == "the bell is away" for line in logs))
+            await until(lambda: any(line["event"] == "job_notifications_unavailable" for line in logs))
             await server.start()
             position = await store.wait_for_job("0-0", wait_seconds=0.1)
         listening.cancel()

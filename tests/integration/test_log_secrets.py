@@ -32,8 +32,8 @@ async def test_words_and_secrets__are_in_no_log_and_no_event(tmp_path: Path) -> 
     told = {path: path.read_text(encoding="utf-8") for path in (*logs, tmp_path / "out", tmp_path / "err")}
     leaks = [(path.name, line) for path, text in told.items() for line in text.splitlines() if has_secret(line)]
     assert leaks == []
-    assert "run failed" in told[tmp_path / "err"]
-    assert "training child failed" in told[tmp_path / "err"]
+    assert "run_failed" in told[tmp_path / "err"]
+    assert "training_child_failed" in told[tmp_path / "err"]
 
 
 async def what_goes_right(queue: JobQueue, folder: Path) -> None:
@@ -41,7 +41,7 @@ async def what_goes_right(queue: JobQueue, folder: Path) -> None:
     assert (await wait_for_status(queue, run_id, ended)).status == "completed"
     log = [_line.validate_json(line) for line in LogReader(queue.runs.get(run_id).logs).last(1000)]
     assert {line["run_id"] for line in log} == {run_id}
-    assert [line["epoch"] for line in log if line["message"] == "epoch ended"] == [1, 2]
+    assert [line["epoch"] for line in log if line["message"] == "epoch_ended"] == [1, 2]
     assert [line["split"] for line in log if line["message"] == "evaluated"] == ["validation", "validation", "test"]
     await queue.inference.score(run_id, ScoreRequest(text=TEXT, detail_level="per_char", top_k=3))
     await queue.inference.generate(
@@ -59,7 +59,7 @@ async def what_goes_wrong(queue: JobQueue, folder: Path) -> None:
     await wait_for_status(queue, crashing, lambda status: status.step > 0)
     child = child_of(folder, crashing)
     kill(child.pid)
-    await until(lambda: "training child failed" in (folder / "err").read_text(encoding="utf-8"))
+    await until(lambda: "training_child_failed" in (folder / "err").read_text(encoding="utf-8"))
     (folder / "data" / "corpus" / "text.txt").write_text(f"{CORPUS} another\n", encoding="utf-8")
     await queue.cancel(crashing)
     assert (await wait_for_status(queue, lost, ended)).status == "failed"

@@ -17,7 +17,7 @@ from trainer.jobs.services import Services
 from trainer.store.store import Store, connect
 from trainer.worker.process import show_presence
 
-BLIND = "this worker does not see this installation's runs and takes none"
+BLIND = "artifacts_folder_mismatch"
 
 
 @asynccontextmanager
@@ -46,7 +46,7 @@ async def test_worker_with_another_folder__says_so_takes_nothing_and_begins_when
     mount.mkdir()
 
     async with worker(tmp_path, url, mount, log):
-        await until(lambda: "worker ready" in log.read_text(encoding="utf-8"), 120)
+        await until(lambda: "worker_ready" in log.read_text(encoding="utf-8"), 120)
         assert log.read_text(encoding="utf-8").count(BLIND) == 1
         await asyncio.sleep(2)  # in which it would have taken the job
         waiting = await queue.status(run_id)
@@ -59,7 +59,7 @@ async def test_worker_with_another_folder__says_so_takes_nothing_and_begins_when
     await services.stop()
     told = log.read_text(encoding="utf-8")
     assert (waiting.status, waiting.queue_position, done.status) == ("queued", 1, "completed")
-    assert told.count(BLIND) == 1 and "this worker sees this installation's runs now" in told
+    assert told.count(BLIND) == 1 and "artifacts_folder_matched" in told
     assert "refused" not in told
 
 
@@ -75,7 +75,7 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
         await until(lambda: BLIND in [line["event"] for line in logs])
         was_shown = await store.has_worker()
         await store.enqueue("training", "train", "job-2", TrainJobPayload(run_id="job-2"), artifacts=own)
-        await until(lambda: "this worker sees this installation's runs now" in [line["event"] for line in logs])
+        await until(lambda: "artifacts_folder_matched" in [line["event"] for line in logs])
         while not await store.has_worker():
             await asyncio.sleep(0.05)
         showing.cancel()

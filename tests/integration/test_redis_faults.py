@@ -422,7 +422,7 @@ async def test_rights_that_are_missing__end_the_worker_with_1(tmp_path: Path) ->
             _, said = await worker.communicate()
 
     assert worker.returncode == 1
-    assert "worker loop ended by itself" in said.decode() and "PASSWORD" not in said.decode()
+    assert "worker_loop_failed" in said.decode() and "PASSWORD" not in said.decode()
 
 
 async def test_worker_told_to_end_while_the_queue_is_away__ends_with_0(tmp_path: Path) -> None:
@@ -430,15 +430,15 @@ async def test_worker_told_to_end_while_the_queue_is_away__ends_with_0(tmp_path:
     async with served(tmp_path) as server:
         worker = await worker_at(tmp_path, server.url)
         assert worker.stderr is not None
-        await worker.stderr.readuntil(b"worker ready")
+        await worker.stderr.readuntil(b"worker_ready")
         await server.kill()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await worker.stderr.readuntil(b"not reconciled: the queue is away")
+            await worker.stderr.readuntil(b"reconciliation_failed")
             worker.send_signal(signal.SIGTERM)
             _, said = await worker.communicate()
 
     assert worker.returncode == 0
-    assert "worker closed while the queue is away" in said.decode()
+    assert "worker_closed_without_redis" in said.decode()
 
 
 async def worker_at(folder: Path, url: str) -> asyncio.subprocess.Process:
@@ -477,7 +477,7 @@ async def test_jobs_for_nobody__are_refused_in_a_line_of_the_log(tmp_path: Path)
                 await jobs.infer({}, payload)
 
     refused = Counter(line["event"] for line in logs)
-    assert refused == dict.fromkeys(("training job refused", "tokenizer job refused", "short job refused"), 5)
+    assert refused == dict.fromkeys(("training_job_rejected", "tokenizer_job_rejected", "inference_job_rejected"), 5)
 
 
 async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path) -> None:
@@ -505,7 +505,7 @@ async def test_ends_that_cannot_be_told__are_told_by_a_later_try(tmp_path: Path)
         await store.close()
 
     said = [line["event"] for line in logs]
-    assert "an answer waits: the queue is away" in said and "the end of a run waits: the queue is away" in said
+    assert "answer_storage_failed" in said and "event_publication_failed" in said
 
 
 async def test_bell__rings_again_after_the_server_was_away(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ async def test_server_that_goes_away__is_told_to_who_reads_or_chats(tmp_path: Pa
                 await code_of(here.queue.inference.chat(RUN, ChatRequest(message="a"))),
                 await code_of(here.queue.inference.get_chat(RUN, "a")),
             ]
-            await until(lambda: any(line["event"] == "pieces of a text not told" for line in logs))
+            await until(lambda: any(line["event"] == "chunk_publication_failed" for line in logs))
 
     assert codes == [ErrorCode.SERVICE_UNAVAILABLE] * 3
 

@@ -84,7 +84,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
         assert set(tree) == {"request.json", "lock", "tokenizer.json", "manifest.json", "logs.jsonl"}
         for text in ("abc ab", "qɑz", str(tmp_path)):
             assert text not in tree["logs.jsonl"].decode() + tree["request.json"].decode()
-        assert "tokenizer trained" in tree["logs.jsonl"].decode()
+        assert "tokenizer_trained" in tree["logs.jsonl"].decode()
         assert load_tokenizer(folder).manifest.tokenizer_id == accepted.tokenizer_id
 
         again = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="again", threads=1))
@@ -203,7 +203,7 @@ async def test_crashes__end_it_after_the_third_in_a_row(tmp_path: Path) -> None:
     assert (status.status, status.error.code) == ("failed", ErrorCode.TOKENIZER_TRAIN_FAILED)
     assert "crashed 3 times" in status.message
     log = queue.tokenizers.get(accepted.tokenizer_id).logs.read_text(encoding="utf-8")
-    assert log.count("tokenizer training started") == 3
+    assert log.count("tokenizer_training_started") == 3
 
 
 async def test_tokenizer_held_by_another_child__waits_for_it(tmp_path: Path) -> None:

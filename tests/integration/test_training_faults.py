@@ -267,4 +267,4 @@ async def test_end_that_cannot_be_recorded__is_tried_again_later(tmp_path: Path)
     await services.stop()
 
     assert later.value.defer_score == 60_000
-    assert "end of an attempt not recorded" in [line["event"] for line in logs]
+    assert "attempt_end_unrecorded" in [line["event"] for line in logs]

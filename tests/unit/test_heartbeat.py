@@ -5,23 +5,23 @@ from itertools import count
 from pathlib import Path
 
 from trainer.system.child_environment import memory_kills
-from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Beat, Watch, processor_ticks
+from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Heartbeat, StallDetector, processor_ticks
 
 
 def idle() -> float:
     return 0.0
 
 
-def silence(watch: Watch) -> int:
+def silence(watch: StallDetector) -> int:
     """The whole seconds without a mark after which a child counts as standing still."""
-    return next(seconds for seconds in count(1) if watch.stands_still(1.0))
+    return next(seconds for seconds in count(1) if watch.is_stalled(1.0))
 
 
-def watch_of_steps(step_seconds: float, *, stall_seconds: float = 10) -> Watch:
-    watch = Watch(stall_seconds, idle)
-    watch.hear(ALIVE, 0.0)
+def watch_of_steps(step_seconds: float, *, stall_seconds: float = 10) -> StallDetector:
+    watch = StallDetector(stall_seconds, idle)
+    watch.receive(ALIVE, 0.0)
     for number in range(1, 6):
-        watch.hear(STEP, number * step_seconds)
+        watch.receive(STEP, number * step_seconds)
     return watch
 
 
@@ -29,24 +29,24 @@ def test_silence__may_last_the_stall_limit_or_twenty_median_steps() -> None:
     assert silence(watch_of_steps(0.1)) == 11
     assert silence(watch_of_steps(2.0)) == 41
     busy = watch_of_steps(2.0)
-    busy.hear(STEP, 10.0 + 1000)  # one slow step is not the median
+    busy.receive(STEP, 10.0 + 1000)  # one slow step is not the median
     assert silence(busy) == 41
 
 
 def test_marks_that_come_together__are_as_many_steps() -> None:
     """A supervisor that was stopped for 10 s hears 100 marks at once."""
     watch = watch_of_steps(0.1)
-    watch.hear(STEP * 100, 0.5 + 10)
+    watch.receive(STEP * 100, 0.5 + 10)
 
     assert silence(watch) == 11
 
 
 def test_evaluation_and_saving__do_not_lengthen_the_steps() -> None:
     watch = watch_of_steps(0.1)
-    watch.hear(PHASE, 0.5)
-    watch.hear(STEP, 600.0)
+    watch.receive(PHASE, 0.5)
+    watch.receive(STEP, 600.0)
     for number in range(100):
-        watch.hear(ALIVE, 600.0 + number)
+        watch.receive(ALIVE, 600.0 + number)
 
     assert silence(watch) == 11
 
@@ -54,24 +54,24 @@ def test_evaluation_and_saving__do_not_lengthen_the_steps() -> None:
 def test_any_mark__ends_the_silence_and_what_is_none_does_not() -> None:
     for mark, ends in ((STEP, True), (ALIVE, True), (PHASE, True), (b"x", False)):
         watch = watch_of_steps(0.1)
-        assert not any(watch.stands_still(1.0) for _ in range(10))
-        watch.hear(mark, 11.0)
-        assert watch.stands_still(1.0) is not ends
+        assert not any(watch.is_stalled(1.0) for _ in range(10))
+        watch.receive(mark, 11.0)
+        assert watch.is_stalled(1.0) is not ends
 
 
 def test_phase_without_steps__may_last_while_the_processor_is_used() -> None:
     used = count()
-    working = Watch(10, lambda: float(next(used)))
-    assert not any(working.stands_still(1.0) for _ in range(1000))
-    assert silence(Watch(10, idle)) == 11
+    working = StallDetector(10, lambda: float(next(used)))
+    assert not any(working.is_stalled(1.0) for _ in range(1000))
+    assert silence(StallDetector(10, idle)) == 11
 
 
 def test_child_that_steps__is_not_excused_by_using_the_processor() -> None:
     """An endless step."""
     used = count()
-    watch = Watch(10, lambda: float(next(used)))
-    watch.hear(ALIVE, 0.0)
-    watch.hear(STEP, 0.1)
+    watch = StallDetector(10, lambda: float(next(used)))
+    watch.receive(ALIVE, 0.0)
+    watch.receive(STEP, 0.1)
 
     assert silence(watch) == 11
 
@@ -86,12 +86,12 @@ def test_processor_time__is_told_or_passes_for_ever() -> None:
 
 def test_beat__writes_few_marks_and_each_phase() -> None:
     reading, writing = os.pipe()
-    beat = Beat(writing)
+    beat = Heartbeat(writing)
     for _ in range(100):
-        beat.mark(STEP)
-    beat.mark(PHASE)
-    beat.mark(PHASE)
-    beat.mark(ALIVE)
+        beat.beat(STEP)
+    beat.beat(PHASE)
+    beat.beat(PHASE)
+    beat.beat(ALIVE)
 
     assert os.read(reading, 1000) == b".~~-"
     os.close(reading)
@@ -101,11 +101,11 @@ def test_beat__writes_few_marks_and_each_phase() -> None:
 def test_beat__waits_for_nobody() -> None:
     """Neither for a worker that is stopped, whose pipe is full, nor for one that is gone."""
     reading, writing = os.pipe()
-    beat = Beat(writing)
+    beat = Heartbeat(writing)
     for _ in range(1 << 17):
-        beat.mark(PHASE)
+        beat.beat(PHASE)
     os.close(reading)
-    beat.mark(PHASE)
+    beat.beat(PHASE)
     os.close(writing)
 
 

@@ -46,7 +46,7 @@ from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
 from trainer.system.files import changed_files, file_records
 from trainer.worker.inference_server import answer
-from trainer.worker.model_cache import WarmModels
+from trainer.worker.model_cache import ModelCache
 
 OTHER = ["a text that nobody has seen", "the end"]
 
@@ -58,7 +58,7 @@ class Finished(NamedTuple):
     made: Run
     run: RunDirectory
     model: LanguageModel
-    models: WarmModels
+    models: ModelCache
 
     def measure(self, split: EvalSplit = "validation", path: str | None = None) -> EvalMetrics:
         response = self.evaluate(EvalRequest(split=split, path_override=path))
@@ -127,7 +127,7 @@ def _finished(tmp_path: Path) -> Finished:
     }
     with run.open_log() as events:
         finish_run(run, events, manifest_of(record, "completed").model_copy(update=left))
-    return Finished(settings, made, run, model, WarmModels(store, most_bytes=1 << 30))
+    return Finished(settings, made, run, model, ModelCache(store, most_bytes=1 << 30))
 
 
 def vouched_for(run: RunDirectory) -> list[Path]:

@@ -56,7 +56,7 @@ def product_logger() -> structlog.stdlib.BoundLogger:
 
 def test_line__has_the_standard_fields_and_its_values() -> None:
     stream = logged()
-    product_logger().info("short job ended", run_id="r-1", request_id="q-1")
+    product_logger().info("inference_request_ended", run_id="r-1", request_id="q-1")
 
     [line] = lines(stream)
     moment = datetime.fromisoformat(str(line.pop("timestamp")))
@@ -65,7 +65,7 @@ def test_line__has_the_standard_fields_and_its_values() -> None:
     assert line == {
         "level": "info",
         "logger": "trainer.something",
-        "message": "short job ended",
+        "message": "inference_request_ended",
         "service": "model-trainer",
         "run_id": "r-1",
         "request_id": "q-1",
@@ -83,10 +83,10 @@ def test_bound_value__stands_in_every_line_of_libraries_too() -> None:
 
 def test_dev__logs_text_for_people() -> None:
     stream = logged("dev")
-    product_logger().info("worker ready", slots=1)
+    product_logger().info("worker_ready", slots=1)
 
     [text] = stream.getvalue().splitlines()
-    assert "worker ready" in text and "slots" in text
+    assert "worker_ready" in text and "slots" in text
     assert not text.startswith("{")
 
 
@@ -140,7 +140,7 @@ def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path)
     try:
         raise ValueError("what happened")
     except ValueError:
-        product_logger().exception("run failed", error_code="MODEL_TRAIN_FAILED")
+        product_logger().exception("run_failed", error_code="MODEL_TRAIN_FAILED")
 
     [text] = LogReader(tmp_path / "logs.jsonl").last(10)
     line = _line.validate_json(text)
@@ -150,14 +150,14 @@ def test_run_log__holds_the_same_lines_as_json_beside_the_stream(tmp_path: Path)
         "MODEL_TRAIN_FAILED",
     )
     assert "ValueError: what happened" in str(line["exception"])
-    assert "run failed" in stream.getvalue()
+    assert "run_failed" in stream.getvalue()
 
 
 def test_run_log__is_whole_where_little_is_shown(tmp_path: Path) -> None:
     """`mt` shows warnings only, but the logs of the runs that it starts hold how they went."""
     stream = logged(level="WARNING")
     add_log_file(tmp_path / "logs.jsonl", "model-trainer")
-    product_logger().info("epoch ended", epoch=1)
+    product_logger().info("epoch_ended", epoch=1)
 
     assert len(LogReader(tmp_path / "logs.jsonl").last(10)) == 1
     assert stream.getvalue() == ""

@@ -10,7 +10,7 @@ from tests.support.tiny_models import POEM, make_run
 from trainer.artifacts.runs import RunStore, finish_run
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.inference.model_files import WEIGHTS_FILE, save_model
-from trainer.worker.model_cache import WarmModels
+from trainer.worker.model_cache import ModelCache
 
 
 def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None:
@@ -22,8 +22,8 @@ def test_warm_models__the_least_recently_used_goes_first(tmp_path: Path) -> None
         save_model(run.path, made.fresh_model(), made.effective.model)
         with run.open_log() as events:
             finish_run(run, events, completed(run))
-    one_bytes = WarmModels(store, 0).get("a").memory_bytes()
-    models = WarmModels(store, 4 * one_bytes)
+    one_bytes = ModelCache(store, 0).get("a").memory_bytes()
+    models = ModelCache(store, 4 * one_bytes)
 
     first = {name: models.get(name) for name in "abcd"}
     assert models.get("a") is first["a"]
@@ -42,7 +42,7 @@ def test_warm_models__one_that_is_alone_stays_whatever_its_size_and_is_loaded_an
     save_model(run.path, made.fresh_model(), made.effective.model)
     with run.open_log() as events:
         finish_run(run, events, completed(run))
-    models = WarmModels(RunStore(tmp_path), 0)
+    models = ModelCache(RunStore(tmp_path), 0)
 
     first = models.get("a")
     assert models.get("a") is first
@@ -56,6 +56,6 @@ def test_warm_models__an_unfinished_run_has_none(tmp_path: Path) -> None:
     store.create(record("a"))
 
     with pytest.raises(AppError) as caught:
-        WarmModels(store, 0).get("a")
+        ModelCache(store, 0).get("a")
 
     assert caught.value.code is ErrorCode.RUN_NOT_READY

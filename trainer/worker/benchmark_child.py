@@ -21,7 +21,7 @@ from trainer.training.device import environment, resolve, seed_everything
 from trainer.training.evaluation import evaluate
 from trainer.training.loop import TrainingCallbacks, train
 from trainer.training.progress import CurveRow
-from trainer.worker.reevaluation import places
+from trainer.worker.reevaluation import data_paths
 
 
 def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:
@@ -41,7 +41,7 @@ def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:
 def prepare_all(settings: Settings, folder: Path, plan: BenchmarkPlan) -> PreparedBenchmark:
     """Make the tokenizer of all trainings from the training split, encode the text, and count the steps."""
     effective = next(iter(plan.requests.values()))
-    tokenizer, corpus = prepare(effective, *places(settings, effective))
+    tokenizer, corpus = prepare(effective, *data_paths(settings, effective))
     tokenizer.save(folder / "tokenizer")
     compute = resolve(effective)
     rows = corpus.rows("train", effective.max_seq_len)
@@ -82,7 +82,7 @@ def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
     asked = read_record(folder / f"{BENCHMARK_PLAN}.json", BenchmarkPlan).requests[name]
     length: dict[str, object] = {"num_epochs": shared.epochs, "max_steps": shared.steps}
     effective: EffectiveRequest = asked.model_copy(update=length)
-    tokenizer, corpus = prepare(effective, *places(settings, effective), load_tokenizer(folder / "tokenizer"))
+    tokenizer, corpus = prepare(effective, *data_paths(settings, effective), load_tokenizer(folder / "tokenizer"))
     compute = resolve(effective)
     seed_everything(effective.seed)
     model = build(effective.model, vocabulary_of(tokenizer), effective.objective)

@@ -29,14 +29,14 @@ _SLOWER = 20
 _KEPT_STEPS = 100
 
 
-class Beat:
+class Heartbeat:
     """The child's side: at most ten marks a second, and none that it would have to wait for."""
 
     def __init__(self, descriptor: int = _STDOUT) -> None:
         self._descriptor = descriptor
         self._next = 0.0
 
-    def mark(self, mark: Mark) -> None:
+    def beat(self, mark: Mark) -> None:
         """Show progress; a worker that is gone does not matter here."""
         at = monotonic()
         if mark == PHASE or at >= self._next:
@@ -46,7 +46,7 @@ class Beat:
                     os.write(self._descriptor, mark)
 
 
-class Watch:
+class StallDetector:
     """The supervisor's side: how long a child has shown no progress, and how long it may."""
 
     def __init__(self, stall_seconds: float, processor_ticks: Callable[[], float]) -> None:
@@ -59,7 +59,7 @@ class Watch:
         self.silent_seconds = 0.0
         self.stalled = False
 
-    def hear(self, marks: bytes, at: float) -> None:
+    def receive(self, marks: bytes, at: float) -> None:
         """Take in the marks that came together, at a time in seconds."""
         known = [mark for mark in (marks[i : i + 1] for i in range(len(marks))) if mark in (STEP, ALIVE, PHASE)]
         if not known:
@@ -70,7 +70,7 @@ class Watch:
         self._heard_at = at
         self.silent_seconds = 0.0
 
-    def stands_still(self, seconds: float) -> bool:
+    def is_stalled(self, seconds: float) -> bool:
         """Say, each time that so many seconds have passed, whether there was no progress for too long.
 
         The silence is the sum of these seconds, not a difference of clocks: where the supervisor was stopped itself,

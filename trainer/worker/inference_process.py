@@ -159,7 +159,7 @@ class InferenceChild:
         while missing:
             line = await process.stdout.readline()
             if not line.endswith(b"\n"):
-                log.error("inference child died", exit_code=await process.wait())
+                log.error("inference_child_died", exit_code=await process.wait())
                 raise AppError(
                     ErrorCode.SERVICE_UNAVAILABLE, "The worker ended while it answered; try again, or ask for less."
                 )

@@ -39,8 +39,8 @@ from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.system.files import told_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
 from trainer.system.logs import setup_logging
-from trainer.worker.model_cache import LoadedRun, WarmModels
-from trainer.worker.reevaluation import measure_again
+from trainer.worker.model_cache import LoadedRun, ModelCache
+from trainer.worker.reevaluation import reevaluate
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def answer_requests(settings: Settings) -> int:
     setup_logging(settings, "model-trainer-worker", sys.stderr)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the input is the end, with the answer that is under way
     torch.set_num_threads(settings.queue.inference_threads or default_threads())
-    models = WarmModels(RunStore(settings.app.artifacts_root), settings.queue.model_cache_bytes)
+    models = ModelCache(RunStore(settings.app.artifacts_root), settings.queue.model_cache_bytes)
     # whatever else is printed must not get between the answers
     requests = Requests(_STDIN)
     held_bytes = memory_held_bytes()
@@ -113,7 +113,7 @@ def answer_requests(settings: Settings) -> int:
     return 0
 
 
-def _answer_line(line: bytes, answers: BinaryIO, models: WarmModels, settings: Settings, requests: Requests) -> None:
+def _answer_line(line: bytes, answers: BinaryIO, models: ModelCache, settings: Settings, requests: Requests) -> None:
     """Answer a list of requests; nothing of it, nor of the answers, is in use when this returns."""
     batch = _batch_adapter.validate_json(line)
     for answered in answer(batch, models, settings, withdrawn=requests.withdrawn):
@@ -124,7 +124,7 @@ def _answer_line(line: bytes, answers: BinaryIO, models: WarmModels, settings: S
 
 def answer(
     records: Sequence[InferenceRecord],
-    models: WarmModels,
+    models: ModelCache,
     settings: Settings,
     *,
     withdrawn: Callable[[], Collection[str]] = tuple,
@@ -169,7 +169,7 @@ def _responses(
                 case PredictRecord(request=to_predict, response=prediction):
                     yield predict(loaded.model, loaded.tokenizer, to_predict, prediction, loaded.prefixes)
                 case EvalRecord(request=to_measure, response=evaluation):
-                    metrics = measure_again(loaded, to_measure, settings)
+                    metrics = reevaluate(loaded, to_measure, settings)
                     measured: dict[str, object] = {"status": "completed", "metrics": metrics}
                     yield evaluation.model_copy(update=measured)
                 case _:

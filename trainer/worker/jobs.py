@@ -34,7 +34,7 @@ from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.worker.attempts import RETRY_SECONDS
-from trainer.worker.heartbeat import Watch
+from trainer.worker.heartbeat import StallDetector
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.supervisor import supervise, supervise_tokenizer
 
@@ -60,7 +60,7 @@ class Jobs:
         try:
             run = self._runs.get(parse(TrainJobPayload, payload).run_id)
         except AppError as error:
-            log.error("training job refused", error_code=error.code, reason=error.message)
+            log.error("training_job_rejected", error_code=error.code, reason=error.message)
             return
         if run.manifest() is None:
             await supervise(run, self._settings, self._store)
@@ -68,7 +68,7 @@ class Jobs:
         try:
             await publish_events(self._store, run)
         except STORE_ERRORS as error:
-            log.warning("the end of a run waits: the queue is away", run_id=run.run_id, error=type(error).__name__)
+            log.warning("event_publication_failed", run_id=run.run_id, error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def train_tokenizer(self, ctx: dict[str, object], payload: object) -> None:
@@ -76,7 +76,7 @@ class Jobs:
         try:
             tokenizer = self._tokenizers.get(parse(TokenizerTrainPayload, payload).tokenizer_id)
         except AppError as error:
-            log.error("tokenizer job refused", error_code=error.code, reason=error.message)
+            log.error("tokenizer_job_rejected", error_code=error.code, reason=error.message)
             return
         if tokenizer.is_unfinished():
             await supervise_tokenizer(tokenizer, self._settings, self._store)
@@ -86,17 +86,17 @@ class Jobs:
         try:
             job = parse(InferenceJobPayload, payload)
         except AppError as error:
-            log.error("short job refused", error_code=error.code, reason=error.message)
+            log.error("inference_job_rejected", error_code=error.code, reason=error.message)
             return
         key = keys.inference(job.kind, job.run_id, job.request_id)
         stored = await self._store.get(key)
         if stored is None:
-            log.warning("short job has no request: it expired", run_id=job.run_id, request_id=job.request_id)
+            log.warning("inference_request_expired", run_id=job.run_id, request_id=job.request_id)
             return
         try:
             record = inference_adapter.validate_json(stored)
         except ValidationError:
-            log.error("short job whose request cannot be read", run_id=job.run_id, request_id=job.request_id)
+            log.error("inference_request_malformed", run_id=job.run_id, request_id=job.request_id)
             return  # who asks reads the same
         if record.response.status in ("completed", "failed"):
             return  # given once more by the queue: its asker has had this answer (INF-16)
@@ -110,12 +110,12 @@ class Jobs:
         else:
             answer = await self._answer(record, key)
         if answer is None:
-            log.info("short job withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
+            log.info("inference_request_withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
             await telling
             await self._tell(_ended(failed_record(record, RunError.of(cancelled_error()))))
             return
         log.info(
-            "short job ended",
+            "inference_request_ended",
             kind=job.kind,
             run_id=job.run_id,
             request_id=job.request_id,
@@ -131,7 +131,7 @@ class Jobs:
             value = answer.model_dump_json()
             await self._store.put_answer(key, job.request_id, value, ended, ttl_seconds=ttl_seconds, appended=said)
         except STORE_ERRORS as error:
-            log.warning("an answer waits: the queue is away", run_id=job.run_id, error=type(error).__name__)
+            log.warning("answer_storage_failed", run_id=job.run_id, error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def _answer(self, record: InferenceRecord, key: str) -> InferenceRecord | None:
@@ -164,8 +164,8 @@ class Jobs:
         if record.kind not in UNBOUNDED_KINDS:
             await asyncio.sleep(seconds)
             return AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)
-        watch = Watch(seconds, self._child_for(record).processor_ticks)
-        while not watch.stands_still(_LOOK_SECONDS):
+        watch = StallDetector(seconds, self._child_for(record).processor_ticks)
+        while not watch.is_stalled(_LOOK_SECONDS):
             await asyncio.sleep(_LOOK_SECONDS)
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, _STANDS_STILL)
 
@@ -221,7 +221,7 @@ class Jobs:
                 ttl_seconds=queue.interactive_timeout_seconds,
             )
         except STORE_ERRORS as error:
-            log.warning("pieces of a text not told", request_id=record.response.request_id, error=type(error).__name__)
+            log.warning("chunk_publication_failed", request_id=record.response.request_id, error=type(error).__name__)
             return True
 
     def _said(self, answer: InferenceRecord) -> ChatAppend | None:
@@ -237,7 +237,7 @@ class Jobs:
         try:
             await self._store.publish_inference(event)
         except STORE_ERRORS as error:
-            log.warning("the event stream is away", request_id=event.request_id, error=type(error).__name__)
+            log.warning("event_publication_failed", request_id=event.request_id, error=type(error).__name__)
 
 
 def _ended(answer: InferenceRecord) -> InferenceEvent:

@@ -40,7 +40,7 @@ _Seen = tuple[tuple[Path, int, int], ...]
 """The files of a model, each with the time of its last change and its size."""
 
 
-class WarmModels:
+class ModelCache:
     """Models of at most so many bytes together; the one that was asked last stays whatever its size."""
 
     def __init__(self, runs: RunStore, most_bytes: int) -> None:

@@ -116,7 +116,7 @@ async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> i
         return 1
     working.cancel()
     await asyncio.wait([working])
-    log.info("worker ended")
+    log.info("worker_ended")
     return 0
 
 
@@ -147,10 +147,10 @@ async def _work(settings: Settings, redis_url: str) -> None:
             asyncio.create_task(drop_expired_for_ever(store)),
         ]
         undo.push_async_callback(_cancel, tasks)
-        log.info("worker ready", slots=settings.queue.training_slots, pid=os.getpid())
+        log.info("worker_ready", slots=settings.queue.training_slots, pid=os.getpid())
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
-            log.error("worker loop ended by itself", exc_info=task.exception())
+            log.error("worker_loop_failed", exc_info=task.exception())
 
 
 async def _close(workers: Sequence[WakingWorker]) -> None:
@@ -160,7 +160,7 @@ async def _close(workers: Sequence[WakingWorker]) -> None:
         try:
             await worker.close()
         except STORE_ERRORS as error:
-            log.warning("worker closed while the queue is away", error=type(error).__name__)
+            log.warning("worker_closed_without_redis", error=type(error).__name__)
 
     await asyncio.gather(*map(close, workers))
 
@@ -242,7 +242,7 @@ async def listen(store: Store, workers: Sequence[WakingWorker]) -> None:
         try:
             position = await store.wait_for_job(position, wait_seconds=5)
         except STORE_ERRORS as error:
-            log.warning("the bell is away", error=type(error).__name__)
+            log.warning("job_notifications_unavailable", error=type(error).__name__)
             await asyncio.sleep(1)
         for worker in workers:
             worker.wake.set()
@@ -258,7 +258,7 @@ async def _reconcile(settings: Settings, store: Store) -> None:
     try:
         await reconcile(settings, store)
     except STORE_ERRORS as error:
-        log.warning("not reconciled: the queue is away", error=type(error).__name__)
+        log.warning("reconciliation_failed", error=type(error).__name__)
 
 
 async def drop_expired_for_ever(store: Store) -> None:
@@ -270,10 +270,10 @@ async def drop_expired_for_ever(store: Store) -> None:
             state = await store.drop_expired(state)
             seconds = max(seconds, 20.0 * state.aof_last_rewrite_time_sec) if state else seconds
         except ResponseError as error:
-            log.warning("Redis may keep expired texts in its file: it lets nobody rewrite it", error=str(error))
+            log.warning("aof_rewrite_forbidden", error=str(error))
             seconds = _REFUSED_DROP_SECONDS
         except STORE_ERRORS as error:
-            log.warning("expired texts not dropped: the queue is away", error=type(error).__name__)
+            log.warning("aof_rewrite_failed", error=type(error).__name__)
         await asyncio.sleep(seconds)
 
 
@@ -285,9 +285,9 @@ async def see_runs(settings: Settings, store: Store, *, saw_them: bool) -> bool:
         return saw_them
     sees_them = not queued or await asyncio.to_thread(artifacts_id, settings.app.artifacts_root) in queued
     if saw_them and not sees_them:
-        log.error("this worker does not see this installation's runs and takes none", reason=_OTHER_FOLDER)
+        log.error("artifacts_folder_mismatch", reason=_OTHER_FOLDER)
     elif sees_them and not saw_them:
-        log.info("this worker sees this installation's runs now")
+        log.info("artifacts_folder_matched")
     return sees_them
 
 
@@ -305,7 +305,7 @@ async def show_presence(settings: Settings, store: Store, *, sees_runs: bool) ->
             if sees_runs:
                 await store.renew_worker(seconds=settings.queue.lease_seconds)
         except STORE_ERRORS as error:
-            log.warning("presence not shown: the queue is away", error=type(error).__name__)
+            log.warning("worker_presence_failed", error=type(error).__name__)
         await asyncio.sleep(settings.queue.lease_seconds * _PRESENCE_SHARE)
 
 
@@ -316,7 +316,7 @@ async def warn_of_loss(store: Store) -> None:
     except ResponseError:
         troubles = ["it does not tell its settings: see that AOF is on and eviction off"]
     for trouble in troubles:
-        log.warning("Redis may lose what it was told", reason=trouble)
+        log.warning("redis_durability_weak", reason=trouble)
 
 
 def _stop_event(*, embedded: bool) -> asyncio.Event:

@@ -30,10 +30,10 @@ async def reconcile(settings: Settings, store: Store) -> None:
     enqueuer = Enqueuer(settings, store)
     for run in unfinished:
         if await enqueuer.restore_training(run):
-            log.info("run put back into the queue", run_id=run.run_id)
+            log.info("run_requeued", run_id=run.run_id)
     for tokenizer in tokenizers:
         if await enqueuer.restore_tokenizer(tokenizer):
-            log.info("tokenizer put back into the queue", tokenizer_id=tokenizer.tokenizer_id)
+            log.info("tokenizer_requeued", tokenizer_id=tokenizer.tokenizer_id)
     by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
     for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.unpublished([*by_id])]):
         await publish_events(store, run)

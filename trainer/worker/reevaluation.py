@@ -21,7 +21,7 @@ _IN_FP32: dict[str, object] = {"precision": "fp32"}
 """As all is measured: a run of a GPU's fp16 can be on the CPU too."""
 
 
-def places(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
+def data_paths(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
     """Where a run's texts are, and the folder that keeps them encoded; raises DATA_NOT_FOUND."""
     return corpus_paths(CorpusStore(settings), effective), settings.app.data_root / "corpus_cache"
 
@@ -57,14 +57,14 @@ def measure_run(
     return measured.metrics
 
 
-def measure_again(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:
+def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:
     """Measure a completed run on a split or on the whole of another text, and keep it beside and in its manifest."""
     run, split = loaded.run, request.split
     effective = loaded.manifest.effective
     if request.path_override is not None:
         effective = _on_text(effective, request.path_override, settings)
     compute = resolve(effective.model_copy(update=_IN_FP32))
-    _, corpus = prepare(effective, *places(settings, effective), loaded.tokenizer)
+    _, corpus = prepare(effective, *data_paths(settings, effective), loaded.tokenizer)
     if request.path_override is not None:
         corpus = TokenizedCorpus(
             {split: corpus.ids["train"]},

@@ -26,7 +26,7 @@ from trainer.worker.attempts import (
     record_end,
 )
 from trainer.worker.child_process import ChildProcess, Job, start_child
-from trainer.worker.heartbeat import Watch, processor_ticks
+from trainer.worker.heartbeat import StallDetector, processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -75,7 +75,7 @@ async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings,
         if child.exit_code == LOCKED_EXIT_CODE:
             raise Retry(defer=RETRY_SECONDS)
         last_lines = "".join(child.last_lines)
-        about.error("tokenizer child failed", exit_code=child.exit_code, reason=child.cause, last_lines=last_lines)
+        about.error("tokenizer_child_failed", exit_code=child.exit_code, reason=child.cause, last_lines=last_lines)
     tokenizer.fail(
         AppError(
             ErrorCode.TOKENIZER_TRAIN_FAILED,
@@ -93,12 +93,12 @@ async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
         return RETRY_SECONDS
     last_lines = "".join(child.last_lines)
     log.error(
-        "training child failed", run_id=run.run_id, exit_code=child.exit_code, reason=child.cause, last_lines=last_lines
+        "training_child_failed", run_id=run.run_id, exit_code=child.exit_code, reason=child.cause, last_lines=last_lines
     )
     try:
         return await asyncio.to_thread(record_end, run, child.cause, child.last_lines)
     except (AppError, OSError) as error:  # so full is the disk that not even this can be written
-        log.error("end of an attempt not recorded", run_id=run.run_id, error=type(error).__name__)
+        log.error("attempt_end_unrecorded", run_id=run.run_id, error=type(error).__name__)
         return MOST_RETRY_SECONDS
 
 
@@ -111,8 +111,8 @@ async def supervise_child(
     """
     memory_kills_before = memory_kills()
     process = await start_child(job, settings, job_id)
-    about.info("child started", pid=process.pid)
-    watch = Watch(settings.queue.stall_seconds, partial(processor_ticks, process.pid))
+    about.info("child_started", pid=process.pid)
+    watch = StallDetector(settings.queue.stall_seconds, partial(processor_ticks, process.pid))
     hearing = asyncio.create_task(_hear(process, watch))
     keeping = asyncio.create_task(_keep_lease(job_id, settings, store, about))
     watching = asyncio.create_task(_end_when_stalled(process, watch, settings.queue.stall_seconds, about))
@@ -125,23 +125,23 @@ async def supervise_child(
         keeping.cancel()
         await hearing
         watching.cancel()
-    about.info("child ended", exit_code=code)
+    about.info("child_ended", exit_code=code)
     kills = memory_kills()
     cause = cause_of(code, stalled=watch.stalled, starved=kills is None or kills != memory_kills_before)
     return ChildEnd(code, tuple(process.last_lines), cause)
 
 
-async def _hear(process: ChildProcess, watch: Watch) -> None:
+async def _hear(process: ChildProcess, watch: StallDetector) -> None:
     while marks := await process.stdout.read(_MARKS_BYTES):
-        watch.hear(marks, time.monotonic())
+        watch.receive(marks, time.monotonic())
 
 
 async def _end_when_stalled(
-    process: ChildProcess, watch: Watch, stall_seconds: float, about: structlog.stdlib.BoundLogger
+    process: ChildProcess, watch: StallDetector, stall_seconds: float, about: structlog.stdlib.BoundLogger
 ) -> None:
-    while not watch.stands_still(_WATCH_SECONDS):
+    while not watch.is_stalled(_WATCH_SECONDS):
         await asyncio.sleep(_WATCH_SECONDS)
-    about.error("child stands still", pid=process.pid, seconds=watch.silent_seconds)
+    about.error("child_stalled", pid=process.pid, seconds=watch.silent_seconds)
     await process.end(min(_END_SECONDS, stall_seconds))
 
 
@@ -150,7 +150,7 @@ async def _keep_lease(job_id: str, settings: Settings, store: Store, about: stru
         try:
             await store.renew_lease(job_id, process_name(), seconds=settings.queue.lease_seconds, heartbeat=time.time())
         except STORE_ERRORS as error:
-            about.warning("lease not renewed: the queue is away", error=type(error).__name__)
+            about.warning("lease_renewal_failed", error=type(error).__name__)
         await asyncio.sleep(_LEASE_SECONDS)
 
 
@@ -164,5 +164,5 @@ async def _tell(run: RunDirectory, store: Store) -> None:
                 await publish_events(store, run)
                 size = grown
             except STORE_ERRORS as error:
-                log.warning("events wait: the queue is away", run_id=run.run_id, error=type(error).__name__)
+                log.warning("event_publication_failed", run_id=run.run_id, error=type(error).__name__)
         await asyncio.sleep(_TELL_SECONDS)

@@ -47,7 +47,7 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
             make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
         except (AppError, OSError) as error:
             told = told_error(error, settings.app.folders())
-            log.error("tokenizer failed", error_code=told.code, reason=told.message)
+            log.error("tokenizer_failed", error_code=told.code, reason=told.message)
             tokenizer.fail(told)
     return 0
 
@@ -59,7 +59,7 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
     """
     request = record.request
     config = config_of(request)
-    log.info("tokenizer training started")
+    log.info("tokenizer_training_started")
     paths = [corpora.find(corpus.name) for corpus in record.corpora]
     for corpus, path in zip(record.corpora, paths, strict=True):
         if corpus_sha256(path) != corpus.sha256:
@@ -68,12 +68,12 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
             )
     rule = SplitRule(request.holdout_fraction, test_fraction=0.0, seed=request.seed)
     union = CorpusUnion(paths, config.normalization, rule, scratch)
-    log.info("texts read and split")
+    log.info("corpus_split")
     texts = [
         Text(corpus, Reread(partial(union.lines, number, "train"))) for number, corpus in enumerate(record.corpora)
     ]
     tokenizer = train_tokenizer(
         config, texts, union.all_lines("validation"), rule=rule, tokenizer_id=record.tokenizer_id
     )
-    log.info("tokenizer trained", vocab_size=tokenizer.vocab_size)
+    log.info("tokenizer_trained", vocab_size=tokenizer.vocab_size)
     return tokenizer

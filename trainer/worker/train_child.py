@@ -36,7 +36,7 @@ def train_run(settings: Settings, run_id: str) -> int:
         code = transient_code(error)
         if code is None:
             raise
-        log.warning("attempt given up for now", run_id=run_id, error_code=code, error=str(error))
+        log.warning("attempt_postponed", run_id=run_id, error_code=code, error=str(error))
         return DISK_FULL_EXIT_CODE if code is ErrorCode.INSUFFICIENT_STORAGE else DISK_FAILED_EXIT_CODE
 
 
@@ -64,7 +64,7 @@ def _tell_started(settings: Settings, run: RunDirectory, events: EventLog) -> li
     number = len(started) + 1
     told = stamp(run.run_id, run.record().user_id, f"started:{number}")
     events.append(event := JobStarted(**told, queue=settings.queue.name, attempt=number))
-    log.info("attempt started", attempt=number)
+    log.info("attempt_started", attempt=number)
     return [*started, event]
 
 

@@ -52,8 +52,8 @@ from trainer.training.device import Compute, environment, is_out_of_memory, reso
 from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult, total_steps, train
 from trainer.training.progress import CurveRow
-from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Beat
-from trainer.worker.reevaluation import measure_run, places
+from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Heartbeat
+from trainer.worker.reevaluation import data_paths, measure_run
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -89,7 +89,7 @@ class TrainingAttempt:
         self._run = run
         self._events = events
         self._pause = pause
-        self._beat = Beat()
+        self._heartbeat = Heartbeat()
         self._runs = RunStore(settings.app.artifacts_root)
         self._tokenizers = TokenizerStore(settings.app.artifacts_root)
         self._record = run.record()
@@ -107,11 +107,11 @@ class TrainingAttempt:
             if transient_code(error) is not None:
                 raise
             if isinstance(error, AppError):
-                log.error("run failed", error_code=error.code, reason=error.message)
+                log.error("run_failed", error_code=error.code, reason=error.message)
                 self._fail(error)
                 return
             code = ErrorCode.OUT_OF_MEMORY if is_out_of_memory(error) else ErrorCode.MODEL_TRAIN_FAILED
-            log.exception("run failed", error_code=code)
+            log.exception("run_failed", error_code=code)
             self._fail(AppError(code, _UNFORESEEN[code]))
             if code is ErrorCode.MODEL_TRAIN_FAILED:
                 raise
@@ -122,7 +122,7 @@ class TrainingAttempt:
         seed_everything(effective.seed)
         self._tell_phase("reading", "Reading the corpus.")
         given = self._given_tokenizer()
-        tokenizer, corpus = prepare(effective, *places(self._settings, effective), given)
+        tokenizer, corpus = prepare(effective, *data_paths(self._settings, effective), given)
         if not is_saved(self._run.tokenizer):
             tokenizer.save(self._run.tokenizer)
         self._tokenizers.keep(self._run.tokenizer, tokenizer.manifest)
@@ -130,7 +130,7 @@ class TrainingAttempt:
         check_text_length(tokens, effective.max_seq_len, of="the training split", fits=tokens)
         model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
         if effective.objective == "masked_lm" and is_unidirectional(effective.model):
-            log.warning("what follows a masked token is not seen", model_family=effective.model_family)
+            log.warning("masked_context_one_sided", model_family=effective.model_family)
         store = CheckpointStore(self._run.checkpoints)
         expected: dict[str, Tensor] = model.state_dict()
         recovery = store.recover(expected)
@@ -145,7 +145,7 @@ class TrainingAttempt:
             model.load_state_dict(weights)
         self._tell_config(model, corpus, tokenizer, compute)
         log.info(
-            "model built",
+            "model_built",
             model_family=effective.model_family,
             tokenizer_id=tokenizer.manifest.tokenizer_id,
             vocab_size=tokenizer.vocab_size,
@@ -159,13 +159,13 @@ class TrainingAttempt:
             callbacks = TrainingCallbacks(
                 on_row=lambda row: self._add_row(curve, row),
                 on_step=self._tell_progress,
-                on_saving=lambda: self._beat.mark(PHASE),
+                on_saving=lambda: self._heartbeat.beat(PHASE),
                 on_checkpoint=self._tell_checkpoint,
                 on_sample=lambda step: self._add_samples(model, tokenizer, prompts, step),
                 should_stop=self._stop_reason,
             )
             result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, callbacks=callbacks)
-        self._beat.mark(PHASE)
+        self._heartbeat.beat(PHASE)
         if result.stopped == "pause":
             self._tell_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
             return
@@ -257,7 +257,7 @@ class TrainingAttempt:
             eval=tuple(summary_of(one) for one in measured),
             files=file_records(self._run.path, _artifact_files(self._run.path)) if completed else (),
         )
-        log.info("run ended", status=manifest.status, steps=manifest.steps)  # who follows the log reads to the end
+        log.info("run_ended", status=manifest.status, steps=manifest.steps)  # who follows the log reads to the end
         finish_run(self._run, self._events, manifest)
 
     def _evaluate(
@@ -301,7 +301,7 @@ class TrainingAttempt:
         finish_run(self._run, self._events, manifest_of(self._record, "failed", error=RunError.of(error)))
 
     def _stop_reason(self) -> StopReason | None:
-        self._beat.mark(ALIVE)
+        self._heartbeat.beat(ALIVE)
         if self._run.cancel_requested():
             return "cancel"
         return "pause" if self._pause.is_set() else None
@@ -334,7 +334,7 @@ class TrainingAttempt:
 
     def _tell_progress(self, read: Callable[[], Progress]) -> None:
         """Tell how training stands: at each validation; else each second at first, ever more rarely later."""
-        self._beat.mark(STEP)
+        self._heartbeat.beat(STEP)
         now_seconds = monotonic()
         wanted = min(max(_FIRST_TELL_SECONDS, (now_seconds - self._begin) / 300), _LAST_TELL_SECONDS)
         if self._validated or now_seconds - self._last_told >= wanted:
@@ -345,7 +345,7 @@ class TrainingAttempt:
             self._events.append(MetricsProgress.model_validate(fields))
 
     def _add_samples(self, model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], step: int) -> None:
-        self._beat.mark(PHASE)
+        self._heartbeat.beat(PHASE)
         samples = draw_samples(model, tokenizer, prompts, self._record.effective.seed, self._record.run_id)
         lines = (TrainingSample(step=step, sample=sample).model_dump_json() + "\n" for sample in samples)
         with self._run.training_samples.open("ab") as file:
@@ -368,7 +368,7 @@ class TrainingAttempt:
         if row.val_loss is not None:
             log.info("evaluated", split="validation", step=row.step, epoch=row.epoch, loss=row.val_loss)
         if row.epoch_train_loss is not None:
-            log.info("epoch ended", step=row.step, epoch=row.epoch, loss=row.epoch_train_loss)
+            log.info("epoch_ended", step=row.step, epoch=row.epoch, loss=row.epoch_train_loss)
 
     def _tell_checkpoint(self, saved: SavedCheckpoint) -> None:
         key = f"checkpoint:{saved.step}:{saved.val_loss}"

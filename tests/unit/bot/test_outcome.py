@@ -53,11 +53,11 @@ def test_outcome__leaves_out_what_is_missing_or_broken(tmp_path: Path) -> None:
 
 def test_last_lines__of_a_crash_come_after_the_log_and_name_no_folders(tmp_path: Path) -> None:
     run = ended(tmp_path, "failed")
-    run.logs.write_text('{"message": "attempt started"}\nno json\n', encoding="utf-8")
+    run.logs.write_text('{"message": "attempt_started"}\nno json\n', encoding="utf-8")
 
     crash = ["Fatal Python error: Aborted", '  File "…/training.py", line 7 in train']
-    assert last_lines(run, 20) == ["attempt started", "no json", *crash]
+    assert last_lines(run, 20) == ["attempt_started", "no json", *crash]
     assert last_lines(run, 3) == ["no json", *crash]
     assert read_outcome(run).last_lines == last_lines(run, 8)
     (run.path / "manifest.json").write_bytes(b"{")
-    assert last_lines(run, 20) == ["attempt started", "no json"]
+    assert last_lines(run, 20) == ["attempt_started", "no json"]
