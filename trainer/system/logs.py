@@ -41,6 +41,7 @@ class LoggingExtra(TypedDict, total=False):
     loss: float | None
     perplexity: float
     seconds: float
+    retry_seconds: float
     model_family: str
     architecture: str
     vocab_size: int

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -128,17 +129,17 @@ class ChildProcess:
 
 async def start_child(job: Job, settings: Settings, *arguments: str) -> ChildProcess:
     """Start a child in the worker; raises SERVICE_UNAVAILABLE if the server process cannot start it."""
-    loop = asyncio.get_running_loop()
     pairs = [socketpair() for _ in range(3)]
     process = new_process(job, settings, arguments, [theirs for _, theirs in pairs])
-    try:
-        pid = await loop.run_in_executor(_calls, _start, process, [theirs for _, theirs in pairs])
-    except BaseException as error:
+    starting = partial(_start, process, [theirs for _, theirs in pairs])
+    with contextlib.ExitStack() as undo:
         for ours, _ in pairs:
-            ours.close()
-        if isinstance(error, OSError | EOFError):
+            undo.enter_context(ours)
+        try:
+            pid = await asyncio.get_running_loop().run_in_executor(_calls, starting)
+        except (OSError, EOFError) as error:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The worker cannot start a process. Try again.") from error
-        raise
+        undo.pop_all()
     stdin, stdout, stderr = (ours for ours, _ in pairs)
     return ChildProcess(
         process, pid, await asyncio.open_connection(sock=stdin), await _reader(stdout), await _reader(stderr)
