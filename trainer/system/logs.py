@@ -40,7 +40,6 @@ class LoggingExtra(TypedDict, total=False):
     split: str
     loss: float | None
     perplexity: float
-    seconds: float
     retry_seconds: float
     model_family: str
     architecture: str
