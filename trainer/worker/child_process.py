@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -130,13 +129,13 @@ class ChildProcess:
 async def start_child(job: Job, settings: Settings, *arguments: str) -> ChildProcess:
     """Start a child in the worker; raises SERVICE_UNAVAILABLE if the server process cannot start it."""
     pairs = [socketpair() for _ in range(3)]
-    process = new_process(job, settings, arguments, [theirs for _, theirs in pairs])
-    starting = partial(_start, process, [theirs for _, theirs in pairs])
+    streams: list[socket] = [theirs for _, theirs in pairs]
+    process = new_process(job, settings, arguments, streams)
     with contextlib.ExitStack() as undo:
         for ours, _ in pairs:
             undo.enter_context(ours)
         try:
-            pid = await asyncio.get_running_loop().run_in_executor(_calls, starting)
+            pid = await asyncio.get_running_loop().run_in_executor(_calls, _start, process, streams)
         except (OSError, EOFError) as error:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The worker cannot start a process. Try again.") from error
         undo.pop_all()
