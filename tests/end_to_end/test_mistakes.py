@@ -164,7 +164,7 @@ MISTAKES = [
     of_train(
         f"--set init_from_run_id={RUN} --set tokenizer_id=a", INCOMPATIBLE, f"'{RUN}' that this one starts from has"
     ),
-    of_train("--set optimizer.name=sgd --set optimizer.eps=.1", INVALID, "`optimizer.eps` means nothing to sgd"),
+    of_train("--set optimizer.name=sgd --set optimizer.eps=.1", INVALID, "`optimizer.eps` is not an option of sgd"),
     of_train("--set optimizer.name=lion", INVALID, "`optimizer.name` must be 'adamw', 'adam' or 'sgd'"),
     of_train("--set optimizer.betas=[.9,1]", INVALID, "`optimizer.betas.1` must be less than 1, you gave 1."),
     of_train("--set lr_schedule=step", INVALID, "`lr_schedule` must be 'constant', 'linear' or 'cosine'"),

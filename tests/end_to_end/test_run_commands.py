@@ -459,7 +459,7 @@ def test_compare__shows_the_table_the_differences_and_what_is_worse(shell: Shell
     assert nothing_was_started(shell)
 
     shell.type("compare", new.run_id, old.run_id, "--fail-on-regression", code=1)
-    assert "worse, as much as is allowed" in shell.type(
+    assert "worse within the tolerance" in shell.type(
         "compare", new.run_id, old.run_id, "--fail-on-regression", "--tolerance", "0.2"
     )
     assert "better: loss -9.09%" in shell.type("compare", old.run_id, new.run_id, "--fail-on-regression")
@@ -472,9 +472,9 @@ def test_compare__shows_the_table_the_differences_and_what_is_worse(shell: Shell
 
 
 COMPARE_MISTAKES: list[tuple[list[str], str]] = [
-    (["compare", "RUN", "RUN"], "A run is not compared with itself"),
+    (["compare", "RUN", "RUN"], "A run cannot be compared with itself"),
     (["compare", "RUN", "a-run"], "There is no run 'a-run'"),
-    (["compare", "RUN", "lstm-2", "--split", "validation"], "was not measured on its validation split"),
+    (["compare", "RUN", "lstm-2", "--split", "validation"], "has no evaluation of its validation split"),
     (["compare", "RUN", "lstm-2", "--split", "train"], "`split` must be 'validation' or 'test', you gave 'train'"),
     (["compare", "RUN", "lstm-2", "--split", "test", "--path", "text"], "Give `--split` or `--path`"),
     (["compare", "RUN", "lstm-2", "--tolerance", "-1"], "`--tolerance` must be at least 0 and below 1, you gave -1."),

@@ -417,11 +417,11 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
     assert "Loss **2.2000** · 2.0000 (+0.2000)" in worse.text
     assert (worse.colour, worse.is_ephemeral) == (AMBER, True)
     assert "better: loss -9.09%" in better.text
-    sentences = ("not compared with itself", "not finished training", "no run 'nowhere'", "on its validation split")
+    sentences = ("compared with itself", "not finished training", "no run 'nowhere'", "on its validation split")
     assert all(sentence in answer.text for sentence, answer in zip(sentences, refused, strict=True))
     assert not any("mt eval" in answer.text or "--" in answer.text for answer in refused)
     assert "corpus: мәтін (attached) · text (attached)" in of_texts.text
-    assert "Their test texts are not the same" in of_texts.text and "mt compare" not in of_texts.text
+    assert "Their test splits differ" in of_texts.text and "mt compare" not in of_texts.text
     assert unknown == "attached text"
     assert "Forbidden" in stranger.text
     assert [choice.value for choice in offered][:2] == ["lstm-old", "lstm-new"]

@@ -1,4 +1,4 @@
-"""From a request as sent to the request as run: defaults of its family, sizes of its preset (DEC D23, D45)."""
+"""Resolve a train request: fill in the defaults of its family and the sizes of its preset."""
 
 from hashlib import sha256
 
@@ -46,7 +46,7 @@ _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
 
 
 class FamilyDefaults(Frozen):
-    """What a family puts in place of the general defaults where the request says nothing."""
+    """Defaults of a model family that replace the general ones."""
 
     max_seq_len: int
     batch_size: int
@@ -77,7 +77,7 @@ def resolve(
     parent: RunManifest | None = None,
     tokenizer: TokenizerManifest | None = None,
 ) -> EffectiveRequest:
-    """Fill every absent value of a request; raises AppError where its parts do not fit together.
+    """Fill in every absent value of a request; raises AppError if its parts do not fit together.
 
     The parent is the completed run of `init_from_run_id`; the tokenizer is the parent's, or that of `tokenizer_id`.
     """
@@ -106,7 +106,7 @@ def resolve(
 
 
 def request_hash(effective: EffectiveRequest) -> str:
-    """SHA-256 of what determines the result; a preset's name, labels and corpus names do not count."""
+    """Return the SHA-256 of all values that determine the result, without labels, preset and corpus names."""
     values: dict[str, object] = effective.model_dump(mode="json", exclude=_NOT_HASHED)
     for field in ("corpus", "validation_corpus", "test_corpus"):
         reference: CorpusRef | None = getattr(effective, field)
@@ -125,27 +125,27 @@ def _defaults(request: TrainRequest) -> dict[str, object]:
 
 
 def _is_keyboard(request: TrainRequest) -> bool:
-    """Whether it is the word model of a keyboard: a recurrent family of which nothing else is said."""
+    """Return True for the keyboard model: a recurrent family without sizes in the request."""
     family = request.model_family
     is_recurrent = family != "char_lstm" and CONFIGS[family] is RnnConfig
     return is_recurrent and request.model is None and request.model_size is None
 
 
 def _optimizer(given: object) -> dict[str, object]:
-    """The optimizer with torch's defaults written out, so that a request that spells them has the same hash."""
+    """Return the optimizer with the defaults of torch filled in, so that stating them does not change the hash."""
     optimizer = OptimizerConfig() if given is None else parse(OptimizerConfig, given)
     chosen: dict[str, object] = optimizer.model_dump(exclude_none=True)
     defaults = _TORCH_DEFAULTS[optimizer.name]
     for name in chosen:
         if name not in {"name", "weight_decay_exclude", *defaults}:
             raise AppError(
-                ErrorCode.INVALID_INPUT, f"`optimizer.{name}` means nothing to {optimizer.name}: leave it out."
+                ErrorCode.INVALID_INPUT, f"`optimizer.{name}` is not an option of {optimizer.name}: leave it out."
             )
     return {**defaults, **chosen}
 
 
 def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
-    """The model block with the preset's sizes under the ones that were given."""
+    """Return the sizes of the preset, replaced by the given ones."""
     family = request.model_family
     kind = architecture(family)
     name = request.model_size or ("small" if family == "char_lstm" else "base")
@@ -167,7 +167,7 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
 
 
 def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
-    """The parent's sizes and first weights, which a warm start cannot change; dropout is neither."""
+    """Return the sizes of the parent; a warm start can change only dropout."""
     sizes: dict[str, object] = parent.effective.model.model_dump()
     kind = architecture(request.model_family)
     asked = _given_sizes(request) | {"architecture": kind}
@@ -202,7 +202,7 @@ def _preset(name: str, kind: Architecture) -> dict[str, object]:
 
 
 def _given_sizes(request: TrainRequest) -> dict[str, object]:
-    """The request's model block, where it does not contradict the family or the preset."""
+    """Return the model block; raises AppError if it contradicts the family or the preset."""
     block = request.model or ModelBlock()
     given: dict[str, object] = block.model_dump(exclude_none=True)
     kind = architecture(request.model_family)
@@ -215,7 +215,7 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
     for field in given:
         if field not in CONFIGS[kind].model_fields:
             known = ", ".join(name for name in ModelBlock.model_fields if name in CONFIGS[kind].model_fields)
-            raise AppError(ErrorCode.INVALID_INPUT, f"`model.{field}` means nothing to {kind}, which has {known}.")
+            raise AppError(ErrorCode.INVALID_INPUT, f"`model.{field}` is not a size of {kind}, which has {known}.")
     preset = {} if request.model_size is None else _preset(request.model_size, kind)
     for field, value in preset.items():
         if given.get(field, value) != value:
@@ -228,7 +228,7 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
 
 
 def _check_positions(effective: EffectiveRequest) -> None:
-    """Refuse rows that are longer than what the model reads at once."""
+    """Refuse rows longer than the longest input of the model."""
     model = effective.model
     if isinstance(model, TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
         raise AppError(
@@ -239,13 +239,13 @@ def _check_positions(effective: EffectiveRequest) -> None:
 
 
 def _check_rates(effective: EffectiveRequest) -> None:
-    """Refuse a rate to end at that no schedule comes down to."""
+    """Refuse a final learning rate that the schedule cannot reach."""
     lowest, highest = effective.min_learning_rate, effective.learning_rate
     if lowest and effective.lr_schedule == "constant":
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            "`min_learning_rate` is where a rate that falls comes to, but with lr_schedule 'constant' it stays the"
-            " same: leave it out, or take `lr_schedule` 'linear' or 'cosine'.",
+            "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out, or take 'linear' or"
+            " 'cosine'.",
         )
     if lowest > highest:
         raise AppError(
@@ -255,7 +255,7 @@ def _check_rates(effective: EffectiveRequest) -> None:
 
 
 def _tokenizer(request: TrainRequest, objective: Objective) -> TokenizerConfig:
-    """The config of the tokenizer that the run makes, in the style of its model; for masked_lm it has a mask token."""
+    """Return the config of the tokenizer to train, in the style of its model; masked_lm needs a mask token."""
     config = request.tokenizer or _default_tokenizer(request.model_family)
     is_masked = objective == "masked_lm"
     match config:
@@ -294,7 +294,7 @@ def _default_tokenizer(family: ModelFamily) -> TokenizerConfig:
 
 
 def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, objective: Objective) -> TokenizerConfig:
-    """The config of a tokenizer that is there already; a warm start's weights know the ids of no other."""
+    """Return the config of a trained tokenizer; a warm start must keep the tokenizer of its parent."""
     if request.tokenizer_id not in (None, tokenizer.tokenizer_id):
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
@@ -322,14 +322,14 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, object
 
 
 def batch_rows(effective: EffectiveRequest, *, on_cuda: bool) -> int:
-    """The rows of a batch."""
+    """Return the rows per batch."""
     if effective.batch_size == "auto":
         return auto_batch_size(effective.model_family, on_cuda=on_cuda)
     return effective.batch_size
 
 
 def auto_batch_size(family: ModelFamily, *, on_cuda: bool) -> int:
-    """What `batch_size: auto` stands for (DEC D24)."""
+    """Return the rows per batch for `batch_size: auto`."""
     if not on_cuda:
         return 8
     return {"char_lstm": 64, "gpt2": 32}.get(family, 16)

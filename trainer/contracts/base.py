@@ -1,4 +1,4 @@
-"""The base of all records that cross a boundary, and the field types that they share."""
+"""Base class and shared field types of all records."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
@@ -9,7 +9,7 @@ Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A run, tokenizer or request id: safe as a file name, in a Redis key and in a Discord custom id."""
 
 Count = Annotated[int, Field(gt=0, le=1_000_000_000)]
-"""A number of steps, tokens or texts in a request: at most a billion, so that no arithmetic on it overflows."""
+"""A number of steps, tokens or texts in a request: at most a billion, so that sums cannot overflow."""
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -18,7 +18,7 @@ JobState = Literal["queued", "running", "completed", "failed"]
 
 
 class Frozen(BaseModel):
-    """An immutable record: unknown fields are refused, numbers are finite, a bool is no int."""
+    """An immutable record; refuses unknown fields, infinite numbers, and bool for int."""
 
     model_config = ConfigDict(
         defer_build=True,  # most commands need few of the records: each is built at its first use
@@ -33,7 +33,7 @@ class Frozen(BaseModel):
 
 
 class FileRecord(Frozen):
-    """A file of an artifact, by its path inside it."""
+    """A file of an artifact; the path is relative to the artifact."""
 
     path: str
     bytes: int

@@ -1,4 +1,4 @@
-"""What a comparison of architectures is made of: its plan, what each training gave, and the table as it is stored."""
+"""Records of `mt bench`: the plan, the result of each training, and the stored table."""
 
 from trainer.contracts.base import Count, Frozen, Identifier, Sha256, Timestamp
 from trainer.contracts.models import Objective
@@ -6,21 +6,21 @@ from trainer.contracts.runs import CorpusRef, EffectiveRequest, Environment, Spl
 
 
 class BenchmarkPlan(Frozen):
-    """What is to be trained, by name; equal but for the model, its objective and its rate."""
+    """Trainings by name; they differ only in model, objective and learning rate."""
 
     tokens: Count
-    """How many each training reads at least."""
+    """Fewest tokens that each training reads."""
     requests: dict[str, EffectiveRequest]
 
 
 class PreparedBenchmark(Frozen):
-    """What all trainings of a plan share."""
+    """Facts shared by all trainings of a plan."""
 
     steps: int
     epochs: int
-    """That those steps take, the last one perhaps in part."""
+    """Epochs that the steps take; the last may be partial."""
     tokens: int
-    """Predicted by a causal model in so many steps; a masked one reads the same rows and predicts some of them."""
+    """Tokens that a causal model predicts in these steps; a masked model predicts some of the same tokens."""
     tokenizer_id: str
     tokenizer_sha256: Sha256
     vocab_size: int
@@ -38,7 +38,7 @@ class BenchmarkPoint(Frozen):
 
 
 class BenchmarkRow(Frozen):
-    """What one training gave; the losses are in nats per predicted token, which for masked_lm is a masked one."""
+    """Result of a training; losses in nats per predicted token, for masked_lm per masked token."""
 
     name: str
     objective: Objective
@@ -46,18 +46,18 @@ class BenchmarkRow(Frozen):
     learning_rate: float
     test_loss: float
     bits_per_char: float | None
-    """Of the test split. masked_lm: by pseudo-log-likelihood, None where that would take long."""
+    """Bits per character of the test split; masked_lm: by pseudo-log-likelihood, None if that would take long."""
     tokens_per_second: float
-    """Read in the steps of the training, without validation and saving."""
+    """Training tokens per second, without evaluation and checkpoints."""
     train_seconds: float
     peak_memory_bytes: int
-    """Of the process that trained, libraries included."""
+    """Peak memory of the training process, libraries included."""
     request: EffectiveRequest
     curve: tuple[BenchmarkPoint, ...]
 
 
 class BenchmarkTable(Frozen):
-    """`table.json`: the whole comparison, with all that is needed to repeat it."""
+    """`table.json`: the complete comparison, with all values needed to repeat it."""
 
     schema_version: int = 1
     benchmark_id: Identifier

@@ -1,4 +1,4 @@
-"""Which steps a checkpoint schedule names, for a training of some length."""
+"""Steps of a checkpoint schedule for a training of known length."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from trainer.contracts.runs import CheckpointRule
 def scheduled_steps(
     schedule: tuple[int, ...] | CheckpointRule | None, *, total_steps: int, steps_per_epoch: int
 ) -> tuple[int, ...]:
-    """The steps in ascending order, each once, with the last one; none without a schedule."""
+    """Return the scheduled steps in ascending order, with the last step; empty without a schedule."""
     if schedule is None:
         return ()
     steps = _generated(schedule, total_steps, steps_per_epoch) if isinstance(schedule, CheckpointRule) else schedule
@@ -16,7 +16,7 @@ def scheduled_steps(
 
 
 def _generated(rule: CheckpointRule, total_steps: int, steps_per_epoch: int) -> list[int]:
-    """Evenly spaced steps in the first epoch; in each later one what the spacing has, or else enough of them evenly."""
+    """Return even steps in the first epoch, then the steps of the spacing, or even ones where it has too few."""
     end = min(steps_per_epoch, total_steps)
     steps = _evenly(0, end, min(rule.first_epoch_checkpoints, end))
     while end < total_steps:
@@ -35,7 +35,7 @@ def _evenly(begin: int, end: int, count: int) -> list[int]:
 
 
 def _spaced(rule: CheckpointRule, begin: int, end: int, steps_per_epoch: int) -> Iterator[int]:
-    """The steps after `begin`, up to `end`, that the spacing names."""
+    """Yield the steps of the spacing after `begin`, up to `end`."""
     if rule.subsequent_epochs_spacing == "linear":
         interval = rule.linear_interval or -(-steps_per_epoch // rule.first_epoch_checkpoints)
         first = begin + interval - (begin - steps_per_epoch) % interval

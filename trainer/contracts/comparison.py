@@ -1,4 +1,4 @@
-"""Runs beside one another: their numbers on one split or text, what compares of them, and whether one has got worse."""
+"""Comparison of runs on a split or corpus, and detection of regressions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -12,12 +12,12 @@ from trainer.contracts.models import ModelConfig, Objective, RnnConfig
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, EvalSummary, RunManifest
 
 TOLERANCE = 0.01
-"""The share by which a run's loss may be higher before it counts as worse."""
+"""Relative increase of the loss that does not count as a regression yet."""
 _NOT_COMPARED = {"label", "tags"}
 
 
 class Measurement(NamedTuple):
-    """A completed run, an evaluation of it, and how fast it trained."""
+    """A completed run with an evaluation and its training speed."""
 
     manifest: RunManifest
     summary: EvalSummary
@@ -25,12 +25,12 @@ class Measurement(NamedTuple):
 
 
 class ComparedRun(Frozen):
-    """A run's row of the table; nats per predicted token of its own tokenizer, accuracies as shares."""
+    """A row of the table; losses in nats per token of the run's tokenizer, accuracies as shares."""
 
     run_id: Identifier
     label: str | None
     model: str
-    """As the field writes it: LSTM-2x512 has two layers of 512."""
+    """Short name: LSTM-2x512 has two layers of 512."""
     objective: Objective
     params: int | None
     loss: float
@@ -39,11 +39,11 @@ class ComparedRun(Frozen):
     top1_accuracy: float | None
     top5_accuracy: float | None
     tokens_per_second: float | None
-    """Predicted tokens, in training."""
+    """Predicted tokens per second in training."""
 
 
 class Delta(Frozen):
-    """The first run's numbers less another's; None where one of the two is not known."""
+    """Differences of the first run from another run; None if a value is unknown."""
 
     loss: float
     perplexity: float
@@ -55,7 +55,7 @@ class Delta(Frozen):
 
 
 class Difference(Frozen):
-    """A field of the two requests that is not the same, by its path; values are JSON, texts without their quotes."""
+    """A field that differs between two requests; values as JSON, text without quotes."""
 
     field: str
     run: str
@@ -63,53 +63,53 @@ class Difference(Frozen):
 
 
 class Against(Frozen):
-    """The first run, judged by another one."""
+    """Comparison of the first run with another run."""
 
     run_id: Identifier
     basis: Literal["loss", "bits_per_char"] | None
-    """What compares of the two; None: nothing does, as `notes` says."""
+    """Comparable metric; None if there is none, with the reason in `notes`."""
     rise: float | None
-    """By which share of the other's the first run's loss, on that basis, is higher; negative: it is better."""
+    """Relative increase of that metric over the other run; negative: better."""
     is_regression: bool
     delta: Delta
     is_on_one_text: bool
-    """Whether both were measured on the same lines in the same form."""
+    """True if both were evaluated on the same lines in the same form."""
     notes: tuple[str, ...]
     differences: tuple[Difference, ...]
 
 
 class Comparison(Frozen):
-    """A run beside others on a split of their own, or on one text."""
+    """Comparison of a run with others, each on its own split, or all on one corpus."""
 
     split: EvalSplit | None
-    """None: `dataset` was measured as a whole."""
+    """Split; None: the complete `dataset`."""
     dataset: str | None
     tolerance: float
     runs: tuple[ComparedRun, ...]
-    """First the one that is judged."""
+    """The runs; the first one is compared with the others."""
     against: tuple[Against, ...]
 
     @property
     def is_passed(self) -> bool:
-        """Whether the first run compares with every other one, and is worse than none."""
+        """True if the first run is comparable with every other run and a regression of none."""
         return all(one.rise is not None and not one.is_regression for one in self.against)
 
 
 def check_different(run_ids: Sequence[str]) -> None:
     """Refuse to compare a run with itself."""
     if len(set(run_ids)) < len(run_ids):
-        raise AppError(ErrorCode.INVALID_INPUT, "A run is not compared with itself: give different runs.")
+        raise AppError(ErrorCode.INVALID_INPUT, "A run cannot be compared with itself: give different runs.")
 
 
 def summary_on(manifest: RunManifest, split: EvalSplit) -> EvalSummary:
-    """The latest evaluation of a split of a run's own; raises EVAL_NOT_FOUND."""
+    """Return the latest evaluation of a split of the run; raises EVAL_NOT_FOUND."""
     for summary in manifest.eval:
         if (summary.split, summary.dataset) == (split, None):
             return summary
     raise AppError(
         ErrorCode.EVAL_NOT_FOUND,
-        f"The run '{manifest.run_id}' was not measured on its {split} split: `mt eval {manifest.run_id}"
-        f" --split {split}` does that, where it has one.",
+        f"The run '{manifest.run_id}' has no evaluation of its {split} split. Evaluate it:"
+        f" `mt eval {manifest.run_id} --split {split}`.",
     )
 
 
@@ -120,7 +120,7 @@ def compare(
     dataset: str | None = None,
     tolerance: float = TOLERANCE,
 ) -> Comparison:
-    """Judge the first run by each other one: on a split of their own, or else on one text that all were measured on."""
+    """Compare the first run with each other run, on the evaluations given."""
     first, *others = measured
     return Comparison(
         split=split,
@@ -132,21 +132,19 @@ def compare(
 
 
 def model_name(config: ModelConfig) -> str:
-    """A model in short: LSTM-2x512, BiGRU-1x64, GPT2-12x768."""
-    if not isinstance(config, RnnConfig):
-        return f"{config.architecture.upper()}-{config.num_layers}x{config.hidden_size}"
-    both = "Bi" if config.bidirectional else ""
-    return f"{both}{config.architecture.upper()}-{config.num_layers}x{config.hidden_size}"
+    """Return the short name of a model: LSTM-2x512, BiGRU-1x64, GPT2-12x768."""
+    prefix = "Bi" if isinstance(config, RnnConfig) and config.bidirectional else ""
+    return f"{prefix}{config.architecture.upper()}-{config.num_layers}x{config.hidden_size}"
 
 
 def verdict(one: Against, tolerance: float) -> str:
-    """What is to be thought of a run beside another one, in a few words."""
+    """Return the result of a comparison in a few words."""
     if one.rise is None:
-        return "they do not compare"
+        return "not comparable"
     name = "loss" if one.basis == "loss" else "bits per character"
     if one.is_regression:
         return f"✗ regression: {name} {one.rise:+.2%}, more than {tolerance:.2%}"
-    better = "better" if one.rise < 0 else "worse, as much as is allowed" if one.rise else "equal"
+    better = "better" if one.rise < 0 else "worse within the tolerance" if one.rise else "equal"
     return f"{better}: {name} {one.rise:+.2%}"
 
 
@@ -198,48 +196,44 @@ def _against(first: Measurement, other: Measurement, split: EvalSplit | None, to
 def _basis(
     first: Measurement, other: Measurement, split: EvalSplit | None
 ) -> tuple[Literal["loss", "bits_per_char"] | None, list[str]]:
-    """What compares of two runs (DEC D44), and what is to be said of it."""
+    """Return the comparable metric of two runs, and notes."""
     one, two = first.manifest, other.manifest
     if one.effective.objective != two.effective.objective:
-        return None, ["One continues texts, the other fills gaps: none of their numbers compare."]
+        return None, ["Their objectives differ, so none of their metrics are comparable."]
     if _text(one.effective, split) != _text(two.effective, split):
-        told = "They read the text in different forms" if split is None else f"Their {split} texts are not the same"
-        return None, [f"{told}, so no number of one compares with the other's."]
+        reason = "Their normalizations differ" if split is None else f"Their {split} splits differ"
+        return None, [f"{reason}, so none of their metrics are comparable."]
     if _vocabulary(one) == _vocabulary(two):
         is_chance = one.effective.objective == "masked_lm" and _masking(one.effective) != _masking(two.effective)
         return "loss", [_OTHER_MASKS] if is_chance else []
     if one.effective.objective == "masked_lm":
-        return None, ["Their tokenizers differ, so their losses are per different tokens and do not compare."]
-    notes = [
-        "Their tokenizers differ: losses, perplexities and accuracies are of different tokens,"
-        " and only bits per character compare."
-    ]
+        return None, ["Their tokenizers differ, so losses per token are not comparable."]
+    notes = ["Their tokenizers differ: only bits per character are comparable."]
     for run in (first, other):
         share = run.summary.unknown_share
         if share:
             notes.append(
-                f"`{run.manifest.run_id}` does not know {share:.1%} of its tokens, and pays less for these than for"
-                " their characters: its bits per character are too low by that."
+                f"`{run.manifest.run_id}` has {share:.1%} unknown tokens, which makes its bits per character too low."
             )
     known = first.summary.bits_per_char is not None and other.summary.bits_per_char is not None
     return ("bits_per_char" if known else None), notes
 
 
 def _vocabulary(manifest: RunManifest) -> str | None:
-    """The hash of a tokenizer's file: two that were made apart may be the same."""
+    """Return the hash of the tokenizer file: equal for tokenizers trained alike."""
     return None if manifest.tokenizer is None else manifest.tokenizer.sha256
 
 
 def _masking(effective: EffectiveRequest) -> tuple[int, float]:
-    """What decides which tokens are masked."""
+    """Return the values that determine the masked tokens."""
     return effective.seed, effective.mlm_probability
 
 
-_OTHER_MASKS = "They were measured on different masked tokens: a part of the difference is chance."
+_OTHER_MASKS = "They were evaluated on different masked tokens: a part of the difference is chance."
 
 
 def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object, ...]:
-    """What decides which lines a split has, and in which form they are read."""
+    """Return the values that determine the lines of a split and their normalization."""
     form = effective.tokenizer.normalization
     if split is None:
         return (form,)
@@ -256,7 +250,7 @@ def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object,
 
 
 def _differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:
-    """The fields that differ; of a text its name, or its hash where the name is the same."""
+    """Yield the fields that differ; for a corpus its name, or its hash if the names are equal."""
     mine, its = dict(_fields(one)), dict(_fields(two))
     for field in {**mine, **its}:
         here, there = mine.get(field, "null"), its.get(field, "null")
@@ -283,7 +277,7 @@ def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _relative(mine: float | None, its: float | None) -> float | None:
-    """By which share one is more than the other; None where that is not known, or the other is 0."""
+    """Return the relative difference; None if a value is unknown, or the second is 0."""
     return (mine - its) / its if mine is not None and its else None
 
 

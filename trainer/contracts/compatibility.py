@@ -1,4 +1,4 @@
-"""Which architectures, objectives and options go together: what does not is refused before anything is queued."""
+"""Checks of architectures, objectives and options that do not work together, before a job is queued."""
 
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
@@ -17,8 +17,8 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import refusal
 from trainer.contracts.wording import counted
 
-_SHORTEST_ROW = 8
-"""The least `max_seq_len`."""
+_MIN_SEQ_LEN = 8
+"""Smallest `max_seq_len`."""
 
 
 def architecture(family: ModelFamily) -> Architecture:
@@ -26,13 +26,13 @@ def architecture(family: ModelFamily) -> Architecture:
 
 
 def objective_of(request: TrainRequest) -> Objective:
-    """What the model is to predict; most architectures have one choice only."""
-    unsaid = "objective" not in request.model_fields_set
-    return CONFIGS[architecture(request.model_family)].objectives[0] if unsaid else request.objective
+    """Return the training objective, by default the first of the architecture."""
+    is_given = "objective" in request.model_fields_set
+    return request.objective if is_given else CONFIGS[architecture(request.model_family)].objectives[0]
 
 
 def check(request: TrainRequest) -> None:
-    """Raise MODEL_INCOMPATIBLE where the parts of a request cannot be trained together."""
+    """Raise MODEL_INCOMPATIBLE if the parts of a request do not work together."""
     problems = _problems(request)
     if problems:
         raise refusal(ErrorCode.MODEL_INCOMPATIBLE, *problems)
@@ -43,11 +43,11 @@ def is_unidirectional(config: ModelConfig) -> bool:
 
 
 def check_generates(objective: Objective) -> None:
-    """Raise MODEL_INCOMPATIBLE for a model that cannot continue a text."""
+    """Raise MODEL_INCOMPATIBLE for a model that cannot generate text."""
     if objective == "masked_lm":
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            "This run was trained with masked_lm: it fills gaps in a text and continues none. It can score one.",
+            "This run was trained with masked_lm and cannot generate text. Score text instead.",
         )
 
 
@@ -57,11 +57,11 @@ class Bf16Trial(Frozen):
     architecture: Architecture
     trains: bool
     gru_trains: bool
-    """Whether a GRU can be trained in bf16 there."""
+    """True if the CPU can train a GRU in bf16."""
 
 
 def check_bf16(trial: Bf16Trial) -> None:
-    """Raise INVALID_INPUT where the CPU cannot train the architecture in bf16 (DEC D46)."""
+    """Raise INVALID_INPUT if the CPU cannot train the architecture in bf16."""
     if not trial.trains:
         instead = " GRU models work in bf16 (`model_family` 'gru')." if trial.gru_trains else ""
         raise AppError(
@@ -72,15 +72,15 @@ def check_bf16(trial: Bf16Trial) -> None:
 
 
 def check_precision(precision: str, *, on_cuda: bool) -> None:
-    """Raise INVALID_INPUT for a precision that the device does not have."""
+    """Raise INVALID_INPUT for a precision that the device does not support."""
     if precision == "fp16" and not on_cuda:
         raise AppError(ErrorCode.INVALID_INPUT, "`precision` 'fp16' needs CUDA: on the CPU take 'fp32' or 'auto'.")
 
 
 def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> None:
-    """Raise CORPUS_TOO_SHORT where a text has fewer tokens than one row; `fits` is a length that it has enough for."""
+    """Raise CORPUS_TOO_SHORT if a split has fewer tokens than a row; `fits` is a row length that works."""
     if tokens < max_seq_len:
-        shorter = f"make `max_seq_len` {fits:,} or less, or " if fits >= _SHORTEST_ROW else ""
+        shorter = f"make `max_seq_len` {fits:,} or less, or " if fits >= _MIN_SEQ_LEN else ""
         raise AppError(
             ErrorCode.CORPUS_TOO_SHORT,
             f"`max_seq_len` is {max_seq_len:,}, but {of} has {counted(tokens, 'token')} only, less than one sequence:"
@@ -89,20 +89,18 @@ def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> N
 
 
 def check_scores(request: ScoreRequest, objective: Objective) -> None:
-    """Raise INVALID_INPUT for wishes that do not go together, MODEL_INCOMPATIBLE where the model cannot fulfil one."""
+    """Raise INVALID_INPUT for contradictory options, MODEL_INCOMPATIBLE for options that the model does not support."""
     if request.top_k is not None and request.detail_level != "per_char":
-        raise AppError(
-            ErrorCode.INVALID_INPUT, "`top_k` says what to name at each token: it needs `detail_level` 'per_char'."
-        )
+        raise AppError(ErrorCode.INVALID_INPUT, "`top_k` needs `detail_level` 'per_char'.")
     if objective == "masked_lm" and request.context == "none":
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            "`context` 'none' is for models that read from left to right: this run was trained with masked_lm.",
+            "`context` 'none' is for causal models only; this run was trained with masked_lm.",
         )
     if objective == "causal_lm" and request.pll_within_word:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            "`pll_within_word` is for models that fill gaps: this run was trained with causal_lm.",
+            "`pll_within_word` is for masked models only; this run was trained with causal_lm.",
         )
 
 

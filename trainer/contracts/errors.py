@@ -1,11 +1,11 @@
-"""Every error that a person or a program can be told: its code, its class, its HTTP status.
+"""Error codes with their class and HTTP status, and the forms of an error.
 
 AppError
-    what all of our code raises for a foreseen failure; `code` says which, `message` is one sentence for people
+    exception of every foreseen failure, with a code and one sentence for people
 ErrorBody
-    {code, message, request_id}: the form in which an error leaves the program
+    {code, message, request_id}: an error as `--json` and HTTP show it
 RunError
-    {code, class, message}: the form in which a failed run keeps it
+    {code, class, message}: an error as a failed run stores it
 """
 
 import errno
@@ -20,11 +20,11 @@ from trainer.contracts.base import Frozen
 
 class ErrorClass(StrEnum):
     USER_INPUT = "USER_INPUT"
-    """The request is wrong; trying again changes nothing."""
+    """The request is wrong; a retry does not help."""
     TRANSIENT = "TRANSIENT"
-    """The surroundings failed; trying again may help."""
+    """The environment failed; a retry may help."""
     FATAL = "FATAL"
-    """The run or the program is at fault; trying again changes nothing."""
+    """The run or the program failed; a retry does not help."""
 
 
 class ErrorCode(StrEnum):
@@ -111,12 +111,12 @@ _KINDS = {
 
 
 class FieldProblem(Frozen):
-    """One wrong field: its path in the request, what was given, what would be right, and all of it in a sentence."""
+    """A wrong field: its path, the given value, the allowed values, and a message."""
 
     path: str
     message: str
     value: str | None = None
-    """As it was given; None where there was none, or where it is too long to show."""
+    """The given value; None if absent or too long to show."""
     allowed: str | None = None
 
 
@@ -131,7 +131,7 @@ class AppError(Exception):
 
 
 def transient_code(error: Exception) -> ErrorCode | None:
-    """The code of a failure of the surroundings, after which trying again may help; None for any other."""
+    """Return the code of a failure of the environment, after which a retry may help; None for others."""
     if isinstance(error, AppError):
         return error.code if error.code.error_class is ErrorClass.TRANSIENT else None
     number = error.errno if isinstance(error, OSError) else None
@@ -145,11 +145,11 @@ _DISK_FAILS = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EBUS
 
 
 FAILS_AGAIN = (ErrorCode.TRAINING_NAN_LOSS, ErrorCode.INVALID_INPUT, ErrorCode.CORPUS_TOO_SHORT)
-"""What a run that is resumed would fail with again."""
+"""Errors that a resumed run would meet again."""
 
 
 class RunError(Frozen):
-    """What made a run fail, as its manifest, status and events keep it."""
+    """The error of a failed run, as stored in manifest, status and events."""
 
     code: ErrorCode
     error_class: ErrorClass = Field(alias="class")
@@ -161,7 +161,7 @@ class RunError(Frozen):
 
 
 class ErrorBody(Frozen):
-    """The one form in which an error is told: by `--json`, by HTTP, and (as an embed) by the bot."""
+    """An error as shown by `--json`, HTTP and (as an embed) the bot."""
 
     code: ErrorCode
     message: str
@@ -174,5 +174,5 @@ class ErrorBody(Frozen):
 
 
 def new_request_id() -> str:
-    """Return eight random hex digits that tie what a person was told to a line of the log."""
+    """Return eight random hex digits that link a message to a line of the log."""
     return secrets.token_hex(4)

@@ -1,4 +1,4 @@
-"""What happens to a run, as its event log and the stream tell it: no paths, no corpus text, finite numbers."""
+"""Events of runs, for the event log and the event stream; without paths and corpus text."""
 
 from datetime import datetime
 from typing import Annotated, Literal, TypedDict
@@ -12,18 +12,18 @@ from trainer.contracts.models import ModelFamily
 
 
 class EventBase(Frozen):
-    """`event_id` is run:kind:step, so that an event that is told again after a resume is known as the same."""
+    """An event; `event_id` is run:kind:step, so that an event repeated after a resume is recognized."""
 
     event_id: str
     seq: Annotated[int, Field(ge=0)] = 0
-    """The place in the run's log, from 1; given by the log."""
+    """Number in the run's event log, from 1; assigned by the log."""
     ts: Timestamp
     job_id: Identifier
     user_id: int | None
 
 
 class Stamp(TypedDict):
-    """What every event says of itself."""
+    """Fields that all events share."""
 
     event_id: str
     ts: datetime
@@ -32,7 +32,7 @@ class Stamp(TypedDict):
 
 
 def stamp(run_id: str, user_id: int | None, key: str, at: datetime | None = None) -> Stamp:
-    """The stamp of a run's event that is the only one with its key (kind:step)."""
+    """Return the shared fields of an event; `key` is kind:step and unique in the run."""
     return Stamp(event_id=f"{run_id}:{key}", ts=at or now(), job_id=run_id, user_id=user_id)
 
 
@@ -41,7 +41,7 @@ class JobQueued(EventBase):
 
 
 class JobStarted(EventBase):
-    """A child has taken the run up; `attempt` counts from 1."""
+    """A training process started the run; `attempt` counts from 1."""
 
     type: Literal["trainer.job.started.v1"] = "trainer.job.started.v1"
     queue: str
@@ -49,7 +49,7 @@ class JobStarted(EventBase):
 
 
 class JobProgress(EventBase):
-    """The run entered a phase that has no steps: reading, testing."""
+    """The run entered a phase without steps: reading, testing."""
 
     type: Literal["trainer.job.progress.v1"] = "trainer.job.progress.v1"
     progress: Annotated[float, Field(ge=0, le=100)]
@@ -76,7 +76,7 @@ class JobCancelled(EventBase):
 
 
 class MetricsConfig(EventBase):
-    """What the run resolved to when training began."""
+    """Resolved values of the run, at the start of training."""
 
     type: Literal["trainer.metrics.config.v1"] = "trainer.metrics.config.v1"
     model_family: ModelFamily
@@ -94,9 +94,9 @@ class MetricsConfig(EventBase):
 
 
 class Progress(Frozen):
-    """How training stands after `step`; losses in nats per predicted token.
+    """Progress after a step; losses in nats per predicted token.
 
-    The training loss is the mean since the last row of the curve; `val_*` are there where they were just measured.
+    The training loss is the mean since the last row of the curve; `val_*` are set right after an evaluation.
     """
 
     epoch: int
@@ -116,7 +116,7 @@ class Progress(Frozen):
     val_perplexity: float | None = None
     best_val_loss: float | None = None
     train_bits_per_char: float | None = None
-    """Each loss over the characters of its own split; None, as the next two, for a masked model."""
+    """Bits per character of the training split; None for a masked model, like the next two."""
     val_bits_per_char: float | None = None
     best_val_bits_per_char: float | None = None
 
@@ -155,7 +155,7 @@ class EvalCompleted(EventBase):
 
 
 class InferenceEvent(EventBase):
-    """A question to a run's model on its way, `user_id` being who asks: told on the stream alone, as its record is."""
+    """Event of an inference request, published on the stream only; `user_id` is the requester."""
 
     request_id: Identifier
     kind: InferenceKind

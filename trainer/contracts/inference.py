@@ -83,7 +83,7 @@ class WindowReport(Frozen):
 Span = tuple[int, int]
 """A half-open range of the normalized text."""
 Expected = tuple[tuple[str, float], ...]
-"""The likeliest tokens at a position with their probabilities, likeliest first."""
+"""Most probable tokens at a position with their probabilities, in descending order."""
 
 
 class LineScore(Frozen):
@@ -183,10 +183,10 @@ class ScoreResponse(Frozen):
     """
     perplexity: float | None = None
     mean_surprisal: float | None = None
-    """Mean over the scored tokens of the text, without [EOS]."""
+    """Mean over the scored tokens, without [EOS]."""
     bits_per_char: float | None = None
     bits_per_byte: float | None = None
-    """Per UTF-8 byte of the normalized lines."""
+    """Bits per UTF-8 byte of the normalized lines."""
     nats: float | None = None
     """The sum of the surprisals of all scored tokens."""
     end_nats: float | None = None
@@ -208,7 +208,7 @@ class ScoreResponse(Frozen):
     unknown_token: str | None = None
     """The name of the unknown token."""
     char_spans: tuple[Span, ...] | None = None
-    """Half-open ranges of the normalized text."""
+    """Half-open character ranges of the tokens in the normalized text."""
     topk: tuple[Expected, ...] | None = None
     """`topk[i]`: the prediction at the position of token i; empty for a token that is not scored."""
     context_tokens: tuple[int, ...] | None = None
@@ -216,7 +216,7 @@ class ScoreResponse(Frozen):
     lines: tuple[LineScore, ...] | None = None
     words: tuple[WordScore, ...] | None = None
     window: WindowReport | None = None
-    """None: the scores are exact."""
+    """None for exact scores."""
     error: RunError | None = None
 
     @property
@@ -236,7 +236,7 @@ class SamplingOptions(Frozen):
     temperature: NonNegativeFloat = 1.0
     """0 is greedy; lower values than 1e-6 count as 1e-6."""
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """0 is off."""
+    """0: off."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     stop_sequences: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=8)] = ()
     seed: Seed | None = None
@@ -316,7 +316,7 @@ class Suggestion(Frozen):
 
 
 class PredictResponse(Frozen):
-    """The likeliest next tokens, likeliest first; none for a text without tokens."""
+    """Most probable next tokens, in descending order; empty for a text without tokens."""
 
     request_id: Identifier
     run_id: Identifier
@@ -351,7 +351,7 @@ class ChatHistory(Frozen):
 
 
 class ChatResponse(Frozen):
-    """An answer in a chat."""
+    """The reply in a chat."""
 
     request_id: Identifier
     run_id: Identifier

@@ -1,4 +1,4 @@
-"""What the queue carries: ids only (R13), checked again by whoever reads it."""
+"""Payloads of queued jobs: ids only; each reader validates them."""
 
 from typing import Annotated
 
@@ -23,9 +23,9 @@ class InferenceJobPayload(Frozen):
 
 
 class JobDefinition(Frozen):
-    """A job as arq stores it; `a` holds the payload, `et` when it was queued in milliseconds since 1970.
+    """A job as arq stores it; `a` is the payload, `et` the time of queueing in milliseconds since 1970.
 
-    `i` is ours: the id of the artifacts folder that has its run.
+    `i` is the id of the artifacts folder that has the run.
     """
 
     t: None

@@ -1,4 +1,4 @@
-"""What a model is made of: one config per architecture, and the presets that fill absent sizes."""
+"""Configs of models, one per architecture, and the presets of their sizes."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,52 +12,52 @@ from trainer.contracts.tokenizers import TokenizerMethod
 RnnArchitecture = Literal["lstm", "gru", "rnn"]
 Architecture = Literal["gpt2", "bert", RnnArchitecture, "llama", "qwen"]
 ModelFamily = Literal["char_lstm", Architecture]
-"""What a request may name; `char_lstm` is the preset lstm + char tokenizer + tied head (DEC D45)."""
+"""Model families; `char_lstm` is lstm with a char tokenizer and a tied output layer."""
 
 Objective = Literal["causal_lm", "masked_lm"]
 Initialization = Literal["torch", "keyboard"]
-"""The first weights of a recurrent network: as torch has them, or as the keyboard model is described (KB-12)."""
+"""Initial weights of a recurrent model: those of torch, or Xavier and orthogonal ones (keyboard)."""
 
 DropoutPlaces = Literal["all", "between_layers"]
-"""`all`: after the embedding, between layers, and before the head."""
+"""`all`: after the embedding, between layers, and before the output layer."""
 
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
 
 
 Width = Annotated[int, Field(gt=0, le=1_000_000)]
 InnerWidth = Annotated[int, Field(gt=0, le=4_000_000)]
-"""Between the two matrices of a transformer's layer."""
+"""Width of a feed-forward layer."""
 Few = Annotated[int, Field(gt=0, le=1024)]
-"""A number of layers, heads or kinds."""
+"""Number of layers, heads or types."""
 
 
 _GATES: dict[RnnArchitecture, int] = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
-def _above_zero(size: int) -> int:
+def _check_positive(size: int) -> int:
     if size <= 0:
         raise ValueError("must be > 0")
     return size
 
 
-def _not_negative(share: float) -> float:
+def _check_not_negative(share: float) -> float:
     if share < 0:
         raise ValueError("must be >= 0")
     return share
 
 
-_Size = Annotated[int, AfterValidator(_above_zero)]
-_Dropout = Annotated[float, Field(lt=1), AfterValidator(_not_negative)]
-"""What a request says of sizes is checked before, in the words of requests; this is for those who write Python."""
+_Size = Annotated[int, AfterValidator(_check_positive)]
+_Dropout = Annotated[float, Field(lt=1), AfterValidator(_check_not_negative)]
+"""Sizes in requests are checked before; these checks are for configs built in Python."""
 
 
 class ArchitectureConfig(Frozen):
-    """What is the same for all models of an architecture; what is said here holds where a config says nothing else."""
+    """Base of all architecture configs, with their defaults."""
 
     objectives: ClassVar[tuple[Objective, ...]] = ("causal_lm",)
-    """What it can be trained for; the first where a request says nothing."""
+    """Possible training objectives; the first is the default."""
     tokenizer_method: ClassVar[TokenizerMethod] = "word"
-    """Of the tokenizer that a run makes where its request says nothing."""
+    """Default tokenizer method."""
 
     @abstractmethod
     def parameter_count(self, vocab_size: int) -> int:
@@ -69,19 +69,19 @@ class ArchitectureConfig(Frozen):
 
 
 class RnnConfig(ArchitectureConfig):
-    """A recurrent network in one direction or two: embedding, layers, head."""
+    """A recurrent model in one direction or two: embedding, layers, output layer."""
 
     objectives: ClassVar[tuple[Objective, ...]] = ("causal_lm", "masked_lm")
 
     architecture: RnnArchitecture
     embedding_size: _Size
     hidden_size: _Size
-    """Of each direction."""
+    """Width of each direction."""
     num_layers: _Size
     bidirectional: bool = False
     dropout: _Dropout = 0.0
     tie_word_embeddings: bool = False
-    """True: hidden -> embedding projection, then the embedding itself as head (DEC D25)."""
+    """True: project the hidden state to the embedding size and use the embedding as the output layer."""
     dropout_places: DropoutPlaces = "all"
     initialization: Initialization = "torch"
 
@@ -101,7 +101,7 @@ class RnnConfig(ArchitectureConfig):
 
 
 class TransformerConfig(ArchitectureConfig):
-    """Attention layers between an embedding and a head."""
+    """Attention layers between an embedding and an output layer."""
 
     tokenizer_method: ClassVar[TokenizerMethod] = "bpe"
 
@@ -112,11 +112,11 @@ class TransformerConfig(ArchitectureConfig):
     dropout: Probability = 0.0
     attention_dropout: Probability = 0.0
     max_position_embeddings: PositiveInt
-    """How many tokens are read at once, at most."""
+    """Longest input in tokens."""
 
     @classmethod
     def usual_intermediate_size(cls, hidden_size: int) -> int:
-        """Return the width between the two matrices of a layer, where nothing is said of it: 4 x `hidden_size`."""
+        """Return the default width of the feed-forward layer: 4 x `hidden_size`."""
         return 4 * hidden_size
 
     def sizes(self) -> str:
@@ -138,7 +138,7 @@ class TransformerConfig(ArchitectureConfig):
 
 
 class Gpt2Config(TransformerConfig):
-    """GPT-2 (Radford et al. 2019): learned positions, the embedding as head."""
+    """GPT-2 (Radford et al. 2019): learned positions, tied output layer."""
 
     architecture: Literal["gpt2"] = "gpt2"
     activation_function: Activation = "gelu"
@@ -151,7 +151,7 @@ class Gpt2Config(TransformerConfig):
 
 
 class BertConfig(TransformerConfig):
-    """BERT (Devlin et al. 2019): reads both sides of every token, the embedding as head."""
+    """BERT (Devlin et al. 2019): reads both sides of every token, tied output layer."""
 
     objectives: ClassVar[tuple[Objective, ...]] = ("masked_lm",)
     tokenizer_method: ClassVar[TokenizerMethod] = "wordpiece"
@@ -169,14 +169,14 @@ class BertConfig(TransformerConfig):
 
 
 class _RotaryConfig(TransformerConfig):
-    """Rotary positions, gated layers, and heads that share their keys and values, if asked."""
+    """Rotary positions, gated feed-forward layers, and optionally shared keys and values."""
 
     activation_function: Activation = "silu"
     num_key_value_heads: PositiveInt
 
     @classmethod
     def usual_intermediate_size(cls, hidden_size: int) -> int:
-        """Return 8/3 x `hidden_size`, rounded up to a multiple of 64: three such matrices cost as two of 4 x."""
+        """Return 8/3 x `hidden_size`, rounded up to 64: its three matrices have the weights of two of 4 x."""
         return -(-8 * hidden_size // (3 * 64)) * 64
 
     def _rotary_parameter_count(self, vocab_size: int, *, is_tied: bool, has_biases: bool) -> int:
@@ -216,7 +216,7 @@ class LlamaConfig(_RotaryConfig):
 
 
 class QwenConfig(_RotaryConfig):
-    """Qwen2 (Yang et al. 2024): as LLaMA, with biases in the attention, and a tied head in its small sizes."""
+    """Qwen2 (Yang et al. 2024): as LLaMA, with biases in the attention, and a tied output layer in its small sizes."""
 
     architecture: Literal["qwen"] = "qwen"
     tie_word_embeddings: bool = True
@@ -243,7 +243,7 @@ def _configs() -> dict[Architecture, type[ArchitectureConfig]]:
 
 
 CONFIGS: Mapping[Architecture, type[ArchitectureConfig]] = _configs()
-"""The config of each architecture."""
+"""Config class of each architecture."""
 
 
 def default_tokenizer_method(family: ModelFamily) -> TokenizerMethod:

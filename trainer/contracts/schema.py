@@ -1,4 +1,4 @@
-"""What a record type takes, in words: which field a path leads to, and which values are right there."""
+"""Fields of a record type and their allowed values in words."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ Number = int | float
 
 
 class Schema(BaseModel):
-    """The part of a JSON schema that is used here."""
+    """A JSON schema, as far as used here."""
 
     ref: str = Field("", alias="$ref")
     definitions: "dict[str, Schema]" = Field(default_factory=dict, alias="$defs")
@@ -42,14 +42,14 @@ class Schema(BaseModel):
 
 
 class Discriminator(BaseModel):
-    """The field by which the members of a union are told apart, and what member each of its values stands for."""
+    """The field that selects the member of a union, and the member of each value."""
 
     name: str = Field(alias="propertyName")
     mapping: dict[str, str]
 
 
 class Place(NamedTuple):
-    """A place in a record: its path, with dots that lead into blocks, and what may stand there."""
+    """A place in a record: its path, with dots that lead into blocks, and its schema."""
 
     path: str
     schema: Schema
@@ -63,7 +63,7 @@ class RecordSchema:
         self._root = Schema.model_validate(described)
 
     def locate(self, parts: Sequence[str | int]) -> Place:
-        """Follow these parts; those that name a member of a union, and no field, are left out of the path."""
+        """Return the place of these parts; parts that name a member of a union are not in the path."""
         path: list[str] = []
         schema = self._root
         for part in parts:
@@ -76,7 +76,7 @@ class RecordSchema:
         return Place(".".join(path), schema)
 
     def members(self, schema: Schema) -> Iterator[Schema]:
-        """What a schema can be: the members of a union, or the schema itself."""
+        """Yield the members of a union, or the schema itself."""
         schema = self._resolved(schema.ref, schema)
         union = schema.any_of + schema.one_of
         if not union:
@@ -85,12 +85,12 @@ class RecordSchema:
             yield from self.members(member)
 
     def tag(self, schema: Schema) -> Discriminator | None:
-        """By what the members of a union are told apart, if they are."""
+        """Return the discriminator of a union, if it has one."""
         schema = self._resolved(schema.ref, schema)
         return schema.discriminator or next(filter(None, map(self.tag, schema.any_of)), None)
 
     def names(self, schema: Schema | None = None) -> list[str]:
-        """The names of all fields of a block; of the whole record, with the paths of those in its blocks."""
+        """Return the names of all fields of a block; without a block, the paths of all fields of the record."""
         if schema is not None:
             return [name for member in self.members(schema) for name in member.properties]
         return list(self._paths(self._root, ""))
@@ -104,7 +104,7 @@ class RecordSchema:
         return any(self.is_secret(inner) for block in blocks for inner in block.properties.values())
 
     def words(self, schema: Schema) -> str:
-        """Say which values are right."""
+        """Describe the allowed values."""
         said: dict[str, None] = dict.fromkeys(self._words(member) for member in self.members(schema))
         return " or ".join(said)
 

@@ -1,4 +1,4 @@
-"""The training of a tokenizer as a job of its own: what was asked, and how it stands."""
+"""Jobs that train a tokenizer: requests, records and status."""
 
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -22,32 +22,32 @@ from trainer.contracts.tokenizers import (
 from trainer.contracts.validation import parse
 
 
-class TokenizerTrainRequest(Frozen):
-    """A tokenizer as a person asks for it."""
+class TokenizerTrainRequest(Frozen, use_attribute_docstrings=True):
+    """A request to train a tokenizer."""
 
     method: Annotated[str, Field(max_length=32)]
     corpora: Annotated[tuple[CorpusName, ...], Field(min_length=1, max_length=16)]
-    """The vocabulary is made from all of them together."""
+    """Corpora; the vocabulary covers all of them."""
     vocab_size: VocabularySize | None = None
     min_frequency: Count | None = None
-    """None, as for `vocab_size`: what the method has by default."""
+    """Fewest occurrences of a token or merged pair; default, like `vocab_size`: that of the method."""
     normalization: Normalization = Normalization()
     model_type: Literal["unigram", "bpe"] | None = None
-    """Of SentencePiece; None is unigram."""
+    """Algorithm of SentencePiece; default: unigram."""
     special_style: SpecialStyle | None = None
-    """Whose special tokens a subword tokenizer has: None for bert's with wordpiece, else gpt2's."""
+    """Style of a subword tokenizer's special tokens; default: bert for wordpiece, else gpt2."""
     special_tokens: RenamedTokens = None
-    """Names in place of those of the style; char and word keep theirs."""
+    """Other names for special tokens; not for char and word."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
-    """The share of lines that the vocabulary does not see; the statistics are theirs."""
+    """Share of lines held out for the statistics."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
-    """How many cores the training uses, which changes nothing of what comes of it; 0: the physical ones."""
+    """CPU threads, without effect on the result; 0: as many as physical cores."""
     label: Label | None = None
 
 
 class TokenizerRecord(Frozen):
-    """`request.json`: what was promised when the tokenizer was accepted."""
+    """`request.json`: an accepted request."""
 
     schema_version: Literal[1] = 1
     tokenizer_id: Identifier
@@ -65,17 +65,17 @@ class TokenizerAccepted(Frozen):
 
 
 class TokenizerStatus(Frozen):
-    """How a tokenizer stands."""
+    """The status of a tokenizer."""
 
     tokenizer_id: Identifier
     status: JobState
     message: str
     method: str
     vocab_size: int | None
-    """None until it is known."""
+    """None until the training ends."""
     stats: TokenizerStats | None
     artifact: str
-    """Its folder, relative to the artifacts."""
+    """Folder of the tokenizer, relative to the artifacts root."""
     error: RunError | None
     label: str | None
     created_at: Timestamp
@@ -91,7 +91,7 @@ _OPTIONS = {"vocab_size", "min_frequency", "normalization", "special_style", "sp
 
 
 def config_of(request: TokenizerTrainRequest) -> TokenizerConfig:
-    """The part of a request that the method takes; raises AppError for a method, or an option of it, that is none."""
+    """Return the config of the requested method; raises AppError for unknown methods and options."""
     if request.method not in METHODS:
         raise AppError(
             ErrorCode.UNSUPPORTED_BACKEND, f"`method` must be one of {', '.join(METHODS)}, you gave '{request.method}'."
@@ -101,13 +101,13 @@ def config_of(request: TokenizerTrainRequest) -> TokenizerConfig:
     for name in fields:
         if name not in kind.model_fields:
             raise AppError(
-                ErrorCode.INVALID_INPUT, f"`{name}` means nothing to method '{request.method}': leave it out."
+                ErrorCode.INVALID_INPUT, f"`{name}` is not an option of method '{request.method}': leave it out."
             )
     return parse(kind, fields)
 
 
 def tokenizer_id_of(request: TokenizerTrainRequest, corpora: tuple[CorpusRef, ...]) -> str:
-    """The id of what a request makes: equal for equal texts and options, whatever the texts are called.
+    """Return the id of the requested tokenizer: equal for equal corpus contents and options.
 
     An option that is left at its default does not count, so one that comes later changes no id.
     """

@@ -1,4 +1,4 @@
-"""From untrusted data to a frozen record, or to one sentence that names the field and what would be right."""
+"""Validate untrusted data, with error messages that name the field and the allowed values."""
 
 import re
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ _SHOWN_NAME_CHARACTERS = 64
 
 
 def parse(model: type[Record], data: object, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:
-    """Validate data (as JSON would hold it) against a record type; raises AppError naming every wrong field."""
+    """Validate JSON values against a record type; raises AppError naming every wrong field."""
     try:
         text = to_json(data)
     except PydanticSerializationError:
-        message = "a text holds half a character, which is no Unicode"
+        message = "a text holds half of a surrogate pair, which is not Unicode"
         raise refusal(code, FieldProblem(path="", message=message)) from None
     return parse_json(model, text, code)
 
@@ -31,7 +31,7 @@ def parse(model: type[Record], data: object, code: ErrorCode = ErrorCode.INVALID
 def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:
     """Validate JSON text against a record type; raises AppError naming every wrong field."""
     if isinstance(data, bytes) and not _is_utf8(data):
-        raise refusal(code, FieldProblem(path="", message="this is no text in UTF-8"))
+        raise refusal(code, FieldProblem(path="", message="the text is not UTF-8"))
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
@@ -47,16 +47,13 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def refusal(code: ErrorCode, *problems: FieldProblem) -> AppError:
-    """One error that tells of all these problems."""
+    """Return one error with all problems."""
     text = "; ".join(problem.message.rstrip(".") for problem in problems)
     return AppError(code, text if text.endswith("?") else f"{text}.", problems)
 
 
 def combined(errors: Sequence[AppError], otherwise: ErrorCode) -> AppError:
-    """One error that tells of all these problems: with their code where they agree, else with the most telling one.
-
-    That there is no such thing at all tells more than that something is wrong.
-    """
+    """Combine errors into one, with their common code, or UNSUPPORTED_BACKEND if one has it, or `otherwise`."""
     codes = {error.code for error in errors}
     missing = ErrorCode.UNSUPPORTED_BACKEND
     code = codes.pop() if len(codes) == 1 else missing if missing in codes else otherwise
@@ -64,7 +61,7 @@ def combined(errors: Sequence[AppError], otherwise: ErrorCode) -> AppError:
 
 
 def field_problems(error: ValidationError, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
-    """Say of each wrong field, in one clause, what is wrong with it; never what a secret is."""
+    """Return the problem of each wrong field in one clause; never shows a secret."""
     schema = RecordSchema(model)
     problems: list[FieldProblem] = []
     for item in _items.validate_json(error.json(include_url=False, include_context=False)):
@@ -83,7 +80,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def takes_any_text(model: type[BaseModel], path: str) -> bool:
-    """Whether a field (dots lead into blocks) is text of a person's choice: what is typed for it stands as it is."""
+    """Return True if a field (dots lead into blocks) takes free text."""
     schema = RecordSchema(model)
     place = schema.locate(path.split("."))
     members = list(schema.members(place.schema))
@@ -93,18 +90,18 @@ def takes_any_text(model: type[BaseModel], path: str) -> bool:
 
 
 def shown_value(value: object) -> str | None:
-    """A value as a person may see it; None for one that is too long to show."""
+    """Return a value for a message; None if it is too long to show."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _SHOWN_VALUE_CHARACTERS else None
 
 
 def shown_name(name: str) -> str:
-    """A name that somebody gave as a person may see it: on one line, and not long."""
+    """Return a given name for a message: on one line, and shortened."""
     return "".join(sign if sign.isprintable() else "?" for sign in name[:_SHOWN_NAME_CHARACTERS])
 
 
 class _Item(BaseModel):
-    """The part of pydantic's account of an error that is used here."""
+    """An error of pydantic, as far as used here."""
 
     type: str
     loc: tuple[str | int, ...]

@@ -101,7 +101,7 @@ def test_compare__of_what_does_not_compare_says_why() -> None:
     shown = Read(compared(measured("new", seed=1), measured("old")))
 
     assert shown.colour == 0x95A5A6
-    assert shown.text.startswith("**they do not compare**\nTheir test texts are not the same")
+    assert shown.text.startswith("**not comparable**\nTheir test splits differ")
 
 
 @for_all(texts)

@@ -55,7 +55,7 @@ def test_settings__of_a_form_are_read_line_by_line_and_empty_ones_are_the_defaul
         ("top_p: nan", "`top_p`"),
         ("samples: 5", "`samples`"),
         ("prompt: the", "its own field"),
-        ("seed: \ud800", "half a character"),
+        ("seed: \ud800", "half of a surrogate pair"),
     ],
 )
 def test_settings__that_are_wrong_are_named(lines: str, said: str) -> None:

@@ -30,7 +30,7 @@ def pair(one: Measurement, two: Measurement, split: EvalSplit | None = "test", t
     ("loss", "tolerance", "is_regression", "said"),
     [
         (2.1, 0.01, True, "✗ regression: loss +5.00%, more than 1.00%"),
-        (2.1, 0.06, False, "worse, as much as is allowed: loss +5.00%"),
+        (2.1, 0.06, False, "worse within the tolerance: loss +5.00%"),
         (2.0, 0.0, False, "equal: loss +0.00%"),
         (1.9, 0.0, False, "better: loss -5.00%"),
     ],
@@ -69,7 +69,7 @@ def test_masked_runs_with_different_tokenizers__do_not_compare() -> None:
     [one] = pair(first, other).against
 
     assert (one.basis, one.is_regression) == (None, False)
-    assert one.notes == ("Their tokenizers differ, so their losses are per different tokens and do not compare.",)
+    assert one.notes == ("Their tokenizers differ, so losses per token are not comparable.",)
 
 
 def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -> None:
@@ -79,13 +79,13 @@ def test_different_tokenizers__compare_by_bits_per_character_only_and_say_so() -
     [one] = found.against
     assert (one.basis, one.is_regression) == ("bits_per_char", False)
     assert one.rise == pytest.approx(-0.1 / 1.5)
-    assert "only bits per character compare" in one.notes[0]
-    assert one.notes[1].startswith("`new` does not know 12.5% of its tokens")
+    assert "only bits per character are comparable" in one.notes[0]
+    assert one.notes[1].startswith("`new` has 12.5% unknown tokens")
     assert len(one.notes) == 2
     assert verdict(one, 0.01) == "better: bits per character -6.67%"
 
     [unknown] = pair(new, measured("old", summary={"bits_per_char": None})).against
-    assert (unknown.basis, unknown.rise, verdict(unknown, 0.01)) == (None, None, "they do not compare")
+    assert (unknown.basis, unknown.rise, verdict(unknown, 0.01)) == (None, None, "not comparable")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,7 @@ def test_different_texts__do_not_compare_but_on_one_text(change: dict[str, objec
 
     found = pair(one, two)
     assert (found.against[0].basis, found.against[0].rise, found.is_passed) == (None, None, False)
-    assert found.against[0].notes == (
-        "Their test texts are not the same, so no number of one compares with the other's.",
-    )
+    assert found.against[0].notes == ("Their test splits differ, so none of their metrics are comparable.",)
     assert not found.against[0].is_on_one_text
     [on_one_text] = pair(one, two, split=None).against
     assert (on_one_text.basis, on_one_text.is_on_one_text) == ("loss", True)
@@ -119,7 +117,7 @@ def test_one_text__in_two_forms_does_not_compare() -> None:
     [one] = pair(lower, measured("old"), split=None).against
     assert (one.basis, one.notes) == (
         None,
-        ("They read the text in different forms, so no number of one compares with the other's.",),
+        ("Their normalizations differ, so none of their metrics are comparable.",),
     )
 
 
@@ -150,7 +148,7 @@ def test_loss_of_nothing__is_no_measure_for_another() -> None:
 
     assert (found.against[0].rise, verdict(found.against[0], 0.01), found.is_passed) == (
         None,
-        "they do not compare",
+        "not comparable",
         False,
     )
 
@@ -159,7 +157,7 @@ def test_different_objectives__do_not_compare() -> None:
     found = pair(measured("new", family="bert"), measured("old"), split=None)
 
     assert found.against[0].basis is None
-    assert "none of their numbers compare" in found.against[0].notes[0]
+    assert "none of their metrics are comparable" in found.against[0].notes[0]
 
 
 def test_differences__are_the_fields_that_differ_and_no_others() -> None:
@@ -211,5 +209,5 @@ def test_model__is_named_by_layers_and_width(family: str, name: str) -> None:
 
 def test_run__is_not_compared_with_itself() -> None:
     check_different(["a", "b"])
-    with pytest.raises(AppError, match="not compared with itself"):
+    with pytest.raises(AppError, match="compared with itself"):
         check_different(["a", "b", "a"])

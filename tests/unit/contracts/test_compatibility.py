@@ -126,7 +126,7 @@ def test_bert__predicts_masked_tokens_where_nothing_else_is_asked() -> None:
 def test_generation__is_refused_for_a_model_that_fills_gaps() -> None:
     check_generates("causal_lm")
 
-    with pytest.raises(AppError, match="fills gaps in a text and continues none") as caught:
+    with pytest.raises(AppError, match="cannot generate text") as caught:
         check_generates("masked_lm")
     assert caught.value.code is ErrorCode.MODEL_INCOMPATIBLE
 
@@ -233,7 +233,7 @@ SIZES: list[tuple[dict[str, object], str]] = [
     ),
     (
         {"model_family": "bert", "model": {"hidden_size": 64, "embedding_size": 32}},
-        "`model.embedding_size` means nothing to bert, which has architecture, hidden_size, num_layers",
+        "`model.embedding_size` is not a size of bert, which has architecture, hidden_size, num_layers",
     ),
     (
         {"model_family": "qwen", "model": {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 3}},
@@ -250,11 +250,11 @@ SIZES: list[tuple[dict[str, object], str]] = [
     ({"model_family": "gpt2", "model": {"tie_word_embeddings": False}}, "`model.tie_word_embeddings` must be True"),
     (
         {"model_family": "gpt2", "model": {"initialization": "torch"}},
-        "`model.initialization` means nothing to gpt2, which has",
+        "`model.initialization` is not a size of gpt2, which has",
     ),
     (
         {"model_family": "lstm", "model": {"num_attention_heads": 2}},
-        "`model.num_attention_heads` means nothing to lstm, which has architecture,",
+        "`model.num_attention_heads` is not a size of lstm, which has architecture,",
     ),
 ]
 

@@ -95,8 +95,8 @@ def test_weight_decay__leaves_biases_and_norms_alone_unless_asked_and_says_so() 
     [
         (
             {"min_learning_rate": 1e-4},
-            "`min_learning_rate` is where a rate that falls comes to, but with lr_schedule 'constant' it stays the"
-            " same: leave it out, or take `lr_schedule` 'linear' or 'cosine'.",
+            "`min_learning_rate` has no effect with `lr_schedule` 'constant': leave it out, or take 'linear' or"
+            " 'cosine'.",
         ),
         (
             {"min_learning_rate": 0.01, "lr_schedule": "cosine"},
@@ -123,7 +123,7 @@ def test_first_weights_and_places_of_dropout__are_named_as_each_preset_has_them(
     given: dict[str, object] = {"initialization": "torch", "dropout_places": "all"}
     assert said(model_family="char_lstm", model=given) == ("torch", "all", True)
     assert "says between_layers" in refusal(model_family="lstm", model_size="paper", model=given)[1]
-    assert "`model.dropout_places` means nothing to gpt2" in refusal(model_family="gpt2", model=given)[1]
+    assert "`model.dropout_places` is not a size of gpt2" in refusal(model_family="gpt2", model=given)[1]
 
 
 def test_refusals__name_what_does_not_fit() -> None:
@@ -250,7 +250,7 @@ def test_warm_start__refuses_what_does_not_fit_its_parent(fields: dict[str, obje
 def test_optimizer__refuses_values_that_mean_nothing_to_it() -> None:
     assert refusal(optimizer={"name": "sgd", "betas": [0.1, 0.2]}) == (
         ErrorCode.INVALID_INPUT,
-        "`optimizer.betas` means nothing to sgd: leave it out.",
+        "`optimizer.betas` is not an option of sgd: leave it out.",
     )
 
 

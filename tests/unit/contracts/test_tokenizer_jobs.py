@@ -117,7 +117,7 @@ def test_special_tokens__are_part_of_the_id_and_an_empty_map_is_none(method: str
         ({"begin": "<b>"}, "unknown field `special_tokens.begin`"),
         ({"eos_token": "<e>", "sep_token": "<e>"}, "`eos_token` or `sep_token`, not both"),
         ({"bos_token": "<a>", "eos_token": "<a>"}, "must have different names: one is given twice"),
-        ({"mask_token": "[CLS]"}, "must have different names: \\[CLS\\] is the `bos_token` already"),
+        ({"mask_token": "[CLS]"}, "must have different names: \\[CLS\\] is already the `bos_token`"),
     ],
 )
 def test_special_tokens__that_would_not_be_told_apart_are_refused(names: object, sentence: str) -> None:
@@ -161,7 +161,7 @@ def test_every_method__has_its_own_defaults(method: str, config: TokenizerConfig
     ],
 )
 def test_option_of_another_method__is_refused(method: str, option: str, value: object) -> None:
-    with pytest.raises(AppError, match=f"`{option}` means nothing to method '{method}': leave it out") as caught:
+    with pytest.raises(AppError, match=f"`{option}` is not an option of method '{method}': leave it out") as caught:
         config_of(request(method=method, **{option: value}))
     assert caught.value.code is ErrorCode.INVALID_INPUT
 
