@@ -6,7 +6,7 @@ A record holds the interaction's token, with which anyone could answer as the bo
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal, Protocol
@@ -64,10 +64,7 @@ class DeferredInteractions:
     async def store(
         self, interaction: discord.Interaction[discord.Client], command: str, request_id: str
     ) -> AsyncIterator[None]:
-        """Store an interaction until the block ends; a cancelled one is left to the next bot.
-
-        The first answer waits for the write, which takes a fraction of a millisecond, but not for the disk's flush.
-        """
+        """Store an interaction until the block ends; a cancelled one is left to the next bot."""
         record = Deferred(
             interaction_id=interaction.id,
             application_id=interaction.application_id,
@@ -76,12 +73,9 @@ class DeferredInteractions:
             request_id=request_id,
             deferred_at=time.time(),
         )
-        path, written, loop = self._path(record), asyncio.Event(), asyncio.get_running_loop()
-        data, notify = record.model_dump_json().encode(), lambda: loop.call_soon_threadsafe(written.set)
-        writing = asyncio.create_task(asyncio.to_thread(_write, path, data, notify))
-        waiting = asyncio.create_task(written.wait())
-        await asyncio.wait((writing, waiting), timeout=_WRITE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        path, data = self._path(record), record.model_dump_json().encode()
+        writing = asyncio.create_task(asyncio.to_thread(_write, path, data))
+        await asyncio.wait((writing,), timeout=_WRITE_SECONDS)
         yield
         try:
             await writing
@@ -136,11 +130,10 @@ class DeferredInteractions:
         await asyncio.to_thread(self._path(record).unlink, missing_ok=True)
 
 
-def _write(path: Path, data: bytes, on_written: Callable[[], object]) -> None:
+def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "wb", buffering=0) as file:
         file.write(data)
-        on_written()
         os.fsync(descriptor)
 
 

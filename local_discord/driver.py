@@ -374,10 +374,7 @@ def shown_text(payload: Json) -> str:
     """Return the visible text of a message: its content and every text of its embeds, line by line."""
     lines: list[JsonValue] = [payload.get("content")]
     for embed in rows(payload.get("embeds")):
-        lines += [mapping(embed.get("author")).get("name"), embed.get("title"), embed.get("description")]
-        for field in rows(embed.get("fields")):
-            lines += [field.get("name"), field.get("value")]
-        lines.append(mapping(embed.get("footer")).get("text"))
+        lines += [embed.get("title"), embed.get("description"), mapping(embed.get("footer")).get("text")]
     return "\n".join(line for line in lines if isinstance(line, str))
 
 

@@ -92,17 +92,9 @@ def _text_problems(body: Json) -> list[Problem]:
 def _embed_problems(body: Json) -> Iterator[Problem]:
     total = 0
     for index, embed in enumerate(rows(body.get("embeds"))):
-        parts = [embed.get("title"), embed.get("description")]
-        parts += [mapping(embed.get("footer")).get("text"), mapping(embed.get("author")).get("name")]
-        for at, field in enumerate(rows(embed.get("fields"))):
-            parts += [field.get("name"), field.get("value")]
-            yield from (
-                _required(("embeds", index, "fields", at, key))
-                for key in ("name", "value")
-                if not text(field.get(key)).strip()
-            )
+        parts = [embed.get("title"), embed.get("description"), mapping(embed.get("footer")).get("text")]
         total += sum(len(text(part)) for part in parts)
-        if not any(parts) and not embed.get("image") and not embed.get("thumbnail"):
+        if not any(parts) and not embed.get("image"):
             yield _required(("embeds", index, "description"))
     if total > EMBEDS_TOTAL:
         message = f"Embed size exceeds maximum size of {EMBEDS_TOTAL}"

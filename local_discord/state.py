@@ -39,7 +39,7 @@ class Violation(NamedTuple):
 
 
 class Refusal(Exception):
-    """An HTTP error as Discord writes it; `violation` says whether it goes on record."""
+    """An HTTP error of Discord, recorded as a violation of the kind `violation`, if any."""
 
     def __init__(
         self,
@@ -354,9 +354,9 @@ class World:
         """Return the message fields that `body` sets, as Discord returns them."""
         changes: Json = {}
         if uploads or body.get("attachments") is not None:
-            kept = self._attachments(channel, body, uploads, existing, ephemeral=ephemeral)
-            changes["attachments"] = [*kept]
-            existing = kept
+            remaining = self._attachments(channel, body, uploads, existing, ephemeral=ephemeral)
+            changes["attachments"] = [*remaining]
+            existing = remaining
         if "content" in body:
             changes["content"] = text(body["content"])
             changes |= self._mentions(text(body["content"]), body.get("allowed_mentions"))
@@ -380,13 +380,13 @@ class World:
             if number(row["id"]) not in {*uploads, *(number(file["id"]) for file in existing)}:
                 message = "No file and no attachment with this id."
                 raise invalid_form([Problem(("attachments", index, "id"), "ATTACHMENT_NOT_FOUND", message)])
-        kept = [file for file in existing if body.get("attachments") is None or number(file["id"]) in wanted]
+        remaining = [file for file in existing if body.get("attachments") is None or number(file["id"]) in wanted]
         for index, upload in sorted(uploads.items()):
             row = next((row for row in listed if number(row["id"]) == index), {})
             named = upload._replace(filename=text(row.get("filename")) or upload.filename)
             added = self.add_file(channel, named, ephemeral=ephemeral)
-            kept.append({**added, **({"description": row["description"]} if row.get("description") else {})})
-        return kept
+            remaining.append({**added, **({"description": row["description"]} if row.get("description") else {})})
+        return remaining
 
     def _mentions(self, content: str, allowed: JsonValue) -> Json:
         rules = mapping(allowed)
@@ -411,16 +411,13 @@ def cleaned(filename: str) -> str:
 def _embed(embed: Json, files: dict[str, Json], index: int) -> Json:
     """Return an embed with its defaults, without nulls, with attachment:// links resolved."""
     shown: Json = {"type": "rich", **{key: value for key, value in embed.items() if value is not None}}
-    if "fields" in shown:
-        shown["fields"] = [{**field, "inline": field.get("inline") is True} for field in rows(shown["fields"])]
-    for part, key in (("image", "url"), ("thumbnail", "url"), ("author", "icon_url"), ("footer", "icon_url")):
-        link = text(mapping(shown.get(part)).get(key))
-        if link.startswith("attachment://"):
-            file = files.get(link)
-            if file is None:
-                problem = Problem(("embeds", index, part, key), "ATTACHMENT_NOT_FOUND", f"No file for {link}")
-                raise invalid_form([problem])
-            shown[part] = {**mapping(shown[part]), key: file["url"], f"proxy_{key}": file["url"]}
+    link = text(mapping(shown.get("image")).get("url"))
+    if link.startswith("attachment://"):
+        file = files.get(link)
+        if file is None:
+            problem = Problem(("embeds", index, "image", "url"), "ATTACHMENT_NOT_FOUND", f"No file for {link}")
+            raise invalid_form([problem])
+        shown["image"] = {"url": file["url"], "proxy_url": file["url"]}
     return shown
 
 

@@ -146,7 +146,7 @@ def request_id(interaction: discord.Interaction[Bot]) -> str:
 async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_new: bool) -> bool:
     """Give the first answer once; return False if Discord no longer accepts it.
 
-    After a lost reply, asks Discord whether the answer has arrived before sending it again.
+    After a lost reply, checks for the answer before sending it again.
     """
     deadline = time.monotonic() + _ANSWER_SECONDS
     while True:
