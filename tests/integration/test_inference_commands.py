@@ -142,7 +142,7 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
         lost = await here.ask(here.ana, "score", text=VERSE, detail="per_char")
 
         rest = f"{len(lines) - MAX_REPORT_CHARACTERS:,}".replace(",", "\u202f")
-        assert f"the report is without the last {rest} characters" in said(report)
+        assert f"The report leaves out the last {rest} characters" in said(report)
         assert "The picture shows the first 750 characters" in said(report)
         parsed = ScoreResponse.model_validate_json(here.discord.read(report.attachments[3]))
         assert parsed.n_tokens == len(lines[:MAX_REPORT_CHARACTERS].replace("\n", ""))
