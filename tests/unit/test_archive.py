@@ -74,7 +74,7 @@ def test_archive__is_made_of_whole_runs_only_and_overwrites_nothing(run: RunDire
         export_archive(run, archive / "below")
     export_archive(run, archive.parent / "here" / "new" / "run.tar")
     (run.path / "eval" / "samples.jsonl").write_text("", encoding="utf-8")
-    with pytest.raises(AppError, match=r"is not as it was left: eval/samples\.jsonl") as caught:
+    with pytest.raises(AppError, match=r"failed its check of eval/samples\.jsonl") as caught:
         export_archive(run, archive.with_name("other.tar"))
     assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED
     assert sorted(path.name for path in archive.parent.iterdir()) == ["here", "run.tar"]
@@ -113,7 +113,7 @@ def test_import__says_what_is_no_archive(archive: Path, tmp_path: Path) -> None:
     assert refused(tmp_path / "none", tmp_path) == f"There is no '{tmp_path / 'none'}'."
     assert refused(link, tmp_path) == f"'{link}' is no regular file."
     assert refused(tmp_path, tmp_path) == f"'{tmp_path}' is no regular file."
-    assert refused(text, tmp_path) == "The archive is refused: it is torn or was changed."
+    assert refused(text, tmp_path) == "The archive is refused: it is incomplete or was changed."
     assert refused(packed(tmp_path, []), tmp_path) == "Not a recognized export format."
     assert refused(packed(tmp_path, [plain("other.json", b"{}")]), tmp_path) == "Not a recognized export format."
     assert "format" in refused(packed(tmp_path, [plain("archive.json", b'{"format": "zip"}')]), tmp_path)
@@ -176,24 +176,24 @@ def rerecorded(members: Members) -> Members:
 
 
 EVIL: dict[str, tuple[Callable[[Members], Members], str]] = {
-    "parent": (lambda m: changed_name(m, "../../evil"), "it names a file twice, or outside its run"),
-    "absolute": (lambda m: changed_name(m, "/tmp/evil"), "it names a file twice, or outside its run"),  # noqa: S108
-    "hidden": (lambda m: changed_name(m, ".evil"), "it names a file twice, or outside its run"),
-    "twice": (lambda m: changed_name(m, "model.safetensors"), "it names a file twice, or outside its run"),
-    "beside": (lambda m: changed_name(m, "request.json/x"), "it names a file twice, or outside its run"),
-    "long": (lambda m: changed_name(m, "x" * 300), "it names a file twice, or outside its run"),
-    "renamed": (lambda m: of_another(m, "another-run"), "its run goes by another name"),
-    "symlink": (lambda m: of_type(m, tarfile.SYMTYPE, "/etc/passwd"), "it holds what is no plain file"),
-    "hard link": (lambda m: of_type(m, tarfile.LNKTYPE, "../evil"), "it holds what is no plain file"),
-    "device": (lambda m: of_type(m, tarfile.CHRTYPE), "it holds what is no plain file"),
-    "folder": (lambda m: of_type(m, tarfile.DIRTYPE), "it holds what is no plain file"),
-    "bomb": (lambda m: promised(m, 1 << 40), "it promises more than there is in it"),
-    "longer": (lambda m: promised(m, 1), "it holds what it does not name"),
-    "unnamed": (lambda m: [*m, plain("evil", b"x")], "it holds what it does not name"),
-    "repeated": (lambda m: [*m, m[-1]], "it holds what it does not name"),
-    "missing": (lambda m: m[:-1], "it is torn: not all that it names is in it"),
-    "exchanged": (lambda m: [*m[:-1], (m[-1][0], b"?" * len(m[-1][1]))], "it is torn or was changed"),
-    "more": (with_more, "it holds what does not belong to a run"),
+    "parent": (lambda m: changed_name(m, "../../evil"), "it names a file twice, or one outside its run"),
+    "absolute": (lambda m: changed_name(m, "/tmp/evil"), "it names a file twice, or one outside its run"),  # noqa: S108
+    "hidden": (lambda m: changed_name(m, ".evil"), "it names a file twice, or one outside its run"),
+    "twice": (lambda m: changed_name(m, "model.safetensors"), "it names a file twice, or one outside its run"),
+    "beside": (lambda m: changed_name(m, "request.json/x"), "it names a file twice, or one outside its run"),
+    "long": (lambda m: changed_name(m, "x" * 300), "it names a file twice, or one outside its run"),
+    "renamed": (lambda m: of_another(m, "another-run"), "its run has another id"),
+    "symlink": (lambda m: of_type(m, tarfile.SYMTYPE, "/etc/passwd"), "it contains a link or another special file"),
+    "hard link": (lambda m: of_type(m, tarfile.LNKTYPE, "../evil"), "it contains a link or another special file"),
+    "device": (lambda m: of_type(m, tarfile.CHRTYPE), "it contains a link or another special file"),
+    "folder": (lambda m: of_type(m, tarfile.DIRTYPE), "it contains a link or another special file"),
+    "bomb": (lambda m: promised(m, 1 << 40), "it is smaller than its record says"),
+    "longer": (lambda m: promised(m, 1), "it contains a file that its record does not name"),
+    "unnamed": (lambda m: [*m, plain("evil", b"x")], "it contains a file that its record does not name"),
+    "repeated": (lambda m: [*m, m[-1]], "it contains a file that its record does not name"),
+    "missing": (lambda m: m[:-1], "it is incomplete: files of its record are missing"),
+    "exchanged": (lambda m: [*m[:-1], (m[-1][0], b"?" * len(m[-1][1]))], "it is incomplete or was changed"),
+    "more": (with_more, "it contains files that do not belong to a run"),
 }
 
 
@@ -211,13 +211,13 @@ def test_evil_archive__is_refused_in_one_sentence_and_leaves_nothing(archive: Pa
 def test_evil_archive__whose_parts_contradict_each_other_is_refused(archive: Path, tmp_path: Path) -> None:
     message = refused(packed(tmp_path, unfit_request(unpacked(archive))), tmp_path)
 
-    assert "is not as it was left: request.json" in message
+    assert "failed its check of request.json" in message
 
 
 def test_archive_whose_request_cannot_be_read__is_refused(archive: Path, tmp_path: Path) -> None:
     members = [plain(m.name, b"{}") if m.name == "request.json" else (m, data) for m, data in unpacked(archive)]
 
-    assert "is not as it was left: records" in refused(packed(tmp_path, rerecorded(members)), tmp_path)
+    assert "failed its check of records" in refused(packed(tmp_path, rerecorded(members)), tmp_path)
 
 
 def test_torn_and_flipped_archives__are_refused_or_restore_the_same(archive: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_archive_of_headers_about_headers__is_refused(tmp_path: Path) -> None:
     header.type, header.size = tarfile.XHDTYPE, 512
     (tmp_path / "evil.tar").write_bytes((header.tobuf() + b"11 path=aa\n".ljust(512, b"\0")) * 3000)
 
-    assert refused(tmp_path / "evil.tar", tmp_path) == "The archive is refused: it is torn or was changed."
+    assert refused(tmp_path / "evil.tar", tmp_path) == "The archive is refused: it is incomplete or was changed."
 
 
 def unpacked(archive: Path) -> Members:

@@ -77,7 +77,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_lost_file__is_named(run: RunDirectory, name: str) -> None:
     (run.path / name).unlink()
 
-    assert wrong(run)[name] == "Is gone, or not as it was left."
+    assert wrong(run)[name] == "The file was changed or deleted."
 
 
 def test_records_that_cannot_be_read__are_one_finding(run: RunDirectory) -> None:
@@ -89,10 +89,10 @@ def test_records_that_cannot_be_read__are_one_finding(run: RunDirectory) -> None
     assert wrong(run) == finding
 
 
-def test_run_without_a_seal__is_wrong_as_nothing_vouches_for_its_records(run: RunDirectory) -> None:
+def test_run_without_a_seal__is_wrong_as_its_records_cannot_be_checked(run: RunDirectory) -> None:
     run.seal.unlink()
 
-    assert "nothing vouches for request.json" in wrong(run)[run.seal.name]
+    assert "The file is missing: request.json" in wrong(run)[run.seal.name]
 
 
 def test_text_that_has_changed__is_found_with_what_it_means_for_the_request(run: RunDirectory) -> None:
@@ -100,7 +100,7 @@ def test_text_that_has_changed__is_found_with_what_it_means_for_the_request(run:
     text.write_text(text.read_text(encoding="utf-8") + "one more line\n", encoding="utf-8")
     assert wrong(run) == {
         "corpus": "'text' has changed since the run was accepted.",
-        "request_hash": "Asked again, the request is another one: corpus differ.",
+        "request_hash": "The request resolves differently now: corpus.",
     }
 
     text.unlink()
@@ -127,7 +127,7 @@ def test_run_that_waits__is_checked_as_far_as_it_has_come(tmp_path: Path) -> Non
     found = verified(accepted(tmp_path))
 
     assert found.ok
-    assert found.checks[0].message == "It is queued: it is checked as far as it has come."
+    assert found.checks[0].message == "The run is queued. Its files so far are checked."
 
 
 def test_run_under_way__is_checked_with_its_tokenizer_and_checkpoints(run: RunDirectory) -> None:
@@ -161,7 +161,7 @@ def test_end_that_the_event_log_does_not_know__is_found(run: RunDirectory) -> No
     log = run.path / "events.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
 
-    assert wrong(run)["end"] == "The event log says running, the manifest otherwise."
+    assert wrong(run)["end"] == "The event log says running, the manifest completed."
 
 
 def test_machine_with_other_threads__is_told_and_is_no_fault(run: RunDirectory) -> None:
@@ -180,7 +180,7 @@ def test_machine_with_other_threads__is_told_and_is_no_fault(run: RunDirectory) 
     found = verified(run)
 
     assert found.ok
-    assert f"1024 there, {default_threads()} on this machine" in found.checks[-1].message
+    assert f"1024 in the run, {default_threads()} on this machine" in found.checks[-1].message
 
 
 def test_threads_of_the_environment__are_taken_where_the_request_names_none(

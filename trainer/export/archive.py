@@ -1,7 +1,7 @@
-"""A finished run in one file, and such a file restored as a run: every byte is vouched for, and nothing else gets in.
+"""Export of a finished run to one file, and import of such a file; every byte of it has a checked hash.
 
-The file is a plain tar, uncompressed as weights do not get smaller, equal for equal runs. Its first member,
-`archive.json`, names the others with their sizes and hashes.
+The file is a tar without compression, which weights would not profit from, and is equal for equal runs. Its first
+member, `archive.json`, names the others with their sizes and hashes.
 """
 
 import re
@@ -22,12 +22,12 @@ from trainer.export.verification import verify_files
 from trainer.system.files import DISK, BrokenFile, Disk, file_records, open_regular, storage_errors
 
 _RECORD_FILE = "archive.json"
-_MOST_RECORD_BYTES = 16 << 20
+_MAX_RECORD_BYTES = 16 << 20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}){0,3}")
 
 
 class ArchiveRecord(Frozen):
-    """`archive.json`: what the archive holds besides."""
+    """`archive.json`: the other members of the archive."""
 
     schema_version: Literal[1] = 1
     format: Literal["archive"] = "archive"
@@ -36,10 +36,9 @@ class ArchiveRecord(Frozen):
 
 
 def export_archive(run: RunDirectory, file: Path) -> ArchiveRecord:
-    """Write a completed run to a file that is not there yet, whole or not at all.
+    """Write a completed run to a new file, atomically. The log and the Discord messages are left out.
 
-    What nobody else needs stays behind: the log, and who has been told of the run. Raises RUN_NOT_READY, CONFLICT, and
-    MODEL_LOAD_FAILED where the run is not as it was left.
+    Raises RUN_NOT_READY, CONFLICT if the file exists, and MODEL_LOAD_FAILED if the run's files have changed.
     """
     run.completed_manifest()
     check_free(file, for_folder=False)
@@ -62,10 +61,10 @@ def export_archive(run: RunDirectory, file: Path) -> ArchiveRecord:
 
 
 def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDirectory:
-    """Restore a run from an archive, whole or not at all; nothing in it runs, and nothing is written elsewhere.
+    """Restore a run from an archive, atomically. Nothing in the archive is executed.
 
-    Raises DATA_NOT_FOUND where there is no such file, INVALID_INPUT where it is no archive or not as it was written,
-    and CONFLICT where the run is there already.
+    Raises DATA_NOT_FOUND if there is no such file, INVALID_INPUT if it is no archive or was changed, and CONFLICT if
+    the run exists already.
     """
     staging = artifacts_root / f".import-{secrets.token_hex(4)}"
     with storage_errors("the run could not be restored"):
@@ -91,7 +90,7 @@ def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path) -> None:
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
-    """A regular file of nobody's, without a time."""
+    """Return a regular file without owner and time."""
     member = tarfile.TarInfo(name)
     member.size = size
     return member
@@ -108,12 +107,12 @@ def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, dis
             disk.make_folder(run.path)
             _unpack(tar, members, record, run)
     except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
-        raise _refused("it is torn or was changed") from error
+        raise _refused("it is incomplete or was changed") from error
     _check_whole(run)
     if run.completed_manifest().run_id != record.run_id:
-        raise _refused("its run goes by another name")
+        raise _refused("its run has another id")
     if _paths(run) != {path for path in run.path.rglob("*") if path.is_file()}:
-        raise _refused("it holds what does not belong to a run")
+        raise _refused("it contains files that do not belong to a run")
     target = artifacts_root / "models" / run.run_id
     disk.make_folder(target.parent)
     try:
@@ -127,44 +126,44 @@ def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, dis
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the members, of which each must be a plain file: no link, device, folder, nor one with holes."""
+    """Yield the members. Each must be a plain file: no link, device, folder or sparse file."""
     for member in tar:
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-            raise _refused("it holds what is no plain file")
+            raise _refused("it contains a link or another special file")
         yield member
 
 
 def _record(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], size: int) -> ArchiveRecord:
     first = next(members, None)
-    if first is None or first.name != _RECORD_FILE or first.size > _MOST_RECORD_BYTES:
+    if first is None or first.name != _RECORD_FILE or first.size > _MAX_RECORD_BYTES:
         raise AppError(ErrorCode.INVALID_INPUT, "Not a recognized export format.")
     with _opened(tar, first) as content:
         record = parse_json(ArchiveRecord, content.read())
     names = [described.path for described in record.files]
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
     if len({*names, *folders}) < len(names) + len(folders) or not all(_NAME.fullmatch(name) for name in names):
-        raise _refused("it names a file twice, or outside its run")
+        raise _refused("it names a file twice, or one outside its run")
     if sum(described.bytes for described in record.files) > size:
-        raise _refused("it promises more than there is in it")
+        raise _refused("it is smaller than its record says")
     return record
 
 
 def _unpack(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], record: ArchiveRecord, run: RunDirectory) -> None:
-    """Write the members, each named and as long as promised; what they hold is checked when all are there."""
+    """Write the members that the record names, then check their hashes."""
     awaited = {described.path: described for described in record.files}
     for member in members:
         described = awaited.pop(member.name, None)
         if described is None or described.bytes != member.size:
-            raise _refused("it holds what it does not name")
+            raise _refused("it contains a file that its record does not name")
         path = run.path / member.name
         run.disk.make_folder(path.parent)
         with _opened(tar, member) as content:
             run.disk.write(path, content)
     if awaited:
-        raise _refused("it is torn: not all that it names is in it")
+        raise _refused("it is incomplete: files of its record are missing")
     found = file_records(run.path, [run.path / described.path for described in record.files])
     if {described.path: described for described in found} != {described.path: described for described in record.files}:
-        raise _refused("it is torn or was changed")
+        raise _refused("it is incomplete or was changed")
     for folder in {path.parent for path in run.path.rglob("*")}:
         run.disk.sync(folder)
 
@@ -174,7 +173,7 @@ def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.ExFileObje
 
 
 def _paths(run: RunDirectory) -> set[Path]:
-    """What belongs to a completed run: what its manifest or its seal names, and its checkpoints."""
+    """Return the files of a completed run: those in its manifest and its seal, and its checkpoints."""
     sealed = {run.path / name for name in SEALED_FILES} | {path for path in (run.seal,) if path.exists()}
     of_run = {run.path / record.path for record in run.completed_manifest().files}
     return sealed | of_run | {path for path in run.checkpoints.rglob("*") if path.is_file()}
@@ -184,7 +183,7 @@ def _check_whole(run: RunDirectory) -> None:
     wrong = next((check for check in verify_files(run) if not check.ok), None)
     if wrong is not None:
         raise AppError(
-            ErrorCode.MODEL_LOAD_FAILED, f"The run '{run.run_id}' is not as it was left: {wrong.name}. {wrong.message}"
+            ErrorCode.MODEL_LOAD_FAILED, f"The run '{run.run_id}' failed its check of {wrong.name}. {wrong.message}"
         )
 
 

@@ -1,4 +1,4 @@
-"""A run's model as a folder in one of three formats, and a folder read back."""
+"""Export of a run's model to a folder in one of three formats, and loading of such a folder."""
 
 import secrets
 import shutil
@@ -18,10 +18,10 @@ from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
 
 def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: str | None = None) -> ExportRecord:
-    """Write a run's model to a folder that is not there yet, whole or not at all.
+    """Write a run's model to a new folder, atomically.
 
-    Raises CONFLICT where something is there, UNSUPPORTED_BACKEND where a package is missing that the format needs,
-    and what `load_run` and a disk that fails raise.
+    Raises CONFLICT if the folder exists, UNSUPPORTED_BACKEND if the format needs a package that is not installed, and
+    the errors of `load_run`.
     """
     if to == "onnx":
         graphs.check_onnx_installed()
@@ -50,16 +50,16 @@ def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: st
 
 
 def check_free(target: Path, *, for_folder: bool = True) -> None:
-    """Raise CONFLICT where there is something; a folder may take the place of an empty one."""
+    """Raise CONFLICT if the target exists; an empty folder may be replaced by a folder."""
     is_empty = for_folder and target.is_dir() and not target.is_symlink() and not any(target.iterdir())
     if target.is_symlink() or (target.exists() and not is_empty):
         raise AppError(ErrorCode.CONFLICT, f"'{target}' is there already: give `--out` another name.")
 
 
 def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:
-    """Read a folder of format `hf` that was exported here.
+    """Read a folder that `export_folder` wrote in format `hf`.
 
-    Raises DATA_NOT_FOUND where there is no such folder, MODEL_LOAD_FAILED where it is another one or has changed.
+    Raises DATA_NOT_FOUND if there is no such folder, MODEL_LOAD_FAILED if it has another format or was changed.
     """
     if not folder.exists():
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no '{folder}'.")

@@ -1,4 +1,4 @@
-"""A model as a folder that the Hugging Face library loads: config, weights, tokenizer, and code where it needs some."""
+"""A model as a folder that Transformers loads: config, weights, tokenizer, and code for recurrent models."""
 
 import json
 from collections.abc import Mapping
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 _CODE = ("configuration_recurrent", "modeling_recurrent")
 _Fields = dict[str, object]
 _AS_LLAMA: _Fields = {"model_type": "llama", "attention_bias": True}
-"""Qwen2 as LLaMA with biases, which it is: `AutoTokenizer` takes the tokenizer of a `qwen2` folder for Qwen's own."""
+"""Qwen2 is written as LLaMA with biases, because `AutoTokenizer` expects Qwen's own tokenizer in a `qwen2` folder."""
 _QWEN_ONLY = ("layer_types", "max_window_layers", "sliding_window", "use_sliding_window")
 _fields: TypeAdapter[_Fields] = TypeAdapter(_Fields)
 
 
 def write_model(folder: Path, model: LanguageModel, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Write config, weights and, where the library has no such model, its code."""
+    """Write config, weights and, for a recurrent model, its code."""
     _write_json(folder / "config.json", _config(config, vocabulary_of(tokenizer), model.objective))
     state: dict[str, Tensor] = model.state_dict()
     (folder / WEIGHTS_FILE).write_bytes(save_safetensors(library_weights(config, state), {"format": "pt"}))
@@ -55,7 +55,7 @@ def write_model(folder: Path, model: LanguageModel, config: ModelConfig, tokeniz
 
 
 def write_tokenizer(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
-    """Write the tokenizer as it is, and as the library has it."""
+    """Write the tokenizer in our format and in the library's."""
     own, manifest = folder / TOKENIZER_FOLDER, tokenizer.manifest
     tokenizer.save(own)
     content = read_regular(own / tokenizer_file(manifest.method))
@@ -72,7 +72,7 @@ def write_tokenizer(folder: Path, model: LanguageModel, tokenizer: Tokenizer) ->
 
 
 def read_model(folder: Path, file: ModelFile, vocabulary: Vocabulary) -> LanguageModel:
-    """Read the weights of a folder that was written here; raises ValueError where they are not those of the model."""
+    """Read the weights of a folder that `write_model` wrote. Raises ValueError if they do not match the model."""
     with torch.device("meta"):
         model = build(file.model, vocabulary, file.objective)
     state: dict[str, Tensor] = model.state_dict()
@@ -83,7 +83,7 @@ def read_model(folder: Path, file: ModelFile, vocabulary: Vocabulary) -> Languag
 
 
 def library_weights(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name weights as the library does; LLaMA's attention gets the bias of its output, zero, that Qwen's has not."""
+    """Return weights by the library's names. A Qwen2 model gets the zero output biases of LLaMA's attention."""
     weights = {library_name(config, name): weight.detach().contiguous() for name, weight in state.items()}
     if isinstance(config, QwenConfig):
         outputs = [name for name in weights if name.endswith(".o_proj.weight")]
@@ -92,14 +92,14 @@ def library_weights(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[st
 
 
 def library_name(config: ModelConfig, name: str) -> str:
-    """What the library calls a weight of ours."""
+    """Return the library's name of a weight."""
     names = _names(config)
     own = next((own for own in names if name.startswith(own)), "")
     return names.get(own, "") + name.removeprefix(own)
 
 
 def _names(config: ModelConfig) -> Mapping[str, str]:
-    """How names of weights begin here, and there."""
+    """Return the prefixes of our weights' names with the library's prefixes."""
     match config:
         case RnnConfig():
             return {}

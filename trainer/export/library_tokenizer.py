@@ -1,4 +1,4 @@
-"""A tokenizer as the Hugging Face library reads it: `tokenizer.json` and what its config says of the special tokens."""
+"""A tokenizer in the format of Transformers: `tokenizer.json` and the names of the special tokens."""
 
 import tokenizers
 from sentencepiece import SentencePieceProcessor
@@ -12,10 +12,10 @@ from trainer.tokenizers.sentencepiece import SPACE
 
 
 def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Objective) -> bytes:
-    """Return `tokenizer.json` with the ids of the tokenizer whose file has this content.
+    """Return `tokenizer.json` with the same ids as the tokenizer whose file has this content.
 
-    A masked model reads its text between the special tokens that a line begins and ends with, and gets them here; to a
-    causal model the start is given by the text: `tokenizer.bos_token + text`, as GPT-2 has it.
+    For a masked model, it adds the special tokens at the start and end of a text. For a causal model, the caller adds
+    the start, as with GPT-2: `tokenizer.bos_token + text`.
     """
     if isinstance(manifest.config, SentencePieceTokenizerConfig):
         library = _from_sentencepiece(content, manifest, manifest.config)
@@ -32,9 +32,9 @@ def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Ob
 
 
 def special_tokens_of(manifest: TokenizerManifest, objective: Objective) -> dict[str, str]:
-    """Return the special tokens by what the library calls them; each is one of the tokenizer's own.
+    """Return the special tokens by the library's names for them.
 
-    Without a begin or a padding, the end of the line before does (DEC D50); without a mask, the unknown token.
+    A tokenizer without [BOS] or [PAD] uses [EOS] for them, one without [MASK] the unknown token.
     """
     ids = manifest.special_ids
     named = {
@@ -55,10 +55,10 @@ def _name(manifest: TokenizerManifest, token_id: int) -> str:
 def _from_sentencepiece(
     content: bytes, manifest: TokenizerManifest, config: SentencePieceTokenizerConfig
 ) -> tokenizers.Tokenizer:
-    """The same pieces, scores and merges; what is reserved is unknown.
+    """Return a tokenizer with the same pieces, scores and merges; reserved characters are unknown.
 
-    A space stands before every text that begins with none, so that a word is the same tokens alone, after a space, and
-    in a line: tools that go word by word, as minicons does, ask for " the" and count on it.
+    It puts a space before every text that begins without one, so that a word has the same tokens alone and in a line.
+    Tools that score word by word, such as minicons, rely on it.
     """
     processor = SentencePieceProcessor(model_proto=content)
     pieces = [(processor.id_to_piece(i), float(processor.get_score(i))) for i in range(processor.get_piece_size())]
@@ -80,7 +80,7 @@ def _from_sentencepiece(
 
 
 def _merges(vocabulary: dict[str, int], specials: int) -> list[tuple[str, str]]:
-    """Every pair of pieces that makes a piece, in the order in which the pieces were learned."""
+    """Return every pair of pieces that forms a piece, in the order in which the pieces were learned."""
     merges: list[tuple[str, str]] = []
     for piece, i in vocabulary.items():
         if i >= specials:

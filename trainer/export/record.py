@@ -1,4 +1,4 @@
-"""What an exported folder says of itself."""
+"""The record of an exported folder."""
 
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ RECORD_FILE = "export.json"
 
 
 class ExportRecord(Frozen):
-    """`export.json`: what the folder holds, and what it was made from."""
+    """`export.json`: the files of the folder, and the run that it was exported from."""
 
     schema_version: Literal[1] = 1
     format: FolderFormat

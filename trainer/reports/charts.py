@@ -214,7 +214,7 @@ def _write_sign(axes: Axes, x: int, y: int, sign: str, *, is_light: bool) -> Non
 
 
 def _frame(x: float, y: float, width: float, height: float) -> Rectangle:
-    """What marks a character that the model does not know."""
+    """Return the frame around a character that the model does not know."""
     return Rectangle((x, y), width, height, fill=False, edgecolor=_UNKNOWN, linewidth=2)
 
 

@@ -1,4 +1,4 @@
-"""Minimal pairs: of two sentences, which is less surprising to a model, and how often it is the first."""
+"""Minimal pairs: the less surprising of two sentences, and how often it is the first one."""
 
 from collections.abc import Iterable, Sequence
 from math import sqrt
@@ -8,12 +8,12 @@ from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 
 TIE_NATS = 1e-4
-"""Two sums that are closer are a tie: scores are not more exact."""
+"""Sums that differ by less are a tie: scores are not more exact."""
 _Z = 1.959963984540054  # of the normal distribution: 95 % are within so many standard deviations
 
 
 class Pair(NamedTuple):
-    """Two sentences of which the first should be less surprising, and what they are an example of."""
+    """Two sentences, of which the first should be less surprising, and their group."""
 
     line: int
     first: str
@@ -32,37 +32,37 @@ class ScoredPair(Frozen):
 
 
 class PairAccuracy(Frozen):
-    """How often the first of a pair is the less surprising one, a tie being half a time."""
+    """The share of pairs whose first sentence is less surprising; a tie counts half."""
 
     group: str | None
     n_pairs: int
     n_ties: int
     accuracy: float
     low: float
-    """The 95 % interval of Wilson (1927) begins here."""
+    """The lower end of the 95 % interval of Wilson (1927)."""
     high: float
 
 
 class PairReport(Frozen):
-    """All pairs of a file, and what they come to."""
+    """The pairs of a file, and their accuracy."""
 
     run_id: Identifier
     overall: PairAccuracy
     groups: tuple[PairAccuracy, ...]
-    """In the order in which they came first; empty where no pair has one."""
+    """In the order of the file; empty if no pair has a group."""
     pairs: tuple[ScoredPair, ...]
 
 
 def read_pair(number: int, line: str) -> Pair | None:
-    """Read a line of two or three columns between tabs; None for a blank one."""
+    """Read a line of two or three columns between tabs. Returns None for a blank line; raises INVALID_INPUT."""
     if not line.strip():
         return None
     cells = [cell.strip() for cell in line.split("\t")]
     if len(cells) not in (2, 3) or not all(cells):
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            f"Line {number:,} is no pair: write two sentences with a tab between them, and after another tab, where"
-            " there are groups, the name of theirs.",
+            f"Line {number:,} is no pair: write two sentences separated by a tab, and optionally another tab and the"
+            " name of a group.",
         )
     return Pair(number, cells[0], cells[1], cells[2] if len(cells) == 3 else None)
 
@@ -79,7 +79,7 @@ def scored_pair(pair: Pair, first_nats: float, second_nats: float) -> ScoredPair
 
 
 def pair_report(run_id: str, pairs: Sequence[ScoredPair]) -> PairReport:
-    """What pairs, one at least, come to, in all and by group."""
+    """Summarize pairs, at least one, in total and by group."""
     groups: dict[str, list[ScoredPair]] = {}
     for pair in pairs:
         if pair.group is not None:
@@ -102,7 +102,7 @@ def _accuracy(group: str | None, pairs: Iterable[ScoredPair]) -> PairAccuracy:
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """Return the interval that a share of so many trials is with 95 % confidence within."""
+    """Return the 95 % confidence interval of a share of `count` trials (Wilson 1927)."""
     z_squared = _Z * _Z / count
     middle = (share + z_squared / 2) / (1 + z_squared)
     half = _Z / (1 + z_squared) * sqrt(share * (1 - share) / count + z_squared / (4 * count))
