@@ -17,6 +17,13 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.runs import RunRecord, RunStatus
 
+_CONFIG_FIELDS = {"total_epochs", "total_steps", "device", "precision", "vocab_size", "tokenizer_id"}
+_PROGRESS_FIELDS = {
+    *("progress", "epoch", "total_epochs", "step", "total_steps", "eta_seconds"),
+    *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
+}
+_VALIDATION_FIELDS = {"val_loss", "best_val_loss", "val_bits_per_char", "best_val_bits_per_char"}
+
 
 class RunFollower:
     """Status of a run, updated from its event log."""
@@ -31,36 +38,16 @@ class RunFollower:
             run_id=record.run_id,
             status="queued",
             reachable=True,
-            last_heartbeat_ts=None,
             message="Waiting for a worker.",
             progress=0.0,
             epoch=0,
             total_epochs=record.effective.num_epochs,
             step=0,
-            total_steps=None,
-            train_loss=None,
-            val_loss=None,
-            best_val_loss=None,
-            test_loss=None,
-            test_perplexity=None,
-            bits_per_char=None,
-            tokens_per_second=None,
-            chars_per_second=None,
-            eta_seconds=None,
-            last_checkpoint_step=None,
-            queue_position=None,
-            device=None,
-            precision=None,
-            vocab_size=None,
-            error=None,
             created_at=record.created_at,
-            started_at=None,
-            finished_at=None,
             user_id=record.user_id,
             model_family=record.effective.model_family,
             objective=record.effective.objective,
             model_size=record.effective.model_size,
-            tokenizer_id=None,
             attempt=0,
             label=record.effective.label,
         )
@@ -91,26 +78,16 @@ class RunFollower:
                 # a later attempt, while it reads its corpus again, does not lower the progress
                 changes |= {"message": event.message, "progress": max(event.progress, self.status.progress)}
             case MetricsConfig():
-                changes |= {
-                    "total_epochs": event.total_epochs,
-                    "total_steps": event.total_steps,
-                    "device": event.device,
-                    "precision": event.precision,
-                    "vocab_size": event.vocab_size,
-                    "tokenizer_id": event.tokenizer_id,
-                    "message": "Training.",
-                }
+                config: dict[str, object] = event.model_dump(include=_CONFIG_FIELDS)
+                changes |= config | {"message": "Training."}
             case MetricsProgress():
                 changes |= self._training_changes(event)
             case CheckpointSaved():
                 # the last progress event may be several steps old
                 changes |= {"last_checkpoint_step": event.step, "step": max(event.step, self.status.step)}
             case MetricsCompleted():
-                changes |= {
-                    "test_loss": event.test_loss,
-                    "test_perplexity": event.test_perplexity,
-                    "bits_per_char": event.bits_per_char,
-                }
+                test: dict[str, object] = event.model_dump(include={"test_loss", "test_perplexity", "bits_per_char"})
+                changes |= test
             case JobCompleted():
                 changes |= _end("completed", "Completed.", event.ts) | {"progress": 100.0}
             case JobFailed():
@@ -126,25 +103,9 @@ class RunFollower:
         self.train_losses.append((event.step, event.train_loss))
         if event.val_loss is not None:
             self.val_losses.append((event.step, event.val_loss))
-        measured: dict[str, object] = {
-            "val_loss": event.val_loss,
-            "best_val_loss": event.best_val_loss,
-            "val_bits_per_char": event.val_bits_per_char,
-            "best_val_bits_per_char": event.best_val_bits_per_char,
-        }
-        return {name: value for name, value in measured.items() if value is not None} | {
-            "message": "Training.",
-            "progress": event.progress,
-            "epoch": event.epoch,
-            "total_epochs": event.total_epochs,
-            "step": event.step,
-            "total_steps": event.total_steps,
-            "train_loss": event.train_loss,
-            "train_bits_per_char": event.train_bits_per_char,
-            "tokens_per_second": event.tokens_per_second,
-            "chars_per_second": event.chars_per_second,
-            "eta_seconds": event.eta_seconds,
-        }
+        measured: dict[str, object] = event.model_dump(include=_VALIDATION_FIELDS, exclude_none=True)
+        progress: dict[str, object] = event.model_dump(include=_PROGRESS_FIELDS)
+        return measured | progress | {"message": "Training."}
 
 
 def _end(state: RunState, message: str, at: Timestamp) -> dict[str, object]:

@@ -342,44 +342,44 @@ class RunStatus(Frozen):
     status: RunState
     reachable: bool
     """False for a run whose worker has stopped renewing its lease."""
-    last_heartbeat_ts: float | None
+    last_heartbeat_ts: float | None = None
     message: str
     progress: Annotated[float, Field(ge=0, le=100)]
     epoch: int
     total_epochs: int
     step: int
-    total_steps: int | None
-    train_loss: float | None
-    val_loss: float | None
-    best_val_loss: float | None
+    total_steps: int | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
     train_bits_per_char: float | None = None
     """Bits per character of the training split; None for a masked model."""
     val_bits_per_char: float | None = None
     best_val_bits_per_char: float | None = None
-    test_loss: float | None
-    test_perplexity: float | None
-    bits_per_char: float | None
+    test_loss: float | None = None
+    test_perplexity: float | None = None
+    bits_per_char: float | None = None
     """Bits per character of the test split."""
-    tokens_per_second: float | None
-    chars_per_second: float | None
-    eta_seconds: float | None
-    last_checkpoint_step: int | None
-    queue_position: int | None
-    device: str | None
-    precision: str | None
-    vocab_size: int | None
-    error: RunError | None
+    tokens_per_second: float | None = None
+    chars_per_second: float | None = None
+    eta_seconds: float | None = None
+    last_checkpoint_step: int | None = None
+    queue_position: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    vocab_size: int | None = None
+    error: RunError | None = None
     created_at: Timestamp
-    started_at: Timestamp | None
-    finished_at: Timestamp | None
-    user_id: int | None
+    started_at: Timestamp | None = None
+    finished_at: Timestamp | None = None
+    user_id: int | None = None
     model_family: ModelFamily
     objective: Objective = "causal_lm"
     """With masked_lm, each loss is per masked token."""
-    model_size: str | None
-    tokenizer_id: str | None
+    model_size: str | None = None
+    tokenizer_id: str | None = None
     attempt: int
-    label: str | None
+    label: str | None = None
 
     @property
     def bits_per_nat(self) -> float | None:
