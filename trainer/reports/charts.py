@@ -1,4 +1,4 @@
-"""Numbers to PNG: the loss chart of a run, the surprisals of a text; drawn without any state that outlives a call."""
+"""Charts as PNG: the loss curves of runs, and the heat map of a text. No state outlives a call."""
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -21,32 +21,31 @@ _WIDTH_INCHES, _HEIGHT_INCHES, _DOTS_PER_INCH = 8.0, 4.0, 100  # 800 x 400 pixel
 _BACKGROUND, _TEXT, _GRID = "#2b2d31", "#dbdee1", "#44474d"  # Discord's dark theme
 _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"  # of the colour-blind safe set of Okabe and Ito
 _MANY = ("#56b4e9", "#e69f00", "#2bb98b", "#f0e442", "#cc79a7", "#d55e00", "#dbdee1", "#7b8cff")
-"""Of the same set, the dark ones lighter."""
+"""The same set of colours, the dark ones lighter."""
 _MARKERS = ("", "o", "s", "^")
 _MAX_POINTS = 1600  # two for each pixel of width
 _SMOOTHING_SHARE = 0.05  # of the curve is what one smoothed point averages over
 _SPIKE_SHARE = 0.02  # of the losses may leave the picture at its top, so that the rest has room
 _CELL_WIDTH, _CELL_HEIGHT, _GAP_POINTS = 30, 38, 1.7  # pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 84  # pixels around the cells
-_FEWEST_COLUMNS = 24  # so that the legend has room
+_MIN_COLUMNS = 24  # so that the legend has room
 _SCALE_ENDS: dict[Unit, float] = {"bits": 8.0, "nats": SCALE_END_NATS}
 _HEAT = LinearSegmentedColormap.from_list("heat", HEAT_COLOURS)
 _UNKNOWN, _FAINT = "#56b4e9", "#949ba4"
 _FONT = get_font(findfont("DejaVu Sans"))
-"""Comes with matplotlib; has IPA, Kazakh, combining marks, and the Arabic letters of Uyghur."""
+"""Part of matplotlib; has IPA, Kazakh, combining marks, and the Arabic letters of Uyghur."""
 
 
 def loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes:
     """Draw training loss (thin, and smoothed thick) and validation loss (dots) over steps as a PNG of 800 x 400.
 
-    `bits_per_nat`: the bits per character of the validation split that one nat per token of it is; None: the picture
-    has no second axis.
+    `bits_per_nat`: bits per character of the validation split for one nat per token; None draws no second axis.
     """
     return _png(loss_figure(train, validation, bits_per_nat))
 
 
 def loss_figure(train: Curve, validation: Curve, bits_per_nat: float | None) -> Figure:
-    """The picture of `loss_chart`, with its axes."""
+    """Return the figure of `loss_chart`."""
     figure = Figure(
         figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained"
     )
@@ -102,10 +101,9 @@ def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> b
 def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
     """Draw the characters of a text as coloured cells over a colour bar, as a PNG; unknown ones have a frame.
 
-    A sign without a glyph is written as its code point. A row whose first letter is of a script that is written from
-    right to left begins at the right.
+    A character without a glyph is written as its code point. A row of a right-to-left script begins at the right.
     """
-    columns = max(_FEWEST_COLUMNS, *(len(cells) for _, cells in rows))
+    columns = max(_MIN_COLUMNS, *(len(cells) for _, cells in rows))
     width, height = columns * _CELL_WIDTH, len(rows) * _CELL_HEIGHT
     figure = Figure(
         figsize=((_LEFT + width + _RIGHT) / _DOTS_PER_INCH, (_TOP + height + _BOTTOM) / _DOTS_PER_INCH),
@@ -134,14 +132,14 @@ def heat_map(rows: Sequence[CellRow], unit: Unit) -> bytes:
 
 
 def _columns(cells: Sequence[Cell], columns: int) -> Sequence[int]:
-    """Return the columns of a row in the order in which its cells are read."""
+    """Return the columns of a row in reading order."""
     kinds = (unicodedata.bidirectional(char) for sign, _, _ in cells for char in sign)
     first = next((kind for kind in kinds if kind in ("L", "R", "AL")), "L")
     return range(columns) if first == "L" else range(columns - 1, -1, -1)
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Mean of each loss and its neighbours, as many on either side, so that the curve neither lags nor shrinks."""
+    """Return the mean of each loss and its neighbours, equally many on both sides, so that the curve does not lag."""
     sums = [0.0, *accumulate(losses)]
     reach = round(len(losses) * _SMOOTHING_SHARE / 2)
     values = []
@@ -158,7 +156,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _thinned(curve: Curve) -> Curve:
-    """Means of neighbours where there are more points than pixels; the last step stays the last."""
+    """Return means of neighbouring points if there are more points than pixels; the last step stays the last."""
     if len(curve) <= _MAX_POINTS:
         return curve
     size = -(-len(curve) // _MAX_POINTS)
@@ -167,7 +165,7 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _set_limits(axes: Axes, train: Sequence[float], validation: Sequence[float]) -> None:
-    """Fit the losses, but let the first steep fall run out of the picture: no point where there are fewer than 50."""
+    """Fit the losses, but cut off the highest 2 %: the steep fall at the start."""
     if not train and not validation:
         return
     ordered = sorted(train) or sorted(validation)
@@ -192,7 +190,7 @@ def _style(axes: Axes) -> None:
 
 
 def _add_second_axis(axes: Axes, per_nat: float, label: str) -> None:
-    """Show the loss in another unit on the right, `per_nat` of it for each nat per token."""
+    """Show the loss in another unit on the right; `per_nat` converts from nats per token."""
     second = axes.twinx()
     bottom, top = axes.get_ylim()
     second.set_ylim(bottom * per_nat, top * per_nat)
@@ -202,7 +200,7 @@ def _add_second_axis(axes: Axes, per_nat: float, label: str) -> None:
 
 
 def _axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place in pixels."""
+    """Return axes at a position in pixels."""
     whole_width, whole_height = figure.get_figwidth() * _DOTS_PER_INCH, figure.get_figheight() * _DOTS_PER_INCH
     return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
 
@@ -219,7 +217,7 @@ def _frame(x: float, y: float, width: float, height: float) -> Rectangle:
 
 
 def _code_point(sign: str) -> str:
-    """The hexadecimal number of a sign's last code point in two lines, which fit into a cell."""
+    """Return the last code point of a sign in hexadecimal digits, in two lines that fit into a cell."""
     digits = f"{ord(sign[-1]):04X}"
     return f"{digits[:-3]}\n{digits[-3:]}" if len(digits) > 4 else f"{digits[:2]}\n{digits[2:]}"
 
