@@ -202,7 +202,7 @@ def test_export__of_a_changed_run_is_refused(tmp_path: Path) -> None:
     weights = run.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
 
-    with pytest.raises(AppError, match=r"model\.safetensors has changed") as caught:
+    with pytest.raises(AppError, match=r"changed or deleted after its training: model\.safetensors") as caught:
         export_folder(run, "hf", tmp_path / "out")
     assert caught.value.code is ErrorCode.MODEL_LOAD_FAILED
     assert not (tmp_path / "out").exists()
