@@ -54,8 +54,8 @@ MUTATIONS = (
     Mutation(
         "an unknown outcome is looked up before the next try",
         "bot/delivery.py",
-        "found = await self._find(slot, channel) if is_unknown else None",
-        "found = None",
+        "message_id = await self._find(slot, channel) if may_exist else None",
+        "message_id = None",
         (LISTENER,),
     ),
     Mutation(
@@ -70,7 +70,7 @@ MUTATIONS = (
     Mutation(
         "the intent is in the ledger before the call",
         "bot/delivery.py",
-        "        await self._note(**{slot: sent})\n",
+        "        await self._update(**{slot: sent})\n",
         "",
         (LISTENER,),
     ),
@@ -84,15 +84,15 @@ MUTATIONS = (
     Mutation(
         "a delivery that fails is begun again",
         "bot/notifier.py",
-        "self._retries[name] = asyncio.get_running_loop().call_later(seconds, self._supervise, name, work)",
-        "pass",
+        "            await asyncio.sleep(seconds)\n",
+        "            return\n",
         (f"{LISTENER}::test_delivery_that_fails__is_said_tried_again_and_holds_up_nobody_else",),
     ),
     Mutation(
         "a lost bell is made up for by looking",
         "bot/delivery.py",
-        "            async with asyncio.timeout(self._look_interval_seconds):\n",
-        "            async with asyncio.timeout(None):\n",
+        "async with asyncio.timeout(self._poll_seconds):\n",
+        "async with asyncio.timeout(None):\n",
         (f"{LISTENER}::test_lost_bell__is_made_up_by_looking",),
     ),
     Mutation(
@@ -172,8 +172,8 @@ MUTATIONS = (
     Mutation(
         "only the same training goes on",
         "trainer/jobs/resolve.py",
-        "        if request_hash(again) == record.request_hash:\n            return\n",
-        "        return\n",
+        "    if request_hash(again) == record.request_hash:\n        return\n",
+        "    return\n",
         (GOING_ON,),
     ),
     Mutation(

@@ -38,7 +38,7 @@ def test_demo__interrupted_leaves_nothing_running(tmp_path: Path) -> None:
 
     code: int = demo.returncode
     assert code == 130
-    assert "nothing is left running" in out
+    assert "The bot and its services have stopped." in out
     assert asyncio.run(gone(tmp_path))
 
 

@@ -147,7 +147,7 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
         parsed = ScoreResponse.model_validate_json(here.discord.read(report.attachments[3]))
         assert parsed.n_tokens == len(lines[:MAX_REPORT_CHARACTERS].replace("\n", ""))
         assert parsed.topk is None
-        assert number(lost.embeds[0]["color"]) == GREY and "could not be made" in said(lost)
+        assert number(lost.embeds[0]["color"]) == GREY and "could not be created" in said(lost)
 
 
 async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Path) -> None:
