@@ -64,7 +64,7 @@ def test_runs__are_a_line_each_with_loss_and_label(shell: Shell) -> None:
     assert first.startswith("waiting ") and first.endswith("  [red]a :smile: name")
     metrics = done.completed_manifest().metrics
     assert metrics.best is not None
-    assert second.startswith(f"{done.run_id}  completed  char_lstm  100 %     {metrics.best:.3f} nats ")
+    assert second.startswith(f"{done.run_id}  completed  char_lstm  100 %     {metrics.best:.3f} nats")
 
 
 def test_status__of_a_finished_run_for_programs_and_people(shell: Shell) -> None:
@@ -337,8 +337,8 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         assert "(position 2 in the queue)" in shell.type("status", second.run_id)
 
         checks = {check.name: check for check in Report.model_validate_json(shell.type("doctor", "--json")).checks}
-        assert checks["worker"].message == "At least one takes jobs."
-        assert checks["redis"].message == "It answers; AOF is on (appendfsync always), eviction off."
+        assert checks["worker"].message == "At least one is running."
+        assert checks["redis"].message == "It responds; AOF is on (appendfsync always), eviction off."
         assert checks["server"].message.endswith("; it runs.")
         assert first.run_id in checks["runs"].message and second.run_id in checks["runs"].message
 
@@ -480,8 +480,8 @@ COMPARE_MISTAKES: list[tuple[list[str], str]] = [
     (["compare", "RUN", "lstm-2", "--tolerance", "-1"], "`--tolerance` must be at least 0 and below 1, you gave -1."),
     (["compare", "RUN", "lstm-2", "--tolerance", "nan"], "`--tolerance` must be at least 0 and below 1, you gave nan."),
     (["compare", "RUN", "lstm-2", "--path", "nowhere"], "There is no corpus 'nowhere'"),
-    (["eval", "RUN", "--split", "test", "--path", "text"], "Give one of `--split`, `--path` and `--latest`"),
-    (["eval", "RUN", "--split", "test", "--latest"], "Give one of `--split`, `--path` and `--latest`"),
+    (["eval", "RUN", "--split", "test", "--path", "text"], "Give only one of `--split`, `--path` and `--latest`"),
+    (["eval", "RUN", "--split", "test", "--latest"], "Give only one of `--split`, `--path` and `--latest`"),
 ]
 
 
