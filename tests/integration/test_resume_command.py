@@ -80,7 +80,7 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
 
         assert await suggested() == [old.run_id]
         by_other = await here.ask(here.bob, "resume", {"run": old.run_id})
-        assert by_other.colour == AMBER and f"ask <@{here.ana.id}>" in by_other.text and len(here.runs()) == 1
+        assert by_other.colour == AMBER and f"Ask <@{here.ana.id}>" in by_other.text and len(here.runs()) == 1
         answer = await here.ask(here.ana, "resume", {"run": old.run_id})
         assert answer.is_ephemeral and "⏳ Queued" in answer.text
         [new] = [RunDirectory(path) for path in here.runs() if path.name != old.run_id]
