@@ -216,7 +216,7 @@ async def test_question_that_workers_have_ended_over_twice__is_answered_with_tha
             await asyncio.sleep(0.05)
 
     assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
-    assert response.error.message.startswith("The worker ended twice before the answer was there")
+    assert response.error.message.startswith("The worker ended twice before the answer")
 
 
 async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def _finished(tmp_path: Path) -> Finished:
     }
     with run.open_log() as events:
         finish_run(run, events, manifest_of(record, "completed").model_copy(update=left))
-    return Finished(settings, made, run, model, ModelCache(store, most_bytes=1 << 30))
+    return Finished(settings, made, run, model, ModelCache(store, max_bytes=1 << 30))
 
 
 def vouched_for(run: RunDirectory) -> list[Path]:

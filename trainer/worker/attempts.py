@@ -1,4 +1,4 @@
-"""What the end of an attempt that nobody asked for means for its run (R4)."""
+"""Consequences of an unexpected end of a training child: another attempt, or the end of the run."""
 
 import signal
 from collections.abc import Iterable
@@ -9,22 +9,22 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
 
 RETRY_SECONDS = 1.0
-MOST_RETRY_SECONDS = 60.0
+MAX_RETRY_SECONDS = 60.0
 LOCKED_EXIT_CODE = 75
 """EX_TEMPFAIL: another child has the run."""
 DISK_FULL_EXIT_CODE, DISK_FAILED_EXIT_CODE = 73, 74
-"""EX_CANTCREAT, EX_IOERR: the child gave up what it may take up again later."""
+"""EX_CANTCREAT, EX_IOERR: the run resumes when the disk works again."""
 
-_MOST_FAULTS = 3
-_MOST_WAITS = 1440
-"""A day of them: nearly all last a minute."""
+_MAX_FAULTS = 3
+_MAX_WAITS = 1440
+"""A day: nearly all waits last a minute."""
 _KILLS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 
 Cause = Literal["crashed", "stalled", "starved", "killed", "full", "unwritable"]
 _FAULTS: tuple[Cause, ...] = ("crashed", "stalled", "starved")
 _WAITS: tuple[Cause, ...] = ("full", "unwritable")
 DISK_IS_FULL = "The disk is full; the training goes on when there is room."
-"""What a run says that waits for room."""
+"""Message of a run that waits for disk space."""
 _TOLD: dict[Cause, str] = {
     "crashed": "The training crashed; it starts again.",
     "stalled": "The training stood still and was ended; it starts again.",
@@ -34,7 +34,7 @@ _TOLD: dict[Cause, str] = {
     "unwritable": "The disk does not work; the training goes on when it does.",
 }
 WAITS_FOR_DISK = frozenset(_TOLD[cause] for cause in _WAITS)
-"""What a run says that waits for its disk, whatever that lacks."""
+"""Messages of runs that wait for their disk."""
 _LAST: dict[Cause, tuple[ErrorCode, str]] = {
     "crashed": (ErrorCode.CRASH_LOOP, "The training crashed {faults} times without getting further."),
     "stalled": (
@@ -53,17 +53,17 @@ _LAST: dict[Cause, tuple[ErrorCode, str]] = {
 
 
 class ChildEnd(NamedTuple):
-    """How a child process ended."""
+    """The end of a child process."""
 
     exit_code: int
     last_lines: tuple[str, ...]
-    """Of its error output."""
+    """The last lines of the error output."""
     cause: Cause | None
-    """None where it ended of itself, as it should."""
+    """None for a regular end."""
 
 
 def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> Cause | None:
-    """Say why a child ended that had been found to stand still, or while the system had killed for want of memory."""
+    """Return the cause of an exit code; `starved` says that Linux killed processes meanwhile because memory ran out."""
     if stalled:
         return "stalled"
     if exit_code in _KILLS:
@@ -80,14 +80,13 @@ _CAUSES: dict[int, Cause | None] = {
 
 
 def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> float | None:
-    """Write the end of an attempt to the run's log; return the seconds until the next one, None where none comes.
+    """Record the end of an attempt in the event log; return the seconds until the next attempt, None if there is none.
 
-    An attempt that reached a newer checkpoint is free. Three others in a row that crashed, stood still or were ended
-    by the system for want of memory end the run. Being killed by anybody else counts for nothing: that is no fault of
-    the run, and whoever kills it for ever can cancel it. So does the death of the worker, which nobody is left to
-    record. Where the disk failed, the run waits for it, twice as long each time, for about a day.
+    Three attempts in a row that crash, stall or run out of memory without a new checkpoint end the run. A kill from
+    outside and the death of the worker do not count. If the disk fails, the run waits, twice as long each time, for
+    about a day.
 
-    An end while another child has the run counts for nothing. Raises OSError where even this cannot be written.
+    An end does not count while another child has the run's lock. Raises OSError if the record cannot be written.
     """
     lock = run.lock()
     if lock is None:
@@ -101,7 +100,7 @@ def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> 
         events.append(happened)
         history.append(happened)
         faults, waits = _in_vain(history, _FAULTS), _in_vain(history, _WAITS)
-        if cause in _LAST and (faults >= _MOST_FAULTS or waits >= _MOST_WAITS):
+        if cause in _LAST and (faults >= _MAX_FAULTS or waits >= _MAX_WAITS):
             code, message = _LAST[cause]
             error = RunError.of(AppError(code, message.format(faults=faults)))
             update: dict[str, object] = {"last_lines": last_lines}
@@ -109,11 +108,11 @@ def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> 
             return None
     if cause not in _WAITS:
         return RETRY_SECONDS
-    return min(RETRY_SECONDS * 2.0 ** min(max(0, waits - 1), 10), MOST_RETRY_SECONDS)
+    return min(RETRY_SECONDS * 2.0 ** min(max(0, waits - 1), 10), MAX_RETRY_SECONDS)
 
 
 def _in_vain(history: Iterable[Event], causes: tuple[Cause, ...]) -> int:
-    """Count the attempts that ended so without a new checkpoint, since the last checkpoint."""
+    """Count the attempts since the last checkpoint that ended with one of the causes and saved no checkpoint."""
     count, saved = 0, False
     for event in history:
         if isinstance(event, CheckpointSaved):
@@ -127,6 +126,6 @@ def _in_vain(history: Iterable[Event], causes: tuple[Cause, ...]) -> int:
 
 
 def _cause(event: Event) -> Cause | None:
-    """The cause of the end of an attempt that an event tells of."""
+    """Return the cause that an event of `record_end` names."""
     kind = event.event_id.split(":")[1]
     return next((cause for cause in _TOLD if isinstance(event, JobProgress) and cause == kind), None)

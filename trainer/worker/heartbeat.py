@@ -1,8 +1,7 @@
-"""How a child shows that it gets on, and how its supervisor sees that it does not (R5).
+"""Heartbeats of a child and the detection of a stall.
 
-The child writes single letters to its standard output, from the loop that does the work and from no thread of its own:
-a child that hangs is silent. What has no steps, such as reading a text or saving, is a phase; there the supervisor
-takes the processor time that the child uses for progress too.
+The child writes single letters to its standard output from its main loop, not from a thread: a child that hangs is
+silent. In a phase without steps, such as reading a corpus or saving, processor time counts as progress, too.
 """
 
 import os
@@ -17,11 +16,11 @@ from typing import Literal
 
 Mark = Literal[b".", b"-", b"~"]
 STEP: Mark = b"."
-"""A step is done."""
+"""After a step."""
 ALIVE: Mark = b"-"
 """Between two steps, or two batches of an evaluation."""
 PHASE: Mark = b"~"
-"""What comes now has no steps; it lasts until the next mark."""
+"""Start of a phase without steps, which lasts until the next heartbeat."""
 
 _STDOUT = 1
 _MARK_SECONDS = 0.1
@@ -30,14 +29,14 @@ _KEPT_STEPS = 100
 
 
 class Heartbeat:
-    """The child's side: at most ten marks a second, and none that it would have to wait for."""
+    """Sends heartbeats: at most ten a second, and none if the pipe is full."""
 
     def __init__(self, descriptor: int = _STDOUT) -> None:
         self._descriptor = descriptor
         self._next = 0.0
 
     def beat(self, mark: Mark) -> None:
-        """Show progress; a worker that is gone does not matter here."""
+        """Send a heartbeat; a terminated worker is ignored."""
         at = monotonic()
         if mark == PHASE or at >= self._next:
             self._next = 0.0 if mark == PHASE else at + _MARK_SECONDS
@@ -47,7 +46,7 @@ class Heartbeat:
 
 
 class StallDetector:
-    """The supervisor's side: how long a child has shown no progress, and how long it may."""
+    """Detects a child that makes no progress for too long."""
 
     def __init__(self, stall_seconds: float, processor_ticks: Callable[[], float]) -> None:
         self._stall_seconds = stall_seconds
@@ -60,7 +59,7 @@ class StallDetector:
         self.stalled = False
 
     def receive(self, marks: bytes, at: float) -> None:
-        """Take in the marks that came together, at a time in seconds."""
+        """Process heartbeats that arrived together, at a time in seconds."""
         known = [mark for mark in (marks[i : i + 1] for i in range(len(marks))) if mark in (STEP, ALIVE, PHASE)]
         if not known:
             return
@@ -71,11 +70,10 @@ class StallDetector:
         self.silent_seconds = 0.0
 
     def is_stalled(self, seconds: float) -> bool:
-        """Say, each time that so many seconds have passed, whether there was no progress for too long.
+        """Return True if there was no progress for too long; call it every `seconds` seconds.
 
-        The silence is the sum of these seconds, not a difference of clocks: where the supervisor was stopped itself,
-        the child had not the time to be blamed for. A step may take `stall_seconds`, or 20 times the median where that
-        is more.
+        The silence is the sum of these intervals, not a difference of clocks, because a stopped supervisor must not
+        blame the child. A step may take `stall_seconds` or 20 times the median step, whichever is more.
         """
         self.silent_seconds += seconds
         if self._in_phase or not self._steps:
@@ -87,7 +85,7 @@ class StallDetector:
 
 
 def processor_ticks(pid: int) -> float:
-    """The processor time that a process has used; where the system does not say, it seems to use some all the time."""
+    """Return the processor time of a process in ticks; if it is unknown, a value that always grows."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(") ", 1)[1].split()
     except OSError:

@@ -23,20 +23,20 @@ from trainer.worker.heartbeat import processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-MOST_TOGETHER = 16
-"""Requests that are answered side by side."""
+MAX_BATCH_REQUESTS = 16
+"""Maximum number of requests in one batch."""
 
 _line_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
     Annotated[InferenceRecord | GenerateChunk, Field(discriminator="kind")],
     config=ConfigDict(hide_input_in_errors=True),
 )
-_MOST_CHARACTERS_TOGETHER = 20_000  # of one of them: a longer text is answered alone, and keeps nobody but the next
+_MAX_BATCH_CHARACTERS = 20_000  # of each request; a longer text is answered alone
 _END_SECONDS = 3.0
 _STOP_SECONDS = 5.0
 
 
 class _Asked(NamedTuple):
-    """A request, and where its asker waits."""
+    """A request with the future of its answer."""
 
     record: InferenceRecord
     answer: asyncio.Future[InferenceRecord]
@@ -44,15 +44,14 @@ class _Asked(NamedTuple):
 
 
 def _ignore(chunk: GenerateChunk) -> None:
-    """What is done with the pieces of a text that nobody wants piece by piece: there are none."""
+    """Callback of requests that are not streamed; never called."""
 
 
 class InferenceChild:
-    """Starts the child at the first request and again after it died; ends it when nobody has asked for some time.
+    """Starts the child at the first request and after a crash; ends it after some time without requests.
 
-    The child gets a line of JSON at a time, the request that has waited longest with those that can be answered
-    together with it, and writes a line for each as soon as it is answered. Its models leave the memory with it: what a
-    process frees stays its own.
+    The child gets one batch of requests at a time as a line of JSON and writes one line for each answer. Ending the
+    child returns the memory of its models to the system.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -65,11 +64,10 @@ class InferenceChild:
     async def answer(
         self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = _ignore
     ) -> InferenceRecord:
-        """Have a request answered; raises SERVICE_UNAVAILABLE where the child dies of it.
+        """Return the answer to a request; raises SERVICE_UNAVAILABLE if the child dies.
 
-        The pieces of a text that is streamed come before its answer. Who is cancelled gives up no request but this one:
-        the child goes on while somebody waits for an answer that it was asked for together with this one. What is being
-        written ends with the token at hand; else the child, which cannot stop in the middle, is ended.
+        Chunks of a streamed generation come before the answer. Cancelling withdraws this request only. When all
+        requests of a batch are withdrawn, a generation ends after the current token; any other child is ended.
         """
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
@@ -79,7 +77,7 @@ class InferenceChild:
         return await answer
 
     def processor_ticks(self) -> float:
-        """The processor time that the child has used; it seems to use some all the time while there is none."""
+        """Return the child's processor time in ticks; without a child, a value that always grows."""
         return monotonic() if self._process is None else processor_ticks(self._process.pid)
 
     async def stop(self) -> None:
@@ -101,12 +99,12 @@ class InferenceChild:
                 await self._answer_together(batch)
 
     def _take(self) -> list[_Asked]:
-        """Take the request that has waited longest, and those that can be answered together with it."""
+        """Take the oldest request and the requests that fit into one batch with it."""
         batch: list[_Asked] = []
         others: list[_Asked] = []
         for asked in self._waiting:
             if not asked.answer.done():
-                fits = not batch or (len(batch) < MOST_TOGETHER and _go_together(batch[0].record, asked.record))
+                fits = not batch or (len(batch) < MAX_BATCH_REQUESTS and _go_together(batch[0].record, asked.record))
                 (batch if fits else others).append(asked)
         self._waiting = others
         return batch
@@ -142,13 +140,13 @@ class InferenceChild:
                 asked.answer.set_exception(error)
 
     def _withdraw(self, request_ids: Iterable[str]) -> None:
-        """Tell the child, if it is there, what nobody waits for any more."""
+        """Send the child the ids of withdrawn requests."""
         if self._process is not None and self._process.is_running:
             for request_id in request_ids:
                 self._process.stdin.write(f"{request_id}\n".encode())
 
     async def _exchange(self, batch: list[_Asked]) -> None:
-        """One line to the child, a line for each request back; what is not a whole line says that it has died."""
+        """Send a batch to the child and read its answers; an incomplete line means that the child died."""
         process = self._process
         if process is None or not process.is_running:
             process = self._process = await start_child("answer-requests", self._settings)
@@ -161,7 +159,8 @@ class InferenceChild:
             if not line.endswith(b"\n"):
                 log.error("inference_child_died", exit_code=await process.wait())
                 raise AppError(
-                    ErrorCode.SERVICE_UNAVAILABLE, "The worker ended while it answered; try again, or ask for less."
+                    ErrorCode.SERVICE_UNAVAILABLE,
+                    "The inference process ended before the answer. Try again, or request less.",
                 )
             told = _line_adapter.validate_json(line)
             if isinstance(told, GenerateChunk):
@@ -178,7 +177,7 @@ class InferenceChild:
 
 
 def _go_together(first: InferenceRecord, other: InferenceRecord) -> bool:
-    """Whether two requests ask one model the same kind of question, and both are short."""
+    """Return True if two requests have the same run and kind and are both short."""
     return (
         (first.kind, first.response.run_id) == (other.kind, other.response.run_id)
         and _is_short(first)
@@ -193,4 +192,4 @@ def _is_short(record: InferenceRecord) -> bool:
         text: str | None = record.request.message
     else:
         text = record.request.prompt_text if isinstance(record, GenerateRecord) else record.request.text
-    return text is not None and len(text) <= _MOST_CHARACTERS_TOGETHER
+    return text is not None and len(text) <= _MAX_BATCH_CHARACTERS

@@ -1,4 +1,4 @@
-"""The arq functions: each checks its payload again, does its job, and leaves a record of how it ended."""
+"""arq functions: each validates its payload, runs the job and records its end."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 class Jobs:
-    """What the queue's job functions work with."""
+    """Job functions with the clients and settings that they need."""
 
     def __init__(
         self, settings: Settings, store: Store, child: InferenceChild, measuring_child: InferenceChild
@@ -51,12 +51,12 @@ class Jobs:
         self._store = store
         self._child = child
         self._measuring_child = measuring_child
-        """Of its own, as an evaluation may take hours and others are waited for by people."""
+        """A separate child, because an evaluation may take hours while people wait for other answers."""
         self._runs = RunStore(settings.app.artifacts_root)
         self._tokenizers = TokenizerStore(settings.app.artifacts_root)
 
     async def train(self, ctx: dict[str, object], payload: object) -> None:
-        """Bring a run one attempt further; an ended one is only told again (R10)."""
+        """Train a run; only publish the events of a run that has ended."""
         try:
             run = self._runs.get(parse(TrainJobPayload, payload).run_id)
         except AppError as error:
@@ -72,7 +72,7 @@ class Jobs:
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def train_tokenizer(self, ctx: dict[str, object], payload: object) -> None:
-        """Bring a tokenizer to its end; one that has ended already stays as it is (R10)."""
+        """Train a tokenizer; a finished tokenizer stays as it is."""
         try:
             tokenizer = self._tokenizers.get(parse(TokenizerTrainPayload, payload).tokenizer_id)
         except AppError as error:
@@ -82,7 +82,7 @@ class Jobs:
             await supervise_tokenizer(tokenizer, self._settings, self._store)
 
     async def infer(self, ctx: dict[str, object], payload: object) -> None:
-        """Answer a score, generate or evaluate request; its record in the store ends completed or failed."""
+        """Answer an inference request and store the result, completed or failed."""
         try:
             job = parse(InferenceJobPayload, payload)
         except AppError as error:
@@ -97,14 +97,14 @@ class Jobs:
             record = inference_adapter.validate_json(stored)
         except ValidationError:
             log.error("inference_request_malformed", run_id=job.run_id, request_id=job.request_id)
-            return  # who asks reads the same
+            return  # the client reads the same record
         if record.response.status in ("completed", "failed"):
-            return  # given once more by the queue: its asker has had this answer (INF-16)
+            return  # the queue has delivered the job twice
         telling = asyncio.create_task(
             self._tell(_told(record, InferenceStarted, "started"))
         )  # its asker does not wait for that
         tried = ctx.get("job_try")
-        if isinstance(tried, int) and tried > _MOST_TRIES:
+        if isinstance(tried, int) and tried > _MAX_TRIES:
             gone = AppError(ErrorCode.SERVICE_UNAVAILABLE, _NEVER_ANSWERED)
             answer: InferenceRecord | None = failed_record(record, RunError.of(gone))
         else:
@@ -135,7 +135,7 @@ class Jobs:
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def _answer(self, record: InferenceRecord, key: str) -> InferenceRecord | None:
-        """The answered record, or the failed one; None where its asker has taken the request back."""
+        """Return the completed or failed record; None if the client has withdrawn the request."""
         answering = asyncio.create_task(self._answered(record))
         watching = asyncio.create_task(self._withdrawn(key))
         limiting = asyncio.create_task(self._takes_too_long(record))
@@ -149,39 +149,38 @@ class Jobs:
         except AppError as failure:
             error = failure
         finally:
-            answering.cancel()  # the child drops what it has not begun, and is ended where nobody else waits for it
+            answering.cancel()  # withdraws the request
             watching.cancel()
             limiting.cancel()
         return failed_record(record, RunError.of(error))
 
     async def _takes_too_long(self, record: InferenceRecord) -> AppError:
-        """Return, once there is no answer to be expected any more, why.
+        """Return the error of a request that takes too long.
 
-        What goes through a text may be at it for as long as it works, which its processor time shows; else there is a
-        limit to the time that a request takes.
+        Kinds without a time limit, such as scoring a long text, end only if the child uses no processor time.
         """
         seconds = self._settings.queue.interactive_timeout_seconds
         if record.kind not in UNBOUNDED_KINDS:
             await asyncio.sleep(seconds)
             return AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)
         watch = StallDetector(seconds, self._child_for(record).processor_ticks)
-        while not watch.is_stalled(_LOOK_SECONDS):
-            await asyncio.sleep(_LOOK_SECONDS)
+        while not watch.is_stalled(_POLL_SECONDS):
+            await asyncio.sleep(_POLL_SECONDS)
         return AppError(ErrorCode.SERVICE_UNAVAILABLE, _STANDS_STILL)
 
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
         return self._measuring_child if isinstance(record, EvalRecord) else self._child
 
     async def _withdrawn(self, key: str) -> None:
-        """Return once a request is gone from the store; while that is away nothing is known of it."""
+        """Return when a request is deleted; wait while Redis is unavailable."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             with contextlib.suppress(*STORE_ERRORS):
                 if not await self._store.exists(key):
                     return
 
     async def _answered(self, record: InferenceRecord) -> InferenceRecord:
-        """Have a request answered in the way of its kind; raises AppError."""
+        """Return the answer to a request of any kind; raises AppError."""
         if isinstance(record, GenerateRecord) and record.is_streamed:
             return await self._written(record)
         if not isinstance(record, ChatRecord):
@@ -194,7 +193,7 @@ class Jobs:
         return (await self._child.answer(record.model_copy(update=turns))).model_copy(update=without)
 
     async def _written(self, record: GenerateRecord) -> InferenceRecord:
-        """Have a text written that is told piece by piece; raises CANCELLED when nobody reads it any more."""
+        """Return the answer to a streamed generation and publish its chunks; raises CANCELLED without a reader."""
         pieces: asyncio.Queue[GenerateChunk | None] = asyncio.Queue()
         answering = asyncio.create_task(self._child.answer(record, pieces.put_nowait))
         answering.add_done_callback(lambda _: pieces.put_nowait(None))
@@ -209,10 +208,10 @@ class Jobs:
             raise cancelled_error()
         finally:
             answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)  # what it fails with now, nobody asks for
+            await asyncio.gather(answering, return_exceptions=True)  # nobody needs its error
 
     async def _is_read(self, record: GenerateRecord, pieces: Sequence[GenerateChunk]) -> bool:
-        """Tell pieces; what cannot be told now is told with the answer."""
+        """Publish chunks; return False if no client reads them. Lost chunks are part of the answer."""
         queue = self._settings.queue
         try:
             return await self._store.put_pieces(
@@ -225,7 +224,7 @@ class Jobs:
             return True
 
     def _said(self, answer: InferenceRecord) -> ChatAppend | None:
-        """What is added to a chat by an answer."""
+        """Return the turn that an answer adds to its chat."""
         if not isinstance(answer, ChatRecord) or answer.response.answer is None:
             return None
         response = answer.response
@@ -259,8 +258,8 @@ def _told(record: InferenceRecord, event: type[InferenceEvent], key: str, **valu
     return event.model_validate(fields)
 
 
-_LOOK_SECONDS = 0.5
-_MOST_TRIES = 2
-_NEVER_ANSWERED = "The worker ended twice before the answer was there; try again, or ask for less."
-_STANDS_STILL = "The worker stood still over the request, and was ended; try again."
-_TOO_LONG = "The request took too long; ask for less at a time."
+_POLL_SECONDS = 0.5
+_MAX_TRIES = 2
+_NEVER_ANSWERED = "The worker ended twice before the answer. Try again, or request less."
+_STANDS_STILL = "The inference process stalled and was ended. Try again."
+_TOO_LONG = "The request took too long. Request less at a time."

@@ -1,4 +1,4 @@
-"""Models that were asked a moment ago, kept loaded: the least recently used one goes first."""
+"""Cache of loaded models; the least recently used model leaves first."""
 
 import sys
 from collections import OrderedDict
@@ -27,7 +27,7 @@ class LoadedRun(NamedTuple):
     prefixes: PrefixCache
 
     def memory_bytes(self) -> int:
-        """The parameters, the tokenizer's two tables from code points to ids, and what was read of late."""
+        """Return the size of the parameters, of the tokenizer's two code point tables, and of cached prefixes."""
         table_bytes = np.zeros(sys.maxunicode + 1, dtype=ids_type(self.tokenizer.vocab_size)).nbytes
         return (
             sum(parameter.nbytes for parameter in self.model.parameters())
@@ -37,19 +37,19 @@ class LoadedRun(NamedTuple):
 
 
 _Seen = tuple[tuple[Path, int, int], ...]
-"""The files of a model, each with the time of its last change and its size."""
+"""Files of a model with modification time in ns and size in bytes."""
 
 
 class ModelCache:
-    """Models of at most so many bytes together; the one that was asked last stays whatever its size."""
+    """Loaded models up to a number of bytes; the most recently used model stays whatever its size."""
 
-    def __init__(self, runs: RunStore, most_bytes: int) -> None:
+    def __init__(self, runs: RunStore, max_bytes: int) -> None:
         self._runs = runs
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._loaded: OrderedDict[str, tuple[LoadedRun, _Seen]] = OrderedDict()
 
     def get(self, run_id: str) -> LoadedRun:
-        """Return a run's model, warm, or newly loaded where its files have changed since.
+        """Return a run's model; loads it if it is not cached or its files have changed.
 
         Raises RUN_NOT_FOUND, RUN_NOT_READY, MODEL_LOAD_FAILED.
         """
@@ -60,7 +60,7 @@ class ModelCache:
             manifest = run.completed_manifest()
             loaded = LoadedRun(run, manifest, *load_run(run), PrefixCache())
         self._loaded[run_id] = loaded, files
-        while len(self._loaded) > 1 and self._memory_bytes() > self._most_bytes:
+        while len(self._loaded) > 1 and self._memory_bytes() > self._max_bytes:
             self._loaded.popitem(last=False)
         return loaded
 

@@ -1,4 +1,4 @@
-"""The worker process: an arq worker each for training, tokenizers and short jobs, until it is told to end."""
+"""The worker process: one arq worker each for training, tokenizers and inference requests."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_
 from trainer.store.store import Store, connect
 from trainer.system.hardware import process_name
 from trainer.worker.child_process import child_server
-from trainer.worker.inference_process import MOST_TOGETHER, InferenceChild
+from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import Jobs
 from trainer.worker.reconciler import reconcile
 
@@ -31,13 +31,13 @@ _KEEP_SECONDS = 0.5
 _RECONCILE_SECONDS = 5.0
 _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
 _PRESENCE_SHARE = 0.2
-"""Of a lease: how often the worker shows that it is running."""
+"""Interval of the worker's presence record, as a share of a lease."""
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
-_INTERACTIVE_SLOTS = 2 * MOST_TOGETHER  # some are answered while the next ones gather
+_INTERACTIVE_SLOTS = 2 * MAX_BATCH_REQUESTS  # one batch is answered while the next one gathers
 
 
 class WakingWorker(Worker):
-    """An arq worker that looks for jobs when it is woken, and at least every half second; it outlives its store.
+    """An arq worker that polls when it is woken and at least every half second, also while Redis is unavailable.
 
     `heart_beat` is the last call of each of arq's polls; with a poll delay of 0 it is the one place to wait.
     """
@@ -104,8 +104,7 @@ class WakingWorker(Worker):
 async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> int:
     """Work until SIGTERM, SIGINT or (embedded) the end of standard input; return the exit code.
 
-    A loop that ends by itself means exit 1 at once (R14): whoever supervises the worker starts it again, and its runs
-    go on from their checkpoints.
+    Exits with 1 if one of its loops fails: a supervisor restarts the worker, and runs resume from their checkpoints.
     """
     stopping = asyncio.create_task(_stop_event(embedded=embedded).wait())
     working = asyncio.create_task(_work(settings, redis_url))
@@ -121,7 +120,7 @@ async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> i
 
 
 async def _work(settings: Settings, redis_url: str) -> None:
-    """Work until cancelled; returns when one of the loops has ended by itself."""
+    """Work until cancelled; returns if one of the loops fails."""
     async with contextlib.AsyncExitStack() as undo:
         undo.enter_context(child_server(settings))
         store = await connect(redis_url)
@@ -131,7 +130,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
         for child in children:
             undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, *children)
-        await _reconcile(settings, store)  # first, so that nobody overtakes a run that the worker before this one had
+        await _reconcile(settings, store)  # first, so that no run overtakes a run of the previous worker
         sees_runs = await see_runs(settings, store, saw_them=True)
         workers = [
             _training_worker(settings, redis_url, jobs),
@@ -154,7 +153,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
 
 
 async def _close(workers: Sequence[WakingWorker]) -> None:
-    """End the jobs, all at once: each may take the time that its child needs to save what it has."""
+    """End all jobs concurrently: each child needs time to save a checkpoint."""
 
     async def close(worker: WakingWorker) -> None:
         try:
@@ -183,7 +182,7 @@ def _training_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWo
 
 
 def _tokenizer_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
-    """One that neither waits for a training of days nor lets a score wait (R12)."""
+    """Return a worker of its own for tokenizers, which neither wait for a training nor delay inference requests."""
     train = func(jobs.train_tokenizer, name="train_tokenizer", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)
     return waking_worker(
         redis_url,
@@ -209,7 +208,7 @@ def _interactive_worker(settings: Settings, redis_url: str, jobs: Jobs) -> Wakin
 def waking_worker(
     redis_url: str, *, functions: list[Function], queue: str, artifacts_root: Path, slots: int, lease_seconds: float
 ) -> WakingWorker:
-    """A worker of a queue; a job that it has begun is begun anew when it was silent for a lease."""
+    """Return the worker of a queue; its claim of a job expires one lease after its last renewal."""
     redis = open_redis(redis_url)
     worker = WakingWorker(
         functions=functions,
@@ -236,7 +235,7 @@ def waking_worker(
 
 
 async def listen(store: Store, workers: Sequence[WakingWorker]) -> None:
-    """Wake the workers whenever something is enqueued; while the store is away they look by themselves."""
+    """Wake the workers when a job is enqueued; they poll while Redis is unavailable."""
     position = "0-0"
     while True:
         try:
@@ -262,7 +261,7 @@ async def _reconcile(settings: Settings, store: Store) -> None:
 
 
 async def drop_expired_for_ever(store: Store) -> None:
-    """Keep texts that are no longer kept out of the server's file, at the cost of a twentieth of its time at most."""
+    """Remove expired texts from the server's file, which takes a twentieth of the server's time at most."""
     state: LogState | None = None
     while True:
         seconds = _DROP_SECONDS
@@ -278,7 +277,7 @@ async def drop_expired_for_ever(store: Store) -> None:
 
 
 async def see_runs(settings: Settings, store: Store, *, saw_them: bool) -> bool:
-    """Return whether the artifacts folder has the runs that are queued here, and log where that has changed."""
+    """Return True if the queued runs are in this artifacts folder; log a change."""
     try:
         queued = await store.recent_artifacts_ids()
     except STORE_ERRORS:
@@ -310,7 +309,7 @@ async def show_presence(settings: Settings, store: Store, *, sees_runs: bool) ->
 
 
 async def warn_of_loss(store: Store) -> None:
-    """Say in the log what the server could lose; a hosted one that does not tell its settings is used all the same."""
+    """Log what the server can lose; a hosted server may not report its settings."""
     try:
         troubles = (await store.durability()).troubles()
     except ResponseError:
@@ -320,7 +319,7 @@ async def warn_of_loss(store: Store) -> None:
 
 
 def _stop_event(*, embedded: bool) -> asyncio.Event:
-    """Set by SIGTERM or SIGINT, and for an embedded worker when its starter's end of the pipe closes."""
+    """Return an event that SIGTERM and SIGINT set, and for an embedded worker the end of its standard input."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

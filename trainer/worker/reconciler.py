@@ -1,4 +1,4 @@
-"""Puts back into Redis whatever the disk knows and Redis does not (R9)."""
+"""Restores Redis from disk: jobs of unfinished runs and tokenizers, and missing events."""
 
 import asyncio
 
@@ -16,9 +16,9 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 async def reconcile(settings: Settings, store: Store) -> None:
-    """Queue every unfinished run and tokenizer whose job is not whole, and tell the events of runs that none is of.
+    """Enqueue unfinished runs and tokenizers whose job is lost, and publish events of runs without an event stream.
 
-    What a worker of this machine had that is gone may be begun at once. Runs that were half made are cleared away.
+    Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted.
     """
     await store.repair_key_types(settings.queue.name)
     runs = RunStore(settings.app.artifacts_root)

@@ -1,4 +1,4 @@
-"""A run's texts found again, and a run measured: at its end on a split, later on request."""
+"""Evaluates a run: on a split at its end, and later on request."""
 
 import asyncio
 from pathlib import Path
@@ -18,16 +18,16 @@ from trainer.worker.model_cache import LoadedRun
 
 _LOCK_SECONDS = 10.0
 _IN_FP32: dict[str, object] = {"precision": "fp32"}
-"""As all is measured: a run of a GPU's fp16 can be on the CPU too."""
+"""Precision of all later evaluations, so that a CPU can evaluate a run trained in fp16 on a GPU."""
 
 
 def data_paths(settings: Settings, effective: EffectiveRequest) -> tuple[CorpusPaths, Path]:
-    """Where a run's texts are, and the folder that keeps them encoded; raises DATA_NOT_FOUND."""
+    """Return the paths of a run's corpora and the cache folder of encoded corpora; raises DATA_NOT_FOUND."""
     return corpus_paths(CorpusStore(settings), effective), settings.app.data_root / "corpus_cache"
 
 
 def corpus_paths(corpora: CorpusStore, effective: EffectiveRequest) -> CorpusPaths:
-    """Where the texts of a training are; raises DATA_NOT_FOUND."""
+    """Return the paths of a training's corpora; raises DATA_NOT_FOUND."""
 
     def find(reference: CorpusRef | None) -> Path | None:
         return None if reference is None else corpora.find(reference.name)
@@ -46,19 +46,19 @@ def measure_run(
     split: EvalSplit,
     compute: Compute,
     *,
-    found: Evaluation | None = None,
+    precomputed: Evaluation | None = None,
 ) -> EvalMetrics:
-    """Measure a run's model and keep the numbers, and samples of what it writes, beside it; the caller holds its lock.
+    """Evaluate a run's model and store metrics and samples in its folder; the caller holds the run's lock.
 
-    What training has just `found` on the split is not computed again.
+    `precomputed` is the evaluation that training has just done on the split.
     """
-    measured = _measured(run, effective, model, tokenizer, corpus, split, compute, found)
+    measured = _measured(run, effective, model, tokenizer, corpus, split, compute, precomputed)
     _keep(run, measured)
     return measured.metrics
 
 
 def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> EvalMetrics:
-    """Measure a completed run on a split or on the whole of another text, and keep it beside and in its manifest."""
+    """Evaluate a completed run on a split or on another corpus; store the metrics and add them to the manifest."""
     run, split = loaded.run, request.split
     effective = loaded.manifest.effective
     if request.path_override is not None:
@@ -80,7 +80,7 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
 
 
 def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> EffectiveRequest:
-    """The request of a run as if this text were all of its corpus and nothing were held out."""
+    """Return a run's request with another corpus and without held-out splits."""
     text = asyncio.run(CorpusStore(settings).describe(name))
     alone: dict[str, object] = {
         "corpus": text,

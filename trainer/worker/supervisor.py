@@ -1,4 +1,4 @@
-"""Runs a job in a child process, keeps its lease, ends it where it stands still, and tells a training's events."""
+"""Supervises a job in a child process: renews its lease, ends a stalled child, publishes the events of a run."""
 
 import asyncio
 import math
@@ -19,7 +19,7 @@ from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
 from trainer.worker.attempts import (
     LOCKED_EXIT_CODE,
-    MOST_RETRY_SECONDS,
+    MAX_RETRY_SECONDS,
     RETRY_SECONDS,
     ChildEnd,
     cause_of,
@@ -36,16 +36,15 @@ _CHECKPOINT_SECONDS = 8.0
 _WATCH_SECONDS = 0.5
 _END_SECONDS = 30.0
 _LOCKED_SECONDS = 15.0
-"""So long the child of a worker that is gone may take to save and end."""
+"""Time for the child of a terminated worker to save a checkpoint and end."""
 _TOKENIZER_ATTEMPTS = 3
 _MARKS_BYTES = 1 << 16
 
 
 async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None:
-    """Try until the run has ended; raises arq's Retry where it has to wait for another child, or for the disk.
+    """Train a run until it ends; raises arq's Retry while another child has the run or the disk fails.
 
-    A run whose child was killed, or whose last child is about to end, keeps its slot: in the queue, others that may
-    take days would overtake it.
+    A run whose child was killed keeps its slot: in the queue, other runs would overtake it.
     """
     about = log.bind(run_id=run.run_id)
     locked_since = math.inf
@@ -86,7 +85,7 @@ async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings,
 
 
 async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
-    """Write down how an attempt has failed; return the seconds until the next one, None where the run has ended."""
+    """Record the end of an attempt; return the seconds until the next attempt, None if the run has ended."""
     if run.manifest() is not None:
         return None
     if child.cause is None:
@@ -97,17 +96,17 @@ async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
     )
     try:
         return await asyncio.to_thread(record_end, run, child.cause, child.last_lines)
-    except (AppError, OSError) as error:  # so full is the disk that not even this can be written
+    except (AppError, OSError) as error:  # the disk has no room for the record
         log.error("attempt_end_unrecorded", run_id=run.run_id, error=type(error).__name__)
-        return MOST_RETRY_SECONDS
+        return MAX_RETRY_SECONDS
 
 
 async def supervise_child(
     job: Job, job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger
 ) -> ChildEnd:
-    """Do a job in a child process and keep its lease meanwhile.
+    """Run a job in a child process and renew its lease meanwhile.
 
-    Where we are cancelled, the child is ended; where it makes no progress for too long (R5), it is ended too.
+    The child is ended if this task is cancelled or if the child stalls.
     """
     memory_kills_before = memory_kills()
     process = await start_child(job, settings, job_id)
@@ -155,7 +154,7 @@ async def _keep_lease(job_id: str, settings: Settings, store: Store, about: stru
 
 
 async def _tell(run: RunDirectory, store: Store) -> None:
-    """Ring for what the child has written to the event log since the last look (R7)."""
+    """Publish new events of the event log, which grows while the child trains."""
     size = -1
     while True:
         grown = run.event_log_bytes()

@@ -271,7 +271,7 @@ class TrainingAttempt:
         """Measure the best weights on the test split, or on validation where the run has no test split."""
         split: EvalSplit = "test" if "test" in corpus.ids else "validation"
         effective = self._record.effective
-        metrics = measure_run(self._run, effective, model, tokenizer, corpus, split, compute, found=result.test)
+        metrics = measure_run(self._run, effective, model, tokenizer, corpus, split, compute, precomputed=result.test)
         self._events.append(
             EvalCompleted(
                 **self._stamp(f"evaluated:{split}"), split=split, loss=metrics.loss, perplexity=metrics.perplexity
