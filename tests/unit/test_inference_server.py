@@ -188,7 +188,7 @@ def test_evaluation__again_leaves_the_same_samples_byte_for_byte_and_the_latest_
 def test_evaluation__of_a_run_that_was_not_measured_is_not_found(finished: Finished) -> None:
     finished.run.metrics.unlink()
 
-    with pytest.raises(AppError, match="was not measured") as caught:
+    with pytest.raises(AppError, match="has no evaluation yet") as caught:
         finished.run.evaluation()
     assert caught.value.code is ErrorCode.EVAL_NOT_FOUND
     assert caught.value.code.http_status == 404
