@@ -207,7 +207,6 @@ def test_resume__of_a_cancelled_run_ends_as_the_uninterrupted_one_did(shell: She
     shell.folder.joinpath("artifacts").rename(shell.folder / "finished")
     run = shell.add_interrupted_run()
     shutil.rmtree(run.checkpoints / "step-34")
-    assert shell.error("resume", run.run_id).code is ErrorCode.RUN_NOT_READY
     shell.type("cancel", run.run_id)
 
     status = RunStatus.model_validate_json(shell.type("resume", run.run_id, "--json"))
