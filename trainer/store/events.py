@@ -52,8 +52,10 @@ class EventStreams(Connection):
         async with self.redis.pipeline(transaction=True) as pipe:
             watched: Awaitable[object] = pipe.watch(key)
             await watched
-            types: list[Awaitable[bytes]] = [pipe.type(key), pipe.type(keys.EVENT_STREAM)]
-            own_type, common_type = [await reply for reply in types]
+            typed: Awaitable[bytes] = pipe.type(key)
+            own_type = await typed
+            typed = pipe.type(keys.EVENT_STREAM)
+            common_type = await typed
             published = 0
             if own_type == b"stream":
                 last: Awaitable[object] = pipe.xrevrange(key, count=1)
