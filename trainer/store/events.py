@@ -53,9 +53,9 @@ class EventStreams(Connection):
             watched: Awaitable[object] = pipe.watch(key)
             await watched
             typed: Awaitable[bytes] = pipe.type(key)
-            own_type = await typed
-            typed = pipe.type(keys.EVENT_STREAM)
-            common_type = await typed
+            own_type: bytes = await typed
+            common: Awaitable[bytes] = pipe.type(keys.EVENT_STREAM)
+            common_type: bytes = await common
             published = 0
             if own_type == b"stream":
                 last: Awaitable[object] = pipe.xrevrange(key, count=1)
