@@ -338,7 +338,7 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         checks = {check.name: check for check in Report.model_validate_json(shell.type("doctor", "--json")).checks}
         assert checks["worker"].message == "At least one is running."
         assert checks["redis"].message == "It responds; AOF is on (appendfsync always), eviction off."
-        assert checks["server"].message.endswith("; it runs.")
+        assert checks["server"].message.endswith("; it is running.")
         assert first.run_id in checks["runs"].message and second.run_id in checks["runs"].message
 
         assert f"{second.run_id} is cancelled." in shell.type("cancel", second.run_id)
