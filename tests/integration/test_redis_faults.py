@@ -347,7 +347,7 @@ async def test_status_of_a_queued_run__says_whether_a_worker_is_running(tmp_path
 
 async def test_server_away__people_are_answered_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_corpus(tmp_path, some_text())
-    monkeypatch.setattr("trainer.jobs.queue.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("trainer.jobs.queue.ENQUEUE_TIMEOUT_SECONDS", 0.2)
     async with served(tmp_path) as server:
         settings = settings_in(tmp_path, embedded_workers=0).model_copy(update=with_redis(server.url))
         queue = await JobQueue.connect(settings, server.url)
@@ -373,7 +373,7 @@ async def test_server_that_could_lose_something__is_said_at_the_start(tmp_path: 
             await warn_of_loss(store)
         assert [str(line["reason"]).split(":")[0][:26] for line in logs] == [
             "it keeps nothing over a re",
-            "it may drop what is queued",
+            "it may drop queued jobs (`",
             "it does not tell its setti",
         ]
         await store.close()
