@@ -208,7 +208,7 @@ async def test_no_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
 
         assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
         assert status.attempt == 1
-        assert "make `batch_size` or `max_seq_len` smaller" in status.message
+        assert "Use a smaller `batch_size` or `max_seq_len`" in status.message
 
 
 async def test_model_beyond_all_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
