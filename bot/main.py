@@ -13,7 +13,7 @@ from bot.discord_errors import CALL_ERRORS, CLOSED
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.jobs.services import check_folder
-from trainer.system.files import check_writable, told_error, try_lock
+from trainer.system.files import check_writable, to_app_error, try_lock
 from trainer.system.logs import setup_logging
 
 _CANCEL_SECONDS = 2.0
@@ -33,7 +33,7 @@ def main() -> int:
         with _only_bot(settings):
             return asyncio.run(_run(settings, token))
     except (AppError, OSError) as error:
-        shown = error if isinstance(error, AppError) else told_error(error, load_settings().app.folders())
+        shown = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         sys.stderr.write(f"{shown.message}\n")
         return 2 if shown.code.error_class is ErrorClass.USER_INPUT else 1
 

@@ -18,7 +18,7 @@ from trainer.commands.terminal import Terminal
 from trainer.commands.training import DiskNotice
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import export_archive
-from trainer.system.files import check_writable, is_full, told_error
+from trainer.system.files import check_writable, is_full, to_app_error
 from trainer.worker.attempts import DISK_IS_FULL
 
 ALWAYS_FULL = Path("/proc")
@@ -41,7 +41,7 @@ FOLDERS = {"APP__DATA_ROOT": Path("/a/data"), "APP__ARTIFACTS_ROOT": Path("/a/ar
     ],
 )
 def test_error_of_the_disk__is_told_by_its_reason(number: int, path: str | None, code: ErrorCode, said: str) -> None:
-    told = told_error(OSError(number, os.strerror(number), path), FOLDERS)
+    told = to_app_error(OSError(number, os.strerror(number), path), FOLDERS)
 
     assert told.code is code
     assert told.message.startswith(said)
@@ -50,11 +50,11 @@ def test_error_of_the_disk__is_told_by_its_reason(number: int, path: str | None,
 def test_other_errors__stay_what_they_are() -> None:
     foreseen, fault = AppError(ErrorCode.CONFLICT, "x"), FileNotFoundError(errno.ENOENT, "x", "/b/c")
 
-    assert told_error(foreseen, FOLDERS) is foreseen
+    assert to_app_error(foreseen, FOLDERS) is foreseen
     with pytest.raises(FileNotFoundError):
-        told_error(fault, FOLDERS)
+        to_app_error(fault, FOLDERS)
     with pytest.raises(IsADirectoryError):  # nobody is kept from the folder: one of its files is spoiled
-        told_error(IsADirectoryError(errno.EISDIR, "x", "/a/artifacts/tokenizers/a/tokenizer.json"), FOLDERS)
+        to_app_error(IsADirectoryError(errno.EISDIR, "x", "/a/artifacts/tokenizers/a/tokenizer.json"), FOLDERS)
 
 
 def test_folder_that_can_be_written__is_made_and_left_empty(tmp_path: Path) -> None:

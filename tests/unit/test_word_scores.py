@@ -19,7 +19,7 @@ from trainer.tokenizers.sentencepiece import SPACE
 
 SUBWORD = ["bpe", "wordpiece", "sentencepiece"]
 LETTERS = ["ab ba a", "b ab", "a b"]
-MOST_TOKENS = 3
+MAX_TOKENS = 3
 """A word of the toy model has no more."""
 
 
@@ -52,7 +52,7 @@ class ToyModel(LanguageModel):
             letters += 1
             if self.begins[i]:
                 break
-        if letters >= MOST_TOKENS:
+        if letters >= MAX_TOKENS:
             goes_on: list[int] = [
                 i for i in range(self.vocab_size) if not self.begins[i] and i != self.vocabulary.special_ids.eos
             ]
@@ -82,7 +82,7 @@ def probability(model: ToyModel, ids: Sequence[int], before: Sequence[int]) -> f
 
 
 def next_words(model: ToyModel, before: Sequence[int], *, is_marked: bool) -> Iterator[list[int]]:
-    """Every word of MOST_TOKENS tokens or less that can follow; one that is marked begins with a space."""
+    """Every word of MAX_TOKENS tokens or less that can follow; one that is marked begins with a space."""
     words = [[i] for i in range(model.vocab_size) if model.begins[i] == is_marked]
     words = [word for word in words if word[0] not in (*model.specials, model.vocabulary.special_ids.eos)]
     continuing = [
@@ -92,7 +92,7 @@ def next_words(model: ToyModel, before: Sequence[int], *, is_marked: bool) -> It
     ]
     while words:
         yield from words
-        words = [[*word, i] for word in words for i in continuing if len(word) < MOST_TOKENS]
+        words = [[*word, i] for word in words for i in continuing if len(word) < MAX_TOKENS]
 
 
 def ends(model: ToyModel, ids: Sequence[int]) -> float:

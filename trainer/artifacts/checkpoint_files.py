@@ -11,7 +11,7 @@ from trainer.contracts.runs import EarlyStopping
 from trainer.system.files import changed_files, read_record, read_regular
 
 MANIFEST, STATE, WEIGHTS, OPTIMIZER_STATE = "manifest.json", "state.json", "model.safetensors", "optimizer.pt"
-_MOST_MANIFEST_BYTES = 1 << 20
+_MAX_MANIFEST_BYTES = 1 << 20
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
 
 
@@ -131,7 +131,7 @@ def newest_whole(checkpoints: Path) -> TrainingState | None:
 def sealed_files(folder: Path, names: Set[str] = RESUMABLE_FILES) -> tuple[FileRecord, ...]:
     """Return the files of a checkpoint by its manifest; raises CHECKPOINT_CORRUPT if the manifest is broken."""
     try:
-        files = CheckpointManifest.model_validate_json(read_regular(folder / MANIFEST, _MOST_MANIFEST_BYTES)).files
+        files = CheckpointManifest.model_validate_json(read_regular(folder / MANIFEST, _MAX_MANIFEST_BYTES)).files
     except (OSError, ValueError):
         raise corrupt(folder) from None
     if folder.is_symlink() or {file.path for file in files} != names:

@@ -25,7 +25,7 @@ from trainer.commands.arguments import Commands, Options, Parser
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
-from trainer.system.files import BrokenFile, told_error
+from trainer.system.files import BrokenFile, to_app_error
 
 _MODULES = (
     processes,
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return MtParser().commands.run(words, terminal)
     except (AppError, OSError) as error:
-        known = error if isinstance(error, AppError) else told_error(error, load_settings().app.folders())
+        known = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         terminal.error(ErrorBody.of(known, new_request_id()))
         return EXIT_USER if known.code.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
     except BrokenFile as error:

@@ -1,4 +1,4 @@
-"""How the worker's child processes are started: no secrets, threads and memory as torch needs them, first to go."""
+"""Environment and memory priority of the worker's child processes: no secrets, settings for torch's speed."""
 
 import re
 from contextlib import suppress
@@ -39,7 +39,7 @@ _OOM_SCORE = "500"
 
 
 def memory_kills(counters: Path = Path("/proc/vmstat")) -> int | None:
-    """How many processes Linux has ended so far for want of memory; None where the system does not say."""
+    """Return the number of processes that Linux has ended because memory ran out; None if the system has no counter."""
     try:
         found = re.search(r"^oom_kill (\d+)$", counters.read_text(encoding="ascii"), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""The doorway to the disk for whatever must survive a crash, and the reading of what may have been tampered with."""
+"""Durable writes that survive a crash, and reads of files that may have been damaged or replaced."""
 
 import errno
 import fcntl
@@ -21,25 +21,25 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 
 Record = TypeVar("Record", bound=BaseModel)
 
-_MOST_RECORD_BYTES = 64 << 20
+_MAX_RECORD_BYTES = 64 << 20
 _FOLDER_UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 _LITTLE_ROOM_BYTES = 1 << 14
 _PROBE_BYTES = 4096  # a disk that is full still has room for names
 
 
 class BrokenFile(ValueError):
-    """A file of the store that is not what was written there."""
+    """A stored file whose contents are not the ones written there."""
 
 
 class Disk:
-    """The doorway to the disk.
+    """Durable file operations, each in one method.
 
     What `write`, `write_at` and `cut` have put into a file is durable when they return; names are when `sync` has
     returned for the folder that they are in.
     """
 
     def make_folder(self, folder: Path, *, exist_ok: bool = True) -> None:
-        """Make a folder; the names of those above it that were missing are durable when it returns."""
+        """Create a folder with its parents; their names are durable when it returns."""
         if not folder.parent.exists():
             self.make_folder(folder.parent)
             self.sync(folder.parent.parent)
@@ -68,7 +68,7 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def remove_folder(self, folder: Path) -> None:
-        """Remove a folder with all that is in it, or what stands under its name instead."""
+        """Remove a folder with its contents, or a file of that name."""
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
         else:
@@ -90,9 +90,9 @@ DISK = Disk()
 
 @contextmanager
 def storage_errors(lost: str) -> Iterator[None]:
-    """Say what was lost to the disk: INSUFFICIENT_STORAGE where it is full, SERVICE_UNAVAILABLE where it fails.
+    """Raise INSUFFICIENT_STORAGE for a full disk and SERVICE_UNAVAILABLE for a failing one, naming what was `lost`.
 
-    What is no fault of the disk, a folder in the place of a file say, stays as it is.
+    Other errors, such as a folder in place of a file, are not changed.
     """
     try:
         yield
@@ -106,19 +106,19 @@ def storage_errors(lost: str) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder where there is none, and write to it what leaves nothing behind; raises OSError where it cannot."""
+    """Create a folder if it is missing, and check that files can be written to it; raises OSError if not."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=folder) as file:
         file.write(bytes(_PROBE_BYTES))
 
 
 def is_full(folder: Path) -> bool:
-    """Whether a disk has hardly room for a line more, so that not even this can be noted on it."""
+    """Return True if the disk has no room for another log line."""
     return shutil.disk_usage(folder).free < _LITTLE_ROOM_BYTES
 
 
 def is_about(error: OSError, folder: Path) -> bool:
-    """Tell if an error is about a folder, what is in it, what it is in, or its temporary name beside it."""
+    """Return True if an error concerns a folder, its contents, its parents, or its temporary name."""
     filename: object = error.filename
     if not isinstance(filename, str):
         return False
@@ -128,10 +128,10 @@ def is_about(error: OSError, folder: Path) -> bool:
     return is_temporary or any(path.is_relative_to(name) or name.is_relative_to(path) for name in names)
 
 
-def told_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppError:
-    """One sentence for a full disk, for one that fails, and for a folder that cannot be used.
+def to_app_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppError:
+    """Return an error with one sentence for a full disk, a failing disk or an unusable folder.
 
-    `folders` are those of the settings, by the names of these. An AppError has its sentence; anything else is raised
+    `folders` are the folders of the settings by their names. An AppError is returned unchanged; other errors are raised
     again.
     """
     if isinstance(error, AppError):
@@ -153,7 +153,7 @@ def told_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppErr
 
 
 def write_atomically(path: Path, data: bytes | BinaryIO, disk: Disk = DISK) -> None:
-    """Put data under a name so that a reader, or a machine that lost its power, finds the old or the new whole.
+    """Replace a file atomically: after a crash or power cut it has either its old or its new contents.
 
     Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE as `storage_errors` does.
     """
@@ -170,7 +170,7 @@ def write_atomically(path: Path, data: bytes | BinaryIO, disk: Disk = DISK) -> N
 
 
 def copy_durably(source: Path, target: Path, disk: Disk = DISK) -> None:
-    """Copy a file, or a folder with all that is in it; the name of the copy itself is for the caller to sync."""
+    """Copy a file, or a folder with its contents; the caller syncs the name of the copy."""
     if source.is_dir():
         disk.make_folder(target)
         for path in sorted(source.iterdir()):
@@ -182,7 +182,7 @@ def copy_durably(source: Path, target: Path, disk: Disk = DISK) -> None:
 
 
 def open_regular(path: Path, mode: Literal["rb", "r+b", "ab", "a+b"] = "rb") -> FileIO:
-    """Open a file, unbuffered, as what it is: no link is followed, no pipe or device waited for.
+    """Open a regular file without buffering; links are not followed, pipes and devices not opened.
 
     Raises BrokenFile for what is no regular file.
     """
@@ -200,8 +200,8 @@ def open_regular(path: Path, mode: Literal["rb", "r+b", "ab", "a+b"] = "rb") -> 
     return file
 
 
-def read_regular(path: Path, most_bytes: int = _MOST_RECORD_BYTES) -> bytes:
-    """Read a regular file whole; raises BrokenFile, before any memory is taken, for one that has more bytes."""
+def read_regular(path: Path, most_bytes: int = _MAX_RECORD_BYTES) -> bytes:
+    """Read a regular file completely; raises BrokenFile for a larger one before it takes memory."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > most_bytes:
             raise BrokenFile(f"The file '{path.name}' of '{path.parent.name}' is larger than it can be.")
@@ -209,7 +209,7 @@ def read_regular(path: Path, most_bytes: int = _MOST_RECORD_BYTES) -> bytes:
 
 
 def read_record(path: Path, model: type[Record]) -> Record:
-    """Read a record from its JSON file; raises BrokenFile where it is none."""
+    """Read a record from its JSON file; raises BrokenFile if it is not valid."""
     try:
         return model.model_validate_json(read_regular(path))
     except ValidationError:
@@ -224,7 +224,7 @@ def sha256_of(path: Path) -> str:
 
 
 def file_records(folder: Path, paths: Iterable[Path]) -> tuple[FileRecord, ...]:
-    """Size and SHA-256 of files, named relative to a folder, in order of name."""
+    """Return size and SHA-256 of files, with names relative to a folder, sorted by name."""
     return tuple(
         FileRecord(path=str(path.relative_to(folder)), bytes=path.stat().st_size, sha256=sha256_of(path))
         for path in sorted(paths)
@@ -232,12 +232,12 @@ def file_records(folder: Path, paths: Iterable[Path]) -> tuple[FileRecord, ...]:
 
 
 def changed_files(folder: Path, records: Iterable[FileRecord]) -> list[str]:
-    """Return the names of those files that are gone, or are not what their records say."""
+    """Return the names of files that are missing or do not match their records."""
     return [record.path for record in records if not _is_unchanged(folder, record)]
 
 
 def try_lock(path: Path) -> BinaryIO | None:
-    """Take a kernel lock that ends with whoever holds the open file; None where somebody else has it."""
+    """Take a kernel lock that ends with the process holding the open file; None if another process has it."""
     file = open_regular(path, "ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Structured logs: one event a line with its values, JSON in prod and text in dev; never a secret or corpus text."""
+"""Structured logs: one event with its fields per line, JSON in prod and text in dev, without secrets or corpus text."""
 
 import contextlib
 import logging
@@ -24,14 +24,14 @@ _OURS = ("trainer", "bot", "local_discord")
 
 
 class LoggingExtra(TypedDict, total=False):
-    """What a line may say besides its message; a name means the same in every line. Losses in nats per token."""
+    """Fields of log lines; a name has the same meaning in every line. Losses are in nats per token."""
 
     run_id: str
     request_id: str
     tokenizer_id: str
     user_id: int | None
     kind: str
-    """Of a short job: score, generate, evaluate."""
+    """Id of an inference request."""
     status: str
     attempt: int
     epoch: int
@@ -73,7 +73,7 @@ _new_formatter: _NewFormatter = structlog.stdlib.ProcessorFormatter
 
 
 def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout) -> None:
-    """Send every log line of this process to one stream, in the form that `APP__ENV` asks for."""
+    """Write all log lines of this process to one stream, in the format of `APP__ENV`."""
     logging.raiseExceptions = False  # a line that finds no room on a full disk is lost without a word
     level = logging.getLevelNamesMapping()[settings.logging.level or "INFO"]
     handler = logging.StreamHandler(stream)
@@ -90,7 +90,7 @@ def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout)
 
 
 def add_log_file(path: Path, service: str, level: str = "INFO") -> None:
-    """Write the lines of a level and above as JSON to a run's own `logs.jsonl` too; the last 10 to 20 MB stay."""
+    """Also write lines from a level on as JSON to a run's `logs.jsonl`, which keeps the last 10 to 20 MB."""
     handler = RotatingFileHandler(path, maxBytes=_LOG_FILE_BYTES, backupCount=1, encoding="utf-8")
     handler.setLevel(level)
     for name in _OURS:
@@ -101,11 +101,11 @@ def add_log_file(path: Path, service: str, level: str = "INFO") -> None:
 
 
 _HIDDEN = {"timestamp", "level", "message", "logger", "service", "instance_id", "run_id", "user_id", "exception"}
-"""Fields that a readable line has at its beginning, or below it, or that are the same in all lines of a run."""
+"""Fields that a readable line leaves out of its values: they start it, follow it, or never change within a run."""
 
 
 def readable_line(line: str) -> str:
-    """Return a line of `logs.jsonl` for people: time, level, event and values, with the traceback below."""
+    """Return a readable form of a line of `logs.jsonl`: time, level, event and fields, with the traceback below."""
     try:
         record = _record_adapter.validate_json(line)
     except ValidationError:
@@ -126,7 +126,7 @@ def _printable(value: object) -> str:
 
 
 class LogReader:
-    """A reader of a run's log that remembers how far it has come, also when the file gives way to a new one."""
+    """Reads new lines of a run's log, also after the file was rotated."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -134,7 +134,7 @@ class LogReader:
         self._offset = 0
 
     def last(self, count: int) -> list[str]:
-        """The last lines that there are; `read_new` goes on after them."""
+        """Return the last lines; `read_new` continues after them."""
         lines: list[str] = []
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             lines = _last_lines(file, count)
@@ -145,7 +145,7 @@ class LogReader:
         return lines
 
     def read_new(self) -> list[str]:
-        """The whole lines that were added since the last call."""
+        """Return the complete lines added since the last call."""
         lines: list[str] = []
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:  # not begun, or being replaced
             inode = os.fstat(file.fileno()).st_ino
@@ -169,7 +169,7 @@ class LogReader:
 
 
 def _last_lines(file: BinaryIO, count: int) -> list[str]:
-    """The last whole lines of a file, of which no more is read than they need; leaves the file after the last."""
+    """Return the last complete lines of a file, reading only its end; leaves the file position after the last one."""
     start = file.seek(0, os.SEEK_END)
     data = b""
     while start > 0 and data.count(b"\n") <= count:
@@ -182,7 +182,7 @@ def _last_lines(file: BinaryIO, count: int) -> list[str]:
 
 
 def _whole_lines(data: bytes) -> tuple[list[str], int]:
-    """The lines that are complete, and how many bytes they are; of a block, the first may begin in mid-character."""
+    """Return the complete lines of a block and their size in bytes; the first may begin in mid-character."""
     *lines, rest = data.split(b"\n")
     return [line.decode(errors="replace") for line in lines], len(data) - len(rest)
 
@@ -225,12 +225,12 @@ def _drop_below_level(logger: logging.Logger, method: str, event: EventDict) -> 
 def _hand_over(
     _logger: logging.Logger, name: str, event: EventDict
 ) -> tuple[tuple[EventDict], dict[str, dict[str, object]]]:
-    """Give the line to the handlers' formatter as it is."""
+    """Pass the line unchanged to the handlers' formatter."""
     return (event,), {"extra": {"_logger": _logger, "_name": name}}
 
 
 def _without_record(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Take away what structlog's formatter leaves for other processors."""
+    """Remove the keys that structlog's formatter leaves for other processors."""
     for name in ("_record", "_from_structlog"):
         event.pop(name, None)
     return event

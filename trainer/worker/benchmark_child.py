@@ -9,7 +9,7 @@ from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import EffectiveRequest
 from trainer.models import build
 from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
-from trainer.system.files import read_record, told_error, write_atomically
+from trainer.system.files import read_record, to_app_error, write_atomically
 from trainer.system.hardware import most_memory_bytes
 from trainer.system.logs import setup_logging
 from trainer.tokenizers import load_tokenizer
@@ -31,7 +31,7 @@ def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:
     try:
         done = prepare_all(settings, folder, plan) if name == BENCHMARK_PREPARED else train_one(settings, folder, name)
     except (AppError, OSError) as error:
-        told = told_error(error, settings.app.folders())
+        told = to_app_error(error, settings.app.folders())
         write_atomically(folder / f"{BENCHMARK_ERROR}.json", RunError.of(told).model_dump_json().encode())
         return 1
     write_atomically(folder / f"{name}.json", done.model_dump_json().encode())
@@ -45,11 +45,11 @@ def prepare_all(settings: Settings, folder: Path, plan: BenchmarkPlan) -> Prepar
     tokenizer.save(folder / "tokenizer")
     compute = resolve(effective)
     rows = corpus.rows("train", effective.max_seq_len)
-    most_tokens = _MOST_EPOCHS * corpus.sizes["train"].tokens
+    most_tokens = _MAX_EPOCHS * corpus.sizes["train"].tokens
     if plan.tokens > most_tokens:
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            f"`--tokens` must be {most_tokens:,} at most, which is this text {_MOST_EPOCHS:,} times over.",
+            f"`--tokens` must be {most_tokens:,} at most, which is this text {_MAX_EPOCHS:,} times over.",
         )
     steps = tokens = epochs = 0
     while tokens < plan.tokens:
@@ -73,7 +73,7 @@ def prepare_all(settings: Settings, folder: Path, plan: BenchmarkPlan) -> Prepar
     )
 
 
-_MOST_EPOCHS = 1000
+_MAX_EPOCHS = 1000
 
 
 def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:

@@ -36,7 +36,7 @@ from trainer.inference.chat import chat_answer, chat_prompt
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.prediction import predict
 from trainer.inference.scoring import ScoringJob, score_texts
-from trainer.system.files import told_error
+from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
 from trainer.system.logs import setup_logging
 from trainer.worker.model_cache import LoadedRun, ModelCache
@@ -54,7 +54,7 @@ _answer_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
 
 _PIECE_BYTES = 1 << 20
 _STDIN = 0
-_MOST_FREED_BYTES = 128 << 20
+_MAX_FREED_BYTES = 128 << 20
 """So much more memory than before may stay with this process, for the next request."""
 
 
@@ -107,7 +107,7 @@ def answer_requests(settings: Settings) -> int:
         for line in requests.batches():
             _answer_line(line, answers, models, settings, requests)
             del line
-            if memory_held_bytes() > held_bytes + _MOST_FREED_BYTES:
+            if memory_held_bytes() > held_bytes + _MAX_FREED_BYTES:
                 give_memory_back()
                 held_bytes = memory_held_bytes()
     return 0
@@ -175,7 +175,7 @@ def _responses(
                 case _:
                     assert_never(record)
         except (AppError, OSError) as error:
-            yield failed_record(record, RunError.of(told_error(error, settings.app.folders()))).response
+            yield failed_record(record, RunError.of(to_app_error(error, settings.app.folders()))).response
     if texts:
         yield from score_texts(loaded.model, loaded.tokenizer, texts)
     if prompts:

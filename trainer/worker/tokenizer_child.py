@@ -15,7 +15,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
 from trainer.data.union import CorpusUnion
-from trainer.system.files import told_error
+from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, use_cores
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import train_tokenizer
@@ -46,7 +46,7 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
         try:
             make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
         except (AppError, OSError) as error:
-            told = told_error(error, settings.app.folders())
+            told = to_app_error(error, settings.app.folders())
             log.error("tokenizer_failed", error_code=told.code, reason=told.message)
             tokenizer.fail(told)
     return 0

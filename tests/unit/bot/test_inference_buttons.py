@@ -11,7 +11,7 @@ from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.reports.score_table import Unit
 
-LONGEST_RUN_ID = "r" * 64
+LONGEST_ID = "r" * 64
 
 
 @pytest.mark.parametrize("detail", ["summary", "per_char"])
@@ -19,10 +19,10 @@ LONGEST_RUN_ID = "r" * 64
 @pytest.mark.parametrize("top_k", [0, 9, 10])
 def test_score_options__are_read_back_from_a_custom_id(detail: Detail, unit: Unit, top_k: int) -> None:
     options = ScoreOptions(detail=detail, unit=unit, top_k=top_k)
-    whole = custom_id("score", LONGEST_RUN_ID, options.code)
+    whole = custom_id("score", LONGEST_ID, options.code)
 
     assert len(whole) <= 100  # Discord's limit
-    assert parse_custom_id(whole) == ButtonPress("score", LONGEST_RUN_ID, options.code)
+    assert parse_custom_id(whole) == ButtonPress("score", LONGEST_ID, options.code)
     assert ScoreOptions.of_code(options.code) == options
 
 
