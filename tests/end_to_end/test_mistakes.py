@@ -204,7 +204,7 @@ MISTAKES = [
     ),
     of_train("--set =5", INVALID, "`--set =5` must have the form KEY=VALUE."),
     of_train("--set tags=[1", CONFIG, "'--set tags' is not YAML: line 1,"),
-    of_train("--set max_steps=" + "9" * 5000, CONFIG, "'--set max_steps', line 1:"),
+    of_train("--set max_steps=" + "9" * 5000, CONFIG, "'--set max_steps' holds a value that cannot be read."),
     of_train(
         "--set model.tie_word_embeddings=no",
         INVALID,
@@ -340,7 +340,7 @@ MISTAKES = [
     Mistake(f"cancel {RUN}", E.RUN_FINISHED, f"The run '{RUN}' has already ended."),
     Mistake("verify not-mine", E.RUN_NOT_FOUND, "There is no run 'not-mine'"),
     Mistake("config nothing", E.RUN_NOT_FOUND, "There is no run 'nothing'"),
-    Mistake(f"config {'a' * 65}", E.RUN_NOT_FOUND, "There is no run: give the id"),
+    Mistake(f"config {'a' * 65}", E.RUN_NOT_FOUND, "There is no run: check its id"),
     Mistake(f"logs {RUN} --tail -1", INVALID, "`--tail` must be at least 0, you gave -1."),
     Mistake("runs --limit 0", INVALID, "`--limit` must be at least 1, you gave 0."),
     Mistake("runs --status done", INVALID, "--status: invalid choice: 'done'"),

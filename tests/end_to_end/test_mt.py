@@ -78,7 +78,7 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     assert generated.seed_used == 3
 
     manifest = RunStore(shell.folder / "artifacts").get(run.run_id).completed_manifest()
-    assert manifest.requested_paths == ("tokenizers/char-lstm-ipa", "models/char-lstm-ipa", "logs")
+    assert manifest.requested_paths is None
     assert manifest.effective.model.hidden_size == 8
 
 

@@ -130,7 +130,7 @@ def test_logs__are_told_for_people_and_as_they_are_for_programs(shell: Shell) ->
 
     assert shell.type("logs", run.run_id).splitlines() == [
         "2026-01-02 03:04:05 info     training step=10 loss=2.5",
-        '2026-01-02 03:04:06 error    run failed reason="two\\u001b words"',
+        '2026-01-02 03:04:06 error    run_failed reason="two\\u001b words"',
         "Traceback:",
         "  there",
         "no JSON at all",

@@ -51,7 +51,7 @@ async def test_finished_run__is_asked_by_name_by_windows_and_again(
             return (await asyncio.to_thread(mt, tmp_path, *words, QUEUE__EMBEDDED_WORKERS="0")).stdout
 
         shown = await typed_by_a_person("score", run_id, "--path", "other", "--max-window", "64")
-        assert "of 64 tokens, 16 of them only read" in shown and "nats in 320 tokens" in shown
+        assert "64 tokens, of which 16 are context only" in shown and "nats in 320 tokens" in shown
         exact = await typed_by_a_person("score", run_id, LINE, "--max-window", "64")
         assert "none: no line is longer than 64 tokens" in exact
         text_of_both = ("--path", "mine.txt", "--json")
@@ -137,7 +137,7 @@ async def requests_in(store: Store) -> set[bytes]:
 
 
 MISTAKES: list[tuple[list[str], ErrorCode, str]] = [
-    (["score", "a-run", "x", "--path", "demo"], ErrorCode.INVALID_INPUT, "Give a TEXT or a file by `--path`"),
+    (["score", "a-run", "x", "--path", "demo"], ErrorCode.INVALID_INPUT, "Give one of: a TEXT, a file with `--path`"),
     (["score", "a-run", "--path", "demo"], ErrorCode.RUN_NOT_FOUND, "There is no run 'a-run'"),
     (["score", "a-run", "x", "--max-window", "9"], ErrorCode.INVALID_INPUT, "`window_tokens`"),
     (["generate", "a-run", "x", "--prompt-path", "demo"], ErrorCode.INVALID_INPUT, "not both"),

@@ -224,7 +224,7 @@ def _redis(url: str) -> dict[str, object]:
         (
             ("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"),
             "warning",
-            "It responds, but it may drop what is queued (`maxmemory-policy` is allkeys-lru, not noeviction).",
+            "It responds, but it may drop queued jobs (`maxmemory-policy` is allkeys-lru, not noeviction).",
         ),
         (
             ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info"),

@@ -77,7 +77,7 @@ async def test_evaluation__lasts_while_it_gets_on_and_ends_where_it_does_not(wor
         assert response.status == "completed"
     else:
         assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
-        assert response.error.message.startswith("The worker stood still")
+        assert response.error.message.startswith("The inference process stalled")
 
 
 async def test_asker_of_an_evaluation__waits_while_a_worker_has_it_and_no_longer(

@@ -345,9 +345,9 @@ async def test_logs__come_as_text_or_as_a_file_without_the_machine_s_paths(tmp_p
         long = await (await here.discord.slash(here.bob, "mt logs", {"run": "lstm-1"})).reply()
 
         assert "No log yet" in none.text
-        assert "2026-11-20 12:00:38 INFO step step=38" in short.text and "step=36" not in short.text
+        assert "2026-11-20 12:00:38 info     step step=38" in short.text and "step=36" not in short.text
         assert "wrote …/x.bin" in short.text and str(tmp_path) not in short.text
-        assert usual.text.count(" INFO ") == clicked.text.count(" INFO ") == 20
+        assert usual.text.count(" info ") == clicked.text.count(" info ") == 20
         assert here.discord.read(long.attachments[0]).count(b"long") == 600
         assert "long" not in shown_text(long.payload)
 

@@ -207,7 +207,7 @@ ANSWERS = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2p1\r\n", AL
 @pytest.mark.parametrize("answer", ANSWERS)
 async def test_what_is_no_redis__is_named_in_one_sentence(answer: bytes) -> None:
     async with something_else(answer) as address:
-        with pytest.raises(AppError, match="What answers at `REDIS__URL` is no Redis: ") as plain:
+        with pytest.raises(AppError, match="Another program than Redis answers at `REDIS__URL`") as plain:
             await connect(f"redis://{address}")
         with pytest.raises(AppError, match="`REDIS__URL`") as encrypted:
             await connect(f"rediss://{address}")
@@ -238,7 +238,7 @@ async def test_process__says_one_sentence_of_what_is_no_redis_and_ends_with_1(tm
 
     assert process.returncode == 1
     lines = [line for line in said.decode().splitlines() if not line.startswith("It needs about ")]
-    assert len(lines) == 1 and "What answers at `REDIS__URL` is no Redis: " in lines[0], said
+    assert len(lines) == 1 and "Another program than Redis answers at `REDIS__URL`. " in lines[0], said
 
 
 async def test_server_that_cannot_start__is_told_and_leaves_nothing(tmp_path: Path) -> None:

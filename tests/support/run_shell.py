@@ -42,6 +42,7 @@ class Shell:
         """A run whose worker was killed in mid-training."""
         run = self.add_finished_run()
         (run.path / "manifest.json").unlink()
+        run.seal.unlink()
         log = run.path / "events.jsonl"
         log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-3]))
         return run

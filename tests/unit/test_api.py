@@ -55,7 +55,7 @@ def test_loaded_run__scores_and_continues_as_mt_does(tmp_path: Path) -> None:
     assert scored.mean_surprisal == pytest.approx(math.fsum(nats for nats in scored.surprisal if nats) / 7)
     assert [len(expected) for expected in scored.topk or ()] == [2] * 7
 
-    with pytest.raises(AppError, match="models that fill gaps"):
+    with pytest.raises(AppError, match="for masked models only"):
         loaded.score("the", pll_within_word=True)
 
     request = GenerateRequest(prompt_text="the", max_new_tokens=5, num_return_sequences=2, seed=3)
@@ -66,7 +66,7 @@ def test_loaded_run__scores_and_continues_as_mt_does(tmp_path: Path) -> None:
     with pytest.raises(AppError, match="Give the prompt once"):
         loaded.generate("the", prompt_text="a")
     assert loaded.generate(prompt_text="the", seed=3) == loaded.generate("the", seed=3)
-    with pytest.raises(AppError, match="fills gaps"):
+    with pytest.raises(AppError, match="cannot generate text"):
         trainer.load(finished_run(tmp_path, "bert").path).generate("the")
 
 
@@ -83,7 +83,7 @@ def test_loaded_run__predicts_by_the_softmax_of_a_whole_forward_pass(tmp_path: P
         assert [each.token for each in found] == loaded.tokenizer.tokens(order[:3])
         assert [each.logp for each in found] == pytest.approx(likeliest, abs=1e-5)
     assert loaded.predict_next("") == []
-    with pytest.raises(AppError, match="fills gaps"):
+    with pytest.raises(AppError, match="cannot generate text"):
         trainer.load(finished_run(tmp_path, "bert").path).predict_next("the")
 
 
