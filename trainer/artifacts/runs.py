@@ -270,7 +270,7 @@ class RunStore:
 
     def all(self) -> list[RunDirectory]:
         """Return all runs, newest first; a run with an unreadable request is logged and skipped."""
-        return in_order(self._found())[::-1]
+        return in_order(self._directories())[::-1]
 
     def latest_of_family(self, family: str, count: int) -> list[RunDirectory]:
         """Return the newest runs of a family, by the day in their names, without reading them."""
@@ -279,17 +279,17 @@ class RunStore:
 
     def unreadable(self) -> list[RunDirectory]:
         """Return the runs whose request cannot be read."""
-        return [run for run in self._found() if _created_at(run) is None]
+        return [run for run in self._directories() if _created_at(run) is None]
 
     def unfinished(self) -> list[RunDirectory]:
         """Return the runs whose end is not completely written, oldest first."""
-        return in_order(run for run in self._found() if not run.seal.exists())
+        return in_order(run for run in self._directories() if not run.seal.exists())
 
     def finished(self) -> list[RunDirectory]:
         """Return the runs whose end is completely written, in no order, without reading them."""
-        return [run for run in self._found() if run.seal.exists()]
+        return [run for run in self._directories() if run.seal.exists()]
 
-    def _found(self) -> list[RunDirectory]:
+    def _directories(self) -> list[RunDirectory]:
         return [RunDirectory(path.parent, self._disk) for path in self._folder.glob("[a-z0-9]*/request.json")]
 
 

@@ -68,7 +68,9 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
     if options.path is None:
         split: EvalSplit = parse(EvalRequest, {"split": options.split or "test"}).split
         summaries = [summary_on(manifest, split) for manifest in manifests]
-        return _show(compare(_measured(runs, summaries), split=split, tolerance=options.tolerance), options, terminal)
+        return _show(
+            compare(_measurements(runs, summaries), split=split, tolerance=options.tolerance), options, terminal
+        )
     corpora, path = CorpusStore(settings), options.path
     corpus = asyncio.run(checked_corpus(path, corpora))
 
@@ -76,12 +78,14 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
         await corpora.store_offered()
         request = EvalRequest(path_override=corpus)
         summaries = [summary_of(await queue.inference.evaluate(run.run_id, request), corpus) for run in runs]
-        return _show(compare(_measured(runs, summaries), dataset=path, tolerance=options.tolerance), options, terminal)
+        return _show(
+            compare(_measurements(runs, summaries), dataset=path, tolerance=options.tolerance), options, terminal
+        )
 
     return with_queue(settings, terminal, measure)
 
 
-def _measured(runs: list[RunDirectory], summaries: list[EvalSummary]) -> list[Measurement]:
+def _measurements(runs: list[RunDirectory], summaries: list[EvalSummary]) -> list[Measurement]:
     return [
         Measurement(run.completed_manifest(), summary, run.follow().refresh().tokens_per_second)
         for run, summary in zip(runs, summaries, strict=True)

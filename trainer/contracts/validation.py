@@ -136,7 +136,7 @@ def _problem(item: _Item, schema: RecordSchema) -> FieldProblem:
     if item.type == "value_error":
         allowed = message.removeprefix("must be ")
     value = None if schema.is_secret(place.schema) else shown_value(item.input)
-    given = "" if value is None else _given(value) + _hint(item)
+    given = "" if value is None else _as_given(value) + _hint(item)
     return FieldProblem(path=path, message=f"`{path}` {message}{given}", value=value, allowed=allowed)
 
 
@@ -159,11 +159,11 @@ def _unknown_member(item: _Item, path: str, tag: Discriminator) -> FieldProblem:
     given = item.input.get(tag.name) if isinstance(item.input, dict) else None
     value = None if given is None else shown_value(given)
     allowed = f"one of {', '.join(map(repr, tag.mapping))}"
-    message = f"`{path}` is required" if given is None else f"`{path}` must be {allowed}{_given(value)}"
+    message = f"`{path}` is required" if given is None else f"`{path}` must be {allowed}{_as_given(value)}"
     return FieldProblem(path=path, message=message, value=value, allowed=allowed)
 
 
-def _given(value: str | None) -> str:
+def _as_given(value: str | None) -> str:
     return "" if value is None else f", you gave {value}"
 
 

@@ -101,7 +101,7 @@ class Jobs:
         if record.response.status in ("completed", "failed"):
             return  # the queue has delivered the job twice
         telling = asyncio.create_task(
-            self._tell(_told(record, InferenceStarted, "started"))
+            self._publish(_event(record, InferenceStarted, "started"))
         )  # its asker does not wait for that
         tried = ctx.get("job_try")
         if isinstance(tried, int) and tried > _MAX_TRIES:
@@ -112,7 +112,7 @@ class Jobs:
         if answer is None:
             log.info("inference_request_withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
             await telling
-            await self._tell(_ended(failed_record(record, RunError.of(cancelled_error()))))
+            await self._publish(_end_event(failed_record(record, RunError.of(cancelled_error()))))
             return
         log.info(
             "inference_request_ended",
@@ -123,22 +123,22 @@ class Jobs:
         )
         ttl_seconds = self._settings.queue.result_ttl_seconds
         await telling  # which had the time of the answer for it
-        ended = _ended(answer)
+        ended = _end_event(answer)
         try:
-            said = self._said(answer)
-            if said is not None:
-                ttl_seconds = int(said.ttl_seconds)
+            turn = self._chat_append(answer)
+            if turn is not None:
+                ttl_seconds = int(turn.ttl_seconds)
             value = answer.model_dump_json()
-            await self._store.put_answer(key, job.request_id, value, ended, ttl_seconds=ttl_seconds, appended=said)
+            await self._store.put_answer(key, job.request_id, value, ended, ttl_seconds=ttl_seconds, appended=turn)
         except STORE_ERRORS as error:
             log.warning("answer_storage_failed", run_id=job.run_id, error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def _answer(self, record: InferenceRecord, key: str) -> InferenceRecord | None:
         """Return the completed or failed record; None if the client has withdrawn the request."""
-        answering = asyncio.create_task(self._answered(record))
-        watching = asyncio.create_task(self._withdrawn(key))
-        limiting = asyncio.create_task(self._takes_too_long(record))
+        answering = asyncio.create_task(self._compute(record))
+        watching = asyncio.create_task(self._wait_for_withdrawal(key))
+        limiting = asyncio.create_task(self._wait_for_timeout(record))
         try:
             await asyncio.wait([answering, watching, limiting], return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
@@ -154,7 +154,7 @@ class Jobs:
             limiting.cancel()
         return failed_record(record, RunError.of(error))
 
-    async def _takes_too_long(self, record: InferenceRecord) -> AppError:
+    async def _wait_for_timeout(self, record: InferenceRecord) -> AppError:
         """Return the error of a request that takes too long.
 
         Kinds without a time limit, such as scoring a long text, end only if the child uses no processor time.
@@ -171,7 +171,7 @@ class Jobs:
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
         return self._measuring_child if isinstance(record, EvalRecord) else self._child
 
-    async def _withdrawn(self, key: str) -> None:
+    async def _wait_for_withdrawal(self, key: str) -> None:
         """Return when a request is deleted; wait while Redis is unavailable."""
         while True:
             await asyncio.sleep(_POLL_SECONDS)
@@ -179,10 +179,10 @@ class Jobs:
                 if not await self._store.exists(key):
                     return
 
-    async def _answered(self, record: InferenceRecord) -> InferenceRecord:
+    async def _compute(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""
         if isinstance(record, GenerateRecord) and record.is_streamed:
-            return await self._written(record)
+            return await self._stream(record)
         if not isinstance(record, ChatRecord):
             return await self._child_for(record).answer(record)
         stored = await self._store.turns(keys.chat(record.response.run_id, record.response.session_id))
@@ -192,38 +192,38 @@ class Jobs:
         without: dict[str, object] = {"turns": ()}
         return (await self._child.answer(record.model_copy(update=turns))).model_copy(update=without)
 
-    async def _written(self, record: GenerateRecord) -> InferenceRecord:
+    async def _stream(self, record: GenerateRecord) -> InferenceRecord:
         """Return the answer to a streamed generation and publish its chunks; raises CANCELLED without a reader."""
-        pieces: asyncio.Queue[GenerateChunk | None] = asyncio.Queue()
-        answering = asyncio.create_task(self._child.answer(record, pieces.put_nowait))
-        answering.add_done_callback(lambda _: pieces.put_nowait(None))
+        chunks: asyncio.Queue[GenerateChunk | None] = asyncio.Queue()
+        answering = asyncio.create_task(self._child.answer(record, chunks.put_nowait))
+        answering.add_done_callback(lambda _: chunks.put_nowait(None))
         taken: list[GenerateChunk | None] = []
         try:
-            while await self._is_read(record, [piece for piece in taken if piece is not None]):
+            while await self._is_read(record, [chunk for chunk in taken if chunk is not None]):
                 if None in taken:
                     return await answering
-                taken = [await pieces.get()]
-                while not pieces.empty():
-                    taken.append(pieces.get_nowait())
+                taken = [await chunks.get()]
+                while not chunks.empty():
+                    taken.append(chunks.get_nowait())
             raise cancelled_error()
         finally:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)  # nobody needs its error
 
-    async def _is_read(self, record: GenerateRecord, pieces: Sequence[GenerateChunk]) -> bool:
+    async def _is_read(self, record: GenerateRecord, chunks: Sequence[GenerateChunk]) -> bool:
         """Publish chunks; return False if no client reads them. Lost chunks are part of the answer."""
         queue = self._settings.queue
         try:
             return await self._store.put_pieces(
                 record.response.request_id,
-                [piece.model_dump_json() for piece in pieces],
+                [chunk.model_dump_json() for chunk in chunks],
                 ttl_seconds=queue.interactive_timeout_seconds,
             )
         except STORE_ERRORS as error:
             log.warning("chunk_publication_failed", request_id=record.response.request_id, error=type(error).__name__)
             return True
 
-    def _said(self, answer: InferenceRecord) -> ChatAppend | None:
+    def _chat_append(self, answer: InferenceRecord) -> ChatAppend | None:
         """Return the turn that an answer adds to its chat."""
         if not isinstance(answer, ChatRecord) or answer.response.answer is None:
             return None
@@ -232,26 +232,26 @@ class Jobs:
         chat = keys.chat(response.run_id, response.session_id)
         return ChatAppend(chat, turn.model_dump_json(), self._settings.queue.chat_ttl_seconds)
 
-    async def _tell(self, event: InferenceEvent) -> None:
+    async def _publish(self, event: InferenceEvent) -> None:
         try:
             await self._store.publish_inference(event)
         except STORE_ERRORS as error:
             log.warning("event_publication_failed", request_id=event.request_id, error=type(error).__name__)
 
 
-def _ended(answer: InferenceRecord) -> InferenceEvent:
+def _end_event(answer: InferenceRecord) -> InferenceEvent:
     error = answer.response.error
     if error is None:
-        return _told(answer, InferenceCompleted, "completed")
-    said = f"The request ended with {error.code}."  # its own message may repeat what was asked
-    return _told(answer, InferenceFailed, "failed", code=error.code, error_class=error.error_class, message=said)
+        return _event(answer, InferenceCompleted, "completed")
+    message = f"The request ended with {error.code}."  # its own message may repeat the request
+    return _event(answer, InferenceFailed, "failed", code=error.code, error_class=error.error_class, message=message)
 
 
-def _told(record: InferenceRecord, event: type[InferenceEvent], key: str, **values: object) -> InferenceEvent:
-    asked = record.response
+def _event(record: InferenceRecord, event: type[InferenceEvent], key: str, **values: object) -> InferenceEvent:
+    response = record.response
     fields: dict[str, object] = {
-        **stamp(asked.run_id, record.user_id, f"{record.kind}:{asked.request_id}:{key}"),
-        "request_id": asked.request_id,
+        **stamp(response.run_id, record.user_id, f"{record.kind}:{response.request_id}:{key}"),
+        "request_id": response.request_id,
         "kind": record.kind,
         **values,
     }

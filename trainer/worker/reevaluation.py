@@ -52,7 +52,7 @@ def measure_run(
 
     `precomputed` is the evaluation that training has just done on the split.
     """
-    measured = _measured(run, effective, model, tokenizer, corpus, split, compute, precomputed)
+    measured = _measure(run, effective, model, tokenizer, corpus, split, compute, precomputed)
     _keep(run, measured)
     return measured.metrics
 
@@ -72,7 +72,7 @@ def reevaluate(loaded: LoadedRun, request: EvalRequest, settings: Settings) -> E
             {split: corpus.words["train"]},
             corpus.special_ids,
         )
-    measured = _measured(run, effective, loaded.model, loaded.tokenizer, corpus, split, compute, None)
+    measured = _measure(run, effective, loaded.model, loaded.tokenizer, corpus, split, compute, None)
     with run.wait_for_lock(_LOCK_SECONDS):
         _keep(run, measured)
         run.add_evaluation(summary_of(measured.metrics, request.path_override))
@@ -93,7 +93,7 @@ def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> Effe
     return effective.model_copy(update=alone)
 
 
-def _measured(
+def _measure(
     run: RunDirectory,
     effective: EffectiveRequest,
     model: LanguageModel,
