@@ -10,7 +10,7 @@ from trainer.contracts.validation import shown_name
 from trainer.data.folders import filled_folder
 
 SOURCES = {"wikitext-2": ("Salesforce/wikitext", "wikitext-2-v1")}
-"""What can be fetched: by its name here, the data set and its configuration."""
+"""Data sets that can be downloaded: the data set and its configuration by our name."""
 _FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 
 

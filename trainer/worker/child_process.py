@@ -27,7 +27,7 @@ from trainer.system.child_environment import set_oom_score, tuned_environment
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 Job = Literal["train-child", "train-tokenizer", "answer-requests", "benchmark"]
-"""What a child does, and the name of its process; Linux shows 15 characters of it."""
+"""Task of a child, and the name of its process; Linux shows 15 characters of it."""
 
 _PRELOADED = [
     "trainer.worker.fork_server",

@@ -189,7 +189,7 @@ def _responses(
 def _continuation(
     record: GenerateRecord | ChatRecord, loaded: LoadedRun, corpora: CorpusStore
 ) -> tuple[GenerationJob, ChatResponse | None]:
-    """What a request asks to be continued; with it the answer of a chat, as far as it is known."""
+    """Return the generation job of a request, and for a chat the response without its answer."""
     model, tokenizer = loaded.model, loaded.tokenizer
     if isinstance(record, GenerateRecord):
         prompt = load_input(record.request, corpora)
