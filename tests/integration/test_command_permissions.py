@@ -55,11 +55,11 @@ def rights() -> dict[str, dict[str, bool]]:
 
 
 def test_page__is_what_the_code_says() -> None:
-    program = [sys.executable, "-m", "bot.commands.help"]
+    program = [sys.executable, "-m", "scripts.commands_page"]
     made = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
 
     assert made.stdout == PAGE.read_text(encoding="utf-8"), (
-        "make it anew: python -m bot.commands.help > docs/commands.md"
+        "make it anew: python -m scripts.commands_page > docs/commands.md"
     )
 
 
