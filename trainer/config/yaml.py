@@ -17,6 +17,10 @@ _REFUSED = (
     (re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"), "it holds a control character"),
 )
 _REFUSED_TOKENS = {"AliasToken", "AnchorToken", "TagToken"}
+_OPENING_TOKENS = {f"{kind}StartToken" for kind in ("BlockMapping", "BlockSequence", "FlowMapping", "FlowSequence")}
+_CLOSING_TOKENS = {"BlockEndToken", "FlowMappingEndToken", "FlowSequenceEndToken"}
+_MAX_DEPTH = 32
+"""The time of ruamel's scanner grows with the square of the depth: 9,000 brackets would take half a minute."""
 _PROBLEM = re.compile(r'^(.*)\n  in "<unicode string>", line (\d+)', re.MULTILINE)
 """A problem and its line in an error message of ruamel."""
 
@@ -30,8 +34,13 @@ def parse_yaml(text: str, name: str) -> object:
             _refuse(name, text.count("\n", 0, found.start()) + 1, problem)
     try:
         tokens: Iterator[Token] = YAML(typ="safe", pure=True).scan(text)
+        depth = 0
         for token in tokens:
-            if type(token).__name__ in _REFUSED_TOKENS:
+            kind = type(token).__name__
+            depth += (kind in _OPENING_TOKENS) - (kind in _CLOSING_TOKENS)
+            if depth > _MAX_DEPTH:
+                _refuse(name, token.start_mark.line + 1, f"values are nested deeper than {_MAX_DEPTH} levels")
+            if kind in _REFUSED_TOKENS:
                 _refuse(name, token.start_mark.line + 1, "anchors, aliases and tags are not taken")
         loaded: object = YAML(typ="safe", pure=True).load(text)
         as_json: object = from_json(to_json(loaded))  # dates become text, as do names that are numbers
@@ -41,7 +50,7 @@ def parse_yaml(text: str, name: str) -> object:
         problem, line = found_problems[-1]
         hint = " (indent with spaces, not with tabs)" if "'\\t'" in problem else ""
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' is not YAML: line {line}, {problem}{hint}.") from None
-    except (PydanticSerializationError, ValueError, RecursionError):
+    except (PydanticSerializationError, ValueError):
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' holds a value that cannot be read.") from None
 
 
