@@ -1,27 +1,28 @@
 """Builds the bot from its commands, buttons and forms."""
 
+import discord
 from discord import app_commands
 
-from bot.client import Bot, ButtonHandler
+from bot.buttons import ButtonPress
+from bot.client import Bot
 from bot.commands.compare import compare
 from bot.commands.help import help_command
 from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
-from bot.commands.list_runs import runs, runs_clicked
-from bot.commands.logs import logs, logs_clicked
-from bot.commands.responses import Tree
-from bot.commands.runs import cancel, cancel_clicked, resume, resume_clicked, status, status_clicked
+from bot.commands.list_runs import LIST_BUTTONS, runs
+from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
+from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
 from bot.commands.training import train
-from bot.commands.watch import unwatch, unwatch_clicked, watch, watch_clicked
 from trainer.config.settings import Settings
+
+BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {**RUN_BUTTONS, **LIST_BUTTONS, **INFERENCE_BUTTONS}
+"""The reaction to each button, by action."""
 
 
 def build(settings: Settings) -> Bot:
     """Return a bot with all its commands, not started."""
-    bot = Bot(settings, BUTTONS, INFERENCE_FORMS)
+    bot = Bot(settings, _answer_press)
     bot.tree = Tree(bot)
-    group = command_group()
-    bot.tree.add_command(group)
-    bot.group_payload = group.to_dict(bot.tree)
+    bot.tree.add_command(command_group())
     return bot
 
 
@@ -49,14 +50,8 @@ def command_group() -> app_commands.Group:
     return mt
 
 
-BUTTONS: dict[str, ButtonHandler] = {
-    "status": status_clicked,
-    "runs": runs_clicked,
-    "cancel": cancel_clicked,
-    "logs": logs_clicked,
-    "resume": resume_clicked,
-    "watch": watch_clicked,
-    "unwatch": unwatch_clicked,
-    **INFERENCE_BUTTONS,
-}
-"""The handler of each button, by action."""
+async def _answer_press(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
+    is_form = interaction.type is discord.InteractionType.modal_submit
+    reaction = INFERENCE_FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
+    if reaction is not None:
+        await answer_press(interaction, press, reaction)

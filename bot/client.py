@@ -1,7 +1,7 @@
 """The Discord client: attributes, start and shutdown."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Protocol, TypeAlias, TypeVar
 
@@ -12,11 +12,10 @@ from discord import app_commands
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
-from bot.buttons import ButtonPress, parse_custom_id
+from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND
-from bot.forms import parse_modal
 from bot.limits import UsageLimits
 from bot.notifier import RunNotifier
 from bot.permissions import Permissions
@@ -46,12 +45,8 @@ class Bot(discord.Client):
     notifier: RunNotifier
 
     tree: app_commands.CommandTree["Bot"]
-    group_payload: dict[str, object]
-    """The command group as Discord receives it."""
 
-    def __init__(
-        self, settings: Settings, buttons: "Mapping[str, ButtonHandler]", forms: "Mapping[str, FormHandler]"
-    ) -> None:
+    def __init__(self, settings: Settings, answer_press: "PressHandler") -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot does not speak
         super().__init__(
             intents=discord.Intents(guilds=True),
@@ -64,8 +59,7 @@ class Bot(discord.Client):
         self.deferred = DeferredInteractions(settings.app.artifacts_root / "deferred")
         self._services = Services(settings)
         self._started = AsyncExitStack()
-        self._buttons = buttons
-        self._forms = forms
+        self._answer_press = answer_press
         _use_addresses(settings)
 
     async def start(self, token: str, *, reconnect: bool = True) -> None:
@@ -126,15 +120,10 @@ class Bot(discord.Client):
 
     async def on_interaction(self, interaction: discord.Interaction["Bot"]) -> None:
         """Answer buttons and forms, also those of an earlier process."""
-        data = interaction.data
-        if interaction.type is discord.InteractionType.component and data is not None:
-            press = parse_custom_id(str(data.get("custom_id")), _selected(data.get("values")))
-            if press is not None and press.action in self._buttons:
-                await self._buttons[press.action](interaction, press)
-        elif interaction.type is discord.InteractionType.modal_submit and data is not None:
-            press = parse_custom_id(str(data.get("custom_id")))
-            if press is not None and press.action in self._forms:
-                await self._forms[press.action](interaction, press, parse_modal(data))
+        if interaction.type in (discord.InteractionType.component, discord.InteractionType.modal_submit):
+            press = parse_press(interaction.data)
+            if press is not None:
+                await self._answer_press(interaction, press)
 
     async def close(self) -> None:
         """Stop everything that this bot has started; services stop while the client disconnects."""
@@ -160,14 +149,7 @@ class Bot(discord.Client):
         return True
 
 
-def _selected(values: object) -> list[str]:
-    """Return the values that were selected in a list; none for a button."""
-    listed: list[object] = values if isinstance(values, list) else []
-    return [str(value) for value in listed]
-
-
-ButtonHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
-FormHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress, dict[str, str]], Awaitable[None]]
+PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
 
 
 class _HasBase(Protocol):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple, Protocol, TypeVar
 
-from bot.permissions import Caller, Level
+from bot.permissions import Caller
 from bot.run_index import RunEntry
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -55,7 +55,7 @@ class UsageLimits:
         """Count an inference request: for one minute for its user, until it is answered for all users together."""
         if self._active_requests >= self._settings.max_concurrent_requests:
             raise _refusal("The models are busy with other requests. Try again in a few seconds.")
-        if caller.level is not Level.ADMIN:
+        if not caller.is_admin:
             self._count_request(self._request_times[caller.user_id])
         self._active_requests += 1
         try:
@@ -67,7 +67,7 @@ class UsageLimits:
         self, caller: Caller, unfinished: Sequence[RunEntry], accept: Callable[[], Awaitable[AcceptedT]]
     ) -> AcceptedT:
         """Accept a run unless too many runs, of the caller or in all, are `unfinished` or being accepted."""
-        if caller.level is Level.ADMIN:
+        if caller.is_admin:
             return await accept()
         own_limit, limit = self._settings.runs_per_user, self._settings.max_active_runs
         now = self._clock()

@@ -1,18 +1,23 @@
-"""Outcome of an ended run beside its events: files, samples and the last log lines."""
+"""Outcome of an ended run beside its events: files, samples and the last log lines, without paths of the machine."""
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from bot.run_logs import last_lines
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord
 from trainer.contracts.inference import Sample
+from trainer.contracts.runs import RunManifest
 from trainer.system.files import BrokenFile, read_regular
+from trainer.system.logs import LogReader, readable_line
 
 _MAX_LOG_LINES = 8
 _MAX_SAMPLES = 2
+_ADDRESS = re.compile(r"\w+://[^\s\"']+")
+_PATH = re.compile(r"(?<![\w.<>/\\])(?:[A-Za-z]:)?[/\\]+(?:[^\s\"'<>:/\\]+[/\\]+)*([^\s\"'<>:/\\]+)")
 
 
 class Outcome(NamedTuple):
@@ -25,15 +30,18 @@ class Outcome(NamedTuple):
 
 def read_outcome(run: RunDirectory) -> Outcome:
     """Read the outcome from disk; missing or broken files are left out."""
-    try:
-        manifest = run.manifest()
-    except BrokenFile:
-        manifest = None
+    manifest = _manifest(run)
     if manifest is None:
         return Outcome()
     if manifest.status == "failed":
         return Outcome(last_lines=last_lines(run, _MAX_LOG_LINES))
     return Outcome(manifest.files, _samples(run))
+
+
+def _manifest(run: RunDirectory) -> RunManifest | None:
+    with suppress(BrokenFile):
+        return run.manifest()
+    return None
 
 
 def _samples(run: RunDirectory) -> Sequence[Sample]:
@@ -43,3 +51,21 @@ def _samples(run: RunDirectory) -> Sequence[Sample]:
         return ()
     unprompted = [sample for sample in samples if not sample.prompt]
     return [sample for sample in unprompted or samples if sample.text.strip()][:_MAX_SAMPLES]
+
+
+def last_lines(run: RunDirectory, count: int) -> list[str]:
+    """Return the last lines of a run's log, followed by the error output of a process that crashed."""
+    lines = [without_paths(readable_line(line)) for line in LogReader(run.logs).last(count)]
+    manifest = _manifest(run)
+    crash = () if manifest is None else manifest.last_lines
+    return [*lines, *(without_paths(line.rstrip("\n")) for line in crash)][-count:]
+
+
+def without_paths(text: str) -> str:
+    """Remove addresses, and reduce paths to file names."""
+    return _PATH.sub(_file_name, _ADDRESS.sub("…", text))
+
+
+def _file_name(path: re.Match[str]) -> str:
+    last: str = path[1]
+    return f"…/{last}" if "." in last else "…"

@@ -2,19 +2,13 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
 
 _MEMBERSHIP_SECONDS = 300.0
-
-
-class Level(IntEnum):
-    NONE = 0
-    USER = 1
-    ADMIN = 2
 
 
 class Role(StrEnum):
@@ -53,39 +47,11 @@ RULES = {
 """The rule of each command, in the order of the help page."""
 
 
-class Button(NamedTuple):
-    """A button's label, and the command whose rule applies to it."""
-
-    label: str
-    command: str
-
-
-BUTTONS = {
-    "status": Button("Refresh, and the list of `/mt runs`", "status"),
-    "runs": Button("« Back, Next »", "runs"),
-    "watch": Button("Watch", "watch"),
-    "unwatch": Button("Unwatch", "unwatch"),
-    "cancel": Button("Cancel, Cancel it", "cancel"),
-    "logs": Button("Logs", "logs"),
-    "resume": Button("Resume", "resume"),
-    "generate": Button("Generate", "generate"),
-    "again": Button("Again", "generate"),
-    "edit": Button("Edit…", "generate"),
-    "hotter": Button("Hotter", "generate"),
-    "cooler": Button("Cooler", "generate"),
-    "chat": Button("Reply…", "chat"),
-    "scorethis": Button("Score this", "score"),
-    "score": Button("Score…", "score"),
-    "detail": Button("Detail", "score detail:per_char"),
-}
-"""Buttons by action."""
-
-
 class Caller(NamedTuple):
     """A person who runs a command or presses a button."""
 
     user_id: int
-    level: Level
+    is_admin: bool = False
 
 
 class HasOwner(Protocol):
@@ -109,23 +75,24 @@ class Permissions:
 
     async def caller(self, user_id: int, guild_id: int | None) -> Caller:
         """Return the caller in a guild or (None) in direct messages; raises FORBIDDEN for a stranger."""
-        level = await self._level(user_id, guild_id)
-        if level is Level.NONE:
-            raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot. Ask {self._contact} to add you.")
-        return Caller(user_id, level)
+        if user_id in self._admins:
+            return Caller(user_id, is_admin=True)
+        if user_id in self._users or guild_id in self._guilds or await self._is_guild_member(user_id):
+            return Caller(user_id)
+        raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot. Ask {self._contact} to add you.")
 
     def may_see(self, caller: Caller, run: HasOwner) -> bool:
         return not self._private_runs or _owns(caller, run)
 
     def can_receive(self, user_id: int, run: HasOwner) -> bool:
         """Return whether a watcher may see a run, outside of a command."""
-        return self.may_see(Caller(user_id, Level.ADMIN if user_id in self._admins else Level.USER), run)
+        return self.may_see(Caller(user_id, user_id in self._admins), run)
 
     def can_run(self, command: str, caller: Caller, run: HasOwner) -> bool:
         """Return whether the caller may run this command on a run."""
         role = RULES[command].role
         if role is Role.ADMIN:
-            return caller.level is Level.ADMIN
+            return caller.is_admin
         return _owns(caller, run) or (role is Role.USER and not self._private_runs)
 
     def check_run(self, command: str, caller: Caller, run: HasOwner) -> None:
@@ -136,13 +103,6 @@ class Permissions:
             role = RULES[command].role
             contact = self._contact if run.user_id is None or role is Role.ADMIN else _mention(run.user_id)
             raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is only for {role}. Ask {contact}.")
-
-    async def _level(self, user_id: int, guild_id: int | None) -> Level:
-        if user_id in self._admins:
-            return Level.ADMIN
-        if user_id in self._users or guild_id in self._guilds or await self._is_guild_member(user_id):
-            return Level.USER
-        return Level.NONE
 
     async def _is_guild_member(self, user_id: int) -> bool:
         known = self._memberships.get(user_id)
@@ -161,7 +121,7 @@ class Permissions:
 
 def _owns(caller: Caller, run: HasOwner) -> bool:
     """Return whether a run belongs to the caller; every run belongs to admins."""
-    return caller.level is Level.ADMIN or run.user_id == caller.user_id
+    return caller.is_admin or run.user_id == caller.user_id
 
 
 def _mention(user_id: int) -> str:

@@ -7,14 +7,12 @@ from discord import app_commands
 
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import corpus_name, is_completed, named_run, suggested_runs
+from bot.commands.run_options import corpus_name, named_run, suggested_runs
 from bot.embeds.tables import compare_answer
 from trainer.contracts.comparison import Measurement, check_different, summary_on
 from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import EvalSplit
-
-_SUGGESTED = suggested_runs("compare", is_completed)
 
 
 @app_commands.command(description="Compare metrics and settings of two runs.")
@@ -23,7 +21,7 @@ _SUGGESTED = suggested_runs("compare", is_completed)
     other="Id of the baseline run",
     split="Split on which both runs were evaluated; default: test",
 )
-@app_commands.autocomplete(run=_SUGGESTED, other=_SUGGESTED)
+@app_commands.autocomplete(run=suggested_runs("compare"), other=suggested_runs("compare"))
 async def compare(interaction: discord.Interaction[Bot], run: str, other: str, split: EvalSplit = "test") -> None:
     await respond(interaction, "compare", lambda context: _compare(context, run.strip(), other.strip(), split))
 
@@ -33,8 +31,7 @@ async def _compare(context: CommandContext, run: str, other: str, split: EvalSpl
     check_different([run, other])
     await context.bot.index.refresh()
     comparison = compare_measurements(measurements, split=split)
-    embed = compare_answer(comparison, lambda corpus: corpus_name(context, corpus), request_id=context.request_id)
-    return Answer(embed)
+    return Answer(compare_answer(comparison, lambda corpus: corpus_name(context, corpus)))
 
 
 async def _measurement(context: CommandContext, run_id: str, split: EvalSplit) -> Measurement:

@@ -1,77 +1,49 @@
-"""`/mt help` and docs/commands.md, both generated from the registered commands and the permission rules.
-
-`python -m scripts.commands_page > docs/commands.md` regenerates the page.
-"""
+"""`/mt help`, generated from the registered commands and the permission rules."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import discord
-from discord import app_commands
-from pydantic import BaseModel, ConfigDict
+from discord import AppCommandOptionType, app_commands
 
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.embeds.answers import help_answer
-from bot.permissions import BUTTONS, RULES, Role
+from bot.embeds.text import BLURPLE, make_embed
+from bot.permissions import RULES
 from bot.run_index import matching
 from trainer.contracts.errors import AppError, ErrorCode
 
-_KINDS = {3: "text", 4: "whole number", 5: "True or False", 10: "number", 11: "file"}
+_KINDS = {
+    AppCommandOptionType.string: "text",
+    AppCommandOptionType.integer: "whole number",
+    AppCommandOptionType.boolean: "True or False",
+    AppCommandOptionType.number: "number",
+    AppCommandOptionType.attachment: "file",
+}
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(defer_build=True)  # built at the first use, not at the start
-
-
-class _Choice(_Part):
-    name: str
-
-
-class Option(_Part):
-    """An option of a command in the form that Discord receives."""
-
-    name: str
-    description: str
-    type: int
-    required: bool = False
-    choices: tuple[_Choice, ...] = ()
-    min_value: float | None = None
-    max_value: float | None = None
-    max_length: int | None = None
+@runtime_checkable
+class CommandInfo(Protocol):
+    """The part of discord.py's commands that the help shows."""
 
     @property
-    def takes(self) -> str:
-        """Return the type and the bounds of the values."""
-        if self.choices:
-            return ", ".join(choice.name for choice in self.choices)
-        kind = _KINDS[self.type]
-        if self.min_value is not None and self.max_value is not None:
-            kind = f"{kind}, {self.min_value:.16g} to {self.max_value:.16g}"
-        return f"{kind}, at most {self.max_length} characters" if self.max_length else kind
+    def name(self) -> str: ...
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def parameters(self) -> list[app_commands.Parameter]: ...
 
 
-class Command(_Part):
-    """A command in the form that Discord receives."""
-
-    name: str
-    description: str
-    options: tuple[Option, ...] = ()
-
-
-class CommandGroup(_Part):
-    options: tuple[Command, ...]
-
-    def command(self, name: str) -> Command:
-        """Find a command; raises INVALID_INPUT with all names."""
-        for command in self.options:
-            if command.name == name.strip().removeprefix("/mt ").casefold():
-                return command
-        names = ", ".join(command.name for command in self.options)
-        raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {names}.")
+def all_commands(bot: Bot) -> Sequence[CommandInfo]:
+    """Return the commands of `/mt`."""
+    found: Iterable[object] = bot.tree.walk_commands()
+    return [command for command in found if isinstance(command, CommandInfo)]
 
 
 async def _topics(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
-    names = [command.name for command in command_group_of(interaction.client).options]
+    names = [command.name for command in all_commands(interaction.client)]
     return [app_commands.Choice(name=name, value=name) for name in matching(typed, names, lambda name: (name,))]
 
 
@@ -83,78 +55,35 @@ async def help_command(interaction: discord.Interaction[Bot], topic: str | None 
 
 
 async def _help(context: CommandContext, topic: str | None) -> Answer:
-    group = command_group_of(context.bot)
+    commands = {command.name: command for command in all_commands(context.bot)}
     if topic is None:
-        lines = [f"**/mt {one.name}** · {one.description}" for one in group.options]
+        lines = [f"**/mt {name}** · {command.description}" for name, command in commands.items()]
         lines.append("`/mt help topic:train` shows the options of a command.")
-        return Answer(help_answer("Commands", lines, request_id=context.request_id))
-    command = group.command(topic)
+        return Answer(make_embed(BLURPLE, "❔ Commands", lines))
+    command = commands.get(topic.strip().removeprefix("/mt ").casefold())
+    if command is None:
+        raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {', '.join(commands)}.")
     options = [
-        f"**{option.name}** ({option.takes}{', required' if option.required else ''}) · {option.description}"
-        for option in command.options
+        f"**{option.name}** ({option_values(option)}{', required' if option.required else ''}) · {option.description}"
+        for option in command.parameters
     ]
-    lines = [command.description, *_rules(command.name), *options]
-    return Answer(help_answer(f"/mt {command.name}", lines, request_id=context.request_id))
+    return Answer(make_embed(BLURPLE, f"❔ /mt {command.name}", [command.description, *_rules(command.name), *options]))
 
 
-def command_group_of(bot: "Bot") -> CommandGroup:
-    return CommandGroup.model_validate(bot.group_payload)
+def option_values(option: app_commands.Parameter) -> str:
+    """Return the type and the bounds of an option's values, or its choices."""
+    if option.choices:
+        return ", ".join(choice.name for choice in option.choices)
+    kind = _KINDS[option.type]
+    if option.max_value is None:
+        return kind
+    if option.type is AppCommandOptionType.string:
+        return f"{kind}, at most {option.max_value} characters"
+    return f"{kind}, {option.min_value:.16g} to {option.max_value:.16g}"
 
 
-def commands_page(group: CommandGroup) -> str:
-    """Return the text of docs/commands.md."""
-    return "\n".join(
-        [
-            "# Commands",
-            "",
-            "Generated by `python -m scripts.commands_page > docs/commands.md`.",
-            "",
-            "## Permissions",
-            "",
-            *_table(("command", *_PEOPLE, "answer is visible to"), _permissions(group)),
-            "",
-            "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS` and the",
-            "members of `DISCORD__ALLOWED_GUILD_IDS`. All other people are strangers. Runs are private if",
-            "`DISCORD__PRIVATE_RUNS=true`. The columns of users are about other people's runs. A run of the command",
-            "line has no owner.",
-            "",
-            "## Buttons",
-            "",
-            "A button needs the same permission as its command.",
-            "",
-            *_table(("button", "command"), ((one.label, f"`/mt {one.command}`") for one in BUTTONS.values())),
-            "",
-            "## Options",
-            *(line for command in group.options for line in _options(command)),
-            "",
-        ]
-    )
-
-
-_PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
-_ALLOWED = {Role.USER: (True, True, True), Role.OWNER: (False, True, True), Role.ADMIN: (False, False, True)}
-"""Permission of users, owners and admins, by role."""
-
-
-def _permissions(group: CommandGroup) -> Iterator[Sequence[str]]:
-    for name, rule in RULES.items():
-        is_of_run = any(option.name == "run" for option in group.command(name.split()[0]).options)
-        people = (False, *_ALLOWED[rule.role], rule.role is Role.USER and not is_of_run)
-        yield f"`/mt {name}`", *("yes" if allowed else "no" for allowed in people), _audience(rule.is_ephemeral)
-
-
-def _options(command: Command) -> Iterator[str]:
-    yield from ("", f"### /mt {command.name}", "", command.description)
-    rows = [
-        (f"`{option.name}`{' (required)' if option.required else ''}", option.takes, option.description)
-        for option in command.options
-    ]
-    yield from ("", *_table(("option", "values", "description"), rows))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    for row in (head, ["---"] * len(head), *rows):
-        yield f"| {' | '.join(row)} |"
+def audience(command: str) -> str:
+    return "the caller" if RULES[command].is_ephemeral else "everybody in the channel"
 
 
 def _rules(command: str) -> Iterator[str]:
@@ -163,8 +92,4 @@ def _rules(command: str) -> Iterator[str]:
         first, *part = name.split()
         if first == command:
             with_part = f", with `{part[0]}`" if part else ""
-            yield f"For {rule.role}{with_part}. The answer is visible to {_audience(rule.is_ephemeral)}."
-
-
-def _audience(is_ephemeral: bool) -> str:
-    return "the caller" if is_ephemeral else "everybody in the channel"
+            yield f"For {rule.role}{with_part}. The answer is visible to {audience(name)}."

@@ -3,29 +3,19 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import discord
 from discord import app_commands
 from pydantic import Field as Bounds
 
 from bot.attachments import read_attachment
-from bot.buttons import ButtonPress, button, button_row
+from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button, button_row, form
 from bot.client import Bot
-from bot.commands.responses import Answer, CommandContext, open_form, respond
-from bot.commands.run_options import (
-    Run,
-    can_generate,
-    completed_run,
-    generating_run,
-    is_completed,
-    named_run,
-    suggested_runs,
-)
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
+from bot.commands.run_options import Run, named_or_newest_run, named_run, suggested_runs
 from bot.embeds.inference import chat_answer, generate_answer, report_answer, report_files, score_answer
 from bot.embeds.text import clamp, display_name
-from bot.forms import MAX_FORM_TITLE, MAX_TEXT, Field, form
 from bot.report import MAX_REPORT_CHARACTERS
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -34,8 +24,6 @@ from trainer.contracts.validation import parse, takes_any_text
 from trainer.reports.score_table import Unit
 
 Detail = Literal["summary", "per_char"]
-Clicked: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
-Submitted: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress, dict[str, str]], Awaitable[None]]
 
 _DEFAULT_NEW_TOKENS = 64
 _MAX_TEMPERATURE, _TEMPERATURE_STEP = 2.0, 0.2
@@ -112,7 +100,7 @@ class GenerateOptions(Frozen):
     top_k="With per_char: number of likelier characters to list per position; default: 5",
     unit="Unit of losses and surprisals; default: bits",
 )
-@app_commands.autocomplete(run=suggested_runs("score", is_completed))
+@app_commands.autocomplete(run=suggested_runs("score"))
 async def score(
     interaction: discord.Interaction[Bot],
     text: app_commands.Range[str, 1, 2000] | None = None,
@@ -141,7 +129,7 @@ async def score(
     stop="Stop before this text",
     seed="Seed of the sampling; the same seed generates the same text",
 )
-@app_commands.autocomplete(run=suggested_runs("generate", can_generate))
+@app_commands.autocomplete(run=suggested_runs("generate"))
 async def generate(
     interaction: discord.Interaction[Bot],
     prompt: app_commands.Range[str, 0, 1000] = "",
@@ -164,36 +152,28 @@ async def generate(
         "stop": stop,
         "seed": seed,
     }
-    await _respond_generated(interaction, run, lambda: parse(GenerateOptions, values))
+    await respond(interaction, "generate", lambda context: _generate(context, run, parse(GenerateOptions, values)))
 
 
 @app_commands.command(description="Chat with a model; only you see the messages.")
 @app_commands.describe(message="Your message; the model continues the chat", run=_RUN_HELP)
-@app_commands.autocomplete(run=suggested_runs("chat", can_generate))
+@app_commands.autocomplete(run=suggested_runs("chat"))
 async def chat(
     interaction: discord.Interaction[Bot], message: app_commands.Range[str, 1, 2000], run: str | None = None
 ) -> None:
     await respond(interaction, "chat", lambda context: _chat(context, run, message, None))
 
 
-async def _chat_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Reply…: open a form for the next message."""
-
-    async def work(context: CommandContext) -> discord.ui.Modal:
-        run = await named_run(context, "chat", press.run_id)
-        await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
-        title = clamp(f"Reply to {display_name(run.record)}", MAX_FORM_TITLE)
-        return form("chat", press.run_id, title, Field("message", "Message"), detail=press.detail)
-
-    await open_form(interaction, "chat", work)
-
-
-async def _chat_sent(interaction: discord.Interaction[Bot], sent: ButtonPress, fields: dict[str, str]) -> None:
-    await respond(interaction, "chat", lambda context: _chat(context, sent.run_id, fields["message"], sent.detail))
+async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
+    """Return the form of Reply…, for the next message."""
+    run = await named_run(context, "chat", press.run_id)
+    await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
+    title = clamp(f"Reply to {display_name(run.record)}", MAX_FORM_TITLE)
+    return form("chat", press.run_id, title, Field("message", "Message"), detail=press.detail)
 
 
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
-    run = await generating_run(context, "chat", run_id)
+    run = await named_or_newest_run(context, "chat", run_id)
     values: dict[str, object] = {
         "message": message,
         "session_id": session_id,
@@ -203,103 +183,55 @@ async def _chat(context: CommandContext, run_id: str | None, message: str, sessi
     await _require_worker(context, run)
     response = await context.bot.queue.inference.chat(run.record.run_id, request, user_id=context.caller.user_id)
     reply = button_row(button("chat", run.record.run_id, "Reply…", detail=response.session_id))
-    return Answer(chat_answer(run.record, message, response, request_id=context.request_id), view=reply)
+    return Answer(chat_answer(run.record, message, response), view=reply)
 
 
-async def _score_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Score…: open a form for a text."""
-    options = ScoreOptions.of_code(press.detail)
-    await open_form(interaction, "score", lambda context: _score_form(context, press.run_id, options))
+async def _score_generated(context: CommandContext, press: ButtonPress) -> Answer:
+    """Score generated texts with their prompt."""
+    run = await named_run(context, "score", press.run_id)
+    generated = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
+    prompt = generated.request.prompt_text or ""
+    text = "\n".join(prompt + output for output in generated.response.outputs or ())
+    return await _score(context, run, text, ScoreOptions())
 
 
-async def _score_sent(interaction: discord.Interaction[Bot], sent: ButtonPress, fields: dict[str, str]) -> None:
-    run_id, text, options = sent.run_id, fields["text"], ScoreOptions.of_code(sent.detail)
-    await respond(interaction, "score", lambda context: _score_input(context, run_id, text, None, options))
+async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
+    """Send the report of a scored text."""
+    run = await named_run(context, _DETAIL, press.run_id)
+    scored = await context.bot.queue.inference.get_score(press.run_id, press.detail or "")
+    return await _report(context, run, scored.request.text or "", ScoreOptions())
 
 
-async def _score_this_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Score this: score a generated text with its prompt."""
-
-    async def work(context: CommandContext) -> Answer:
-        run = await named_run(context, "score", press.run_id)
-        generated = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
-        prompt = generated.request.prompt_text or ""
-        text = "\n".join(prompt + output for output in generated.response.outputs or ())
-        return await _score(context, run, text, ScoreOptions())
-
-    await respond(interaction, "score", work)
-
-
-async def _detail_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Detail: send the report of a scored text."""
-
-    async def work(context: CommandContext) -> Answer:
-        run = await named_run(context, _DETAIL, press.run_id)
-        scored = await context.bot.queue.inference.get_score(press.run_id, press.detail or "")
-        return await _report(context, run, scored.request.text or "", ScoreOptions())
-
-    await respond(interaction, _DETAIL, work)
+async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer:
+    """Repeat a request with another seed or temperature."""
+    run = await named_run(context, "generate", press.run_id)
+    earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
+    request = changed(earlier.request, seed=None)
+    if press.action != "again":
+        step = _TEMPERATURE_STEP if press.action == "hotter" else -_TEMPERATURE_STEP
+        temperature = max(0.0, min(_MAX_TEMPERATURE, round(request.temperature + step, 2)))
+        request = changed(request, temperature=temperature, seed=earlier.response.seed_used)
+    _check_length(context, request)
+    return await _generate_on(context, run, request)
 
 
-async def _generate_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Generate: run the command without options."""
-    options = GenerateOptions(max_new_tokens=_default_length(interaction.client))
-    await _respond_generated(interaction, press.run_id, lambda: options)
+async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
+    """Return a form with the prompt and the settings of a request."""
+    await named_run(context, "generate", press.run_id)
+    earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
+    prompt = Field("prompt", "Prompt", earlier.request.prompt_text or "", is_required=False)
+    lines = _setting_lines(earlier.request, earlier.response)
+    settings = Field("settings", "Settings, one per line", lines, is_required=False)
+    return form("edit", press.run_id, "Edit and generate again", prompt, settings)
 
 
-async def _again_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Again, Hotter, Cooler: repeat a request with another seed or temperature."""
-
-    async def work(context: CommandContext) -> Answer:
-        run = await named_run(context, "generate", press.run_id)
-        earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
-        request = changed(earlier.request, seed=None)
-        if press.action != "again":
-            step = _TEMPERATURE_STEP if press.action == "hotter" else -_TEMPERATURE_STEP
-            temperature = max(0.0, min(_MAX_TEMPERATURE, round(request.temperature + step, 2)))
-            request = changed(request, temperature=temperature, seed=earlier.response.seed_used)
-        _check_length(context, request)
-        return await _generate(context, run, request)
-
-    await respond(interaction, "generate", work)
-
-
-async def _edit_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Edit…: open a form with the prompt and the settings."""
-
-    async def work(context: CommandContext) -> discord.ui.Modal:
-        await named_run(context, "generate", press.run_id)
-        earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
-        prompt = Field("prompt", "Prompt", earlier.request.prompt_text or "", is_required=False)
-        lines = _setting_lines(earlier.request, earlier.response)
-        settings = Field("settings", "Settings, one per line", lines, is_required=False)
-        return form("edit", press.run_id, "Edit and generate again", prompt, settings)
-
-    await open_form(interaction, "generate", work)
-
-
-async def _edit_sent(interaction: discord.Interaction[Bot], sent: ButtonPress, fields: dict[str, str]) -> None:
-    await _respond_generated(
-        interaction, sent.run_id, lambda: GenerateOptions.of_lines(fields["prompt"], fields["settings"])
-    )
-
-
-INFERENCE_BUTTONS: dict[str, Clicked] = {
-    "score": _score_clicked,
-    "scorethis": _score_this_clicked,
-    "detail": _detail_clicked,
-    "generate": _generate_clicked,
-    "again": _again_clicked,
-    "hotter": _again_clicked,
-    "cooler": _again_clicked,
-    "edit": _edit_clicked,
-    "chat": _chat_clicked,
-}
-INFERENCE_FORMS: dict[str, Submitted] = {"score": _score_sent, "edit": _edit_sent, "chat": _chat_sent}
+async def _generate_edited(context: CommandContext, form: ButtonPress) -> Answer:
+    options = GenerateOptions.of_lines(form.fields["prompt"], form.fields["settings"])
+    return await _generate(context, form.run_id, options)
 
 
 async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
-    run = await completed_run(context, "score", run_id)
+    run = await named_or_newest_run(context, "score", run_id)
     await asyncio.to_thread(run.directory.completed_manifest)
     title = clamp(f"Score with {display_name(run.record)}", MAX_FORM_TITLE)
     return form("score", run.record.run_id, title, Field("text", "Text"), detail=options.code)
@@ -312,7 +244,7 @@ async def _score_input(
     file: discord.Attachment | None,
     options: ScoreOptions,
 ) -> Answer:
-    run = await completed_run(context, "score", run_id)
+    run = await named_or_newest_run(context, "score", run_id)
     if file is not None:
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, "Give either `text` or `file`, not both.")
@@ -335,15 +267,8 @@ async def _score(context: CommandContext, run: Run, text: str, options: ScoreOpt
             return await _report(context, run, text, options)
     response = await bot.queue.inference.score(run_id, request, user_id=context.caller.user_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
-    embed = score_answer(
-        run.record,
-        text,
-        response,
-        options.unit,
-        request_id=context.request_id,
-        own_bits_per_char=manifest.metrics.bits_per_char,
-        refusal=refusal,
-    )
+    own_bits_per_char = manifest.metrics.bits_per_char
+    embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, refusal)
     buttons = [button("score", run_id, "Score another…", detail=options.code)]
     if bot.permissions.can_run(_DETAIL, context.caller, run.record):
         buttons.append(button("detail", run_id, "Detail", detail=response.request_id))
@@ -360,27 +285,18 @@ async def _report(context: CommandContext, run: Run, text: str, options: ScoreOp
     report = await context.bot.charts.report(scored, scored_text, options.unit)
     if report is None:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The report could not be created. Try again in a minute.")
-    left_out = len(normalized) - len(scored_text)
-    embed = report_answer(run.record, report, left_out=left_out, request_id=context.request_id)
+    embed = report_answer(run.record, report, left_out=len(normalized) - len(scored_text))
     another = button_row(button("score", run_id, "Score another…", detail=options.code))
     return Answer(embed, report_files(report), another)
 
 
-async def _respond_generated(
-    interaction: discord.Interaction[Bot], run_id: str | None, options: Callable[[], GenerateOptions]
-) -> None:
-    """Answer with generated text; `options` may raise AppError."""
-
-    async def work(context: CommandContext) -> Answer:
-        request = options().request()
-        _check_length(context, request)
-        run = await generating_run(context, "generate", run_id)
-        return await _generate(context, run, request)
-
-    await respond(interaction, "generate", work)
+async def _generate(context: CommandContext, run_id: str | None, options: GenerateOptions) -> Answer:
+    request = options.request()
+    _check_length(context, request)
+    return await _generate_on(context, await named_or_newest_run(context, "generate", run_id), request)
 
 
-async def _generate(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:
+async def _generate_on(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:
     run_id = run.record.run_id
     await _require_worker(context, run)
     response = await context.bot.queue.inference.generate(run_id, request, user_id=context.caller.user_id)
@@ -392,7 +308,7 @@ async def _generate(context: CommandContext, run: Run, request: GenerateRequest)
         button("cooler", run_id, "Cooler", detail=detail, disabled=request.temperature <= 0),
         button("scorethis", run_id, "Score this", detail=detail),
     )
-    return Answer(generate_answer(run.record, request, response, request_id=context.request_id), view=buttons)
+    return Answer(generate_answer(run.record, request, response), view=buttons)
 
 
 def _check_length(context: CommandContext, request: GenerateRequest) -> None:
@@ -448,3 +364,35 @@ def _decode(data: bytes) -> str:
     except UnicodeDecodeError as error:
         message = f"`file` is not UTF-8: byte {error.start:,} cannot be decoded."
         raise AppError(ErrorCode.INVALID_INPUT, message) from None
+
+
+INFERENCE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    "score": ButtonForm(
+        "score", lambda context, press: _score_form(context, press.run_id, ScoreOptions.of_code(press.detail))
+    ),
+    "scorethis": ButtonAnswer("score", _score_generated),
+    "detail": ButtonAnswer(_DETAIL, _report_scored),
+    "generate": ButtonAnswer(
+        "generate",
+        lambda context, press: _generate(
+            context, press.run_id, GenerateOptions(max_new_tokens=_default_length(context.bot))
+        ),
+    ),
+    "again": ButtonAnswer("generate", _generate_again),
+    "hotter": ButtonAnswer("generate", _generate_again),
+    "cooler": ButtonAnswer("generate", _generate_again),
+    "edit": ButtonForm("generate", _edit_form),
+    "chat": ButtonForm("chat", _chat_form),
+}
+INFERENCE_FORMS = {
+    "score": ButtonAnswer(
+        "score",
+        lambda context, form: _score_input(
+            context, form.run_id, form.fields["text"], None, ScoreOptions.of_code(form.detail)
+        ),
+    ),
+    "edit": ButtonAnswer("generate", _generate_edited),
+    "chat": ButtonAnswer(
+        "chat", lambda context, form: _chat(context, form.run_id, form.fields["message"], form.detail)
+    ),
+}

@@ -9,7 +9,7 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress, button, button_row, run_select
 from bot.client import Bot
-from bot.commands.responses import Answer, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
 from bot.commands.run_options import run_names
 from bot.embeds.tables import STATE_SIGNS, runs_page
 from bot.embeds.text import clamp, plain
@@ -77,24 +77,13 @@ async def runs(
     await respond(interaction, "runs", lambda context: _runs(context, filters))
 
 
-async def runs_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Show another page in the same message."""
-
-    async def turn(context: CommandContext) -> Answer:
-        return await _runs(context, RunFilters.parse(press))
-
-    await respond(interaction, "runs", turn, in_place=True)
-
-
 async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
     await context.bot.index.refresh()
     runs = _filter(context, filters)
     pages = max(1, -(-len(runs) // PAGE_RUNS))
     page = min(filters.page, pages - 1)
     shown = runs[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]
-    embed = runs_page(
-        shown, title=filters.title, total=len(runs), page=page + 1, pages=pages, request_id=context.request_id
-    )
+    embed = runs_page(shown, title=filters.title, total=len(runs), page=page + 1, pages=pages)
     return Answer(embed, view=_buttons(filters, shown, page, pages))
 
 
@@ -130,3 +119,10 @@ def _buttons(filters: RunFilters, shown: Sequence[RunEntry], page: int, pages: i
             filters.button(page + 1, "Next »", disabled=page == pages - 1),
         ]
     return button_row(*items)
+
+
+async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
+    return await _runs(context, RunFilters.parse(press))
+
+
+LIST_BUTTONS = {"runs": ButtonAnswer("runs", _turn, lambda press: True)}

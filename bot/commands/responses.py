@@ -12,6 +12,7 @@ import discord
 import structlog
 from discord import app_commands
 
+from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_expired, is_transient
 from bot.embeds.answers import error_answer, undelivered_note
@@ -22,7 +23,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
-Deferred = Literal["not", "here", "hidden", "public"]
+FirstAnswer = Literal["none", "in place", "hidden", "public"]
 """State of an interaction: unanswered, its own message to be edited, or "thinking" for the caller or for all."""
 
 _ANSWER_SECONDS = 3.0  # Discord's limit for the first answer
@@ -31,19 +32,33 @@ _ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION = 40060, 10062
 
 
 class CommandContext(NamedTuple):
-    """The bot, the caller and the request id of a running command."""
+    """The bot and the caller of a running command."""
 
-    bot: "Bot"
+    bot: Bot
     caller: Caller
-    request_id: str
 
 
 class Answer(NamedTuple):
     embed: discord.Embed
     files: Sequence[discord.File] = ()
     view: discord.ui.View | None = None
-    note: discord.Embed | None = None
-    """A second embed: undelivered results."""
+
+
+class ButtonAnswer(NamedTuple):
+    """The answer to a button or a form."""
+
+    command: str
+    """The command whose rule applies."""
+    work: Callable[[CommandContext, ButtonPress], Awaitable[Answer]]
+    is_in_place: Callable[[ButtonPress], bool] = lambda press: False
+    """Returns whether the answer replaces the message of the button."""
+
+
+class ButtonForm(NamedTuple):
+    """The form that a button opens."""
+
+    command: str
+    work: Callable[[CommandContext, ButtonPress], Awaitable[discord.ui.Modal]]
 
 
 class Tree(app_commands.CommandTree[Bot]):
@@ -53,9 +68,20 @@ class Tree(app_commands.CommandTree[Bot]):
         cause = error.__cause__ or error
         try:
             if interaction.type is not discord.InteractionType.autocomplete:  # suggestions cannot show an error
-                await _send_error(interaction, _as_app_error(cause), "not")
+                await _send_error(interaction, _as_app_error(cause), "none")
         finally:  # logging a traceback can take longer than Discord waits for a first answer
             log.error("command_not_started", request_id=request_id(interaction), exc_info=cause)
+
+
+async def answer_press(
+    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonForm
+) -> None:
+    """Answer a button or a form as its command, or open the button's form."""
+    if isinstance(reaction, ButtonForm):
+        await open_form(interaction, reaction.command, lambda context: reaction.work(context, press))
+    else:
+        in_place = reaction.is_in_place(press)
+        await respond(interaction, reaction.command, lambda context: reaction.work(context, press), in_place=in_place)
 
 
 async def respond(
@@ -70,47 +96,33 @@ async def respond(
     With `in_place`, the answer replaces the message whose button was pressed. Otherwise the message shows "thinking…",
     and the interaction is stored on disk until it is answered.
     """
-    deferred, number = interaction.client.deferred, request_id(interaction)
-    async with nullcontext() if in_place else deferred.store(interaction, command, number):
-        await _respond(interaction, command, work, in_place=in_place)
-
-
-async def _respond(
-    interaction: discord.Interaction[Bot],
-    command: str,
-    work: Callable[[CommandContext], Awaitable[Answer]],
-    *,
-    in_place: bool,
-) -> None:
-    rule = RULES[command]
-    bot, number = interaction.client, request_id(interaction)
+    bot, number, rule = interaction.client, request_id(interaction), RULES[command]
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
-    deferred: Deferred = "here" if in_place else "hidden" if rule.is_ephemeral else "public"
-    try:
-        if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
-            bound.warning("interaction_expired")
-            return
-        caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
-        context = CommandContext(bot, caller, number)
-        if rule.is_limited:
-            with bot.limits.request(caller):
-                answer = await work(context)
-        else:
-            answer = await work(context)
-        if in_place or not rule.is_ephemeral:
-            await _fill(interaction, answer)
-        else:
-            await _fill_with_undelivered(interaction, answer)
-        bound.info("command_answered")
-    except AppError as error:
-        bound.info("command_refused", error_code=error.code)
-        await _send_error(interaction, error, deferred)
-    except Exception as error:
-        if is_expired(error):
-            bound.warning("answer_deleted", error=str(error))
-            return
-        bound.exception("command_failed")
-        await _send_error(interaction, _as_app_error(error), deferred)
+    first: FirstAnswer = "in place" if in_place else "hidden" if rule.is_ephemeral else "public"
+    async with nullcontext() if in_place else bot.deferred.store(interaction, command, number):
+        try:
+            if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
+                bound.warning("interaction_expired")
+                return
+            caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+            with bot.limits.request(caller) if rule.is_limited else nullcontext():
+                answer = await work(CommandContext(bot, caller))
+            place = answer.embed.footer.text
+            answer.embed.set_footer(text=f"{place} · request {number}" if place else f"request {number}")
+            if first == "hidden":
+                await _fill_with_undelivered(interaction, answer)
+            else:
+                await _fill(interaction, answer)
+            bound.info("command_answered")
+        except AppError as error:
+            bound.info("command_refused", error_code=error.code)
+            await _send_error(interaction, error, first)
+        except Exception as error:
+            if is_expired(error):
+                bound.warning("answer_deleted", error=str(error))
+                return
+            bound.exception("command_failed")
+            await _send_error(interaction, _as_app_error(error), first)
 
 
 async def open_form(
@@ -121,13 +133,13 @@ async def open_form(
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     try:
         caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
-        form = await work(CommandContext(bot, caller, number))
+        form = await work(CommandContext(bot, caller))
     except AppError as error:
         bound.info("command_refused", error_code=error.code)
-        await _send_error(interaction, error, "not")
+        await _send_error(interaction, error, "none")
     except Exception as error:
         try:
-            await _send_error(interaction, _as_app_error(error), "not")
+            await _send_error(interaction, _as_app_error(error), "none")
         finally:  # as in Tree.on_error
             bound.exception("command_failed")
     else:
@@ -176,17 +188,17 @@ async def _is_acknowledged(interaction: discord.Interaction[Bot]) -> bool:
 async def _fill_with_undelivered(interaction: discord.Interaction[Bot], answer: Answer) -> None:
     """Answer, and add the caller's undelivered results to the same message."""
     async with interaction.client.notifier.deliver_pending(interaction.user.id) as results:
-        note = undelivered_note([(one.run.record, one.status) for one in results]) if results else None
-        await _fill(interaction, answer._replace(note=note))
+        pairs = [(one.run.record, one.status) for one in results]
+        await _fill(interaction, answer, [undelivered_note(pairs)] if pairs else [])
 
 
-async def _fill(interaction: discord.Interaction[Bot], answer: Answer) -> None:
+async def _fill(interaction: discord.Interaction[Bot], answer: Answer, notes: Sequence[discord.Embed] = ()) -> None:
     """Replace the first answer; each try reads its own copy of the files."""
     files = [(file.filename, file.fp.read(), file.description) for file in answer.files]
     await _persist(
         interaction,
         lambda: interaction.edit_original_response(
-            embeds=[answer.embed, *([] if answer.note is None else [answer.note])],
+            embeds=[answer.embed, *notes],
             attachments=[discord.File(BytesIO(data), name, description=text) for name, data, text in files],
             view=answer.view,
         ),
@@ -209,16 +221,16 @@ def _as_app_error(error: BaseException) -> AppError:
     return AppError(ErrorCode.INTERNAL_ERROR, "The bot failed to run this command.")
 
 
-async def _send_error(interaction: discord.Interaction[Bot], error: AppError, deferred: Deferred) -> None:
+async def _send_error(interaction: discord.Interaction[Bot], error: AppError, first: FirstAnswer) -> None:
     """Send an error that only the caller sees, in any state of the interaction."""
     embed = error_answer(error, request_id(interaction))
     try:
-        if deferred == "not":
+        if first == "none":
             await interaction.response.send_message(embed=embed, ephemeral=True)
-        elif deferred == "hidden":
+        elif first == "hidden":
             await _fill(interaction, Answer(embed))
         else:
-            if deferred == "public":
+            if first == "public":
                 # a follow-up to a public "thinking" would be public: delete that first
                 await _persist(interaction, lambda: _delete_original(interaction))
             await _persist(interaction, lambda: interaction.followup.send(embed=embed, ephemeral=True))

@@ -13,16 +13,28 @@ from bot.client import Bot
 from bot.commands.responses import CommandContext
 from bot.discord_errors import CALL_ERRORS
 from bot.embeds.text import clamp, isolated
-from bot.permissions import Caller
 from bot.run_index import RunEntry, matching
 from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
 
-RunFilter: TypeAlias = Callable[[RunEntry], bool]
 Suggest: TypeAlias = Callable[[discord.Interaction[Bot], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
+_STATES: dict[str, tuple[RunState, ...]] = {
+    "train": ("completed",),
+    "compare": ("completed",),
+    "score": ("completed",),
+    "generate": ("completed",),
+    "chat": ("completed",),
+    "cancel": ("queued", "running"),
+    "unwatch": ("queued", "running"),
+    "resume": ("failed", "cancelled"),
+}
+"""States of the runs for which a command is meant; a command that is missing here is meant for all."""
+_GENERATING = ("generate", "chat")
+_NOUNS = {"score": "completed run"} | dict.fromkeys(_GENERATING, "completed run that can generate text")
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 _MAX_CHOICES, _MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
@@ -41,26 +53,6 @@ class Run(NamedTuple):
     record: RunRecord
 
 
-def is_completed(run: RunEntry) -> bool:
-    return run.state == "completed"
-
-
-def can_generate(run: RunEntry) -> bool:
-    return is_completed(run) and run.objective == "causal_lm"
-
-
-def is_resumable(run: RunEntry) -> bool:
-    return run.state in ("failed", "cancelled")
-
-
-def is_unfinished(run: RunEntry) -> bool:
-    return run.is_unfinished
-
-
-def _is_any(run: RunEntry) -> bool:
-    return True
-
-
 async def named_run(context: CommandContext, command: str, run_id: str) -> Run:
     """Find a run for a command; raises RUN_NOT_FOUND or FORBIDDEN."""
     directory = context.bot.queue.runs.get(run_id.strip())
@@ -69,31 +61,33 @@ async def named_run(context: CommandContext, command: str, run_id: str) -> Run:
     return Run(directory, record)
 
 
-async def named_or_newest_run(
-    context: CommandContext, command: str, run_id: str | None, fits: RunFilter = _is_any, noun: str = "run"
-) -> Run:
-    """Find the named run, or the caller's newest run that fits, or else anybody's; `noun` is for the error.
+async def named_or_newest_run(context: CommandContext, command: str, run_id: str | None) -> Run:
+    """Find the named run, or the caller's newest run for which the command is meant, or else anybody's.
 
     Raises RUN_NOT_FOUND or FORBIDDEN.
     """
     if run_id is None:
-        index, permissions, caller = context.bot.index, context.bot.permissions, context.caller
-        await index.refresh()
-        runs = [run for run in index.runs if fits(run) and permissions.can_run(command, caller, run)]
+        await context.bot.index.refresh()
+        runs = _fitting_runs(context, command)
         if not runs:
+            noun = _NOUNS.get(command, "run")
             raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {noun} yet. Start one with `/mt train`.")
-        run_id = next((run for run in runs if run.user_id == caller.user_id), runs[0]).run_id
+        run_id = runs[0].run_id
     return await named_run(context, command, run_id)
 
 
-async def completed_run(context: CommandContext, command: str, run_id: str | None) -> Run:
-    """Find the named run, or the caller's newest completed run, or else anybody's."""
-    return await named_or_newest_run(context, command, run_id, is_completed, "completed run")
-
-
-async def generating_run(context: CommandContext, command: str, run_id: str | None) -> Run:
-    """Find the named run, or the caller's newest run that can generate text, or else anybody's."""
-    return await named_or_newest_run(context, command, run_id, can_generate, "completed run that can generate text")
+def _fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
+    """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
+    states, (bot, caller) = _STATES.get(command), context
+    runs = [
+        run
+        for run in bot.index.runs
+        if (states is None or run.state in states)
+        and (command not in _GENERATING or run.objective == "causal_lm")
+        and bot.permissions.can_run(command, caller, run)
+    ]
+    own = [run for run in runs if run.user_id == caller.user_id]
+    return own + [run for run in runs if run.user_id != caller.user_id]
 
 
 def corpus_name(context: CommandContext, corpus: str) -> str:
@@ -109,34 +103,33 @@ def run_names(run: RunEntry) -> Sequence[str]:
     return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
 
 
-def suggested_runs(command: str, fits: RunFilter = _is_any) -> Suggest:
-    """Suggest runs on which the caller may run a command, own runs first."""
+def suggested_runs(command: str) -> Suggest:
+    """Suggest runs for which a command is meant."""
 
-    def suggestions(bot: Bot, caller: Caller, typed: str) -> Iterator[Suggestion]:
-        runs = [run for run in bot.index.runs if fits(run) and bot.permissions.can_run(command, caller, run)]
-        own = [run for run in runs if run.user_id == caller.user_id]
-        others = [run for run in runs if run.user_id != caller.user_id]
-        for run in matching(typed, own + others, run_names):
+    def suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+        for run in matching(typed, _fitting_runs(context, command), run_names):
             loss = "" if run.loss_nats is None else f" · loss {run.loss_nats:.3f}"
             yield Suggestion(run.run_id, f"{isolated(run.name)} · {run.state}{loss} · {run.run_id}")
 
     return _autocomplete(suggestions)
 
 
-def _corpora(bot: Bot, caller: Caller, typed: str) -> Iterator[Suggestion]:
+def _corpora(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the corpora of the caller's own runs, then all named ones."""
     names: dict[str, str] = {}
-    for run in bot.index.runs:
-        if run.user_id == caller.user_id:
+    for run in context.bot.index.runs:
+        if run.user_id == context.caller.user_id:
             names.setdefault(run.corpus, f"{run.name} (attached)" if run.has_attached_text else run.corpus)
-    names |= {name: name for name in bot.index.corpora if name not in names}
+    for name in context.bot.index.corpora:
+        names.setdefault(name, name)
     yield from matching(typed, [Suggestion(*pair) for pair in names.items()], lambda corpus: (corpus.name,))
 
 
-def _tokenizers(bot: Bot, caller: Caller, typed: str) -> Iterator[Suggestion]:
+def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield methods, then trained tokenizers without those that only private runs of other people use."""
     for method in matching(typed, METHODS, lambda method: (method,)):
         yield Suggestion(method, method)
+    bot, caller = context
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
     hidden -= {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
     tokenizers = [one for one in bot.index.tokenizers if one.tokenizer_id not in hidden]
@@ -145,7 +138,7 @@ def _tokenizers(bot: Bot, caller: Caller, typed: str) -> Iterator[Suggestion]:
         yield Suggestion(one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens")
 
 
-def _autocomplete(suggestions: Callable[[Bot, Caller, str], Iterator[Suggestion]]) -> Suggest:
+def _autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:
     """Answer a person who types from memory; strangers get no suggestions."""
 
     async def suggest(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
@@ -155,7 +148,9 @@ def _autocomplete(suggestions: Callable[[Bot, Caller, str], Iterator[Suggestion]
         except _PERMISSION_ERRORS:
             return []
         await bot.index.catch_up()
-        short = (one for one in suggestions(bot, caller, typed) if len(one.value) <= _MAX_CHOICE_CHARACTERS)
+        short = (
+            one for one in suggestions(CommandContext(bot, caller), typed) if len(one.value) <= _MAX_CHOICE_CHARACTERS
+        )
         return [
             app_commands.Choice(name=clamp(one.name, _MAX_CHOICE_CHARACTERS), value=one.value)
             for one in islice(short, _MAX_CHOICES)

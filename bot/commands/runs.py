@@ -1,27 +1,33 @@
-"""`/mt status`, `/mt cancel`, `/mt resume` and their buttons."""
+"""`/mt status`, `/mt watch`, `/mt unwatch`, `/mt cancel`, `/mt resume`, `/mt logs` and their buttons."""
 
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from io import BytesIO
+from typing import Literal
 
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button, button_row, inference_buttons
+from bot.buttons import button, button_row, inference_buttons
 from bot.client import Bot
-from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import is_resumable, is_unfinished, named_or_newest_run, named_run, suggested_runs
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.run_options import named_or_newest_run, named_run, suggested_runs
 from bot.commands.training import answer_accepted, with_option_names
-from bot.commands.watch import watch_button
-from bot.embeds.answers import cancel_answer, cancel_question, status_answer
+from bot.embeds.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.embeds.run_card import attach_chart
+from bot.embeds.text import GREY, make_embed, shown_name
 from bot.ledger import Watcher, read_ledger
+from bot.outcome import last_lines
 from trainer.contracts.base import now
-from trainer.contracts.errors import AppError
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted, RunRecord, RunStatus
 
+_ALL = "all"
 _REFRESH, _CONFIRMED = "again", "sure"
 _CONFIRM_AFTER = timedelta(minutes=10)
+_LOG_LINES = 20
+_MAX_SHOWN_CHARACTERS = 1900
 
 
 @app_commands.command(description="Show the progress or the result of a run.")
@@ -31,39 +37,44 @@ async def status(interaction: discord.Interaction[Bot], run: str | None = None) 
     await respond(interaction, "status", lambda context: _status(context, run))
 
 
+@app_commands.command(description="Follow a run: receive a card with its progress and a final message.")
+@app_commands.describe(run="Id of the run", where="Direct messages or this channel; default: dm")
+@app_commands.autocomplete(run=suggested_runs("watch"))
+async def watch(interaction: discord.Interaction[Bot], run: str, where: Literal["dm", "here"] = "dm") -> None:
+    channel = interaction if where == "here" else None
+    await respond(interaction, "watch", lambda context: _watch(context, run, channel))
+
+
+@app_commands.command(description="Stop notifications for a run.")
+@app_commands.describe(run="Id of the run, or all")
+@app_commands.autocomplete(run=suggested_runs("unwatch"))
+async def unwatch(interaction: discord.Interaction[Bot], run: str) -> None:
+    await respond(
+        interaction, "unwatch", lambda context: _unwatch_all(context) if run == _ALL else _unwatch(context, run)
+    )
+
+
 @app_commands.command(description="Cancel a run; saved checkpoints remain.")
 @app_commands.describe(run="Id of the run")
-@app_commands.autocomplete(run=suggested_runs("cancel", is_unfinished))
+@app_commands.autocomplete(run=suggested_runs("cancel"))
 async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "cancel", lambda context: _cancel(context, run, is_confirmed=False))
 
 
 @app_commands.command(description="Resume a failed or cancelled run from its last checkpoint, as a new run.")
 @app_commands.describe(run="Id of the run")
-@app_commands.autocomplete(run=suggested_runs("resume", is_resumable))
+@app_commands.autocomplete(run=suggested_runs("resume"))
 async def resume(interaction: discord.Interaction[Bot], run: str) -> None:
     await respond(interaction, "resume", lambda context: _resume(context, run))
 
 
-async def resume_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    await respond(interaction, "resume", lambda context: _resume(context, press.run_id))
-
-
-async def status_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Refresh the same message, or show a run that was selected from a list in a new one."""
-    in_place = press.detail == _REFRESH
-    await respond(interaction, "status", lambda context: _status(context, press.run_id), in_place=in_place)
-
-
-async def cancel_clicked(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
-    """Cancel a run as the command does, or confirm its question."""
-    confirmed = press.detail == _CONFIRMED
-    await respond(
-        interaction,
-        "cancel",
-        lambda context: _cancel(context, press.run_id, is_confirmed=confirmed),
-        in_place=confirmed,
-    )
+@app_commands.command(description="Show the last lines of a run's log.")
+@app_commands.describe(run="Id of the run", lines=f"Number of lines; default: {_LOG_LINES}")
+@app_commands.autocomplete(run=suggested_runs("logs"))
+async def logs(
+    interaction: discord.Interaction[Bot], run: str, lines: app_commands.Range[int, 1, 200] = _LOG_LINES
+) -> None:
+    await respond(interaction, "logs", lambda context: _logs(context, run, lines))
 
 
 async def _status(context: CommandContext, run_id: str | None) -> Answer:
@@ -71,13 +82,8 @@ async def _status(context: CommandContext, run_id: str | None) -> Answer:
     follower = await asyncio.to_thread(run.directory.follow)
     status = await context.bot.queue.steady_status(await asyncio.to_thread(follower.refresh))
     watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)
-    embed = status_answer(
-        run.record,
-        status,
-        [loss for _, loss in follower.train_losses],
-        request_id=context.request_id,
-        closed=None if watcher is None else watcher.closed_place,
-    )
+    losses = [loss for _, loss in follower.train_losses]
+    embed = status_answer(run.record, status, losses, closed=None if watcher is None else watcher.closed_place)
     chart = await context.bot.charts.loss_chart(follower.train_losses, follower.val_losses, status.bits_per_nat)
     buttons = button_row(*_status_buttons(context, run.record, status, watcher))
     return Answer(embed, attach_chart(embed, chart, status), buttons)
@@ -90,7 +96,7 @@ def _status_buttons(
     is_owner = context.bot.permissions.can_run("cancel", context.caller, record)
     if status.status in ("queued", "running"):
         yield button("status", status.run_id, "Refresh", detail=_REFRESH)
-        yield watch_button(status.run_id, watcher)
+        yield _watch_button(status.run_id, watcher)
         if is_owner:
             yield button("cancel", status.run_id, "Cancel", style=discord.ButtonStyle.danger)
     if status.status == "completed":
@@ -99,17 +105,71 @@ def _status_buttons(
         yield button("logs", status.run_id, "Logs")
 
 
+def _watch_button(run_id: str, watcher: Watcher | None) -> discord.ui.Button[discord.ui.View]:
+    """Return Watch, or Unwatch for a person with messages left to receive."""
+    if watcher is None or watcher.is_done:
+        return button("watch", run_id, "Watch")
+    return button("unwatch", run_id, "Unwatch")
+
+
+async def _watch(context: CommandContext, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
+    run = await named_run(context, "watch", run_id)
+    channel_id = None if here is None else _channel_id(here)
+    watcher = await context.bot.notifier.watch(run.directory, context.caller.user_id, channel_id)
+    has_ended = await asyncio.to_thread(run.directory.manifest) is not None
+    place = "by direct message" if channel_id is None else f"to <#{channel_id}>"
+    closed = watcher.closed_place
+    embed = watch_answer(run.record, place, has_ended=has_ended, has_final=watcher.has_final, closed=closed)
+    return Answer(embed, view=None if has_ended else button_row(_watch_button(run.record.run_id, watcher)))
+
+
+def _channel_id(interaction: discord.Interaction[Bot]) -> int | None:
+    """Return the channel of a command, or None for direct messages; raises FORBIDDEN if the bot may not post there.
+
+    The bot needs the history, too, to find out after a crash whether a message has arrived.
+    """
+    if interaction.context.dm_channel:
+        return None
+    rights = interaction.app_permissions
+    is_thread = isinstance(interaction.channel, discord.Thread)
+    may_send = rights.send_messages_in_threads if is_thread else rights.send_messages
+    needed = (rights.view_channel, may_send, rights.embed_links, rights.attach_files, rights.read_message_history)
+    if not interaction.is_guild_integration() or not all(needed):
+        raise AppError(
+            ErrorCode.FORBIDDEN,
+            "The bot may not post in this channel. Use `where:dm`, or let the bot view the channel, send messages,"
+            " embed links, attach files and read the history.",
+        )
+    return interaction.channel_id
+
+
+async def _unwatch(context: CommandContext, run_id: str) -> Answer:
+    run = await named_run(context, "unwatch", run_id)
+    await context.bot.notifier.unwatch(run.directory, context.caller.user_id)
+    lines = ["Your card is no longer updated, and no final message is sent."]
+    embed = make_embed(GREY, f"🔕 Not watching: {shown_name(run.record)}", lines, run.record.run_id)
+    return Answer(embed, view=button_row(_watch_button(run.record.run_id, None)))
+
+
+async def _unwatch_all(context: CommandContext) -> Answer:
+    bot, user_id = context.bot, context.caller.user_id
+    run_ids = bot.notifier.watched_by(user_id)
+    for run_id in run_ids:
+        await bot.notifier.unwatch(bot.queue.runs.get(run_id), user_id)
+    lines = [f"No more messages about `{run_id}`." for run_id in run_ids] or ["You were not watching any run."]
+    return Answer(make_embed(GREY, "🔕 Not watching any run", lines))
+
+
 async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
     """Cancel a run; the caller confirms the cancellation of a run that is older than ten minutes."""
     run = await named_run(context, "cancel", run_id)
     record = run.record
     if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and run.directory.manifest() is None:
         confirm = button("cancel", record.run_id, "Cancel it", style=discord.ButtonStyle.danger, detail=_CONFIRMED)
-        return Answer(cancel_question(record, request_id=context.request_id), view=button_row(confirm))
+        return Answer(cancel_question(record), view=button_row(confirm))
     status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
     has_ended = await context.bot.queue.cancel(record.run_id)
-    has_started = status.status != "queued"
-    return Answer(cancel_answer(record, has_ended=has_ended, has_started=has_started, request_id=context.request_id))
+    return Answer(cancel_answer(record, has_ended=has_ended, has_started=status.status != "queued"))
 
 
 async def _resume(context: CommandContext, run_id: str) -> Answer:
@@ -122,3 +182,28 @@ async def _resume(context: CommandContext, run_id: str) -> Answer:
             raise with_option_names(error) from None
 
     return await answer_accepted(context, accept)
+
+
+async def _logs(context: CommandContext, run_id: str, count: int) -> Answer:
+    run = await named_run(context, "logs", run_id)
+    lines = await asyncio.to_thread(last_lines, run.directory, count)
+    text = "\n".join(lines)
+    is_attached = len(text) > _MAX_SHOWN_CHARACTERS
+    files = [discord.File(BytesIO(text.encode()), f"{run.record.run_id}.log.txt")] if is_attached else []
+    return Answer(logs_answer(run.record, lines, is_attached=is_attached), files)
+
+
+RUN_BUTTONS = {
+    "status": ButtonAnswer(
+        "status", lambda context, press: _status(context, press.run_id), lambda press: press.detail == _REFRESH
+    ),
+    "watch": ButtonAnswer("watch", lambda context, press: _watch(context, press.run_id, None)),
+    "unwatch": ButtonAnswer("unwatch", lambda context, press: _unwatch(context, press.run_id)),
+    "cancel": ButtonAnswer(
+        "cancel",
+        lambda context, press: _cancel(context, press.run_id, is_confirmed=press.detail == _CONFIRMED),
+        lambda press: press.detail == _CONFIRMED,
+    ),
+    "resume": ButtonAnswer("resume", lambda context, press: _resume(context, press.run_id)),
+    "logs": ButtonAnswer("logs", lambda context, press: _logs(context, press.run_id, _LOG_LINES)),
+}

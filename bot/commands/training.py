@@ -13,7 +13,7 @@ from discord import app_commands
 from bot.attachments import attachment_name, read_attachment
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import is_completed, named_run, suggested_corpora, suggested_runs, suggested_tokenizers
+from bot.commands.run_options import named_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds.answers import accepted_answer
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
@@ -47,9 +47,7 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
 
 @app_commands.command(description="Train a language model on a text; every setting has a default.")
 @app_commands.describe(**_HELP)
-@app_commands.autocomplete(
-    corpus=suggested_corpora, init_from=suggested_runs("train", is_completed), tokenizer=suggested_tokenizers
-)
+@app_commands.autocomplete(corpus=suggested_corpora, init_from=suggested_runs("train"), tokenizer=suggested_tokenizers)
 async def train(
     interaction: discord.Interaction[Bot],
     corpus: str | None = None,
@@ -116,7 +114,7 @@ async def answer_accepted(context: CommandContext, accept: Callable[[], Awaitabl
     bot.notifier.follow(accepted.run_id)
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER
-    return Answer(accepted_answer(record, note=note, request_id=context.request_id))
+    return Answer(accepted_answer(record, note))
 
 
 async def _accept(

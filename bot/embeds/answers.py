@@ -12,7 +12,6 @@ from bot.embeds.text import (
     GREY,
     MAX_DESCRIPTION,
     RED,
-    answer_embed,
     clamp,
     code_block,
     count,
@@ -28,7 +27,7 @@ _MAX_UNDELIVERED = 300
 _SAVED = "Saved checkpoints remain."
 
 
-def accepted_answer(record: RunRecord, *, note: str | None = None, request_id: str) -> discord.Embed:
+def accepted_answer(record: RunRecord, note: str | None = None) -> discord.Embed:
     """Return the answer to `/mt train`, with the run's estimated cost, or to `/mt resume`."""
     lines = [
         *recipe(record),
@@ -37,16 +36,11 @@ def accepted_answer(record: RunRecord, *, note: str | None = None, request_id: s
         *([] if note is None else [f"⚠ {note}"]),
         "A card in your direct messages shows the progress.",
     ]
-    return answer_embed(GREY, f"⏳ Queued: {shown_name(record)}", lines, record.run_id, request_id)
+    return make_embed(GREY, f"⏳ Queued: {shown_name(record)}", lines, record.run_id)
 
 
 def status_answer(
-    record: RunRecord,
-    status: RunStatus,
-    losses: Sequence[float],
-    *,
-    request_id: str,
-    closed: Literal["dm", "channel"] | None,
+    record: RunRecord, status: RunStatus, losses: Sequence[float], *, closed: Literal["dm", "channel"] | None
 ) -> discord.Embed:
     """Return a run's card with its last heartbeat, and a hint if the caller's channel refuses messages."""
     embed = run_card(record, status, losses)
@@ -56,32 +50,26 @@ def status_answer(
     if closed is not None:
         lines.append(_closed_hint(closed, has_ended=status.status not in ("queued", "running")))
     embed.description = clamp("\n".join(lines), MAX_DESCRIPTION)
-    return embed.set_footer(text=f"{status.run_id} · request {request_id}")
+    return embed
 
 
-def cancel_answer(record: RunRecord, *, has_ended: bool, has_started: bool, request_id: str) -> discord.Embed:
+def cancel_answer(record: RunRecord, *, has_ended: bool, has_started: bool) -> discord.Embed:
     """Return the answer to `/mt cancel` and to the Cancel button."""
     title = f"⏹ {'Cancelled' if has_ended else 'Cancelling'}: {shown_name(record)}"
     text = f"The run stops after the current step. {_SAVED}"
     if has_ended:
         text = f"The run was not training. {_SAVED}" if has_started else "The run had not started."
-    return answer_embed(GREY, title, [text], record.run_id, request_id)
+    return make_embed(GREY, title, [text], record.run_id)
 
 
-def cancel_question(record: RunRecord, *, request_id: str) -> discord.Embed:
+def cancel_question(record: RunRecord) -> discord.Embed:
     """Return the question before an older run is cancelled."""
     lines = [f"The run was requested {relative_time(record.created_at.timestamp())}. {_SAVED}"]
-    return answer_embed(AMBER, f"⏹ Cancel {shown_name(record)}?", lines, record.run_id, request_id)
+    return make_embed(AMBER, f"⏹ Cancel {shown_name(record)}?", lines, record.run_id)
 
 
 def watch_answer(
-    record: RunRecord,
-    place: str,
-    *,
-    has_ended: bool,
-    has_final: bool,
-    closed: Literal["dm", "channel"] | None,
-    request_id: str,
+    record: RunRecord, place: str, *, has_ended: bool, has_final: bool, closed: Literal["dm", "channel"] | None
 ) -> discord.Embed:
     """Return the answer to `/mt watch` and its button; `place` is the channel of the messages."""
     colour, title = BLURPLE, f"👁 Watching: {shown_name(record)}"
@@ -92,33 +80,17 @@ def watch_answer(
         text = f"The run has ended. Its result {'was' if has_final else 'is'} sent {place}."
     else:
         text = f"A card with the progress and a final message are sent {place}."
-    return answer_embed(colour, title, [text], record.run_id, request_id)
+    return make_embed(colour, title, [text], record.run_id)
 
 
-def unwatch_answer(record: RunRecord, *, request_id: str) -> discord.Embed:
-    """Return the answer to `/mt unwatch` and its button."""
-    lines = ["Your card is no longer updated, and no final message is sent."]
-    return answer_embed(GREY, f"🔕 Not watching: {shown_name(record)}", lines, record.run_id, request_id)
-
-
-def unwatch_all_answer(run_ids: Sequence[str], *, request_id: str) -> discord.Embed:
-    """Return the answer to `/mt unwatch run:all`."""
-    lines = [f"No more messages about `{run_id}`." for run_id in run_ids] or ["You were not watching any run."]
-    return make_embed(GREY, "🔕 Not watching any run", lines, f"request {request_id}")
-
-
-def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool, request_id: str) -> discord.Embed:
+def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool) -> discord.Embed:
     """Return the last lines of a run's log, unless they are attached as a file."""
     if not lines:
         text = "No log yet. The log starts when a worker starts the run."
     else:
         text = "See the attached file." if is_attached else code_block("\n".join(lines), MAX_DESCRIPTION)
     title = f"📜 Last {count(len(lines), 'line')} of the log of {shown_name(record)}"
-    return answer_embed(BLURPLE, title, [text], record.run_id, request_id)
-
-
-def help_answer(title: str, lines: Sequence[str], *, request_id: str) -> discord.Embed:
-    return make_embed(BLURPLE, f"❔ {title}", lines, f"request {request_id}")
+    return make_embed(BLURPLE, title, [text], record.run_id)
 
 
 def undelivered_note(results: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:

@@ -10,11 +10,11 @@ from bot.embeds.text import (
     CODE_BLOCK_MARKS,
     MAX_DESCRIPTION,
     PURPLE,
-    answer_embed,
     clamp_start,
     code_block,
     count,
     isolated,
+    make_embed,
     plain,
     shown_name,
     utf16_length,
@@ -33,8 +33,6 @@ def score_answer(
     text: str,
     score: ScoreResponse,
     unit: Unit,
-    *,
-    request_id: str,
     own_bits_per_char: float | None,
     refusal: str | None = None,
 ) -> discord.Embed:
@@ -56,10 +54,10 @@ def score_answer(
     lines += [] if own_bits_per_char is None else [f"Test split of the run: {own_bits_per_char:.2f} bits/char"]
     lines += [] if refusal is None else [f"🔒 {refusal}"]
     title = f"📏 Score of {count(len(text), 'character')} with {shown_name(record)}"
-    return answer_embed(BLURPLE, title, lines, record.run_id, request_id)
+    return make_embed(BLURPLE, title, lines, record.run_id)
 
 
-def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int, request_id: str) -> discord.Embed:
+def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> discord.Embed:
     """Return the report of surprisals: their spread, the most surprising positions and the expected tokens.
 
     `left_out` is the number of characters by which the text was too long.
@@ -86,7 +84,7 @@ def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int, requ
         lines.append(f"The text is too long. The report leaves out the last {count(left_out, 'character')}.")
     lines.append("Visible only to you; the text is not logged.")
     title = f"🔬 Surprisal report: {shown_name(record)}"
-    return answer_embed(PURPLE, title, lines, record.run_id, request_id).set_image(url=f"attachment://{_HEATMAP_NAME}")
+    return make_embed(PURPLE, title, lines, record.run_id).set_image(url=f"attachment://{_HEATMAP_NAME}")
 
 
 def report_files(report: ReportFiles) -> list[discord.File]:
@@ -105,9 +103,7 @@ def report_files(report: ReportFiles) -> list[discord.File]:
     ]
 
 
-def generate_answer(
-    record: RunRecord, request: GenerateRequest, response: GenerateResponse, *, request_id: str
-) -> discord.Embed:
+def generate_answer(record: RunRecord, request: GenerateRequest, response: GenerateResponse) -> discord.Embed:
     """Return the generated texts, each after its prompt in a code block."""
     outputs = response.outputs or ()
     settings = [f"T {request.temperature:g}"]
@@ -121,10 +117,10 @@ def generate_answer(
         lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
         lines.append(f"{count(steps, 'token')} · {_stop_text(reason)}")
     title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
-    return answer_embed(BLURPLE, title, lines, record.run_id, request_id)
+    return make_embed(BLURPLE, title, lines, record.run_id)
 
 
-def chat_answer(record: RunRecord, message: str, response: ChatResponse, *, request_id: str) -> discord.Embed:
+def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> discord.Embed:
     """Return the message and the model's answer, each in a code block, and the number of dropped turns."""
     facts = [count(response.steps or 0, "token")]
     facts += [_stop_text(response.stop_reason)] if response.stop_reason else []
@@ -134,7 +130,7 @@ def chat_answer(record: RunRecord, message: str, response: ChatResponse, *, requ
         code_block(response.answer or "", MAX_DESCRIPTION - _MAX_MESSAGE - 200),
         " · ".join(facts),
     ]
-    return answer_embed(BLURPLE, f"💬 {shown_name(record)}", lines, record.run_id, request_id)
+    return make_embed(BLURPLE, f"💬 {shown_name(record)}", lines, record.run_id)
 
 
 def _line_figures(bits_per_char: float | None, perplexity: float | None) -> str:

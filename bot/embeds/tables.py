@@ -43,18 +43,16 @@ _SETTINGS = {
 _VALUES = {"null": "–", "true": "yes", "false": "no"}
 
 
-def runs_page(
-    runs: Sequence[RunEntry], *, title: str, total: int, page: int, pages: int, request_id: str
-) -> discord.Embed:
+def runs_page(runs: Sequence[RunEntry], *, title: str, total: int, page: int, pages: int) -> discord.Embed:
     """Return one page of a list of `total` runs."""
     lines = [line for run in runs for line in _run_lines(run)]
     if not runs:
         lines = ["No runs found. `/mt train` starts one; `mine:False` includes the runs of other people."]
-    where = f"page {page} of {pages} · " if pages > 1 else ""
-    return make_embed(BLURPLE, f"📋 {title}: {count(total)}", lines, f"{where}request {request_id}")
+    where = f"page {page} of {pages}" if pages > 1 else None
+    return make_embed(BLURPLE, f"📋 {title}: {count(total)}", lines, where)
 
 
-def compare_answer(comparison: Comparison, corpus_name: Callable[[str], str], *, request_id: str) -> discord.Embed:
+def compare_answer(comparison: Comparison, corpus_name: Callable[[str], str]) -> discord.Embed:
     """Return the comparison of a run with a baseline: the verdict, metrics in short lines, and different settings.
 
     `corpus_name` returns the shown name of a corpus.
@@ -84,8 +82,7 @@ def compare_answer(comparison: Comparison, corpus_name: Callable[[str], str], *,
     if differences:
         lines += ["", "**Different settings**", *differences]
     colour = GREY if one.rise is None else AMBER if one.is_regression else GREEN if one.rise < 0 else BLURPLE
-    footer = f"{first.run_id} · {other.run_id} · request {request_id}"
-    return make_embed(colour, f"⚖ {name} against {baseline}", lines, footer)
+    return make_embed(colour, f"⚖ {name} against {baseline}", lines, f"{first.run_id} · {other.run_id}")
 
 
 def _run_lines(run: RunEntry) -> list[str]:

@@ -10,8 +10,7 @@ from trainer.contracts.runs import RunRecord
 from trainer.contracts.wording import counted
 
 GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED4245, 0xFAA61A, 0x9B59B6
-MAX_DESCRIPTION = 4096  # Discord's limits, also the next line
-_MAX_TITLE, _MAX_FOOTER, _MAX_TOTAL = 256, 2048, 6000
+MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits
 CODE_BLOCK_MARKS = 8
 THIN_SPACE = "\u202f"
 _ZERO_WIDTH_SPACE = "\u200b"
@@ -19,17 +18,10 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 """Control characters of terminals, line separators and marks of text direction."""
 
 
-def make_embed(colour: int, title: str, lines: Sequence[str], footer: str) -> discord.Embed:
-    """Return an embed whose parts are cut to Discord's limits."""
-    title, footer = clamp(title, _MAX_TITLE), clamp(footer, _MAX_FOOTER)
-    room = min(MAX_DESCRIPTION, _MAX_TOTAL - utf16_length(title) - utf16_length(footer))
-    embed = discord.Embed(colour=colour, title=title, description=clamp("\n".join(lines), room))
-    return embed.set_footer(text=footer)
-
-
-def answer_embed(colour: int, title: str, lines: Sequence[str], run_id: str, request_id: str) -> discord.Embed:
-    """Return the embed of an answer about a run."""
-    return make_embed(colour, title, lines, f"{run_id} · request {request_id}")
+def make_embed(colour: int, title: str, lines: Sequence[str], footer: str | None = None) -> discord.Embed:
+    """Return an embed whose title and description are cut to Discord's limits; their sum is below the total limit."""
+    description = clamp("\n".join(lines), MAX_DESCRIPTION)
+    return discord.Embed(colour=colour, title=clamp(title, _MAX_TITLE), description=description).set_footer(text=footer)
 
 
 def shown_name(record: RunRecord) -> str:

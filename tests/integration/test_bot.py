@@ -15,9 +15,9 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bot.app import build
+from bot.buttons import ButtonPress, Field, form
 from bot.client import Bot
 from bot.commands.responses import Tree
-from bot.forms import Field, form
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Refusal
@@ -495,10 +495,14 @@ class Faulty(Bot):
         raise AttributeError("a fault")
 
 
+async def no_answer(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
+    """No button is pressed."""
+
+
 async def test_fault__while_it_is_connected_ends_the_bot(tmp_path: Path) -> None:
     async with (
         LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server,
-        Faulty(settings(tmp_path, server), {}, {}) as bot,
+        Faulty(settings(tmp_path, server), no_answer) as bot,
     ):
         bot.tree = Tree(bot)
         with pytest.raises(AttributeError, match="a fault"):

@@ -9,14 +9,13 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.app import BUTTONS as CLICKED
-from bot.app import build
+from bot.app import BUTTONS, build
 from bot.client import Bot
-from bot.permissions import BUTTONS
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.state import Call, User
 from local_discord.wire import rows, text
+from scripts.commands_page import LABELS
 from tests.support import ROOT
 from tests.support.bot import TOKEN, settings
 from tests.support.stories import Story, run_record
@@ -66,8 +65,8 @@ def test_page__is_what_the_code_says() -> None:
 def test_page__names_every_button_with_the_command_whose_rights_it_has() -> None:
     shown = {(label, command.strip("`").removeprefix("/mt ")) for label, command in table("Buttons")[1:]}
 
-    assert shown == set(BUTTONS.values())
-    assert set(BUTTONS) == set(CLICKED)
+    assert shown == {(LABELS[action], reaction.command) for action, reaction in BUTTONS.items()}
+    assert set(LABELS) == set(BUTTONS)
 
 
 @pytest.mark.parametrize("private", [False, True])
@@ -106,7 +105,7 @@ async def try_buttons(
 ) -> None:
     """Press every button as everybody; whose message it stands under makes no difference."""
     view = discord.ui.View()
-    custom_ids = {action: f"mt:{action}:{'q' if action == 'runs' else RUN}" for action in CLICKED}
+    custom_ids = {action: f"mt:{action}:{'q' if action == 'runs' else RUN}" for action in BUTTONS}
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"
     for custom_id in custom_ids.values():

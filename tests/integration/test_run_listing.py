@@ -11,11 +11,11 @@ import discord
 import pytest
 
 from bot.app import build
-from bot.buttons import parse_custom_id
+from bot.buttons import parse_press
 from bot.commands.list_runs import RunFilters
 from bot.commands.responses import CommandContext
-from bot.commands.run_options import completed_run, corpus_name, generating_run
-from bot.permissions import Caller, Level
+from bot.commands.run_options import corpus_name, named_or_newest_run
+from bot.permissions import Caller
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import StoredMessage, User
@@ -126,9 +126,9 @@ async def test_default_run__is_the_caller_s_newest_that_can_do_it_else_the_newes
         story(here, here.bob, "lstm-open")
         fills_gaps(end(story(here, here.ana, "bert-ana")))
         chosen = [
-            (await choose(CommandContext(here.bot, Caller(user.id, Level.USER), "0"), command, None)).record.run_id
+            (await named_or_newest_run(CommandContext(here.bot, Caller(user.id)), command, None)).record.run_id
             for user in (here.ana, here.bob, here.eve)
-            for choose, command in ((generating_run, "generate"), (generating_run, "chat"), (completed_run, "score"))
+            for command in ("generate", "chat", "score")
         ]
         offered = {
             command: {choice.value for choice in await here.suggested(here.bob, command, "run", "")}
@@ -177,7 +177,7 @@ async def test_page__of_another_version_says_so(tmp_path: Path, custom_id: str) 
 def test_page__has_a_button_that_discord_takes_however_far_and_for_whatever_words() -> None:
     wanted = RunFilters("completed", is_mine=True, query="x" * 38)
     custom_id = wanted.button(999_999, "»").custom_id or ""
-    read_back = parse_custom_id(custom_id)
+    read_back = parse_press({"custom_id": custom_id})
 
     assert len(custom_id) <= 100
     assert read_back is not None and RunFilters.parse(read_back) == wanted._replace(page=999_999)
@@ -408,7 +408,7 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
         of_texts = await here.ask(
             here.bob, "compare", {"run": first.record.run_id, "other": other.record.run_id, "split": "test"}
         )
-        unknown = corpus_name(CommandContext(here.bot, Caller(here.bob.id, Level.USER), "0"), "3" * 64)
+        unknown = corpus_name(CommandContext(here.bot, Caller(here.bob.id)), "3" * 64)
         stranger = await here.ask(here.eve, "compare", {"run": "lstm-old", "other": "lstm-new"})
         offered = await here.suggested(here.bob, "compare", "other", "")
 

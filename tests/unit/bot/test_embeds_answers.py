@@ -29,7 +29,7 @@ def card(story: Story) -> Read:
 
 
 def cancelling(*, has_ended: bool, has_started: bool) -> discord.Embed:
-    return cancel_answer(run_record(), has_ended=has_ended, has_started=has_started, request_id="0a1b2c3d")
+    return cancel_answer(run_record(), has_ended=has_ended, has_started=has_started)
 
 
 def losses(story: Story) -> Sequence[float]:
@@ -41,9 +41,9 @@ def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:
     status = story.follower().refresh()
     lost: dict[str, object] = {"reachable": False}
 
-    here = status_answer(story.record, status, [], request_id="0a1b2c3d", closed=None)
-    gone = status_answer(story.record, status.model_copy(update=lost), [], request_id="0a1b2c3d", closed="dm")
-    away = status_answer(story.record, status, [], request_id="0a1b2c3d", closed="channel")
+    here = status_answer(story.record, status, [], closed=None)
+    gone = status_answer(story.record, status.model_copy(update=lost), [], closed="dm")
+    away = status_answer(story.record, status, [], closed="channel")
 
     assert Read(here).text.endswith(f"\nLast heartbeat {ASKED}")
     assert f"last heartbeat {ASKED}\nThe worker is not responding." in Read(gone).text
@@ -53,18 +53,18 @@ def test_status__adds_the_last_sign_of_life(tmp_path: Path) -> None:
     )
     assert gone.title == "⚠ Worker not responding: kk-ipa" and here.title == "🏃 Training: kk-ipa"
     assert "This bot cannot post in the channel of your messages." in Read(away).text
-    assert Read(here).footer == f"{RUN} · request 0a1b2c3d"
+    assert Read(here).footer == RUN
 
 
 def test_status__of_a_run_that_does_not_run_has_no_sign_of_life(tmp_path: Path) -> None:
     story = Story(tmp_path, run_record())
-    shown = status_answer(story.record, story.follower().refresh(), [], request_id="0", closed=None)
+    shown = status_answer(story.record, story.follower().refresh(), [], closed=None)
 
     assert "heartbeat" not in Read(shown).text
 
 
 def test_accepted_and_cancel_answers() -> None:
-    accepted = Read(accepted_answer(run_record(), request_id="0a1b2c3d"))
+    accepted = Read(accepted_answer(run_record()))
     cancelled = Read(cancelling(has_ended=False, has_started=True))
 
     assert accepted.text == f"{RECIPE}\nA card in your direct messages shows the progress."
@@ -74,9 +74,9 @@ def test_accepted_and_cancel_answers() -> None:
     assert "was not training" in Read(cancelling(has_ended=True, has_started=True)).text
     cost = Cost(params=968_299, memory_bytes=1 << 30, disk_bytes=1, steps=30, seconds=50.0, bf16_pays=True)
     estimated: dict[str, object] = {"cost": cost}
-    with_cost = Read(accepted_answer(run_record().model_copy(update=estimated), request_id="0a1b2c3d"))
+    with_cost = Read(accepted_answer(run_record().model_copy(update=estimated)))
     assert with_cost.text == "\n".join([RECIPE, *cost.lines(), accepted.text.splitlines()[-1]])
-    assert accepted.footer == cancelled.footer == f"{RUN} · request 0a1b2c3d"
+    assert accepted.footer == cancelled.footer == RUN
 
 
 @pytest.mark.parametrize(("size", "shown"), [(999, "999 bytes"), (1000, "1.0 kB"), (25_000_000, "25.0 MB")])
@@ -89,7 +89,7 @@ def test_recipe__of_an_attached_text_does_not_name_it(size: int, shown: str) -> 
     }
     effective: dict[str, object] = {"effective": record.effective.model_copy(update=attached)}
 
-    text = Read(accepted_answer(record.model_copy(update=effective), request_id="0")).text
+    text = Read(accepted_answer(record.model_copy(update=effective))).text
 
     assert text.startswith("char_lstm small · 128/256/2")
     assert f"Corpus: attached text, {shown} · seed 42" in text
@@ -116,28 +116,28 @@ def test_error__has_the_colour_of_its_kind_and_the_request_id(code: ErrorCode, c
 def test_limits__hold_for_any_error_message_and_any_name(name: str, message: str) -> None:
     record = labelled(name or "x")
 
-    assert within_limits(error_answer(AppError(ErrorCode.INVALID_INPUT, message * 40 or "x"), "r" * 3000))
-    assert within_limits(accepted_answer(record, request_id="0a1b2c3d"))
+    assert within_limits(error_answer(AppError(ErrorCode.INVALID_INPUT, message * 40 or "x"), "0a1b2c3d"))
+    assert within_limits(accepted_answer(record))
 
 
 @for_all(texts)
 def test_limits__hold_for_any_log(line: str) -> None:
-    embed = logs_answer(labelled("x" * 64), [line * 9] * 9, is_attached=False, request_id="0a1b2c3d")
+    embed = logs_answer(labelled("x" * 64), [line * 9] * 9, is_attached=False)
 
     assert within_limits(embed)
     assert (embed.description or "").count("```") == 2
 
 
 def test_logs__that_are_not_there_yet_or_come_as_a_file() -> None:
-    none = Read(logs_answer(run_record(), [], is_attached=False, request_id="0"))
-    long = Read(logs_answer(run_record(), ["x", "y"], is_attached=True, request_id="0"))
+    none = Read(logs_answer(run_record(), [], is_attached=False))
+    long = Read(logs_answer(run_record(), ["x", "y"], is_attached=True))
 
     assert none.text == "No log yet. The log starts when a worker starts the run."
     assert (long.title, long.text) == ("📜 Last 2 lines of the log of kk-ipa", "See the attached file.")
 
 
 def test_cancel_question__tells_since_when_and_what_stays() -> None:
-    asked = Read(cancel_question(run_record(), request_id="0"))
+    asked = Read(cancel_question(run_record()))
 
     assert asked.title == "⏹ Cancel kk-ipa?"
     assert asked.text == "The run was requested <t:1795176000:R>. Saved checkpoints remain."

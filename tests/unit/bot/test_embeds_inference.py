@@ -47,11 +47,7 @@ def made_of(text: str, bits: list[float], unknown: str = "", expected: Expected 
 
 
 def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
-    shown = Read(
-        score_answer(
-            run_record(), "ğ" * 1214, SCORE, "nats", request_id="0a1b2c3d", own_bits_per_char=2.6, refusal="Ask <@1>."
-        )
-    )
+    shown = Read(score_answer(run_record(), "ğ" * 1214, SCORE, "nats", own_bits_per_char=2.6, refusal="Ask <@1>."))
 
     assert shown.title == "📏 Score of 1\u202f214 characters with kk-ipa"
     assert shown.text.split("\n") == [
@@ -66,7 +62,7 @@ def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
 def test_score__in_bits() -> None:
     known: dict[str, object] = {"unk_count": 0, "loss": 2 * log(2), "bits_per_char": 2.0, "perplexity": 4.0}
     score = SCORE.model_copy(update=known | {"nats": 2428 * log(2), "mean_surprisal": 2 * log(2)})
-    shown = Read(score_answer(run_record(), "a", score, "bits", request_id="0", own_bits_per_char=None))
+    shown = Read(score_answer(run_record(), "a", score, "bits", own_bits_per_char=None))
 
     assert shown.text.split("\n") == [
         "**2.000** bits/token · 2.00 bits/char · perplexity 4.00",
@@ -77,7 +73,7 @@ def test_score__in_bits() -> None:
 def test_score_of_a_masked_model__is_per_masked_token_without_bits_per_character() -> None:
     nothing: dict[str, object] = {"unk_count": 0, "loss": None, "bits_per_char": None, "perplexity": None}
     score = SCORE.model_copy(update=nothing)
-    shown = Read(score_answer(run_record(), "a", score, "nats", request_id="0", own_bits_per_char=None))
+    shown = Read(score_answer(run_record(), "a", score, "nats", own_bits_per_char=None))
 
     assert shown.text.split("\n") == [
         "**1.900** nats/masked token",
@@ -87,7 +83,7 @@ def test_score_of_a_masked_model__is_per_masked_token_without_bits_per_character
 
 def test_report__tells_the_spread_and_what_was_expected_instead_of_the_most_surprising() -> None:
     made = made_of("ab ғ", [1.0, 2.0, 6.0, 11.4], unknown="ғ")
-    embed = report_answer(run_record(), made, left_out=0, request_id="0a1b2c3d")
+    embed = report_answer(run_record(), made, left_out=0)
     shown = Read(embed)
 
     assert (shown.colour, shown.title) == (0x9B59B6, "🔬 Surprisal report: kk-ipa")
@@ -109,7 +105,7 @@ def test_report__tells_the_spread_and_what_was_expected_instead_of_the_most_surp
 def test_report__of_a_text_from_right_to_left_keeps_every_sign_where_its_numbers_are() -> None:
     record = run_record(label="ئۇيغۇر تىلى")
     made = made_of("بىر ٣", [1.0, 2.0, 3.0, 4.0, 9.5], unknown="٣", expected=(("ا", 0.41), ("[EOS]", 0.2)))
-    shown = Read(report_answer(record, made, left_out=0, request_id="0a1b2c3d"))
+    shown = Read(report_answer(record, made, left_out=0))
     outside = re.sub("\u2068[^\u2068\u2069\n]*\u2069", "", f"{shown.title}\n{shown.text}")
 
     assert "max 9.50 at 5 «\u2068٣\u2069» · above 6 bits" in shown.text
@@ -120,7 +116,7 @@ def test_report__of_a_text_from_right_to_left_keeps_every_sign_where_its_numbers
 
 def test_report__says_what_it_leaves_out() -> None:
     made = made_of("abcd", [1.0, 2.0, 3.0, 4.0])._replace(shown_characters=3)
-    shown = Read(report_answer(run_record(), made, left_out=1200, request_id="0"))
+    shown = Read(report_answer(run_record(), made, left_out=1200))
 
     assert "The picture shows the first 3 characters; the files contain all." in shown.text
     assert "The text is too long. The report leaves out the last 1\u202f200 characters." in shown.text
@@ -130,12 +126,12 @@ def test_report__says_where_its_pieces_are_tokens_of_several_characters() -> Non
     made = made_of("ab", [1.0, 2.0])
     made = made._replace(summary=made.summary._replace(n_characters=5))
 
-    assert "of 2 tokens" in Read(report_answer(run_record(), made, left_out=0, request_id="0")).text
+    assert "of 2 tokens" in Read(report_answer(run_record(), made, left_out=0)).text
 
 
 def test_report__without_guesses_has_a_table_all_the_same() -> None:
     made = made_of("ab", [1.0, 2.0], expected=None)
-    shown = Read(report_answer(run_record(), made, left_out=0, request_id="0"))
+    shown = Read(report_answer(run_record(), made, left_out=0))
 
     assert "\nMost surprising\n     2   2.00  b\n     1   1.00  a\n" in shown.text
 
@@ -143,7 +139,7 @@ def test_report__without_guesses_has_a_table_all_the_same() -> None:
 def test_report__of_a_masked_model_has_no_bits_per_character() -> None:
     made = made_of("ab", [1.0, 2.0])
     masked = made._replace(summary=made.summary._replace(bits_per_char=None, perplexity=None))
-    shown = Read(report_answer(run_record(), masked, left_out=0, request_id="0"))
+    shown = Read(report_answer(run_record(), masked, left_out=0))
 
     assert shown.text.split("\n")[1] == "```"
 
@@ -164,7 +160,7 @@ def test_report__comes_with_its_picture_told_to_those_who_do_not_see_it() -> Non
 def test_limits__hold_for_the_report_of_any_text(text: str) -> None:
     places = sum(char != "\n" for char in text)
     made = made_of(text, [9.0] * places, expected=((text[:50], 0.5),) * 10)
-    embed = report_answer(labelled(text), made, left_out=10**6, request_id="0a1b2c3d")
+    embed = report_answer(labelled(text), made, left_out=10**6)
 
     assert within_limits(embed)
     assert (embed.description or "").count("```") == 2
@@ -182,7 +178,7 @@ def test_generate__shows_each_text_in_a_code_block_that_it_cannot_leave() -> Non
         stop_reason=("eos", "stop_sequence", "max_new_tokens", "context_full"),
         seed_used=1187,
     )
-    shown = Read(generate_answer(run_record(), request, made, request_id="0a1b2c3d"))
+    shown = Read(generate_answer(run_record(), request, made))
 
     assert shown.title == "✍ kk-ipa · T 0.8 · top-k 40 · top-p 0.9 · seed 1187"
     assert shown.text.count("```") == 8
@@ -203,7 +199,7 @@ def test_generate__shows_what_was_written_after_the_end_of_a_long_prompt() -> No
         stop_reason=("eos", "eos"),
     )
     request = GenerateRequest(prompt_text="x" * 3990 + "the end of it ")
-    shown = Read(generate_answer(run_record(), request, made, request_id="0"))
+    shown = Read(generate_answer(run_record(), request, made))
 
     assert shown.text.count("```\n…xxx") == 2
     assert "the end of it first first" in shown.text
@@ -214,8 +210,8 @@ def test_chat__shows_what_was_said_and_what_had_no_room() -> None:
     queued = ChatResponse(request_id="f", run_id=RUN, session_id="s", status="queued")
     said: dict[str, object] = {"answer": "```\n@everyone", "steps": 3, "stop_reason": "eos", "turns_dropped": 2}
 
-    shown = Read(chat_answer(run_record(), "hm " * 500, queued.model_copy(update=said), request_id="0"))
-    bare = Read(chat_answer(run_record(), "a", queued, request_id="0"))
+    shown = Read(chat_answer(run_record(), "hm " * 500, queued.model_copy(update=said)))
+    bare = Read(chat_answer(run_record(), "a", queued))
 
     assert shown.title == "💬 kk-ipa"
     assert shown.text.startswith("```\n…") and shown.text.count("```") == 4
@@ -226,7 +222,7 @@ def test_chat__shows_what_was_said_and_what_had_no_room() -> None:
 def test_generate__names_only_the_settings_that_are_on() -> None:
     made = GenerateResponse(request_id="f", run_id=RUN, status="completed")
 
-    shown = Read(generate_answer(run_record(), GenerateRequest(prompt_text=""), made, request_id="0"))
+    shown = Read(generate_answer(run_record(), GenerateRequest(prompt_text=""), made))
 
     assert shown.title == "✍ kk-ipa · T 1"
 
@@ -245,7 +241,7 @@ def test_limits__hold_for_any_generated_text_and_every_block_is_closed(outputs: 
         stop_reason=reasons * count,
         seed_used=2**32 - 1,
     )
-    embed = generate_answer(run_record(), GenerateRequest(prompt_text=prompt * 3), made, request_id="0a1b2c3d")
+    embed = generate_answer(run_record(), GenerateRequest(prompt_text=prompt * 3), made)
 
     assert within_limits(embed)
     assert (embed.description or "").count("```") == 2 * count

@@ -140,7 +140,7 @@ def test_counts__of_one_are_in_the_singular(tmp_path: Path) -> None:
     one: dict[str, object] = {"step": 1, "epoch": 1, "test_loss": None, "best_val_loss": None}
     status = story.follower().refresh().model_copy(update=one)
 
-    accepted = Read(accepted_answer(story.record, request_id="0"))
+    accepted = Read(accepted_answer(story.record))
     ended = Read(run_card(story.record, status, []))
 
     assert " · 1 epoch\n" in accepted.text

@@ -22,7 +22,7 @@ def no_name(corpus: str) -> str:
 
 
 def compared(new: Measurement, old: Measurement) -> discord.Embed:
-    return compare_answer(compare([new, old], split="test"), no_name, request_id="0a1b2c3d")
+    return compare_answer(compare([new, old], split="test"), no_name)
 
 
 ENTRY = RunEntry("lstm-1", 7, BEGIN, "kk-ipa", "lstm", "kk_ipa", has_attached_text=False)
@@ -32,7 +32,7 @@ LABELS = st.text(st.sampled_from("*_`~|<@>😀x"), min_size=1, max_size=64)
 
 
 def page(*runs: RunEntry) -> Read:
-    return Read(runs_page(runs, title="Your runs", total=len(runs), page=1, pages=1, request_id="0a1b2c3d"))
+    return Read(runs_page(runs, title="Your runs", total=len(runs), page=1, pages=1))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colo
     shown = Read(compared(measured("new", learning_rate=0.01, summary=accuracies), measured("old")))
 
     assert (shown.colour, shown.title) == (colour, "⚖ new against old")
-    assert shown.footer == "new · old · request 0a1b2c3d"
+    assert shown.footer == "new · old"
     assert shown.text.startswith(f"**{said}")
     assert shown.text.split("\n", 2)[2] == "\n".join(
         [
@@ -76,7 +76,7 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
 
     def settings(old: Measurement) -> list[str]:
         found = compare([new, old], split="test")
-        shown = Read(compare_answer(found, lambda corpus: attached.get(corpus, corpus), request_id="0"))
+        shown = Read(compare_answer(found, lambda corpus: attached.get(corpus, corpus)))
         assert not re.search(r"[0-9a-f]{64}|_|null|true|false|`|--", shown.text)
         return shown.text.split("**Different settings**\n")[1].split("\n")
 
@@ -96,7 +96,7 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
 
 def test_compare__of_what_does_not_compare_says_why() -> None:
     on_one_text = compare([measured("new", seed=1), measured("old")])
-    shown = Read(compare_answer(on_one_text, no_name, request_id="0a1b2c3d"))
+    shown = Read(compare_answer(on_one_text, no_name))
     assert shown.colour == 0x5865F2  # on one text they do
     shown = Read(compared(measured("new", seed=1), measured("old")))
 
@@ -137,15 +137,15 @@ def test_page__without_runs_says_what_to_do() -> None:
 
 
 def test_page__of_several_says_which_it_is() -> None:
-    shown = runs_page([ENTRY], title="Your runs", total=17, page=2, pages=3, request_id="0a1b2c3d")
+    shown = runs_page([ENTRY], title="Your runs", total=17, page=2, pages=3)
 
-    assert Read(shown).footer == "page 2 of 3 · request 0a1b2c3d"
+    assert Read(shown).footer == "page 2 of 3"
 
 
 @for_all_pairs(st.lists(LABELS, min_size=PAGE_RUNS, max_size=PAGE_RUNS), texts)
 def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str) -> None:
     runs = [ENTRY._replace(label=name, corpus=corpus * 4, run_id="x" * 64) for name in names]
-    embed = runs_page(runs, title=f"Your runs with «{corpus}»", total=8, page=1, pages=2, request_id="0a1b2c3d")
+    embed = runs_page(runs, title=f"Your runs with «{corpus}»", total=8, page=1, pages=2)
 
     assert within_limits(embed)
     assert (embed.description or "").count("`" + "x" * 64 + "`") == PAGE_RUNS

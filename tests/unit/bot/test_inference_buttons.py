@@ -3,9 +3,8 @@
 import pytest
 from hypothesis import strategies as st
 
-from bot.buttons import ButtonPress, custom_id, inference_buttons, parse_custom_id
+from bot.buttons import ButtonPress, Field, custom_id, form, inference_buttons, parse_press
 from bot.commands.inference import Detail, GenerateOptions, ScoreOptions
-from bot.forms import Field, form, parse_modal
 from tests.support.properties import for_all
 from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
@@ -22,7 +21,7 @@ def test_score_options__are_read_back_from_a_custom_id(detail: Detail, unit: Uni
     whole = custom_id("score", LONGEST_ID, options.code)
 
     assert len(whole) <= 100  # Discord's limit
-    assert parse_custom_id(whole) == ButtonPress("score", LONGEST_ID, options.code)
+    assert parse_press({"custom_id": whole}) == ButtonPress("score", LONGEST_ID, options.code)
     assert ScoreOptions.of_code(options.code) == options
 
 
@@ -89,7 +88,7 @@ async def test_form__holds_its_fields_and_what_is_filled_in_is_read_by_their_nam
 
     assert modal.custom_id == "mt:edit:char_lstm-1"
     assert modal.is_finished()  # so that the library does not wait for it
-    assert parse_modal(sent) == {"prompt": "a: b", "text": ""}
+    assert parse_press(sent) == ButtonPress("edit", "char_lstm-1", None, {"prompt": "a: b", "text": ""})
 
 
 def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:

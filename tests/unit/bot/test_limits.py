@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 
 from bot.limits import UsageLimits
-from bot.permissions import Caller, Level
+from bot.permissions import Caller
 from bot.run_index import RunEntry
 from tests.support.stories import BEGIN
 from trainer.config.settings import LimitSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import Accepted
 
-USER, OTHER, ADMIN = Caller(1, Level.USER), Caller(2, Level.USER), Caller(3, Level.ADMIN)
+USER, OTHER, ADMIN = Caller(1), Caller(2), Caller(3, is_admin=True)
 FEW = LimitSettings(runs_per_user=2, max_active_runs=3, requests_per_minute=3, max_concurrent_requests=4)
 
 
@@ -79,7 +79,7 @@ def test_requests__are_bounded_for_all_users_together_until_they_are_answered() 
     bounds = limits()
     with ExitStack() as answering:
         for number in range(4):
-            answering.enter_context(bounds.request(Caller(number, Level.ADMIN)))
+            answering.enter_context(bounds.request(Caller(number, is_admin=True)))
 
         assert "busy with other requests" in send(bounds, ADMIN)
     assert send(bounds, ADMIN) == ""

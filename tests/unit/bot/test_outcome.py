@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from bot.outcome import Outcome, read_outcome
-from bot.run_logs import last_lines
+from bot.outcome import Outcome, last_lines, read_outcome
 from tests.support.stories import Story, run_record
 from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord

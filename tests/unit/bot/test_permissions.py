@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.permissions import RULES, Caller, Level, Permissions
+from bot.permissions import RULES, Caller, Permissions
 from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -34,18 +34,18 @@ def permissions(*, private_runs: bool = False, guilds: Guilds | None = None) -> 
 
 
 @pytest.mark.parametrize(
-    ("user_id", "guild_id", "level"),
+    ("user_id", "guild_id", "is_admin"),
     [
-        (OWNER, None, Level.ADMIN),
-        (ADMIN, 77, Level.ADMIN),
-        (STARTER, None, Level.USER),
-        (MEMBER, None, Level.USER),
-        (MEMBER, 77, Level.USER),
-        (STRANGER, GUILD, Level.USER),  # who calls from an allowed guild is in it
+        (OWNER, None, True),
+        (ADMIN, 77, True),
+        (STARTER, None, False),
+        (MEMBER, None, False),
+        (MEMBER, 77, False),
+        (STRANGER, GUILD, False),  # who calls from an allowed guild is in it
     ],
 )
-async def test_level__by_id_and_by_guild(user_id: int, guild_id: int | None, level: Level) -> None:
-    assert await permissions().caller(user_id, guild_id) == Caller(user_id, level)
+async def test_caller__by_id_and_by_guild(user_id: int, guild_id: int | None, is_admin: bool) -> None:
+    assert await permissions().caller(user_id, guild_id) == Caller(user_id, is_admin)
 
 
 @pytest.mark.parametrize("guild_id", [None, 77])
@@ -77,9 +77,9 @@ async def test_membership__is_asked_once_in_some_minutes(user_id: int) -> None:
 
 
 PEOPLE = {
-    "starter": Caller(STARTER, Level.USER),
-    "user": Caller(OTHER, Level.USER),
-    "admin": Caller(ADMIN, Level.ADMIN),
+    "starter": Caller(STARTER),
+    "user": Caller(OTHER),
+    "admin": Caller(ADMIN, is_admin=True),
 }
 MAY = {
     "train": {"starter", "user", "admin"},

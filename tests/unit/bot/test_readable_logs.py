@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from bot.run_logs import without_paths
+from bot.outcome import without_paths
 from tests.support.properties import for_all
 from trainer.system.logs import readable_line
 
