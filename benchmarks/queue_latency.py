@@ -27,7 +27,7 @@ from trainer.jobs.services import Services
 from trainer.store.connection import dumps, loads, redis_settings
 from trainer.store.store import Store, connect
 from trainer.system.child_environment import tuned_environment
-from trainer.worker.process import listen, waking_worker
+from trainer.worker.process import WakingWorker, listen
 from trainer.worker.train_child import NICENESS
 
 P50_MS, P99_MS, P99_BESIDE_TRAINING_MS, JOBS_PER_SECOND = 3.0, 10.0, 20.0, 800.0
@@ -187,9 +187,7 @@ async def work(kind: str, url: str, file: str) -> None:
             )
             print("ready", flush=True)
             await plain.async_run()
-        worker = waking_worker(
-            url, functions=functions, queue=QUEUE, artifacts_root=Path(), slots=SLOTS, lease_seconds=15
-        )
+        worker = WakingWorker(url, functions, queue=QUEUE, artifacts_root=Path(), slots=SLOTS, lease_seconds=15)
         print("ready", flush=True)
         await asyncio.gather(worker.async_run(), listen(await connect(url), [worker]))
 

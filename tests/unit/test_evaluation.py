@@ -96,9 +96,7 @@ def test_loss__is_the_same_whatever_the_rows_and_batches_of_the_training(tmp_pat
             rows: dict[str, object] = {"max_seq_len": length, "batch_size": batch_size}
             effective = run.effective.model_copy(update=rows)
             compute = resolve_compute(effective)
-            metrics, _ = measure(
-                model, run.tokenizer, run.corpus, "test", effective, compute, run_id="r", checkpoint="best"
-            )
+            metrics, _ = measure(model, run.tokenizer, run.corpus, "test", effective, compute, run_id="r")
             found.add((metrics.loss, metrics.top1_accuracy, metrics.n_tokens))
 
     assert len(found) == 1
@@ -298,9 +296,7 @@ def test_measure__tells_what_the_lines_are(run: Run) -> None:
     model = small_model(run.tokenizer.vocab_size)
     lines, texts = lines_of(run), texts_of(run)
 
-    metrics, samples = measure(
-        model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r", checkpoint="best"
-    )
+    metrics, samples = measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
 
     lengths = sorted(len(line) for line in lines)
     assert metrics.loss == evaluated(model, run).loss_nats
@@ -331,7 +327,6 @@ def test_measure__counts_bytes_and_unknown_characters(tmp_path: Path) -> None:
         run.effective,
         run.compute,
         run_id="r",
-        checkpoint="best",
     )
 
     characters, size = sum(map(len, texts)), sum(len(text.encode()) for text in texts)
@@ -346,7 +341,7 @@ def test_measure__refuses_a_split_that_the_run_does_not_have(tmp_path: Path) -> 
     model = small_model(run.tokenizer.vocab_size)
 
     with pytest.raises(AppError, match="no test split"):
-        measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r", checkpoint="best")
+        measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
 
 
 def test_samples__are_the_same_for_the_same_seed(run: Run) -> None:
@@ -420,7 +415,6 @@ def test_masked_model__is_measured_on_masked_tokens_the_same_each_time_and_write
             masked.effective,
             masked.compute,
             run_id="run",
-            checkpoint="best",
         )
 
     first, second = measured(), measured()

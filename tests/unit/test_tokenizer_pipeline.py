@@ -75,9 +75,7 @@ def test_measured__lengths_and_unknown_tokens_are_those_of_the_lines(tmp_path: P
     lengths = sorted(len(run.tokenizer.encode(line)) for line in lines)
     model = small_model(vocabulary_of(run.tokenizer))
 
-    metrics, samples = measure(
-        model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r", checkpoint="best"
-    )
+    metrics, samples = measure(model, run.tokenizer, run.corpus, "test", run.effective, run.compute, run_id="r")
 
     assert (metrics.seq_len.min, metrics.seq_len.max) == (lengths[0], lengths[-1])
     assert metrics.n_tokens == sum(lengths) + len(lines)

@@ -23,6 +23,7 @@ from trainer.contracts.inference import (
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpus import Split
 from trainer.inference.generation import generate
+from trainer.inference.model_files import WEIGHTS_FILE
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Ids, Tokenizer
 from trainer.training.batches import NO_TARGET, Batch, masking
@@ -100,9 +101,7 @@ def measure(
     compute: Compute,
     *,
     run_id: str,
-    checkpoint: str,
     evaluation: Evaluation | None = None,
-    artifacts: tuple[str, ...] = (),
 ) -> Measured:
     """Return the metrics of a model on a split and samples from it; equal calls give equal numbers.
 
@@ -145,9 +144,9 @@ def measure(
         distinct_2=distinct(words, 2),
         repetition_rate=repetition_rate(words),
         seed=effective.seed,
-        checkpoint=checkpoint,
+        checkpoint=WEIGHTS_FILE,
         created_at=now(),
-        artifacts=artifacts,
+        artifacts=("eval/metrics.json", "eval/samples.jsonl"),
     )
     return Measured(metrics, samples)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from trainer.artifacts.runs import RunDirectory, finish_run, manifest_of
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobProgress, JobStarted, stamp
 
@@ -25,7 +26,7 @@ _FAULTS: tuple[Cause, ...] = ("crashed", "stalled", "starved")
 _WAITS: tuple[Cause, ...] = ("full", "unwritable")
 DISK_IS_FULL = "The disk is full; the training goes on when there is room."
 """Message of a run that waits for disk space."""
-_TOLD: dict[Cause, str] = {
+_MESSAGES: dict[Cause, str] = {
     "crashed": "The training crashed; it starts again.",
     "stalled": "The training stood still and was ended; it starts again.",
     "starved": "The system ended the training, as there was no memory left; it starts again.",
@@ -33,7 +34,7 @@ _TOLD: dict[Cause, str] = {
     "full": DISK_IS_FULL,
     "unwritable": "The disk does not work; the training goes on when it does.",
 }
-WAITS_FOR_DISK = frozenset(_TOLD[cause] for cause in _WAITS)
+WAITS_FOR_DISK = frozenset(_MESSAGES[cause] for cause in _WAITS)
 """Messages of runs that wait for their disk."""
 _LAST: dict[Cause, tuple[ErrorCode, str]] = {
     "crashed": (ErrorCode.CRASH_LOOP, "The training crashed {faults} times without getting further."),
@@ -60,6 +61,9 @@ class ChildEnd(NamedTuple):
     """The last lines of the error output."""
     cause: Cause | None
     """None for a regular end."""
+
+    def description(self) -> dict[str, object]:
+        return {"exit_code": self.exit_code, "reason": self.cause, "last_lines": "".join(self.last_lines)}
 
 
 def cause_of(exit_code: int, *, stalled: bool, starved: bool) -> Cause | None:
@@ -95,16 +99,14 @@ def record_end(run: RunDirectory, cause: Cause, last_lines: tuple[str, ...]) -> 
         history = run.reader().read_new()
         record = run.record()
         same = sum(_cause(event) == cause for event in history)
-        ended = stamp(record.run_id, record.user_id, f"{cause}:{same + 1}")
-        happened = JobProgress(**ended, progress=0.0, message=_TOLD[cause])
-        events.append(happened)
-        history.append(happened)
+        stamped = stamp(record.run_id, record.user_id, f"{cause}:{same + 1}")
+        events.append(ended := JobProgress(**stamped, progress=0.0, message=_MESSAGES[cause]))
+        history.append(ended)
         faults, waits = _in_vain(history, _FAULTS), _in_vain(history, _WAITS)
         if cause in _LAST and (faults >= _MAX_FAULTS or waits >= _MAX_WAITS):
             code, message = _LAST[cause]
             error = RunError.of(AppError(code, message.format(faults=faults)))
-            update: dict[str, object] = {"last_lines": last_lines}
-            finish_run(run, events, manifest_of(record, "failed", error=error).model_copy(update=update))
+            finish_run(run, events, changed(manifest_of(record, "failed", error=error), last_lines=last_lines))
             return None
     if cause not in _WAITS:
         return RETRY_SECONDS
@@ -128,4 +130,4 @@ def _in_vain(history: Iterable[Event], causes: tuple[Cause, ...]) -> int:
 def _cause(event: Event) -> Cause | None:
     """Return the cause that an event of `record_end` names."""
     kind = event.event_id.split(":")[1]
-    return next((cause for cause in _TOLD if isinstance(event, JobProgress) and cause == kind), None)
+    return next((cause for cause in _MESSAGES if isinstance(event, JobProgress) and cause == kind), None)

@@ -1,12 +1,12 @@
-"""A child of `mt bench`: prepares the text for all trainings, or does one of them, from a plan to its record."""
+"""A child of `mt bench`: prepares the corpus for all trainings of a plan, or runs one of them."""
 
 import sys
 from pathlib import Path
 
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.benchmarks import BenchmarkPlan, BenchmarkPoint, BenchmarkRow, PreparedBenchmark
 from trainer.contracts.errors import AppError, ErrorCode, RunError
-from trainer.contracts.runs import EffectiveRequest
 from trainer.models import build
 from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
 from trainer.system.files import read_record, to_app_error, write_atomically
@@ -25,21 +25,21 @@ from trainer.worker.reevaluation import data_paths
 
 
 def run_benchmark_child(settings: Settings, folder: Path, name: str) -> int:
-    """Do what the plan in the folder has under this name; return 1 after the reason was written why it cannot be."""
+    """Run the part of the plan in `folder` that has this name; return 1 after writing an error."""
     setup_logging(settings, "model-trainer-benchmark", sys.stderr)
     plan = read_record(folder / f"{BENCHMARK_PLAN}.json", BenchmarkPlan)
     try:
         done = prepare_all(settings, folder, plan) if name == BENCHMARK_PREPARED else train_one(settings, folder, name)
     except (AppError, OSError) as error:
-        told = to_app_error(error, settings.app.folders())
-        write_atomically(folder / f"{BENCHMARK_ERROR}.json", RunError.of(told).model_dump_json().encode())
+        reason = RunError.of(to_app_error(error, settings.app.folders()))
+        write_atomically(folder / f"{BENCHMARK_ERROR}.json", reason.model_dump_json().encode())
         return 1
     write_atomically(folder / f"{name}.json", done.model_dump_json().encode())
     return 0
 
 
 def prepare_all(settings: Settings, folder: Path, plan: BenchmarkPlan) -> PreparedBenchmark:
-    """Make the tokenizer of all trainings from the training split, encode the text, and count the steps."""
+    """Train the tokenizer of all models on the training split, encode the corpus, and count the steps."""
     effective = next(iter(plan.requests.values()))
     tokenizer, corpus = prepare(effective, *data_paths(settings, effective))
     tokenizer.save(folder / "tokenizer")
@@ -77,11 +77,10 @@ _MAX_EPOCHS = 1000
 
 
 def train_one(settings: Settings, folder: Path, name: str) -> BenchmarkRow:
-    """Train one model of the plan by the one training loop, and test the weights that did best on validation."""
+    """Train one model of the plan, and evaluate the weights with the best validation loss on the test split."""
     shared = read_record(folder / f"{BENCHMARK_PREPARED}.json", PreparedBenchmark)
-    asked = read_record(folder / f"{BENCHMARK_PLAN}.json", BenchmarkPlan).requests[name]
-    length: dict[str, object] = {"num_epochs": shared.epochs, "max_steps": shared.steps}
-    effective: EffectiveRequest = asked.model_copy(update=length)
+    planned = read_record(folder / f"{BENCHMARK_PLAN}.json", BenchmarkPlan).requests[name]
+    effective = changed(planned, num_epochs=shared.epochs, max_steps=shared.steps)
     tokenizer, corpus = prepare(effective, *data_paths(settings, effective), load_tokenizer(folder / "tokenizer"))
     compute = resolve(effective)
     seed_everything(effective.seed)

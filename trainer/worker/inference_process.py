@@ -35,16 +35,12 @@ _END_SECONDS = 3.0
 _STOP_SECONDS = 5.0
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     """A request with the future of its answer."""
 
     record: InferenceRecord
     answer: asyncio.Future[InferenceRecord]
     on_chunk: Callable[[GenerateChunk], None]
-
-
-def _ignore(chunk: GenerateChunk) -> None:
-    """Callback of requests that are not streamed; never called."""
 
 
 class InferenceChild:
@@ -57,12 +53,12 @@ class InferenceChild:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process: ChildProcess | None = None
-        self._waiting: list[_Asked] = []
+        self._waiting: list[_Request] = []
         self._arrived = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
 
     async def answer(
-        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = _ignore
+        self, record: InferenceRecord, on_chunk: Callable[[GenerateChunk], None] = lambda chunk: None
     ) -> InferenceRecord:
         """Return the answer to a request; raises SERVICE_UNAVAILABLE if the child dies.
 
@@ -72,7 +68,7 @@ class InferenceChild:
         if self._serving is None:
             self._serving = asyncio.create_task(self._serve())
         answer: asyncio.Future[InferenceRecord] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Asked(record, answer, on_chunk))
+        self._waiting.append(_Request(record, answer, on_chunk))
         self._arrived.set()
         return await answer
 
@@ -98,20 +94,19 @@ class InferenceChild:
             while batch := self._take():
                 await self._answer_together(batch)
 
-    def _take(self) -> list[_Asked]:
+    def _take(self) -> list[_Request]:
         """Take the oldest request and the requests that fit into one batch with it."""
-        batch: list[_Asked] = []
-        others: list[_Asked] = []
-        for asked in self._waiting:
-            if not asked.answer.done():
-                fits = not batch or (len(batch) < MAX_BATCH_REQUESTS and _go_together(batch[0].record, asked.record))
-                (batch if fits else others).append(asked)
+        batch: list[_Request] = []
+        others: list[_Request] = []
+        for request in self._waiting:
+            if not request.answer.done():
+                fits = not batch or (len(batch) < MAX_BATCH_REQUESTS and _go_together(batch[0].record, request.record))
+                (batch if fits else others).append(request)
         self._waiting = others
         return batch
 
-    async def _answer_together(self, batch: list[_Asked]) -> None:
+    async def _answer_together(self, batch: list[_Request]) -> None:
         exchange = asyncio.create_task(self._exchange(batch))
-
         patience_seconds = _STOP_SECONDS if isinstance(batch[0].record, GenerateRecord | ChatRecord) else 0.0
         ending: list[asyncio.TimerHandle] = []
 
@@ -119,12 +114,12 @@ class InferenceChild:
             exchange.cancel()
 
         def end_unless_awaited(_: asyncio.Future[InferenceRecord]) -> None:
-            self._withdraw(asked.record.response.request_id for asked in batch if asked.answer.cancelled())
-            if all(asked.answer.done() for asked in batch):
+            self._withdraw(request.record.response.request_id for request in batch if request.answer.cancelled())
+            if all(request.answer.done() for request in batch):
                 ending.append(asyncio.get_running_loop().call_later(patience_seconds, give_up))
 
-        for asked in batch:
-            asked.answer.add_done_callback(end_unless_awaited)
+        for request in batch:
+            request.answer.add_done_callback(end_unless_awaited)
         try:
             await asyncio.wait([exchange])
         finally:
@@ -135,9 +130,9 @@ class InferenceChild:
         error = None if exchange.cancelled() else exchange.exception()
         if exchange.cancelled() or error is not None:
             await self._end(0)
-        for asked in batch:
-            if error is not None and not asked.answer.done():
-                asked.answer.set_exception(error)
+        for request in batch:
+            if error is not None and not request.answer.done():
+                request.answer.set_exception(error)
 
     def _withdraw(self, request_ids: Iterable[str]) -> None:
         """Send the child the ids of withdrawn requests."""
@@ -145,15 +140,15 @@ class InferenceChild:
             for request_id in request_ids:
                 self._process.stdin.write(f"{request_id}\n".encode())
 
-    async def _exchange(self, batch: list[_Asked]) -> None:
+    async def _exchange(self, batch: list[_Request]) -> None:
         """Send a batch to the child and read its answers; an incomplete line means that the child died."""
         process = self._process
         if process is None or not process.is_running:
             process = self._process = await start_child("answer-requests", self._settings)
-        process.stdin.write(b"[%b]\n" % b",".join(asked.record.model_dump_json().encode() for asked in batch))
+        process.stdin.write(b"[%b]\n" % b",".join(request.record.model_dump_json().encode() for request in batch))
         with contextlib.suppress(ConnectionError):  # a child that is gone is seen by its answer
             await process.stdin.drain()
-        missing = {asked.record.response.request_id: asked for asked in batch}
+        missing = {request.record.response.request_id: request for request in batch}
         while missing:
             line = await process.stdout.readline()
             if not line.endswith(b"\n"):
@@ -162,13 +157,13 @@ class InferenceChild:
                     ErrorCode.SERVICE_UNAVAILABLE,
                     "The inference process ended before the answer. Try again, or request less.",
                 )
-            told = _line_adapter.validate_json(line)
-            if isinstance(told, GenerateChunk):
-                missing[told.request_id].on_chunk(told)
+            received = _line_adapter.validate_json(line)
+            if isinstance(received, GenerateChunk):
+                missing[received.request_id].on_chunk(received)
                 continue
-            answer = missing.pop(told.response.request_id).answer
+            answer = missing.pop(received.response.request_id).answer
             if not answer.done():
-                answer.set_result(told)
+                answer.set_result(received)
 
     async def _end(self, seconds: float) -> None:
         if self._process is not None:
@@ -178,18 +173,18 @@ class InferenceChild:
 
 def _go_together(first: InferenceRecord, other: InferenceRecord) -> bool:
     """Return True if two requests have the same run and kind and are both short."""
-    return (
-        (first.kind, first.response.run_id) == (other.kind, other.response.run_id)
-        and _is_short(first)
-        and _is_short(other)
-    )
+    is_same = (first.kind, first.response.run_id) == (other.kind, other.response.run_id)
+    return is_same and _is_short(first) and _is_short(other)
 
 
 def _is_short(record: InferenceRecord) -> bool:
-    if isinstance(record, EvalRecord):
-        return False
-    if isinstance(record, ChatRecord):
-        text: str | None = record.request.message
-    else:
-        text = record.request.prompt_text if isinstance(record, GenerateRecord) else record.request.text
+    match record:
+        case EvalRecord():
+            return False
+        case ChatRecord():
+            text: str | None = record.request.message
+        case GenerateRecord():
+            text = record.request.prompt_text
+        case _:
+            text = record.request.text
     return text is not None and len(text) <= _MAX_BATCH_CHARACTERS

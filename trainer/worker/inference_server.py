@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
     ChatRecord,
@@ -48,22 +49,18 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _batch_adapter: TypeAdapter[list[InferenceRecord]] = TypeAdapter(
     list[Annotated[InferenceRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
 )
-_answer_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
-    Annotated[InferenceRecord | GenerateChunk, Field(discriminator="kind")]
-)
-
 _PIECE_BYTES = 1 << 20
 _STDIN = 0
-_MAX_FREED_BYTES = 128 << 20
-"""So much more memory than before may stay with this process, for the next request."""
+_MAX_HELD_BYTES = 128 << 20
+"""Memory of earlier requests that this process may hold for the next one."""
 
 
 class Requests:
-    """Lines of a file: lists of requests, and between them the ids of those that nobody waits for any more."""
+    """Lines of a file: lists of requests, and between them the ids of withdrawn requests."""
 
     def __init__(self, file: int) -> None:
         self._file = file
-        self._begun: list[bytes] = []
+        self._unfinished = b""
         self._batches: deque[bytes] = deque()
         self._withdrawn: set[str] = set()
 
@@ -75,17 +72,15 @@ class Requests:
                 self._withdrawn.clear()
 
     def withdrawn(self) -> Collection[str]:
-        """The requests that have been withdrawn by now, of the list that was yielded last; waits for nothing."""
+        """Return the withdrawn requests of the list that was yielded last, without waiting."""
         while select([self._file], [], [], 0)[0] and self._read():
             pass
         return self._withdrawn
 
     def _read(self) -> bool:
         data = os.read(self._file, _PIECE_BYTES)
-        first, *others = data.split(b"\n")
-        self._begun.append(first)
-        for begun in others:
-            line, self._begun = b"".join(self._begun), [begun]
+        *lines, self._unfinished = (self._unfinished + data).split(b"\n")
+        for line in lines:
             if line.startswith(b"["):
                 self._batches.append(line)
             else:
@@ -96,29 +91,27 @@ class Requests:
 def answer_requests(settings: Settings) -> int:
     """Answer until standard input closes; return 0."""
     setup_logging(settings, "model-trainer-worker", sys.stderr)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of the input is the end, with the answer that is under way
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its input, after the current answer
     torch.set_num_threads(settings.queue.inference_threads or default_threads())
     models = ModelCache(RunStore(settings.app.artifacts_root), settings.queue.model_cache_bytes)
-    # whatever else is printed must not get between the answers
     requests = Requests(_STDIN)
     held_bytes = memory_held_bytes()
     with open(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)
+        os.dup2(2, 1)  # other output must not get between the answers
         for line in requests.batches():
             _answer_line(line, answers, models, settings, requests)
             del line
-            if memory_held_bytes() > held_bytes + _MAX_FREED_BYTES:
+            if memory_held_bytes() > held_bytes + _MAX_HELD_BYTES:
                 give_memory_back()
                 held_bytes = memory_held_bytes()
     return 0
 
 
 def _answer_line(line: bytes, answers: BinaryIO, models: ModelCache, settings: Settings, requests: Requests) -> None:
-    """Answer a list of requests; nothing of it, nor of the answers, is in use when this returns."""
+    """Answer a list of requests; none of their memory is in use when this returns."""
     batch = _batch_adapter.validate_json(line)
     for answered in answer(batch, models, settings, withdrawn=requests.withdrawn):
-        answers.write(_answer_adapter.dump_json(answered))
-        answers.write(b"\n")
+        answers.write(answered.model_dump_json().encode() + b"\n")
         answers.flush()
 
 
@@ -129,25 +122,22 @@ def answer(
     *,
     withdrawn: Callable[[], Collection[str]] = tuple,
 ) -> Iterator[InferenceRecord | GenerateChunk]:
-    """Do what records ask of one run, and give each back once that is done; what cannot be done, with its error.
+    """Answer requests to one run; yield each record when it is completed or has failed.
 
-    The pieces of a text that is streamed come before the record that they are of.
-
-    What is no AppError, memory that ran out say, ends the process: its askers are told so, and the next one starts
-    anew.
+    The chunks of a streamed text come before their record. Errors other than AppError and OSError, such as lack of
+    memory, end the process: the worker reports them to the clients and starts another process.
     """
     try:
         loaded = models.get(records[0].response.run_id)
     except AppError as error:
         yield from (failed_record(record, RunError.of(error)) for record in records)
         return
-    asked = {record.response.request_id: record for record in records}
+    by_id = {record.response.request_id: record for record in records}
     for response in _responses(records, loaded, settings, withdrawn):
         if isinstance(response, GenerateChunk):
             yield response
-            continue
-        update: dict[str, object] = {"response": response}
-        yield asked[response.request_id].model_copy(update=update)
+        else:
+            yield changed(by_id[response.request_id], response=response)
 
 
 def _responses(
@@ -170,8 +160,7 @@ def _responses(
                     yield predict(loaded.model, loaded.tokenizer, to_predict, prediction, loaded.prefixes)
                 case EvalRecord(request=to_measure, response=evaluation):
                     metrics = reevaluate(loaded, to_measure, settings)
-                    measured: dict[str, object] = {"status": "completed", "metrics": metrics}
-                    yield evaluation.model_copy(update=measured)
+                    yield changed(evaluation, status="completed", metrics=metrics)
                 case _:
                     assert_never(record)
         except (AppError, OSError) as error:
@@ -197,5 +186,4 @@ def _continuation(
     chat = record.response
     prompt, dropped = chat_prompt(model, tokenizer, record.request, record.turns)
     queued = GenerateResponse(request_id=chat.request_id, run_id=chat.run_id, status="queued")
-    told: dict[str, object] = {"turns_dropped": dropped}
-    return GenerationJob(model, tokenizer, prompt, queued), chat.model_copy(update=told)
+    return GenerationJob(model, tokenizer, prompt, queued), changed(chat, turns_dropped=dropped)

@@ -12,6 +12,7 @@ from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore, complete_end
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
 from trainer.contracts.inference import (
@@ -88,50 +89,38 @@ class Jobs:
         except AppError as error:
             log.error("inference_job_rejected", error_code=error.code, reason=error.message)
             return
+        about = log.bind(kind=job.kind, run_id=job.run_id, request_id=job.request_id)
         key = keys.inference(job.kind, job.run_id, job.request_id)
         stored = await self._store.get(key)
         if stored is None:
-            log.warning("inference_request_expired", run_id=job.run_id, request_id=job.request_id)
+            about.warning("inference_request_expired")
             return
         try:
             record = inference_adapter.validate_json(stored)
         except ValidationError:
-            log.error("inference_request_malformed", run_id=job.run_id, request_id=job.request_id)
+            about.error("inference_request_malformed")
             return  # the client reads the same record
         if record.response.status in ("completed", "failed"):
             return  # the queue has delivered the job twice
-        telling = asyncio.create_task(
-            self._publish(_event(record, InferenceStarted, "started"))
-        )  # its asker does not wait for that
+        publishing = asyncio.create_task(self._publish(_event(record, InferenceStarted, "started")))
         tried = ctx.get("job_try")
         if isinstance(tried, int) and tried > _MAX_TRIES:
-            gone = AppError(ErrorCode.SERVICE_UNAVAILABLE, _NEVER_ANSWERED)
-            answer: InferenceRecord | None = failed_record(record, RunError.of(gone))
+            answer: InferenceRecord | None = _failed(record, _unavailable(_NEVER_ANSWERED))
         else:
             answer = await self._answer(record, key)
+        await publishing  # it had the time of the answer
         if answer is None:
-            log.info("inference_request_withdrawn", kind=job.kind, run_id=job.run_id, request_id=job.request_id)
-            await telling
-            await self._publish(_end_event(failed_record(record, RunError.of(cancelled_error()))))
+            about.info("inference_request_withdrawn")
+            await self._publish(_end_event(_failed(record, cancelled_error())))
             return
-        log.info(
-            "inference_request_ended",
-            kind=job.kind,
-            run_id=job.run_id,
-            request_id=job.request_id,
-            status=answer.response.status,
-        )
-        ttl_seconds = self._settings.queue.result_ttl_seconds
-        await telling  # which had the time of the answer for it
-        ended = _end_event(answer)
+        about.info("inference_request_ended", status=answer.response.status)
+        turn = self._chat_append(answer)
+        ttl_seconds = self._settings.queue.result_ttl_seconds if turn is None else int(turn.ttl_seconds)
+        value, ended = answer.model_dump_json(), _end_event(answer)
         try:
-            turn = self._chat_append(answer)
-            if turn is not None:
-                ttl_seconds = int(turn.ttl_seconds)
-            value = answer.model_dump_json()
             await self._store.put_answer(key, job.request_id, value, ended, ttl_seconds=ttl_seconds, appended=turn)
         except STORE_ERRORS as error:
-            log.warning("answer_storage_failed", run_id=job.run_id, error=type(error).__name__)
+            about.warning("answer_storage_failed", error=type(error).__name__)
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def _answer(self, record: InferenceRecord, key: str) -> InferenceRecord | None:
@@ -143,16 +132,13 @@ class Jobs:
             await asyncio.wait([answering, watching, limiting], return_when=asyncio.FIRST_COMPLETED)
             if answering.done():
                 return answering.result()
-            if watching.done():
-                return None
-            error = limiting.result()
-        except AppError as failure:
-            error = failure
+            return None if watching.done() else _failed(record, limiting.result())
+        except AppError as error:
+            return _failed(record, error)
         finally:
             answering.cancel()  # withdraws the request
             watching.cancel()
             limiting.cancel()
-        return failed_record(record, RunError.of(error))
 
     async def _wait_for_timeout(self, record: InferenceRecord) -> AppError:
         """Return the error of a request that takes too long.
@@ -162,11 +148,11 @@ class Jobs:
         seconds = self._settings.queue.interactive_timeout_seconds
         if record.kind not in UNBOUNDED_KINDS:
             await asyncio.sleep(seconds)
-            return AppError(ErrorCode.SERVICE_UNAVAILABLE, _TOO_LONG)
+            return _unavailable(_TOO_LONG)
         watch = StallDetector(seconds, self._child_for(record).processor_ticks)
         while not watch.is_stalled(_POLL_SECONDS):
             await asyncio.sleep(_POLL_SECONDS)
-        return AppError(ErrorCode.SERVICE_UNAVAILABLE, _STANDS_STILL)
+        return _unavailable(_STANDS_STILL)
 
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
         return self._measuring_child if isinstance(record, EvalRecord) else self._child
@@ -188,9 +174,8 @@ class Jobs:
         stored = await self._store.turns(keys.chat(record.response.run_id, record.response.session_id))
         if stored is None:
             raise AppError(ErrorCode.DATA_NOT_FOUND, CHAT_EXPIRED)
-        turns: dict[str, object] = {"turns": tuple(ChatTurn.model_validate_json(turn) for turn in stored)}
-        without: dict[str, object] = {"turns": ()}
-        return (await self._child.answer(record.model_copy(update=turns))).model_copy(update=without)
+        turns = tuple(ChatTurn.model_validate_json(turn) for turn in stored)
+        return changed(await self._child.answer(changed(record, turns=turns)), turns=())
 
     async def _stream(self, record: GenerateRecord) -> InferenceRecord:
         """Return the answer to a streamed generation and publish its chunks; raises CANCELLED without a reader."""
@@ -212,15 +197,12 @@ class Jobs:
 
     async def _is_read(self, record: GenerateRecord, chunks: Sequence[GenerateChunk]) -> bool:
         """Publish chunks; return False if no client reads them. Lost chunks are part of the answer."""
-        queue = self._settings.queue
+        request_id, ttl_seconds = record.response.request_id, self._settings.queue.interactive_timeout_seconds
+        pieces = [chunk.model_dump_json() for chunk in chunks]
         try:
-            return await self._store.put_pieces(
-                record.response.request_id,
-                [chunk.model_dump_json() for chunk in chunks],
-                ttl_seconds=queue.interactive_timeout_seconds,
-            )
+            return await self._store.put_pieces(request_id, pieces, ttl_seconds=ttl_seconds)
         except STORE_ERRORS as error:
-            log.warning("chunk_publication_failed", request_id=record.response.request_id, error=type(error).__name__)
+            log.warning("chunk_publication_failed", request_id=request_id, error=type(error).__name__)
             return True
 
     def _chat_append(self, answer: InferenceRecord) -> ChatAppend | None:
@@ -239,6 +221,14 @@ class Jobs:
             log.warning("event_publication_failed", request_id=event.request_id, error=type(error).__name__)
 
 
+def _failed(record: InferenceRecord, error: AppError) -> InferenceRecord:
+    return failed_record(record, RunError.of(error))
+
+
+def _unavailable(message: str) -> AppError:
+    return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+
+
 def _end_event(answer: InferenceRecord) -> InferenceEvent:
     error = answer.response.error
     if error is None:
@@ -249,12 +239,8 @@ def _end_event(answer: InferenceRecord) -> InferenceEvent:
 
 def _event(record: InferenceRecord, event: type[InferenceEvent], key: str, **values: object) -> InferenceEvent:
     response = record.response
-    fields: dict[str, object] = {
-        **stamp(response.run_id, record.user_id, f"{record.kind}:{response.request_id}:{key}"),
-        "request_id": response.request_id,
-        "kind": record.kind,
-        **values,
-    }
+    stamped = stamp(response.run_id, record.user_id, f"{record.kind}:{response.request_id}:{key}")
+    fields: dict[str, object] = {**stamped, "request_id": response.request_id, "kind": record.kind, **values}
     return event.model_validate(fields)
 
 

@@ -27,7 +27,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _STDIN = 0
 _POLL_SECONDS = 0.5
-_KEEP_SECONDS = 0.5
+_RENEW_SECONDS = 0.5
 _RECONCILE_SECONDS = 5.0
 _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
 _PRESENCE_SHARE = 0.2
@@ -37,18 +37,45 @@ _INTERACTIVE_SLOTS = 2 * MAX_BATCH_REQUESTS  # one batch is answered while the n
 
 
 class WakingWorker(Worker):
-    """An arq worker that polls when it is woken and at least every half second, also while Redis is unavailable.
+    """An arq worker of one queue that polls when it is woken and at least every half second, also without Redis.
 
-    `heart_beat` is the last call of each of arq's polls; with a poll delay of 0 it is the one place to wait.
+    `heart_beat` is the last call of each of arq's polls; with a poll delay of 0 it is the one place to wait. A claim of
+    a job expires one lease after its last renewal.
     """
 
-    wake: asyncio.Event
-    store: Store
-    artifacts_root: Path
-    lease_seconds: float
     tasks: dict[str, asyncio.Task[None]]
-    running: set[str]
-    kept_at: float
+
+    def __init__(
+        self,
+        redis_url: str,
+        functions: Sequence[Function],
+        *,
+        queue: str,
+        artifacts_root: Path,
+        slots: int,
+        lease_seconds: float,
+    ) -> None:
+        redis = open_redis(redis_url)
+        super().__init__(
+            functions=functions,
+            queue_name=queue,
+            redis_pool=redis,
+            max_jobs=slots,
+            queue_read_limit=1,
+            poll_delay=0,
+            keep_result=0,  # results are records of our own, and a kept one would refuse the id for a later attempt
+            handle_signals=False,
+            job_serializer=dumps,
+            job_deserializer=loads,
+            log_results=False,
+            after_job_end=self._wake_after_job,
+        )
+        self.wake = asyncio.Event()
+        self.in_progress_timeout_s = self._lease_seconds = lease_seconds
+        self._queue = queue
+        self._artifacts_root = artifacts_root
+        self._store = Store(redis)
+        self._renewed_at = 0.0
 
     async def main(self) -> None:
         """Poll until cancelled, also while Redis is unavailable; raises NoPermissionError, which no retry can help."""
@@ -62,43 +89,32 @@ class WakingWorker(Worker):
             await asyncio.sleep(_POLL_SECONDS)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start as many jobs as there is room for; `job_ids` only says that there is one.
-
-        Those of another artifacts folder are left to others.
-        """
-        if job_ids:
-            room = self.max_jobs - self.job_counter
-            artifacts = await asyncio.to_thread(artifacts_id, self.artifacts_root)  # it may appear, or go, at any time
-            for job_id, score in await self.store.claim_jobs(
-                str(self.queue_name), room, process_name(), lease_seconds=self.lease_seconds, artifacts=artifacts
-            ):
-                await self.sem.acquire()
-                self.job_counter += 1
-                self.tasks[job_id] = task = asyncio.create_task(self.run_job(job_id, score))
-                task.add_done_callback(self.free_slot)
-
-    def free_slot(self, _: asyncio.Task[None]) -> None:
-        self.job_counter -= 1
-        self.sem.release()
-
-    async def run_job(self, job_id: str, score: int) -> None:
-        self.running.add(job_id)
-        try:
-            await super().run_job(job_id, score)
-        finally:
-            self.running.remove(job_id)
+        """Start as many jobs of this artifacts folder as there is room for; `job_ids` only says that there is one."""
+        room = self.max_jobs - len(self._running())
+        if not job_ids or not room:
+            return
+        artifacts = await asyncio.to_thread(artifacts_id, self._artifacts_root)  # it may appear, or go, at any time
+        for job_id, score in await self._store.claim_jobs(
+            self._queue, room, process_name(), lease_seconds=self._lease_seconds, artifacts=artifacts
+        ):
+            self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
 
     async def heart_beat(self) -> None:
         await super().heart_beat()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_POLL_SECONDS):
                 await self.wake.wait()
-        except TimeoutError:
-            pass
         self.wake.clear()
-        if self.running and time.monotonic() > self.kept_at + _KEEP_SECONDS:
-            await self.store.renew_claims(self.running, seconds=self.lease_seconds)
-            self.kept_at = time.monotonic()
+        running = self._running()
+        if running and time.monotonic() > self._renewed_at + _RENEW_SECONDS:
+            await self._store.renew_claims(running, seconds=self._lease_seconds)
+            self._renewed_at = time.monotonic()
+
+    def _running(self) -> list[str]:
+        return [job_id for job_id, task in self.tasks.items() if not task.done()]
+
+    async def _wake_after_job(self, ctx: dict[str, object]) -> None:
+        self.wake.set()
 
 
 async def run_worker(settings: Settings, redis_url: str, *, embedded: bool) -> int:
@@ -132,11 +148,7 @@ async def _work(settings: Settings, redis_url: str) -> None:
         jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store)  # first, so that no run overtakes a run of the previous worker
         sees_runs = await see_runs(settings, store, saw_them=True)
-        workers = [
-            _training_worker(settings, redis_url, jobs),
-            _tokenizer_worker(settings, redis_url, jobs),
-            _interactive_worker(settings, redis_url, jobs),
-        ]
+        workers = _workers(settings, redis_url, jobs)
         undo.push_async_callback(_close, workers)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
@@ -170,68 +182,24 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
     await asyncio.wait(tasks)
 
 
-def _training_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
-    return waking_worker(
-        redis_url,
-        functions=[func(jobs.train, name="train", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)],
-        queue=settings.queue.name,
-        artifacts_root=settings.app.artifacts_root,
-        slots=settings.queue.training_slots,
-        lease_seconds=settings.queue.lease_seconds,
+def _workers(settings: Settings, redis_url: str, jobs: Jobs) -> list[WakingWorker]:
+    """Return one worker per kind of job: tokenizers neither wait for a training nor delay inference requests."""
+    queues = (
+        ("train", jobs.train, settings.queue.name, settings.queue.training_slots),
+        ("train_tokenizer", jobs.train_tokenizer, keys.TOKENIZER_QUEUE, 1),
+        ("infer", jobs.infer, keys.INTERACTIVE_QUEUE, _INTERACTIVE_SLOTS),
     )
-
-
-def _tokenizer_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
-    """Return a worker of its own for tokenizers, which neither wait for a training nor delay inference requests."""
-    train = func(jobs.train_tokenizer, name="train_tokenizer", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)
-    return waking_worker(
-        redis_url,
-        functions=[train],
-        queue=keys.TOKENIZER_QUEUE,
-        artifacts_root=settings.app.artifacts_root,
-        slots=1,
-        lease_seconds=settings.queue.lease_seconds,
-    )
-
-
-def _interactive_worker(settings: Settings, redis_url: str, jobs: Jobs) -> WakingWorker:
-    return waking_worker(
-        redis_url,
-        functions=[func(jobs.infer, name="infer", timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)],
-        queue=keys.INTERACTIVE_QUEUE,
-        artifacts_root=settings.app.artifacts_root,
-        slots=_INTERACTIVE_SLOTS,
-        lease_seconds=settings.queue.lease_seconds,
-    )
-
-
-def waking_worker(
-    redis_url: str, *, functions: list[Function], queue: str, artifacts_root: Path, slots: int, lease_seconds: float
-) -> WakingWorker:
-    """Return the worker of a queue; its claim of a job expires one lease after its last renewal."""
-    redis = open_redis(redis_url)
-    worker = WakingWorker(
-        functions=functions,
-        queue_name=queue,
-        redis_pool=redis,
-        max_jobs=slots,
-        queue_read_limit=1,
-        poll_delay=0,
-        keep_result=0,  # results are records of our own, and a kept one would refuse the id for a later attempt
-        handle_signals=False,
-        job_serializer=dumps,
-        job_deserializer=loads,
-        log_results=False,
-    )
-    worker.wake, worker.store, worker.running, worker.kept_at = asyncio.Event(), Store(redis), set(), 0.0
-    worker.artifacts_root = artifacts_root
-    worker.lease_seconds = worker.in_progress_timeout_s = lease_seconds
-
-    async def wake_after_job(ctx: dict[str, object]) -> None:
-        worker.wake.set()
-
-    worker.after_job_end = wake_after_job
-    return worker
+    return [
+        WakingWorker(
+            redis_url,
+            [func(job, name=name, timeout=_FOR_EVER_SECONDS, max_tries=_FOR_EVER_SECONDS)],
+            queue=queue,
+            artifacts_root=settings.app.artifacts_root,
+            slots=slots,
+            lease_seconds=settings.queue.lease_seconds,
+        )
+        for name, job, queue, slots in queues
+    ]
 
 
 async def listen(store: Store, workers: Sequence[WakingWorker]) -> None:

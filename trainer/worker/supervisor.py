@@ -30,7 +30,7 @@ from trainer.worker.heartbeat import StallDetector, processor_ticks
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_TELL_SECONDS = 0.25
+_PUBLISH_SECONDS = 0.25
 _LEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 8.0
 _WATCH_SECONDS = 0.5
@@ -48,7 +48,7 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
     """
     about = log.bind(run_id=run.run_id)
     locked_since = math.inf
-    telling = asyncio.create_task(_tell(run, store))
+    publishing = asyncio.create_task(_publish_new_events(run, store))
     try:
         while run.manifest() is None:
             child = await supervise_child("train-child", run.run_id, settings, store, about)
@@ -61,7 +61,7 @@ async def supervise(run: RunDirectory, settings: Settings, store: Store) -> None
                 raise Retry(defer=seconds)
             await asyncio.sleep(seconds)
     finally:
-        telling.cancel()
+        publishing.cancel()
 
 
 async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings, store: Store) -> None:
@@ -73,15 +73,11 @@ async def supervise_tokenizer(tokenizer: TokenizerDirectory, settings: Settings,
             return
         if child.exit_code == LOCKED_EXIT_CODE:
             raise Retry(defer=RETRY_SECONDS)
-        last_lines = "".join(child.last_lines)
-        about.error("tokenizer_child_failed", exit_code=child.exit_code, reason=child.cause, last_lines=last_lines)
-    tokenizer.fail(
-        AppError(
-            ErrorCode.TOKENIZER_TRAIN_FAILED,
-            f"The training of the tokenizer crashed {_TOKENIZER_ATTEMPTS} times. See the worker's log for its last"
-            " lines.",
-        )
+        about.error("tokenizer_child_failed", **child.description())
+    message = (
+        f"The training of the tokenizer crashed {_TOKENIZER_ATTEMPTS} times. See the worker's log for its last lines."
     )
+    tokenizer.fail(AppError(ErrorCode.TOKENIZER_TRAIN_FAILED, message))
 
 
 async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
@@ -90,10 +86,7 @@ async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
         return None
     if child.cause is None:
         return RETRY_SECONDS
-    last_lines = "".join(child.last_lines)
-    log.error(
-        "training_child_failed", run_id=run.run_id, exit_code=child.exit_code, reason=child.cause, last_lines=last_lines
-    )
+    log.error("training_child_failed", run_id=run.run_id, **child.description())
     try:
         return await asyncio.to_thread(record_end, run, child.cause, child.last_lines)
     except (AppError, OSError) as error:  # the disk has no room for the record
@@ -112,7 +105,7 @@ async def supervise_child(
     process = await start_child(job, settings, job_id)
     about.info("child_started", pid=process.pid)
     watch = StallDetector(settings.queue.stall_seconds, partial(processor_ticks, process.pid))
-    hearing = asyncio.create_task(_hear(process, watch))
+    receiving = asyncio.create_task(_receive(process, watch))
     keeping = asyncio.create_task(_keep_lease(job_id, settings, store, about))
     watching = asyncio.create_task(_end_when_stalled(process, watch, settings.queue.stall_seconds, about))
     try:
@@ -122,7 +115,7 @@ async def supervise_child(
         raise
     finally:
         keeping.cancel()
-        await hearing
+        await receiving
         watching.cancel()
     about.info("child_ended", exit_code=code)
     kills = memory_kills()
@@ -130,7 +123,7 @@ async def supervise_child(
     return ChildEnd(code, tuple(process.last_lines), cause)
 
 
-async def _hear(process: ChildProcess, watch: StallDetector) -> None:
+async def _receive(process: ChildProcess, watch: StallDetector) -> None:
     while marks := await process.stdout.read(_MARKS_BYTES):
         watch.receive(marks, time.monotonic())
 
@@ -153,8 +146,7 @@ async def _keep_lease(job_id: str, settings: Settings, store: Store, about: stru
         await asyncio.sleep(_LEASE_SECONDS)
 
 
-async def _tell(run: RunDirectory, store: Store) -> None:
-    """Publish new events of the event log, which grows while the child trains."""
+async def _publish_new_events(run: RunDirectory, store: Store) -> None:
     size = -1
     while True:
         grown = run.event_log_bytes()
@@ -164,4 +156,4 @@ async def _tell(run: RunDirectory, store: Store) -> None:
                 size = grown
             except STORE_ERRORS as error:
                 log.warning("event_publication_failed", run_id=run.run_id, error=type(error).__name__)
-        await asyncio.sleep(_TELL_SECONDS)
+        await asyncio.sleep(_PUBLISH_SECONDS)

@@ -1,4 +1,4 @@
-"""The tokenizer child: from a request on disk to a tokenizer on disk, or to the reason why there is none."""
+"""The tokenizer child: reads a request from disk and writes the trained tokenizer, or the error."""
 
 import os
 import sys
@@ -26,10 +26,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
-    """Train a tokenizer as the only one who does; return 0 when that has ended, 75 where another child is at it.
-
-    It keeps nothing of an unfinished attempt, so whoever wants it to end simply ends it.
-    """
+    """Train a tokenizer and return 0, or 75 if another child trains it. The child can be killed at any time."""
     tokenizer = TokenizerStore(settings.app.artifacts_root).get(tokenizer_id)
     lock = tokenizer.lock()
     if lock is None:
@@ -46,16 +43,16 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
         try:
             make(tokenizer.record(), CorpusStore(settings), tokenizer.path).save(tokenizer.path)
         except (AppError, OSError) as error:
-            told = to_app_error(error, settings.app.folders())
-            log.error("tokenizer_failed", error_code=told.code, reason=told.message)
-            tokenizer.fail(told)
+            reason = to_app_error(error, settings.app.folders())
+            log.error("tokenizer_failed", error_code=reason.code, reason=reason.message)
+            tokenizer.fail(reason)
     return 0
 
 
 def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokenizer:
-    """Make the tokenizer that a record asks for; raises DATA_NOT_FOUND where a text is not the one that was given.
+    """Train the tokenizer of a record, with temporary files in `scratch`.
 
-    `scratch` is a folder for what that takes on disk meanwhile.
+    Raises DATA_NOT_FOUND if a corpus has changed since the request was accepted.
     """
     request = record.request
     config = config_of(request)
@@ -72,8 +69,7 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
     texts = [
         Text(corpus, Reread(partial(union.lines, number, "train"))) for number, corpus in enumerate(record.corpora)
     ]
-    tokenizer = train_tokenizer(
-        config, texts, union.all_lines("validation"), rule=rule, tokenizer_id=record.tokenizer_id
-    )
+    held_out = union.all_lines("validation")
+    tokenizer = train_tokenizer(config, texts, held_out, rule=rule, tokenizer_id=record.tokenizer_id)
     log.info("tokenizer_trained", vocab_size=tokenizer.vocab_size)
     return tokenizer

@@ -1,4 +1,4 @@
-"""The training child: the one writer of a run, from its lock to its exit code."""
+"""The training child: the only writer of a run."""
 
 import faulthandler
 import os
@@ -20,13 +20,13 @@ from trainer.worker.train_run import TrainingAttempt
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 NICENESS = 10
-"""A training takes what is left of the processors: whoever waits for an answer comes first."""
+"""A training leaves the processors to jobs that somebody waits for."""
 
 
 def train_run(settings: Settings, run_id: str) -> int:
-    """Train a run as its only writer; return 0 when it has ended or was paused, 75 where another child has it.
+    """Train a run; return 0 when it has ended or was paused, and 75 if another child has it.
 
-    Where the disk is full, or fails otherwise, return 73 or 74: the run may go on later.
+    Return 73 if the disk is full, 74 if it fails: the run can resume later.
     """
     faulthandler.enable(all_threads=False)
     run = RunStore(settings.app.artifacts_root).get(run_id)
@@ -53,23 +53,18 @@ def _train(settings: Settings, run: RunDirectory) -> int:
         if end is not None or run.cancel_requested():
             finish_run(run, events, end or manifest_of(run.record(), "cancelled"))
             return 0
-        started = _tell_started(settings, run, events)
-        TrainingAttempt(settings, run, events, started, _pause_requests()).run()
+        started = _log_start(settings, run, events)
+        pause = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: pause.set())
+        TrainingAttempt(settings, run, events, started, pause).run()
     return 0
 
 
-def _tell_started(settings: Settings, run: RunDirectory, events: EventLog) -> list[JobStarted]:
-    """Tell that one more attempt begins; return the beginnings of all."""
+def _log_start(settings: Settings, run: RunDirectory, events: EventLog) -> list[JobStarted]:
+    """Log the start of an attempt; return the starts of all attempts."""
     started = [event for event in run.reader().read_new() if isinstance(event, JobStarted)]
     number = len(started) + 1
-    told = stamp(run.run_id, run.record().user_id, f"started:{number}")
-    events.append(event := JobStarted(**told, queue=settings.queue.name, attempt=number))
+    stamped = stamp(run.run_id, run.record().user_id, f"started:{number}")
+    events.append(event := JobStarted(**stamped, queue=settings.queue.name, attempt=number))
     log.info("attempt_started", attempt=number)
     return [*started, event]
-
-
-def _pause_requests() -> threading.Event:
-    """Return an event that SIGTERM sets."""
-    pause = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: pause.set())
-    return pause

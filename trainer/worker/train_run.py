@@ -1,11 +1,11 @@
 """One attempt at one run, from its request on disk to its manifest on disk; the caller holds the run's lock."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedRandom
 from pathlib import Path
+from threading import Event
 from time import monotonic
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import structlog
 from torch import Tensor
@@ -15,7 +15,7 @@ from trainer.artifacts.event_log import EventLog
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.contracts.base import now
+from trainer.contracts.base import changed, now
 from trainer.contracts.compatibility import check_text_length, is_unidirectional
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
@@ -40,7 +40,7 @@ from trainer.contracts.runs import (
     Timings,
     TokenizerFacts,
 )
-from trainer.inference.model_files import load_run, save_model
+from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.system.files import file_records, open_regular, sha256_of
@@ -49,11 +49,11 @@ from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.checkpoint import CheckpointStore
 from trainer.training.dataset import TokenizedCorpus, prepare
 from trainer.training.device import Compute, environment, is_out_of_memory, resolve, seed_everything
-from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, sample_prompts
+from trainer.training.evaluation import SAMPLES_PER_PROMPT, TrainingSample, draw_samples, measure, sample_prompts
 from trainer.training.loop import SavedCheckpoint, StopReason, TrainingCallbacks, TrainResult, total_steps, train
 from trainer.training.progress import CurveRow
 from trainer.worker.heartbeat import ALIVE, PHASE, STEP, Heartbeat
-from trainer.worker.reevaluation import data_paths, measure_run
+from trainer.worker.reevaluation import data_paths, store_evaluation
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -66,24 +66,28 @@ _ARTIFACT_FILES = (
     "eval/*",
     "checkpoints/scheduled/step-*/*",
 )
-_FIRST_TELL_SECONDS = 1.0
-_LAST_TELL_SECONDS = 60.0
+_MIN_PROGRESS_SECONDS, _MAX_PROGRESS_SECONDS = 1.0, 60.0
+"""Limits of the time between two progress events."""
 _UNFORESEEN = {
     ErrorCode.OUT_OF_MEMORY: "The training needed more memory than there is: make the model or its batches smaller.",
     ErrorCode.MODEL_TRAIN_FAILED: "Internal error during training; the run's log has the details.",
 }
 
 
+class _Parts(NamedTuple):
+    """Everything that an attempt trains, in memory."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    corpus: TokenizedCorpus
+    compute: Compute
+
+
 class TrainingAttempt:
-    """One attempt at a run, and what it tells the event log on the way; `started` is every attempt's beginning."""
+    """One attempt at a run, with the events that it logs; `started` has one event per attempt so far."""
 
     def __init__(
-        self,
-        settings: Settings,
-        run: RunDirectory,
-        events: EventLog,
-        started: Sequence[JobStarted],
-        pause: threading.Event,
+        self, settings: Settings, run: RunDirectory, events: EventLog, started: Sequence[JobStarted], pause: Event
     ) -> None:
         self._settings = settings
         self._run = run
@@ -95,15 +99,15 @@ class TrainingAttempt:
         self._record = run.record()
         self._started = started[0].ts
         self._number = len(started)
-        self._begin = self._last_told = monotonic()
+        self._begin = self._progress_at = monotonic()
         self._validated = False
 
     def run(self) -> None:
-        """Go on from the newest checkpoint, or from the start, until the run ends or has to pause."""
+        """Train from the newest checkpoint, or from the start, until the run ends or has to pause."""
         try:
             self._train()
         except Exception as error:
-            # the job's boundary: whatever went wrong becomes the run's recorded end, unless it may go right later
+            # the job's boundary: every error becomes the run's recorded end, unless a later attempt can succeed
             if transient_code(error) is not None:
                 raise
             if isinstance(error, AppError):
@@ -120,9 +124,8 @@ class TrainingAttempt:
         effective = self._record.effective
         compute = resolve(effective)
         seed_everything(effective.seed)
-        self._tell_phase("reading", "Reading the corpus.")
-        given = self._given_tokenizer()
-        tokenizer, corpus = prepare(effective, *data_paths(self._settings, effective), given)
+        self._log_phase("reading", "Reading the corpus.")
+        tokenizer, corpus = prepare(effective, *data_paths(self._settings, effective), self._given_tokenizer())
         if not is_saved(self._run.tokenizer):
             tokenizer.save(self._run.tokenizer)
         self._tokenizers.keep(self._run.tokenizer, tokenizer.manifest)
@@ -133,46 +136,38 @@ class TrainingAttempt:
             log.warning("masked_context_one_sided", model_family=effective.model_family)
         store = CheckpointStore(self._run.checkpoints)
         expected: dict[str, Tensor] = model.state_dict()
-        recovery = store.recover(expected)
-        if recovery.quarantined:
-            log.error("checkpoint_quarantined", names=", ".join(recovery.quarantined))
-        begin = TrainingState(request_hash=self._record.request_hash)
-        if recovery.checkpoint is not None:
-            begin = recovery.checkpoint.state
-        elif effective.init_from_run_id is not None:
+        checkpoint, quarantined = store.recover(expected)
+        if quarantined:
+            log.error("checkpoint_quarantined", names=", ".join(quarantined))
+        if checkpoint is None and effective.init_from_run_id is not None:
             parent, _ = load_run(self._runs.get(effective.init_from_run_id))
             weights: dict[str, Tensor] = parent.state_dict()
             model.load_state_dict(weights)
-        self._tell_config(model, corpus, tokenizer, compute)
-        log.info(
-            "model_built",
-            model_family=effective.model_family,
-            tokenizer_id=tokenizer.manifest.tokenizer_id,
-            vocab_size=tokenizer.vocab_size,
-            params=model.parameter_count(),
-        )
+        parts = _Parts(model, tokenizer, corpus, compute)
+        self._log_config(parts)
+        start = TrainingState(request_hash=self._record.request_hash) if checkpoint is None else checkpoint.state
         prompts = sample_prompts(corpus, tokenizer, effective.seed)
         if effective.sample_every_steps is not None:
-            drawn = begin.processed_step // effective.sample_every_steps
+            drawn = start.processed_step // effective.sample_every_steps
             _opened_at(self._run.training_samples, drawn * len(prompts) * SAMPLES_PER_PROMPT).close()
-        with _opened_at(self._run.loss_curve, begin.curve.rows) as curve:
+        with _opened_at(self._run.loss_curve, start.curve.rows) as curve:
             callbacks = TrainingCallbacks(
                 on_row=lambda row: self._add_row(curve, row),
-                on_step=self._tell_progress,
+                on_step=self._log_progress,
                 on_saving=lambda: self._heartbeat.beat(PHASE),
-                on_checkpoint=self._tell_checkpoint,
-                on_sample=lambda step: self._add_samples(model, tokenizer, prompts, step),
+                on_checkpoint=self._log_checkpoint,
+                on_sample=lambda step: self._add_samples(parts, prompts, step),
                 should_stop=self._stop_reason,
             )
-            result = train(model, corpus, effective, compute, store, resume=recovery.checkpoint, callbacks=callbacks)
+            result = train(model, corpus, effective, compute, store, resume=checkpoint, callbacks=callbacks)
         self._heartbeat.beat(PHASE)
         if result.stopped == "pause":
-            self._tell_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
-            return
-        self._finish(result, model, tokenizer, corpus, compute)
+            self._log_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
+        else:
+            self._finish(result, parts)
 
     def _given_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer that the run has already, or begins with; None where it makes its own."""
+        """Return the tokenizer that the run has saved or starts with; None if the run trains its own."""
         effective = self._record.effective
         if is_saved(self._run.tokenizer):
             return load_tokenizer(self._run.tokenizer)
@@ -182,23 +177,13 @@ class TrainingAttempt:
             return load_tokenizer(self._tokenizers.folder(effective.tokenizer_id))
         return None
 
-    def _finish(
-        self,
-        result: TrainResult,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
-        corpus: TokenizedCorpus,
-        compute: Compute,
-    ) -> None:
-        """Write what is left of a cancelled run, or the artifact of a completed one, and its end."""
+    def _finish(self, result: TrainResult, parts: _Parts) -> None:
+        """Write the artifact of a completed run, and the end of a completed or cancelled run."""
+        model, tokenizer, corpus, compute = parts
         record, effective, state = self._record, self._record.effective, result.state
         completed = result.stopped is None
-        resolved: dict[str, object] = {
-            "batch_size": compute.batch_size,
-            "precision": compute.precision,
-            "data_num_workers": compute.data_num_workers,
-            "data_pin_memory": compute.data_pin_memory,
-        }
+        measured = self._evaluate(result, parts) if completed else None
+        test = measured if measured is not None and measured.split == "test" else None
         validation = corpus.sizes["validation"]
         val, best = state.validation_loss_nats, state.history.best_loss_nats
         metrics = RunMetrics(
@@ -209,17 +194,23 @@ class TrainingAttempt:
             best_bits_per_char=None if best is None else validation.bits_per_char(best, effective.objective),
             auc=state.curve.area,
             initial=state.initial_loss_nats,
+            test=None if test is None else test.loss,
+            test_perplexity=None if test is None else test.perplexity,
+            bits_per_char=None if test is None else test.bits_per_char,
         )
-        measured: tuple[EvalMetrics, ...] = ()
         if completed:
-            save_model(self._run.path, model, effective.model)
-            measured = (self._evaluate(result, model, tokenizer, corpus, compute),)
-            metrics = self._tell_result(metrics, measured[0])
+            self._log_result(metrics)
         manifest = RunManifest(
             run_id=record.run_id,
             status="completed" if completed else "cancelled",
             request=record.request,
-            effective=effective.model_copy(update=resolved),
+            effective=changed(
+                effective,
+                batch_size=compute.batch_size,
+                precision=compute.precision,
+                data_num_workers=compute.data_num_workers,
+                data_pin_memory=compute.data_pin_memory,
+            ),
             request_hash=record.request_hash,
             requested_paths=record.requested_paths,
             unused_settings=record.unused_settings,
@@ -235,7 +226,7 @@ class TrainingAttempt:
             data=DataFacts(
                 corpus=effective.corpus,
                 train=corpus.sizes["train"],
-                validation=corpus.sizes["validation"],
+                validation=validation,
                 test=corpus.sizes.get("test"),
             ),
             tokenizer=TokenizerFacts(id=tokenizer.manifest.tokenizer_id, sha256=tokenizer.manifest.files[0].sha256),
@@ -254,48 +245,46 @@ class TrainingAttempt:
             environment=environment(compute),
             determinism=compute.determinism,
             seed=effective.seed,
-            eval=tuple(summary_of(one) for one in measured),
-            files=file_records(self._run.path, _artifact_files(self._run.path)) if completed else (),
+            eval=() if measured is None else (summary_of(measured),),
+            files=file_records(self._run.path, self._artifact_files()) if completed else (),
         )
-        log.info("run_ended", status=manifest.status, steps=manifest.steps)  # who follows the log reads to the end
+        log.info("run_ended", status=manifest.status, steps=manifest.steps)  # readers of the log stop at the end
         finish_run(self._run, self._events, manifest)
 
-    def _evaluate(
-        self,
-        result: TrainResult,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
-        corpus: TokenizedCorpus,
-        compute: Compute,
-    ) -> EvalMetrics:
-        """Measure the best weights on the test split, or on validation where the run has no test split."""
-        split: EvalSplit = "test" if "test" in corpus.ids else "validation"
+    def _evaluate(self, result: TrainResult, parts: _Parts) -> EvalMetrics:
+        """Save the best weights; evaluate them on the test split, or on validation if the run has no test split."""
         effective = self._record.effective
-        metrics = measure_run(self._run, effective, model, tokenizer, corpus, split, compute, precomputed=result.test)
-        self._events.append(
-            EvalCompleted(
-                **self._stamp(f"evaluated:{split}"), split=split, loss=metrics.loss, perplexity=metrics.perplexity
-            )
+        save_model(self._run.path, parts.model, effective.model)
+        split: EvalSplit = "test" if "test" in parts.corpus.ids else "validation"
+        model, tokenizer, corpus, compute = parts
+        measured = measure(
+            model, tokenizer, corpus, split, effective, compute, run_id=self._record.run_id, evaluation=result.test
         )
+        store_evaluation(self._run, measured)
+        metrics = measured.metrics
+        self._log_evaluation(split, split, metrics.loss)
         log.info("evaluated", split=split, step=result.state.step, loss=metrics.loss, perplexity=metrics.perplexity)
         return metrics
 
-    def _tell_result(self, metrics: RunMetrics, measured: EvalMetrics) -> RunMetrics:
-        """Tell the artifact and what it does on the test split, where the run has one."""
-        weights = self._run.path / "model.safetensors"
-        test = measured if measured.split == "test" else None
-        loss, perplexity, bits = (test.loss, test.perplexity, test.bits_per_char) if test else (None, None, None)
+    def _log_evaluation(self, key: str, split: EvalSplit, loss: float) -> None:
+        stamped = self._stamp(f"evaluated:{key}")
+        self._events.append(EvalCompleted(**stamped, split=split, loss=loss, perplexity=perplexity(loss)))
+
+    def _log_result(self, metrics: RunMetrics) -> None:
+        weights = self._run.path / WEIGHTS_FILE
         self._events.append(
             MetricsCompleted(
                 **self._stamp("measured:0"),
-                test_loss=loss,
-                test_perplexity=perplexity,
-                bits_per_char=bits,
+                test_loss=metrics.test,
+                test_perplexity=metrics.test_perplexity,
+                bits_per_char=metrics.bits_per_char,
                 artifact=ArtifactRef(id=self._record.run_id, bytes=weights.stat().st_size, sha256=sha256_of(weights)),
             )
         )
-        figures: dict[str, object] = {"test": loss, "test_perplexity": perplexity, "bits_per_char": bits}
-        return metrics.model_copy(update=figures)
+
+    def _artifact_files(self) -> Iterator[Path]:
+        for pattern in _ARTIFACT_FILES:
+            yield from self._run.path.glob(pattern)
 
     def _fail(self, error: AppError) -> None:
         finish_run(self._run, self._events, manifest_of(self._record, "failed", error=RunError.of(error)))
@@ -306,47 +295,53 @@ class TrainingAttempt:
             return "cancel"
         return "pause" if self._pause.is_set() else None
 
-    def _tell_phase(self, key: str, message: str, progress: float = 0.0) -> None:
-        self._events.append(JobProgress(**self._stamp(f"{key}:{self._number}"), progress=progress, message=message))
+    def _log_phase(self, key: str, message: str) -> None:
+        self._events.append(JobProgress(**self._stamp(f"{key}:{self._number}"), progress=0.0, message=message))
 
-    def _tell_config(
-        self, model: LanguageModel, corpus: TokenizedCorpus, tokenizer: Tokenizer, compute: Compute
-    ) -> None:
+    def _log_config(self, parts: _Parts) -> None:
+        model, tokenizer, corpus, compute = parts
         effective = self._record.effective
         rows = len(corpus.rows("train", effective.max_seq_len))
-        self._events.append(
-            MetricsConfig(
-                **self._stamp(f"config:{self._number}"),
-                model_family=effective.model_family,
-                model_size=effective.model_size,
-                total_epochs=effective.num_epochs,
-                total_steps=total_steps(rows, effective, compute),
-                batch_size=compute.batch_size,
-                learning_rate=effective.learning_rate,
-                params=model.parameter_count(),
-                vocab_size=tokenizer.vocab_size,
-                device=str(compute.device),
-                precision=compute.precision,
-                threads=compute.threads,
-                tokenizer_id=tokenizer.manifest.tokenizer_id,
-            )
+        config = MetricsConfig(
+            **self._stamp(f"config:{self._number}"),
+            model_family=effective.model_family,
+            model_size=effective.model_size,
+            total_epochs=effective.num_epochs,
+            total_steps=total_steps(rows, effective, compute),
+            batch_size=compute.batch_size,
+            learning_rate=effective.learning_rate,
+            params=model.parameter_count(),
+            vocab_size=tokenizer.vocab_size,
+            device=str(compute.device),
+            precision=compute.precision,
+            threads=compute.threads,
+            tokenizer_id=tokenizer.manifest.tokenizer_id,
         )
+        self._events.append(config)
+        facts: dict[str, object] = config.model_dump(include={"model_family", "tokenizer_id", "vocab_size", "params"})
+        log.info("model_built", **facts)
 
-    def _tell_progress(self, read: Callable[[], Progress]) -> None:
-        """Tell how training stands: at each validation; else each second at first, ever more rarely later."""
+    def _log_progress(self, read: Callable[[], Progress]) -> None:
+        """Log progress at each validation, else every second at first and ever more rarely later."""
         self._heartbeat.beat(STEP)
-        now_seconds = monotonic()
-        wanted = min(max(_FIRST_TELL_SECONDS, (now_seconds - self._begin) / 300), _LAST_TELL_SECONDS)
-        if self._validated or now_seconds - self._last_told >= wanted:
-            self._validated, self._last_told = False, now_seconds
+        at = monotonic()
+        interval = min(max(_MIN_PROGRESS_SECONDS, (at - self._begin) / 300), _MAX_PROGRESS_SECONDS)
+        if self._validated or at - self._progress_at >= interval:
+            self._validated, self._progress_at = False, at
             progress = read()
             fields: dict[str, object] = progress.model_dump()
             fields |= self._stamp(f"progress:{progress.step}")
             self._events.append(MetricsProgress.model_validate(fields))
 
-    def _add_samples(self, model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], step: int) -> None:
+    def _log_checkpoint(self, saved: SavedCheckpoint) -> None:
+        step, loss, is_best = saved
+        stamped = self._stamp(f"checkpoint:{step}:{loss}")
+        self._events.append(CheckpointSaved(**stamped, step=step, val_loss=loss, is_best=is_best))
+
+    def _add_samples(self, parts: _Parts, prompts: Sequence[str], step: int) -> None:
         self._heartbeat.beat(PHASE)
-        samples = draw_samples(model, tokenizer, prompts, self._record.effective.seed, self._record.run_id)
+        effective, run_id = self._record.effective, self._record.run_id
+        samples = draw_samples(parts.model, parts.tokenizer, prompts, effective.seed, run_id)
         lines = (TrainingSample(step=step, sample=sample).model_dump_json() + "\n" for sample in samples)
         with self._run.training_samples.open("ab") as file:
             file.writelines(line.encode() for line in lines)
@@ -355,41 +350,23 @@ class TrainingAttempt:
         curve.write(row.model_dump_json(exclude_none=True).encode() + b"\n")
         curve.flush()
         self._validated = row.val_loss is not None
-        if row.step == 0 and row.val_loss is not None:
-            self._events.append(
-                EvalCompleted(
-                    **self._stamp("evaluated:start"),
-                    split="validation",
-                    loss=row.val_loss,
-                    perplexity=perplexity(row.val_loss),
-                )
-            )
         log.info("training", step=row.step, epoch=row.epoch, loss=row.train_loss)
         if row.val_loss is not None:
             log.info("evaluated", split="validation", step=row.step, epoch=row.epoch, loss=row.val_loss)
+            if row.step == 0:
+                self._log_evaluation("start", "validation", row.val_loss)
         if row.epoch_train_loss is not None:
             log.info("epoch_ended", step=row.step, epoch=row.epoch, loss=row.epoch_train_loss)
-
-    def _tell_checkpoint(self, saved: SavedCheckpoint) -> None:
-        key = f"checkpoint:{saved.step}:{saved.val_loss}"
-        self._events.append(
-            CheckpointSaved(**self._stamp(key), step=saved.step, val_loss=saved.val_loss, is_best=saved.is_best)
-        )
 
     def _stamp(self, key: str) -> Stamp:
         return stamp(self._record.run_id, self._record.user_id, key)
 
 
 def _opened_at(path: Path, rows: int) -> BinaryIO:
-    """Open a file of lines for appending, cut back to those that the checkpoint knows of."""
+    """Open a file for appending lines, after those that the checkpoint knows of; later lines are cut off."""
     file = BufferedRandom(open_regular(path, "a+b"))
     file.seek(0)
     for _ in range(rows):
         file.readline()
     file.truncate(file.tell())
     return file
-
-
-def _artifact_files(folder: Path) -> Iterator[Path]:
-    for pattern in _ARTIFACT_FILES:
-        yield from folder.glob(pattern)
