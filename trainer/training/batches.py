@@ -59,9 +59,7 @@ class Masking:
         self._is_special: NDArray[np.bool_] = np.zeros(vocabulary.size, dtype=np.bool_)
         self._is_special[vocabulary.special_ids.all] = True
         self._ordinary: NDArray[np.int64] = np.flatnonzero(~self._is_special)
-        self._mask = mask
-        self._probability = probability
-        self._seed = seed
+        self._mask, self._probability, self._seed = mask, probability, seed
 
     def apply(
         self,
@@ -95,41 +93,30 @@ class Masking:
         targets = np.where(is_chosen & is_candidate, ids, NO_TARGET)
         return torch.from_numpy(inputs), torch.from_numpy(targets)
 
-    def _random(self, rows: RowNumbers, positions: NDArray[np.int64], draw: int) -> NDArray[np.int64]:
+    def _random(self, rows: RowNumbers, positions: NDArray[np.int64], draw: int) -> NDArray[np.uint64]:
         """Return a random number for each position (B, T)."""
-        draw_seed: NDArray[np.int64] = _splitmix(np.full(1, self._seed, dtype=np.int64)) + draw
-        row_seeds: NDArray[np.int64] = _splitmix(draw_seed) + rows.astype(np.int64)
-        position_seeds: NDArray[np.int64] = _splitmix(row_seeds)[:, np.newaxis] + positions
+        draw_seed: NDArray[np.uint64] = _splitmix(np.full(1, self._seed, dtype=np.uint64)) + draw
+        row_seeds: NDArray[np.uint64] = _splitmix(draw_seed) + rows.astype(np.uint64)
+        position_seeds: NDArray[np.uint64] = _splitmix(row_seeds)[:, np.newaxis] + positions.astype(np.uint64)
         return _splitmix(position_seeds)
 
 
-def _splitmix(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def _splitmix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the SplitMix64 number of each number (Steele et al. 2014, https://doi.org/10.1145/2660193.2660195)."""
-    mixed: NDArray[np.int64] = numbers + _GOLDEN
-    for shift, factor in _MIX:
+    mixed: NDArray[np.uint64] = numbers + 0x9E3779B97F4A7C15
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = _xor_shift(mixed, shift) * factor
     return _xor_shift(mixed, 31)
 
 
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-_MIX = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))
-"""Constants of SplitMix64 as signed numbers."""
+def _xor_shift(numbers: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
+    mixed: NDArray[np.uint64] = np.bitwise_xor(numbers, np.right_shift(numbers, bits))
+    return mixed
 
 
-def _shift_right(numbers: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    """Shift right as unsigned numbers."""
-    shifted: NDArray[np.int64] = np.right_shift(numbers, bits)
-    return np.bitwise_and(shifted, (1 << 64 - bits) - 1)
-
-
-def _xor_shift(numbers: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
-    shifted: NDArray[np.int64] = np.bitwise_xor(numbers, _shift_right(numbers, bits))
-    return shifted
-
-
-def _share(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+def _share(numbers: NDArray[np.uint64]) -> NDArray[np.float64]:
     """Return random numbers as floats in [0, 1)."""
-    shares: NDArray[np.float64] = _shift_right(numbers, 11).astype(np.float64) * 2.0**-53
+    shares: NDArray[np.float64] = np.right_shift(numbers, 11).astype(np.float64) * 2.0**-53
     return shares
 
 
@@ -147,10 +134,7 @@ class Rows:
     """A split as rows of T inputs and targets; the last row is padded."""
 
     def __init__(self, ids: Ids, length: int, special_ids: SpecialIds, masking: Masking | None = None) -> None:
-        self._ids = ids
-        self._length = length
-        self._special_ids = special_ids
-        self._masking = masking
+        self._ids, self._length, self._special_ids, self._masking = ids, length, special_ids, masking
         self._num_extra_ids = 1 if special_ids.bos is None else 0
         self._line_start = NO_TARGET if special_ids.bos is None else special_ids.bos
 
@@ -173,11 +157,11 @@ class Rows:
         lengths = None if int(np.min(read)) == self._length else torch.from_numpy(read)
         if self._masking is not None:
             inputs, targets = self._masking.apply(row_ids[:, :-1], rows, draw)
-            return Batch(inputs, targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
-        following: NDArray[np.int64] = row_ids[:, 1:].copy()
-        begins_line: NDArray[np.bool_] = following == self._line_start
-        following[has_ended[:, 1:] | begins_line] = NO_TARGET
-        inputs, targets = torch.from_numpy(row_ids)[:, :-1].contiguous(), torch.from_numpy(following)
+        else:
+            following: NDArray[np.int64] = row_ids[:, 1:].copy()
+            begins_line: NDArray[np.bool_] = following == self._line_start
+            following[has_ended[:, 1:] | begins_line] = NO_TARGET
+            inputs, targets = torch.from_numpy(row_ids)[:, :-1].contiguous(), torch.from_numpy(following)
         return Batch(inputs, targets, int(torch.count_nonzero(targets != NO_TARGET)), lengths)
 
 

@@ -1,5 +1,6 @@
 """Inspection of a corpus as a run would prepare it: splits, vocabulary, a sample and a batch."""
 
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,6 +54,7 @@ def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tok
         longest_line_tokens = int(np.max(line_lengths(corpus, "train")))
     held_out = corpus.sizes["validation"]
     first: list[int] = batch.inputs[0].tolist()
+    lines = [[*ids] for is_end, ids in groupby(first, used.special_ids.eos.__eq__) if not is_end]
     return CorpusCheck(
         corpus=effective.corpus,
         method=used.manifest.method,
@@ -63,20 +65,9 @@ def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tok
         unknown_share=(held_out.unknown_tokens or 0) / max(1, held_out.tokens - held_out.lines),
         longest_line_chars=max(map(len, read_lines(paths.corpus, used.normalization))),
         longest_line_tokens=longest_line_tokens,
-        sample="\n".join(used.decode(line) for line in _lines(first, used.special_ids.eos)),
+        sample="\n".join(used.decode(line) for line in lines),
         sample_tokens=tuple(used.tokens(first[:_SAMPLE_TOKENS])),
         inputs_shape=(batch.inputs.shape[0], batch.inputs.shape[1]),
         targets_shape=(batch.targets.shape[0], batch.targets.shape[1]),
         batches=-(-len(rows) // compute.batch_size),
     )
-
-
-def _lines(ids: list[int], end: int) -> list[list[int]]:
-    """Return the ids of each line in a row, without empty lines."""
-    lines: list[list[int]] = [[]]
-    for i in ids:
-        if i == end:
-            lines.append([])
-        else:
-            lines[-1].append(i)
-    return [line for line in lines if line]

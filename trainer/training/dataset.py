@@ -83,12 +83,13 @@ def prepare(
         text = Text(effective.corpus, Reread(partial(corpus.lines, "train")))
         tokenizer = train_tokenizer(effective.tokenizer, [text], corpus.lines("validation"), rule=rule)
     folder = cache / _key(effective, rule, tokenizer)
-    existed = folder.exists()
-    if not _is_complete(folder):
-        if existed:  # folders appear complete, so files of this one were deleted
-            rmtree(folder)
+    if folder.exists() and not _is_complete(folder):  # folders appear complete, so files of this one were deleted
+        rmtree(folder)
+    if not folder.exists():
         _write(folder, corpus or split(), tokenizer)
-    return tokenizer, _load(folder, tokenizer)
+    content = _content(folder)
+    ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
+    return tokenizer, TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids)
 
 
 class _Content(Frozen):
@@ -165,12 +166,6 @@ class _SplitWriter:
             unknown_tokens=self._unknown,
             bytes=self._bytes,
         )
-
-
-def _load(folder: Path, tokenizer: Tokenizer) -> TokenizedCorpus:
-    content = _content(folder)
-    ids = {split: _mapped(_ids_file(folder, split), tokenizer) for split in content.sizes}
-    return TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids)
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

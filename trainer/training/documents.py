@@ -24,9 +24,7 @@ class Documents:
     """
 
     def __init__(self, ids: Ids, special_ids: SpecialIds, masking: Masking | None = None) -> None:
-        self._ids = ids
-        self._special_ids = special_ids
-        self._masking = masking
+        self._ids, self._special_ids, self._masking = ids, special_ids, masking
 
     def blocks(self, max_tokens: int | None) -> Iterator["Block"]:
         """Yield all documents in blocks of about a million ids, cut into windows of at most `max_tokens`."""
@@ -36,8 +34,7 @@ class Documents:
             origins: NDArray[np.int64] = ends[:-1] + before
             lengths: NDArray[np.int64] = np.diff(ends) + (is_masked - before)
             cut = windows(lengths, max_tokens, both_sides=is_masked)
-            longest_first = np.argsort(-cut.length, kind="stable")
-            ordered = cut.ordered(longest_first)
+            ordered = cut.ordered(np.argsort(-cut.length, kind="stable"))  # the longest first
             window_lengths: list[int] = ordered.length.tolist()
             yield Block(self._ids, self._special_ids, self._masking, origins, number, ordered, window_lengths)
             number += len(origins)
@@ -71,6 +68,7 @@ class Block(NamedTuple):
         )
         inputs = np.where(is_read, self._read(stored), self.special_ids.filler)
         lengths: NDArray[np.int64] = np.clip(taken.length - start, 0, len(positions))
+        padded = torch.from_numpy(lengths) if int(np.min(lengths)) < len(positions) else None
         if self.masking is None:
             targets = torch.from_numpy(np.where(is_scored, self._read(stored + 1), NO_TARGET))
             read = torch.from_numpy(inputs)
@@ -78,13 +76,7 @@ class Block(NamedTuple):
             numbers: NDArray[np.int64] = self.first_number + taken.document
             read, targets = self.masking.apply(inputs, numbers, 0, begins=taken.begin, candidates=is_scored)
         release(self.ids)
-        is_padded = int(np.min(lengths)) < len(positions)
-        return Batch(
-            read,
-            targets,
-            int(torch.count_nonzero(targets != NO_TARGET)),
-            torch.from_numpy(lengths) if is_padded else None,
-        )
+        return Batch(read, targets, int(torch.count_nonzero(targets != NO_TARGET)), padded)
 
     def _read(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the ids at these positions of the split; position -1 is the [EOS] before the first line."""

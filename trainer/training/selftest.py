@@ -58,12 +58,11 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     constant. Raises the errors of `train`, such as TRAINING_NAN_LOSS.
     """
     started = perf_counter()
-    effective = effective.model_copy(update=_ONE_BATCH)
+    length = min(effective.max_seq_len, _TARGETS)
+    effective = changed(effective, max_seq_len=length, **_ONE_BATCH)
     lines = next(read_blocks(corpus, effective.tokenizer.normalization))
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
     tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, lines)], lines, rule=rule)
-    length = min(effective.max_seq_len, _TARGETS)
-    effective = changed(effective, max_seq_len=length)
     num_ids = _ROWS * length + (tokenizer.special_ids.bos is not None)
     ids = tokenizer.encode_documents(lines[: _ROWS * length])[:num_ids]  # a line has at least two ids
     batch_corpus = _corpus_of(tokenizer, ids)
@@ -83,15 +82,10 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         is_over = len(curve) == _MAX_STEPS or perf_counter() - started > _MAX_SECONDS
         return "cancel" if is_over or curve[-1].loss < LEARNED_NATS else None
 
-    train(
-        model,
-        batch_corpus,
-        effective,
-        compute,
-        _NoCheckpoints(Path()),
-        callbacks=TrainingCallbacks(on_row=add, should_stop=stop),
-    )
-    last = curve[-1]
+    callbacks = TrainingCallbacks(on_row=add, should_stop=stop)
+    train(model, batch_corpus, effective, compute, _NoCheckpoints(Path()), callbacks=callbacks)
+    first, last = curve[0], curve[-1]
+    change = f"from {first.loss:.3f} to {last.loss:.3f} nats per token in {counted(last.step, 'step')}"
     ok = last.loss < LEARNED_NATS
     return SelfTest(
         ok=ok,
@@ -103,7 +97,9 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
         vocab_size=tokenizer.vocab_size,
         params=model.parameter_count(),
         curve=tuple(point for point in curve if point.step.bit_count() == 1 or point is last),
-        message=_verdict(curve, ok=ok),
+        message=f"Training works: the loss of one batch fell {change}."
+        if ok
+        else f"Training did not overfit one batch: the loss went {change}, not below {LEARNED_NATS}.",
     )
 
 
@@ -147,16 +143,7 @@ def _corpus_of(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
     id_list: list[int] = ids.tolist()
     special_ids = tokenizer.special_ids
     predicted = [i for i in id_list if i != special_ids.bos]
-    lines = id_list.count(special_ids.start)
-    sizes = SplitSizes(lines=lines, chars=len(tokenizer.decode(predicted)), tokens=len(predicted))
-    short = [*id_list[:_TARGETS], special_ids.eos]
-    line: Ids = np.array(short, dtype=ids_type(tokenizer.vocab_size))
+    chars = len(tokenizer.decode(predicted))
+    sizes = SplitSizes(lines=id_list.count(special_ids.start), chars=chars, tokens=len(predicted))
+    line: Ids = np.array([*id_list[:_TARGETS], special_ids.eos], dtype=ids_type(tokenizer.vocab_size))
     return TokenizedCorpus({"train": ids, "validation": line}, {"train": sizes, "validation": sizes}, {}, special_ids)
-
-
-def _verdict(curve: list[CurvePoint], *, ok: bool) -> str:
-    first, last = curve[0], curve[-1]
-    change = f"from {first.loss:.3f} to {last.loss:.3f} nats per token in {counted(last.step, 'step')}"
-    if ok:
-        return f"Training works: the loss of one batch fell {change}."
-    return f"Training did not overfit one batch: the loss went {change}, not below {LEARNED_NATS}."
