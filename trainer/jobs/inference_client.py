@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import TypeVar
 
 import structlog
@@ -183,11 +183,7 @@ class InferenceClient:
         return (await self._wait_for_result(record)).response
 
     async def chat(self, run_id: str, request: ChatRequest, *, user_id: int | None = None) -> ChatResponse:
-        """Send a chat message and wait for the answer."""
-        return (await self._wait_for_result(await self.enqueue_chat(run_id, request, user_id=user_id))).response
-
-    async def enqueue_chat(self, run_id: str, request: ChatRequest, *, user_id: int | None = None) -> ChatRecord:
-        """Enqueue a chat message and return at once, with the ids of the chat and of the answer.
+        """Send a chat message and wait for the answer.
 
         Starts a chat if the request names none; raises DATA_NOT_FOUND for a chat that has expired.
         """
@@ -201,7 +197,8 @@ class InferenceClient:
         else:
             await self.get_chat(run_id, session_id)
         response = ChatResponse(request_id=_new_id(), run_id=run_id, session_id=session_id, status="queued")
-        return await self._enqueue(ChatRecord(user_id=user_id, request=request, response=response))
+        record = await self._enqueue(ChatRecord(user_id=user_id, request=request, response=response))
+        return (await self._wait_for_result(record)).response
 
     async def get_chat(self, run_id: str, session_id: str) -> ChatHistory:
         """Return the turns of a chat; raises DATA_NOT_FOUND if it has expired."""
@@ -211,20 +208,6 @@ class InferenceClient:
             raise AppError(ErrorCode.DATA_NOT_FOUND, CHAT_EXPIRED)
         turns = tuple(ChatTurn.model_validate_json(turn) for turn in stored)
         return ChatHistory(run_id=run_id, session_id=session_id, turns=turns)
-
-    async def get_chat_answer(self, run_id: str, session_id: str, request_id: str) -> ChatRecord:
-        """Return a chat message with its answer so far; raises DATA_NOT_FOUND if it has expired."""
-        record = await self._load(ChatRecord, "chat", run_id, request_id)
-        if record.response.session_id != session_id:
-            raise AppError(ErrorCode.DATA_NOT_FOUND, _EXPIRED)
-        return record
-
-    async def delete_chat(self, run_id: str, session_id: str) -> None:
-        """Delete a chat with all its turns; raises DATA_NOT_FOUND if it has expired."""
-        history = await self.get_chat(run_id, session_id)
-        turns = [keys.inference("chat", run_id, turn.request_id) for turn in history.turns]
-        with _redis_errors():
-            await self._store.delete(keys.chat(run_id, session_id), *turns)
 
     async def evaluate(self, run_id: str, request: EvalRequest, *, user_id: int | None = None) -> EvalMetrics:
         """Evaluate a finished run on one of its splits, or on another corpus, and wait for the metrics."""
@@ -251,7 +234,7 @@ class InferenceClient:
             ttl_seconds = self._settings.queue.result_ttl_seconds
             async with asyncio.timeout(_INFERENCE_ENQUEUE_TIMEOUT_SECONDS):
                 await self._store.put(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds)
-                await self._enqueuer.infer(payload)
+                await self._enqueuer.enqueue(payload)
         except asyncio.CancelledError:  # the request may be enqueued already
             await self._withdraw(record)
             raise
@@ -261,11 +244,10 @@ class InferenceClient:
 
     async def _withdraw(self, record: RecordT) -> None:
         """Delete a request, or its result, that nobody waits for any more."""
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                await self._store.withdraw(keys.INTERACTIVE_QUEUE, record.response.request_id, _key(record))
-        except STORE_ERRORS as error:  # it expires by itself
-            log.info("withdrawal_failed", request_id=record.response.request_id, error=type(error).__name__)
+        request_id = record.response.request_id
+        async with tolerate_no_redis("withdrawal_failed", request_id=request_id):  # the request expires by itself
+            await self._store.delete(_key(record))
+            await self._store.dequeue(keys.INTERACTIVE_QUEUE, request_id)
 
     async def _wait_for_result(self, record: RecordT) -> RecordT:
         """Wait for the result of a request; raises the error that it ended with."""
@@ -273,25 +255,23 @@ class InferenceClient:
 
     async def _wait_for_stored(self, record: RecordT) -> bytes:
         """Wait for the stored result; withdraws the request if the caller is cancelled or time is up."""
+        request_id = record.response.request_id
+        timeout_seconds = self._settings.queue.interactive_timeout_seconds + _MARGIN_SECONDS
         try:
-            timeout_seconds = self._settings.queue.interactive_timeout_seconds + _MARGIN_SECONDS
-            async with asyncio.timeout(timeout_seconds) as timeout:
-                stored = await self._store.get(_key(record))
-                while stored is not None and _is_pending(stored):
-                    await self._store.wait_for_answer(record.response.request_id, wait_seconds=_POLL_SECONDS)
+            with _redis_errors():
+                async with asyncio.timeout(timeout_seconds) as timeout:
                     stored = await self._store.get(_key(record))
-                    if record.kind in UNBOUNDED_KINDS and await self._store.exists(
-                        keys.in_progress(record.response.request_id)
-                    ):  # a worker is on it, and itself watches for a stall
-                        timeout.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
-            if stored is None:
-                raise TimeoutError
-        except asyncio.CancelledError:
+                    while stored is not None and _is_pending(stored):
+                        await self._store.wait_for_answer(request_id, wait_seconds=_POLL_SECONDS)
+                        stored = await self._store.get(_key(record))
+                        # a worker is on it, and itself watches for a stall
+                        if record.kind in UNBOUNDED_KINDS and await self._store.exists(keys.in_progress(request_id)):
+                            timeout.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
+                if stored is None:
+                    raise TimeoutError
+        except (asyncio.CancelledError, AppError):
             await self._withdraw(record)
             raise
-        except (*STORE_ERRORS, TimeoutError) as error:
-            await self._withdraw(record)
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_RESULT) from error
         if _has_status(stored, "failed") and (failure := _parse(type(record), stored).response.error):
             raise AppError(failure.code, failure.message)
         return stored
@@ -328,6 +308,16 @@ class _ChunkMerger:
             yield from self.add(
                 GenerateChunk(request_id=response.request_id, index=index, start=0, text=text, stop_reason=reason)
             )
+
+
+@contextlib.asynccontextmanager
+async def tolerate_no_redis(event: str, **names: str) -> AsyncIterator[None]:
+    """Limit the time of Redis commands, and log an error of Redis as `event` instead of raising it."""
+    try:
+        async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+            yield
+    except STORE_ERRORS as error:
+        log.warning(event, error=type(error).__name__, **names)
 
 
 @contextlib.contextmanager

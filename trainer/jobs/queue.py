@@ -2,13 +2,12 @@
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
-from typing import Annotated
 
 import structlog
-from pydantic import Field, TypeAdapter, ValidationError
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.run_events import publish_events
@@ -18,11 +17,12 @@ from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunRecord, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.enqueue import Enqueuer
-from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient
+from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
@@ -32,6 +32,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 NO_WORKER = "No worker is running. The job stays in the queue until one starts."
 _EVENT_WAIT_SECONDS = 5.0
+_SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 
 
 class JobQueue:
@@ -136,13 +137,10 @@ class JobQueue:
 
     async def _accept(self, record: RunRecord, origin: Origin | None = None) -> Accepted:
         run = await asyncio.to_thread(self._create, record, origin)
-        try:
-            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                await publish_events(self._store, run)
-                await self._enqueuer.train(run.run_id)
-        except STORE_ERRORS as error:
-            # the run is on disk: the worker's reconciler enqueues it
-            log.warning("run_accepted_without_redis", run_id=run.run_id, error=type(error).__name__)
+        # without Redis, the worker's reconciler enqueues the run from the disk
+        async with tolerate_no_redis("run_accepted_without_redis", run_id=run.run_id):
+            await publish_events(self._store, run)
+            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id))
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
     def _create(self, record: RunRecord, origin: Origin | None) -> RunDirectory:
@@ -169,15 +167,9 @@ class JobQueue:
                 ErrorCode.INSUFFICIENT_STORAGE, "The tokenizer could not be written to disk; nothing was queued."
             ) from error
         if tokenizer.is_unfinished():
-            try:
-                async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                    await self._enqueuer.train_tokenizer(tokenizer.tokenizer_id)
-            except STORE_ERRORS as error:
-                log.warning(
-                    "tokenizer_accepted_without_redis",
-                    tokenizer_id=tokenizer.tokenizer_id,
-                    error=type(error).__name__,
-                )
+            tokenizer_id = tokenizer.tokenizer_id
+            async with tolerate_no_redis("tokenizer_accepted_without_redis", tokenizer_id=tokenizer_id):
+                await self._enqueuer.enqueue(TokenizerTrainPayload(tokenizer_id=tokenizer_id))
         status = tokenizer.status()
         return TokenizerAccepted(tokenizer_id=status.tokenizer_id, job_id=status.tokenizer_id, status=status.status)
 
@@ -191,13 +183,10 @@ class JobQueue:
             raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
         await asyncio.to_thread(run.request_cancel)
         cancelled = await asyncio.to_thread(cancel_idle_run, run)
-        try:
-            if cancelled:
-                async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                    await publish_events(self._store, run)
-                    await self._store.dequeue(self._settings.queue.name, run_id)
-        except STORE_ERRORS as error:
-            log.warning("run_cancelled_without_redis", run_id=run_id, error=type(error).__name__)
+        if cancelled:
+            async with tolerate_no_redis("run_cancelled_without_redis", run_id=run_id):
+                await publish_events(self._store, run)
+                await self._store.dequeue(self._settings.queue.name, run_id)
         return cancelled
 
     async def has_worker(self) -> bool:
@@ -228,19 +217,17 @@ class JobQueue:
         run_id = status.run_id
         try:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                lease = await self._store.get(keys.lease(run_id))
-                heartbeat = await self._store.get(keys.heartbeat(run_id))
+                names = keys.lease(run_id), keys.heartbeat(run_id), keys.WORKER
+                lease, heartbeat, worker = await self._store.get_all(*names)
                 position = await self._store.queue_position(self._settings.queue.name, run_id)
-                has_worker = await self._store.has_worker()
         except STORE_ERRORS:
             return changed(status, reachable=False)
-        last_heartbeat_ts = _parse_seconds(heartbeat) or status.last_heartbeat_ts
+        if heartbeat is not None and _SECONDS.fullmatch(heartbeat):
+            status = changed(status, last_heartbeat_ts=float(heartbeat))
         if status.status == "running":
-            return changed(status, reachable=lease is not None, last_heartbeat_ts=last_heartbeat_ts)
-        message = status.message if has_worker else NO_WORKER
-        return changed(
-            status, reachable=True, last_heartbeat_ts=last_heartbeat_ts, queue_position=position, message=message
-        )
+            return changed(status, reachable=lease is not None)
+        message = status.message if worker is not None else NO_WORKER
+        return changed(status, reachable=True, queue_position=position, message=message)
 
     async def next_run_ids(self) -> AsyncIterator[str]:
         """Yield the id of each run that has new events, without end; waits while Redis is unavailable."""
@@ -252,14 +239,3 @@ class JobQueue:
             except STORE_ERRORS as error:
                 log.warning("redis_unavailable", error=type(error).__name__)
                 await asyncio.sleep(1)
-
-
-def _parse_seconds(stored: bytes | None) -> float | None:
-    """Parse a stored time; return None for anything else."""
-    try:
-        return None if stored is None else _seconds_adapter.validate_json(stored)
-    except ValidationError:
-        return None
-
-
-_seconds_adapter: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(allow_inf_nan=False)])

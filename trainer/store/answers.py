@@ -55,7 +55,7 @@ class Answers(Connection):
         A turn is appended to its chat unless the chat has expired.
         """
         ready = keys.answer_ready(request_id)
-        async with self.redis.pipeline(transaction=True) as pipe:
+        async with self.transaction() as pipe:
             pipe.set(key, value, px=int(ttl_seconds * 1000))
             pipe.delete(ready)
             pipe.xadd(ready, {"answered": 1})
@@ -65,8 +65,6 @@ class Answers(Connection):
                 pipe.ltrim(appended.chat, 0, _MAX_TURNS - 1)
                 pipe.pexpire(appended.chat, int(appended.ttl_seconds * 1000))
             pipe.xadd(keys.EVENT_STREAM, _fields(event), maxlen=EVENT_STREAM_LENGTH)
-            executed: Awaitable[object] = pipe.execute()
-            await executed
 
     async def wait_for_answer(self, request_id: str, *, wait_seconds: float) -> None:
         """Wait for the notification of a result, for a limited time: a restarted server may have lost it."""
@@ -97,11 +95,9 @@ class Answers(Connection):
         return PieceBatch(pieces, entries[-1][0].decode() if entries else after, ready in found)
 
     async def begin_chat(self, chat: str, *, ttl_seconds: float) -> None:
-        async with self.redis.pipeline(transaction=True) as pipe:
+        async with self.transaction() as pipe:
             pipe.lpush(chat, "")
             pipe.pexpire(chat, int(ttl_seconds * 1000))
-            executed: Awaitable[object] = pipe.execute()
-            await executed
 
     async def turns(self, chat: str) -> list[bytes] | None:
         """Return the turns of a chat, oldest first; None if the chat does not exist or has expired."""

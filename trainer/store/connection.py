@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from arq.connections import ArqRedis, RedisSettings
 from pydantic import BaseModel, TypeAdapter
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import Connection as TcpConnection
 from redis.asyncio.retry import Retry
@@ -29,6 +31,7 @@ _RESPONSE_TIMEOUT_SECONDS = 10.0  # longer than any command blocks, which is 5 s
 Entries = list[tuple[bytes, dict[bytes, bytes] | None]]
 entries_adapter: TypeAdapter[Entries] = TypeAdapter(Entries)
 _streams_adapter: TypeAdapter[list[tuple[bytes, Entries]]] = TypeAdapter(list[tuple[bytes, Entries]])
+_job_adapter = TypeAdapter(dict[str, object])
 
 
 class Script(Protocol):
@@ -82,22 +85,17 @@ def _type_name(value: object) -> str:
 
 def loads(data: bytes) -> dict[str, object]:
     """Parse a job; raises ValueError for anything but a JSON object."""
-    value: object = json.loads(data)
-    if not isinstance(value, dict):
-        raise ValueError("a job must be a JSON object")
-    job: dict[str, object] = value
-    return job
+    return _job_adapter.validate_json(data)
 
 
 def redis_settings(url: str) -> RedisSettings:
     """Parse the address of a server; raises CONFIG_INVALID."""
     try:
-        settings = RedisSettings.from_dsn(url)
+        return RedisSettings.from_dsn(url)
     except (RuntimeError, ValueError):
         raise AppError(
             ErrorCode.CONFIG_INVALID, "`REDIS__URL` must look like redis://host:6379/0, rediss://… or unix:///path."
         ) from None
-    return settings
 
 
 def open_redis(url: str, *, retries: int = RETRIES) -> ArqRedis:
@@ -181,8 +179,21 @@ class Connection:
             pass
         return Durability.model_validate(info)
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Pipeline]:
+        """Collect commands, and execute them together at the end of the block."""
+        async with self.redis.pipeline(transaction=True) as pipe:
+            yield pipe
+            executed: Awaitable[object] = pipe.execute()
+            await executed
+
     async def get(self, key: str) -> bytes | None:
         reply: Awaitable[bytes | None] = self.redis.get(key)
+        return await reply
+
+    async def get_all(self, *names: str) -> list[bytes | None]:
+        """Return the values of keys, in one round trip."""
+        reply: Awaitable[list[bytes | None]] = self.redis.mget(names)
         return await reply
 
     async def put(self, key: str, value: str | bytes, *, ttl_seconds: float) -> None:
@@ -195,11 +206,9 @@ class Connection:
 
     async def delete(self, *names: str) -> None:
         """Delete keys that may hold texts; `drop_expired` removes the texts from the server's file, too."""
-        async with self.redis.pipeline(transaction=True) as pipe:
+        async with self.transaction() as pipe:
             pipe.delete(*names)
             pipe.set(keys.DELETED, 1, px=1)
-            executed: Awaitable[object] = pipe.execute()
-            await executed
 
     async def drop_expired(self, last: LogState | None) -> LogState | None:
         """Rewrite the server's append-only file if keys have expired since the given state; return the new state.

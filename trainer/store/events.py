@@ -1,11 +1,11 @@
 """Event streams in Redis: one for each run, and a common one that wakes the bot."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 
 import structlog
 from pydantic import ValidationError
-from redis.exceptions import ResponseError, WatchError
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
 from redis.typing import EncodableT, FieldT
 
 from trainer.contracts.events import Event, event_adapter
@@ -27,31 +27,9 @@ class EventStreams(Connection):
         The entry ids of a run's stream are the sequence numbers of its events, so an event is published once, by
         one of several publishers: each watches the stream and starts again after a change.
         """
-        is_published = False
-        while not is_published:
-            with suppress(WatchError):  # another publisher was faster, or the connection broke
-                await self._publish(run_id, events, status, is_cancelled=is_cancelled)
-                is_published = True
-
-    async def unpublished(self, run_ids: Sequence[str]) -> list[str]:
-        """Return the runs that have no event stream in Redis."""
-        if not run_ids:
-            return []
-        streams = [keys.run_events(run_id) for run_id in run_ids]
-        counted: Awaitable[int] = self.redis.exists(*streams)
-        if await counted == len(streams):
-            return []
-        async with self.redis.pipeline(transaction=False) as pipe:
-            for stream in streams:
-                pipe.exists(stream)
-            executed: Awaitable[list[int]] = pipe.execute()
-            return [run_id for run_id, exists in zip(run_ids, await executed, strict=True) if not exists]
-
-    async def _publish(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
         key = keys.run_events(run_id)
-        async with self.redis.pipeline(transaction=True) as pipe:
-            watched: Awaitable[object] = pipe.watch(key)
-            await watched
+
+        async def append(pipe: Pipeline) -> None:
             typed: Awaitable[bytes] = pipe.type(key)
             own_type: bytes = await typed
             common: Awaitable[bytes] = pipe.type(keys.EVENT_STREAM)
@@ -78,8 +56,23 @@ class EventStreams(Connection):
                     pipe.set(keys.cancelled(run_id), 1)
                 else:
                     pipe.delete(keys.cancelled(run_id))
-            executed: Awaitable[object] = pipe.execute()
-            await executed
+
+        executed: Awaitable[object] = self.redis.transaction(append, key)
+        await executed
+
+    async def unpublished(self, run_ids: Sequence[str]) -> list[str]:
+        """Return the runs that have no event stream in Redis."""
+        if not run_ids:
+            return []
+        streams = [keys.run_events(run_id) for run_id in run_ids]
+        counted: Awaitable[int] = self.redis.exists(*streams)
+        if await counted == len(streams):
+            return []
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for stream in streams:
+                pipe.exists(stream)
+            executed: Awaitable[list[int]] = pipe.execute()
+            return [run_id for run_id, exists in zip(run_ids, await executed, strict=True) if not exists]
 
     async def next_run_ids(self, consumer: str, *, wait_seconds: float) -> list[str]:
         """Wait for events, acknowledge them, and return the ids of their runs."""

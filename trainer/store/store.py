@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Collection, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
-from arq.jobs import serialize_job
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
 
@@ -96,67 +95,35 @@ async def connect(url: str, *, retries: int = RETRIES) -> "Store":
     return Store(redis)
 
 
-def _parse_definition(data: bytes | None) -> JobDefinition | None:
-    """Parse a stored job; return None if it is missing or malformed."""
-    try:
-        return None if data is None else JobDefinition.model_validate_json(data)
-    except ValidationError:
-        return None
-
-
-def _is_job_id(member: bytes) -> bool:
-    try:
-        job_id_adapter.validate_python(member.decode())
-    except ValueError:  # includes ValidationError and UnicodeDecodeError
-        return False
-    return True
-
-
 class Store(Answers, EventStreams):
     """A connected Redis: job queues, events, inference requests."""
 
-    async def withdraw(self, queue: str, job_id: str, key: str) -> None:
-        """Delete a request and its job; a worker that runs the job notices that the request is deleted."""
-        await self.delete(key)
-        await self.dequeue(queue, job_id)
-
     async def enqueue(
-        self, queue: str, function: str, job_id: str, payload: JobPayload, *, artifacts: str = ""
-    ) -> None:
-        """Enqueue a job unless its id is in the queue already, and wake the workers, in one round trip.
-
-        The score is in seconds, which arq reads as milliseconds long past: a clock that is ahead, or was put back,
-        delays no job. Only workers of the artifacts folder with the id `artifacts` run the job; "" means any worker.
-        """
-        await self._enqueue(queue, function, job_id, payload, time.time(), artifacts=artifacts)
-
-    async def _enqueue(
         self,
         queue: str,
         function: str,
         job_id: str,
         payload: JobPayload,
-        seconds: float,
         *,
-        artifacts: str,
-        replaces: bool = False,
+        artifacts: str = "",
+        since: float | None = None,
     ) -> None:
+        """Enqueue a job unless its id is in the queue already, and wake the workers, in one round trip.
+
+        The score is in seconds, which arq reads as milliseconds long past: a clock that is ahead, or was put back,
+        delays no job. Only workers of the artifacts folder with the id `artifacts` run the job; "" means any worker.
+        `since` is the time of an earlier job with this id, which is replaced.
+        """
+        seconds = time.time() if since is None else since
         fields: dict[str, str] = payload.model_dump()
-        no_names: dict[str, object] = {}
-
-        def with_folder(job: dict[str, object]) -> bytes:
-            return dumps({**job, "i": artifacts})
-
-        job = serialize_job(function, (fields,), no_names, None, int(seconds * 1000), serializer=with_folder)
-        async with self.redis.pipeline(transaction=True) as pipe:
-            if replaces:  # arq would refuse an id with a stored result or abort request
+        job = {"t": None, "f": function, "a": [fields], "k": {}, "et": int(seconds * 1000), "i": artifacts}
+        async with self.transaction() as pipe:
+            if since is not None:  # arq would refuse an id with a stored result or abort request
                 pipe.delete(keys.definition(job_id), keys.tries(job_id), keys.result(job_id))
                 pipe.zrem(keys.ABORTS, job_id)
-            pipe.set(keys.definition(job_id), job, px=_JOB_EXPIRY_MS, nx=True)
+            pipe.set(keys.definition(job_id), dumps(job), px=_JOB_EXPIRY_MS, nx=True)
             pipe.zadd(queue, {job_id: seconds}, nx=True)
             pipe.xadd(keys.JOB_NOTIFICATIONS, {"queue": queue, "artifacts": artifacts}, maxlen=_NOTIFICATIONS_LENGTH)
-            executed: Awaitable[object] = pipe.execute()
-            await executed
 
     async def restore(
         self,
@@ -185,12 +152,10 @@ class Store(Answers, EventStreams):
         if lease is None and (claim_ms == -1 or claim_ms > max_claim_ms):
             shortened: Awaitable[object] = self.redis.pexpire(keys.in_progress(job_id), max_claim_ms)
             await shortened
-        definition = _parse_definition(stored)
-        fields: dict[str, str] = payload.model_dump()
         position = min(since, time.time())
-        expected = (function, artifacts, fields)
-        if score is None or definition is None or (definition.f, definition.i, *definition.a) != expected:
-            await self._enqueue(queue, function, job_id, payload, position, artifacts=artifacts, replaces=True)
+        fields: dict[str, str] = payload.model_dump()
+        if score is None or _content(stored) != (function, artifacts, fields):
+            await self.enqueue(queue, function, job_id, payload, artifacts=artifacts, since=position)
             return True
         if claim is None and score > _MIN_SCORE_MS and not 0 < score / 1000 - time.time() < _MAX_DEFERRAL_SECONDS:
             due: Awaitable[object] = self.redis.zadd(queue, {job_id: position}, xx=True)
@@ -211,19 +176,19 @@ class Store(Answers, EventStreams):
         reply = await script(keys=[queue], args=[*numbers, *prefixes, holder, artifacts, keys.tries("")])
         claimed: list[tuple[str, int]] = []
         for member, score, definition in _claimed_adapter.validate_python(reply):
-            if _is_job_id(member) and _parse_definition(definition) is not None:
-                claimed.append((member.decode(), int(max(score, 0.0))))  # a foreign entry may have the score -inf
-            else:
+            try:
+                job_id = job_id_adapter.validate_python(member.decode())
+                JobDefinition.model_validate_json(definition or b"")
+                claimed.append((job_id, int(max(score, 0.0))))  # a foreign entry may have the score -inf
+            except ValueError:  # includes ValidationError and UnicodeDecodeError
                 log.error("malformed_job_removed", entry_id=repr(member[:64]))
                 await self.dequeue(queue, member)
         return claimed
 
     async def renew_claims(self, job_ids: Collection[str], *, seconds: float) -> None:
-        async with self.redis.pipeline(transaction=False) as pipe:
+        async with self.transaction() as pipe:
             for job_id in job_ids:
                 pipe.pexpire(keys.in_progress(job_id), int(seconds * 1000))
-            executed: Awaitable[object] = pipe.execute()
-            await executed
 
     async def repair_key_types(self, queue: str) -> None:
         """Delete queues and common streams that are values of another type; the reconciler fills the queues again."""
@@ -235,11 +200,9 @@ class Store(Answers, EventStreams):
     async def dequeue(self, queue: str, job_id: str | bytes) -> None:
         """Delete a job that has not started."""
         name = job_id if isinstance(job_id, str) else job_id.decode(errors="replace")
-        async with self.redis.pipeline(transaction=True) as pipe:
+        async with self.transaction() as pipe:
             pipe.zrem(queue, job_id)
             pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
-            executed: Awaitable[object] = pipe.execute()
-            await executed
 
     async def queue_position(self, queue: str, job_id: str) -> int | None:
         """Return 1 for the next (or running) job of a queue, and so on; None for a job that is not in the queue."""
@@ -257,22 +220,19 @@ class Store(Answers, EventStreams):
 
     async def renew_lease(self, job_id: str, holder: str, *, seconds: float, heartbeat: float) -> None:
         """Renew the claim and the lease of a running job, and keep its definition."""
-        async with self.redis.pipeline(transaction=True) as pipe:
+        async with self.transaction() as pipe:
             # set anew, because the server may have been wiped
             pipe.set(keys.in_progress(job_id), holder, px=int(seconds * 1000))
             pipe.pexpire(keys.definition(job_id), _JOB_EXPIRY_MS)
             pipe.delete(keys.tries(job_id))
             pipe.set(keys.lease(job_id), holder, px=int(seconds * 1000))
             pipe.set(keys.heartbeat(job_id), f"{heartbeat:.3f}", px=int(seconds * 1000))
-            executed: Awaitable[object] = pipe.execute()
-            await executed
 
     async def holders(self, job_ids: Sequence[str]) -> dict[str, str]:
         """Return the processes that have claimed these jobs, by job id."""
         if not job_ids:
             return {}
-        reply: Awaitable[list[bytes | None]] = self.redis.mget([*map(keys.in_progress, job_ids)])
-        found = zip(job_ids, await reply, strict=True)
+        found = zip(job_ids, await self.get_all(*map(keys.in_progress, job_ids)), strict=True)
         return {job_id: holder.decode(errors="replace") for job_id, holder in found if holder is not None}
 
     async def release(self, job_ids: Collection[str]) -> None:
@@ -292,3 +252,12 @@ class Store(Answers, EventStreams):
         reply: Awaitable[object] = self.redis.xread({keys.JOB_NOTIFICATIONS: after}, block=int(wait_seconds * 1000))
         streams = read_streams(await reply)
         return streams[0][1][-1][0].decode() if streams else after
+
+
+def _content(stored: bytes | None) -> tuple[str, str, dict[str, str]] | None:
+    """Return function, artifacts id and payload of a stored job; None if it is missing or malformed."""
+    try:
+        job = JobDefinition.model_validate_json(stored or b"")
+    except ValidationError:
+        return None
+    return job.f, job.i, *job.a

@@ -8,6 +8,7 @@ from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore, in_order
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
+from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.jobs.enqueue import Enqueuer
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
@@ -29,10 +30,11 @@ async def reconcile(settings: Settings, store: Store) -> None:
     await store.release([name for name, holder in (await store.holders(names)).items() if is_dead(holder)])
     enqueuer = Enqueuer(settings, store)
     for run in unfinished:
-        if await enqueuer.restore_training(run):
+        if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run):
             log.info("run_requeued", run_id=run.run_id)
     for tokenizer in tokenizers:
-        if await enqueuer.restore_tokenizer(tokenizer):
+        payload = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id)
+        if await enqueuer.restore(payload, tokenizer):
             log.info("tokenizer_requeued", tokenizer_id=tokenizer.tokenizer_id)
     by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
     for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.unpublished([*by_id])]):
