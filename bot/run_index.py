@@ -149,7 +149,7 @@ class RunIndex:
             del self._tokenizers[name]
         for name in names - self._tokenizers.keys() - self._unreadable:
             try:
-                status = self._queue.tokenizers.status(name)
+                status = self._queue.tokenizers.get(name).status()
             except AppError:
                 continue  # not accepted yet
             except ValueError as error:

@@ -53,7 +53,7 @@ def test_train__from_files_of_this_machine_to_a_tokenizer_that_a_run_uses(typed:
     assert out.count("\n") == 1
     status = TokenizerStatus.model_validate_json(out)
     assert (status.status, status.label) == ("completed", "stored, mine")
-    manifest = TokenizerStore(tmp_path / "artifacts").completed_manifest(status.tokenizer_id)
+    manifest = TokenizerStore(tmp_path / "artifacts").get(status.tokenizer_id).completed_manifest()
     assert (manifest.holdout_fraction, manifest.seed, manifest.stats) == (0.1, 5, status.stats)
     assert [corpus.name for corpus in manifest.corpus] == ["stored", manifest.corpus[1].sha256]
     (tmp_path / "mine.txt").unlink()  # it was copied

@@ -40,12 +40,12 @@ def request(**fields: object) -> TokenizerTrainRequest:
 
 
 def is_in(queue: JobQueue, tokenizer_id: str, *states: str) -> bool:
-    return queue.tokenizers.status(tokenizer_id).status in states
+    return queue.tokenizers.get(tokenizer_id).status().status in states
 
 
 async def end_of(queue: JobQueue, accepted: TokenizerAccepted) -> TokenizerStatus:
     await until(partial(is_in, queue, accepted.tokenizer_id, "completed", "failed"), seconds=40)
-    return queue.tokenizers.status(accepted.tokenizer_id)
+    return queue.tokenizers.get(accepted.tokenizer_id).status()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -79,7 +79,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
         )
         assert (await queue.status(run_id)).status == "running"
         await queue.cancel(run_id)
-        folder = queue.tokenizers.folder(accepted.tokenizer_id)
+        folder = queue.tokenizers.get(accepted.tokenizer_id).path
         tree = contents(folder)
         assert set(tree) == {"request.json", "lock", "tokenizer.json", "manifest.json", "logs.jsonl"}
         for text in ("abc ab", "qɑz", str(tmp_path)):
@@ -195,7 +195,7 @@ async def test_crashes__end_it_after_the_third_in_a_row(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         accepted = await queue.train_tokenizer(request())
-    (queue.tokenizers.folder(accepted.tokenizer_id) / "tokenizer.json").mkdir()  # which no file can replace
+    (queue.tokenizers.get(accepted.tokenizer_id).path / "tokenizer.json").mkdir()  # which no file can replace
     async with running(settings_in(tmp_path)) as queue:
         status = await end_of(queue, accepted)
 

@@ -43,7 +43,7 @@ async def test_tokenizer__is_queued_then_running_then_completed(tmp_path: Path) 
     record = await record_of(tmp_path)
     tokenizer = store.create(record)
 
-    queued = store.status(record.tokenizer_id)
+    queued = store.get(record.tokenizer_id).status()
     assert (queued.status, queued.message, queued.label, queued.method) == (
         "queued",
         "Waiting for a worker.",
@@ -53,15 +53,15 @@ async def test_tokenizer__is_queued_then_running_then_completed(tmp_path: Path) 
     assert (queued.vocab_size, queued.stats, queued.error) == (None, None, None)
     assert queued.created_at == record.created_at
     with pytest.raises(AppError, match="is still being trained") as caught:
-        store.completed_manifest(record.tokenizer_id)
+        store.get(record.tokenizer_id).completed_manifest()
     assert caught.value.code is ErrorCode.CONFLICT
     tokenizer.logs.touch()
-    assert store.status(record.tokenizer_id).status == "running"
+    assert store.get(record.tokenizer_id).status().status == "running"
     assert [t.tokenizer_id for t in store.unfinished()] == [record.tokenizer_id]
 
     finish(tmp_path, record)
-    completed = store.status(record.tokenizer_id)
-    manifest = store.completed_manifest(record.tokenizer_id)
+    completed = store.get(record.tokenizer_id).status()
+    manifest = store.get(record.tokenizer_id).completed_manifest()
     assert (completed.status, completed.stats, completed.vocab_size) == (
         "completed",
         manifest.stats,
@@ -69,7 +69,7 @@ async def test_tokenizer__is_queued_then_running_then_completed(tmp_path: Path) 
     )
     assert completed.artifact == f"tokenizers/{record.tokenizer_id}"
     assert str(tmp_path) not in completed.model_dump_json()
-    assert load_tokenizer(store.folder(record.tokenizer_id)).manifest == manifest
+    assert load_tokenizer(store.get(record.tokenizer_id).path).manifest == manifest
     assert store.unfinished() == []
 
 
@@ -95,7 +95,7 @@ async def test_asked_again__a_failed_one_begins_anew_unless_a_child_is_at_it(tmp
     tokenizer.logs.touch()
     tokenizer.fail(AppError(ErrorCode.DATA_NOT_FOUND, "There is no text."))
 
-    failed = store.status(record.tokenizer_id)
+    failed = store.get(record.tokenizer_id).status()
     assert failed.error is not None
     assert (failed.status, failed.error.code, failed.message) == (
         "failed",
@@ -104,7 +104,7 @@ async def test_asked_again__a_failed_one_begins_anew_unless_a_child_is_at_it(tmp
     )
     assert store.unfinished() == []
     with pytest.raises(AppError, match=r"its training failed\. There is no text\.") as caught:
-        store.completed_manifest(record.tokenizer_id)
+        store.get(record.tokenizer_id).completed_manifest()
     assert caught.value.code is ErrorCode.TOKENIZER_NOT_FOUND
 
     again = await record_of(tmp_path, label="again")
@@ -112,9 +112,9 @@ async def test_asked_again__a_failed_one_begins_anew_unless_a_child_is_at_it(tmp
     assert lock is not None
     with lock:
         store.create(again)
-        assert store.status(record.tokenizer_id).status == "failed"
+        assert store.get(record.tokenizer_id).status().status == "failed"
     store.create(again)
-    status = store.status(record.tokenizer_id)
+    status = store.get(record.tokenizer_id).status()
     assert (status.status, status.error, status.label) == ("queued", None, "again")
 
 
@@ -127,9 +127,9 @@ async def test_broken_manifest__is_a_named_failure_and_can_be_made_anew(tmp_path
     (folder / "manifest.json").write_bytes(broken)
 
     with pytest.raises(AppError, match=f"manifest of the tokenizer '{record.tokenizer_id}' is damaged") as caught:
-        store.completed_manifest(record.tokenizer_id)
+        store.get(record.tokenizer_id).completed_manifest()
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
-    status = store.status(record.tokenizer_id)
+    status = store.get(record.tokenizer_id).status()
     assert status.error is not None
     assert (status.status, status.error.code) == ("failed", ErrorCode.TOKENIZER_LOAD_FAILED)
     assert (status.stats, status.vocab_size) == (None, None)
@@ -138,7 +138,7 @@ async def test_broken_manifest__is_a_named_failure_and_can_be_made_anew(tmp_path
     assert loading.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
 
     store.create(record)
-    assert store.status(record.tokenizer_id).status == "queued"
+    assert store.get(record.tokenizer_id).status().status == "queued"
 
 
 async def test_manifest__with_a_figure_missing_is_broken(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ async def test_manifest__with_a_figure_missing_is_broken(tmp_path: Path) -> None
         manifest.write_text(json.dumps(changed), encoding="utf-8")
 
         with pytest.raises(AppError, match=f"`stats.{figure}` is required"):
-            store.completed_manifest(record.tokenizer_id)
+            store.get(record.tokenizer_id).completed_manifest()
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,10 @@ def test_unknown_id__is_not_found(tmp_path: Path, tokenizer_id: str) -> None:
     (tmp_path / "artifacts" / "models").mkdir(parents=True)
     (tmp_path / "artifacts" / "models" / "manifest.json").touch()
 
-    for ask in (store.get, store.status, store.completed_manifest, store.folder):
-        with pytest.raises(AppError, match="There is no tokenizer") as caught:
-            ask(tokenizer_id)
-        assert (caught.value.code, caught.value.code.http_status) == (ErrorCode.TOKENIZER_NOT_FOUND, 404)
-        assert str(tmp_path) not in caught.value.message
+    with pytest.raises(AppError, match="There is no tokenizer") as caught:
+        store.get(tokenizer_id)
+    assert (caught.value.code, caught.value.code.http_status) == (ErrorCode.TOKENIZER_NOT_FOUND, 404)
+    assert str(tmp_path) not in caught.value.message
 
 
 def test_tokenizer_of_a_run__is_kept_by_its_id(tmp_path: Path) -> None:
@@ -181,17 +180,17 @@ def test_tokenizer_of_a_run__is_kept_by_its_id(tmp_path: Path) -> None:
 
     store.keep(tmp_path / "run" / "tokenizer", own.manifest)
 
-    assert store.completed_manifest(tokenizer_id) == own.manifest
-    assert contents(store.folder(tokenizer_id)) == contents(tmp_path / "run" / "tokenizer")
-    status = store.status(tokenizer_id)
+    assert store.get(tokenizer_id).completed_manifest() == own.manifest
+    assert contents(store.get(tokenizer_id).path) == contents(tmp_path / "run" / "tokenizer")
+    status = store.get(tokenizer_id).status()
     assert (status.status, status.label, status.vocab_size) == ("completed", None, 7)
     assert abs((status.created_at - own.manifest.created_at).total_seconds()) < 60
     assert store.unfinished() == []
 
-    before = contents(store.folder(tokenizer_id))
+    before = contents(store.get(tokenizer_id).path)
     char_tokenizer(["ab", "c"]).save(tmp_path / "other")  # of equal content, but made at another time
     store.keep(tmp_path / "other", own.manifest)
-    assert contents(store.folder(tokenizer_id)) == before
+    assert contents(store.get(tokenizer_id).path) == before
 
 
 def test_tokenizer_that_was_half_kept__is_not_there_and_is_kept_whole_the_next_time(tmp_path: Path) -> None:
@@ -206,7 +205,7 @@ def test_tokenizer_that_was_half_kept__is_not_there_and_is_kept_whole_the_next_t
     with pytest.raises(AppError, match="There is no tokenizer"):
         store.get(own.manifest.tokenizer_id)
     store.keep(tmp_path / "run", own.manifest)
-    assert store.completed_manifest(own.manifest.tokenizer_id) == own.manifest
+    assert store.get(own.manifest.tokenizer_id).completed_manifest() == own.manifest
 
 
 async def test_all__are_listed_newest_first_broken_ones_too(tmp_path: Path) -> None:
@@ -218,7 +217,7 @@ async def test_all__are_listed_newest_first_broken_ones_too(tmp_path: Path) -> N
     own = char_tokenizer(["ab"])
     own.save(tmp_path / "run")
     store.keep(tmp_path / "run", own.manifest)
-    kept = store.folder(own.manifest.tokenizer_id) / "manifest.json"
+    kept = store.get(own.manifest.tokenizer_id).path / "manifest.json"
     kept.write_bytes(b"{}")
     os.utime(kept, (1, 1))
 
@@ -232,9 +231,9 @@ async def test_all__are_listed_newest_first_broken_ones_too(tmp_path: Path) -> N
 def test_stored_form__of_this_release_stays_readable() -> None:
     store = TokenizerStore(STORED.parent)
 
-    status = store.status(STORED_ID)
+    status = store.get(STORED_ID).status()
     assert (status.status, status.label, status.vocab_size) == ("completed", "kazakh, turkish", 29)
-    assert load_tokenizer(store.folder(STORED_ID)).encode("ˈʃɑː") == [27, 26, 21, 28]
+    assert load_tokenizer(store.get(STORED_ID).path).encode("ˈʃɑː") == [27, 26, 21, 28]
     record = store.get(STORED_ID).record()
     assert record.request.corpora == ("kazakh", "turkish")
 
@@ -267,7 +266,7 @@ async def test_tokenizer_whose_label_is_the_folder_of_a_file__is_taken_where_it_
         used()
     finish(tmp_path, record)
     assert used() == record.tokenizer_id, "it has all characters, and they are fewer than the cap"
-    assert used(vocab_size=store.completed_manifest(record.tokenizer_id).vocab_size) == record.tokenizer_id
+    assert used(vocab_size=store.get(record.tokenizer_id).completed_manifest().vocab_size) == record.tokenizer_id
     assert used(None) is None, "no file names a folder"
     taken = tiny_request(tokenizer_id=record.tokenizer_id)
     assert with_labelled_tokenizer(taken, FOLDERS, settings) == taken

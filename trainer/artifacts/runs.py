@@ -19,15 +19,7 @@ from trainer.artifacts.event_log import EventLog, EventReader
 from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.base import Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
-from trainer.contracts.events import (
-    CheckpointSaved,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobFailed,
-    JobQueued,
-    stamp,
-)
+from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobQueued, stamp
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings
 from trainer.system.files import (
@@ -98,8 +90,7 @@ class RunDirectory:
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
         if manifest.status != "completed":
             raise AppError(
-                ErrorCode.RUN_NOT_READY,
-                f"The run '{self.run_id}' has {_PAST[manifest.status]}: it has no model.",
+                ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has {_PAST[manifest.status]}: it has no model."
             )
         return manifest
 
@@ -152,7 +143,10 @@ class RunDirectory:
         if not self.seal.exists():
             self.write_manifest(renewed)
             return
-        old, new = _seal_line(read_regular(self._manifest)), _seal_line(_as_json(renewed))
+        old, new = (
+            f"{sha256(content).hexdigest()}  manifest.json\n".encode()
+            for content in (read_regular(self._manifest), _as_json(renewed))
+        )
         lines = read_regular(self.seal).splitlines(keepends=True)
         request, *events = (line for line in lines if not line.endswith(b"  manifest.json\n"))
         if old in lines:  # valid for both manifests, whichever a crash leaves
@@ -162,7 +156,6 @@ class RunDirectory:
             write_atomically(self.seal, b"".join((request, new, *events)), self.disk)
 
     def request_cancel(self) -> None:
-        """Write the request to cancel the run to disk."""
         with storage_errors("the request to cancel the run could not be written"):
             self.disk.write(self._cancel, b"")
             self.disk.sync(self.path)
@@ -183,7 +176,7 @@ class RunDirectory:
         return EventLog(self._events, self.disk)
 
     def follow(self) -> RunFollower:
-        return RunFollower(self.record(), EventReader(self._events))
+        return RunFollower(self.record(), self.reader())
 
     def reader(self) -> EventReader:
         return EventReader(self._events)
@@ -221,7 +214,10 @@ class RunStore:
                     log.append(JobQueued(**stamp(record.run_id, record.user_id, "queued:0", record.created_at)))
                     if origin is not None:
                         self._copy(origin, run)
-                        log.append(_checkpoint_event(record, origin.state))
+                        state, loss = origin.state, origin.state.validation_loss_nats
+                        stamped = stamp(record.run_id, record.user_id, f"checkpoint:{state.step}:{loss}")
+                        is_best = state.history.best_step == state.step
+                        log.append(CheckpointSaved(**stamped, step=state.step, val_loss=loss, is_best=is_best))
                 write_atomically(temporary / "request.json", _as_json(record), self._disk)
                 self._disk.rename(temporary, path)
                 temporary = path
@@ -262,10 +258,7 @@ class RunStore:
         path = self._folder / run_id
         if not _RUN_ID.fullmatch(run_id) or not (path / "request.json").is_file():
             shown = f" '{run_id}'" if len(run_id) <= 64 and run_id.isprintable() else ""
-            raise AppError(
-                ErrorCode.RUN_NOT_FOUND,
-                f"There is no run{shown}: check its id, or list the runs.",
-            )
+            raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no run{shown}: check its id, or list the runs.")
         return RunDirectory(path, self._disk)
 
     def all(self) -> list[RunDirectory]:
@@ -278,7 +271,6 @@ class RunStore:
         return [RunDirectory(path.parent, self._disk) for path in found[:count]]
 
     def unreadable(self) -> list[RunDirectory]:
-        """Return the runs whose request cannot be read."""
         return [run for run in self._directories() if _created_at(run) is None]
 
     def unfinished(self) -> list[RunDirectory]:
@@ -311,16 +303,6 @@ def _as_json(record: BaseModel) -> bytes:
     return record.model_dump_json(indent=1).encode()
 
 
-def _seal_line(manifest: bytes) -> bytes:
-    return f"{sha256(manifest).hexdigest()}  manifest.json\n".encode()
-
-
-def _checkpoint_event(record: RunRecord, state: TrainingState) -> CheckpointSaved:
-    stamped = stamp(record.run_id, record.user_id, f"checkpoint:{state.step}:{state.validation_loss_nats}")
-    is_best = state.history.best_step == state.step
-    return CheckpointSaved(**stamped, step=state.step, val_loss=state.validation_loss_nats, is_best=is_best)
-
-
 def new_run_id(family: str, created_at: Timestamp) -> str:
     """Return a new run id: family, day and eight random hex digits."""
     return f"{family}-{created_at:%Y%m%d}-{secrets.token_hex(4)}"
@@ -339,21 +321,21 @@ def finish_run(run: RunDirectory, events: EventLog, manifest: RunManifest) -> No
 def complete_end(run: RunDirectory) -> None:
     """Complete the end of a run whose process died after the manifest; does nothing while another process writes."""
     manifest = run.manifest()
-    if manifest is None or run.seal.exists():
-        return
-    lock = run.lock()
-    if lock is not None:
-        with lock, run.open_log() as events:
-            finish_run(run, events, manifest)
+    if manifest is not None and not run.seal.exists():
+        _finish_idle_run(run, manifest)
 
 
 def cancel_idle_run(run: RunDirectory) -> bool:
     """Write the end of a cancelled run that no process trains; return False if one does, which will write the end."""
+    return _finish_idle_run(run, manifest_of(run.record(), "cancelled"))
+
+
+def _finish_idle_run(run: RunDirectory, manifest: RunManifest) -> bool:
     lock = run.lock()
     if lock is None:
         return False
     with lock, run.open_log() as events:
-        finish_run(run, events, manifest_of(run.record(), "cancelled"))
+        finish_run(run, events, manifest)
     return True
 
 

@@ -104,7 +104,7 @@ class TokenizerDirectory:
         )
 
     def lock(self) -> BinaryIO | None:
-        """Take the lock for training, or return None if another process holds it. Closing the file releases it."""
+        """Take the lock for training, or return None if another process holds it."""
         return try_lock(self.path / "lock")
 
     def begin(self, record: TokenizerRecord) -> None:
@@ -162,10 +162,7 @@ class TokenizerStore:
         if (path / MANIFEST_FILE).exists():
             return
         self._disk.make_folder(path)
-        for name in (
-            *(file.path for file in manifest.files),
-            MANIFEST_FILE,
-        ):  # the manifest makes it valid
+        for name in (*(file.path for file in manifest.files), MANIFEST_FILE):  # the manifest makes it valid
             write_atomically(path / name, read_regular(tokenizer_folder / name), self._disk)
         self._disk.sync(self._folder)
 
@@ -176,10 +173,7 @@ class TokenizerStore:
             if tokenizer.exists():
                 return tokenizer
         shown = f" '{tokenizer_id}'" if len(tokenizer_id) <= 64 and tokenizer_id.isprintable() else ""
-        raise AppError(
-            ErrorCode.TOKENIZER_NOT_FOUND,
-            f"There is no tokenizer{shown}: check its id.",
-        )
+        raise AppError(ErrorCode.TOKENIZER_NOT_FOUND, f"There is no tokenizer{shown}: check its id.")
 
     def all(self) -> list[TokenizerDirectory]:
         """Return all tokenizers, newest first; one with an unreadable request is logged and skipped."""
@@ -189,24 +183,15 @@ class TokenizerStore:
 
     def labelled(self, label: str) -> TokenizerDirectory | None:
         """Return the newest tokenizer with this label that has not failed."""
-        found = (tokenizer.status() for tokenizer in self.all())
-        ids = (status.tokenizer_id for status in found if status.label == label and status.status != "failed")
-        tokenizer_id = next(ids, None)
-        return None if tokenizer_id is None else self.get(tokenizer_id)
+        for tokenizer in self.all():
+            status = tokenizer.status()
+            if status.label == label and status.status != "failed":
+                return tokenizer
+        return None
 
     def unfinished(self) -> list[TokenizerDirectory]:
         """Return the tokenizers whose training has not ended, oldest first."""
-        return [tokenizer for tokenizer in reversed(self.all()) if tokenizer.is_unfinished()]
-
-    def status(self, tokenizer_id: str) -> TokenizerStatus:
-        return self.get(tokenizer_id).status()
-
-    def completed_manifest(self, tokenizer_id: str) -> TokenizerManifest:
-        """Return the manifest of a tokenizer; raises TOKENIZER_NOT_FOUND, TOKENIZER_LOAD_FAILED or CONFLICT."""
-        return self.get(tokenizer_id).completed_manifest()
-
-    def folder(self, tokenizer_id: str) -> Path:
-        return self.get(tokenizer_id).path
+        return [tokenizer for tokenizer in self.all()[::-1] if tokenizer.is_unfinished()]
 
 
 def _created_at(tokenizer: TokenizerDirectory) -> datetime | None:

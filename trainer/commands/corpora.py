@@ -55,7 +55,7 @@ def _check(options: TrainOptions, terminal: Terminal) -> int:
     from trainer.worker.reevaluation import corpus_paths
 
     given = effective.tokenizer_id
-    tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).folder(given))
+    tokenizer = None if given is None else load_tokenizer(TokenizerStore(settings.app.artifacts_root).get(given).path)
     found = check_corpus(effective, corpus_paths(training.corpora, effective), tokenizer)
     shown = shown_name(Path(options.corpus or effective.corpus.name).name)
     terminal.show(found, columns(_rows(found, shown)), Text(f"\n{found.sample}"))

@@ -75,15 +75,15 @@ async def _read_record(options: _TrainOptions, corpora: CorpusStore) -> Tokenize
 
 async def wait_for_tokenizer(tokenizer_id: str, queue: JobQueue, terminal: Terminal) -> TokenizerStatus:
     """Wait until the training of a tokenizer has ended; return its status."""
-    folder, disk = queue.tokenizers.folder(tokenizer_id), DiskNotice(terminal)
-    while (status := queue.tokenizers.status(tokenizer_id)).status in ("queued", "running"):
+    folder, disk = queue.tokenizers.get(tokenizer_id).path, DiskNotice(terminal)
+    while (status := queue.tokenizers.get(tokenizer_id).status()).status in ("queued", "running"):
         disk.check(folder, status.message)
         await asyncio.sleep(FOLLOW_SECONDS)
     return status
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    _show_status(TokenizerStore(settings_for().app.artifacts_root).status(options.tokenizer), terminal)
+    _show_status(TokenizerStore(settings_for().app.artifacts_root).get(options.tokenizer).status(), terminal)
     return 0
 
 

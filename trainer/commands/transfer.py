@@ -116,7 +116,7 @@ class _Transfer:
         await self._corpora.store_offered()
         tokenizer_id = (await queue.train_tokenizer(self._tokenizer_request())).tokenizer_id
         await wait_for_tokenizer(tokenizer_id, queue, terminal)
-        queue.tokenizers.completed_manifest(tokenizer_id)
+        queue.tokenizers.get(tokenizer_id).completed_manifest()
         first, *others = self._stored
         parent = await self._start("pretrain", first, queue, tokenizer_id=tokenizer_id)
         phases = [await _finish("pretrain", first, parent, terminal, queue)]

@@ -105,7 +105,7 @@ def _stored_tokenizer(effective: EffectiveRequest, settings: Settings) -> Tokeni
     if effective.init_from_run_id is not None:
         return read_manifest(RunStore(root).get(effective.init_from_run_id).tokenizer)
     if effective.tokenizer_id is not None:
-        return read_manifest(TokenizerStore(root).folder(effective.tokenizer_id))
+        return read_manifest(TokenizerStore(root).get(effective.tokenizer_id).path)
     return None
 
 

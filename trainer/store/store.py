@@ -116,12 +116,12 @@ class Store(Answers, EventStreams):
         """
         seconds = time.time() if since is None else since
         fields: dict[str, str] = payload.model_dump()
-        job = {"t": None, "f": function, "a": [fields], "k": {}, "et": int(seconds * 1000), "i": artifacts}
+        job: dict[str, object] = {"t": None, "f": function, "a": [fields], "k": {}, "et": int(seconds * 1000)}
         async with self.transaction() as pipe:
             if since is not None:  # arq would refuse an id with a stored result or abort request
                 pipe.delete(keys.definition(job_id), keys.tries(job_id), keys.result(job_id))
                 pipe.zrem(keys.ABORTS, job_id)
-            pipe.set(keys.definition(job_id), dumps(job), px=_JOB_EXPIRY_MS, nx=True)
+            pipe.set(keys.definition(job_id), dumps({**job, "i": artifacts}), px=_JOB_EXPIRY_MS, nx=True)
             pipe.zadd(queue, {job_id: seconds}, nx=True)
             pipe.xadd(keys.JOB_NOTIFICATIONS, {"queue": queue, "artifacts": artifacts}, maxlen=_NOTIFICATIONS_LENGTH)
 

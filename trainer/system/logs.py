@@ -16,7 +16,6 @@ from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 from trainer.config.settings import Settings
-from trainer.contracts.base import now
 
 _LOG_FILE_BYTES = 10_000_000
 _BLOCK_BYTES = 1 << 16
@@ -69,6 +68,7 @@ class _NewFormatter(Protocol):
     ) -> logging.Formatter: ...
 
 
+_add_level: Processor = structlog.stdlib.add_log_level
 _new_formatter: _NewFormatter = structlog.stdlib.ProcessorFormatter
 
 
@@ -83,7 +83,7 @@ def setup_logging(settings: Settings, service: str, stream: TextIO = sys.stdout)
     for name in _OURS:
         logging.getLogger(name).setLevel(min(level, logging.INFO))  # for a run's own log, whatever is shown
     structlog.configure(
-        processors=[_drop_below_level, *_common(service), _hand_over],
+        processors=[structlog.stdlib.filter_by_level, *_common(service), _hand_over],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
@@ -203,23 +203,18 @@ def _formatter(service: str, *, as_json: bool, colors: bool) -> logging.Formatte
 def _common(service: str) -> list[Processor]:
     instance = f"{socket.gethostname()}:{os.getpid()}"
 
-    def identify(logger: logging.Logger | None, method: str, event: EventDict) -> EventDict:
-        event["timestamp"] = now().isoformat()
-        event["level"] = "error" if method == "exception" else method
-        record: object = event.get("_record")  # there for a line of a library
-        event["logger"] = record.name if isinstance(record, logging.LogRecord) else logger and logger.name
+    def identify(_logger: object, _method: str, event: EventDict) -> EventDict:
         event["service"] = service
         event["instance_id"] = instance
         return event
 
-    return [structlog.contextvars.merge_contextvars, identify]
-
-
-def _drop_below_level(logger: logging.Logger, method: str, event: EventDict) -> EventDict:
-    name = "error" if method == "exception" else method
-    if not logger.isEnabledFor(logging.getLevelNamesMapping()[name.upper()]):
-        raise structlog.DropEvent
-    return event
+    return [
+        structlog.contextvars.merge_contextvars,
+        _add_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso"),
+        identify,
+    ]
 
 
 def _hand_over(

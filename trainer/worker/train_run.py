@@ -174,7 +174,7 @@ class TrainingAttempt:
         if effective.init_from_run_id is not None:
             return load_tokenizer(self._runs.get(effective.init_from_run_id).tokenizer)
         if effective.tokenizer_id is not None:
-            return load_tokenizer(self._tokenizers.folder(effective.tokenizer_id))
+            return load_tokenizer(self._tokenizers.get(effective.tokenizer_id).path)
         return None
 
     def _finish(self, result: TrainResult, parts: _Parts) -> None:
