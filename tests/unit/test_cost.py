@@ -219,7 +219,7 @@ def test_estimate__is_near_what_a_training_takes(tmp_path: Path) -> None:
 async def previewed(folder: Path, **fields: object) -> Cost:
     settings = settings_in(folder)
     corpora = CorpusStore(settings)
-    return await preview_cost(await resolve_request(tiny_request(**fields), corpora, settings), corpora, settings)
+    return preview_cost(await resolve_request(tiny_request(**fields), corpora, settings), corpora, settings)
 
 
 async def test_preview__of_a_run_with_a_stored_tokenizer_is_exact(tmp_path: Path) -> None:

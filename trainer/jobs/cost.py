@@ -4,10 +4,9 @@ Parameters are exact once the vocabulary is known. Memory is the sum of weights,
 activations and logits, in 4-byte numbers, on top of the process. Time comes from an earlier run of this machine.
 """
 
-import asyncio
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import TransformerConfig
-from trainer.contracts.runs import EffectiveRequest, RunManifest
+from trainer.contracts.runs import EffectiveRequest
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest, WordTokenizerConfig
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
@@ -72,15 +71,11 @@ class Machine(NamedTuple):
     free_disk_bytes: int
 
 
-async def preview_cost(effective: EffectiveRequest, corpora: CorpusStore, settings: Settings) -> Cost:
+def preview_cost(effective: EffectiveRequest, corpora: CorpusStore, settings: Settings) -> Cost:
     """Estimate the cost of a checked request.
 
     Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory or free disk.
     """
-    return await asyncio.to_thread(_preview, effective, corpora, settings)
-
-
-def _preview(effective: EffectiveRequest, corpora: CorpusStore, settings: Settings) -> Cost:
     sample, sample_bytes = sample_text(corpora.find(effective.corpus.name))
     stored = _stored_tokenizer(effective, settings)
     if stored is None:
@@ -231,7 +226,14 @@ def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_c
     Only runs on such a processor with as many threads count, or runs on a GPU. Returns None if there is none.
     """
     speeds: list[tuple[float, float]] = []
-    for manifest in _manifests(effective, runs):
+    for run in runs.latest_of_family(effective.model_family, _MAX_COMPARED_RUNS):
+        try:
+            manifest = run.manifest()
+        except (OSError, ValueError) as error:
+            log.warning("manifest_unreadable", run_id=run.run_id, error=type(error).__name__)
+            continue
+        if manifest is None:
+            continue
         model, data, environment = manifest.model, manifest.data, manifest.environment
         seconds = manifest.timings.train_seconds
         if not (model and data and environment and manifest.steps and seconds >= _MIN_TRAIN_SECONDS):
@@ -242,14 +244,3 @@ def find_speed(effective: EffectiveRequest, params: int, runs: RunStore, *, on_c
             ratio = model.params / params
             speeds.append((abs(math.log(ratio)), epochs * data.train.tokens / seconds * ratio))
     return min(speeds)[1] if speeds else None
-
-
-def _manifests(effective: EffectiveRequest, runs: RunStore) -> Iterator[RunManifest]:
-    for run in runs.latest_of_family(effective.model_family, _MAX_COMPARED_RUNS):
-        try:
-            manifest = run.manifest()
-        except (OSError, ValueError) as error:
-            log.warning("manifest_unreadable", run_id=run.run_id, error=type(error).__name__)
-            continue
-        if manifest is not None:
-            yield manifest

@@ -58,7 +58,7 @@ async def preview_training(
     """
     request = with_labelled_tokenizer(request, requested_paths, settings)
     effective = await resolve_request(request, corpora, settings)
-    cost = await preview_cost(effective, corpora, settings)
+    cost = await asyncio.to_thread(preview_cost, effective, corpora, settings)
     return TrainingPreview(request, effective, cost, corpora, requested_paths, unused_settings)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from socket import AF_UNIX, create_connection, socket
 from typing import TypeVar
 
 import structlog
@@ -115,14 +114,12 @@ class Services:
             log.info("valkey_started", pid=self._server.pid)
 
     async def _wait_until_ready(self, server: Process) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SERVER_START_SECONDS):
                 while server.returncode is None:
                     if await _answers(self._socket):
                         return
                     await asyncio.sleep(0.01)
-        except TimeoutError:
-            pass
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The embedded Valkey did not start; its data may be damaged.")
 
     async def _ensure_worker(self) -> None:
@@ -134,11 +131,7 @@ class Services:
             if self._worker is not None:
                 await end(self._worker, 2.0)
             self._worker = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "trainer",
-                "worker",
-                "--embedded",
+                *(sys.executable, "-m", "trainer", "worker", "--embedded"),
                 stdin=PIPE,
                 env=child_environment(self._settings, redis_url=self._url),
                 pass_fds=(lock.fileno(),),
@@ -167,7 +160,17 @@ async def answering_server(settings: Settings) -> str | None:
     """Return the address of a running server, or None; starts nothing."""
     if settings.redis.url is not None:
         url = settings.redis.url.get_secret_value()
-        return url if await asyncio.to_thread(_accepts_connections, url) else None
+        server = redis_settings(url)
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                if server.unix_socket_path:
+                    _, writer = await asyncio.open_unix_connection(server.unix_socket_path)
+                else:
+                    _, writer = await asyncio.open_connection(str(server.host), server.port)
+        except OSError:  # a timeout is one too
+            return None
+        writer.close()
+        return url
     path = _socket_path(_folder(settings))
     if not path.parent.exists():
         return None
@@ -254,19 +257,6 @@ def _check_owner(path: Path, folder: Path) -> None:
         parent.is_symlink() or parent.stat().st_uid != os.getuid() or parent.stat().st_mode & 0o077
     ):
         raise AppError(ErrorCode.CONFIG_INVALID, "The folder for the embedded server's socket belongs to another user.")
-
-
-def _accepts_connections(url: str) -> bool:
-    server = redis_settings(url)
-    try:
-        if server.unix_socket_path:
-            with socket(AF_UNIX) as client:
-                client.connect(server.unix_socket_path)
-        else:
-            create_connection((str(server.host), server.port), _PROBE_SECONDS).close()
-    except OSError:  # a timeout is one too
-        return False
-    return True
 
 
 async def _answers(socket: Path) -> bool:

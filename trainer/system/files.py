@@ -188,10 +188,8 @@ def open_regular(path: Path, mode: Literal["rb", "r+b", "ab", "a+b"] = "rb") -> 
     """
     try:
         file = FileIO(path, mode, opener=_open_itself)
-    except IsADirectoryError:
-        raise _no_file(path) from None
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a socket or a device that is not there
+        if error.errno in (errno.EISDIR, errno.ELOOP, errno.ENXIO):  # a folder; a link; a socket or missing device
             raise _no_file(path) from None
         raise
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -28,8 +28,7 @@ def physical_cores() -> int:
         cpus = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
         return os.cpu_count() or 1
-    cores = {_siblings(cpu) for cpu in cpus}
-    return len(cores)
+    return len({_siblings(cpu) for cpu in cpus})
 
 
 def default_threads(environ: Mapping[str, str] = os.environ) -> int:
@@ -51,15 +50,13 @@ def memory_bytes(limits: Sequence[Path] = _MEMORY_LIMITS) -> int:
 
 def most_memory_bytes(status: Path = _OWN_STATUS) -> int:
     """Return the peak memory of this process; outside Linux it includes the peak of its parent at the start."""
-    if found := re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text("ascii") if status.exists() else "", re.MULTILINE):
-        return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return _listed_bytes("VmHWM", status) or peak
 
 
 def memory_held_bytes(status: Path = _OWN_STATUS) -> int:
     """Return the resident memory of this process; 0 outside Linux."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", status.read_text("ascii") if status.exists() else "", re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    return _listed_bytes("VmRSS", status)
 
 
 def give_memory_back() -> None:
@@ -117,6 +114,11 @@ def may_have_cuda(torch_version: str | None = None, devices: tuple[Path, ...] = 
     """Return False if torch was built without CUDA or no driver is loaded; otherwise a training may find CUDA."""
     built_without = (torch_version or version("torch")).endswith("+cpu")
     return not built_without and any(device.exists() for device in devices)
+
+
+def _listed_bytes(name: str, status: Path) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", status.read_text("ascii") if status.exists() else "", re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def _cpu_says(cpuinfo: Path, name: str) -> list[str]:
