@@ -123,14 +123,10 @@ def _config(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) -
             from trainer.models import gpt2
 
             said, architecture = gpt2.library_config(config, vocabulary), "GPT2LMHeadModel"
-        case LlamaConfig():
-            from trainer.models import llama
+        case LlamaConfig() | QwenConfig():
+            from trainer.models import rotary
 
-            said, architecture = llama.library_config(config, vocabulary), "LlamaForCausalLM"
-        case QwenConfig():
-            from trainer.models import qwen
-
-            said, architecture = qwen.library_config(config, vocabulary), "LlamaForCausalLM"
+            said, architecture = rotary.library_config(config, vocabulary), "LlamaForCausalLM"
         case BertConfig():
             from trainer.models import bert
 

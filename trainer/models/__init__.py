@@ -20,14 +20,10 @@ def build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective = "c
             from trainer.models.gpt2 import Gpt2Model
 
             return Gpt2Model(config, vocabulary, objective)
-        case LlamaConfig():
-            from trainer.models.llama import LlamaModel
+        case LlamaConfig() | QwenConfig():
+            from trainer.models.rotary import RotaryModel
 
-            return LlamaModel(config, vocabulary, objective)
-        case QwenConfig():
-            from trainer.models.qwen import QwenModel
-
-            return QwenModel(config, vocabulary, objective)
+            return RotaryModel(config, vocabulary, objective)
         case BertConfig():
             from trainer.models.bert import BertModel
 

@@ -14,7 +14,7 @@ class Gpt2Model(CausalTransformer[GPT2Model]):
 
     def __init__(self, config: Gpt2Config, vocabulary: Vocabulary, objective: Objective) -> None:
         body = GPT2Model(library_config(config, vocabulary))
-        super().__init__(config, body, vocabulary, objective, num_key_value_heads=config.num_attention_heads)
+        super().__init__(config, body, vocabulary, objective)
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.wte

@@ -5,14 +5,13 @@ embedding as its head (Press & Wolf 2017, https://arxiv.org/abs/1608.05859).
 """
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional, init
 from torch.nn.utils import rnn
 
-from trainer.contracts.models import Objective, RnnArchitecture, RnnConfig
+from trainer.contracts.models import Objective, RnnConfig
 from trainer.models.base import LanguageModel, ModelState, check_ids
 from trainer.tokenizers.base import Vocabulary
 
@@ -27,16 +26,8 @@ class RecurrentModel(LanguageModel):
         super().__init__(vocabulary, objective)
         self.config = config
         vocab_size, directions = vocabulary.size, 1 + config.bidirectional
-        self._num_layers = config.num_layers * directions
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
-        self.layers = _LAYERS[config.architecture](
-            config.embedding_size,
-            config.hidden_size,
-            config.num_layers,
-            dropout=config.dropout if config.num_layers > 1 else 0.0,
-            batch_first=True,
-            bidirectional=config.bidirectional,
-        )
+        self.layers = _layers(config)
         self.outer_dropout = nn.Dropout(config.dropout if config.dropout_places == "all" else 0.0)
         width = config.hidden_size * directions
         self.projection = nn.Linear(width, config.embedding_size if config.tie_word_embeddings else vocab_size)
@@ -59,7 +50,8 @@ class RecurrentModel(LanguageModel):
         return super().forward_with_state(ids, state) if self.config.bidirectional else self._run(ids, state)
 
     def _zeros(self, batch: int) -> ModelState:
-        zeros = torch.zeros(self._num_layers, batch, self.config.hidden_size, device=self.embedding.weight.device)
+        layers = self.config.num_layers * (1 + self.config.bidirectional)
+        zeros = torch.zeros(layers, batch, self.config.hidden_size, device=self.embedding.weight.device)
         return (zeros, zeros) if self.config.architecture == "lstm" else (zeros,)
 
     def _run(self, ids: Tensor, state: ModelState, lengths: Tensor | None = None) -> tuple[Tensor, ModelState]:
@@ -110,22 +102,13 @@ class RecurrentModel(LanguageModel):
         init.xavier_uniform_(projection, gain=0.5 / math.sqrt(self.config.embedding_size))
 
 
-class _RecurrentLayers(Protocol):
-    """Constructor of torch's recurrent layers, which torch leaves untyped."""
-
-    def __call__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        *,
-        dropout: float,
-        batch_first: bool,
-        bidirectional: bool,
-    ) -> nn.Module: ...
-
-
-_LSTM: _RecurrentLayers = nn.LSTM
-_GRU: _RecurrentLayers = nn.GRU
-_RNN: _RecurrentLayers = nn.RNN
-_LAYERS: dict[RnnArchitecture, _RecurrentLayers] = {"lstm": _LSTM, "gru": _GRU, "rnn": _RNN}
+def _layers(config: RnnConfig) -> nn.Module:
+    sizes = config.embedding_size, config.hidden_size, config.num_layers
+    dropout = config.dropout if config.num_layers > 1 else 0.0
+    match config.architecture:
+        case "lstm":
+            return nn.LSTM(*sizes, batch_first=True, dropout=dropout, bidirectional=config.bidirectional)
+        case "gru":
+            return nn.GRU(*sizes, batch_first=True, dropout=dropout, bidirectional=config.bidirectional)
+        case "rnn":
+            return nn.RNN(*sizes, batch_first=True, dropout=dropout, bidirectional=config.bidirectional)

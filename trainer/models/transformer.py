@@ -51,19 +51,14 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     """
 
     def __init__(
-        self,
-        config: Gpt2Config | LlamaConfig | QwenConfig,
-        body: Body,
-        vocabulary: Vocabulary,
-        objective: Objective,
-        *,
-        num_key_value_heads: int,
+        self, config: Gpt2Config | LlamaConfig | QwenConfig, body: Body, vocabulary: Vocabulary, objective: Objective
     ) -> None:
         super().__init__(vocabulary, objective)
         self.context_tokens = config.max_position_embeddings
         self.body = body
         self._num_cache_tensors = 2 * config.num_layers
-        self._cache_shape = num_key_value_heads, config.hidden_size // config.num_attention_heads
+        heads = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
+        self._cache_shape = heads, config.hidden_size // config.num_attention_heads
         self.head: nn.Linear | None = None
         if not config.tie_word_embeddings:
             self.head = nn.Linear(config.hidden_size, vocabulary.size, bias=False)

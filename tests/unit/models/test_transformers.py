@@ -15,7 +15,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from tests.support.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
 from tests.support.tiny_models import tensor_of
 from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, QwenConfig
-from trainer.models import bert, gpt2, llama, qwen
+from trainer.models import bert, gpt2, rotary
 
 COMMON: dict[str, object] = {"vocab_size": 13, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 ROTARY: dict[str, object] = COMMON | {
@@ -100,10 +100,8 @@ def test_special_ids__of_the_librarys_config_are_the_tokenizers(name: str) -> No
     match config:
         case Gpt2Config():
             made = gpt2.library_config(config, tokens)
-        case LlamaConfig():
-            made = llama.library_config(config, tokens)
-        case QwenConfig():
-            made = qwen.library_config(config, tokens)
+        case LlamaConfig() | QwenConfig():
+            made = rotary.library_config(config, tokens)
         case _:
             assert isinstance(config, BertConfig)
             made = bert.library_config(config, tokens)
