@@ -13,7 +13,7 @@ from trainer.commands.request_help import describe_request
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.schema import RecordSchema
+from trainer.contracts.schema import schema_of
 
 
 class ScoreOptions(Options):
@@ -127,9 +127,9 @@ def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureF
     rows = [line.strip() for line in listed.splitlines() if line.startswith("  ") and not line.startswith("   ")]
     paths = {row.split(":")[0].split(",")[0] for row in rows}
 
-    schema = RecordSchema(TrainRequest)
-    blocks = {path.rpartition(".")[0] for path in schema.names()}
-    assert paths >= set(schema.names()) - blocks
+    known = [path for path, _ in schema_of(TrainRequest).fields()]
+    blocks = {path.rpartition(".")[0] for path in known}
+    assert paths >= set(known) - blocks
     assert listed.rstrip().endswith(describe_request().splitlines()[-1])
     assert (
         "\n  num_epochs, --epochs: integer ≥ 1 and ≤ 1000; default 5\n      Passes over the training split.\n" in listed

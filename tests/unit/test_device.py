@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.families import effective_of
 from tests.support.tiny_models import make_run
-from trainer.config.presets import auto_batch_size
+from trainer.config.presets import batch_rows
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest
 from trainer.system.hardware import cpu_name
@@ -49,9 +50,8 @@ def test_batch_size__auto_depends_on_the_device_and_a_number_stands(effective: E
 
     assert resolve(effective).batch_size == 4
     assert resolve(effective.model_copy(update=automatic)).batch_size == 8
-    assert auto_batch_size("char_lstm", on_cuda=True) == 64
-    assert auto_batch_size("gpt2", on_cuda=True) == 32
-    assert auto_batch_size("gru", on_cuda=True) == 16
+    rows = {"char_lstm": 64, "gpt2": 32, "gru": 16}
+    assert rows == {name: batch_rows(effective_of(name, batch_size="auto"), on_cuda=True) for name in rows}
 
 
 def test_threads__zero_leaves_them_alone(effective: EffectiveRequest) -> None:

@@ -1,13 +1,12 @@
 """List of the fields of a train request for `mt train --help`, made from the record itself."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from pydantic_core import to_json
 
 from trainer.config.request_options import TRAIN_OPTIONS
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.schema import RecordSchema, Schema
+from trainer.contracts.schema import Schema, schema_of
 
 _HEAD = """\
 Fields of an experiment file and of --set KEY=VALUE, with type, range and default (a model family has its own defaults
@@ -24,11 +23,13 @@ class _Field(NamedTuple):
 
 def describe_request() -> str:
     """List every field of a train request with its option, type, range, default and meaning."""
-    record = RecordSchema(TrainRequest)
     options = {option.field: f", --{name.replace('_', '-')}" for name, option in TRAIN_OPTIONS.items()}
     fields: dict[str, _Field] = {}
-    for path, field, kind in _fields(record, record.locate(()).schema, ""):
-        fields.setdefault(path, _Field(field, {})).types[kind] = None
+    for path, field in schema_of(TrainRequest).fields():
+        for kind in field.members:
+            if kind.type != "null" and not kind.properties:
+                words = kind.words().removeprefix("an ").removeprefix("a ")
+                fields.setdefault(path, _Field(field, {})).types[words] = None
     lines = [_HEAD]
     for path, (field, types) in fields.items():
         end = "; required" if path == "corpus" else ""
@@ -38,13 +39,3 @@ def describe_request() -> str:
         if field.description:
             lines.append(f"      {field.description}")
     return "\n".join(lines)
-
-
-def _fields(record: RecordSchema, block: Schema, before: str) -> Iterator[tuple[str, Schema, str]]:
-    """Yield the path, the schema and a type of every field that is not a block; dots in a path lead into blocks."""
-    for member in record.members(block):
-        for name, field in member.properties.items():
-            for kind in record.members(field):
-                if kind.type != "null" and not kind.properties:
-                    yield f"{before}{name}", field, record.words(kind).removeprefix("an ").removeprefix("a ")
-            yield from _fields(record, field, f"{before}{name}.")

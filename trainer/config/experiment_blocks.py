@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from trainer.config.nested_dict import block, has_path, merged, set_path, value_at
 from trainer.config.train_request import (
@@ -15,7 +15,7 @@ from trainer.config.train_request import (
     problem_paths,
     without_problems_at,
 )
-from trainer.contracts.base import Count, Frozen, Positive, Probability, changed
+from trainer.contracts.base import Count, Frozen, Positive, Probability, changed, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import (
     CONFIGS,
@@ -34,21 +34,15 @@ from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
 from trainer.contracts.validation import parse, refusal, shown_name, shown_value
 
 
-def _check_slug(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
-        raise ValueError("must be 1 to 64 letters (a-z, A-Z), digits, '_', '.' or '-'")
-    return name
-
-
-def _check_relative(path: str) -> str:
+def _is_relative(path: str) -> bool:
     parts = path.replace("\\", "/").split("/")
-    if not parts[0] or ".." in parts:
-        raise ValueError("must be a relative path without `..`")
-    return path
+    return parts[0] != "" and ".." not in parts
 
 
-Slug = Annotated[str, AfterValidator(_check_slug)]
-RelativePath = Annotated[str, AfterValidator(_check_relative)]
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+Slug = Annotated[str, requires(_NAME.fullmatch, "must be 1 to 64 letters (a-z, A-Z), digits, '_', '.' or '-'")]
+_RELATIVE = "a relative path without `..`"
+RelativePath = Annotated[str, requires(_is_relative, f"must be {_RELATIVE}")]
 
 
 class DataBlock(Frozen):
@@ -269,10 +263,8 @@ def corpus_path_errors(fields: Mapping[str, object], prefix: str = "") -> Iterat
     """Yield an error for each corpus of a file that is not a relative path."""
     for field in CORPORA:
         name, path = fields.get(field), f"{prefix}{field}"
-        try:
-            _check_relative(name if isinstance(name, str) else "none")
-        except ValueError as error:
-            yield _error(path, f"`{path}` {error}", value=name, allowed=str(error).removeprefix("must be "))
+        if isinstance(name, str) and not _is_relative(name):
+            yield _error(path, f"`{path}` must be {_RELATIVE}", value=name, allowed=_RELATIVE)
 
 
 def _places(architecture: object) -> dict[str, str]:

@@ -8,7 +8,7 @@ from posixpath import normpath
 
 from trainer.config.experiment_blocks import corpus_path_errors, has_blocks, is_stated, read_blocks
 from trainer.config.nested_dict import block
-from trainer.config.presets import FamilyDefaults
+from trainer.config.presets import CHAR_LSTM_DEFAULTS
 from trainer.config.train_request import CORPORA, RequestDraft, override
 from trainer.config.yaml import MAX_BYTES, parse_yaml
 from trainer.contracts.errors import AppError, ErrorCode
@@ -58,7 +58,7 @@ def experiment_yaml(record: RunRecord) -> str:
     if effective.tokenizer_id is not None:
         fields.pop("tokenizer")
     defaults: dict[str, object] = TrainRequest(model_family=effective.model_family, corpus="x").model_dump(mode="json")
-    required = {"model_family", "corpus", *FamilyDefaults.model_fields}
+    required = {"model_family", "corpus", *CHAR_LSTM_DEFAULTS}
     written = {name: value for name, value in fields.items() if name in required or value != defaults[name]}
     return f"# The run {record.run_id}; absent fields have their defaults.\n" + "".join(_lines(written, ""))
 

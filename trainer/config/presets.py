@@ -4,7 +4,7 @@ from hashlib import sha256
 
 from pydantic_core import to_json
 
-from trainer.contracts.base import Frozen, changed
+from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture, check, objective_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import (
@@ -12,7 +12,6 @@ from trainer.contracts.models import (
     PRESETS,
     Architecture,
     ModelBlock,
-    ModelFamily,
     Objective,
     RnnConfig,
     TransformerConfig,
@@ -29,7 +28,6 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizers import CONFIGS as TOKENIZER_CONFIGS
 from trainer.contracts.tokenizers import (
     CharTokenizerConfig,
-    SpecialStyle,
     TokenizerConfig,
     TokenizerManifest,
     WordTokenizerConfig,
@@ -45,26 +43,20 @@ _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
 }
 
 
-class FamilyDefaults(Frozen):
-    """Defaults of a model family that replace the general ones."""
-
-    max_seq_len: int
-    batch_size: int
-    optimizer: OptimizerConfig
-    learning_rate: float
-    holdout_fraction: float | None = None
-    test_fraction: float | None = None
-
-
-_CHAR_LSTM = FamilyDefaults(
-    max_seq_len=256,
-    batch_size=64,
-    optimizer=OptimizerConfig(name="adamw"),
-    learning_rate=2e-3,
-    holdout_fraction=0.05,
-    test_fraction=0.10,
-)
-_KEYBOARD = FamilyDefaults(max_seq_len=30, batch_size=64, optimizer=OptimizerConfig(name="adam"), learning_rate=1e-3)
+CHAR_LSTM_DEFAULTS: dict[str, object] = {
+    "max_seq_len": 256,
+    "batch_size": 64,
+    "optimizer": {"name": "adamw"},
+    "learning_rate": 2e-3,
+    "holdout_fraction": 0.05,
+    "test_fraction": 0.10,
+}
+_KEYBOARD_DEFAULTS: dict[str, object] = {
+    "max_seq_len": 30,
+    "batch_size": 64,
+    "optimizer": {"name": "adam"},
+    "learning_rate": 1e-3,
+}
 
 
 def resolve(
@@ -89,9 +81,7 @@ def resolve(
         "objective": objective,
         "mlm_probability": request.mlm_probability if objective == "masked_lm" else DEFAULT_MLM_PROBABILITY,
         "model": _sizes(request, values["max_seq_len"]) if parent is None else _sizes_of(parent, request),
-        "tokenizer": _tokenizer(request, objective)
-        if tokenizer is None
-        else _given_tokenizer(tokenizer, request, objective),
+        "tokenizer": _tokenizer(request, objective, tokenizer),
         "tokenizer_id": None if tokenizer is None else tokenizer.tokenizer_id,
         "corpus": corpus,
         "validation_corpus": validation_corpus,
@@ -100,8 +90,7 @@ def resolve(
     }
     values["optimizer"] = _optimizer(values.get("optimizer"))
     effective = parse(EffectiveRequest, values)
-    _check_positions(effective)
-    _check_rates(effective)
+    _check(effective)
     return effective
 
 
@@ -116,12 +105,8 @@ def request_hash(effective: EffectiveRequest) -> str:
 
 def _defaults(request: TrainRequest) -> dict[str, object]:
     if request.model_family == "char_lstm":
-        defaults: dict[str, object] = _CHAR_LSTM.model_dump(exclude_none=True)
-    elif _is_keyboard(request):
-        defaults = _KEYBOARD.model_dump(exclude_none=True)
-    else:
-        defaults = {}
-    return defaults
+        return CHAR_LSTM_DEFAULTS
+    return _KEYBOARD_DEFAULTS if _is_keyboard(request) else {}
 
 
 def _is_keyboard(request: TrainRequest) -> bool:
@@ -227,8 +212,8 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
     return given
 
 
-def _check_positions(effective: EffectiveRequest) -> None:
-    """Refuse rows longer than the longest input of the model."""
+def _check(effective: EffectiveRequest) -> None:
+    """Refuse rows longer than the longest input of the model, and a final learning rate out of the schedule's reach."""
     model = effective.model
     if isinstance(model, TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
         raise AppError(
@@ -236,10 +221,6 @@ def _check_positions(effective: EffectiveRequest) -> None:
             f"`max_seq_len` is {effective.max_seq_len}, but `model.max_position_embeddings` is"
             f" {model.max_position_embeddings}: make `max_seq_len` smaller or `model.max_position_embeddings` larger.",
         )
-
-
-def _check_rates(effective: EffectiveRequest) -> None:
-    """Refuse a final learning rate that the schedule cannot reach."""
     lowest, highest = effective.min_learning_rate, effective.learning_rate
     if lowest and effective.lr_schedule == "constant":
         raise AppError(
@@ -254,9 +235,11 @@ def _check_rates(effective: EffectiveRequest) -> None:
         )
 
 
-def _tokenizer(request: TrainRequest, objective: Objective) -> TokenizerConfig:
+def _tokenizer(request: TrainRequest, objective: Objective, trained: TokenizerManifest | None) -> TokenizerConfig:
     """Return the config of the tokenizer to train, in the style of its model; masked_lm needs a mask token."""
-    config = request.tokenizer or _default_tokenizer(request.model_family)
+    if trained is not None:
+        return _given_tokenizer(trained, request, objective)
+    config = request.tokenizer or TOKENIZER_CONFIGS[default_tokenizer_method(request.model_family)]()
     is_masked = objective == "masked_lm"
     match config:
         case WordTokenizerConfig():
@@ -267,30 +250,18 @@ def _tokenizer(request: TrainRequest, objective: Objective) -> TokenizerConfig:
                 )
             return config
         case CharTokenizerConfig():
-            if not is_masked or config.mask_token:
-                return config
-            if "mask_token" in config.model_fields_set:
+            if is_masked and not config.mask_token and "mask_token" in config.model_fields_set:
                 message = "`tokenizer.mask_token` must be true: masked_lm needs the token."
                 raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
-            return changed(config, mask_token=True)
+            return changed(config, mask_token=True) if is_masked else config
         case _:
             if config.special_style is not None:
                 if is_masked and style_of(config) == "gpt2":
                     message = "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token."
                     raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
                 return config
-            style = _style(architecture(request.model_family), is_masked=is_masked)
+            style = "bert" if request.model_family == "bert" else "gpt2_mask" if is_masked else "gpt2"
             return changed(config, special_style=style)
-
-
-def _style(of_model: Architecture, *, is_masked: bool) -> SpecialStyle:
-    if of_model == "bert":
-        return "bert"
-    return "gpt2_mask" if is_masked else "gpt2"
-
-
-def _default_tokenizer(family: ModelFamily) -> TokenizerConfig:
-    return TOKENIZER_CONFIGS[default_tokenizer_method(family)]()
 
 
 def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, objective: Objective) -> TokenizerConfig:
@@ -323,13 +294,6 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, object
 
 def batch_rows(effective: EffectiveRequest, *, on_cuda: bool) -> int:
     """Return the rows per batch."""
-    if effective.batch_size == "auto":
-        return auto_batch_size(effective.model_family, on_cuda=on_cuda)
-    return effective.batch_size
-
-
-def auto_batch_size(family: ModelFamily, *, on_cuda: bool) -> int:
-    """Return the rows per batch for `batch_size: auto`."""
-    if not on_cuda:
-        return 8
-    return {"char_lstm": 64, "gpt2": 32}.get(family, 16)
+    if effective.batch_size != "auto":
+        return effective.batch_size
+    return {"char_lstm": 64, "gpt2": 32}.get(effective.model_family, 16) if on_cuda else 8

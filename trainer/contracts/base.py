@@ -1,9 +1,10 @@
 """Base class and shared field types of all records."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 """A run, tokenizer or request id: safe as a file name, in a Redis key and in a Discord custom id."""
@@ -40,7 +41,19 @@ class FileRecord(Frozen):
     sha256: Sha256
 
 
+T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
+
+
+def requires(is_right: Callable[[T], object], message: str) -> AfterValidator:
+    """Return a validator that refuses the values for which the test is false."""
+
+    def check(value: T) -> T:
+        if not is_right(value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
 
 
 def changed(record: R, **fields: object) -> R:

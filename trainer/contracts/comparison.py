@@ -9,7 +9,7 @@ from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalSplit
 from trainer.contracts.models import ModelConfig, Objective, RnnConfig
-from trainer.contracts.runs import CorpusRef, EffectiveRequest, EvalSummary, RunManifest
+from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest
 
 TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
@@ -24,34 +24,29 @@ class Measurement(NamedTuple):
     tokens_per_second: float | None
 
 
-class ComparedRun(Frozen):
-    """A row of the table; losses in nats per token of the run's tokenizer, accuracies as shares."""
+class Figures(Frozen):
+    """Figures of a run, or their differences from those of another run; None if unknown."""
+
+    params: int | None
+    loss: float
+    """In nats per token of the run's tokenizer."""
+    perplexity: float
+    bits_per_char: float | None
+    top1_accuracy: float | None
+    """A share, as the next one."""
+    top5_accuracy: float | None
+    tokens_per_second: float | None
+    """Predicted tokens per second in training."""
+
+
+class ComparedRun(Figures):
+    """A row of the table."""
 
     run_id: Identifier
     label: str | None
     model: str
     """Short name: LSTM-2x512 has two layers of 512."""
     objective: Objective
-    params: int | None
-    loss: float
-    perplexity: float
-    bits_per_char: float | None
-    top1_accuracy: float | None
-    top5_accuracy: float | None
-    tokens_per_second: float | None
-    """Predicted tokens per second in training."""
-
-
-class Delta(Frozen):
-    """Differences of the first run from another run; None if a value is unknown."""
-
-    loss: float
-    perplexity: float
-    bits_per_char: float | None
-    top1_accuracy: float | None
-    top5_accuracy: float | None
-    params: int | None
-    tokens_per_second: float | None
 
 
 class Difference(Frozen):
@@ -71,7 +66,7 @@ class Against(Frozen):
     rise: float | None
     """Relative increase of that metric over the other run; negative: better."""
     is_regression: bool
-    delta: Delta
+    delta: Figures
     is_on_one_text: bool
     """True if both were evaluated on the same lines in the same form."""
     notes: tuple[str, ...]
@@ -148,48 +143,39 @@ def verdict(one: Against, tolerance: float) -> str:
     return f"{better}: {name} {one.rise:+.2%}"
 
 
+def _figures(one: Measurement) -> dict[str, float | None]:
+    figures: dict[str, float | None] = one.summary.model_dump(include=set(Figures.model_fields))
+    params = None if one.manifest.model is None else one.manifest.model.params
+    return {**figures, "params": params, "tokens_per_second": one.tokens_per_second}
+
+
 def _row(one: Measurement) -> ComparedRun:
-    manifest, summary = one.manifest, one.summary
-    effective = manifest.effective
-    return ComparedRun(
-        run_id=manifest.run_id,
-        label=effective.label,
-        model=model_name(effective.model),
-        objective=effective.objective,
-        params=None if manifest.model is None else manifest.model.params,
-        loss=summary.loss,
-        perplexity=summary.perplexity,
-        bits_per_char=summary.bits_per_char,
-        top1_accuracy=summary.top1_accuracy,
-        top5_accuracy=summary.top5_accuracy,
-        tokens_per_second=one.tokens_per_second,
-    )
+    effective = one.manifest.effective
+    row: dict[str, object] = {
+        **_figures(one),
+        "run_id": one.manifest.run_id,
+        "label": effective.label,
+        "model": model_name(effective.model),
+        "objective": effective.objective,
+    }
+    return ComparedRun.model_validate(row)
 
 
 def _against(first: Measurement, other: Measurement, split: EvalSplit | None, tolerance: float) -> Against:
-    row, others = _row(first), _row(other)
+    mine, its = _figures(first), _figures(other)
     basis, notes = _basis(first, other, split)
-    rise: float | None = None
-    if basis is not None:
-        mine, its = (row.loss, others.loss) if basis == "loss" else (row.bits_per_char, others.bits_per_char)
-        rise = _relative(mine, its)
+    rise = None if basis is None else _relative(mine[basis], its[basis])
+    delta = {name: _less(mine[name], its[name]) for name in mine}
+    one, two = first.manifest.effective, other.manifest.effective
     return Against(
-        run_id=others.run_id,
+        run_id=other.manifest.run_id,
         basis=basis,
         rise=rise,
         is_regression=rise is not None and rise > tolerance,
-        delta=Delta(
-            loss=row.loss - others.loss,
-            perplexity=row.perplexity - others.perplexity,
-            bits_per_char=_less(row.bits_per_char, others.bits_per_char),
-            top1_accuracy=_less(row.top1_accuracy, others.top1_accuracy),
-            top5_accuracy=_less(row.top5_accuracy, others.top5_accuracy),
-            params=None if row.params is None or others.params is None else row.params - others.params,
-            tokens_per_second=_less(row.tokens_per_second, others.tokens_per_second),
-        ),
-        is_on_one_text=_text(first.manifest.effective, split) == _text(other.manifest.effective, split),
+        delta=Figures.model_validate(delta),
+        is_on_one_text=_text(one, split) == _text(two, split),
         notes=tuple(notes),
-        differences=tuple(_differences(first.manifest.effective, other.manifest.effective)),
+        differences=tuple(_differences(one, two)),
     )
 
 
@@ -204,8 +190,9 @@ def _basis(
         reason = "Their normalizations differ" if split is None else f"Their {split} splits differ"
         return None, [f"{reason}, so none of their metrics are comparable."]
     if _vocabulary(one) == _vocabulary(two):
-        is_chance = one.effective.objective == "masked_lm" and _masking(one.effective) != _masking(two.effective)
-        return "loss", [_OTHER_MASKS] if is_chance else []
+        if one.effective.objective == "masked_lm" and _masking(one.effective) != _masking(two.effective):
+            return "loss", ["They were evaluated on different masked tokens: a part of the difference is chance."]
+        return "loss", []
     if one.effective.objective == "masked_lm":
         return None, ["Their tokenizers differ, so losses per token are not comparable."]
     notes = ["Their tokenizers differ: only bits per character are comparable."]
@@ -229,19 +216,12 @@ def _masking(effective: EffectiveRequest) -> tuple[int, float]:
     return effective.seed, effective.mlm_probability
 
 
-_OTHER_MASKS = "They were evaluated on different masked tokens: a part of the difference is chance."
-
-
 def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object, ...]:
     """Return the values that determine the lines of a split and their normalization."""
     form = effective.tokenizer.normalization
     if split is None:
         return (form,)
-    given: dict[EvalSplit, CorpusRef | None] = {
-        "validation": effective.validation_corpus,
-        "test": effective.test_corpus,
-    }
-    text = given[split]
+    text = effective.validation_corpus if split == "validation" else effective.test_corpus
     if text is not None:
         return form, text.sha256
     held_out = effective.holdout_fraction if effective.validation_corpus is None else 0.0

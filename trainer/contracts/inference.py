@@ -170,12 +170,18 @@ class WordScore(Frozen):
     """In nats; None if its first token is not scored."""
 
 
-class ScoreResponse(Frozen):
-    """Scores in nats. Lists of tokens have `n_tokens` entries, None for a token that is not scored."""
+class Response(Frozen):
+    """The state of a request; a failed one has an error."""
 
     request_id: Identifier
     run_id: Identifier
     status: JobState
+    error: RunError | None = None
+
+
+class ScoreResponse(Response):
+    """Scores in nats. Lists of tokens have `n_tokens` entries, None for a token that is not scored."""
+
     loss: float | None = None
     """Mean over the scored tokens and the [EOS] of each line, as in an evaluation.
 
@@ -217,7 +223,6 @@ class ScoreResponse(Frozen):
     words: tuple[WordScore, ...] | None = None
     window: WindowReport | None = None
     """None for exact scores."""
-    error: RunError | None = None
 
     @property
     def totals(self) -> Totals:
@@ -265,12 +270,9 @@ class GenerateRequest(SamplingOptions):
         return self
 
 
-class GenerateResponse(Frozen):
+class GenerateResponse(Response):
     """Continuations without the prompt; one entry per returned sequence in every list."""
 
-    request_id: Identifier
-    run_id: Identifier
-    status: JobState
     outputs: tuple[str, ...] | None = None
     steps: tuple[int, ...] | None = None
     eos_terminated: tuple[bool, ...] | None = None
@@ -282,7 +284,6 @@ class GenerateResponse(Frozen):
     logprobs: tuple[tuple[float, ...], ...] | None = None
     """ln p of each sampled token, at temperature 1 over the complete vocabulary, before filters and penalties: -1 times
     the surprisal of the token in a score."""
-    error: RunError | None = None
 
 
 class GenerateChunk(Frozen):
@@ -315,16 +316,12 @@ class Suggestion(Frozen):
     logp: float
 
 
-class PredictResponse(Frozen):
+class PredictResponse(Response):
     """Most probable next tokens, in descending order; empty for a text without tokens."""
 
-    request_id: Identifier
-    run_id: Identifier
-    status: JobState
     suggestions: tuple[Suggestion, ...] | None = None
     unk_count: int | None = None
     """Unknown tokens in the text."""
-    error: RunError | None = None
 
 
 class ChatRequest(SamplingOptions):
@@ -350,13 +347,10 @@ class ChatHistory(Frozen):
     turns: tuple[ChatTurn, ...]
 
 
-class ChatResponse(Frozen):
+class ChatResponse(Response):
     """The reply in a chat."""
 
-    request_id: Identifier
-    run_id: Identifier
     session_id: Identifier
-    status: JobState
     answer: str | None = None
     steps: int | None = None
     stop_reason: FinishReason | None = None
@@ -366,7 +360,6 @@ class ChatResponse(Frozen):
     turns_dropped: int | None = None
     """The number of oldest turns that did not fit."""
     seed_used: int | None = None
-    error: RunError | None = None
 
 
 EvalSplit = Literal["validation", "test"]
@@ -437,26 +430,14 @@ class EvalMetrics(Frozen):
 
 def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:
     """Return the entry of a manifest for an evaluation; `dataset` is the corpus measured instead of a split."""
-    return EvalSummary(
-        split=metrics.split,
-        dataset=dataset,
-        loss=metrics.loss,
-        perplexity=metrics.perplexity,
-        bits_per_char=metrics.bits_per_char,
-        top1_accuracy=metrics.top1_accuracy,
-        top5_accuracy=metrics.top5_accuracy,
-        unknown_share=metrics.unknown_share,
-    )
+    fields: dict[str, object] = metrics.model_dump(include=set(EvalSummary.model_fields))
+    return EvalSummary.model_validate(fields | {"dataset": dataset})
 
 
-class EvalResponse(Frozen):
+class EvalResponse(Response):
     """The state of an evaluation, and its metrics."""
 
-    request_id: Identifier
-    run_id: Identifier
-    status: JobState
     metrics: EvalMetrics | None = None
-    error: RunError | None = None
 
 
 class _Record(Frozen):

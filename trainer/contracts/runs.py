@@ -6,15 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    NonNegativeFloat,
-    PlainSerializer,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeFloat, PlainSerializer, Tag, model_validator
 
 from trainer.contracts.base import (
     Count,
@@ -26,6 +18,7 @@ from trainer.contracts.base import (
     RunState,
     Sha256,
     Timestamp,
+    requires,
 )
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import RunError
@@ -36,22 +29,8 @@ FinalState = Literal["completed", "failed", "cancelled"]
 CorpusName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
-def _check_device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", name):
-        raise ValueError("must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
-    return name
-
-
-def _check_printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must hold printable characters only")
-    return text
-
-
-def _check_ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
-    if any(later <= step for step, later in pairwise(steps)):
-        raise ValueError("must be in ascending order, each step once")
-    return steps
+def _is_ascending(steps: tuple[int, ...]) -> bool:
+    return all(step < later for step, later in pairwise(steps))
 
 
 def _sort_unique(names: tuple["DecayFree", ...]) -> tuple["DecayFree", ...]:
@@ -62,9 +41,12 @@ def _schedule_tag(value: object) -> str:
     return "steps" if isinstance(value, (list, tuple)) else "rule"
 
 
+_Device = requires(re.compile(r"auto|cpu|cuda(:\d{1,2})?").fullmatch, "must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+_Ascending = requires(_is_ascending, "must be in ascending order, each step once")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Setting = bool | int | str | None
-Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_check_printable)]
+_Printable = requires(str.isprintable, "must hold printable characters only")
+Label = Annotated[str, Field(min_length=1, max_length=64), _Printable]
 DecayFree = Literal["bias", "embedding", "norm"]
 DEFAULT_MLM_PROBABILITY = 0.15
 _MAX_SCHEDULED_STEPS = 10_000
@@ -141,11 +123,9 @@ class CheckpointRule(Options):
 
 
 _Steps = tuple[Annotated[int, Field(ge=0, le=1_000_000_000)], ...]
-ScheduledSteps = Annotated[_Steps, Field(max_length=_MAX_SCHEDULED_STEPS), AfterValidator(_check_ascending)]
+ScheduledSteps = Annotated[_Steps, Field(max_length=_MAX_SCHEDULED_STEPS), _Ascending]
 CheckpointSchedule = Annotated[
-    Annotated[
-        _Steps, Field(min_length=1, max_length=_MAX_SCHEDULED_STEPS), AfterValidator(_check_ascending), Tag("steps")
-    ]
+    Annotated[_Steps, Field(min_length=1, max_length=_MAX_SCHEDULED_STEPS), _Ascending, Tag("steps")]
     | Annotated[CheckpointRule, Tag("rule")],
     Discriminator(_schedule_tag),
 ]
@@ -204,7 +184,7 @@ class TrainingOptions(Options):
     """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""
     early_stopping: EarlyStopping = EarlyStopping()
     """Early stopping on the validation loss."""
-    device: Annotated[str, AfterValidator(_check_device)] = "auto"
+    device: Annotated[str, _Device] = "auto"
     """Device: auto, cpu, cuda or cuda:N; auto: CUDA where there is one."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Precision of training steps; evaluation is always fp32. auto: fp16 with CUDA, fp32 on the CPU."""
@@ -259,13 +239,9 @@ class TrainRequest(TrainingOptions):
     """Resume your newest failed or cancelled run with the same label and request; without one, start a new run."""
 
     @model_validator(mode="after")
-    def _check_tokenizer(self) -> "TrainRequest":
+    def _check(self) -> "TrainRequest":
         if self.tokenizer is not None and self.tokenizer_id is not None:
             raise ValueError("give `tokenizer` or `tokenizer_id`, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _check_frozen_embeddings(self) -> "TrainRequest":
         if self.freeze_embeddings and self.init_from_run_id is None:
             raise ValueError("`freeze_embeddings` needs `init_from_run_id`: random embeddings would never be trained")
         return self

@@ -1,24 +1,22 @@
 """Fields of a record type and their allowed values in words."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, Field
 
 Number = int | float
+Choice = bool | Number | str | None
 
 
 class Schema(BaseModel):
-    """A JSON schema, as far as used here."""
+    """A JSON schema without references, as far as used here."""
 
-    ref: str = Field("", alias="$ref")
-    definitions: "dict[str, Schema]" = Field(default_factory=dict, alias="$defs")
     type: str = ""
-    enum: tuple[bool | Number | str | None, ...] = ()
-    const: bool | Number | str | None = None
+    enum: tuple[Choice, ...] = ()
+    const: Choice = None
     any_of: "tuple[Schema, ...]" = Field((), alias="anyOf")
     one_of: "tuple[Schema, ...]" = Field((), alias="oneOf")
-    discriminator: "Discriminator | None" = None
+    discriminator: dict[str, object] = Field(default_factory=dict)
     properties: "dict[str, Schema]" = Field(default_factory=dict)
     any_property: "Schema | bool" = Field(False, alias="additionalProperties")
     items: "Schema | None" = None
@@ -34,136 +32,109 @@ class Schema(BaseModel):
     pattern: str = ""
     default: object = None
     description: str = ""
-    write_only: bool = Field(False, alias="writeOnly")
+    is_secret: bool = Field(False, alias="writeOnly")
 
     @property
-    def choices(self) -> tuple[bool | Number | str | None, ...]:
+    def choices(self) -> tuple[Choice, ...]:
         return self.enum or ((self.const,) if "const" in self.model_fields_set else ())
 
+    def choices_of(self, field: str) -> tuple[Choice, ...]:
+        """Return the choices of a field; empty if the block has no such field."""
+        return self.properties[field].choices if field in self.properties else ()
 
-class Discriminator(BaseModel):
-    """The field that selects the member of a union, and the member of each value."""
+    @property
+    def members(self) -> "list[Schema]":
+        """The members of a union, or the schema itself."""
+        return [inner for member in self.any_of + self.one_of for inner in member.members] or [self]
 
-    name: str = Field(alias="propertyName")
-    mapping: dict[str, str]
+    @property
+    def tag(self) -> str:
+        """The name of the field that selects the member of a union, or ''."""
+        own = self.discriminator.get("propertyName", "")
+        return str(own) or next((member.tag for member in self.any_of if member.tag), "")
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all fields of a block."""
+        return [name for member in self.members for name in member.properties]
 
-class Place(NamedTuple):
-    """A place in a record: its path, with dots that lead into blocks, and its schema."""
+    def fields(self, before: str = "") -> "Iterator[tuple[str, Schema]]":
+        """Yield the path and the schema of every field; dots in a path lead into blocks."""
+        for member in self.members:
+            for name, field in member.properties.items():
+                yield before + name, field
+                yield from field.fields(f"{before}{name}.")
 
-    path: str
-    schema: Schema
-
-
-class RecordSchema:
-    """The schema of a record type."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        described: object = model.model_json_schema()
-        self._root = Schema.model_validate(described)
-
-    def locate(self, parts: Sequence[str | int]) -> Place:
-        """Return the place of these parts; parts that name a member of a union are not in the path."""
+    def locate(self, parts: Sequence[str | int]) -> "tuple[str, Schema]":
+        """Return the path of these parts and its schema; parts that name a member of a union are not in the path."""
         path: list[str] = []
-        schema = self._root
+        schema = self
         for part in parts:
-            inside = self._inside(schema, part)
+            inside = next(filter(None, (member._inside(part) for member in schema.members)), None)
             if inside is not None:
                 path.append(str(part))
                 schema = inside
-            elif tag := self.tag(schema):
-                schema = self._resolved(tag.mapping.get(str(part), ""), schema)
-        return Place(".".join(path), schema)
+            elif tag := schema.tag:
+                selected = (member for member in schema.members if part in member.choices_of(tag))
+                schema = next(selected, schema)
+        return ".".join(path), schema
 
-    def members(self, schema: Schema) -> Iterator[Schema]:
-        """Yield the members of a union, or the schema itself."""
-        schema = self._resolved(schema.ref, schema)
-        union = schema.any_of + schema.one_of
-        if not union:
-            yield schema
-        for member in union:
-            yield from self.members(member)
+    def _inside(self, part: str | int) -> "Schema | None":
+        if isinstance(part, int):
+            return self.first_items[part] if part < len(self.first_items) else self.items
+        return self.properties.get(part) or (self.any_property if isinstance(self.any_property, Schema) else None)
 
-    def tag(self, schema: Schema) -> Discriminator | None:
-        """Return the discriminator of a union, if it has one."""
-        schema = self._resolved(schema.ref, schema)
-        return schema.discriminator or next(filter(None, map(self.tag, schema.any_of)), None)
-
-    def names(self, schema: Schema | None = None) -> list[str]:
-        """Return the names of all fields of a block; without a block, the paths of all fields of the record."""
-        if schema is not None:
-            return [name for member in self.members(schema) for name in member.properties]
-        return list(self._paths(self._root, ""))
-
-    def is_secret(self, schema: Schema) -> bool:
-        return any(member.write_only for member in self.members(schema))
-
-    @property
-    def holds_secrets(self) -> bool:
-        blocks = (self._root, *self._root.definitions.values())
-        return any(self.is_secret(inner) for block in blocks for inner in block.properties.values())
-
-    def words(self, schema: Schema) -> str:
+    def words(self) -> str:
         """Describe the allowed values."""
-        said: dict[str, None] = dict.fromkeys(self._words(member) for member in self.members(schema))
+        said: dict[str, None] = dict.fromkeys(member._words() for member in self.members)
         return " or ".join(said)
 
-    def _inside(self, schema: Schema, part: str | int) -> Schema | None:
-        for member in self.members(schema):
-            if isinstance(part, int):
-                found = member.first_items[part] if part < len(member.first_items) else member.items
-            else:
-                other = member.any_property
-                found = member.properties.get(part) or (other if isinstance(other, Schema) else None)
-            if found is not None:
-                return found
-        return None
-
-    def _resolved(self, reference: str, otherwise: Schema) -> Schema:
-        return self._root.definitions.get(reference.rsplit("/", 1)[-1], otherwise)
-
-    def _paths(self, schema: Schema, before: str) -> Iterator[str]:
-        for member in self.members(schema):
-            for name, inner in member.properties.items():
-                yield before + name
-                yield from self._paths(inner, f"{before}{name}.")
-
-    def _words(self, schema: Schema) -> str:
-        if schema.choices:
-            shown = [str(choice).lower() if isinstance(choice, bool) else repr(choice) for choice in schema.choices]
+    def _words(self) -> str:
+        if self.choices:
+            shown = [str(choice).lower() if isinstance(choice, bool) else repr(choice) for choice in self.choices]
             return shown[0] if len(shown) == 1 else f"one of {', '.join(shown)}"
-        match schema.type:
+        match self.type:
             case "integer":
-                return f"an integer{_bounds(schema)}"
+                return f"an integer{self._bounds()}"
             case "number":
-                return f"a number{_bounds(schema)}"
+                return f"a number{self._bounds()}"
             case "boolean":
                 return "true or false"
             case "string":
-                size = _size(schema.min_length, schema.max_length, "characters")
-                return f"text{size}" + (f" that matches {schema.pattern}" if schema.pattern else "")
-            case "array" if schema.max_items == 0:
+                size = _size(self.min_length, self.max_length, "characters")
+                return f"text{size}" + (f" that matches {self.pattern}" if self.pattern else "")
+            case "array" if self.max_items == 0:
                 return "[]"
             case "array":
-                item = schema.items or (schema.first_items[0] if schema.first_items else None)
-                size = _size(schema.min_items, schema.max_items, "items")
-                return f"a list{size}" + (f", each {self.words(item)}" if item else "")
+                item = self.items or next(iter(self.first_items), None)
+                size = _size(self.min_items, self.max_items, "items")
+                return f"a list{size}" + (f", each {item.words()}" if item else "")
             case "object":
-                names = ", ".join(schema.properties)
-                return f"a block with {names}" if names else "a block"
+                return f"a block with {', '.join(self.properties)}" if self.properties else "a block"
             case other:
                 return other
 
+    def _bounds(self) -> str:
+        bounds = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
+        said = [f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None]
+        return f" {' and '.join(said)}" if said else ""
 
-def _bounds(schema: Schema) -> str:
-    bounds: tuple[tuple[str, Number | None], ...] = (
-        ("≥", schema.minimum),
-        (">", schema.above),
-        ("≤", schema.maximum),
-        ("<", schema.below),
-    )
-    said = [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
-    return f" {' and '.join(said)}" if said else ""
+
+def schema_of(model: type[BaseModel]) -> Schema:
+    """Return the schema of a record type."""
+    described: dict[str, dict[str, dict[str, object]]] = model.model_json_schema()
+    return Schema.model_validate(_inlined(described, described.get("$defs", {})))
+
+
+def _inlined(value: object, definitions: Mapping[str, dict[str, object]]) -> object:
+    """Replace each reference of a JSON schema by its definition."""
+    if isinstance(value, list):
+        return [_inlined(item, definitions) for item in value]
+    if not isinstance(value, dict):
+        return value
+    given: dict[str, object] = {str(name): item for name, item in value.items()}
+    fields = definitions.get(str(given.pop("$ref", "")).rpartition("/")[2], {}) | given
+    return {name: _inlined(item, definitions) for name, item in fields.items()}
 
 
 def _size(least: int, most: int | None, unit: str) -> str:

@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp
+from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp, requires
 
 TokenizerMethod = Literal["char", "word", "bpe", "wordpiece", "sentencepiece"]
 METHODS: tuple[TokenizerMethod, ...] = get_args(TokenizerMethod)
@@ -28,17 +28,10 @@ _ROLES = {
 """Names of each role of a special token."""
 
 
-def _special_name(name: str) -> str:
-    """Check the form of a name; text of this form is cut apart, so no token of text equals a special token."""
-    if (
-        not re.fullmatch(r"<[/|]?[a-zA-Z0-9_.-]{1,60}\|?>|\[[a-zA-Z0-9_.-]{1,62}\]", name)
-        or name.strip("<>[]/|_.-") == ""
-    ):
-        raise ValueError("must be letters (a-z, A-Z), digits, '_', '.' or '-' in <> or [], as <s> or [CLS]")
-    return name
-
-
-SpecialName = Annotated[str, AfterValidator(_special_name)]
+_FORM = re.compile(r"(?=.*[a-zA-Z0-9])(<[/|]?[a-zA-Z0-9_.-]{1,60}\|?>|\[[a-zA-Z0-9_.-]{1,62}\])")
+"""Text of this form is cut apart, so no token of text equals a special token."""
+_Form = requires(_FORM.fullmatch, "must be letters (a-z, A-Z), digits, '_', '.' or '-' in <> or [], as <s> or [CLS]")
+SpecialName = Annotated[str, _Form]
 
 
 class SpecialTokens(Frozen):

@@ -10,7 +10,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.schema import Discriminator, RecordSchema
+from trainer.contracts.schema import Schema, schema_of
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -30,20 +30,12 @@ def parse(model: type[Record], data: object, code: ErrorCode = ErrorCode.INVALID
 
 def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCode.INVALID_INPUT) -> Record:
     """Validate JSON text against a record type; raises AppError naming every wrong field."""
-    if isinstance(data, bytes) and not _is_utf8(data):
-        raise refusal(code, FieldProblem(path="", message="the text is not UTF-8"))
     try:
-        return model.model_validate_json(data)
+        return model.model_validate_json(data if isinstance(data, str) else data.decode())
+    except UnicodeDecodeError:
+        raise refusal(code, FieldProblem(path="", message="the text is not UTF-8")) from None
     except ValidationError as error:
         raise refusal(code, *field_problems(error, model)) from error
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def refusal(code: ErrorCode, *problems: FieldProblem) -> AppError:
@@ -62,7 +54,7 @@ def combined(errors: Sequence[AppError], otherwise: ErrorCode) -> AppError:
 
 def field_problems(error: ValidationError, model: type[BaseModel]) -> tuple[FieldProblem, ...]:
     """Return the problem of each wrong field in one clause; never shows a secret."""
-    schema = RecordSchema(model)
+    schema = schema_of(model)
     problems: list[FieldProblem] = []
     for item in _items.validate_json(error.json(include_url=False, include_context=False)):
         problem = _problem(item, schema)
@@ -81,12 +73,9 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 def takes_any_text(model: type[BaseModel], path: str) -> bool:
     """Return True if a field (dots lead into blocks) takes free text."""
-    schema = RecordSchema(model)
-    place = schema.locate(path.split("."))
-    members = list(schema.members(place.schema))
-    types = {member.type for member in members}
-    is_text = "string" in types and types <= {"string", "null"} and not any(member.choices for member in members)
-    return place.path == path and is_text
+    known, field = schema_of(model).locate(path.split("."))
+    kinds = {"choice" if member.choices else member.type for member in field.members}
+    return known == path and {"string"} <= kinds <= {"string", "null"}
 
 
 def shown_value(value: object) -> str | None:
@@ -121,50 +110,46 @@ _WORDS = {
 }
 
 
-def _problem(item: _Item, schema: RecordSchema) -> FieldProblem:
+def _problem(item: _Item, record: Schema) -> FieldProblem:
     if item.type == "extra_forbidden":
-        return _unknown_field(item, schema)
-    place = schema.locate(item.loc)
-    path, allowed = place.path, schema.words(place.schema)
+        return _unknown_field(item, record)
+    path, schema = record.locate(item.loc)
+    allowed = schema.words()
     if item.type == "missing":
         return FieldProblem(path=path, message=f"`{path}` is required", allowed=allowed)
     message = _WORDS.get(item.type) or _plain(item.msg)
     if not path:
         return FieldProblem(path="", message=message)
-    if item.type.startswith("union_tag_") and (tag := schema.tag(place.schema)):
-        return _unknown_member(item, f"{path}.{tag.name}", tag)
-    if item.type == "value_error":
+    given: object = item.input
+    if item.type.startswith("union_tag_") and (tag := schema.tag):
+        path = f"{path}.{tag}"
+        given = given.get(tag) if isinstance(given, dict) else None
+        choices = sorted(repr(choice) for member in schema.members for choice in member.choices_of(tag))
+        allowed = f"one of {', '.join(choices)}"
+        if given is None:
+            return FieldProblem(path=path, message=f"`{path}` is required", allowed=allowed)
+        message = f"must be {allowed}"
+    elif item.type == "value_error":
         allowed = message.removeprefix("must be ")
-    value = None if schema.is_secret(place.schema) else shown_value(item.input)
-    given = "" if value is None else _as_given(value) + _hint(item)
-    return FieldProblem(path=path, message=f"`{path}` {message}{given}", value=value, allowed=allowed)
+    value = None if any(member.is_secret for member in schema.members) else shown_value(given)
+    shown = "" if value is None else f", you gave {value}{_hint(item)}"
+    return FieldProblem(path=path, message=f"`{path}` {message}{shown}", value=value, allowed=allowed)
 
 
-def _unknown_field(item: _Item, schema: RecordSchema) -> FieldProblem:
-    block = schema.locate(item.loc[:-1])
+def _unknown_field(item: _Item, record: Schema) -> FieldProblem:
+    parent, block = record.locate(item.loc[:-1])
     name = shown_name(str(item.loc[-1]))
-    path = f"{block.path}.{name}".removeprefix(".")
-    known = schema.names(block.schema)
-    elsewhere = [other for other in schema.names() if other.endswith(f".{name}")]
-    near = did_you_mean(name, elsewhere or known) or did_you_mean(name, schema.names())
+    path = f"{parent}.{name}".removeprefix(".")
+    fields = dict(record.fields())
+    elsewhere = [other for other in fields if other.endswith(f".{name}")]
+    near = did_you_mean(name, elsewhere or block.names) or did_you_mean(name, list(fields))
+    holds_secrets = any(member.is_secret for field in fields.values() for member in field.members)
     return FieldProblem(
         path=path,
         message=f"unknown field `{path}`{near}",
-        value=None if schema.holds_secrets else shown_value(item.input),  # it may be a secret under a wrong name
-        allowed=f"one of {', '.join(known)}",
+        value=None if holds_secrets else shown_value(item.input),  # it may be a secret under a wrong name
+        allowed=f"one of {', '.join(block.names)}",
     )
-
-
-def _unknown_member(item: _Item, path: str, tag: Discriminator) -> FieldProblem:
-    given = item.input.get(tag.name) if isinstance(item.input, dict) else None
-    value = None if given is None else shown_value(given)
-    allowed = f"one of {', '.join(map(repr, tag.mapping))}"
-    message = f"`{path}` is required" if given is None else f"`{path}` must be {allowed}{_as_given(value)}"
-    return FieldProblem(path=path, message=message, value=value, allowed=allowed)
-
-
-def _as_given(value: str | None) -> str:
-    return "" if value is None else f", you gave {value}"
 
 
 def _plain(message: str) -> str:

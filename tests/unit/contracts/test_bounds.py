@@ -11,7 +11,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import ChatRequest, EvalRequest, GenerateRequest, PredictRequest, ScoreRequest
 from trainer.contracts.runs import TrainRequest
-from trainer.contracts.schema import Schema
+from trainer.contracts.schema import Schema, schema_of
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.validation import parse
 
@@ -46,11 +46,7 @@ class Block(BaseModel):
 
 
 def unbounded(model: type[BaseModel]) -> list[str]:
-    described: object = model.model_json_schema()
-    root = Schema.model_validate(described)
-
     def found(schema: Schema, path: str) -> Iterator[str]:
-        schema = root.definitions.get(schema.ref.rsplit("/", 1)[-1], schema)
         if schema.type == "integer" and not schema.choices and schema.maximum is None and schema.below is None:
             yield path
         for inner in (*schema.any_of, *schema.one_of, *schema.first_items):
@@ -61,7 +57,7 @@ def unbounded(model: type[BaseModel]) -> list[str]:
         for name, inner in schema.properties.items():
             yield from found(inner, f"{path}.{name}".removeprefix("."))
 
-    paths: dict[str, None] = dict.fromkeys(found(root, ""))
+    paths: dict[str, None] = dict.fromkeys(found(schema_of(model), ""))
     return list(paths)
 
 
