@@ -22,8 +22,8 @@ from trainer.contracts.checkpoint_schedule import scheduled_steps
 from trainer.contracts.cost import GIB, MIB, Cost
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import TransformerConfig
-from trainer.contracts.runs import EffectiveRequest
-from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest, WordTokenizerConfig
+from trainer.contracts.runs import EffectiveRequest, TrainRequest
+from trainer.contracts.tokenizers import CharTokenizerConfig, WordTokenizerConfig
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import text_files
@@ -77,7 +77,8 @@ def preview_cost(effective: EffectiveRequest, corpora: CorpusStore, settings: Se
     Raises MODEL_INCOMPATIBLE or INSUFFICIENT_STORAGE if two thirds of the estimate exceed memory or free disk.
     """
     sample, sample_bytes = sample_text(corpora.find(effective.corpus.name))
-    stored = _stored_tokenizer(effective, settings)
+    folder = tokenizer_folder(effective, settings)
+    stored = None if folder is None else read_manifest(folder)
     if stored is None:
         vocabulary = estimate_vocabulary(effective, sample, sample_bytes)
     else:
@@ -95,13 +96,18 @@ def preview_cost(effective: EffectiveRequest, corpora: CorpusStore, settings: Se
     return changed(cost, seconds=seconds, is_exact=stored is not None)
 
 
-def _stored_tokenizer(effective: EffectiveRequest, settings: Settings) -> TokenizerManifest | None:
-    root = settings.app.artifacts_root
-    if effective.init_from_run_id is not None:
-        return read_manifest(RunStore(root).get(effective.init_from_run_id).tokenizer)
-    if effective.tokenizer_id is not None:
-        return read_manifest(TokenizerStore(root).get(effective.tokenizer_id).path)
-    return None
+def tokenizer_folder(request: TrainRequest | EffectiveRequest, settings: Settings) -> Path | None:
+    """Return the folder of the stored tokenizer that a run takes; None if the run trains its own.
+
+    Raises RUN_NOT_FOUND or TOKENIZER_NOT_FOUND, and CONFLICT while the tokenizer is being trained.
+    """
+    if request.init_from_run_id is not None:
+        return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).tokenizer
+    if request.tokenizer_id is None:
+        return None
+    tokenizer = TokenizerStore(settings.app.artifacts_root).get(request.tokenizer_id)
+    tokenizer.completed_manifest()
+    return tokenizer.path
 
 
 def sample_text(corpus: Path) -> tuple[str, int]:

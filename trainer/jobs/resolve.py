@@ -23,7 +23,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
 from trainer.jobs.bf16_trial import check_bf16_here
-from trainer.jobs.cost import preview_cost
+from trainer.jobs.cost import preview_cost, tokenizer_folder
 from trainer.system.hardware import default_threads, may_have_cuda
 
 _SAMPLED_LINES = 1000
@@ -70,7 +70,7 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
     """
     await _check_device(request, settings)
     parent = _find_parent(request, settings)
-    tokenizer_folder = _find_tokenizer(request, parent, settings)
+    folder = tokenizer_folder(request, settings)
     named = {"validation_corpus": request.validation_corpus, "test_corpus": request.test_corpus}
     splits = {field: name for field, name in corpora.splits(request.corpus).items() if named.get(field) is None}
     request = changed(request, **splits)
@@ -82,9 +82,9 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
         test_corpus=None if test is None else await corpora.describe(test),
         threads=request.threads or default_threads(),
         parent=None if parent is None else parent.completed_manifest(),
-        tokenizer=None if tokenizer_folder is None else read_manifest(tokenizer_folder),
+        tokenizer=None if folder is None else read_manifest(folder),
     )
-    await asyncio.to_thread(_check_corpus, request, effective, corpora, tokenizer_folder)
+    await asyncio.to_thread(_check_corpus, request, effective, corpora, folder)
     return effective
 
 
@@ -106,10 +106,8 @@ def with_labelled_tokenizer(
     for name in block.model_fields_set:
         wanted: object = getattr(block, name)
         has: object = getattr(manifest.config, name, None)
-        is_within_cap = (
-            name == "vocab_size" and has is None and isinstance(wanted, int) and manifest.vocab_size <= wanted
-        )
-        if wanted != has and not is_within_cap:
+        is_cap = name == "vocab_size" and has is None and isinstance(wanted, int) and manifest.vocab_size <= wanted
+        if wanted != has and not is_cap:
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,
                 f"`tokenizer.{name}` is {to_json(wanted).decode()}, but the tokenizer '{manifest.tokenizer_id}', which"
@@ -150,12 +148,8 @@ async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Setting
     if request_hash(again) == record.request_hash:
         return
     old = record.effective
-    corpora_pairs = (
-        (again.corpus, old.corpus),
-        (again.validation_corpus, old.validation_corpus),
-        (again.test_corpus, old.test_corpus),
-    )
-    has_changed = any(now != before for now, before in corpora_pairs)
+    texts = (again.corpus, again.validation_corpus, again.test_corpus)
+    has_changed = texts != (old.corpus, old.validation_corpus, old.test_corpus)
     what = "its corpus has changed since" if has_changed else "its request resolves to another training by now"
     raise AppError(ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot be resumed: {what}. Start a new training.")
 
@@ -186,19 +180,8 @@ def _find_parent(request: TrainRequest, settings: Settings) -> RunDirectory | No
     return parent
 
 
-def _find_tokenizer(request: TrainRequest, parent: RunDirectory | None, settings: Settings) -> Path | None:
-    """Return the folder of the run's tokenizer; None if the run trains its own."""
-    if parent is not None:
-        return parent.tokenizer
-    if request.tokenizer_id is None:
-        return None
-    tokenizer = TokenizerStore(settings.app.artifacts_root).get(request.tokenizer_id)
-    tokenizer.completed_manifest()
-    return tokenizer.path
-
-
 def _check_corpus(
-    request: TrainRequest, effective: EffectiveRequest, corpora: CorpusStore, tokenizer_folder: Path | None
+    request: TrainRequest, effective: EffectiveRequest, corpora: CorpusStore, stored_tokenizer: Path | None
 ) -> None:
     """Refuse a corpus with too few files or tokens, or one whose tokens a stored tokenizer hardly knows.
 
@@ -212,8 +195,8 @@ def _check_corpus(
             f"`split_by` is 'file', which needs a folder of at least {needed} texts, one for each split;"
             f" '{request.corpus}' has {files}.",
         )
-    if tokenizer_folder is not None:
-        unknown = unknown_share(tokenizer_folder, corpora.sample_lines(request.corpus, _SAMPLED_LINES, request.seed))
+    if stored_tokenizer is not None:
+        unknown = unknown_share(stored_tokenizer, corpora.sample_lines(request.corpus, _SAMPLED_LINES, request.seed))
         if unknown > _MAX_UNKNOWN_SHARE:
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,

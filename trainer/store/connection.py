@@ -54,24 +54,19 @@ class _Cancellable(AbstractConnection):
             self.socket_timeout = limit_seconds
 
 
-class _CancellableTcp(_Cancellable, TcpConnection):
-    pass
+class _CancellableTcp(_Cancellable, TcpConnection): ...
 
 
-class _CancellableTls(_Cancellable, SSLConnection):
-    pass
+class _CancellableTls(_Cancellable, SSLConnection): ...
 
 
-class _CancellableUnix(_Cancellable, UnixDomainSocketConnection):
-    pass
+class _CancellableUnix(_Cancellable, UnixDomainSocketConnection): ...
 
 
-_TLS: type[AbstractConnection] = SSLConnection
-_UNIX: type[AbstractConnection] = UnixDomainSocketConnection
-_CANCELLABLE_TCP: type[AbstractConnection] = _CancellableTcp
-_CANCELLABLE_TLS: type[AbstractConnection] = _CancellableTls
-_CANCELLABLE_UNIX: type[AbstractConnection] = _CancellableUnix
-_CANCELLABLE = {_TLS: _CANCELLABLE_TLS, _UNIX: _CANCELLABLE_UNIX}
+_TCP: type[AbstractConnection] = _CancellableTcp
+_TLS: type[AbstractConnection] = _CancellableTls
+_UNIX: type[AbstractConnection] = _CancellableUnix
+_CANCELLABLE = (_TCP, _TLS, _UNIX)  # TLS is a kind of TCP, too
 
 
 def dumps(value: object) -> bytes:
@@ -122,7 +117,7 @@ def open_redis(url: str, *, retries: int = RETRIES) -> ArqRedis:
         retry_on_error=retried,
     )
     pool = redis.connection_pool
-    pool.connection_class = _CANCELLABLE.get(pool.connection_class, _CANCELLABLE_TCP)
+    pool.connection_class = next(own for own in _CANCELLABLE if issubclass(own, pool.connection_class))
     return redis
 
 
