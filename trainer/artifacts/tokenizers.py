@@ -25,11 +25,7 @@ from trainer.system.files import DISK, Disk, read_record, read_regular, try_lock
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _ID = re.compile(r"[a-z]{1,32}-[0-9a-f]{16}")
-_MESSAGES: dict[JobState, str] = {
-    "queued": "Waiting for a worker.",
-    "running": "Training.",
-    "completed": "Completed.",
-}
+_MESSAGES: dict[JobState, str] = {"queued": "Waiting for a worker.", "running": "Training.", "completed": "Completed."}
 
 
 class TokenizerDirectory:

@@ -6,7 +6,6 @@ import sys
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 from pydantic import ValidationError
@@ -37,7 +36,8 @@ async def check_bf16_here(architecture: Architecture, settings: Settings) -> Non
 
 
 def _trial(architecture: Architecture, settings: Settings) -> Bf16Trial | None:
-    stored = _result_path(architecture, settings)
+    key = to_json({"architecture": architecture, "torch": version("torch")} | instruction_set())
+    stored = settings.app.data_root / "bf16_trials" / f"{sha256(key).hexdigest()[:32]}.json"
     with suppress(OSError, ValueError):
         return read_record(stored, Bf16Trial)
     trial = _run_trial(architecture, settings)
@@ -46,12 +46,6 @@ def _trial(architecture: Architecture, settings: Settings) -> Bf16Trial | None:
             stored.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(stored, trial.model_dump_json().encode())
     return trial
-
-
-def _result_path(architecture: Architecture, settings: Settings) -> Path:
-    """Return the path of the stored result, by architecture, torch version and CPU."""
-    key = to_json({"architecture": architecture, "torch": version("torch")} | instruction_set())
-    return settings.app.data_root / "bf16_trials" / f"{sha256(key).hexdigest()[:32]}.json"
 
 
 def _run_trial(architecture: Architecture, settings: Settings, seconds: float = _TRIAL_SECONDS) -> Bf16Trial | None:

@@ -1,12 +1,6 @@
 """Names of all keys in Redis; their contents can be rebuilt from disk."""
 
-from arq.constants import (
-    abort_jobs_ss,
-    in_progress_key_prefix,
-    job_key_prefix,
-    result_key_prefix,
-    retry_key_prefix,
-)
+from arq.constants import abort_jobs_ss, in_progress_key_prefix, job_key_prefix, result_key_prefix, retry_key_prefix
 
 EVENT_STREAM = "trainer:events"
 """Stream with one entry per event of any run; it wakes the bot."""

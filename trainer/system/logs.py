@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from logging.handlers import RotatingFileHandler
@@ -16,6 +15,7 @@ from pydantic_core import to_json
 from structlog.typing import EventDict, Processor
 
 from trainer.config.settings import Settings
+from trainer.system.hardware import process_name
 
 _LOG_FILE_BYTES = 10_000_000
 _BLOCK_BYTES = 1 << 16
@@ -43,7 +43,6 @@ class LoggingExtra(TypedDict, total=False):
     model_family: str
     architecture: str
     vocab_size: int
-    params: int
     names: str
     entry_id: str
     error_code: str
@@ -51,7 +50,6 @@ class LoggingExtra(TypedDict, total=False):
     reason: str
     exc_info: BaseException | None
     exit_code: int
-    last_lines: str
     pid: int
     slots: int
     guilds: int
@@ -201,11 +199,9 @@ def _formatter(service: str, *, as_json: bool, colors: bool) -> logging.Formatte
 
 
 def _common(service: str) -> list[Processor]:
-    instance = f"{socket.gethostname()}:{os.getpid()}"
-
     def identify(_logger: object, _method: str, event: EventDict) -> EventDict:
         event["service"] = service
-        event["instance_id"] = instance
+        event["instance_id"] = process_name()
         return event
 
     return [
