@@ -1,6 +1,7 @@
 """Attachments of commands: names, and content up to a size limit."""
 
 import asyncio
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import discord
 import structlog
 import yarl
 
-from bot.retries import back_off
+from bot.retries import back_off, retry
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 
@@ -18,7 +19,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _CHUNK_BYTES = 1 << 16
 _DOWNLOAD_SECONDS = 120.0
 _SOCKET_SECONDS = 20.0
-_TRIES = 4
+_MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 4.0
 _NAME_CHARACTERS = 200
 _KINDS = {"file": ("a plain text", (".txt",)), "config": ("a YAML file", (".yaml", ".yml"))}
@@ -60,29 +61,19 @@ async def read_attachment(file: discord.Attachment, settings: Settings, option: 
     limit_bytes, base = settings.limits.attachment_bytes, settings.discord.cdn_base_url
     if file.size > limit_bytes:
         raise _too_large(limit_bytes, option)
-    return await download(file.url if base is None else at_address(file.url, str(base)), limit_bytes, option)
-
-
-def at_address(url: str, base: str) -> str:
-    """Return the URL of the same file on another file server than Discord's."""
-    return f"{base.rstrip('/')}{yarl.URL(url, encoded=True).raw_path_qs}"
+    url = file.url
+    if base is not None:  # another file server than Discord's
+        url = f"{str(base).rstrip('/')}{yarl.URL(url, encoded=True).raw_path_qs}"
+    return await download(url, limit_bytes, option)
 
 
 async def download(url: str, limit_bytes: int, option: str = "file") -> bytes:
     """Download an attachment of at most `limit_bytes`, with up to four tries; raises AppError."""
-    waits, tries_left = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), _TRIES
+    waits = islice(back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), _MAX_RETRIES)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SOCKET_SECONDS, sock_read=_SOCKET_SECONDS)
     try:
         async with asyncio.timeout(_DOWNLOAD_SECONDS), aiohttp.ClientSession(timeout=timeout) as session:
-            while True:
-                tries_left -= 1
-                try:
-                    return await _fetch(session, url, limit_bytes, option)
-                except (aiohttp.ClientError, OSError) as error:
-                    if not tries_left:
-                        raise
-                    log.warning("attachment_retry", error=type(error).__name__)
-                await asyncio.sleep(next(waits))
+            return await retry(lambda: _fetch(session, url, limit_bytes, option), waits, log)
     except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
         raise _not_downloaded(option) from None
 

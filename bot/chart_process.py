@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,6 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 T = TypeVar("T")
 
 _IDLE_SECONDS = 60.0
-_MAX_CHARTS = 8
 
 
 class ChartProcess:
@@ -33,26 +31,14 @@ class ChartProcess:
         self._pool: ProcessPoolExecutor | None = None
         self._lock = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
-        self._charts: OrderedDict[tuple[Curve, Curve, float | None], asyncio.Task[bytes | None]] = OrderedDict()
-        """The latest charts, since several watchers need the same one."""
 
     async def loss_chart(self, train: Curve, validation: Curve, bits_per_nat: float | None = None) -> bytes | None:
         """Return the loss chart as PNG; None without a curve, or, logged, if the process died."""
         if len(train) < 2:
             return None
-        key = (tuple(train), tuple(validation), bits_per_nat)
-        chart = self._charts.get(key)
-        if chart is None:
-            chart = asyncio.create_task(self._draw(partial(_loss_chart, *key)))
-            self._charts[key] = chart
-            if len(self._charts) > _MAX_CHARTS:
-                self._charts.popitem(last=False)
-        png = await asyncio.shield(chart)
-        if png is None:
-            self._charts.pop(key, None)
-        return png
+        return await self._draw(partial(_loss_chart, [*train], [*validation], bits_per_nat))
 
-    async def report(self, scored: bytes, text: str, unit: Unit) -> "ReportFiles | None":
+    async def report(self, scored: bytes, text: str, unit: Unit) -> ReportFiles | None:
         """Build the report of a stored score record; return None, logged, if the process died."""
         return await self._draw(partial(_report, scored, text, unit))
 
@@ -73,8 +59,6 @@ class ChartProcess:
                 self._idle = loop.call_later(self._idle_seconds, self._end)
 
     def close(self) -> None:
-        for chart in self._charts.values():
-            chart.cancel()
         if self._idle is not None:
             self._idle.cancel()
         self._end()
@@ -114,7 +98,7 @@ def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
     return loss_chart(train, validation, bits_per_nat)
 
 
-def _report(scored: bytes, text: str, unit: Unit) -> "ReportFiles":
+def _report(scored: bytes, text: str, unit: Unit) -> ReportFiles:
     from bot.report import score_csv, summarize
     from trainer.contracts.inference import ScoreRecord
     from trainer.reports.charts import heat_map

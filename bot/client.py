@@ -3,19 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import discord
 import structlog
 import yarl
 from discord import app_commands
 from discord.gateway import DiscordWebSocket
-from discord.http import Route
 
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE
 from bot.limits import UsageLimits
 from bot.notifier import RunNotifier
 from bot.permissions import Permissions
@@ -152,16 +151,9 @@ class Bot(discord.Client):
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
 
 
-class _HasBase(Protocol):
-    """The part of discord.py's Route that is set here."""
-
-    BASE: str
-
-
 def _use_addresses(settings: Settings) -> None:
     """Use the addresses of the settings: of a proxy, or of a local Discord."""
     if settings.discord.api_base_url is not None:
-        route: _HasBase = Route
-        route.BASE = str(settings.discord.api_base_url).rstrip("/")
+        ROUTE.BASE = str(settings.discord.api_base_url).rstrip("/")
     if settings.discord.gateway_url is not None:
         DiscordWebSocket.DEFAULT_GATEWAY = yarl.URL(str(settings.discord.gateway_url))

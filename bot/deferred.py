@@ -9,16 +9,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import aiohttp
 import discord
 import structlog
-from discord.http import Route
 from pydantic import BaseModel, Field
 
+from bot.discord_errors import CALL_ERRORS, ROUTE
 from bot.embeds.answers import error_answer
-from bot.retries import back_off
+from bot.retries import back_off, retry
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import read_regular
@@ -118,15 +118,11 @@ class DeferredInteractions:
         """Answer an interaction, with retries until its token expires, unless the earlier bot has answered it."""
         bound = log.bind(request_id=record.request_id)
         waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
-        while record.can_be_answered:
-            try:
-                if await _is_thinking(session, record):
-                    await _send_restarted(session, record)
-                    bound.info("interrupted_command_answered")
-                break
-            except (aiohttp.ClientError, OSError) as error:  # whose text would hold the token
-                bound.warning("discord_retry", error=type(error).__name__)
-            await asyncio.sleep(next(waits))
+        if record.can_be_answered:
+            with suppress(*CALL_ERRORS):
+                await retry(
+                    lambda: _answer_if_thinking(session, record), waits, bound, is_wanted=lambda: record.can_be_answered
+                )
         await asyncio.to_thread(self._path(record).unlink, missing_ok=True)
 
 
@@ -137,35 +133,23 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
 
 
-class _HasBase(Protocol):
-    """The part of discord.py's Route that is read here."""
-
-    BASE: str
-
-
 class _Message(BaseModel):
     flags: int = 0
 
 
-async def _is_thinking(session: aiohttp.ClientSession, record: Deferred) -> bool:
-    """Return whether the message still shows "thinking…"; raises ClientError for a failure that a retry may solve."""
-    async with session.get(_address(record)) as response:
+async def _answer_if_thinking(session: aiohttp.ClientSession, record: Deferred) -> None:
+    """Answer if the message still shows "thinking…"; raises ClientError for a failure that a retry may solve."""
+    address = f"{ROUTE.BASE}/webhooks/{record.application_id}/{record.token}/messages/@original"
+    async with session.get(address) as response:
         _raise_if_transient(response)
-        return response.ok and _Message.model_validate_json(await response.read()).flags & _LOADING != 0
-
-
-async def _send_restarted(session: aiohttp.ClientSession, record: Deferred) -> None:
+        if not response.ok or not _Message.model_validate_json(await response.read()).flags & _LOADING:
+            return
     advice = _CHECK_RUNS if record.command in _STARTS_RUNS else _AGAIN
-    error = AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{_RESTARTED}{advice}")
-    embed = error_answer(error, record.request_id)
+    embed = error_answer(AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{_RESTARTED}{advice}"), record.request_id)
     body: dict[str, object] = {"embeds": [embed.to_dict()]}
-    async with session.patch(_address(record), json=body) as response:
+    async with session.patch(address, json=body) as response:
         _raise_if_transient(response)
-
-
-def _address(record: Deferred) -> str:
-    route: _HasBase = Route
-    return f"{route.BASE}/webhooks/{record.application_id}/{record.token}/messages/@original"
+    log.info("interrupted_command_answered", request_id=record.request_id)
 
 
 def _raise_if_transient(response: aiohttp.ClientResponse) -> None:

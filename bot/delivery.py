@@ -67,7 +67,12 @@ class RunNotifications:
 
     async def logged_status(self) -> RunStatus:
         """Read the run's status from its event log."""
-        return await asyncio.to_thread(self._refresh)
+
+        def refresh() -> RunStatus:
+            with self._reading:  # a thread outlives the cancelled task that waits for it
+                return self._follower.refresh()
+
+        return await asyncio.to_thread(refresh)
 
     async def status(self) -> RunStatus:
         """Read the run's status from its event log and the queue."""
@@ -96,10 +101,6 @@ class RunNotifications:
     async def outcome(self) -> Outcome:
         """Read the files, samples and last log lines of the ended run."""
         return await asyncio.to_thread(read_outcome, self._run)
-
-    def _refresh(self) -> RunStatus:
-        with self._reading:  # a thread outlives the cancelled task that waits for it
-            return self._follower.refresh()
 
 
 class Delivery:
@@ -208,7 +209,7 @@ class Delivery:
         stored = self._watcher.card if slot == "card" else self._watcher.final
         if stored is not None and stored.message_id is not None:
             return False
-        embed, files = await self._message(slot, view)
+        embed, chart = await self._message(slot, view)
         may_exist, is_new = stored is not None, True
         sent = stored or SentMessage(nonce=self._nonce(slot, channel))
         await self._update(**{slot: sent})
@@ -225,7 +226,7 @@ class Delivery:
             message = await channel.send(
                 f"<@{self.user_id}>" if notifies else None,
                 embed=embed,
-                files=files(),
+                files=attach_chart(embed, chart, view.status),
                 view=self._buttons(view) if slot == "card" else self._final_buttons(view),
                 nonce=sent.nonce,
                 allowed_mentions=discord.AllowedMentions(everyone=False, roles=False, replied_user=False, users=users),
@@ -237,17 +238,15 @@ class Delivery:
         await self._update(**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)}, card_is_stale=is_stale)
         return is_new
 
-    async def _message(self, slot: Slot, view: RunView) -> tuple[discord.Embed, Callable[[], list[discord.File]]]:
-        """Return a message's embed, and its files, new for each try; a final message has a chart if no card has one."""
+    async def _message(self, slot: Slot, view: RunView) -> tuple[discord.Embed, bytes | None]:
+        """Return a message's embed and chart; a final message has a chart if no card has one."""
         if slot == "card":
-            embed = run_card(self.run.record, view.status, view.losses)
-            return embed, lambda: attach_chart(embed, view.chart, view.status)
+            return run_card(self.run.record, view.status, view.losses), view.chart
         outcome = await self.run.outcome()
         if not (self._is_owner and self._watcher.in_dm):  # only the owner may read a run's log
             outcome = outcome._replace(last_lines=())
         embed = final_message(self.run.record, view.status, outcome)
-        chart = view.chart if self._watcher.card is None else None
-        return embed, lambda: attach_chart(embed, chart, view.status)
+        return embed, view.chart if self._watcher.card is None else None
 
     @property
     def _is_owner(self) -> bool:

@@ -1,8 +1,19 @@
-"""Discord's errors by meaning; discord.py does not type its exceptions strictly, so they are typed here."""
+"""Discord's errors by meaning, typed here because discord.py does not type them strictly."""
+
+from typing import Protocol
 
 import aiohttp
 import discord
+from discord.http import Route
 
+
+class _HasBase(Protocol):
+    """The part of discord.py's Route that is used here."""
+
+    BASE: str
+
+
+ROUTE: _HasBase = Route
 HTTP_ERROR: type[discord.DiscordException] = discord.HTTPException
 NOT_FOUND: type[discord.DiscordException] = discord.NotFound
 CLOSED: tuple[type[discord.DiscordException], ...] = (discord.ConnectionClosed, discord.PrivilegedIntentsRequired)

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
+import discord
 import structlog
 
 from bot.discord_errors import CALL_ERRORS, is_transient, retry_after_seconds
@@ -27,13 +28,15 @@ async def retry(
     *,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> T:
-    """Call until Discord answers; raises a refusal at once, and any failure once `is_wanted` returns False."""
+    """Call until Discord answers; raises a refusal at once, and any failure after the last wait or if unwanted."""
     while True:
         try:
             return await call()
         except CALL_ERRORS as error:
-            if not is_transient(error) or not is_wanted():
+            seconds = next(waits, None)
+            if seconds is None or not is_transient(error) or not is_wanted():
                 raise
-            log.warning("discord_retry", error=str(error))
-            seconds = max(next(waits), retry_after_seconds(error))
+            is_plain = isinstance(error, discord.DiscordException)  # others can hold an address with its token
+            log.warning("discord_retry", error=str(error) if is_plain else type(error).__name__)
+            seconds = max(seconds, retry_after_seconds(error))
         await asyncio.sleep(seconds)
