@@ -36,7 +36,8 @@ class ChartProcess:
         """Return the loss chart as PNG; None without a curve, or, logged, if the process died."""
         if len(train) < 2:
             return None
-        return await self._draw(partial(_loss_chart, [*train], [*validation], bits_per_nat))
+        curves: tuple[Curve, Curve] = (tuple(train), tuple(validation))
+        return await self._draw(partial(_loss_chart, *curves, bits_per_nat))
 
     async def report(self, scored: bytes, text: str, unit: Unit) -> ReportFiles | None:
         """Build the report of a stored score record; return None, logged, if the process died."""

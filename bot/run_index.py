@@ -15,7 +15,8 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError
 from trainer.contracts.models import Objective
-from trainer.contracts.runs import RunManifest, RunRecord, RunStatus
+from trainer.contracts.runs import RunRecord
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.jobs.queue import JobQueue
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -56,32 +57,24 @@ class RunEntry(NamedTuple):
         return self.state in ("queued", "running")
 
 
-class TokenizerEntry(NamedTuple):
-    """Summary of a completed tokenizer."""
-
-    tokenizer_id: str
-    created_at: datetime
-    label: str | None
-    vocab_size: int | None
-
-
 class RunIndex:
     """Reads a run when it appears and when it has ended; in between, only new lines of its event log."""
 
     def __init__(self, queue: JobQueue, artifacts_root: Path) -> None:
         self.runs: Sequence[RunEntry] = ()
         """Newest first, as of the last refresh; so are the next two."""
-        self.tokenizers: Sequence[TokenizerEntry] = ()
+        self.tokenizers: Sequence[TokenizerStatus] = ()
         self.corpora: Sequence[str] = ()
         self._queue = queue
         self._root = artifacts_root
         self._runs: dict[str, RunEntry] = {}
-        self._tokenizers: dict[str, TokenizerEntry] = {}
+        self._tokenizers: dict[str, TokenizerStatus] = {}
         self._unfinished: dict[str, tuple[RunDirectory, RunFollower]] = {}
         self._unreadable: set[str] = set()
         self._lock = asyncio.Lock()
         self._requested = self._done = 0
         self._refreshing: set[asyncio.Task[None]] = set()
+        """The latest refresh in the background."""
 
     def start(self) -> None:
         """Start to read the disk in the background."""
@@ -130,12 +123,25 @@ class RunIndex:
                 run = self._queue.runs.get(name)
                 self._unfinished[name] = run, run.follow()
             run, follower = self._unfinished[name]
-            self._runs.setdefault(name, _entry(follower.record))
+            entry = self._runs.setdefault(name, _entry(follower.record))
             manifest = run.manifest()
             if manifest is None:
-                self._runs[name] = _with_status(self._runs[name], follower.refresh())
+                status = follower.refresh()
+                known, seconds = status.last_heartbeat_ts, status.eta_seconds
+                self._runs[name] = entry._replace(
+                    state=status.status,
+                    progress=status.progress,
+                    loss_nats=status.train_loss,
+                    ends_at=None if known is None or seconds is None else known + seconds,
+                )
             else:
-                self._runs[name] = _with_manifest(self._runs[name], manifest)
+                self._runs[name] = entry._replace(
+                    state=manifest.status,
+                    tokenizer_id=None if manifest.tokenizer is None else manifest.tokenizer.id,
+                    loss_nats=manifest.metrics.test,
+                    bits_per_char=manifest.metrics.bits_per_char,
+                    ends_at=None,
+                )
                 del self._unfinished[name]
         except (AppError, FileNotFoundError):
             pass  # not accepted yet, or just deleted
@@ -157,7 +163,7 @@ class RunIndex:
                 log.error("tokenizer_unreadable", tokenizer_id=name, exc_info=error)
                 continue
             if status.status == "completed":
-                self._tokenizers[name] = TokenizerEntry(name, status.created_at, status.label, status.vocab_size)
+                self._tokenizers[name] = status
         self.tokenizers = tuple(sorted(self._tokenizers.values(), key=_created_at, reverse=True))
 
 
@@ -177,7 +183,7 @@ def matching(typed: str, things: Iterable[T], names: Callable[[T], Sequence[str]
     return [thing for _, thing in sorted(found, key=itemgetter(0))]
 
 
-def _created_at(entry: RunEntry | TokenizerEntry) -> datetime:
+def _created_at(entry: RunEntry | TokenizerStatus) -> datetime:
     return entry.created_at
 
 
@@ -205,23 +211,6 @@ def _entry(record: RunRecord) -> RunEntry:
         has_attached_text=request.corpus.name == request.corpus.sha256,
         objective=request.objective,
         tokenizer_id=request.tokenizer_id,
-    )
-
-
-def _with_status(entry: RunEntry, status: RunStatus) -> RunEntry:
-    ends_at: float | None = None
-    if status.eta_seconds is not None and status.last_heartbeat_ts is not None:
-        ends_at = status.last_heartbeat_ts + status.eta_seconds
-    return entry._replace(state=status.status, progress=status.progress, loss_nats=status.train_loss, ends_at=ends_at)
-
-
-def _with_manifest(entry: RunEntry, manifest: RunManifest) -> RunEntry:
-    return entry._replace(
-        state=manifest.status,
-        tokenizer_id=None if manifest.tokenizer is None else manifest.tokenizer.id,
-        loss_nats=manifest.metrics.test,
-        bits_per_char=manifest.metrics.bits_per_char,
-        ends_at=None,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import discord
 from discord import app_commands
+from pydantic import ConfigDict
 from pydantic import Field as Bounds
 
 from bot.attachments import read_attachment
@@ -20,7 +21,7 @@ from bot.report import MAX_REPORT_CHARACTERS
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest, Seed
-from trainer.contracts.validation import parse, takes_any_text
+from trainer.contracts.validation import parse
 from trainer.reports.score_table import Unit
 
 Detail = Literal["summary", "per_char"]
@@ -55,6 +56,8 @@ class ScoreOptions(Frozen):
 class GenerateOptions(Frozen):
     """Options of `/mt generate`, with the bounds of the chat."""
 
+    model_config = ConfigDict(strict=False)  # a form has text for numbers
+
     prompt: Annotated[str, Bounds(max_length=MAX_TEXT)] = ""
     max_new_tokens: Annotated[int, Bounds(ge=1, le=512)] = _DEFAULT_NEW_TOKENS
     temperature: Annotated[float, Bounds(ge=0, le=_MAX_TEMPERATURE)] = 1.0
@@ -65,16 +68,9 @@ class GenerateOptions(Frozen):
     seed: Seed | None = None
 
     def request(self) -> GenerateRequest:
-        return GenerateRequest(
-            prompt_text=self.prompt,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            num_return_sequences=self.samples,
-            stop_sequences=() if self.stop is None else (self.stop,),
-            seed=self.seed,
-        )
+        values: dict[str, object] = self.model_dump(exclude={"prompt", "samples", "stop"})
+        values |= {"prompt_text": self.prompt, "num_return_sequences": self.samples}
+        return parse(GenerateRequest, values | {"stop_sequences": [] if self.stop is None else [self.stop]})
 
     @classmethod
     def of_lines(cls, prompt: str, settings: str) -> "GenerateOptions":
@@ -87,7 +83,7 @@ class GenerateOptions(Frozen):
             if name == "prompt":
                 raise AppError(ErrorCode.INVALID_INPUT, "Write the prompt in its own field, not into the settings.")
             if value:
-                values[name] = value if takes_any_text(cls, name) else _number(value)
+                values[name] = value
         return parse(cls, values)
 
 
@@ -337,25 +333,16 @@ def _default_length(bot: Bot) -> int:
 
 def _setting_lines(request: GenerateRequest, response: GenerateResponse) -> str:
     """Return the settings of a request as lines of a form, which `GenerateOptions.of_lines` reads."""
-    values: dict[str, object] = {
-        "max_new_tokens": request.max_new_tokens,
-        "temperature": f"{request.temperature:g}",
-        "top_k": request.top_k,
-        "top_p": f"{request.top_p:g}",
-        "samples": request.num_return_sequences,
-        "stop": "".join(request.stop_sequences),
-        "seed": "" if response.seed_used is None else response.seed_used,
-    }
-    return "\n".join(f"{name}: {value}" for name, value in values.items())
-
-
-def _number(text: str) -> object:
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            pass
-    return text
+    lines = [
+        f"max_new_tokens: {request.max_new_tokens}",
+        f"temperature: {request.temperature:g}",
+        f"top_k: {request.top_k}",
+        f"top_p: {request.top_p:g}",
+        f"samples: {request.num_return_sequences}",
+        f"stop: {''.join(request.stop_sequences)}",
+        f"seed: {'' if response.seed_used is None else response.seed_used}",
+    ]
+    return "\n".join(lines)
 
 
 def _decode(data: bytes) -> str:

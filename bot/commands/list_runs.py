@@ -78,26 +78,22 @@ async def runs(
 
 
 async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
-    await context.bot.index.refresh()
-    runs = _filter(context, filters)
+    bot, caller = context
+    await bot.index.refresh()
+    runs = [
+        run
+        for run in bot.index.runs
+        if bot.permissions.may_see(caller, run)
+        and (not filters.is_mine or run.user_id == caller.user_id)
+        and filters.state in (None, run.state)
+    ]
+    fitting = set(matching(filters.query, runs, run_names, exactly=True))
+    runs = [run for run in runs if run in fitting]  # newest first, not best match first
     pages = max(1, -(-len(runs) // PAGE_RUNS))
     page = min(filters.page, pages - 1)
     shown = runs[page * PAGE_RUNS : (page + 1) * PAGE_RUNS]
     embed = runs_page(shown, title=filters.title, total=len(runs), page=page + 1, pages=pages)
     return Answer(embed, view=_buttons(filters, shown, page, pages))
-
-
-def _filter(context: CommandContext, filters: RunFilters) -> Sequence[RunEntry]:
-    """Return the runs that fit, newest first."""
-    runs = [
-        run
-        for run in context.bot.index.runs
-        if context.bot.permissions.may_see(context.caller, run)
-        and (not filters.is_mine or run.user_id == context.caller.user_id)
-        and filters.state in (None, run.state)
-    ]
-    fitting = set(matching(filters.query, runs, run_names, exactly=True))
-    return [run for run in runs if run in fitting]
 
 
 def _buttons(filters: RunFilters, shown: Sequence[RunEntry], page: int, pages: int) -> discord.ui.View:
