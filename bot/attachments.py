@@ -3,7 +3,6 @@
 import asyncio
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Protocol
 
 import aiohttp
 import discord
@@ -26,38 +25,28 @@ _KINDS = {"file": ("a plain text", (".txt",)), "config": ("a YAML file", (".yaml
 """Kind of file and name endings, by option."""
 
 
-class Named(Protocol):
-    """The names of an attachment."""
-
-    @property
-    def filename(self) -> str: ...
-
-    @property
-    def title(self) -> str | None: ...
-
-
-def attachment_name(file: Named, option: str = "file") -> str:
+def attachment_name(filename: str, title: str | None, option: str = "file") -> str:
     """Return a file's original name; raises UNSUPPORTED_MEDIA_TYPE for another ending than the option's.
 
     Discord removes all but ASCII letters, digits, `_`, `-` and `.` from `filename`, and puts the original name without
     its ending into `title`: `мәтін.txt` arrives as `txt`. Without any ending, the option's first one is assumed.
     """
     kind, endings = _KINDS[option]
-    ending = PurePosixPath(file.filename).suffix.lower()
-    if file.title and not ending:
-        rest = f".{file.filename.removeprefix('.').lower()}"
+    ending = PurePosixPath(filename).suffix.lower()
+    if title and not ending:
+        rest = f".{filename.removeprefix('.').lower()}"
         ending = rest if rest in endings else endings[0]
     if ending not in endings:
         raise AppError(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
             f"`{option}` must be {kind} whose name ends in {' or '.join(endings)}.",
         )
-    return f"{file.title.removesuffix(ending)[:_NAME_CHARACTERS]}{ending}" if file.title else file.filename
+    return f"{title.removesuffix(ending)[:_NAME_CHARACTERS]}{ending}" if title else filename
 
 
 async def read_attachment(file: discord.Attachment, settings: Settings, option: str = "file") -> bytes:
     """Download the attachment of an option; raises AppError."""
-    attachment_name(file, option)
+    attachment_name(file.filename, file.title, option)
     limit_bytes, base = settings.limits.attachment_bytes, settings.discord.cdn_base_url
     if file.size > limit_bytes:
         raise _too_large(limit_bytes, option)

@@ -26,14 +26,9 @@ _KINDS = {
 class CommandInfo(Protocol):
     """The part of discord.py's commands that the help shows."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def description(self) -> str: ...
-
-    @property
-    def parameters(self) -> list[app_commands.Parameter]: ...
+    name: str
+    description: str
+    parameters: list[app_commands.Parameter]
 
 
 def all_commands(bot: Bot) -> Sequence[CommandInfo]:

@@ -11,7 +11,7 @@ from bot.buttons import ButtonPress, button, button_row, run_select
 from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
 from bot.commands.run_options import run_names
-from bot.embeds.tables import STATE_SIGNS, runs_page
+from bot.embeds.answers import STATE_SIGNS, runs_page
 from bot.embeds.text import clamp, plain
 from bot.run_index import RunEntry, matching
 from trainer.contracts.base import RunState

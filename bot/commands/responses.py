@@ -114,15 +114,11 @@ async def respond(
             else:
                 await _fill(interaction, answer)
             bound.info("command_answered")
-        except AppError as error:
-            bound.info("command_refused", error_code=error.code)
-            await _send_error(interaction, error, first)
         except Exception as error:
             if is_expired(error):
                 bound.warning("answer_deleted", error=str(error))
-                return
-            bound.exception("command_failed")
-            await _send_error(interaction, _as_app_error(error), first)
+            else:
+                await _fail(interaction, error, first, bound)
 
 
 async def open_form(
@@ -134,14 +130,8 @@ async def open_form(
     try:
         caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
         form = await work(CommandContext(bot, caller))
-    except AppError as error:
-        bound.info("command_refused", error_code=error.code)
-        await _send_error(interaction, error, "none")
     except Exception as error:
-        try:
-            await _send_error(interaction, _as_app_error(error), "none")
-        finally:  # as in Tree.on_error
-            bound.exception("command_failed")
+        await _fail(interaction, error, "none", bound)
     else:
         try:
             await interaction.response.send_modal(form)
@@ -213,6 +203,20 @@ async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awa
         log.bind(request_id=request_id(interaction)),
         is_wanted=lambda: not interaction.is_expired(),
     )
+
+
+async def _fail(
+    interaction: discord.Interaction[Bot], error: Exception, first: FirstAnswer, bound: structlog.stdlib.BoundLogger
+) -> None:
+    """Send and log the error of a command."""
+    if isinstance(error, AppError):
+        bound.info("command_refused", error_code=error.code)
+        await _send_error(interaction, error, first)
+        return
+    try:
+        await _send_error(interaction, _as_app_error(error), first)
+    finally:  # as in Tree.on_error
+        bound.error("command_failed", exc_info=error)
 
 
 def _as_app_error(error: BaseException) -> AppError:

@@ -20,6 +20,8 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
 
+Suggestion: TypeAlias = tuple[str, str]
+"""An option's value, and the text that is shown for it."""
 Suggest: TypeAlias = Callable[[discord.Interaction[Bot], str], Coroutine[None, None, list[app_commands.Choice[str]]]]
 
 _STATES: dict[str, tuple[RunState, ...]] = {
@@ -39,13 +41,6 @@ _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 _MAX_CHOICES, _MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
 """Raised for a stranger, or if Discord does not respond."""
-
-
-class Suggestion(NamedTuple):
-    """An option's value and the text that is shown for it."""
-
-    value: str
-    name: str
 
 
 class Run(NamedTuple):
@@ -109,7 +104,7 @@ def suggested_runs(command: str) -> Suggest:
     def suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
         for run in matching(typed, _fitting_runs(context, command), run_names):
             loss = "" if run.loss_nats is None else f" · loss {run.loss_nats:.3f}"
-            yield Suggestion(run.run_id, f"{isolated(run.name)} · {run.state}{loss} · {run.run_id}")
+            yield run.run_id, f"{isolated(run.name)} · {run.state}{loss} · {run.run_id}"
 
     return _autocomplete(suggestions)
 
@@ -122,20 +117,20 @@ def _corpora(context: CommandContext, typed: str) -> Iterator[Suggestion]:
             names.setdefault(run.corpus, f"{run.name} (attached)" if run.has_attached_text else run.corpus)
     for name in context.bot.index.corpora:
         names.setdefault(name, name)
-    yield from matching(typed, [Suggestion(*pair) for pair in names.items()], lambda corpus: (corpus.name,))
+    yield from matching(typed, names.items(), lambda suggestion: (suggestion[1],))
 
 
 def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield methods, then trained tokenizers without those that only private runs of other people use."""
     for method in matching(typed, METHODS, lambda method: (method,)):
-        yield Suggestion(method, method)
+        yield method, method
     bot, caller = context
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
     hidden -= {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
     tokenizers = [one for one in bot.index.tokenizers if one.tokenizer_id not in hidden]
     for one in matching(typed, tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
         label = f"{one.label} · " if one.label else ""
-        yield Suggestion(one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens")
+        yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
 
 
 def _autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:
@@ -148,13 +143,12 @@ def _autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggesti
         except _PERMISSION_ERRORS:
             return []
         await bot.index.catch_up()
-        short = (
-            one for one in suggestions(CommandContext(bot, caller), typed) if len(one.value) <= _MAX_CHOICE_CHARACTERS
+        choices = (
+            app_commands.Choice(name=clamp(name, _MAX_CHOICE_CHARACTERS), value=value)
+            for value, name in suggestions(CommandContext(bot, caller), typed)
+            if len(value) <= _MAX_CHOICE_CHARACTERS
         )
-        return [
-            app_commands.Choice(name=clamp(one.name, _MAX_CHOICE_CHARACTERS), value=one.value)
-            for one in islice(short, _MAX_CHOICES)
-        ]
+        return list(islice(choices, _MAX_CHOICES))
 
     return suggest
 

@@ -128,7 +128,7 @@ async def _accept(
     if file is not None:
         if "corpus" in typed:
             raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
-        typed = {**typed, "corpus": attachment_name(file)}  # until its content is known
+        typed = {**typed, "corpus": attachment_name(file.filename, file.title)}  # until its content is known
     corpora = CorpusStore(settings)
     with TemporaryDirectory() as folder:
         config_path: Path | None = None
@@ -201,7 +201,7 @@ def with_option_names(error: AppError, is_in_file: Callable[[str], bool] | None 
 async def _download(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:
     """Store an attachment under a safe form of its name."""
     data = await read_attachment(attachment, context.bot.settings, option)
-    name = PurePosixPath(attachment_name(attachment, option))
+    name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option))
     path = Path(folder) / f"{(clean_label(name.stem) or 'file')[:_MAX_FILE_NAME]}{name.suffix.lower()}"
     await asyncio.to_thread(path.write_bytes, data)
     return path

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import discord
 import pytest
@@ -179,13 +179,6 @@ def may_stand_in_label(sign: str) -> bool:
     return sign.isalnum() or sign in " -." or unicodedata.category(sign).startswith("M")
 
 
-class Attached(NamedTuple):
-    """An attachment as Discord names it."""
-
-    filename: str
-    title: str | None
-
-
 @pytest.mark.parametrize(
     ("filename", "title", "option", "name"),
     [
@@ -208,12 +201,11 @@ class Attached(NamedTuple):
 def test_attachment__has_the_name_that_its_owner_gave_it(
     filename: str, title: str | None, option: str, name: str | None
 ) -> None:
-    file = Attached(filename, title)
     if name is not None:
-        assert attachment_name(file, option) == name
+        assert attachment_name(filename, title, option) == name
         return
     with pytest.raises(AppError, match="whose name ends in") as refused:
-        attachment_name(file, option)
+        attachment_name(filename, title, option)
     assert refused.value.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
 
 
