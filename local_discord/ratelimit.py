@@ -24,24 +24,21 @@ class Verdict(NamedTuple):
 
     headers: dict[str, str]
     retry_after_seconds: float | None = None
-    is_global: bool = False
 
 
 class _Window:
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
         self._ends_seconds = 0.0
-        self._used = 0
+        self._left = 0
 
     def take(self, now_seconds: float) -> tuple[int, float]:
         """Return the number of requests left (negative: refused) and the seconds until the window ends."""
         if now_seconds >= self._ends_seconds:
             self._ends_seconds = now_seconds + self._limit.window_seconds
-            self._used = 0
-        left = self._limit.requests - self._used - 1
-        if left >= 0:
-            self._used += 1
-        return left, self._ends_seconds - now_seconds
+            self._left = self._limit.requests
+        self._left -= 1
+        return self._left, self._ends_seconds - now_seconds
 
 
 class RateLimiter:
@@ -57,7 +54,8 @@ class RateLimiter:
         if counts_overall:
             left, ends = self._overall.take(now)
             if left < 0:
-                return Verdict({"X-RateLimit-Global": "true", **_refused(ends, "global")}, ends, True)
+                headers = {"X-RateLimit-Global": "true", "X-RateLimit-Scope": "global"}
+                return Verdict({**headers, "Retry-After": str(math.ceil(ends))}, ends)
         if operation_id not in _LIMITED:
             return Verdict({})
         left, ends = self._windows.setdefault(f"{operation_id}:{channel}", _Window(self._messages)).take(now)
@@ -68,8 +66,6 @@ class RateLimiter:
             "X-RateLimit-Reset-After": f"{ends:.3f}",
             "X-RateLimit-Bucket": hashlib.blake2b(operation_id.encode(), digest_size=16).hexdigest(),
         }
-        return Verdict({**headers, **_refused(ends, "user")}, ends) if left < 0 else Verdict(headers)
-
-
-def _refused(retry_after_seconds: float, scope: str) -> dict[str, str]:
-    return {"Retry-After": str(math.ceil(retry_after_seconds)), "X-RateLimit-Scope": scope}
+        if left >= 0:
+            return Verdict(headers)
+        return Verdict({**headers, "Retry-After": str(math.ceil(ends)), "X-RateLimit-Scope": "user"}, ends)

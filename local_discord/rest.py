@@ -4,6 +4,7 @@ import re
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from aiohttp import web
@@ -11,19 +12,12 @@ from pydantic import JsonValue
 
 from local_discord import limits
 from local_discord.ratelimit import RateLimiter
-from local_discord.routes import Request, Response, Routes
+from local_discord.routes import Request, Routes
 from local_discord.state import Refusal, Upload, World, invalid_form
 from local_discord.validation import Operation, Problem, form_errors
 from local_discord.wire import Json, decode, encode, mapping, number, rows
 
 FaultAction = Literal[429, 500, 502, 503, "blocked", "reset", "reply_lost"] | Refusal
-
-# Operations whose token is in the path; the documentation exempts them from the global limit too.
-TOKEN_IN_PATH = (
-    *("create_interaction_response", "execute_webhook"),
-    *("get_original_webhook_message", "update_original_webhook_message", "delete_original_webhook_message"),
-    *("get_webhook_message", "update_webhook_message", "delete_webhook_message"),
-)
 
 FILES = "/attachments"
 """Route of the files, for `Fault`."""
@@ -73,23 +67,21 @@ class Rest:
         found = self._world.description.match(request.method, path)
         if found is None:
             self._world.violate("request", f"{request.method} {path}", "The description has no such route.")
-            return self._send(Response(404, {"message": "404: Not Found", "code": 0}), {}, request, "")
+            return self._error(request, "", 404, 0, "404: Not Found")
         operation, ids = found
         fault = self._fault(operation.method, operation.template)
         if fault is not None and fault.action != "reply_lost":
             return self._fail(fault, request, operation.id)
-        verdict = self._rates.take(
-            operation.id, ids.get("channel_id", ""), counts_overall=operation.id not in TOKEN_IN_PATH
-        )
+        channel_id = ids.get("channel_id", "")
+        verdict = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
         if verdict.retry_after_seconds is not None:
-            limited = _rate_limited(verdict.retry_after_seconds, is_global=verdict.is_global)
-            return self._send(limited, {**verdict.headers, "Via": "1.1 local"}, request, operation.id)
-        answer = await self._answer(request, operation, ids)
-        for problem in self._world.description.answer_problems(operation, answer.status, answer.body):
-            self._world.violate("answer", _where(operation), f"{answer.status} {problem.path}: {problem.message}")
+            return self._limited(request, operation.id, verdict.retry_after_seconds, verdict.headers)
+        status, body = await self._answer(request, operation, ids)
+        for problem in self._world.description.answer_problems(operation, status, body):
+            self._world.violate("answer", operation.name, f"{status} {problem.path}: {problem.message}")
         if fault is not None:
             return self._fail(fault, request, operation.id)
-        return self._send(answer, verdict.headers, request, operation.id)
+        return self._send(request, operation.id, status, body, verdict.headers)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Serve a stored attachment, as the CDN does; its faults are those of GET `FILES`."""
@@ -101,22 +93,23 @@ class Rest:
             return web.Response(status=404, text="This content is no longer available.")
         return web.Response(body=upload.data, headers={"Content-Type": upload.content_type})
 
-    async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Response:
+    async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> tuple[int, JsonValue]:
         try:
-            if operation.id not in TOKEN_IN_PATH and request.headers.get("Authorization") != f"Bot {self._world.token}":
+            if not operation.has_token and request.headers.get("Authorization") != f"Bot {self._world.token}":
                 raise Refusal(401, 0, "401: Unauthorized")
             read = await self._read(request, operation, ids)
             self.bodies.append(SentBody(operation.id, read.body))
-            return self._routes.answer(operation.id, read)
+            body = self._routes.answer(operation.id, read)
+            return 204 if body is None else 200, body
         except Refusal as refusal:
             if refusal.violation is not None:
                 details = [f"{'.'.join(map(str, p.path))}: {p.message}" for p in refusal.problems]
                 for detail in details or [f"{refusal.code} {refusal.message}"]:
-                    self._world.violate(refusal.violation, _where(operation), detail)
-            body: Json = {"message": refusal.message, "code": refusal.code}
+                    self._world.violate(refusal.violation, operation.name, detail)
+            error: Json = {"message": refusal.message, "code": refusal.code}
             if refusal.problems:
-                body["errors"] = form_errors(refusal.problems)
-            return Response(refusal.status, body)
+                error["errors"] = form_errors(refusal.problems)
+            return refusal.status, error
 
     async def _read(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Request:
         """Parse and validate path, query, body and files; raises Refusal for an error answer."""
@@ -141,9 +134,10 @@ class Rest:
         if any(len(upload.data) > limits.ATTACHMENT_BYTES for upload in uploads.values()):
             raise Refusal(413, 40005, "Request entity too large", violation="request")
         problems += self._world.description.body_problems(operation, body)
-        message = mapping(mapping(body).get("data")) if operation.id == "create_interaction_response" else mapping(body)
-        if not problems and ("messages" in operation.template or operation.id in TOKEN_IN_PATH):
-            prefix = ("data",) if message is not body else ()
+        is_callback = operation.id == "create_interaction_response"
+        message = mapping(mapping(body).get("data") if is_callback else body)
+        if not problems and ("messages" in operation.template or operation.has_token):
+            prefix = ("data",) if is_callback else ()
             problems += [p._replace(path=(*prefix, *p.path)) for p in limits.message_problems(message)]
         if problems:
             raise invalid_form(problems)
@@ -152,28 +146,30 @@ class Rest:
     # Sending
 
     def _fault(self, method: str, template: str) -> Fault | None:
-        for fault in self.faults:
-            if (fault.method, fault.template) == (method, template):
-                self.faults.remove(fault)
-                return fault
-        return None
+        fault = next((one for one in self.faults if (one.method, one.template) == (method, template)), None)
+        if fault is not None:
+            self.faults.remove(fault)
+        return fault
 
     def _fail(self, fault: Fault, request: web.Request, operation_id: str) -> web.StreamResponse:
-        if fault.action == 429:
-            headers = {"Via": "1.1 local", "Retry-After": "1", "X-RateLimit-Scope": "shared"}
-            return self._send(_rate_limited(fault.retry_after_seconds, is_global=False), headers, request, operation_id)
-        if fault.action == "blocked":
-            self._log(request, operation_id, 429)
-            headers = {"Retry-After": f"{fault.retry_after_seconds:.0f}"} if fault.retry_after_seconds >= 1 else {}
-            return web.Response(
-                status=429, text="<html>error code: 1015</html>", content_type="text/html", headers=headers
-            )
-        if isinstance(fault.action, Refusal):
-            refused: Json = {"message": fault.action.message, "code": fault.action.code}
-            return self._send(Response(fault.action.status, refused), {}, request, operation_id)
-        if isinstance(fault.action, int):
-            body: Json = {"message": f"{fault.action}: Server Error", "code": 0}
-            return self._send(Response(fault.action, body), {}, request, operation_id)
+        match fault.action:
+            case 429:
+                headers = {"Retry-After": "1", "X-RateLimit-Scope": "shared"}
+                return self._limited(request, operation_id, fault.retry_after_seconds, headers)
+            case "blocked":
+                self._log(request, operation_id, 429)
+                wait = {"Retry-After": f"{fault.retry_after_seconds:.0f}"} if fault.retry_after_seconds >= 1 else {}
+                page = "<html>error code: 1015</html>"
+                return web.Response(status=429, text=page, content_type="text/html", headers=wait)
+            case Refusal(status=status, code=code, message=message):
+                return self._error(request, operation_id, status, code, message)
+            case int(status):
+                return self._error(request, operation_id, status, 0, f"{status}: Server Error")
+            case "reset" | "reply_lost":
+                return self._reset(request, operation_id)
+
+    def _reset(self, request: web.Request, operation_id: str) -> web.Response:
+        """Break the connection."""
         self._log(request, operation_id, 0)
         if request.transport is not None:
             connection: socket.socket = request.transport.get_extra_info("socket")
@@ -181,23 +177,26 @@ class Rest:
             request.transport.abort()
         return web.Response(status=500)
 
-    def _send(self, answer: Response, headers: dict[str, str], request: web.Request, operation_id: str) -> web.Response:
-        self._log(request, operation_id, answer.status)
-        if answer.body is None:
-            return web.Response(status=answer.status, headers=headers)
+    def _limited(
+        self, request: web.Request, operation_id: str, retry_after_seconds: float, headers: Mapping[str, str]
+    ) -> web.Response:
+        body: Json = {"message": "You are being rate limited.", "retry_after": retry_after_seconds, "code": 0}
+        body["global"] = "X-RateLimit-Global" in headers
+        return self._send(request, operation_id, 429, body, {**headers, "Via": "1.1 local"})
+
+    def _error(self, request: web.Request, operation_id: str, status: int, code: int, message: str) -> web.Response:
+        return self._send(request, operation_id, status, {"message": message, "code": code}, {})
+
+    def _send(
+        self, request: web.Request, operation_id: str, status: int, body: JsonValue, headers: Mapping[str, str]
+    ) -> web.Response:
+        self._log(request, operation_id, status)
+        if body is None:
+            return web.Response(status=status, headers=headers)
         # discord.py reads JSON only under exactly this content type, so no charset here.
         content = {"Content-Type": "application/json", **headers}
-        return web.Response(status=answer.status, body=encode(answer.body), headers=content)
+        return web.Response(status=status, body=encode(body), headers=content)
 
     def _log(self, request: web.Request, operation_id: str, status: int) -> None:
         self.requests.append(RequestRecord(request.method, request.path, operation_id, status, time.monotonic()))
         self._world.changes.notify()
-
-
-def _rate_limited(retry_after_seconds: float, *, is_global: bool) -> Response:
-    message = "You are being rate limited."
-    return Response(429, {"message": message, "retry_after": retry_after_seconds, "global": is_global, "code": 0})
-
-
-def _where(operation: Operation) -> str:
-    return f"{operation.method} {operation.template}"

@@ -7,6 +7,7 @@ import secrets
 import time
 import unicodedata
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -15,14 +16,11 @@ from pydantic import JsonValue
 
 from local_discord import limits
 from local_discord.validation import Description, Problem
-from local_discord.wire import Json, Snowflakes, copy, items, mapping, now_iso, number, rows, text
+from local_discord.wire import Json, Snowflakes, items, mapping, now_iso, number, rows, text, without_nulls
 
 T = TypeVar("T")
 
 ViolationKind = Literal["request", "answer", "payload", "unanswered", "unresolved", "interaction", "gateway"]
-
-# View, send, embed, attach, read history, mention everyone, use commands: the usual @everyone rights.
-MEMBER_PERMISSIONS = 1 << 10 | 1 << 11 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 31
 
 
 class Violation(NamedTuple):
@@ -101,14 +99,17 @@ class Channel(NamedTuple):
         }
 
 
+@dataclass(eq=False)
 class Guild:
     """A server; `bot_present` is false where people only use the app they installed for themselves."""
 
-    def __init__(self, id: int, name: str, owner: User, *, bot_present: bool) -> None:
-        self.id, self.name, self.owner, self.bot_present = id, name, owner, bot_present
-        self.members: list[User] = []
-        self.channels: list[Channel] = []
-        self.joined_at = now_iso()
+    id: int
+    name: str
+    members: list[User]
+    """The first one owns the guild."""
+    bot_present: bool
+    channels: list[Channel] = field(default_factory=list)
+    joined_at: str = field(default_factory=now_iso)
 
     def member_payload(self, user: User) -> Json:
         return {
@@ -117,8 +118,15 @@ class Guild:
             **{"premium_since": None, "mute": False, "deaf": False},
         }
 
-    def payload(self) -> Json:
-        return {"id": str(self.id), "name": self.name, "owner_id": str(self.owner.id), "features": [], "roles": []}
+    def created_payload(self, bot: User) -> Json:
+        """Return the data of GUILD_CREATE."""
+        return {
+            **{"id": str(self.id), "name": self.name, "owner_id": str(self.members[0].id), "features": []},
+            **{"joined_at": self.joined_at, "large": False, "unavailable": False, "threads": [], "presences": []},
+            **{"member_count": len(self.members), "channels": [channel.payload() for channel in self.channels]},
+            **{"members": [self.member_payload(bot)], "roles": [], "voice_states": [], "stage_instances": []},
+            **{"soundboard_sounds": [], "guild_scheduled_events": []},
+        }
 
 
 class Version(NamedTuple):
@@ -166,9 +174,6 @@ class StoredMessage:
         """Return the monotonic times of the edits."""
         return [version.at_seconds for version in self.versions[1:]]
 
-    def revise(self, changes: Json) -> None:
-        self.versions.append(Version(time.monotonic(), {**copy(self.payload), **changes}))
-
 
 class Changes:
     """Wakes the tasks that wait for a state."""
@@ -181,45 +186,41 @@ class Changes:
         self._event = asyncio.Event()
 
     async def until(self, look: Callable[[], T | None], timeout: float, what: str) -> T:
-        """Return the first value of `look` that is not None; raises TimeoutError with `what` was awaited."""
+        """Return the first value of `look` that is true; raises TimeoutError with `what` was awaited."""
         try:
             async with asyncio.timeout(timeout):
-                while (found := look()) is None:
+                while not (found := look()):
                     await self._event.wait()
                 return found
         except TimeoutError:
             raise TimeoutError(f"{what} did not happen within {timeout} s.") from None
 
 
+@dataclass(eq=False)
 class Call:
     """An interaction of a person, and the answers so far."""
 
-    def __init__(
-        self, id: int, type: int, user: User, channel: Channel, guild: Guild | None, data: Json, changes: Changes
-    ) -> None:
-        self.id, self.type, self.user, self.channel, self.guild = id, type, user, channel, guild
-        self.data, self._changes = data, changes
-        self.token = secrets.token_urlsafe(96)
-        self.created_seconds = time.monotonic()
-        self.answered_seconds: float | None = None
-        self.callback_type = 0
-        self.expired = False
-        self.is_submitted = False
-        self.source: StoredMessage | None = None
-        self.original: StoredMessage | None = None
-        self.followups: list[StoredMessage] = []
-        self.callback_data: Json = {}
-        self.focused_type = 0
-
-    @property
-    def name(self) -> str:
-        """Return the command (`/mt train`), or the custom_id of the component or modal."""
-        names = [text(self.data.get("name", self.data.get("custom_id")))]
-        level = rows(self.data.get("options"))
-        while level and level[0].get("type") in (1, 2):
-            names.append(text(level[0]["name"]))
-            level = rows(level[0].get("options"))
-        return f"/{' '.join(names)}" if self.type in (2, 4) else names[0]
+    id: int
+    type: int
+    name: str
+    """The command (`/mt train`), or the custom_id of the component or modal."""
+    user: User
+    channel: Channel
+    guild: Guild | None
+    data: Json
+    changes: Changes
+    source: StoredMessage | None
+    """The message with the component."""
+    focused_type: int
+    """The type of the option that is completed."""
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(96))
+    created_seconds: float = field(default_factory=time.monotonic)
+    answered_seconds: float | None = None
+    expired: bool = False
+    callback_type: int = 0
+    callback_data: Json = field(default_factory=dict)
+    original: StoredMessage | None = None
+    followups: list[StoredMessage] = field(default_factory=list)
 
     @property
     def is_unresolved(self) -> bool:
@@ -227,21 +228,21 @@ class Call:
 
     async def answered(self, timeout: float = limits.PATIENCE_SECONDS) -> float:
         """Wait for the first answer and return its seconds."""
-        return await self._changes.until(lambda: self.answered_seconds, timeout, f"An answer to {self.name}")
+        return await self.changes.until(lambda: self.answered_seconds, timeout, f"An answer to {self.name}")
 
     async def reply(self, timeout: float = limits.PATIENCE_SECONDS) -> StoredMessage:
         """Wait for the answer that a person reads: the message, after a defer the filled one, or the changed one."""
-        return await self._changes.until(self._resolved, timeout, f"A reply to {self.name}")
+        return await self.changes.until(self._resolved, timeout, f"A reply to {self.name}")
 
-    async def followup(self, index: int = 0, timeout: float = limits.PATIENCE_SECONDS) -> StoredMessage:
-        def look() -> StoredMessage | None:
-            return self.followups[index] if index < len(self.followups) else None
+    async def followup(self) -> StoredMessage:
+        """Wait for the first follow-up."""
+        what = f"A follow-up of {self.name}"
+        [first, *_] = await self.changes.until(lambda: self.followups, limits.PATIENCE_SECONDS, what)
+        return first
 
-        return await self._changes.until(look, timeout, f"Follow-up {index} of {self.name}")
-
-    async def form(self, timeout: float = limits.PATIENCE_SECONDS) -> Json:
+    async def form(self) -> Json:
         """Wait for a modal and return it: title, custom_id, components."""
-        await self._changes.until(lambda: self.answered_seconds, timeout, f"A modal of {self.name}")
+        await self.answered()
         if self.callback_type != 9:
             raise ValueError(f"{self.name} was answered with type {self.callback_type}, not with a modal (9).")
         return self.callback_data
@@ -256,23 +257,25 @@ class Call:
 class World:
     """The complete state; creates and changes all messages."""
 
-    def __init__(self, token: str, application_id: int | None, description: Description) -> None:
-        self.token, self.description = token, description
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.description = Description()
         self.snowflakes = Snowflakes()
         self.changes = Changes()
         self.violations: list[Violation] = []
-        self.application_id = application_id or self.snowflakes.next()
+        self.application_id = self.snowflakes.next()
         self.bot = User(self.application_id, "model-trainer", is_bot=True)
         self.users: dict[int, User] = {self.bot.id: self.bot}
         self.guilds: dict[int, Guild] = {}
         self.channels: dict[int, Channel] = {}
-        self.messages: dict[int, dict[int, StoredMessage]] = {}
+        self.stored: dict[int, dict[int, StoredMessage]] = {}
+        """Messages by channel and id."""
         self.files: dict[int, Upload] = {}
         self.commands: list[Json] = []
         self.calls: dict[str, Call] = {}
         self.closed_dms: set[int] = set()
         self.nonces: dict[tuple[int, str], tuple[float, StoredMessage]] = {}
-        self.base_url = ""
+        self.api_base_url, self.gateway_url, self.cdn_base_url = "", "", ""
 
     def violate(self, kind: ViolationKind, where: str, detail: str) -> None:
         self.violations.append(Violation(kind, where, detail))
@@ -287,15 +290,18 @@ class World:
         return None if channel.guild_id is None else self.guilds[channel.guild_id]
 
     def dm_channel(self, user: User) -> Channel:
-        for channel in self.channels.values():
-            if channel.recipient == user:
-                return channel
-        return self.add_channel(Channel(self.snowflakes.next(), user.name, recipient=user))
+        known = next((channel for channel in self.channels.values() if channel.recipient == user), None)
+        return known or self.add_channel(Channel(self.snowflakes.next(), user.name, recipient=user))
 
     def add_channel(self, channel: Channel) -> Channel:
         self.channels[channel.id] = channel
-        self.messages[channel.id] = {}
+        self.stored[channel.id] = {}
         return channel
+
+    def messages(self, channel: Channel, *, seen_by: User | None = None) -> list[StoredMessage]:
+        """Return the messages of a channel, oldest first, with the ephemeral ones of a user."""
+        stored = self.stored[channel.id].values()
+        return [m for m in stored if not m.deleted and (m.visible_to is None or m.visible_to == seen_by)]
 
     def create_message(
         self,
@@ -308,16 +314,16 @@ class World:
         visible_to: User | None = None,
     ) -> StoredMessage:
         """Store a new message; `extra` adds interaction and webhook fields."""
-        flags = number(body.get("flags")) | (limits.EPHEMERAL if visible_to else 0)
         blank: Json = {
             **{"id": str(self.snowflakes.next()), "channel_id": str(channel.id), "author": author.payload()},
             **{"type": 0, "content": "", "mentions": [], "mention_roles": [], "mention_everyone": False},
-            **{"attachments": [], "embeds": [], "components": [], "timestamp": now_iso(), "flags": flags},
+            **{"attachments": [], "embeds": [], "components": [], "timestamp": now_iso()},
             **{"edited_timestamp": None, "pinned": False, "tts": body.get("tts") is True},
+            "flags": number(body.get("flags")),
         }
         changes = self._render(channel, body, uploads, [], ephemeral=visible_to is not None)
         message = StoredMessage(channel, {**blank, **extra, **changes}, visible_to=visible_to)
-        self.messages[channel.id][message.id] = message
+        self.stored[channel.id][message.id] = message
         self.changes.notify()
         return message
 
@@ -325,9 +331,9 @@ class World:
         """Change what `body` names; a loading message becomes an ordinary one."""
         ephemeral = message.visible_to is not None
         changes = self._render(message.channel, body, uploads, message.attachments, ephemeral=ephemeral)
-        flags = number(message.payload["flags"])
-        edited = None if message.is_loading else now_iso()
-        message.revise({**changes, "flags": flags & ~limits.LOADING, "edited_timestamp": edited})
+        changes["flags"] = number(message.payload["flags"]) & ~limits.LOADING
+        changes["edited_timestamp"] = None if message.is_loading else now_iso()
+        message.versions.append(Version(time.monotonic(), {**message.payload, **changes}))
         self.changes.notify()
 
     def add_file(self, channel: Channel, upload: Upload, *, ephemeral: bool) -> Json:
@@ -336,7 +342,7 @@ class World:
         file_id = self.snowflakes.next()
         self.files[file_id] = upload._replace(filename=name)
         folder = "ephemeral-attachments" if ephemeral else "attachments"
-        url = f"{self.base_url}/{folder}/{channel.id}/{file_id}/{quote(name)}"
+        url = f"{self.cdn_base_url}/{folder}/{channel.id}/{file_id}/{quote(name)}"
         attachment: Json = {
             **{"id": str(file_id), "filename": name, "size": len(upload.data), "url": url, "proxy_url": url},
             "content_type": upload.content_type,
@@ -354,35 +360,37 @@ class World:
         """Return the message fields that `body` sets, as Discord returns them."""
         changes: Json = {}
         if uploads or body.get("attachments") is not None:
-            remaining = self._attachments(channel, body, uploads, existing, ephemeral=ephemeral)
-            changes["attachments"] = [*remaining]
-            existing = remaining
+            existing = self._attachments(channel, body, uploads, existing, ephemeral=ephemeral)
+            changes["attachments"] = [*existing]
         if "content" in body:
             changes["content"] = text(body["content"])
             changes |= self._mentions(text(body["content"]), body.get("allowed_mentions"))
         if "embeds" in body:
-            files = {f"attachment://{text(file['filename'])}": file for file in existing}
-            changes["embeds"] = [_embed(embed, files, index) for index, embed in enumerate(rows(body["embeds"]))]
+            urls = {f"attachment://{text(file['filename'])}": text(file["url"]) for file in existing}
+            embeds = enumerate(rows(without_nulls(body["embeds"])))
+            changes["embeds"] = [_embed(embed, urls, index) for index, embed in embeds]
         if "components" in body:
-            tree = items(copy({"tree": body["components"]})["tree"])
-            for index, (_, component) in enumerate(limits.walk(tree)):
-                _complete(component, index + 1)
-            changes["components"] = tree
+            changes["components"] = tree = items(without_nulls(body["components"]))
+            for index, (_, component) in enumerate(limits.walk(tree), 1):
+                component.setdefault("id", index)
+                if component["type"] in limits.SELECTS:
+                    component.setdefault("min_values", 1)
+                    component.setdefault("max_values", 1)
         return changes
 
     def _attachments(
         self, channel: Channel, body: Json, uploads: Mapping[int, Upload], existing: list[Json], *, ephemeral: bool
     ) -> list[Json]:
         """Return the attachments after an edit: a list keeps only its own ids, no list keeps all."""
-        listed = rows(body.get("attachments"))
-        wanted = {number(row["id"]) for row in listed}
-        for index, row in enumerate(listed):
-            if number(row["id"]) not in {*uploads, *(number(file["id"]) for file in existing)}:
+        listed = {number(row["id"]): row for row in rows(body.get("attachments"))}
+        known = {number(file["id"]): file for file in existing}
+        for index, file_id in enumerate(listed):
+            if file_id not in {*uploads, *known}:
                 message = "No file and no attachment with this id."
                 raise invalid_form([Problem(("attachments", index, "id"), "ATTACHMENT_NOT_FOUND", message)])
-        remaining = [file for file in existing if body.get("attachments") is None or number(file["id"]) in wanted]
+        remaining = [file for file_id, file in known.items() if body.get("attachments") is None or file_id in listed]
         for index, upload in sorted(uploads.items()):
-            row = next((row for row in listed if number(row["id"]) == index), {})
+            row = listed.get(index, {})
             named = upload._replace(filename=text(row.get("filename")) or upload.filename)
             added = self.add_file(channel, named, ephemeral=ephemeral)
             remaining.append({**added, **({"description": row["description"]} if row.get("description") else {})})
@@ -408,27 +416,13 @@ def cleaned(filename: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "", "_".join(ascii_only.replace("/", " ").split())).strip("._") or "unknown"
 
 
-def _embed(embed: Json, files: dict[str, Json], index: int) -> Json:
-    """Return an embed with its defaults, without nulls, with attachment:// links resolved."""
-    shown: Json = {"type": "rich", **{key: value for key, value in embed.items() if value is not None}}
-    link = text(mapping(shown.get("image")).get("url"))
+def _embed(embed: Json, urls: dict[str, str], index: int) -> Json:
+    """Return an embed with its default type, and with its attachment:// link resolved."""
+    shown: Json = {"type": "rich", **embed}
+    link = text(mapping(embed.get("image")).get("url"))
     if link.startswith("attachment://"):
-        file = files.get(link)
-        if file is None:
+        if link not in urls:
             problem = Problem(("embeds", index, "image", "url"), "ATTACHMENT_NOT_FOUND", f"No file for {link}")
             raise invalid_form([problem])
-        shown["image"] = {"url": file["url"], "proxy_url": file["url"]}
+        shown["image"] = {"url": urls[link], "proxy_url": urls[link]}
     return shown
-
-
-def _complete(component: Json, id: int) -> None:
-    """Give a component its id and the defaults that Discord adds; drop nulls."""
-    for key in [key for key, value in component.items() if value is None]:
-        del component[key]
-    component.setdefault("id", id)
-    if component["type"] in limits.SELECTS:
-        component.setdefault("min_values", 1)
-        component.setdefault("max_values", 1)
-    for option in rows(component.get("options")):
-        for key in [key for key, value in option.items() if value is None]:
-            del option[key]

@@ -4,10 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import NamedTuple
-from urllib.parse import quote
 
 from jsonschema_rs import Draft202012Validator, Registry, ValidationError, ValidationErrorKind
-from multidict import MultiMapping
 from pydantic import JsonValue
 
 from local_discord.wire import Json, decode, items, mapping, rows, text
@@ -31,6 +29,17 @@ class Operation(NamedTuple):
     template: str
     pattern: re.Pattern[str]
     parameters: list[Json]
+    body: Json
+    responses: Json
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.template}"
+
+    @property
+    def has_token(self) -> bool:
+        """Return True if the token is in the path: the operation needs no header, and has no global limit."""
+        return "_token}" in self.template
 
 
 # Discord's own codes, by the JSON Schema keyword which was not met.
@@ -46,118 +55,81 @@ ERROR_CODES = {
     "minimum": "NUMBER_TYPE_MIN",
     "uniqueItems": "SET_TYPE_ALREADY_CONTAINS_VALUE",
 }
-# A callback's schema is a union over `type`: its own member gives exact paths in the error.
-CALLBACK_SCHEMAS = {
-    1: "PongInteractionCallbackRequest",
-    4: "CreateMessageInteractionCallbackRequest",
-    5: "CreateMessageInteractionCallbackRequest",
-    6: "UpdateMessageInteractionCallbackRequest",
-    7: "UpdateMessageInteractionCallbackRequest",
-    8: "ApplicationCommandAutocompleteCallbackRequest",
-    9: "ModalInteractionCallbackRequest",
-}
 
 
 class Description:
     """The API description, its operations, and validators that are compiled on first use."""
 
     def __init__(self) -> None:
-        source = resources.files("local_discord").joinpath("discord_openapi/openapi.json").read_bytes()
-        self._document = mapping(decode(source))
-        lenient = mapping(decode(source))
+        source = resources.files("local_discord").joinpath("discord_openapi/openapi.json").read_text(encoding="utf-8")
+        answers = mapping(decode(source.replace('"#/components', '"urn:answer#/components')))
+        requests = mapping(decode(source.replace('"#/components', '"urn:request#/components')))
         # Discord takes integers for snowflakes in requests (discord.py sends them); only the answers
         # keep to strings. The description knows one form only.
-        mapping(mapping(mapping(lenient["components"])["schemas"])["SnowflakeType"])["type"] = ["string", "integer"]
-        pages = [("urn:answer", self._document), ("urn:request", lenient)]
-        self._registry = Registry(pages)
+        mapping(mapping(mapping(requests["components"])["schemas"])["SnowflakeType"])["type"] = ["string", "integer"]
+        self._registry = Registry([("urn:answer", answers), ("urn:request", requests)])
         self._validators: dict[str, Draft202012Validator] = {}
-        self.operations = sorted(self._operations(), key=_placeholders)
+        operations = _operations(mapping(requests["paths"]), mapping(answers["paths"]))
+        self._operations = sorted(operations, key=_placeholders)
 
     def match(self, method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
         """Return the operation and the path parameters of a concrete path; literal paths come first."""
-        for operation in self.operations:
+        for operation in self._operations:
             if operation.method == method and (found := operation.pattern.fullmatch(path)):
-                return operation, {name: value or "" for name, value in _groups(found)}
+                ids: dict[str, str] = found.groupdict()
+                return operation, ids
         return None
 
     def parameter_problems(
-        self, operation: Operation, path: Mapping[str, str], query: MultiMapping[str]
+        self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str]
     ) -> tuple[Json, list[Problem]]:
         """Return the query in the declared types, and the problems of path and query."""
         values: Json = {}
-        problems = [
-            Problem((name,), "UNKNOWN_PARAMETER", "The description has no such query parameter.")
-            for name in query
-            if name not in {text(row["name"]) for row in operation.parameters if row["in"] == "query"}
-        ]
+        known = {text(row["name"]) for row in operation.parameters if row["in"] == "query"}
+        message = "The description has no such query parameter."
+        problems = [Problem((name,), "UNKNOWN_PARAMETER", message) for name in query if name not in known]
         for row in operation.parameters:
-            name = text(row["name"])
-            pointer = f"urn:request#{text(row['pointer'])}"
+            name, schema = text(row["name"]), mapping(row["schema"])
             if row["in"] == "path":
-                problems += self._problems(pointer, path[name], (name,))
+                problems += self._problems(schema, path[name], (name,))
             elif name in query:
-                values[name] = _typed(query.getall(name), mapping(row["schema"]))
-                problems += self._problems(pointer, values[name], (name,))
+                values[name] = _typed(query[name], schema)
+                problems += self._problems(schema, values[name], (name,))
             elif row.get("required") is True:
-                problems.append(Problem((name,), "BASE_TYPE_REQUIRED", "This field is required"))
+                problems.append(required((name,)))
         return values, problems
 
     def body_problems(self, operation: Operation, body: JsonValue) -> list[Problem]:
-        pointer = _pointer("paths", operation.template, operation.method.lower(), "requestBody")
-        declared = mapping(self._at(operation).get("requestBody"))
-        if not declared:
+        if not operation.body:
             return [] if body is None else [Problem((), "UNEXPECTED_BODY", "The operation takes no body.")]
         if body is None:
-            return [Problem((), "BASE_TYPE_REQUIRED", "A body is required")] if declared.get("required") else []
-        if operation.id == "create_interaction_response":
-            name = CALLBACK_SCHEMAS.get(_kind(body))
-            if name is None:
-                return [Problem(("type",), "BASE_TYPE_CHOICES", "Not an interaction callback type known here.")]
-            return self._problems(f"urn:request#/components/schemas/{name}", body)
-        schema = mapping(mapping(mapping(declared["content"])["application/json"])["schema"])
-        suffix = _pointer("content", "application/json", "schema", *(("anyOf", "0") if "anyOf" in schema else ()))
-        return self._problems(f"urn:request#{pointer}{suffix}", body)
+            return [required(())] if operation.body.get("required") else []
+        return self._problems(_schema(operation.body), body)
 
     def answer_problems(self, operation: Operation, status: int, body: JsonValue) -> list[Problem]:
         if status >= 400:
             # `errors` is left out: the description says its codes are integers, the true ones are words.
             known: Json = {name: value for name, value in mapping(body).items() if name != "errors"}
             return self.object_problems("RatelimitedResponse" if status == 429 else "ErrorResponse", known)
-        declared = mapping(mapping(self._at(operation)["responses"]).get(str(status)))
+        declared = mapping(operation.responses.get(str(status)))
         if not declared:
             return [Problem((), "STATUS", f"The description has no status {status} here.")]
         if "content" not in declared:
             return [] if body is None else [Problem((), "BODY", f"Status {status} has no body.")]
-        pointer = _pointer(
-            *("paths", operation.template, operation.method.lower(), "responses", str(status)),
-            *("content", "application/json", "schema"),
-        )
-        return self._problems(f"urn:answer#{pointer}", body)
+        return self._problems(_schema(declared), body)
 
     def object_problems(self, schema: str, value: JsonValue) -> list[Problem]:
         """Return the differences between `value` and a schema of the API description."""
-        return self._problems(f"urn:answer#/components/schemas/{schema}", value)
+        return self._problems({"$ref": f"urn:answer#/components/schemas/{schema}"}, value)
 
-    def _problems(self, reference: str, value: JsonValue, prefix: Path = ()) -> list[Problem]:
-        validator = self._validators.get(reference)
-        if validator is None:
-            schema = {"$ref": reference}
-            validator = Draft202012Validator(schema, registry=self._registry, validate_formats=True, mask="The value")
-            self._validators[reference] = validator
-        return [_problem(error, prefix) for found in validator.iter_errors(value) for error in _innermost(found)]
-
-    def _operations(self) -> Iterable[Operation]:
-        for template, path_item in mapping(self._document["paths"]).items():
-            shared = _located(mapping(path_item), _pointer("paths", template))
-            pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template)))
-            for method, value in mapping(path_item).items():
-                if method in ("get", "put", "post", "patch", "delete"):
-                    declared = mapping(value)
-                    own = _located(declared, _pointer("paths", template, method))
-                    yield Operation(text(declared["operationId"]), method.upper(), template, pattern, [*shared, *own])
-
-    def _at(self, operation: Operation) -> Json:
-        return mapping(mapping(mapping(self._document["paths"])[operation.template])[operation.method.lower()])
+    def _problems(self, schema: Json, value: JsonValue, prefix: Path = ()) -> list[Problem]:
+        key = str(schema)
+        if key not in self._validators:
+            self._validators[key] = Draft202012Validator(
+                schema, registry=self._registry, validate_formats=True, mask="The value"
+            )
+        found = self._validators[key].iter_errors(value)
+        return [_problem(inner, prefix) for error in found for inner in _innermost(error)]
 
 
 def form_errors(problems: list[Problem]) -> Json:
@@ -166,44 +138,48 @@ def form_errors(problems: list[Problem]) -> Json:
     for problem in problems:
         node = errors
         for part in problem.path:
-            child = node.setdefault(str(part), {})
-            node = mapping(child)
-        listed = items(node.setdefault("_errors", []))
-        listed.append({"code": problem.code, "message": problem.message})
+            node = mapping(node.setdefault(str(part), {}))
+        items(node.setdefault("_errors", [])).append({"code": problem.code, "message": problem.message})
     return errors
+
+
+def required(path: Path) -> Problem:
+    return Problem(path, "BASE_TYPE_REQUIRED", "This field is required")
+
+
+def too_long(path: Path, limit: int) -> Problem:
+    return Problem(path, "BASE_TYPE_MAX_LENGTH", f"Must be {limit} or fewer in length.")
+
+
+def _operations(requests: Json, answers: Json) -> Iterable[Operation]:
+    for template, path_item in requests.items():
+        shared = mapping(path_item)
+        pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(template)))
+        for method in ("get", "put", "post", "patch", "delete"):
+            declared = mapping(shared.get(method))
+            if not declared:
+                continue
+            parameters = rows(shared.get("parameters")) + rows(declared.get("parameters"))
+            body = mapping(declared.get("requestBody"))
+            responses = mapping(mapping(mapping(answers[template])[method])["responses"])
+            yield Operation(
+                text(declared["operationId"]), method.upper(), template, pattern, parameters, body, responses
+            )
 
 
 def _placeholders(operation: Operation) -> int:
     return operation.template.count("{")
 
 
-def _located(declared: Json, pointer: str) -> list[Json]:
-    parameters = enumerate(rows(declared.get("parameters")))
-    return [{**row, "pointer": f"{pointer}/parameters/{index}/schema"} for index, row in parameters]
+def _schema(declared: Json) -> Json:
+    """Return the schema of a body."""
+    return mapping(mapping(mapping(declared["content"])["application/json"])["schema"])
 
 
-def _pointer(*parts: str) -> str:
-    escaped = (part.replace("~", "~0").replace("/", "~1") for part in parts)
-    return "".join("/" + quote(part, safe="~@") for part in escaped)
-
-
-def _groups(found: re.Match[str]) -> Iterable[tuple[str, str]]:
-    groups: dict[str, str] = found.groupdict()
-    return groups.items()
-
-
-def _typed(values: list[str], schema: Json) -> JsonValue:
-    value, kind = values[-1], schema.get("type")
-    if kind == "array":
-        return [*values]
-    if kind == "boolean" and value.lower() in ("0", "1", "true", "false"):
+def _typed(value: str, schema: Json) -> JsonValue:
+    if schema.get("type") == "boolean" and value.lower() in ("0", "1", "true", "false"):
         return value.lower() in ("1", "true")
-    return int(value) if kind == "integer" and value.lstrip("-").isdecimal() else value
-
-
-def _kind(body: JsonValue) -> int:
-    kind = mapping(body).get("type")
-    return kind if isinstance(kind, int) else 0
+    return int(value) if schema.get("type") == "integer" and value.isdecimal() else value
 
 
 def _innermost(error: ValidationError) -> list[ValidationError]:
@@ -221,11 +197,10 @@ def _other(item: ValidationError, union: ValidationError) -> bool:
 
 def _problem(error: ValidationError, prefix: Path) -> Problem:
     path: Path = (*prefix, *error.instance_path)
-    code = ERROR_CODES.get(error.kind.name, "BASE_TYPE_INVALID")
     match error.kind:
         case ValidationErrorKind.Required(property=name):
-            return Problem((*path, str(name).strip('"')), code, "This field is required")
+            return required((*path, str(name).strip('"')))
         case ValidationErrorKind.MaxLength(limit=limit):
-            return Problem(path, code, f"Must be {limit} or fewer in length.")
-        case _:
-            return Problem(path, code, error.message[:300])
+            return too_long(path, limit)
+        case kind:
+            return Problem(path, ERROR_CODES.get(kind.name, "BASE_TYPE_INVALID"), error.message[:300])

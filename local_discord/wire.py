@@ -21,10 +21,6 @@ def encode(value: JsonValue) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def copy(value: Json) -> Json:
-    return mapping(decode(encode(value)))
-
-
 def mapping(value: JsonValue) -> Json:
     return value if isinstance(value, dict) else {}
 
@@ -46,6 +42,13 @@ def number(value: JsonValue, default: int = 0) -> int:
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     return value if isinstance(value, int) else default
+
+
+def without_nulls(value: JsonValue) -> JsonValue:
+    """Return a copy without the keys whose value is null, at every level."""
+    if isinstance(value, dict):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def now_iso() -> str:

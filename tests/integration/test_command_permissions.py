@@ -119,7 +119,7 @@ async def try_buttons(
         for who, user in people.items():
             if action == "cancel" and told["cancel"][who]:
                 continue  # the command does it at last
-            message.revise({"components": first["components"]})
+            server.edit_message(message, {"components": first["components"]}, {})
             call = await server.click(user, message, custom_id)
             assert await is_allowed(call) == told[BUTTONS[action].command][who], (action, who)
 

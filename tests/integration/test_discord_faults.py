@@ -117,7 +117,7 @@ async def test_lost_reply__that_the_history_no_longer_shows_is_known_by_its_nonc
         async with here.listening():
             card = await here.message(ana, "Queued")
             for number in range(HISTORY_MESSAGES):
-                await here.discord.say(ana, card.channel, f"{number}")
+                here.discord.say(ana, card.channel, f"{number}")
             await until(lambda: told_ids(story) == {card.id})
 
         asked = [one.operation_id for one in here.discord.requests]

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -212,7 +211,7 @@ async def test_click__persistent_button_edits_its_message() -> None:
         assert [] == server.violations
 
 
-async def test_modal__fields_arrive_and_the_form_closes() -> None:
+async def test_modal__fields_arrive() -> None:
     async with LocalDiscord(token=TOKEN) as server, running_bot(server):
         call = await server.slash(server.add_user("ayse"), "mt note")
         assert "Note" == (await call.form())["title"]
@@ -222,8 +221,6 @@ async def test_modal__fields_arrive_and_the_form_closes() -> None:
             await server.submit_modal(call, {"where": "there"})
         sent = await server.submit_modal(call, {"note": "hello"})
         assert "hello bits" == (await sent.reply()).content
-        with pytest.raises(ClientRefusal, match="closed"):
-            await server.submit_modal(call, {"note": "a"})
         again = await server.slash(call.user, "mt note")
         sent = await server.submit_modal(again, {"note": "a", "unit": "nats"})
 
@@ -435,7 +432,7 @@ async def test_guild__a_command_is_offered_only_in_its_contexts() -> None:
     async with LocalDiscord(token=TOKEN) as server, running_bot(server):
         owner, member = server.add_user("ayse"), server.add_user("kim")
         guild = server.add_guild("lab", [owner, member])
-        note = await server.say(member, guild.channels[0], "read me", Upload("kk.txt", b"x"))
+        note = server.say(member, guild.channels[0], "read me")
 
         assert "read me" == note.content
         with pytest.raises(ClientRefusal, match="not offered in DMs"):
@@ -491,19 +488,3 @@ async def test_login__wrong_token_is_refused_by_rest_and_gateway() -> None:
         with pytest.raises(discord.LoginFailure):
             async with running_bot(server):
                 pass
-
-
-async def test_standalone__prints_its_settings() -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "local_discord", "--token", TOKEN), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        lines = [(await process.stdout.readline()).decode().strip() for _ in range(3)]
-    finally:
-        process.terminate()
-        await process.wait()
-
-    assert lines[0].startswith("DISCORD__API_BASE_URL=http://127.0.0.1:")
-    assert lines[1].startswith("DISCORD__GATEWAY_URL=ws://127.0.0.1:")
-    assert lines[2].startswith("DISCORD__CDN_BASE_URL=http://127.0.0.1:")
