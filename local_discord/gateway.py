@@ -125,9 +125,6 @@ class Gateway:
             self._identify(connection)
         elif op == 6:
             self._resume(connection, data)
-        elif op not in (3, 4):
-            self._world.violate("gateway", f"op {op}", "local_discord does not know this opcode.")
-            connection.close(4001)
 
     def _identify(self, connection: GatewayConnection) -> None:
         session = Session(connection)

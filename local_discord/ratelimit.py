@@ -1,6 +1,5 @@
 """Discord's rate limits: fixed windows per channel for messages, and one for all requests."""
 
-import hashlib
 import math
 import time
 from typing import NamedTuple
@@ -64,7 +63,7 @@ class RateLimiter:
             "X-RateLimit-Remaining": str(max(left, 0)),
             "X-RateLimit-Reset": f"{time.time() + ends:.3f}",
             "X-RateLimit-Reset-After": f"{ends:.3f}",
-            "X-RateLimit-Bucket": hashlib.blake2b(operation_id.encode(), digest_size=16).hexdigest(),
+            "X-RateLimit-Bucket": operation_id,
         }
         if left >= 0:
             return Verdict(headers)

@@ -116,21 +116,17 @@ class Rest:
         query, problems = self._world.description.parameter_problems(operation, ids, request.query)
         body: JsonValue = None
         uploads: dict[int, Upload] = {}
-        try:
-            if request.content_type == "multipart/form-data":
-                form = await request.post()
-                for name, part in form.items():
-                    index = re.fullmatch(r"files\[(\d)\]", name)
-                    if isinstance(part, web.FileField) and index is not None:
-                        uploads[number(index.group(1))] = Upload(part.filename, part.file.read())
-                    elif isinstance(part, str) and name == "payload_json":
-                        body = decode(part)
-                    else:
-                        problems.append(Problem((name,), "UNKNOWN_PART", "Not payload_json or files[0..9]."))
-            elif request.can_read_body:
-                body = decode(await request.read())
-        except ValueError:
-            raise Refusal(400, 50109, "The request body contains invalid JSON.", violation="request") from None
+        if request.content_type == "multipart/form-data":
+            for name, part in (await request.post()).items():
+                index = re.fullmatch(r"files\[(\d)\]", name)
+                if isinstance(part, web.FileField) and index is not None:
+                    uploads[number(index.group(1))] = Upload(part.filename, part.file.read())
+                elif isinstance(part, str) and name == "payload_json":
+                    body = decode(part)
+                else:
+                    problems.append(Problem((name,), "UNKNOWN_PART", "Not payload_json or files[0..9]."))
+        elif request.can_read_body:
+            body = decode(await request.read())
         if any(len(upload.data) > limits.ATTACHMENT_BYTES for upload in uploads.values()):
             raise Refusal(413, 40005, "Request entity too large", violation="request")
         problems += self._world.description.body_problems(operation, body)

@@ -20,7 +20,7 @@ from local_discord.wire import Json, Snowflakes, items, mapping, now_iso, number
 
 T = TypeVar("T")
 
-ViolationKind = Literal["request", "answer", "payload", "unanswered", "unresolved", "interaction", "gateway"]
+ViolationKind = Literal["request", "answer", "payload", "unanswered", "unresolved", "interaction"]
 
 
 class Violation(NamedTuple):
@@ -28,7 +28,7 @@ class Violation(NamedTuple):
 
     `request`: bad path, query, body or limit; `answer`, `payload`: a fault of local_discord itself; `unanswered`: no
     first answer in time; `unresolved`: a deferred answer that never came; `interaction`: a second answer or an expired
-    token; `gateway`: an invalid frame.
+    token.
     """
 
     kind: ViolationKind
@@ -349,9 +349,6 @@ class World:
         }
         if name != upload.filename:
             attachment["title"] = PurePosixPath(upload.filename).stem
-        if upload.data.startswith(b"\x89PNG") and len(upload.data) >= 24:
-            attachment["width"] = int.from_bytes(upload.data[16:20])
-            attachment["height"] = int.from_bytes(upload.data[20:24])
         return {**attachment, "ephemeral": True} if ephemeral else attachment
 
     def _render(
@@ -364,7 +361,6 @@ class World:
             changes["attachments"] = [*existing]
         if "content" in body:
             changes["content"] = text(body["content"])
-            changes |= self._mentions(text(body["content"]), body.get("allowed_mentions"))
         if "embeds" in body:
             urls = {f"attachment://{text(file['filename'])}": text(file["url"]) for file in existing}
             embeds = enumerate(rows(without_nulls(body["embeds"])))
@@ -373,7 +369,7 @@ class World:
             changes["components"] = tree = items(without_nulls(body["components"]))
             for index, (_, component) in enumerate(limits.walk(tree), 1):
                 component.setdefault("id", index)
-                if component["type"] in limits.SELECTS:
+                if component["type"] == limits.SELECT:
                     component.setdefault("min_values", 1)
                     component.setdefault("max_values", 1)
         return changes
@@ -395,16 +391,6 @@ class World:
             added = self.add_file(channel, named, ephemeral=ephemeral)
             remaining.append({**added, **({"description": row["description"]} if row.get("description") else {})})
         return remaining
-
-    def _mentions(self, content: str, allowed: JsonValue) -> Json:
-        rules = mapping(allowed)
-        parse = items(rules.get("parse")) if allowed is not None else ["users", "roles", "everyone"]
-        found: list[str] = re.findall(r"<@!?(\d+)>", content)
-        named = [self.users[int(user)] for user in found if int(user) in self.users]
-        wanted = {number(user) for user in items(rules.get("users"))}
-        pinged: list[JsonValue] = [user.payload() for user in named if "users" in parse or user.id in wanted]
-        everyone = "everyone" in parse and re.search("@(everyone|here)", content) is not None
-        return {"mentions": pinged, "mention_everyone": everyone}
 
 
 def cleaned(filename: str) -> str:

@@ -42,21 +42,6 @@ class Operation(NamedTuple):
         return "_token}" in self.template
 
 
-# Discord's own codes, by the JSON Schema keyword which was not met.
-ERROR_CODES = {
-    "maxLength": "BASE_TYPE_MAX_LENGTH",
-    "minLength": "BASE_TYPE_MIN_LENGTH",
-    "maxItems": "BASE_TYPE_BAD_LENGTH",
-    "minItems": "BASE_TYPE_BAD_LENGTH",
-    "required": "BASE_TYPE_REQUIRED",
-    "enum": "BASE_TYPE_CHOICES",
-    "const": "BASE_TYPE_CHOICES",
-    "maximum": "NUMBER_TYPE_MAX",
-    "minimum": "NUMBER_TYPE_MIN",
-    "uniqueItems": "SET_TYPE_ALREADY_CONTAINS_VALUE",
-}
-
-
 class Description:
     """The API description, its operations, and validators that are compiled on first use."""
 
@@ -202,5 +187,5 @@ def _problem(error: ValidationError, prefix: Path) -> Problem:
             return required((*path, str(name).strip('"')))
         case ValidationErrorKind.MaxLength(limit=limit):
             return too_long(path, limit)
-        case kind:
-            return Problem(path, ERROR_CODES.get(kind.name, "BASE_TYPE_INVALID"), error.message[:300])
+        case _:
+            return Problem(path, "BASE_TYPE_INVALID", error.message[:300])

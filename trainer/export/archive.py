@@ -17,9 +17,9 @@ from trainer.artifacts.runs import SEALED_FILES, RunDirectory, RunStore
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import parse_json
-from trainer.export.folders import check_free
+from trainer.export.folders import appearing_at, check_free
 from trainer.export.verification import verify_files
-from trainer.system.files import DISK, BrokenFile, Disk, file_records, open_regular, storage_errors
+from trainer.system.files import DISK, BrokenFile, Disk, changed_files, file_records, open_regular, storage_errors
 
 _RECORD_FILE = "archive.json"
 _MAX_RECORD_BYTES = 16 << 20
@@ -44,19 +44,10 @@ def export_archive(run: RunDirectory, file: Path) -> ArchiveRecord:
     check_free(file, for_folder=False)
     _check_whole(run)
     record = ArchiveRecord(run_id=run.run_id, files=file_records(run.path, _paths(run)))
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    with storage_errors(f"`{file.name}` could not be written"):
-        try:
-            DISK.make_folder(file.parent)
-            with open(temporary, "xb") as stream:
-                _write(stream, record, run.path)
-                stream.flush()
-                DISK.flush(stream.fileno())
-            DISK.rename(temporary, file)
-            DISK.sync(file.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()  # where it has not got its name
+    with appearing_at(file) as temporary, open(temporary, "xb") as stream:
+        _write(stream, record, run.path)
+        stream.flush()
+        DISK.flush(stream.fileno())
     return record
 
 
@@ -83,17 +74,14 @@ def import_archive(file: Path, artifacts_root: Path, disk: Disk = DISK) -> RunDi
 def _write(stream: BinaryIO, record: ArchiveRecord, folder: Path) -> None:
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         content = record.model_dump_json(indent=1).encode()
-        tar.addfile(_member(_RECORD_FILE, len(content)), BytesIO(content))
+        member = tarfile.TarInfo(_RECORD_FILE)  # a regular file without owner and time
+        member.size = len(content)
+        tar.addfile(member, BytesIO(content))
         for described in record.files:
+            member = tarfile.TarInfo(described.path)
+            member.size = described.bytes
             with BufferedReader(open_regular(folder / described.path)) as source:
-                tar.addfile(_member(described.path, described.bytes), source)
-
-
-def _member(name: str, size: int) -> tarfile.TarInfo:
-    """Return a regular file without owner and time."""
-    member = tarfile.TarInfo(name)
-    member.size = size
-    return member
+                tar.addfile(member, source)
 
 
 def _restore(stream: FileIO, size: int, staging: Path, artifacts_root: Path, disk: Disk) -> RunDirectory:
@@ -137,7 +125,7 @@ def _record(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], size: int)
     first = next(members, None)
     if first is None or first.name != _RECORD_FILE or first.size > _MAX_RECORD_BYTES:
         raise AppError(ErrorCode.INVALID_INPUT, "Not a recognized export format.")
-    with _opened(tar, first) as content:
+    with tarfile.ExFileObject(tar, first) as content:  # unlike `extractfile`, it follows no link
         record = parse_json(ArchiveRecord, content.read())
     names = [described.path for described in record.files]
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
@@ -157,19 +145,14 @@ def _unpack(tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], record: Ar
             raise _refused("it contains a file that its record does not name")
         path = run.path / member.name
         run.disk.make_folder(path.parent)
-        with _opened(tar, member) as content:
+        with tarfile.ExFileObject(tar, member) as content:
             run.disk.write(path, content)
     if awaited:
         raise _refused("it is incomplete: files of its record are missing")
-    found = file_records(run.path, [run.path / described.path for described in record.files])
-    if {described.path: described for described in found} != {described.path: described for described in record.files}:
+    if changed_files(run.path, record.files):
         raise _refused("it is incomplete or was changed")
     for folder in {path.parent for path in run.path.rglob("*")}:
         run.disk.sync(folder)
-
-
-def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.ExFileObject:
-    return tarfile.ExFileObject(tar, member)  # unlike `extractfile`, it follows no link
 
 
 def _paths(run: RunDirectory) -> set[Path]:

@@ -1,7 +1,8 @@
 """Export of a run's model to a folder in one of three formats, and loading of such a folder."""
 
 import secrets
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import assert_never
 
@@ -29,24 +30,32 @@ def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: st
     model, tokenizer = load_run(run)
     file = read_record(run.path / CONFIG_FILE, ModelFile)
     check_free(folder)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    with storage_errors(f"`{folder.name}` could not be written"):
-        try:
-            DISK.make_folder(temporary)
-            _write_model(temporary, to, model, file, tokenizer)
-            card = model_card(manifest, tokenizer.manifest, model.context_tokens, to, licence)
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-            written = (path for path in temporary.rglob("*") if path.is_file())
-            record = ExportRecord(format=to, run_id=run.run_id, model=file, files=file_records(temporary, written))
-            DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
-            for path in temporary.rglob("*"):
-                DISK.sync(path)
-            DISK.sync(temporary)
-            DISK.rename(temporary, folder)
-            DISK.sync(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # where it has not got its name
+    with appearing_at(folder) as temporary:
+        DISK.make_folder(temporary)
+        _write_model(temporary, to, model, file, tokenizer)
+        card = model_card(manifest, tokenizer.manifest, model.context_tokens, to, licence)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+        written = (path for path in temporary.rglob("*") if path.is_file())
+        record = ExportRecord(format=to, run_id=run.run_id, model=file, files=file_records(temporary, written))
+        DISK.write(temporary / RECORD_FILE, record.model_dump_json(indent=2).encode())
+        for path in (*temporary.rglob("*"), temporary):
+            DISK.sync(path)
     return record
+
+
+@contextmanager
+def appearing_at(target: Path) -> Iterator[Path]:
+    """Yield a temporary path; what has been written there gets the target's name at the end."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    with storage_errors(f"`{target.name}` could not be written"):
+        try:
+            DISK.make_folder(target.parent)
+            yield temporary
+            DISK.rename(temporary, target)
+            DISK.sync(target.parent)
+        finally:
+            with suppress(OSError):
+                DISK.remove_folder(temporary)  # where it has not got its name
 
 
 def check_free(target: Path, *, for_folder: bool = True) -> None:

@@ -19,7 +19,6 @@ from trainer.system.files import changed_files, read_regular, sha256_of
 from trainer.tokenizers import is_saved, load_tokenizer
 from trainer.training.checkpoint import CheckpointStore
 
-_CHANGED = "The file was changed or deleted."
 _MATCHES = "It matches its manifest."
 
 
@@ -87,21 +86,19 @@ def _read_record(run: RunDirectory) -> RunRecord | None:
 
 
 def _check_finished(run: RunDirectory, manifest: RunManifest, status: str) -> Iterator[Check]:
-    ok = manifest.status == status
-    message = f"The run is {status}." if ok else f"The event log says {status}, the manifest {manifest.status}."
-    yield Check(name="end", ok=ok, message=message)
+    conflict = f"The event log says {status}, the manifest {manifest.status}."
+    yield _check("end", manifest.status == status, f"The run is {status}.", conflict)
     yield from _check_seal(run)
     for file in manifest.files:
-        ok = not changed_files(run.path, [file])
-        yield Check(name=file.path, ok=ok, message=f"{counted(file.bytes, 'byte')}, unchanged." if ok else _CHANGED)
+        message = f"{counted(file.bytes, 'byte')}, unchanged."
+        yield _check(file.path, not changed_files(run.path, [file]), message, "The file was changed or deleted.")
 
 
 def _check_seal(run: RunDirectory) -> Iterator[Check]:
     """Check the files that SHA256SUMS names."""
     seal = run.seal.name
     if not run.seal.exists():
-        message = f"The file is missing: {', '.join(SEALED_FILES)} cannot be checked."
-        yield Check(name=seal, ok=False, message=message)
+        yield _check(seal, False, "", f"The file is missing: {', '.join(SEALED_FILES)} cannot be checked.")
         return
     try:
         sums = read_regular(run.seal).decode(errors="replace").split("\n")
@@ -109,7 +106,7 @@ def _check_seal(run: RunDirectory) -> Iterator[Check]:
         sums = []
     for name in SEALED_FILES:
         ok = f"{sha256_of(run.path / name)}  {name}" in sums
-        yield Check(name=name, ok=ok, message="Unchanged." if ok else f"Its hash is not the one in {seal}.")
+        yield _check(name, ok, "Unchanged.", f"Its hash is not the one in {seal}.")
 
 
 def _check_corpora(record: RunRecord, settings: Settings) -> Iterator[Check]:
@@ -147,6 +144,10 @@ def _check_request_hash(record: RunRecord, settings: Settings) -> Check:
     after: dict[str, object] = again.model_dump()
     differing = [field for field, value in after.items() if value != before[field]]
     return Check(name=name, ok=False, message=f"The request resolves differently now: {', '.join(differing)}.")
+
+
+def _check(name: str, ok: bool, message: str, fault: str) -> Check:
+    return Check(name=name, ok=ok, message=message if ok else fault)
 
 
 def _attempt(name: str, message: str, check: Callable[[], object]) -> Check:
