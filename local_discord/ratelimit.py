@@ -18,13 +18,6 @@ OVERALL = Limit(50, 1.0)
 _LIMITED = ("create_message", "update_message")
 
 
-class Verdict(NamedTuple):
-    """Headers to send, and for a refused request the seconds to wait."""
-
-    headers: dict[str, str]
-    retry_after_seconds: float | None = None
-
-
 class _Window:
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
@@ -48,15 +41,16 @@ class RateLimiter:
         self._windows: dict[str, _Window] = {}
         self._overall = _Window(OVERALL)
 
-    def take(self, operation_id: str, channel: str, *, counts_overall: bool) -> Verdict:
+    def take(self, operation_id: str, channel: str, *, counts_overall: bool) -> tuple[dict[str, str], float | None]:
+        """Return the headers to send, and for a refused request the seconds to wait."""
         now = time.monotonic()
         if counts_overall:
             left, ends = self._overall.take(now)
             if left < 0:
                 headers = {"X-RateLimit-Global": "true", "X-RateLimit-Scope": "global"}
-                return Verdict({**headers, "Retry-After": str(math.ceil(ends))}, ends)
+                return {**headers, "Retry-After": str(math.ceil(ends))}, ends
         if operation_id not in _LIMITED:
-            return Verdict({})
+            return {}, None
         left, ends = self._windows.setdefault(f"{operation_id}:{channel}", _Window(self._messages)).take(now)
         headers = {
             "X-RateLimit-Limit": str(self._messages.requests),
@@ -66,5 +60,5 @@ class RateLimiter:
             "X-RateLimit-Bucket": operation_id,
         }
         if left >= 0:
-            return Verdict(headers)
-        return Verdict({**headers, "Retry-After": str(math.ceil(ends)), "X-RateLimit-Scope": "user"}, ends)
+            return headers, None
+        return {**headers, "Retry-After": str(math.ceil(ends)), "X-RateLimit-Scope": "user"}, ends

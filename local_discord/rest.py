@@ -73,15 +73,15 @@ class Rest:
         if fault is not None and fault.action != "reply_lost":
             return self._fail(fault, request, operation.id)
         channel_id = ids.get("channel_id", "")
-        verdict = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
-        if verdict.retry_after_seconds is not None:
-            return self._limited(request, operation.id, verdict.retry_after_seconds, verdict.headers)
+        headers, wait_seconds = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
+        if wait_seconds is not None:
+            return self._limited(request, operation.id, wait_seconds, headers)
         status, body = await self._answer(request, operation, ids)
         for problem in self._world.description.answer_problems(operation, status, body):
             self._world.violate("answer", operation.name, f"{status} {problem.path}: {problem.message}")
         if fault is not None:
             return self._fail(fault, request, operation.id)
-        return self._send(request, operation.id, status, body, verdict.headers)
+        return self._send(request, operation.id, status, body, headers)
 
     async def file(self, request: web.Request) -> web.StreamResponse:
         """Serve a stored attachment, as the CDN does; its faults are those of GET `FILES`."""

@@ -115,7 +115,6 @@ def _names(config: ModelConfig) -> Mapping[str, str]:
 
 def _config(config: ModelConfig, vocabulary: Vocabulary, objective: Objective) -> _Fields:
     said: PreTrainedConfig
-    architecture = ""
     match config:
         case RnnConfig():
             return _recurrent_config(config, vocabulary, objective)

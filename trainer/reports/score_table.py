@@ -9,7 +9,6 @@ import unicodedata
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from io import StringIO
 from itertools import chain
 from math import log
 from typing import Literal, NamedTuple, assert_never
@@ -174,19 +173,20 @@ def table_rows(line: ScoredLine, level: DetailLevel, first_index: int) -> list[l
     ]
 
 
+class _Lines(list[str]):
+    """The lines that a CSV writer writes."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n"))
+
+
 def csv_lines(rows: Iterable[Sequence[object]], delimiter: str) -> str:
     """Return rows as lines of CSV or TSV without the last line end; None is an empty cell.
 
     Cells with a carriage return or a newline are quoted.
     """
-    file = StringIO()
-    writer = csv.writer(file, delimiter=delimiter, lineterminator="\r\n")
-    lines: list[str] = []
-    for row in rows:
-        writer.writerow(row)
-        lines.append(file.getvalue().removesuffix("\r\n"))
-        file.seek(0)
-        file.truncate()
+    lines = _Lines()
+    csv.writer(lines, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
     return "\n".join(lines)
 
 
