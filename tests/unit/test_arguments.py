@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainer.commands.arguments import Commands, Options, Parser
+from trainer.commands.arguments import Argument, Commands, Parser, RunOptions, option, repeatable
 from trainer.commands.main import MtParser, main
 from trainer.commands.request_help import describe_request
 from trainer.commands.terminal import Terminal
@@ -16,11 +16,10 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.schema import schema_of
 
 
-class ScoreOptions(Options):
-    run: str
-    text: str | None
-    top_k: int | None
-    set: list[str]
+class ScoreOptions(RunOptions):
+    text = Argument[str | None]("TEXT", nargs="?")
+    top_k = option("--top-k K", int, "K")
+    set = repeatable("--set KEY=VALUE", "set")
 
 
 def parsed(line: str) -> ScoreOptions:
@@ -32,11 +31,7 @@ def parsed(line: str) -> ScoreOptions:
         return 0
 
     commands = Commands(Parser(prog="mt"))
-    score = commands.group("models", "use models").add("score", "Use a model", ScoreOptions, keep, "score", "mt x")
-    score.add_run()
-    score.add_argument("text", nargs="?")
-    score.add_argument("--top-k", type=int)
-    score.add_assignments()
+    commands.group("models", "use models").add("score", "Use a model", ScoreOptions, keep, "score", "mt x")
     assert commands.run(["models", "score", *line.split()], Terminal(as_json=False)) == 0
     return found[0]
 

@@ -15,7 +15,7 @@ from tests.support import ROOT, environment_in
 from tests.support.finished_runs import finished_run
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
-from trainer.commands.training import DiskNotice
+from trainer.commands.training import note_waiting_for_disk
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.export.archive import export_archive
 from trainer.system.files import check_writable, is_full, to_app_error
@@ -134,11 +134,11 @@ def test_full_disk__is_one_sentence_before_anything_is_begun(word: str, tmp_path
 
 def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for folder, message in ((ALWAYS_FULL, "Training."), (tmp_path, DISK_IS_FULL)):
-        notice = DiskNotice(Terminal(as_json=True))
-        notice.check(tmp_path, "Training.")
+        terminal = Terminal(as_json=True)
+        note_waiting_for_disk(tmp_path, "Training.", terminal)
         assert capsys.readouterr().err == ""
         for _ in range(2):
-            notice.check(folder, message)
+            note_waiting_for_disk(folder, message, terminal)
 
         assert capsys.readouterr().err == f"mt: {DISK_IS_FULL}\n"
 

@@ -64,7 +64,7 @@ def test_interrupt__says_how_to_continue(tmp_path: Path, capsys: pytest.CaptureF
     terminal = Terminal(as_json=False)
     assert line(terminal) == "Interrupted."
     terminal.progress(status(tmp_path))
-    followed = "Interrupted; char_lstm-1 goes on in its worker. Follow it with: mt resume char_lstm-1"
+    followed = "Interrupted; the worker continues char_lstm-1. Follow it with: mt resume char_lstm-1"
     assert line(terminal) == followed
     terminal.has_own_worker = True
     assert line(terminal) == "Interrupted; char_lstm-1 is saved. Continue with: mt resume char_lstm-1"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from trainer.commands.inference import end_note, turns_note
-from trainer.contracts.inference import ChatResponse, FinishReason, GenerateResponse
+from trainer.commands.inference import end_note
+from trainer.contracts.inference import FinishReason, GenerateResponse
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,3 @@ def test_end__says_where_the_context_is_full(reason: FinishReason, steps: tuple[
     response = GenerateResponse(request_id="q", run_id="r", status="completed", steps=steps, prompt_tokens=1200)
 
     assert end_note(reason, response) == note
-
-
-@pytest.mark.parametrize("dropped", [0, 2])
-def test_chat__says_what_was_not_read(dropped: int) -> None:
-    response = ChatResponse(request_id="q", run_id="r", session_id="s", status="completed", turns_dropped=dropped)
-
-    said = ["(no longer in the model's context: the oldest 2 turns)"]
-    assert turns_note(response) == (said if dropped else [])

@@ -1,10 +1,12 @@
 """The parser of the `mt` command: sections, typed options for each command, and shell completion."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Literal, NoReturn, TypeVar, get_args
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Generic, Literal, NoReturn, TypedDict, TypeVar, Unpack, get_args, overload
 
 import shtab
+from pydantic import BaseModel
 
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
@@ -12,22 +14,13 @@ from trainer.contracts.validation import did_you_mean, shown_name
 
 Section = Literal["Start", "Train", "Runs", "Use a model", "Data and tokenizers", "Check"]
 """The sections of `mt --help`, in their order."""
-
-
-class Options(argparse.Namespace):
-    """Options of a command; each command has a subclass with its own."""
-
-    json: bool = False
-
-    def __init__(self) -> None:
-        super().__init__()
-
-
-OptionsT = TypeVar("OptionsT", bound=Options)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+OptionsT = TypeVar("OptionsT", bound="Options")
 _Run = Callable[[Sequence[str], Terminal], int]
 
 
-class _StoreRun(argparse.Action):
+class StoreRun(argparse.Action):
     """Store a run id, which the shell completes."""
 
     complete = shtab.cmd('ls "${APP__ARTIFACTS_ROOT:-artifacts}/models" 2>/dev/null')
@@ -42,10 +35,108 @@ class _StoreRun(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-class StoreFile(_StoreRun):
+class _StoreFile(StoreRun):
     """Store a path, which the shell completes."""
 
     complete = shtab.FILE
+
+
+class _Keywords(TypedDict, total=False):
+    """Keywords of `ArgumentParser.add_argument`."""
+
+    action: Literal["append", "store_true", "store_false", "store_const"] | type[argparse.Action]
+    choices: Sequence[str]
+    const: object
+    default: object
+    help: str
+    metavar: str
+    nargs: Literal["?", "+"]
+    required: bool
+    type: Callable[[str], object]
+
+
+class Argument(Generic[T_co]):
+    """An argument of a command, as an attribute of its Options; argparse stores the value in their instance.
+
+    `form` is that of the help: TEXT for a positional argument, `--seed N` or `--json` for an option.
+    """
+
+    def __init__(self, form: str, **keywords: Unpack[_Keywords]) -> None:
+        self._flag, _, metavar = form.partition(" ") if form.startswith("--") else ("", "", form)
+        if metavar:
+            keywords["metavar"] = metavar
+        if keywords.get("type") is Path:
+            keywords["action"] = _StoreFile
+        self._keywords = keywords
+
+    def __set_name__(self, owner: type["Options"], name: str) -> None:
+        owner.arguments = {**owner.arguments, name: self}
+
+    def __get__(self, options: "Options", owner: type["Options"]) -> T_co:
+        raise AttributeError("not parsed yet")
+
+    def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
+        """Add the argument to a parser that stores its value under this name."""
+        if self._flag:
+            parser.add_argument(self._flag, dest=name, **self._keywords)
+        else:
+            parser.add_argument(name, **self._keywords)
+
+
+@overload
+def option(form: str, convert: Callable[[str], T], about: str) -> Argument[T | None]: ...
+@overload
+def option(form: str, convert: Callable[[str], T], about: str, default: T) -> Argument[T]: ...
+def option(
+    form: str, convert: Callable[[str], T], about: str, default: T | None = None
+) -> Argument[T | None] | Argument[T]:
+    """Return an option with a value, converted by `convert`; without the option it is the default."""
+    return Argument(form, type=convert, help=about, default=default)
+
+
+def flag(form: str, about: str) -> Argument[bool]:
+    """Return an option without a value."""
+    return Argument(form, action="store_true", help=about)
+
+
+def repeatable(form: str, about: str) -> Argument[list[str]]:
+    """Return an option that can be given any number of times."""
+    return Argument(form, action="append", default=[], help=f"{about}; repeatable")
+
+
+Arguments = Mapping[str, Argument[object]]
+"""Arguments by the names of their values."""
+
+
+class Options(argparse.Namespace):
+    """Options of a command, of which each has a subclass with its own arguments."""
+
+    arguments: ClassVar[Arguments] = {}
+    json: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def given(self, record: type[BaseModel]) -> dict[str, object]:
+        """Return the fields of a record that have arguments of the same names, if they were given."""
+        values: dict[str, object] = vars(self)
+        return {name: values[name] for name in record.model_fields if values.get(name) is not None}
+
+
+class RunOptions(Options):
+    """Options of a command that needs a run."""
+
+    run = Argument[str]("RUN", action=StoreRun, help="run id, as `mt runs` lists it")
+
+
+class SamplingOptions(RunOptions):
+    """The fields of contracts.inference.SamplingOptions that both `mt generate` and `mt chat` take."""
+
+    max_new_tokens = option("--max-new-tokens N", int, "generate at most N tokens; default: 64")
+    temperature = option("--temperature T", float, "0 is greedy; default: 1")
+    top_k = option("--top-k N", int, "sample from the N likeliest tokens; default: all")
+    top_p = option("--top-p P", float, "sample from the likeliest P of the probability")
+    seed = option("--seed N", int, "seed of the sampling; default: random")
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,43 +153,6 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         return super().format_help() + ("" if self.describe_fields is None else f"\n{self.describe_fields()}\n")
-
-    def add_run(self, about: str = "run id, as `mt runs` lists it") -> None:
-        """Take the id of a run."""
-        self.add_argument("run", metavar="RUN", action=_StoreRun, help=about)
-
-    def add_sampling(self) -> None:
-        """Take the options of SamplingOptions."""
-        self.add_argument("--max-new-tokens", type=int, metavar="N", help="generate at most N tokens; default: 64")
-        self.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default: 1")
-        self.add_argument("--top-k", type=int, metavar="N", help="sample from the N likeliest tokens; default: all")
-        self.add_argument("--top-p", type=float, metavar="P", help="sample from the likeliest P of the probability")
-        self.add_argument("--seed", type=int, metavar="N", help="seed of the sampling; default: random")
-
-    def add_assignments(self, about: str = "set a field of the train request, as `mt train --help` lists them") -> None:
-        """Take `--set KEY=VALUE`, any number of times."""
-        self.add_repeatable("--set", "KEY=VALUE", about)
-
-    def add_repeatable(self, name: str, metavar: str, about: str) -> None:
-        """Take an option any number of times, as a list."""
-        values: list[str] = []
-        self.add_argument(name, action="append", default=values, metavar=metavar, help=f"{about}; repeatable")
-
-
-class Sampling(Options):
-    """Options that `add_sampling` takes."""
-
-    max_new_tokens: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    seed: int | None
-
-
-class RunOptions(Options):
-    """Options of a command that needs a run and nothing else."""
-
-    run: str
 
 
 class Commands:
@@ -122,12 +176,14 @@ class Commands:
         *,
         with_json: bool = True,
     ) -> Parser:
-        """Add a command; return its parser, for its arguments."""
+        """Add a command with the arguments of its options; return its parser."""
         parser = self._subparsers.add_parser(
             name, help=about, description=f"{about[:1].upper()}{about[1:]}.", epilog=f"Example: {example}"
         )
         if with_json:
-            parser.add_argument("--json", action="store_true", help="print exactly one JSON object")
+            flag("--json", "print exactly one JSON object").add_to(parser, "json")
+        for attribute, argument in options.arguments.items():
+            argument.add_to(parser, attribute)
 
         def run_words(words: Sequence[str], terminal: Terminal) -> int:
             # parse_intermixed_args takes options between positionals, but loses a leading `--`
@@ -167,7 +223,3 @@ class Commands:
             lines += [f"  {name:<{width}}  {about}" for name, about, _ in commands]
             lines.append(f"  {'':<{width}}  Example: {commands[0][2]}")
         return "\n".join(lines)
-
-    def examples(self) -> list[str]:
-        """Return the example of every command."""
-        return [example for commands in self._listed.values() for _, _, example in commands]

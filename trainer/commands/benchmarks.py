@@ -9,7 +9,7 @@ from typing import get_args
 from rich.text import Text
 
 from trainer.artifacts.runs import new_run_id
-from trainer.commands.arguments import Commands, Options
+from trainer.commands.arguments import Argument, Commands, Options, option
 from trainer.commands.connection import settings_for
 from trainer.commands.requests import corpus_name
 from trainer.commands.terminal import EXIT_INTERRUPTED, Terminal, columns
@@ -44,29 +44,21 @@ _TSV_TITLES = (
 
 
 class _BenchOptions(Options):
-    corpus: str
-    size: str
-    tokens: int
-    families: str | None
-    tokenizer: str
-    seed: int
+    corpus = Argument[str]("CORPUS", help="corpus to train on: its name, or the path of a text file")
+    size = option("--size SIZE", str, f"size of the models: {', '.join(_LEARNING_RATES)}; default: tiny", "tiny")
+    tokens = option("--tokens N", int, f"tokens that each training reads; default: {_TOKENS:,}", _TOKENS)
+    families = option("--families A,B", str, f"architectures, separated by commas: {', '.join(_NAMES)}; default: all")
+    tokenizer = option(
+        "--tokenizer METHOD", str, f"tokenizer of all models: {', '.join(METHODS)}; default: char", "char"
+    )
+    seed = option("--seed N", int, f"seed of every training; default: {_SEED}", _SEED)
 
 
 def add_to(commands: Commands) -> None:
-    bench = commands.group("bench", "compare what this program can train")
     about = "train every architecture on one corpus at equal tokens"
     example = "mt bench architectures demo --tokens 100000"
-    one = bench.add("architectures", "Train", _BenchOptions, _compare_architectures, about, example)
-    one.add_argument("corpus", metavar="CORPUS", help="corpus to train on: its name, or the path of a text file")
-    sizes = ", ".join(_LEARNING_RATES)
-    one.add_argument("--size", default="tiny", metavar="SIZE", help=f"size of the models: {sizes}; default: tiny")
-    about = f"tokens that each training reads; default: {_TOKENS:,}"
-    one.add_argument("--tokens", type=int, default=_TOKENS, metavar="N", help=about)
-    about = f"architectures, separated by commas: {', '.join(_NAMES)}; default: all"
-    one.add_argument("--families", metavar="A,B", help=about)
-    about = f"tokenizer of all models: {', '.join(METHODS)}; default: char"
-    one.add_argument("--tokenizer", default="char", metavar="METHOD", help=about)
-    one.add_argument("--seed", type=int, default=_SEED, metavar="N", help=f"seed of every training; default: {_SEED}")
+    bench = commands.group("bench", "compare what this program can train")
+    bench.add("architectures", "Train", _BenchOptions, _compare_architectures, about, example)
 
 
 def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:

@@ -1,11 +1,12 @@
 """`mt compare`: compares metrics and settings of runs, as measured in training or on one corpus."""
 
 import asyncio
+from pathlib import Path
 
 from rich.text import Text
 
-from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.commands.arguments import Commands, RunOptions, StoreFile
+from trainer.artifacts.runs import RunStore
+from trainer.commands.arguments import Argument, Commands, RunOptions, StoreRun, flag, option
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
 from trainer.commands.terminal import Terminal, columns
@@ -33,25 +34,19 @@ _TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "Top-1",
 
 
 class _CompareOptions(RunOptions):
-    others: list[str]
-    split: str | None
-    path: str | None
-    tolerance: float
-    fail_on_regression: bool
+    run = Argument[str]("RUN", action=StoreRun, help="run to judge")
+    others = Argument[list[str]]("OTHER", nargs="+", help="run to compare with")
+    split = option("--split validation|test", str, "compare on this split; default: test")
+    path = option("--path F", Path, "measure all runs on a corpus, or a text file, first")
+    tolerance = option(
+        "--tolerance X", float, f"relative rise of the loss that is no regression; default: {TOLERANCE:g}", TOLERANCE
+    )
+    fail_on_regression = flag("--fail-on-regression", "exit with 1 where RUN is worse or cannot be compared")
 
 
 def add_to(commands: Commands) -> None:
     about = "compare metrics and settings of a run with those of others"
-    command = commands.add("compare", "Runs", _CompareOptions, _compare, about, "mt compare RUN OTHER")
-    command.add_run("run to judge")
-    command.add_argument("others", nargs="+", metavar="OTHER", help="run to compare with")
-    command.add_argument("--split", metavar="validation|test", help="compare on this split; default: test")
-    about = "measure all runs on a corpus, or a text file, first"
-    command.add_argument("--path", metavar="F", action=StoreFile, help=about)
-    about = f"relative rise of the loss that is no regression; default: {TOLERANCE:g}"
-    command.add_argument("--tolerance", type=float, default=TOLERANCE, metavar="X", help=about)
-    about = "exit with 1 where RUN is worse or cannot be compared"
-    command.add_argument("--fail-on-regression", action="store_true", help=about)
+    commands.add("compare", "Runs", _CompareOptions, _compare, about, "mt compare RUN OTHER")
 
 
 def _compare(options: _CompareOptions, terminal: Terminal) -> int:
@@ -65,40 +60,33 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
     check_different(names)
     runs = [RunStore(settings.app.artifacts_root).get(name) for name in names]
     manifests = [run.completed_manifest() for run in runs]
+
+    def show(summaries: list[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
+        measured = [
+            Measurement(manifest, summary, run.follow().refresh().tokens_per_second)
+            for manifest, summary, run in zip(manifests, summaries, runs, strict=True)
+        ]
+        found = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
+        lines = [f"{f'On their {split} splits' if split else f'On {dataset}'}; losses in nats per token:"]
+        lines.append(columns([_TITLES, *map(_row, found.runs)]).plain)
+        for one in found.against:
+            lines += ["", *_differences(found, one)]
+        terminal.show(found, Text("\n".join(lines)))
+        return EXIT_REGRESSION if options.fail_on_regression and not found.is_passed else 0
+
     if options.path is None:
-        split: EvalSplit = parse(EvalRequest, {"split": options.split or "test"}).split
-        summaries = [summary_on(manifest, split) for manifest in manifests]
-        return _show(
-            compare(_measurements(runs, summaries), split=split, tolerance=options.tolerance), options, terminal
-        )
-    corpora, path = CorpusStore(settings), options.path
+        split = parse(EvalRequest, {"split": options.split or "test"}).split
+        return show([summary_on(manifest, split) for manifest in manifests], split=split)
+    corpora, path = CorpusStore(settings), str(options.path)
     corpus = asyncio.run(checked_corpus(path, corpora))
 
     async def measure(queue: JobQueue) -> int:
         await corpora.store_offered()
         request = EvalRequest(path_override=corpus)
         summaries = [summary_of(await queue.inference.evaluate(run.run_id, request), corpus) for run in runs]
-        return _show(
-            compare(_measurements(runs, summaries), dataset=path, tolerance=options.tolerance), options, terminal
-        )
+        return show(summaries, dataset=path)
 
     return with_queue(settings, terminal, measure)
-
-
-def _measurements(runs: list[RunDirectory], summaries: list[EvalSummary]) -> list[Measurement]:
-    return [
-        Measurement(run.completed_manifest(), summary, run.follow().refresh().tokens_per_second)
-        for run, summary in zip(runs, summaries, strict=True)
-    ]
-
-
-def _show(found: Comparison, options: _CompareOptions, terminal: Terminal) -> int:
-    measured = f"On their {found.split} splits" if found.dataset is None else f"On {found.dataset}"
-    lines = [f"{measured}; losses in nats per token:", columns([_TITLES, *map(_row, found.runs)]).plain]
-    for one in found.against:
-        lines += ["", *_differences(found, one)]
-    terminal.show(found, Text("\n".join(lines)))
-    return EXIT_REGRESSION if options.fail_on_regression and not found.is_passed else 0
 
 
 def _row(run: ComparedRun) -> tuple[str, ...]:

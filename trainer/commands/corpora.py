@@ -1,15 +1,15 @@
 """`mt corpus check` and `mt corpus build`: inspect a corpus before training, and download corpora."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.commands.arguments import Commands, Options
+from trainer.commands.arguments import Argument, Arguments, Commands, Options
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_USER, Terminal, columns
-from trainer.commands.training import TrainOptions, add_request_options, read_training
+from trainer.commands.training import TrainOptions, read_training
 from trainer.contracts.base import Frozen
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from trainer.training.corpus_check import CorpusCheck
 
 
+class _CheckOptions(TrainOptions):
+    arguments: ClassVar[Arguments] = {
+        **{name: argument for name, argument in TrainOptions.arguments.items() if name != "file"},
+        "corpus": Argument("NAME", help="corpus to check: its name, or the path of a text file"),
+    }
+
+
 class _BuildOptions(Options):
-    source: str
+    source = Argument[str]("--source SOURCE", required=True, help=f"corpus to download: {', '.join(SOURCES)}")
 
 
 class Built(Frozen):
@@ -33,16 +40,13 @@ def add_to(commands: Commands) -> None:
     corpus = commands.group("corpus", "inspect and download corpora")
     about = "split and encode a corpus as a training would, and show the results"
     example = "mt corpus check demo --tokenizer word"
-    check = corpus.add("check", "Data and tokenizers", TrainOptions, _check, about, example)
-    check.add_argument("corpus", metavar="NAME", help="corpus to check: its name, or the path of a text file")
-    add_request_options(check, with_corpus=False)
+    corpus.add("check", "Data and tokenizers", _CheckOptions, _check, about, example)
     about = "download a corpus in its splits"
     example = "mt corpus build --source wikitext-2"
-    build = corpus.add("build", "Data and tokenizers", _BuildOptions, _build, about, example)
-    build.add_argument("--source", required=True, metavar="SOURCE", help=f"corpus to download: {', '.join(SOURCES)}")
+    corpus.add("build", "Data and tokenizers", _BuildOptions, _build, about, example)
 
 
-def _check(options: TrainOptions, terminal: Terminal) -> int:
+def _check(options: _CheckOptions, terminal: Terminal) -> int:
     settings = settings_for()
     if options.model is None and options.tokenizer is not None:
         options.model = "char_lstm" if options.tokenizer == "char" else "lstm"

@@ -21,7 +21,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Commands, Options
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns
-from trainer.commands.training import TrainOptions, add_file_to, add_request_options, read_training
+from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
@@ -47,9 +47,7 @@ def add_to(commands: Commands) -> None:
     commands.add("doctor", "Check", Options, _doctor, about, "mt doctor")
     about = "overfit one small batch (a quick check that training works)"
     example = "mt selftest --model gpt2 --tokenizer bpe"
-    selftest = commands.add("selftest", "Check", TrainOptions, _selftest, about, example)
-    add_file_to(selftest)
-    add_request_options(selftest)
+    commands.add("selftest", "Check", TrainOptions, _selftest, about, example)
 
 
 def _doctor(options: Options, terminal: Terminal) -> int:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Commands, Options, RunOptions, StoreFile
+from trainer.commands.arguments import Argument, Commands, Options, RunOptions, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.base import Frozen, Identifier
@@ -18,6 +18,7 @@ from trainer.contracts.wording import counted
 from trainer.system.files import is_about
 
 Format = Literal["hf", "torchscript", "onnx", "archive"]
+_FORMATS: tuple[str, ...] = get_args(Format)
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 
 
@@ -39,31 +40,26 @@ class Imported(Frozen):
 
 
 class _ExportOptions(RunOptions):
-    format: Format
-    out: Path
-    license: str | None
+    format = Argument[Format](
+        "--format",
+        choices=_FORMATS,
+        required=True,
+        help="hf: for transformers; archive: for `mt import`; onnx; torchscript: deprecated by PyTorch",
+    )
+    out = Argument[Path]("--out DIR", type=Path, required=True, help="folder to create; for an archive, the file")
+    license = option("--license ID", str, "license for the model card, such as cc0-1.0")
 
 
 class _ImportOptions(Options):
-    archive: Path
+    archive = Argument[Path]("FILE", type=Path, help="archive that `mt export` has written")
 
 
 def add_to(commands: Commands) -> None:
     about = "export a run for other programs, or as one file for another machine"
     example = "mt export RUN --format hf --out my-model"
-    export = commands.add("export", "Use a model", _ExportOptions, _export, about, example)
-    export.add_run()
-    formats: tuple[str, ...] = get_args(Format)
-    about = "hf: for transformers; archive: for `mt import`; onnx; torchscript: deprecated by PyTorch"
-    export.add_argument("--format", choices=formats, required=True, help=about)
-    about = "folder to create; for an archive, the file"
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", action=StoreFile, help=about)
-    export.add_argument("--license", metavar="ID", help="license for the model card, such as cc0-1.0")
+    commands.add("export", "Use a model", _ExportOptions, _export, about, example)
     about = "restore a run from an archive"
-    restore = commands.add("import", "Use a model", _ImportOptions, _import, about, "mt import run.tar")
-    restore.add_argument(
-        "archive", type=Path, metavar="FILE", action=StoreFile, help="archive that `mt export` has written"
-    )
+    commands.add("import", "Use a model", _ImportOptions, _import, about, "mt import run.tar")
 
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:

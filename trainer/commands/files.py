@@ -7,7 +7,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Commands, RunOptions
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_USER, Terminal, columns
-from trainer.commands.training import TrainOptions, add_file_to, add_request_options, read_training
+from trainer.commands.training import TrainOptions, read_training
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.presets import request_hash
 from trainer.contracts.base import Frozen
@@ -27,13 +27,9 @@ class ConfigText(Frozen):
 
 def add_to(commands: Commands) -> None:
     about = "print the settings of a run as an experiment file"
-    commands.add("config", "Runs", RunOptions, _config, about, "mt config RUN > again.yaml").add_run()
+    commands.add("config", "Runs", RunOptions, _config, about, "mt config RUN > again.yaml")
     about = "check an experiment file and estimate its cost, without starting anything"
-    validate = commands.add(
-        "validate", "Check", TrainOptions, _validate, about, "mt validate configs/char_lstm_ipa.yaml"
-    )
-    add_file_to(validate)
-    add_request_options(validate)
+    commands.add("validate", "Check", TrainOptions, _validate, about, "mt validate configs/char_lstm_ipa.yaml")
 
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:

@@ -9,15 +9,14 @@ from pathlib import Path
 from rich.table import Table
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Commands, RunOptions, Sampling, StoreFile
+from trainer.commands.arguments import Argument, Commands, RunOptions, SamplingOptions, flag, option, repeatable
 from trainer.commands.connection import settings_for, with_run
 from trainer.commands.requests import checked_corpus
-from trainer.commands.terminal import Terminal, add_loss, columns, summary_table
+from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     MAX_PROMPT_CHARACTERS,
     ChatRequest,
-    ChatResponse,
     EvalMetrics,
     EvalRequest,
     FinishReason,
@@ -34,73 +33,48 @@ from trainer.jobs.queue import JobQueue
 _STDIN = 0
 
 
-class _GenerateOptions(Sampling, RunOptions):
-    prompt: str | None
-    prompt_path: Path | None
-    samples: int | None
-    no_stop_on_eos: bool
-    stop: list[str]
-    repetition_penalty: float | None
-    ban_token: list[str]
-    allowed_chars: str | None
-    logprobs: bool
-    stream: bool
+class _GenerateOptions(SamplingOptions):
+    prompt = Argument[str | None]("PROMPT", nargs="?", help="text to continue; default: an empty one")
+    prompt_path = option("--prompt-path F", Path, "continue a corpus, or the text of a file")
+    num_return_sequences = option("--samples N", int, "number of continuations; default: 1")
+    stop_on_eos = Argument[bool](
+        "--no-stop-on-eos", action="store_false", help="continue with further lines after [EOS]"
+    )
+    stop_sequences = repeatable("--stop S", "stop before this text")
+    repetition_penalty = option(
+        "--repetition-penalty P", float, "above 1: tokens that have occurred become less likely"
+    )
+    banned_tokens = repeatable("--ban-token TOKEN", "never generate this token")
+    alphabet = option("--allowed-chars CHARACTERS", str, "generate only tokens made of these characters")
+    logprobs = flag("--logprobs", "show ln p of every token")
+    stream = flag("--stream", "show the text while it is generated")
 
 
 class _PredictOptions(RunOptions):
-    text: str
-    k: int
+    text = Argument[str]("--text TEXT", required=True, help="text to continue")
+    k = option("--k K", int, "number of tokens; default: 5")
 
 
-class _ChatOptions(Sampling, RunOptions):
-    session: str | None
+class _ChatOptions(SamplingOptions):
+    session_id = option("--session ID", str, "continue a chat of the last hour")
 
 
 class _EvalOptions(RunOptions):
-    split: str | None
-    path: Path | None
-    latest: bool
+    split = option("--split validation|test", str, "split of the run; default: validation")
+    path = option("--path F", Path, "measure on a corpus, or on a text file")
+    latest = flag("--latest", "show the latest evaluation without a new one")
 
 
 def add_to(commands: Commands) -> None:
     example = 'mt generate RUN "once upon" --max-new-tokens 100'
-    generate = commands.add("generate", "Use a model", _GenerateOptions, _generate, "continue a prompt", example)
-    generate.add_run()
-    generate.add_argument("prompt", nargs="?", metavar="PROMPT", help="text to continue; default: an empty one")
-    about = "continue a corpus, or the text of a file"
-    generate.add_argument("--prompt-path", type=Path, metavar="F", action=StoreFile, help=about)
-    generate.add_sampling()
-    generate.add_argument("--samples", type=int, metavar="N", help="number of continuations; default: 1")
-    generate.add_argument("--no-stop-on-eos", action="store_true", help="continue with further lines after [EOS]")
-    generate.add_repeatable("--stop", "S", "stop before this text")
-    about = "above 1: tokens that have occurred become less likely"
-    generate.add_argument("--repetition-penalty", type=float, metavar="P", help=about)
-    generate.add_repeatable("--ban-token", "TOKEN", "never generate this token")
-    about = "generate only tokens made of these characters"
-    generate.add_argument("--allowed-chars", metavar="CHARACTERS", help=about)
-    generate.add_argument("--logprobs", action="store_true", help="show ln p of every token")
-    generate.add_argument("--stream", action="store_true", help="show the text while it is generated")
-
+    commands.add("generate", "Use a model", _GenerateOptions, _generate, "continue a prompt", example)
     about = "list the likeliest next tokens of a text"
     example = 'mt predict RUN --text "once upon" --k 10'
-    predict = commands.add("predict", "Use a model", _PredictOptions, _predict, about, example)
-    predict.add_run()
-    predict.add_argument("--text", required=True, metavar="TEXT", help="text to continue")
-    predict.add_argument("--k", type=int, default=5, metavar="K", help="number of tokens; default: 5")
-
+    commands.add("predict", "Use a model", _PredictOptions, _predict, about, example)
     about = "chat with a model: one line of input, one line of answer"
-    chat = commands.add("chat", "Use a model", _ChatOptions, _chat, about, "mt chat RUN", with_json=False)
-    chat.add_run()
-    chat.add_argument("--session", metavar="ID", help="continue a chat of the last hour")
-    chat.add_sampling()
-
+    commands.add("chat", "Use a model", _ChatOptions, _chat, about, "mt chat RUN", with_json=False)
     about = "measure the loss of a model on one of its splits, or on another corpus"
-    evaluate = commands.add("eval", "Use a model", _EvalOptions, _evaluate, about, "mt eval RUN --split test")
-    evaluate.add_run()
-    evaluate.add_argument("--split", metavar="validation|test", help="split of the run; default: validation")
-    about = "measure on a corpus, or on a text file"
-    evaluate.add_argument("--path", type=Path, metavar="F", action=StoreFile, help=about)
-    evaluate.add_argument("--latest", action="store_true", help="show the latest evaluation without a new one")
+    commands.add("eval", "Use a model", _EvalOptions, _evaluate, about, "mt eval RUN --split test")
 
 
 def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
@@ -128,37 +102,16 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
 
 
 def _generate_request(options: _GenerateOptions, corpora: CorpusStore) -> GenerateRequest:
-    if options.prompt is not None and options.prompt_path is not None:
-        raise AppError(ErrorCode.INVALID_INPUT, "Give a PROMPT or a file with `--prompt-path`, not both.")
-    fields = _sampling_fields(options) | {
-        "stop_sequences": options.stop,
-        "banned_tokens": options.ban_token,
-        "stop_on_eos": not options.no_stop_on_eos,
-        "logprobs": options.logprobs,
-        "repetition_penalty": options.repetition_penalty,
-        "alphabet": options.allowed_chars,
-    }
-    if options.samples is not None:
-        fields["num_return_sequences"] = options.samples
-    if options.prompt_path is None:
+    fields, path = options.given(GenerateRequest), options.prompt_path
+    if path is None:
         fields["prompt_text"] = options.prompt or ""
-    elif corpora.has(str(options.prompt_path)):
-        fields["prompt_path"] = str(options.prompt_path)
+    elif options.prompt is not None:
+        raise AppError(ErrorCode.INVALID_INPUT, "Give a PROMPT or a file with `--prompt-path`, not both.")
     else:
-        fields["prompt_text"] = read_text(options.prompt_path, MAX_PROMPT_CHARACTERS)
+        is_corpus = corpora.has(str(path))
+        fields["prompt_path"] = str(path) if is_corpus else None
+        fields["prompt_text"] = None if is_corpus else read_text(path, MAX_PROMPT_CHARACTERS)
     return parse(GenerateRequest, fields)
-
-
-def _sampling_fields(options: Sampling) -> dict[str, object]:
-    """Return the fields of SamplingOptions that were given."""
-    fields: dict[str, object] = {
-        "max_new_tokens": options.max_new_tokens,
-        "temperature": options.temperature,
-        "top_k": options.top_k,
-        "top_p": options.top_p,
-        "seed": options.seed,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 async def _stream(queue: JobQueue, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
@@ -185,7 +138,7 @@ def end_note(reason: FinishReason, response: GenerateResponse) -> str:
 
 
 def _predict(options: _PredictOptions, terminal: Terminal) -> int:
-    request = parse(PredictRequest, {"text": options.text, "k": options.k})
+    request = parse(PredictRequest, options.given(PredictRequest))
 
     async def predict(queue: JobQueue) -> int:
         response = await queue.inference.predict(options.run, request)
@@ -200,23 +153,22 @@ def _predict(options: _PredictOptions, terminal: Terminal) -> int:
 
 
 def _chat(options: _ChatOptions, terminal: Terminal) -> int:
-    fields = _sampling_fields(options)
-    parse(ChatRequest, {**fields, "message": "a", "session_id": options.session})
+    fields = options.given(ChatRequest)
+    parse(ChatRequest, {**fields, "message": "a"})
 
     async def chat(queue: JobQueue) -> int:
-        session_id = options.session
         async for line in _typed_lines():
             message = line.strip()
             if not message:
                 continue
-            request = parse(ChatRequest, {**fields, "message": message, "session_id": session_id})
-            response = await queue.inference.chat(options.run, request)
-            if session_id is None:
-                session_id = response.session_id
-                terminal.note(f"(session {session_id})")
+            response = await queue.inference.chat(options.run, parse(ChatRequest, {**fields, "message": message}))
+            if "session_id" not in fields:
+                fields["session_id"] = response.session_id
+                terminal.note(f"(session {response.session_id})")
             terminal.line(response.answer or "")
-            for note in turns_note(response):
-                terminal.note(note)
+            if response.turns_dropped:
+                dropped = counted(response.turns_dropped, "turn")
+                terminal.note(f"(no longer in the model's context: the oldest {dropped})")
         return 0
 
     return with_run(options.run, settings_for(), terminal, chat)
@@ -237,12 +189,6 @@ async def _typed_lines() -> AsyncIterator[str]:
     threading.Thread(target=read, daemon=True).start()
     while line := await lines.get():
         yield line
-
-
-def turns_note(response: ChatResponse) -> list[str]:
-    """Return a note if the oldest turns did not fit into the model's context."""
-    dropped = response.turns_dropped
-    return [f"(no longer in the model's context: the oldest {counted(dropped, 'turn')})"] if dropped else []
 
 
 def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
@@ -269,16 +215,16 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
 
 
 def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:
-    table = summary_table(f"{metrics.run_id}: {measured}")
-    add_loss(table, "loss", metrics.loss, metrics.bits_per_char, metrics.objective)
-    table.add_row("top-1, top-5", f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}")
     unknown = "" if metrics.unknown_share is None else f", {metrics.unknown_share:.2%} of the text's unknown"
-    table.add_row("tokens", f"{metrics.n_tokens:,} predicted{unknown}")
     lengths = metrics.seq_len
     spread = f"{lengths.min:,} to {lengths.max:,}, median {lengths.p50:g}, 95th percentile {lengths.p95:g}"
-    table.add_row("tokens per line", spread)
-    table.add_row("tokens per character, word", f"{metrics.tokens_per_char:.3f}, {metrics.tokens_per_word:.2f}")
-    if metrics.objective == "causal_lm":
-        repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
-        table.add_row("samples: distinct-1, distinct-2; repetition", repeated)
-    return table
+    repeated = f"{metrics.distinct_1:.3f}, {metrics.distinct_2:.3f}; {metrics.repetition_rate:.3f}"
+    rows = {
+        "loss": loss_figures(metrics.loss, metrics.bits_per_char, metrics.objective),
+        "top-1, top-5": f"{metrics.top1_accuracy:.1%}, {metrics.top5_accuracy:.1%}",
+        "tokens": f"{metrics.n_tokens:,} predicted{unknown}",
+        "tokens per line": spread,
+        "tokens per character, word": f"{metrics.tokens_per_char:.3f}, {metrics.tokens_per_word:.2f}",
+        "samples: distinct-1, distinct-2; repetition": repeated if metrics.objective == "causal_lm" else None,
+    }
+    return summary(f"{metrics.run_id}: {measured}", rows)

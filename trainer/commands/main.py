@@ -21,7 +21,7 @@ from trainer.commands import (
     training,
     transfer,
 )
-from trainer.commands.arguments import Commands, Options, Parser
+from trainer.commands.arguments import Argument, Commands, Options, Parser
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.settings import load_settings
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
@@ -47,7 +47,7 @@ _SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
 
 class _CompletionOptions(Options):
-    shell: str
+    shell = Argument[str]("", choices=_SHELLS, help="shell to complete in")
 
 
 class MtParser(Parser):
@@ -58,16 +58,10 @@ class MtParser(Parser):
         self.commands = Commands(self)
         for module in _MODULES:
             module.add_to(self.commands)
-        completion = self.commands.add(
-            "completion",
-            "Start",
-            _CompletionOptions,
-            self._print_completion,
-            "print the script for shell completion",
-            'eval "$(mt completion bash)"',
-            with_json=False,
+        about, example = "print the script for shell completion", 'eval "$(mt completion bash)"'
+        self.commands.add(
+            "completion", "Start", _CompletionOptions, self._print_completion, about, example, with_json=False
         )
-        completion.add_argument("shell", choices=_SHELLS, help="shell to complete in")
 
     def format_help(self) -> str:
         return f"usage: mt COMMAND [options]\n\n{_DESCRIPTION}\n{self.commands.overview()}\n"

@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 
-from trainer.commands.arguments import Commands, Options
+from trainer.commands.arguments import Commands, Options, flag
 from trainer.commands.connection import settings_for, without_worker
 from trainer.commands.terminal import Terminal
 from trainer.jobs.services import Services
@@ -14,7 +14,7 @@ from trainer.system.files import check_writable
 
 
 class _WorkerOptions(Options):
-    embedded: bool
+    embedded = flag("--embedded", argparse.SUPPRESS)
 
 
 def add_to(commands: Commands) -> None:
@@ -24,8 +24,7 @@ def add_to(commands: Commands) -> None:
     bot = partial(_replace_process, "bot")
     commands.add("up", "Start", Options, bot, "start the Discord bot and its services", "mt up", with_json=False)
     about = "start a worker, which trains queued runs and answers requests"
-    worker = commands.add("worker", "Start", _WorkerOptions, _work, about, "mt worker", with_json=False)
-    worker.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
+    commands.add("worker", "Start", _WorkerOptions, _work, about, "mt worker", with_json=False)
 
 
 def _replace_process(module: str, options: Options, terminal: Terminal) -> int:

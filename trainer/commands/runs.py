@@ -13,9 +13,9 @@ from rich.text import Text
 
 from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
-from trainer.commands.arguments import Commands, Options, RunOptions
+from trainer.commands.arguments import Argument, Commands, Options, RunOptions, flag, option
 from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.terminal import EXIT_FAILED, Terminal, add_loss, columns, duration, summary_table
+from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, loss_figures, summary
 from trainer.commands.training import FOLLOW_SECONDS, follow_to_end, recovery_hint
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, RunState, changed, now
@@ -27,6 +27,7 @@ from trainer.jobs.resolve import resolve_origin
 from trainer.jobs.services import answering_server
 from trainer.system.logs import LogReader, readable_line
 
+_STATES: tuple[str, ...] = get_args(RunState)
 _NO_RUN = "No runs yet. Start one with: mt train --corpus demo"
 
 
@@ -37,37 +38,31 @@ class RunList(Frozen):
 
 
 class _RunsOptions(Options):
-    status: RunState | None
-    limit: int
+    status = Argument[RunState | None](f"--status {'|'.join(_STATES)}", choices=_STATES, help="only runs in this state")
+    limit = option("--limit N", int, "list at most N runs; default: 20", 20)
 
 
 class _LogsOptions(RunOptions):
-    tail: int
-    follow: bool
+    tail = option("--tail N", int, "show the last N lines; default: 200", 200)
+    follow = flag("--follow", "keep printing new lines until the run ends")
+    as_stored = flag("--json", "print the lines as stored, one JSON object each")
 
 
 def add_to(commands: Commands) -> None:
-    runs = commands.add("runs", "Runs", _RunsOptions, _runs, "list runs, newest first", "mt runs --status completed")
-    states: tuple[RunState, ...] = get_args(RunState)
-    runs.add_argument("--status", choices=states, metavar="|".join(states), help="only runs in this state")
-    runs.add_argument("--limit", type=int, default=20, metavar="N", help="list at most N runs; default: 20")
+    about = "list runs, newest first"
+    commands.add("runs", "Runs", _RunsOptions, _runs, about, "mt runs --status completed")
     about = "show the state, losses and progress of a run"
-    commands.add("status", "Runs", RunOptions, _status, about, "mt status RUN").add_run()
-    logs = commands.add(
-        "logs", "Runs", _LogsOptions, _logs, "show the log of a run", "mt logs RUN --follow", with_json=False
-    )
-    logs.add_run()
-    logs.add_argument("--tail", type=int, default=200, metavar="N", help="show the last N lines; default: 200")
-    logs.add_argument("--follow", action="store_true", help="keep printing new lines until the run ends")
-    logs.add_argument("--json", action="store_true", help="print the lines as stored, one JSON object each")
+    commands.add("status", "Runs", RunOptions, _status, about, "mt status RUN")
+    about = "show the log of a run"
+    commands.add("logs", "Runs", _LogsOptions, _logs, about, "mt logs RUN --follow", with_json=False)
     about = "cancel a queued or running run; its checkpoints stay"
-    commands.add("cancel", "Runs", RunOptions, _cancel, about, "mt cancel RUN").add_run()
+    commands.add("cancel", "Runs", RunOptions, _cancel, about, "mt cancel RUN")
     about = "resume a failed or cancelled run from its last checkpoint, or follow an unfinished one"
-    commands.add("resume", "Runs", RunOptions, _resume, about, "mt resume RUN").add_run()
+    commands.add("resume", "Runs", RunOptions, _resume, about, "mt resume RUN")
     about = "list the files and checkpoints of a run, with sizes and hashes"
-    commands.add("files", "Runs", RunOptions, _files, about, "mt files RUN").add_run()
+    commands.add("files", "Runs", RunOptions, _files, about, "mt files RUN")
     about = "check every file of a run against its recorded hash"
-    commands.add("verify", "Check", RunOptions, _verify, about, "mt verify RUN").add_run()
+    commands.add("verify", "Check", RunOptions, _verify, about, "mt verify RUN")
 
 
 def _runs(options: _RunsOptions, terminal: Terminal) -> int:
@@ -165,53 +160,40 @@ def _stored_status(run: RunDirectory) -> RunStatus:
 
 
 def _status_table(status: RunStatus) -> Table:
-    table = summary_table(f"{status.run_id}: {status.status}")
+    def losses(loss_nats: float | None, bits_per_char: float | None) -> str | None:
+        return loss_figures(loss_nats, bits_per_char, status.objective)
+
     position = "" if status.queue_position is None else f" (position {status.queue_position} in the queue)"
     of_steps = "" if status.total_steps is None else f" of {status.total_steps:,}"
-    _add_rows(
-        table,
-        {
-            "label": status.label,
-            "family": " ".join(part for part in (status.model_family, status.model_size) if part),
-            "message": status.message + position,
-            "progress": f"{status.progress:.0f} %",
-            "epoch, step": f"{status.epoch} of {status.total_epochs}, {status.step:,}{of_steps}",
-        },
-    )
-    for name, loss, bits in (
-        ("training", status.train_loss, status.train_bits_per_char),
-        ("validation", status.val_loss, status.val_bits_per_char),
-        ("best validation", status.best_val_loss, status.best_val_bits_per_char),
-        ("test", status.test_loss, status.bits_per_char),
-    ):
-        add_loss(table, name, loss, bits, status.objective)
-    speed = status.tokens_per_second
-    beat = status.last_heartbeat_ts if status.status == "running" else None
-    age = None if beat is None else f"{duration(max(0.0, now().timestamp() - beat))} ago"
-    step = status.last_checkpoint_step
-    _add_rows(
-        table,
-        {
-            "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,
-            "time left": None if status.eta_seconds is None else duration(status.eta_seconds),
-            "last checkpoint": None if step is None else f"step {step:,}",
-            "last heartbeat": age if age is None or status.reachable else f"{age}; the worker is not responding",
-            "attempt": str(status.attempt) if status.attempt > 1 else None,
-            "device": None if status.device is None else f"{status.device}, {status.precision}",
-            "tokenizer": status.tokenizer_id,
-            "created": _local(status.created_at),
-            "started": None if status.started_at is None else _local(status.started_at),
-            "finished": None if status.finished_at is None else _local(status.finished_at),
-            "error": None if status.error is None else status.error.code,
-        },
-    )
-    return table
-
-
-def _add_rows(table: Table, rows: dict[str, str | None]) -> None:
-    for name, value in rows.items():
-        if value is not None:
-            table.add_row(name, Text(value))
+    speed, step = status.tokens_per_second, status.last_checkpoint_step
+    age: str | None = None
+    if status.status == "running" and status.last_heartbeat_ts is not None:
+        age = f"{duration(max(0.0, now().timestamp() - status.last_heartbeat_ts))} ago"
+        if not status.reachable:
+            age += "; the worker is not responding"
+    rows = {
+        "label": status.label,
+        "family": " ".join(part for part in (status.model_family, status.model_size) if part),
+        "message": status.message + position,
+        "progress": f"{status.progress:.0f} %",
+        "epoch, step": f"{status.epoch} of {status.total_epochs}, {status.step:,}{of_steps}",
+        "training": losses(status.train_loss, status.train_bits_per_char),
+        "validation": losses(status.val_loss, status.val_bits_per_char),
+        "best validation": losses(status.best_val_loss, status.best_val_bits_per_char),
+        "test": losses(status.test_loss, status.bits_per_char),
+        "speed": f"{speed:,.0f} tokens/s, {status.chars_per_second or 0.0:,.0f} characters/s" if speed else None,
+        "time left": None if status.eta_seconds is None else duration(status.eta_seconds),
+        "last checkpoint": None if step is None else f"step {step:,}",
+        "last heartbeat": age,
+        "attempt": str(status.attempt) if status.attempt > 1 else None,
+        "device": None if status.device is None else f"{status.device}, {status.precision}",
+        "tokenizer": status.tokenizer_id,
+        "created": _local(status.created_at),
+        "started": None if status.started_at is None else _local(status.started_at),
+        "finished": None if status.finished_at is None else _local(status.finished_at),
+        "error": None if status.error is None else status.error.code,
+    }
+    return summary(f"{status.run_id}: {status.status}", rows)
 
 
 def _local(moment: datetime) -> str:
@@ -226,19 +208,18 @@ def _logs(options: _LogsOptions, terminal: Terminal) -> int:
 
     def show(lines: list[str]) -> None:
         for line in lines:
-            terminal.line(line if options.json else readable_line(line))
+            terminal.line(line if options.as_stored else readable_line(line))
 
     show(reader.last(options.tail))
     if not run.logs.exists():
         terminal.note("The run has no log yet: its training has not started.")
     follower = run.follow()
-    while options.follow:
+    while options.follow and not follower.ended:
         follower.refresh()
-        options.follow = not follower.ended
         sleep(FOLLOW_SECONDS)  # the last lines come just after the end
         show(reader.read_new())
     manifest = run.manifest()
-    if manifest is not None and manifest.last_lines and not options.json:
+    if manifest is not None and manifest.last_lines and not options.as_stored:
         terminal.line("The last lines of its error output:")
         show([line.rstrip("\n") for line in manifest.last_lines])
     return 0
@@ -261,6 +242,6 @@ def _verify(options: RunOptions, terminal: Terminal) -> int:
 
     report = verify_run(run, settings)
     rows = [("ok" if check.ok else "WRONG", check.name, check.message) for check in report.checks]
-    verdict = "Everything is as recorded." if report.ok else "Some checks failed: see WRONG above."
-    terminal.show(report, columns(rows), Text(verdict))
+    verdict = Text("Everything is as recorded." if report.ok else "Some checks failed: see WRONG above.")
+    terminal.show(report, columns(rows), verdict)
     return 0 if report.ok else EXIT_FAILED

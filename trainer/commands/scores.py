@@ -3,8 +3,8 @@
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Literal, TypeVar, get_args
 from rich.table import Table
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Commands, RunOptions, StoreFile
-from trainer.commands.connection import settings_for, with_run
-from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, add_loss, columns, summary_table
+from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
+from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.compatibility import check_scores
@@ -54,22 +54,43 @@ _PORTION_CHARACTERS = 20_000
 _MAX_REQUESTS = 4
 """Requests under way at a time, which bounds the memory for a file of any size."""
 _MAX_HEATMAP_CHARACTERS = 10_000
+_LEVELS: tuple[str, ...] = get_args(DetailLevel)
+_FORMATS: tuple[str, ...] = get_args(Format)
 _PAIR_TITLES = ["line", "group", "first_nats", "second_nats", "less_surprising"]
 _ACCURACY_TITLES = ["group", "pairs", "ties", "accuracy", "95 % interval"]
 
 
 class _ScoreOptions(RunOptions):
-    text: str | None
-    path: Path | None
-    pairs: Path | None
-    detail_level: DetailLevel
-    top_k: int | None
-    no_bos: bool
-    pll_within_word: bool
-    max_window: int | None
-    format: Format
-    out: Path | None
-    heatmap: Path | None
+    text = Argument[str | None]("TEXT", nargs="?", help="text to score")
+    path = option("--path F", Path, "score a corpus, or a file of any size")
+    pairs = option("--pairs F", Path, "score minimal pairs: two columns (TSV), or three with a group")
+    detail_level = Argument[DetailLevel](
+        "--detail-level",
+        choices=_LEVELS,
+        default="summary",
+        help="show figures only, or lines, words or tokens too; default: summary",
+    )
+    top_k = option("--top-k K", int, "with per_char: list the K likeliest tokens at each position")
+    context = Argument[Literal["none"] | None](
+        "--no-bos",
+        action="store_const",
+        const="none",
+        help="start lines without [BOS]; their first tokens are not scored",
+    )
+    pll_within_word = flag("--pll-within-word", "masked models: hide the rest of a token's word too")
+    window_tokens = option("--max-window N", int, "score longer lines by windows of N tokens: faster, not exact")
+    table_format = Argument[Format](
+        "--format",
+        choices=_FORMATS,
+        default="table",
+        help="output format; jsonl, csv and tsv are written line by line; default: table",
+    )
+    out = option("--out FILE", Path, "write the result to a file")
+    heatmap = option("--heatmap FILE", Path, "draw a heat map: an image (.png) or a page (.html)")
+
+    @property
+    def format(self) -> Format:
+        return "json" if self.json else self.table_format
 
     @property
     def writes_lines(self) -> bool:
@@ -82,53 +103,15 @@ class _ScoreOptions(RunOptions):
 
     def request(self, level: DetailLevel, text: str) -> ScoreRequest:
         """Return the request for a text."""
-        fields: dict[str, object] = {
-            "text": text,
-            "detail_level": level,
-            "top_k": self.top_k,
-            "context": "none" if self.no_bos else "bos",
-            "pll_within_word": self.pll_within_word,
-            "window_tokens": self.max_window,
-        }
-        return parse(ScoreRequest, fields)
+        return parse(ScoreRequest, self.given(ScoreRequest) | {"text": text, "path": None, "detail_level": level})
 
 
 def add_to(commands: Commands) -> None:
-    score = commands.add(
-        "score",
-        "Use a model",
-        _ScoreOptions,
-        _score,
-        "measure how surprising a text is to a model",
-        'mt score RUN "a text" --detail-level per_word',
-    )
-    score.add_run()
-    score.add_argument("text", nargs="?", metavar="TEXT", help="text to score")
-    score.add_argument("--path", type=Path, metavar="F", action=StoreFile, help="score a corpus, or a file of any size")
-    about = "score minimal pairs: two columns (TSV), or three with a group"
-    score.add_argument("--pairs", type=Path, metavar="F", action=StoreFile, help=about)
-    levels: tuple[str, ...] = get_args(DetailLevel)
-    about = "show figures only, or lines, words or tokens too; default: summary"
-    score.add_argument("--detail-level", choices=levels, default="summary", help=about)
-    about = "with per_char: list the K likeliest tokens at each position"
-    score.add_argument("--top-k", type=int, metavar="K", help=about)
-    about = "start lines without [BOS]; their first tokens are not scored"
-    score.add_argument("--no-bos", action="store_true", help=about)
-    about = "masked models: hide the rest of a token's word too"
-    score.add_argument("--pll-within-word", action="store_true", help=about)
-    about = "score longer lines by windows of N tokens: faster, not exact"
-    score.add_argument("--max-window", type=int, metavar="N", help=about)
-    formats: tuple[str, ...] = get_args(Format)
-    about = "output format; jsonl, csv and tsv are written line by line; default: table"
-    score.add_argument("--format", choices=formats, default="table", help=about)
-    score.add_argument("--out", type=Path, metavar="FILE", action=StoreFile, help="write the result to a file")
-    about = "draw a heat map: an image (.png) or a page (.html)"
-    score.add_argument("--heatmap", type=Path, metavar="FILE", action=StoreFile, help=about)
+    about, example = "measure how surprising a text is to a model", 'mt score RUN "a text" --detail-level per_word'
+    commands.add("score", "Use a model", _ScoreOptions, _score, about, example)
 
 
 def _score(options: _ScoreOptions, terminal: Terminal) -> int:
-    if options.json:
-        options.format = "json"
     settings = settings_for()
     if [options.text, options.path, options.pairs].count(None) != 2:
         raise AppError(ErrorCode.INVALID_INPUT, "Give one of: a TEXT, a file with `--path`, or pairs with `--pairs`.")
@@ -170,8 +153,7 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal)
     if is_one and isinstance(head[0], BadLine):
         raise head[0].error
     level = _requested_level(options, head)
-    text = head[0].text if isinstance(head[0], Portion) else "x"
-    _check_scorable(options, settings, options.request(level, text))
+    _check_scorable(options, settings, options.request(level, head[0].text if isinstance(head[0], Portion) else "x"))
     parts: Iterator[tuple[Portion, ScoreRequest | AppError]] = (
         (part, options.request(level, part.text))
         if isinstance(part, Portion)
@@ -181,25 +163,24 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal)
     )
 
     async def score(queue: JobQueue) -> int:
+        responses = _responses(queue, options.run, parts, is_kept=is_one)
         with _output(options, terminal) as write:
             writer = _ScoreWriter(options, write)
-
-            def take(part: Portion, response: ScoreResponse | AppError) -> None:
-                if isinstance(response, AppError):
-                    if is_one:
+            async with aclosing(responses):
+                async for part, response in responses:
+                    if not isinstance(response, AppError):
+                        text = queue.inference.normalize_input(options.run, part.text)
+                        writer.add(response, text, part.number)
+                        if options.heatmap is not None:
+                            _draw_heatmap(options.heatmap, response, text)
+                    elif is_one:
                         raise response
-                    writer.add_error(part.number, response, terminal)
-                    return
-                text = queue.inference.normalize_input(options.run, part.text)
-                writer.add(response, text, part.number)
-                if options.heatmap is not None:
-                    _draw_heatmap(options.heatmap, response, text)
-
-            await _request_all(queue, options.run, parts, take, is_kept=is_one)
+                    else:
+                        writer.add_error(part.number, response, terminal)
             writer.finish(terminal)
         return EXIT_FAILED if writer.has_errors else 0
 
-    return with_run(options.run, settings, terminal, score)
+    return with_queue(settings, terminal, score)
 
 
 def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) -> DetailLevel:
@@ -222,25 +203,28 @@ def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, termina
         (part, options.request("per_line", "\n".join(f"{pair.first}\n{pair.second}" for pair in part)))
         for part in _pair_portions(pairs)
     )
-    scored: list[ScoredPair] = []
-
-    def take(part: Sequence[Pair], response: ScoreResponse | AppError) -> None:
-        if isinstance(response, AppError):
-            raise response
-        nats = {line.number: line.nats for line in response.lines or () if line.n_scored}
-        for index, pair in enumerate(part):
-            first, second = nats.get(2 * index + 1), nats.get(2 * index + 2)
-            if first is None or second is None:
-                raise AppError(ErrorCode.INVALID_INPUT, f"Line {pair.line:,} has a sentence without a scored token.")
-            scored.append(scored_pair(pair, first, second))
 
     async def score(queue: JobQueue) -> int:
-        await _request_all(queue, options.run, parts, take, is_kept=False)
+        scored: list[ScoredPair] = []
+        async with aclosing(_responses(queue, options.run, parts, is_kept=False)) as responses:
+            async for part, response in responses:
+                if isinstance(response, AppError):
+                    raise response
+                scored += _scored_pairs(part, response)
         with _output(options, terminal) as write:
             _write_pairs(pair_report(options.run, scored), options, terminal, write)
         return 0
 
-    return with_run(options.run, settings, terminal, score)
+    return with_queue(settings, terminal, score)
+
+
+def _scored_pairs(pairs: Sequence[Pair], response: ScoreResponse) -> Iterator[ScoredPair]:
+    nats = {line.number: line.nats for line in response.lines or () if line.n_scored}
+    for index, pair in enumerate(pairs):
+        first, second = nats.get(2 * index + 1), nats.get(2 * index + 2)
+        if first is None or second is None:
+            raise AppError(ErrorCode.INVALID_INPUT, f"Line {pair.line:,} has a sentence without a scored token.")
+        yield scored_pair(pair, first, second)
 
 
 def _write_pairs(report: PairReport, options: _ScoreOptions, terminal: Terminal, write: Write) -> None:
@@ -270,24 +254,22 @@ class _ScoreWriter:
         self._first: ScoreResponse | None = None
         self._totals = Totals()
         self._window: WindowReport | None = None
-        self._needs_titles = options.format in ("csv", "tsv")
         self.has_errors = False
 
     def add(self, response: ScoreResponse, text: str, first_line: int) -> None:
         """Take the scores of a normalized text; `first_line` is the number of its first line."""
+        options, level = self._options, self._options.detail_level
+        rows: list[str] = []
+        if self._first is None and options.format in ("csv", "tsv"):
+            rows.append(csv_lines([titles(level, options.top_k or 0)], options.delimiter))
         self._first = self._first or response
         self._totals = Totals.of([self._totals, response.totals])
         windows = [window for window in (self._window, response.window) if window is not None]
         if windows:
             widest = max(windows, key=_difference)
             self._window = changed(widest, cut_lines=sum(window.cut_lines for window in windows))
-        options, level = self._options, self._options.detail_level
         if options.format == "json" or (options.format == "table" and level == "summary"):
             return
-        rows: list[str] = []
-        if self._needs_titles:
-            self._needs_titles = False
-            rows.append(csv_lines([titles(level, options.top_k or 0)], options.delimiter))
         for line in scored_lines(response, text, first_line):
             if options.format == "jsonl":
                 rows.append(line.as_json())
@@ -332,44 +314,37 @@ def _read_portions(options: _ScoreOptions, corpora: CorpusStore) -> Iterator[Por
         yield Portion(1, text)
 
 
-async def _request_all(
-    queue: JobQueue,
-    run_id: str,
-    parts: Iterable[tuple[PartT, ScoreRequest | AppError]],
-    take: Callable[[PartT, ScoreResponse | AppError], None],
-    *,
-    is_kept: bool,
-) -> None:
-    """Pass each part with its scores, in the order of the parts, while the next requests are under way."""
-    waiting: deque[tuple[PartT, asyncio.Task[ScoreResponse | AppError]]] = deque()
+async def _responses(
+    queue: JobQueue, run_id: str, parts: Iterable[tuple[PartT, ScoreRequest | AppError]], *, is_kept: bool
+) -> AsyncGenerator[tuple[PartT, ScoreResponse | AppError], None]:
+    """Yield each part with its scores, in the order of the parts, while the next requests are under way.
+
+    A text that cannot be scored has an error in place of its scores. Raises other errors.
+    """
+
+    async def response_to(part: PartT, request: ScoreRequest | AppError) -> tuple[PartT, ScoreResponse | AppError]:
+        if isinstance(request, AppError):
+            return part, request
+        try:
+            return part, await queue.inference.score(run_id, request, is_kept=is_kept)
+        except AppError as error:
+            if error.code != ErrorCode.INVALID_INPUT:
+                raise
+            return part, error
+
+    waiting: deque[asyncio.Task[tuple[PartT, ScoreResponse | AppError]]] = deque()
     try:
         for part, request in parts:
-            waiting.append((part, asyncio.create_task(_request(queue, run_id, request, is_kept=is_kept))))
+            waiting.append(asyncio.create_task(response_to(part, request)))
             if len(waiting) == _MAX_REQUESTS:
-                take(waiting[0][0], await waiting[0][1])
-                waiting.popleft()
+                yield await waiting.popleft()
         while waiting:
-            take(waiting[0][0], await waiting[0][1])
-            waiting.popleft()
+            yield await waiting.popleft()
     finally:
-        for _, task in waiting:
+        for task in waiting:
             task.cancel()
         # wait until each has withdrawn its request; further errors add nothing to the first
-        await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
-
-
-async def _request(
-    queue: JobQueue, run_id: str, request: ScoreRequest | AppError, *, is_kept: bool
-) -> ScoreResponse | AppError:
-    """Return the scores, or the error of a text that cannot be scored; raises other errors."""
-    if isinstance(request, AppError):
-        return request
-    try:
-        return await queue.inference.score(run_id, request, is_kept=is_kept)
-    except AppError as error:
-        if error.code != ErrorCode.INVALID_INPUT:
-            raise
-        return error
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @contextmanager
@@ -415,25 +390,24 @@ def _plain_rows(line: ScoredLine, level: DetailLevel) -> str:
 
 
 def _summary(response: ScoreResponse) -> Table:
-    table = summary_table(response.run_id)
-    add_loss(table, "loss", response.loss, response.bits_per_char)
     masked = "masked " if response.method == "pseudo_log_likelihood" else ""
     per_byte = "" if response.bits_per_byte is None else f", {response.bits_per_byte:.3f} bits per byte with line ends"
-    table.add_row("mean surprisal", f"{response.mean_surprisal or 0.0:.4f} nats per {masked}token of the text")
-    table.add_row("total", f"{response.totals.nats:.4f} nats{per_byte}")
-    table.add_row("tokens, unknown", f"{response.totals.n_scored}, {response.totals.unk_count}")
+    rows = {
+        "loss": loss_figures(response.loss, response.bits_per_char),
+        "mean surprisal": f"{response.mean_surprisal or 0.0:.4f} nats per {masked}token of the text",
+        "total": f"{response.totals.nats:.4f} nats{per_byte}",
+        "tokens, unknown": f"{response.totals.n_scored}, {response.totals.unk_count}",
+    }
     window = response.window
-    if window is None:
-        return table
-    if not window.cut_lines:
-        table.add_row("windows", f"none: no line is longer than {window.window_tokens:,} tokens")
-        return table
-    table.add_row("windows", f"{window.window_tokens:,} tokens, of which {window.context_tokens:,} are context only")
-    table.add_row("stride", f"{window.stride_tokens:,} tokens; lines longer than a window: {window.cut_lines:,}")
-    if window.compared_tokens:
-        difference = f"{window.max_difference_nats:.1e} nats in {window.compared_tokens:,} tokens"
-        table.add_row("not exact", f"off by up to {difference}")
-    return table
+    if window is not None and not window.cut_lines:
+        rows["windows"] = f"none: no line is longer than {window.window_tokens:,} tokens"
+    elif window is not None:
+        rows["windows"] = f"{window.window_tokens:,} tokens, of which {window.context_tokens:,} are context only"
+        rows["stride"] = f"{window.stride_tokens:,} tokens; lines longer than a window: {window.cut_lines:,}"
+        if window.compared_tokens:
+            difference = f"{window.max_difference_nats:.1e} nats in {window.compared_tokens:,} tokens"
+            rows["not exact"] = f"off by up to {difference}"
+    return summary(response.run_id, rows)
 
 
 def _difference(window: WindowReport) -> float:

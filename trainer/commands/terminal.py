@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -40,6 +40,7 @@ class Terminal:
             console=self._err,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._noted: set[str] = set()
 
     def __enter__(self) -> "Terminal":
         return self
@@ -90,6 +91,12 @@ class Terminal:
         """Write a line to standard error."""
         self._err.print(text, markup=False)
 
+    def note_once(self, text: str) -> None:
+        """Write a line to standard error, the first time only."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.note(text)
+
     def interrupted(self) -> None:
         """Say after Ctrl-C how to continue."""
         self._stop_bar()
@@ -101,7 +108,7 @@ class Terminal:
         elif self.has_own_worker:
             self.note(f"Interrupted; {run_id} is saved. Continue with: mt resume {run_id}")
         else:
-            self.note(f"Interrupted; {run_id} goes on in its worker. Follow it with: mt resume {run_id}")
+            self.note(f"Interrupted; the worker continues {run_id}. Follow it with: mt resume {run_id}")
 
     def error(self, body: ErrorBody) -> None:
         """Write an error: as JSON to standard output with `--json`, else as one line to standard error."""
@@ -115,11 +122,14 @@ class Terminal:
             self._bar.stop()
 
 
-def summary_table(title: str) -> Table:
-    """Return an empty table of names and values."""
+def summary(title: str, rows: Mapping[str, str | None]) -> Table:
+    """Return a table of names and values, without the values that are None."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
+    for name, value in rows.items():
+        if value is not None:
+            table.add_row(name, Text(value))
     return table
 
 
@@ -141,19 +151,15 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def add_loss(
-    table: Table,
-    name: str,
-    loss_nats: float | None,
-    bits_per_char: float | None,
-    objective: Objective = "causal_lm",
-) -> None:
-    """Add a row with a loss, its perplexity and its bits per character; a loss of None adds none."""
+def loss_figures(
+    loss_nats: float | None, bits_per_char: float | None, objective: Objective = "causal_lm"
+) -> str | None:
+    """Return a loss with its bits per character and its perplexity; None without a loss."""
     if loss_nats is None:
-        return
+        return None
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"
     token = "token" if objective == "causal_lm" else "masked token"
-    table.add_row(name, f"{loss_nats:.4f} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}")
+    return f"{loss_nats:.4f} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}"
 
 
 def _figures(status: RunStatus) -> str:

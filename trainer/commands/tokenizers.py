@@ -3,15 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
-from trainer.commands.arguments import Commands, Options
+from trainer.commands.arguments import Argument, Commands, Options, option, repeatable
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
-from trainer.commands.terminal import Terminal, columns, summary_table
-from trainer.commands.training import FOLLOW_SECONDS, DiskNotice, exit_code
+from trainer.commands.terminal import Terminal, columns, summary
+from trainer.commands.training import FOLLOW_SECONDS, exit_code, note_waiting_for_disk
 from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
@@ -21,26 +20,22 @@ from trainer.jobs.queue import JobQueue
 
 
 class _TrainOptions(Options):
-    method: str | None
-    corpus: list[str]
-    set: list[str]
+    method = option("--method METHOD", str, f"tokenizer method: {', '.join(METHODS)}")
+    corpus = repeatable("--corpus NAME", "corpus to train on: its name, or the path of a text file")
+    set = repeatable("--set KEY=VALUE", "set a field of the tokenizer train request")
 
 
 class _ShowOptions(Options):
-    tokenizer: str
+    tokenizer = Argument[str]("ID", help="tokenizer id, as `mt tokenizer list` shows it")
 
 
 def add_to(commands: Commands) -> None:
     tokenizer = commands.group("tokenizer", "train and list tokenizers")
     about = "train a tokenizer that several runs can share"
     example = "mt tokenizer train --method bpe --corpus demo --set vocab_size=1000"
-    train = tokenizer.add("train", "Data and tokenizers", _TrainOptions, _train, about, example)
-    train.add_argument("--method", metavar="METHOD", help=f"tokenizer method: {', '.join(METHODS)}")
-    train.add_repeatable("--corpus", "NAME", "corpus to train on: its name, or the path of a text file")
-    train.add_assignments("set a field of the tokenizer train request")
+    tokenizer.add("train", "Data and tokenizers", _TrainOptions, _train, about, example)
     about = "show the state of a tokenizer and its figures on held-out text"
-    show = tokenizer.add("show", "Data and tokenizers", _ShowOptions, _show, about, "mt tokenizer show ID")
-    show.add_argument("tokenizer", metavar="ID", help="tokenizer id, as `mt tokenizer list` shows it")
+    tokenizer.add("show", "Data and tokenizers", _ShowOptions, _show, about, "mt tokenizer show ID")
     tokenizer.add("list", "Data and tokenizers", Options, _list, "list tokenizers, newest first", "mt tokenizer list")
 
 
@@ -51,10 +46,10 @@ def _train(options: _TrainOptions, terminal: Terminal) -> int:
 
     async def train(queue: JobQueue) -> int:
         await corpora.store_offered()
-        tokenizer_id = (await queue.accept_tokenizer(record)).tokenizer_id
-        status = await wait_for_tokenizer(tokenizer_id, queue, terminal)
+        accepted = await queue.accept_tokenizer(record)
+        status = await wait_for_tokenizer(accepted.tokenizer_id, queue, terminal)
         _show_status(status, terminal)
-        return exit_code(status.error.error_class if status.error else None, is_completed=status.error is None)
+        return exit_code(status)
 
     terminal.continues_when_repeated = True
     return with_queue(settings, terminal, train)
@@ -75,9 +70,9 @@ async def _read_record(options: _TrainOptions, corpora: CorpusStore) -> Tokenize
 
 async def wait_for_tokenizer(tokenizer_id: str, queue: JobQueue, terminal: Terminal) -> TokenizerStatus:
     """Wait until the training of a tokenizer has ended; return its status."""
-    folder, disk = queue.tokenizers.get(tokenizer_id).path, DiskNotice(terminal)
-    while (status := queue.tokenizers.get(tokenizer_id).status()).status in ("queued", "running"):
-        disk.check(folder, status.message)
+    tokenizer = queue.tokenizers.get(tokenizer_id)
+    while (status := tokenizer.status()).status in ("queued", "running"):
+        note_waiting_for_disk(tokenizer.path, status.message, terminal)
         await asyncio.sleep(FOLLOW_SECONDS)
     return status
 
@@ -99,17 +94,14 @@ def _list(options: Options, terminal: Terminal) -> int:
 def _show_status(status: TokenizerStatus, terminal: Terminal) -> None:
     model = "" if status.method == "char" else " --model lstm"
     after = f"next: mt train{model} --tokenizer {status.tokenizer_id} --corpus …"
-    terminal.show(status, _summary(status), Text(after if status.status == "completed" else status.message))
-
-
-def _summary(status: TokenizerStatus) -> Table:
-    table = summary_table(f"{status.tokenizer_id}: {status.status}")
-    stats = status.stats
-    if stats is not None:
-        table.add_row("vocabulary", f"{status.vocab_size:,} tokens")
-        table.add_row("held out", f"{counted(stats.holdout_lines, 'line')}, {counted(stats.token_count, 'token')}")
-        table.add_row("coverage", f"{stats.coverage:.2%} of tokens, {stats.char_coverage:.2%} of distinct characters")
-        table.add_row("unknown", f"{stats.oov_rate:.2%} of tokens")
-        per_word = f"{stats.avg_tokens_per_char:.3f} per character, {stats.avg_tokens_per_word:.3f} per word"
-        table.add_row("tokens", per_word)
-    return table
+    rows: dict[str, str] = {}
+    if (stats := status.stats) is not None:
+        rows = {
+            "vocabulary": f"{status.vocab_size:,} tokens",
+            "held out": f"{counted(stats.holdout_lines, 'line')}, {counted(stats.token_count, 'token')}",
+            "coverage": f"{stats.coverage:.2%} of tokens, {stats.char_coverage:.2%} of distinct characters",
+            "unknown": f"{stats.oov_rate:.2%} of tokens",
+            "tokens": f"{stats.avg_tokens_per_char:.3f} per character, {stats.avg_tokens_per_word:.3f} per word",
+        }
+    table = summary(f"{status.tokenizer_id}: {status.status}", rows)
+    terminal.show(status, table, Text(after if status.status == "completed" else status.message))

@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 from rich.text import Text
 
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import RunDirectory, RunStore
-from trainer.commands.arguments import Commands, Options, Parser, StoreFile
+from trainer.commands.arguments import Argument, Arguments, Commands, Options, repeatable
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.request_help import describe_request
 from trainer.commands.requests import assign, corpus_name
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, add_loss, summary_table
+from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, loss_figures, summary
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
@@ -20,6 +22,7 @@ from trainer.config.train_request import CORPORA, RequestDraft, train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import TrainingPreview, count_splits, preview_training
@@ -29,63 +32,47 @@ from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
 FOLLOW_SECONDS = 0.2
 
 
+def _number_or_word(text: str) -> int | str:
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
+_VALUES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "epochs": ("N", int),
+    "max_steps": ("N", int),
+    "batch_size": ("N", _number_or_word),
+    "learning_rate": ("X", float),
+    "seed": ("N", int),
+    "init_from": ("RUN", str),
+    "early_stopping": ("N", int),
+}
+
+
+def _request_argument(name: str, about: str) -> Argument[object]:
+    flag, about = f"--{name.replace('_', '-')}", f"{about[:1].lower()}{about[1:]}"
+    if name == "freeze_embeddings":
+        return Argument(flag, action="store_true", default=None, help=about)
+    metavar, convert = _VALUES.get(name, (name.upper(), str))
+    return Argument(f"{flag} {metavar}", type=convert, help=about)
+
+
 class TrainOptions(Options):
-    """Options of the commands that read a train request: a file, the options of TRAIN_OPTIONS, `--set`."""
+    """A train request: an experiment file, the options of TRAIN_OPTIONS and `--set`."""
 
     file: Path | None = None
     corpus: str | None
     model: str | None
     tokenizer: str | None
-    set: list[str]
-
-
-def add_file_to(parser: Parser) -> None:
-    """Take an experiment file."""
-    about = "experiment file (YAML); options replace its values"
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", action=StoreFile, help=about)
+    arguments: ClassVar[Arguments] = {
+        "file": Argument("FILE", nargs="?", type=Path, help="experiment file (YAML); options replace its values"),
+        **{name: _request_argument(name, option.help) for name, option in TRAIN_OPTIONS.items()},
+    }
+    set = repeatable("--set KEY=VALUE", "set a field of the train request, as `mt train --help` lists them")
 
 
 def add_to(commands: Commands) -> None:
-    train = commands.add(
-        "train",
-        "Train",
-        TrainOptions,
-        _train,
-        "train a model and show its progress",
-        "mt train --corpus demo --model lstm --size tiny --epochs 3",
-    )
-    add_file_to(train)
-    add_request_options(train)
-    train.describe_fields = describe_request
-
-
-def add_request_options(parser: Parser, *, with_corpus: bool = True) -> None:
-    """Take the common fields of a train request, and `--set` for the others."""
-    for name, option in TRAIN_OPTIONS.items():
-        if name == "corpus" and not with_corpus:
-            continue
-        flag, about = f"--{name.replace('_', '-')}", f"{option.help[:1].lower()}{option.help[1:]}"
-        if name == "freeze_embeddings":
-            parser.add_argument(flag, action="store_true", default=None, help=about)
-        else:
-            convert, metavar = _CONVERTERS.get(name, (str, name.upper()))
-            parser.add_argument(flag, type=convert, metavar=metavar, help=about)
-    parser.add_assignments()
-
-
-def _number_or_word(text: str) -> int | str:
-    return int(text) if text.removeprefix("-").isdecimal() else text
-
-
-_CONVERTERS: dict[str, tuple[Callable[[str], object], str]] = {
-    "epochs": (int, "N"),
-    "max_steps": (int, "N"),
-    "batch_size": (_number_or_word, "N"),
-    "learning_rate": (float, "X"),
-    "seed": (int, "N"),
-    "init_from": (str, "RUN"),
-    "early_stopping": (int, "N"),
-}
+    about = "train a model and show its progress"
+    example = "mt train --corpus demo --model lstm --size tiny --epochs 3"
+    commands.add("train", "Train", TrainOptions, _train, about, example).describe_fields = describe_request
 
 
 def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview | None:
@@ -95,102 +82,77 @@ def read_training(options: TrainOptions, settings: Settings, terminal: Terminal)
     """
     try:
         training = asyncio.run(_read(options, settings))
-        for line in describe_unused(training.unused_settings):
-            terminal.note(f"mt: {line}")
-        return training
     except AppError as error:
         if options.json or len(error.details) < 2:
             raise
         for problem in error.details:
-            terminal.note(f"mt: {in_words(problem)}")
+            terminal.note(f"mt: {_in_words(problem)}")
         return None
+    for line in describe_unused(training.unused_settings):
+        terminal.note(f"mt: {line}")
+    return training
 
 
-def in_words(problem: FieldProblem) -> str:
+def _in_words(problem: FieldProblem) -> str:
     """Describe a problem in one line: the field, the problem and the allowed values."""
     path = "" if not problem.path or f"`{problem.path}" in problem.message else f"`{problem.path}`: "
     is_said = problem.allowed is None or problem.allowed in problem.message
     return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 
 
-async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
-    given: dict[str, object] = {}
-    for name in TRAIN_OPTIONS:
-        value: object = getattr(options, name)
-        given[name] = value
-    typed = request_fields(given)
+def _draft(options: TrainOptions, settings: Settings) -> RequestDraft:
+    values: dict[str, object] = vars(options)
+    typed = request_fields({name: values[name] for name in TRAIN_OPTIONS})
     for assignment in options.set:
         assign(TrainRequest, typed, assignment)
-    experiment = RequestDraft(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
-    experiment = experiment.with_family(_parent_family(experiment, settings))
-    corpora = CorpusStore(settings)
+    draft = RequestDraft(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
+    parent: ModelFamily | None = None
+    with suppress(AppError):  # a run to initialise from that does not exist is reported later
+        run = RunStore(settings.app.artifacts_root).get(str(draft.fields.get("init_from_run_id")))
+        parent = run.record().effective.model_family
+    return draft.with_family(parent)
+
+
+async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
+    draft, corpora = _draft(options, settings), CorpusStore(settings)
     errors: list[AppError] = []
     min_lines = 1
     try:
-        min_lines = count_splits(experiment.request())
+        min_lines = count_splits(draft.request())
     except AppError as error:
         errors.append(error)
-    fields, missing = await _with_corpus_names(experiment, errors, options.file, corpora)
-    errors += missing
-    if not errors:
+    fields = dict(draft.fields)
+    for field, name in _named_corpora(draft, errors, fields):
         try:
-            return await preview_training(
-                train_request(fields),
-                corpora,
-                settings,
-                requested_paths=experiment.requested_paths,
-                unused_settings=experiment.unused_settings,
-            )
-        except AppError as error:
-            errors.append(experiment.located(error))
-    raise experiment.combined(await _with_corpus_errors(experiment, errors, fields, min_lines, corpora))
-
-
-def _parent_family(experiment: RequestDraft, settings: Settings) -> ModelFamily | None:
-    """Return the model family of the run to initialise from; None where there is no such run."""
-    try:
-        run = RunStore(settings.app.artifacts_root).get(str(experiment.fields.get("init_from_run_id")))
-        return run.record().effective.model_family
-    except AppError:
-        return None
-
-
-async def _with_corpus_names(
-    experiment: RequestDraft, known: list[AppError], yaml_file: Path | None, corpora: CorpusStore
-) -> tuple[dict[str, object], list[AppError]]:
-    """Return the fields with corpus names in place of local paths, and an error for each missing corpus."""
-    fields = dict(experiment.fields)
-    errors: list[AppError] = []
-    for field, name in _corpora(experiment, known, fields):
-        try:
-            found = await corpus_name(name, yaml_file, corpora)
+            found = await corpus_name(name, options.file, corpora)
             corpora.find(found)
             fields[field] = found
         except AppError as error:
-            errors.append(experiment.located(error, field))
-    corpus = experiment.fields.get("corpus")
+            errors.append(draft.located(error, field))
+    corpus = draft.fields.get("corpus")
     if isinstance(corpus, str) and fields.get("label") is None and Path(corpus).stem.isprintable():
         fields["label"] = Path(corpus).stem[:64] or None
-    return fields, errors
-
-
-async def _with_corpus_errors(
-    experiment: RequestDraft, errors: list[AppError], fields: dict[str, object], min_lines: int, corpora: CorpusStore
-) -> list[AppError]:
-    """Return the errors with those inside the corpora, each located at the field that names the corpus."""
-    for field, name in _corpora(experiment, errors, fields):
+    if not errors:
+        try:
+            request, unused = train_request(fields), draft.unused_settings
+            return await preview_training(
+                request, corpora, settings, requested_paths=draft.requested_paths, unused_settings=unused
+            )
+        except AppError as error:
+            errors.append(draft.located(error))
+    for field, name in _named_corpora(draft, errors, fields):  # the content of all of them, to report all problems
         try:
             await corpora.describe(name, minimum_lines=min_lines if field == "corpus" else 1)
         except AppError as error:
             errors = [other for other in errors if other.message != error.message]
-            errors.append(experiment.located(error, field))
-    return errors
+            errors.append(draft.located(error, field))
+    raise draft.combined(errors)
 
 
-def _corpora(experiment: RequestDraft, errors: list[AppError], fields: dict[str, object]) -> list[tuple[str, str]]:
+def _named_corpora(draft: RequestDraft, errors: list[AppError], fields: dict[str, object]) -> list[tuple[str, str]]:
     """Return the corpus fields that have no error yet, with their values."""
     places = {problem.path for error in errors for problem in error.details}
-    names = [(field, fields.get(field)) for field in CORPORA if experiment.place(field) not in places]
+    names = [(field, fields.get(field)) for field in CORPORA if draft.place(field) not in places]
     return [(field, name) for field, name in names if isinstance(name, str)]
 
 
@@ -216,51 +178,44 @@ async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int
     """Show the progress of a run until it has ended, then its results; return the exit code."""
     await follow(run_id, terminal, queue)
     status, run = await queue.status(run_id), queue.runs.get(run_id)
-    table = summary_table(f"{run_id}: {status.status}")
-    add_loss(table, "test", status.test_loss, status.bits_per_char, status.objective)
-    add_loss(table, "best validation", status.best_val_loss, status.best_val_bits_per_char, status.objective)
+    losses = {
+        "test": loss_figures(status.test_loss, status.bits_per_char, status.objective),
+        "best validation": loss_figures(status.best_val_loss, status.best_val_bits_per_char, status.objective),
+    }
     after = f'next: mt score {run_id} "…"'
-    if run.record().effective.objective == "causal_lm":
-        after = f'next: mt generate {run_id} "…"   ·   mt score {run_id} "…"'
     if status.status != "completed":
         after = " ".join([status.message, *recovery_hint(status, run)])
-    terminal.show(status, table, Text(after))
-    return exit_code(status.error.error_class if status.error else None, is_completed=status.status == "completed")
+    elif status.objective == "causal_lm":
+        after = f'next: mt generate {run_id} "…"   ·   mt score {run_id} "…"'
+    terminal.show(status, summary(f"{run_id}: {status.status}", losses), Text(after))
+    return exit_code(status)
 
 
-def exit_code(error_class: ErrorClass | None, *, is_completed: bool) -> int:
+def exit_code(status: RunStatus | TokenizerStatus) -> int:
     """Return the exit code for a job that has ended."""
-    if is_completed:
-        return 0
-    return EXIT_USER if error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+    if status.error is not None:
+        return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
+    return 0 if status.status == "completed" else EXIT_FAILED
 
 
 async def follow(run_id: str, terminal: Terminal, queue: JobQueue) -> None:
     """Show the progress of a run until it has ended."""
-    run, disk = queue.runs.get(run_id), DiskNotice(terminal)
+    run = queue.runs.get(run_id)
     follower = await asyncio.to_thread(run.follow)
     while True:
         status = follower.refresh()
         terminal.progress(status)
         if follower.ended:
             return
-        disk.check(run.path, status.message)
+        note_waiting_for_disk(run.path, status.message, terminal)
         await asyncio.sleep(FOLLOW_SECONDS)
 
 
-class DiskNotice:
-    """Notes once that a job waits for its disk."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-        self._is_written = False
-
-    def check(self, folder: Path, message: str) -> None:
-        """Check the job's message, or the disk itself, which may be too full for messages."""
-        reason = DISK_IS_FULL if is_full(folder) else message
-        if not self._is_written and reason in WAITS_FOR_DISK:
-            self._is_written = True
-            self._terminal.note(f"mt: {reason}")
+def note_waiting_for_disk(folder: Path, message: str, terminal: Terminal) -> None:
+    """Note once that a job waits for its disk: by its message, or by the disk, which may be too full for messages."""
+    reason = DISK_IS_FULL if is_full(folder) else message
+    if reason in WAITS_FOR_DISK:
+        terminal.note_once(f"mt: {reason}")
 
 
 def recovery_hint(status: RunStatus, run: RunDirectory) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Literal
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Commands, Options
+from trainer.commands.arguments import Argument, Commands, Options, repeatable
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import assign, corpus_name
 from trainer.commands.terminal import Terminal, columns
@@ -62,23 +62,14 @@ class TransferResult(Frozen):
 
 
 class _TransferOptions(Options):
-    corpus: str
-    others: list[str]
-    set: list[str]
+    corpus = Argument[str]("FIRST", help="corpus to pretrain on: its name, or the path of a text file")
+    others = Argument[list[str]]("OTHER", nargs="+", help="corpus to continue on")
+    set = repeatable("--set KEY=VALUE", "set a field of the train request, in both phases")
 
 
 def add_to(commands: Commands) -> None:
-    transfer = commands.add(
-        "transfer",
-        "Train",
-        _TransferOptions,
-        _transfer,
-        "pretrain on one corpus, then continue on others from its weights",
-        "mt transfer kk ky tr",
-    )
-    transfer.add_argument("corpus", metavar="FIRST", help="corpus to pretrain on: its name, or the path of a text file")
-    transfer.add_argument("others", nargs="+", metavar="OTHER", help="corpus to continue on")
-    transfer.add_assignments("set a field of the train request, in both phases")
+    about = "pretrain on one corpus, then continue on others from its weights"
+    commands.add("transfer", "Train", _TransferOptions, _transfer, about, "mt transfer kk ky tr")
 
 
 def _transfer(options: _TransferOptions, terminal: Terminal) -> int:
