@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from platform import python_version
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dotenv import dotenv_values
 from packaging.requirements import Requirement
@@ -27,8 +27,8 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError
 from trainer.contracts.wording import counted
 from trainer.jobs.services import answering_server, find_server
-from trainer.store.connection import STORE_ERRORS
-from trainer.store.store import Store, connect
+from trainer.store.connection import STORE_ERRORS, Durability
+from trainer.store.store import connect
 from trainer.system.hardware import default_threads, memory_bytes, physical_cores
 
 DISTRIBUTION = "model-trainer"
@@ -71,11 +71,21 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
     return 0 if found.ok else EXIT_FAILED
 
 
+State = Literal["ok", "warning", "failure"]
+
+
+class Finding(NamedTuple):
+    """The result of a check, and what to do where it is not ok."""
+
+    state: State
+    message: str
+
+
 class Check(Frozen):
-    """One check: its result, and what to do where it is not ok."""
+    """A check by its name, with its finding."""
 
     name: str
-    state: Literal["ok", "warning", "failure"]
+    state: State
     message: str
 
 
@@ -88,40 +98,42 @@ class Report(Frozen):
 
 async def check_installation() -> Report:
     """Check everything that a training or the bot needs; starts nothing that stays."""
-    torch = asyncio.create_task(check_torch())
-    checks = [check_libraries(DISTRIBUTION), check_machine()]
+    findings = {"libraries": check_libraries(DISTRIBUTION), "torch": await check_torch(), "machine": check_machine()}
     try:
         settings = load_settings()
     except AppError as error:
-        checks.append(Check(name="settings", state="failure", message=error.message))
+        findings["settings"] = Finding("failure", error.message)
     else:
         app = settings.app
-        checks += [_check_settings(), check_folder("data", app.data_root.resolve())]
-        checks += [check_folder("artifacts", app.artifacts_root.resolve()), *await _check_queue(settings)]
-        checks += [_check_discord(settings), _check_runs(settings)]
-    checks.insert(1, await torch)
-    return Report(ok=all(check.state != "failure" for check in checks), checks=tuple(checks))
+        findings["settings"] = Finding("ok", _sources_of_settings())
+        findings["data"] = check_folder("data", app.data_root.resolve())
+        findings["artifacts"] = check_folder("artifacts", app.artifacts_root.resolve())
+        try:
+            findings |= await _check_services(settings)
+        except AppError as error:
+            findings["redis"] = Finding("failure", error.message)
+        findings |= {"discord": _check_discord(settings), "runs": _check_runs(settings)}
+    checks = tuple(Check(name=name, state=one.state, message=one.message) for name, one in findings.items())
+    return Report(ok=all(check.state != "failure" for check in checks), checks=checks)
 
 
-def check_libraries(distribution: str) -> Check:
+def check_libraries(distribution: str) -> Finding:
     """Check the versions of Python and the libraries against the package's requirements."""
     try:
-        python = metadata(distribution)["Requires-Python"]
+        needed = {"Python": SpecifierSet(metadata(distribution)["Requires-Python"])}
     except PackageNotFoundError:
-        message = f"The package {distribution} is not installed: run `pip install .` in its folder."
-        return Check(name="libraries", state="failure", message=message)
-    wanted = [Requirement(line) for line in requires(distribution) or []]
-    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
-    needed = {"Python": SpecifierSet(python), **{one.name: one.specifier for one in wanted}}
+        return Finding("failure", f"The package {distribution} is not installed: run `pip install .` in its folder.")
+    for requirement in map(Requirement, requires(distribution) or []):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            needed[requirement.name] = requirement.specifier
     problems: list[str] = []
     for library, versions in needed.items():
         installed = _installed_version(library)
         if installed is None or not versions.contains(installed, prereleases=True):
             problems.append(f"{library} {installed or 'is missing'}, but {versions} is needed")
     if problems:
-        message = f"{'; '.join(problems)}: run `pip install .` in the project's folder."
-        return Check(name="libraries", state="failure", message=message)
-    return Check(name="libraries", state="ok", message=f"Python {python_version()}, {len(wanted)} libraries as needed.")
+        return Finding("failure", f"{'; '.join(problems)}: run `pip install .` in the project's folder.")
+    return Finding("ok", f"Python {python_version()}, {len(needed) - 1} libraries as needed.")
 
 
 def _installed_version(library: str) -> str | None:
@@ -140,7 +152,7 @@ class Torch(Frozen):
     devices: tuple[str, ...]
 
 
-async def check_torch(seconds: float = 120.0) -> Check:
+async def check_torch(seconds: float = 120.0) -> Finding:
     """Import torch in its own process, since a broken build can crash it."""
     code, output, errors = await _run(seconds, sys.executable, "-c", _TORCH_PROBE)
     try:
@@ -148,18 +160,18 @@ async def check_torch(seconds: float = 120.0) -> Check:
     except ValidationError:
         last = errors.strip().rpartition("\n")[2]
         reason = " ".join(word for word in last.split() if "/" not in word) or f"exit code {code}"
-        message = f"Torch cannot be imported ({reason}): reinstall it with `pip install --force-reinstall torch`."
-        return Check(name="torch", state="failure", message=message)
+        reinstall = "reinstall it with `pip install --force-reinstall torch`"
+        return Finding("failure", f"Torch cannot be imported ({reason}): {reinstall}.")
 
 
-def describe_torch(torch: Torch) -> Check:
+def describe_torch(torch: Torch) -> Finding:
     """Describe the devices that torch can compute on."""
     if torch.devices:
-        return Check(name="torch", state="ok", message=f"{torch.version} with {', '.join(torch.devices)}.")
+        return Finding("ok", f"{torch.version} with {', '.join(torch.devices)}.")
     if torch.cuda is None:
-        return Check(name="torch", state="ok", message=f"{torch.version}, for the CPU only.")
-    message = f"{torch.version} is built for CUDA {torch.cuda}, but no GPU responds: check the driver (`nvidia-smi`)."
-    return Check(name="torch", state="warning", message=message)
+        return Finding("ok", f"{torch.version}, for the CPU only.")
+    built = f"{torch.version} is built for CUDA {torch.cuda}"
+    return Finding("warning", f"{built}, but no GPU responds: check the driver (`nvidia-smi`).")
 
 
 async def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
@@ -175,116 +187,104 @@ async def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
     return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
 
 
-def check_machine(memory: int | None = None) -> Check:
+def check_machine(memory: int | None = None) -> Finding:
     """Check cores and memory, within the limits of a container."""
     memory = memory_bytes() if memory is None else memory
-    threads = counted(default_threads(), "thread")
-    message = f"{counted(physical_cores(), 'core')}, {threads} in a training; {memory / _GIB:.1f} GiB of memory"
+    cores = f"{counted(physical_cores(), 'core')}, {counted(default_threads(), 'thread')} in a training"
+    message = f"{cores}; {memory / _GIB:.1f} GiB of memory"
     if memory < _MIN_MEMORY:
-        return Check(name="machine", state="warning", message=f"{message}: enough for small models only.")
-    return Check(name="machine", state="ok", message=f"{message}.")
+        return Finding("warning", f"{message}: enough for small models only.")
+    return Finding("ok", f"{message}.")
 
 
-def _check_settings() -> Check:
-    """List the sources of settings; never their values, which may be secrets."""
+def _sources_of_settings() -> str:
+    """List the settings by their source, without their values, which may be secrets."""
     names = {*environment_names(), *PLAIN_NAMES, "APP__CONFIG_FILE"}
-    config_file = Path(os.environ.get("APP__CONFIG_FILE") or "mt.toml")
-    sources = [
-        f"{config_file.name} {'is read' if config_file.exists() else 'does not exist'}",
-        f".env sets {_listed(name for name in dotenv_values('.env') if name.upper() in names)}",
-        f"the environment sets {_listed(name for name in os.environ if name.upper() in names)}",
-    ]
-    return Check(name="settings", state="ok", message=f"{'; '.join(sources)}.")
+
+    def listed(given: Iterable[str]) -> str:
+        return ", ".join(sorted(name for name in given if name.upper() in names)) or "none"
+
+    file = Path(os.environ.get("APP__CONFIG_FILE") or "mt.toml")
+    in_file = f"{file.name} {'is read' if file.exists() else 'does not exist'}"
+    return f"{in_file}; .env sets {listed(dotenv_values('.env'))}; the environment sets {listed(os.environ)}."
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-def check_folder(name: str, folder: Path, min_free: int = _MIN_FREE) -> Check:
+def check_folder(name: str, folder: Path, min_free: int = _MIN_FREE) -> Finding:
     """Check that a folder, or the nearest one that exists above it, is writable and has room."""
     setting = f"APP__{name.upper()}_ROOT"
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        message = f"It cannot be written: give this user write access, or set {setting} to another folder."
-        return Check(name=name, state="failure", message=message)
+        remedy = f"give this user write access, or set {setting} to another folder"
+        return Finding("failure", f"It cannot be written: {remedy}.")
     free = shutil.disk_usage(existing).free
     message = f"{free / _GIB:.1f} GiB free{'' if existing == folder else '; it is created when needed'}"
     if free < min_free:
-        message = f"{message}: free some space, or set {setting} to another disk."
-        return Check(name=name, state="warning", message=message)
-    return Check(name=name, state="ok", message=f"{message}.")
+        return Finding("warning", f"{message}: free some space, or set {setting} to another disk.")
+    return Finding("ok", f"{message}.")
 
 
-async def _check_queue(settings: Settings) -> list[Check]:
+async def _check_services(settings: Settings) -> dict[str, Finding]:
+    """Check the server and the worker; raises SERVICE_UNAVAILABLE."""
+    address = await answering_server(settings)
+    found: dict[str, Finding] = {}
+    if settings.redis.url is None:
+        found["server"] = await _check_embedded(is_running=address is not None)
+    elif address is None:
+        message = "`REDIS__URL` does not respond: start that server, or leave the setting empty."
+        return {"redis": Finding("failure", message)}
+    if address is None:
+        return found | {"worker": _check_worker(settings, is_running=False)}
+    store = await connect(address)
     try:
-        address = await answering_server(settings)
-        if settings.redis.url is not None and address is None:
-            message = "`REDIS__URL` does not respond: start that server, or leave the setting empty."
-            return [Check(name="redis", state="failure", message=message)]
-        checks = [] if settings.redis.url else [await _check_embedded(is_running=address is not None)]
-        if address is None:
-            return [*checks, _check_worker(settings, is_running=False)]
-        store = await connect(address)
-        try:
-            return [*checks, *await _check_server(settings, store)]
-        finally:
-            await store.close()
-    except AppError as error:
-        return [Check(name="redis", state="failure", message=error.message)]
+        durability = await store.durability()
+        found["redis"] = _check_durability(durability)
+        found["worker"] = _check_worker(settings, is_running=await store.has_worker())
+    except STORE_ERRORS as error:
+        message = f"The server hides its settings ({type(error).__name__}): make sure AOF is on and eviction off."
+        found["redis"] = Finding("warning", message)
+    finally:
+        await store.close()
+    return found
 
 
-async def _check_embedded(*, is_running: bool) -> Check:
+async def _check_embedded(*, is_running: bool) -> Finding:
     """Check the program of the embedded server."""
     code, output, _ = await _run(_VERSION_SECONDS, find_server(), "--version")
     if code != 0:
-        message = "The server program does not run: install Valkey or Redis, or set REDIS__URL to one elsewhere."
-        return Check(name="server", state="failure", message=message)
+        remedy = "install Valkey or Redis, or set REDIS__URL to one elsewhere"
+        return Finding("failure", f"The server program does not run: {remedy}.")
     state = "it is running" if is_running else "it is started when needed"
-    return Check(name="server", state="ok", message=f"Embedded {' '.join(output.split()[:3])}; {state}.")
+    return Finding("ok", f"Embedded {' '.join(output.split()[:3])}; {state}.")
 
 
-async def _check_server(settings: Settings, store: Store) -> list[Check]:
-    """Check the durability of the server, and whether a worker is connected."""
-    try:
-        durability = await store.durability()
-        has_worker = await store.has_worker()
-    except STORE_ERRORS as error:
-        message = f"The server hides its settings ({type(error).__name__}): make sure AOF is on and eviction off."
-        return [Check(name="redis", state="warning", message=message)]
-    problems = durability.troubles()
-    message = f"It responds; AOF is on (appendfsync {durability.appendfsync or 'unknown'}), eviction off."
-    if problems:
-        message = f"It responds, but {' and '.join(problems)}."
-    redis = Check(name="redis", state="warning" if problems else "ok", message=message)
-    return [redis, _check_worker(settings, is_running=has_worker)]
+def _check_durability(durability: Durability) -> Finding:
+    if problems := durability.troubles():
+        return Finding("warning", f"It responds, but {' and '.join(problems)}.")
+    return Finding("ok", f"It responds; AOF is on (appendfsync {durability.appendfsync or 'unknown'}), eviction off.")
 
 
-def _check_worker(settings: Settings, *, is_running: bool) -> Check:
+def _check_worker(settings: Settings, *, is_running: bool) -> Finding:
     if is_running:
-        return Check(name="worker", state="ok", message="At least one is running.")
+        return Finding("ok", "At least one is running.")
     if settings.queue.embedded_workers:
-        return Check(name="worker", state="ok", message="None is running; `mt train` and the bot start one.")
-    message = "None is running, and QUEUE__EMBEDDED_WORKERS is 0: start one with `mt worker`."
-    return Check(name="worker", state="warning", message=message)
+        return Finding("ok", "None is running; `mt train` and the bot start one.")
+    return Finding("warning", "None is running, and QUEUE__EMBEDDED_WORKERS is 0: start one with `mt worker`.")
 
 
-def _check_discord(settings: Settings) -> Check:
-    discord = settings.discord
-    values = {"DISCORD__TOKEN": discord.token, "DISCORD__OWNER_ID": discord.owner_id}
-    missing = [name for name, value in values.items() if value is None]
-    if missing:
+def _check_discord(settings: Settings) -> Finding:
+    values = {"DISCORD__TOKEN": settings.discord.token, "DISCORD__OWNER_ID": settings.discord.owner_id}
+    if missing := [name for name, value in values.items() if value is None]:
         message = f"{' and '.join(missing)} not set: `mt up` needs both, the other commands neither."
-        return Check(name="discord", state="warning", message=message)
-    return Check(name="discord", state="ok", message="Token and owner are set.")
+        return Finding("warning", message)
+    return Finding("ok", "Token and owner are set.")
 
 
-def _check_runs(settings: Settings) -> Check:
+def _check_runs(settings: Settings) -> Finding:
     runs = RunStore(settings.app.artifacts_root)
-    unreadable = [run.run_id for run in runs.unreadable()]
-    if unreadable:
+    if unreadable := [run.run_id for run in runs.unreadable()]:
         message = f"The request of {', '.join(unreadable[:5])} cannot be read: move its folder elsewhere."
-        return Check(name="runs", state="failure", message=message)
-    unfinished = [run.run_id for run in runs.unfinished()]
-    message = f"Queued or running: {', '.join(unfinished[:5])}{', …' if len(unfinished) > 5 else ''}."
-    return Check(name="runs", state="ok", message=message if unfinished else "None is queued or running.")
+        return Finding("failure", message)
+    if unfinished := [run.run_id for run in runs.unfinished()]:
+        more = ", …" if len(unfinished) > 5 else ""
+        return Finding("ok", f"Queued or running: {', '.join(unfinished[:5])}{more}.")
+    return Finding("ok", "None is queued or running.")
