@@ -20,31 +20,14 @@ OptionsT = TypeVar("OptionsT", bound="Options")
 _Run = Callable[[Sequence[str], Terminal], int]
 
 
-class StoreRun(argparse.Action):
-    """Store a run id, which the shell completes."""
-
-    complete = shtab.cmd('ls "${APP__ARTIFACTS_ROOT:-artifacts}/models" 2>/dev/null')
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,
-    ) -> None:
-        setattr(namespace, self.dest, values)
-
-
-class _StoreFile(StoreRun):
-    """Store a path, which the shell completes."""
-
-    complete = shtab.FILE
+RUN_IDS: Mapping[str, object] = shtab.cmd('ls "${APP__ARTIFACTS_ROOT:-artifacts}/models" 2>/dev/null')
+"""The completion of a run id by the shell."""
 
 
 class _Keywords(TypedDict, total=False):
     """Keywords of `ArgumentParser.add_argument`."""
 
-    action: Literal["append", "store_true", "store_false", "store_const"] | type[argparse.Action]
+    action: Literal["append", "store_true", "store_false", "store_const"]
     choices: Sequence[str]
     const: object
     default: object
@@ -61,13 +44,14 @@ class Argument(Generic[T_co]):
     `form` is that of the help: TEXT for a positional argument, `--seed N` or `--json` for an option.
     """
 
-    def __init__(self, form: str, **keywords: Unpack[_Keywords]) -> None:
+    def __init__(
+        self, form: str, *, completion: Mapping[str, object] | None = None, **keywords: Unpack[_Keywords]
+    ) -> None:
         self._flag, _, metavar = form.partition(" ") if form.startswith("--") else ("", "", form)
         if metavar:
             keywords["metavar"] = metavar
-        if keywords.get("type") is Path:
-            keywords["action"] = _StoreFile
         self._keywords = keywords
+        self._completion = shtab.FILE if keywords.get("type") is Path else completion
 
     def __set_name__(self, owner: type["Options"], name: str) -> None:
         owner.arguments = {**owner.arguments, name: self}
@@ -78,18 +62,18 @@ class Argument(Generic[T_co]):
     def add_to(self, parser: argparse.ArgumentParser, name: str) -> None:
         """Add the argument to a parser that stores its value under this name."""
         if self._flag:
-            parser.add_argument(self._flag, dest=name, **self._keywords)
+            action = parser.add_argument(self._flag, dest=name, **self._keywords)
         else:
-            parser.add_argument(name, **self._keywords)
+            action = parser.add_argument(name, **self._keywords)
+        if self._completion is not None:
+            setattr(action, "complete", self._completion)  # noqa: B010  the attribute that shtab reads
 
 
 @overload
 def option(form: str, convert: Callable[[str], T], about: str) -> Argument[T | None]: ...
 @overload
 def option(form: str, convert: Callable[[str], T], about: str, default: T) -> Argument[T]: ...
-def option(
-    form: str, convert: Callable[[str], T], about: str, default: T | None = None
-) -> Argument[T | None] | Argument[T]:
+def option(form: str, convert: Callable[[str], T], about: str, default: T | None = None) -> Argument[T | None]:
     """Return an option with a value, converted by `convert`; without the option it is the default."""
     return Argument(form, type=convert, help=about, default=default)
 
@@ -126,7 +110,7 @@ class Options(argparse.Namespace):
 class RunOptions(Options):
     """Options of a command that needs a run."""
 
-    run = Argument[str]("RUN", action=StoreRun, help="run id, as `mt runs` lists it")
+    run = Argument[str]("RUN", completion=RUN_IDS, help="run id, as `mt runs` lists it")
 
 
 class SamplingOptions(RunOptions):
@@ -161,7 +145,7 @@ class Commands:
     def __init__(self, parser: Parser, before: str = "") -> None:
         self._parser, self._before = parser, before
         self._subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-        self._named: dict[str, _Run | Commands] = {}
+        self._named: dict[str, _Run] = {}
         sections: tuple[Section, ...] = get_args(Section)
         self._listed: dict[Section, list[tuple[str, str, str]]] = {section: [] for section in sections}
 
@@ -200,7 +184,7 @@ class Commands:
             self._subparsers.add_parser(name, help=about, description=f"{about[:1].upper()}{about[1:]}."), f"{name} "
         )
         group._listed = self._listed
-        self._named[name] = group
+        self._named[name] = group.run
         return group
 
     def run(self, words: Sequence[str], terminal: Terminal) -> int:
@@ -212,7 +196,7 @@ class Commands:
         if named is None:
             near = did_you_mean(words[0], list(self._named))
             self._parser.error(f"unknown command '{shown_name(words[0])}'{near.removesuffix('?')}")
-        return named.run(words[1:], terminal) if isinstance(named, Commands) else named(words[1:], terminal)
+        return named(words[1:], terminal)
 
     def overview(self) -> str:
         """List all commands by section, with an example of each section's first one."""

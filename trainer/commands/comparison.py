@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.text import Text
 
 from trainer.artifacts.runs import RunStore
-from trainer.commands.arguments import Argument, Commands, RunOptions, StoreRun, flag, option
+from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
 from trainer.commands.terminal import Terminal, columns
@@ -29,18 +29,17 @@ from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 
 EXIT_REGRESSION = 1
+_TOLERANCE_HELP = f"relative rise of the loss that is no regression; default: {TOLERANCE:g}"
 _MAX_VALUE_CHARACTERS = 40
 _TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "Top-1", "Top-5", "Tokens/s", "Label")
 
 
 class _CompareOptions(RunOptions):
-    run = Argument[str]("RUN", action=StoreRun, help="run to judge")
+    run = Argument[str]("RUN", completion=RUN_IDS, help="run to judge")
     others = Argument[list[str]]("OTHER", nargs="+", help="run to compare with")
     split = option("--split validation|test", str, "compare on this split; default: test")
     path = option("--path F", Path, "measure all runs on a corpus, or a text file, first")
-    tolerance = option(
-        "--tolerance X", float, f"relative rise of the loss that is no regression; default: {TOLERANCE:g}", TOLERANCE
-    )
+    tolerance = option("--tolerance X", float, _TOLERANCE_HELP, TOLERANCE)
     fail_on_regression = flag("--fail-on-regression", "exit with 1 where RUN is worse or cannot be compared")
 
 
