@@ -8,8 +8,8 @@ import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
 from trainer.artifacts.runs import RunStore
-from trainer.commands.files import ConfigText
 from trainer.commands.main import main
+from trainer.commands.runs import ConfigText
 from trainer.config.presets import request_hash
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import TrainRequest

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, add_corpus, environment_in, some_text
-from trainer.commands.files import RequestFields
 from trainer.commands.main import main
+from trainer.commands.training import RequestFields
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,10 @@ def test_progress__shows_losses_as_soon_as_there_are_some(
     monkeypatch.setenv("COLUMNS", "200")
     waiting = status(tmp_path)
     training = waiting.model_copy(update=_training())
-    with Terminal(as_json=False) as terminal:
-        for shown in (waiting, training):
-            terminal.progress(shown)
+    terminal = Terminal(as_json=False)
+    for shown in (waiting, training):
+        terminal.progress(shown)
+    terminal.interrupted()
 
     assert "50 % epoch 1/1, loss 2.500, 1,235 tokens/s, ETA 0:01:05" in capsys.readouterr().err
 

@@ -28,47 +28,38 @@ def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRIT
     return settings
 
 
-def without_worker(settings: Settings) -> Settings:
-    """Return the settings of a command that starts no worker."""
-    return changed(settings, queue=changed(settings.queue, embedded_workers=0))
-
-
 def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
 
     async def connected_command() -> int:
-        async with _connected(settings, terminal) as queue:
-            return await command(queue)
+        services = Services(settings)
+        url = await services.start()
+        terminal.has_own_worker = services.has_own_worker
+        try:
+            async with connected(settings, url) as queue:
+                return await command(queue)
+        finally:
+            await services.stop()
 
     async def run() -> int:
         task = asyncio.create_task(connected_command())
-
-        def stop() -> None:
-            task.cancel()
-
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancel())
         return await task
 
-    with terminal:
-        return asyncio.run(run())
+    return asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings, url: str) -> AsyncIterator[JobQueue]:
+    """Connect to the queue of a server; raises SERVICE_UNAVAILABLE if it does not answer."""
+    queue = await JobQueue.connect(settings, url)
+    try:
+        yield queue
+    finally:
+        await queue.close()
 
 
 def with_run(run_id: str, settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
     """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
     RunStore(settings.app.artifacts_root).get(run_id).completed_manifest()
     return with_queue(settings, terminal, command)
-
-
-@contextlib.asynccontextmanager
-async def _connected(settings: Settings, terminal: Terminal) -> AsyncIterator[JobQueue]:
-    services = Services(settings)
-    url = await services.start()
-    terminal.has_own_worker = services.has_own_worker
-    try:
-        queue = await JobQueue.connect(settings, url)
-        try:
-            yield queue
-        finally:
-            await queue.close()
-    finally:
-        await services.stop()

@@ -1,8 +1,11 @@
 """The `mt` command: train and use models from a terminal, by the same queue as the bot."""
 
+import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import shtab
 
@@ -12,38 +15,29 @@ from trainer.commands import (
     corpora,
     doctor,
     export,
-    files,
     inference,
-    processes,
     runs,
     scores,
     tokenizers,
     training,
     transfer,
 )
-from trainer.commands.arguments import Argument, Commands, Options, Parser
+from trainer.commands.arguments import Argument, Commands, Options, Parser, flag
+from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER, Terminal
 from trainer.config.settings import load_settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorBody, ErrorClass, ErrorCode, new_request_id
-from trainer.system.files import BrokenFile, to_app_error
+from trainer.jobs.services import Services
+from trainer.system.files import BrokenFile, check_writable, to_app_error
 
-_MODULES = (
-    processes,
-    training,
-    transfer,
-    benchmarks,
-    doctor,
-    runs,
-    comparison,
-    files,
-    scores,
-    inference,
-    export,
-    corpora,
-    tokenizers,
-)
+_MODULES = (doctor, training, transfer, benchmarks, runs, comparison, scores, inference, export, corpora, tokenizers)
 _DESCRIPTION = "Train small language models and use them. `mt COMMAND --help` lists the options of a command."
 _SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+
+
+class _WorkerOptions(Options):
+    embedded = flag("--embedded", argparse.SUPPRESS)
 
 
 class _CompletionOptions(Options):
@@ -55,20 +49,47 @@ class MtParser(Parser):
 
     def __init__(self) -> None:
         super().__init__(prog="mt")
-        self.commands = Commands(self)
+        self.commands = commands = Commands(self)
+        demo, bot = partial(_replace_process, "local_discord.demo"), partial(_replace_process, "bot")
+        about = "show the complete program on this machine, checked step by step"
+        commands.add("demo", "Start", Options, demo, about, "mt demo", with_json=False)
+        about = "start the Discord bot and its services"
+        commands.add("up", "Start", Options, bot, about, "mt up", with_json=False)
+        about = "start a worker, which trains queued runs and answers requests"
+        commands.add("worker", "Start", _WorkerOptions, _work, about, "mt worker", with_json=False)
         for module in _MODULES:
-            module.add_to(self.commands)
+            module.add_to(commands)
         about, example = "print the script for shell completion", 'eval "$(mt completion bash)"'
-        self.commands.add(
-            "completion", "Start", _CompletionOptions, self._print_completion, about, example, with_json=False
-        )
+        commands.add("completion", "Start", _CompletionOptions, self._complete, about, example, with_json=False)
 
     def format_help(self) -> str:
         return f"usage: mt COMMAND [options]\n\n{_DESCRIPTION}\n{self.commands.overview()}\n"
 
-    def _print_completion(self, options: _CompletionOptions, terminal: Terminal) -> int:
+    def _complete(self, options: _CompletionOptions, terminal: Terminal) -> int:
         terminal.line(shtab.complete(self, options.shell))
         return 0
+
+
+def _replace_process(module: str, options: Options, terminal: Terminal) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", module])
+
+
+def _work(options: _WorkerOptions, terminal: Terminal) -> int:
+    from trainer.worker.process import run_worker
+
+    settings = settings_for("model-trainer-worker", level="INFO")
+    for folder in (settings.app.artifacts_root, settings.app.data_root / "corpus_cache"):
+        check_writable(folder)
+
+    async def work() -> int:
+        services = Services(changed(settings, queue=changed(settings.queue, embedded_workers=0)))
+        url = await services.start()
+        try:
+            return await run_worker(settings, url, embedded=options.embedded)
+        finally:
+            await services.stop()
+
+    return asyncio.run(work())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`mt runs`, `status`, `logs`, `cancel`, `resume`, `files` and `verify`: the runs of the artifacts folder."""
+"""`mt runs`, `status`, `logs`, `cancel`, `resume`, `config`, `files` and `verify`: the runs of the artifacts folder."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,10 @@ from rich.text import Text
 from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.arguments import Argument, Commands, Options, RunOptions, flag, option
-from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.connection import connected, settings_for, with_queue
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, loss_figures, summary
 from trainer.commands.training import FOLLOW_SECONDS, follow_to_end, recovery_hint
+from trainer.config.experiment_file import experiment_yaml
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
@@ -35,6 +36,12 @@ class RunList(Frozen):
     """Answer of `mt runs --json`."""
 
     runs: tuple[RunStatus, ...]
+
+
+class ConfigText(Frozen):
+    """Answer of `mt config --json`."""
+
+    yaml: str
 
 
 class _RunsOptions(Options):
@@ -59,6 +66,8 @@ def add_to(commands: Commands) -> None:
     commands.add("cancel", "Runs", RunOptions, _cancel, about, "mt cancel RUN")
     about = "resume a failed or cancelled run from its last checkpoint, or follow an unfinished one"
     commands.add("resume", "Runs", RunOptions, _resume, about, "mt resume RUN")
+    about = "print the settings of a run as an experiment file"
+    commands.add("config", "Runs", RunOptions, _config, about, "mt config RUN > again.yaml")
     about = "list the files and checkpoints of a run, with sizes and hashes"
     commands.add("files", "Runs", RunOptions, _files, about, "mt files RUN")
     about = "check every file of a run against its recorded hash"
@@ -145,12 +154,9 @@ async def _running_queue(settings: Settings) -> AsyncIterator[JobQueue | None]:
     url = await answering_server(settings)
     if url is None:
         yield None
-        return
-    queue = await JobQueue.connect(settings, url)
-    try:
-        yield queue
-    finally:
-        await queue.close()
+    else:
+        async with connected(settings, url) as queue:
+            yield queue
 
 
 def _stored_status(run: RunDirectory) -> RunStatus:
@@ -222,6 +228,15 @@ def _logs(options: _LogsOptions, terminal: Terminal) -> int:
     if manifest is not None and manifest.last_lines and not options.as_stored:
         terminal.line("The last lines of its error output:")
         show([line.rstrip("\n") for line in manifest.last_lines])
+    return 0
+
+
+def _config(options: RunOptions, terminal: Terminal) -> int:
+    text = experiment_yaml(RunStore(settings_for().app.artifacts_root).get(options.run).record())
+    if options.json:
+        terminal.show(ConfigText(yaml=text))
+    else:
+        terminal.line(text.rstrip())
     return 0
 
 

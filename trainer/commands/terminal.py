@@ -19,7 +19,6 @@ from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
-_STANDARD_OUTPUT = 1
 
 
 class Terminal:
@@ -41,12 +40,6 @@ class Terminal:
         )
         self._tasks: dict[str, TaskID] = {}
         self._noted: set[str] = set()
-
-    def __enter__(self) -> "Terminal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop_bar()
 
     def progress(self, status: RunStatus) -> None:
         """Show the progress of a run in one line that is redrawn."""
@@ -82,7 +75,8 @@ class Terminal:
         try:
             yield
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)  # Python flushes again at exit
+            standard_output = 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), standard_output)  # Python flushes it again at exit
             if not isinstance(error, BrokenPipeError):
                 self.note(f"mt: The result could not be written to standard output: {error.strerror}.")
             raise SystemExit(1) from None
@@ -112,6 +106,7 @@ class Terminal:
 
     def error(self, body: ErrorBody) -> None:
         """Write an error: as JSON to standard output with `--json`, else as one line to standard error."""
+        self._stop_bar()
         if self._as_json:
             self.line(body.model_dump_json(exclude_defaults=True))
         else:

@@ -1,4 +1,4 @@
-"""`mt train`: build a request from a YAML file and options, enqueue it and show its progress."""
+"""`mt train` and `mt validate`: build a request from a YAML file and options, then enqueue and follow it or show it."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import RootModel
 from rich.text import Text
 
 from trainer.artifacts.checkpoint_files import newest_whole
@@ -14,8 +15,9 @@ from trainer.commands.arguments import Argument, Arguments, Commands, Options, r
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.request_help import describe_request
 from trainer.commands.requests import assign, corpus_name
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, loss_figures, summary
+from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
 from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, train_request
@@ -23,6 +25,7 @@ from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldPro
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import TrainingPreview, count_splits, preview_training
@@ -69,10 +72,16 @@ class TrainOptions(Options):
     set = repeatable("--set KEY=VALUE", "set a field of the train request, as `mt train --help` lists them")
 
 
+class RequestFields(RootModel[dict[str, object]]):
+    """Answer of `mt validate --json`: the fields of the train request that were given."""
+
+
 def add_to(commands: Commands) -> None:
     about = "train a model and show its progress"
     example = "mt train --corpus demo --model lstm --size tiny --epochs 3"
     commands.add("train", "Train", TrainOptions, _train, about, example).describe_fields = describe_request
+    about = "check an experiment file and estimate its cost, without starting anything"
+    commands.add("validate", "Check", TrainOptions, _validate, about, "mt validate configs/char_lstm_ipa.yaml")
 
 
 def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview | None:
@@ -172,6 +181,34 @@ async def _enqueue(training: TrainingPreview, terminal: Terminal, queue: JobQueu
     if resumed is not None:
         terminal.note(f"mt: {accepted.run_id} resumes {resumed}.")
     return await follow_to_end(accepted.run_id, terminal, queue)
+
+
+def _validate(options: TrainOptions, terminal: Terminal) -> int:
+    training = read_training(options, settings_for(), terminal)
+    if training is None:
+        return EXIT_USER
+    cost = Text("\n".join(training.cost.lines()))
+    request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
+    terminal.show(RequestFields(request), columns(_settings(training)), cost, Text("Valid. Nothing was started."))
+    return 0
+
+
+def _settings(training: TrainingPreview) -> list[tuple[str, str]]:
+    effective, model = training.effective, training.effective.model
+    sizes = f"{model.sizes()}, dropout {model.dropout:g}"
+    corpora = {"corpus": effective.corpus, "validation": effective.validation_corpus, "test": effective.test_corpus}
+    steps = "" if effective.max_steps is None else f", at most {counted(effective.max_steps, 'step')}"
+    rows = "rows" if effective.batch_size == "auto" else counted(effective.batch_size, "row")
+    return [
+        ("model", f"{effective.model_family} {sizes}{', tied' if model.tie_word_embeddings else ''}"),
+        ("objective", effective.objective),
+        ("tokenizer", effective.tokenizer_id or effective.tokenizer.method),
+        *((name, f"{text.name}, {counted(text.bytes, 'byte')}") for name, text in corpora.items() if text is not None),
+        ("training", f"{counted(effective.num_epochs, 'epoch')}{steps}"),
+        ("batch", f"{rows} of {effective.max_seq_len} tokens"),
+        ("learning rate", f"{effective.learning_rate:g}, {effective.lr_schedule}, {effective.optimizer.name}"),
+        ("request hash", request_hash(effective)),
+    ]
 
 
 async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int:
