@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from socket import socketpair
 from typing import get_args
@@ -25,6 +26,7 @@ from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.folders import filled_folder
 from trainer.jobs.resolve import resolve_request
+from trainer.reports.score_table import csv_lines
 from trainer.system.child_environment import BENCHMARK_ERROR, BENCHMARK_PLAN, BENCHMARK_PREPARED
 from trainer.system.files import read_record, write_atomically
 from trainer.worker.child_process import child_server, new_process
@@ -219,8 +221,8 @@ def _cells(row: BenchmarkRow) -> tuple[str, ...]:
 
 
 def _tsv(table: BenchmarkTable) -> str:
-    lines = ["\t".join(_TSV_TITLES)]
+    rows: list[Sequence[object]] = [_TSV_TITLES]
     for row in table.rows:
         values: dict[str, object] = row.model_dump(mode="json", include=set(_TSV_TITLES))
-        lines.append("\t".join("" if values[name] is None else str(values[name]) for name in _TSV_TITLES))
-    return "\n".join(lines) + "\n"
+        rows.append([values[name] for name in _TSV_TITLES])
+    return csv_lines(rows, "\t") + "\n"

@@ -27,7 +27,7 @@ from trainer.contracts.runs import TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.resolve import preview_training
+from trainer.jobs.resolve import TrainingPreview, preview_training
 from trainer.system.files import write_atomically
 
 Phase = Literal["pretrain", "continue"]
@@ -97,9 +97,8 @@ class _Transfer:
         for name in names:
             if name in self._stored:
                 raise AppError(ErrorCode.INVALID_INPUT, f"'{name}' is given twice: give each corpus once.")
-            stored = await corpus_name(name, None, self._corpora)
-            await preview_training(self._request("pretrain", name, stored), self._corpora, self._settings)
-            self._stored[name] = stored
+            self._stored[name] = await corpus_name(name, None, self._corpora)
+            await self._preview("pretrain", name)
         self._tokenizer_request()
 
     async def run(self, terminal: Terminal, queue: JobQueue) -> int:
@@ -114,36 +113,29 @@ class _Transfer:
         runs = [(name, await self._start("continue", name, queue, init_from_run_id=parent)) for name in others]
         phases += [await _finish("continue", name, run_id, terminal, queue) for name, run_id in runs]
         result = TransferResult(tokenizer_id=tokenizer_id, phases=tuple(phases))
-        folder = await asyncio.to_thread(self._store, result)
-        terminal.show(result, columns(_rows(result)), Text(f"stored in {folder}"))
+        rows = [_TITLES, *map(_row, phases)]
+        path = Path("transfers") / sha256(" ".join(phase.run_id for phase in phases).encode()).hexdigest()[:16]
+        folder = self._settings.app.artifacts_root / path
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "transfer.tsv", "".join("\t".join(row) + "\n" for row in rows).encode())
+        write_atomically(folder / "transfer.json", result.model_dump_json(indent=2).encode())
+        terminal.show(result, columns(rows), Text(f"stored in {path}"))
         return 0
 
     async def _start(self, phase: Phase, name: str, queue: JobQueue, **start: object) -> str:
         """Return the run of a phase: one with the same request, or else a new one."""
-        request = self._request(phase, name, self._stored[name], **start)
-        preview = await preview_training(request, self._corpora, self._settings)
+        preview = await self._preview(phase, name, **start)
         run_id = await asyncio.to_thread(_find_run, queue.runs, request_hash(preview.effective))
         return run_id or (await queue.accept(preview, user_id=None)).run_id
 
-    def _request(self, phase: Phase, name: str, stored: str, **start: object) -> TrainRequest:
-        own: dict[str, object] = {"corpus": stored, "label": f"{phase} {Path(name).stem}"[:64], **start}
-        document = read_yaml(_CONFIGS / f"paper_{phase}.yaml")
-        return read_experiment(document, {**self._typed, **own}).request()
+    async def _preview(self, phase: Phase, name: str, **start: object) -> TrainingPreview:
+        own: dict[str, object] = {"corpus": self._stored[name], "label": f"{phase} {Path(name).stem}"[:64], **start}
+        draft = read_experiment(read_yaml(_CONFIGS / f"paper_{phase}.yaml"), {**self._typed, **own})
+        return await preview_training(draft.request(), self._corpora, self._settings)
 
     def _tokenizer_request(self) -> TokenizerTrainRequest:
         """Return the request for the one tokenizer, of the characters of all corpora."""
         return TokenizerTrainRequest(method="char", corpora=tuple(self._stored.values()))
-
-    def _store(self, result: TransferResult) -> Path:
-        """Store a result in a folder named by its runs; return the folder's path below the artifacts."""
-        runs = " ".join(phase.run_id for phase in result.phases)
-        path = Path("transfers") / sha256(runs.encode()).hexdigest()[:16]
-        folder = self._settings.app.artifacts_root / path
-        folder.mkdir(parents=True, exist_ok=True)
-        table = "".join("\t".join(row) + "\n" for row in _rows(result))
-        write_atomically(folder / "transfer.tsv", table.encode())
-        write_atomically(folder / "transfer.json", result.model_dump_json(indent=2).encode())
-        return path
 
 
 def _find_run(runs: RunStore, wanted_hash: str) -> str | None:
@@ -176,10 +168,7 @@ async def _finish(phase: Phase, corpus: str, run_id: str, terminal: Terminal, qu
     )
 
 
-def _rows(result: TransferResult) -> list[list[str]]:
-    rows = [_TITLES]
-    for phase in result.phases:
-        figures: dict[str, float | None] = phase.model_dump(include=set(_FIGURES))
-        shown = ["–" if (figure := figures[name]) is None else f"{figure:.4f}" for name in _FIGURES]
-        rows.append([phase.phase, phase.corpus, phase.run_id, f"{phase.steps}", *shown])
-    return rows
+def _row(phase: PhaseResult) -> list[str]:
+    figures: dict[str, float | None] = phase.model_dump(include=set(_FIGURES))
+    shown = ["–" if (figure := figures[name]) is None else f"{figure:.4f}" for name in _FIGURES]
+    return [phase.phase, phase.corpus, phase.run_id, f"{phase.steps}", *shown]
