@@ -1,6 +1,7 @@
 """Tokenized corpora: encoded once per corpus and tokenizer, then mapped into memory from a cache folder."""
 
 import os
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
@@ -141,31 +142,28 @@ class _SplitWriter:
     """Writes the ids of a split to a flat file and counts lines, characters, words and tokens."""
 
     def __init__(self, file: BinaryIO, tokenizer: Tokenizer) -> None:
-        self._file = file
-        self._tokenizer = tokenizer
-        self._lines = self._characters = self._bytes = self._ids = self._unknown = self.words = 0
+        self._file, self._tokenizer = file, tokenizer
+        self._counts = Counter(dict.fromkeys(SplitSizes.model_fields, 0))
+        self.words = 0
 
     def add(self, lines: list[str]) -> None:
         ids = self._tokenizer.encode_documents(lines)
         self._file.write(ids.tobytes())
-        self._lines += len(lines)
-        self._characters += sum(map(len, lines))
-        self._bytes += len("".join(lines).encode())
-        self._ids += len(ids)
-        is_unknown: NDArray[np.bool_] = ids == self._tokenizer.special_ids.unk
-        self._unknown += int(np.count_nonzero(is_unknown))
+        special_ids = self._tokenizer.special_ids
+        is_unknown: NDArray[np.bool_] = ids == special_ids.unk
+        self._counts.update(
+            lines=len(lines),
+            chars=sum(map(len, lines)),
+            tokens=len(ids) - (0 if special_ids.bos is None else len(lines)),
+            unknown_tokens=int(np.count_nonzero(is_unknown)),
+            bytes=len("".join(lines).encode()),
+        )
         self.words += sum(len(line.split()) for line in lines)
 
     def finish(self) -> SplitSizes:
         self._file.flush()
         os.fsync(self._file.fileno())
-        return SplitSizes(
-            lines=self._lines,
-            chars=self._characters,
-            tokens=self._ids - (0 if self._tokenizer.special_ids.bos is None else self._lines),
-            unknown_tokens=self._unknown,
-            bytes=self._bytes,
-        )
+        return SplitSizes(**self._counts)
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

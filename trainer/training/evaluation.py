@@ -1,6 +1,6 @@
 """Loss, accuracy and seeded samples of a model on a split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -68,14 +68,21 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=compute.device)
+    hits = torch.zeros(2, dtype=torch.int64, device=compute.device)
+    tokens = 0
     try:
         with torch.inference_mode():
-            sums = _evaluate(model, documents, compute, between_batches)
+            for logits, batch in _predictions(model, documents, compute, between_batches):
+                losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
+                loss += losses.double().sum()
+                hits += _hits(logits, batch.targets)
+                tokens += batch.tokens
     finally:
         model.train(was_training)
-    if not sums.tokens:
+    if not tokens:
         raise AppError(ErrorCode.CORPUS_EMPTY, "There is nothing to predict: the text has no token that can be masked.")
-    return Evaluation(float(sums.loss), sums.tokens, int(sums.hits[0]), int(sums.hits[1]))
+    return Evaluation(float(loss), tokens, int(hits[0]), int(hits[1]))
 
 
 class TrainingSample(Frozen):
@@ -204,13 +211,10 @@ def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
     return 1 - sum(len(set(pairs)) for pairs in texts_pairs) / total if total else 0.0
 
 
-def _evaluate(
+def _predictions(
     model: LanguageModel, documents: Documents, compute: Compute, between_batches: Callable[[], None]
-) -> "_Sums":
-    sums = _Sums(
-        torch.zeros((), dtype=torch.float64, device=compute.device),
-        torch.zeros(2, dtype=torch.int64, device=compute.device),
-    )
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield the logits (B, T, V) of each batch."""
     carries_state = model.carries_unlimited_state
     max_tokens = None if carries_state else model.context_tokens or _MAX_WINDOW_TOKENS
     positions = max(1, min(_MAX_BATCH_POSITIONS, _MAX_BATCH_LOGITS // model.vocab_size))
@@ -220,39 +224,24 @@ def _evaluate(
             longest = 1 if carries_state else block.lengths[row]
             count = min(max(1, min(_MAX_BATCH_ROWS, positions // longest)), len(block.lengths) - row)
             if carries_state:
-                sums = _evaluate_in_chunks(model, block, row, count, positions, sums, between_batches)
+                yield from _predictions_in_chunks(model, block, row, count, positions, compute, between_batches)
             else:
                 between_batches()
                 batch = block.batch(row, count).to(compute.device)
-                sums = sums.add(model.forward(batch.inputs, batch.lengths), batch)
+                yield model.forward(batch.inputs, batch.lengths), batch
             row += count
-    return sums
 
 
-class _Sums(NamedTuple):
-    """Sums over the predictions so far, on the device."""
-
-    loss: Tensor
-    hits: Tensor
-    tokens: int = 0
-
-    def add(self, logits: Tensor, batch: Batch) -> "_Sums":
-        """Return the sums with the logits (B, T, V) of one more batch."""
-        losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
-        hits = self.hits + _hits(logits, batch.targets)
-        return _Sums(self.loss + losses.double().sum(), hits, self.tokens + batch.tokens)
-
-
-def _evaluate_in_chunks(
+def _predictions_in_chunks(
     model: LanguageModel,
     block: Block,
     row: int,
     count: int,
     positions: int,
-    sums: _Sums,
+    compute: Compute,
     between_batches: Callable[[], None],
-) -> _Sums:
-    """Evaluate `count` lines, longest first, in chunks of at most `positions`; ended lines leave the batch."""
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Read `count` lines, longest first, in chunks of at most `positions`; ended lines leave the batch."""
     lengths = block.lengths[row : row + count]
     state = model.initial_state(count)
     start = 0
@@ -263,11 +252,10 @@ def _evaluate_in_chunks(
             state = tuple(tensor[:, :unread].contiguous() for tensor in state)
         median = lengths[unread // 2]  # a chunk ends here at the latest, so at most half of its rows have padding
         stop = min(start + max(1, positions // unread), median)
-        batch = block.batch(row, unread, start, stop).to(sums.loss.device)
+        batch = block.batch(row, unread, start, stop).to(compute.device)
         logits, state = model.forward_with_state(batch.inputs, state)
-        sums = sums.add(logits, batch)
+        yield logits, batch
         start = stop
-    return sums
 
 
 def _hits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -282,11 +270,8 @@ def line_lengths(corpus: TokenizedCorpus, split: Split) -> NDArray[np.int32]:
     """Return the number of tokens of each line (lines,), without [BOS] and [EOS]."""
     special_ids = corpus.special_ids
     num_special = 1 if special_ids.bos is None else 2
-    lengths: list[NDArray[np.int32]] = []
-    for ends in line_ends(corpus.ids[split], special_ids.eos):
-        with_special: NDArray[np.int64] = np.diff(ends)
-        lengths.append((with_special - num_special).astype(np.int32))
-    return np.concatenate(lengths)
+    lengths = [np.diff(ends).astype(np.int32) for ends in line_ends(corpus.ids[split], special_ids.eos)]
+    return np.concatenate(lengths) - num_special
 
 
 def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -16,9 +16,7 @@ class Optimizer:
     """A torch optimizer with a gradient scaler (fp16), clipping and the learning rate of each step."""
 
     def __init__(self, model: LanguageModel, effective: EffectiveRequest, compute: Compute, total_steps: int) -> None:
-        self._model = model
-        self._effective = effective
-        self._total_steps = total_steps
+        self._model, self._effective, self._total_steps = model, effective, total_steps
         self._optimizer = build_optimizer(model, effective)
         self._scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.precision == "fp16")
 
@@ -32,15 +30,11 @@ class Optimizer:
         limit = self._effective.gradient_clipping or math.inf
         return torch.nn.utils.clip_grad_norm_(self._model.parameters(), limit)
 
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of the step that follows `step` steps."""
-        return learning_rate(step, self._total_steps, self._effective)
-
     def step(self, step: int) -> None:
         """Move the weights by their gradients, after `step` earlier steps, and clear the gradients."""
         groups: list[dict[str, object]] = self._optimizer.param_groups
         for group in groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = learning_rate(step, self._total_steps, self._effective)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.clear_gradients()
