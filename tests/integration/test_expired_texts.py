@@ -13,7 +13,7 @@ from trainer.contracts.inference import ChatRequest, GenerateRequest, ScoreReque
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store.store import connect
-from trainer.worker.process import drop_expired_for_ever, see_runs, show_presence
+from trainer.worker.process import drop_expired_for_ever, show_presence
 
 SCORED, WITHDRAWN, PROMPT, SAID = "scored secretly", "withdrawn secretly", "prompted secretly", "said secretly"
 TEXTS = (SCORED, WITHDRAWN, PROMPT, SAID)
@@ -84,13 +84,11 @@ async def test_server_that_is_away_or_refuses__is_said_and_asked_again_later(tmp
         refused = await logged_by(drop_expired_for_ever(store))
         await server.kill()
         away = await logged_by(drop_expired_for_ever(store))
-        saw = [await see_runs(settings_in(tmp_path), store, saw_them=saw_them) for saw_them in (True, False)]
-        unseen = await logged_by(show_presence(settings_in(tmp_path), store, sees_runs=True))
+        unseen = await logged_by(show_presence(settings_in(tmp_path), store))
         await store.close()
 
     assert refused == "aof_rewrite_forbidden"
     assert away == "aof_rewrite_failed"
-    assert saw == [True, False]
     assert unseen == "worker_presence_failed"
 
 

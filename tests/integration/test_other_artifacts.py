@@ -71,7 +71,7 @@ async def test_presence__is_shown_only_while_the_folder_of_the_jobs_is_seen(tmp_
     await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"), artifacts=other)
 
     with captured_logs() as logs:
-        showing = asyncio.create_task(show_presence(settings, store, sees_runs=True))
+        showing = asyncio.create_task(show_presence(settings, store))
         await until(lambda: BLIND in [line["event"] for line in logs])
         was_shown = await store.has_worker()
         await store.enqueue("training", "train", "job-2", TrainJobPayload(run_id="job-2"), artifacts=own)

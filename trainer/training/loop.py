@@ -90,14 +90,10 @@ def train(
     checkpoint does not fit on the disk, and CHECKPOINT_CORRUPT if `resume` belongs to another request.
     """
     training = _Training(model, corpus, effective, compute, store, resume, callbacks or TrainingCallbacks())
-    test: Evaluation | None = None
     try:
         training.start()
         training.run()
-        training.load_best()
-        if "test" in corpus.ids:
-            documents = corpus.documents("test", masking(effective, model.vocabulary))
-            test = evaluate(model, documents, compute, training.check_stop)
+        test = training.test()
     except _Stopped as stop:
         training.save()
         return TrainResult(stop.reason, False, training.progress.state, None)
@@ -113,7 +109,7 @@ def train(
             raise AppError(ErrorCode.OUT_OF_MEMORY, message) from error
         raise
     finally:
-        training.close()
+        training.reader.close()
     return TrainResult(None, training.progress.stopped_early, training.progress.state, test)
 
 
@@ -129,7 +125,6 @@ def total_steps(rows: int, effective: EffectiveRequest, compute: Compute) -> int
 
 class _Stopped(Exception):
     def __init__(self, reason: StopReason) -> None:
-        super().__init__(reason)
         self.reason = reason
 
 
@@ -154,7 +149,8 @@ class _Training:
         mask = masking(effective, model.vocabulary)
         rows = corpus.rows("train", effective.max_seq_len, mask)
         self._validation = corpus.documents("validation", mask)
-        self._reader = BatchReader(
+        self._test = corpus.documents("test", mask) if "test" in corpus.ids else None
+        self.reader = BatchReader(
             rows,
             batch_size=compute.batch_size,
             batches_per_step=effective.gradient_accumulation,
@@ -163,20 +159,12 @@ class _Training:
             pin=compute.data_pin_memory,
         )
         steps = total_steps(len(rows), effective, compute)
-        self._scheduled = scheduled_steps(
-            effective.checkpoint_schedule,
-            total_steps=steps,
-            steps_per_epoch=steps_per_epoch(len(rows), effective, compute),
-        )
+        per_epoch = steps_per_epoch(len(rows), effective, compute)
+        self._scheduled = scheduled_steps(effective.checkpoint_schedule, total_steps=steps, steps_per_epoch=per_epoch)
         self._optimizer = Optimizer(model, effective, compute, steps)
+        state = None if resume is None else resume.state
         self.progress = TrainingProgress(
-            model,
-            corpus,
-            effective,
-            compute,
-            rows_per_epoch=len(rows),
-            total_steps=steps,
-            state=None if resume is None else resume.state,
+            model, corpus, effective, compute, rows_per_epoch=len(rows), total_steps=steps, state=state
         )
         if resume is not None:
             model.load_state_dict(resume.weights)
@@ -209,7 +197,7 @@ class _Training:
 
             started = perf_counter()
             self._snapshot = progress.snapshot()
-            batches = self._reader.read(len(progress.state.epochs), progress.state.position)
+            batches = self.reader.read(len(progress.state.epochs), progress.state.position)
             tokens = sum(batch.tokens for batch in batches)
             for batch in batches:
                 loss_sum = self._loss_sum(batch.to(self._compute.device))
@@ -284,13 +272,12 @@ class _Training:
                 self.progress.restore(self._snapshot)
                 self.save()
 
-    def load_best(self) -> None:
+    def test(self) -> Evaluation | None:
+        """Load the best weights and evaluate them on the test split, if there is one."""
         best_step = self.progress.state.history.best_step
         if best_step is not None and best_step != self.progress.state.step:
             self._model.load_state_dict(self._store.weights(best_step))
-
-    def close(self) -> None:
-        self._reader.close()
+        return None if self._test is None else evaluate(self._model, self._test, self._compute, self.check_stop)
 
     def _weights(self) -> dict[str, Tensor]:
         weights: dict[str, Tensor] = self._model.state_dict()

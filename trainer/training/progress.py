@@ -74,11 +74,8 @@ class TrainingProgress:
         state: TrainingState | None,
     ) -> None:
         """Start at a state, or at step 0 if it is None. Raises CHECKPOINT_CORRUPT if it belongs to another request."""
-        self._model = model
-        self._sizes = corpus.sizes
-        self._effective = effective
-        self._rows_per_epoch = rows_per_epoch
-        self._total_steps = total_steps
+        self._model, self._sizes, self._effective = model, corpus.sizes, effective
+        self._rows_per_epoch, self._total_steps = rows_per_epoch, total_steps
         start = TrainingState(request_hash=request_hash(effective))
         self.state = state or start
         if self.state.request_hash != start.request_hash:

@@ -147,14 +147,13 @@ async def _work(settings: Settings, redis_url: str) -> None:
             undo.push_async_callback(child.stop)
         jobs = Jobs(settings, store, *children)
         await _reconcile(settings, store)  # first, so that no run overtakes a run of the previous worker
-        sees_runs = await see_runs(settings, store, saw_them=True)
         workers = _workers(settings, redis_url, jobs)
         undo.push_async_callback(_close, workers)
         tasks = [
             *(asyncio.create_task(worker.async_run()) for worker in workers),
             asyncio.create_task(listen(store, workers)),
             asyncio.create_task(_reconcile_for_ever(settings, store)),
-            asyncio.create_task(show_presence(settings, store, sees_runs=sees_runs)),
+            asyncio.create_task(show_presence(settings, store)),
             asyncio.create_task(drop_expired_for_ever(store)),
         ]
         undo.push_async_callback(_cancel, tasks)
@@ -244,36 +243,29 @@ async def drop_expired_for_ever(store: Store) -> None:
         await asyncio.sleep(seconds)
 
 
-async def see_runs(settings: Settings, store: Store, *, saw_them: bool) -> bool:
-    """Return True if the queued runs are in this artifacts folder; log a change."""
-    try:
-        queued = await store.recent_artifacts_ids()
-    except STORE_ERRORS:
-        return saw_them
-    sees_them = not queued or await asyncio.to_thread(artifacts_id, settings.app.artifacts_root) in queued
-    if saw_them and not sees_them:
-        log.error("artifacts_folder_mismatch", reason=_OTHER_FOLDER)
-    elif sees_them and not saw_them:
-        log.info("artifacts_folder_matched")
-    return sees_them
+async def show_presence(settings: Settings, store: Store) -> None:
+    """Renew the record of a running worker while this artifacts folder has the queued runs; log when that changes."""
+    had_runs = True
+    while True:
+        try:
+            queued = await store.recent_artifacts_ids()
+            has_runs = not queued or await asyncio.to_thread(artifacts_id, settings.app.artifacts_root) in queued
+            if had_runs and not has_runs:
+                log.error("artifacts_folder_mismatch", reason=_OTHER_FOLDER)
+            elif has_runs and not had_runs:
+                log.info("artifacts_folder_matched")
+            had_runs = has_runs
+            if has_runs:
+                await store.renew_worker(seconds=settings.queue.lease_seconds)
+        except STORE_ERRORS as error:
+            log.warning("worker_presence_failed", error=type(error).__name__)
+        await asyncio.sleep(settings.queue.lease_seconds * _PRESENCE_SHARE)
 
 
 _OTHER_FOLDER = (
     "APP__ARTIFACTS_ROOT is another folder than that of the bot or `mt` that queued them: mount theirs, or set it to"
     " theirs. The jobs wait for a worker that has it."
 )
-
-
-async def show_presence(settings: Settings, store: Store, *, sees_runs: bool) -> None:
-    """Show that a worker is running, one that can do what is queued."""
-    while True:
-        sees_runs = await see_runs(settings, store, saw_them=sees_runs)
-        try:
-            if sees_runs:
-                await store.renew_worker(seconds=settings.queue.lease_seconds)
-        except STORE_ERRORS as error:
-            log.warning("worker_presence_failed", error=type(error).__name__)
-        await asyncio.sleep(settings.queue.lease_seconds * _PRESENCE_SHARE)
 
 
 async def warn_of_loss(store: Store) -> None:
