@@ -107,26 +107,21 @@ class InferenceChild:
 
     async def _answer_together(self, batch: list[_Request]) -> None:
         exchange = asyncio.create_task(self._exchange(batch))
+        answered = asyncio.create_task(asyncio.wait([request.answer for request in batch]))
         patience_seconds = _STOP_SECONDS if isinstance(batch[0].record, GenerateRecord | ChatRecord) else 0.0
-        ending: list[asyncio.TimerHandle] = []
 
-        def give_up() -> None:
-            exchange.cancel()
-
-        def end_unless_awaited(_: asyncio.Future[InferenceRecord]) -> None:
+        def withdraw(_: asyncio.Future[InferenceRecord]) -> None:
             self._withdraw(request.record.response.request_id for request in batch if request.answer.cancelled())
-            if all(request.answer.done() for request in batch):
-                ending.append(asyncio.get_running_loop().call_later(patience_seconds, give_up))
 
         for request in batch:
-            request.answer.add_done_callback(end_unless_awaited)
+            request.answer.add_done_callback(withdraw)
         try:
-            await asyncio.wait([exchange])
+            await asyncio.wait([exchange, answered], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([exchange], timeout=patience_seconds)
         finally:
+            answered.cancel()
             exchange.cancel()
             await asyncio.gather(exchange, return_exceptions=True)  # it may be starting the child just now
-            for timer in ending:
-                timer.cancel()
         error = None if exchange.cancelled() else exchange.exception()
         if exchange.cancelled() or error is not None:
             await self._end(0)

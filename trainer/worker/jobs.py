@@ -1,8 +1,8 @@
 """arq functions: each validates its payload, runs the job and records its end."""
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
+from time import monotonic
 
 import structlog
 from arq import Retry
@@ -124,46 +124,37 @@ class Jobs:
             raise Retry(defer=RETRY_SECONDS) from None
 
     async def _answer(self, record: InferenceRecord, key: str) -> InferenceRecord | None:
-        """Return the completed or failed record; None if the client has withdrawn the request."""
+        """Return the completed or failed record; None if the client has withdrawn the request.
+
+        Kinds without a time limit, such as scoring a long text, fail only if the child uses no processor time.
+        """
+        seconds = self._settings.queue.interactive_timeout_seconds
+        deadline = monotonic() + seconds
+        watch = StallDetector(seconds, self._child_for(record).processor_ticks)
         answering = asyncio.create_task(self._compute(record))
-        watching = asyncio.create_task(self._wait_for_withdrawal(key))
-        limiting = asyncio.create_task(self._wait_for_timeout(record))
         try:
-            await asyncio.wait([answering, watching, limiting], return_when=asyncio.FIRST_COMPLETED)
-            if answering.done():
-                return answering.result()
-            return None if watching.done() else _failed(record, limiting.result())
+            while not (await asyncio.wait([answering], timeout=_POLL_SECONDS))[0]:
+                if await self._is_withdrawn(key):
+                    return None
+                if record.kind not in UNBOUNDED_KINDS:
+                    if monotonic() > deadline:
+                        return _failed(record, _unavailable(_TOO_LONG))
+                elif watch.is_stalled(_POLL_SECONDS):
+                    return _failed(record, _unavailable(_STANDS_STILL))
+            return answering.result()
         except AppError as error:
             return _failed(record, error)
         finally:
             answering.cancel()  # withdraws the request
-            watching.cancel()
-            limiting.cancel()
-
-    async def _wait_for_timeout(self, record: InferenceRecord) -> AppError:
-        """Return the error of a request that takes too long.
-
-        Kinds without a time limit, such as scoring a long text, end only if the child uses no processor time.
-        """
-        seconds = self._settings.queue.interactive_timeout_seconds
-        if record.kind not in UNBOUNDED_KINDS:
-            await asyncio.sleep(seconds)
-            return _unavailable(_TOO_LONG)
-        watch = StallDetector(seconds, self._child_for(record).processor_ticks)
-        while not watch.is_stalled(_POLL_SECONDS):
-            await asyncio.sleep(_POLL_SECONDS)
-        return _unavailable(_STANDS_STILL)
 
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
         return self._measuring_child if isinstance(record, EvalRecord) else self._child
 
-    async def _wait_for_withdrawal(self, key: str) -> None:
-        """Return when a request is deleted; wait while Redis is unavailable."""
-        while True:
-            await asyncio.sleep(_POLL_SECONDS)
-            with contextlib.suppress(*STORE_ERRORS):
-                if not await self._store.exists(key):
-                    return
+    async def _is_withdrawn(self, key: str) -> bool:
+        try:
+            return not await self._store.exists(key)
+        except STORE_ERRORS:
+            return False
 
     async def _compute(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""
