@@ -189,22 +189,19 @@ def _end_with_parent() -> None:
 
 def _job(job: Job, settings: Settings, *arguments: str) -> int:
     """Do the job and return the exit code. The modules import torch, which the worker itself does without."""
+    from trainer.worker.benchmark_child import run_benchmark_child
+    from trainer.worker.inference_server import answer_requests
+    from trainer.worker.tokenizer_child import run_tokenizer_child
+    from trainer.worker.train_child import train_run
+
     match job:
         case "train-child":
-            from trainer.worker.train_child import train_run
-
             return train_run(settings, *arguments)
         case "train-tokenizer":
-            from trainer.worker.tokenizer_child import run_tokenizer_child
-
             return run_tokenizer_child(settings, *arguments)
         case "answer-requests":
-            from trainer.worker.inference_server import answer_requests
-
             return answer_requests(settings)
         case "benchmark":
-            from trainer.worker.benchmark_child import run_benchmark_child
-
             folder, name = arguments
             return run_benchmark_child(settings, Path(folder), name)
         case _:

@@ -284,11 +284,11 @@ def _stop_event(*, embedded: bool) -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def pipe_closed() -> None:
+        loop.remove_reader(_STDIN)
+        stop.set()
+
     if embedded:
-
-        def pipe_closed() -> None:
-            loop.remove_reader(_STDIN)
-            stop.set()
-
         loop.add_reader(_STDIN, pipe_closed)
     return stop

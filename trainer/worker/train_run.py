@@ -89,10 +89,7 @@ class TrainingAttempt:
     def __init__(
         self, settings: Settings, run: RunDirectory, events: EventLog, started: Sequence[JobStarted], pause: Event
     ) -> None:
-        self._settings = settings
-        self._run = run
-        self._events = events
-        self._pause = pause
+        self._settings, self._run, self._events, self._pause = settings, run, events, pause
         self._heartbeat = Heartbeat()
         self._runs = RunStore(settings.app.artifacts_root)
         self._tokenizers = TokenizerStore(settings.app.artifacts_root)
