@@ -92,7 +92,7 @@ class CheckpointStore:
         state cannot be read back. Earlier checkpoints stay valid.
         """
         with storage_errors("the checkpoint was not saved; earlier checkpoints are unchanged"):
-            if self._step_folder(checkpoint.state.step).exists():
+            if step_folder(self._folder, checkpoint.state.step).exists():
                 self._disk.sync(self._folder)  # an earlier save may have failed after the rename
                 return
             optimizer_state = BytesIO()
@@ -126,10 +126,10 @@ class CheckpointStore:
                 self._disk.remove_folder(leftover)
             for step in reversed(self.steps()):
                 try:
-                    checkpoint = self._load(self._step_folder(step), expected)
+                    checkpoint = self._load(step_folder(self._folder, step), expected)
                     best_step = checkpoint.state.history.best_step
                     if best_step is not None:
-                        self._content(self._step_folder(best_step), expected)
+                        self._content(step_folder(self._folder, best_step), expected)
                 except AppError:
                     quarantined.append(self._quarantine(step))
                 else:
@@ -138,7 +138,7 @@ class CheckpointStore:
 
     def weights(self, step: int) -> dict[str, Tensor]:
         """Return the weights of a step. Raises CHECKPOINT_CORRUPT if a byte differs from what was saved."""
-        folder = self._step_folder(step)
+        folder = step_folder(self._folder, step)
         return _parse_weights(folder, self._content(folder), None)
 
     def scheduled_steps(self) -> list[int]:
@@ -188,13 +188,13 @@ class CheckpointStore:
         needed = set(steps[-_NEWEST_CHECKPOINTS:])
         for step in steps[-_NEWEST_CHECKPOINTS:]:
             try:
-                state = read_record(self._step_folder(step) / STATE, TrainingState)
+                state = read_record(step_folder(self._folder, step) / STATE, TrainingState)
             except ValueError:
                 return  # the best step is unknown: the next recovery will quarantine this checkpoint
             needed.add(step if state.history.best_step is None else state.history.best_step)
         for step in steps:
             if step not in needed:
-                self._disk.remove_folder(self._step_folder(step))
+                self._disk.remove_folder(step_folder(self._folder, step))
 
     def _load(self, folder: Path, expected: Mapping[str, Tensor] | None) -> Checkpoint:
         content = self._content(folder, expected)
@@ -233,12 +233,9 @@ class CheckpointStore:
         """Return the steps that have a checkpoint folder, valid or not, in ascending order."""
         return checkpoint_steps(self._folder)
 
-    def _step_folder(self, step: int) -> Path:
-        return step_folder(self._folder, step)
-
     def _quarantine(self, step: int) -> str:
         name = f"broken-step-{step}-{token_hex(4)}"
-        self._disk.rename(self._step_folder(step), self._folder / name)
+        self._disk.rename(step_folder(self._folder, step), self._folder / name)
         self._disk.sync(self._folder)
         return name
 

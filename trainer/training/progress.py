@@ -189,7 +189,7 @@ class TrainingProgress:
         """Return the numbers after the last step; reading them from the device can cost more than a step."""
         state, total = self.state, self._total_steps
         loss = float(self._row_loss) / state.row_tokens if state.row_tokens else state.curve.loss_nats or 0.0
-        validation_loss = self._new_validation_loss()
+        validation_loss, best_loss = self._new_validation_loss(), state.history.best_loss_nats
         train, speed = self._sizes["train"], self._speed()
         masked_share = 1.0 if self._model.objective == "causal_lm" else self._effective.mlm_probability or 1.0
         return Progress(
@@ -207,10 +207,10 @@ class TrainingProgress:
             eta_seconds=0.0 if self.is_finished else state.elapsed_seconds / state.step * (total - state.step),
             val_loss=validation_loss,
             val_perplexity=None if validation_loss is None else perplexity(validation_loss),
-            best_val_loss=state.history.best_loss_nats,
+            best_val_loss=best_loss,
             train_bits_per_char=self._bits_per_char("train", loss),
             val_bits_per_char=self._bits_per_char("validation", validation_loss),
-            best_val_bits_per_char=self._bits_per_char("validation", state.history.best_loss_nats),
+            best_val_bits_per_char=self._bits_per_char("validation", best_loss),
         )
 
     def durable_state(self) -> TrainingState:

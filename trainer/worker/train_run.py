@@ -35,7 +35,6 @@ from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summ
 from trainer.contracts.runs import (
     DataFacts,
     ModelFacts,
-    RunManifest,
     RunMetrics,
     Timings,
     TokenizerFacts,
@@ -197,10 +196,8 @@ class TrainingAttempt:
         )
         if completed:
             self._log_result(metrics)
-        manifest = RunManifest(
-            run_id=record.run_id,
-            status="completed" if completed else "cancelled",
-            request=record.request,
+        manifest = changed(
+            manifest_of(record, "completed" if completed else "cancelled"),
             effective=changed(
                 effective,
                 batch_size=compute.batch_size,
@@ -208,10 +205,6 @@ class TrainingAttempt:
                 data_num_workers=compute.data_num_workers,
                 data_pin_memory=compute.data_pin_memory,
             ),
-            request_hash=record.request_hash,
-            requested_paths=record.requested_paths,
-            unused_settings=record.unused_settings,
-            resumed_from_run_id=record.resumed_from_run_id,
             model=ModelFacts(
                 family=effective.model_family,
                 size=effective.model_size,
@@ -241,7 +234,6 @@ class TrainingAttempt:
             ),
             environment=environment(compute),
             determinism=compute.determinism,
-            seed=effective.seed,
             eval=() if measured is None else (summary_of(measured),),
             files=file_records(self._run.path, self._artifact_files()) if completed else (),
         )
