@@ -12,14 +12,7 @@ from torch.nn import functional
 
 from trainer.contracts.base import Frozen, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    EvalMetrics,
-    EvalSplit,
-    GenerateRequest,
-    Sample,
-    SequenceLengths,
-    perplexity,
-)
+from trainer.contracts.inference import EvalMetrics, EvalSplit, GenerateRequest, Sample, SequenceLengths, perplexity
 from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpus import Split
 from trainer.inference.generation import generate

@@ -11,13 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import (
-    ChatRecord,
-    EvalRecord,
-    GenerateChunk,
-    GenerateRecord,
-    InferenceRecord,
-)
+from trainer.contracts.inference import ChatRecord, EvalRecord, GenerateChunk, GenerateRecord, InferenceRecord
 from trainer.worker.child_process import ChildProcess, start_child
 from trainer.worker.heartbeat import processor_ticks
 

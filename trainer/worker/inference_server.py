@@ -141,10 +141,7 @@ def answer(
 
 
 def _responses(
-    records: Sequence[InferenceRecord],
-    loaded: LoadedRun,
-    settings: Settings,
-    withdrawn: Callable[[], Collection[str]],
+    records: Sequence[InferenceRecord], loaded: LoadedRun, settings: Settings, withdrawn: Callable[[], Collection[str]]
 ) -> Iterator[ScoreResponse | GenerateResponse | GenerateChunk | PredictResponse | ChatResponse | EvalResponse]:
     corpora = CorpusStore(settings)
     texts: list[ScoringJob] = []

@@ -17,14 +17,7 @@ from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills
 from trainer.system.hardware import process_name
-from trainer.worker.attempts import (
-    LOCKED_EXIT_CODE,
-    MAX_RETRY_SECONDS,
-    RETRY_SECONDS,
-    ChildEnd,
-    cause_of,
-    record_end,
-)
+from trainer.worker.attempts import LOCKED_EXIT_CODE, MAX_RETRY_SECONDS, RETRY_SECONDS, ChildEnd, cause_of, record_end
 from trainer.worker.child_process import ChildProcess, Job, start_child
 from trainer.worker.heartbeat import StallDetector, processor_ticks
 

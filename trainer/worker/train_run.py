@@ -32,13 +32,7 @@ from trainer.contracts.events import (
     stamp,
 )
 from trainer.contracts.inference import EvalMetrics, EvalSplit, perplexity, summary_of
-from trainer.contracts.runs import (
-    DataFacts,
-    ModelFacts,
-    RunMetrics,
-    Timings,
-    TokenizerFacts,
-)
+from trainer.contracts.runs import DataFacts, ModelFacts, RunMetrics, Timings, TokenizerFacts
 from trainer.inference.model_files import WEIGHTS_FILE, load_run, save_model
 from trainer.models import build
 from trainer.models.base import LanguageModel
