@@ -15,20 +15,9 @@ from trainer.config.train_request import (
     problem_paths,
     without_problems_at,
 )
+from trainer.contracts import models
 from trainer.contracts.base import Count, Frozen, Positive, Probability, changed, requires
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
-from trainer.contracts.models import (
-    CONFIGS,
-    Activation,
-    Architecture,
-    DropoutPlaces,
-    Few,
-    Initialization,
-    InnerWidth,
-    RnnArchitecture,
-    TransformerConfig,
-    Width,
-)
 from trainer.contracts.runs import CheckpointRule, LogLevel, ScheduledSteps, Setting, TrainRequest
 from trainer.contracts.tokenizers import RenamedTokens, VocabularySize
 from trainer.contracts.validation import parse, refusal, shown_name, shown_value
@@ -62,28 +51,28 @@ class TokenizerBlock(Frozen):
 
 
 class RnnBlock(Frozen):
-    embedding_size: Width
-    hidden_size: Width
-    num_layers: Few
+    embedding_size: models.Width
+    hidden_size: models.Width
+    num_layers: models.Few
     bidirectional: bool | None = None
     dropout: Probability = 0.0
-    dropout_places: DropoutPlaces | None = None
+    dropout_places: models.DropoutPlaces | None = None
     """Default: between_layers with a tied output layer, else all."""
-    initialization: Initialization | None = None
+    initialization: models.Initialization | None = None
     """Default: keyboard with a tied output layer, else torch."""
     tied: bool = False
-    rnn_type: RnnArchitecture | None = None
+    rnn_type: models.RnnArchitecture | None = None
 
 
 class TransformerBlock(Frozen):
-    layers: Few
-    embedding_size: Width
-    hidden_size: Width
-    intermediate_hidden_size: InnerWidth
-    attention_heads: Few
-    num_key_value_heads: Few | None = None
+    layers: models.Few
+    embedding_size: models.Width
+    hidden_size: models.Width
+    intermediate_hidden_size: models.InnerWidth
+    attention_heads: models.Few
+    num_key_value_heads: models.Few | None = None
     """llama and qwen only; default: those of the preset base."""
-    activation_function: Activation | None = None
+    activation_function: models.Activation | None = None
     """Default: gelu, for llama and qwen silu."""
     dropout: Probability
     attention_dropout: Probability
@@ -92,13 +81,13 @@ class TransformerBlock(Frozen):
 
 
 class BertBlock(Frozen):
-    type_vocab_size: Few = 2
+    type_vocab_size: models.Few = 2
 
 
 class ArchitectureBlock(Frozen):
     """The architecture and its sizes in a block of their own: `rnn`, or `transformer` and `bert`."""
 
-    architecture: Architecture
+    architecture: models.Architecture
     rnn: RnnBlock | None = None
     transformer: TransformerBlock | None = None
     bert: BertBlock | None = None
@@ -204,7 +193,7 @@ _SIZE_NAMES = {
 """Sizes with another name in a request."""
 _TOKENIZER_METHODS = {"character": "char"}
 _LOGGING_WITH_EFFECT = {"level", "log_metrics_every_n_steps", "use_wandb"}
-_ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
+_ARCHITECTURES: tuple[models.Architecture, ...] = get_args(models.Architecture)
 _EXAMPLES = {
     "rnn": "model: {architecture: lstm, rnn: {embedding_size: 128, hidden_size: 256, num_layers: 2}}",
     "transformer": "model: {architecture: gpt2, transformer: {layers: 2, embedding_size: 64, hidden_size: 64,"
@@ -279,7 +268,7 @@ def _places(architecture: object) -> dict[str, str]:
 
 
 def _size_block(architecture: object) -> str:
-    attends = [name for name, config in CONFIGS.items() if issubclass(config, TransformerConfig)]
+    attends = [name for name, config in models.CONFIGS.items() if issubclass(config, models.TransformerConfig)]
     return "transformer" if architecture in attends else "rnn"
 
 

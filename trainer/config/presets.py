@@ -4,19 +4,11 @@ from hashlib import sha256
 
 from pydantic_core import to_json
 
+from trainer.contracts import models, tokenizers
 from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture, check, objective_of
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import (
-    CONFIGS,
-    PRESETS,
-    Architecture,
-    ModelBlock,
-    Objective,
-    RnnConfig,
-    TransformerConfig,
-    default_tokenizer_method,
-)
+from trainer.contracts.models import Objective
 from trainer.contracts.runs import (
     DEFAULT_MLM_PROBABILITY,
     CorpusRef,
@@ -25,14 +17,7 @@ from trainer.contracts.runs import (
     RunManifest,
     TrainRequest,
 )
-from trainer.contracts.tokenizers import CONFIGS as TOKENIZER_CONFIGS
-from trainer.contracts.tokenizers import (
-    CharTokenizerConfig,
-    TokenizerConfig,
-    TokenizerManifest,
-    WordTokenizerConfig,
-    style_of,
-)
+from trainer.contracts.tokenizers import TokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
 
 _NOT_HASHED = {"label", "tags", "provenance", "logging", "model_family", "model_size"}
@@ -41,8 +26,6 @@ _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
     "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
     "sgd": {"weight_decay": 0.0},
 }
-
-
 CHAR_LSTM_DEFAULTS: dict[str, object] = {
     "max_seq_len": 256,
     "batch_size": 64,
@@ -112,7 +95,7 @@ def _defaults(request: TrainRequest) -> dict[str, object]:
 def _is_keyboard(request: TrainRequest) -> bool:
     """Return True for the keyboard model: a recurrent family without sizes in the request."""
     family = request.model_family
-    is_recurrent = family != "char_lstm" and CONFIGS[family] is RnnConfig
+    is_recurrent = family != "char_lstm" and models.CONFIGS[family] is models.RnnConfig
     return is_recurrent and request.model is None and request.model_size is None
 
 
@@ -123,9 +106,8 @@ def _optimizer(given: object) -> dict[str, object]:
     defaults = _TORCH_DEFAULTS[optimizer.name]
     for name in chosen:
         if name not in {"name", "weight_decay_exclude", *defaults}:
-            raise AppError(
-                ErrorCode.INVALID_INPUT, f"`optimizer.{name}` is not an option of {optimizer.name}: leave it out."
-            )
+            message = f"`optimizer.{name}` is not an option of {optimizer.name}: leave it out."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
     return {**defaults, **chosen}
 
 
@@ -136,9 +118,9 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
     name = request.model_size or ("small" if family == "char_lstm" else "base")
     given = _given_sizes(request)
     sizes = {**_preset(name, kind), **given, "architecture": kind}
-    config = CONFIGS[kind]
-    if issubclass(config, TransformerConfig):
-        hidden_size = (request.model or ModelBlock()).hidden_size
+    config = models.CONFIGS[kind]
+    if issubclass(config, models.TransformerConfig):
+        hidden_size = (request.model or models.ModelBlock()).hidden_size
         if hidden_size is not None and request.model_size is None:  # otherwise the preset's own width holds
             sizes["intermediate_size"] = config.usual_intermediate_size(hidden_size)
         return {"max_position_embeddings": max_seq_len, **sizes, **given}
@@ -148,7 +130,7 @@ def _sizes(request: TrainRequest, max_seq_len: object) -> dict[str, object]:
         "dropout_places": "between_layers" if tied else "all",
         "initialization": "keyboard" if tied or _is_keyboard(request) else "torch",
     }
-    return {**(of_recurrent if config is RnnConfig else {}), **sizes}
+    return {**(of_recurrent if config is models.RnnConfig else {}), **sizes}
 
 
 def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
@@ -177,18 +159,16 @@ def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
 _NO_SIZES = {"dropout", "dropout_places", "attention_dropout"}
 
 
-def _preset(name: str, kind: Architecture) -> dict[str, object]:
-    if name not in PRESETS[kind]:
-        raise AppError(
-            ErrorCode.INVALID_MODEL_SIZE,
-            f"`model_size` must be one of {', '.join(PRESETS[kind])}, you gave '{name}'.",
-        )
-    return dict(PRESETS[kind][name])
+def _preset(name: str, kind: models.Architecture) -> dict[str, object]:
+    if name not in models.PRESETS[kind]:
+        message = f"`model_size` must be one of {', '.join(models.PRESETS[kind])}, you gave '{name}'."
+        raise AppError(ErrorCode.INVALID_MODEL_SIZE, message)
+    return dict(models.PRESETS[kind][name])
 
 
 def _given_sizes(request: TrainRequest) -> dict[str, object]:
     """Return the model block; raises AppError if it contradicts the family or the preset."""
-    block = request.model or ModelBlock()
+    block = request.model or models.ModelBlock()
     given: dict[str, object] = block.model_dump(exclude_none=True)
     kind = architecture(request.model_family)
     if given.pop("architecture", kind) != kind:
@@ -197,10 +177,11 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
             f"`model.architecture` must be '{kind}' for model_family '{request.model_family}',"
             f" you gave '{block.architecture}'.",
         )
+    sizes = [name for name in models.ModelBlock.model_fields if name in models.CONFIGS[kind].model_fields]
     for field in given:
-        if field not in CONFIGS[kind].model_fields:
-            known = ", ".join(name for name in ModelBlock.model_fields if name in CONFIGS[kind].model_fields)
-            raise AppError(ErrorCode.INVALID_INPUT, f"`model.{field}` is not a size of {kind}, which has {known}.")
+        if field not in sizes:
+            message = f"`model.{field}` is not a size of {kind}, which has {', '.join(sizes)}."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
     preset = {} if request.model_size is None else _preset(request.model_size, kind)
     for field, value in preset.items():
         if given.get(field, value) != value:
@@ -215,7 +196,7 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
 def _check(effective: EffectiveRequest) -> None:
     """Refuse rows longer than the longest input of the model, and a final learning rate out of the schedule's reach."""
     model = effective.model
-    if isinstance(model, TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
+    if isinstance(model, models.TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"`max_seq_len` is {effective.max_seq_len}, but `model.max_position_embeddings` is"
@@ -239,24 +220,24 @@ def _tokenizer(request: TrainRequest, objective: Objective, trained: TokenizerMa
     """Return the config of the tokenizer to train, in the style of its model; masked_lm needs a mask token."""
     if trained is not None:
         return _given_tokenizer(trained, request, objective)
-    config = request.tokenizer or TOKENIZER_CONFIGS[default_tokenizer_method(request.model_family)]()
+    config = request.tokenizer or tokenizers.CONFIGS[models.default_tokenizer_method(request.model_family)]()
     is_masked = objective == "masked_lm"
     match config:
-        case WordTokenizerConfig():
+        case tokenizers.WordTokenizerConfig():
             if is_masked:
                 raise AppError(
                     ErrorCode.MODEL_INCOMPATIBLE,
                     "`tokenizer.method` must not be 'word': masked_lm needs a mask token, and words have none.",
                 )
             return config
-        case CharTokenizerConfig():
+        case tokenizers.CharTokenizerConfig():
             if is_masked and not config.mask_token and "mask_token" in config.model_fields_set:
                 message = "`tokenizer.mask_token` must be true: masked_lm needs the token."
                 raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
             return changed(config, mask_token=True) if is_masked else config
         case _:
             if config.special_style is not None:
-                if is_masked and style_of(config) == "gpt2":
+                if is_masked and tokenizers.style_of(config) == "gpt2":
                     message = "`tokenizer.special_style` must be 'gpt2_mask' or 'bert': masked_lm needs a mask token."
                     raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
                 return config

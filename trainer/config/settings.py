@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -140,8 +141,6 @@ class HfSettings(Group):
 
 
 class Settings(Group):
-    """All settings."""
-
     app: AppSettings = AppSettings()
     logging: LoggingSettings = LoggingSettings()
     redis: RedisSettings = RedisSettings()
@@ -157,12 +156,17 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     toml_path = Path(config_file) if config_file else folder / "mt.toml"
     values: dict[str, dict[str, object]] = _read_toml(toml_path) if config_file or toml_path.exists() else {}
     dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
-    for source in (dotenv, environ):
-        for name, value in source.items():
-            key = _group_and_field(name)
-            if key is not None:
-                group, field = key
-                values.setdefault(group, {})[field] = value
+    known = environment_names()
+    for given, value in chain(dotenv.items(), environ.items()):
+        name = PLAIN_NAMES.get(given.upper(), given.upper())
+        group, separator, field = name.lower().partition("__")
+        if name in known:
+            values.setdefault(group, {})[field] = value
+        elif separator and name != "APP__CONFIG_FILE":
+            near = did_you_mean(name, known)
+            if near or group in Settings.model_fields:  # else a variable of another program
+                problem = FieldProblem(path=name, message=f"Unknown setting `{name}`{near}")
+                raise refusal(ErrorCode.CONFIG_INVALID, problem)
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -202,18 +206,3 @@ def _read_toml(path: Path) -> dict[str, dict[str, object]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AppError(ErrorCode.CONFIG_INVALID, f"'{path.name}' is not a TOML file: {error}.") from None
     return loaded
-
-
-def _group_and_field(name: str) -> tuple[str, str] | None:
-    """Split GROUP__FIELD; return None for a variable of another program; raises CONFIG_INVALID for a misspelt one."""
-    name = PLAIN_NAMES.get(name.upper(), name.upper())
-    if name == "APP__CONFIG_FILE" or "__" not in name:
-        return None
-    group, field = name.lower().split("__", 1)
-    known = environment_names()
-    if name in known:
-        return group, field
-    near = did_you_mean(name, known)
-    if group in Settings.model_fields or near:
-        raise refusal(ErrorCode.CONFIG_INVALID, FieldProblem(path=name, message=f"Unknown setting `{name}`{near}"))
-    return None

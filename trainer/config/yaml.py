@@ -17,8 +17,8 @@ _REFUSED = (
     (re.compile(r"[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"), "it holds a control character"),
 )
 _REFUSED_TOKENS = {"AliasToken", "AnchorToken", "TagToken"}
-_OPENING_TOKENS = {f"{kind}StartToken" for kind in ("BlockMapping", "BlockSequence", "FlowMapping", "FlowSequence")}
-_CLOSING_TOKENS = {"BlockEndToken", "FlowMappingEndToken", "FlowSequenceEndToken"}
+_OPENING_TOKENS = ("MappingStartToken", "SequenceStartToken")
+_CLOSING_TOKENS = ("BlockEndToken", "MappingEndToken", "SequenceEndToken")
 _MAX_DEPTH = 32
 """The time of ruamel's scanner grows with the square of the depth: 9,000 brackets would take half a minute."""
 _PROBLEM = re.compile(r'^(.*)\n  in "<unicode string>", line (\d+)', re.MULTILINE)
@@ -37,7 +37,7 @@ def parse_yaml(text: str, name: str) -> object:
         depth = 0
         for token in tokens:
             kind = type(token).__name__
-            depth += (kind in _OPENING_TOKENS) - (kind in _CLOSING_TOKENS)
+            depth += kind.endswith(_OPENING_TOKENS) - kind.endswith(_CLOSING_TOKENS)
             if depth > _MAX_DEPTH:
                 _refuse(name, token.start_mark.line + 1, f"values are nested deeper than {_MAX_DEPTH} levels")
             if kind in _REFUSED_TOKENS:

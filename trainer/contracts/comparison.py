@@ -40,8 +40,6 @@ class Figures(Frozen):
 
 
 class ComparedRun(Figures):
-    """A row of the table."""
-
     run_id: Identifier
     label: str | None
     model: str

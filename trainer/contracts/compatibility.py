@@ -1,18 +1,11 @@
 """Checks of architectures, objectives and options that do not work together, before a job is queued."""
 
+from collections.abc import Iterator
+
+from trainer.contracts import models
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.inference import ScoreRequest
-from trainer.contracts.models import (
-    CONFIGS,
-    Architecture,
-    ModelBlock,
-    ModelConfig,
-    ModelFamily,
-    Objective,
-    RnnConfig,
-    TransformerConfig,
-)
 from trainer.contracts.runs import TrainRequest
 from trainer.contracts.validation import refusal
 from trainer.contracts.wording import counted
@@ -21,40 +14,37 @@ _MIN_SEQ_LEN = 8
 """Smallest `max_seq_len`."""
 
 
-def architecture(family: ModelFamily) -> Architecture:
+def architecture(family: models.ModelFamily) -> models.Architecture:
     return "lstm" if family == "char_lstm" else family
 
 
-def objective_of(request: TrainRequest) -> Objective:
+def objective_of(request: TrainRequest) -> models.Objective:
     """Return the training objective, by default the first of the architecture."""
     is_given = "objective" in request.model_fields_set
-    return request.objective if is_given else CONFIGS[architecture(request.model_family)].objectives[0]
+    return request.objective if is_given else models.CONFIGS[architecture(request.model_family)].objectives[0]
 
 
 def check(request: TrainRequest) -> None:
     """Raise MODEL_INCOMPATIBLE if the parts of a request do not work together."""
-    problems = _problems(request)
-    if problems:
+    if problems := list(_problems(request)):
         raise refusal(ErrorCode.MODEL_INCOMPATIBLE, *problems)
 
 
-def is_unidirectional(config: ModelConfig) -> bool:
-    return "causal_lm" in config.objectives and not (isinstance(config, RnnConfig) and config.bidirectional)
+def is_unidirectional(config: models.ModelConfig) -> bool:
+    return "causal_lm" in config.objectives and not (isinstance(config, models.RnnConfig) and config.bidirectional)
 
 
-def check_generates(objective: Objective) -> None:
+def check_generates(objective: models.Objective) -> None:
     """Raise MODEL_INCOMPATIBLE for a model that cannot generate text."""
     if objective == "masked_lm":
-        raise AppError(
-            ErrorCode.MODEL_INCOMPATIBLE,
-            "This run was trained with masked_lm and cannot generate text. Score text instead.",
-        )
+        message = "This run was trained with masked_lm and cannot generate text. Score text instead."
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
 
 
 class Bf16Trial(Frozen):
     """The result of trying bf16 on a CPU."""
 
-    architecture: Architecture
+    architecture: models.Architecture
     trains: bool
     gru_trains: bool
     """True if the CPU can train a GRU in bf16."""
@@ -88,52 +78,43 @@ def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> N
         )
 
 
-def check_scores(request: ScoreRequest, objective: Objective) -> None:
+def check_scores(request: ScoreRequest, objective: models.Objective) -> None:
     """Raise INVALID_INPUT for contradictory options, MODEL_INCOMPATIBLE for options that the model does not support."""
     if request.top_k is not None and request.detail_level != "per_char":
         raise AppError(ErrorCode.INVALID_INPUT, "`top_k` needs `detail_level` 'per_char'.")
     if objective == "masked_lm" and request.context == "none":
-        raise AppError(
-            ErrorCode.MODEL_INCOMPATIBLE,
-            "`context` 'none' is for causal models only; this run was trained with masked_lm.",
-        )
+        message = "`context` 'none' is for causal models only; this run was trained with masked_lm."
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
     if objective == "causal_lm" and request.pll_within_word:
-        raise AppError(
-            ErrorCode.MODEL_INCOMPATIBLE,
-            "`pll_within_word` is for masked models only; this run was trained with causal_lm.",
-        )
+        message = "`pll_within_word` is for masked models only; this run was trained with causal_lm."
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, message)
 
 
-def _problems(request: TrainRequest) -> list[FieldProblem]:
+def _problems(request: TrainRequest) -> Iterator[FieldProblem]:
     family, objective = request.model_family, objective_of(request)
-    config = CONFIGS[architecture(family)]
-    is_bidirectional = bool((request.model or ModelBlock()).bidirectional)
-    problems: list[FieldProblem] = []
+    config = models.CONFIGS[architecture(family)]
+    is_bidirectional = bool((request.model or models.ModelBlock()).bidirectional)
     if objective not in config.objectives and objective == "causal_lm":
-        said = (
-            f"must be 'masked_lm' for {family}: it reads both sides, so with causal_lm it would see what it is to"
-            " predict"
-        )
-        problems.append(_problem("objective", said, "'masked_lm'"))
+        said = f"must be 'masked_lm' for {family}: it reads both sides and would see what it is to predict"
+        yield _problem("objective", said, "'masked_lm'")
     if objective not in config.objectives and objective == "masked_lm":
         said = f"must be 'causal_lm' for {family}: it cannot see what comes after a masked token"
-        problems.append(_problem("objective", said, "'causal_lm'"))
+        yield _problem("objective", said, "'causal_lm'")
     if family == "char_lstm" and request.tokenizer is not None and request.tokenizer.method != "char":
         said = "must be 'char' for char_lstm: take lstm for another tokenizer"
-        problems.append(_problem("tokenizer.method", said, "'char'"))
+        yield _problem("tokenizer.method", said, "'char'")
     if is_bidirectional and family == "char_lstm":
         said = "must be false for char_lstm, which has one direction: take lstm"
-        problems.append(_problem("model.bidirectional", said, "false"))
+        yield _problem("model.bidirectional", said, "false")
     elif is_bidirectional and objective == "causal_lm":
         said = "must be false: with causal_lm the model would see what it is to predict; masked_lm takes two directions"
-        problems.append(_problem("model.bidirectional", said, "false"))
-    if not issubclass(config, TransformerConfig) and request.compute.gradient_checkpointing:
+        yield _problem("model.bidirectional", said, "false")
+    if not issubclass(config, models.TransformerConfig) and request.compute.gradient_checkpointing:
         said = "is for transformers: with a recurrent model it must be false"
-        problems.append(_problem("compute.gradient_checkpointing", said, "false"))
+        yield _problem("compute.gradient_checkpointing", said, "false")
     if objective == "masked_lm" and request.sample_every_steps is not None:
         said = "must be left out: a model that was trained to fill gaps generates no text"
-        problems.append(_problem("sample_every_steps", said, "null"))
-    return problems
+        yield _problem("sample_every_steps", said, "null")
 
 
 def _problem(path: str, said: str, allowed: str) -> FieldProblem:

@@ -7,8 +7,6 @@ _BF16_HINT = "bf16 would pay: with `precision: bf16` this model should train fas
 
 
 class Cost(Frozen):
-    """The estimated cost of a training."""
-
     params: int
     memory_bytes: int
     disk_bytes: int

@@ -14,8 +14,6 @@ from trainer.contracts.runs import CorpusName, EvalSummary
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
 """Limits of the text of one score request, and of a prompt."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
 CHAT_EXPIRED = "This chat has expired: start a new one."
 
 
@@ -212,7 +210,6 @@ class ScoreResponse(Response):
     entropy: tuple[float | None, ...] | None = None
     tokens: tuple[str, ...] | None = None
     unknown_token: str | None = None
-    """The name of the unknown token."""
     char_spans: tuple[Span, ...] | None = None
     """Half-open character ranges of the tokens in the normalized text."""
     topk: tuple[Expected, ...] | None = None
@@ -332,8 +329,6 @@ class ChatRequest(SamplingOptions):
 
 
 class ChatTurn(Frozen):
-    """A message of a chat and its answer."""
-
     request_id: Identifier
     message: str
     answer: str
@@ -348,8 +343,6 @@ class ChatHistory(Frozen):
 
 
 class ChatResponse(Response):
-    """The reply in a chat."""
-
     session_id: Identifier
     answer: str | None = None
     steps: int | None = None
@@ -435,13 +428,11 @@ def summary_of(metrics: EvalMetrics, dataset: str | None = None) -> EvalSummary:
 
 
 class EvalResponse(Response):
-    """The state of an evaluation, and its metrics."""
-
     metrics: EvalMetrics | None = None
 
 
 class _Record(Frozen):
-    """A stored request and its response. Validation errors do not show their input, which holds the user's text."""
+    """A stored request and its response. Its text is stored nowhere else, and validation errors do not show it."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -450,16 +441,12 @@ class _Record(Frozen):
 
 
 class ScoreRecord(_Record):
-    """A stored score request. Its text is stored nowhere else."""
-
     kind: Literal["score"] = "score"
     request: ScoreRequest
     response: ScoreResponse
 
 
 class GenerateRecord(_Record):
-    """A stored generation request. Its prompt is stored nowhere else."""
-
     kind: Literal["generate"] = "generate"
     request: GenerateRequest
     response: GenerateResponse
@@ -468,16 +455,12 @@ class GenerateRecord(_Record):
 
 
 class PredictRecord(_Record):
-    """A stored prediction request. Its text is stored nowhere else."""
-
     kind: Literal["predict"] = "predict"
     request: PredictRequest
     response: PredictResponse
 
 
 class ChatRecord(_Record):
-    """A stored chat message and its answer."""
-
     kind: Literal["chat"] = "chat"
     request: ChatRequest
     response: ChatResponse

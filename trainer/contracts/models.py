@@ -4,9 +4,9 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from trainer.contracts.base import Frozen, Probability
+from trainer.contracts.base import Frozen, Probability, requires
 from trainer.contracts.tokenizers import TokenizerMethod
 
 RnnArchitecture = Literal["lstm", "gru", "rnn"]
@@ -22,32 +22,24 @@ DropoutPlaces = Literal["all", "between_layers"]
 """`all`: after the embedding, between layers, and before the output layer."""
 
 Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
-
-
 Width = Annotated[int, Field(gt=0, le=1_000_000)]
 InnerWidth = Annotated[int, Field(gt=0, le=4_000_000)]
 """Width of a feed-forward layer."""
 Few = Annotated[int, Field(gt=0, le=1024)]
 """Number of layers, heads or types."""
-
-
 _GATES: dict[RnnArchitecture, int] = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
-def _check_positive(size: int) -> int:
-    if size <= 0:
-        raise ValueError("must be > 0")
-    return size
+def _is_positive(size: int) -> bool:
+    return size > 0
 
 
-def _check_not_negative(share: float) -> float:
-    if share < 0:
-        raise ValueError("must be >= 0")
-    return share
+def _is_not_negative(share: float) -> bool:
+    return share >= 0
 
 
-_Size = Annotated[int, AfterValidator(_check_positive)]
-_Dropout = Annotated[float, Field(lt=1), AfterValidator(_check_not_negative)]
+_Size = Annotated[int, requires(_is_positive, "must be > 0")]
+_Dropout = Annotated[float, Field(lt=1), requires(_is_not_negative, "must be >= 0")]
 """Sizes in requests are checked before; these checks are for configs built in Python."""
 
 
@@ -288,22 +280,18 @@ class ModelBlock(Frozen, use_attribute_docstrings=True):
     """Segment types of bert; default: 2."""
 
 
+_SMALL: dict[str, int | float | str] = {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1}
 _RECURRENT: Mapping[str, Mapping[str, int | float | str]] = {
     "tiny": {"embedding_size": 32, "hidden_size": 64, "num_layers": 1, "dropout": 0.0},
-    "small": {"embedding_size": 128, "hidden_size": 256, "num_layers": 2, "dropout": 0.1},
+    "small": _SMALL,
     "base": {"embedding_size": 256, "hidden_size": 512, "num_layers": 2, "dropout": 0.2},
-    "paper": {
-        "embedding_size": 128,
-        "hidden_size": 256,
-        "num_layers": 2,
-        "dropout": 0.1,
-        "dropout_places": "between_layers",
-        "tie_word_embeddings": False,
-    },
+    "paper": _SMALL | {"dropout_places": "between_layers", "tie_word_embeddings": False},
 }
 
 
-def _transformer(layers: int, hidden: int, inner: int, heads: int, dropout: float) -> dict[str, int | float]:
+def _transformer(
+    layers: int, hidden: int, inner: int, heads: int, dropout: float = 0.0, **more: int
+) -> dict[str, int | float]:
     return {
         "num_layers": layers,
         "hidden_size": hidden,
@@ -311,15 +299,12 @@ def _transformer(layers: int, hidden: int, inner: int, heads: int, dropout: floa
         "num_attention_heads": heads,
         "dropout": dropout,
         "attention_dropout": dropout,
+        **more,
     }
 
 
-def _rotary(layers: int, hidden: int, inner: int, heads: int, num_key_value_heads: int) -> dict[str, int | float]:
-    return _transformer(layers, hidden, inner, heads, 0.0) | {"num_key_value_heads": num_key_value_heads}
-
-
 _ATTENTION: Mapping[str, Mapping[str, int | float]] = {
-    "tiny": _transformer(2, 64, 256, 2, 0.0),
+    "tiny": _transformer(2, 64, 256, 2),
     "small": _transformer(4, 256, 1024, 4, 0.1),
     "base": _transformer(6, 512, 2048, 8, 0.1),
     "paper": _transformer(12, 768, 3072, 12, 0.1),
@@ -331,16 +316,16 @@ PRESETS: Mapping[Architecture, Mapping[str, Mapping[str, int | float | str]]] = 
     "gpt2": _ATTENTION,
     "bert": _ATTENTION,
     "llama": {
-        "tiny": _rotary(2, 64, 192, 2, 2),
-        "small": _rotary(4, 256, 704, 4, 4),
-        "base": _rotary(6, 512, 1408, 8, 8),
-        "paper": _rotary(32, 4096, 11008, 32, 32),
+        "tiny": _transformer(2, 64, 192, 2, num_key_value_heads=2),
+        "small": _transformer(4, 256, 704, 4, num_key_value_heads=4),
+        "base": _transformer(6, 512, 1408, 8, num_key_value_heads=8),
+        "paper": _transformer(32, 4096, 11008, 32, num_key_value_heads=32),
     },
     "qwen": {
-        "tiny": _rotary(2, 64, 192, 2, 1),
-        "small": _rotary(4, 256, 704, 4, 2),
-        "base": _rotary(6, 512, 1408, 8, 2),
-        "paper": _rotary(24, 896, 4864, 14, 2),
+        "tiny": _transformer(2, 64, 192, 2, num_key_value_heads=1),
+        "small": _transformer(4, 256, 704, 4, num_key_value_heads=2),
+        "base": _transformer(6, 512, 1408, 8, num_key_value_heads=2),
+        "paper": _transformer(24, 896, 4864, 14, num_key_value_heads=2),
     },
 }
 """Sizes by name. `paper` is what a transformer was first published with, of Qwen the smallest; of recurrent networks

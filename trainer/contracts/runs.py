@@ -304,16 +304,12 @@ def describe_unused(unused_settings: Mapping[str, Setting]) -> list[str]:
 
 
 class Accepted(Frozen):
-    """The answer to an accepted train request."""
-
     run_id: Identifier
     job_id: Identifier
     status: RunState
 
 
 class RunStatus(Frozen):
-    """The status of a run."""
-
     run_id: Identifier
     status: RunState
     reachable: bool
@@ -365,8 +361,6 @@ class RunStatus(Frozen):
 
 
 class ModelFacts(Frozen):
-    """Size of the trained model."""
-
     family: ModelFamily
     size: str | None
     params: int
@@ -395,8 +389,6 @@ class SplitSizes(Frozen):
 
 
 class DataFacts(Frozen):
-    """Corpus of a run and the sizes of its splits."""
-
     corpus: CorpusRef
     train: SplitSizes
     validation: SplitSizes

@@ -6,37 +6,26 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_core import to_json
 
+from trainer.contracts import tokenizers
 from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
-from trainer.contracts.tokenizers import (
-    CONFIGS,
-    METHODS,
-    Normalization,
-    RenamedTokens,
-    SpecialStyle,
-    TokenizerConfig,
-    TokenizerStats,
-    VocabularySize,
-)
 from trainer.contracts.validation import parse
 
 
 class TokenizerTrainRequest(Frozen, use_attribute_docstrings=True):
-    """A request to train a tokenizer."""
-
     method: Annotated[str, Field(max_length=32)]
     corpora: Annotated[tuple[CorpusName, ...], Field(min_length=1, max_length=16)]
     """Corpora; the vocabulary covers all of them."""
-    vocab_size: VocabularySize | None = None
+    vocab_size: tokenizers.VocabularySize | None = None
     min_frequency: Count | None = None
     """Fewest occurrences of a token or merged pair; default, like `vocab_size`: that of the method."""
-    normalization: Normalization = Normalization()
+    normalization: tokenizers.Normalization = tokenizers.Normalization()
     model_type: Literal["unigram", "bpe"] | None = None
     """Algorithm of SentencePiece; default: unigram."""
-    special_style: SpecialStyle | None = None
+    special_style: tokenizers.SpecialStyle | None = None
     """Style of a subword tokenizer's special tokens; default: bert for wordpiece, else gpt2."""
-    special_tokens: RenamedTokens = None
+    special_tokens: tokenizers.RenamedTokens = None
     """Other names for special tokens; not for char and word."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Share of lines held out for the statistics."""
@@ -57,23 +46,19 @@ class TokenizerRecord(Frozen):
 
 
 class TokenizerAccepted(Frozen):
-    """The answer to a train request."""
-
     tokenizer_id: Identifier
     job_id: Identifier
     status: JobState
 
 
 class TokenizerStatus(Frozen):
-    """The status of a tokenizer."""
-
     tokenizer_id: Identifier
     status: JobState
     message: str
     method: str
     vocab_size: int | None
     """None until the training ends."""
-    stats: TokenizerStats | None
+    stats: tokenizers.TokenizerStats | None
     artifact: str
     """Folder of the tokenizer, relative to the artifacts root."""
     error: RunError | None
@@ -90,19 +75,17 @@ class TokenizerList(Frozen):
 _OPTIONS = {"vocab_size", "min_frequency", "normalization", "special_style", "special_tokens", "model_type"}
 
 
-def config_of(request: TokenizerTrainRequest) -> TokenizerConfig:
+def config_of(request: TokenizerTrainRequest) -> tokenizers.TokenizerConfig:
     """Return the config of the requested method; raises AppError for unknown methods and options."""
-    if request.method not in METHODS:
-        raise AppError(
-            ErrorCode.UNSUPPORTED_BACKEND, f"`method` must be one of {', '.join(METHODS)}, you gave '{request.method}'."
-        )
-    kind = CONFIGS[request.method]
+    if request.method not in tokenizers.METHODS:
+        message = f"`method` must be one of {', '.join(tokenizers.METHODS)}, you gave '{request.method}'."
+        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message)
+    kind = tokenizers.CONFIGS[request.method]
     fields: dict[str, object] = request.model_dump(include=_OPTIONS, exclude_none=True)
     for name in fields:
         if name not in kind.model_fields:
-            raise AppError(
-                ErrorCode.INVALID_INPUT, f"`{name}` is not an option of method '{request.method}': leave it out."
-            )
+            message = f"`{name}` is not an option of method '{request.method}': leave it out."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
     return parse(kind, fields)
 
 

@@ -100,7 +100,10 @@ class Normalization(Frozen, use_attribute_docstrings=True):
 
 
 class CharTokenizerConfig(Frozen, use_attribute_docstrings=True):
-    """One token per Unicode code point of the training split; specials [PAD] [UNK] [BOS] [EOS] = 0..3."""
+    """One token per Unicode code point of the training split; specials [PAD] [UNK] [BOS] [EOS] = 0..3.
+
+    `mt train --help` shows its docstrings for the fields that other methods have, too.
+    """
 
     method: Literal["char"] = "char"
     """Tokenizer method."""
@@ -120,15 +123,12 @@ class WordTokenizerConfig(Frozen, use_attribute_docstrings=True):
     """One token per word between white space, in order of appearance; specials <UNK> <eos> = 0, 1."""
 
     method: Literal["word"] = "word"
-    """Tokenizer method."""
     vocab_size: VocabularySize | None = None
     """Largest vocabulary, special tokens included; default: every word."""
     min_frequency: Count = 1
     """Fewest occurrences of a word in the vocabulary."""
     special_tokens: KeptTokens = None
-    """Cannot be set: this method keeps its own special tokens."""
     normalization: Normalization = Normalization()
-    """Normalization of every text before it is encoded."""
 
 
 class _SubwordOptions(Frozen, use_attribute_docstrings=True):
@@ -139,14 +139,12 @@ class _SubwordOptions(Frozen, use_attribute_docstrings=True):
     special_tokens: RenamedTokens = None
     """Other names for special tokens."""
     normalization: Normalization = Normalization()
-    """Normalization of every text before it is encoded."""
 
 
 class BpeTokenizerConfig(_SubwordOptions):
     """Byte-pair encoding of characters: merges the most frequent pair until the vocabulary is full."""
 
     method: Literal["bpe"] = "bpe"
-    """Tokenizer method."""
     min_frequency: Count = 1
     """Fewest occurrences of a merged pair."""
 
@@ -155,7 +153,6 @@ class WordPieceTokenizerConfig(_SubwordOptions):
     """WordPiece: the longest token that matches the rest of a word; ## continues a word."""
 
     method: Literal["wordpiece"] = "wordpiece"
-    """Tokenizer method."""
     min_frequency: Count = 2
     """Fewest occurrences of a merged pair."""
 
@@ -164,7 +161,6 @@ class SentencePieceTokenizerConfig(_SubwordOptions):
     """SentencePiece: the most probable pieces under a unigram model, or pairs merged by frequency."""
 
     method: Literal["sentencepiece"] = "sentencepiece"
-    """Tokenizer method."""
     model_type: Literal["unigram", "bpe"] = "unigram"
     """Algorithm of SentencePiece."""
 
