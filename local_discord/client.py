@@ -13,6 +13,7 @@ OptionValue: TypeAlias = str | int | float | bool | Upload
 
 SUB_COMMANDS = (1, 2)
 STRING, BOOLEAN, ATTACHMENT = 3, 5, 11
+OPTION_TYPES: dict[int, tuple[type, ...]] = {3: (str,), 4: (int,), 5: (bool,), 10: (int, float), 11: (Upload,)}
 
 
 class ClientRefusal(Exception):
@@ -115,8 +116,7 @@ def modal_data(form: Json, values: Mapping[str, str]) -> Json:
 
 def _check(name: str, option: Json, value: OptionValue) -> None:
     kind = number(option["type"])
-    wanted = (Upload,) if kind == ATTACHMENT else limits.OPTION_TYPES.get(kind, ())
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != BOOLEAN):
+    if not isinstance(value, OPTION_TYPES[kind]) or (isinstance(value, bool) and kind != BOOLEAN):
         raise ClientRefusal(f"Option {name} does not take {type(value).__name__}.")
     choices = [choice["value"] for choice in rows(option.get("choices"))]
     if choices and value not in choices:

@@ -164,12 +164,10 @@ class LocalDiscord(World):
         """Return the suggestions for `option` after `typed`, in direct messages with the bot."""
         leaf = find_command(self.commands, command)
         channel = self._offered_in(leaf.command, user, None)
-        declared = leaf.options.get(option, {})
-        if declared.get("autocomplete") is not True:
+        if leaf.options.get(option, {}).get("autocomplete") is not True:
             raise ClientRefusal(f"/{command} has no autocomplete for {option}.")
         data = command_data(leaf, {option: typed}, partial(self.add_file, channel, ephemeral=True), focused=option)
-        focused_type = number(declared["type"])
-        call = self._begin(AUTOCOMPLETE, f"/{command}", user, channel, data, focused_type=focused_type)
+        call = self._begin(AUTOCOMPLETE, f"/{command}", user, channel, data)
         await call.answered(timeout)
         return [Choice(text(row["name"]), text(row["value"])) for row in rows(call.callback_data.get("choices"))]
 
@@ -178,13 +176,13 @@ class LocalDiscord(World):
         if message.deleted or message.visible_to not in (None, user):
             raise ClientRefusal(f"{user.name} does not see this message.")
         data = component_data(message.components, custom_id, values or [])
-        return self._begin(COMPONENT, custom_id, user, message.channel, data, source=message)
+        return self._begin(COMPONENT, custom_id, user, message.channel, data, message)
 
     async def submit_modal(self, opened_by: Call, values: Mapping[str, str]) -> Call:
         """Fill in and submit the modal that answered `opened_by`."""
         data = modal_data(await opened_by.form(), values)
         name = text(data["custom_id"])
-        return self._begin(MODAL, name, opened_by.user, opened_by.channel, data, source=opened_by.source)
+        return self._begin(MODAL, name, opened_by.user, opened_by.channel, data, opened_by.source)
 
     # Faults
 
@@ -215,19 +213,11 @@ class LocalDiscord(World):
         return guild.channels[0]
 
     def _begin(
-        self,
-        kind: int,
-        name: str,
-        user: User,
-        channel: Channel,
-        data: Json,
-        *,
-        source: StoredMessage | None = None,
-        focused_type: int = 0,
+        self, kind: int, name: str, user: User, channel: Channel, data: Json, source: StoredMessage | None = None
     ) -> Call:
         """Create an interaction, start its deadlines and send it to the bot."""
         guild, call_id = self.guild_of(channel), self.snowflakes.next()
-        call = Call(call_id, kind, name, user, channel, guild, data, self.changes, source, focused_type)
+        call = Call(call_id, kind, name, user, channel, guild, data, self.changes, source)
         self.calls[call.token] = call
         loop = asyncio.get_running_loop()
         self._timers += [

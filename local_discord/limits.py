@@ -25,7 +25,6 @@ EPHEMERAL = 1 << 6
 LOADING = 1 << 7
 
 BUTTON, SELECT, TEXT_INPUT, LABEL = 2, 3, 4, 18
-OPTION_TYPES: dict[int, tuple[type, ...]] = {3: (str,), 4: (int,), 5: (bool,), 10: (int, float)}
 
 
 def message_problems(body: Json) -> Iterator[Problem]:
@@ -65,13 +64,10 @@ def walk(components: JsonValue, path: Path = ()) -> Iterator[tuple[Path, Json]]:
         yield from walk([component.get("component")], (*path, index, "component"))
 
 
-def choice_problems(choices: JsonValue, option_type: int, path: Path) -> Iterator[Problem]:
-    """Yield the problems of choices: values of the option's type, text of at most 100 characters."""
+def choice_problems(choices: JsonValue, path: Path) -> Iterator[Problem]:
+    """Yield the problems of suggested choices: a text of more than 100 characters."""
     for index, choice in enumerate(rows(choices)):
-        value = choice.get("value")
-        if not isinstance(value, OPTION_TYPES.get(option_type, ())) or isinstance(value, bool):
-            yield Problem((*path, index, "value"), "BASE_TYPE_BAD_TYPE", "Not of the option's type.")
-        elif len(text(value)) > CHOICE_VALUE:
+        if len(text(choice.get("value"))) > CHOICE_VALUE:
             yield too_long((*path, index, "value"), CHOICE_VALUE)
 
 

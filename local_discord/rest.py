@@ -61,37 +61,44 @@ class Rest:
         self.requests: list[RequestRecord] = []
         self.bodies: list[SentBody] = []
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Handle a request under /api/v10, from fault injection to the checked answer."""
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer a request under /api/v10 and record it; a fault can reset the connection instead."""
         path = request.path.removeprefix("/api/v10")
         found = self._world.description.match(request.method, path)
+        answer: web.Response | None
         if found is None:
             self._world.violate("request", f"{request.method} {path}", "The description has no such route.")
-            return self._error(request, "", 404, 0, "404: Not Found")
-        operation, ids = found
-        fault = self._fault(operation.method, operation.template)
-        if fault is not None and fault.action != "reply_lost":
-            return self._fail(fault, request, operation.id)
-        channel_id = ids.get("channel_id", "")
-        headers, wait_seconds = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
-        if wait_seconds is not None:
-            return self._limited(request, operation.id, wait_seconds, headers)
-        status, body = await self._answer(request, operation, ids)
-        for problem in self._world.description.answer_problems(operation, status, body):
-            self._world.violate("answer", operation.name, f"{status} {problem.path}: {problem.message}")
-        if fault is not None:
-            return self._fail(fault, request, operation.id)
-        return self._send(request, operation.id, status, body, headers)
+            answer = _error(404, 0, "404: Not Found")
+        else:
+            answer = await self._handle(request, *found)
+        status, operation_id = answer.status if answer else 0, found[0].id if found else ""
+        self.requests.append(RequestRecord(request.method, request.path, operation_id, status, time.monotonic()))
+        self._world.changes.notify()
+        return answer or _reset(request)
 
-    async def file(self, request: web.Request) -> web.StreamResponse:
+    async def file(self, request: web.Request) -> web.Response:
         """Serve a stored attachment, as the CDN does; its faults are those of GET `FILES`."""
         fault = self._fault("GET", FILES)
         if fault is not None:
-            return self._fail(fault, request, "")
+            return _faulty(fault) or _reset(request)
         upload = self._world.files.get(number(request.match_info["file_id"]))
         if upload is None or upload.filename != request.match_info["name"]:
             return web.Response(status=404, text="This content is no longer available.")
         return web.Response(body=upload.data, headers={"Content-Type": upload.content_type})
+
+    async def _handle(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> web.Response | None:
+        """Return the answer, from fault injection to the checked one; None resets the connection."""
+        fault = self._fault(operation.method, operation.template)
+        if fault is not None and fault.action != "reply_lost":
+            return _faulty(fault)
+        channel_id = ids.get("channel_id", "")
+        headers, wait_seconds = self._rates.take(operation.id, channel_id, counts_overall=not operation.has_token)
+        if wait_seconds is not None:
+            return _limited(wait_seconds, headers)
+        status, body = await self._answer(request, operation, ids)
+        for problem in self._world.description.answer_problems(operation, status, body):
+            self._world.violate("answer", operation.name, f"{status} {problem.path}: {problem.message}")
+        return None if fault is not None else _answer_of(status, body, headers)
 
     async def _answer(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> tuple[int, JsonValue]:
         try:
@@ -112,8 +119,8 @@ class Rest:
             return refusal.status, error
 
     async def _read(self, request: web.Request, operation: Operation, ids: dict[str, str]) -> Request:
-        """Parse and validate path, query, body and files; raises Refusal for an error answer."""
-        query, problems = self._world.description.parameter_problems(operation, ids, request.query)
+        """Parse and validate query, body and files; raises Refusal for an error answer."""
+        query, problems = self._world.description.read_query(operation, request.query)
         body: JsonValue = None
         uploads: dict[int, Upload] = {}
         if request.content_type == "multipart/form-data":
@@ -139,60 +146,50 @@ class Rest:
             raise invalid_form(problems)
         return Request(ids, query, mapping(body), rows(body), uploads)
 
-    # Sending
-
     def _fault(self, method: str, template: str) -> Fault | None:
         fault = next((one for one in self.faults if (one.method, one.template) == (method, template)), None)
         if fault is not None:
             self.faults.remove(fault)
         return fault
 
-    def _fail(self, fault: Fault, request: web.Request, operation_id: str) -> web.StreamResponse:
-        match fault.action:
-            case 429:
-                headers = {"Retry-After": "1", "X-RateLimit-Scope": "shared"}
-                return self._limited(request, operation_id, fault.retry_after_seconds, headers)
-            case "blocked":
-                self._log(request, operation_id, 429)
-                wait = {"Retry-After": f"{fault.retry_after_seconds:.0f}"} if fault.retry_after_seconds >= 1 else {}
-                page = "<html>error code: 1015</html>"
-                return web.Response(status=429, text=page, content_type="text/html", headers=wait)
-            case Refusal(status=status, code=code, message=message):
-                return self._error(request, operation_id, status, code, message)
-            case int(status):
-                return self._error(request, operation_id, status, 0, f"{status}: Server Error")
-            case "reset" | "reply_lost":
-                return self._reset(request, operation_id)
 
-    def _reset(self, request: web.Request, operation_id: str) -> web.Response:
-        """Break the connection."""
-        self._log(request, operation_id, 0)
-        if request.transport is not None:
-            connection: socket.socket = request.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            request.transport.abort()
-        return web.Response(status=500)
+def _faulty(fault: Fault) -> web.Response | None:
+    match fault.action:
+        case 429:
+            return _limited(fault.retry_after_seconds, {"Retry-After": "1", "X-RateLimit-Scope": "shared"})
+        case "blocked":
+            wait = {"Retry-After": f"{fault.retry_after_seconds:.0f}"} if fault.retry_after_seconds >= 1 else {}
+            page = "<html>error code: 1015</html>"
+            return web.Response(status=429, text=page, content_type="text/html", headers=wait)
+        case Refusal(status=status, code=code, message=message):
+            return _error(status, code, message)
+        case int(status):
+            return _error(status, 0, f"{status}: Server Error")
+        case "reset" | "reply_lost":
+            return None
 
-    def _limited(
-        self, request: web.Request, operation_id: str, retry_after_seconds: float, headers: Mapping[str, str]
-    ) -> web.Response:
-        body: Json = {"message": "You are being rate limited.", "retry_after": retry_after_seconds, "code": 0}
-        body["global"] = "X-RateLimit-Global" in headers
-        return self._send(request, operation_id, 429, body, {**headers, "Via": "1.1 local"})
 
-    def _error(self, request: web.Request, operation_id: str, status: int, code: int, message: str) -> web.Response:
-        return self._send(request, operation_id, status, {"message": message, "code": code}, {})
+def _limited(retry_after_seconds: float, headers: Mapping[str, str]) -> web.Response:
+    body: Json = {"message": "You are being rate limited.", "retry_after": retry_after_seconds, "code": 0}
+    body["global"] = "X-RateLimit-Global" in headers
+    return _answer_of(429, body, {**headers, "Via": "1.1 local"})
 
-    def _send(
-        self, request: web.Request, operation_id: str, status: int, body: JsonValue, headers: Mapping[str, str]
-    ) -> web.Response:
-        self._log(request, operation_id, status)
-        if body is None:
-            return web.Response(status=status, headers=headers)
-        # discord.py reads JSON only under exactly this content type, so no charset here.
-        content = {"Content-Type": "application/json", **headers}
-        return web.Response(status=status, body=encode(body), headers=content)
 
-    def _log(self, request: web.Request, operation_id: str, status: int) -> None:
-        self.requests.append(RequestRecord(request.method, request.path, operation_id, status, time.monotonic()))
-        self._world.changes.notify()
+def _error(status: int, code: int, message: str) -> web.Response:
+    return _answer_of(status, {"message": message, "code": code}, {})
+
+
+def _answer_of(status: int, body: JsonValue, headers: Mapping[str, str]) -> web.Response:
+    if body is None:
+        return web.Response(status=status, headers=headers)
+    # discord.py reads JSON only under exactly this content type, so no charset here.
+    return web.Response(status=status, body=encode(body), headers={"Content-Type": "application/json", **headers})
+
+
+def _reset(request: web.Request) -> web.Response:
+    """Break the connection."""
+    if request.transport is not None:
+        connection: socket.socket = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        request.transport.abort()
+    return web.Response(status=500)

@@ -257,7 +257,7 @@ def _check_callback(call: Call, kind: int, data: Json) -> None:
         message = f"Type {kind} does not answer an interaction of type {call.type}."
         problems.append(Problem(("type",), "INTERACTION_CALLBACK_TYPE_INVALID", message))
     if kind == 8:
-        problems += limits.choice_problems(data.get("choices"), call.focused_type, ("data", "choices"))
+        problems += limits.choice_problems(data.get("choices"), ("data", "choices"))
     if kind == 9:
         problems += limits.component_problems(data.get("components"), ("data", "components"))
     if problems:

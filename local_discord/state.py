@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple, TypeVar
@@ -36,25 +36,19 @@ class Violation(NamedTuple):
     detail: str
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """An HTTP error of Discord, recorded as a violation of the kind `violation`, if any."""
 
-    def __init__(
-        self,
-        status: int,
-        code: int,
-        message: str,
-        *,
-        problems: list[Problem] | None = None,
-        violation: ViolationKind | None = None,
-    ) -> None:
-        super().__init__(f"{status} {code} {message}")
-        self.status, self.code, self.message = status, code, message
-        self.problems, self.violation = problems or [], violation
+    status: int
+    code: int
+    message: str
+    problems: Sequence[Problem] = ()
+    violation: ViolationKind | None = None
 
 
-def invalid_form(problems: list[Problem]) -> Refusal:
-    return Refusal(400, 50035, "Invalid Form Body", problems=problems, violation="request")
+def invalid_form(problems: Sequence[Problem]) -> Refusal:
+    return Refusal(400, 50035, "Invalid Form Body", problems, "request")
 
 
 class Upload(NamedTuple):
@@ -211,8 +205,6 @@ class Call:
     changes: Changes
     source: StoredMessage | None
     """The message with the component."""
-    focused_type: int
-    """The type of the option that is completed."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(96))
     created_seconds: float = field(default_factory=time.monotonic)
     answered_seconds: float | None = None

@@ -28,7 +28,8 @@ class Operation(NamedTuple):
     method: str
     template: str
     pattern: re.Pattern[str]
-    parameters: list[Json]
+    query: Json
+    """Schemas of the query parameters."""
     body: Json
     responses: Json
 
@@ -65,23 +66,14 @@ class Description:
                 return operation, ids
         return None
 
-    def parameter_problems(
-        self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str]
-    ) -> tuple[Json, list[Problem]]:
-        """Return the query in the declared types, and the problems of path and query."""
-        values: Json = {}
-        known = {text(row["name"]) for row in operation.parameters if row["in"] == "query"}
+    def read_query(self, operation: Operation, query: Mapping[str, str]) -> tuple[Json, list[Problem]]:
+        """Return the query in the declared types, and its problems."""
         message = "The description has no such query parameter."
-        problems = [Problem((name,), "UNKNOWN_PARAMETER", message) for name in query if name not in known]
-        for row in operation.parameters:
-            name, schema = text(row["name"]), mapping(row["schema"])
-            if row["in"] == "path":
-                problems += self._problems(schema, path[name], (name,))
-            elif name in query:
-                values[name] = _typed(query[name], schema)
-                problems += self._problems(schema, values[name], (name,))
-            elif row.get("required") is True:
-                problems.append(required((name,)))
+        problems = [Problem((name,), "UNKNOWN_PARAMETER", message) for name in query if name not in operation.query]
+        schemas = {name: mapping(operation.query[name]) for name in query if name in operation.query}
+        values: Json = {name: _typed(query[name], schema) for name, schema in schemas.items()}
+        for name, schema in schemas.items():
+            problems += self._problems(schema, values[name], (name,))
         return values, problems
 
     def body_problems(self, operation: Operation, body: JsonValue) -> list[Problem]:
@@ -117,7 +109,7 @@ class Description:
         return [_problem(inner, prefix) for error in found for inner in _innermost(error)]
 
 
-def form_errors(problems: list[Problem]) -> Json:
+def form_errors(problems: Iterable[Problem]) -> Json:
     """Return problems as the nested `errors` object of Discord's code 50035."""
     errors: Json = {}
     for problem in problems:
@@ -145,11 +137,10 @@ def _operations(requests: Json, answers: Json) -> Iterable[Operation]:
             if not declared:
                 continue
             parameters = rows(shared.get("parameters")) + rows(declared.get("parameters"))
+            query = {text(row["name"]): row["schema"] for row in parameters if row["in"] == "query"}
             body = mapping(declared.get("requestBody"))
             responses = mapping(mapping(mapping(answers[template])[method])["responses"])
-            yield Operation(
-                text(declared["operationId"]), method.upper(), template, pattern, parameters, body, responses
-            )
+            yield Operation(text(declared["operationId"]), method.upper(), template, pattern, query, body, responses)
 
 
 def _placeholders(operation: Operation) -> int:
