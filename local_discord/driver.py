@@ -97,7 +97,7 @@ class LocalDiscord(World):
         guild.channels.append(self.add_channel(Channel(self.snowflakes.next(), "general", guild.id)))
         if bot_present:
             guild.members.append(self.bot)
-            self._gateway.introduce(guild)
+            self._gateway.dispatch("GUILD_CREATE", guild.created_payload(self.bot))
         return guild
 
     def read(self, attachment: Json) -> bytes:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from aiohttp import web
 
-from local_discord.state import Guild, World
+from local_discord.state import World
 from local_discord.wire import Json, decode, encode, mapping, number, text
 
 HEARTBEAT_MS = 41_250
@@ -91,10 +91,6 @@ class Gateway:
         """Send an event to all sessions."""
         for session in self._sessions.values():
             session.dispatch(event, data)
-
-    def introduce(self, guild: Guild) -> None:
-        """Announce a guild to the sessions."""
-        self.dispatch("GUILD_CREATE", guild.created_payload(self._world.bot))
 
     def drop(self, how: Drop | int) -> None:
         """Break every connection: `abort` the TCP stream, ask to `reconnect`, `invalidate` the session, or close

@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import assert_never
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
@@ -32,7 +31,13 @@ def export_folder(run: RunDirectory, to: FolderFormat, folder: Path, licence: st
     check_free(folder)
     with appearing_at(folder) as temporary:
         DISK.make_folder(temporary)
-        _write_model(temporary, to, model, file, tokenizer)
+        library_folder.write_tokenizer(temporary, model, tokenizer)
+        if to == "hf":
+            library_folder.write_model(temporary, model, file.model, tokenizer)
+        elif to == "torchscript":
+            graphs.write_torchscript(temporary, model)
+        else:
+            graphs.write_onnx(temporary, model)
         card = model_card(manifest, tokenizer.manifest, model.context_tokens, to, licence)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         written = (path for path in temporary.rglob("*") if path.is_file())
@@ -88,16 +93,3 @@ def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:
         )
     tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     return record, library_folder.read_model(folder, record.model, vocabulary_of(tokenizer)), tokenizer
-
-
-def _write_model(folder: Path, to: FolderFormat, model: LanguageModel, file: ModelFile, tokenizer: Tokenizer) -> None:
-    library_folder.write_tokenizer(folder, model, tokenizer)
-    match to:
-        case "hf":
-            library_folder.write_model(folder, model, file.model, tokenizer)
-        case "torchscript":
-            graphs.write_torchscript(folder, model)
-        case "onnx":
-            graphs.write_onnx(folder, model)
-        case _:
-            assert_never(to)
