@@ -1,6 +1,7 @@
 """`mt validate` and `mt config`: a file is checked without starting anything, and any run is written as one."""
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 from tests.support import ROOT, add_corpus, environment_in, settings_in, some_text
 from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
-from trainer.commands.runs import ConfigText
 from trainer.config.presets import request_hash
 from trainer.contracts.errors import ErrorBody, ErrorCode
 from trainer.contracts.runs import TrainRequest
@@ -187,7 +187,8 @@ def test_config__of_a_run_is_a_file_with_the_same_hash(shell: Shell) -> None:
 
     assert (code, err) == (0, "")
     assert shell.hash_of("again.yaml") == run.record().request_hash
-    assert ConfigText.model_validate_json(shell.type("config", run.run_id, "--json")[1]).yaml == out
+    answer: dict[str, object] = json.loads(shell.type("config", run.run_id, "--json")[1])
+    assert answer == {"yaml": out}
 
 
 def test_cost__is_told_before_a_training_and_what_cannot_fit_is_not_begun(shell: Shell) -> None:

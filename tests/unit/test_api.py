@@ -16,7 +16,6 @@ from tests.support import ROOT
 from tests.support.finished_runs import finished_run
 from tests.support.run_shell import Shell, shell_fixture
 from trainer.artifacts.runs import RunDirectory
-from trainer.commands.export import Exported, Imported
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateRequest
 from trainer.inference.generation import generate
@@ -131,13 +130,13 @@ def test_readme_snippet__works_in_a_fresh_interpreter_without_a_server(tmp_path:
 def test_mt_export__writes_a_folder_that_trainer_loads(shell: Shell) -> None:
     run = finished_run(shell.folder, "rnn")
 
-    answer = Exported.model_validate_json(
-        shell.type("export", run.run_id, "--format", "hf", "--out", "out", "--license", "mit", "--json")
-    )
+    words = ("export", run.run_id, "--format", "hf", "--out", "out", "--license", "mit", "--json")
+    answer: dict[str, object] = json.loads(shell.type(*words))
 
-    assert (answer.run_id, answer.format, answer.path) == (run.run_id, "hf", "out")
     exported = [path for path in (shell.folder / "out").rglob("*") if path.is_file() and path.name != "export.json"]
-    assert (answer.files, answer.bytes) == (len(exported), sum(path.stat().st_size for path in exported))
+    size = sum(path.stat().st_size for path in exported)
+    whole = {"run_id": run.run_id, "format": "hf", "path": "out", "files": len(exported), "bytes": size}
+    assert answer == whole
     assert trainer.load("out").surprisal("the sea") == trainer.load(run.path).surprisal("the sea")
     config: dict[str, object] = json.loads((shell.folder / "out" / "config.json").read_text(encoding="utf-8"))
     assert config["cell"] == "rnn"
@@ -153,9 +152,9 @@ def test_mt_import__restores_what_mt_export_wrote(
     assert "run.tar" in shell.type("export", run.run_id, "--format", "archive", "--out", "run.tar")
     monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path / "elsewhere"))
 
-    restored = Imported.model_validate_json(shell.type("import", "run.tar", "--json"))
+    restored: dict[str, object] = json.loads(shell.type("import", "run.tar", "--json"))
 
-    assert restored.run_id == run.run_id
+    assert restored == {"run_id": run.run_id}
     assert trainer.load(run.run_id).surprisal("the sea") == before
     assert trainer.load(tmp_path / "elsewhere" / "models" / run.run_id).run_id == run.run_id
     assert shell.error("import", "run.tar").code is ErrorCode.CONFLICT

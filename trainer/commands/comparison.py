@@ -9,7 +9,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
 from trainer.commands.connection import settings_for, with_queue
 from trainer.commands.requests import checked_corpus
-from trainer.commands.terminal import Terminal, columns
+from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.contracts.comparison import (
     TOLERANCE,
     Against,
@@ -28,7 +28,6 @@ from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 
-EXIT_REGRESSION = 1
 _TOLERANCE_HELP = f"relative rise of the loss that is no regression; default: {TOLERANCE:g}"
 _MAX_VALUE_CHARACTERS = 40
 _TITLES = ("Run", "Model", "Params", "Loss", "Perplexity", "Bits/char", "Top-1", "Top-5", "Tokens/s", "Label")
@@ -71,7 +70,7 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
         for one in found.against:
             lines += ["", *_differences(found, one)]
         terminal.show(found, Text("\n".join(lines)))
-        return EXIT_REGRESSION if options.fail_on_regression and not found.is_passed else 0
+        return EXIT_FAILED if options.fail_on_regression and not found.is_passed else 0
 
     if options.path is None:
         split = parse(EvalRequest, {"split": options.split or "test"}).split
@@ -89,18 +88,17 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
 
 
 def _row(run: ComparedRun) -> tuple[str, ...]:
-    return (
-        run.run_id,
-        run.model,
-        _formatted(run.params, ",d"),
-        f"{run.loss:.4f}",
-        f"{run.perplexity:.3f}",
-        _formatted(run.bits_per_char, ".4f"),
-        _formatted(run.top1_accuracy, ".1%"),
-        _formatted(run.top5_accuracy, ".1%"),
-        _formatted(run.tokens_per_second, ",.0f"),
-        run.label or "",
+    figures: tuple[tuple[float | None, str], ...] = (
+        (run.params, ",d"),
+        (run.loss, ".4f"),
+        (run.perplexity, ".3f"),
+        (run.bits_per_char, ".4f"),
+        (run.top1_accuracy, ".1%"),
+        (run.top5_accuracy, ".1%"),
+        (run.tokens_per_second, ",.0f"),
     )
+    shown = ("" if value is None else format(value, form) for value, form in figures)
+    return (run.run_id, run.model, *shown, run.label or "")
 
 
 def _differences(found: Comparison, one: Against) -> list[str]:
@@ -123,10 +121,6 @@ def _differences(found: Comparison, one: Against) -> list[str]:
         rows = [(d.field, _shortened(d.run), _shortened(d.other)) for d in one.differences]
         lines.append(columns([("setting", first.run_id, one.run_id), *rows]).plain)
     return lines
-
-
-def _formatted(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _shortened(value: str) -> str:

@@ -10,7 +10,6 @@ from trainer.commands.arguments import Argument, Arguments, Commands, Options
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import EXIT_USER, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
-from trainer.contracts.base import Frozen
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.download import SOURCES, build_corpus
@@ -28,12 +27,6 @@ class _CheckOptions(TrainOptions):
 
 class _BuildOptions(Options):
     source = Argument[str]("--source SOURCE", required=True, help=f"corpus to download: {', '.join(SOURCES)}")
-
-
-class Built(Frozen):
-    """Answer of `mt corpus build --json`."""
-
-    corpus: str
 
 
 def add_to(commands: Commands) -> None:
@@ -68,7 +61,7 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
 
 def _build(options: _BuildOptions, terminal: Terminal) -> int:
     folder = build_corpus(options.source, settings_for().app.data_root / "corpus")
-    terminal.show(Built(corpus=folder.name), Text(f"next: mt train --corpus {folder.name} …"))
+    terminal.show({"corpus": folder.name}, Text(f"next: mt train --corpus {folder.name} …"))
     return 0
 
 

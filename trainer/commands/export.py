@@ -12,7 +12,6 @@ from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, Options, RunOptions, option
 from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
-from trainer.contracts.base import Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.wording import counted
 from trainer.system.files import is_about
@@ -20,23 +19,6 @@ from trainer.system.files import is_about
 Format = Literal["hf", "torchscript", "onnx", "archive"]
 _FORMATS: tuple[str, ...] = get_args(Format)
 _LICENSE = re.compile(r"[A-Za-z0-9.+-]{1,64}")
-
-
-class Exported(Frozen):
-    """Answer of `mt export --json`."""
-
-    run_id: Identifier
-    format: Format
-    path: str
-    files: int
-    bytes: int
-    """Total size of the model's files."""
-
-
-class Imported(Frozen):
-    """Answer of `mt import --json`."""
-
-    run_id: Identifier
 
 
 class _ExportOptions(RunOptions):
@@ -75,11 +57,17 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
             from trainer.export.folders import export_folder
 
             files = export_folder(run, options.format, options.out, options.license).files
-    size = sum(file.bytes for file in files)
-    exported = Exported(run_id=run.run_id, format=options.format, path=str(options.out), files=len(files), bytes=size)
-    result = Text(f"{run.run_id} is in {options.out} ({counted(len(files), 'file')}, {counted(size, 'byte')}).")
+    count, size = len(files), sum(file.bytes for file in files)
+    answer: dict[str, object] = {
+        "run_id": run.run_id,
+        "format": options.format,
+        "path": str(options.out),
+        "files": count,
+        "bytes": size,
+    }
+    result = Text(f"{run.run_id} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
     legacy = [Text("PyTorch has deprecated TorchScript: prefer `--format hf`.")]
-    terminal.show(exported, result, *(legacy if options.format == "torchscript" else []))
+    terminal.show(answer, result, *(legacy if options.format == "torchscript" else []))
     return 0
 
 
@@ -89,7 +77,7 @@ def _import(options: _ImportOptions, terminal: Terminal) -> int:
     settings = settings_for()
     with _path_errors(options.archive):
         run = import_archive(options.archive, settings.app.artifacts_root)
-    terminal.show(Imported(run_id=run.run_id), Text(f"{run.run_id} is restored. Check it with: mt verify {run.run_id}"))
+    terminal.show({"run_id": run.run_id}, Text(f"{run.run_id} is restored. Check it with: mt verify {run.run_id}"))
     return 0
 
 

@@ -19,7 +19,7 @@ from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, 
 from trainer.commands.training import FOLLOW_SECONDS, follow_to_end, recovery_hint
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.settings import Settings
-from trainer.contracts.base import Frozen, RunState, changed, now
+from trainer.contracts.base import RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
@@ -30,18 +30,6 @@ from trainer.system.logs import LogReader, readable_line
 
 _STATES: tuple[str, ...] = get_args(RunState)
 _NO_RUN = "No runs yet. Start one with: mt train --corpus demo"
-
-
-class RunList(Frozen):
-    """Answer of `mt runs --json`."""
-
-    runs: tuple[RunStatus, ...]
-
-
-class ConfigText(Frozen):
-    """Answer of `mt config --json`."""
-
-    yaml: str
 
 
 class _RunsOptions(Options):
@@ -80,10 +68,11 @@ def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     runs = RunStore(settings_for().app.artifacts_root).all()
     statuses = (run.follow().refresh() for run in runs)
     wanted = (status for status in statuses if options.status in (None, status.status))
-    listed = RunList(runs=tuple(islice(wanted, options.limit)))
+    listed = list(islice(wanted, options.limit))
     titles = ("run", "status", "family", "progress", "best validation", "created", "label")
-    rows = [_row(status) for status in listed.runs]
-    terminal.show(listed, columns([titles, *rows]) if rows else Text("No run has this status." if runs else _NO_RUN))
+    rows = [_row(status) for status in listed]
+    table = columns([titles, *rows]) if rows else Text("No run has this status." if runs else _NO_RUN)
+    terminal.show({"runs": listed}, table)
     return 0
 
 
@@ -234,7 +223,7 @@ def _logs(options: _LogsOptions, terminal: Terminal) -> int:
 def _config(options: RunOptions, terminal: Terminal) -> int:
     text = experiment_yaml(RunStore(settings_for().app.artifacts_root).get(options.run).record())
     if options.json:
-        terminal.show(ConfigText(yaml=text))
+        terminal.show({"yaml": text})
     else:
         terminal.line(text.rstrip())
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -49,11 +49,12 @@ class Terminal:
             self._tasks[status.run_id] = self._bar.add_task("", total=100)
         self._bar.update(self._tasks[status.run_id], completed=status.progress, description=_figures(status))
 
-    def show(self, record: BaseModel, *for_people: RenderableType) -> None:
+    def show(self, record: BaseModel | dict[str, object], *for_people: RenderableType) -> None:
         """Show a result: as one JSON object with `--json`, else as tables."""
         self._stop_bar()
         if self._as_json:
-            self.line(record.model_dump_json())
+            model = RootModel[dict[str, object]](record) if isinstance(record, dict) else record
+            self.line(model.model_dump_json())
             return
         for part in for_people:
             with self._writing():

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import RootModel
 from rich.text import Text
 
 from trainer.artifacts.checkpoint_files import newest_whole
@@ -70,10 +69,6 @@ class TrainOptions(Options):
         **{name: _request_argument(name, option.help) for name, option in TRAIN_OPTIONS.items()},
     }
     set = repeatable("--set KEY=VALUE", "set a field of the train request, as `mt train --help` lists them")
-
-
-class RequestFields(RootModel[dict[str, object]]):
-    """Answer of `mt validate --json`: the fields of the train request that were given."""
 
 
 def add_to(commands: Commands) -> None:
@@ -189,7 +184,7 @@ def _validate(options: TrainOptions, terminal: Terminal) -> int:
         return EXIT_USER
     cost = Text("\n".join(training.cost.lines()))
     request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
-    terminal.show(RequestFields(request), columns(_settings(training)), cost, Text("Valid. Nothing was started."))
+    terminal.show(request, columns(_settings(training)), cost, Text("Valid. Nothing was started."))
     return 0
 
 
