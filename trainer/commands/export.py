@@ -58,16 +58,12 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
 
             files = export_folder(run, options.format, options.out, options.license).files
     count, size = len(files), sum(file.bytes for file in files)
-    answer: dict[str, object] = {
-        "run_id": run.run_id,
-        "format": options.format,
-        "path": str(options.out),
-        "files": count,
-        "bytes": size,
-    }
+    answer: dict[str, object] = {"run_id": run.run_id, "format": options.format, "path": str(options.out)}
     result = Text(f"{run.run_id} is in {options.out} ({counted(count, 'file')}, {counted(size, 'byte')}).")
     legacy = [Text("PyTorch has deprecated TorchScript: prefer `--format hf`.")]
-    terminal.show(answer, result, *(legacy if options.format == "torchscript" else []))
+    terminal.show(
+        answer | {"files": count, "bytes": size}, result, *(legacy if options.format == "torchscript" else [])
+    )
     return 0
 
 
