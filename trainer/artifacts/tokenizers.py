@@ -137,9 +137,9 @@ class TokenizerStore:
         self._disk = disk
 
     def create(self, record: TokenizerRecord) -> TokenizerDirectory:
-        """Create the directory of a tokenizer with its request, synced to disk; raises OSError.
+        """Create the directory of a tokenizer with its request, synced to disk, unless it exists and has not failed.
 
-        An existing tokenizer is not changed unless it failed: then it is trained again.
+        Raises OSError.
         """
         path = self._folder / record.tokenizer_id
         self._disk.make_folder(path)
@@ -164,10 +164,9 @@ class TokenizerStore:
 
     def get(self, tokenizer_id: str) -> TokenizerDirectory:
         """Return a tokenizer by id; raises TOKENIZER_NOT_FOUND."""
-        if _ID.fullmatch(tokenizer_id):
-            tokenizer = TokenizerDirectory(self._folder / tokenizer_id, self._disk)
-            if tokenizer.exists():
-                return tokenizer
+        tokenizer = TokenizerDirectory(self._folder / tokenizer_id, self._disk)
+        if _ID.fullmatch(tokenizer_id) and tokenizer.exists():
+            return tokenizer
         shown = f" '{tokenizer_id}'" if len(tokenizer_id) <= 64 and tokenizer_id.isprintable() else ""
         raise AppError(ErrorCode.TOKENIZER_NOT_FOUND, f"There is no tokenizer{shown}: check its id.")
 

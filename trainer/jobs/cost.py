@@ -148,10 +148,7 @@ def estimate_vocabulary(effective: EffectiveRequest, sample: str, sample_bytes: 
 
 
 def count_kinds(units: Sequence[str], growth: float) -> float:
-    """Estimate the distinct units of a text `growth` times as long.
-
-    They grow with a power of the length of the text (Heaps' law), which the first half and the whole show.
-    """
+    """Estimate the distinct units of a text `growth` times as long, which grow with a power of it (Heaps' law)."""
     kinds, kinds_in_half = len(set(units)), len(set(units[: len(units) // 2]))
     power = math.log2(kinds / kinds_in_half) if kinds_in_half else 1.0
     return kinds * math.pow(growth, min(1.0, power))

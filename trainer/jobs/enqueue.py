@@ -22,21 +22,20 @@ class Enqueuer:
         self._artifacts = ""
 
     async def enqueue(self, payload: JobPayload) -> None:
-        await self._store.enqueue(*self._job(payload), payload, artifacts=await self._artifacts_id())
+        await self._store.enqueue(*self._queue_function_and_id(payload), payload, artifacts=await self._artifacts_id())
 
     async def restore(self, payload: JobPayload, stored: RunDirectory | TokenizerDirectory) -> bool:
         """Enqueue an unfinished run or tokenizer again if its queue has lost it; return whether it had."""
         record: RunRecord | TokenizerRecord = await asyncio.to_thread(stored.record)
         return await self._store.restore(
-            *self._job(payload),
+            *self._queue_function_and_id(payload),
             payload,
             since=record.created_at.timestamp(),
             lease_seconds=self._settings.queue.lease_seconds,
             artifacts=await self._artifacts_id(),
         )
 
-    def _job(self, payload: JobPayload) -> tuple[str, str, str]:
-        """Return queue, function and id of a job."""
+    def _queue_function_and_id(self, payload: JobPayload) -> tuple[str, str, str]:
         if isinstance(payload, TrainJobPayload):
             return self._settings.queue.name, "train", payload.run_id
         if isinstance(payload, TokenizerTrainPayload):

@@ -183,9 +183,9 @@ class InferenceClient:
         return (await self._wait_for_result(record)).response
 
     async def chat(self, run_id: str, request: ChatRequest, *, user_id: int | None = None) -> ChatResponse:
-        """Send a chat message and wait for the answer.
+        """Send a message, in a new chat if the request names none, and wait for the answer.
 
-        Starts a chat if the request names none; raises DATA_NOT_FOUND for a chat that has expired.
+        Raises DATA_NOT_FOUND for a chat that has expired.
         """
         check_generates(self._objective(run_id))
         session_id = request.session_id or _new_id()
@@ -243,7 +243,6 @@ class InferenceClient:
         return record
 
     async def _withdraw(self, record: RecordT) -> None:
-        """Delete a request, or its result, that nobody waits for any more."""
         request_id = record.response.request_id
         async with tolerate_no_redis("withdrawal_failed", request_id=request_id):  # the request expires by itself
             await self._store.delete(_key(record))
@@ -303,7 +302,6 @@ class _ChunkMerger:
         yield changed(chunk, start=known, text=text)
 
     def rest(self, response: GenerateResponse) -> Iterator[GenerateChunk]:
-        """Yield the part of a response that was in no chunk."""
         for index, (text, reason) in enumerate(zip(response.outputs or (), response.stop_reason or (), strict=True)):
             yield from self.add(
                 GenerateChunk(request_id=response.request_id, index=index, start=0, text=text, stop_reason=reason)

@@ -64,10 +64,7 @@ class JobQueue:
         requested_paths: tuple[str, ...] | None = None,
         unused_settings: Mapping[str, Setting] = MappingProxyType({}),
     ) -> Accepted:
-        """Check, estimate and accept a training; raises AppError, having changed nothing.
-
-        `corpora` has the corpora that were offered for this request. See `preview_training` for the other options.
-        """
+        """Check, estimate and accept a training (see `preview_training`); raises AppError, having changed nothing."""
         preview = await preview_training(
             request,
             corpora or self.corpora,
@@ -202,12 +199,9 @@ class JobQueue:
         return await self._add_queue_state((await asyncio.to_thread(self.runs.get(run_id).follow)).refresh())
 
     async def steady_status(self, status: RunStatus) -> RunStatus:
-        """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease.
-
-        A run that moves to another worker has no lease for some seconds.
-        """
+        """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
         status = await self._add_queue_state(status)
-        silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)
+        silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
 
     async def _add_queue_state(self, status: RunStatus) -> RunStatus:

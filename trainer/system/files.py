@@ -131,8 +131,7 @@ def is_about(error: OSError, folder: Path) -> bool:
 def to_app_error(error: AppError | OSError, folders: Mapping[str, Path]) -> AppError:
     """Return an error with one sentence for a full disk, a failing disk or an unusable folder.
 
-    `folders` are the folders of the settings by their names. An AppError is returned unchanged; other errors are raised
-    again.
+    `folders` are the folders of the settings by name. An AppError is returned unchanged; other errors are raised again.
     """
     if isinstance(error, AppError):
         return error
