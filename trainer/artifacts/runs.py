@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
-from operator import itemgetter
 from pathlib import Path
 from time import monotonic, sleep, time
 from typing import BinaryIO, NamedTuple
@@ -287,8 +286,8 @@ class RunStore:
 
 def in_order(runs: Iterable[RunDirectory]) -> list[RunDirectory]:
     """Sort runs, oldest first; a run with an unreadable request is logged and skipped."""
-    dated = [(created_at, run) for run in runs if (created_at := _created_at(run)) is not None]
-    return [run for _, run in sorted(dated, key=itemgetter(0))]
+    created = {run: created_at for run in runs if (created_at := _created_at(run)) is not None}
+    return sorted(created, key=created.__getitem__)
 
 
 def _created_at(run: RunDirectory) -> datetime | None:

@@ -2,7 +2,6 @@
 
 import re
 from datetime import UTC, datetime
-from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -172,9 +171,9 @@ class TokenizerStore:
 
     def all(self) -> list[TokenizerDirectory]:
         """Return all tokenizers, newest first; one with an unreadable request is logged and skipped."""
-        found = [TokenizerDirectory(path, self._disk) for path in self._folder.glob("*-*")]
-        dated = [(created_at, t) for t in found if t.exists() and (created_at := _created_at(t)) is not None]
-        return [tokenizer for _, tokenizer in sorted(dated, key=itemgetter(0), reverse=True)]
+        found = (TokenizerDirectory(path, self._disk) for path in self._folder.glob("*-*"))
+        created = {t: created_at for t in found if t.exists() and (created_at := _created_at(t)) is not None}
+        return sorted(created, key=created.__getitem__, reverse=True)
 
     def labelled(self, label: str) -> TokenizerDirectory | None:
         """Return the newest tokenizer with this label that has not failed."""

@@ -230,16 +230,15 @@ class InferenceClient:
         payload = InferenceJobPayload(
             kind=record.kind, run_id=record.response.run_id, request_id=record.response.request_id
         )
+        ttl_seconds = self._settings.queue.result_ttl_seconds
         try:
-            ttl_seconds = self._settings.queue.result_ttl_seconds
-            async with asyncio.timeout(_INFERENCE_ENQUEUE_TIMEOUT_SECONDS):
-                await self._store.put(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds)
-                await self._enqueuer.enqueue(payload)
+            with _redis_errors():
+                async with asyncio.timeout(_INFERENCE_ENQUEUE_TIMEOUT_SECONDS):
+                    await self._store.put(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds)
+                    await self._enqueuer.enqueue(payload)
         except asyncio.CancelledError:  # the request may be enqueued already
             await self._withdraw(record)
             raise
-        except STORE_ERRORS as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_RESULT) from error
         return record
 
     async def _withdraw(self, record: RecordT) -> None:
