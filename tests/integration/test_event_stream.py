@@ -9,9 +9,9 @@ from redis.typing import EncodableT, FieldT
 from tests.support import settings_in
 from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
-from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import cancel_idle_run
 from trainer.contracts.runs import RunStatus
+from trainer.jobs.enqueue import publish_events
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys

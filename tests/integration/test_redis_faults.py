@@ -36,12 +36,12 @@ from tests.support.redis_servers import embedded, served, told, told_server
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, losses, training, with_redis
 from trainer.artifacts.artifacts_id import artifacts_id
-from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, InferenceRecord, ScoreRequest
 from trainer.contracts.jobs import InferenceJobPayload, TrainJobPayload
 from trainer.contracts.runs import RunStatus
+from trainer.jobs.enqueue import publish_events
 from trainer.jobs.queue import NO_WORKER, JobQueue
 from trainer.store import keys
 from trainer.store.store import Store, connect

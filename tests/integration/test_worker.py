@@ -9,10 +9,10 @@ from tests.support import add_corpus, ended, gone, kill, processes, running, set
 from tests.support import wait_for_status as wait
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, training
-from trainer.artifacts.run_events import publish_events
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, MetricsProgress, stamp
 from trainer.contracts.inference import EvalRecord, EvalRequest, EvalResponse, GenerateRequest, ScoreRequest
+from trainer.jobs.enqueue import publish_events
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys

@@ -1,4 +1,4 @@
-"""Enqueues the jobs of one artifacts folder; the worker restores lost jobs with it."""
+"""Enqueues the jobs of one artifacts folder, and publishes the events of its runs; the worker restores lost ones."""
 
 import asyncio
 
@@ -47,3 +47,11 @@ class Enqueuer:
             own_artifacts_id, self._settings.app.artifacts_root
         )
         return self._artifacts
+
+
+async def publish_events(store: Store, run: RunDirectory) -> None:
+    """Publish the events of a run that Redis does not have yet, and the status that follows from all of them."""
+    follower = await asyncio.to_thread(run.follow)
+    events = await asyncio.to_thread(follower.read_new)
+    is_cancelled = run.cancel_requested() and not follower.ended
+    await store.publish(run.run_id, events, follower.status.model_dump_json(), is_cancelled=is_cancelled)

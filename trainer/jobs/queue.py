@@ -10,7 +10,6 @@ from types import MappingProxyType
 import structlog
 
 from trainer.artifacts.checkpoint_files import newest_whole
-from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore, cancel_idle_run, new_run_id
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.config.presets import request_hash
@@ -21,7 +20,7 @@ from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import Accepted, EffectiveRequest, RunRecord, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.enqueue import Enqueuer
+from trainer.jobs.enqueue import Enqueuer, publish_events
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
 from trainer.store import keys

@@ -8,7 +8,6 @@ import structlog
 from arq import Retry
 from pydantic import ValidationError
 
-from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore, complete_end
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
@@ -30,6 +29,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.validation import parse
+from trainer.jobs.enqueue import publish_events
 from trainer.store import keys
 from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS

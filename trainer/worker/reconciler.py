@@ -4,12 +4,11 @@ import asyncio
 
 import structlog
 
-from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunStore, in_order
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
-from trainer.jobs.enqueue import Enqueuer
+from trainer.jobs.enqueue import Enqueuer, publish_events
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
 

@@ -8,11 +8,11 @@ from functools import partial
 import structlog
 from arq import Retry
 
-from trainer.artifacts.run_events import publish_events
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.jobs.enqueue import publish_events
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills
