@@ -8,10 +8,11 @@ from trainer.contracts.tokenizers import Normalization
 
 
 class Line(NamedTuple):
-    """A line that is not blank, and its start in its text."""
+    """A line that is not blank, with its start in its text and its number, from 1."""
 
     start: int
     text: str
+    number: int
 
 
 def normalized(text: str, normalization: Normalization) -> str:
@@ -26,8 +27,8 @@ def normalized(text: str, normalization: Normalization) -> str:
 def documents(text: str) -> Iterator[Line]:
     """Yield the lines of a normalized text that are not blank; \\n and \\r\\n end a line."""
     start = 0
-    for line in text.split("\n"):
+    for number, line in enumerate(text.split("\n"), 1):
         document = line.removesuffix("\r")
         if document.strip():
-            yield Line(start, document)
+            yield Line(start, document, number)
         start += len(line) + 1

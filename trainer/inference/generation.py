@@ -91,7 +91,9 @@ def generate_together(
     logits, state = _read_prompts(model, active)
     while active:
         sequences = [sequence for job in active for sequence in job.live]
-        ids = _sample_next(active, logits)
+        with torch.inference_mode():
+            of_jobs = torch.split(logits, [len(job.live) for job in active])
+            ids = [i for job, rows in zip(active, of_jobs, strict=True) for i in job.sample(rows)]
         cancelled = withdrawn()
         for job in active:
             if job.request_id in cancelled:
@@ -147,6 +149,7 @@ class GenerationJob:
         is_streamed: bool = False,
     ) -> None:
         """Raises INVALID_INPUT if a banned token is not in the vocabulary, or if no token is allowed."""
+        self.request_id = response.request_id
         self._request = request
         self._response = response
         self._is_streamed = is_streamed
@@ -156,16 +159,10 @@ class GenerationJob:
         self._never_sampled = never_sampled(tokenizer, request)
         self._seed = randbits(32) if request.seed is None else request.seed
         self._is_cancelled = False
-        generators = [
-            np.random.Generator(np.random.PCG64([self._seed, number])) for number in range(request.num_return_sequences)
-        ]
         self.sequences = [
-            _Sequence(tokenizer, request, self.prompt, model.context_tokens, generator) for generator in generators
+            _Sequence(tokenizer, request, self.prompt, model.context_tokens, [self._seed, number])
+            for number in range(request.num_return_sequences)
         ]
-
-    @property
-    def request_id(self) -> str:
-        return self._response.request_id
 
     @property
     def live(self) -> "list[_Sequence]":
@@ -179,7 +176,7 @@ class GenerationJob:
         log_p = logits.log_softmax(-1) if self._request.logprobs else None
         penalized = _penalize_repetition(logits, live, self._request)
         penalized[:, self._never_sampled] = -math.inf
-        draws = [sequence.draw() for sequence in live]
+        draws = [sequence.generator.random() for sequence in live]
         ids = choose(penalized, self._request, torch.tensor(draws, dtype=torch.float64))
         for row, (sequence, token_id) in enumerate(zip(live, ids, strict=True)):
             sequence.append(token_id)
@@ -196,12 +193,7 @@ class GenerationJob:
         """Yield the new chunks of a streamed job, and the response of a finished one."""
         if self._is_streamed:
             for index, sequence in enumerate(self.sequences):
-                chunk = sequence.next_chunk()
-                if chunk is not None:
-                    start, text, reason = chunk
-                    yield GenerateChunk(
-                        request_id=self.request_id, index=index, start=start, text=text, stop_reason=reason
-                    )
+                yield from sequence.next_chunk(self.request_id, index)
         if self._is_cancelled:
             yield changed(self._response, status="failed", error=RunError.of(cancelled_error()))
         elif not self.live:
@@ -260,9 +252,9 @@ class _Sequence:
         request: GenerateRequest,
         prompt: Prompt,
         context_tokens: int | None,
-        generator: np.random.Generator,
+        seed: list[int],
     ) -> None:
-        self._generator = generator
+        self.generator = np.random.Generator(np.random.PCG64(seed))
         self._room = math.inf if context_tokens is None else context_tokens - len(prompt.ids)
         self._tokenizer = tokenizer
         self._request = request
@@ -280,9 +272,6 @@ class _Sequence:
         self._is_end_sent = False
         if self._room < 0:
             self._finish("context_full")
-
-    def draw(self) -> float:
-        return self._generator.random()
 
     def append(self, token_id: int) -> None:
         """Add a sampled token to a live sequence."""
@@ -311,16 +300,21 @@ class _Sequence:
     def _finish(self, reason: FinishReason) -> None:
         self.stop_reason, self.is_live = reason, False
 
-    def next_chunk(self) -> tuple[int, str, FinishReason | None] | None:
-        """Return the text since the last chunk with its start and the reason of the end; None if there is nothing new.
+    def next_chunk(self, request_id: str, index: int) -> Iterator[GenerateChunk]:
+        """Yield the text since the last chunk, or the reason of the end, if there is anything new.
 
         Characters that may begin a stop sequence wait until that is decided.
         """
         start, end = self._sent_characters, len(self.text) - (0 if self.stop_reason else self._undecided())
-        if start == end and (self.stop_reason is None or self._is_end_sent):
-            return None
-        self._sent_characters, self._is_end_sent = end, self.stop_reason is not None
-        return start, self.text[start:end], self.stop_reason
+        if start < end or (self.stop_reason is not None and not self._is_end_sent):
+            self._sent_characters, self._is_end_sent = end, self.stop_reason is not None
+            yield GenerateChunk(
+                request_id=request_id,
+                index=index,
+                start=start,
+                text=self.text[start:end],
+                stop_reason=self.stop_reason,
+            )
 
     def _undecided(self) -> int:
         """Return the length of the longest end of the text with which a stop sequence begins."""
@@ -349,15 +343,6 @@ def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tu
         for start in range(0, len(token_ids), _MAX_POSITIONS):
             logits, state = model.forward_with_state(ids[:, start : start + _MAX_POSITIONS], state)
     return logits[:, -1], state
-
-
-def _sample_next(jobs: list[GenerationJob], logits: Tensor) -> list[int]:
-    """Choose the next id of every live sequence by its row of the logits (n, V)."""
-    ids: list[int] = []
-    with torch.inference_mode():
-        for job in jobs:
-            ids += job.sample(logits[len(ids) : len(ids) + len(job.live)])
-    return ids
 
 
 def _feed(

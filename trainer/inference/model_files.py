@@ -43,28 +43,25 @@ def save_model(folder: Path, model: LanguageModel, config: ModelConfig, disk: Di
 def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
     """Read the model of a run and its tokenizer, in evaluation mode.
 
-    Checks the header of the weights before it allocates them. Raises MODEL_LOAD_FAILED for a file that is damaged or
+    Reads no weights file that is larger than the config allows. Raises MODEL_LOAD_FAILED for a file that is damaged or
     does not match the config, MODEL_INCOMPATIBLE for another tokenizer.
     """
     tokenizer = load_tokenizer(run_folder / TOKENIZER_FOLDER)
     try:
         description = read_record(run_folder / CONFIG_FILE, ModelFile)
-    except (OSError, ValueError):
-        raise _unreadable() from None
-    if tokenizer.vocab_size != description.vocab_size:
-        raise AppError(
-            ErrorCode.MODEL_INCOMPATIBLE,
-            f"The model has {description.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}.",
-        )
-    with torch.device("meta"):
-        model = build(description.model, vocabulary_of(tokenizer), description.objective)
-    expected: dict[str, Tensor] = model.state_dict()
-    try:
+        if tokenizer.vocab_size != description.vocab_size:
+            raise AppError(
+                ErrorCode.MODEL_INCOMPATIBLE,
+                f"The model has {description.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}.",
+            )
+        with torch.device("meta"):
+            model = build(description.model, vocabulary_of(tokenizer), description.objective)
+        expected: dict[str, Tensor] = model.state_dict()
         weights = read_weights(run_folder / WEIGHTS_FILE, expected)
     except UnfitWeights:
         raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The shapes of the weights do not match the config.") from None
     except (OSError, ValueError):
-        raise _unreadable() from None
+        raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The model's files cannot be read.") from None
     model.load_state_dict(weights, assign=True)
     return model.eval(), tokenizer
 
@@ -85,7 +82,3 @@ def load_run(run: RunDirectory) -> tuple[LanguageModel, Tokenizer]:
             f"Files of the run '{run.run_id}' were changed or deleted after its training: {', '.join(changed)}.",
         )
     return load_model(run.path)
-
-
-def _unreadable() -> AppError:
-    return AppError(ErrorCode.MODEL_LOAD_FAILED, "The model's files cannot be read.")

@@ -79,18 +79,18 @@ def predict(
             f"The text has {len(prompt.ids):,} tokens, and this model reads at most {model.context_tokens:,}. Give only"
             " its end.",
         )
-    suggestions: list[Suggestion] = []
+    suggestions: tuple[Suggestion, ...] = ()
     if prompt.n_tokens:
         model.eval()
         special_ids = tokenizer.special_ids.all
         log_p = prefixes.logits_after(model, prompt.ids).double().cpu().log_softmax(-1)
         order: list[int] = log_p.argsort(descending=True, stable=True).tolist()
         best = [token_id for token_id in order[: request.k + len(special_ids)] if token_id not in special_ids]
-        for token_id, name in zip(best[: request.k], tokenizer.tokens(best[: request.k]), strict=True):
-            logp = float(log_p[token_id])
-            suggestions.append(Suggestion(token=name, prob=float(log_p[token_id].exp()), logp=logp))
-    unk_count = prompt.unk_count(tokenizer)
-    return changed(response, status="completed", suggestions=tuple(suggestions), unk_count=unk_count)
+        suggestions = tuple(
+            Suggestion(token=tokenizer.names[i], prob=float(log_p[i].exp()), logp=float(log_p[i]))
+            for i in best[: request.k]
+        )
+    return changed(response, status="completed", suggestions=suggestions, unk_count=prompt.unk_count(tokenizer))
 
 
 def _bytes(ids: tuple[int, ...], entry: _Entry) -> int:

@@ -14,7 +14,6 @@ each window scores the token in its middle.
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import rnn
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -53,8 +53,6 @@ class ScoringJob(NamedTuple):
     request: ScoreRequest
     response: ScoreResponse
     lines: list[Line]
-    numbers: list[int]
-    """The number of each line in the text, from 1."""
     ids: list[list[int]]
 
     @classmethod
@@ -63,13 +61,10 @@ class ScoringJob(NamedTuple):
 
         Raises INVALID_INPUT if the text has no token to score.
         """
-        text = normalized(request.text or "", tokenizer.normalization)
-        lines = list(documents(text))
+        lines = list(documents(normalized(request.text or "", tokenizer.normalization)))
         if not lines:
             raise AppError(ErrorCode.INVALID_INPUT, "`text` has nothing to score: it is blank.")
-        newlines = [text.count("\n", a.start, b.start) for a, b in pairwise([Line(0, ""), *lines])]
-        numbers = [1 + count for count in accumulate(newlines)]
-        job = cls(request, response, lines, numbers, [tokenizer.encode(line.text) for line in lines])
+        job = cls(request, response, lines, [tokenizer.encode(line.text) for line in lines])
         if all(len(ids) <= job.n_unscored for ids in job.ids):
             raise AppError(
                 ErrorCode.INVALID_INPUT,
@@ -118,13 +113,16 @@ class _ScoringInput(NamedTuple):
     """The end of each token's word, up to which a mask hides tokens; None: a mask hides one token."""
 
 
-def score_texts(model: LanguageModel, tokenizer: Tokenizer, jobs: Sequence[ScoringJob]) -> list[ScoreResponse]:
+def score_texts(
+    model: LanguageModel, tokenizer: Tokenizer, jobs: Sequence[ScoringJob], *, as_minicons: bool = False
+) -> list[ScoreResponse]:
     """Score texts side by side, line by line. [EOS] has no entry in the lists of tokens.
 
     `loss` is the mean surprisal of the scored tokens and of each line's [EOS], `mean_surprisal` the mean over the
-    scored tokens alone, `nats` their sum. `topk[i]` is the prediction at the position of token i.
+    scored tokens alone, `nats` their sum. `topk[i]` is the prediction at the position of token i. For `as_minicons` see
+    `word_surprisals`.
     """
-    boundaries = WordBoundaries(tokenizer) if any(job.has_words for job in jobs) else None
+    boundaries = WordBoundaries(tokenizer, as_minicons=as_minicons) if any(job.has_words for job in jobs) else None
     inputs = [
         _ScoringInput(
             ids,
@@ -164,10 +162,8 @@ def word_surprisals(
     """
     queued = ScoreResponse(request_id="words", run_id="words", status="running")
     job = ScoringJob.of(tokenizer, ScoreRequest(text=text, detail_level="per_word"), queued)
-    boundaries = WordBoundaries(tokenizer, as_minicons=as_minicons)
-    scores = _score(model, [_ScoringInput(ids, _window(model, None)) for ids in job.ids], 1, boundaries.ids)
-    words = _words(model, tokenizer, boundaries, job, scores)
-    return [(word.text, word.surprisal) for word in words if word.surprisal is not None]
+    [response] = score_texts(model, tokenizer, [job], as_minicons=as_minicons)
+    return [(word.text, word.surprisal) for word in response.words or () if word.surprisal is not None]
 
 
 def score_lines(
@@ -189,32 +185,45 @@ def _window(model: LanguageModel, requested: int | None) -> int | None:
 def _score(
     model: LanguageModel, inputs: Sequence[_ScoringInput], top_k: int, boundary_ids: Sequence[int] | None = None
 ) -> list[Scores]:
-    """Score lines; a causal model's scores have one more entry at the end, for [EOS]."""
+    """Score lines, their windows in batches; a causal model's scores have one more entry at the end, for [EOS].
+
+    A batch of a masked model has windows of one length, of a causal model also those up to twice as long.
+    """
     model.eval()
-    scorer = _LogitScorer(model, min(top_k, model.vocab_size), boundary_ids)
-    if model.objective == "masked_lm":
-        return _score_masked(model, inputs, scorer)
-    line_windows = [_causal_windows(model, line) for line in inputs]
-    scores = iter(_score_windows(model, [window for of_line in line_windows for window in of_line], scorer))
-    return [_concat([next(scores) for _ in of_line]) for of_line in line_windows]
+    device = model.input_embedding().weight.device
+    boundaries = None if boundary_ids is None else torch.tensor(boundary_ids, device=device)
+    scorer = _LogitScorer(min(top_k, model.vocab_size), boundaries)
+    is_masked = model.objective == "masked_lm"
+    line_windows = [_masked_windows(model, line) if is_masked else _causal_windows(model, line) for line in inputs]
+    windows = [window for of_line in line_windows for window in of_line]
+    lengths = [len(window.ids) for window in windows]
+    by_length: list[int] = np.argsort(lengths, kind="stable").tolist()
+    scores: dict[int, Scores] = {}
+    while len(scores) < len(windows):
+        shortest = lengths[by_length[len(scores)]]
+        size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
+        longest = shortest if is_masked else 2 * shortest
+        numbers = [i for i in by_length[len(scores) : len(scores) + size] if lengths[i] <= longest]
+        batch = [windows[i] for i in numbers]
+        scored = _score_masked(model, batch, scorer) if is_masked else _score_causal(model, batch, scorer)
+        scores |= zip(numbers, scored, strict=True)
+    in_order = (scores[i] for i in range(len(windows)))
+    return [_concat([next(in_order) for _ in of_line]) for of_line in line_windows]
 
 
-class _LogitScorer:
+class _LogitScorer(NamedTuple):
     """Computes scores from logits."""
 
-    def __init__(self, model: LanguageModel, top_k: int, boundary_ids: Sequence[int] | None) -> None:
-        self._top_k = top_k
-        self._boundary_ids: Tensor | None = None
-        if boundary_ids is not None:
-            self._boundary_ids = torch.tensor(boundary_ids, device=model.input_embedding().weight.device)
+    top_k: int
+    boundary_ids: Tensor | None
 
     def scores(self, logits: Tensor, targets: Tensor) -> Scores:
         """Score targets (B, T) by logits (B, T, V)."""
         log_p = functional.log_softmax(logits, dim=-1)
         of_target = log_p.gather(-1, targets.unsqueeze(-1))  # (B, T, 1)
         surprisal = -of_target.squeeze(-1).clamp_max(0)
-        top = log_p.topk(self._top_k, dim=-1)
-        ids = self._boundary_ids
+        top = log_p.topk(self.top_k, dim=-1)
+        ids = self.boundary_ids
         return Scores(
             surprisal=surprisal,
             rank=(log_p > of_target).sum(-1) + 1,
@@ -225,117 +234,78 @@ class _LogitScorer:
         )
 
 
-class _CausalWindow(NamedTuple):
-    """Ids read from an empty state; each but the first is scored given the ids before it."""
+class _Window(NamedTuple):
+    """Ids that a model reads at once.
 
-    ids: Sequence[int]
-    n_context: int
-    """The number of scores at the start that are dropped: the window before this one has them."""
+    A causal model scores the ids behind the positions from `first` to before `end`, each given the ids before it. A
+    masked model scores the id at `first` while all from there to before `end` are masked.
+    """
+
+    ids: Tensor
+    first: int
+    end: int
 
 
-def _causal_windows(model: LanguageModel, line: _ScoringInput) -> list[_CausalWindow]:
+def _causal_windows(model: LanguageModel, line: _ScoringInput) -> list[_Window]:
     """Cut a line into windows that together score every token, and [EOS], once."""
     special_ids = model.vocabulary.special_ids
-    ids = [*([special_ids.start] if line.has_start else []), *line.ids, special_ids.eos]
+    line_ids: list[int] = [*([special_ids.start] if line.has_start else []), *line.ids, special_ids.eos]
+    ids = torch.tensor(line_ids)
     length: NDArray[np.int64] = np.full(1, len(ids) - 1, dtype=np.int64)
     cut = windows(length, line.window_tokens)
-    begins: list[int] = cut.begin.tolist()
-    lengths: list[int] = cut.length.tolist()
-    contexts: list[int] = cut.first.tolist()
-    return [
-        _CausalWindow(ids[begin : begin + length + 1], context)
-        for begin, length, context in zip(begins, lengths, contexts, strict=True)
-    ]
+    ranges: list[tuple[int, int, int]] = np.stack((cut.begin, cut.first, cut.end), axis=-1).tolist()
+    return [_Window(ids[begin : begin + end + 1], first, end) for begin, first, end in ranges]
 
 
-def _score_windows(model: LanguageModel, windows: list[_CausalWindow], scorer: _LogitScorer) -> list[Scores]:
-    """Score windows in batches; no window of a batch is more than twice as long as another."""
-    lengths = [len(window.ids) for window in windows]
-    by_length: list[int] = np.argsort(lengths, kind="stable").tolist()
-    scores: dict[int, Scores] = {}
-    while len(scores) < len(windows):
-        candidates = by_length[len(scores) : len(scores) + _MAX_WINDOWS_PER_BATCH]
-        batch = [i for i in candidates if lengths[i] <= 2 * lengths[candidates[0]]]
-        scores |= zip(batch, _score_batch(model, [windows[i] for i in batch], scorer), strict=True)
-    return [scores[i] for i in range(len(windows))]
-
-
-def _score_batch(model: LanguageModel, windows: list[_CausalWindow], scorer: _LogitScorer) -> list[Scores]:
+def _score_causal(model: LanguageModel, windows: list[_Window], scorer: _LogitScorer) -> list[Scores]:
     """Score a batch in chunks along T and carry the state from chunk to chunk."""
-    longest = max(len(window.ids) for window in windows)
-    padded = [[*window.ids, *[0] * (longest - len(window.ids))] for window in windows]  # behind all scored ids
-    ids = torch.tensor(padded, device=model.input_embedding().weight.device)  # (B, T + 1)
+    device = model.input_embedding().weight.device
+    ids = rnn.pad_sequence([window.ids for window in windows], batch_first=True).to(device)  # (B, T + 1)
     state = model.initial_state(len(windows))
     chunk = max(1, _max_positions(model) // len(windows))
     chunks: list[Scores] = []
     with torch.inference_mode():
-        for start in range(0, longest - 1, chunk):
-            end = min(start + chunk, longest - 1)
-            logits, state = model.forward_with_state(ids[:, start:end], state)
-            chunks.append(scorer.scores(logits.float(), ids[:, start + 1 : end + 1]))
+        for start in range(0, ids.shape[1] - 1, chunk):
+            targets = ids[:, start + 1 : start + 1 + chunk]
+            logits, state = model.forward_with_state(ids[:, start : start + targets.shape[1]], state)
+            chunks.append(scorer.scores(logits.float(), targets))
     scores = _concat(chunks, dim=1)
-    return [
-        Scores(*(tensor[row, window.n_context : len(window.ids) - 1] for tensor in scores))
-        for row, window in enumerate(windows)
-    ]
+    return [Scores(*(tensor[row, w.first : w.end] for tensor in scores)) for row, w in enumerate(windows)]
 
 
 def _max_positions(model: LanguageModel) -> int:
     return min(_MAX_POSITIONS, _MAX_LOGITS // model.vocab_size)
 
 
-class _MaskedWindow(NamedTuple):
-    """Ids (W,) of which a half-open range is masked; the first masked one is predicted."""
-
-    ids: Tensor
-    masked: tuple[int, int]
-
-
-def _score_masked(model: LanguageModel, inputs: Sequence[_ScoringInput], scorer: _LogitScorer) -> list[Scores]:
-    """Score each token of a line given its window; windows of one length share batches."""
-    by_length: dict[int, list[int]] = {}
-    line_windows = [list(_masked_windows(model, line)) for line in inputs]
-    for number, of_line in enumerate(line_windows):
-        by_length.setdefault(len(of_line[0].ids), []).append(number)
-    scores: dict[int, Scores] = {}
-    for length, numbers in by_length.items():
-        of_length = [window for number in numbers for window in line_windows[number]]
-        size = max(1, _max_positions(model) // length)
-        batches = [of_length[start : start + size] for start in range(0, len(of_length), size)]
-        found = _concat([_score_masked_batch(model, batch, scorer) for batch in batches])
-        bounds = accumulate((len(line_windows[number]) for number in numbers), initial=0)
-        for number, (start, end) in zip(numbers, pairwise(bounds), strict=True):
-            scores[number] = Scores(*(tensor[start:end] for tensor in found))
-    return [scores[number] for number in range(len(inputs))]
-
-
-def _masked_windows(model: LanguageModel, line: _ScoringInput) -> Iterator[_MaskedWindow]:
-    """Yield a window for each token of a line, with the token as near to the middle as the line allows."""
+def _masked_windows(model: LanguageModel, line: _ScoringInput) -> list[_Window]:
+    """Return a window for each token of a line, with the token as near to the middle as the line allows."""
     special_ids = model.vocabulary.special_ids
     line_ids: list[int] = [special_ids.start, *line.ids, special_ids.eos]
     ids = torch.tensor(line_ids)
     length = min(line.window_tokens or len(ids), len(ids))
+    found: list[_Window] = []
     for position in range(1, len(ids) - 1):
         end = position + 1 if line.word_ends is None else line.word_ends[position - 1] + 1
         first = min(max(position - length // 2, 0), len(ids) - length)
-        yield _MaskedWindow(ids[first : first + length], (position - first, min(end - first, length)))
+        found.append(_Window(ids[first : first + length], position - first, min(end - first, length)))
+    return found
 
 
-def _score_masked_batch(model: LanguageModel, windows: Sequence[_MaskedWindow], scorer: _LogitScorer) -> Scores:
+def _score_masked(model: LanguageModel, windows: list[_Window], scorer: _LogitScorer) -> list[Scores]:
     """Score the first masked token of each window of a batch."""
     special_ids, device = model.vocabulary.special_ids, model.input_embedding().weight.device
     ids = torch.stack([window.ids for window in windows]).to(device)  # (B, W)
-    ranges: list[tuple[int, int]] = [window.masked for window in windows]
+    ranges: list[tuple[int, int]] = [(window.first, window.end) for window in windows]
     masked = torch.tensor(ranges, device=device)
-    begin, end = masked[:, :1], masked[:, 1:]  # each (B, 1)
+    first, end = masked[:, :1], masked[:, 1:]  # each (B, 1)
     columns = torch.arange(ids.shape[1], device=device)
-    is_masked = (columns >= begin) & (columns < end)
+    is_masked = (columns >= first) & (columns < end)
     mask_id = special_ids.unk if special_ids.mask is None else special_ids.mask
     with torch.inference_mode():
         logits = model.forward(ids.masked_fill(is_masked, mask_id))
-        of_begin = logits[torch.arange(len(ids), device=device), begin.squeeze(-1)].float()  # (B, V)
-        scores = scorer.scores(of_begin.unsqueeze(0), ids.gather(1, begin).T)
-    return Scores(*(tensor.squeeze(0) for tensor in scores))
+        of_first = logits[torch.arange(len(ids), device=device).unsqueeze(-1), first].float()  # (B, 1, V)
+        scores = _concat([scorer.scores(of_first, ids.gather(1, first))])
+    return [Scores(*(tensor[row] for tensor in scores)) for row in range(len(windows))]
 
 
 def _concat(parts: Sequence[Scores], dim: int = 0) -> Scores:
@@ -366,8 +336,8 @@ def _window_report(model: LanguageModel, job: ScoringJob, scores: list[Scores]) 
     limit = min(max(_MAX_COMPARED_TOKENS, 2 * window_tokens), model.context_tokens or len(ids))
     if is_causal and min(len(ids), limit) > window_tokens:
         exact_input = _ScoringInput(ids[:limit], model.context_tokens, has_start=not job.n_unscored)
-        compared = len(exact_input.ids) - job.n_unscored
-        exact = _score(model, [exact_input], 1)[0].surprisal[:compared]
+        exact = _score(model, [exact_input], 1)[0].surprisal[: len(exact_input.ids) - job.n_unscored]
+        compared = len(exact)
         difference = float((exact - scores[longest].surprisal[:compared]).abs().max())
     return WindowReport(
         window_tokens=window_tokens,
@@ -382,11 +352,11 @@ def _window_report(model: LanguageModel, job: ScoringJob, scores: list[Scores]) 
 def _line_scores(
     model: LanguageModel, tokenizer: Tokenizer, job: ScoringJob, scores: list[Scores]
 ) -> Iterator[LineScore]:
-    for line, number, ids, score in zip(job.lines, job.numbers, job.ids, scores, strict=True):
+    for line, ids, score in zip(job.lines, job.ids, scores, strict=True):
         n_scored = len(ids) - job.n_unscored
         scored_text = line.text[tokenizer.spans(line.text)[0][1] :] if job.n_unscored else line.text
         yield LineScore(
-            number=number,
+            number=line.number,
             span=(line.start, line.start + len(line.text)),
             n_tokens=len(ids),
             n_scored=n_scored,
@@ -421,25 +391,17 @@ def _words(
 
 def _details(model: LanguageModel, tokenizer: Tokenizer, job: ScoringJob, scores: list[Scores]) -> dict[str, object]:
     """Return the fields of a response that have an entry per token."""
-    ranks: list[int | None] = []
-    surprisal: list[float | None] = []
-    entropy: list[float | None] = []
+    scored = [_truncate(score, len(ids) - job.n_unscored) for ids, score in zip(job.ids, scores, strict=True)]
     topk: list[Expected] = []
-    for ids, with_end in zip(job.ids, scores, strict=True):
-        score = _truncate(with_end, len(ids) - job.n_unscored)
-        rank: list[int] = score.rank.tolist()
-        ranks += [*[None] * job.n_unscored, *rank]
-        surprisal += [*[None] * job.n_unscored, *_floats(score.surprisal)]
-        entropy += [*[None] * job.n_unscored, *_floats(score.entropy)]
-        if job.top_k is not None:
-            top_ids: list[list[int]] = score.top_ids[:, : job.top_k].tolist()
-            top: list[list[float]] = score.top_probabilities[:, : job.top_k].tolist()
-            topk += [()] * job.n_unscored
-            topk += [tuple(zip(tokenizer.tokens(a), b, strict=True)) for a, b in zip(top_ids, top, strict=True)]
+    for score in scored if job.top_k is not None else []:
+        top_ids: list[list[int]] = score.top_ids[:, : job.top_k].tolist()
+        top: list[list[float]] = score.top_probabilities[:, : job.top_k].tolist()
+        topk += [()] * job.n_unscored
+        topk += [tuple(zip(tokenizer.tokens(a), b, strict=True)) for a, b in zip(top_ids, top, strict=True)]
     return {
-        "surprisal": tuple(surprisal),
-        "rank": tuple(ranks),
-        "entropy": tuple(entropy),
+        "surprisal": _per_token(job, [score.surprisal for score in scored]),
+        "rank": _per_token(job, [score.rank for score in scored]),
+        "entropy": _per_token(job, [score.entropy for score in scored]),
         "tokens": tuple(token for ids in job.ids for token in tokenizer.tokens(ids)),
         "unknown_token": tokenizer.tokens([tokenizer.special_ids.unk])[0],
         "char_spans": tuple(
@@ -448,6 +410,11 @@ def _details(model: LanguageModel, tokenizer: Tokenizer, job: ScoringJob, scores
         "topk": None if job.top_k is None else tuple(topk),
         "context_tokens": _contexts(model, job),
     }
+
+
+def _per_token(job: ScoringJob, lines: list[Tensor]) -> tuple[float | None, ...]:
+    unscored: list[float | None] = [None] * job.n_unscored
+    return tuple(value for line in lines for value in [*unscored, *_floats(line)])
 
 
 def _contexts(model: LanguageModel, job: ScoringJob) -> tuple[int, ...] | None:
@@ -461,7 +428,7 @@ def _contexts(model: LanguageModel, job: ScoringJob) -> tuple[int, ...] | None:
             contexts += [min(window_tokens, len(ids) + 2) - 1] * len(ids)
         else:
             cut = _causal_windows(model, _ScoringInput(ids, window_tokens, has_start=not job.n_unscored))
-            given = [position for window in cut for position in range(window.n_context + 1, len(window.ids))]
+            given = [position + 1 for window in cut for position in range(window.first, window.end)]
             contexts += [0] * job.n_unscored + given[:-1]
     return tuple(contexts)
 
