@@ -111,7 +111,7 @@ class CorpusStore:
     async def store_offered(self) -> None:
         """Store copies of the offered corpora under the hash of their content."""
         for name, path in self._offered.items():
-            await asyncio.to_thread(self._store, self._stored / name, path)
+            await asyncio.to_thread(_store, self._stored / name, path)
 
     def _describe(self, name: str, path: Path, minimum_lines: int) -> CorpusRef:
         size = sum(file.stat().st_size for file in text_files(path))
@@ -123,17 +123,6 @@ class CorpusStore:
             )
         _require_lines(path.name, sum(map(len, line_blocks(path))), minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)
-
-    def _store(self, copy: Path, path: Path) -> None:
-        if copy.exists():
-            return
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if not path.is_dir():
-            _copy(path, copy)
-            return
-        with filled_folder(copy) as folder:
-            for file in text_files(path):
-                _copy(file, folder / file.name)
 
     def _unknown(self, name: str) -> AppError:
         known = self.names()
@@ -164,9 +153,18 @@ def _require_below(root: Path, path: Path) -> None:
         )
 
 
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as data:
-        write_atomically(target, data)
+def _store(copy: Path, path: Path) -> None:
+    """Copy a corpus; the copy appears complete."""
+    if copy.exists():
+        return
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        with filled_folder(copy) as folder:
+            for file in text_files(path):
+                _store(folder / file.name, file)
+    else:
+        with path.open("rb") as data:
+            write_atomically(copy, data)
 
 
 def _require_lines(name: str, lines: int, minimum: int) -> None:

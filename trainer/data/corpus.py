@@ -6,7 +6,6 @@ from itertools import chain, compress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, NamedTuple, assert_never
-from unicodedata import is_normalized
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,17 +80,7 @@ class SplitCorpus:
 
     def blocks(self) -> Iterator[tuple[Split, list[str]]]:
         """Yield all lines in blocks of one split; the lines of a split come in the order of their corpus."""
-        start = 0
-        for block in read_blocks(self._corpus, self.normalization):
-            labels: NDArray[np.uint8] = self._labels[start : start + len(block)]
-            start += len(block)
-            for label, split in enumerate(SPLITS):
-                chosen: NDArray[np.bool_] = labels == label
-                lines = list(compress(block, chosen.tobytes()))
-                if lines:
-                    yield split, lines
-        if start != len(self._labels):
-            raise AppError(ErrorCode.DATA_NOT_FOUND, "The corpus has changed while it was being read.")
+        yield from labelled_blocks(self._corpus, self.normalization, self._labels)
         for split, path in self._own_corpora.items():
             for block in read_blocks(path, self.normalization):
                 yield split, block
@@ -103,12 +92,28 @@ class SplitCorpus:
 
 def read_blocks(path: Path, normalization: Normalization) -> Iterator[list[str]]:
     """Yield the normalized lines of a corpus (see `line_blocks`), many at a time."""
-    form, lowercase = normalization.form, normalization.lowercase
     for block in line_blocks(path):
-        # checking is faster than a call for each line, as most lines are normalized already
-        yield [
-            line if is_normalized(form, line) and not lowercase else normalized(line, normalization) for line in block
-        ]
+        yield [normalized(line, normalization) for line in block]
+
+
+def labelled_blocks(
+    path: Path, normalization: Normalization, labels: NDArray[np.uint8]
+) -> Iterator[tuple[Split, list[str]]]:
+    """Yield the lines of a corpus in blocks of one split, given the label of each line.
+
+    Raises DATA_NOT_FOUND if the corpus has another number of lines than labels.
+    """
+    start = 0
+    for block in read_blocks(path, normalization):
+        of_block: NDArray[np.uint8] = labels[start : start + len(block)]
+        start += len(block)
+        for label, split in enumerate(SPLITS):
+            chosen: NDArray[np.bool_] = of_block == label
+            lines = list(compress(block, chosen.tobytes()))
+            if lines:
+                yield split, lines
+    if start != len(labels):
+        raise AppError(ErrorCode.DATA_NOT_FOUND, "The corpus has changed while it was being read.")
 
 
 def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
@@ -166,29 +171,24 @@ def _split_ends(digests: NDArray[np.uint64], sizes: Sequence[int]) -> list[int] 
     Each split has one group at least. Returns None if there are fewer groups than splits, training included.
     """
 
-    def start_of(position: int) -> int:
+    def group_of(position: int) -> tuple[int, int]:
         digest: np.uint64 = digests[position]
-        return int(np.searchsorted(digests, digest, "left"))
-
-    def end_of(position: int) -> int:
-        digest: np.uint64 = digests[position]
-        return int(np.searchsorted(digests, digest, "right"))
+        return int(np.searchsorted(digests, digest, "left")), int(np.searchsorted(digests, digest, "right"))
 
     last_ends = [len(digests)]  # leave so many groups to the splits that follow
     for _ in sizes:
         if last_ends[-1] == 0:
             return None
-        last_ends.append(start_of(last_ends[-1] - 1))
+        last_ends.append(group_of(last_ends[-1] - 1)[0])
     if last_ends[-1] == 0:
         return None
     ends: list[int] = []
     end = 0
-    for size in sizes:
-        last_end = last_ends[len(sizes) - len(ends)]
+    for size, last_end in zip(sizes, last_ends[:0:-1], strict=True):
         wanted = min(end + size, last_end)
-        below, above = start_of(wanted), end_of(wanted)
+        below, above = group_of(wanted)
         nearest = below if wanted - below <= above - wanted else above
-        end = min(max(nearest, end_of(end)), last_end)
+        end = min(max(nearest, group_of(end)[1]), last_end)
         ends.append(end)
     return ends
 

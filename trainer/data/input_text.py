@@ -14,7 +14,7 @@ from trainer.contracts.inference import (
     check_text_length,
 )
 from trainer.data.corpora import CorpusStore
-from trainer.data.text import shown_name
+from trainer.data.text import decoded, shown_name
 
 _MAX_CHARACTER_BYTES = 4
 _BOM = "\ufeff"
@@ -40,12 +40,7 @@ def read_text(path: Path, most_characters: int) -> str:
         data = path.read_bytes()
     except OSError:
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no readable file {shown}.") from None
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise AppError(
-            ErrorCode.INVALID_INPUT, f"{shown} is not UTF-8: byte {error.start:,} cannot be decoded."
-        ) from None
+    text = decoded(data, shown)
     check_text_length(shown, len(text), most_characters)
     return text.removeprefix(_BOM)
 
@@ -70,21 +65,19 @@ def read_portions(path: Path, most_characters: int) -> Iterator[Portion | BadLin
     Raises DATA_NOT_FOUND; yields a BadLine for a line that cannot be read.
     """
     waiting: list[str] = []
-    first, characters = 1, 0
+    characters = 0
+    number = 1
     for number, line in enumerate(read_lines(path), 1):
-        is_whole = isinstance(line, BadLine) or characters + len(line) > most_characters
-        if is_whole and waiting:
-            yield Portion(first, "\n".join(waiting))
-        if is_whole:
+        if waiting and (isinstance(line, BadLine) or characters + len(line) > most_characters):
+            yield Portion(number - len(waiting), "\n".join(waiting))
             waiting, characters = [], 0
         if isinstance(line, BadLine):
             yield line
-            continue
-        first = first if waiting else number
-        waiting.append(line)
-        characters += len(line) + 1
+        else:
+            waiting.append(line)
+            characters += len(line) + 1
     if waiting:
-        yield Portion(first, "\n".join(waiting))
+        yield Portion(number + 1 - len(waiting), "\n".join(waiting))
 
 
 def read_lines(path: Path) -> Iterator[str | BadLine]:
@@ -106,11 +99,8 @@ def read_lines(path: Path) -> Iterator[str | BadLine]:
 def _line(number: int, line: bytes) -> str | BadLine:
     try:
         check_text_length("It", len(line) / _MAX_CHARACTER_BYTES, MAX_TEXT_CHARACTERS - 1)
-        text = line.removesuffix(b"\n").decode()
+        text = decoded(line.removesuffix(b"\n"), "It")
         check_text_length("It", len(text), MAX_TEXT_CHARACTERS)
-    except UnicodeDecodeError as error:
-        message = f"It is not UTF-8: byte {error.start:,} cannot be decoded."
-        return BadLine(number, AppError(ErrorCode.INVALID_INPUT, message))
     except AppError as error:
         return BadLine(number, error)
     return text.removeprefix(_BOM) if number == 1 else text

@@ -69,7 +69,7 @@ def stream_blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
         rest += chunk
         _check(rest, shown_name(name), position, line)
         end = len(rest) if at_end else rest.rfind(b"\n") + 1
-        text = _decoded(rest[:end], shown_name(name), position)
+        text = decoded(rest[:end], f"'{shown_name(name)}'", position)
         if position == 0:
             text = text.removeprefix(_BOM)
         lines = [part for part in text.replace("\r\n", "\n").removesuffix("\r").split("\n") if part.strip()]
@@ -101,13 +101,14 @@ def _check(raw: bytes, name: str, position: int, line: int) -> None:
                 )
 
 
-def _decoded(raw: bytes, name: str, position: int) -> str:
+def decoded(raw: bytes, what: str, position: int = 0) -> str:
+    """Decode UTF-8; raises INVALID_INPUT with the position of a wrong byte, counted from `position`."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
         raise AppError(
             ErrorCode.INVALID_INPUT,
-            f"'{name}' is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8.",
+            f"{what} is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8.",
         ) from None
 
 

@@ -1,15 +1,12 @@
 """Several corpora as one, split into lines to train a tokenizer on and lines held out."""
 
 from collections.abc import Iterator, Sequence
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import SPLITS, Split, SplitRule, read_blocks, split_labels
+from trainer.data.corpus import Split, SplitRule, labelled_blocks, read_blocks, split_labels
 
 
 class CorpusUnion:
@@ -24,13 +21,9 @@ class CorpusUnion:
     def lines(self, number: int, split: Split) -> Iterator[str]:
         """Yield the lines of a split of one corpus; raises DATA_NOT_FOUND if the corpus has changed since."""
         labels = np.split(self._labels, self._ends[:-1])[number]
-        start = 0
-        for block in read_blocks(self._paths[number], self._normalization):
-            chosen: NDArray[np.bool_] = labels[start : start + len(block)] == SPLITS.index(split)
-            start += len(block)
-            yield from compress(block, chosen.tobytes())
-        if start != len(labels):
-            raise AppError(ErrorCode.DATA_NOT_FOUND, "A corpus has changed while it was being read.")
+        for of_block, lines in labelled_blocks(self._paths[number], self._normalization, labels):
+            if of_block == split:
+                yield from lines
 
     def all_lines(self, split: Split) -> Iterator[str]:
         """Yield the lines of a split of all corpora."""

@@ -53,9 +53,10 @@ def train_tokenizer(
             trained = sentencepiece.train(config, texts)
         case _:
             assert_never(config)
-    unmeasured = _manifest(config, trained, rule, tokenizer_id)
-    stats = statistics(_open(trained.content, unmeasured), trained.characters, holdout_lines)
-    return _open(trained.content, changed(unmeasured, stats=stats, created_at=now()))
+    tokenizer = _open(trained.content, _manifest(config, trained, rule, tokenizer_id))
+    stats = statistics(tokenizer, trained.characters, holdout_lines)
+    tokenizer.manifest = changed(tokenizer.manifest, stats=stats, created_at=now())
+    return tokenizer
 
 
 def is_saved(folder: Path) -> bool:
@@ -76,19 +77,22 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _open(content: bytes, manifest: TokenizerManifest) -> Tokenizer:
-    match manifest.method:
-        case "char":
+    config = manifest.config
+    if manifest.method != config.method:
+        raise load_error(manifest, "does not have the method of its manifest")
+    match config:
+        case CharTokenizerConfig():
             return CharTokenizer(content, manifest)
-        case "word":
+        case WordTokenizerConfig():
             return WordTokenizer(content, manifest)
-        case "bpe":
-            return SubwordTokenizer(content, manifest)
-        case "wordpiece":
-            return SubwordTokenizer(content, manifest, wordpiece.CONTINUING)
-        case "sentencepiece":
-            return SentencePieceTokenizer(content, manifest)
+        case BpeTokenizerConfig():
+            return SubwordTokenizer(content, manifest, config)
+        case WordPieceTokenizerConfig():
+            return SubwordTokenizer(content, manifest, config, wordpiece.CONTINUING)
+        case SentencePieceTokenizerConfig():
+            return SentencePieceTokenizer(content, manifest, config)
         case _:
-            assert_never(manifest.method)
+            assert_never(config)
 
 
 def _manifest(

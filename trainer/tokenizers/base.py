@@ -1,7 +1,7 @@
 """The interface of tokenizers, the same for every method."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -35,20 +35,10 @@ Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 
 
 class Text(NamedTuple):
-    """Lines to train a tokenizer on, which may be read more than once, and their corpus."""
+    """A corpus to train a tokenizer on; `lines` reads its lines from the start each time it is called."""
 
     corpus: CorpusRef
-    lines: Iterable[str]
-
-
-class Reread(Iterable[str]):
-    """Lines that are read from their source again in each iteration."""
-
-    def __init__(self, read: Callable[[], Iterator[str]]) -> None:
-        self._read = read
-
-    def __iter__(self) -> Iterator[str]:
-        return self._read()
+    lines: Callable[[], Iterable[str]]
 
 
 class Tokenizer(ABC):
@@ -57,15 +47,24 @@ class Tokenizer(ABC):
     A text contains no special tokens: `[BOS]` in a text is five characters. Newlines belong to no document.
     """
 
-    texts: Sequence[str]
-    """Text of each id: empty for special tokens; words without the spaces between them."""
-    names: list[str]
-    """Name of each id as people see it; special tokens by their names."""
+    def __init__(
+        self,
+        content: bytes,
+        manifest: TokenizerManifest,
+        special_tokens: dict[str, int],
+        names: list[str],
+        text_of: Callable[[str], str] = str,
+    ) -> None:
+        """Take the names of all ids, of which `text_of` returns the text.
 
-    def __init__(self, manifest: TokenizerManifest, content: bytes, special_tokens: dict[str, int]) -> None:
-        """Raises TOKENIZER_LOAD_FAILED if the manifest has other special tokens."""
-        if manifest.special_tokens != special_tokens:
+        Raises TOKENIZER_LOAD_FAILED if the names or the manifest have other special tokens.
+        """
+        if manifest.special_tokens != special_tokens or names[: len(special_tokens)] != list(special_tokens):
             raise load_error(manifest, "does not have the special tokens of its manifest")
+        self.names = names
+        """Name of each id as people see it; special tokens by their names."""
+        self.texts = ["" for _ in special_tokens] + [text_of(name) for name in names[len(special_tokens) :]]
+        """Text of each id: empty for special tokens; words without the spaces between them."""
         self.manifest = manifest
         self.normalization = manifest.normalization
         self.special_ids = manifest.special_ids
@@ -117,16 +116,9 @@ class Trained(NamedTuple):
     versions: dict[str, str]
 
 
-def special_token_ids(manifest: TokenizerManifest) -> dict[str, int]:
-    """Return the ids of a subword tokenizer's special tokens. Raises TOKENIZER_LOAD_FAILED for other methods."""
-    if not isinstance(manifest.config, SubwordConfig):
-        raise load_error(manifest, "does not have the method of its manifest")
-    return number_tokens(special_names(manifest.config))
-
-
-def number_tokens(names: Mapping[str, str]) -> dict[str, int]:
-    """Return the ids of special tokens, given their names by role: they are number_tokens in this order."""
-    return {name: i for i, name in enumerate(names.values())}
+def special_token_ids(config: SubwordConfig) -> dict[str, int]:
+    """Return the special tokens of a subword tokenizer with their ids."""
+    return {name: i for i, name in enumerate(special_names(config).values())}
 
 
 def join_documents(lines: Iterable[Sequence[int]], special_ids: SpecialIds, vocab_size: int) -> Ids:

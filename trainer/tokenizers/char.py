@@ -25,12 +25,10 @@ class CharTokenizer(Tokenizer):
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
         """Raises TOKENIZER_LOAD_FAILED if the content of the file is no character vocabulary."""
         specials = special_tokens(with_mask="[MASK]" in manifest.special_tokens)
-        super().__init__(manifest, content, specials)
-        self.names = vocabulary_of(content, manifest)
+        super().__init__(content, manifest, specials, vocabulary_of(content, manifest))
         characters = self.names[len(specials) :]
-        if self.names[: len(specials)] != list(specials) or any(len(c) != 1 for c in characters):
+        if any(len(character) != 1 for character in characters):
             raise load_error(manifest, "does not have a character vocabulary")
-        self.texts = ["" for _ in specials] + characters
         ids = self.special_ids
         self._table: Ids = np.full(CODE_POINTS, ids.unk, dtype=ids_type(len(self.names)))
         self._table[[ord(c) for c in characters]] = np.arange(len(specials), len(self.names))

@@ -1,6 +1,6 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,24 +14,17 @@ from trainer.tokenizers.base import Text, Tokenizer
 CODE_POINTS = 0x110000
 
 
-class CountedLines:
-    """Counts the lines and characters of a text while they are read."""
-
-    def __init__(self, text: Text) -> None:
-        self._text = text
-        self._lines = self._characters = 0
-
-    def blocks(self) -> Iterator[list[str]]:
-        """Yield the lines in blocks."""
-        for block in blocks(self._text.lines):
-            self._lines += len(block)
-            self._characters += sum(map(len, block))
-            yield block
-
-    def corpus(self) -> TokenizerCorpus:
-        """Return the corpus with the lines and characters read so far."""
-        corpus = self._text.corpus
-        return TokenizerCorpus(name=corpus.name, sha256=corpus.sha256, lines=self._lines, chars=self._characters)
+def count_lines(texts: Iterable[Text], add: Callable[[list[str]], None]) -> tuple[TokenizerCorpus, ...]:
+    """Pass the lines of all texts to `add`, in blocks, and return the size of each corpus."""
+    corpora: list[TokenizerCorpus] = []
+    for text in texts:
+        lines = characters = 0
+        for block in blocks(text.lines()):
+            lines += len(block)
+            characters += sum(map(len, block))
+            add(block)
+        corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=characters))
+    return tuple(corpora)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -55,13 +48,11 @@ class CharacterCounts(NamedTuple):
 def count_characters(texts: Iterable[Text]) -> CharacterCounts:
     """Count the code points of all texts."""
     counts = np.zeros(CODE_POINTS, dtype=np.int64)
-    corpora: list[TokenizerCorpus] = []
-    for text in texts:
-        lines = CountedLines(text)
-        for block in lines.blocks():
-            counts += np.bincount(code_points("".join(block)), minlength=CODE_POINTS)
-        corpora.append(lines.corpus())
-    return CharacterCounts(counts, tuple(corpora))
+
+    def add(block: list[str]) -> None:
+        counts[:] += np.bincount(code_points("".join(block)), minlength=CODE_POINTS)
+
+    return CharacterCounts(counts, count_lines(texts, add))
 
 
 def check_room(vocab_size: int, characters: int, needed: int) -> None:

@@ -8,11 +8,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, set_rand
 
 from trainer.artifacts.tokenizer_files import RESERVED, sentencepiece_form
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import (
-    SentencePieceTokenizerConfig,
-    TokenizerManifest,
-    special_names,
-)
+from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest, special_names
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import (
     Ids,
@@ -22,7 +18,6 @@ from trainer.tokenizers.base import (
     Trained,
     join_documents,
     load_error,
-    number_tokens,
     special_token_ids,
 )
 from trainer.tokenizers.counting import check_room, count_characters
@@ -44,18 +39,16 @@ class SentencePieceTokenizer(Tokenizer):
     tokens; tokens show it as U+2581. Adjacent unknown characters are one unknown token.
     """
 
-    def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
+    def __init__(self, content: bytes, manifest: TokenizerManifest, config: SentencePieceTokenizerConfig) -> None:
         """Raises TOKENIZER_LOAD_FAILED if the content of the file is no model with the manifest's vocabulary."""
-        specials = special_token_ids(manifest)
-        super().__init__(manifest, content, specials)
         try:
             self._processor = SentencePieceProcessor(model_proto=content)
         except RuntimeError:
             raise load_error(manifest, "cannot be read") from None
-        self.names = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
-        if len(self.names) != manifest.vocab_size or self.names[: len(specials)] != list(specials):
+        names = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
+        if len(names) != manifest.vocab_size:
             raise load_error(manifest, "does not have the vocabulary of its manifest")
-        self.texts = ["" for _ in specials] + [name.replace(SPACE, " ") for name in self.names[len(specials) :]]
+        super().__init__(content, manifest, special_token_ids(config), names, lambda name: name.replace(SPACE, " "))
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._processor.encode_as_ids(sentencepiece_form(normalized(text, self.normalization)))
@@ -83,7 +76,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
     counts = count_characters(texts)
     characters = set(counts.characters) - set(RESERVED)
     names = special_names(config)
-    specials = number_tokens(names)
+    specials = special_token_ids(config)
     check_room(config.vocab_size, len(characters), len(specials) + len(characters | {" "}))
     masks = [name for role, name in names.items() if role == "mask"]
     model = BytesIO()
@@ -134,7 +127,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
 def _chunks(texts: Iterable[Text]) -> Iterator[str]:
     """Yield the lines in chunks that SentencePiece accepts, with tabs between words as SPLIT separates them."""
     for text in texts:
-        for line in text.lines:
+        for line in text.lines():
             clean = line.translate(dict.fromkeys(map(ord, RESERVED), " "))
             for start in range(0, len(clean), _LINE_CHARACTERS):
                 words: list[tuple[str, Span]] = SPLIT.pre_tokenize_str(clean[start : start + _LINE_CHARACTERS])

@@ -9,24 +9,10 @@ import tokenizers
 from tokenizers import Regex, pre_tokenizers, processors
 from tokenizers.trainers import Trainer
 
-from trainer.contracts.tokenizers import (
-    SubwordConfig,
-    TokenizerManifest,
-    special_names,
-)
+from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest, special_names
 from trainer.data.corpus import blocks
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import (
-    Ids,
-    Span,
-    Text,
-    Tokenizer,
-    Trained,
-    join_documents,
-    load_error,
-    number_tokens,
-    special_token_ids,
-)
+from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, special_token_ids
 from trainer.tokenizers.counting import CharacterCounts
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
 
@@ -55,18 +41,17 @@ class SubwordTokenizer(Tokenizer):
     of complete characters, so that each has a span. An unknown character is one unknown token.
     """
 
-    def __init__(self, content: bytes, manifest: TokenizerManifest, continuing: str = "") -> None:
+    def __init__(
+        self, content: bytes, manifest: TokenizerManifest, config: SubwordConfig, continuing: str = ""
+    ) -> None:
         """Read the content of the file; `continuing` is the prefix of tokens inside a word.
 
         Raises TOKENIZER_LOAD_FAILED if it does not match the manifest.
         """
         names = vocabulary_of(content, manifest)
-        specials = special_token_ids(manifest)
-        super().__init__(manifest, content, specials)
-        if names[: len(specials)] != list(specials):
-            raise load_error(manifest, "does not start with the special tokens")
-        self.names = names
-        self.texts = ["" for _ in specials] + [name.removeprefix(continuing) for name in names[len(specials) :]]
+        super().__init__(
+            content, manifest, special_token_ids(config), names, lambda name: name.removeprefix(continuing)
+        )
         self._library = tokenizers.Tokenizer.from_str(content.decode())
         self._library.normalizer = None  # texts are normalized before, so that spans refer to the normalized text
         self._library.encode_special_tokens = True
@@ -90,14 +75,13 @@ class SubwordTokenizer(Tokenizer):
 def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text]) -> None:
     """Train a library tokenizer on the lines of the texts, with all cores."""
     library.pre_tokenizer = SPLIT
-    lines: Iterator[list[str]] = chain.from_iterable(blocks(text.lines) for text in texts)
+    lines: Iterator[list[str]] = chain.from_iterable(blocks(text.lines()) for text in texts)
     library.train_from_iterator(lines, trainer)
 
 
 def describe(library: tokenizers.Tokenizer, config: SubwordConfig, counts: CharacterCounts) -> Trained:
     """Add normalizer and template to a library tokenizer, for users of its file, and return it as Trained."""
-    names = special_names(config)
-    specials = number_tokens(names)
+    names, specials = special_names(config), special_token_ids(config)
     begin, end = names["bos"], names["eos"]
     library.normalizer = normalizer_of(config.normalization)
     ids = [(name, specials[name]) for name in (begin, end)]

@@ -9,10 +9,10 @@ from itertools import chain
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from trainer.contracts.tokenizers import Normalization, TokenizerCorpus, TokenizerManifest, WordTokenizerConfig
+from trainer.contracts.tokenizers import Normalization, TokenizerManifest, WordTokenizerConfig
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, load_error
-from trainer.tokenizers.counting import CountedLines
+from trainer.tokenizers.counting import count_lines
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
 
 _UNKNOWN, _END = "<UNK>", "<eos>"
@@ -33,14 +33,10 @@ class WordTokenizer(Tokenizer):
 
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
         """Raises TOKENIZER_LOAD_FAILED if the content of the file is no word vocabulary."""
-        super().__init__(manifest, content, _SPECIAL_TOKENS)
-        self.names = vocabulary_of(content, manifest)
+        super().__init__(content, manifest, _SPECIAL_TOKENS, vocabulary_of(content, manifest))
         words = self.names[len(_SPECIAL_TOKENS) :]
-        if self.names[: len(_SPECIAL_TOKENS)] != list(_SPECIAL_TOKENS) or any(
-            not _WORD.fullmatch(word) for word in words
-        ):
+        if not all(map(_WORD.fullmatch, words)):
             raise load_error(manifest, "does not have a word vocabulary")
-        self.texts = ["" for _ in _SPECIAL_TOKENS] + words
         self._ids = {word: i for i, word in enumerate(words, len(_SPECIAL_TOKENS))}
 
     def encode(self, text: str) -> list[int]:
@@ -75,19 +71,14 @@ def detokenize(words: Iterable[str]) -> str:
 def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
     """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
-    corpora: list[TokenizerCorpus] = []
-    for text in texts:
-        lines = CountedLines(text)
-        for block in lines.blocks():
-            counts.update(chain.from_iterable(map(str.split, block)))
-        corpora.append(lines.corpus())
+    corpora = count_lines(texts, lambda block: counts.update(chain.from_iterable(map(str.split, block))))
     words = _vocabulary(config, counts)
     return Trained(
         content=_library_json([*_SPECIAL_TOKENS, *words], config.normalization),
         special_tokens=_SPECIAL_TOKENS,
         vocab_size=len(_SPECIAL_TOKENS) + len(words),
         characters=set(chain.from_iterable(words)),
-        corpora=tuple(corpora),
+        corpora=corpora,
         versions={"tokenizers": version("tokenizers")},
     )
 

@@ -22,7 +22,7 @@ from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
 from trainer.system.files import write_atomically
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Ids, Reread, Text, Tokenizer, ids_type
+from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
 from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
@@ -81,7 +81,7 @@ def prepare(
     corpus: SplitCorpus | None = None
     if tokenizer is None:
         corpus = split()
-        text = Text(effective.corpus, Reread(partial(corpus.lines, "train")))
+        text = Text(effective.corpus, partial(corpus.lines, "train"))
         tokenizer = train_tokenizer(effective.tokenizer, [text], corpus.lines("validation"), rule=rule)
     folder = cache / _key(effective, rule, tokenizer)
     if folder.exists() and not _is_complete(folder):  # folders appear complete, so files of this one were deleted

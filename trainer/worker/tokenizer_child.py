@@ -19,7 +19,7 @@ from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, use_cores
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import train_tokenizer
-from trainer.tokenizers.base import Reread, Text, Tokenizer
+from trainer.tokenizers.base import Text, Tokenizer
 from trainer.worker.attempts import LOCKED_EXIT_CODE
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -66,9 +66,7 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
     rule = SplitRule(request.holdout_fraction, test_fraction=0.0, seed=request.seed)
     union = CorpusUnion(paths, config.normalization, rule, scratch)
     log.info("corpus_split")
-    texts = [
-        Text(corpus, Reread(partial(union.lines, number, "train"))) for number, corpus in enumerate(record.corpora)
-    ]
+    texts = [Text(corpus, partial(union.lines, number, "train")) for number, corpus in enumerate(record.corpora)]
     held_out = union.all_lines("validation")
     tokenizer = train_tokenizer(config, texts, held_out, rule=rule, tokenizer_id=record.tokenizer_id)
     log.info("tokenizer_trained", vocab_size=tokenizer.vocab_size)
