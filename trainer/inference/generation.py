@@ -19,7 +19,6 @@ from trainer.contracts.inference import (
     SamplingOptions,
     cancelled_error,
 )
-from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
 from trainer.models.base import LanguageModel, ModelState, concatenate_states, select_rows
 from trainer.tokenizers.base import Tokenizer
@@ -87,7 +86,6 @@ def generate_together(
     active = [job for job in active if job.live]
     if not active:
         return
-    special_ids = active[0].special_ids
     logits, state = _read_prompts(model, active)
     while active:
         sequences = [sequence for job in active for sequence in job.live]
@@ -96,15 +94,14 @@ def generate_together(
             ids = [i for job, rows in zip(active, of_jobs, strict=True) for i in job.sample(rows)]
         cancelled = withdrawn()
         for job in active:
-            if job.request_id in cancelled:
-                job.cancel()
+            job.is_cancelled = job.request_id in cancelled
             yield from job.drain()
         rows = [row for row, sequence in enumerate(sequences) if sequence.is_live]
         active = [job for job in active if job.live]
         if len(rows) < len(ids):
             ids, state = [ids[row] for row in rows], select_rows(state, rows)
         if active:
-            logits, state = _feed(model, ids, state, special_ids)
+            logits, state = _feed(model, ids, state)
 
 
 def filtered_probabilities(logits: Tensor, request: SamplingOptions) -> tuple[Tensor, Tensor]:
@@ -150,18 +147,16 @@ class GenerationJob:
     ) -> None:
         """Raises INVALID_INPUT if a banned token is not in the vocabulary, or if no token is allowed."""
         self.request_id = response.request_id
-        self._request = request
+        self.tokenizer = tokenizer
+        self.request = request
         self._response = response
         self._is_streamed = is_streamed
         self.prompt = read_prompt(tokenizer, request.prompt_text or "")
-        self._unk_count = self.prompt.unk_count(tokenizer)
-        self.special_ids = tokenizer.special_ids
         self._never_sampled = never_sampled(tokenizer, request)
-        self._seed = randbits(32) if request.seed is None else request.seed
-        self._is_cancelled = False
+        self.seed = randbits(32) if request.seed is None else request.seed
+        self.is_cancelled = False
         self.sequences = [
-            _Sequence(tokenizer, request, self.prompt, model.context_tokens, [self._seed, number])
-            for number in range(request.num_return_sequences)
+            _Sequence(self, number, model.context_tokens) for number in range(request.num_return_sequences)
         ]
 
     @property
@@ -173,28 +168,23 @@ class GenerationJob:
         """Choose the next id of each live sequence by its row of the logits (n, V)."""
         live = self.live
         logits = logits.double().cpu()
-        log_p = logits.log_softmax(-1) if self._request.logprobs else None
-        penalized = _penalize_repetition(logits, live, self._request)
+        log_p = logits.log_softmax(-1) if self.request.logprobs else None
+        penalized = _penalize_repetition(logits, live, self.request)
         penalized[:, self._never_sampled] = -math.inf
         draws = [sequence.generator.random() for sequence in live]
-        ids = choose(penalized, self._request, torch.tensor(draws, dtype=torch.float64))
+        ids = choose(penalized, self.request, torch.tensor(draws, dtype=torch.float64))
         for row, (sequence, token_id) in enumerate(zip(live, ids, strict=True)):
             sequence.append(token_id)
             if log_p is not None:
                 sequence.logprobs.append(float(log_p[row, token_id]))
         return ids
 
-    def cancel(self) -> None:
-        self._is_cancelled = True
-        for sequence in self.sequences:
-            sequence.is_live = False
-
     def drain(self) -> Iterator[GenerateResponse | GenerateChunk]:
         """Yield the new chunks of a streamed job, and the response of a finished one."""
         if self._is_streamed:
-            for index, sequence in enumerate(self.sequences):
-                yield from sequence.next_chunk(self.request_id, index)
-        if self._is_cancelled:
+            for sequence in self.sequences:
+                yield from sequence.next_chunk()
+        if self.is_cancelled:
             yield changed(self._response, status="failed", error=RunError.of(cancelled_error()))
         elif not self.live:
             reasons = tuple(sequence.stop_reason for sequence in self.sequences)
@@ -207,9 +197,9 @@ class GenerationJob:
                 eos_terminated=tuple(reason == "eos" for reason in reasons),
                 stop_reason=reasons,
                 prompt_tokens=self.prompt.n_tokens,
-                unk_count=self._unk_count,
-                seed_used=self._seed,
-                logprobs=logprobs if self._request.logprobs else None,
+                unk_count=self.prompt.unk_count(self.tokenizer),
+                seed_used=self.seed,
+                logprobs=logprobs if self.request.logprobs else None,
             )
 
 
@@ -221,10 +211,10 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
     """
     ids, texts = tokenizer.special_ids, tokenizer.texts
     never = set(ids.never_sampled)
-    names = tokenizer.tokens(range(tokenizer.vocab_size)) if request.banned_tokens else []
+    named = list(enumerate(zip(tokenizer.names, texts, strict=True)))
     for banned in request.banned_tokens:
         token = normalized(banned, tokenizer.normalization)
-        found = {i for i, name in enumerate(names) if token in (name, texts[i]) or texts[i] == f" {token}"}
+        found = {i for i, (name, text) in named if token in (name, text) or text == f" {token}"}
         if not found:
             raise AppError(
                 ErrorCode.INVALID_INPUT,
@@ -246,32 +236,26 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
 class _Sequence:
     """One continuation of a prompt."""
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        request: GenerateRequest,
-        prompt: Prompt,
-        context_tokens: int | None,
-        seed: list[int],
-    ) -> None:
-        self.generator = np.random.Generator(np.random.PCG64(seed))
-        self._room = math.inf if context_tokens is None else context_tokens - len(prompt.ids)
-        self._tokenizer = tokenizer
-        self._request = request
-        self._stops = [normalized(stop, tokenizer.normalization) for stop in request.stop_sequences]
+    def __init__(self, job: GenerationJob, number: int, context_tokens: int | None) -> None:
+        self._job = job
+        self._number = number
+        self._tokenizer = job.tokenizer
+        self.generator = np.random.Generator(np.random.PCG64([job.seed, number]))
+        self._room = math.inf if context_tokens is None else context_tokens - len(job.prompt.ids)
+        self._stops = [normalized(stop, job.tokenizer.normalization) for stop in job.request.stop_sequences]
         self._complete_lines = ""
-        self._line = prompt.lines[-1][-_CONTEXT_TOKENS:]
-        self._prompt_characters = len(tokenizer.decode(self._line))
-        self.context = list(prompt.ids)
+        self._line = job.prompt.lines[-1][-_CONTEXT_TOKENS:]
+        self._prompt_characters = len(job.tokenizer.decode(self._line))
+        self.context = list(job.prompt.ids)
         self.text = ""
         self.steps = 0
         self.logprobs: list[float] = []
-        self.stop_reason: FinishReason | None = None
-        self.is_live = True
-        self._sent_characters = 0
-        self._is_end_sent = False
-        if self._room < 0:
-            self._finish("context_full")
+        self.stop_reason: FinishReason | None = "context_full" if self._room < 0 else None
+        self._sent: tuple[int, FinishReason | None] = 0, None
+
+    @property
+    def is_live(self) -> bool:
+        return self.stop_reason is None and not self._job.is_cancelled
 
     def append(self, token_id: int) -> None:
         """Add a sampled token to a live sequence."""
@@ -279,8 +263,8 @@ class _Sequence:
         self._room -= 1
         self.context.append(token_id)
         is_end = token_id == self._tokenizer.special_ids.eos
-        if is_end and self._request.stop_on_eos:
-            self._finish("eos")
+        if is_end and self._job.request.stop_on_eos:
+            self.stop_reason = "eos"
             return
         if is_end:
             self._complete_lines, self._line, self._prompt_characters = self.text + "\n", [], 0
@@ -290,27 +274,23 @@ class _Sequence:
         self.text = self._complete_lines + self._tokenizer.decode(self._line)[self._prompt_characters :]
         found = [position for stop in self._stops if (position := self.text.find(stop)) >= 0]
         if found:
-            self.text = self.text[: min(found)]
-            self._finish("stop_sequence")
-        elif self.steps == self._request.max_new_tokens:
-            self._finish("max_new_tokens")
+            self.text, self.stop_reason = self.text[: min(found)], "stop_sequence"
+        elif self.steps == self._job.request.max_new_tokens:
+            self.stop_reason = "max_new_tokens"
         elif self._room < 0:
-            self._finish("context_full")
+            self.stop_reason = "context_full"
 
-    def _finish(self, reason: FinishReason) -> None:
-        self.stop_reason, self.is_live = reason, False
-
-    def next_chunk(self, request_id: str, index: int) -> Iterator[GenerateChunk]:
+    def next_chunk(self) -> Iterator[GenerateChunk]:
         """Yield the text since the last chunk, or the reason of the end, if there is anything new.
 
         Characters that may begin a stop sequence wait until that is decided.
         """
-        start, end = self._sent_characters, len(self.text) - (0 if self.stop_reason else self._undecided())
-        if start < end or (self.stop_reason is not None and not self._is_end_sent):
-            self._sent_characters, self._is_end_sent = end, self.stop_reason is not None
+        start, end = self._sent[0], len(self.text) - (0 if self.stop_reason else self._undecided())
+        if self._sent != (end, self.stop_reason):
+            self._sent = end, self.stop_reason
             yield GenerateChunk(
-                request_id=request_id,
-                index=index,
+                request_id=self._job.request_id,
+                index=self._number,
                 start=start,
                 text=self.text[start:end],
                 stop_reason=self.stop_reason,
@@ -345,14 +325,12 @@ def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tu
     return logits[:, -1], state
 
 
-def _feed(
-    model: LanguageModel, ids: list[int], state: ModelState, special_ids: SpecialIds
-) -> tuple[Tensor, ModelState]:
+def _feed(model: LanguageModel, ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
     """Return the logits (n, V) and the state after one more id per sequence, and after the [BOS] that follows [EOS]."""
-    device = state[0].device
+    special_ids, device = model.vocabulary.special_ids, state[0].device
     with torch.inference_mode():
         logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
-        rows: list[int] = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
+        rows = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
         if rows and special_ids.bos is not None:
             opening = torch.full((len(rows), 1), special_ids.bos, device=device)
             opened_logits, opened_state = model.forward_with_state(opening, select_rows(state, rows))

@@ -21,9 +21,8 @@ class WordBoundaries:
     def __init__(self, tokenizer: Tokenizer, *, as_minicons: bool = False) -> None:
         """`as_minicons`: the end of a line ends no word, and the first word of a line has no boundary before it."""
         method = tokenizer.manifest.method
-        texts = tokenizer.tokens(range(tokenizer.vocab_size))
-        if method == "sentencepiece":
-            texts = [text.replace(SPACE, " ") for text in texts]
+        names = tokenizer.names
+        texts = [name.replace(SPACE, " ") for name in names] if method == "sentencepiece" else names
         self.has_line_start = method == "sentencepiece" and not as_minicons
         """A line begins with a boundary, as if a space were before it."""
         self._is_word = method == "word"
