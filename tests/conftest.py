@@ -8,6 +8,10 @@ import signal
 
 import hypothesis
 
+from tests.support.lab import lab_fixture
+
+__all__ = ["lab_fixture"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
 

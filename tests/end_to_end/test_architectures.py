@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, add_corpus, environment_in, some_text
+from tests.support import ROOT, environment_in
 from tests.support.markers import slow_except
+from tests.support.shell import Shell, shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
@@ -18,6 +19,8 @@ from trainer.config.nested_dict import value_at
 from trainer.contracts.inference import EvalMetrics, GenerateResponse, ScoreResponse
 from trainer.contracts.models import CONFIGS
 from trainer.contracts.runs import RunStatus
+
+__all__ = ["shell_fixture"]
 
 TINY = sorted((ROOT / "configs").glob("test_*_tiny.yaml"))
 QUICK = [path for path in TINY if path.name in ("test_lstm_causal_tiny.yaml", "test_gpt2_tiny.yaml")]
@@ -38,55 +41,37 @@ def is_masked(document: dict[str, object]) -> bool:
 
 
 @pytest.mark.parametrize("config", slow_except(TINY, *QUICK), ids=[path.stem for path in TINY])
-def test_tiny_config__does_all_that_its_family_can(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    add_corpus(tmp_path, some_text())
+def test_tiny_config__does_all_that_its_family_can(config: Path, shell: Shell) -> None:
+    fills_gaps = is_masked(read_yaml(config))
+    code, out, err = shell.type(
+        "train", str(config), "--corpus", "text", "--set", "max_steps=6", "--set", "threads=1", "--json"
+    )
+    assert code == 0, err
+    run = RunStatus.model_validate_json(out)
+    metrics = EvalMetrics.model_validate_json(shell.type("eval", run.run_id, "--split", "test", "--json")[1])
+    assert run.test_loss == pytest.approx(metrics.loss, abs=1e-6)
+    assert metrics.objective == ("masked_lm" if fills_gaps else "causal_lm")
+    if fills_gaps:
+        assert metrics.n_tokens < metrics.n_chars / 2  # those that were masked
 
-    def typed(*words: str) -> tuple[int, str, str]:
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
+    score = ScoreResponse.model_validate_json(shell.type("score", run.run_id, "abc cab", "--json")[1])
+    assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if fills_gaps else "causal")
 
-    words = [sys.executable, "-m", "trainer", "worker"]
-    worker = subprocess.Popen(words, cwd=tmp_path, env=environment_in(tmp_path), stderr=subprocess.DEVNULL)
-    try:
-        fills_gaps = is_masked(read_yaml(config))
-        code, out, err = typed(
-            "train", str(config), "--corpus", "text", "--set", "max_steps=6", "--set", "threads=1", "--json"
-        )
-        assert code == 0, err
-        run = RunStatus.model_validate_json(out)
-        metrics = EvalMetrics.model_validate_json(typed("eval", run.run_id, "--split", "test", "--json")[1])
-        assert run.test_loss == pytest.approx(metrics.loss, abs=1e-6)
-        assert metrics.objective == ("masked_lm" if fills_gaps else "causal_lm")
-        if fills_gaps:
-            assert metrics.n_tokens < metrics.n_chars / 2  # those that were masked
+    if config.name == "test_gpt2_tiny.yaml":
+        beyond = shell.type("score", run.run_id, "abc cab " * 300)[1]
+        assert "lines longer than a window: 1" in beyond and "not exact" not in beyond
 
-        score = ScoreResponse.model_validate_json(typed("score", run.run_id, "abc cab", "--json")[1])
-        assert (score.n_scored, score.method) == (7, "pseudo_log_likelihood" if fills_gaps else "causal")
+    code, out, err = shell.type("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1", "--json")
+    if fills_gaps:
+        assert (code, "cannot generate text" in err + out) == (2, True)
+        assert shell.type("predict", run.run_id, "--text", "ab")[0] == 2
+    else:
+        written = GenerateResponse.model_validate_json(out)
+        assert written.steps is not None and 1 <= written.steps[0] <= 5
 
-        if config.name == "test_gpt2_tiny.yaml":
-            beyond = typed("score", run.run_id, "abc cab " * 300)[1]
-            assert "lines longer than a window: 1" in beyond and "not exact" not in beyond
-
-        code, out, err = typed("generate", run.run_id, "ab", "--max-new-tokens", "5", "--seed", "1", "--json")
-        if fills_gaps:
-            assert (code, "cannot generate text" in err + out) == (2, True)
-            assert typed("predict", run.run_id, "--text", "ab")[0] == 2
-        else:
-            written = GenerateResponse.model_validate_json(out)
-            assert written.steps is not None and 1 <= written.steps[0] <= 5
-
-        (tmp_path / "again.yaml").write_text(typed("config", run.run_id)[1], encoding="utf-8")
-        record = RunStore(tmp_path / "artifacts").get(run.run_id).record()
-        assert record.request_hash in typed("validate", "again.yaml")[1]
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(PATIENCE_SECONDS)
+    (shell.folder / "again.yaml").write_text(shell.type("config", run.run_id)[1], encoding="utf-8")
+    record = shell.runs.get(run.run_id).record()
+    assert record.request_hash in shell.type("validate", "again.yaml")[1]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 from bot.embeds.run_card import final_message, run_card
 from bot.outcome import read_outcome
 from tests.support import ROOT, add_corpus, environment_in, gone, mt, processes, some_text
-from tests.support.shell import TINY, Shell
+from tests.support.shell import TINY, Shell, shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
@@ -29,28 +29,9 @@ from trainer.contracts.runs import CheckpointRule, RunStatus
 from trainer.training.checkpoint import CheckpointStore
 from trainer.worker.attempts import DISK_IS_FULL
 
-
-@pytest.fixture(name="shell")
-def shell_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("LOGGING__LEVEL", raising=False)
-    monkeypatch.chdir(tmp_path)
-    add_corpus(tmp_path, some_text())
-    return Shell(tmp_path, capsys)
+__all__ = ["shell_fixture"]
 
 
-@pytest.fixture(name="worker")
-def worker_fixture(shell: Shell) -> Iterator[None]:
-    """A worker that runs already: commands join it, and its loaded models."""
-    words = [sys.executable, "-m", "trainer", "worker"]
-    worker = subprocess.Popen(words, cwd=shell.folder, env=environment_in(shell.folder), stderr=subprocess.DEVNULL)
-    yield
-    worker.send_signal(signal.SIGTERM)
-    worker.wait(PATIENCE_SECONDS)
-
-
-@pytest.mark.usefixtures("worker")
 def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     (shell.folder / "mine.txt").write_text(some_text(80), encoding="utf-8")
     run = shell.train(str(ROOT / "configs" / "char_lstm_ipa.yaml"), "--corpus", "mine.txt")
@@ -77,7 +58,7 @@ def test_train_then_ask__numbers_agree_with_each_other(shell: Shell) -> None:
     assert generated.outputs is not None and len(generated.outputs) == 2
     assert generated.seed_used == 3
 
-    manifest = RunStore(shell.folder / "artifacts").get(run.run_id).completed_manifest()
+    manifest = shell.runs.get(run.run_id).completed_manifest()
     assert manifest.requested_paths is None
     assert manifest.effective.model.hidden_size == 8
 
@@ -94,7 +75,6 @@ run:
 """
 
 
-@pytest.mark.usefixtures("worker")
 def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on_where_it_was_stopped(
     shell: Shell,
 ) -> None:
@@ -106,7 +86,7 @@ def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on
 
     code, out, err = shell.type(*words)
     assert code == 0 and err.startswith(unused)
-    first = RunStore(shell.folder / "artifacts").get(RunStatus.model_validate_json(out).run_id)
+    first = shell.runs.get(RunStatus.model_validate_json(out).run_id)
     manifest = first.completed_manifest()
     steps = scheduled_steps(RULE, total_steps=manifest.steps, steps_per_epoch=manifest.steps // 2)
     assert len(steps) > 3 and CheckpointStore(first.checkpoints).scheduled_steps() == list(steps)
@@ -120,7 +100,7 @@ def test_experiment__keeps_its_checkpoints_says_what_it_does_not_use_and_goes_on
     stopped_before_its_end(first, steps)
     code, out, err = shell.type(*words)
     assert code == 0 and f" resumes {first.run_id}." in err
-    second = RunStore(shell.folder / "artifacts").get(RunStatus.model_validate_json(out).run_id)
+    second = shell.runs.get(RunStatus.model_validate_json(out).run_id)
     kept = {file.path: file for file in manifest.files if file.path.endswith(".safetensors")}
     assert {f.path: f for f in second.completed_manifest().files if f.path in kept} == kept
     assert shell.type("verify", second.run_id)[0] == 0
@@ -143,10 +123,9 @@ def stopped_before_its_end(run: RunDirectory, steps: Sequence[int]) -> None:
         finish_run(run, events, manifest_of(run.record(), "cancelled"))
 
 
-@pytest.mark.usefixtures("worker")
 def test_people__read_tables_and_what_to_do_next(shell: Shell) -> None:
     code, out, _ = shell.type("train", *TINY, "--corpus", "text")
-    [run] = RunStore(shell.folder / "artifacts").all()
+    run = shell.runs.all()[0]
 
     assert code == 0
     assert "bits per character" in out
@@ -201,7 +180,6 @@ def people__type_on_after_the_end_of_a_chat(shell: Shell, run_id: str) -> None:
     assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.usefixtures("worker")
 def test_chat_beyond_the_context__says_what_was_not_read(shell: Shell) -> None:
     fields = "model_family=gpt2 model_size=tiny tokenizer.method=char max_seq_len=16 batch_size=4 max_steps=1 threads=1"
     words = [word for field in fields.split() for word in ("--set", field)]
@@ -214,10 +192,11 @@ def test_chat_beyond_the_context__says_what_was_not_read(shell: Shell) -> None:
 
 
 def test_failed_run__exit_code_says_whose_fault_it_was(shell: Shell) -> None:
+    before = os.listdir(shell.lab.folder / "artifacts")
     code, _, err = shell.type("train", *TINY, "--corpus", "text", "--set", "device=cuda")
     assert code == 2  # a wish that this machine cannot fulfil
     assert "has no CUDA" in err
-    assert not (shell.folder / "artifacts" / "models").exists()
+    assert os.listdir(shell.lab.folder / "artifacts") == before
     wild = ["learning_rate=1", "gradient_clipping=null", "num_epochs=50", "log_every_steps=1"]
     settings = [word for setting in wild for word in ("--set", setting)]
     code, out, _ = shell.type("train", *TINY, "--corpus", "text", *settings)
@@ -352,13 +331,12 @@ RUNS = {
 }
 
 
-@pytest.mark.usefixtures("worker")
 def test_loss__of_a_split_is_one_number_wherever_it_is_shown(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     runs: list[RunDirectory] = []
     for kind, fields in RUNS.items():
         status = shell.train("--corpus", "text", *(word for field in fields for word in ("--set", field)))
-        runs.append(RunStore(shell.folder / "artifacts").get(status.run_id))
+        runs.append(shell.runs.get(status.run_id))
         figures__are_those_of_the_manifest(shell, runs[-1], status, masked=kind == "masked")
     compared = shell.type("compare", *(run.run_id for run in runs))[1]
     for run in runs:

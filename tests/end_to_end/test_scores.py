@@ -9,44 +9,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from io import StringIO
 from itertools import groupby, pairwise
-from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT, environment_in, mt
 from tests.support.inference import RUN, finished_run
-from tests.support.shell import Shell
+from tests.support.shell import Shell, shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.contracts.inference import ScoreResponse
 from trainer.reports.minimal_pairs import PairReport
 from trainer.reports.score_table import ScoredLine
 
+__all__ = ["shell_fixture"]
+
 TEXT = "the sun was\n\nshining on\u0416\r\n"
 LINES = {1: "the sun was", 3: "shining on\u0416"}
 
 
-@pytest.fixture(name="folder", scope="module")
-def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished run, and a worker that answers for it."""
-    folder = tmp_path_factory.mktemp("scores")
-    finished_run(folder)
-    words = [sys.executable, "-m", "trainer", "worker"]
-    worker = subprocess.Popen(words, cwd=folder, env=environment_in(folder), stderr=subprocess.DEVNULL)
-    yield folder
-    worker.send_signal(signal.SIGTERM)
-    worker.wait(PATIENCE_SECONDS)
-
-
-@pytest.fixture(name="shell")
-def shell_fixture(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    for name, value in environment_in(folder, QUEUE__EMBEDDED_WORKERS="0").items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(folder)
-    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    return Shell(folder, capsys)
+@pytest.fixture(autouse=True)
+def run_and_text_fixture(shell: Shell) -> None:
+    if not (shell.lab.folder / "artifacts" / "models" / RUN).exists():
+        finished_run(shell.lab.folder)
+    (shell.folder / "lines.txt").write_text(TEXT, encoding="utf-8")
 
 
 def scored(shell: Shell, *words: str) -> str:
@@ -56,7 +42,7 @@ def scored(shell: Shell, *words: str) -> str:
 
 
 def response_of(shell: Shell, *words: str) -> ScoreResponse:
-    return ScoreResponse.model_validate_json(scored(shell, "--path", "text.txt", *words, "--json"))
+    return ScoreResponse.model_validate_json(scored(shell, "--path", "lines.txt", *words, "--json"))
 
 
 def lines_of(out: str) -> list[ScoredLine]:
@@ -69,7 +55,7 @@ def cells_of(out: str, delimiter: str = ",") -> list[dict[str, str]]:
 
 def test_jsonl__has_one_object_a_line_with_what_the_response_has(shell: Shell) -> None:
     whole = response_of(shell, "--detail-level", "per_char", "--top-k", "2")
-    found = lines_of(scored(shell, *"--path text.txt --detail-level per_char --top-k 2 --format jsonl".split()))
+    found = lines_of(scored(shell, *"--path lines.txt --detail-level per_char --top-k 2 --format jsonl".split()))
 
     assert {line.line: line.text for line in found} == LINES
     assert whole.lines is not None
@@ -83,7 +69,7 @@ def test_jsonl__has_one_object_a_line_with_what_the_response_has(shell: Shell) -
         assert "".join(text[a:b] for a, b in line.char_spans or ()) == text
         assert [text[word.span[0] : word.span[1]] for word in line.words or ()] == text.split()
     assert [line.unk_count for line in found] == [0, 1]
-    brief = lines_of(scored(shell, *"--path text.txt --format jsonl".split()))
+    brief = lines_of(scored(shell, *"--path lines.txt --format jsonl".split()))
     assert [line.nats for line in brief] == pytest.approx([line.nats for line in found])
     whole_nats = (brief[1].nats or 0.0) + (brief[1].end_nats or 0.0)
     assert brief[0].words is None and brief[1].bits_per_char == pytest.approx(whole_nats / math.log(2) / 11)
@@ -92,9 +78,9 @@ def test_jsonl__has_one_object_a_line_with_what_the_response_has(shell: Shell) -
 def test_tables__have_a_row_for_each_line_word_or_token(shell: Shell) -> None:
     whole = response_of(shell, "--detail-level", "per_char")
 
-    lines = cells_of(scored(shell, *"--path text.txt --format csv".split()))
+    lines = cells_of(scored(shell, *"--path lines.txt --format csv".split()))
     assert [row["text"] for row in lines] == [*LINES.values()]
-    words = cells_of(scored(shell, *"--path text.txt --format tsv --detail-level per_word".split()), "\t")
+    words = cells_of(scored(shell, *"--path lines.txt --format tsv --detail-level per_word".split()), "\t")
     assert [(row["index"], row["line"], row["unit"], row["start"], row["end"]) for row in words] == [
         ("1", "1", "the", "0", "3"),
         ("2", "1", "sun", "4", "7"),
@@ -105,7 +91,7 @@ def test_tables__have_a_row_for_each_line_word_or_token(shell: Shell) -> None:
     assert [float(row["surprisal_nats"]) for row in words] == pytest.approx(
         [word.surprisal for word in whole.words or ()]
     )
-    given = "--path text.txt --format csv --detail-level per_char --top-k 1 --no-bos --out cells.csv".split()
+    given = "--path lines.txt --format csv --detail-level per_char --top-k 1 --no-bos --out cells.csv".split()
     assert scored(shell, *given) == ""
     cells = cells_of((shell.folder / "cells.csv").read_text(encoding="utf-8"))
     assert [row["index"] for row in cells] == [str(place) for place in range(1, 23)]
@@ -207,8 +193,8 @@ def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
 
 
 def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:
-    scored(shell, "--path", "text.txt", "--heatmap", "heat.png", "--no-bos")
-    scored(shell, "--path", "text.txt", "--heatmap", "heat.html", "--top-k", "2")
+    scored(shell, "--path", "lines.txt", "--heatmap", "heat.png", "--no-bos")
+    scored(shell, "--path", "lines.txt", "--heatmap", "heat.html", "--top-k", "2")
 
     assert (shell.folder / "heat.png").read_bytes().startswith(b"\x89PNG")
     page = (shell.folder / "heat.html").read_text(encoding="utf-8")
@@ -242,7 +228,7 @@ def test_disk_that_is_full__is_one_sentence(shell: Shell) -> None:
     assert (code, err) == (1, "mt: The disk is full, so `full` could not be written: free some space.\n")
     with open("/dev/full", "wb") as full:
         words = [sys.executable, "-m", "trainer", "score", RUN, "x"]
-        environment = environment_in(shell.folder, QUEUE__EMBEDDED_WORKERS="0")
+        environment = environment_in(shell.lab.folder, QUEUE__EMBEDDED_WORKERS="0")
         done = subprocess.run(
             words, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=PATIENCE_SECONDS, check=False
         )
@@ -264,7 +250,8 @@ def test_line_with_a_carriage_return__is_one_row_and_what_has_no_score_is_null(s
     assert '"bits_per_char":null,"bits_per_byte":null,' in second and 'tokens"' not in second.replace("n_tokens", "")
 
 
-def test_run_without_its_weights__ends_the_reading(folder: Path) -> None:
+def test_run_without_its_weights__ends_the_reading(shell: Shell) -> None:
+    folder = shell.lab.folder
     finished_run(folder, "char_lstm-2")
     (folder / "artifacts" / "models" / "char_lstm-2" / "model.safetensors").write_bytes(b"gone")
     (folder / "large.txt").write_text("the sun was shining\n" * 5000, encoding="utf-8")
@@ -354,7 +341,7 @@ def test_reader_that_goes__ends_it_quietly(shell: Shell) -> None:
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=shell.folder,
-        env=environment_in(shell.folder, QUEUE__EMBEDDED_WORKERS="0"),
+        env=environment_in(shell.lab.folder, QUEUE__EMBEDDED_WORKERS="0"),
         capture_output=True,
         timeout=PATIENCE_SECONDS,
         check=False,
@@ -364,7 +351,7 @@ def test_reader_that_goes__ends_it_quietly(shell: Shell) -> None:
 
 
 def test_lines__of_the_rows_group_as_the_text_does(shell: Shell) -> None:
-    rows = cells_of(scored(shell, *"--path text.txt --format csv --detail-level per_char".split()))
+    rows = cells_of(scored(shell, *"--path lines.txt --format csv --detail-level per_char".split()))
 
     assert {int(number): "".join(row["unit"] for row in of_line) for number, of_line in groupby(rows, _line)} == {
         1: LINES[1],

@@ -6,10 +6,11 @@ from shutil import rmtree
 
 import pytest
 
-from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request
+from tests.support import ended, running, settings_in, tiny_request
 from tests.support import wait_for_status as wait
 from tests.support.bot import AMBER, place
 from tests.support.faulty_runs import LARGE, outcome
+from tests.support.lab import Lab
 from tests.support.stopped_runs import stopped_run
 from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
@@ -29,13 +30,13 @@ def ended_manifest(run: RunDirectory) -> RunManifest:
     return manifest
 
 
-async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-
+async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_had_happened(
+    lab: Lab, tmp_path: Path
+) -> None:
     def far(status: RunStatus) -> bool:
         return (status.last_checkpoint_step or 0) >= 20 or ended(status)
 
-    async with running(settings_in(tmp_path)) as queue:
+    async with lab.queue() as queue:
         first = queue.runs.get((await queue.train(request(checkpoint_every_steps=10), user_id=7)).run_id)
         await wait(queue, first.run_id, far)
         first.training_samples.rename(tmp_path / "samples")

@@ -1,11 +1,11 @@
 """A run with each tokenizer through queue, worker and child processes: train, infer, evaluate, share, resume."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from tests.support import add_corpus, ended, running, settings_in, tiny_request, wait_for_status
+from tests.support import add_corpus, ended, tiny_request, wait_for_status
+from tests.support.lab import Lab
 from tests.support.markers import slow_except
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.inference import EvalRequest, GenerateRequest, ScoreRequest
@@ -13,20 +13,23 @@ from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.jobs.queue import JobQueue
 
-TEXT = "\n".join(f"the {animal} saw the {other}" for animal in ("cat", "dog", "owl", "hen") for other in "abcdefgh")
+CORPUS, TEXT = (
+    "animals",
+    "\n".join(f"the {animal} saw the {other}" for animal in ("cat", "dog", "owl", "hen") for other in "abcdefgh"),
+)
 
 
 async def finished(queue: JobQueue, **fields: object) -> RunDirectory:
-    accepted = await queue.train(tiny_request(model_family="lstm", **fields), user_id=None)
+    accepted = await queue.train(tiny_request(model_family="lstm", corpus=CORPUS, **fields), user_id=None)
     status = await wait_for_status(queue, accepted.run_id, ended)
     assert status.status == "completed", status.message
     return queue.runs.get(accepted.run_id)
 
 
 @pytest.mark.parametrize("method", slow_except(METHODS, "bpe"))
-async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, method: str) -> None:
-    add_corpus(tmp_path, TEXT)
-    async with running(settings_in(tmp_path)) as queue:
+async def test_run__of_every_tokenizer_is_trained_and_asked(lab: Lab, method: str) -> None:
+    add_corpus(lab.folder, TEXT, CORPUS)
+    async with lab.queue() as queue:
         run = await finished(queue, tokenizer=block_of(method))
         scored = await queue.inference.score(
             run.run_id, ScoreRequest(text="the cat saw the d", detail_level="per_char")
@@ -35,7 +38,7 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, meth
             run.run_id, GenerateRequest(prompt_text="the cat", seed=1, max_new_tokens=5)
         )
         metrics = await queue.inference.evaluate(run.run_id, EvalRequest(split="validation"))
-        other = await queue.inference.evaluate(run.run_id, EvalRequest(path_override="text"))
+        other = await queue.inference.evaluate(run.run_id, EvalRequest(path_override=CORPUS))
 
     manifest = run.completed_manifest()
     assert manifest.tokenizer is not None and manifest.tokenizer.id.startswith(f"{method}-")
@@ -46,12 +49,10 @@ async def test_run__of_every_tokenizer_is_trained_and_asked(tmp_path: Path, meth
 
 
 @pytest.mark.parametrize("method", slow_except(["word", "bpe", "sentencepiece"]))
-async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_with(
-    tmp_path: Path, method: str
-) -> None:
-    add_corpus(tmp_path, TEXT)
-    asked = TokenizerTrainRequest(method=method, corpora=("text",), label="mine")
-    async with running(settings_in(tmp_path)) as queue:
+async def test_tokenizer__of_each_kind_of_file_is_shared_by_its_id_and_gone_on_with(lab: Lab, method: str) -> None:
+    add_corpus(lab.folder, TEXT, CORPUS)
+    asked = TokenizerTrainRequest(method=method, corpora=(CORPUS,), label="mine")
+    async with lab.queue() as queue:
         own = queue.tokenizers.get((await queue.train_tokenizer(asked)).tokenizer_id)
         while own.is_unfinished():
             await asyncio.sleep(0.05)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.support import add_corpus, ended, running, settings_in, some_text, tiny_request, wait_for_status
+from tests.support import add_corpus, ended, settings_in, some_text, tiny_request, wait_for_status
+from tests.support.lab import Lab
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import EvalCompleted
@@ -27,9 +28,8 @@ def curve(run: RunDirectory) -> list[CurveRow]:
     return [CurveRow.model_validate_json(line) for line in run.loss_curve.read_bytes().splitlines()]
 
 
-async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
+async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(lab: Lab) -> None:
+    async with lab.queue() as queue:
         parent = await finished(queue, num_epochs=2)
         child = await finished(
             queue, init_from_run_id=parent.run_id, freeze_embeddings=True, sample_every_steps=4, learning_rate=0.01
@@ -60,10 +60,9 @@ async def test_warm_start__continues_from_its_parent_with_frozen_embeddings(tmp_
     assert (manifest.effective.data_num_workers, manifest.effective.data_pin_memory) == (0, False)
 
 
-async def test_tokenizer_of_another_run__is_shared_by_its_id(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    add_corpus(tmp_path, some_text(80).replace("c", "z"), "other")
-    async with running(settings_in(tmp_path)) as queue:
+async def test_tokenizer_of_another_run__is_shared_by_its_id(lab: Lab) -> None:
+    add_corpus(lab.folder, some_text(80).replace("c", "z"), "other")
+    async with lab.queue() as queue:
         first = (await finished(queue)).completed_manifest()
         assert first.tokenizer is not None
         second = (await finished(queue, corpus="other", tokenizer_id=first.tokenizer.id)).completed_manifest()
@@ -80,11 +79,9 @@ def unknown_tokens(manifest: RunManifest) -> int:
     return manifest.data.train.unknown_tokens
 
 
-async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queued(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    add_corpus(tmp_path, "мама мыла раму\n" * 9 + "и ушла\nдомой\n", "cyrillic")
-    settings = settings_in(tmp_path)
-    async with running(settings) as queue:
+async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queued(lab: Lab) -> None:
+    add_corpus(lab.folder, "мама мыла раму\n" * 9 + "и ушла\nдомой\n", "cyrillic")
+    async with lab.queue() as queue:
         parent = await finished(queue)
         cancelled = await queue.train(tiny_request(num_epochs=1000), user_id=None)
         await queue.cancel(cancelled.run_id)
@@ -110,9 +107,8 @@ async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queue
         assert {run.run_id for run in queue.runs.all()} == runs
 
 
-async def test_parent_with_a_flipped_bit__is_not_started_from(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
+async def test_parent_with_a_flipped_bit__is_not_started_from(lab: Lab) -> None:
+    async with lab.queue() as queue:
         parent = await finished(queue)
         weights = parent.path / "model.safetensors"
         content = bytearray(weights.read_bytes())

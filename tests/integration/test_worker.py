@@ -7,6 +7,8 @@ import pytest
 
 from tests.support import add_corpus, ended, gone, kill, processes, running, settings_in, some_text, tiny_request
 from tests.support import wait_for_status as wait
+from tests.support.inference import RUN, finished_run
+from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from tests.support.worker_runs import LONG, events_of, training
 from trainer.contracts.errors import AppError, ErrorCode
@@ -17,16 +19,17 @@ from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
-from trainer.worker.attempts import RETRY_SECONDS, record_end
+from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS, record_end
 from trainer.worker.heartbeat import processor_ticks
 from trainer.worker.supervisor import supervise
 
 
-async def test_run__from_request_to_answers(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
+async def test_run__from_request_to_answers(lab: Lab) -> None:
+    async with lab.queue() as queue, lab.store() as store:
+        told_before: int = await store.redis.xlen(keys.EVENT_STREAM)
         accepted = await queue.train(tiny_request(), user_id=7)
         assert (accepted.status, accepted.job_id) == ("queued", accepted.run_id)
+        assert await queue.has_worker()
         status = await wait(queue, accepted.run_id, ended)
 
         assert (status.status, status.progress, status.error, status.user_id) == ("completed", 100.0, None, 7)
@@ -54,11 +57,9 @@ async def test_run__from_request_to_answers(tmp_path: Path) -> None:
         again = [await queue.inference.generate(accepted.run_id, asked) for _ in range(2)]
         assert again[0].outputs == again[1].outputs
 
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         told: list[int] = [await store.redis.xlen(key) for key in (keys.run_events(accepted.run_id), keys.EVENT_STREAM)]
         of_run, of_five_short_jobs = len(events_of(queue, accepted.run_id)), 2 * 5
-        assert told == [of_run, of_run + of_five_short_jobs]
-        await store.close()
+        assert told == [of_run, told_before + of_run + of_five_short_jobs]
 
 
 async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp_path: Path) -> None:
@@ -78,9 +79,8 @@ async def test_worker_killed__another_takes_the_run_up_before_any_that_waits(tmp
         assert (await wait(queue, run_id, ended)).status == "cancelled"
 
 
-async def test_cancel__running_run_stops_with_its_checkpoint_kept(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
+async def test_cancel__running_run_stops_with_its_checkpoint_kept(lab: Lab) -> None:
+    async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
         await wait(queue, run_id, training)
         assert (await queue.status(run_id)).reachable
@@ -95,15 +95,12 @@ async def test_cancel__running_run_stops_with_its_checkpoint_kept(tmp_path: Path
             await queue.inference.score(run_id, ScoreRequest(text="a"))
 
 
-async def test_cancel__queued_run_ends_at_once_and_never_starts(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        first = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
-        await wait(queue, first, training)
-        second = (await queue.train(tiny_request(), user_id=None)).run_id
-        assert (await queue.status(second)).queue_position == 2
-        await queue.cancel(second)
-        await queue.cancel(first)
+async def test_cancel__queued_run_ends_at_once_and_never_starts(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        async with lab.worker_busy(queue) as first:
+            second = (await queue.train(tiny_request(), user_id=None)).run_id
+            assert (await queue.status(second)).queue_position == 2
+            await queue.cancel(second)
         await wait(queue, first, ended)
 
         assert (await queue.status(second)).status == "cancelled"
@@ -140,24 +137,22 @@ async def test_wiped_store__run_is_put_back_from_disk(tmp_path: Path) -> None:
         assert (await wait(queue, run_id, ended)).status == "completed"
 
 
-async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-    (tmp_path / "data" / "corpus" / "text.txt").unlink()
-    async with running(settings_in(tmp_path)) as queue:
+async def test_corpus_gone_while_queued__run_fails_as_the_users_mistake(lab: Lab) -> None:
+    add_corpus(lab.folder, some_text(), "lost")
+    async with lab.queue() as queue:
+        async with lab.worker_busy(queue):
+            run_id = (await queue.train(tiny_request(corpus="lost"), user_id=None)).run_id
+            (lab.folder / "data" / "corpus" / "lost.txt").unlink()
         status = await wait(queue, run_id, ended)
 
     assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
     assert status.attempt == 1
-    assert str(tmp_path) not in status.message
+    assert str(lab.folder) not in status.message
 
 
-async def test_evil_payloads__run_nothing_and_the_worker_goes_on(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
+async def test_evil_payloads__run_nothing_and_the_worker_goes_on(lab: Lab, tmp_path: Path) -> None:
     pickled = b"cos\nsystem\n(S'touch " + str(tmp_path / "owned").encode() + b"'\ntR."
-    async with running(settings_in(tmp_path)) as queue:
-        store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+    async with lab.queue() as queue, lab.store() as store:
         for queue_name, definition in (("training", pickled), (keys.INTERACTIVE_QUEUE, pickled), ("training", b"[1]")):
             await store.redis.set("arq:job:evil", definition)
             await store.redis.zadd(queue_name, {"evil": 1})
@@ -172,47 +167,42 @@ async def test_evil_payloads__run_nothing_and_the_worker_goes_on(tmp_path: Path)
         ]
         for function, queue_name, payload in bad:
             await store.redis.enqueue_job(function, payload, _queue_name=queue_name)
-        await store.close()
         run_id = (await queue.train(tiny_request(), user_id=None)).run_id
 
         assert (await wait(queue, run_id, ended)).status == "completed"
     assert not (tmp_path / "owned").exists()
 
 
-async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is_answered(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        await wait(queue, run_id, ended)
+async def test_inference_child_killed__the_asker_is_told_and_the_next_request_is_answered(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        run_id = (await lab.finished_run(queue)).run_id
         await queue.inference.score(run_id, ScoreRequest(text="abc"))
-        [child] = processes(tmp_path, "answer-requests")
         slow = asyncio.create_task(queue.inference.score(run_id, ScoreRequest(text="abc\n" * 200_000)))
-        before = processor_ticks(child.pid)
-        await until(lambda: processor_ticks(child.pid) > before + 20)
-        kill(child.pid)
+        children = processes(lab.folder, "answer-requests")
+        before = {child: processor_ticks(child.pid) for child in children}
+        await until(lambda: any(processor_ticks(child.pid) > ticks + 20 for child, ticks in before.items()))
+        for child in children:
+            kill(child.pid)
         with pytest.raises(AppError) as caught:
             await slow
 
         assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
         assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
-        [idle] = processes(tmp_path, "answer-requests")
-        kill(idle.pid)
-        await until(lambda: not Path(f"/proc/{idle.pid}").exists())
+        for child in (idle := processes(lab.folder, "answer-requests")):
+            kill(child.pid)
+        await until(lambda: not any(Path(f"/proc/{child.pid}").exists() for child in idle))
         assert (await queue.inference.score(run_id, ScoreRequest(text="abc"))).n_scored == 3
 
 
 async def test_question_that_workers_have_ended_over_twice__is_answered_with_that(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        await wait(queue, run_id, ended)
+    finished_run(tmp_path)
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        request_id = (await queue.inference.enqueue_score(run_id, ScoreRequest(text="a"))).response.request_id
+        request_id = (await queue.inference.enqueue_score(RUN, ScoreRequest(text="a"))).response.request_id
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         await store.redis.set(keys.tries(request_id), 2)
         await store.close()
     async with running(settings_in(tmp_path)) as queue:
-        while (response := (await queue.inference.get_score(run_id, request_id)).response).status == "queued":
+        while (response := (await queue.inference.get_score(RUN, request_id)).response).status == "queued":
             await asyncio.sleep(0.05)
 
     assert response.error is not None and response.error.code is ErrorCode.SERVICE_UNAVAILABLE
@@ -220,60 +210,51 @@ async def test_question_that_workers_have_ended_over_twice__is_answered_with_tha
 
 
 async def test_slow_request__is_ended_at_its_time_limit(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
+    finished_run(tmp_path)
     settings = settings_in(tmp_path)
-    async with running(settings) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        await wait(queue, run_id, ended)
     hasty: dict[str, object] = {"interactive_timeout_seconds": 0.2}
     quick: dict[str, object] = {"queue": settings.queue.model_copy(update=hasty)}
     async with running(settings.model_copy(update=quick)) as queue:
         with pytest.raises(AppError, match="took too long"):
             await queue.inference.generate(
-                run_id, GenerateRequest(prompt_text="abc", max_new_tokens=512, num_return_sequences=8)
+                RUN, GenerateRequest(prompt_text="abc", max_new_tokens=512, num_return_sequences=8)
             )
 
 
 async def test_unanswered_request__is_told_so(tmp_path: Path) -> None:
     add_corpus(tmp_path, some_text())
-    settings = settings_in(tmp_path)
-    async with running(settings) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        with pytest.raises(AppError) as caught:
-            await queue.inference.score(run_id, ScoreRequest(text="a"))
-        assert caught.value.code is ErrorCode.RUN_NOT_READY
-        await wait(queue, run_id, ended)
-        assert await queue.has_worker()
+    finished_run(tmp_path)
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        await until_without_worker(queue)
-        asking = asyncio.create_task(queue.inference.score(run_id, ScoreRequest(text="a")))
-        await asyncio.sleep(0.3)
+        waiting = (await queue.train(tiny_request(), user_id=None)).run_id
+        with pytest.raises(AppError) as caught:
+            await queue.inference.score(waiting, ScoreRequest(text="a"))
+        assert caught.value.code is ErrorCode.RUN_NOT_READY
+        assert not await queue.has_worker()
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
+        asking = asyncio.create_task(queue.inference.score(RUN, ScoreRequest(text="a")))
+        while not await keys_like(store, "runs:score:*"):
+            await asyncio.sleep(0.05)
         await store.redis.flushall()
         await store.close()
         with pytest.raises(AppError, match="No worker has answered"):
             await asking
 
 
-async def until_without_worker(queue: JobQueue) -> None:
-    """Wait until the lease of the last worker has ended."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await queue.has_worker():
-            await asyncio.sleep(0.1)
-
-
-async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
+async def test_evaluation__of_a_split_that_a_run_does_not_have_is_refused(lab: Lab) -> None:
+    async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(test_fraction=0.0), user_id=None)).run_id
         await wait(queue, run_id, ended)
         with pytest.raises(AppError, match="This run has no test split"):
             await queue.inference.evaluate(run_id, EvalRequest(split="test"))
+
+
+async def test_answer_without_numbers__is_no_answer(tmp_path: Path) -> None:
+    finished_run(tmp_path)
     async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
         store = await connect(f"unix://{tmp_path / 'data' / 'services' / 'valkey.sock'}")
         before = await keys_like(store, "runs:eval:*")
-        asking = asyncio.create_task(queue.inference.evaluate(run_id, EvalRequest()))
-        forged = EvalResponse(request_id="x", run_id=run_id, status="completed")
+        asking = asyncio.create_task(queue.inference.evaluate(RUN, EvalRequest()))
+        forged = EvalResponse(request_id="x", run_id=RUN, status="completed")
         while (found := await keys_like(store, "runs:eval:*")) == before:
             await asyncio.sleep(0.05)
         for key in found:
@@ -288,33 +269,25 @@ async def keys_like(store: Store, pattern: str) -> list[str]:
     return [key.decode() for key in found]
 
 
-async def test_run_held_by_another_child__waits_for_it(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        lock = queue.runs.get(run_id).lock()
-        assert lock is not None
-        assert record_end(queue.runs.get(run_id), "crashed", ()) == RETRY_SECONDS
-        services = Services(settings_in(tmp_path))
-        await services.start()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not processes(tmp_path, "train-child"):
-                await asyncio.sleep(0.05)
-            while processes(tmp_path, "train-child"):
-                await asyncio.sleep(0.05)
-        assert [event.seq for event in events_of(queue, run_id)] == [1]
-        lock.close()
+async def test_run_held_by_another_child__waits_for_it(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        async with lab.worker_busy(queue):
+            run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+            lock = queue.runs.get(run_id).lock()
+            assert lock is not None
+            assert record_end(queue.runs.get(run_id), "crashed", ()) == RETRY_SECONDS
+        with lock:
+            await until(lambda: lab.logged("child_ended", f"run_id={run_id}", f"exit_code={LOCKED_EXIT_CODE}"))
+            assert [event.seq for event in events_of(queue, run_id)] == [1]
 
         assert (await wait(queue, run_id, ended)).status == "completed"
-        await services.stop()
 
 
-async def test_cancel_wish_of_a_run_that_never_started__is_fulfilled_by_its_child(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        queue.runs.get(run_id).request_cancel()  # and then the bot died
-    async with running(settings_in(tmp_path)) as queue:
+async def test_cancel_wish_of_a_run_that_never_started__is_fulfilled_by_its_child(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        async with lab.worker_busy(queue):
+            run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+            queue.runs.get(run_id).request_cancel()  # and then the bot died
         assert (await wait(queue, run_id, ended)).status == "cancelled"
 
 
@@ -339,16 +312,15 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-async def test_fault_of_the_program__ends_the_run_with_its_stack_in_the_log(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        run_id = (await queue.train(tiny_request(), user_id=None)).run_id
-        queue.runs.get(run_id).checkpoints.touch()  # a file where a folder belongs
-    async with running(settings_in(tmp_path)) as queue:
+async def test_fault_of_the_program__ends_the_run_with_its_stack_in_the_log(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        async with lab.worker_busy(queue):
+            run_id = (await queue.train(tiny_request(), user_id=None)).run_id
+            queue.runs.get(run_id).checkpoints.touch()  # a file where a folder belongs
         status = await wait(queue, run_id, ended)
 
     assert status.error is not None and status.error.code is ErrorCode.MODEL_TRAIN_FAILED
-    assert str(tmp_path) not in status.message
+    assert str(lab.folder) not in status.message
     assert "Traceback" in queue.runs.get(run_id).logs.read_text(encoding="utf-8")
 
 

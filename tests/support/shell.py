@@ -7,6 +7,9 @@ from typing import BinaryIO
 
 import pytest
 
+from tests.support import environment_in
+from tests.support.lab import Lab
+from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
 from trainer.contracts.runs import RunStatus
 
@@ -17,10 +20,12 @@ TINY = [
 
 
 class Shell:
-    """A folder to type `mt` in, with its settings in the environment."""
+    """A folder to type `mt` in; the settings in the environment name a lab, whose worker does the work."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path, lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
+        self.lab = lab
+        self.runs = RunStore(lab.settings.app.artifacts_root)
         self._capsys = capsys
 
     def type(self, *words: str, typed: str | BinaryIO = "") -> tuple[int, str, str]:
@@ -45,3 +50,14 @@ class Shell:
         assert code == 0, err
         assert out.count("\n") == 1
         return RunStatus.model_validate_json(out)
+
+
+@pytest.fixture(name="shell")
+def shell_fixture(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    for name, value in environment_in(lab.folder, QUEUE__EMBEDDED_WORKERS="0").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOGGING__LEVEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, lab, capsys)
