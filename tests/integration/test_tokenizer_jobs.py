@@ -19,6 +19,7 @@ from tests.support import (
     tiny_request,
     wait_for_status,
 )
+from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
 from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
@@ -44,7 +45,7 @@ def is_in(queue: JobQueue, tokenizer_id: str, *states: str) -> bool:
 
 
 async def end_of(queue: JobQueue, accepted: TokenizerAccepted) -> TokenizerStatus:
-    await until(partial(is_in, queue, accepted.tokenizer_id, "completed", "failed"), seconds=40)
+    await until(partial(is_in, queue, accepted.tokenizer_id, "completed", "failed"))
     return queue.tokenizers.get(accepted.tokenizer_id).status()
 
 
@@ -61,10 +62,9 @@ def add_large_corpus(folder: Path) -> None:
     add_corpus(folder, "\n".join(f"{some_text(40)}\n{number}" for number in range(32_000)))
 
 
-async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    add_corpus(tmp_path, "ˈʃɑːr\nˈqɑzɑq", "ipa")
-    async with running(settings_in(tmp_path)) as queue:
+async def test_tokenizer__is_trained_beside_a_training_that_takes_long(lab: Lab) -> None:
+    add_corpus(lab.folder, "ˈʃɑːr\nˈqɑzɑq", "ipa")
+    async with lab.queue() as queue:
         run_id = (await queue.train(tiny_request(num_epochs=1000), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda status: status.step > 0)
         accepted = await queue.train_tokenizer(request(corpora=["text", "ipa"], label="shared"))
@@ -82,7 +82,7 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
         folder = queue.tokenizers.get(accepted.tokenizer_id).path
         tree = contents(folder)
         assert set(tree) == {"request.json", "lock", "tokenizer.json", "manifest.json", "logs.jsonl"}
-        for text in ("abc ab", "qɑz", str(tmp_path)):
+        for text in ("abc ab", "qɑz", str(lab.folder)):
             assert text not in tree["logs.jsonl"].decode() + tree["request.json"].decode()
         assert "tokenizer_trained" in tree["logs.jsonl"].decode()
         assert load_tokenizer(folder).manifest.tokenizer_id == accepted.tokenizer_id
@@ -92,14 +92,14 @@ async def test_tokenizer__is_trained_beside_a_training_that_takes_long(tmp_path:
         other = await queue.train_tokenizer(request(corpora=["text", "ipa"], seed=1))
         assert other.tokenizer_id != accepted.tokenizer_id
         assert (await end_of(queue, other)).status == "completed"
-        store = await store_of(tmp_path)
+        store = await connect(await lab.address())
         payload = TokenizerTrainPayload(tokenizer_id=accepted.tokenizer_id)
         await store.enqueue(keys.TOKENIZER_QUEUE, "train_tokenizer", "told-twice", payload)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.get(keys.definition("told-twice")):
                 await asyncio.sleep(0.05)
         await store.close()
-        child = await start_child("train-tokenizer", settings_in(tmp_path), accepted.tokenizer_id)
+        child = await start_child("train-tokenizer", lab.settings, accepted.tokenizer_id)
         assert (await child.wait(), [*child.last_lines]) == (0, [])
         assert contents(folder) == tree
 
@@ -223,17 +223,16 @@ async def test_tokenizer_held_by_another_child__waits_for_it(tmp_path: Path) -> 
         await services.stop()
 
 
-async def test_evil_payloads__train_nothing_and_the_worker_goes_on(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path)) as queue:
-        store = await store_of(tmp_path)
+async def test_evil_payloads__train_nothing_and_the_worker_goes_on(lab: Lab) -> None:
+    add_corpus(lab.folder, some_text(61), "more")
+    async with lab.queue() as queue, lab.store() as store:
+        before = queue.tokenizers.all()
         for tokenizer_id in ("../../x", "char-0123456789abcdef", "no-such-tokenizer"):
             payload: dict[str, str] = {"tokenizer_id": tokenizer_id}
             await store.redis.enqueue_job("train_tokenizer", payload, _queue_name=keys.TOKENIZER_QUEUE)
-        await store.close()
-        assert (await end_of(queue, await queue.train_tokenizer(request()))).status == "completed"
+        assert (await end_of(queue, await queue.train_tokenizer(request(corpora=["more"])))).status == "completed"
 
-    assert len(queue.tokenizers.all()) == 1
+    assert len(queue.tokenizers.all()) == len(before) + 1
 
 
 async def test_full_disk__nothing_is_accepted(tmp_path: Path) -> None:

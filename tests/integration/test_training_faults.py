@@ -26,6 +26,7 @@ from tests.support import (
     wait_for_status,
 )
 from tests.support.faulty_runs import LARGE, Outcome, outcome
+from tests.support.lab import Lab
 from tests.support.waiting import captured_logs, until
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -54,13 +55,11 @@ def settings(folder: Path, *, lease_seconds: float = 3) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def calm(lab: Lab) -> Outcome:
     """The outcome of the request without faults; the checkpoint interval does not change it."""
-    folder = tmp_path_factory.mktemp("calm")
-    add_corpus(folder, some_text())
 
     async def train() -> Outcome:
-        async with running(settings(folder)) as queue:
+        async with lab.queue() as queue:
             run_id = (await queue.train(request(), user_id=None)).run_id
             await wait_for_status(queue, run_id, ended)
             return outcome(queue.runs.get(run_id))
@@ -119,20 +118,19 @@ async def test_kills_and_a_stall_without_a_checkpoint__run_ends_as_if_nothing_ha
         assert ends(queue, run_id) == ["JobCompleted"]
 
 
-async def test_crash_loop__ends_after_three_crashes_without_progress_and_keeps_the_last_lines(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings(tmp_path)) as queue:
+async def test_crash_loop__ends_after_three_crashes_without_progress_and_keeps_the_last_lines(lab: Lab) -> None:
+    async with lab.queue() as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=10**6), user_id=None)).run_id
         for attempt in (1, 2, 3):
             await wait_for_status(queue, run_id, partial(has_attempt, attempt))
-            child = child_of(tmp_path, run_id)
+            child = child_of(lab.folder, run_id)
             assert about(child, "oom_score_adj") == "500\n"
             os.kill(child.pid, signal.SIGABRT)
         status = await wait_for_status(queue, run_id, ended)
 
         assert status.error is not None and status.error.code is ErrorCode.CRASH_LOOP
         assert "mt " not in status.message, "it is shown in Discord too"
-        assert str(tmp_path) not in status.message
+        assert str(lab.folder) not in status.message
         manifest = queue.runs.get(run_id).manifest()
         assert manifest is not None
         assert "Fatal Python error: Aborted\n" in manifest.last_lines
@@ -172,16 +170,15 @@ def limit_files(process: Process, largest_bytes: int) -> None:
 
 
 async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_when_there_is_room(
-    tmp_path: Path, calm: Outcome
+    lab: Lab, calm: Outcome
 ) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings(tmp_path)) as queue:
+    async with lab.queue() as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=40), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda s: s.last_checkpoint_step is not None or ended(s))
         full = "The disk is full; the training goes on when there is room."
         for attempt in (1, 2, 3):  # the last of which is waited for outside of the slot
             await wait_for_status(queue, run_id, partial(has_attempt, attempt))
-            limit_files(child_of(tmp_path, run_id), FULL_BYTES)
+            limit_files(child_of(lab.folder, run_id), FULL_BYTES)
             await until(partial(is_told, queue, run_id, full, attempt))
         run = queue.runs.get(run_id)
         saved = [event.step for event in events_of(queue, run_id) if isinstance(event, CheckpointSaved)]
@@ -193,15 +190,15 @@ async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_wh
         assert outcome(run) == calm
 
 
-async def test_no_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
+async def test_no_memory__is_final_at_once_with_advice(lab: Lab) -> None:
     """The address space ends where the first batch begins."""
-    add_corpus(tmp_path, some_text(20_000))
+    add_corpus(lab.folder, some_text(20_000), "long")
     sizes: dict[str, object] = {"embedding_size": 1024, "hidden_size": 8, "num_layers": 1, "dropout": 0.0}
-    async with running(settings(tmp_path)) as queue:
-        greedy = tiny_request(model=sizes, max_seq_len=512, batch_size=4096)
+    async with lab.queue() as queue:
+        greedy = tiny_request(corpus="long", model=sizes, max_seq_len=512, batch_size=4096)
         run_id = (await queue.train(greedy, user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda s: s.attempt == 1)
-        child = child_of(tmp_path, run_id)
+        child = child_of(lab.folder, run_id)
         used_bytes = int(about(child, "statm").split()[0]) * resource.getpagesize()
         resource.prlimit(child.pid, resource.RLIMIT_AS, (used_bytes + 10**9, resource.RLIM_INFINITY))
         status = await wait_for_status(queue, run_id, ended)
@@ -211,17 +208,15 @@ async def test_no_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
         assert "Use a smaller `batch_size` or `max_seq_len`" in status.message
 
 
-async def test_model_beyond_all_memory__is_final_at_once_with_advice(tmp_path: Path) -> None:
+async def test_model_beyond_all_memory__is_final_at_once_with_advice(lab: Lab) -> None:
     """A run that the cost preview would refuse, accepted nevertheless."""
-    add_corpus(tmp_path, some_text())
-    chosen = settings(tmp_path)
-    async with running(chosen) as queue:
+    async with lab.queue() as queue:
         greedy = tiny_request(model={"embedding_size": 8, "hidden_size": 500_000, "num_layers": 1})
         with pytest.raises(AppError, match="GiB of memory"):
             await queue.train(greedy, user_id=None)
-        preview = await preview_training(tiny_request(), queue.corpora, chosen)
+        preview = await preview_training(tiny_request(), queue.corpora, lab.settings)
         greedy_preview = preview._replace(
-            request=greedy, effective=await resolve_request(greedy, queue.corpora, chosen)
+            request=greedy, effective=await resolve_request(greedy, queue.corpora, lab.settings)
         )
         run_id = (await queue.accept(greedy_preview, user_id=None)).run_id
         status = await wait_for_status(queue, run_id, ended)
@@ -230,12 +225,11 @@ async def test_model_beyond_all_memory__is_final_at_once_with_advice(tmp_path: P
     assert (status.status, status.attempt) == ("failed", 1)
 
 
-async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings(tmp_path)) as queue:
+async def test_cancel__twice_and_of_a_finishing_run_leaves_one_end(lab: Lab) -> None:
+    async with lab.queue() as queue:
         running_one = (await queue.train(tiny_request(num_epochs=1000), user_id=None)).run_id
         await wait_for_status(queue, running_one, partial(trains_in_attempt, 1))
-        child = child_of(tmp_path, running_one)
+        child = child_of(lab.folder, running_one)
         os.kill(child.pid, signal.SIGSTOP)
         for _ in range(2):
             await queue.cancel(running_one)

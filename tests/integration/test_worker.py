@@ -85,7 +85,7 @@ async def test_cancel__running_run_stops_with_its_checkpoint_kept(lab: Lab) -> N
         await wait(queue, run_id, training)
         assert (await queue.status(run_id)).reachable
         await queue.cancel(run_id)
-        status = await wait(queue, run_id, ended, seconds=5)
+        status = await wait(queue, run_id, ended)
 
         assert status.status == "cancelled"
         assert any(queue.runs.get(run_id).checkpoints.glob("step-*"))
