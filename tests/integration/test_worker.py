@@ -337,7 +337,7 @@ async def test_store_away__the_supervised_child_is_left_alone(tmp_path: Path) ->
         await until(lambda: follower.refresh().step > 0)
         await services.stop()
         wanted = {"lease_renewal_failed", "event_publication_failed"}
-        await until(lambda: wanted <= {str(line["event"]) for line in logs}, seconds=30)
+        await until(lambda: wanted <= {str(line["event"]) for line in logs})
         before = follower.refresh().step
         await until(lambda: follower.refresh().step > before)
         supervising.cancel()
