@@ -24,7 +24,11 @@ def main(run_folder: str, target: str) -> None:
     embed = final_message(follower.record, status, read_outcome(run))
     chart = loss_chart(follower.train_losses, follower.val_losses, status.bits_per_nat)
     text = (embed.description or "").replace("```\n", "").replace("\n```", "")
-    lines = [part for line in text.split("\n") for part in wrap(line, CHARACTERS)]
+    parts_of_text = text.split("`")
+    parts_of_text[1::2] = [code.replace(" ", "\u00a0") for code in parts_of_text[1::2]]  # code has no line breaks
+    lines = [
+        part for line in "`".join(parts_of_text).split("\n") for part in wrap(line, CHARACTERS, break_on_hyphens=False)
+    ]
     chart_height = CHART_WIDTH * _height(chart) // _width(chart)
     chart_top = MARGIN + LINE * (len(lines) + 2)
     height = chart_top + chart_height + 2 * LINE + MARGIN
