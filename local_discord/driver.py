@@ -51,7 +51,7 @@ class LocalDiscord(World):
         app = web.Application(client_max_size=256 * 1024 * 1024)
         app.router.add_route("*", "/api/v10/{rest:.*}", self._rest.handle)
         app.router.add_get("/gateway", self._gateway.handle)
-        app.router.add_get("/{folder:(ephemeral-)?attachments}/{channel_id}/{file_id}/{name}", self._rest.file)
+        app.router.add_get("/attachments/{channel_id}/{file_id}/{name}", self._rest.file)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._timers: list[asyncio.TimerHandle] = []
 
@@ -155,7 +155,7 @@ class LocalDiscord(World):
         """Type a command ("mt train") in the guild's first channel, or in direct messages with the bot."""
         leaf = find_command(self.commands, command)
         channel = self._offered_in(leaf.command, user, guild)
-        data = command_data(leaf, options or {}, partial(self.add_file, channel, ephemeral=True))
+        data = command_data(leaf, options or {}, partial(self.add_file, channel))
         return self._begin(COMMAND, f"/{command}", user, channel, data)
 
     async def autocomplete(
@@ -166,7 +166,7 @@ class LocalDiscord(World):
         channel = self._offered_in(leaf.command, user, None)
         if leaf.options.get(option, {}).get("autocomplete") is not True:
             raise ClientRefusal(f"/{command} has no autocomplete for {option}.")
-        data = command_data(leaf, {option: typed}, partial(self.add_file, channel, ephemeral=True), focused=option)
+        data = command_data(leaf, {option: typed}, partial(self.add_file, channel), focused=option)
         call = self._begin(AUTOCOMPLETE, f"/{command}", user, channel, data)
         await call.answered(timeout)
         return [Choice(text(row["name"]), text(row["value"])) for row in rows(call.callback_data.get("choices"))]

@@ -313,7 +313,7 @@ class World:
             **{"edited_timestamp": None, "pinned": False, "tts": body.get("tts") is True},
             "flags": number(body.get("flags")),
         }
-        changes = self._render(channel, body, uploads, [], ephemeral=visible_to is not None)
+        changes = self._render(channel, body, uploads, [])
         message = StoredMessage(channel, {**blank, **extra, **changes}, visible_to=visible_to)
         self.stored[channel.id][message.id] = message
         self.changes.notify()
@@ -321,35 +321,31 @@ class World:
 
     def edit_message(self, message: StoredMessage, body: Json, uploads: Mapping[int, Upload]) -> None:
         """Change what `body` names; a loading message becomes an ordinary one."""
-        ephemeral = message.visible_to is not None
-        changes = self._render(message.channel, body, uploads, message.attachments, ephemeral=ephemeral)
+        changes = self._render(message.channel, body, uploads, message.attachments)
         changes["flags"] = number(message.payload["flags"]) & ~limits.LOADING
         changes["edited_timestamp"] = None if message.is_loading else now_iso()
         message.versions.append(Version(time.monotonic(), {**message.payload, **changes}))
         self.changes.notify()
 
-    def add_file(self, channel: Channel, upload: Upload, *, ephemeral: bool) -> Json:
+    def add_file(self, channel: Channel, upload: Upload) -> Json:
         """Store a file and describe it as an attachment."""
         name = cleaned(upload.filename)
         file_id = self.snowflakes.next()
         self.files[file_id] = upload._replace(filename=name)
-        folder = "ephemeral-attachments" if ephemeral else "attachments"
-        url = f"{self.cdn_base_url}/{folder}/{channel.id}/{file_id}/{quote(name)}"
+        url = f"{self.cdn_base_url}/attachments/{channel.id}/{file_id}/{quote(name)}"
         attachment: Json = {
             **{"id": str(file_id), "filename": name, "size": len(upload.data), "url": url, "proxy_url": url},
             "content_type": upload.content_type,
         }
         if name != upload.filename:
             attachment["title"] = PurePosixPath(upload.filename).stem
-        return {**attachment, "ephemeral": True} if ephemeral else attachment
+        return attachment
 
-    def _render(
-        self, channel: Channel, body: Json, uploads: Mapping[int, Upload], existing: list[Json], *, ephemeral: bool
-    ) -> Json:
+    def _render(self, channel: Channel, body: Json, uploads: Mapping[int, Upload], existing: list[Json]) -> Json:
         """Return the message fields that `body` sets, as Discord returns them."""
         changes: Json = {}
         if uploads or body.get("attachments") is not None:
-            existing = self._attachments(channel, body, uploads, existing, ephemeral=ephemeral)
+            existing = self._attachments(channel, body, uploads, existing)
             changes["attachments"] = [*existing]
         if "content" in body:
             changes["content"] = text(body["content"])
@@ -367,7 +363,7 @@ class World:
         return changes
 
     def _attachments(
-        self, channel: Channel, body: Json, uploads: Mapping[int, Upload], existing: list[Json], *, ephemeral: bool
+        self, channel: Channel, body: Json, uploads: Mapping[int, Upload], existing: list[Json]
     ) -> list[Json]:
         """Return the attachments after an edit: a list keeps only its own ids, no list keeps all."""
         listed = {number(row["id"]): row for row in rows(body.get("attachments"))}
@@ -380,7 +376,7 @@ class World:
         for index, upload in sorted(uploads.items()):
             row = listed.get(index, {})
             named = upload._replace(filename=text(row.get("filename")) or upload.filename)
-            added = self.add_file(channel, named, ephemeral=ephemeral)
+            added = self.add_file(channel, named)
             remaining.append({**added, **({"description": row["description"]} if row.get("description") else {})})
         return remaining
 
