@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from math import log
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, NamedTuple
 
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.inference import DetailLevel, Expected, ScoreResponse, Span, WordScore
@@ -144,15 +144,9 @@ def scored_lines(score: ScoreResponse, text: str, first_line: int = 1) -> Iterat
 
 def titles(level: DetailLevel, top_k: int) -> list[str]:
     """Return the names of the columns of a table."""
-    match level:
-        case "summary" | "per_line":
-            return _LINE_COLUMNS
-        case "per_word":
-            return _WORD_COLUMNS
-        case "per_char":
-            return _TOKEN_COLUMNS + [f"{name}_{k + 1}" for k in range(top_k) for name in ("expected", "probability")]
-        case _:
-            assert_never(level)
+    if level == "per_char":
+        return _TOKEN_COLUMNS + [f"{name}_{k + 1}" for k in range(top_k) for name in ("expected", "probability")]
+    return _WORD_COLUMNS if level == "per_word" else _LINE_COLUMNS
 
 
 def table_rows(line: ScoredLine, level: DetailLevel, first_index: int) -> list[list[object]]:
