@@ -1,9 +1,8 @@
 """Corpora that are fetched: WikiText-2, in its three splits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import shown_name
@@ -11,11 +10,8 @@ from trainer.data.folders import filled_folder
 
 SOURCES = {"wikitext-2": ("Salesforce/wikitext", "wikitext-2-v1")}
 """Data sets that can be downloaded: the data set and its configuration by our name."""
+_Load = Callable[[str, str], Mapping[str, Iterable[Mapping[str, str]]]]
 _FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
-
-
-class _Load(Protocol):
-    def __call__(self, name: str, configuration: str) -> Mapping[str, Iterable[Mapping[str, str]]]: ...
 
 
 def build_corpus(source: str, corpora: Path) -> Path:

@@ -1,7 +1,6 @@
 """Next-token prediction, as for a keyboard: the likeliest tokens, with a cache of states from key to key."""
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +17,8 @@ _MAX_PREFIXES = 256
 _ID_BYTES = 8
 
 
-class _Entry(NamedTuple):
-    """The logits (1, V) and the state after a prefix."""
-
-    logits: Tensor
-    state: ModelState
+_Entry = tuple[Tensor, ModelState]
+"""The logits (1, V) and the state after a prefix."""
 
 
 class PrefixCache:
@@ -43,13 +39,13 @@ class PrefixCache:
         """
         prefix = tuple(ids)
         known = max((len(cached) for cached in self._entries if prefix[: len(cached)] == cached), default=0)
-        entry = self._entries.get(prefix[:known]) or _Entry(torch.empty(0), model.initial_state(1))
+        entry = self._entries.get(prefix[:known]) or (torch.empty(0), model.initial_state(1))
         for end in range(max(known, len(ids) - 1), len(ids) + 1):
             if end > known:
-                entry = _Entry(*read_on(model, ids[known:end], entry.state))
+                entry = read_on(model, ids[known:end], entry[1])
                 known = end
             self._store(prefix[:end], entry)
-        return entry.logits[0]
+        return entry[0][0]
 
     def _store(self, ids: tuple[int, ...], entry: _Entry) -> None:
         if ids not in self._entries:
@@ -94,4 +90,5 @@ def predict(
 
 
 def _bytes(ids: tuple[int, ...], entry: _Entry) -> int:
-    return len(ids) * _ID_BYTES + entry.logits.nbytes + sum(part.nbytes for part in entry.state)
+    logits, state = entry
+    return len(ids) * _ID_BYTES + logits.nbytes + sum(part.nbytes for part in state)

@@ -5,14 +5,13 @@ from importlib.metadata import version
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, pre_tokenizers
 
-from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization, TokenizerManifest
+from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, ids_type, load_error
-from trainer.tokenizers.counting import CODE_POINTS, code_points, count_characters
-from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
+from trainer.tokenizers.counting import CODE_POINTS, code_points, count_characters, frequent_tokens
+from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of, word_level
 
 _LINE_START, _LINE_END = "\n", "\0"
 """Placeholders for [BOS] and [EOS] while many lines are encoded at once; no line contains them."""
@@ -52,35 +51,19 @@ def special_tokens(*, with_mask: bool) -> dict[str, int]:
 
 
 def train(config: CharTokenizerConfig, texts: Iterable[Text]) -> Trained:
-    """Build the vocabulary of the characters in the texts."""
+    """Build the vocabulary of the characters in the texts, by code point."""
     counts = count_characters(texts)
     specials = special_tokens(with_mask=config.mask_token)
-    characters = _vocabulary(config, counts.by_code_point, len(specials))
-    names = [*specials, *characters]
+    characters = frequent_tokens(config, counts.characters, specials)
+    library = word_level([*specials, *characters], "[UNK]")
+    library.normalizer = normalizer_of(config.normalization)
+    library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    library.decoder = decoders.Fuse()
     return Trained(
-        content=_library_json(names, list(specials), config.normalization),
+        content=content_of(library, list(specials)),
         special_tokens=specials,
-        vocab_size=len(names),
+        vocab_size=len(specials) + len(characters),
         characters=set(characters),
         corpora=counts.corpora,
         versions={"tokenizers": version("tokenizers"), "numpy": np.__version__},
     )
-
-
-def _vocabulary(config: CharTokenizerConfig, counts: NDArray[np.int64], specials: int) -> list[str]:
-    """Return the characters of the vocabulary by code point; a capped one has the most frequent, then the lowest."""
-    selected = np.flatnonzero(counts >= config.min_frequency)
-    if config.vocab_size is not None:
-        room = max(0, config.vocab_size - specials)
-        frequencies: NDArray[np.int64] = counts[selected]
-        selected = np.sort(selected[np.argsort(-frequencies, kind="stable")[:room]])
-    code_points: list[int] = selected.tolist()
-    return [chr(c) for c in code_points]
-
-
-def _library_json(names: Sequence[str], specials: Sequence[str], normalization: Normalization) -> bytes:
-    library = tokenizers.Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))  # noqa: S106
-    library.normalizer = normalizer_of(normalization)
-    library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
-    library.decoder = decoders.Fuse()
-    return content_of(library, specials)

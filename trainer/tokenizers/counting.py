@@ -1,13 +1,13 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import TokenizerCorpus, TokenizerStats
+from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerCorpus, TokenizerStats, WordTokenizerConfig
 from trainer.data.corpus import blocks
 from trainer.tokenizers.base import Text, Tokenizer
 
@@ -33,26 +33,35 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 class CharacterCounts(NamedTuple):
-    """Number of occurrences of each code point in all texts, and the size of each corpus."""
+    """Occurrences of each character of all texts, in the order of code points, and the size of each corpus."""
 
-    by_code_point: NDArray[np.int64]
+    characters: dict[str, int]
     corpora: tuple[TokenizerCorpus, ...]
-
-    @property
-    def characters(self) -> list[str]:
-        """The characters that occur, by code point."""
-        occurring: list[int] = np.flatnonzero(self.by_code_point).tolist()
-        return [chr(code_point) for code_point in occurring]
 
 
 def count_characters(texts: Iterable[Text]) -> CharacterCounts:
-    """Count the code points of all texts."""
+    """Count the characters of all texts."""
     counts = np.zeros(CODE_POINTS, dtype=np.int64)
 
     def add(block: list[str]) -> None:
         counts[:] += np.bincount(code_points("".join(block)), minlength=CODE_POINTS)
 
-    return CharacterCounts(counts, count_lines(texts, add))
+    corpora = count_lines(texts, add)
+    occurring: list[int] = np.flatnonzero(counts).tolist()
+    frequencies: list[int] = counts[occurring].tolist()
+    return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), corpora)
+
+
+def frequent_tokens(
+    config: CharTokenizerConfig | WordTokenizerConfig, counts: Mapping[str, int], special_tokens: Collection[str]
+) -> list[str]:
+    """Return a vocabulary's tokens in the order of the counts; a capped one has the most frequent, then the first."""
+    selected = [token for token, n in counts.items() if n >= config.min_frequency and token not in special_tokens]
+    if config.vocab_size is None:
+        return selected
+    room = max(0, config.vocab_size - len(special_tokens))
+    most_frequent = set(sorted(selected, key=counts.__getitem__, reverse=True)[:room])
+    return [token for token in selected if token in most_frequent]
 
 
 def check_room(vocab_size: int, characters: int, needed: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tokenizers
 from pydantic import BaseModel, ConfigDict
-from tokenizers import normalizers
+from tokenizers import models, normalizers
 
 from trainer.contracts.tokenizers import Normalization, TokenizerManifest
 from trainer.tokenizers.base import load_error
@@ -38,6 +38,11 @@ def normalizer_of(normalization: Normalization, *more: normalizers.Normalizer) -
     steps: list[normalizers.Normalizer] = [nfc, normalizers.Lowercase(), nfc] if normalization.lowercase else [nfc]
     steps += more
     return normalizers.Sequence(steps)
+
+
+def word_level(names: Sequence[str], unknown: str) -> tokenizers.Tokenizer:
+    """Return a tokenizer of the library with one token for each name, numbered in their order."""
+    return tokenizers.Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=unknown))
 
 
 def content_of(library: tokenizers.Tokenizer, special_tokens: Sequence[str]) -> bytes:

@@ -7,13 +7,13 @@ from importlib.metadata import version
 from itertools import chain
 
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
-from trainer.contracts.tokenizers import Normalization, TokenizerManifest, WordTokenizerConfig
+from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, load_error
-from trainer.tokenizers.counting import count_lines
-from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
+from trainer.tokenizers.counting import count_lines, frequent_tokens
+from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of, word_level
 
 _UNKNOWN, _END = "<UNK>", "<eos>"
 _SPECIAL_TOKENS = {_UNKNOWN: 0, _END: 1}
@@ -72,30 +72,16 @@ def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
     """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
     corpora = count_lines(texts, lambda block: counts.update(chain.from_iterable(map(str.split, block))))
-    words = _vocabulary(config, counts)
+    words = frequent_tokens(config, counts, _SPECIAL_TOKENS)
+    library = word_level([*_SPECIAL_TOKENS, *words], _UNKNOWN)
+    spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")
+    library.normalizer = normalizer_of(config.normalization, normalizers.Replace(spelled, _UNKNOWN))
+    library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(f"[{_SPACE}]+"), "removed")
     return Trained(
-        content=_library_json([*_SPECIAL_TOKENS, *words], config.normalization),
+        content=content_of(library, list(_SPECIAL_TOKENS)),
         special_tokens=_SPECIAL_TOKENS,
         vocab_size=len(_SPECIAL_TOKENS) + len(words),
         characters=set(chain.from_iterable(words)),
         corpora=corpora,
         versions={"tokenizers": version("tokenizers")},
     )
-
-
-def _vocabulary(config: WordTokenizerConfig, counts: Counter[str]) -> list[str]:
-    """Return the words of the vocabulary; a capped one has the most frequent, then the earliest."""
-    selected = [word for word, count in counts.items() if count >= config.min_frequency and word not in _SPECIAL_TOKENS]
-    if config.vocab_size is None:
-        return selected
-    room = max(0, config.vocab_size - len(_SPECIAL_TOKENS))
-    most_frequent = set(sorted(selected, key=counts.__getitem__, reverse=True)[:room])
-    return [word for word in selected if word in most_frequent]
-
-
-def _library_json(names: Sequence[str], normalization: Normalization) -> bytes:
-    library = tokenizers.Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=_UNKNOWN))
-    spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")
-    library.normalizer = normalizer_of(normalization, normalizers.Replace(spelled, _UNKNOWN))
-    library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(f"[{_SPACE}]+"), "removed")
-    return content_of(library, list(_SPECIAL_TOKENS))

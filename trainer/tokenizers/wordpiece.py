@@ -1,6 +1,6 @@
 """WordPiece (Schuster and Nakajima 2012), by the `tokenizers` library."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
@@ -45,7 +45,7 @@ def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
     return describe(library, config, counts)
 
 
-def _ranges(characters: Sequence[str]) -> str:
+def _ranges(characters: Iterable[str]) -> str:
     """Return sorted characters as ranges for the brackets of a regular expression."""
     runs: list[list[int]] = []
     for code_point in map(ord, characters):
