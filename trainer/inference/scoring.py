@@ -316,9 +316,10 @@ def _truncate(scores: Scores, count: int) -> Scores:
     return Scores(*(tensor[:count] for tensor in scores))
 
 
-def _read_tokens(model: LanguageModel, job: ScoringJob, line: Sequence[int]) -> int:
-    """Return the number of tokens that a window must have to read a complete line with its special tokens."""
-    return len(line) + (2 if model.objective == "masked_lm" else 1 - job.n_unscored)
+def _cut_lines(model: LanguageModel, job: ScoringJob, window_tokens: int) -> int:
+    """Return the number of lines that are longer than a window, counting the special tokens that the model reads."""
+    special = 2 if model.objective == "masked_lm" else 1 - job.n_unscored
+    return sum(len(line) + special > window_tokens for line in job.ids)
 
 
 def _window_report(model: LanguageModel, job: ScoringJob, scores: list[Scores]) -> WindowReport | None:
@@ -326,7 +327,7 @@ def _window_report(model: LanguageModel, job: ScoringJob, scores: list[Scores]) 
     window_tokens = _window(model, job.request.window_tokens)
     if window_tokens is None:
         return None
-    cut_lines = sum(_read_tokens(model, job, line) > window_tokens for line in job.ids)
+    cut_lines = _cut_lines(model, job, window_tokens)
     if job.request.window_tokens is None and not cut_lines:
         return None
     longest = int(np.argmax([len(line) for line in job.ids]))
@@ -420,7 +421,7 @@ def _per_token(job: ScoringJob, lines: list[Tensor]) -> tuple[float | None, ...]
 def _contexts(model: LanguageModel, job: ScoringJob) -> tuple[int, ...] | None:
     """Return the number of tokens that each token is given; None if that is always its complete line."""
     window_tokens = _window(model, job.request.window_tokens)
-    if window_tokens is None or all(_read_tokens(model, job, line) <= window_tokens for line in job.ids):
+    if window_tokens is None or not _cut_lines(model, job, window_tokens):
         return None
     contexts: list[int] = []
     for ids in job.ids:
