@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
 from tests.support.run_shell import Shell, shell_fixture
@@ -19,7 +19,6 @@ from tests.support.waiting import PATIENCE_SECONDS
 from tests.unit.test_verification import accepted
 from trainer.artifacts.run_files import RunFiles
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
-from trainer.commands.doctor import Report
 from trainer.contracts.base import now
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.errors import AppError, ErrorCode, RunError
@@ -31,6 +30,20 @@ from trainer.training.progress import CurveRow
 from trainer.training.selftest import SelfTest
 
 __all__ = ["shell_fixture"]
+
+
+class Check(BaseModel):
+    name: str
+    state: str
+    message: str
+
+
+class Report(BaseModel):
+    """The answer of `mt doctor --json`."""
+
+    ok: bool
+    checks: list[Check]
+
 
 _RUNS = TypeAdapter(dict[str, list[RunStatus]])
 LONG: dict[str, object] = {"num_epochs": 1000, "log_every_steps": 1}

@@ -14,7 +14,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.doctor import (
     DISTRIBUTION,
-    Check,
+    Finding,
     Torch,
     check_folder,
     check_installation,
@@ -55,11 +55,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
 
 
-async def found(name: str) -> Check:
-    diagnosis = await check_installation()
-    assert diagnosis.ok == all(check.state != "failure" for check in diagnosis.checks)
-    [finding] = [check for check in diagnosis.checks if check.name == name]
-    return finding
+async def found(name: str) -> Finding:
+    return (await check_installation())[name]
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, python: str, numpy: str, more: str = "") -> None:
@@ -166,8 +163,8 @@ async def test_settings__are_named_and_their_values_are_not(tmp_path: Path, monk
     assert "DISCORD__TOKEN" in settings.message
     assert discord.message == "Token and owner are set."
     assert (worker.state, "start one with `mt worker`" in worker.message) == ("warning", True)
-    assert "very-secret" not in (await check_installation()).model_dump_json()
-    assert "424242424242424242" not in (await check_installation()).model_dump_json()
+    assert "very-secret" not in str(await check_installation())
+    assert "424242424242424242" not in str(await check_installation())
 
 
 async def test_run_that_cannot_be_read__is_a_finding(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from socket import socketpair
 from typing import get_args
@@ -39,10 +38,6 @@ _LEARNING_RATES = {"tiny": 3e-3, "small": 1e-3, "base": 5e-4}
 """Learning rate after warm-up, by model size."""
 _TOKENS, _SEED = 400_000, 42
 _TITLES = ("model", "objective", "parameters", "test loss", "bits/char", "tokens/s", "peak memory")
-_TSV_TITLES = (
-    *("name", "objective", "params", "learning_rate", "test_loss", "bits_per_char"),
-    *("tokens_per_second", "train_seconds", "peak_memory_bytes"),
-)
 
 
 class _BenchOptions(Options):
@@ -221,8 +216,5 @@ def _cells(row: BenchmarkRow) -> tuple[str, ...]:
 
 
 def _tsv(table: BenchmarkTable) -> str:
-    rows: list[Sequence[object]] = [_TSV_TITLES]
-    for row in table.rows:
-        values: dict[str, object] = row.model_dump(mode="json", include=set(_TSV_TITLES))
-        rows.append([values[name] for name in _TSV_TITLES])
-    return csv_lines(rows, "\t") + "\n"
+    rows: list[dict[str, object]] = [row.model_dump(mode="json", exclude={"request", "curve"}) for row in table.rows]
+    return csv_lines([list(rows[0]), *(list(row.values()) for row in rows)], "\t") + "\n"

@@ -102,7 +102,6 @@ def _row(run: ComparedRun) -> tuple[str, ...]:
 
 
 def _differences(found: Comparison, one: Against) -> list[str]:
-    """Describe the first run against another one: a verdict, figures, then different settings."""
     first, delta = found.runs[0], one.delta
     lines = [f"{first.run_id} against {one.run_id}: {verdict(one, found.tolerance)}", *one.notes]
     if found.split is not None and not one.is_on_one_text:

@@ -51,9 +51,13 @@ def add_to(commands: Commands) -> None:
 
 
 def _doctor(options: Options, terminal: Terminal) -> int:
-    report = asyncio.run(check_installation())
-    terminal.show(report, columns([(check.state, check.name, check.message) for check in report.checks]))
-    return 0 if report.ok else EXIT_FAILED
+    found = asyncio.run(check_installation())
+    ok = all(one.state != "failure" for one in found.values())
+    checks = [{"name": name, "state": one.state, "message": one.message} for name, one in found.items()]
+    terminal.show(
+        {"ok": ok, "checks": checks}, columns([(one.state, name, one.message) for name, one in found.items()])
+    )
+    return 0 if ok else EXIT_FAILED
 
 
 def _selftest(options: TrainOptions, terminal: Terminal) -> int:
@@ -71,32 +75,14 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
     return 0 if found.ok else EXIT_FAILED
 
 
-State = Literal["ok", "warning", "failure"]
-
-
 class Finding(NamedTuple):
     """The result of a check, and what to do where it is not ok."""
 
-    state: State
+    state: Literal["ok", "warning", "failure"]
     message: str
 
 
-class Check(Frozen):
-    """A check by its name, with its finding."""
-
-    name: str
-    state: State
-    message: str
-
-
-class Report(Frozen):
-    """Answer of `mt doctor --json`; `ok` is true if no check failed."""
-
-    ok: bool
-    checks: tuple[Check, ...]
-
-
-async def check_installation() -> Report:
+async def check_installation() -> dict[str, Finding]:
     """Check everything that a training or the bot needs; starts nothing that stays."""
     findings = {"libraries": check_libraries(DISTRIBUTION), "torch": await check_torch(), "machine": check_machine()}
     try:
@@ -113,8 +99,7 @@ async def check_installation() -> Report:
         except AppError as error:
             findings["redis"] = Finding("failure", error.message)
         findings |= {"discord": _check_discord(settings), "runs": _check_runs(settings)}
-    checks = tuple(Check(name=name, state=one.state, message=one.message) for name, one in findings.items())
-    return Report(ok=all(check.state != "failure" for check in checks), checks=checks)
+    return findings
 
 
 def check_libraries(distribution: str) -> Finding:
@@ -248,7 +233,6 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
 
 
 async def _check_embedded(*, is_running: bool) -> Finding:
-    """Check the program of the embedded server."""
     code, output, _ = await _run(_VERSION_SECONDS, find_server(), "--version")
     if code != 0:
         remedy = "install Valkey or Redis, or set REDIS__URL to one elsewhere"

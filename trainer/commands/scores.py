@@ -56,7 +56,6 @@ _MAX_REQUESTS = 4
 _MAX_HEATMAP_CHARACTERS = 10_000
 _LEVELS: tuple[str, ...] = get_args(DetailLevel)
 _FORMATS: tuple[str, ...] = get_args(Format)
-_PAIR_TITLES = ["line", "group", "first_nats", "second_nats", "less_surprising"]
 _ACCURACY_TITLES = ["group", "pairs", "ties", "accuracy", "95 % interval"]
 
 
@@ -240,8 +239,8 @@ def _write_pairs(report: PairReport, options: _ScoreOptions, terminal: Terminal,
         case "jsonl":
             write("\n".join(pair.model_dump_json() for pair in report.pairs))
         case _:
-            lines = [[a.line, a.group, a.first_nats, a.second_nats, a.less_surprising] for a in report.pairs]
-            write(csv_lines([_PAIR_TITLES, *lines], options.delimiter))
+            pairs: list[dict[str, object]] = [pair.model_dump() for pair in report.pairs]
+            write(csv_lines([list(pairs[0]), *(list(pair.values()) for pair in pairs)], options.delimiter))
 
 
 class _ScoreWriter:

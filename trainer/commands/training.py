@@ -98,7 +98,6 @@ def read_training(options: TrainOptions, settings: Settings, terminal: Terminal)
 
 
 def _in_words(problem: FieldProblem) -> str:
-    """Describe a problem in one line: the field, the problem and the allowed values."""
     path = "" if not problem.path or f"`{problem.path}" in problem.message else f"`{problem.path}`: "
     is_said = problem.allowed is None or problem.allowed in problem.message
     return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
