@@ -216,5 +216,9 @@ def _cells(row: BenchmarkRow) -> tuple[str, ...]:
 
 
 def _tsv(table: BenchmarkTable) -> str:
-    rows: list[dict[str, object]] = [row.model_dump(mode="json", exclude={"request", "curve"}) for row in table.rows]
-    return csv_lines([list(rows[0]), *(list(row.values()) for row in rows)], "\t") + "\n"
+    titles = [name for name in BenchmarkRow.model_fields if name not in ("request", "curve")]
+    rows: list[list[object]] = [[*titles]]
+    for row in table.rows:
+        values: dict[str, object] = row.model_dump(mode="json")
+        rows.append([values[name] for name in titles])
+    return csv_lines(rows, "\t") + "\n"

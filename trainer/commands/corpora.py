@@ -8,7 +8,7 @@ from rich.text import Text
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.arguments import Argument, Arguments, Commands, Options
 from trainer.commands.connection import settings_for
-from trainer.commands.terminal import EXIT_USER, Terminal, columns
+from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
@@ -44,8 +44,6 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     if options.model is None and options.tokenizer is not None:
         options.model = "char_lstm" if options.tokenizer == "char" else "lstm"
     training = read_training(options, settings, terminal)
-    if training is None:
-        return EXIT_USER
     effective = training.effective
     from trainer.tokenizers import load_tokenizer
     from trainer.training.corpus_check import check_corpus  # torch

@@ -20,7 +20,7 @@ from rich.text import Text
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Commands, Options
 from trainer.commands.connection import settings_for
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns
+from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.config.settings import PLAIN_NAMES, Settings, environment_names, load_settings
 from trainer.contracts.base import Frozen
@@ -65,8 +65,6 @@ def _selftest(options: TrainOptions, terminal: Terminal) -> int:
     if options.file is None and options.corpus is None:
         options.corpus = "demo"
     training = read_training(options, settings, terminal)
-    if training is None:
-        return EXIT_USER
     from trainer.training.selftest import overfit_one_batch  # torch
 
     found = overfit_one_batch(training.effective, training.corpora.find(training.effective.corpus.name))

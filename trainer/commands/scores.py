@@ -239,8 +239,8 @@ def _write_pairs(report: PairReport, options: _ScoreOptions, terminal: Terminal,
         case "jsonl":
             write("\n".join(pair.model_dump_json() for pair in report.pairs))
         case _:
-            pairs: list[dict[str, object]] = [pair.model_dump() for pair in report.pairs]
-            write(csv_lines([list(pairs[0]), *(list(pair.values()) for pair in pairs)], options.delimiter))
+            lines = [[a.line, a.group, a.first_nats, a.second_nats, a.less_surprising] for a in report.pairs]
+            write(csv_lines([list(ScoredPair.model_fields), *lines], options.delimiter))
 
 
 class _ScoreWriter:

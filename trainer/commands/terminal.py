@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from trainer.contracts.errors import ErrorBody
+from trainer.contracts.errors import ErrorBody, FieldProblem
 from trainer.contracts.inference import perplexity
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import RunStatus
@@ -28,6 +28,8 @@ class Terminal:
     """True while this command runs the worker itself, so that interrupting it stops the run, too."""
     continues_when_repeated = False
     """True for commands that continue an interrupted job when they are given again."""
+    lists_problems = False
+    """True for commands that show several problems one a line."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -106,12 +108,14 @@ class Terminal:
             self.note(f"Interrupted; the worker continues {run_id}. Follow it with: mt resume {run_id}")
 
     def error(self, body: ErrorBody) -> None:
-        """Write an error: as JSON to standard output with `--json`, else as one line to standard error."""
+        """Write an error: as JSON to standard output with `--json`, else to standard error."""
         self._stop_bar()
         if self._as_json:
             self.line(body.model_dump_json(exclude_defaults=True))
-        else:
-            self._err.print(f"mt: {body.message}", markup=False)
+            return
+        has_lines = self.lists_problems and len(body.details) > 1
+        for line in map(_in_words, body.details) if has_lines else [body.message]:
+            self.note(f"mt: {line}")
 
     def _stop_bar(self) -> None:
         if self._tasks:
@@ -156,6 +160,12 @@ def loss_figures(
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"
     token = "token" if objective == "causal_lm" else "masked token"
     return f"{loss_nats:.4f} nats per {token}{bits}, perplexity {perplexity(loss_nats):.3f}"
+
+
+def _in_words(problem: FieldProblem) -> str:
+    path = "" if not problem.path or f"`{problem.path}" in problem.message else f"`{problem.path}`: "
+    is_said = problem.allowed is None or problem.allowed in problem.message
+    return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 
 
 def _figures(status: RunStatus) -> str:

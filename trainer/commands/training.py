@@ -20,7 +20,7 @@ from trainer.config.presets import request_hash
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, train_request
-from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass, FieldProblem
+from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -79,28 +79,13 @@ def add_to(commands: Commands) -> None:
     commands.add("validate", "Check", TrainOptions, _validate, about, "mt validate configs/char_lstm_ipa.yaml")
 
 
-def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview | None:
-    """Read and check a train request, changing nothing; None after several problems were listed, one a line.
-
-    Raises AppError for a single problem, and for several with `--json`.
-    """
-    try:
-        training = asyncio.run(_read(options, settings))
-    except AppError as error:
-        if options.json or len(error.details) < 2:
-            raise
-        for problem in error.details:
-            terminal.note(f"mt: {_in_words(problem)}")
-        return None
+def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview:
+    """Read and check a train request, changing nothing; raises one AppError with all problems."""
+    terminal.lists_problems = True
+    training = asyncio.run(_read(options, settings))
     for line in describe_unused(training.unused_settings):
         terminal.note(f"mt: {line}")
     return training
-
-
-def _in_words(problem: FieldProblem) -> str:
-    path = "" if not problem.path or f"`{problem.path}" in problem.message else f"`{problem.path}`: "
-    is_said = problem.allowed is None or problem.allowed in problem.message
-    return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 
 
 def _draft(options: TrainOptions, settings: Settings) -> RequestDraft:
@@ -162,8 +147,6 @@ def _named_corpora(draft: RequestDraft, errors: list[AppError], fields: dict[str
 def _train(options: TrainOptions, terminal: Terminal) -> int:
     settings = settings_for()
     training = read_training(options, settings, terminal)
-    if training is None:
-        return EXIT_USER
     for line in training.cost.lines():
         terminal.note(line)
     return with_queue(settings, terminal, lambda queue: _enqueue(training, terminal, queue))
@@ -179,8 +162,6 @@ async def _enqueue(training: TrainingPreview, terminal: Terminal, queue: JobQueu
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:
     training = read_training(options, settings_for(), terminal)
-    if training is None:
-        return EXIT_USER
     cost = Text("\n".join(training.cost.lines()))
     request: dict[str, object] = training.request.model_dump(mode="json", exclude_unset=True)
     terminal.show(request, columns(_settings(training)), cost, Text("Valid. Nothing was started."))
