@@ -18,7 +18,7 @@ from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import EffectiveRequest, RunRecord, Setting, TrainRequest
+from trainer.contracts.runs import EffectiveRequest, RunManifest, RunRecord, Setting, TrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.normalization import normalized
 from trainer.data.text import line_blocks, text_files
@@ -81,7 +81,7 @@ async def resolve_request(request: TrainRequest, corpora: CorpusStore, settings:
         validation_corpus=None if validation is None else await corpora.describe(validation),
         test_corpus=None if test is None else await corpora.describe(test),
         threads=request.threads or default_threads(),
-        parent=None if parent is None else parent.completed_manifest(),
+        parent=parent,
         tokenizer=None if folder is None else read_manifest(folder),
     )
     await asyncio.to_thread(_check_corpus, request, effective, corpora, folder)
@@ -168,16 +168,14 @@ async def _check_device(request: TrainRequest, settings: Settings) -> None:
         await check_bf16_here(architecture(request.model_family), settings)
 
 
-def _find_parent(request: TrainRequest, settings: Settings) -> RunDirectory | None:
-    """Return the completed run whose weights a warm start takes; raises RUN_NOT_FOUND or RUN_NOT_READY."""
+def _find_parent(request: TrainRequest, settings: Settings) -> RunManifest | None:
+    """Return the manifest of the run whose weights a warm start takes; raises RUN_NOT_FOUND or RUN_NOT_READY."""
     if request.init_from_run_id is None:
         return None
     try:
-        parent = RunStore(settings.app.artifacts_root).get(request.init_from_run_id)
-        parent.completed_manifest()
+        return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).completed_manifest()
     except AppError as error:
         raise AppError(error.code, f"`init_from_run_id` names no run to start from. {error.message}") from None
-    return parent
 
 
 def _check_corpus(
