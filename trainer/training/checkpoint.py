@@ -1,9 +1,7 @@
 """Checkpoints that survive a crash at any instruction: complete and verified, or absent.
 
 A checkpoint is written to `.tmp-step-N`, synced file by file, sealed by a manifest of sizes and SHA-256 hashes, and
-renamed to `step-N`. Weights are safetensors. The state of the optimizer and the random generators is a torch file,
-which is loaded without pickled code, after its hash was verified. Weights and state of scheduled steps are never
-deleted; they are in the folder `scheduled`.
+renamed to `step-N`. Weights are safetensors; the state of the optimizer and the random generators is a torch file.
 """
 
 from collections.abc import Callable, Mapping, Set
@@ -103,10 +101,7 @@ class CheckpointStore:
             self._prune()
 
     def save_scheduled(self, state: TrainingState, weights: Mapping[str, Tensor]) -> None:
-        """Make the weights of a scheduled step durable; they are never deleted or replaced.
-
-        Raises INSUFFICIENT_STORAGE and SERVICE_UNAVAILABLE as `save` does.
-        """
+        """Make the weights of a scheduled step durable, never to be deleted or replaced. Raises as `save` does."""
         scheduled = scheduled_folder(self._folder)
         with storage_errors("the scheduled checkpoint was not saved; earlier checkpoints are unchanged"):
             if step_folder(scheduled, state.step).exists():

@@ -1,7 +1,4 @@
-"""A split as documents for evaluation: one document per line, read from its start to its [EOS].
-
-Documents longer than a model's context are read in windows (trainer/inference/windows.py).
-"""
+"""A split as documents for evaluation: one document per line, cut into windows of at most a model's context."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

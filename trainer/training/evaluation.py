@@ -152,10 +152,9 @@ def measure(
 
 
 def sample_prompts(corpus: TokenizedCorpus, tokenizer: Tokenizer, seed: int) -> tuple[str, ...]:
-    """Return the empty prompt and the first words of two lines of the validation split, drawn by the seed.
+    """Return the empty prompt and the first words of two lines, drawn by the seed; fewer from a text of few words.
 
-    A prompt ends after 20 tokens, and before a token unknown to the tokenizer. A text of few words gives fewer prompts.
-    A corpus without a validation split uses its first split.
+    The lines are those of the validation split, if there is one. A prompt ends before an unknown token.
     """
     ids = corpus.ids["validation" if "validation" in corpus.ids else next(iter(corpus.ids))]
     drawn: list[int] = np.random.Generator(np.random.PCG64(seed)).integers(len(ids), size=_DRAWN_POSITIONS).tolist()

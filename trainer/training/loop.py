@@ -1,7 +1,5 @@
-"""The training loop; `_Training.run` shows the order of a step.
-
-The next step depends only on the model, the optimizer, the random generators and one TrainingState. A checkpoint holds
-all of them, so on a CPU a resumed training gives the same numbers, bit for bit, as one without a break.
+"""The training loop. The next step depends only on the model, the optimizer, the random generators and a TrainingState;
+a checkpoint holds all of them, so on a CPU a resumed training gives the same numbers, bit for bit.
 """
 
 import traceback
@@ -53,10 +51,9 @@ class TrainResult(NamedTuple):
 
 
 class TrainingCallbacks(NamedTuple):
-    """Callbacks of the training loop.
+    """Callbacks of the training loop; `on_saving` comes before a checkpoint is written, which can take long.
 
-    `on_step` receives a function, because reading the numbers can cost more than a step. `on_sample` is called every
-    `sample_every_steps`, `on_saving` before a checkpoint is written, which can take long.
+    `on_step` receives a function, because reading the numbers can cost more than a step.
     """
 
     on_row: Callable[[CurveRow], None] = lambda row: None

@@ -25,10 +25,7 @@ _MAX_LOSS_RATIO = 5.0
 
 
 class CurveRow(Frozen):
-    """A line of `loss_curve.jsonl`: losses in nats per predicted token, times in seconds.
-
-    A warm start has a row for step 0 with the validation loss of the parent's weights.
-    """
+    """A line of `loss_curve.jsonl`: losses in nats per predicted token. A warm start has a row for step 0."""
 
     step: int
     epoch: int
@@ -108,10 +105,7 @@ class TrainingProgress:
         self._row_loss = self._row_loss + loss_sum.detach()
 
     def set_gradient_norm(self, norm: Tensor) -> None:
-        """Store the gradient norm of a step, a scalar.
-
-        A norm that is not finite is ignored: either the scaler skips the step, or the next loss shows it.
-        """
+        """Store the gradient norm of a step, a scalar; if it is not finite, the scaler or the next loss shows it."""
         self._gradient_norm = torch.where(norm.isfinite(), norm, self._gradient_norm)
 
     def add_step(self, rows: int, tokens: int, seconds: float) -> None:
@@ -156,15 +150,11 @@ class TrainingProgress:
         return CurveRow(step=0, epoch=0, lr=self._learning_rate(0), tokens=0, elapsed_seconds=elapsed, val_loss=loss)
 
     def next_row(self) -> CurveRow:
-        """Return the row of the current step and start the next one.
-
-        The area under the loss curve grows by the trapezoid between the two rows. Raises TRAINING_NAN_LOSS if the loss
-        has diverged.
-        """
+        """Return the row of the current step and start the next. Raises TRAINING_NAN_LOSS if the loss has diverged."""
         state = self.state
         loss = self._check_diverged(float(self._row_loss) / state.row_tokens)
         width = 0 if state.curve.loss_nats is None else state.step - state.curve.step
-        area = state.curve.area + width * (loss + (state.curve.loss_nats or 0.0)) / 2
+        area = state.curve.area + width * (loss + (state.curve.loss_nats or 0.0)) / 2  # by the trapezoid between rows
         self._tokens_per_second = self._speed()
         self._row_loss.zero_()
         curve = CurveState(rows=state.curve.rows + 1, step=state.step, loss_nats=loss, area=area)
@@ -227,10 +217,7 @@ class TrainingProgress:
         return Snapshot(random_state(), self._epoch_loss, self._row_loss, self._gradient_norm)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Restore the random generators and the sums of a snapshot. Raises TRAINING_NAN_LOSS if the state is invalid.
-
-        A state is invalid if a loss or a weight is not finite, or if the loss has diverged.
-        """
+        """Restore a snapshot. Raises TRAINING_NAN_LOSS if a loss or weight is not finite, or the loss has diverged."""
         random, self._epoch_loss, self._row_loss, self._gradient_norm = snapshot
         restore_random_state(random)
         self._check_finite(float(self._epoch_loss + self._row_loss))

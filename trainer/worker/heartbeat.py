@@ -1,7 +1,6 @@
-"""Heartbeats of a child and the detection of a stall.
+"""Heartbeats of a child, which it writes to its standard output from its main loop, and the detection of a stall.
 
-The child writes single letters to its standard output from its main loop, not from a thread: a child that hangs is
-silent. In a phase without steps, such as reading a corpus or saving, processor time counts as progress, too.
+In a phase without steps, such as reading a corpus or saving, processor time counts as progress, too.
 """
 
 import os

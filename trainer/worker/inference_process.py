@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import monotonic
 from typing import Annotated, NamedTuple
 
@@ -105,7 +105,9 @@ class InferenceChild:
         patience_seconds = _STOP_SECONDS if isinstance(batch[0].record, GenerateRecord | ChatRecord) else 0.0
 
         def withdraw(_: asyncio.Future[InferenceRecord]) -> None:
-            self._withdraw(request.record.response.request_id for request in batch if request.answer.cancelled())
+            for request in batch:
+                if request.answer.cancelled() and self._process is not None and self._process.is_running:
+                    self._process.stdin.write(f"{request.record.response.request_id}\n".encode())
 
         for request in batch:
             request.answer.add_done_callback(withdraw)
@@ -122,12 +124,6 @@ class InferenceChild:
         for request in batch:
             if error is not None and not request.answer.done():
                 request.answer.set_exception(error)
-
-    def _withdraw(self, request_ids: Iterable[str]) -> None:
-        """Send the child the ids of withdrawn requests."""
-        if self._process is not None and self._process.is_running:
-            for request_id in request_ids:
-                self._process.stdin.write(f"{request_id}\n".encode())
 
     async def _exchange(self, batch: list[_Request]) -> None:
         """Send a batch to the child and read its answers; an incomplete line means that the child died."""

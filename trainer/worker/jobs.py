@@ -1,6 +1,7 @@
 """arq functions: each validates its payload, runs the job and records its end."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from time import monotonic
 
@@ -134,8 +135,9 @@ class Jobs:
         answering = asyncio.create_task(self._compute(record))
         try:
             while not (await asyncio.wait([answering], timeout=_POLL_SECONDS))[0]:
-                if await self._is_withdrawn(key):
-                    return None
+                with contextlib.suppress(*STORE_ERRORS):
+                    if not await self._store.exists(key):
+                        return None
                 if record.kind not in UNBOUNDED_KINDS:
                     if monotonic() > deadline:
                         return _failed(record, _unavailable(_TOO_LONG))
@@ -149,12 +151,6 @@ class Jobs:
 
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
         return self._measuring_child if isinstance(record, EvalRecord) else self._child
-
-    async def _is_withdrawn(self, key: str) -> bool:
-        try:
-            return not await self._store.exists(key)
-        except STORE_ERRORS:
-            return False
 
     async def _compute(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""

@@ -46,10 +46,7 @@ class ModelCache:
         self._loaded: OrderedDict[str, tuple[LoadedRun, _Seen]] = OrderedDict()
 
     def get(self, run_id: str) -> LoadedRun:
-        """Return a run's model; loads it if it is not cached or its files have changed.
-
-        Raises RUN_NOT_FOUND, RUN_NOT_READY, MODEL_LOAD_FAILED.
-        """
+        """Return a run's model, loaded again if changed. Raises RUN_NOT_FOUND, RUN_NOT_READY, MODEL_LOAD_FAILED."""
         run = self._runs.get(run_id)
         files = _files(run)
         loaded, seen = self._loaded.pop(run_id, (None, ()))

@@ -90,10 +90,7 @@ async def _seconds_to_next(run: RunDirectory, child: ChildEnd) -> float | None:
 async def supervise_child(
     job: Job, job_id: str, settings: Settings, store: Store, about: structlog.stdlib.BoundLogger
 ) -> ChildEnd:
-    """Run a job in a child process and renew its lease meanwhile.
-
-    The child is ended if this task is cancelled or if the child stalls.
-    """
+    """Run a job in a child process and renew its lease; end the child if it stalls or this task is cancelled."""
     memory_kills_before = memory_kills()
     process = await start_child(job, settings, job_id)
     about.info("child_started", pid=process.pid)

@@ -50,10 +50,7 @@ def run_tokenizer_child(settings: Settings, tokenizer_id: str) -> int:
 
 
 def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokenizer:
-    """Train the tokenizer of a record, with temporary files in `scratch`.
-
-    Raises DATA_NOT_FOUND if a corpus has changed since the request was accepted.
-    """
+    """Train the tokenizer of a record, with temporary files in `scratch`; raises DATA_NOT_FOUND for changed corpora."""
     request = record.request
     config = config_of(request)
     log.info("tokenizer_training_started")
