@@ -174,11 +174,8 @@ class BatchReader:
     def __init__(
         self, rows: Rows, *, batch_size: int, batches_per_step: int, seed: int, workers: int = 0, pin: bool = False
     ) -> None:
-        self._rows = rows
-        self._batch_size = batch_size
-        self._rows_per_step = batch_size * batches_per_step
-        self._seed = seed
-        self._pin = pin
+        self._rows, self._seed, self._pin = rows, seed, pin
+        self._batch_size, self._rows_per_step = batch_size, batch_size * batches_per_step
         self._pool = ThreadPoolExecutor(workers) if workers else None
         self._order: tuple[int, NDArray[np.uint32]] = (-1, np.empty(0, dtype=np.uint32))
         self._next: dict[tuple[int, int], list[Future[Batch]]] = {}

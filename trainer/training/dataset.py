@@ -66,9 +66,12 @@ def prepare(
     Runs with equal corpora, splits and tokenizers share a folder in the cache. Folders that no run uses may be deleted.
     Raises DATA_NOT_FOUND if a corpus has changed since the run was accepted.
     """
-    _check(effective.corpus, paths.corpus)
-    _check(effective.validation_corpus, paths.validation)
-    _check(effective.test_corpus, paths.test)
+    for reference, path in zip(_references(effective), paths, strict=True):
+        if reference is not None and (path is None or corpus_sha256(path) != reference.sha256):
+            raise AppError(
+                ErrorCode.DATA_NOT_FOUND,
+                f"The corpus '{reference.name}' has changed since the run was accepted. Start a new run.",
+            )
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed, effective.split_by)
     cache.mkdir(parents=True, exist_ok=True)
 
@@ -100,16 +103,12 @@ class _Content(Frozen):
     words: dict[Split, int]
 
 
-def _check(reference: CorpusRef | None, path: Path | None) -> None:
-    if reference is not None and (path is None or corpus_sha256(path) != reference.sha256):
-        raise AppError(
-            ErrorCode.DATA_NOT_FOUND,
-            f"The corpus '{reference.name}' has changed since the run was accepted. Start a new run.",
-        )
+def _references(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
+    return effective.corpus, effective.validation_corpus, effective.test_corpus
 
 
 def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> str:
-    texts = [r and r.sha256 for r in (effective.corpus, effective.validation_corpus, effective.test_corpus)]
+    texts = [reference and reference.sha256 for reference in _references(effective)]
     vocabulary = [record.sha256 for record in tokenizer.manifest.files]
     return sha256(repr((_CACHE_VERSION, texts, tuple(rule), vocabulary)).encode()).hexdigest()
 

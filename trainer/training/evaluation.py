@@ -51,12 +51,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    model: LanguageModel, documents: Documents, compute: Compute, between_batches: Callable[[], None] = lambda: None
+    model: LanguageModel, documents: Documents, compute: Compute, after_batch: Callable[[], None] = lambda: None
 ) -> Evaluation:
     """Evaluate a model on every line of a split, without dropout; its training mode is the same afterwards.
 
     Recurrent models carry their state to the end of a line; other models read windows of at most their context. The
-    result does not depend on `max_seq_len` or `batch_size`. Calls `between_batches` before each batch, which may raise.
+    result does not depend on `max_seq_len` or `batch_size`. Calls `after_batch` after each batch, which may raise.
     Raises CORPUS_EMPTY if the split has no token to predict.
     """
     was_training = model.training
@@ -66,11 +66,12 @@ def evaluate(
     tokens = 0
     try:
         with torch.inference_mode():
-            for logits, batch in _predictions(model, documents, compute, between_batches):
+            for logits, batch in _predictions(model, documents, compute):
                 losses = functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none")
                 loss += losses.double().sum()
                 hits += _hits(logits, batch.targets)
                 tokens += batch.tokens
+                after_batch()
     finally:
         model.train(was_training)
     if not tokens:
@@ -203,9 +204,7 @@ def repetition_rate(texts: Sequence[Sequence[str]]) -> float:
     return 1 - sum(len(set(pairs)) for pairs in texts_pairs) / total if total else 0.0
 
 
-def _predictions(
-    model: LanguageModel, documents: Documents, compute: Compute, between_batches: Callable[[], None]
-) -> Iterator[tuple[Tensor, Batch]]:
+def _predictions(model: LanguageModel, documents: Documents, compute: Compute) -> Iterator[tuple[Tensor, Batch]]:
     """Yield the logits (B, T, V) of each batch."""
     carries_state = model.carries_unlimited_state
     max_tokens = None if carries_state else model.context_tokens or _MAX_WINDOW_TOKENS
@@ -216,29 +215,21 @@ def _predictions(
             longest = 1 if carries_state else block.lengths[row]
             count = min(max(1, min(_MAX_BATCH_ROWS, positions // longest)), len(block.lengths) - row)
             if carries_state:
-                yield from _predictions_in_chunks(model, block, row, count, positions, compute, between_batches)
+                yield from _predictions_in_chunks(model, block, row, count, positions, compute)
             else:
-                between_batches()
                 batch = block.batch(row, count).to(compute.device)
                 yield model.forward(batch.inputs, batch.lengths), batch
             row += count
 
 
 def _predictions_in_chunks(
-    model: LanguageModel,
-    block: Block,
-    row: int,
-    count: int,
-    positions: int,
-    compute: Compute,
-    between_batches: Callable[[], None],
+    model: LanguageModel, block: Block, row: int, count: int, positions: int, compute: Compute
 ) -> Iterator[tuple[Tensor, Batch]]:
     """Read `count` lines, longest first, in chunks of at most `positions`; ended lines leave the batch."""
     lengths = block.lengths[row : row + count]
     state = model.initial_state(count)
     start = 0
     while start < lengths[0]:
-        between_batches()
         unread = sum(length > start for length in lengths)
         if unread < state[0].shape[1]:
             state = tuple(tensor[:, :unread].contiguous() for tensor in state)
