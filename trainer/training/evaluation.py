@@ -71,6 +71,7 @@ def evaluate(
                 loss += losses.double().sum()
                 hits += _hits(logits, batch.targets)
                 tokens += batch.tokens
+                del logits  # the next batch needs their memory
                 after_batch()
     finally:
         model.train(was_training)
