@@ -13,36 +13,41 @@ from trainer.tokenizers.base import Ids
 from trainer.training.batches import NO_TARGET, Batch, Masking, id_chunks, release
 
 
-class Documents:
+class Documents(NamedTuple):
     """Documents of a split.
 
     A causal model reads [BOS] line and predicts line [EOS]; without a [BOS] it reads the [EOS] before the line instead.
     A masked model reads [BOS] line [EOS] and predicts the masked tokens, which depend on the seed and the line number.
     """
 
-    def __init__(self, ids: Ids, special_ids: SpecialIds, masking: Masking | None = None) -> None:
-        self._ids, self._special_ids, self._masking = ids, special_ids, masking
+    ids: Ids
+    special_ids: SpecialIds
+    masking: Masking | None = None
 
     def blocks(self, max_tokens: int | None) -> Iterator["Block"]:
         """Yield all documents in blocks of about a million ids, cut into windows of at most `max_tokens`."""
         number = 0
-        for ends in line_ends(self._ids, self._special_ids.eos):
-            is_masked, before = self._masking is not None, 0 if self._special_ids.bos is None else 1
+        for ends in line_ends(self.ids, self.special_ids.eos):
+            is_masked, before = self.masking is not None, 0 if self.special_ids.bos is None else 1
             origins: NDArray[np.int64] = ends[:-1] + before
             lengths: NDArray[np.int64] = np.diff(ends) + (is_masked - before)
             cut = windows(lengths, max_tokens, both_sides=is_masked)
             ordered = cut.ordered(np.argsort(-cut.length, kind="stable"))  # the longest first
             window_lengths: list[int] = ordered.length.tolist()
-            yield Block(self._ids, self._special_ids, self._masking, origins, number, ordered, window_lengths)
+            yield Block(self, origins, number, ordered, window_lengths)
             number += len(origins)
+
+    def ids_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the ids at positions of the split; position -1 is the [EOS] before the first line."""
+        ids: NDArray[np.int64] = self.ids[np.clip(positions, 0, len(self.ids) - 1)].astype(np.int64)
+        ids[positions < 0] = self.special_ids.start
+        return ids
 
 
 class Block(NamedTuple):
     """Windows of some documents, the longest first. `lengths` are their numbers of tokens, in descending order."""
 
-    ids: Ids
-    special_ids: SpecialIds
-    masking: Masking | None
+    documents: Documents
     origins: NDArray[np.int64]
     """Position of the first token of each document in the split."""
     first_number: int
@@ -55,6 +60,7 @@ class Block(NamedTuple):
 
         The default `stop` is the end of the longest window. Masked windows must be read completely.
         """
+        ids, special_ids, masking = self.documents
         taken = self.windows.ordered(np.arange(row, row + count))
         positions: NDArray[np.int64] = np.arange(start, self.lengths[row] if stop is None else stop)
         document_positions: NDArray[np.int64] = taken.begin[:, np.newaxis] + positions  # (B, T)
@@ -63,23 +69,17 @@ class Block(NamedTuple):
         is_scored: NDArray[np.bool_] = (positions >= taken.first[:, np.newaxis]) & (
             positions < taken.end[:, np.newaxis]
         )
-        inputs = np.where(is_read, self._read(stored), self.special_ids.filler)
+        inputs = np.where(is_read, self.documents.ids_at(stored), special_ids.filler)
         lengths: NDArray[np.int64] = np.clip(taken.length - start, 0, len(positions))
         padded = torch.from_numpy(lengths) if int(np.min(lengths)) < len(positions) else None
-        if self.masking is None:
-            targets = torch.from_numpy(np.where(is_scored, self._read(stored + 1), NO_TARGET))
+        if masking is None:
+            targets = torch.from_numpy(np.where(is_scored, self.documents.ids_at(stored + 1), NO_TARGET))
             read = torch.from_numpy(inputs)
         else:
             numbers: NDArray[np.int64] = self.first_number + taken.document
-            read, targets = self.masking.apply(inputs, numbers, 0, begins=taken.begin, candidates=is_scored)
-        release(self.ids)
+            read, targets = masking.apply(inputs, numbers, 0, begins=taken.begin, candidates=is_scored)
+        release(ids)
         return Batch(read, targets, int(torch.count_nonzero(targets != NO_TARGET)), padded)
-
-    def _read(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the ids at these positions of the split; position -1 is the [EOS] before the first line."""
-        ids: NDArray[np.int64] = self.ids[np.clip(stored, 0, len(self.ids) - 1)].astype(np.int64)
-        ids[stored < 0] = self.special_ids.start
-        return ids
 
 
 def line_ends(ids: Ids, eos: int) -> Iterator[NDArray[np.int64]]:
