@@ -9,7 +9,7 @@ import discord
 import structlog
 import yarl
 
-from bot.retries import back_off, retry
+from bot.discord_errors import back_off, retry
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TypeAlias, TypeVar
 
 import discord
@@ -14,11 +14,10 @@ from discord.gateway import DiscordWebSocket
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, back_off, retry
 from bot.limits import UsageLimits
 from bot.notifier import RunNotifier
 from bot.permissions import Permissions
-from bot.retries import back_off, retry
 from bot.run_index import RunIndex
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
@@ -139,13 +138,11 @@ class Bot(discord.Client):
     async def _is_member(self, guild_id: int, user_id: int) -> bool:
         await self.wait_until_ready()
         guild = self.get_guild(guild_id)
-        if guild is None:
-            return False
-        try:
-            await guild.fetch_member(user_id)
-        except NOT_FOUND:
-            return False
-        return True
+        if guild is not None:
+            with suppress(NOT_FOUND):
+                await guild.fetch_member(user_id)
+                return True
+        return False
 
 
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]

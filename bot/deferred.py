@@ -16,9 +16,8 @@ import discord
 import structlog
 from pydantic import BaseModel, Field
 
-from bot.discord_errors import CALL_ERRORS, ROUTE
+from bot.discord_errors import CALL_ERRORS, ROUTE, back_off, retry
 from bot.embeds.answers import error_answer
-from bot.retries import back_off, retry
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import read_regular

@@ -13,12 +13,11 @@ import structlog
 
 from bot.buttons import button, button_row, inference_buttons
 from bot.chart_process import ChartProcess
-from bot.discord_errors import HTTP_ERROR, NOT_FOUND, is_closed
+from bot.discord_errors import HTTP_ERROR, NOT_FOUND, back_off, is_closed, retry
 from bot.embeds.run_card import attach_chart, can_resume, final_footer, final_message, run_card
 from bot.ledger import Ledger, SentMessage, Watcher
 from bot.outcome import Outcome, read_outcome
 from bot.pacing import Pace
-from bot.retries import back_off, retry
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunStatus
@@ -41,10 +40,6 @@ class RunView(NamedTuple):
     status: RunStatus
     losses: Sequence[float]
     chart: bytes | None
-
-    @property
-    def has_ended(self) -> bool:
-        return _has_ended(self.status)
 
 
 class RunNotifications:
@@ -89,7 +84,7 @@ class RunNotifications:
         async with self._drawing:
             status = await self.status()
             view = self._view
-            is_fresh = time.monotonic() < self._fresh_until and view is not shown and not _has_ended(status)
+            is_fresh = time.monotonic() < self._fresh_until and view is not shown and not status.has_ended
             if view is None or (status != view.status and not is_fresh):
                 follower = self._follower
                 losses = [loss for _, loss in follower.train_losses]
@@ -155,15 +150,15 @@ class Delivery:
         """
         self.wake_up.clear()
         status = await self.run.status()
-        if shown is not None and not shown.has_ended and status == shown.status:
+        if shown is not None and not shown.status.has_ended and status == shown.status:
             with suppress(TimeoutError):  # a wake-up can be lost: the log is polled as well
                 async with asyncio.timeout(self._poll_seconds):
                     await self.wake_up.wait()
             return shown
-        is_final = _has_ended(status) and not self._watcher.has_final
+        is_final = status.has_ended and not self._watcher.has_final
         async with self._pace.turn(channel.id, is_new=is_final or self._watcher.card is None):
             view = await self.run.view(shown)
-            if not view.has_ended:
+            if not view.status.has_ended:
                 if not await self._send("card", channel, view):
                     await self._edit(channel, view)
             elif not self._watcher.has_final:
@@ -199,7 +194,7 @@ class Delivery:
             if is_closed(error):
                 raise
             self._log.warning("card_deleted")
-            self._is_card_deleted = self._watcher.has_second_card or view.has_ended
+            self._is_card_deleted = self._watcher.has_second_card or view.status.has_ended
             if not self._is_card_deleted:
                 await self._update(card=None, has_second_card=True)
                 await self._send("card", channel, view)
@@ -275,7 +270,7 @@ class Delivery:
 
     def _buttons(self, view: RunView) -> discord.ui.View:
         """Return the card's buttons until the run ends: Unwatch, and for the owner Cancel and Logs."""
-        if view.has_ended:
+        if view.status.has_ended:
             return button_row()
         unwatch = button("unwatch", self.run.run_id, "Unwatch")
         if not self._is_owner:
@@ -291,7 +286,3 @@ class Delivery:
             return button_row()
         resume = [button("resume", self.run.run_id, "Resume")] if can_resume(view.status) else []
         return button_row(*resume, button("logs", self.run.run_id, "Logs"))
-
-
-def _has_ended(status: RunStatus) -> bool:
-    return status.status not in ("queued", "running")

@@ -149,8 +149,8 @@ class RunNotifier:
             except (AppError, ValueError, OSError):  # deleted or broken, which `follow` logs
                 continue
             watcher = run.ledger.current.of(user_id)
-            is_wanted = watcher is not None and watcher.is_undelivered and self._can_receive(user_id, run.record)
-            if watcher is not None and is_wanted and status.status not in ("queued", "running"):
+            is_wanted = status.has_ended and self._can_receive(user_id, run.record)
+            if watcher is not None and watcher.is_undelivered and is_wanted:
                 results.append(UndeliveredResult(run, watcher, status))
         return results[:_MAX_RESULTS]
 

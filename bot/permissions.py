@@ -120,7 +120,6 @@ class Permissions:
 
 
 def _owns(caller: Caller, run: HasOwner) -> bool:
-    """Return whether a run belongs to the caller; every run belongs to admins."""
     return caller.is_admin or run.user_id == caller.user_id
 
 

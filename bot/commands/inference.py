@@ -161,7 +161,6 @@ async def chat(
 
 
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
-    """Return the form of Reply…, for the next message."""
     run = await named_run(context, "chat", press.run_id)
     await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
     title = clamp(f"Reply to {display_name(run.record)}", MAX_FORM_TITLE)
@@ -183,7 +182,6 @@ async def _chat(context: CommandContext, run_id: str | None, message: str, sessi
 
 
 async def _score_generated(context: CommandContext, press: ButtonPress) -> Answer:
-    """Score generated texts with their prompt."""
     run = await named_run(context, "score", press.run_id)
     generated = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
     prompt = generated.request.prompt_text or ""
@@ -192,7 +190,6 @@ async def _score_generated(context: CommandContext, press: ButtonPress) -> Answe
 
 
 async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
-    """Send the report of a scored text."""
     run = await named_run(context, _DETAIL, press.run_id)
     scored = await context.bot.queue.inference.get_score(press.run_id, press.detail or "")
     return await _report(context, run, scored.request.text or "", ScoreOptions())
@@ -207,7 +204,6 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
         step = _TEMPERATURE_STEP if press.action == "hotter" else -_TEMPERATURE_STEP
         temperature = max(0.0, min(_MAX_TEMPERATURE, round(request.temperature + step, 2)))
         request = changed(request, temperature=temperature, seed=earlier.response.seed_used)
-    _check_length(context, request)
     return await _generate_on(context, run, request)
 
 
@@ -287,13 +283,14 @@ async def _report(context: CommandContext, run: Run, text: str, options: ScoreOp
 
 
 async def _generate(context: CommandContext, run_id: str | None, options: GenerateOptions) -> Answer:
-    request = options.request()
-    _check_length(context, request)
-    return await _generate_on(context, await named_or_newest_run(context, "generate", run_id), request)
+    return await _generate_on(context, await named_or_newest_run(context, "generate", run_id), options.request())
 
 
 async def _generate_on(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:
-    run_id = run.record.run_id
+    run_id, limit = run.record.run_id, context.bot.settings.limits.generate_max_new_tokens
+    if request.max_new_tokens > limit:
+        message = f"`max_new_tokens` may be at most {limit} here, you gave {request.max_new_tokens}."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     await _require_worker(context, run)
     response = await context.bot.queue.inference.generate(run_id, request, user_id=context.caller.user_id)
     detail = response.request_id
@@ -305,13 +302,6 @@ async def _generate_on(context: CommandContext, run: Run, request: GenerateReque
         button("scorethis", run_id, "Score this", detail=detail),
     )
     return Answer(generate_answer(run.record, request, response), view=buttons)
-
-
-def _check_length(context: CommandContext, request: GenerateRequest) -> None:
-    limit = context.bot.settings.limits.generate_max_new_tokens
-    if request.max_new_tokens > limit:
-        message = f"`max_new_tokens` may be at most {limit} here, you gave {request.max_new_tokens}."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 async def _require_worker(context: CommandContext, run: Run) -> None:

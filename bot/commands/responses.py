@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from hashlib import sha256
 from io import BytesIO
 from typing import Literal, NamedTuple, TypeVar
@@ -14,10 +14,9 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_expired, is_transient
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND, back_off, error_code, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
 from bot.permissions import RULES, Caller
-from bot.retries import back_off, retry
 from trainer.contracts.errors import AppError, ErrorCode
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -160,19 +159,12 @@ async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_n
             if code in (_ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION):
                 return code == _ALREADY_ACKNOWLEDGED
             log.warning("first_answer_failed", request_id=request_id(interaction), error=str(error))
-        if await _is_acknowledged(interaction):
+        with suppress(*CALL_ERRORS):
+            await interaction.original_response()
             return True
         if time.monotonic() > deadline:
             return False
         await asyncio.sleep(_FIRST_RETRY_SECONDS)
-
-
-async def _is_acknowledged(interaction: discord.Interaction[Bot]) -> bool:
-    try:
-        await interaction.original_response()
-    except CALL_ERRORS:
-        return False
-    return True
 
 
 async def _fill_with_undelivered(interaction: discord.Interaction[Bot], answer: Answer) -> None:
@@ -243,7 +235,5 @@ async def _send_error(interaction: discord.Interaction[Bot], error: AppError, fi
 
 
 async def _delete_original(interaction: discord.Interaction[Bot]) -> None:
-    try:
+    with suppress(NOT_FOUND):  # deleted by an earlier try whose reply was lost
         await interaction.delete_original_response()
-    except NOT_FOUND:
-        pass  # deleted by an earlier try whose reply was lost

@@ -94,7 +94,7 @@ def _status_buttons(
 ) -> Iterator[discord.ui.Button[discord.ui.View]]:
     """Yield the buttons of the caller's next commands."""
     is_owner = context.bot.permissions.can_run("cancel", context.caller, record)
-    if status.status in ("queued", "running"):
+    if not status.has_ended:
         yield button("status", status.run_id, "Refresh", detail=_REFRESH)
         yield _watch_button(status.run_id, watcher)
         if is_owner:
@@ -106,7 +106,6 @@ def _status_buttons(
 
 
 def _watch_button(run_id: str, watcher: Watcher | None) -> discord.ui.Button[discord.ui.View]:
-    """Return Watch, or Unwatch for a person with messages left to receive."""
     if watcher is None or watcher.is_done:
         return button("watch", run_id, "Watch")
     return button("unwatch", run_id, "Unwatch")

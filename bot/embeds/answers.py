@@ -74,7 +74,7 @@ def status_answer(
     if status.status == "running" and status.reachable and status.last_heartbeat_ts is not None:
         lines.append(f"Last heartbeat {relative_time(status.last_heartbeat_ts)}")
     if closed is not None:
-        lines.append(_closed_hint(closed, has_ended=status.status not in ("queued", "running")))
+        lines.append(_closed_hint(closed, has_ended=status.has_ended))
     embed.description = clamp("\n".join(lines), MAX_DESCRIPTION)
     return embed
 
@@ -220,7 +220,6 @@ def _figure(value: float | None, form: str) -> str:
 
 
 def _differences(one: Against, corpus_name: Callable[[str], str]) -> Iterator[str]:
-    """Yield one line per different setting."""
     for found in one.differences:
         block, _, part = found.field.partition(".")
         if block == "model" and ("null" in (found.run, found.other) or part == "architecture"):

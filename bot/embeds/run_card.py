@@ -178,7 +178,6 @@ def _unreachable(status: RunStatus) -> list[str]:
 
 
 def _end_title(name: str, status: RunStatus) -> tuple[int, str]:
-    """Return the colour and the title of an ended run."""
     epoch = f" (epoch {status.epoch})" if status.epoch else ""
     where = f" at step {count(status.step)}{epoch}" if status.step else ""
     match status.status:

@@ -13,7 +13,7 @@ GREY, BLURPLE, GREEN, RED, AMBER, PURPLE = 0x95A5A6, 0x5865F2, 0x57F287, 0xED424
 MAX_DESCRIPTION, _MAX_TITLE = 4096, 256  # Discord's limits
 CODE_BLOCK_MARKS = 8
 THIN_SPACE = "\u202f"
-_ZERO_WIDTH_SPACE = "\u200b"
+_ZERO_WIDTH_SPACE, _REPLACEMENT = "\u200b", "\ufffd"
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters of terminals, line separators and marks of text direction."""
 
@@ -62,7 +62,7 @@ def code_block(text: str, limit: int) -> str:
 
 def plain(text: str) -> str:
     """Make markdown, mentions, links and text direction of a user's text inert."""
-    inert = discord.utils.escape_markdown(_without_controls(text)).replace("<", f"<{_ZERO_WIDTH_SPACE}")
+    inert = discord.utils.escape_markdown(_CONTROLS.sub(_REPLACEMENT, text)).replace("<", f"<{_ZERO_WIDTH_SPACE}")
     return isolated(inert.replace("@", f"@{_ZERO_WIDTH_SPACE}").replace("://", f":{_ZERO_WIDTH_SPACE}//"))
 
 
@@ -74,7 +74,7 @@ def isolated(text: str) -> str:
 
 def without_links(message: str) -> str:
     """Make links inert in a message of ours that can quote a user; other markdown stays."""
-    return _without_controls(message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
+    return _CONTROLS.sub(_REPLACEMENT, message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
 
 
 def relative_time(unix_seconds: float) -> str:
@@ -91,7 +91,3 @@ def byte_size(size: int) -> str:
     if size < 1000:
         return count(size, "byte")
     return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"
-
-
-def _without_controls(text: str) -> str:
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -354,6 +354,10 @@ class RunStatus(Frozen):
     label: str | None = None
 
     @property
+    def has_ended(self) -> bool:
+        return self.status not in ("queued", "running")
+
+    @property
     def bits_per_nat(self) -> float | None:
         """Bits per character of the validation split per nat of its loss per token; None if unknown."""
         bits, loss = self.best_val_bits_per_char, self.best_val_loss

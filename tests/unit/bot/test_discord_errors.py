@@ -4,8 +4,7 @@ from itertools import islice
 
 import discord
 
-from bot.discord_errors import retry_after_seconds
-from bot.retries import back_off
+from bot.discord_errors import back_off, retry_after_seconds
 
 
 def test_rate_limit__says_how_long_to_wait_and_nothing_else_does() -> None:
