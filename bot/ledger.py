@@ -84,18 +84,14 @@ class Ledger:
         self._run = run
         for leftover in run.path.glob(f".{run.message_ledger.name}.*.tmp"):  # of a bot that was killed
             run.disk.remove(leftover)
-        self._current = read_ledger(run)
+        self.current = read_ledger(run)
         self._saving = Lock()
-
-    @property
-    def current(self) -> MessageLedger:
-        return self._current
 
     async def update(self, watcher: Watcher, **changes: object) -> Watcher:
         """Change a watcher's entry and return it; the change is durable on return."""
         changed = watcher.model_copy(update=changes)
-        watchers = {known.user_id: known for known in self._current.watchers} | {watcher.user_id: changed}
-        self._current = MessageLedger(watchers=tuple(watchers.values()))
+        watchers = {known.user_id: known for known in self.current.watchers} | {watcher.user_id: changed}
+        self.current = MessageLedger(watchers=tuple(watchers.values()))
         await asyncio.to_thread(self._save)
         return changed
 
@@ -104,7 +100,7 @@ class Ledger:
 
         Messages that were sent to the same place stay in use; a final message is sent once, wherever it was sent.
         """
-        watcher = self._current.of(user_id)
+        watcher = self.current.of(user_id)
         is_same_place = watcher is not None and (
             watcher.in_dm if channel_id is None else watcher.channel_id == channel_id
         )
@@ -115,4 +111,4 @@ class Ledger:
     def _save(self) -> None:
         """Write the current entries, whichever change this is for, so that a late save reverts nothing."""
         with self._saving:
-            write_atomically(self._run.message_ledger, self._current.model_dump_json().encode(), self._run.disk)
+            write_atomically(self._run.message_ledger, self.current.model_dump_json().encode(), self._run.disk)

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from bot.run_index import RunEntry
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunRecord
 
 _MEMBERSHIP_SECONDS = 300.0
 
@@ -54,13 +56,6 @@ class Caller(NamedTuple):
     is_admin: bool = False
 
 
-class HasOwner(Protocol):
-    """A run with the user id of its owner; None for a run of the command line."""
-
-    @property
-    def user_id(self) -> int | None: ...
-
-
 class Permissions:
     """Decides who may run a command; results of `is_member(guild_id, user_id)` are cached for five minutes."""
 
@@ -81,21 +76,21 @@ class Permissions:
             return Caller(user_id)
         raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot. Ask {self._contact} to add you.")
 
-    def may_see(self, caller: Caller, run: HasOwner) -> bool:
+    def may_see(self, caller: Caller, run: RunRecord | RunEntry) -> bool:
         return not self._private_runs or _owns(caller, run)
 
-    def can_receive(self, user_id: int, run: HasOwner) -> bool:
+    def can_receive(self, user_id: int, run: RunRecord | RunEntry) -> bool:
         """Return whether a watcher may see a run, outside of a command."""
         return self.may_see(Caller(user_id, user_id in self._admins), run)
 
-    def can_run(self, command: str, caller: Caller, run: HasOwner) -> bool:
+    def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
         """Return whether the caller may run this command on a run."""
         role = RULES[command].role
         if role is Role.ADMIN:
             return caller.is_admin
         return _owns(caller, run) or (role is Role.USER and not self._private_runs)
 
-    def check_run(self, command: str, caller: Caller, run: HasOwner) -> None:
+    def check_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> None:
         """Raise FORBIDDEN if the caller may not run this command on a run."""
         if not self.may_see(caller, run):
             raise AppError(ErrorCode.FORBIDDEN, f"This run is private. Ask its owner or {self._contact}.")
@@ -119,7 +114,7 @@ class Permissions:
         return _mention(self._admins[0]) if self._admins else "the operator of this bot"
 
 
-def _owns(caller: Caller, run: HasOwner) -> bool:
+def _owns(caller: Caller, run: RunRecord | RunEntry) -> bool:
     return caller.is_admin or run.user_id == caller.user_id
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import discord
@@ -138,16 +139,8 @@ async def generate(
     stop: str | None = None,
     seed: app_commands.Range[int, 0, 4294967295] | None = None,
 ) -> None:
-    values: dict[str, object] = {
-        "prompt": prompt,
-        "max_new_tokens": max_new_tokens or _default_length(interaction.client),
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "samples": samples,
-        "stop": stop,
-        "seed": seed,
-    }
+    options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
+    values = {"max_new_tokens": _default_length(interaction.client)} | {k: v for k, v in options if k != "run"}
     await respond(interaction, "generate", lambda context: _generate(context, run, parse(GenerateOptions, values)))
 
 

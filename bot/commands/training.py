@@ -2,7 +2,7 @@
 
 import asyncio
 import unicodedata
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -66,23 +66,8 @@ async def train(
     early_stopping: app_commands.Range[int, 0, 50] | None = None,
     config: discord.Attachment | None = None,
 ) -> None:
-    fields = request_fields(
-        {
-            "corpus": corpus,
-            "model": model,
-            "size": size,
-            "epochs": epochs,
-            "max_steps": max_steps,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "tokenizer": tokenizer,
-            "seed": seed,
-            "name": name,
-            "init_from": init_from,
-            "freeze_embeddings": freeze_embeddings,
-            "early_stopping": early_stopping,
-        }
-    )
+    options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
+    fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
     await respond(
         interaction,
         "train",

@@ -1,7 +1,6 @@
 """Answers to `/mt score`, `/mt generate` and `/mt chat`."""
 
 from io import BytesIO
-from typing import assert_never
 
 import discord
 
@@ -24,6 +23,12 @@ from trainer.contracts.inference import ChatResponse, FinishReason, GenerateRequ
 from trainer.contracts.runs import RunRecord
 from trainer.reports.score_table import Unit, in_unit
 
+_STOPS: dict[FinishReason, str] = {
+    "eos": "ended by the model",
+    "stop_sequence": "stopped at the stop text",
+    "max_new_tokens": "stopped at the maximum length",
+    "context_full": "stopped at the end of the model's context",
+}
 _HEATMAP_NAME = "surprisal.png"
 _MAX_TABLE, _MAX_EXPECTED, _MAX_MESSAGE = 2000, 5, 1000
 
@@ -115,7 +120,7 @@ def generate_answer(record: RunRecord, request: GenerateRequest, response: Gener
     for output, steps, reason in zip(outputs, response.steps or (), response.stop_reason or (), strict=True):
         prompt_room = max(room // 4, room - CODE_BLOCK_MARKS - utf16_length(output))
         lines.append(code_block(clamp_start(request.prompt_text or "", prompt_room) + output, room))
-        lines.append(f"{count(steps, 'token')} · {_stop_text(reason)}")
+        lines.append(f"{count(steps, 'token')} · {_STOPS[reason]}")
     title = f"✍ {shown_name(record)} · {' · '.join(settings)}"
     return make_embed(BLURPLE, title, lines, record.run_id)
 
@@ -123,7 +128,7 @@ def generate_answer(record: RunRecord, request: GenerateRequest, response: Gener
 def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> discord.Embed:
     """Return the message and the model's answer, each in a code block, and the number of dropped turns."""
     facts = [count(response.steps or 0, "token")]
-    facts += [_stop_text(response.stop_reason)] if response.stop_reason else []
+    facts += [_STOPS[response.stop_reason]] if response.stop_reason else []
     facts += [f"oldest {count(response.turns_dropped, 'turn')} dropped"] if response.turns_dropped else []
     lines = [
         code_block(clamp_start(message, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS),
@@ -147,17 +152,3 @@ def _surprising_table(summary: Summary) -> str:
         sign = isolated(visible(row.text)) + ("" if row.is_known else " unknown")
         lines.append(f"{row.start + 1:>6,} {in_unit(row.surprisal, summary.unit):6.2f}  {sign}   {expected}".rstrip())
     return "\n".join(lines)
-
-
-def _stop_text(reason: FinishReason) -> str:
-    match reason:
-        case "eos":
-            return "ended by the model"
-        case "stop_sequence":
-            return "stopped at the stop text"
-        case "max_new_tokens":
-            return "stopped at the maximum length"
-        case "context_full":
-            return "stopped at the end of the model's context"
-        case _:
-            assert_never(reason)
