@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from bot.report import ReportFiles
+from bot.report import HEATMAP_NAME, ReportFiles, score_csv, summarize
 from trainer.reports.score_table import Curve, Unit
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -100,7 +100,6 @@ def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
 
 
 def _report(scored: bytes, text: str, unit: Unit) -> ReportFiles:
-    from bot.report import score_csv, summarize
     from trainer.contracts.inference import ScoreRecord
     from trainer.reports.charts import heat_map
     from trainer.reports.heatmap_html import heatmap_html
@@ -111,8 +110,10 @@ def _report(scored: bytes, text: str, unit: Unit) -> ReportFiles:
     return ReportFiles(
         summary=summarize(response, text, unit),
         shown_characters=sum(len(cells) for _, cells in rows),
-        png=heat_map(rows, unit),
-        html=heatmap_html(response, text).encode(),
-        csv=score_csv(response, text),
-        json=response.model_dump_json().encode(),
+        files={
+            HEATMAP_NAME: heat_map(rows, unit),
+            "surprisal.html": heatmap_html(response, text).encode(),
+            "surprisal.csv": score_csv(response, text),
+            "surprisal.json": response.model_dump_json().encode(),
+        },
     )

@@ -3,7 +3,7 @@
 CSV and JSON are those of `mt score --format csv` and `--format json`, in nats; summary and heat map are in `unit`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from statistics import median
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from trainer.reports.score_table import (
 
 MAX_REPORT_CHARACTERS = 10_000
 """Keeps the files far below Discord's 10 MiB; the bot needs 20 MB of memory to pass them on."""
-HIGH_BITS = 6
+HEATMAP_NAME, HIGH_BITS = "surprisal.png", 6
 _MAX_MOST_SURPRISING = 8
 
 
@@ -52,10 +52,8 @@ class ReportFiles(NamedTuple):
     summary: Summary
     shown_characters: int
     """The number of characters in the heat map."""
-    png: bytes
-    html: bytes
-    csv: bytes
-    json: bytes
+    files: Mapping[str, bytes]
+    """Content by name."""
 
 
 def summarize(score: ScoreResponse, text: str, unit: Unit) -> Summary:

@@ -7,7 +7,7 @@ from discord import app_commands
 
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import corpus_name, named_run, suggested_runs
+from bot.commands.run_options import corpus_name, find_run, suggested_runs
 from bot.embeds.answers import compare_answer
 from trainer.contracts.comparison import Measurement, check_different, summary_on
 from trainer.contracts.comparison import compare as compare_measurements
@@ -35,7 +35,7 @@ async def _compare(context: CommandContext, run: str, other: str, split: EvalSpl
 
 
 async def _measurement(context: CommandContext, run_id: str, split: EvalSplit) -> Measurement:
-    directory = (await named_run(context, "compare", run_id)).directory
+    directory = (await find_run(context, "compare", run_id)).directory
     manifest = await asyncio.to_thread(directory.completed_manifest)
     follower = await asyncio.to_thread(directory.follow)
     status = await asyncio.to_thread(follower.refresh)

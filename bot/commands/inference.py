@@ -15,7 +15,7 @@ from bot.attachments import read_attachment
 from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button, button_row, form
 from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
-from bot.commands.run_options import Run, named_or_newest_run, named_run, suggested_runs
+from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.inference import chat_answer, generate_answer, report_answer, report_files, score_answer
 from bot.embeds.text import clamp, display_name
 from bot.report import MAX_REPORT_CHARACTERS
@@ -154,14 +154,14 @@ async def chat(
 
 
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
-    run = await named_run(context, "chat", press.run_id)
+    run = await find_run(context, "chat", press.run_id)
     await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
     title = clamp(f"Reply to {display_name(run.record)}", MAX_FORM_TITLE)
     return form("chat", press.run_id, title, Field("message", "Message"), detail=press.detail)
 
 
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
-    run = await named_or_newest_run(context, "chat", run_id)
+    run = await find_run(context, "chat", run_id)
     values: dict[str, object] = {
         "message": message,
         "session_id": session_id,
@@ -175,7 +175,7 @@ async def _chat(context: CommandContext, run_id: str | None, message: str, sessi
 
 
 async def _score_generated(context: CommandContext, press: ButtonPress) -> Answer:
-    run = await named_run(context, "score", press.run_id)
+    run = await find_run(context, "score", press.run_id)
     generated = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
     prompt = generated.request.prompt_text or ""
     text = "\n".join(prompt + output for output in generated.response.outputs or ())
@@ -183,14 +183,14 @@ async def _score_generated(context: CommandContext, press: ButtonPress) -> Answe
 
 
 async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
-    run = await named_run(context, _DETAIL, press.run_id)
+    run = await find_run(context, _DETAIL, press.run_id)
     scored = await context.bot.queue.inference.get_score(press.run_id, press.detail or "")
     return await _report(context, run, scored.request.text or "", ScoreOptions())
 
 
 async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer:
     """Repeat a request with another seed or temperature."""
-    run = await named_run(context, "generate", press.run_id)
+    run = await find_run(context, "generate", press.run_id)
     earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
     request = changed(earlier.request, seed=None)
     if press.action != "again":
@@ -202,7 +202,7 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
 
 async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
     """Return a form with the prompt and the settings of a request."""
-    await named_run(context, "generate", press.run_id)
+    await find_run(context, "generate", press.run_id)
     earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
     prompt = Field("prompt", "Prompt", earlier.request.prompt_text or "", is_required=False)
     lines = _setting_lines(earlier.request, earlier.response)
@@ -216,7 +216,7 @@ async def _generate_edited(context: CommandContext, form: ButtonPress) -> Answer
 
 
 async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
-    run = await named_or_newest_run(context, "score", run_id)
+    run = await find_run(context, "score", run_id)
     await asyncio.to_thread(run.directory.completed_manifest)
     title = clamp(f"Score with {display_name(run.record)}", MAX_FORM_TITLE)
     return form("score", run.record.run_id, title, Field("text", "Text"), detail=options.code)
@@ -229,7 +229,7 @@ async def _score_input(
     file: discord.Attachment | None,
     options: ScoreOptions,
 ) -> Answer:
-    run = await named_or_newest_run(context, "score", run_id)
+    run = await find_run(context, "score", run_id)
     if file is not None:
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, "Give either `text` or `file`, not both.")
@@ -276,7 +276,7 @@ async def _report(context: CommandContext, run: Run, text: str, options: ScoreOp
 
 
 async def _generate(context: CommandContext, run_id: str | None, options: GenerateOptions) -> Answer:
-    return await _generate_on(context, await named_or_newest_run(context, "generate", run_id), options.request())
+    return await _generate_on(context, await find_run(context, "generate", run_id), options.request())
 
 
 async def _generate_on(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:

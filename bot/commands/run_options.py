@@ -48,18 +48,10 @@ class Run(NamedTuple):
     record: RunRecord
 
 
-async def named_run(context: CommandContext, command: str, run_id: str) -> Run:
-    """Find a run for a command; raises RUN_NOT_FOUND or FORBIDDEN."""
-    directory = context.bot.queue.runs.get(run_id.strip())
-    record = await asyncio.to_thread(directory.record)
-    context.bot.permissions.check_run(command, context.caller, record)
-    return Run(directory, record)
-
-
-async def named_or_newest_run(context: CommandContext, command: str, run_id: str | None) -> Run:
+async def find_run(context: CommandContext, command: str, run_id: str | None) -> Run:
     """Find the named run, or the caller's newest run for which the command is meant, or else anybody's.
 
-    Raises RUN_NOT_FOUND or FORBIDDEN.
+    Raises RUN_NOT_FOUND, or FORBIDDEN if the caller may not run the command on this run.
     """
     if run_id is None:
         await context.bot.index.refresh()
@@ -68,7 +60,10 @@ async def named_or_newest_run(context: CommandContext, command: str, run_id: str
             noun = _NOUNS.get(command, "run")
             raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {noun} yet. Start one with `/mt train`.")
         run_id = runs[0].run_id
-    return await named_run(context, command, run_id)
+    directory = context.bot.queue.runs.get(run_id.strip())
+    record = await asyncio.to_thread(directory.record)
+    context.bot.permissions.check_run(command, context.caller, record)
+    return Run(directory, record)
 
 
 def _fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:

@@ -12,7 +12,7 @@ from discord import app_commands
 from bot.buttons import button, button_row, inference_buttons
 from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
-from bot.commands.run_options import named_or_newest_run, named_run, suggested_runs
+from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, with_option_names
 from bot.embeds.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.embeds.run_card import attach_chart
@@ -78,7 +78,7 @@ async def logs(
 
 
 async def _status(context: CommandContext, run_id: str | None) -> Answer:
-    run = await named_or_newest_run(context, "status", run_id)
+    run = await find_run(context, "status", run_id)
     follower = await asyncio.to_thread(run.directory.follow)
     status = await context.bot.queue.steady_status(await asyncio.to_thread(follower.refresh))
     watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)
@@ -112,7 +112,7 @@ def _watch_button(run_id: str, watcher: Watcher | None) -> discord.ui.Button[dis
 
 
 async def _watch(context: CommandContext, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
-    run = await named_run(context, "watch", run_id)
+    run = await find_run(context, "watch", run_id)
     channel_id = None if here is None else _channel_id(here)
     watcher = await context.bot.notifier.watch(run.directory, context.caller.user_id, channel_id)
     has_ended = await asyncio.to_thread(run.directory.manifest) is not None
@@ -143,7 +143,7 @@ def _channel_id(interaction: discord.Interaction[Bot]) -> int | None:
 
 
 async def _unwatch(context: CommandContext, run_id: str) -> Answer:
-    run = await named_run(context, "unwatch", run_id)
+    run = await find_run(context, "unwatch", run_id)
     await context.bot.notifier.unwatch(run.directory, context.caller.user_id)
     lines = ["Your card is no longer updated, and no final message is sent."]
     embed = make_embed(GREY, f"🔕 Not watching: {shown_name(run.record)}", lines, run.record.run_id)
@@ -161,7 +161,7 @@ async def _unwatch_all(context: CommandContext) -> Answer:
 
 async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -> Answer:
     """Cancel a run; the caller confirms the cancellation of a run that is older than ten minutes."""
-    run = await named_run(context, "cancel", run_id)
+    run = await find_run(context, "cancel", run_id)
     record = run.record
     if not is_confirmed and now() - record.created_at > _CONFIRM_AFTER and run.directory.manifest() is None:
         confirm = button("cancel", record.run_id, "Cancel it", style=discord.ButtonStyle.danger, detail=_CONFIRMED)
@@ -172,7 +172,7 @@ async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -
 
 
 async def _resume(context: CommandContext, run_id: str) -> Answer:
-    run = await named_run(context, "resume", run_id)
+    run = await find_run(context, "resume", run_id)
 
     async def accept() -> Accepted:
         try:
@@ -184,7 +184,7 @@ async def _resume(context: CommandContext, run_id: str) -> Answer:
 
 
 async def _logs(context: CommandContext, run_id: str, count: int) -> Answer:
-    run = await named_run(context, "logs", run_id)
+    run = await find_run(context, "logs", run_id)
     lines = await asyncio.to_thread(last_lines, run.directory, count)
     text = "\n".join(lines)
     is_attached = len(text) > _MAX_SHOWN_CHARACTERS

@@ -13,7 +13,7 @@ from discord import app_commands
 from bot.attachments import attachment_name, read_attachment
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
-from bot.commands.run_options import named_run, suggested_corpora, suggested_runs, suggested_tokenizers
+from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds.answers import accepted_answer
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
@@ -151,7 +151,7 @@ async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "Req
     family: ModelFamily | None = None
     init_from = fields.get("init_from_run_id")
     if isinstance(init_from, str):
-        family = (await named_run(context, "train", init_from)).record.effective.model_family
+        family = (await find_run(context, "train", init_from)).record.effective.model_family
     corpus = str(fields.get("corpus") or "")
     names = (run.label or "" for run in own if run.has_attached_text and run.corpus == corpus)
     return draft._replace(fields=with_label(fields, next(names, corpus))).with_family(family)

@@ -18,7 +18,7 @@ from bot.embeds.text import (
     shown_name,
     utf16_length,
 )
-from bot.report import HIGH_BITS, ReportFiles, Summary, expected_instead, visible
+from bot.report import HEATMAP_NAME, HIGH_BITS, ReportFiles, Summary, expected_instead, visible
 from trainer.contracts.inference import ChatResponse, FinishReason, GenerateRequest, GenerateResponse, ScoreResponse
 from trainer.contracts.runs import RunRecord
 from trainer.reports.score_table import Unit, in_unit
@@ -29,7 +29,6 @@ _STOPS: dict[FinishReason, str] = {
     "max_new_tokens": "stopped at the maximum length",
     "context_full": "stopped at the end of the model's context",
 }
-_HEATMAP_NAME = "surprisal.png"
 _MAX_TABLE, _MAX_EXPECTED, _MAX_MESSAGE = 2000, 5, 1000
 
 
@@ -89,7 +88,7 @@ def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> d
         lines.append(f"The text is too long. The report leaves out the last {count(left_out, 'character')}.")
     lines.append("Visible only to you; the text is not logged.")
     title = f"🔬 Surprisal report: {shown_name(record)}"
-    return make_embed(PURPLE, title, lines, record.run_id).set_image(url=f"attachment://{_HEATMAP_NAME}")
+    return make_embed(PURPLE, title, lines, record.run_id).set_image(url=f"attachment://{HEATMAP_NAME}")
 
 
 def report_files(report: ReportFiles) -> list[discord.File]:
@@ -101,10 +100,8 @@ def report_files(report: ReportFiles) -> list[discord.File]:
         f" {summary.unit}, highest {in_unit(top.surprisal, summary.unit):.2f} at {top.start + 1}."
     )
     return [
-        discord.File(BytesIO(report.png), _HEATMAP_NAME, description=text),
-        discord.File(BytesIO(report.html), "surprisal.html"),
-        discord.File(BytesIO(report.csv), "surprisal.csv"),
-        discord.File(BytesIO(report.json), "surprisal.json"),
+        discord.File(BytesIO(data), name, description=text if name == HEATMAP_NAME else None)
+        for name, data in report.files.items()
     ]
 
 

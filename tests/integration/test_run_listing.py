@@ -14,7 +14,7 @@ from bot.app import build
 from bot.buttons import parse_press
 from bot.commands.list_runs import RunFilters
 from bot.commands.responses import CommandContext
-from bot.commands.run_options import corpus_name, named_or_newest_run
+from bot.commands.run_options import corpus_name, find_run
 from bot.permissions import Caller
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
@@ -126,7 +126,7 @@ async def test_default_run__is_the_caller_s_newest_that_can_do_it_else_the_newes
         story(here, here.bob, "lstm-open")
         fills_gaps(end(story(here, here.ana, "bert-ana")))
         chosen = [
-            (await named_or_newest_run(CommandContext(here.bot, Caller(user.id)), command, None)).record.run_id
+            (await find_run(CommandContext(here.bot, Caller(user.id)), command, None)).record.run_id
             for user in (here.ana, here.bob, here.eve)
             for command in ("generate", "chat", "score")
         ]

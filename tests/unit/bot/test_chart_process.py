@@ -64,10 +64,11 @@ async def test_report__is_made_whole_in_the_other_process() -> None:
     finally:
         charts.close()
 
-    assert made is not None and made.png.startswith(PNG)
+    assert made is not None and made.files["surprisal.png"].startswith(PNG)
     page, numbers = heatmap_html(SCORED, TEXT).encode(), SCORED.model_dump_json().encode()
     summary = summarize(SCORED, TEXT, "nats")
-    assert made == ReportFiles(summary, 4, made.png, page, score_csv(SCORED, TEXT), numbers)
+    files = {"surprisal.html": page, "surprisal.csv": score_csv(SCORED, TEXT), "surprisal.json": numbers}
+    assert made == ReportFiles(summary, 4, {"surprisal.png": made.files["surprisal.png"], **files})
 
 
 async def test_process__ends_when_idle_and_starts_again() -> None:

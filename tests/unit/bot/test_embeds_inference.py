@@ -41,9 +41,12 @@ SCORE = ScoreResponse(
 GUESSES = (("a", 0.41), ("`", 0.224), ("[EOS]", 0.09))
 
 
+FILES = {"surprisal.png": b"png", "surprisal.html": b"html", "surprisal.csv": b"csv", "surprisal.json": b"json"}
+
+
 def made_of(text: str, bits: list[float], unknown: str = "", expected: Expected | None = GUESSES) -> ReportFiles:
     score = score_of(text, [value * log(2) for value in bits], unknown=unknown, expected=expected)
-    return ReportFiles(summarize(score, text, "bits"), len(text), b"png", b"html", b"csv", b"json")
+    return ReportFiles(summarize(score, text, "bits"), len(text), FILES)
 
 
 def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
