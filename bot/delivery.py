@@ -16,7 +16,7 @@ from bot.chart_process import ChartProcess
 from bot.discord_errors import HTTP_ERROR, NOT_FOUND, back_off, is_closed, retry
 from bot.embeds.run_card import attach_chart, can_resume, final_footer, final_message, run_card
 from bot.ledger import Ledger, SentMessage, Watcher
-from bot.outcome import Outcome, read_outcome
+from bot.outcome import read_outcome
 from bot.pacing import Pace
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
@@ -50,7 +50,7 @@ class RunNotifications:
     ) -> None:
         self.run_id = run.run_id
         self.ledger = Ledger(run)
-        self._run = run
+        self.directory = run
         self._follower = run.follow()
         self.record = self._follower.record
         self._charts = charts
@@ -92,10 +92,6 @@ class RunNotifications:
                 view = self._view = RunView(status, losses, chart)
                 self._fresh_until = time.monotonic() + self._interval_seconds
             return view
-
-    async def outcome(self) -> Outcome:
-        """Read the files, samples and last log lines of the ended run."""
-        return await asyncio.to_thread(read_outcome, self._run)
 
 
 class Delivery:
@@ -237,7 +233,7 @@ class Delivery:
         """Return a message's embed and chart; a final message has a chart if no card has one."""
         if slot == "card":
             return run_card(self.run.record, view.status, view.losses), view.chart
-        outcome = await self.run.outcome()
+        outcome = await asyncio.to_thread(read_outcome, self.run.directory)
         if not (self._is_owner and self._watcher.in_dm):  # only the owner may read a run's log
             outcome = outcome._replace(last_lines=())
         embed = final_message(self.run.record, view.status, outcome)

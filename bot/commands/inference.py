@@ -162,12 +162,8 @@ async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.
 
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
     run = await find_run(context, "chat", run_id)
-    values: dict[str, object] = {
-        "message": message,
-        "session_id": session_id,
-        "max_new_tokens": _default_length(context.bot),
-    }
-    request = parse(ChatRequest, values)
+    values: dict[str, object] = {"message": message, "session_id": session_id}
+    request = parse(ChatRequest, values | {"max_new_tokens": _default_length(context.bot)})
     await _require_worker(context, run)
     response = await context.bot.queue.inference.chat(run.record.run_id, request, user_id=context.caller.user_id)
     reply = button_row(button("chat", run.record.run_id, "Reply…", detail=response.session_id))
