@@ -38,8 +38,7 @@ def attachment_name(filename: str, title: str | None, option: str = "file") -> s
         ending = rest if rest in endings else endings[0]
     if ending not in endings:
         raise AppError(
-            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            f"`{option}` must be {kind} whose name ends in {' or '.join(endings)}.",
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"`{option}` must be {kind} whose name ends in {' or '.join(endings)}."
         )
     return f"{title.removesuffix(ending)[:_NAME_CHARACTERS]}{ending}" if title else filename
 

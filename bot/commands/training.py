@@ -69,9 +69,7 @@ async def train(
     options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
     fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
     await respond(
-        interaction,
-        "train",
-        lambda context: answer_accepted(context, lambda: _accept(context, fields, file, config)),
+        interaction, "train", lambda context: answer_accepted(context, lambda: _accept(context, fields, file, config))
     )
 
 
