@@ -82,7 +82,7 @@ class LocalDiscord(World):
     # The world
 
     def add_user(self, name: str, *, dms_open: bool = True) -> User:
-        user = User(self.snowflakes.next(), name)
+        user = User(self.new_id(), name)
         self.users[user.id] = user
         self.set_dms(user, is_open=dms_open)
         return user
@@ -92,9 +92,9 @@ class LocalDiscord(World):
 
     def add_guild(self, name: str, members: list[User], *, bot_present: bool = True) -> Guild:
         """Add a guild with one channel; its first member owns it."""
-        guild = Guild(self.snowflakes.next(), name, [*members], bot_present)
+        guild = Guild(self.new_id(), name, [*members], bot_present)
         self.guilds[guild.id] = guild
-        guild.channels.append(self.add_channel(Channel(self.snowflakes.next(), "general", guild.id)))
+        guild.channels.append(self.add_channel(Channel(self.new_id(), "general", guild.id)))
         if bot_present:
             guild.members.append(self.bot)
             self._gateway.dispatch("GUILD_CREATE", guild.created_payload(self.bot))
@@ -216,7 +216,7 @@ class LocalDiscord(World):
         self, kind: int, name: str, user: User, channel: Channel, data: Json, source: StoredMessage | None = None
     ) -> Call:
         """Create an interaction, start its deadlines and send it to the bot."""
-        guild, call_id = self.guild_of(channel), self.snowflakes.next()
+        guild, call_id = self.guild_of(channel), self.new_id()
         call = Call(call_id, kind, name, user, channel, guild, data, self.changes, source)
         self.calls[call.token] = call
         loop = asyncio.get_running_loop()

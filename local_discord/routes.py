@@ -82,7 +82,7 @@ class Routes:
         return [*self._world.commands]
 
     def _command(self, command: Json, known: dict[str, JsonValue]) -> Json:
-        new_id, version = str(self._world.snowflakes.next()), str(self._world.snowflakes.next())
+        new_id, version = str(self._world.new_id()), str(self._world.new_id())
         return {
             **{"type": 1, "integration_types": [0], "contexts": None, "description": "", "nsfw": False},
             **mapping(without_nulls(command)),

@@ -16,9 +16,11 @@ from pydantic import JsonValue
 
 from local_discord import limits
 from local_discord.validation import Description, Problem
-from local_discord.wire import Json, Snowflakes, items, mapping, now_iso, number, rows, text, without_nulls
+from local_discord.wire import Json, items, mapping, now_iso, number, rows, text, without_nulls
 
 T = TypeVar("T")
+
+DISCORD_EPOCH_MS = 1_420_070_400_000
 
 ViolationKind = Literal["request", "answer", "payload", "unanswered", "unresolved", "interaction"]
 
@@ -252,10 +254,10 @@ class World:
     def __init__(self, token: str) -> None:
         self.token = token
         self.description = Description()
-        self.snowflakes = Snowflakes()
+        self._last_id = 0
         self.changes = Changes()
         self.violations: list[Violation] = []
-        self.application_id = self.snowflakes.next()
+        self.application_id = self.new_id()
         self.bot = User(self.application_id, "model-trainer", is_bot=True)
         self.users: dict[int, User] = {self.bot.id: self.bot}
         self.guilds: dict[int, Guild] = {}
@@ -268,6 +270,11 @@ class World:
         self.closed_dms: set[int] = set()
         self.nonces: dict[tuple[int, str], tuple[float, StoredMessage]] = {}
         self.api_base_url, self.gateway_url, self.cdn_base_url = "", "", ""
+
+    def new_id(self) -> int:
+        """Return a snowflake: larger than the last one, with milliseconds since Discord's epoch in its upper bits."""
+        self._last_id = max(self._last_id + 1, (int(time.time() * 1000) - DISCORD_EPOCH_MS) << 22)
+        return self._last_id
 
     def violate(self, kind: ViolationKind, where: str, detail: str) -> None:
         self.violations.append(Violation(kind, where, detail))
@@ -283,7 +290,7 @@ class World:
 
     def dm_channel(self, user: User) -> Channel:
         known = next((channel for channel in self.channels.values() if channel.recipient == user), None)
-        return known or self.add_channel(Channel(self.snowflakes.next(), user.name, recipient=user))
+        return known or self.add_channel(Channel(self.new_id(), user.name, recipient=user))
 
     def add_channel(self, channel: Channel) -> Channel:
         self.channels[channel.id] = channel
@@ -307,7 +314,7 @@ class World:
     ) -> StoredMessage:
         """Store a new message; `extra` adds interaction and webhook fields."""
         blank: Json = {
-            **{"id": str(self.snowflakes.next()), "channel_id": str(channel.id), "author": author.payload()},
+            **{"id": str(self.new_id()), "channel_id": str(channel.id), "author": author.payload()},
             **{"type": 0, "content": "", "mentions": [], "mention_roles": [], "mention_everyone": False},
             **{"attachments": [], "embeds": [], "components": [], "timestamp": now_iso()},
             **{"edited_timestamp": None, "pinned": False, "tts": body.get("tts") is True},
@@ -330,7 +337,7 @@ class World:
     def add_file(self, channel: Channel, upload: Upload) -> Json:
         """Store a file and describe it as an attachment."""
         name = cleaned(upload.filename)
-        file_id = self.snowflakes.next()
+        file_id = self.new_id()
         self.files[file_id] = upload._replace(filename=name)
         url = f"{self.cdn_base_url}/attachments/{channel.id}/{file_id}/{quote(name)}"
         attachment: Json = {

@@ -1,15 +1,12 @@
-"""JSON as Discord writes it: decoding, narrowing, snowflakes and timestamps."""
+"""JSON as Discord writes it: decoding, narrowing and timestamps."""
 
 import json
-import time
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from pydantic import JsonValue
 
 Json: TypeAlias = dict[str, JsonValue]
-
-DISCORD_EPOCH_MS = 1_420_070_400_000
 
 
 def decode(data: bytes | str) -> JsonValue:
@@ -53,14 +50,3 @@ def without_nulls(value: JsonValue) -> JsonValue:
 
 def now_iso() -> str:
     return datetime.now(UTC).isoformat()
-
-
-class Snowflakes:
-    """Strictly increasing ids whose upper bits are milliseconds since Discord's epoch."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def next(self) -> int:
-        self._last = max(self._last + 1, (int(time.time() * 1000) - DISCORD_EPOCH_MS) << 22)
-        return self._last
