@@ -22,7 +22,7 @@ from bot.report import MAX_REPORT_CHARACTERS
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest, Seed
-from trainer.contracts.validation import parse
+from trainer.contracts.validation import decoded, parse
 from trainer.reports.score_table import Unit
 
 Detail = Literal["summary", "per_char"]
@@ -229,7 +229,7 @@ async def _score_input(
     if file is not None:
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, "Give either `text` or `file`, not both.")
-        text = _decode(await read_attachment(file, context.bot.settings))
+        text = decoded(await read_attachment(file, context.bot.settings), "`file`").removeprefix(_BOM)
     return await _score(context, run, text or "", options)
 
 
@@ -322,14 +322,6 @@ def _setting_lines(request: GenerateRequest, response: GenerateResponse) -> str:
         f"seed: {'' if response.seed_used is None else response.seed_used}",
     ]
     return "\n".join(lines)
-
-
-def _decode(data: bytes) -> str:
-    try:
-        return data.decode().removeprefix(_BOM)
-    except UnicodeDecodeError as error:
-        message = f"`file` is not UTF-8: byte {error.start:,} cannot be decoded."
-        raise AppError(ErrorCode.INVALID_INPUT, message) from None
 
 
 INFERENCE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {

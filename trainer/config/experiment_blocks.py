@@ -191,7 +191,6 @@ _SIZE_NAMES = {
     "tied": "tie_word_embeddings",
 }
 """Sizes with another name in a request."""
-_TOKENIZER_METHODS = {"character": "char"}
 _LOGGING_WITH_EFFECT = {"level", "log_metrics_every_n_steps", "use_wandb"}
 _ARCHITECTURES: tuple[models.Architecture, ...] = get_args(models.Architecture)
 _EXAMPLES = {
@@ -279,11 +278,11 @@ def _fields(source: Mapping[str, object], direct: Mapping[str, object], places: 
         value = value_at(source, place)
         if has_path(source, place) and not (field.startswith("model.") and value is None):
             set_path(fields, field, value)
-    method, training = value_at(fields, "tokenizer.method"), block(source, "training")
-    if isinstance(method, str):
-        set_path(fields, "tokenizer.method", _TOKENIZER_METHODS.get(method, method))
+    if value_at(fields, "tokenizer.method") == "character":
+        set_path(fields, "tokenizer.method", "char")
     if "precision" in fields:
         fields["precision"] = "auto" if fields["precision"] is True else "fp32"
+    training = block(source, "training")
     if training.get("auto_generate_checkpoints") is True:
         names = CheckpointRule.model_fields.keys() & training.keys()
         fields["checkpoint_schedule"] = {name: training[name] for name in names}
@@ -348,15 +347,14 @@ def _contradictions(document: Mapping[str, object], run: Mapping[str, object]) -
     """Yield errors about values that contradict each other, and about corpora that are not relative paths."""
     precision, use_amp = run.get("precision"), value_at(document, "training.use_amp")
     if isinstance(precision, str) and isinstance(use_amp, bool) and use_amp == (precision == "fp32"):
-        shown = shown_value(use_amp)
-        message = f"`run.precision` '{shown_name(precision)}' contradicts `training.use_amp` {shown}: give one of both"
+        said = f"contradicts `training.use_amp` {shown_value(use_amp)}: give one of both"
+        message = f"`run.precision` '{shown_name(precision)}' {said}"
         allowed = "'auto', 'fp16' or 'bf16'" if use_amp else "'fp32'"
         yield _error("run.precision", message, value=precision, allowed=allowed)
-    if value_at(document, "training.auto_generate_checkpoints") is True:
-        if value_at(document, "training.checkpoint_schedule") not in (None, []):
-            path = "training.auto_generate_checkpoints"
-            message = f"`{path}` contradicts `training.checkpoint_schedule`: give one of both"
-            yield _error(path, message, value=True, allowed="false")
+    path = "training.auto_generate_checkpoints"
+    if value_at(document, path) is True and value_at(document, "training.checkpoint_schedule") not in (None, []):
+        message = f"`{path}` contradicts `training.checkpoint_schedule`: give one of both"
+        yield _error(path, message, value=True, allowed="false")
     yield from corpus_path_errors(run, "run.")
 
 

@@ -14,8 +14,6 @@ from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
-
-
 CORPORA = ("corpus", "validation_corpus", "test_corpus")
 _REPLACED_BY = {
     "tokenizer": ("tokenizer_id",),

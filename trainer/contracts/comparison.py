@@ -13,7 +13,6 @@ from trainer.contracts.runs import EffectiveRequest, EvalSummary, RunManifest
 
 TOLERANCE = 0.01
 """Relative increase of the loss that does not count as a regression yet."""
-_NOT_COMPARED = {"label", "tags"}
 
 
 class Measurement(NamedTuple):
@@ -229,7 +228,7 @@ def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object,
 
 def _differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:
     """Yield the fields that differ; for a corpus its name, or its hash if the names are equal."""
-    mine, its = dict(_fields(one)), dict(_fields(two))
+    mine, its = _fields(one), _fields(two)
     for field in {**mine, **its}:
         here, there = mine.get(field, "null"), its.get(field, "null")
         name = field.removesuffix(".sha256") + ".name"
@@ -238,20 +237,18 @@ def _differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Diffe
             yield Difference(field=field, run=here, other=there)
 
 
-def _fields(effective: EffectiveRequest) -> Iterator[tuple[str, str]]:
-    dumped: dict[str, object] = effective.model_dump(mode="json")
-    for name, value in _flat(dumped):
-        if name not in _NOT_COMPARED and not name.endswith(".bytes"):
-            yield name, value if isinstance(value, str) else to_json(value).decode()
+def _fields(effective: EffectiveRequest) -> dict[str, str]:
+    dumped: dict[str, object] = effective.model_dump(mode="json", exclude={"label", "tags"})
+    return dict(_flat(dumped))
 
 
-def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, dict):
             block: Mapping[str, object] = value
             yield from _flat(block, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+        elif name != "bytes":
+            yield f"{prefix}{name}", value if isinstance(value, str) else to_json(value).decode()
 
 
 def _relative(mine: float | None, its: float | None) -> float | None:

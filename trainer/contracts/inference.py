@@ -363,7 +363,6 @@ class EvalRequest(Frozen):
 
     split: EvalSplit = "validation"
     path_override: CorpusName | None = None
-    """The name of the other corpus."""
 
 
 class SequenceLengths(Frozen):

@@ -38,6 +38,15 @@ def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCo
         raise refusal(code, *field_problems(error, model)) from error
 
 
+def decoded(data: bytes, name: str, code: ErrorCode = ErrorCode.INVALID_INPUT, *, position: int = 0) -> str:
+    """Decode UTF-8; raises AppError with the number of the wrong byte, where `position` is that of the first one."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        problem = f"{name} is not UTF-8: byte {position + error.start:,} cannot be decoded."
+        raise AppError(code, f"{problem} Save the text as UTF-8.") from None
+
+
 def refusal(code: ErrorCode, *problems: FieldProblem) -> AppError:
     """Return one error with all problems."""
     text = "; ".join(problem.message.rstrip(".") for problem in problems)

@@ -13,8 +13,9 @@ from trainer.contracts.inference import (
     ScoreRequest,
     check_text_length,
 )
+from trainer.contracts.validation import decoded
 from trainer.data.corpora import CorpusStore
-from trainer.data.text import decoded, shown_name
+from trainer.data.text import shown_name
 
 _MAX_CHARACTER_BYTES = 4
 _BOM = "\ufeff"

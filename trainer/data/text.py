@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import decoded
 
 SUFFIXES = {".txt", ".text"}
 MAX_LINE_BYTES = 4 << 20
@@ -69,7 +70,7 @@ def stream_blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
         rest += chunk
         _check(rest, shown_name(name), position, line)
         end = len(rest) if at_end else rest.rfind(b"\n") + 1
-        text = decoded(rest[:end], f"'{shown_name(name)}'", position)
+        text = decoded(rest[:end], f"'{shown_name(name)}'", position=position)
         if position == 0:
             text = text.removeprefix(_BOM)
         lines = [part for part in text.replace("\r\n", "\n").removesuffix("\r").split("\n") if part.strip()]
@@ -99,17 +100,6 @@ def _check(raw: bytes, name: str, position: int, line: int) -> None:
                     ErrorCode.INVALID_INPUT,
                     f"Line {number:,} of '{name}' has more than 4 MiB: give a text with shorter lines.",
                 )
-
-
-def decoded(raw: bytes, what: str, position: int = 0) -> str:
-    """Decode UTF-8; raises INVALID_INPUT with the position of a wrong byte, counted from `position`."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise AppError(
-            ErrorCode.INVALID_INPUT,
-            f"{what} is not UTF-8: byte {position + error.start:,} cannot be decoded. Save the text as UTF-8.",
-        ) from None
 
 
 def _opened(file: Path) -> BufferedReader:
