@@ -80,8 +80,8 @@ def instruction_set(cpuinfo: Path = _CPUINFO) -> dict[str, str]:
 
 def has_bf16(cpuinfo: Path = _CPUINFO) -> bool:
     """Return True if Linux lists bf16 instructions of the CPU and no variable limits torch."""
-    found = instruction_set(cpuinfo)
-    return _ISA_LIMITS.isdisjoint(found) and not {"avx512_bf16", "amx_bf16"}.isdisjoint(found["flags"].split())
+    flags = "".join(_cpu_says(cpuinfo, "flags")[:1]).split()
+    return _ISA_LIMITS.isdisjoint(os.environ) and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def use_cores(count: int) -> None:
