@@ -107,9 +107,9 @@ async def test_torch_that_cannot_be_imported__is_a_finding(tmp_path: Path) -> No
     assert "(ImportError: libtorch.so: not found in): reinstall it with" in finding.message
 
     module.write_text("import os; os._exit(139)")
-    assert "(exit code 139)" in (await check_torch()).message
+    assert "(exit code 139)" in check_torch().message
     module.write_text("import time; time.sleep(60)")
-    assert "(no answer in 0.2 s)" in (await check_torch(0.2)).message
+    assert "(no answer in 0.2 s)" in check_torch(0.2).message
 
 
 def test_torch__says_what_can_be_computed_on() -> None:

@@ -65,8 +65,8 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
             for manifest, summary, run in zip(manifests, summaries, runs, strict=True)
         ]
         found = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
-        lines = [f"{f'On their {split} splits' if split else f'On {dataset}'}; losses in nats per token:"]
-        lines.append(columns([_TITLES, *map(_row, found.runs)]).plain)
+        text = f"On {dataset}" if split is None else f"On their {split} splits"
+        lines = [f"{text}; losses in nats per token:", columns([_TITLES, *map(_row, found.runs)]).plain]
         for one in found.against:
             lines += ["", *_differences(found, one)]
         terminal.show(found, Text("\n".join(lines)))

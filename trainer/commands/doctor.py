@@ -3,8 +3,8 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import sys
-from asyncio.subprocess import PIPE
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -82,7 +82,7 @@ class Finding(NamedTuple):
 
 async def check_installation() -> dict[str, Finding]:
     """Check everything that a training or the bot needs; starts nothing that stays."""
-    findings = {"libraries": check_libraries(DISTRIBUTION), "torch": await check_torch(), "machine": check_machine()}
+    findings = {"libraries": check_libraries(DISTRIBUTION), "torch": check_torch(), "machine": check_machine()}
     try:
         settings = load_settings()
     except AppError as error:
@@ -135,9 +135,9 @@ class Torch(Frozen):
     devices: tuple[str, ...]
 
 
-async def check_torch(seconds: float = 120.0) -> Finding:
+def check_torch(seconds: float = 120.0) -> Finding:
     """Import torch in its own process, since a broken build can crash it."""
-    code, output, errors = await _run(seconds, sys.executable, "-c", _TORCH_PROBE)
+    code, output, errors = _run(seconds, sys.executable, "-c", _TORCH_PROBE)
     try:
         return describe_torch(Torch.model_validate_json(output.strip().rpartition("\n")[2]))
     except ValidationError:
@@ -157,17 +157,13 @@ def describe_torch(torch: Torch) -> Finding:
     return Finding("warning", f"{built}, but no GPU responds: check the driver (`nvidia-smi`).")
 
 
-async def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
+def _run(seconds: float, *command: str) -> tuple[int | None, str, str]:
     """Run a program; return its exit code (None after a timeout), its output and its errors."""
-    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
     try:
-        async with asyncio.timeout(seconds):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
         return None, "", f"no answer in {seconds:g} s"
-    return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
+    return done.returncode, done.stdout, done.stderr
 
 
 def check_machine(memory: int | None = None) -> Finding:
@@ -211,7 +207,7 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
     address = await answering_server(settings)
     found: dict[str, Finding] = {}
     if settings.redis.url is None:
-        found["server"] = await _check_embedded(is_running=address is not None)
+        found["server"] = _check_embedded(is_running=address is not None)
     elif address is None:
         message = "`REDIS__URL` does not respond: start that server, or leave the setting empty."
         return {"redis": Finding("failure", message)}
@@ -230,8 +226,8 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
     return found
 
 
-async def _check_embedded(*, is_running: bool) -> Finding:
-    code, output, _ = await _run(_VERSION_SECONDS, find_server(), "--version")
+def _check_embedded(*, is_running: bool) -> Finding:
+    code, output, _ = _run(_VERSION_SECONDS, find_server(), "--version")
     if code != 0:
         remedy = "install Valkey or Redis, or set REDIS__URL to one elsewhere"
         return Finding("failure", f"The server program does not run: {remedy}.")
