@@ -1,7 +1,5 @@
 """List of the fields of a train request for `mt train --help`, made from the record itself."""
 
-from typing import NamedTuple
-
 from pydantic_core import to_json
 
 from trainer.config.request_options import TRAIN_OPTIONS
@@ -14,22 +12,16 @@ for some: `mt validate --model MODEL --corpus NAME` shows the values of a reques
 """
 
 
-class _Field(NamedTuple):
-    schema: Schema
-    """Of the first block that has this field."""
-    types: dict[str, None]
-    """Of all blocks that have it, such as those of several tokenizers."""
-
-
 def describe_request() -> str:
     """List every field of a train request with its option, type, range, default and meaning."""
     options = {option.field: f", --{name.replace('_', '-')}" for name, option in TRAIN_OPTIONS.items()}
-    fields: dict[str, _Field] = {}
+    # by path: the first block's schema, and the types in all blocks, such as those of several tokenizers
+    fields: dict[str, tuple[Schema, dict[str, None]]] = {}
     for path, field in schema_of(TrainRequest).fields():
         for kind in field.members:
             if kind.type != "null" and not kind.properties:
                 words = kind.words().removeprefix("an ").removeprefix("a ")
-                fields.setdefault(path, _Field(field, {})).types[words] = None
+                fields.setdefault(path, (field, {}))[1][words] = None
     lines = [_HEAD]
     for path, (field, types) in fields.items():
         end = "; required" if path == "corpus" else ""
