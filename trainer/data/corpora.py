@@ -13,12 +13,7 @@ from trainer.data.folders import filled_folder
 from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, text_files
 from trainer.system.files import write_atomically
 
-_SPLITS = {
-    "train": "corpus",
-    "valid": "validation_corpus",
-    "validation": "validation_corpus",
-    "test": "test_corpus",
-}
+_SPLITS = {"train": "corpus", "valid": "validation_corpus", "validation": "validation_corpus", "test": "test_corpus"}
 BUNDLED = Path(__file__).resolve().parents[2] / "corpora"
 
 
@@ -148,8 +143,7 @@ def _find_below(root: Path, name: str) -> Path | None:
 def _require_below(root: Path, path: Path) -> None:
     if root.resolve() not in path.resolve().parents:
         raise AppError(
-            ErrorCode.INVALID_INPUT,
-            "`corpus` must be a name inside the corpus folder: no absolute path and no `..`.",
+            ErrorCode.INVALID_INPUT, "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
         )
 
 

@@ -66,10 +66,7 @@ def generate(
 
 
 def generate_together(
-    model: LanguageModel,
-    jobs: "Sequence[GenerationJob]",
-    *,
-    withdrawn: Callable[[], Collection[str]] = tuple,
+    model: LanguageModel, jobs: "Sequence[GenerationJob]", *, withdrawn: Callable[[], Collection[str]] = tuple
 ) -> Iterator[GenerateResponse | GenerateChunk]:
     """Continue prompts side by side. The model was trained with causal_lm.
 

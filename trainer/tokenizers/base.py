@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, tokenizer_file
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
-from trainer.contracts.tokenizers import (
-    SpecialIds,
-    SubwordConfig,
-    TokenizerCorpus,
-    TokenizerManifest,
-    special_names,
-)
+from trainer.contracts.tokenizers import SpecialIds, SubwordConfig, TokenizerCorpus, TokenizerManifest, special_names
 from trainer.system.files import write_atomically
 
 

@@ -10,16 +10,7 @@ from trainer.artifacts.tokenizer_files import RESERVED, sentencepiece_form
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest, special_names
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import (
-    Ids,
-    Span,
-    Text,
-    Tokenizer,
-    Trained,
-    join_documents,
-    load_error,
-    special_token_ids,
-)
+from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, load_error, special_token_ids
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.subword import SPLIT
 
