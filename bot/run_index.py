@@ -156,14 +156,13 @@ class RunIndex:
         for name in names - self._tokenizers.keys() - self._unreadable:
             try:
                 status = self._queue.tokenizers.get(name).status()
+                if status.status == "completed":
+                    self._tokenizers[name] = status
             except AppError:
-                continue  # not accepted yet
+                pass  # not accepted yet
             except ValueError as error:
                 self._unreadable.add(name)
                 log.error("tokenizer_unreadable", tokenizer_id=name, exc_info=error)
-                continue
-            if status.status == "completed":
-                self._tokenizers[name] = status
         self.tokenizers = tuple(sorted(self._tokenizers.values(), key=_created_at, reverse=True))
 
 

@@ -44,10 +44,9 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
     name = shown_name(record)
     match status.status:
         case "queued":
-            position = (
-                "" if status.queue_position is None else f"Position {count(status.queue_position)} in the queue · "
-            )
-            requested = f"{position}requested {relative_time(status.created_at.timestamp())}"
+            requested = f"requested {relative_time(status.created_at.timestamp())}"
+            if status.queue_position is not None:
+                requested = f"Position {count(status.queue_position)} in the queue · {requested}"
             lines = [*recipe(record), requested, status.message]
             return make_embed(GREY, f"⏳ Queued: {name}", lines, status.run_id)
         case "running" if not status.reachable:
@@ -67,9 +66,8 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
 def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:
     """Return the message that notifies of a run's end: its outcome and the next commands."""
     colour, title = _end_title(shown_name(record), status)
-    resume = (
-        f"`/mt resume run:{status.run_id}` resumes the run from its last checkpoint. " if can_resume(status) else ""
-    )
+    command = f"`/mt resume run:{status.run_id}`"
+    resume = f"{command} resumes the run from its last checkpoint. " if can_resume(status) else ""
     match status.status:
         case "completed":
             lines = [
