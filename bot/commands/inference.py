@@ -193,6 +193,7 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
         step = _TEMPERATURE_STEP if press.action == "hotter" else -_TEMPERATURE_STEP
         temperature = max(0.0, min(_MAX_TEMPERATURE, round(request.temperature + step, 2)))
         request = changed(request, temperature=temperature, seed=earlier.response.seed_used)
+    _check_length(context, request)
     return await _generate_on(context, run, request)
 
 
@@ -272,14 +273,13 @@ async def _report(context: CommandContext, run: Run, text: str, options: ScoreOp
 
 
 async def _generate(context: CommandContext, run_id: str | None, options: GenerateOptions) -> Answer:
-    return await _generate_on(context, await find_run(context, "generate", run_id), options.request())
+    request = options.request()
+    _check_length(context, request)
+    return await _generate_on(context, await find_run(context, "generate", run_id), request)
 
 
 async def _generate_on(context: CommandContext, run: Run, request: GenerateRequest) -> Answer:
-    run_id, limit = run.record.run_id, context.bot.settings.limits.generate_max_new_tokens
-    if request.max_new_tokens > limit:
-        message = f"`max_new_tokens` may be at most {limit} here, you gave {request.max_new_tokens}."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
+    run_id = run.record.run_id
     await _require_worker(context, run)
     response = await context.bot.queue.inference.generate(run_id, request, user_id=context.caller.user_id)
     detail = response.request_id
@@ -291,6 +291,13 @@ async def _generate_on(context: CommandContext, run: Run, request: GenerateReque
         button("scorethis", run_id, "Score this", detail=detail),
     )
     return Answer(generate_answer(run.record, request, response), view=buttons)
+
+
+def _check_length(context: CommandContext, request: GenerateRequest) -> None:
+    limit = context.bot.settings.limits.generate_max_new_tokens
+    if request.max_new_tokens > limit:
+        message = f"`max_new_tokens` may be at most {limit} here, you gave {request.max_new_tokens}."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 async def _require_worker(context: CommandContext, run: Run) -> None:
