@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from hashlib import sha256
 from io import BytesIO
 from typing import Literal, NamedTuple, TypeVar
@@ -99,7 +99,7 @@ async def respond(
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     first: FirstAnswer = "in place" if in_place else "hidden" if rule.is_ephemeral else "public"
     async with nullcontext() if in_place else bot.deferred.store(interaction, command, number):
-        try:
+        async with _answered_errors(interaction, first, bound):
             if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
                 bound.warning("interaction_expired")
                 return
@@ -113,11 +113,6 @@ async def respond(
             else:
                 await _fill(interaction, answer)
             bound.info("command_answered")
-        except Exception as error:
-            if is_expired(error):
-                bound.warning("answer_deleted", error=str(error))
-            else:
-                await _fail(interaction, error, first, bound)
 
 
 async def open_form(
@@ -126,17 +121,28 @@ async def open_form(
     """Check the caller's permission and open a form, which must be the first answer; an error is sent instead."""
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
-    try:
+    async with _answered_errors(interaction, "none", bound):
         caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
         form = await work(CommandContext(bot, caller))
-    except Exception as error:
-        await _fail(interaction, error, "none", bound)
-    else:
         try:
             await interaction.response.send_modal(form)
             bound.info("form_opened")
         except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
             bound.warning("form_not_confirmed", error=str(error))
+
+
+@asynccontextmanager
+async def _answered_errors(
+    interaction: discord.Interaction[Bot], first: FirstAnswer, bound: structlog.stdlib.BoundLogger
+) -> AsyncIterator[None]:
+    """Answer with any error of the block, unless the answer was deleted."""
+    try:
+        yield
+    except Exception as error:
+        if is_expired(error):
+            bound.warning("answer_deleted", error=str(error))
+        else:
+            await _fail(interaction, error, first, bound)
 
 
 def request_id(interaction: discord.Interaction[Bot]) -> str:

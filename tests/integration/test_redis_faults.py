@@ -71,12 +71,22 @@ def is_gone(folder: Path, process: Process) -> bool:
     return process not in processes(folder)
 
 
+async def is_stream(store: Store, key: str) -> None:
+    """Wait until a key holds a stream."""
+    while True:
+        reply: Awaitable[bytes] = store.redis.type(key)
+        if await reply == b"stream":
+            return
+        await asyncio.sleep(0.1)
+
+
 async def everything_is_told(url: str, queue: JobQueue, run_id: str) -> bool:
     """Wait until every event was published once and in order, later events included."""
     written = [event.seq for event in events_of(queue, run_id)]
     store = await connect(url)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
+            await is_stream(store, keys.run_events(run_id))
             while (seen := await told(store, run_id))[: len(written)] != written:
                 await asyncio.sleep(0.1)
         return seen == list(range(1, len(seen) + 1))
