@@ -163,7 +163,8 @@ async def test_given_redis__is_used_and_nothing_is_started(tmp_path: Path) -> No
     with_worker: dict[str, object] = {**given, "queue": settings.queue.model_copy(update=ONE_WORKER)}
     services = Services(settings.model_copy(update=with_worker))
     await services.start()
-    assert len(processes(tmp_path / "b", "trainer worker --embedded")) == 1
+    # the kernel shows the command line of a new process a moment later
+    await until(lambda: len(processes(tmp_path / "b", "trainer worker --embedded")) == 1)
     assert servers(tmp_path / "b") == []
     await services.stop()
     await elsewhere.stop()
