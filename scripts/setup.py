@@ -84,7 +84,7 @@ def check() -> int:
 
 def pytest_command(profile: str, markers: str, processes: int) -> list[str]:
     """Return the pytest command line for a hypothesis profile, a marker expression and a number of processes."""
-    parallel = ["-n", str(processes), "--dist", "load", "--maxschedchunk", "1"]
+    parallel = ["-n", str(processes), "--dist", "worksteal"]
     return [str(PYTHON), "-m", "pytest", *parallel, "-m", markers, "--durations=10", f"--hypothesis-profile={profile}"]
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tests.support import (
 )
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
-from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
+from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore, resolve_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerStatus, TokenizerTrainRequest
@@ -32,6 +34,7 @@ from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import Store, connect
 from trainer.tokenizers import load_tokenizer
+from trainer.worker.attempts import LOCKED_EXIT_CODE
 from trainer.worker.child_process import start_child
 from trainer.worker.reconciler import reconcile
 
@@ -173,30 +176,42 @@ async def test_store_wiped_or_away__tokenizers_are_put_back_from_disk(tmp_path: 
         assert [(await end_of(queue, accepted)).status for accepted in (wiped, unheard)] == ["completed"] * 2
 
 
-async def test_text_removed_while_queued__fails_and_can_be_asked_for_again(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        accepted = await queue.train_tokenizer(request())
-    (tmp_path / "data" / "corpus" / "text.txt").unlink()
-    async with running(settings_in(tmp_path)) as queue:
+@asynccontextmanager
+async def held(lab: Lab, asked: TokenizerTrainRequest) -> AsyncIterator[TokenizerDirectory]:
+    """A tokenizer that waits for its training, and that no child can train in the block."""
+    record = await resolve_tokenizer(asked, CorpusStore(lab.settings))
+    tokenizer = TokenizerStore(lab.settings.app.artifacts_root).create(record)
+    lock = tokenizer.lock()
+    assert lock is not None
+    with lock:
+        yield tokenizer
+
+
+async def test_text_removed_while_queued__fails_and_can_be_asked_for_again(lab: Lab) -> None:
+    add_corpus(lab.folder, some_text(62), "removed")
+    asked = request(corpora=["removed"])
+    async with lab.queue() as queue:
+        async with held(lab, asked):
+            accepted = await queue.train_tokenizer(asked)
+            (lab.folder / "data" / "corpus" / "removed.txt").unlink()
         status = await end_of(queue, accepted)
 
         assert status.error is not None
         assert (status.status, status.error.code) == ("failed", ErrorCode.DATA_NOT_FOUND)
-        assert status.message.startswith("There is no corpus 'text'")
-        assert str(tmp_path) not in status.model_dump_json()
-        add_corpus(tmp_path, some_text())
-        again = await queue.train_tokenizer(request())
+        assert status.message.startswith("There is no corpus 'removed'")
+        assert str(lab.folder) not in status.model_dump_json()
+        add_corpus(lab.folder, some_text(62), "removed")
+        again = await queue.train_tokenizer(asked)
         assert again.tokenizer_id == accepted.tokenizer_id
         assert (await end_of(queue, again)).status == "completed"
 
 
-async def test_crashes__end_it_after_the_third_in_a_row(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        accepted = await queue.train_tokenizer(request())
-    (queue.tokenizers.get(accepted.tokenizer_id).path / "tokenizer.json").mkdir()  # which no file can replace
-    async with running(settings_in(tmp_path)) as queue:
+async def test_crashes__end_it_after_the_third_in_a_row(lab: Lab) -> None:
+    asked = request(seed=2)
+    async with lab.queue() as queue:
+        async with held(lab, asked) as tokenizer:
+            accepted = await queue.train_tokenizer(asked)
+            (tokenizer.path / "tokenizer.json").mkdir()  # which no file can replace
         status = await end_of(queue, accepted)
 
     assert status.error is not None
@@ -206,21 +221,16 @@ async def test_crashes__end_it_after_the_third_in_a_row(tmp_path: Path) -> None:
     assert log.count("tokenizer_training_started") == 3
 
 
-async def test_tokenizer_held_by_another_child__waits_for_it(tmp_path: Path) -> None:
-    add_corpus(tmp_path, some_text())
-    async with running(settings_in(tmp_path, embedded_workers=0)) as queue:
-        accepted = await queue.train_tokenizer(request())
-        lock = queue.tokenizers.get(accepted.tokenizer_id).lock()
-        assert lock is not None
-        services = Services(settings_in(tmp_path))
-        await services.start()
-        with lock:
-            await until(lambda: processes(tmp_path, "train-tokenizer") != [])
-            await until(lambda: processes(tmp_path, "train-tokenizer") == [])
+async def test_tokenizer_held_by_another_child__waits_for_it(lab: Lab) -> None:
+    asked = request(seed=3)
+    async with lab.queue() as queue:
+        async with held(lab, asked):
+            accepted = await queue.train_tokenizer(asked)
+            words = (f"tokenizer_id={accepted.tokenizer_id}", f"exit_code={LOCKED_EXIT_CODE}")
+            await until(lambda: lab.logged("child_ended", *words))
             assert is_in(queue, accepted.tokenizer_id, "queued")
 
         assert (await end_of(queue, accepted)).status == "completed"
-        await services.stop()
 
 
 async def test_evil_payloads__train_nothing_and_the_worker_goes_on(lab: Lab) -> None:
