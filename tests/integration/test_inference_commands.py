@@ -3,7 +3,7 @@
 import asyncio
 import multiprocessing
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from local_discord.state import Call, StoredMessage, User
 from local_discord.wire import number, text
 from tests.support.bot import AMBER, EPHEMERAL, GREY, TOKEN, ended, read, settings, start_bot
 from tests.support.inference import RUN, finished_run
+from tests.support.lab import running_worker
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import LimitSettings
@@ -63,9 +64,19 @@ class Place(NamedTuple):
         return await self.discord.click(user, message, buttons(message)[label])
 
 
+@pytest.fixture(scope="module", name="root")
+def root_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a finished run and a worker, for all tests that add no run."""
+    root = tmp_path_factory.mktemp("answers")
+    finished_run(root)
+    with running_worker(root):
+        yield root
+
+
 @asynccontextmanager
 async def place(root: Path) -> AsyncIterator[Place]:
-    finished_run(root)
+    if not (root / "artifacts").exists():
+        finished_run(root)
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         yield Place(server, root, *(server.add_user(name) for name in ("ana", "bob", "eve")))
         assert server.violations == []
@@ -92,8 +103,8 @@ def is_hidden(message: StoredMessage) -> bool:
     return number(message.payload["flags"]) & EPHEMERAL != 0
 
 
-async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> None:
-    async with place(tmp_path) as here, here.bot():
+async def test_score__in_every_way_and_the_report_for_admins(root: Path) -> None:
+    async with place(root) as here, here.bot(workers=0):
         summary = await here.ask(here.ana, "score", text=VERSE)
         in_nats = await here.ask(here.bob, "score", text=VERSE, unit="nats")
         in_file = await here.ask(here.bob, "score", file=Upload("verse.txt", b"\xef\xbb\xbf" + VERSE.encode()))
@@ -132,9 +143,9 @@ async def test_score__in_every_way_and_the_report_for_admins(tmp_path: Path) -> 
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
 
 
-async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_of_the_bot(tmp_path: Path) -> None:
+async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_of_the_bot(root: Path) -> None:
     lines = (VERSE + "\n") * (1 + MAX_REPORT_CHARACTERS // len(VERSE))
-    async with place(tmp_path) as here, here.bot():
+    async with place(root) as here, here.bot(workers=0):
         upload = Upload("long.txt", lines.encode())
         report = await here.ask(here.ana, "score", file=upload, detail="per_char", top_k=0)
         [child] = multiprocessing.active_children()
@@ -173,8 +184,8 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
         assert "expired" in said(expired)
 
 
-async def test_score_form__takes_long_texts_and_keeps_the_options(tmp_path: Path) -> None:
-    async with place(tmp_path) as here, here.bot():
+async def test_score_form__takes_long_texts_and_keeps_the_options(root: Path) -> None:
+    async with place(root) as here, here.bot(workers=0):
         opened = await here.discord.slash(here.ana, "mt score", {"detail": "per_char", "unit": "nats", "top_k": 1})
         form = await opened.form()
         report = await answer(await here.discord.submit_modal(opened, {"text": VERSE * 100}))
@@ -209,16 +220,16 @@ async def test_score__of_what_cannot_be_scored_says_why(
         assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
 
 
-async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its_buttons(tmp_path: Path) -> None:
-    async with place(tmp_path) as here:
-        async with here.bot():
+async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its_buttons(root: Path) -> None:
+    async with place(root) as here:
+        async with here.bot(workers=0):
             first = await here.ask(
                 here.bob, "generate", prompt="the ", seed=5, temperature=0.1, samples=2, max_new_tokens=9
             )
             again = await here.click(here.bob, first, "Again")
             edited_form = await here.press(here.bob, again, "Edit…")
             form = await edited_form.form()
-        async with here.bot() as bot:  # another process, the same buttons
+        async with here.bot(workers=0) as bot:  # another process, the same buttons
             hotter = await here.click(here.ana, first, "Hotter")
             cooler = await here.click(here.bob, first, "Cooler")
             scored = await here.click(here.bob, first, "Score this")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -81,17 +81,27 @@ class Lab:
         await queue.cancel(run_id)
 
 
+@contextmanager
+def running_worker(folder: Path) -> Iterator[None]:
+    """A worker that has started a server in a folder, and that commands and bots join; it logs to `worker.log`."""
+    words = [*die_with_parent(), sys.executable, "-m", "trainer", "worker"]
+    path = folder / "worker.log"
+    with path.open("wb") as log:
+        worker = subprocess.Popen(words, cwd=folder, env=environment_in(folder), stderr=log)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while "valkey_started" not in (lines := path.read_text(encoding="utf-8")):
+        assert time.monotonic() < deadline, lines
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        worker.terminate()
+        worker.wait(PATIENCE_SECONDS)
+
+
 @pytest.fixture(scope="session", name="lab")
 def lab_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab(tmp_path_factory.mktemp("lab"))
     add_corpus(lab.folder, some_text())
-    words = [*die_with_parent(), sys.executable, "-m", "trainer", "worker"]
-    with lab.worker_log.open("wb") as log:
-        worker = subprocess.Popen(words, cwd=lab.folder, env=environment_in(lab.folder), stderr=log)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not lab.logged("valkey_started"):
-        assert time.monotonic() < deadline, lab.worker_log.read_text(encoding="utf-8")
-        time.sleep(0.05)
-    yield lab
-    worker.terminate()
-    worker.wait(PATIENCE_SECONDS)
+    with running_worker(lab.folder):
+        yield lab
