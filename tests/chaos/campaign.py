@@ -23,7 +23,7 @@ from local_discord.state import Call, StoredMessage, User
 from tests.chaos.plan import Fault, Kind, Plan, Submission
 from tests.chaos.supervised import Supervised
 from tests.chaos.system import LEASE_SECONDS, System
-from tests.support import kill, processes, tiny_request
+from tests.support import kill, processes, run_of, tiny_request
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
 from trainer.contracts.events import CheckpointSaved, JobProgress
@@ -268,18 +268,20 @@ class Campaign:
         deadline = time.monotonic() + _VICTIM_SECONDS
         while time.monotonic() < deadline:
             children = processes(self.system.folder, "train-child")
-            child = self._pick([child for child in children if self._may_crash(child.command)], chance)
-            if child is not None:
-                with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended
+                of_runs = [(child, run_id) for child in children if (run_id := run_of(child)) is not None]
+                victim = self._pick([(child, run_id) for child, run_id in of_runs if self._may_crash(run_id)], chance)
+                if victim is not None:
+                    child, run_id = victim
                     kill(child.pid)
-                    self.kills.append(Kill("child SIGKILL", child.command.split()[-1], time.time()))
+                    self.kills.append(Kill("child SIGKILL", run_id, time.time()))
                     return True
             await asyncio.sleep(0.2)
         return False
 
-    def _may_crash(self, command: str) -> bool:
+    def _may_crash(self, run_id: str) -> bool:
         crashes = 0
-        for event in self.system.queue.runs.get(command.split()[-1]).reader().read_new():
+        for event in self.system.queue.runs.get(run_id).reader().read_new():
             if isinstance(event, CheckpointSaved):
                 crashes = 0
             elif isinstance(event, JobProgress) and "crashed" in event.event_id:

@@ -14,7 +14,7 @@ from pathlib import Path
 from local_discord import LocalDiscord
 from local_discord.state import Call, User
 from tests.chaos.supervised import Supervised
-from tests.support import ROOT, Process, add_corpus, gone, kill, processes, some_text
+from tests.support import ROOT, Process, add_corpus, gone, kill, parent_of, processes, run_of, some_text
 from tests.support.waiting import ANSWER_SECONDS
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
@@ -139,9 +139,8 @@ class System:
         """The run that a worker has a child for."""
         for process in processes(self.folder, "train-child"):
             with contextlib.suppress(OSError):
-                stat = (Path("/proc") / str(process.pid) / "stat").read_text(encoding="ascii")
-                if int(stat.rsplit(") ", 1)[1].split()[1]) == worker.pid:
-                    return process.command.split()[-1]
+                if parent_of(parent_of(process.pid)) == worker.pid:  # between them is the server that forks
+                    return run_of(process)
         return None
 
     def drop_gateway(self, how: str) -> None:

@@ -13,7 +13,7 @@ from tests.chaos.campaign import Campaign
 from tests.chaos.plan import Plan, Submission
 from tests.chaos.system import started
 from tests.chaos.verdict import judge
-from tests.support import processes, tiny_request
+from tests.support import processes, run_of, tiny_request
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.events import CheckpointSaved, JobStarted
@@ -57,9 +57,12 @@ async def test_everything_killed__three_runs_end_exactly_as_undisturbed_and_are_
 def stop_in_the_middle(folder: Path, campaign: Campaign, standing: set[int]) -> set[int]:
     """Stop the training children that have a checkpoint; return all that stand still."""
     for child in processes(folder, "train-child"):
-        run = campaign.system.queue.runs.get(child.command.split()[-1])
-        if child.pid not in standing and has_checkpoint(run) and run.manifest() is None:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(OSError):
+            run_id = run_of(child)
+            if run_id is None or child.pid in standing:
+                continue
+            run = campaign.system.queue.runs.get(run_id)
+            if has_checkpoint(run) and run.manifest() is None:
                 os.kill(child.pid, signal.SIGSTOP)
                 standing.add(child.pid)
     return standing

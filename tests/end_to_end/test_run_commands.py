@@ -294,6 +294,14 @@ def test_wrong_setting__is_named_by_its_key(shell: Shell, monkeypatch: pytest.Mo
     assert error.message.startswith("`LOGGING__LEVEL` must be 'DEBUG'")
 
 
+def test_doctor__says_that_the_redis_of_the_settings_is_away(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS__URL", "redis://127.0.0.1:1/0")
+
+    checks = {check.name: check for check in Report.model_validate_json(shell.type("doctor", "--json", code=1)).checks}
+
+    assert checks["redis"].state == "failure" and "`REDIS__URL` does not respond" in checks["redis"].message
+
+
 def test_doctor__names_a_wrong_setting_and_goes_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGGING__LEVEL", "LOUD")
 

@@ -139,6 +139,17 @@ def child_of(folder: Path, run_id: str) -> Process:
     return child
 
 
+def run_of(child: Process) -> str | None:
+    """Return the id of the run that a child trains, None if the child has opened none; raises OSError if it is gone."""
+    files = [str(file.readlink()) for file in Path(f"/proc/{child.pid}/fd").iterdir()]
+    return next((file.split("/models/")[1].split("/")[0] for file in files if "/models/" in file), None)
+
+
+def parent_of(pid: int) -> int:
+    """Return the process that has started another one; raises OSError."""
+    return int(_state(Path(f"/proc/{pid}"))[1])
+
+
 async def gone(folder: Path, seconds: float = PATIENCE_SECONDS) -> bool:
     """Wait until all processes of a folder have ended; return False after a timeout."""
     try:

@@ -2,12 +2,14 @@
 
 import errno
 import random
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support import ROOT
 from tests.support.families import effective_of
 from tests.support.tiny_models import make_run
 from trainer.config.presets import batch_rows
@@ -82,20 +84,26 @@ def test_random_state__comes_back() -> None:
     assert torch.equal(first, torch.rand(5))
 
 
+@pytest.mark.process
 def test_environment__says_where_the_run_was(effective: EffectiveRequest) -> None:
     found = environment(resolve(effective))
 
     assert found.libraries["torch"] == torch.__version__.split("+")[0] or found.libraries["torch"] == torch.__version__
     assert (found.device, found.threads, found.gpu) == ("cpu", 1, None)
     assert found.cpu
-    assert found.git_commit is None or len(found.git_commit) == 40
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.git_commit == (head.stdout.strip() or None)
 
 
-def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+@pytest.mark.process
+def test_environment__is_told_as_far_as_it_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A Fine CPU\n")
 
     assert cpu_name(tmp_path / "cpuinfo") == "A Fine CPU"
     assert cpu_name(tmp_path / "none")
+    assert git_commit(tmp_path) is None
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", "")  # there is no git
     assert git_commit(tmp_path) is None
 
 

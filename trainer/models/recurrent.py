@@ -5,6 +5,7 @@ embedding as its head (Press & Wolf 2017, https://arxiv.org/abs/1608.05859).
 """
 
 import math
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -112,3 +113,5 @@ def _layers(config: RnnConfig) -> nn.Module:
             return nn.GRU(*sizes, batch_first=True, dropout=dropout, bidirectional=config.bidirectional)
         case "rnn":
             return nn.RNN(*sizes, batch_first=True, dropout=dropout, bidirectional=config.bidirectional)
+        case _:
+            assert_never(config.architecture)

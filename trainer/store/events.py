@@ -81,9 +81,7 @@ class EventStreams(Connection):
                 keys.EVENT_GROUP, consumer, {keys.EVENT_STREAM: ">"}, count=100, block=int(wait_seconds * 1000)
             )
             streams = read_streams(await reply)
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
+        except ResponseError:  # there is no group yet; any other error occurs again here
             created: Awaitable[object] = self.redis.xgroup_create(
                 keys.EVENT_STREAM, keys.EVENT_GROUP, id="0", mkstream=True
             )

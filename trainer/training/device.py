@@ -140,13 +140,16 @@ def environment(compute: Compute) -> Environment:
         gpu=gpu,
         threads=compute.threads,
         device=str(compute.device),
-        git_commit=git_commit(Path(__file__).parent.parent),
+        git_commit=git_commit(Path(__file__).parents[2]),
     )
 
 
 def git_commit(checkout: Path) -> str | None:
-    """Return the commit of the checkout that this code runs from; None for an installed package."""
+    """Return the commit of the checkout that this code runs from; None for an installed package, or without git."""
     if not (checkout / ".git").exists():
         return None
-    git = run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=False)
+    try:
+        git = run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return git.stdout.strip() or None
