@@ -5,8 +5,10 @@ The profiles `quick` and `repeatable` draw the same examples in each run, `patie
 
 import os
 import signal
+from itertools import cycle
 
 import hypothesis
+import pytest
 
 from tests.support.lab import lab_fixture
 
@@ -22,3 +24,23 @@ _PATIENT = hypothesis.settings.get_profile("patient")
 hypothesis.settings.register_profile("repeatable", _PATIENT, derandomize=True)
 hypothesis.settings.register_profile("quick", _PATIENT, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that wait for processes in every process of pytest-xdist.
+
+    It cuts the list into equal parts, one for each process. Files stay in one part, for the sake of their fixtures.
+    """
+    parts: list[list[pytest.Item]] = [[] for _ in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))]
+    slow = [item for item in items if item.get_closest_marker("slow")]  # `make test` leaves them out after this
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    quick = [item for item in others if item.nodeid.startswith("tests/unit/")]
+    waiting = [item for item in others if not item.nodeid.startswith("tests/unit/")]
+    for part, path in zip(cycle(parts), sorted({item.path for item in waiting}), strict=False):
+        part += [item for item in waiting if item.path == path]
+    size = -(-len(others) // len(parts))
+    for part in parts:
+        room = max(0, size - len(part))
+        part += quick[:room]
+        del quick[:room]
+    items[:] = slow + [item for part in parts for item in part]

@@ -288,6 +288,7 @@ async def test_finished_run__is_asked_by_the_buttons_of_its_last_message(tmp_pat
         assert "private" in said(refused) and is_hidden(refused)
 
 
+@pytest.mark.slow
 async def test_bot_process__stays_small_while_it_shows_a_hundred_charts(tmp_path: Path) -> None:
     async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
         ana = server.add_user("ana")

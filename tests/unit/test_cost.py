@@ -205,6 +205,7 @@ print(cost.memory_bytes / taken, cost.disk_bytes / saved)
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_estimate__is_near_what_a_training_takes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TRAINING, str(tmp_path)]
     environment = tuned_environment(settings_in(tmp_path))

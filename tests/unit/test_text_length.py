@@ -103,6 +103,7 @@ def test_training_split__that_is_shorter_than_one_sequence_ends_the_run_with_wha
     )
 
 
+@pytest.mark.process
 def test_training_split__of_one_sequence_is_enough(tmp_path: Path) -> None:
     add_corpus(tmp_path, TEXT)
 
