@@ -135,14 +135,20 @@ async def open_form(
 async def _answered_errors(
     interaction: discord.Interaction[Bot], first: FirstAnswer, bound: structlog.stdlib.BoundLogger
 ) -> AsyncIterator[None]:
-    """Answer with any error of the block, unless the answer was deleted."""
+    """Send and log any error of the block; nothing is sent if the answer was deleted."""
     try:
         yield
+    except AppError as error:
+        bound.info("command_refused", error_code=error.code)
+        await _send_error(interaction, error, first)
     except Exception as error:
         if is_expired(error):
             bound.warning("answer_deleted", error=str(error))
-        else:
-            await _fail(interaction, error, first, bound)
+            return
+        try:
+            await _send_error(interaction, _as_app_error(error), first)
+        finally:  # as in Tree.on_error
+            bound.error("command_failed", exc_info=error)
 
 
 def request_id(interaction: discord.Interaction[Bot]) -> str:
@@ -201,20 +207,6 @@ async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awa
         log.bind(request_id=request_id(interaction)),
         is_wanted=lambda: not interaction.is_expired(),
     )
-
-
-async def _fail(
-    interaction: discord.Interaction[Bot], error: Exception, first: FirstAnswer, bound: structlog.stdlib.BoundLogger
-) -> None:
-    """Send and log the error of a command."""
-    if isinstance(error, AppError):
-        bound.info("command_refused", error_code=error.code)
-        await _send_error(interaction, error, first)
-        return
-    try:
-        await _send_error(interaction, _as_app_error(error), first)
-    finally:  # as in Tree.on_error
-        bound.error("command_failed", exc_info=error)
 
 
 def _as_app_error(error: BaseException) -> AppError:

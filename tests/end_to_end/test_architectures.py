@@ -1,9 +1,6 @@
 """Each shipped tiny config trains, evaluates, scores and generates, and is written as a file again."""
 
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +8,6 @@ import pytest
 from tests.support import ROOT, environment_in
 from tests.support.markers import slow_except
 from tests.support.shell import Shell, shell_fixture
-from tests.support.waiting import PATIENCE_SECONDS
-from trainer.artifacts.runs import RunStore
 from trainer.commands.main import main
 from trainer.config.experiment_file import read_yaml
 from trainer.config.nested_dict import value_at
@@ -75,37 +70,24 @@ def test_tiny_config__does_all_that_its_family_can(config: Path, shell: Shell) -
 
 
 @pytest.mark.slow
-def test_configs_of_full_size__train_on_a_text_of_this_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in environment_in(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("config", ["char_lstm_ipa.yaml", "word_lstm_keyboard.yaml"])
+def test_config_of_full_size__trains_on_a_text_of_this_machine(config: str, shell: Shell) -> None:
     words = "the cat saw a dog , and the dog ran .".split()
     lines = (" ".join(words[(i * k) % 10] for k in range(1, 9)) for i in range(700))
-    (tmp_path / "mine.txt").write_text("\n".join(f"{line} {i}" for i, line in enumerate(lines)), encoding="utf-8")
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "worker"], env=environment_in(tmp_path), stderr=subprocess.DEVNULL
-    )
-    try:
-        for config in ("char_lstm_ipa.yaml", "word_lstm_keyboard.yaml"):
-            file = str(ROOT / "configs" / config)
-            sets = ("--set", "max_steps=20", "--set", "batch_size=2", "--set", "threads=1")  # else it takes long
-            code = main(["train", file, "--corpus", "mine.txt", *sets, "--json"])
-            out, err = capsys.readouterr()
-            assert code == 0, err
-            run = RunStore(tmp_path / "artifacts").get(RunStatus.model_validate_json(out).run_id)
+    (shell.folder / "mine.txt").write_text("\n".join(f"{line} {i}" for i, line in enumerate(lines)), encoding="utf-8")
+    sets = ("--set", "max_steps=20", "--set", "batch_size=2", "--set", "threads=1")  # else it takes long
 
-            manifest = run.completed_manifest()
-            logged = [line for line in run.logs.read_text(encoding="utf-8").splitlines() if '"training"' in line]
-            steps: list[str] = [found[1] for line in logged if (found := re.search(r'"step": ?(\d+)', line))]
-            assert (manifest.steps, list(map(int, steps))) == (20, [10, 20])
-            assert manifest.metrics.test is not None
-            assert manifest.effective.gradient_clipping == 1.0
-            assert (run.checkpoints / "step-20").is_dir()
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(PATIENCE_SECONDS)
+    code, out, err = shell.type("train", str(ROOT / "configs" / config), "--corpus", "mine.txt", *sets, "--json")
+    assert code == 0, err
+    run = shell.runs.get(RunStatus.model_validate_json(out).run_id)
+
+    manifest = run.completed_manifest()
+    logged = [line for line in run.logs.read_text(encoding="utf-8").splitlines() if '"training"' in line]
+    steps: list[str] = [found[1] for line in logged if (found := re.search(r'"step": ?(\d+)', line))]
+    assert (manifest.steps, list(map(int, steps))) == (20, [10, 20])
+    assert manifest.metrics.test is not None
+    assert manifest.effective.gradient_clipping == 1.0
+    assert (run.checkpoints / "step-20").is_dir()
 
 
 @pytest.mark.parametrize("page", ["architectures.md", "objectives.md"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT, environment_in, mt
+from tests.support.lab import running_worker
 from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateRequest
@@ -23,13 +24,7 @@ def test_commands_of_the_page__run(tmp_path: Path) -> None:
     training, *asking = [line for block in found for line in block.splitlines()]
     assert mt(tmp_path, *shlex.split(training)[1:]).returncode == 0
     [run] = RunStore(tmp_path / "artifacts").all()
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "worker"],
-        cwd=tmp_path,
-        env=environment_in(tmp_path),
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with running_worker(tmp_path):
         for line in asking:
             typed, bar, command = line.rpartition(" | ")
             words = [run.run_id if word == "RUN" else word for word in shlex.split(command)[1:]]
@@ -45,9 +40,6 @@ def test_commands_of_the_page__run(tmp_path: Path) -> None:
             )
             assert done.returncode == 0, done.stdout + done.stderr
             assert done.stdout and bool(typed) == bool(bar)
-    finally:
-        worker.terminate()
-        worker.wait(PATIENCE_SECONDS)
 
 
 def test_page__names_every_field_of_a_request() -> None:

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from tests.support import ROOT, add_corpus, environment_in, processes, some_text, twin
+from tests.support.lab import running_worker
 from tests.support.run_shell import Shell, shell_fixture
 from tests.support.runs import record
 from tests.support.waiting import PATIENCE_SECONDS
@@ -340,13 +340,7 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
     """All of it beside a real worker: lease, queue, log and doctor."""
     add_corpus(shell.folder, some_text())
     first, second = accepted(shell.folder, **LONG), accepted(shell.folder, **LONG)
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "worker"],
-        cwd=shell.folder,
-        env=environment_in(shell.folder),
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with running_worker(shell.folder):
         until(lambda: shell.status(first).step > 0 and shell.status(first).reachable)
         running = shell.status(first)
         assert running.status == "running"
@@ -376,9 +370,6 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         assert '"message": "run_ended"' in told.splitlines()[-1]
         until(lambda: shell.status(first).status == "cancelled")
         assert shell.status(second).attempt == 0
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(PATIENCE_SECONDS)
 
 
 def test_short_commands__do_not_wait_for_torch(shell: Shell) -> None:

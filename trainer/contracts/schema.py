@@ -9,7 +9,7 @@ Choice = bool | Number | str | None
 
 
 class Schema(BaseModel):
-    """A JSON schema without references, as far as used here."""
+    """The keywords of a JSON schema that describe a request; references are resolved."""
 
     type: str = ""
     enum: tuple[Choice, ...] = ()

@@ -99,7 +99,7 @@ def shown_name(name: str) -> str:
 
 
 class _Item(BaseModel):
-    """An error of pydantic, as far as used here."""
+    """An item of `ValidationError.errors()`."""
 
     type: str
     loc: tuple[str | int, ...]

@@ -152,7 +152,7 @@ class TrainingAttempt:
             result = train(model, corpus, effective, compute, store, resume=checkpoint, callbacks=callbacks)
         self._heartbeat.beat(PHASE)
         if result.stopped == "pause":
-            self._log_phase(f"paused:{self._number}", "Paused; it goes on when a worker is there.")
+            self._log_phase(f"paused:{self._number}", "Paused by the end of the worker; the next worker resumes it.")
         else:
             self._finish(result, parts)
 
