@@ -205,14 +205,9 @@ def check_folder(name: str, folder: Path, min_free: int = _MIN_FREE) -> Finding:
 async def _check_services(settings: Settings) -> dict[str, Finding]:
     """Check the server and the worker; raises SERVICE_UNAVAILABLE."""
     address = await answering_server(settings)
-    found: dict[str, Finding] = {}
-    if settings.redis.url is None:
-        found["server"] = _check_embedded(is_running=address is not None)
-    elif address is None:
-        message = "`REDIS__URL` does not respond: start that server, or leave the setting empty."
-        return {"redis": Finding("failure", message)}
     if address is None:
-        return found | {"worker": _check_worker(settings, is_running=False)}
+        return _check_without_server(settings)
+    found = {"server": _check_embedded(is_running=True)} if settings.redis.url is None else {}
     store = await connect(address)
     try:
         durability = await store.durability()
@@ -224,6 +219,13 @@ async def _check_services(settings: Settings) -> dict[str, Finding]:
     finally:
         await store.close()
     return found
+
+
+def _check_without_server(settings: Settings) -> dict[str, Finding]:
+    if settings.redis.url is not None:
+        message = "`REDIS__URL` does not respond: start that server, or leave the setting empty."
+        return {"redis": Finding("failure", message)}
+    return {"server": _check_embedded(is_running=False), "worker": _check_worker(settings, is_running=False)}
 
 
 def _check_embedded(*, is_running: bool) -> Finding:
