@@ -1,14 +1,18 @@
 """The loss chart and the heat map: pictures of the right size whatever is in them, and honest about the numbers."""
 
+from collections.abc import Sequence
 from io import BytesIO
+from itertools import combinations
 from math import log
 from pathlib import Path
 from struct import unpack
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tests.support.stories import Story, run_record
 from trainer.contracts.runs import RunStatus, SplitSizes
@@ -43,8 +47,7 @@ def test_chart__of_equal_numbers_is_equal() -> None:
 def test_chart__of_a_short_run_shows_its_highest_loss(points: int) -> None:
     losses = [5.0] + [1.0 + 1 / step for step in range(1, points)]
 
-    picture = pixels(loss_chart([*enumerate(losses)], []))
-    drawn = [y for y, row in enumerate(picture) if any(map(is_blue, row[:450]))]  # left of the legend
+    drawn = curve_rows(pixels(loss_chart([*enumerate(losses)], []))[:, :450])  # left of the legend
 
     assert drawn, "nothing is to be seen"
     assert points == 1 or drawn[0] < 80, "the highest point is near the top"
@@ -55,7 +58,7 @@ def test_chart__of_a_long_run_lets_its_first_fall_run_out_of_the_picture() -> No
     flat = [(step, 2.0 if step == 0 else loss) for step, loss in tall]
 
     def height(curve: Curve) -> int:
-        drawn = [y for y, row in enumerate(pixels(loss_chart(curve, []))) if any(map(is_blue, row[300:500]))]
+        drawn = curve_rows(pixels(loss_chart(curve, []))[:, 300:500])
         return drawn[-1] - drawn[0]
 
     assert height(tall) > 0.9 * height(flat)
@@ -90,10 +93,15 @@ def status_with(folder: Path, bits_per_char: float | None) -> RunStatus:
     return status.model_copy(update=changes)
 
 
-def is_blue(pixel: list[float]) -> bool:
-    """Return True if a pixel belongs to the training curve."""
-    red, _, blue, *_ = pixel
-    return blue - red > 0.3
+def curve_rows(picture: Tensor) -> list[int]:
+    """Return the rows of pixels in which the training curve is seen: it is blue."""
+    return places((picture[..., 2] - picture[..., 0] > 0.3).any(dim=1))
+
+
+def places(of: Tensor) -> list[int]:
+    """Return the indices of the true values of a vector."""
+    found: list[int] = of.nonzero().flatten().tolist()
+    return found
 
 
 def test_chart_of_curves__shows_each_of_many() -> None:
@@ -124,8 +132,6 @@ def test_smoothed__of_few_losses_is_the_losses() -> None:
     assert smoothed([]) == []
 
 
-Picture = list[list[list[float]]]
-"""Rows of pixels, each red, green, blue and opacity from 0 to 1."""
 SCRIPTS = "Қазақ ғұңһ ɡʷɔ̃ŋ tʰɑːqʃɪ œ̝ ئۇيغۇر 日本 😀 $_^ \u200d\t\u00a0\u0001\U0010ffff"
 
 
@@ -133,10 +139,16 @@ def cells(text: str, value: float = 1.0) -> list[Cell]:
     return [(f"◌{char}" if char in "\u0303\u031d" else char, value, True) for char in text]
 
 
-def pixels(png: bytes) -> Picture:
+def pixels(png: bytes) -> Tensor:
+    """Return the rows of pixels, each red, green, blue and opacity from 0 to 1."""
     image: NDArray[np.float32] = imread(BytesIO(png), format="png")
-    rows: Picture = image.tolist()
-    return rows
+    return torch.tensor(image)
+
+
+def lightness(picture: Tensor, columns: Sequence[int]) -> list[float]:
+    """Return the lightness of the first row of cells at some columns of pixels."""
+    light: list[float] = picture[24, columns, :3].sum(dim=1).tolist()
+    return light
 
 
 @pytest.mark.parametrize("unit", ["bits", "nats"])
@@ -149,18 +161,20 @@ def test_heat_map__is_as_large_as_its_rows_with_room_for_the_legend(unit: Unit, 
 
 
 def test_heat_map__draws_every_script_with_a_sign_or_a_code_point(recwarn: pytest.WarningsRecorder) -> None:
-    signs = set(cells(SCRIPTS))
-    drawn = {heat_map([(1, [sign])], "bits") for sign in signs}
+    signs = sorted(set(cells(SCRIPTS)))
+    picture = pixels(heat_map([(1, [*signs, signs[0]])], "bits"))
+    first, *others, last = (picture[14:52, 62 + 30 * x : 92 + 30 * x] for x in range(len(signs) + 1))
 
-    assert len(drawn) == len(signs)
+    assert first.equal(last)
+    assert not any(one.equal(other) for one, other in combinations([first, *others], 2))
     assert [str(warning.message) for warning in recwarn] == []
 
 
 @pytest.mark.parametrize(("unit", "end"), [("bits", 8.0), ("nats", 5.5)])
 def test_heat_map__is_lighter_where_it_is_more_surprising_up_to_the_end_of_the_scale(unit: Unit, end: float) -> None:
     values = [0.0, end / 4, end / 2, end * 3 / 4, end, end * 3]
-    image = pixels(heat_map([(1, [(" ", value, True) for value in values])], unit))
-    light = [sum(image[24][62 + 30 * x + 15][:3]) for x in range(len(values))]
+    picture = pixels(heat_map([(1, [(" ", value, True) for value in values])], unit))
+    light = lightness(picture, [62 + 30 * x + 15 for x in range(len(values))])
 
     assert light[:5] == sorted(set(light[:5]))
     assert light[5] == light[4]
@@ -169,8 +183,8 @@ def test_heat_map__is_lighter_where_it_is_more_surprising_up_to_the_end_of_the_s
 @pytest.mark.parametrize(("text", "first", "second"), [("ab", 0, 1), ("1 ئ", 23, 22), ("ب1", 23, 22), ("␣", 0, 0)])
 def test_heat_map__begins_a_row_where_its_script_begins(text: str, first: int, second: int) -> None:
     values = (8.0, 4.0, 0.0)
-    image = pixels(heat_map([(1, [(sign, value, True) for sign, value in zip(text, values, strict=False)])], "bits"))
-    light = [sum(image[24][62 + 30 * x + 3][:3]) for x in range(24)]
+    picture = pixels(heat_map([(1, [(sign, value, True) for sign, value in zip(text, values, strict=False)])], "bits"))
+    light = lightness(picture, [62 + 30 * x + 3 for x in range(24)])
 
     assert light[first] == max(light)
     if first != second:
@@ -180,8 +194,8 @@ def test_heat_map__begins_a_row_where_its_script_begins(text: str, first: int, s
 def test_heat_map__frames_what_the_model_does_not_know_and_says_so() -> None:
     known = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, True)])], "bits"))
     unknown = pixels(heat_map([(1, [("a", 1.0, True), ("b", 1.0, False)])], "bits"))
-    differs = [(x, y) for y, row in enumerate(known) for x, pixel in enumerate(row) if pixel != unknown[y][x]]
-    in_cells, below = [x for x, y in differs if y < 52], [x for x, y in differs if y >= 52]
+    differs = (known != unknown).any(dim=2)
+    in_cells, below = places(differs[:52].any(dim=0)), places(differs[52:].any(dim=0))
 
     assert 62 + 30 <= min(in_cells) and max(in_cells) <= 62 + 61  # the second cell and its edge
     assert min(below) > 62 + 360  # beside the colour bar
