@@ -3,6 +3,7 @@
 The profiles `quick` and `repeatable` draw the same examples in each run, `patient` draws new ones.
 """
 
+import gc
 import os
 import signal
 from itertools import cycle
@@ -24,6 +25,11 @@ _PATIENT = hypothesis.settings.get_profile("patient")
 hypothesis.settings.register_profile("repeatable", _PATIENT, derandomize=True)
 hypothesis.settings.register_profile("quick", _PATIENT, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("patient")
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # torch's objects: the collector needs a tenth of the suite's time to visit them again and again
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -91,13 +91,12 @@ def test_loss__is_the_same_whatever_the_rows_and_batches_of_the_training(tmp_pat
     run = make_run(tmp_path, POEM, test_fraction=0.3, holdout_fraction=0.2, **fields)
     model = run.fresh_model().eval()
     found: set[tuple[float, float, int]] = set()
-    for length in (16, 30, 64):
-        for batch_size in (1, 3, 64):
-            rows: dict[str, object] = {"max_seq_len": length, "batch_size": batch_size}
-            effective = run.effective.model_copy(update=rows)
-            compute = resolve_compute(effective)
-            metrics, _ = measure(model, run.tokenizer, run.corpus, "test", effective, compute, run_id="r")
-            found.add((metrics.loss, metrics.top1_accuracy, metrics.n_tokens))
+    for length, batch_size in ((16, 1), (16, 64), (30, 3), (64, 1), (64, 64)):
+        rows: dict[str, object] = {"max_seq_len": length, "batch_size": batch_size}
+        effective = run.effective.model_copy(update=rows)
+        compute = resolve_compute(effective)
+        metrics, _ = measure(model, run.tokenizer, run.corpus, "test", effective, compute, run_id="r")
+        found.add((metrics.loss, metrics.top1_accuracy, metrics.n_tokens))
 
     assert len(found) == 1
 

@@ -70,7 +70,7 @@ def test_score__is_the_brute_force_of_every_line_from_its_start() -> None:
     assert min(scored_of(found)) >= 0
 
 
-@pytest.mark.parametrize("vocab_size", [40, 1 << 16])
+@pytest.mark.parametrize("vocab_size", [40, 1 << 15])
 def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_knows(
     vocab_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,10 +83,10 @@ def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_
         return logits, state
 
     monkeypatch.setattr(model, "forward_with_state", noted)
-    [scored] = score_lines(model, [[5, 6, 7] * 500])
+    [scored] = score_lines(model, [[5, 6, 7] * 400])
 
-    assert len(scored.surprisal) == 1500
-    assert sum(sizes) == 1501 * vocab_size
+    assert len(scored.surprisal) == 1200
+    assert sum(sizes) == 1201 * vocab_size
     assert max(sizes) <= 1 << 25
 
 
