@@ -111,7 +111,12 @@ LONGER: dict[str, object] = {"max_steps": 12, "log_every_steps": 2, "checkpoint_
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"), [("char_lstm", "bf16"), ("gru", "bf16"), ("gpt2", "bf16"), ("gpt2", "fp16")]
+    ("name", "precision"),
+    [
+        *(pytest.param(name, "bf16", marks=pytest.mark.slow) for name in ("char_lstm", "gru")),
+        ("gpt2", "bf16"),
+        ("gpt2", "fp16"),
+    ],
 )
 def test_resume__in_lower_precision_goes_on_bit_for_bit(tmp_path: Path, name: str, precision: Precision) -> None:
     """With fp16 the scale of the losses is part of the state."""

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from tests.support.markers import slow_except
 from tests.support.tiny_models import make_run
 from trainer.training.loop import TrainResult
 
@@ -58,7 +59,7 @@ def test_two_state_chain__loss_is_its_entropy_rate(tmp_path: Path, stay: float) 
     assert abs(loss - entropy_rate) <= 0.05
 
 
-@pytest.mark.parametrize("identical", [True, False])
+@pytest.mark.parametrize("identical", slow_except([True, False], False))
 def test_periodic_text__loss_goes_under_two_hundredths(tmp_path: Path, identical: bool) -> None:
     lines = ["abcde" * (LINE // 5 + (0 if identical else i)) for i in range(12)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.markers import slow_except
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import POEM, Run, make_run, small_model
 from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResponse
@@ -141,7 +142,7 @@ def test_continuation__follows_the_prompt_with_its_spaces_and_begins_lines_anew(
     assert answer.prompt_tokens == len(lines[0]) + len(lines[1])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_except(METHODS, "sentencepiece"))
 def test_one_batch__is_learned_by_heart(tmp_path: Path, method: str) -> None:
     run = run_with(tmp_path, method, learning_rate=0.02)
 

@@ -18,6 +18,7 @@ from trainer.models import build
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 FORMS = list(product(ARCHITECTURES, [True, False]))
+LEARNING = [pytest.param(*form, marks=pytest.mark.slow) if form != ("rnn", True) else form for form in FORMS]
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 VOCABULARY = 9
 
@@ -177,7 +178,7 @@ def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(f
     assert model.parameter_count() == 40 * 128 + 4 * 256 * (128 + 3 * 256 + 4) + 257 * 40
 
 
-@pytest.mark.parametrize(("architecture", "tied"), FORMS)
+@pytest.mark.parametrize(("architecture", "tied"), LEARNING)
 def test_learning__one_batch_is_learned_by_heart(architecture: RnnArchitecture, tied: bool) -> None:
     torch.manual_seed(2)
     config = RnnConfig(
