@@ -62,7 +62,7 @@ class RunIndex:
 
     def __init__(self, queue: JobQueue, artifacts_root: Path) -> None:
         self.runs: Sequence[RunEntry] = ()
-        """Newest first, as of the last refresh; so are the next two."""
+        """Sorted from new to old as of the last refresh, like `tokenizers`."""
         self.tokenizers: Sequence[TokenizerStatus] = ()
         self.corpora: Sequence[str] = ()
         self._queue = queue
@@ -99,7 +99,7 @@ class RunIndex:
             self._done = latest
 
     async def catch_up(self) -> None:
-        """Refresh, but wait no longer than a person may who types."""
+        """Refresh, but return after a short time even if the refresh continues: a person is typing."""
         if all(task.done() for task in self._refreshing):
             self.start()
         await asyncio.wait(self._refreshing, timeout=_CATCH_UP_SECONDS)

@@ -73,7 +73,7 @@ def isolated(text: str) -> str:
 
 
 def without_links(message: str) -> str:
-    """Make links inert in a message of ours that can quote a user; other markdown stays."""
+    """Disable the links in a message of the bot that can quote a user; other markdown stays."""
     return _CONTROLS.sub(_REPLACEMENT, message).replace("](", f"]{_ZERO_WIDTH_SPACE}(")
 
 

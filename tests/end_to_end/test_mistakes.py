@@ -159,11 +159,9 @@ MISTAKES = [
     of_train(
         "--set model_size=tiny --set model.dropout=.5", INVALID, "`model.dropout` is 0.5 but model_size 'tiny' says"
     ),
-    of_train("--set init_from_run_id=nobody", E.RUN_NOT_FOUND, "`init_from_run_id` names no run to start from."),
+    of_train("--set init_from_run_id=nobody", E.RUN_NOT_FOUND, "`init_from_run_id` names no completed run."),
     of_train(f"--set init_from_run_id={RUN} --set model.hidden_size=9", INCOMPATIBLE, "`model.hidden_size` would be 9"),
-    of_train(
-        f"--set init_from_run_id={RUN} --set tokenizer_id=a", INCOMPATIBLE, f"'{RUN}' that this one starts from has"
-    ),
+    of_train(f"--set init_from_run_id={RUN} --set tokenizer_id=a", INCOMPATIBLE, f"its parent run '{RUN}' has"),
     of_train("--set optimizer.name=sgd --set optimizer.eps=.1", INVALID, "`optimizer.eps` is not an option of sgd"),
     of_train("--set optimizer.name=lion", INVALID, "`optimizer.name` must be 'adamw', 'adam' or 'sgd'"),
     of_train("--set optimizer.betas=[.9,1]", INVALID, "`optimizer.betas.1` must be less than 1, you gave 1."),
@@ -316,7 +314,7 @@ MISTAKES = [
     Mistake("validate run-precision.yaml", INVALID, "`run.precision` 'fp16' needs CUDA: on the CPU take"),
     Mistake("validate run-size.yaml", E.INVALID_MODEL_SIZE, "`run.model_size` must be one of tiny, small, base"),
     Mistake("validate run-conflict.yaml", INVALID, "`model.rnn.embedding_size` is 128 but model_size 'tiny' says 32"),
-    Mistake("train run-parent.yaml", E.RUN_NOT_FOUND, "`run.init_from_run_id` names no run to start from."),
+    Mistake("train run-parent.yaml", E.RUN_NOT_FOUND, "`run.init_from_run_id` names no completed run."),
     Mistake(
         "validate run-tokenizer.yaml", E.TOKENIZER_NOT_FOUND, "`run.tokenizer_id`: There is no tokenizer 'nobodys'"
     ),

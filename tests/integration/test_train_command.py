@@ -117,7 +117,7 @@ async def test_warm_start__from_what_is_none_or_private_leaves_nothing(tmp_path:
         unknown = await here.ask(here.ana, "train", {"file": file, "init_from": "../x"})
 
         assert "🔒" in private.text and "🔒" in by_file.text
-        assert "`init_from` names no run to start from" in unfinished.text
+        assert "`init_from` names no completed run" in unfinished.text
         assert "There is no run" in unknown.text
         assert len(here.runs()) == 1 and texts(here) == []
 

@@ -113,8 +113,8 @@ async def test_kills_and_a_stall_without_a_checkpoint__run_ends_as_if_nothing_ha
         assert (status.status, status.attempt) == ("completed", 5)
         assert outcome(queue.runs.get(run_id)) == calm
         told = messages(queue, run_id)
-        assert told.count("The training was killed from outside; it starts again.") == 3
-        assert told.count("The training stood still and was ended; it starts again.") == 1
+        assert told.count("The training was killed from outside; it restarts.") == 3
+        assert told.count("The training stalled and was stopped; it restarts.") == 1
         assert ends(queue, run_id) == ["JobCompleted"]
 
 
@@ -175,7 +175,7 @@ async def test_full_disk__older_checkpoint_stands_and_the_run_goes_on_from_it_wh
     async with lab.queue() as queue:
         run_id = (await queue.train(request(checkpoint_every_steps=40), user_id=None)).run_id
         await wait_for_status(queue, run_id, lambda s: s.last_checkpoint_step is not None or ended(s))
-        full = "The disk is full; the training goes on when there is room."
+        full = "The disk is full; the training continues when there is space."
         for attempt in (1, 2, 3):  # the last of which is waited for outside of the slot
             await wait_for_status(queue, run_id, partial(has_attempt, attempt))
             limit_files(child_of(lab.folder, run_id), FULL_BYTES)

@@ -87,7 +87,7 @@ async def test_what_a_run_cannot_start_from__is_refused_before_anything_is_queue
         await queue.cancel(cancelled.run_id)
         await wait_for_status(queue, cancelled.run_id, ended)
         asked: list[tuple[dict[str, object], ErrorCode, str]] = [
-            ({"init_from_run_id": "no-run"}, ErrorCode.RUN_NOT_FOUND, "`init_from_run_id` names no run to start from."),
+            ({"init_from_run_id": "no-run"}, ErrorCode.RUN_NOT_FOUND, "`init_from_run_id` names no completed run."),
             ({"init_from_run_id": cancelled.run_id}, ErrorCode.RUN_NOT_READY, "has been cancelled"),
             ({"init_from_run_id": parent.run_id, "model": {"hidden_size": 9}}, ErrorCode.MODEL_INCOMPATIBLE, "has 8"),
             ({"tokenizer_id": "char-0123456789abcdef"}, ErrorCode.TOKENIZER_NOT_FOUND, "no tokenizer"),

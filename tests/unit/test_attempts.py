@@ -49,9 +49,9 @@ def attempts(run: RunDirectory, *ends: Cause | int) -> list[float | None]:
 @pytest.mark.parametrize(
     ("ends", "advice"),
     [
-        (("crashed", "crashed", "crashed"), "crashed 3 times without getting further"),
+        (("crashed", "crashed", "crashed"), "crashed 3 times without progress"),
         (("crashed", "starved", "stalled"), "raise QUEUE__STALL_SECONDS"),
-        (("stalled", "crashed", "starved"), "make `batch_size`, `max_seq_len` or the model smaller"),
+        (("stalled", "crashed", "starved"), "Make `batch_size`, `max_seq_len` or the model smaller"),
         (("crashed", 10, "crashed", "crashed", "crashed", "crashed"), "crashed 3 times"),
         (("crashed", "killed", "crashed", "full", "crashed"), "crashed 3 times"),
     ],
@@ -127,8 +127,8 @@ def test_kills_from_outside__never_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cause", "code", "told"),
     [
-        ("full", ErrorCode.INSUFFICIENT_STORAGE, "The disk is full; the training goes on when there is room."),
-        ("unwritable", ErrorCode.SERVICE_UNAVAILABLE, "The disk does not work; the training goes on when it does."),
+        ("full", ErrorCode.INSUFFICIENT_STORAGE, "The disk is full; the training continues when there is space."),
+        ("unwritable", ErrorCode.SERVICE_UNAVAILABLE, "The disk does not work; the training continues when it does."),
     ],
 )
 def test_failing_disk__is_waited_for_longer_each_time_but_not_for_ever(

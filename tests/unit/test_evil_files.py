@@ -179,7 +179,7 @@ def test_command__tells_of_a_broken_record_in_one_sentence(
     assert main(["config", run.run_id]) == 1
 
     said = capsys.readouterr().err
-    assert "cannot be read: it is not as it was written" in said
+    assert "cannot be read: its content is damaged" in said
     assert "Traceback" not in said
 
 

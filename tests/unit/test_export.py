@@ -173,7 +173,7 @@ def test_load__says_what_is_wrong_with_a_folder(runs: dict[str, RunDirectory], t
     (foreign / RECORD_FILE).write_text('{"format": "keras"}', encoding="utf-8")
     assert refused(foreign)[1] == "Not a recognized export format."
     assert refused(out / "README.md")[1] == "Not a recognized export format."
-    assert refused(changed)[1] == f"'{changed}' is not as it was exported: tokenizer.json has changed."
+    assert refused(changed)[1] == f"'{changed}' differs from its export: tokenizer.json has changed."
     for name in ("config.json", "model.safetensors"):
         (changed / name).unlink()
     assert "config.json, model.safetensors, tokenizer.json has changed" in refused(changed)[1]
@@ -189,7 +189,7 @@ def test_export__overwrites_nothing_and_leaves_nothing_half_made(runs: dict[str,
     before = sorted(tmp_path.rglob("*"))
 
     for taken in (out, file, link):
-        with pytest.raises(AppError, match="is there already: give `--out` another name") as caught:
+        with pytest.raises(AppError, match="already exists: give `--out` another name") as caught:
             export_folder(runs["rnn"], "hf", taken)
         assert caught.value.code is ErrorCode.CONFLICT
     with pytest.raises(OSError):

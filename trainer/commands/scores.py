@@ -369,7 +369,7 @@ def _output(options: _ScoreOptions, terminal: Terminal) -> Iterator[Write]:
 
 @contextmanager
 def _write_errors(file: Path) -> Iterator[None]:
-    """Raise one sentence with the reason where a file cannot be written."""
+    """Raise an AppError with the reason if the block cannot write the file."""
     with storage_errors(f"`{file.name}` could not be written"):
         try:
             yield

@@ -143,15 +143,15 @@ def _sizes_of(parent: RunManifest, request: TrainRequest) -> dict[str, object]:
     if sizes["architecture"] != kind:
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`model_family` is '{request.model_family}', but the run '{parent.run_id}' that this one starts from is of"
-            f" '{parent.effective.model_family}': ask for the same, or leave it out.",
+            f"`model_family` is '{request.model_family}', but its parent run '{parent.run_id}' has"
+            f" '{parent.effective.model_family}': give the same value, or leave it out.",
         )
     for field, value in asked.items():
         if field not in _NO_SIZES and value != sizes.get(field, False):
             raise AppError(
                 ErrorCode.MODEL_INCOMPATIBLE,
-                f"`model.{field}` would be {value}, but the run '{parent.run_id}' that this one starts from has"
-                f" {sizes.get(field, False)}: ask for the same, or leave it out.",
+                f"`model.{field}` would be {value}, but its parent run '{parent.run_id}' has"
+                f" {sizes.get(field, False)}: give the same value, or leave it out.",
             )
     return sizes | asked
 
@@ -250,13 +250,13 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, object
     if request.tokenizer_id not in (None, tokenizer.tokenizer_id):
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`tokenizer_id` is '{request.tokenizer_id}', but the run '{request.init_from_run_id}' that this one starts"
-            f" from has '{tokenizer.tokenizer_id}': leave it out.",
+            f"`tokenizer_id` is '{request.tokenizer_id}', but its parent run '{request.init_from_run_id}' has"
+            f" '{tokenizer.tokenizer_id}': leave it out.",
         )
     if request.tokenizer not in (None, tokenizer.config):
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
-            f"`tokenizer` is not that of the run '{request.init_from_run_id}' that this one starts from: leave it out.",
+            f"`tokenizer` differs from that of the parent run '{request.init_from_run_id}': leave it out.",
         )
     if request.model_family == "char_lstm" and tokenizer.method != "char":
         raise AppError(

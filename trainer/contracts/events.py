@@ -116,7 +116,7 @@ class Progress(Frozen):
     val_perplexity: float | None = None
     best_val_loss: float | None = None
     train_bits_per_char: float | None = None
-    """Bits per character of the training split; None for a masked model, like the next two."""
+    """Bits per character of the training split; None for a masked model, as are the other bits per character."""
     val_bits_per_char: float | None = None
     best_val_bits_per_char: float | None = None
 

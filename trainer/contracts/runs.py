@@ -412,7 +412,7 @@ class RunMetrics(Frozen):
     test: float | None = None
     test_perplexity: float | None = None
     bits_per_char: float | None = None
-    """Bits per character of the test split; None for a masked model, like the next two."""
+    """Bits per character of the test split; None for a masked model, as are the other bits per character."""
     val_bits_per_char: float | None = None
     best_bits_per_char: float | None = None
     best: float | None = None

@@ -67,7 +67,7 @@ def check_free(target: Path, *, for_folder: bool = True) -> None:
     """Raise CONFLICT if the target exists; an empty folder may be replaced by a folder."""
     is_empty = for_folder and target.is_dir() and not target.is_symlink() and not any(target.iterdir())
     if target.is_symlink() or (target.exists() and not is_empty):
-        raise AppError(ErrorCode.CONFLICT, f"'{target}' is there already: give `--out` another name.")
+        raise AppError(ErrorCode.CONFLICT, f"'{target}' already exists: give `--out` another name.")
 
 
 def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:
@@ -89,7 +89,7 @@ def load_export(folder: Path) -> tuple[ExportRecord, LanguageModel, Tokenizer]:
     changed = changed_files(folder, record.files)
     if changed:
         raise AppError(
-            ErrorCode.MODEL_LOAD_FAILED, f"'{folder}' is not as it was exported: {', '.join(changed)} has changed."
+            ErrorCode.MODEL_LOAD_FAILED, f"'{folder}' differs from its export: {', '.join(changed)} has changed."
         )
     tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     return record, library_folder.read_model(folder, record.model, vocabulary_of(tokenizer)), tokenizer

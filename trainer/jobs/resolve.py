@@ -175,7 +175,7 @@ def _find_parent(request: TrainRequest, settings: Settings) -> RunManifest | Non
     try:
         return RunStore(settings.app.artifacts_root).get(request.init_from_run_id).completed_manifest()
     except AppError as error:
-        raise AppError(error.code, f"`init_from_run_id` names no run to start from. {error.message}") from None
+        raise AppError(error.code, f"`init_from_run_id` names no completed run. {error.message}") from None
 
 
 def _check_corpus(

@@ -201,7 +201,7 @@ def read_regular(path: Path, most_bytes: int = _MAX_RECORD_BYTES) -> bytes:
     """Read a regular file completely; raises BrokenFile for a larger one before it takes memory."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > most_bytes:
-            raise BrokenFile(f"The file '{path.name}' of '{path.parent.name}' is larger than it can be.")
+            raise BrokenFile(f"The file '{path.name}' of '{path.parent.name}' is larger than allowed.")
         return file.readall()
 
 
@@ -211,7 +211,7 @@ def read_record(path: Path, model: type[Record]) -> Record:
         return model.model_validate_json(read_regular(path))
     except ValidationError:
         raise BrokenFile(
-            f"The file '{path.name}' of '{path.parent.name}' cannot be read: it is not as it was written."
+            f"The file '{path.name}' of '{path.parent.name}' cannot be read: its content is damaged."
         ) from None
 
 

@@ -24,28 +24,28 @@ _KILLS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP)
 Cause = Literal["crashed", "stalled", "starved", "killed", "full", "unwritable"]
 _FAULTS: tuple[Cause, ...] = ("crashed", "stalled", "starved")
 _WAITS: tuple[Cause, ...] = ("full", "unwritable")
-DISK_IS_FULL = "The disk is full; the training goes on when there is room."
+DISK_IS_FULL = "The disk is full; the training continues when there is space."
 """Message of a run that waits for disk space."""
 _MESSAGES: dict[Cause, str] = {
-    "crashed": "The training crashed; it starts again.",
-    "stalled": "The training stood still and was ended; it starts again.",
-    "starved": "The system ended the training, as there was no memory left; it starts again.",
-    "killed": "The training was killed from outside; it starts again.",
+    "crashed": "The training crashed; it restarts.",
+    "stalled": "The training stalled and was stopped; it restarts.",
+    "starved": "The system killed the training, because memory ran out; it restarts.",
+    "killed": "The training was killed from outside; it restarts.",
     "full": DISK_IS_FULL,
-    "unwritable": "The disk does not work; the training goes on when it does.",
+    "unwritable": "The disk does not work; the training continues when it does.",
 }
 WAITS_FOR_DISK = frozenset(_MESSAGES[cause] for cause in _WAITS)
 """Messages of runs that wait for their disk."""
 _LAST: dict[Cause, tuple[ErrorCode, str]] = {
-    "crashed": (ErrorCode.CRASH_LOOP, "The training crashed {faults} times without getting further."),
+    "crashed": (ErrorCode.CRASH_LOOP, "The training crashed {faults} times without progress."),
     "stalled": (
         ErrorCode.CRASH_LOOP,
-        "The training failed {faults} times without getting further; at last it stood still. Where a step may take"
-        " so long, raise QUEUE__STALL_SECONDS.",
+        "The training failed {faults} times without progress, the last time because it stalled. If a step can"
+        " take that long, raise QUEUE__STALL_SECONDS.",
     ),
     "starved": (
         ErrorCode.CRASH_LOOP,
-        "The training failed {faults} times without getting further; at last the system had no memory left: make"
+        "The training failed {faults} times without progress, the last time because memory ran out. Make"
         " `batch_size`, `max_seq_len` or the model smaller.",
     ),
     "full": (ErrorCode.INSUFFICIENT_STORAGE, "The disk was full for a day: free some space."),

@@ -227,17 +227,17 @@ def test_warm_start__may_spell_out_what_its_parent_has() -> None:
     [
         (
             {"model_family": "gru"},
-            "`model_family` is 'gru', but the run 'parent' that this one starts from is of",
+            "`model_family` is 'gru', but its parent run 'parent' has",
         ),
         (
             {"model_family": "lstm", "model": {"bidirectional": True}, "objective": "masked_lm"},
-            "`model.bidirectional` would be True, but the run 'parent' that this one starts from has False",
+            "`model.bidirectional` would be True, but its parent run 'parent' has False",
         ),
-        ({"model": {"hidden_size": 25}}, "`model.hidden_size` would be 25, but the run 'parent'"),
+        ({"model": {"hidden_size": 25}}, "`model.hidden_size` would be 25, but its parent run 'parent'"),
         ({"model": {"tie_word_embeddings": True}}, "`model.tie_word_embeddings` would be True"),
         ({"model_size": "tiny"}, "`model.embedding_size` would be 32"),
-        ({"tokenizer": {"method": "char"}}, "`tokenizer` is not that of the run 'parent'"),
-        ({"tokenizer_id": "char-0"}, "`tokenizer_id` is 'char-0', but the run 'parent' that this one starts from has"),
+        ({"tokenizer": {"method": "char"}}, "`tokenizer` differs from that of the parent run 'parent'"),
+        ({"tokenizer_id": "char-0"}, "`tokenizer_id` is 'char-0', but its parent run 'parent' has"),
     ],
 )
 def test_warm_start__refuses_what_does_not_fit_its_parent(fields: dict[str, object], sentence: str) -> None:
