@@ -235,7 +235,7 @@ MISTAKES = [
     Mistake("train tab.yaml", CONFIG, "'tab.yaml' is not YAML: line 2, found character '\\t'"),
     Mistake("validate open.yaml", CONFIG, "'open.yaml' is not YAML: line "),
     Mistake("validate bomb.yaml", CONFIG, "'bomb.yaml', line 1: anchors, aliases and tags are not taken."),
-    Mistake("validate huge.yaml", CONFIG, "'huge.yaml' is too long: at most 256 KiB are taken."),
+    Mistake("validate huge.yaml", CONFIG, "'huge.yaml' is too long: at most 256 KiB are allowed."),
     Mistake("validate latin.yaml", CONFIG, "'latin.yaml' is not UTF-8: byte 3 cannot be decoded."),
     Mistake("validate old.yaml", CONFIG, "'old.yaml', line 1: directives that begin with % are not taken"),
     Mistake("validate code.yaml", CONFIG, "'code.yaml', line 1: anchors, aliases and tags are not taken."),

@@ -81,7 +81,7 @@ def test_archive__is_made_of_whole_runs_only_and_overwrites_nothing(run: RunDire
 
 
 def test_import__of_a_run_that_is_there_is_refused(run: RunDirectory, archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(AppError, match="is here already") as caught:
+    with pytest.raises(AppError, match="already exists") as caught:
         import_archive(archive, tmp_path / "here" / "artifacts")
     assert caught.value.code is ErrorCode.CONFLICT
 
@@ -93,7 +93,7 @@ def test_import__of_a_run_that_is_there_is_refused(run: RunDirectory, archive: P
             (target / "request.json").touch()
             super().rename(source, target)
 
-    with pytest.raises(AppError, match="is here already"):
+    with pytest.raises(AppError, match="already exists"):
         import_archive(archive, tmp_path / "there", Racing())
 
     class Failing(Disk):

@@ -82,7 +82,7 @@ REFUSALS: dict[str, tuple[FinalState | None, Callable[[Path], object], ErrorCode
         "cancelled",
         lambda folder: change_learning_rate(folder / "artifacts/models/char_lstm-1"),
         ErrorCode.CONFLICT,
-        "cannot be resumed: its request resolves to another training by now",
+        "cannot be resumed: its request resolves to different settings today",
     ),
 }
 

@@ -28,7 +28,7 @@ _PROBLEM = re.compile(r'^(.*)\n  in "<unicode string>", line (\d+)', re.MULTILIN
 def parse_yaml(text: str, name: str) -> object:
     """Parse a YAML text; raises CONFIG_INVALID with the line of the problem."""
     if len(text.encode(errors="surrogatepass")) > MAX_BYTES:
-        raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' is too long: at most {MAX_BYTES // 1024} KiB are taken.")
+        raise AppError(ErrorCode.CONFIG_INVALID, f"'{name}' is too long: at most {MAX_BYTES // 1024} KiB are allowed.")
     for pattern, problem in _REFUSED:
         if found := pattern.search(text):
             _refuse(name, text.count("\n", 0, found.start()) + 1, problem)

@@ -114,7 +114,7 @@ class CorpusStore:
             raise AppError(
                 ErrorCode.PAYLOAD_TOO_LARGE,
                 f"'{shown_name(path.name)}' has {size:,} bytes;"
-                f" at most {self._corpus_bytes:,} are taken (LIMITS__CORPUS_BYTES).",
+                f" at most {self._corpus_bytes:,} are allowed (LIMITS__CORPUS_BYTES).",
             )
         _require_lines(path.name, sum(map(len, line_blocks(path))), minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)

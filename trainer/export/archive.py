@@ -171,7 +171,7 @@ def _check_whole(run: RunDirectory) -> None:
 
 
 def _there_already(run_id: str) -> AppError:
-    return AppError(ErrorCode.CONFLICT, f"The run '{run_id}' is here already.")
+    return AppError(ErrorCode.CONFLICT, f"The run '{run_id}' already exists.")
 
 
 def _refused(why: str) -> AppError:

@@ -139,7 +139,7 @@ async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Sett
 
 
 async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Settings) -> None:
-    """Refuse to resume a run whose request resolves to another training by now; its checkpoint would not fit."""
+    """Refuse to resume a run whose request resolves to different settings today; its checkpoint would not fit."""
     request = changed(record.request, threads=record.effective.threads)  # on any machine the same number
     try:
         again = await resolve_request(request, corpora, settings)
@@ -150,7 +150,7 @@ async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Setting
     old = record.effective
     texts = (again.corpus, again.validation_corpus, again.test_corpus)
     has_changed = texts != (old.corpus, old.validation_corpus, old.test_corpus)
-    what = "its corpus has changed since" if has_changed else "its request resolves to another training by now"
+    what = "its corpus has changed since" if has_changed else "its request resolves to different settings today"
     raise AppError(ErrorCode.CONFLICT, f"The run '{record.run_id}' cannot be resumed: {what}. Start a new training.")
 
 

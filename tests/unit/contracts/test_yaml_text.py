@@ -54,7 +54,7 @@ REFUSED: list[tuple[str, str]] = [
     ("a: *b", f"'f', line 1: {NO_ANCHORS}"),
     ("a: !!python/object:os.system x", f"'f', line 1: {NO_ANCHORS}"),
     ("a: !!str 5", f"'f', line 1: {NO_ANCHORS}"),
-    ("x" * 262_145, "'f' is too long: at most 256 KiB are taken."),
+    ("x" * 262_145, "'f' is too long: at most 256 KiB are allowed."),
 ]
 
 
