@@ -18,7 +18,7 @@ from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandCont
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.inference import chat_answer, generate_answer, report_answer, report_files, score_answer
 from bot.embeds.text import clamp, display_name
-from bot.report import MAX_REPORT_CHARACTERS
+from bot.report import MAX_REPORT_CHARACTERS, ReportFiles
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest, Seed
@@ -265,11 +265,14 @@ async def _report(context: CommandContext, run: Run, text: str, options: ScoreOp
     values: dict[str, object] = {"text": scored_text, "detail_level": "per_char", "top_k": options.top_k or None}
     scored = await inference.score_json(run_id, parse(ScoreRequest, values), user_id=context.caller.user_id)
     report = await context.bot.charts.report(scored, scored_text, options.unit)
+    return _report_answer(run, report, options, left_out=len(normalized) - len(scored_text))
+
+
+def _report_answer(run: Run, report: ReportFiles | None, options: ScoreOptions, *, left_out: int) -> Answer:
     if report is None:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The report could not be created. Try again in a minute.")
-    embed = report_answer(run.record, report, left_out=len(normalized) - len(scored_text))
-    another = button_row(button("score", run_id, "Score another…", detail=options.code))
-    return Answer(embed, report_files(report), another)
+    another = button_row(button("score", run.record.run_id, "Score another…", detail=options.code))
+    return Answer(report_answer(run.record, report, left_out=left_out), report_files(report), another)
 
 
 async def _generate(context: CommandContext, run_id: str | None, options: GenerateOptions) -> Answer:

@@ -45,7 +45,8 @@ from trainer.data.corpus import SplitCorpus, SplitRule
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
 from trainer.system.files import changed_files, file_records
-from trainer.worker.inference_server import answer
+from trainer.system.hardware import memory_held_bytes
+from trainer.worker.inference_server import answer, limit_memory
 from trainer.worker.model_cache import ModelCache
 
 OTHER = ["a text that nobody has seen", "the end"]
@@ -379,3 +380,15 @@ def test_chat__goes_on_from_all_that_was_said(finished: Finished) -> None:
     assert (told.response.answer,) == written.outputs
     assert (told.response.turns_dropped, told.response.prompt_tokens) == (0, written.prompt_tokens)
     assert cancelled.response.error is not None and cancelled.response.error.code is ErrorCode.CANCELLED
+
+
+def test_memory_of_earlier_requests__goes_back_to_the_system_when_it_has_become_much() -> None:
+    held = limit_memory(0)  # what earlier tests have freed goes back first
+    small = [torch.ones(1000) for _ in range(50_000)]  # 200 MB
+    last = small.pop()  # behind the others, so that freeing them alone gives nothing back
+    assert limit_memory(memory_held_bytes()) > held + 150e6
+    del small
+
+    after = limit_memory(held)
+
+    assert after < held + 100e6 and last.sum() == 1000

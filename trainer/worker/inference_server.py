@@ -101,10 +101,16 @@ def answer_requests(settings: Settings) -> int:
         for line in requests.batches():
             _answer_line(line, answers, models, settings, requests)
             del line
-            if memory_held_bytes() > held_bytes + _MAX_HELD_BYTES:
-                give_memory_back()
-                held_bytes = memory_held_bytes()
+            held_bytes = limit_memory(held_bytes)
     return 0
+
+
+def limit_memory(held_bytes: int) -> int:
+    """Return freed memory to the system if much more than `held_bytes` is held; return the number to compare with."""
+    if memory_held_bytes() <= held_bytes + _MAX_HELD_BYTES:
+        return held_bytes
+    give_memory_back()
+    return memory_held_bytes()
 
 
 def _answer_line(line: bytes, answers: BinaryIO, models: ModelCache, settings: Settings, requests: Requests) -> None:
