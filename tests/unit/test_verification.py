@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -51,6 +52,22 @@ def test_finished_run__is_found_right_and_left_as_it_is(run: RunDirectory) -> No
     assert {"model.safetensors", "tokenizer/tokenizer.json", "eval/metrics.json", "model", "tokenizer"} <= set(names)
     assert names[-4:] == ["checkpoints/step-17", "checkpoints/step-34", "corpus", "request_hash"]
     assert contents(run.path) == before
+
+
+def test_run_that_has_just_ended__is_checked_when_its_end_is_written(run: RunDirectory) -> None:
+    run.seal.unlink()
+    lock = run.lock()
+    assert lock is not None
+
+    def write_the_end() -> None:
+        run.write_seal()
+        lock.close()
+
+    ending = Timer(0.3, write_the_end)
+    ending.start()
+
+    assert verified(run).ok
+    ending.join()
 
 
 def test_every_file__one_flipped_bit_is_found(run: RunDirectory) -> None:

@@ -41,6 +41,7 @@ SEALED_FILES = ("request.json", "manifest.json", "events.jsonl")
 _PAST = {"failed": "failed", "cancelled": "been cancelled"}
 _LOCK_POLL_SECONDS = 0.05
 _LOCK_SECONDS = 5.0
+_END_SECONDS = 30.0
 _TEMPORARY_SUFFIX = ".new"
 _LEFTOVER_SECONDS = 60.0  # what is younger may not have its lock yet
 _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -67,6 +68,7 @@ class RunDirectory:
         self.seal = path / "SHA256SUMS"
         self._request, self._manifest, self._events = (path / name for name in SEALED_FILES)
         self._cancel = path / "cancel"
+        self._lock = path / "lock"
 
     def record(self) -> RunRecord:
         """Read `request.json`; raises BrokenFile if it is damaged."""
@@ -116,7 +118,7 @@ class RunDirectory:
 
     def lock(self) -> BinaryIO | None:
         """Take the run's lock, or return None if another process holds it. Closing the file releases the lock."""
-        return try_lock(self.path / "lock")
+        return try_lock(self._lock)
 
     def wait_for_lock(self, seconds: float) -> BinaryIO:
         """Wait for the run's lock and take it; raises SERVICE_UNAVAILABLE after `seconds`."""
@@ -129,6 +131,14 @@ class RunDirectory:
                 )
             sleep(_LOCK_POLL_SECONDS)
         return lock
+
+    def wait_for_end(self) -> None:
+        """Wait while a process writes the last event and SHA256SUMS after the manifest of an ended run.
+
+        Raises SERVICE_UNAVAILABLE if that takes long.
+        """
+        if self._manifest.exists() and not self.seal.exists() and self._lock.exists():
+            self.wait_for_lock(_END_SECONDS).close()
 
     def add_evaluation(self, summary: EvalSummary) -> None:
         """Add an evaluation and the hashes of its files to the manifest; the caller holds the lock.

@@ -53,6 +53,7 @@ def verify_run(run: RunDirectory, settings: Settings) -> Verification:
 def verify_files(run: RunDirectory) -> Iterator[Check]:
     """Check the files in a run's folder."""
     try:
+        run.wait_for_end()
         manifest, status = run.manifest(), run.follow().refresh().status
     except (OSError, ValueError):
         manifest, status = None, None
