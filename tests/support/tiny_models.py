@@ -17,6 +17,7 @@ from trainer.contracts.tokenizers import CharTokenizerConfig, Normalization
 from trainer.contracts.validation import parse
 from trainer.data.corpus import SplitRule
 from trainer.data.text import corpus_sha256
+from trainer.inference.sampling import Doubles
 from trainer.models import build
 from trainer.models.base import LanguageModel
 from trainer.tokenizers import train_tokenizer
@@ -150,3 +151,13 @@ def small_model(
 
 def tensor_of(rows: list[list[int]]) -> torch.Tensor:
     return torch.tensor(rows)
+
+
+def doubles(tensor: torch.Tensor) -> Doubles:
+    array: Doubles = tensor.numpy()
+    return array
+
+
+def floats(tensor: torch.Tensor) -> list[float]:
+    values: list[float] = tensor.tolist()
+    return values

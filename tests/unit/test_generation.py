@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from tests.support.families import vocabulary
 from tests.support.reference import ReferenceModel
-from tests.support.tiny_models import char_tokenizer, small_model
+from tests.support.tiny_models import char_tokenizer, doubles, floats, small_model
 from trainer.contracts.inference import GenerateRequest, GenerateResponse
 from trainer.contracts.validation import parse
-from trainer.inference.generation import choose, filtered_probabilities, generate
+from trainer.inference.generation import generate
+from trainer.inference.sampling import choose, filtered_probabilities
 from trainer.models.base import LanguageModel, ModelState
 
 TOKENIZER = char_tokenizer(["abcdefgh"])
@@ -293,9 +294,11 @@ FILTERS = [
 def test_filter__leaves_the_exact_distribution(case: Filter) -> None:
     logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().unsqueeze(0) + 3
 
-    probabilities, ids = filtered_probabilities(logits, case.request)
+    probabilities, ids = filtered_probabilities(doubles(logits), case.request)
 
-    left = {int(ids[0, k]): float(probabilities[0, k]) for k in range(5) if probabilities[0, k] > 0}
+    found: list[float] = probabilities.flatten().tolist()
+    order: list[int] = ids.flatten().tolist()
+    left = {token: p for token, p in zip(order, found, strict=True) if p > 0}
     assert left == pytest.approx(case.expected)
 
 
@@ -306,7 +309,7 @@ def test_draws__follow_the_filtered_distribution(case: Filter) -> None:
     logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().repeat(count, 1)
     draws = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
 
-    drawn = Counter(choose(logits, case.request, draws))
+    drawn = Counter(choose(doubles(logits), case.request, floats(draws)))
 
     assert set(drawn) == set(case.expected)
     assert sum((drawn[i] - count * p) ** 2 / (count * p) for i, p in case.expected.items()) < 23.5
@@ -380,9 +383,9 @@ def test_choose__always_finds_a_possible_id() -> None:
     for _ in range(300):
         logits = torch.empty(1, 5, dtype=torch.float64).uniform_(-50, 50)
         logits[0, 1] = -math.inf
-        draw = torch.full((1,), random.choice([0.0, random.random(), math.nextafter(1.0, 0.0)]), dtype=torch.float64)
+        draw = random.choice([0.0, random.random(), math.nextafter(1.0, 0.0)])
 
-        chosen = choose(logits, request_of(temperature=random.uniform(0.01, 5)), draw)
+        chosen = choose(doubles(logits), request_of(temperature=random.uniform(0.01, 5)), [draw])
 
         assert chosen[0] in {0, 2, 3, 4}
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from tests.support.families import CAUSAL, model_of
-from tests.support.tiny_models import POEM, char_tokenizer, small_model, tensor_of, tokenizer_of
+from tests.support.tiny_models import POEM, char_tokenizer, doubles, floats, small_model, tensor_of, tokenizer_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
-from trainer.inference.generation import GenerationJob, choose, filtered_probabilities, generate, generate_together
+from trainer.inference.generation import GenerationJob, generate, generate_together
+from trainer.inference.sampling import choose, filtered_probabilities
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -86,7 +87,7 @@ def test_draws__of_a_model_follow_the_exact_filtered_softmax(name: str) -> None:
 
     draws = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(11))
     options = request_of(temperature=1.4, top_k=9, top_p=0.8)
-    drawn = Counter(choose(stepwise.expand(count, -1), options, draws))
+    drawn = Counter(choose(doubles(stepwise.expand(count, -1)), options, floats(draws)))
 
     assert set(drawn) == set(expected) and 3 < len(expected) < 9
     statistic = sum((drawn[token] - mean) ** 2 / mean for token, mean in expected.items())
@@ -98,9 +99,9 @@ def test_draws__of_a_model_follow_the_exact_filtered_softmax(name: str) -> None:
 def test_temperature__that_is_colder_than_a_millionth_is_taken_for_one() -> None:
     logits = torch.tensor(SEPARATED, dtype=torch.float64)
 
-    probabilities, _ = filtered_probabilities(logits, request_of(temperature=1e-9))
+    probabilities, _ = filtered_probabilities(doubles(logits), request_of(temperature=1e-9))
 
-    found: list[float] = probabilities[0].tolist()
+    found: list[float] = probabilities.flatten().tolist()
     assert found == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.e), 0], abs=1e-9)
 
 

@@ -75,14 +75,18 @@ def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_
     vocab_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = small_model(vocab_size)
-    forward, sizes = model.forward_with_state, list[int]()
+    at_once, in_chunks, sizes = model.forward, model.forward_with_state, list[int]()
 
-    def noted(ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        logits, state = forward(ids, state)
-        sizes.append(logits.numel())
-        return logits, state
+    def noted(ids: Tensor) -> Tensor:
+        sizes.append(len(ids[0]) * vocab_size)
+        return at_once(ids)
 
-    monkeypatch.setattr(model, "forward_with_state", noted)
+    def noted_chunk(ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        sizes.append(len(ids[0]) * vocab_size)
+        return in_chunks(ids, state)
+
+    monkeypatch.setattr(model, "forward", noted)
+    monkeypatch.setattr(model, "forward_with_state", noted_chunk)
     [scored] = score_lines(model, [[5, 6, 7] * 400])
 
     assert len(scored.surprisal) == 1200

@@ -16,18 +16,17 @@ from trainer.contracts.inference import (
     GenerateChunk,
     GenerateRequest,
     GenerateResponse,
-    SamplingOptions,
     cancelled_error,
 )
+from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
-from trainer.models.base import LanguageModel, ModelState, concatenate_states, select_rows
+from trainer.inference.sampling import Doubles, choose, log_softmax, of_ids, penalize_repetition
+from trainer.models.base import Floats, LanguageModel, ModelState, Steps, as_floats, concatenate_states
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 12
-_FINITE = torch.finfo(torch.float64)
 _CONTEXT_TOKENS = 256
 """Tokens of the prompt's last line that are decoded with the output: they decide on a space before it, for example."""
-_MIN_TEMPERATURE = 1e-6
 
 
 class Prompt(NamedTuple):
@@ -83,12 +82,12 @@ def generate_together(
     active = [job for job in active if job.live]
     if not active:
         return
-    logits, state = _read_prompts(model, active)
+    logits, steps = _read_prompts(model, active)
     while active:
         sequences = [sequence for job in active for sequence in job.live]
-        with torch.inference_mode():
-            of_jobs = torch.split(logits, [len(job.live) for job in active])
-            ids = [i for job, rows in zip(active, of_jobs, strict=True) for i in job.sample(rows)]
+        ids: list[int] = []
+        for job in active:
+            ids += job.sample(logits[len(ids) : len(ids) + len(job.live)])
         cancelled = withdrawn()
         for job in active:
             job.is_cancelled = job.request_id in cancelled
@@ -96,38 +95,10 @@ def generate_together(
         rows = [row for row, sequence in enumerate(sequences) if sequence.is_live]
         active = [job for job in active if job.live]
         if len(rows) < len(ids):
-            ids, state = [ids[row] for row in rows], select_rows(state, rows)
+            ids = [ids[row] for row in rows]
+            steps.keep(rows)
         if active:
-            logits, state = _feed(model, ids, state)
-
-
-def filtered_probabilities(logits: Tensor, request: SamplingOptions) -> tuple[Tensor, Tensor]:
-    """Return the distribution (n, V) to sample from, likeliest first, and the ids (n, V) in that order.
-
-    Applies the temperature, then keeps the `top_k` likeliest tokens (of equals the lower id), then the fewest of them
-    that make up `top_p` of the rest.
-    """
-    scaled = (logits - logits.amax(-1, keepdim=True)) / max(request.temperature, _MIN_TEMPERATURE)
-    probabilities, ids = torch.sort(scaled.softmax(-1), dim=-1, descending=True, stable=True)
-    if request.top_k:
-        probabilities[:, request.top_k :] = 0
-        probabilities /= probabilities.sum(-1, keepdim=True)
-    before = probabilities.cumsum(-1) - probabilities
-    probabilities[before >= request.top_p] = 0
-    return probabilities / probabilities.sum(-1, keepdim=True), ids
-
-
-def choose(logits: Tensor, request: SamplingOptions, draws: Tensor) -> list[int]:
-    """Choose an id for each row of logits (n, V): the likeliest at temperature 0, else by the draws (n,) in [0, 1)."""
-    if request.temperature == 0:
-        chosen = logits.argmax(-1)
-    else:
-        probabilities, ids = filtered_probabilities(logits, request)
-        possible = (probabilities > 0).sum(-1, keepdim=True)
-        rank = (probabilities.cumsum(-1) <= draws.unsqueeze(-1)).sum(-1, keepdim=True)
-        chosen = ids.gather(-1, rank.minimum(possible - 1)).squeeze(-1)
-    chosen_ids: list[int] = chosen.tolist()
-    return chosen_ids
+            logits = _feed(model.vocabulary.special_ids, steps, ids)
 
 
 class GenerationJob:
@@ -161,19 +132,21 @@ class GenerationJob:
         """The sequences that have not finished."""
         return [sequence for sequence in self.sequences if sequence.is_live]
 
-    def sample(self, logits: Tensor) -> list[int]:
+    def sample(self, logits: Floats) -> list[int]:
         """Choose the next id of each live sequence by its row of the logits (n, V)."""
         live = self.live
-        logits = logits.double().cpu()
-        log_p = logits.log_softmax(-1) if self.request.logprobs else None
-        penalized = _penalize_repetition(logits, live, self.request)
-        penalized[:, self._never_sampled] = -math.inf
-        draws = [sequence.generator.random() for sequence in live]
-        ids = choose(penalized, self.request, torch.tensor(draws, dtype=torch.float64))
-        for row, (sequence, token_id) in enumerate(zip(live, ids, strict=True)):
+        doubles: Doubles = logits.astype(np.float64)
+        log_p = log_softmax(doubles) if self.request.logprobs else None
+        if self.request.repetition_penalty is not None:
+            seen = [sequence.context[-self.request.repetition_window :] for sequence in live]
+            penalize_repetition(doubles, seen, self.request.repetition_penalty)
+        doubles[:, self._never_sampled] = -math.inf
+        ids = choose(doubles, self.request, [sequence.generator.random() for sequence in live])
+        for sequence, token_id in zip(live, ids, strict=True):
             sequence.append(token_id)
-            if log_p is not None:
-                sequence.logprobs.append(float(log_p[row, token_id]))
+        if log_p is not None:
+            for sequence, value in zip(live, of_ids(log_p, ids), strict=True):
+                sequence.logprobs.append(value)
         return ids
 
     def drain(self) -> Iterator[GenerateResponse | GenerateChunk]:
@@ -244,7 +217,7 @@ class _Sequence:
         self._line = job.prompt.lines[-1][-_CONTEXT_TOKENS:]
         self._prompt_characters = len(job.tokenizer.decode(self._line))
         self.context = list(job.prompt.ids)
-        self.text = ""
+        self._text_before_stop: str | None = None
         self.steps = 0
         self.logprobs: list[float] = []
         self.stop_reason: FinishReason | None = "context_full" if self._room < 0 else None
@@ -253,6 +226,13 @@ class _Sequence:
     @property
     def is_live(self) -> bool:
         return self.stop_reason is None and not self._job.is_cancelled
+
+    @property
+    def text(self) -> str:
+        """The output, decoded when it is asked for: most requests need it only at their end."""
+        if self._text_before_stop is not None:
+            return self._text_before_stop
+        return self._complete_lines + self._tokenizer.decode(self._line)[self._prompt_characters :]
 
     def append(self, token_id: int) -> None:
         """Add a sampled token to a live sequence."""
@@ -268,10 +248,10 @@ class _Sequence:
             self._room -= self._tokenizer.special_ids.bos is not None  # for the [BOS] of the next line
         else:
             self._line.append(token_id)
-        self.text = self._complete_lines + self._tokenizer.decode(self._line)[self._prompt_characters :]
-        found = [position for stop in self._stops if (position := self.text.find(stop)) >= 0]
+        text = self.text if self._stops else ""
+        found = [position for stop in self._stops if (position := text.find(stop)) >= 0]
         if found:
-            self.text, self.stop_reason = self.text[: min(found)], "stop_sequence"
+            self._text_before_stop, self.stop_reason = text[: min(found)], "stop_sequence"
         elif self.steps == self._job.request.max_new_tokens:
             self.stop_reason = "max_new_tokens"
         elif self._room < 0:
@@ -282,34 +262,34 @@ class _Sequence:
 
         Characters that may begin a stop sequence wait until that is decided.
         """
-        start, end = self._sent[0], len(self.text) - (0 if self.stop_reason else self._undecided())
+        text = self.text
+        start, end = self._sent[0], len(text) - (0 if self.stop_reason else self._undecided(text))
         if self._sent != (end, self.stop_reason):
             self._sent = end, self.stop_reason
             yield GenerateChunk(
                 request_id=self._job.request_id,
                 index=self._number,
                 start=start,
-                text=self.text[start:end],
+                text=text[start:end],
                 stop_reason=self.stop_reason,
             )
 
-    def _undecided(self) -> int:
+    def _undecided(self, text: str) -> int:
         """Return the length of the longest end of the text with which a stop sequence begins."""
-        longest = min(len(self.text), max(map(len, self._stops), default=0))
-        ends = (n for n in range(longest, 0, -1) if any(stop.startswith(self.text[-n:]) for stop in self._stops))
+        longest = min(len(text), max(map(len, self._stops), default=0))
+        ends = (n for n in range(longest, 0, -1) if any(stop.startswith(text[-n:]) for stop in self._stops))
         return next(ends, 0)
 
 
-def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Tensor, ModelState]:
-    """Return the logits (n, V) after the prompt of each sequence, and the state there."""
+def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Floats, Steps]:
+    """Return the logits (n, V) after the prompt of each sequence, and the steps from there."""
     logits: list[Tensor] = []
     states: list[ModelState] = []
-    with torch.inference_mode():
-        for job in jobs:
-            last, state = read_on(model, job.prompt.ids, model.initial_state(1))
-            logits.append(last.repeat(len(job.sequences), 1))
-            states.append(tuple(part.repeat_interleave(len(job.sequences), dim=1) for part in state))
-        return torch.cat(logits), concatenate_states(states)
+    for job in jobs:
+        last, state = read_on(model, job.prompt.ids, model.initial_state(1))
+        logits.append(last.repeat(len(job.sequences), 1))
+        states.append(tuple(part.repeat_interleave(len(job.sequences), dim=1) for part in state))
+    return as_floats(torch.cat(logits)), model.steps(concatenate_states(states))
 
 
 def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
@@ -322,29 +302,10 @@ def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tu
     return logits[:, -1], state
 
 
-def _feed(model: LanguageModel, ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
-    """Return the logits (n, V) and the state after one more id per sequence, and after the [BOS] that follows [EOS]."""
-    special_ids, device = model.vocabulary.special_ids, state[0].device
-    with torch.inference_mode():
-        logits, state = model.forward_with_state(torch.tensor(ids, device=device).unsqueeze(-1), state)
-        rows = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
-        if rows and special_ids.bos is not None:
-            opening = torch.full((len(rows), 1), special_ids.bos, device=device)
-            opened_logits, opened_state = model.forward_with_state(opening, select_rows(state, rows))
-            logits[torch.tensor(rows, device=device)] = opened_logits
-            others = [row for row in range(len(ids)) if row not in rows]
-            order: list[int] = np.argsort([*others, *rows]).tolist()
-            state = select_rows(concatenate_states([select_rows(state, others), opened_state]), order)
-        return logits[:, -1], state
-
-
-def _penalize_repetition(logits: Tensor, sequences: list[_Sequence], request: SamplingOptions) -> Tensor:
-    """Make the tokens of the repetition window less likely (Keskar et al. 2019)."""
-    if request.repetition_penalty is not None:
-        for row, sequence in enumerate(sequences):
-            window_ids: list[int] = sorted(set(sequence.context[-request.repetition_window :]))
-            window = torch.tensor(window_ids)
-            seen = logits[row, window]
-            penalized = torch.where(seen > 0, seen / request.repetition_penalty, seen * request.repetition_penalty)
-            logits[row, window] = penalized.clamp(_FINITE.min, _FINITE.max)
+def _feed(special_ids: SpecialIds, steps: Steps, ids: list[int]) -> Floats:
+    """Read one more id of each sequence, and the [BOS] that follows [EOS]; return the logits (n, V) after them."""
+    logits = steps.read(ids, range(len(ids)))
+    ended = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
+    if ended and special_ids.bos is not None:
+        logits[ended] = steps.read([special_ids.bos] * len(ended), ended)
     return logits

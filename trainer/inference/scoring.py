@@ -88,7 +88,10 @@ class ScoringJob(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores of the T tokens of a line; rank 1 is the likeliest token, probabilities fall along K."""
+    """Scores of the T tokens of a line; rank 1 is the likeliest token, probabilities fall along K.
+
+    With K = 0, ranks and entropies are not computed, and are 0.
+    """
 
     surprisal: Tensor
     rank: Tensor
@@ -133,7 +136,7 @@ def score_texts(
         for job in jobs
         for line, ids in zip(job.lines, job.ids, strict=True)
     ]
-    top_k = max(job.top_k or 1 for job in jobs)
+    top_k = max(job.top_k or 1 if job.request.detail_level == "per_char" else 0 for job in jobs)
     scores = iter(_score(model, inputs, top_k, None if boundaries is None else boundaries.ids))
     responses: list[ScoreResponse] = []
     for job in jobs:
@@ -223,12 +226,12 @@ class _LogitScorer(NamedTuple):
         of_target = log_p.gather(-1, targets.unsqueeze(-1))  # (B, T, 1)
         surprisal = -of_target.squeeze(-1).clamp_max(0)
         top = log_p.topk(self.top_k, dim=-1)
-        ids = self.boundary_ids
+        ids, zeros = self.boundary_ids, torch.zeros_like(surprisal)
         return Scores(
             surprisal=surprisal,
-            rank=(log_p > of_target).sum(-1) + 1,
-            entropy=-(log_p.exp() * log_p).sum(-1),
-            boundary=torch.zeros_like(surprisal) if ids is None else log_p[..., ids].logsumexp(-1),
+            rank=(log_p > of_target).sum(-1) + 1 if self.top_k else zeros.long(),
+            entropy=-(log_p.exp() * log_p).sum(-1) if self.top_k else zeros,
+            boundary=zeros if ids is None else log_p[..., ids].logsumexp(-1),
             top_ids=top.indices,
             top_probabilities=top.values.exp(),
         )
@@ -258,17 +261,20 @@ def _causal_windows(model: LanguageModel, line: _ScoringInput) -> list[_Window]:
 
 
 def _score_causal(model: LanguageModel, windows: list[_Window], scorer: _LogitScorer) -> list[Scores]:
-    """Score a batch in chunks along T and carry the state from chunk to chunk."""
+    """Score a batch at once, or in chunks along T that carry the state from chunk to chunk."""
     device = model.input_embedding().weight.device
     ids = rnn.pad_sequence([window.ids for window in windows], batch_first=True).to(device)  # (B, T + 1)
-    state = model.initial_state(len(windows))
     chunk = max(1, _max_positions(model) // len(windows))
     chunks: list[Scores] = []
     with torch.inference_mode():
-        for start in range(0, ids.shape[1] - 1, chunk):
-            targets = ids[:, start + 1 : start + 1 + chunk]
-            logits, state = model.forward_with_state(ids[:, start : start + targets.shape[1]], state)
-            chunks.append(scorer.scores(logits.float(), targets))
+        if ids.shape[1] <= chunk:
+            chunks.append(scorer.scores(model.forward(ids[:, :-1]).float(), ids[:, 1:]))
+        else:
+            state = model.initial_state(len(windows))
+            for start in range(0, ids.shape[1] - 1, chunk):
+                targets = ids[:, start + 1 : start + 1 + chunk]
+                logits, state = model.forward_with_state(ids[:, start : start + targets.shape[1]], state)
+                chunks.append(scorer.scores(logits.float(), targets))
     scores = _concat(chunks, dim=1)
     return [Scores(*(tensor[row, w.first : w.end] for tensor in scores)) for row, w in enumerate(windows)]
 

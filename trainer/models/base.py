@@ -2,14 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.contracts.models import Objective
 from trainer.tokenizers.base import Vocabulary
 
+Floats: TypeAlias = "NDArray[np.float32]"
 ModelState = tuple[Tensor, ...]
 """State that a model carries from one chunk of a sequence to the next; dimension 1 of every tensor is B.
 
@@ -52,12 +56,57 @@ class LanguageModel(nn.Module, ABC):
         """Map ids (B, T) to logits (B, T, V) and the state after them. Raises ValueError as `initial_state` does."""
         raise _no_state()
 
+    def steps(self, state: ModelState) -> "Steps":
+        """Return a reader of one token per sequence that goes on from a state; the state must not be used after it."""
+        return ForwardSteps(self, state)
+
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass to save memory."""
         raise ValueError("gradient checkpointing is for transformers")
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+class Steps(ABC):
+    """Sequences that a model reads token by token, for generation: as `forward_with_state` does, but faster."""
+
+    @abstractmethod
+    def read(self, ids: Sequence[int], rows: Sequence[int]) -> Floats:
+        """Read one token of each given sequence; return the logits (n, V) after it. The rows are in ascending order."""
+
+    @abstractmethod
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all sequences but these, which get the rows 0, 1, …"""
+
+
+class ForwardSteps(Steps):
+    """Steps by `forward_with_state`."""
+
+    def __init__(self, model: LanguageModel, state: ModelState) -> None:
+        self._model = model
+        self._state = state
+
+    def read(self, ids: Sequence[int], rows: Sequence[int]) -> Floats:
+        column = torch.tensor(ids, device=self._state[0].device).unsqueeze(-1)
+        with torch.inference_mode():
+            if len(rows) == self._state[0].shape[1]:
+                logits, self._state = self._model.forward_with_state(column, self._state)
+            else:
+                logits, read = self._model.forward_with_state(column, select_rows(self._state, rows))
+                others = sorted(set(range(self._state[0].shape[1])) - set(rows))
+                order: list[int] = np.argsort([*others, *rows]).tolist()
+                self._state = select_rows(concatenate_states([select_rows(self._state, others), read]), order)
+            return as_floats(logits[:, -1])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._state = select_rows(self._state, rows)
+
+
+def as_floats(tensor: Tensor) -> Floats:
+    """Return a tensor as an array in 32 bits."""
+    floats: Floats = tensor.float().cpu().numpy()
+    return floats
 
 
 def check_ids(ids: Tensor, max_tokens: int | None = None) -> None:

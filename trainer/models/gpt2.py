@@ -1,11 +1,14 @@
 """GPT-2 of the transformers library, with its embedding as head."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
 from trainer.contracts.models import Gpt2Config, Objective
 from trainer.models.transformer import CausalTransformer, vocabulary_fields
+from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
 
 
@@ -15,9 +18,46 @@ class Gpt2Model(CausalTransformer[GPT2Model]):
     def __init__(self, config: Gpt2Config, vocabulary: Vocabulary, objective: Objective) -> None:
         body = GPT2Model(library_config(config, vocabulary))
         super().__init__(config, body, vocabulary, objective)
+        self.config = config
+
+    def step_body(self) -> StepBody:
+        return _Gpt2Body(self.config, self.body)
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.wte
+
+
+class _Gpt2Body(StepBody):
+    def __init__(self, config: Gpt2Config, body: GPT2Model) -> None:
+        self._epsilon: float = body.config.layer_norm_epsilon
+        super().__init__(
+            dict(body.named_parameters()), config.num_layers, config.hidden_size // config.num_attention_heads
+        )
+        self._activation = activation(config.activation_function)
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        weights = self._weights
+        return weights["wte.weight"][ids] + weights["wpe.weight"][positions]
+
+    def queries_keys_values(self, layer: int, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        merged = self._linear(f"h.{layer}.attn.c_attn", self._normalize(f"h.{layer}.ln_1", hidden))
+        query, key, value = merged.chunk(3, dim=-1)
+        return self.heads(query), self.heads(key), self.heads(value)
+
+    def output(self, layer: int, hidden: Tensor, attended: Tensor) -> Tensor:
+        hidden = hidden + self._linear(f"h.{layer}.attn.c_proj", attended)
+        inner = self._linear(f"h.{layer}.mlp.c_fc", self._normalize(f"h.{layer}.ln_2", hidden))
+        return hidden + self._linear(f"h.{layer}.mlp.c_proj", self._activation(inner))
+
+    def normalize(self, hidden: Tensor) -> Tensor:
+        return self._normalize("ln_f", hidden)
+
+    def _normalize(self, name: str, hidden: Tensor) -> Tensor:
+        weight = self._weights[f"{name}.weight"]
+        return functional.layer_norm(hidden, weight.shape, weight, self._weights[f"{name}.bias"], self._epsilon)
+
+    def _linear(self, name: str, inputs: Tensor) -> Tensor:
+        return torch.addmm(self._weights[f"{name}.bias"], inputs, self._weights[f"{name}.weight"])
 
 
 def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> GPT2Config:

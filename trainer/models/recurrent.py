@@ -13,7 +13,8 @@ from torch.nn import functional, init
 from torch.nn.utils import rnn
 
 from trainer.contracts.models import Objective, RnnConfig
-from trainer.models.base import LanguageModel, ModelState, check_ids
+from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
+from trainer.models.recurrent_steps import RecurrentSteps
 from trainer.tokenizers.base import Vocabulary
 
 
@@ -49,6 +50,11 @@ class RecurrentModel(LanguageModel):
 
     def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         return super().forward_with_state(ids, state) if self.config.bidirectional else self._run(ids, state)
+
+    def steps(self, state: ModelState) -> Steps:
+        if state[0].device.type != "cpu":
+            return super().steps(state)
+        return RecurrentSteps(self.config, dict(self.named_parameters()), state)
 
     def _zeros(self, batch: int) -> ModelState:
         layers = self.config.num_layers * (1 + self.config.bidirectional)

@@ -3,12 +3,14 @@
 from typing import overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers.models.llama import configuration_llama, modeling_llama
 from transformers.models.qwen2 import configuration_qwen2, modeling_qwen2
 
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
 from trainer.models.transformer import CausalTransformer, vocabulary_fields
+from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
 
 _LLAMA: type[configuration_llama.LlamaConfig] = configuration_llama.LlamaConfig
@@ -32,9 +34,57 @@ class RotaryModel(CausalTransformer[modeling_llama.LlamaModel | modeling_qwen2.Q
             with torch.device("cpu"):
                 body.rotary_emb = modeling_qwen2.Qwen2RotaryEmbedding(qwen)
         super().__init__(config, body, vocabulary, objective)
+        self.config = config
+
+    def step_body(self) -> StepBody:
+        return _RotaryBody(self.config, self.body)
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.embed_tokens
+
+
+class _RotaryBody(StepBody):
+    def __init__(
+        self, config: LlamaConfig | QwenConfig, body: modeling_llama.LlamaModel | modeling_qwen2.Qwen2Model
+    ) -> None:
+        weights = dict(body.named_parameters())
+        self._epsilon: float = body.config.rms_norm_eps
+        super().__init__(weights, config.num_layers, config.hidden_size // config.num_attention_heads)
+        self._activation = activation(config.activation_function)
+        embedding = weights["embed_tokens.weight"]
+        positions = torch.arange(config.max_position_embeddings, device=embedding.device).unsqueeze(0)
+        table: tuple[Tensor, Tensor] = body.rotary_emb(embedding, positions)
+        self._cosines, self._sines = (part.squeeze(0).unsqueeze(1) for part in table)  # each (positions, 1, D)
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        return self._weights["embed_tokens.weight"][ids]
+
+    def queries_keys_values(self, layer: int, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normalized = self._normalize(f"layers.{layer}.input_layernorm", hidden)
+        names = (f"layers.{layer}.self_attn.{part}_proj" for part in "qkv")
+        query, key, value = (self.heads(self._linear(name, normalized)) for name in names)
+        return self._rotate(query, positions), self._rotate(key, positions), value
+
+    def output(self, layer: int, hidden: Tensor, attended: Tensor) -> Tensor:
+        hidden = hidden + self._linear(f"layers.{layer}.self_attn.o_proj", attended)
+        normalized = self._normalize(f"layers.{layer}.post_attention_layernorm", hidden)
+        gate, up = (self._linear(f"layers.{layer}.mlp.{part}_proj", normalized) for part in ("gate", "up"))
+        return hidden + self._linear(f"layers.{layer}.mlp.down_proj", self._activation(gate) * up)
+
+    def normalize(self, hidden: Tensor) -> Tensor:
+        return self._normalize("norm", hidden)
+
+    def _rotate(self, vectors: Tensor, positions: Tensor) -> Tensor:
+        """Rotate vectors (n, heads, D) by their positions (n,) (Su et al. 2021)."""
+        first, second = vectors.chunk(2, dim=-1)
+        return vectors * self._cosines[positions] + torch.cat((-second, first), dim=-1) * self._sines[positions]
+
+    def _normalize(self, name: str, hidden: Tensor) -> Tensor:
+        weight = self._weights[f"{name}.weight"]
+        return functional.rms_norm(hidden, list(weight.shape), weight, self._epsilon)
+
+    def _linear(self, name: str, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias"))
 
 
 @overload

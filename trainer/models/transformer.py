@@ -5,6 +5,7 @@ Nothing is downloaded.
 """
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Generic, TypedDict, TypeVar
 
@@ -16,7 +17,8 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
 from trainer.contracts.models import Gpt2Config, LlamaConfig, Objective, QwenConfig
-from trainer.models.base import LanguageModel, ModelState, check_ids
+from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
+from trainer.models.transformer_steps import StepBody, TransformerSteps
 from trainer.tokenizers.base import Vocabulary
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -93,6 +95,13 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         hidden, layers = output
         grown = [tensor.transpose(1, 2).unsqueeze(0) for keys, values, _ in layers for tensor in (keys, values)]
         return self._logits(hidden), (is_read.unsqueeze(0), *grown)
+
+    @abstractmethod
+    def step_body(self) -> StepBody:
+        """Return the parts of the model that read one token at a time."""
+
+    def steps(self, state: ModelState) -> Steps:
+        return TransformerSteps(self.step_body(), self._logits, state, self.context_tokens or 0)
 
     def checkpoint_gradients(self) -> None:
         self.body.activation_checkpointing_enable()

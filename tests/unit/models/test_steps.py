@@ -1,0 +1,41 @@
+"""Steps of one token at a time give the logits of the plain forward pass, whatever sequences read, leave or wait."""
+
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.families import CAUSAL, POSITIONS, VOCABULARY, model_of
+from tests.support.tiny_models import tensor_of
+from trainer.models.base import ForwardSteps, LanguageModel, ModelState, concatenate_states
+
+
+def state_after(model: LanguageModel, lengths: Sequence[int], random: Random) -> ModelState:
+    """Return the state after one prompt of each length."""
+    with torch.inference_mode():
+        states = []
+        for length in lengths:
+            ids = tensor_of([[random.randrange(VOCABULARY.size) for _ in range(length)]])
+            states.append(model.forward_with_state(ids, model.initial_state(1))[1])
+        return concatenate_states(states)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (3, 3), (2, 5, 1), (1, 4, 2, 2, 6, 3)], ids=str)
+@pytest.mark.parametrize("name", CAUSAL)
+def test_steps__give_the_logits_of_the_forward_pass(name: str, lengths: tuple[int, ...]) -> None:
+    model, random = model_of(name).eval(), Random(7)
+    state = state_after(model, lengths, random)
+    fast, plain = model.steps(state), ForwardSteps(model, tuple(part.clone() for part in state))
+    rows = list(range(len(lengths)))
+
+    for step in range(POSITIONS - max(lengths)):
+        reading = rows if step % 3 else sorted(random.sample(rows, random.randint(1, len(rows))))
+        ids = [random.randrange(VOCABULARY.size) for _ in reading]
+        np.testing.assert_allclose(fast.read(ids, reading), plain.read(ids, reading), atol=1e-5)
+        if step == 4 and len(rows) > 1:
+            kept = rows[1:]
+            fast.keep(kept)
+            plain.keep(kept)
+            rows = rows[: len(kept)]

@@ -1,0 +1,92 @@
+"""Choice of the next token by the logits and a draw, in double precision."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.contracts.inference import SamplingOptions
+
+Doubles: TypeAlias = "NDArray[np.float64]"
+Indices: TypeAlias = "NDArray[np.int64]"
+
+_MIN_TEMPERATURE = 1e-6
+_FINITE = np.finfo(np.float64)
+_exp: Callable[[Doubles], Doubles] = np.exp
+_log: Callable[[Doubles], Doubles] = np.log
+
+
+def filtered_probabilities(logits: Doubles, request: SamplingOptions) -> tuple[Doubles, Indices]:
+    """Return the distribution (n, V) to sample from, likeliest first, and the ids (n, V) in that order.
+
+    Applies the temperature, then keeps the `top_k` likeliest tokens (of equals the lower id), then the fewest of them
+    that make up `top_p` of the rest.
+    """
+    with np.errstate(over="ignore"):  # to -inf
+        scaled: Doubles = _below_zero(logits) / max(request.temperature, _MIN_TEMPERATURE)
+    by_id = _normalized(_exp(scaled))
+    ids: Indices = np.argsort(-by_id, axis=-1, kind="stable")
+    probabilities: Doubles = np.take_along_axis(by_id, ids, axis=-1)
+    if request.top_k:
+        probabilities[:, request.top_k :] = 0
+        probabilities = _normalized(probabilities)
+    up_to: Doubles = probabilities.cumsum(-1)
+    before: Doubles = up_to - probabilities
+    probabilities = np.where(before < request.top_p, probabilities, 0.0)
+    return _normalized(probabilities), ids
+
+
+def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) -> list[int]:
+    """Choose an id for each row of logits (n, V): the likeliest at temperature 0, else by the draws (n,) in [0, 1)."""
+    if request.temperature == 0:
+        best: Indices = logits.argmax(-1)
+        return _integers(best)
+    probabilities, ids = filtered_probabilities(logits, request)
+    bounds: Doubles = probabilities.cumsum(-1)
+    columns: Doubles = np.array(draws, dtype=np.float64).reshape(-1, 1)
+    ranks: Indices = np.count_nonzero(bounds <= columns, axis=-1, keepdims=True)
+    possible: Indices = np.count_nonzero(probabilities, axis=-1, keepdims=True)
+    return _integers(np.take_along_axis(ids, np.minimum(ranks, possible - 1), axis=-1).flatten())
+
+
+def _integers(array: Indices) -> list[int]:
+    integers: list[int] = array.tolist()
+    return integers
+
+
+def log_softmax(logits: Doubles) -> Doubles:
+    """Return the logarithms of the probabilities (n, V)."""
+    shifted = _below_zero(logits)
+    totals: Doubles = _exp(shifted).sum(-1, keepdims=True)
+    difference: Doubles = shifted - _log(totals)
+    return difference
+
+
+def of_ids(values: Doubles, ids: Sequence[int]) -> list[float]:
+    """Return the value of an id in each row of values (n, V)."""
+    columns: Indices = np.array(ids, dtype=np.int64).reshape(-1, 1)
+    found: list[float] = np.take_along_axis(values, columns, axis=-1).flatten().tolist()
+    return found
+
+
+def penalize_repetition(logits: Doubles, seen: Sequence[Sequence[int]], penalty: float) -> None:
+    """Make the tokens that were seen in each row less likely, in place (Keskar et al. 2019)."""
+    for row, ids in enumerate(seen):
+        window = sorted(set(ids))
+        of_window: Doubles = logits[row, window]
+        with np.errstate(over="ignore"):  # clipped
+            penalized: Doubles = np.where(of_window > 0, of_window / penalty, of_window * penalty)
+        logits[row, window] = np.clip(penalized, _FINITE.min, _FINITE.max)
+
+
+def _below_zero(logits: Doubles) -> Doubles:
+    highest: Doubles = logits.max(-1, keepdims=True)
+    shifted: Doubles = logits - highest
+    return shifted
+
+
+def _normalized(weights: Doubles) -> Doubles:
+    totals: Doubles = weights.sum(-1, keepdims=True)
+    probabilities: Doubles = weights / totals
+    return probabilities
