@@ -26,7 +26,7 @@ KINDS: list[tuple[str, int, int, dict[str, object]]] = [
     ("between", 43, 0, {}),
     ("validating", 44, 1, {}),
     ("ending", 47, 1, {"max_steps": 48}),
-    ("testing", 20, 0, {"max_steps": 20, "learning_rate": 0.5, "warmup_ratio": 0.9}),
+    ("testing", 20, 0, {"max_steps": 20, "learning_rate": 1.0, "warmup_ratio": 0.9}),
 ]
 """After which step, and how many times of asking later, a training is told to pause; and of what training."""
 

@@ -9,7 +9,7 @@ from transformers.models.bert import configuration_bert, modeling_bert
 
 from trainer.contracts.models import BertConfig, Objective
 from trainer.models.base import LanguageModel, check_ids, is_read
-from trainer.models.transformer import vocabulary_fields
+from trainer.models.transformer import library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
 _BertTransform: Callable[[configuration_bert.BertConfig], nn.Module] = modeling_bert.BertPredictionHeadTransform
@@ -58,7 +58,7 @@ def library_config(config: BertConfig, vocabulary: Vocabulary) -> configuration_
         intermediate_size=config.intermediate_size,
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_attention_heads,
-        hidden_act=config.activation_function,
+        hidden_act=library_activation(config.activation_function),
         hidden_dropout_prob=config.dropout,
         attention_probs_dropout_prob=config.attention_dropout,
         type_vocab_size=config.type_vocab_size,

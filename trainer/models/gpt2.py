@@ -7,7 +7,7 @@ from transformers.models.gpt2.configuration_gpt2 import GPT2Config
 from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
 from trainer.contracts.models import Gpt2Config, Objective
-from trainer.models.transformer import CausalTransformer, vocabulary_fields
+from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
 from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
 
@@ -69,7 +69,7 @@ def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> GPT2Config:
         n_layer=config.num_layers,
         n_head=config.num_attention_heads,
         n_inner=config.intermediate_size,
-        activation_function=config.activation_function,
+        activation_function=library_activation(config.activation_function),
         resid_pdrop=config.dropout,
         embd_pdrop=config.dropout,
         attn_pdrop=config.attention_dropout,

@@ -14,6 +14,7 @@ from torch.nn.utils import rnn
 
 from trainer.contracts.models import Objective, RnnConfig
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
+from trainer.models.dropout import dropout
 from trainer.models.recurrent_steps import RecurrentSteps
 from trainer.tokenizers.base import Vocabulary
 
@@ -30,7 +31,6 @@ class RecurrentModel(LanguageModel):
         vocab_size, directions = vocabulary.size, 1 + config.bidirectional
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.layers = _layers(config)
-        self.outer_dropout = nn.Dropout(config.dropout if config.dropout_places == "all" else 0.0)
         width = config.hidden_size * directions
         self.projection = nn.Linear(width, config.embedding_size if config.tie_word_embeddings else vocab_size)
         if config.tie_word_embeddings:
@@ -43,6 +43,8 @@ class RecurrentModel(LanguageModel):
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         is_packed = self.config.bidirectional and lengths is not None
+        if self.training and not is_packed and ids.device.type == "cpu":
+            return self._logits(self._train_layers(ids)).transpose(0, 1)
         return self._run(ids, self._zeros(ids.shape[0]), lengths if is_packed else None)[0]
 
     def initial_state(self, batch: int) -> ModelState:
@@ -63,8 +65,7 @@ class RecurrentModel(LanguageModel):
 
     def _run(self, ids: Tensor, state: ModelState, lengths: Tensor | None = None) -> tuple[Tensor, ModelState]:
         check_ids(ids)
-        embedded: Tensor = self.embedding(ids)  # (B, T, E)
-        embedded = self.outer_dropout.forward(embedded)
+        embedded = self._outer_dropout(self.embedding.forward(ids))  # (B, T, E)
         inputs: Tensor | rnn.PackedSequence = embedded
         if lengths is not None:
             inputs = rnn.pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -76,10 +77,47 @@ class RecurrentModel(LanguageModel):
             hidden, state = output[0], output[1:]
         if isinstance(hidden, rnn.PackedSequence):
             hidden, _ = rnn.pad_packed_sequence(hidden, batch_first=True, total_length=ids.shape[1])
-        projected: Tensor = self.projection(self.outer_dropout.forward(hidden))  # (B, T, E) or (B, T, V)
+        return self._logits(self._outer_dropout(hidden)), state
+
+    def _train_layers(self, ids: Tensor) -> Tensor:
+        """Map ids (B, T) to hidden states (T, B, H), as `self.layers` does; on a CPU this way is faster to train.
+
+        The time comes first, as the layers compute, and `dropout` draws the masks between the layers.
+        """
+        check_ids(ids)
+        config, (state, *_) = self.config, self._zeros(len(ids))
+        directions = 1 + config.bidirectional
+        hidden = self._outer_dropout(self.embedding.forward(ids.t()))  # (T, B, E)
+        weights: list[list[nn.Parameter]] = self.layers.all_weights
+        for layer in range(config.num_layers):
+            if layer:
+                hidden = dropout(hidden, config.dropout, is_training=True)
+            first = layer * directions
+            of_layer: list[Tensor] = [weight for each in weights[first : first + directions] for weight in each]
+            options = True, 1, 0.0, True, config.bidirectional, False
+            empty = state[first : first + directions]
+            match config.architecture:
+                case "lstm":
+                    hidden = torch.lstm(hidden, (empty, empty), of_layer, *options)[0]
+                case "gru":
+                    hidden = torch.gru(hidden, empty, of_layer, *options)[0]
+                case "rnn":
+                    hidden = torch.rnn_tanh(hidden, empty, of_layer, *options)[0]
+                case unknown:
+                    assert_never(unknown)
+        return self._outer_dropout(hidden)
+
+    def _outer_dropout(self, hidden: Tensor) -> Tensor:
+        """Drop numbers before the first layer and after the last, if the config has dropout there."""
+        probability = self.config.dropout if self.config.dropout_places == "all" else 0.0
+        return dropout(hidden, probability, is_training=self.training)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Map hidden states (…, H) to logits (…, V)."""
+        projected = self.projection.forward(hidden)  # (…, E) or (…, V)
         if self.config.tie_word_embeddings:
-            projected = functional.linear(projected, self.embedding.weight, self.head_bias)  # (B, T, V)
-        return projected, state
+            projected = functional.linear(projected, self.embedding.weight, self.head_bias)
+        return projected
 
     def input_embedding(self) -> nn.Embedding:
         return self.embedding
@@ -109,7 +147,7 @@ class RecurrentModel(LanguageModel):
         init.xavier_uniform_(projection, gain=0.5 / math.sqrt(self.config.embedding_size))
 
 
-def _layers(config: RnnConfig) -> nn.Module:
+def _layers(config: RnnConfig) -> nn.RNNBase:
     sizes = config.embedding_size, config.hidden_size, config.num_layers
     dropout = config.dropout if config.num_layers > 1 else 0.0
     match config.architecture:

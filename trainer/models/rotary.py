@@ -9,7 +9,7 @@ from transformers.models.llama import configuration_llama, modeling_llama
 from transformers.models.qwen2 import configuration_qwen2, modeling_qwen2
 
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
-from trainer.models.transformer import CausalTransformer, vocabulary_fields
+from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
 from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
 
@@ -104,7 +104,7 @@ def library_config(
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_attention_heads,
         num_key_value_heads=config.num_key_value_heads,
-        hidden_act=config.activation_function,
+        hidden_act=library_activation(config.activation_function),
         attention_dropout=config.attention_dropout,
         tie_word_embeddings=config.tie_word_embeddings,
     )

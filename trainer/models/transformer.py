@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
-from trainer.contracts.models import Gpt2Config, LlamaConfig, Objective, QwenConfig
+from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.transformer_steps import StepBody, TransformerSteps
 from trainer.tokenizers.base import Vocabulary
@@ -41,6 +41,11 @@ def vocabulary_fields(vocabulary: Vocabulary) -> VocabularyFields:
     return VocabularyFields(
         vocab_size=vocabulary.size, bos_token_id=ids.bos, eos_token_id=ids.eos, pad_token_id=ids.pad, use_cache=False
     )
+
+
+def library_activation(name: Activation) -> str:
+    """Return the library's name of an activation; for gelu_new the name of the same function in one operation."""
+    return "gelu_pytorch_tanh" if name == "gelu_new" else name
 
 
 Body = TypeVar("Body", bound=PreTrainedModel)

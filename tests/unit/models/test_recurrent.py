@@ -10,11 +10,14 @@ from tests.support.families import vocabulary
 from tests.support.reference import ReferenceModel
 from tests.support.tiny_models import small_model, tensor_of
 from trainer.config.presets import resolve
+from trainer.contracts.base import changed as with_changes
 from trainer.contracts.comparison import model_name
 from trainer.contracts.models import DropoutPlaces, Initialization, RnnArchitecture, RnnConfig
 from trainer.contracts.runs import CorpusRef, TrainRequest
 from trainer.contracts.validation import parse
 from trainer.models import build
+from trainer.models.dropout import dropout
+from trainer.models.recurrent import RecurrentModel
 
 ARCHITECTURES: list[RnnArchitecture] = ["lstm", "gru", "rnn"]
 FORMS = list(product(ARCHITECTURES, [True, False]))
@@ -162,6 +165,80 @@ def test_dropout__is_where_it_was_asked_for(tied: bool) -> None:
     assert not changes("between_layers", 1)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("places", "dropout_share"), [("all", 0.3), ("between_layers", 0.3), ("all", 0.0)])
+def test_training__computes_the_layers_of_torch_with_dropout_between_them(
+    architecture: RnnArchitecture, bidirectional: bool, places: DropoutPlaces, dropout_share: float
+) -> None:
+    config = RnnConfig(
+        architecture=architecture,
+        embedding_size=6,
+        hidden_size=8,
+        num_layers=3,
+        bidirectional=bidirectional,
+        dropout=dropout_share,
+        dropout_places=places,
+    )
+    model = build(config, vocabulary(9), "masked_lm" if bidirectional else "causal_lm").train()
+    assert isinstance(model, RecurrentModel)
+    ids = torch.randint(9, (4, 7))
+    outer_share = dropout_share if places == "all" else 0.0
+
+    singles: list[RecurrentModel] = []
+    for layer in range(3):
+        inputs = 6 if layer == 0 else 8 * (1 + bidirectional)
+        single = build(with_changes(config, embedding_size=inputs, num_layers=1), model.vocabulary, model.objective)
+        assert isinstance(single, RecurrentModel)
+        weights = {name: weight for name, weight in model.layers.named_parameters() if f"_l{layer}" in name}
+        renamed: dict[str, torch.Tensor] = {
+            name.replace(f"_l{layer}", "_l0"): weight for name, weight in weights.items()
+        }
+        single.layers.load_state_dict(renamed)
+        singles.append(single)
+
+    torch.manual_seed(5)
+    ours = model.forward(ids)
+    torch.manual_seed(5)
+    hidden = dropout(model.embedding.forward(ids.t()), outer_share, is_training=True)  # (T, B, E)
+    for layer, single in enumerate(singles):
+        outputs: tuple[torch.Tensor, object] = single.layers(hidden.transpose(0, 1))
+        share = dropout_share if layer < 2 else outer_share
+        hidden = dropout(outputs[0].transpose(0, 1), share, is_training=True)
+    expected = model.projection.forward(hidden).transpose(0, 1)
+
+    assert torch.allclose(ours, expected, atol=1e-6)
+    torch.autograd.backward([ours.square().mean()])
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in model.parameters())
+
+
+@pytest.mark.parametrize("probability", [1e-9, 0.1, 0.25, 0.5, 0.9, 0.999999])
+def test_dropout__keeps_the_given_share_and_the_mean(probability: float) -> None:
+    torch.manual_seed(3)
+    numbers = torch.rand(401, 997) + 1  # an odd count: the last draw of 64 bits is used in part
+
+    dropped = dropout(numbers, probability, is_training=True)
+
+    kept = dropped != 0
+    rounded = min(round(probability * 2**16), 2**16 - 1) / 2**16
+    count = numbers.numel()
+    deviation = math.sqrt(count * rounded * (1 - rounded))
+    assert abs(float(kept.sum()) - count * (1 - rounded)) <= 5 * deviation
+    assert torch.allclose(dropped[kept], numbers[kept] / (1 - rounded))
+    assert torch.equal(dropout(numbers, probability, is_training=False), numbers)
+
+
+def test_dropout__draws_every_place_by_itself() -> None:
+    torch.manual_seed(3)
+    kept = torch.stack([dropout(torch.ones(61), 0.5, is_training=True) for _ in range(4000)]) != 0
+
+    shares = kept.double().mean(0)
+    pairs = torch.corrcoef(kept.double().t()) - torch.eye(61)
+
+    assert float((shares - 0.5).abs().max()) < 0.045  # six standard deviations
+    assert float(pairs.abs().max()) < 0.095
+
+
 @pytest.mark.parametrize("family", ["lstm", "char_lstm"])
 def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(family: str) -> None:
     request = parse(TrainRequest, {"model_family": family, "model_size": "paper", "corpus": "text"})
@@ -170,10 +247,9 @@ def test_paper_preset__drops_between_its_two_layers_only_and_has_a_linear_head(f
 
     model = build(config, vocabulary(40)).train()
 
+    assert isinstance(model, RecurrentModel)
+    assert (model.config.dropout, model.config.dropout_places) == (0.1, "between_layers")
     parts = dict(model.named_children())
-    between: object = parts["layers"].dropout
-    outside: object = parts["outer_dropout"].p
-    assert (between, outside) == (0.1, 0.0)
     assert [tuple(weight.shape) for weight in parts["projection"].parameters()] == [(40, 256), (40,)]
     assert model.parameter_count() == 40 * 128 + 4 * 256 * (128 + 3 * 256 + 4) + 257 * 40
 

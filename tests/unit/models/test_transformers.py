@@ -14,8 +14,10 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from tests.support.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
 from tests.support.tiny_models import tensor_of
-from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, QwenConfig
+from trainer.contracts.models import Activation, BertConfig, Gpt2Config, LlamaConfig, QwenConfig
 from trainer.models import bert, gpt2, rotary
+from trainer.models.transformer import library_activation
+from trainer.models.transformer_steps import activation
 
 COMMON: dict[str, object] = {"vocab_size": 13, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 ROTARY: dict[str, object] = COMMON | {
@@ -90,6 +92,26 @@ def test_logits__are_those_of_the_library(name: str) -> None:
 
     assert float((mine[0] - expected[0]).abs().max()) < 1e-5
     assert float((mine[1, :6] - expected[1, :6]).abs().max()) < 1e-5
+
+
+ACTIVATIONS: list[Activation] = ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "tanh"]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation__is_that_of_the_library_with_its_gradient(name: Activation) -> None:
+    library: Mapping[str, Callable[[Tensor], Tensor]] = import_module("transformers.activations").ACT2FN
+    numbers = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+
+    def with_gradient(function: Callable[[Tensor], Tensor]) -> Tensor:
+        inputs = numbers.clone().requires_grad_()
+        outputs = function(inputs)
+        torch.autograd.backward([outputs.sum()])
+        assert inputs.grad is not None
+        return torch.stack([outputs.detach(), inputs.grad])
+
+    expected = with_gradient(library[name])
+    assert torch.allclose(with_gradient(library[library_activation(name)]), expected, atol=1e-12)
+    assert torch.allclose(with_gradient(activation(name)), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

@@ -1,0 +1,92 @@
+"""The rival of GPT-2 training: the plain loop of nanoGPT's example for CPUs, around a model written as it writes it.
+
+    python -m benchmarks.plain_gpt2 SHAPE STEPS TEXT_FILE
+
+Source of the shape and the loop: https://github.com/karpathy/nanoGPT (train.py, model.py). Prints the tokens per second
+of the median step.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.shapes import SHAPES, Shape
+from benchmarks.step_times import StepTimes
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.inputs = nn.Linear(shape.hidden_size, 3 * shape.hidden_size, bias=False)
+        self.output = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        batch, length, width = hidden.shape
+        merged = torch.split(self.inputs.forward(hidden), width, dim=2)
+        query, key, value = [part.view(batch, length, self.heads, -1).transpose(1, 2) for part in merged]
+        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return self.output.forward(attended.transpose(1, 2).contiguous().view(batch, length, width))
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width = shape.hidden_size
+        self.before_attention, self.attention = nn.LayerNorm(width, bias=False), Attention(shape)
+        self.before_inner = nn.LayerNorm(width, bias=False)
+        self.widen = nn.Linear(width, 4 * width, bias=False)
+        self.narrow = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = hidden + self.attention.forward(self.before_attention.forward(hidden))
+        return hidden + self.narrow.forward(functional.gelu(self.widen.forward(self.before_inner.forward(hidden))))
+
+
+class Gpt(nn.Module):
+    def __init__(self, shape: Shape, vocabulary: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, shape.hidden_size)
+        self.positions = nn.Embedding(shape.length, shape.hidden_size)
+        self.blocks = [Block(shape) for _ in range(shape.layers)]
+        self._registered = nn.ModuleList(self.blocks)
+        self.norm = nn.LayerNorm(shape.hidden_size, bias=False)
+        self.head = nn.Linear(shape.hidden_size, vocabulary, bias=False)
+        self.tokens.weight = self.head.weight
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        hidden = self.tokens.forward(ids) + self.positions.forward(torch.arange(ids.shape[1]))
+        for block in self.blocks:
+            hidden = block.forward(hidden)
+        logits = self.head.forward(self.norm.forward(hidden))
+        return functional.cross_entropy(logits.view(-1, logits.size(-1)), targets.view(-1))
+
+
+def main(name: str, steps: int, text_file: str) -> None:
+    shape = SHAPES[name]
+    text = Path(text_file).read_text(encoding="utf-8")
+    numbers = {character: number for number, character in enumerate(sorted(set(text)))}
+    row: list[int] = [numbers[character] for character in text]
+    ids = torch.tensor(row)
+    torch.manual_seed(1)
+    model = Gpt(shape, len(numbers))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    times = StepTimes()
+    for _ in range(steps):
+        starts: list[int] = torch.randint(len(ids) - shape.length, (shape.rows,)).tolist()
+        inputs = torch.stack([ids[start : start + shape.length] for start in starts])
+        targets = torch.stack([ids[start + 1 : start + 1 + shape.length] for start in starts])
+        loss = model.forward(inputs, targets)
+        torch.autograd.backward([loss])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        times.add()
+    print(times.tokens_per_second(shape.rows * shape.length))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,109 @@
+"""Rows of the table that `make bench` prints, and the facts of the machine that they hold for."""
+
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+
+from trainer.contracts.base import Frozen, Timestamp, now
+from trainer.system.hardware import cpu_name, instruction_set
+
+_LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "sentencepiece", "minicons", "accelerate", "arq", "redis")
+
+
+class Row(Frozen):
+    """A measured figure and its goal."""
+
+    case: str
+    value: float
+    unit: str
+    """`x` for a ratio: ours divided by the rival's in the same run."""
+    goal: float | None = None
+    """None for a figure that is only reported."""
+    better: Literal["more", "less"] = "more"
+    details: dict[str, float] = Field(default_factory=dict)
+    """Medians of the contestants, shares of limits, differences."""
+    foreign_share: float = 0.0
+    note: str = ""
+    """Says why a goal cannot be reached on this machine."""
+
+    @property
+    def holds(self) -> bool:
+        if self.goal is None:
+            return True
+        return self.value >= self.goal if self.better == "more" else self.value <= self.goal
+
+
+class Machine(Frozen):
+    """Facts of the machine that a figure may depend on."""
+
+    cpu: str
+    instructions: dict[str, str]
+    threads: int
+    python: str
+    system: str
+    libraries: dict[str, str]
+    gpu: str | None
+
+
+class Results(Frozen):
+    """A file of `benchmarks/results`."""
+
+    measured_at: Timestamp
+    is_quick: bool
+    machine: Machine
+    rows: tuple[Row, ...]
+
+
+def machine() -> Machine:
+    return Machine(
+        cpu=cpu_name() or "unknown",
+        instructions=instruction_set(),
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        libraries={name: version(name) for name in _LIBRARIES},
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
+
+
+def save(rows: Sequence[Row], folder: Path, *, is_quick: bool) -> Path:
+    """Write the rows and the machine's facts into a file named by the time."""
+    results = Results(measured_at=now(), is_quick=is_quick, machine=machine(), rows=tuple(rows))
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{results.measured_at:%Y-%m-%d-%H%M%S}{'-quick' if is_quick else ''}.json"
+    file.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return file
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
+    table = Table("case", "measured", "goal", "", "details", box=None, pad_edge=False)
+    for row in rows:
+        sign = ">=" if row.better == "more" else "<="
+        goal = "" if row.goal is None else f"{sign} {_number(row.goal)} {row.unit}"
+        details = [f"{name} {_number(value)}" for name, value in row.details.items()]
+        details += [f"others used {row.foreign_share:.0%}"] if row.foreign_share > 0.05 else []
+        details += [row.note] if row.note else []
+        verdict = "" if row.goal is None else "ok" if row.holds else "MISSED"
+        table.add_row(row.case, f"{_number(row.value)} {row.unit}", goal, verdict, ", ".join(details))
+    console.print(table)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Return the last line: how many goals hold, and which do not."""
+    with_goal = [row for row in rows if row.goal is not None]
+    missed = [row for row in with_goal if not row.holds]
+    held = f"{len(with_goal) - len(missed)} of {len(with_goal)} goals hold"
+    return f"{held}; missed: {'; '.join(row.case for row in missed)}" if missed else held
+
+
+def _number(value: float) -> str:
+    if value and abs(value) < 0.01:
+        return f"{value:.1e}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

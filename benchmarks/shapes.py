@@ -1,0 +1,54 @@
+"""Shapes of the models that the benchmarks train, and their arithmetic."""
+
+from typing import NamedTuple
+
+
+class Shape(NamedTuple):
+    """A model and its batch, as `mt train`, Hugging Face Trainer and a plain loop all train it."""
+
+    is_lstm: bool
+    layers: int
+    hidden_size: int
+    length: int
+    """Tokens per row."""
+    rows: int
+    """Rows per batch."""
+    steps: int
+    """Steps of a full measurement."""
+    embedding_size: int = 128
+    """For an LSTM."""
+    heads: int = 4
+    """For GPT-2."""
+    dropout: float = 0.0
+
+    def request(self) -> dict[str, object]:
+        """Return the fields of a train request."""
+        sizes: dict[str, object]
+        if self.is_lstm:
+            sizes = {"model_family": "char_lstm", "model.dropout": self.dropout}
+            sizes |= {"model.embedding_size": self.embedding_size}
+        else:
+            sizes = {"model_family": "gpt2", "model.activation_function": "gelu_new"}  # the library's default
+            sizes |= {"model.num_attention_heads": self.heads, "model.max_position_embeddings": self.length}
+        sizes |= {"model.num_layers": self.layers, "model.hidden_size": self.hidden_size, "tokenizer.method": "char"}
+        return sizes | {"max_seq_len": self.length, "batch_size": self.rows, "optimizer.name": "adamw", "device": "cpu"}
+
+    def flops_per_token(self, vocabulary: int) -> float:
+        """Return the floating-point operations of a training step per token: 6 per weight of a product, and attention.
+
+        Products with the whole context count half, because attention is causal.
+        """
+        width = self.hidden_size
+        if self.is_lstm:
+            inputs = self.embedding_size + (self.layers - 1) * width
+            weights = 4 * width * (inputs + self.layers * width) + self.embedding_size * (width + vocabulary)
+            return 6.0 * weights
+        return 6.0 * (12 * self.layers * width**2 + width * vocabulary) + 6.0 * self.layers * self.length * width
+
+
+SHAPES = {
+    "lstm": Shape(is_lstm=True, layers=2, hidden_size=256, length=256, rows=64, steps=30, dropout=0.1),
+    "gpt2": Shape(is_lstm=False, layers=4, hidden_size=128, length=64, rows=12, steps=300),
+    "gpt2-large": Shape(is_lstm=False, layers=6, hidden_size=384, length=256, rows=16, steps=14, heads=6),
+}
+"""The preset of the paper; the small shape of nanoGPT's example for CPUs; a larger one."""

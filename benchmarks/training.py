@@ -1,0 +1,117 @@
+"""Speed of training against Hugging Face Trainer and a plain loop, in alternating processes."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from benchmarks.lab import Lab, printed_number, write_text
+from benchmarks.rows import Row
+from benchmarks.shapes import SHAPES
+from benchmarks.step_times import median_step_seconds
+from benchmarks.turns import Contestant, in_turns
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.validation import parse_json
+from trainer.training.progress import CurveRow
+
+_CHARACTERS = 4_000_000
+_BF16_STEPS, _MAX_BF16_NATS = 200, 0.02
+_MIN_BF16_GAIN = 1.3
+"""Products are this much faster in bf16 on a CPU that has the arithmetic."""
+_GOALS: dict[str, tuple[tuple[str, str, float | None], ...]] = {
+    "lstm": (
+        ("ours", "HF", 1.4),
+        ("ours", "products", 0.75),
+        ("ours bf16", "HF", 2.6),
+        ("ours bf16", "HF bf16", 1.45),
+        ("ours bf16", "products bf16", 0.65),
+    ),
+    "gpt2": (
+        ("ours", "HF", 1.3),
+        ("ours", "plain loop", 0.95),
+        ("ours", "products", None),
+        ("ours bf16", "HF", 1.5),
+        ("ours bf16", "products bf16", None),
+    ),
+    "gpt2-large": (
+        ("ours", "HF", 1.1),
+        ("ours", "products", None),
+        ("ours bf16", "HF", 2.6),
+        ("ours bf16", "products bf16", None),
+    ),
+}
+"""Two contestants of each shape and the goal of their ratio; HF is Hugging Face Trainer, the products are the limit."""
+
+
+def training_rows(lab: Lab, *, is_quick: bool) -> list[Row]:
+    """Return the rows of all shapes: in fp32, and in bf16 where this CPU multiplies faster in it."""
+    text = write_text(lab.folder / "training.txt", _CHARACTERS)
+    with ExitStack() as limits:
+        products = {
+            name: limits.enter_context(Contestant("benchmarks.limits", [kind]))
+            for name, kind in (("products", "gemm-fp32"), ("products bf16", "gemm-bf16"))
+        }
+        turns = in_turns(products, 3)
+        has_bf16 = turns.ratio("products bf16", "products") >= _MIN_BF16_GAIN
+        rows = [Row(case=name, value=turns.median(name) / 1e9, unit="GFLOP/s") for name in products]
+        for name in SHAPES:
+            rows += _shape_rows(lab, name, text, products, has_bf16=has_bf16, is_quick=is_quick)
+    names = [name for name in SHAPES if has_bf16 and not (is_quick and name == "gpt2-large")]
+    return rows + [_bf16_difference(lab, name, text) for name in names]
+
+
+def _shape_rows(
+    lab: Lab, name: str, text: Path, products: dict[str, Contestant], *, has_bf16: bool, is_quick: bool
+) -> list[Row]:
+    """Train a shape by all contestants in turns."""
+    shape = SHAPES[name]
+    steps = max(12, shape.steps // 3) if is_quick else shape.steps
+    contestants: dict[str, Callable[[], float]] = {**products}
+    contestants["ours"] = partial(_our_speed, lab, name, text, "fp32", steps)
+    contestants["HF"] = partial(printed_number, "hf_training", name, "fp32", str(steps), str(text))
+    contestants["plain loop"] = partial(printed_number, "plain_gpt2", name, str(steps), str(text))
+    contestants["ours bf16"] = partial(_our_speed, lab, name, text, "bf16", steps)
+    contestants["HF bf16"] = partial(printed_number, "hf_training", name, "bf16", str(steps), str(text))
+    goals = [goal for goal in _GOALS[name] if has_bf16 or "bf16" not in goal[0]]
+    used = {who for ours, other, _ in goals for who in (ours, other)}
+    turns = in_turns({who: run for who, run in contestants.items() if who in used}, 1 if is_quick else 3)
+    flops = shape.flops_per_token(len(set(text.read_text(encoding="utf-8"))))
+    speeds = {f"{who} tokens/s": turns.median(who) for who in turns.figures if who not in products}
+    return [
+        Row(
+            case=f"{name} training: {who} / {other}",
+            value=turns.ratio(who, other) * (flops if other in products else 1),
+            unit="x",
+            goal=goal,
+            details=speeds if number == 0 else {},
+            foreign_share=turns.foreign_share,
+        )
+        for number, (who, other, goal) in enumerate(goals)
+    ]
+
+
+def _our_speed(lab: Lab, name: str, text: Path, precision: str, steps: int) -> float:
+    """Train with `mt train`; return the tokens per second of the median step."""
+    shape = SHAPES[name]
+    run = lab.train(text, {**shape.request(), "precision": precision, "max_steps": steps, "log_every_steps": 1})
+    return shape.rows * shape.length / median_step_seconds([row.elapsed_seconds for row in _curve(run)])
+
+
+def _bf16_difference(lab: Lab, name: str, text: Path) -> Row:
+    """Compare the loss in bf16 with that in fp32, the mean of the last 10 of 200 steps of one seed."""
+    fields: dict[str, object] = {**SHAPES[name].request(), "max_steps": _BF16_STEPS, "log_every_steps": 10}
+    losses: dict[str, float] = {}
+    for precision in ("fp32", "bf16"):
+        losses[precision] = _curve(lab.train(text, fields | {"precision": precision}))[-1].train_loss or 0.0
+    return Row(
+        case=f"{name} training: loss in bf16 after {_BF16_STEPS} steps",
+        value=abs(losses["bf16"] - losses["fp32"]),
+        unit="nats",
+        goal=_MAX_BF16_NATS,
+        better="less",
+        details=losses,
+    )
+
+
+def _curve(run: RunDirectory) -> list[CurveRow]:
+    return [parse_json(CurveRow, line) for line in run.loss_curve.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,139 @@
+"""Measurements of contestants in turns, so that a change of the machine's speed meets all of them."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from subprocess import PIPE, Popen
+from typing import NamedTuple
+
+MAX_FOREIGN_SHARE, MAX_TRIES = 0.12, 4
+"""A slice is measured again while other programs use more of the processors, MAX_TRIES times at most."""
+
+
+class Turns(NamedTuple):
+    """Figures of all contestants, in the order of the rounds; a larger figure is faster."""
+
+    figures: dict[str, list[float]]
+    foreign_share: float
+    """Largest share of the processors' time that other programs used in a slice."""
+
+    def median(self, name: str) -> float:
+        return median(self.figures[name])
+
+    def ratio(self, name: str, other: str) -> float:
+        """Return the median over the rounds of one contestant's figure divided by another's."""
+        return median(a / b for a, b in zip(self.figures[name], self.figures[other], strict=True))
+
+
+def in_turns(contestants: Mapping[str, Callable[[], float]], rounds: int) -> Turns:
+    """Measure a slice of every contestant in each round; slices that other programs disturb are repeated."""
+    figures: dict[str, list[float]] = {name: [] for name in contestants}
+    largest = 0.0
+    for _ in range(rounds):
+        for name, measure in contestants.items():
+            share, figure = sorted(_tries(measure))[0]
+            figures[name].append(figure)
+            largest = max(largest, share)
+    return Turns(figures, largest)
+
+
+def _tries(measure: Callable[[], float]) -> list[tuple[float, float]]:
+    """Measure until a slice is undisturbed; return the foreign share and the figure of each try."""
+    tries: list[tuple[float, float]] = []
+    while len(tries) < MAX_TRIES and all(share > MAX_FOREIGN_SHARE for share, _ in tries):
+        there, used = machine_ticks()
+        ours = own_ticks()
+        figure = measure()
+        now_there, now_used = machine_ticks()
+        foreign = now_used - used - (own_ticks() - ours)
+        tries.append((max(0, foreign) / max(1, now_there - there), figure))
+    return tries
+
+
+class Contestant:
+    """A process that measures a slice of its work each time it is called; its module calls `serve`."""
+
+    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", module, *arguments]
+        self._module = module
+        self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment)
+        self._answer()  # ready
+
+    def __call__(self) -> float:
+        if self._process.stdin is not None:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def __enter__(self) -> "Contestant":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _answer(self) -> float:
+        line: str = "" if self._process.stdout is None else self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._module} ended with exit code {self._process.wait()}")
+        return float(line)
+
+
+def serve(measure: Callable[[], float]) -> None:
+    """Answer each line of the input with a measurement, until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints is not an answer
+    measure()  # warms up
+    answers.write("0\n")
+    with open(0, encoding="ascii") as requests:
+        for _ in requests:
+            answers.write(f"{measure()}\n")
+
+
+def repeated(work: Callable[[], int], seconds: float = 2.0) -> float:
+    """Repeat work for some seconds; return its units per second."""
+    units, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        units += work()
+    return units / elapsed
+
+
+def own_ticks() -> int:
+    """Return the processor time of this process and its descendants, also of those that have ended, in ticks."""
+    return sum(map(_ticks_with_ended_children, with_descendants(os.getpid())))
+
+
+def with_descendants(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except FileNotFoundError:  # it has ended
+        return []
+    return [pid, *(found for child in children for found in with_descendants(int(child)))]
+
+
+def machine_ticks() -> tuple[int, int]:
+    """Return the processor time that was there, and what was used of it, in ticks since the machine started."""
+    first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    ticks = [int(value) for value in first.split()[1:9]]
+    return sum(ticks), sum(ticks) - ticks[3] - ticks[4]  # idle, waiting for a disk
+
+
+def ticks_of(pid: int) -> int:
+    """Return the processor time of a process in ticks."""
+    return sum(_times(pid)[:2])
+
+
+def _ticks_with_ended_children(pid: int) -> int:
+    return sum(_times(pid))
+
+
+def _times(pid: int) -> list[int]:
+    """Return the user and system time of a process, then those of its children that have ended; zeros if it has."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(") ", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return [0, 0, 0, 0]
+    return [int(field) for field in fields[11:15]]
