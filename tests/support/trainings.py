@@ -89,7 +89,7 @@ class Bad(LanguageModel):
         self._failure = failure
         self.embedding = torch.nn.Embedding(40, 40)
 
-    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         logits: Tensor = self.embedding(ids)
         if self._failure == "nan":
             return logits * math.nan
@@ -102,6 +102,9 @@ class Bad(LanguageModel):
         if self._failure == "bug":
             raise RuntimeError("bug")
         return logits
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
 
     def initial_state(self, batch: int) -> ModelState:
         return (torch.zeros(1, batch, 1),)

@@ -46,8 +46,11 @@ class Script(LanguageModel):
             table[token, follows.get(token, EOS)] = 100.0
         self.table = table
 
-    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self.table[ids]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
 
     def initial_state(self, batch: int) -> ModelState:
         return (torch.zeros(1, batch, 1),)

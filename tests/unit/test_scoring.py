@@ -17,7 +17,7 @@ from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest, ScoreResponse, WindowReport
 from trainer.inference.scoring import ScoringJob, score_lines, score_texts
-from trainer.models.base import LanguageModel, ModelState
+from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 from trainer.training.device import resolve
 from trainer.training.documents import Documents
@@ -75,18 +75,13 @@ def test_logits__of_a_long_line_are_few_at_a_time_however_many_tokens_the_model_
     vocab_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = small_model(vocab_size)
-    at_once, in_chunks, sizes = model.forward, model.forward_with_state, list[int]()
+    logits, sizes = model.logits, list[int]()
 
-    def noted(ids: Tensor) -> Tensor:
-        sizes.append(len(ids[0]) * vocab_size)
-        return at_once(ids)
+    def noted(hidden: Tensor) -> Tensor:
+        sizes.append(hidden[..., 0].numel() * vocab_size)
+        return logits(hidden)
 
-    def noted_chunk(ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        sizes.append(len(ids[0]) * vocab_size)
-        return in_chunks(ids, state)
-
-    monkeypatch.setattr(model, "forward", noted)
-    monkeypatch.setattr(model, "forward_with_state", noted_chunk)
+    monkeypatch.setattr(model, "logits", noted)
     [scored] = score_lines(model, [[5, 6, 7] * 400])
 
     assert len(scored.surprisal) == 1200

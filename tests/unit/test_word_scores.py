@@ -36,15 +36,15 @@ class ToyModel(LanguageModel):
         torch.manual_seed(3)
         self.names = tokens.tokens(range(self.vocab_size))
         self.begins = [name[0] in (" ", SPACE) for name in self.names]
-        self.logits = nn.Embedding(self.vocab_size, self.vocab_size)
+        self.table = nn.Embedding(self.vocab_size, self.vocab_size)
         with torch.no_grad():
-            self.logits.weight.normal_(std=1.0)
+            self.table.weight.normal_(std=1.0)
         ids = self.vocabulary.special_ids
         self.specials = {i for i in (ids.pad, ids.unk, ids.bos, ids.mask) if i is not None}
 
     def next_log_p(self, ids: Sequence[int]) -> Tensor:
         """(V,) after ids that begin with [BOS]."""
-        logits = self.logits.weight[ids[-1]].detach().clone()
+        logits = self.table.weight[ids[-1]].detach().clone()
         specials: list[int] = sorted(self.specials)
         logits[specials] = -torch.inf
         letters = 0
@@ -59,18 +59,21 @@ class ToyModel(LanguageModel):
             logits[goes_on] = -torch.inf
         return logits.log_softmax(-1)
 
-    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         rows: list[list[int]] = ids.tolist()
         return torch.stack([torch.stack([self.next_log_p(row[: t + 1]) for t in range(len(row))]) for row in rows])
 
     def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
         return self.forward(ids), state
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
+
     def initial_state(self, batch: int) -> ModelState:
         return ()
 
     def input_embedding(self) -> nn.Embedding:
-        return self.logits
+        return self.table
 
 
 def probability(model: ToyModel, ids: Sequence[int], before: Sequence[int]) -> float:

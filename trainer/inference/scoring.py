@@ -14,6 +14,7 @@ each window scores the token in its middle.
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -221,9 +222,9 @@ class _LogitScorer(NamedTuple):
     boundary_ids: Tensor | None
 
     def scores(self, logits: Tensor, targets: Tensor) -> Scores:
-        """Score targets (B, T) by logits (B, T, V)."""
+        """Score targets (…) by logits (…, V)."""
         log_p = functional.log_softmax(logits, dim=-1)
-        of_target = log_p.gather(-1, targets.unsqueeze(-1))  # (B, T, 1)
+        of_target = log_p.gather(-1, targets.unsqueeze(-1))  # (…, 1)
         surprisal = -of_target.squeeze(-1).clamp_max(0)
         top = log_p.topk(self.top_k, dim=-1)
         ids, zeros = self.boundary_ids, torch.zeros_like(surprisal)
@@ -268,15 +269,26 @@ def _score_causal(model: LanguageModel, windows: list[_Window], scorer: _LogitSc
     chunks: list[Scores] = []
     with torch.inference_mode():
         if ids.shape[1] <= chunk:
-            chunks.append(scorer.scores(model.forward(ids[:, :-1]).float(), ids[:, 1:]))
-        else:
-            state = model.initial_state(len(windows))
-            for start in range(0, ids.shape[1] - 1, chunk):
-                targets = ids[:, start + 1 : start + 1 + chunk]
-                logits, state = model.forward_with_state(ids[:, start : start + targets.shape[1]], state)
-                chunks.append(scorer.scores(logits.float(), targets))
+            return _score_whole(model, windows, ids, scorer)
+        state = model.initial_state(len(windows))
+        for start in range(0, ids.shape[1] - 1, chunk):
+            targets = ids[:, start + 1 : start + 1 + chunk]
+            logits, state = model.forward_with_state(ids[:, start : start + targets.shape[1]], state)
+            chunks.append(scorer.scores(logits.float(), targets))
     scores = _concat(chunks, dim=1)
     return [Scores(*(tensor[row, w.first : w.end] for tensor in scores)) for row, w in enumerate(windows)]
+
+
+def _score_whole(model: LanguageModel, windows: list[_Window], ids: Tensor, scorer: _LogitScorer) -> list[Scores]:
+    """Score the ids (B, T + 1) of a batch in one pass; the output layer reads no padding."""
+    ranges: list[tuple[int, int]] = [(window.first, window.end) for window in windows]
+    limits = torch.tensor(ranges, device=ids.device)
+    columns = torch.arange(ids.shape[1] - 1, device=ids.device)
+    is_scored = (columns >= limits[:, :1]) & (columns < limits[:, 1:])  # (B, T)
+    hidden = model.hidden_states(ids[:, :-1])[is_scored]  # (N, H)
+    scores = _concat([scorer.scores(model.logits(hidden).float(), ids[:, 1:][is_scored])])
+    ends: list[int] = list(accumulate(window.end - window.first for window in windows))
+    return [Scores(*(tensor[begin:end] for tensor in scores)) for begin, end in pairwise([0, *ends])]
 
 
 def _max_positions(model: LanguageModel) -> int:
@@ -308,9 +320,9 @@ def _score_masked(model: LanguageModel, windows: list[_Window], scorer: _LogitSc
     is_masked = (columns >= first) & (columns < end)
     mask_id = special_ids.unk if special_ids.mask is None else special_ids.mask
     with torch.inference_mode():
-        logits = model.forward(ids.masked_fill(is_masked, mask_id))
-        of_first = logits[torch.arange(len(ids), device=device).unsqueeze(-1), first].float()  # (B, 1, V)
-        scores = _concat([scorer.scores(of_first, ids.gather(1, first))])
+        hidden = model.hidden_states(ids.masked_fill(is_masked, mask_id))
+        of_first = hidden[torch.arange(len(ids), device=device).unsqueeze(-1), first]  # (B, 1, H)
+        scores = _concat([scorer.scores(model.logits(of_first).float(), ids.gather(1, first))])
     return [Scores(*(tensor[row] for tensor in scores)) for row in range(len(windows))]
 
 

@@ -40,9 +40,17 @@ class LanguageModel(nn.Module, ABC):
         """True for models that read a line of any length exactly, chunk by chunk."""
         return self.objective == "causal_lm" and self.context_tokens is None
 
-    @abstractmethod
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map ids (B, T) to logits (B, T, V), from an empty state; ids after the lengths (B,) are padding."""
+        return self.logits(self.hidden_states(ids, lengths))
+
+    @abstractmethod
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Map ids (B, T) to the input (B, T, H) of the output layer, as `forward` reads them."""
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Map hidden states (…, H) to logits (…, V)."""
 
     @abstractmethod
     def input_embedding(self) -> nn.Embedding:

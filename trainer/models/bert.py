@@ -35,12 +35,15 @@ class BertModel(LanguageModel):
                 nn.init.zeros_(weight)
         self.head_bias = nn.Parameter(torch.zeros(vocabulary.size))
 
-    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         check_ids(ids, self.context_tokens)
         mask = None if lengths is None else is_read(lengths, ids)  # (B, T)
         output: tuple[Tensor] = self.body(ids, attention_mask=mask, return_dict=False)
-        hidden: Tensor = self.transform(output[0])  # (B, T, H)
-        return functional.linear(hidden, self.input_embedding().weight, self.head_bias)  # (B, T, V)
+        return output[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        transformed: Tensor = self.transform(hidden)
+        return functional.linear(transformed, self.input_embedding().weight, self.head_bias)
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.embeddings.word_embeddings

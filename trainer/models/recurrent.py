@@ -42,16 +42,30 @@ class RecurrentModel(LanguageModel):
             init.zeros_(self.projection.bias)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if self._trains_layers(ids, lengths):
+            return self.logits(self._train_layers(ids)).transpose(0, 1)
+        return super().forward(ids, lengths)
+
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        if self._trains_layers(ids, lengths):
+            return self._train_layers(ids).transpose(0, 1)
         is_packed = self.config.bidirectional and lengths is not None
-        if self.training and not is_packed and ids.device.type == "cpu":
-            return self._logits(self._train_layers(ids)).transpose(0, 1)
         return self._run(ids, self._zeros(ids.shape[0]), lengths if is_packed else None)[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        projected = self.projection.forward(hidden)  # (…, E) or (…, V)
+        if self.config.tie_word_embeddings:
+            projected = functional.linear(projected, self.embedding.weight, self.head_bias)
+        return projected
 
     def initial_state(self, batch: int) -> ModelState:
         return super().initial_state(batch) if self.config.bidirectional else self._zeros(batch)
 
     def forward_with_state(self, ids: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
-        return super().forward_with_state(ids, state) if self.config.bidirectional else self._run(ids, state)
+        if self.config.bidirectional:
+            return super().forward_with_state(ids, state)
+        hidden, state = self._run(ids, state)
+        return self.logits(hidden), state
 
     def steps(self, state: ModelState) -> Steps:
         if state[0].device.type != "cpu":
@@ -64,8 +78,10 @@ class RecurrentModel(LanguageModel):
         return (zeros, zeros) if self.config.architecture == "lstm" else (zeros,)
 
     def _run(self, ids: Tensor, state: ModelState, lengths: Tensor | None = None) -> tuple[Tensor, ModelState]:
+        """Map ids (B, T) to hidden states (B, T, H) and the state after them."""
         check_ids(ids)
-        embedded = self._outer_dropout(self.embedding.forward(ids))  # (B, T, E)
+        embedded: Tensor = self.embedding(ids)  # (B, T, E)
+        embedded = self._outer_dropout(embedded)
         inputs: Tensor | rnn.PackedSequence = embedded
         if lengths is not None:
             inputs = rnn.pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -77,7 +93,11 @@ class RecurrentModel(LanguageModel):
             hidden, state = output[0], output[1:]
         if isinstance(hidden, rnn.PackedSequence):
             hidden, _ = rnn.pad_packed_sequence(hidden, batch_first=True, total_length=ids.shape[1])
-        return self._logits(self._outer_dropout(hidden)), state
+        return self._outer_dropout(hidden), state
+
+    def _trains_layers(self, ids: Tensor, lengths: Tensor | None) -> bool:
+        is_packed = self.config.bidirectional and lengths is not None
+        return self.training and not is_packed and ids.device.type == "cpu"
 
     def _train_layers(self, ids: Tensor) -> Tensor:
         """Map ids (B, T) to hidden states (T, B, H), as `self.layers` does; on a CPU this way is faster to train.
@@ -111,13 +131,6 @@ class RecurrentModel(LanguageModel):
         """Drop numbers before the first layer and after the last, if the config has dropout there."""
         probability = self.config.dropout if self.config.dropout_places == "all" else 0.0
         return dropout(hidden, probability, is_training=self.training)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Map hidden states (…, H) to logits (…, V)."""
-        projected = self.projection.forward(hidden)  # (…, E) or (…, V)
-        if self.config.tie_word_embeddings:
-            projected = functional.linear(projected, self.embedding.weight, self.head_bias)
-        return projected
 
     def input_embedding(self) -> nn.Embedding:
         return self.embedding

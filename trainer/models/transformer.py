@@ -71,10 +71,13 @@ class CausalTransformer(LanguageModel, Generic[Body]):
             self.head = nn.Linear(config.hidden_size, vocabulary.size, bias=False)
             nn.init.normal_(self.head.weight, std=0.02)
 
-    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         check_ids(ids, self.context_tokens)
         output: tuple[Tensor] = self.body(ids, use_cache=False, return_dict=False)
-        return self._logits(output[0])
+        return output[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self.input_embedding().weight if self.head is None else self.head.weight)
 
     def initial_state(self, batch: int) -> ModelState:
         weight = self.input_embedding().weight
@@ -99,18 +102,14 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         )
         hidden, layers = output
         grown = [tensor.transpose(1, 2).unsqueeze(0) for keys, values, _ in layers for tensor in (keys, values)]
-        return self._logits(hidden), (is_read.unsqueeze(0), *grown)
+        return self.logits(hidden), (is_read.unsqueeze(0), *grown)
 
     @abstractmethod
     def step_body(self) -> StepBody:
         """Return the parts of the model that read one token at a time."""
 
     def steps(self, state: ModelState) -> Steps:
-        return TransformerSteps(self.step_body(), self._logits, state, self.context_tokens or 0)
+        return TransformerSteps(self.step_body(), self.logits, state, self.context_tokens or 0)
 
     def checkpoint_gradients(self) -> None:
         self.body.activation_checkpointing_enable()
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Map hidden states (B, T, H) to logits (B, T, V)."""
-        return functional.linear(hidden, self.input_embedding().weight if self.head is None else self.head.weight)
