@@ -13,9 +13,7 @@ Prints the differences. Exits 1 if one exceeds its bound. Needs the extra `parit
 
 import argparse
 import os
-import subprocess
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -26,12 +24,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from benchmarks.lab import DEMO_CORPUS, Lab
+from benchmarks.reference_tools import load_library_model, load_scorer, row_of
 from trainer.api import Model
-from trainer.artifacts.runs import RunStore
 from trainer.contracts.inference import GenerateChunk, GenerateRequest, GenerateResponse
-from trainer.contracts.runs import RunStatus
 from trainer.contracts.validation import parse
-from trainer.export.folders import export_folder
 from trainer.inference.generation import GenerationJob, generate, generate_together
 from trainer.inference.scoring import score_lines, word_surprisals
 from trainer.models.base import LanguageModel
@@ -72,48 +69,6 @@ class Difference(NamedTuple):
     sum_nats: float
 
 
-class _Tokenizer(Protocol):
-    def __call__(self, text: list[str], *, padding: str) -> object: ...
-
-
-class _Scorer(Protocol):
-    """The part of minicons' scorers used here."""
-
-    @property
-    def tokenizer(self) -> "_Tokenizer": ...
-    def prepare_text(self, text: object, **options: bool) -> object: ...
-    def compute_stats(self, batch: object) -> list[list[float]]: ...
-    def word_score_tokenized(
-        self, batch: list[str], tokenize_function: Callable[[str], list[str]], **options: bool
-    ) -> list[list[tuple[str, float]]]: ...
-
-
-class _Ids(Protocol):
-    def tolist(self) -> list[list[int]]: ...
-
-
-class _Output(Protocol):
-    @property
-    def logits(self) -> Tensor: ...
-
-
-class _Exported(Protocol):
-    """The part of the library's models used here."""
-
-    def __call__(self, input_ids: Tensor) -> _Output: ...
-    def generate(self, input_ids: Tensor, **options: object) -> _Ids: ...
-    def eval(self) -> "_Exported": ...
-
-
-class _Load(Protocol):
-    def __call__(self, folder: str, *, trust_remote_code: bool) -> _Exported: ...
-
-
-class _Auto(Protocol):
-    @property
-    def from_pretrained(self) -> _Load: ...
-
-
 class _Warper(Protocol):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor: ...
 
@@ -122,7 +77,7 @@ def surprisal_difference(folder: Path, sentences: Sequence[str], *, batch: int =
     """Score sentences with minicons, from an exported folder alone, and with ours."""
     ours = Model.load(folder)
     is_causal = ours.model.objective == "causal_lm"
-    scorer = _scorer("IncrementalLMScorer" if is_causal else "MaskedLMScorer", folder)
+    scorer = load_scorer("IncrementalLMScorer" if is_causal else "MaskedLMScorer", folder)
     differences: list[Difference] = []
     for start in range(0, len(sentences), batch):
         texts = list(sentences[start : start + batch])
@@ -141,7 +96,7 @@ def surprisal_difference(folder: Path, sentences: Sequence[str], *, batch: int =
 def word_difference(folder: Path, sentences: Sequence[str]) -> float:
     """Score the words of sentences with minicons, corrected for white space, and with ours, as it defines a word."""
     ours = Model.load(folder)
-    scorer = _scorer("IncrementalLMScorer", folder)
+    scorer = load_scorer("IncrementalLMScorer", folder)
     apart: list[float] = []
     for text in sentences:
         [theirs] = scorer.word_score_tokenized(
@@ -155,14 +110,14 @@ def word_difference(folder: Path, sentences: Sequence[str]) -> float:
 def greedy_differences(folder: Path, prompts: Sequence[str]) -> int:
     """Count the prompts that the library's `generate` continues otherwise than ours does."""
     ours = Model.load(folder)
-    model, tokenizer = _exported(folder), ours.tokenizer
+    model, tokenizer = load_library_model(folder), ours.tokenizer
     differing = 0
     for prompt in prompts:
         ids = tokenizer.encode(prompt)
         started = [tokenizer.special_ids.start, *ids]
         room = (ours.model.context_tokens or len(started) + NEW_TOKENS) - len(started)
         count = min(NEW_TOKENS, room)
-        [theirs] = model.generate(_row(started), max_new_tokens=count, do_sample=False).tolist()
+        [theirs] = model.generate(row_of(started), max_new_tokens=count, do_sample=False).tolist()
         new = theirs[len(started) :]
         request = GenerateRequest(prompt_text=prompt, max_new_tokens=count, temperature=0)
         answer = generate(ours.model, tokenizer, request, run_id="run", request_id="request")
@@ -180,10 +135,10 @@ def drawn_p_value(folder: Path, prompt: str, draws: int, **options: object) -> f
     tokenizer = ours.tokenizer
     ids = [tokenizer.special_ids.start, *tokenizer.encode(prompt)]
     with torch.no_grad():
-        logits = _exported(folder)(_row(ids)).logits[0, -1:].double()
+        logits = load_library_model(folder)(row_of(ids)).logits[0, -1:].double()
     logits[:, tokenizer.special_ids.never_sampled] = -torch.inf
     for warper in _warpers(parse(GenerateRequest, {"prompt_text": "", **options})):
-        logits = warper(_row(ids), logits)
+        logits = warper(row_of(ids), logits)
     exact: list[float] = logits.softmax(-1)[0].tolist()
     counts = _drawn(ours.model, tokenizer, prompt, draws, options)
     if any(exact[token_id] == 0 for token_id in counts):
@@ -233,26 +188,6 @@ def _warpers(request: GenerateRequest) -> list[_Warper]:
     return [*warpers, top_p(request.top_p)] if request.top_p < 1 else warpers
 
 
-def _scorer(name: str, folder: Path) -> _Scorer:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        make: Callable[[str, str], _Scorer] = getattr(import_module("minicons.scorer"), name)
-        return make(str(folder), "cpu")
-
-
-def _exported(folder: Path) -> _Exported:
-    quiet: Callable[[], None] = import_module("transformers.utils.logging").disable_progress_bar
-    quiet()
-    auto: _Auto = import_module("transformers").AutoModelForCausalLM
-    load = auto.from_pretrained
-    return load(str(folder), trust_remote_code=True).eval()
-
-
-def _row(ids: list[int]) -> Tensor:
-    rows: list[list[int]] = [ids]
-    return torch.tensor(rows)
-
-
 _beyond: Callable[[Tensor, Tensor], Tensor] = import_module("torch.special").gammaincc
 """The upper tail of the gamma distribution, of which chi-square's is one."""
 
@@ -269,7 +204,7 @@ class _Arguments(argparse.Namespace):
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compares exported runs with the reference tools.")
-    parser.add_argument("--corpus", default=str(ROOT / "corpora" / "demo.txt"), metavar="PATH")
+    parser.add_argument("--corpus", default=str(DEMO_CORPUS), metavar="PATH")
     parser.add_argument("--sentences", type=int, default=200, metavar="N")
     parser.add_argument("--draws", type=int, default=20_000, metavar="N")
     arguments = parser.parse_args(words, namespace=_Arguments())
@@ -285,7 +220,8 @@ def compare(corpus: Path, folder: Path, sentences: int, draws: int) -> int:
     texts = list(fitting)[:sentences]
     if len(texts) < sentences:
         raise SystemExit(f"The corpus has {len(texts)} different lines of 10 to {MAX_CHARACTERS} characters.")
-    exported = {family: _trained(family, tokenizer, corpus, folder) for family, tokenizer in _TRAINED.items()}
+    lab = Lab(folder)
+    exported = {family: _trained(lab, family, tokenizer, corpus) for family, tokenizer in _TRAINED.items()}
     failures = 0
     for family in ("gpt2", "bert"):
         found = surprisal_difference(exported[family], texts)
@@ -320,22 +256,13 @@ def compare(corpus: Path, folder: Path, sentences: int, draws: int) -> int:
 _TRAINED = {**CAUSAL, "bert": "wordpiece"}
 
 
-def _trained(family: str, tokenizer: str, corpus: Path, folder: Path) -> Path:
-    """Train a family at its smallest for some steps, as `mt` does, and export it; return the exported folder."""
-    subword = ["--set", "tokenizer.vocab_size=1000"] if tokenizer not in ("char", "word") else []
-    fields = [f"model_family={family}", "model_size=tiny", f"tokenizer.method={tokenizer}", "max_steps=100"]
-    more = ["max_seq_len=160", "batch_size=16", "seed=1", "device=cpu"]
-    assignments = [word for field in (*fields, *more) for word in ("--set", field)]
-    command = [sys.executable, "-m", "trainer", "train", "--corpus", str(corpus), "--json", *assignments, *subword]
-    environment = {"APP__DATA_ROOT": str(folder / "data"), "APP__ARTIFACTS_ROOT": str(folder / "artifacts")}
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{family} could not be trained: {done.stdout}")
-    run_id = RunStatus.model_validate_json(done.stdout).run_id
-    export_folder(RunStore(folder / "artifacts").get(run_id), "hf", folder / family)
-    return folder / family
+def _trained(lab: Lab, family: str, tokenizer: str, corpus: Path) -> Path:
+    """Train a family at its smallest for some steps and export it; return the exported folder."""
+    fields: dict[str, object] = {"model_family": family, "model_size": "tiny", "tokenizer.method": tokenizer}
+    fields |= {"max_steps": 100, "max_seq_len": 160, "batch_size": 16, "seed": 1, "device": "cpu"}
+    if tokenizer not in ("char", "word"):
+        fields["tokenizer.vocab_size"] = 1000
+    return lab.export(lab.train(corpus, fields))
 
 
 def _verdict(ok: bool) -> str:

@@ -18,7 +18,7 @@ from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.events import Progress
 from trainer.contracts.runs import EffectiveRequest
 from trainer.models.base import LanguageModel
-from trainer.training.batches import Batch, BatchReader, masking
+from trainer.training.batches import NO_TARGET, Batch, BatchReader, masking
 from trainer.training.checkpoint import Checkpoint, CheckpointStore
 from trainer.training.dataset import TokenizedCorpus
 from trainer.training.device import Compute, autocast, is_out_of_memory
@@ -207,9 +207,14 @@ class _Training:
 
     def _loss_sum(self, batch: Batch) -> Tensor:
         """Return the summed loss of a batch, a scalar in nats; fp32 in every precision: a bf16 sum has three digits."""
+        targets = batch.targets
         with autocast(self._compute):
-            logits = self._model.forward(batch.inputs, batch.lengths)  # (B, T, V)
-        return functional.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), reduction="sum")
+            if self._model.objective == "masked_lm":  # few positions have a target
+                hidden = self._model.hidden_states(batch.inputs, batch.lengths)[targets != NO_TARGET]  # (N, H)
+                logits, targets = self._model.logits(hidden), targets[targets != NO_TARGET]  # (N, V)
+            else:
+                logits = self._model.forward(batch.inputs, batch.lengths)  # (B, T, V)
+        return functional.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="sum")
 
     def _after_step(self) -> None:
         """Do what is due after a step: validate, send a row of the loss curve, draw samples, save checkpoints."""
