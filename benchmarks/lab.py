@@ -29,8 +29,9 @@ class Lab:
         }
 
     def train(self, corpus: Path, fields: Mapping[str, object]) -> RunDirectory:
-        """Train a run with `mt train`; its request has the given fields, nested ones with dots."""
-        assignments = [word for name, value in fields.items() for word in ("--set", f"{name}={value}")]
+        """Train a run on the CPU with `mt train`; its request has the given fields, nested ones with dots."""
+        given = {"device": "cpu", "holdout_fraction": 0.01, "test_fraction": 0, **fields}
+        assignments = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
         done = self.mt("train", "--corpus", str(corpus), "--json", *assignments)
         return self.runs.get(RunStatus.model_validate_json(done).run_id)
 
@@ -56,13 +57,22 @@ def demo_lines() -> list[str]:
     return [line for line in lines if line]
 
 
-def write_text(file: Path, characters: int) -> Path:
-    """Write lines of the demo corpus, shuffled over and over, until the file has so many characters."""
+def write_text(file: Path, characters: int, *, line_characters: int = 0) -> Path:
+    """Write lines of the demo corpus, shuffled over and over, until the file has about so many characters.
+
+    Lines are joined until they have `line_characters`.
+    """
     lines, draw = demo_lines(), random.Random(1)
+    written = length = 0
     with file.open("w", encoding="utf-8") as text:
-        while text.tell() < characters:
+        while written < characters:
             draw.shuffle(lines)
-            text.writelines(f"{line}\n" for line in lines)
+            for line in lines:
+                length += len(line)
+                is_end = length >= line_characters
+                text.write(line + ("\n" if is_end else " "))
+                written += len(line) + 1
+                length = 0 if is_end else length
     return file
 
 

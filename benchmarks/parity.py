@@ -259,7 +259,7 @@ _TRAINED = {**CAUSAL, "bert": "wordpiece"}
 def _trained(lab: Lab, family: str, tokenizer: str, corpus: Path) -> Path:
     """Train a family at its smallest for some steps and export it; return the exported folder."""
     fields: dict[str, object] = {"model_family": family, "model_size": "tiny", "tokenizer.method": tokenizer}
-    fields |= {"max_steps": 100, "max_seq_len": 160, "batch_size": 16, "seed": 1, "device": "cpu"}
+    fields |= {"max_steps": 100, "max_seq_len": 160, "batch_size": 16, "seed": 1}
     if tokenizer not in ("char", "word"):
         fields["tokenizer.vocab_size"] = 1000
     return lab.export(lab.train(corpus, fields))

@@ -31,7 +31,7 @@ class Shape(NamedTuple):
             sizes = {"model_family": "gpt2", "model.activation_function": "gelu_new"}  # the library's default
             sizes |= {"model.num_attention_heads": self.heads, "model.max_position_embeddings": self.length}
         sizes |= {"model.num_layers": self.layers, "model.hidden_size": self.hidden_size, "tokenizer.method": "char"}
-        return sizes | {"max_seq_len": self.length, "batch_size": self.rows, "optimizer.name": "adamw", "device": "cpu"}
+        return sizes | {"max_seq_len": self.length, "batch_size": self.rows, "optimizer.name": "adamw"}
 
     def flops_per_token(self, vocabulary: int) -> float:
         """Return the floating-point operations of a training step per token: 6 per weight of a product, and attention.

@@ -14,7 +14,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.validation import parse_json
 from trainer.training.progress import CurveRow
 
-_CHARACTERS = 4_000_000
+_CHARACTERS = 1_200_000
 _BF16_STEPS, _MAX_BF16_NATS = 200, 0.02
 _MIN_BF16_GAIN = 1.3
 """Products are this much faster in bf16 on a CPU that has the arithmetic."""

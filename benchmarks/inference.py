@@ -1,0 +1,164 @@
+"""Speed of generation and scoring against `generate`, minicons and plain loops, on runs trained by `mt train`."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.inference_contestants import (
+    MINICONS_BATCHES,
+    SEQUENCES,
+    WINDOW_TOKENS,
+    long_line,
+    prompt_ids,
+    scored,
+)
+from benchmarks.lab import Lab, sentences, write_text
+from benchmarks.parity import greedy_differences, surprisal_difference
+from benchmarks.rows import Row
+from benchmarks.turns import Contestant, Turns, in_turns
+from trainer.api import Model
+from trainer.artifacts.runs import RunDirectory
+from trainer.config.settings import load_settings
+from trainer.contracts.inference import ScoreResponse
+from trainer.system.child_environment import tuned_environment
+
+_LINE_CHARACTERS = 2000
+"""Long lines, so that a continuation does not end early."""
+_MAX_SCORE_NATS, _MAX_WINDOW_NATS = 1e-5, 1e-3
+_COMPARED_SENTENCES = 200
+
+
+class _Subject(NamedTuple):
+    """A run and its exported folder."""
+
+    run: RunDirectory
+    exported: Path
+
+
+def inference_rows(lab: Lab, *, is_quick: bool) -> list[Row]:
+    """Train and export the models, then measure all cases."""
+    steps = 20 if is_quick else 300
+    text = write_text(lab.folder / "lines.txt", 1_000_000, line_characters=_LINE_CHARACTERS)
+    lstm = _subject(lab, text, {"model_family": "char_lstm", "max_steps": steps})
+    sizes: dict[str, object] = {"model.num_layers": 6, "model.hidden_size": 256, "model.num_attention_heads": 8}
+    sizes |= {"model.max_position_embeddings": 256, "max_seq_len": 256, "batch_size": 8, "max_steps": steps}
+    gpt2 = _subject(
+        lab, text, sizes | {"model_family": "gpt2", "tokenizer.method": "bpe", "tokenizer.vocab_size": 4000}
+    )
+    bert = _subject(
+        lab, text, sizes | {"model_family": "bert", "tokenizer.method": "wordpiece", "tokenizer.vocab_size": 4000}
+    )
+    rounds = 2 if is_quick else 5
+    rows = _sampling_rows(lstm, rounds) + _greedy_rows("small", gpt2, rounds, goal=1.5)
+    rows += _greedy_rows("124M", _subject(lab, *_gpt2_124m(lab)), rounds, goal=1.03)
+    return rows + _score_rows(gpt2, rounds) + _masked_rows(bert, rounds) + _window_rows(lstm, rounds)
+
+
+def _sampling_rows(lstm: _Subject, rounds: int) -> list[Row]:
+    many = f"our {SEQUENCES} samples"
+    turns = _measured(lstm, ["our sample", many, "nn.LSTM loop"], rounds)
+    goals = (("our sample", 6.0), (many, 20.0))
+    return [_ratio("LSTM generation", turns, ours, "nn.LSTM loop", goal) for ours, goal in goals]
+
+
+def _greedy_rows(size: str, gpt2: _Subject, rounds: int, *, goal: float) -> list[Row]:
+    loaded = Model.load(gpt2.run.path)
+    differing = greedy_differences(gpt2.exported, [loaded.tokenizer.decode(prompt_ids(loaded))])
+    turns = _measured(gpt2, ["our greedy", "library greedy"], rounds)
+    return [
+        _ratio(f"GPT-2 {size} generation", turns, "our greedy", "library greedy", goal),
+        _at_most(f"GPT-2 {size} generation: prompts continued otherwise", differing, "prompts", 0),
+    ]
+
+
+def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
+    rivals = [f"minicons {batch}" for batch in MINICONS_BATCHES]
+    turns = _measured(gpt2, ["our scores", *rivals], rounds)
+    _, best = sorted((turns.median(name), name) for name in rivals)[-1]
+    difference = surprisal_difference(gpt2.exported, sentences(_COMPARED_SENTENCES))
+    return [
+        _ratio("GPT-2 scoring", turns, "our scores", best, 1.8),
+        _at_most("GPT-2 scoring: difference from minicons", difference.token_nats, "nats", _MAX_SCORE_NATS),
+    ]
+
+
+def _masked_rows(bert: _Subject, rounds: int) -> list[Row]:
+    turns = _measured(bert, ["our masked scores", "masked loop"], rounds)
+    return [_ratio("BERT pseudo-log-likelihood", turns, "our masked scores", "masked loop", 4.0)]
+
+
+def _window_rows(lstm: _Subject, rounds: int) -> list[Row]:
+    turns = _measured(lstm, ["windows", "stateful"], rounds)
+    loaded = Model.load(lstm.run.path)
+    [exact], [windows] = (scored(loaded, [long_line()], window_tokens=size) for size in (None, WINDOW_TOKENS))
+    differences: list[float] = np.abs(_surprisals(exact) - _surprisals(windows)).tolist()
+    return [
+        _ratio("LSTM scoring of a long line", turns, "windows", "stateful", 2.4),
+        _at_most("LSTM scoring of a long line: largest difference", max(differences), "nats", _MAX_WINDOW_NATS),
+    ]
+
+
+def _measured(subject: _Subject, names: Sequence[str], rounds: int) -> Turns:
+    """Measure contestants in turns; ours run in the environment of the worker's inference process."""
+    tuned = tuned_environment(load_settings())
+    folders = [str(subject.run.path), str(subject.exported)]
+    with ExitStack() as running:
+        contestants = {
+            name: running.enter_context(
+                Contestant(
+                    "benchmarks.inference_contestants",
+                    [name, *folders],
+                    tuned if name.startswith("our") or name in ("windows", "stateful") else None,
+                )
+            )
+            for name in names
+        }
+        return in_turns(contestants, rounds)
+
+
+def _ratio(case: str, turns: Turns, ours: str, rival: str, goal: float) -> Row:
+    return Row(
+        case=f"{case}: {ours} / {rival}",
+        value=turns.ratio(ours, rival),
+        unit="x",
+        goal=goal,
+        details={f"{who}, per second": turns.median(who) for who in (ours, rival)},
+        foreign_share=turns.foreign_share,
+    )
+
+
+def _at_most(case: str, value: float, unit: str, goal: float) -> Row:
+    return Row(case=case, value=value, unit=unit, goal=goal, better="less")
+
+
+def _surprisals(response: ScoreResponse) -> NDArray[np.float64]:
+    return np.array(response.surprisal, dtype=np.float64)
+
+
+def _subject(lab: Lab, corpus: Path, fields: dict[str, object]) -> _Subject:
+    run = lab.train(corpus, fields)
+    return _Subject(run, lab.export(run))
+
+
+def _gpt2_124m(lab: Lab) -> tuple[Path, dict[str, object]]:
+    """Return a text of 50,000 words and the request of a model of GPT-2's smallest shape, trained for one step."""
+    text = lab.folder / "words.txt"
+    words = [f"w{number}" for number in range(50_250)]
+    text.write_text("\n".join(" ".join(words[i : i + 200]) for i in range(0, len(words), 200)) + "\n", encoding="utf-8")
+    return text, {
+        "model_family": "gpt2",
+        "model.num_layers": 12,
+        "model.hidden_size": 768,
+        "model.num_attention_heads": 12,
+        "model.max_position_embeddings": 128,
+        "tokenizer.method": "word",
+        "tokenizer.vocab_size": 50_257,
+        "tokenizer.min_frequency": 1,
+        "max_seq_len": 16,
+        "batch_size": 1,
+        "max_steps": 1,
+    }
