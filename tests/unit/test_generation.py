@@ -318,6 +318,45 @@ def test_draws__follow_the_filtered_distribution(case: Filter) -> None:
     assert sum((drawn[i] - count * p) ** 2 / (count * p) for i, p in case.expected.items()) < 23.5
 
 
+@pytest.mark.parametrize("decimals", [0, 1, 8])  # with few decimals many tokens are equally likely
+@pytest.mark.parametrize("spread", [0.0, 1.0, 6.0])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_k": 3}, {"top_k": 290}, {"top_k": 5000}, {"top_p": 0.3}, {"top_p": 0.999}, {"top_k": 9, "top_p": 0.5}],
+)
+def test_draw__from_a_large_vocabulary_is_that_of_a_full_sort(
+    options: dict[str, object], spread: float, decimals: int
+) -> None:
+    size = 1200
+    generator = np.random.Generator(np.random.PCG64(4))
+    logits: NDArray[np.float64] = np.round(generator.standard_normal((4, size)) * spread, decimals)
+    logits[:, ::7] = -math.inf  # tokens that are not allowed
+    request = request_of(**options)
+
+    rows: list[list[float]] = np.exp(logits).tolist()
+
+    for draw in (0.0, 0.213, 0.617, 0.971, 0.99999, 1 - 1e-9):
+        expected = [drawn_by_full_sort(weights, request, draw) for weights in rows]
+        assert choose(logits.copy(), request, [draw] * len(rows)) == expected
+
+
+def drawn_by_full_sort(weights: list[float], request: GenerateRequest, draw: float) -> int:
+    """Choose an id by its definition: sort all tokens, cut by top_k and top_p, walk up to the draw."""
+    by_weight = sorted((-weight, i) for i, weight in enumerate(weights) if weight > 0)
+    order = [i for _, i in by_weight][: request.top_k or len(weights)]
+    total, kept, mass = math.fsum(weights[i] for i in order), list[int](), 0.0
+    for i in order:
+        if mass < request.top_p * total:
+            kept.append(i)
+            mass += weights[i]
+    bound = 0.0
+    for i in kept:
+        bound += weights[i] / mass
+        if bound > draw:
+            return i
+    return kept[-1]
+
+
 class Memoryless(Script):
     """A model that predicts the same whatever came before."""
 

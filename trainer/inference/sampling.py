@@ -12,29 +12,56 @@ Doubles: TypeAlias = "NDArray[np.float64]"
 Indices: TypeAlias = "NDArray[np.int64]"
 
 _MIN_TEMPERATURE = 1e-6
+_LIKELIEST = 256
+"""Tokens that are sorted first; of a large vocabulary they are almost always enough."""
+_MAX_ROUNDING = 1e-12
 _FINITE = np.finfo(np.float64)
 _exp: Callable[[Doubles], Doubles] = np.exp
 _log: Callable[[Doubles], Doubles] = np.log
 
 
-def filtered_probabilities(logits: Doubles, request: SamplingOptions) -> tuple[Doubles, Indices]:
-    """Return the distribution (n, V) to sample from, likeliest first, and the ids (n, V) in that order.
+def filtered_probabilities(
+    logits: Doubles, request: SamplingOptions, highest_draw: float = 1.0
+) -> tuple[Doubles, Indices]:
+    """Return the probabilities (n, K) of the tokens to sample from, likeliest first, and their ids (n, K).
 
     Applies the temperature, then keeps the `top_k` likeliest tokens (of equals the lower id), then the fewest of them
-    that make up `top_p` of the rest.
+    that make up `top_p` of the rest. Tokens that no draw up to `highest_draw` can choose may be left out.
     """
     with np.errstate(over="ignore"):  # to -inf
         scaled: Doubles = _below_zero(logits) / max(request.temperature, _MIN_TEMPERATURE)
     by_id = _normalized(_exp(scaled))
-    ids: Indices = np.argsort(-by_id, axis=-1, kind="stable")
-    probabilities: Doubles = np.take_along_axis(by_id, ids, axis=-1)
+    probabilities, ids = _likeliest(by_id, request.top_k + 1 if request.top_k else _LIKELIEST)
+    size: int = by_id.shape[1]
+    count: int = ids.shape[1]
+    sums: Doubles = probabilities.sum(-1)
+    needed = request.top_p if request.top_p < 1 else highest_draw + _MAX_ROUNDING
+    if count < size and (count < request.top_k if request.top_k else bool(np.any(sums < needed))):
+        probabilities, ids = _likeliest(by_id, size)
     if request.top_k:
-        probabilities[:, request.top_k :] = 0
-        probabilities = _normalized(probabilities)
-    up_to: Doubles = probabilities.cumsum(-1)
-    before: Doubles = up_to - probabilities
-    probabilities = np.where(before < request.top_p, probabilities, 0.0)
-    return _normalized(probabilities), ids
+        probabilities, ids = _normalized(probabilities[:, : request.top_k]), ids[:, : request.top_k]
+    if request.top_p < 1:
+        up_to: Doubles = probabilities.cumsum(-1)
+        before: Doubles = up_to - probabilities
+        probabilities = _normalized(np.where(before < request.top_p, probabilities, 0.0))
+    return probabilities, ids
+
+
+def _likeliest(by_id: Doubles, count: int) -> tuple[Doubles, Indices]:
+    """Return the largest probabilities (n, K) of by_id (n, V), likeliest first, of equals the lower id; and their ids.
+
+    K is V if `count` is at least V, else less than `count`: it ends before equals of which some are left out.
+    """
+    size: int = by_id.shape[1]
+    if count >= size:
+        ids: Indices = np.argsort(-by_id, axis=-1, kind="stable")
+        return np.take_along_axis(by_id, ids, axis=-1), ids
+    partitioned: Indices = np.argpartition(by_id, size - count, axis=-1)
+    found: Indices = np.sort(partitioned[:, size - count :], axis=-1)
+    ordered, order = _likeliest(np.take_along_axis(by_id, found, axis=-1), count)
+    larger: Indices = np.count_nonzero(ordered > ordered[:, -1:], axis=-1)
+    exact = min(_integers(larger))
+    return ordered[:, :exact], np.take_along_axis(found, order[:, :exact], axis=-1)
 
 
 def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) -> list[int]:
@@ -42,7 +69,7 @@ def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) ->
     if request.temperature == 0:
         best: Indices = logits.argmax(-1)
         return _integers(best)
-    probabilities, ids = filtered_probabilities(logits, request)
+    probabilities, ids = filtered_probabilities(logits, request, max(draws))
     bounds: Doubles = probabilities.cumsum(-1)
     columns: Doubles = np.array(draws, dtype=np.float64).reshape(-1, 1)
     ranks: Indices = np.count_nonzero(bounds <= columns, axis=-1, keepdims=True)
