@@ -105,7 +105,7 @@ def make_run(folder: Path, lines: Iterable[str] = POEM, **values: object) -> Run
 def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **config: object) -> Tokenizer:
     values = parse(CharTokenizerConfig, config)
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    return train_tokenizer(values, [Text(corpus, lambda: lines)], holdout, rule=SplitRule(0.1, 0.1, 1))
+    return train_tokenizer(values, [Text(corpus, lambda: [list(lines)])], [list(holdout)], rule=SplitRule(0.1, 0.1, 1))
 
 
 def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a b",), **fields: object) -> Tokenizer:
@@ -114,7 +114,10 @@ def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     rule = SplitRule(0.1, 0.1, 1)
     return train_tokenizer(
-        config_of(parse(TokenizerTrainRequest, request)), [Text(corpus, lambda: lines)], holdout, rule=rule
+        config_of(parse(TokenizerTrainRequest, request)),
+        [Text(corpus, lambda: [list(lines)])],
+        [list(holdout)],
+        rule=rule,
     )
 
 

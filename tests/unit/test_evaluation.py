@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def _run(tmp_path: Path) -> Run:
 def texts_of(run: Run) -> list[str]:
     rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.seed)
     corpus = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
-    return list(corpus.lines("test"))
+    return list(chain.from_iterable(corpus.lines("test")))
 
 
 def lines_of(run: Run) -> list[list[int]]:
@@ -362,7 +363,7 @@ def test_prompts__are_the_empty_one_and_first_words_of_the_validation_split(tmp_
     run = make_run(tmp_path, CYRILLIC, **fields)
     rule = SplitRule(0.3, run.effective.test_fraction, run.effective.seed)
     split = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
-    known = {line.split()[0] for line in split.lines("validation")}
+    known = {line.split()[0] for lines in split.lines("validation") for line in lines}
 
     prompts = sample_prompts(run.corpus, run.tokenizer, 7)
 

@@ -41,7 +41,7 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.runs import EvalSummary, RunManifest, RunRecord
-from trainer.data.corpus import SplitCorpus, SplitRule
+from trainer.data.corpus import SPLITS, SplitCorpus, SplitRule
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel
 from trainer.system.files import changed_files, file_records
@@ -146,7 +146,7 @@ def lines_of(made: Run, split: str) -> list[str]:
     effective = made.effective
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
     corpus = SplitCorpus(made.folder / "corpus.txt", made.tokenizer.normalization, rule)
-    return [line for label, lines in corpus.blocks() if label == split for line in lines]
+    return [line for label, lines in corpus.blocks(*SPLITS) if label == split for line in lines]
 
 
 def manifest_of_run(run: RunDirectory) -> RunManifest:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,8 @@ def run_with(folder: Path, method: str, **values: object) -> Run:
 
 def lines_of(run: Run) -> list[str]:
     rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.seed)
-    return list(SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule).lines("test"))
+    corpus = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
+    return list(chain.from_iterable(corpus.lines("test")))
 
 
 def documents_by_hand(run: Run) -> list[Pairs]:

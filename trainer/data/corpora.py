@@ -10,7 +10,7 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
 from trainer.data.folders import filled_folder
-from trainer.data.text import SUFFIXES, corpus_sha256, line_blocks, shown_name, text_files
+from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, line_blocks, shown_name, text_files
 from trainer.system.files import write_atomically
 
 _SPLITS = {"train": "corpus", "valid": "validation_corpus", "validation": "validation_corpus", "test": "test_corpus"}
@@ -116,7 +116,7 @@ class CorpusStore:
                 f"'{shown_name(path.name)}' has {size:,} bytes;"
                 f" at most {self._corpus_bytes:,} are allowed (LIMITS__CORPUS_BYTES).",
             )
-        _require_lines(path.name, sum(map(len, line_blocks(path))), minimum_lines)
+        _require_lines(path.name, count_lines(path), minimum_lines)
         return CorpusRef(name=name, sha256=corpus_sha256(path), bytes=size)
 
     def _unknown(self, name: str) -> AppError:

@@ -1,7 +1,6 @@
 """Reads a corpus as normalized lines and splits it without overlap: by line or file, drawn by seed, or by position."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, compress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,14 +12,16 @@ from numpy.typing import NDArray
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.wording import counted
-from trainer.data.normalization import normalized
-from trainer.data.text import line_blocks, text_files
+from trainer.data.line_digests import write_digests
+from trainer.data.normalization import normalized_lines
+from trainer.data.stored_lines import StoredLines
+from trainer.data.text import TextBlock, text_blocks, text_files
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SplitBy = Literal["line", "file", "position"]
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_DIGESTS = 1 << 17
 
 
 class SplitRule(NamedTuple):
@@ -35,9 +36,8 @@ class SplitRule(NamedTuple):
 class SplitCorpus:
     """A corpus as the splits of a run; a validation or test corpus of its own replaces the split of the corpus.
 
-    Reads every line once to assign it to a split, and keeps one byte per line in memory; `scratch` is the folder for a
-    temporary file of 8 bytes per line. Raises CORPUS_EMPTY if there are fewer lines, or files, than splits, and
-    INVALID_INPUT for a file that is not UTF-8.
+    Reads the corpora once. `scratch` is the folder for temporary files: the normalized lines, and 8 bytes per line.
+    Raises CORPUS_EMPTY if there are fewer lines, or files, than splits, and INVALID_INPUT for a file that is not UTF-8.
     """
 
     def __init__(
@@ -50,26 +50,29 @@ class SplitCorpus:
         test: Path | None = None,
         scratch: Path | None = None,
     ) -> None:
-        self.normalization = normalization
-        self._corpus = corpus
-        self._own_corpora: dict[Split, Path] = {}
+        own_corpora: dict[Split, Path] = {}
         if validation is not None:
-            self._own_corpora["validation"] = validation
+            own_corpora["validation"] = validation
             rule = rule._replace(holdout_fraction=0.0)
         if test is not None:
-            self._own_corpora["test"] = test
+            own_corpora["test"] = test
             rule = rule._replace(test_fraction=0.0)
-        for split, path in self._own_corpora.items():
-            if next(line_blocks(path), None) is None:
+        self._own_corpora: dict[Split, StoredLines] = {}
+        for split, path in own_corpora.items():
+            lines = self._own_corpora[split] = StoredLines(scratch)
+            lines.add_all(normalized_blocks(path, normalization))
+            if not lines.count:
                 raise AppError(ErrorCode.CORPUS_EMPTY, f"The {split} corpus has only empty lines.")
+        self._lines = StoredLines(scratch)
         match rule.by:
             case "line":
-                self._labels = split_labels(read_lines(corpus, normalization), rule, scratch)
+                self._labels = split_labels(self._lines.add(normalized_blocks(corpus, normalization)), rule, scratch)
             case "file":
-                sizes = [sum(map(len, line_blocks(file))) for file in text_files(corpus)]
+                files = (normalized_blocks(file, normalization) for file in text_files(corpus))
+                sizes = [self._lines.add_all(file) for file in files]
                 self._labels = np.repeat(_labels_of_files(sizes, rule), sizes)
             case "position":
-                self._labels = _labels_by_position(sum(map(len, line_blocks(corpus))), rule)
+                self._labels = _labels_by_position(self._lines.add_all(normalized_blocks(corpus, normalization)), rule)
             case unknown:
                 assert_never(unknown)
 
@@ -78,42 +81,43 @@ class SplitCorpus:
         """Return the splits that are not empty, in the order of SPLITS."""
         return [s for i, s in enumerate(SPLITS) if s in self._own_corpora or i in self._labels]
 
-    def blocks(self) -> Iterator[tuple[Split, list[str]]]:
-        """Yield all lines in blocks of one split; the lines of a split come in the order of their corpus."""
-        yield from labelled_blocks(self._corpus, self.normalization, self._labels)
-        for split, path in self._own_corpora.items():
-            for block in read_blocks(path, self.normalization):
+    def blocks(self, *splits: Split) -> Iterator[tuple[Split, list[str]]]:
+        """Yield the lines of some splits, in the order of their corpora, in blocks of one split."""
+        if not self._own_corpora.keys() >= set(splits):
+            yield from labelled_blocks(self._lines.blocks(), self._labels, splits)
+        for split in self._own_corpora.keys() & splits:
+            for block in self._own_corpora[split].blocks():
                 yield split, block
 
-    def lines(self, split: Split) -> Iterator[str]:
-        """Yield the lines of one split in the order of their corpus."""
-        return chain.from_iterable(lines for block_split, lines in self.blocks() if block_split == split)
+    def lines(self, split: Split) -> Iterator[list[str]]:
+        """Yield the lines of one split in the order of their corpus, many at a time."""
+        return (lines for _, lines in self.blocks(split))
 
 
 def read_blocks(path: Path, normalization: Normalization) -> Iterator[list[str]]:
-    """Yield the normalized lines of a corpus (see `line_blocks`), many at a time."""
-    for block in line_blocks(path):
-        yield [normalized(line, normalization) for line in block]
+    """Yield the normalized lines of a corpus (see `text_blocks`), many at a time."""
+    return (block.text.split("\n") for block in normalized_blocks(path, normalization))
+
+
+def normalized_blocks(path: Path, normalization: Normalization) -> Iterator[TextBlock]:
+    """Yield the normalized lines of a corpus (see `text_blocks`)."""
+    for block in text_blocks(path):
+        text = normalized_lines(block.text, normalization)
+        yield block if text == block.text else TextBlock(text, text.encode())
 
 
 def labelled_blocks(
-    path: Path, normalization: Normalization, labels: NDArray[np.uint8]
+    blocks: Iterable[list[str]], labels: NDArray[np.uint8], splits: Collection[Split] = SPLITS
 ) -> Iterator[tuple[Split, list[str]]]:
-    """Yield the lines of a corpus in blocks of one split, given the label of each line.
-
-    Raises DATA_NOT_FOUND if the corpus has another number of lines than labels.
-    """
+    """Yield the lines of some splits in blocks of one split, given the label of each line."""
     start = 0
-    for block in read_blocks(path, normalization):
+    for block in blocks:
         of_block: NDArray[np.uint8] = labels[start : start + len(block)]
         start += len(block)
         for label, split in enumerate(SPLITS):
-            chosen: NDArray[np.bool_] = of_block == label
-            lines = list(compress(block, chosen.tobytes()))
-            if lines:
-                yield split, lines
-    if start != len(labels):
-        raise AppError(ErrorCode.DATA_NOT_FOUND, "The corpus has changed while it was being read.")
+            is_chosen: NDArray[np.bool_] = of_block == label
+            if split in splits and np.any(is_chosen):
+                yield split, list(compress(block, is_chosen.tobytes()))
 
 
 def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
@@ -121,59 +125,48 @@ def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
     return chain.from_iterable(read_blocks(path, normalization))
 
 
-def blocks(lines: Iterable[str], characters: int = 1 << 20) -> Iterator[list[str]]:
-    """Gather lines into blocks of at least `characters` characters."""
-    block: list[str] = []
-    size = 0
-    for line in lines:
-        block.append(line)
-        size += len(line)
-        if size >= characters:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
-
-
-def split_labels(lines: Iterable[str], rule: SplitRule, scratch: Path | None = None) -> NDArray[np.uint8]:
+def split_labels(blocks: Iterable[bytes], rule: SplitRule, scratch: Path | None = None) -> NDArray[np.uint8]:
     """Return the split of each line, an index of SPLITS: about fraction x lines of each split, drawn by seed.
 
-    Identical lines belong to one split, so that no line of the test split is trained on. A text with fewer different
-    lines than splits is cut by position instead. Raises CORPUS_EMPTY for fewer lines than splits.
+    `blocks` are lines in UTF-8, separated by newlines. Identical lines belong to one split, so that no line of the
+    test split is trained on. A text with fewer different lines than splits is cut by position instead. Raises
+    CORPUS_EMPTY for fewer lines than splits.
     """
-    keyed = blake2b(key=rule.seed.to_bytes(8, "little"), digest_size=8)
     with TemporaryFile(dir=scratch) as file:
-        file.writelines(_digest(line, keyed) for line in lines)
-        file.seek(0)
-        # Keyed digests in ascending order are a seeded permutation of the lines in which equal lines are neighbours.
+        write_digests(blocks, rule.seed, file)
         digests: NDArray[np.uint64] = np.fromfile(file, dtype="<u8")
-        digests.sort()
         sizes = _held_out_sizes(len(digests), rule)
-        ends = _split_ends(digests, list(sizes.values()))
-        if ends is None:
+        bounds = _split_bounds(digests, list(sizes.values()))
+        if bounds is None:
             return _labels_by_position(len(digests), rule)
-        bounds: NDArray[np.uint64] = digests[np.array(ends, dtype=np.int64) - 1]
-        del digests  # 8 bytes a line
-        in_order = [*sizes, SPLITS.index("train")]
-        order = np.array(in_order, dtype=np.uint8)
-        labels: list[NDArray[np.uint8]] = []
+        labels_in_order = [*sizes, SPLITS.index("train")]
+        order = np.array(labels_in_order, dtype=np.uint8)
         file.seek(0)
-        while chunk := file.read(_CHUNK_BYTES):
-            unsorted: NDArray[np.uint64] = np.frombuffer(chunk, dtype="<u8")
-            label: NDArray[np.uint8] = order[np.searchsorted(bounds, unsorted)]
-            labels.append(label)
-        return np.concatenate(labels)
+        labels = np.empty(len(digests), dtype=np.uint8)
+        del digests  # 8 bytes a line
+        for start in range(0, len(labels), _CHUNK_DIGESTS):
+            in_order: NDArray[np.uint64] = np.fromfile(file, dtype="<u8", count=_CHUNK_DIGESTS)
+            labels[start : start + _CHUNK_DIGESTS] = order[np.searchsorted(bounds, in_order)]
+        return labels
 
 
-def _split_ends(digests: NDArray[np.uint64], sizes: Sequence[int]) -> list[int] | None:
-    """Return where each held-out split ends in sorted digests: at the end of a group of equals nearest to its size.
+def _split_bounds(digests: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[np.uint64] | None:
+    """Return the last digest of each held-out split, where all digests are in ascending order.
 
-    Each split has one group at least. Returns None if there are fewer groups than splits, training included.
+    Equal digests are a group; a split ends at the end of the group nearest to its size, and has one group at least.
+    Returns None if there are fewer groups than splits, training included. Reorders the digests.
     """
+
+    def digest_at(position: int) -> np.uint64:
+        digests.partition(position)
+        digest: np.uint64 = digests[position]
+        return digest
 
     def group_of(position: int) -> tuple[int, int]:
-        digest: np.uint64 = digests[position]
-        return int(np.searchsorted(digests, digest, "left")), int(np.searchsorted(digests, digest, "right"))
+        digest = digest_at(position)
+        is_smaller: NDArray[np.bool_] = digests[:position] < digest
+        is_equal: NDArray[np.bool_] = digests[position:] == digest
+        return int(np.count_nonzero(is_smaller)), position + int(np.count_nonzero(is_equal))
 
     last_ends = [len(digests)]  # leave so many groups to the splits that follow
     for _ in sizes:
@@ -182,15 +175,15 @@ def _split_ends(digests: NDArray[np.uint64], sizes: Sequence[int]) -> list[int] 
         last_ends.append(group_of(last_ends[-1] - 1)[0])
     if last_ends[-1] == 0:
         return None
-    ends: list[int] = []
+    bounds: list[np.uint64] = []
     end = 0
     for size, last_end in zip(sizes, last_ends[:0:-1], strict=True):
         wanted = min(end + size, last_end)
         below, above = group_of(wanted)
         nearest = below if wanted - below <= above - wanted else above
         end = min(max(nearest, group_of(end)[1]), last_end)
-        ends.append(end)
-    return ends
+        bounds.append(digest_at(end - 1))
+    return np.array(bounds, dtype=np.uint64)
 
 
 def _labels_by_position(count: int, rule: SplitRule) -> NDArray[np.uint8]:
@@ -254,9 +247,3 @@ def _held_out_sizes(count: int, rule: SplitRule) -> dict[int, int]:
             f" but this training needs at least {needed}: one for each split.",
         )
     return wanted
-
-
-def _digest(line: str, keyed: blake2b) -> bytes:
-    digest = keyed.copy()
-    digest.update(line.encode())
-    return digest.digest()

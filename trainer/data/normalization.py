@@ -6,6 +6,8 @@ from unicodedata import is_normalized, normalize
 
 from trainer.contracts.tokenizers import Normalization
 
+_CHARACTERS_AT_ONCE = 1 << 12
+
 
 class Line(NamedTuple):
     """A line that is not blank, with its start in its text and its number, from 1."""
@@ -22,6 +24,21 @@ def normalized(text: str, normalization: Normalization) -> str:
         return text if is_normalized(form, text) else normalize(form, text)
     # Python lowers a final sigma by its neighbours; the `tokenizers` library does not, and both must agree.
     return normalize(form, normalize(form, text).replace("Σ", "σ").lower())
+
+
+def normalized_lines(lines: str, normalization: Normalization) -> str:
+    """Return the lines between newlines in their normalized form.
+
+    A newline combines with no character, so that some lines are normalized at once: a few, because a combining
+    character makes all of them slow.
+    """
+    parts: list[str] = []
+    start = 0
+    while start < len(lines):
+        end = 1 + lines.find("\n", start + _CHARACTERS_AT_ONCE) or len(lines)
+        parts.append(normalized(lines[start:end], normalization))
+        start = end
+    return "".join(parts)
 
 
 def documents(text: str) -> Iterator[Line]:

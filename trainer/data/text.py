@@ -1,12 +1,13 @@
 """Hashes, checks and reads the files of a corpus, a few MiB at a time; imports no numpy, because the bot reads too."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from hashlib import file_digest, sha256
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import decoded
@@ -14,8 +15,17 @@ from trainer.contracts.validation import decoded
 SUFFIXES = {".txt", ".text"}
 MAX_LINE_BYTES = 4 << 20
 """Maximum length of a line."""
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _BOM = "\ufeff"
+_BLANK_LINE = re.compile(r"\n\s*(?:\n|\Z)")
+"""A blank line after another line."""
+
+
+class TextBlock(NamedTuple):
+    """Lines separated by newlines, as text and in UTF-8."""
+
+    text: str
+    utf8: bytes
 
 
 def text_files(path: Path) -> list[Path]:
@@ -49,34 +59,43 @@ def corpus_sha256(path: Path) -> str:
 
 
 def line_blocks(path: Path) -> Iterator[list[str]]:
-    """Yield the lines of a corpus that are not blank, in blocks of about one MiB."""
+    """Yield the lines of a corpus that are not blank, many at a time."""
+    return (block.text.split("\n") for block in text_blocks(path))
+
+
+def count_lines(path: Path) -> int:
+    """Return the number of lines of a corpus that are not blank."""
+    return sum(block.utf8.count(b"\n") + 1 for block in text_blocks(path))
+
+
+def text_blocks(path: Path) -> Iterator[TextBlock]:
+    """Yield the lines of a corpus that are not blank, in blocks of about 256 KiB."""
     for file in text_files(path):
         with _opened(file) as stream:
             yield from stream_blocks(stream, file.name)
 
 
-def stream_blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
-    """Yield the lines of a UTF-8 text that are not blank, in blocks of about one MiB.
+def stream_blocks(stream: BinaryIO, name: str) -> Iterator[TextBlock]:
+    """Yield the lines of a UTF-8 text that are not blank, in blocks of about 256 KiB.
 
     Lines end at \\n or \\r\\n only. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
     the number of a line of more than 4 MiB.
     """
     rest = b""
-    position, line = 0, 1  # of the first byte of `rest`: byte from 0, line from 1
+    position = 0  # of the first byte of `rest`, from 0
     at_end = False
     while not at_end:
         chunk = stream.read(_CHUNK_BYTES)
         at_end = not chunk
         rest += chunk
-        _check(rest, shown_name(name), position, line)
+        _check(rest, shown_name(name), position, stream)
         end = len(rest) if at_end else rest.rfind(b"\n") + 1
-        text = decoded(rest[:end], f"'{shown_name(name)}'", position=position)
-        if position == 0:
-            text = text.removeprefix(_BOM)
-        lines = [part for part in text.replace("\r\n", "\n").removesuffix("\r").split("\n") if part.strip()]
-        if lines:
-            yield lines
-        position, line, rest = position + end, line + rest.count(b"\n"), rest[end:]
+        utf8 = rest[:end].removesuffix(b"\n")
+        if text := decoded(utf8, f"'{shown_name(name)}'", position=position):
+            lines = _without_blank_lines(text.removeprefix(_BOM) if position == 0 else text)
+            if lines:
+                yield TextBlock(lines, utf8 if lines is text else lines.encode())
+        position, rest = position + end, rest[end:]
 
 
 def shown_name(name: str) -> str:
@@ -85,21 +104,40 @@ def shown_name(name: str) -> str:
     return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]
 
 
-def _check(raw: bytes, name: str, position: int, line: int) -> None:
-    """Refuse NUL and lines that are too long; `position` and `line` are of the first byte."""
+def _without_blank_lines(text: str) -> str:
+    """Return the text with \\n between its lines and without blank lines; the same object if nothing changes."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").removesuffix("\r")
+    if text[:1].isspace() or _BLANK_LINE.search(text):
+        text = "\n".join([line for line in text.split("\n") if line.strip()])
+    return text
+
+
+def _check(raw: bytes, name: str, position: int, stream: BinaryIO) -> None:
+    """Refuse NUL and lines that are too long; `position` is that of the first byte in the stream."""
     nul = raw.find(b"\0")
     if nul >= 0:
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"'{name}' is not a text file: byte {position + nul:,} is NUL. Give a plain text in UTF-8.",
         )
-    if len(raw) > MAX_LINE_BYTES:
-        for number, part in enumerate(raw.split(b"\n"), line):
-            if len(part) > MAX_LINE_BYTES:
-                raise AppError(
-                    ErrorCode.INVALID_INPUT,
-                    f"Line {number:,} of '{name}' has more than 4 MiB: give a text with shorter lines.",
-                )
+    if len(raw) > MAX_LINE_BYTES and b"\n" not in raw[: MAX_LINE_BYTES + 1]:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"Line {1 + _count_newlines(stream, position):,} of '{name}' has more than 4 MiB: give a text with shorter"
+            " lines.",
+        )
+
+
+def _count_newlines(stream: BinaryIO, end: int) -> int:
+    """Return the number of newlines before a position of a stream."""
+    stream.seek(0)
+    newlines = 0
+    while end:
+        chunk = stream.read(min(end, _CHUNK_BYTES))
+        newlines += chunk.count(b"\n")
+        end -= len(chunk)
+    return newlines
 
 
 def _opened(file: Path) -> BufferedReader:

@@ -1,39 +1,32 @@
 """Several corpora as one, split into lines to train a tokenizer on and lines held out."""
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
 
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import Split, SplitRule, labelled_blocks, read_blocks, split_labels
+from trainer.data.corpus import Split, SplitRule, labelled_blocks, normalized_blocks, split_labels
+from trainer.data.stored_lines import StoredLines
 
 
 class CorpusUnion:
     """The lines of several corpora, split as the lines of one corpus; see `SplitCorpus` for `scratch`."""
 
     def __init__(self, paths: Sequence[Path], normalization: Normalization, rule: SplitRule, scratch: Path) -> None:
-        self._paths = paths
-        self._normalization = normalization
-        self._ends: list[int] = []
-        self._labels = split_labels(self._all_lines(), rule, scratch)
+        self._corpora = [StoredLines(scratch) for _ in paths]
+        added = (
+            lines.add(normalized_blocks(path, normalization)) for lines, path in zip(self._corpora, paths, strict=True)
+        )
+        labels = split_labels(chain.from_iterable(added), rule, scratch)
+        self._labels = np.split(labels, [*accumulate(lines.count for lines in self._corpora)][:-1])
 
-    def lines(self, number: int, split: Split) -> Iterator[str]:
-        """Yield the lines of a split of one corpus; raises DATA_NOT_FOUND if the corpus has changed since."""
-        labels = np.split(self._labels, self._ends[:-1])[number]
-        for of_block, lines in labelled_blocks(self._paths[number], self._normalization, labels):
-            if of_block == split:
-                yield from lines
+    def lines(self, number: int, split: Split) -> Iterator[list[str]]:
+        """Yield the lines of a split of one corpus, many at a time."""
+        blocks = labelled_blocks(self._corpora[number].blocks(), self._labels[number], [split])
+        return (lines for _, lines in blocks)
 
-    def all_lines(self, split: Split) -> Iterator[str]:
-        """Yield the lines of a split of all corpora."""
-        for number in range(len(self._paths)):
-            yield from self.lines(number, split)
-
-    def _all_lines(self) -> Iterator[str]:
-        count = 0
-        for path in self._paths:
-            for block in read_blocks(path, self._normalization):
-                count += len(block)
-                yield from block
-            self._ends.append(count)
+    def all_lines(self, split: Split) -> Iterator[list[str]]:
+        """Yield the lines of a split of all corpora, many at a time."""
+        return chain.from_iterable(self.lines(number, split) for number in range(len(self._corpora)))

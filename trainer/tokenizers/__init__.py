@@ -31,7 +31,7 @@ from trainer.tokenizers.word import WordTokenizer
 def train_tokenizer(
     config: TokenizerConfig,
     texts: Sequence[Text],
-    holdout_lines: Iterable[str],
+    holdout_lines: Iterable[list[str]],
     *,
     rule: SplitRule,
     tokenizer_id: str | None = None,

@@ -29,10 +29,10 @@ Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 
 
 class Text(NamedTuple):
-    """A corpus to train a tokenizer on; `lines` reads its lines from the start each time it is called."""
+    """A corpus to train a tokenizer on; `lines` reads its lines from the start each time, many at a time."""
 
     corpus: CorpusRef
-    lines: Callable[[], Iterable[str]]
+    lines: Callable[[], Iterable[list[str]]]
 
 
 class Tokenizer(ABC):

@@ -39,7 +39,10 @@ class CharTokenizer(Tokenizer):
         return ids
 
     def encode_documents(self, lines: Sequence[str]) -> Ids:
-        return self._document_table[code_points("".join(f"{_LINE_START}{line}{_LINE_END}" for line in lines))]
+        if not lines:
+            return self._table[:0]
+        text = (_LINE_END + _LINE_START).join(lines)
+        return np.take(self._document_table, code_points(f"{_LINE_START}{text}{_LINE_END}"))
 
     def spans(self, text: str) -> list[Span]:
         return [(i, i + 1) for i in range(len(normalized(text, self.normalization)))]

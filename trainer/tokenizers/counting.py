@@ -1,30 +1,48 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerCorpus, TokenizerStats, WordTokenizerConfig
-from trainer.data.corpus import blocks
+from trainer.system.parallel import ordered_map
 from trainer.tokenizers.base import Text, Tokenizer
 
 CODE_POINTS = 0x110000
 
 
-def count_lines(texts: Iterable[Text], add: Callable[[list[str]], None]) -> tuple[TokenizerCorpus, ...]:
-    """Pass the lines of all texts to `add`, in blocks, and return the size of each corpus."""
+_SPACES = [i for i in range(0x3001) if chr(i).isspace()]
+_IS_SPACE = np.zeros(CODE_POINTS, dtype=np.bool_)
+_IS_SPACE[_SPACES] = True
+Count = TypeVar("Count")
+
+
+def count_lines(
+    texts: Iterable[Text], count: Callable[[list[str]], Count], add: Callable[[Count], None]
+) -> tuple[TokenizerCorpus, ...]:
+    """Pass the counts of all texts to `add`, a block of lines at a time, and return the size of each corpus."""
     corpora: list[TokenizerCorpus] = []
+
+    def counted(block: list[str]) -> tuple[int, int, Count]:
+        return len(block), sum(map(len, block)), count(block)
+
     for text in texts:
         lines = characters = 0
-        for block in blocks(text.lines()):
-            lines += len(block)
-            characters += sum(map(len, block))
-            add(block)
+        for lines_of_block, characters_of_block, counts in ordered_map(counted, text.lines()):
+            lines += lines_of_block
+            characters += characters_of_block
+            add(counts)
         corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=characters))
     return tuple(corpora)
+
+
+def count_words(text: str) -> int:
+    """Return the number of words between white space, as `str.split` finds them."""
+    is_space: NDArray[np.bool_] = np.take(_IS_SPACE, code_points(f" {text}"))
+    return int(np.count_nonzero(is_space[:-1] > is_space[1:]))
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -43,10 +61,16 @@ def count_characters(texts: Iterable[Text]) -> CharacterCounts:
     """Count the characters of all texts."""
     counts = np.zeros(CODE_POINTS, dtype=np.int64)
 
-    def add(block: list[str]) -> None:
-        counts[:] += np.bincount(code_points("".join(block)), minlength=CODE_POINTS)
+    def count(block: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        occurrences: NDArray[np.int64] = np.bincount(code_points("".join(block)))
+        occurring: NDArray[np.int64] = np.flatnonzero(occurrences)
+        return occurring, occurrences[occurring]
 
-    corpora = count_lines(texts, add)
+    def add(counted: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
+        characters, occurrences = counted
+        counts[characters] += occurrences
+
+    corpora = count_lines(texts, count, add)
     occurring: list[int] = np.flatnonzero(counts).tolist()
     frequencies: list[int] = counts[occurring].tolist()
     return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), corpora)
@@ -74,20 +98,22 @@ def check_room(vocab_size: int, characters: int, needed: int) -> None:
         )
 
 
-def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterable[str]) -> TokenizerStats:
+def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterable[list[str]]) -> TokenizerStats:
     """Measure a tokenizer whose vocabulary covers these characters on held-out lines."""
     special_ids = tokenizer.special_ids
     line_count = words = chars = tokens = unknown = 0
-    distinct: set[str] = set()
-    for block in blocks(holdout_lines):
+    occurs = np.zeros(CODE_POINTS, dtype=np.bool_)
+    for block in holdout_lines:
         ids = tokenizer.encode_documents(block)
         line_count += len(block)
-        words += sum(len(line.split()) for line in block)
+        words += count_words("\n".join(block))
         chars += sum(map(len, block))
         tokens += len(ids) - len(block) * (1 if special_ids.bos is None else 2)
         is_unknown: NDArray[np.bool_] = ids == special_ids.unk
         unknown += int(np.count_nonzero(is_unknown))
-        distinct.update("".join(block))
+        occurs[code_points("".join(block))] = True
+    occurring: list[int] = np.flatnonzero(occurs).tolist()
+    distinct = set(map(chr, occurring))
     coverage = (tokens - unknown) / tokens
     return TokenizerStats(
         coverage=coverage,

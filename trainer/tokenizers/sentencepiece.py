@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from io import BytesIO
+from itertools import chain
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, set_random_generator_seed
 
@@ -118,7 +119,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
 def _chunks(texts: Iterable[Text]) -> Iterator[str]:
     """Yield the lines in chunks that SentencePiece accepts, with tabs between words as SPLIT separates them."""
     for text in texts:
-        for line in text.lines():
+        for line in chain.from_iterable(text.lines()):
             clean = line.translate(dict.fromkeys(map(ord, RESERVED), " "))
             for start in range(0, len(clean), _LINE_CHARACTERS):
                 words: list[tuple[str, Span]] = SPLIT.pre_tokenize_str(clean[start : start + _LINE_CHARACTERS])

@@ -10,7 +10,6 @@ from tokenizers import Regex, pre_tokenizers, processors
 from tokenizers.trainers import Trainer
 
 from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest, special_names
-from trainer.data.corpus import blocks
 from trainer.data.normalization import normalized
 from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, special_token_ids
 from trainer.tokenizers.counting import CharacterCounts
@@ -75,7 +74,7 @@ class SubwordTokenizer(Tokenizer):
 def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text]) -> None:
     """Train a library tokenizer on the lines of the texts, with all cores."""
     library.pre_tokenizer = SPLIT
-    lines: Iterator[list[str]] = chain.from_iterable(blocks(text.lines()) for text in texts)
+    lines: Iterator[list[str]] = chain.from_iterable(text.lines() for text in texts)
     library.train_from_iterator(lines, trainer)
 
 

@@ -68,10 +68,18 @@ def detokenize(words: Iterable[str]) -> str:
     return "".join(parts)
 
 
+def _words(block: list[str]) -> list[str]:
+    return " ".join(block).split()
+
+
 def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
     """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
-    corpora = count_lines(texts, lambda block: counts.update(chain.from_iterable(map(str.split, block))))
+
+    def add(words: list[str]) -> None:
+        counts.update(words)
+
+    corpora = count_lines(texts, _words, add)
     words = frequent_tokens(config, counts, _SPECIAL_TOKENS)
     library = word_level([*_SPECIAL_TOKENS, *words], _UNKNOWN)
     spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")

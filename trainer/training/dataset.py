@@ -7,7 +7,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
 from trainer.system.files import write_atomically
+from trainer.system.parallel import ordered_map
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
+from trainer.tokenizers.counting import count_words
 from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
@@ -125,44 +127,43 @@ def _content(folder: Path) -> _Content:
 
 def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
     """Encode all splits in one pass over the corpus."""
-    with filled_folder(folder) as temporary, ExitStack() as files:
-        writers = {
-            split: _SplitWriter(files.enter_context(_ids_file(temporary, split).open("wb")), tokenizer)
-            for split in corpus.splits
-        }
-        for split, lines in corpus.blocks():
-            writers[split].add(lines)
-        sizes = {split: writer.finish() for split, writer in writers.items()}
-        content = _Content(sizes=sizes, words={split: writer.words for split, writer in writers.items()})
+    counts = {split: Counter(dict.fromkeys(SplitSizes.model_fields, 0)) for split in corpus.splits}
+    words = dict.fromkeys(counts, 0)
+    with filled_folder(folder) as temporary, ExitStack() as stack:
+        files = {split: stack.enter_context(_ids_file(temporary, split).open("wb")) for split in counts}
+        for split, encoded in ordered_map(partial(_encoded, tokenizer), corpus.blocks(*counts)):
+            files[split].write(encoded.ids.data)
+            counts[split].update(encoded.sizes)
+            words[split] += encoded.words
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        content = _Content(sizes={split: SplitSizes(**of_split) for split, of_split in counts.items()}, words=words)
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
 
 
-class _SplitWriter:
-    """Writes the ids of a split to a flat file and counts lines, characters, words and tokens."""
+class _Encoded(NamedTuple):
+    """Ids of some lines of a split, and the numbers of lines, characters, words and tokens."""
 
-    def __init__(self, file: BinaryIO, tokenizer: Tokenizer) -> None:
-        self._file, self._tokenizer = file, tokenizer
-        self._counts = Counter(dict.fromkeys(SplitSizes.model_fields, 0))
-        self.words = 0
+    ids: Ids
+    sizes: dict[str, int]
+    words: int
 
-    def add(self, lines: list[str]) -> None:
-        ids = self._tokenizer.encode_documents(lines)
-        self._file.write(ids.tobytes())
-        special_ids = self._tokenizer.special_ids
-        is_unknown: NDArray[np.bool_] = ids == special_ids.unk
-        self._counts.update(
-            lines=len(lines),
-            chars=sum(map(len, lines)),
-            tokens=len(ids) - (0 if special_ids.bos is None else len(lines)),
-            unknown_tokens=int(np.count_nonzero(is_unknown)),
-            bytes=len("".join(lines).encode()),
-        )
-        self.words += sum(len(line.split()) for line in lines)
 
-    def finish(self) -> SplitSizes:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return SplitSizes(**self._counts)
+def _encoded(tokenizer: Tokenizer, block: tuple[Split, list[str]]) -> tuple[Split, _Encoded]:
+    split, lines = block
+    ids = tokenizer.encode_documents(lines)
+    special_ids = tokenizer.special_ids
+    is_unknown: NDArray[np.bool_] = ids == special_ids.unk
+    text, newlines = "\n".join(lines), len(lines) - 1
+    sizes = {
+        "lines": len(lines),
+        "chars": len(text) - newlines,
+        "tokens": len(ids) - (0 if special_ids.bos is None else len(lines)),
+        "unknown_tokens": int(np.count_nonzero(is_unknown)),
+        "bytes": len(text.encode()) - newlines,
+    }
+    return split, _Encoded(ids, sizes, count_words(text))
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

@@ -62,7 +62,7 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     effective = changed(effective, max_seq_len=length, **_ONE_BATCH)
     lines = next(read_blocks(corpus, effective.tokenizer.normalization))
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
-    tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, lambda: lines)], lines, rule=rule)
+    tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, lambda: [lines])], [lines], rule=rule)
     num_ids = _ROWS * length + (tokenizer.special_ids.bos is not None)
     ids = tokenizer.encode_documents(lines[: _ROWS * length])[:num_ids]  # a line has at least two ids
     batch_corpus = _corpus_of(tokenizer, ids)

@@ -67,9 +67,11 @@ def test_lines__end_at_newlines_only_and_blank_ones_are_dropped(
 
 @for_all_pairs(st.text(alphabet=st.sampled_from("aж\n\r 🙂\t\u2028"), max_size=40), st.integers(1, 5))
 def test_lines__do_not_depend_on_the_pieces_that_they_come_in(text: str, size: int) -> None:
-    found = list(chain.from_iterable(stream_blocks(ShortReads(text.encode(), size), "x")))
+    blocks = list(stream_blocks(ShortReads(text.encode(), size), "x"))
 
-    assert found == [line for part in text.split("\n") if (line := part.removesuffix("\r")).strip()]
+    lines = [line for part in text.split("\n") if (line := part.removesuffix("\r")).strip()]
+    assert [line for block in blocks for line in block.text.split("\n")] == lines
+    assert all(block.text.encode() == block.utf8 for block in blocks)
 
 
 @for_all_pairs(st.binary(max_size=12), st.integers(1, 4))

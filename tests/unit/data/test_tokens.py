@@ -2,17 +2,23 @@
 
 import errno
 import shutil
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unicodedata import normalize
 
 import pytest
 
+from tests.support.properties import for_all_pairs
+from tests.support.strategies import any_line_lists, rules
 from tests.support.tiny_models import NFC, POEM, SMALL, make_run, reference, write
 from trainer.config.presets import resolve
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import EffectiveRequest, TrainRequest
+from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
 from trainer.contracts.validation import parse
-from trainer.data.corpus import SplitBy, SplitCorpus, SplitRule
+from trainer.data.corpus import SPLITS, SplitBy, SplitCorpus, SplitRule, split_labels
 from trainer.tokenizers.base import Ids
 from trainer.training.dataset import CorpusPaths, prepare
 
@@ -39,13 +45,52 @@ def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
     lines = SplitCorpus(tmp_path / "corpus.txt", NFC, rule)
 
     for split, ids in run.corpus.ids.items():
-        texts = list(lines.lines(split))
+        texts = list(chain.from_iterable(lines.lines(split)))
         assert ids_of(ids) == [i for line in texts for i in (2, *run.tokenizer.encode(line), 3)]
         assert type(ids).__name__ == "memmap"
         sizes = run.corpus.sizes[split]
         assert (sizes.lines, sizes.chars) == (len(texts), sum(len(line) for line in texts))
         assert sizes.tokens == sizes.chars + sizes.lines
         assert run.corpus.words[split] == sum(len(line.split()) for line in texts)
+
+
+@for_all_pairs(any_line_lists, rules)
+def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRule) -> None:
+    content = "\n".join([*lines, *POEM])
+    documents = [normalize("NFC", line.removesuffix("\r")) for line in content.split("\n")]
+    documents = [line for line in documents if line.strip()]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "corpus.txt"
+        path.write_bytes(content.encode())
+        paths = CorpusPaths(path)
+        effective = effective_of(
+            paths,
+            holdout_fraction=rule.holdout_fraction,
+            test_fraction=rule.test_fraction,
+            seed=rule.seed,
+            split_by=rule.by,
+            tokenizer={"method": "char", "min_frequency": 2},
+        )
+        tokenizer, corpus = prepare(effective, paths, Path(folder) / "cache")
+        labels = list(split_labels(["\n".join(documents).encode()], rule).tobytes())
+        if rule.by == "position":
+            labels = [SPLITS.index(split) for split, sizes in corpus.sizes.items() for _ in range(sizes.lines)]
+
+        counts = Counter(chain.from_iterable(line for line, label in zip(documents, labels, strict=True) if label == 0))
+        vocabulary = {c: i for i, c in enumerate(sorted(c for c, n in counts.items() if n > 1), 4)}
+        assert tokenizer.names[4:] == list(vocabulary)
+        for split, ids in corpus.ids.items():
+            of_split = [line for line, label in zip(documents, labels, strict=True) if SPLITS[label] == split]
+            expected = [i for line in of_split for i in (2, *(vocabulary.get(c, 1) for c in line), 3)]
+            assert ids_of(ids) == expected
+            assert corpus.words[split] == sum(len(line.split()) for line in of_split)
+            assert corpus.sizes[split] == SplitSizes(
+                lines=len(of_split),
+                chars=sum(map(len, of_split)),
+                tokens=len(expected) - len(of_split),
+                unknown_tokens=expected.count(1),
+                bytes=sum(len(line.encode()) for line in of_split),
+            )
 
 
 def test_vocabulary__is_that_of_the_training_split_alone(tmp_path: Path) -> None:
@@ -78,7 +123,7 @@ def test_split_by__is_what_the_request_says(tmp_path: Path, by: SplitBy) -> None
 
     rule = SplitRule(0.2, 0.2, effective.seed, by)
     for split, ids in corpus.ids.items():
-        lines = list(SplitCorpus(folder, NFC, rule).lines(split))
+        lines = list(chain.from_iterable(SplitCorpus(folder, NFC, rule).lines(split)))
         assert ids_of(ids) == [i for line in lines for i in (2, *tokenizer.encode(line), 3)]
     if by == "position":
         assert ids_of(corpus.ids["test"]) == [i for line in POEM[8:] for i in (2, *tokenizer.encode(line), 3)]
