@@ -1,6 +1,7 @@
 """The interface of tokenizers, the same for every method."""
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -115,11 +116,15 @@ def special_token_ids(config: SubwordConfig) -> dict[str, int]:
     return {name: i for i, name in enumerate(special_names(config).values())}
 
 
-def join_documents(lines: Iterable[Sequence[int]], special_ids: SpecialIds, vocab_size: int) -> Ids:
+def join_documents(lines: Iterable[list[int]], special_ids: SpecialIds, vocab_size: int) -> Ids:
     """Return the ids of all lines in one array: [BOS], if there is one, line, [EOS]."""
     start = [] if special_ids.bos is None else [special_ids.bos]
-    ids = [i for line in lines for i in (*start, *line, special_ids.eos)]
-    return np.array(ids, dtype=ids_type(vocab_size))
+    ids = array("I")
+    for line in lines:
+        ids.fromlist(start)
+        ids.fromlist(line)
+        ids.append(special_ids.eos)
+    return np.frombuffer(ids, dtype=np.uintc).astype(ids_type(vocab_size))
 
 
 def ids_type(vocab_size: int) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
@@ -30,6 +31,8 @@ from trainer.training.documents import Documents
 
 _CONTENT_FILE = "content.json"
 _CACHE_VERSION = 3
+_SYNCED_BYTES = 32 << 20
+"""Ids that are written before the disk gets them, while the next ones are encoded."""
 
 
 class CorpusPaths(NamedTuple):
@@ -131,13 +134,21 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
     words = dict.fromkeys(counts, 0)
     with filled_folder(folder) as temporary, ExitStack() as stack:
         files = {split: stack.enter_context(_ids_file(temporary, split).open("wb")) for split in counts}
+        syncing: list[Future[None]] = []
+        disk = stack.enter_context(ThreadPoolExecutor(1))
+        unsynced_bytes = 0
         for split, encoded in ordered_map(partial(_encoded, tokenizer), corpus.blocks(*counts)):
-            files[split].write(encoded.ids.data)
+            unsynced_bytes += files[split].write(encoded.ids.data)
             counts[split].update(encoded.sizes)
             words[split] += encoded.words
+            if unsynced_bytes > _SYNCED_BYTES:
+                syncing.append(disk.submit(os.fsync, files[split].fileno()))
+                unsynced_bytes = 0
         for file in files.values():
             file.flush()
-            os.fsync(file.fileno())
+            syncing.append(disk.submit(os.fsync, file.fileno()))
+        for sync in syncing:
+            sync.result()
         content = _Content(sizes={split: SplitSizes(**of_split) for split, of_split in counts.items()}, words=words)
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
 
