@@ -116,14 +116,11 @@ def special_token_ids(config: SubwordConfig) -> dict[str, int]:
     return {name: i for i, name in enumerate(special_names(config).values())}
 
 
-def join_documents(lines: Iterable[list[int]], special_ids: SpecialIds, vocab_size: int) -> Ids:
-    """Return the ids of all lines in one array: [BOS], if there is one, line, [EOS]."""
-    start = [] if special_ids.bos is None else [special_ids.bos]
+def join_ids(documents: Iterable[list[int]], vocab_size: int) -> Ids:
+    """Return the ids of all documents in one array."""
     ids = array("I")
-    for line in lines:
-        ids.fromlist(start)
-        ids.fromlist(line)
-        ids.append(special_ids.eos)
+    for document in documents:
+        ids.fromlist(document)
     return np.frombuffer(ids, dtype=np.uintc).astype(ids_type(vocab_size))
 
 

@@ -1,14 +1,13 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerCorpus, TokenizerStats, WordTokenizerConfig
-from trainer.system.parallel import ordered_map
 from trainer.tokenizers.base import Text, Tokenizer
 
 CODE_POINTS = 0x110000
@@ -17,32 +16,38 @@ CODE_POINTS = 0x110000
 _SPACES = [i for i in range(0x3001) if chr(i).isspace()]
 _IS_SPACE = np.zeros(CODE_POINTS, dtype=np.bool_)
 _IS_SPACE[_SPACES] = True
-Count = TypeVar("Count")
+_LONGER_IN_UTF8 = (0x80, 0x800, 0x10000)
+"""The first code points that have a byte more in UTF-8 than those before them."""
 
 
-def count_lines(
-    texts: Iterable[Text], count: Callable[[list[str]], Count], add: Callable[[Count], None]
-) -> tuple[TokenizerCorpus, ...]:
-    """Pass the counts of all texts to `add`, a block of lines at a time, and return the size of each corpus."""
+def count_lines(texts: Iterable[Text], add: Callable[[list[str]], None]) -> tuple[TokenizerCorpus, ...]:
+    """Pass the lines of all texts to `add`, in blocks, and return the size of each corpus."""
     corpora: list[TokenizerCorpus] = []
-
-    def counted(block: list[str]) -> tuple[int, int, Count]:
-        return len(block), sum(map(len, block)), count(block)
-
     for text in texts:
         lines = characters = 0
-        for lines_of_block, characters_of_block, counts in ordered_map(counted, text.lines()):
-            lines += lines_of_block
-            characters += characters_of_block
-            add(counts)
+        for block in text.lines():
+            lines += len(block)
+            characters += sum(map(len, block))
+            add(block)
         corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=characters))
     return tuple(corpora)
 
 
-def count_words(text: str) -> int:
-    """Return the number of words between white space, as `str.split` finds them."""
-    is_space: NDArray[np.bool_] = np.take(_IS_SPACE, code_points(f" {text}"))
-    return int(np.count_nonzero(is_space[:-1] > is_space[1:]))
+class TextSize(NamedTuple):
+    """The size of some lines, without line ends. Words are those that `str.split` finds."""
+
+    characters: int
+    words: int
+    utf8_bytes: int
+
+
+def text_size(lines: Sequence[str]) -> TextSize:
+    """Return the size of lines."""
+    characters = code_points("\n".join([*lines, ""]))  # every word ends before white space
+    is_space: NDArray[np.bool_] = np.take(_IS_SPACE, characters)
+    words = int(np.count_nonzero(is_space[:-1] < is_space[1:]))
+    utf8_bytes = len(characters) + sum(int(np.count_nonzero(characters >= first)) for first in _LONGER_IN_UTF8)
+    return TextSize(len(characters) - len(lines), words, utf8_bytes - len(lines))
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -61,16 +66,11 @@ def count_characters(texts: Iterable[Text]) -> CharacterCounts:
     """Count the characters of all texts."""
     counts = np.zeros(CODE_POINTS, dtype=np.int64)
 
-    def count(block: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def add(block: list[str]) -> None:
         occurrences: NDArray[np.int64] = np.bincount(code_points("".join(block)))
-        occurring: NDArray[np.int64] = np.flatnonzero(occurrences)
-        return occurring, occurrences[occurring]
+        counts[: len(occurrences)] += occurrences
 
-    def add(counted: tuple[NDArray[np.int64], NDArray[np.int64]]) -> None:
-        characters, occurrences = counted
-        counts[characters] += occurrences
-
-    corpora = count_lines(texts, count, add)
+    corpora = count_lines(texts, add)
     occurring: list[int] = np.flatnonzero(counts).tolist()
     frequencies: list[int] = counts[occurring].tolist()
     return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), corpora)
@@ -105,9 +105,10 @@ def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterab
     occurs = np.zeros(CODE_POINTS, dtype=np.bool_)
     for block in holdout_lines:
         ids = tokenizer.encode_documents(block)
+        size = text_size(block)
         line_count += len(block)
-        words += count_words("\n".join(block))
-        chars += sum(map(len, block))
+        words += size.words
+        chars += size.characters
         tokens += len(ids) - len(block) * (1 if special_ids.bos is None else 2)
         is_unknown: NDArray[np.bool_] = ids == special_ids.unk
         unknown += int(np.count_nonzero(is_unknown))

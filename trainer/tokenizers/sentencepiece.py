@@ -11,7 +11,7 @@ from trainer.artifacts.tokenizer_files import RESERVED, sentencepiece_form
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import SentencePieceTokenizerConfig, TokenizerManifest, special_names
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, load_error, special_token_ids
+from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_ids, load_error, special_token_ids
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.subword import SPLIT
 
@@ -47,8 +47,11 @@ class SentencePieceTokenizer(Tokenizer):
         return ids
 
     def encode_documents(self, lines: Sequence[str]) -> Ids:
-        ids: list[list[int]] = self._processor.encode_as_ids([sentencepiece_form(line) for line in lines])
-        return join_documents(ids, self.special_ids, self.vocab_size)
+        text = "\n".join(lines)
+        if any(map(text.__contains__, RESERVED)):
+            lines = [sentencepiece_form(line) for line in lines]
+        ids: list[list[int]] = self._processor.encode_as_ids(lines, add_bos=True, add_eos=True)
+        return join_ids(ids, self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
         return super().decode(ids).removeprefix(" ")

@@ -11,7 +11,7 @@ from tokenizers.trainers import Trainer
 
 from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest, special_names
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, special_token_ids
+from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_ids, special_token_ids
 from trainer.tokenizers.counting import CharacterCounts
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
 
@@ -60,7 +60,8 @@ class SubwordTokenizer(Tokenizer):
 
     def encode_documents(self, lines: Sequence[str]) -> Ids:
         encodings = self._library.encode_batch_fast(lines, add_special_tokens=False)
-        return join_documents((encoding.ids for encoding in encodings), self.special_ids, self.vocab_size)
+        start, end = self.special_ids.start, self.special_ids.eos
+        return join_ids(([start, *encoding.ids, end] for encoding in encodings), self.vocab_size)
 
     def spans(self, text: str) -> list[Span]:
         return self._encoding(text).offsets

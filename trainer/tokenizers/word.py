@@ -11,7 +11,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_documents, load_error
+from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_ids, load_error
 from trainer.tokenizers.counting import count_lines, frequent_tokens
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of, word_level
 
@@ -43,7 +43,7 @@ class WordTokenizer(Tokenizer):
         return self._encode_line(normalized(text, self.normalization))
 
     def encode_documents(self, lines: Sequence[str]) -> Ids:
-        return join_documents(map(self._encode_line, lines), self.special_ids, self.vocab_size)
+        return join_ids(([*self._encode_line(line), self.special_ids.eos] for line in lines), self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
         return detokenize([self.names[i] for i in ids if len(_SPECIAL_TOKENS) <= i < len(self.names)])
@@ -68,18 +68,10 @@ def detokenize(words: Iterable[str]) -> str:
     return "".join(parts)
 
 
-def _words(block: list[str]) -> list[str]:
-    return " ".join(block).split()
-
-
 def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
     """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
-
-    def add(words: list[str]) -> None:
-        counts.update(words)
-
-    corpora = count_lines(texts, _words, add)
+    corpora = count_lines(texts, lambda block: counts.update(" ".join(block).split()))
     words = frequent_tokens(config, counts, _SPECIAL_TOKENS)
     library = word_level([*_SPECIAL_TOKENS, *words], _UNKNOWN)
     spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")

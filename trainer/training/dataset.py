@@ -22,10 +22,9 @@ from trainer.data.corpus import Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
 from trainer.system.files import write_atomically
-from trainer.system.parallel import ordered_map
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
-from trainer.tokenizers.counting import count_words
+from trainer.tokenizers.counting import text_size
 from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
@@ -137,10 +136,13 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
         syncing: list[Future[None]] = []
         disk = stack.enter_context(ThreadPoolExecutor(1))
         unsynced_bytes = 0
-        for split, encoded in ordered_map(partial(_encoded, tokenizer), corpus.blocks(*counts)):
-            unsynced_bytes += files[split].write(encoded.ids.data)
-            counts[split].update(encoded.sizes)
-            words[split] += encoded.words
+        for split, lines in corpus.blocks(*counts):
+            ids = tokenizer.encode_documents(lines)
+            size = text_size(lines)
+            counts[split].update(_token_counts(ids, len(lines), tokenizer.special_ids))
+            counts[split].update(lines=len(lines), chars=size.characters, bytes=size.utf8_bytes)
+            words[split] += size.words
+            unsynced_bytes += files[split].write(ids.data)
             if unsynced_bytes > _SYNCED_BYTES:
                 syncing.append(disk.submit(os.fsync, files[split].fileno()))
                 unsynced_bytes = 0
@@ -153,28 +155,10 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
 
 
-class _Encoded(NamedTuple):
-    """Ids of some lines of a split, and the numbers of lines, characters, words and tokens."""
-
-    ids: Ids
-    sizes: dict[str, int]
-    words: int
-
-
-def _encoded(tokenizer: Tokenizer, block: tuple[Split, list[str]]) -> tuple[Split, _Encoded]:
-    split, lines = block
-    ids = tokenizer.encode_documents(lines)
-    special_ids = tokenizer.special_ids
+def _token_counts(ids: Ids, lines: int, special_ids: SpecialIds) -> dict[str, int]:
     is_unknown: NDArray[np.bool_] = ids == special_ids.unk
-    text, newlines = "\n".join(lines), len(lines) - 1
-    sizes = {
-        "lines": len(lines),
-        "chars": len(text) - newlines,
-        "tokens": len(ids) - (0 if special_ids.bos is None else len(lines)),
-        "unknown_tokens": int(np.count_nonzero(is_unknown)),
-        "bytes": len(text.encode()) - newlines,
-    }
-    return split, _Encoded(ids, sizes, count_words(text))
+    begins = 0 if special_ids.bos is None else lines
+    return {"tokens": len(ids) - begins, "unknown_tokens": int(np.count_nonzero(is_unknown))}
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

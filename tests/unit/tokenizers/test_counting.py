@@ -1,18 +1,22 @@
-"""Counts of a text: those that Python's own methods give."""
+"""The size of a text: what Python's own methods count."""
 
 from tests.support.properties import for_all
-from tests.support.strategies import texts
-from trainer.tokenizers.counting import CODE_POINTS, count_words
+from tests.support.strategies import line_lists
+from trainer.tokenizers.counting import CODE_POINTS, TextSize, text_size
 
 
-@for_all(texts)
-def test_words__are_those_of_str_split(text: str) -> None:
-    for padded in (text, f" {text}\n", f"a{text}b", text * 3):
-        assert count_words(padded) == len(padded.split())
+def size_by_str(lines: list[str]) -> TextSize:
+    text = "".join(lines)
+    return TextSize(len(text), sum(len(line.split()) for line in lines), len(text.encode()))
 
 
-def test_words__end_at_every_white_space_of_python() -> None:
-    text = "a".join(map(chr, range(CODE_POINTS)))
+@for_all(line_lists)
+def test_size__is_what_str_counts(lines: list[str]) -> None:
+    assert text_size(lines) == size_by_str(lines)
 
-    assert count_words(text) == len(text.split())
-    assert count_words("") == 0
+
+def test_size__of_every_character_is_what_str_counts() -> None:
+    characters = [chr(i) for i in range(CODE_POINTS) if not 0xD800 <= i < 0xE000 and chr(i) != "\n"]
+
+    for between in ("", "a", " "):
+        assert text_size([between.join(characters)]) == size_by_str([between.join(characters)])

@@ -1,0 +1,253 @@
+"""Speed and memory of preparing a corpus, and speed of encoding compared with the libraries called directly.
+
+    python -m benchmarks.corpora [MEGABYTES]
+
+The corpus is the shipped text, each line with a number, until it has so many megabytes (100 without an argument; the
+goals are for 1000). A child process prepares it for a character model and trains some steps; another one does so with a
+corpus of a few lines, and the differences of their peaks are the memory above the model. Encoding is compared in
+alternating slices. Prints the table of goals; exits 1 if one is missed.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from threading import Event, Thread
+from time import perf_counter
+from typing import NamedTuple
+
+import tokenizers
+from sentencepiece import SentencePieceProcessor
+
+from benchmarks.queue_latency import with_descendants
+from trainer.config.presets import resolve
+from trainer.contracts.base import Frozen
+from trainer.contracts.runs import CorpusRef, TrainRequest
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest, config_of
+from trainer.contracts.validation import parse
+from trainer.data.corpora import BUNDLED
+from trainer.data.corpus import SplitRule, read_blocks
+from trainer.data.text import corpus_sha256
+from trainer.models import build
+from trainer.system.hardware import most_memory_bytes
+from trainer.tokenizers import train_tokenizer
+from trainer.tokenizers.base import Text, Tokenizer, vocabulary_of
+from trainer.training.checkpoint import CheckpointStore
+from trainer.training.dataset import CorpusPaths, prepare
+from trainer.training.device import resolve as resolve_compute
+from trainer.training.loop import train
+
+MEGABYTE = 10**6
+QUICK_MEGABYTES = 100
+MIN_MEGABYTES_PER_SECOND, MAX_MEGABYTES = 100.0, 300.0
+MIN_CHAR_RATIO, MIN_LIBRARY_RATIO = 30.0, 0.9
+_POLL_SECONDS = 0.02
+SLICES, BLOCKS_PER_SLICE, VOCABULARY = 9, 4, 1000
+REQUEST: dict[str, object] = {
+    "model_family": "char_lstm",
+    "corpus": "corpus.txt",
+    "model": {"embedding_size": 16, "hidden_size": 16, "num_layers": 1},
+    "max_seq_len": 64,
+    "batch_size": 16,
+    "max_steps": 20,
+    "holdout_fraction": 0.001,
+    "test_fraction": 0.001,
+    "device": "cpu",
+}
+
+
+class Measured(Frozen):
+    """What a child process measured."""
+
+    megabytes: float
+    prepare_seconds: float
+    prepare_peak_bytes: int
+    """Peak memory until the corpus is prepared, with those of the processes that help."""
+    train_peak_bytes: int
+
+
+class Preparation(NamedTuple):
+    """Speed of preparing a corpus, and memory above that of a run with a few lines."""
+
+    megabytes_per_second: float
+    prepare_megabytes: float
+    train_megabytes: float
+
+
+class Row(NamedTuple):
+    """A figure with its goal."""
+
+    name: str
+    value: float
+    goal: float
+    unit: str
+    is_minimum: bool = True
+
+    @property
+    def is_met(self) -> bool:
+        return self.value >= self.goal if self.is_minimum else self.value <= self.goal
+
+
+def measure_preparation(megabytes: int) -> Preparation:
+    """Prepare a corpus of this size, and one of a few lines, each in a process of its own."""
+    few, many = _measured_by_child(0), _measured_by_child(megabytes)
+    return Preparation(
+        many.megabytes / many.prepare_seconds,
+        (many.prepare_peak_bytes - few.prepare_peak_bytes) / MEGABYTE,
+        (many.train_peak_bytes - few.train_peak_bytes) / MEGABYTE,
+    )
+
+
+def char_ratio() -> float:
+    """Return the speed of the character tokenizer relative to a loop over a dictionary."""
+    tokenizer = _trained("char")
+    ids = {character: str(number) for number, character in enumerate(tokenizer.names)}
+    unknown = str(tokenizer.special_ids.unk)
+    return _ratio(tokenizer, lambda lines: [[int(ids.get(character, unknown)) for character in line] for line in lines])
+
+
+def bpe_ratio() -> float:
+    """Return the speed of the BPE tokenizer relative to `encode_batch_fast` of its library."""
+    tokenizer = _trained("bpe")
+    with TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        library = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
+    library.normalizer = None  # the lines are normalized
+    return _ratio(tokenizer, lambda lines: [encoding.ids for encoding in library.encode_batch_fast(lines)])
+
+
+def sentencepiece_ratio() -> float:
+    """Return the speed of the SentencePiece tokenizer relative to a list of lines encoded by its library's threads."""
+    tokenizer = _trained("sentencepiece")
+    with TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        processor = SentencePieceProcessor(model_file=f"{folder}/tokenizer.model")
+
+    def encode(lines: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = processor.encode(lines, out_type=int, num_threads=-1)
+        return ids
+
+    return _ratio(tokenizer, encode)
+
+
+def rows(megabytes: int) -> list[Row]:
+    """Measure everything."""
+    prepared = measure_preparation(megabytes)
+    return [
+        Row("prepare", prepared.megabytes_per_second, MIN_MEGABYTES_PER_SECOND, "MB/s"),
+        Row("memory while preparing", prepared.prepare_megabytes, MAX_MEGABYTES, "MB", is_minimum=False),
+        Row("memory while training", prepared.train_megabytes, MAX_MEGABYTES, "MB", is_minimum=False),
+        Row("char / dictionary", char_ratio(), MIN_CHAR_RATIO, "x"),
+        Row("BPE / library", bpe_ratio(), MIN_LIBRARY_RATIO, "x"),
+        Row("SentencePiece / library", sentencepiece_ratio(), MIN_LIBRARY_RATIO, "x"),
+    ]
+
+
+def main(megabytes: int) -> int:
+    found = rows(megabytes)
+    print(f"corpus of {megabytes:,} MB")
+    for row in found:
+        limit, verdict = "at least" if row.is_minimum else "at most", "met" if row.is_met else "MISSED"
+        print(f"{row.name:<24} {row.value:8.2f} {row.unit:<4}  {limit} {row.goal:g}  {verdict}")
+    return 0 if all(row.is_met for row in found) else 1
+
+
+def write_corpus(path: Path, size: int) -> None:
+    """Write the shipped text, each line with a number, until a file has so many bytes."""
+    lines = (BUNDLED / "demo.txt").read_text(encoding="utf-8").splitlines()
+    with path.open("wb") as file:
+        for number in count(1):
+            file.write("".join(f"{number} {line}\n" for line in lines).encode())
+            if file.tell() >= size:
+                break
+
+
+def measure(folder: Path) -> Measured:
+    """Prepare the corpus of a folder and train some steps in this process."""
+    path = folder / "corpus.txt"
+    size = path.stat().st_size
+    reference = CorpusRef(name=path.name, sha256=corpus_sha256(path), bytes=size)
+    request = parse(TrainRequest, REQUEST)
+    effective = resolve(request, corpus=reference, validation_corpus=None, test_corpus=None, threads=1)
+    compute = resolve_compute(effective)
+    with helper_peaks() as helpers:
+        begin = perf_counter()
+        tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")
+        seconds = perf_counter() - begin
+    prepare_peak_bytes = most_memory_bytes() + sum(helpers.values())
+    model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
+    train(model, corpus, effective, compute, CheckpointStore(folder / "checkpoints"))
+    return Measured(
+        megabytes=size / MEGABYTE,
+        prepare_seconds=seconds,
+        prepare_peak_bytes=prepare_peak_bytes,
+        train_peak_bytes=most_memory_bytes(),
+    )
+
+
+@contextmanager
+def helper_peaks() -> Iterator[dict[int, int]]:
+    """Yield the peak memory of each child of this process by its process id; complete at the end."""
+    peaks: dict[int, int] = {}
+    is_over = Event()
+
+    def poll() -> None:
+        while not is_over.wait(_POLL_SECONDS):
+            for pid in with_descendants(os.getpid())[1:]:
+                with suppress(OSError):  # it has ended
+                    peaks[pid] = most_memory_bytes(Path(f"/proc/{pid}/status"))
+
+    poller = Thread(target=poll)
+    poller.start()
+    try:
+        yield peaks
+    finally:
+        is_over.set()
+        poller.join()
+
+
+def _measured_by_child(megabytes: int) -> Measured:
+    with TemporaryDirectory() as folder:
+        write_corpus(Path(folder) / "corpus.txt", megabytes * MEGABYTE)
+        command = [sys.executable, "-m", __spec__.name, "--measure", folder]
+        finished = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        return Measured.model_validate_json(finished.stdout)
+
+
+def _trained(method: str) -> Tokenizer:
+    fields: dict[str, object] = {"method": method, "corpora": ("demo",)}
+    if method != "char":
+        fields["vocab_size"] = VOCABULARY
+    config = config_of(parse(TokenizerTrainRequest, fields))
+    text = Text(
+        CorpusRef(name="demo", sha256="0" * 64, bytes=1),
+        lambda: read_blocks(BUNDLED / "demo.txt", config.normalization),
+    )
+    return train_tokenizer(config, [text], text.lines(), rule=SplitRule(0.1, 0.0, 1))
+
+
+def _ratio(tokenizer: Tokenizer, encode: Callable[[list[str]], object]) -> float:
+    """Return the median ratio of seconds with `encode` to seconds with the tokenizer, in alternating slices."""
+    [lines] = read_blocks(BUNDLED / "demo.txt", tokenizer.normalization)
+    ratios: list[float] = []
+    for _ in range(1 + SLICES):
+        begin = perf_counter()
+        for _ in range(BLOCKS_PER_SLICE):
+            encode(lines)
+        middle = perf_counter()
+        for _ in range(BLOCKS_PER_SLICE):
+            tokenizer.encode_documents(lines)
+        ratios.append((middle - begin) / (perf_counter() - middle))
+    return median(ratios[1:])  # the first slice warms up
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        print(measure(Path(sys.argv[2])).model_dump_json())
+    else:
+        sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else QUICK_MEGABYTES))
