@@ -47,7 +47,7 @@ QUICK_MEGABYTES = 100
 MIN_MEGABYTES_PER_SECOND, MAX_MEGABYTES = 100.0, 300.0
 MIN_CHAR_RATIO, MIN_LIBRARY_RATIO = 30.0, 0.9
 _POLL_SECONDS = 0.02
-SLICES, BLOCKS_PER_SLICE, VOCABULARY = 9, 4, 1000
+SLICES, BLOCKS_PER_SLICE, VOCABULARY = 25, 4, 1000
 REQUEST: dict[str, object] = {
     "model_family": "char_lstm",
     "corpus": "corpus.txt",
@@ -199,8 +199,9 @@ def helper_peaks() -> Iterator[dict[int, int]]:
     def poll() -> None:
         while not is_over.wait(_POLL_SECONDS):
             for pid in with_descendants(os.getpid())[1:]:
-                with suppress(OSError):  # it has ended
-                    peaks[pid] = most_memory_bytes(Path(f"/proc/{pid}/status"))
+                with suppress(OSError, IndexError):  # it has ended
+                    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+                    peaks[pid] = int(status.split("VmHWM:")[1].split()[0]) * 1024
 
     poller = Thread(target=poll)
     poller.start()
@@ -224,11 +225,9 @@ def _trained(method: str) -> Tokenizer:
     if method != "char":
         fields["vocab_size"] = VOCABULARY
     config = config_of(parse(TokenizerTrainRequest, fields))
-    text = Text(
-        CorpusRef(name="demo", sha256="0" * 64, bytes=1),
-        lambda: read_blocks(BUNDLED / "demo.txt", config.normalization),
-    )
-    return train_tokenizer(config, [text], text.lines(), rule=SplitRule(0.1, 0.0, 1))
+    lines = list(read_blocks(BUNDLED / "demo.txt", config.normalization))
+    text = Text(CorpusRef(name="demo", sha256="0" * 64, bytes=1), lambda: lines)
+    return train_tokenizer(config, [text], lines, rule=SplitRule(0.1, 0.0, 1))
 
 
 def _ratio(tokenizer: Tokenizer, encode: Callable[[list[str]], object]) -> float:
