@@ -62,7 +62,7 @@ REQUEST: dict[str, object] = {
 
 
 class Measured(Frozen):
-    """What a child process measured."""
+    """Figures of a child process."""
 
     megabytes: float
     prepare_seconds: float

@@ -30,7 +30,7 @@ from trainer.training.documents import Documents
 
 _CONTENT_FILE = "content.json"
 _CACHE_VERSION = 3
-_SYNCED_BYTES = 32 << 20
+_SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
 
 

@@ -234,9 +234,11 @@ def test_changed_corpus__is_refused(tmp_path: Path) -> None:
 
 
 def test_long_text__is_encoded_in_blocks_without_a_seam(tmp_path: Path) -> None:
-    lines = [f"{i} " + "é" * 300_000 for i in range(12)]
+    lines = [f"{i} " + "é" * 300_000 for i in range(30)]
 
     run = make_run(tmp_path, lines, test_fraction=0.2, holdout_fraction=0.1)
 
     assert sum(sizes.chars for sizes in run.corpus.sizes.values()) == sum(len(line) for line in lines)
-    assert sum(run.corpus.words.values()) == 24
+    assert sum(run.corpus.words.values()) == 60
+    written = {split: ids_of(ids) for split, ids in run.corpus.ids.items()}
+    assert sorted(chain.from_iterable(written.values())) == sorted(run.tokenizer.encode_documents(lines).tobytes())

@@ -222,3 +222,14 @@ def test_method_of_the_manifest_that_is_not_there__is_refused(tmp_path: Path) ->
     with pytest.raises(AppError, match="method") as caught:
         load_tokenizer(tmp_path)
     assert caught.value.code is ErrorCode.TOKENIZER_LOAD_FAILED
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_documents__are_the_ids_of_each_line_between_its_special_tokens(method: str) -> None:
+    tokenizer = made(method)
+    special_ids = tokenizer.special_ids
+    start = [] if special_ids.bos is None else [special_ids.bos]
+
+    for lines in ([], ["the sea"], [*KNOWN, "\u2581the\tsea\u2585 \x1f\u4e00", "the sea", " "]):
+        ids: list[int] = tokenizer.encode_documents(lines).tolist()
+        assert ids == [i for line in lines for i in (*start, *tokenizer.encode(line), special_ids.eos)]
