@@ -118,7 +118,11 @@ def bpe_ratio() -> float:
         tokenizer.save(Path(folder))
         library = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
     library.normalizer = None  # the lines are normalized
-    return _ratio(tokenizer, lambda lines: [encoding.ids for encoding in library.encode_batch_fast(lines)])
+
+    def encode(lines: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in library.encode_batch_fast(lines, add_special_tokens=False)]
+
+    return _ratio(tokenizer, encode)
 
 
 def sentencepiece_ratio() -> float:
