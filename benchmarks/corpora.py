@@ -1,11 +1,8 @@
 """Speed and memory of preparing a corpus, and speed of encoding compared with the libraries called directly.
 
-    python -m benchmarks.corpora [MEGABYTES]
-
-The corpus is the shipped text, each line with a number, until it has so many megabytes (100 without an argument; the
-goals are for 1000). A child process prepares it for a character model and trains some steps; another one does so with a
-corpus of a few lines, and the differences of their peaks are the memory above the model. Encoding is compared in
-alternating slices. Prints the table of goals; exits 1 if one is missed.
+The corpus is the shipped text, each line with a number. A child process prepares it for a character model and trains
+some steps; another one does so with a corpus of a few lines, and the differences of their peaks are the memory above
+the model. Encoding is compared in alternating slices.
 """
 
 import os
@@ -24,7 +21,8 @@ from typing import NamedTuple
 import tokenizers
 from sentencepiece import SentencePieceProcessor
 
-from benchmarks.queue_latency import with_descendants
+from benchmarks.rows import Row
+from benchmarks.turns import with_descendants
 from trainer.config.presets import resolve
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import CorpusRef, TrainRequest
@@ -43,7 +41,7 @@ from trainer.training.device import resolve as resolve_compute
 from trainer.training.loop import train
 
 MEGABYTE = 10**6
-QUICK_MEGABYTES = 100
+QUICK_MEGABYTES, FULL_MEGABYTES = 100, 1000
 MIN_MEGABYTES_PER_SECOND, MAX_MEGABYTES = 100.0, 300.0
 MIN_CHAR_RATIO, MIN_LIBRARY_RATIO = 30.0, 0.9
 _POLL_SECONDS = 0.02
@@ -77,20 +75,6 @@ class Preparation(NamedTuple):
     megabytes_per_second: float
     prepare_megabytes: float
     train_megabytes: float
-
-
-class Row(NamedTuple):
-    """A figure with its goal."""
-
-    name: str
-    value: float
-    goal: float
-    unit: str
-    is_minimum: bool = True
-
-    @property
-    def is_met(self) -> bool:
-        return self.value >= self.goal if self.is_minimum else self.value <= self.goal
 
 
 def measure_preparation(megabytes: int) -> Preparation:
@@ -139,26 +123,22 @@ def sentencepiece_ratio() -> float:
     return _ratio(tokenizer, encode)
 
 
-def rows(megabytes: int) -> list[Row]:
+def corpus_rows(is_quick: bool) -> list[Row]:
     """Measure everything."""
+    megabytes = QUICK_MEGABYTES if is_quick else FULL_MEGABYTES
     prepared = measure_preparation(megabytes)
+    speed, size = prepared.megabytes_per_second, f"corpus of {megabytes} MB"
+    memory = (("preparing", prepared.prepare_megabytes), ("training", prepared.train_megabytes))
+    ratios = (("char / dictionary", char_ratio(), MIN_CHAR_RATIO), ("BPE / library", bpe_ratio(), MIN_LIBRARY_RATIO))
+    ratios += (("SentencePiece / library", sentencepiece_ratio(), MIN_LIBRARY_RATIO),)
     return [
-        Row("prepare", prepared.megabytes_per_second, MIN_MEGABYTES_PER_SECOND, "MB/s"),
-        Row("memory while preparing", prepared.prepare_megabytes, MAX_MEGABYTES, "MB", is_minimum=False),
-        Row("memory while training", prepared.train_megabytes, MAX_MEGABYTES, "MB", is_minimum=False),
-        Row("char / dictionary", char_ratio(), MIN_CHAR_RATIO, "x"),
-        Row("BPE / library", bpe_ratio(), MIN_LIBRARY_RATIO, "x"),
-        Row("SentencePiece / library", sentencepiece_ratio(), MIN_LIBRARY_RATIO, "x"),
+        Row(case=f"{size}: preparing", value=speed, unit="MB/s", goal=MIN_MEGABYTES_PER_SECOND),
+        *(
+            Row(case=f"{size}: memory while {work}", value=value, unit="MB", goal=MAX_MEGABYTES, better="less")
+            for work, value in memory
+        ),
+        *(Row(case=f"encoding: {case}", value=value, unit="x", goal=goal) for case, value, goal in ratios),
     ]
-
-
-def main(megabytes: int) -> int:
-    found = rows(megabytes)
-    print(f"corpus of {megabytes:,} MB")
-    for row in found:
-        limit, verdict = "at least" if row.is_minimum else "at most", "met" if row.is_met else "MISSED"
-        print(f"{row.name:<24} {row.value:8.2f} {row.unit:<4}  {limit} {row.goal:g}  {verdict}")
-    return 0 if all(row.is_met for row in found) else 1
 
 
 def write_corpus(path: Path, size: int) -> None:
@@ -219,7 +199,7 @@ def helper_peaks() -> Iterator[dict[int, int]]:
 def _measured_by_child(megabytes: int) -> Measured:
     with TemporaryDirectory() as folder:
         write_corpus(Path(folder) / "corpus.txt", megabytes * MEGABYTE)
-        command = [sys.executable, "-m", __spec__.name, "--measure", folder]
+        command = [sys.executable, "-m", __spec__.name, folder]
         finished = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         return Measured.model_validate_json(finished.stdout)
 
@@ -250,7 +230,4 @@ def _ratio(tokenizer: Tokenizer, encode: Callable[[list[str]], object]) -> float
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
-        print(measure(Path(sys.argv[2])).model_dump_json())
-    else:
-        sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else QUICK_MEGABYTES))
+    print(measure(Path(sys.argv[1])).model_dump_json())

@@ -39,7 +39,7 @@ class _Subject(NamedTuple):
     exported: Path
 
 
-def inference_rows(lab: Lab, *, is_quick: bool) -> list[Row]:
+def inference_rows(lab: Lab, is_quick: bool) -> list[Row]:
     """Train and export the models, then measure all cases."""
     steps = 20 if is_quick else 300
     text = write_text(lab.folder / "lines.txt", 1_000_000, line_characters=_LINE_CHARACTERS)

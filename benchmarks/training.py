@@ -43,7 +43,7 @@ _GOALS: dict[str, tuple[tuple[str, str, float | None], ...]] = {
 """Two contestants of each shape and the goal of their ratio; HF is Hugging Face Trainer, the products are the limit."""
 
 
-def training_rows(lab: Lab, *, is_quick: bool) -> list[Row]:
+def training_rows(lab: Lab, is_quick: bool) -> list[Row]:
     """Return the rows of all shapes: in fp32, and in bf16 where this CPU multiplies faster in it."""
     text = write_text(lab.folder / "training.txt", _CHARACTERS)
     with ExitStack() as limits:

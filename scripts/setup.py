@@ -1,6 +1,6 @@
 """Makes .venv from pyproject.toml, then runs one of the project's commands in it.
 
-    python scripts/setup.py [demo | up | test | unit | check | lint | constraints | chaos | mutations]
+    python scripts/setup.py [demo | up | test | unit | check | lint | bench | constraints | chaos | mutations]
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -45,7 +45,7 @@ class Terminated(KeyboardInterrupt):
 
 def main() -> int:
     commands = {"test": test, "unit": unit, "check": check, "lint": lint}
-    commands |= {"constraints": constraints, "chaos": chaos, "mutations": mutations}
+    commands |= {"bench": bench, "constraints": constraints, "chaos": chaos, "mutations": mutations}
     parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
     choices = ["demo", "up", *commands]
     parser.add_argument("command", nargs="?", choices=choices)
@@ -130,6 +130,11 @@ def lint() -> int:
     """Format the source and fix what ruff can fix, then check types and docstrings."""
     commands = [["ruff", "check", "--fix"], ["ruff", "format"], ["mypy"], ["scripts.docstrings"]]
     return max([run(PYTHON, "-m", *words) for words in commands])
+
+
+def bench() -> int:
+    """Speed against what users would use instead; QUICK=1 of the environment takes minutes instead of an hour."""
+    return run(PYTHON, "-m", "benchmarks")
 
 
 def chaos() -> int:

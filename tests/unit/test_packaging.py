@@ -241,7 +241,9 @@ def test_ci__runs_make_test_and_nothing_else() -> None:
     assert script == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec make test']
 
 
-@pytest.mark.parametrize("target", ["demo", "up", "test", "unit", "check", "lint", "constraints", "chaos", "mutations"])
+@pytest.mark.parametrize(
+    "target", ["demo", "up", "test", "unit", "check", "lint", "bench", "constraints", "chaos", "mutations"]
+)
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]
 
