@@ -11,7 +11,7 @@ from tests.support.stories import Story, run_record
 from tests.support.waiting import PATIENCE_SECONDS, captured_logs
 from trainer.artifacts.runs import cancel_idle_run
 from trainer.contracts.runs import RunStatus
-from trainer.jobs.enqueue import publish_events
+from trainer.jobs.enqueue import EventPublisher, publish_events
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
 from trainer.store import keys
@@ -70,3 +70,42 @@ async def test_garbage_on_the_stream__is_one_line_of_the_log_and_the_next_event_
 
     assert rung[1:] == [story.record.run_id] * 3
     assert [line["event"] for line in logs] == ["malformed_event"]
+
+
+async def test_publisher__reads_each_event_once_and_publishes_all_of_them_again_to_an_emptied_server(
+    tmp_path: Path,
+) -> None:
+    services = Services(settings_in(tmp_path, embedded_workers=0))
+    store = await connect(await services.start())
+    story = Story(tmp_path / "artifacts", run_record()).start()
+    path = story.run.path / "events.jsonl"
+    lengths: list[list[int]] = []
+
+    async def publish(publisher: EventPublisher) -> None:
+        await publisher.publish()
+        lengths.append([await store.redis.xlen(key) for key in (keys.run_events(story.run.run_id), keys.EVENT_STREAM)])
+
+    try:
+        publisher = EventPublisher(store, story.run)
+        await publish(publisher)
+        story.step(1, 3.0)
+        whole = path.read_bytes()
+        path.write_bytes(garbled(whole))
+        with captured_logs() as logs:
+            await publish(publisher)
+        path.write_bytes(whole)
+        story.step(2, 2.9)
+        await store.redis.flushall()
+        await publish(publisher)
+    finally:
+        await store.close()
+        await services.stop()
+
+    assert lengths == [[3, 3], [4, 4], [5, 5]]
+    assert logs == [], "the earlier lines were not read again"
+
+
+def garbled(lines: bytes) -> bytes:
+    """Replace all lines but the last by others of the same length that are no events."""
+    *earlier, last = lines.splitlines(keepends=True)
+    return b"".join(b"?" * (len(line) - 1) + b"\n" for line in earlier) + last

@@ -3,9 +3,11 @@
 import asyncio
 
 from trainer.artifacts.artifacts_id import own_artifacts_id
+from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
+from trainer.contracts.events import Event
 from trainer.contracts.jobs import JobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord
@@ -49,9 +51,40 @@ class Enqueuer:
         return self._artifacts
 
 
+class EventPublisher:
+    """Publishes the events of one run; reads and sends each event once, unless Redis has lost the run's stream."""
+
+    def __init__(self, store: Store, run: RunDirectory) -> None:
+        self._store, self._run = store, run
+        self._follower: RunFollower | None = None
+        self._unpublished: list[Event] = []
+        self._published_seq = 0
+
+    async def publish(self) -> None:
+        """Publish the events that Redis does not have yet, and the status that follows from all of them."""
+        while not await self._publish_new():
+            self._follower = None
+
+    async def _publish_new(self) -> bool:
+        """Publish the events since the last call; return False if Redis has lost earlier ones."""
+        if self._follower is None:
+            self._follower = await asyncio.to_thread(self._run.follow)
+            self._unpublished, self._published_seq = [], 0
+        follower = self._follower
+        self._unpublished += await asyncio.to_thread(follower.read_new)
+        is_published = await self._store.publish(
+            self._run.run_id,
+            self._unpublished,
+            follower.status.model_dump_json(),
+            is_cancelled=self._run.cancel_requested() and not follower.ended,
+            after=self._published_seq,
+        )
+        if is_published and self._unpublished:
+            self._published_seq = self._unpublished[-1].seq
+            self._unpublished = []
+        return is_published
+
+
 async def publish_events(store: Store, run: RunDirectory) -> None:
-    """Publish the events of a run that Redis does not have yet, and the status that follows from all of them."""
-    follower = await asyncio.to_thread(run.follow)
-    events = await asyncio.to_thread(follower.read_new)
-    is_cancelled = run.cancel_requested() and not follower.ended
-    await store.publish(run.run_id, events, follower.status.model_dump_json(), is_cancelled=is_cancelled)
+    """Publish the events of a run that Redis does not have yet; reads its complete event log."""
+    await EventPublisher(store, run).publish()

@@ -21,15 +21,20 @@ _RUN_STREAM_LENGTH = 2_000
 class EventStreams(Connection):
     """Events of runs."""
 
-    async def publish(self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool) -> None:
+    async def publish(
+        self, run_id: str, events: Sequence[Event], status: str, *, is_cancelled: bool, after: int = 0
+    ) -> bool:
         """Add the new events of a run to its stream and to the common one; store its status and its cancel request.
 
         The entry ids of a run's stream are the sequence numbers of its events, so an event is published once, by
         one of several publishers: each watches the stream and starts again after a change.
+
+        `events` are those after the sequence number `after`. Returns False, having published nothing, if the stream
+        does not have the events up to `after`: the caller then publishes from the first event.
         """
         key = keys.run_events(run_id)
 
-        async def append(pipe: Pipeline) -> None:
+        async def append(pipe: Pipeline) -> bool:
             typed: Awaitable[bytes] = pipe.type(key)
             own_type: bytes = await typed
             common: Awaitable[bytes] = pipe.type(keys.EVENT_STREAM)
@@ -38,6 +43,8 @@ class EventStreams(Connection):
             if own_type == b"stream":
                 last: Awaitable[object] = pipe.xrevrange(key, count=1)
                 published = _last_published(run_id, entries_adapter.validate_python(await last))
+            if published < after:
+                return False
             begin: Callable[[], None] = pipe.multi
             begin()
             if published == 0:  # a stream that is not ours, or of another type, may refuse our entry ids
@@ -56,9 +63,10 @@ class EventStreams(Connection):
                     pipe.set(keys.cancelled(run_id), 1)
                 else:
                     pipe.delete(keys.cancelled(run_id))
+            return True
 
-        executed: Awaitable[object] = self.redis.transaction(append, key)
-        await executed
+        published: Awaitable[bool] = self.redis.transaction(append, key, value_from_callable=True)
+        return await published
 
     async def unpublished(self, run_ids: Sequence[str]) -> list[str]:
         """Return the runs that have no event stream in Redis."""

@@ -12,7 +12,7 @@ from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.jobs.enqueue import publish_events
+from trainer.jobs.enqueue import EventPublisher
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.system.child_environment import memory_kills
@@ -137,12 +137,12 @@ async def _keep_lease(job_id: str, settings: Settings, store: Store, about: stru
 
 
 async def _publish_new_events(run: RunDirectory, store: Store) -> None:
-    size = -1
+    publisher, size = EventPublisher(store, run), -1
     while True:
         grown = run.event_log_bytes()
         if grown != size:
             try:
-                await publish_events(store, run)
+                await publisher.publish()
                 size = grown
             except STORE_ERRORS as error:
                 log.warning("event_publication_failed", run_id=run.run_id, error=type(error).__name__)
