@@ -67,17 +67,17 @@ class Growth(NamedTuple):
 
 _growths_adapter: TypeAdapter[list[Growth]] = TypeAdapter(list[Growth])
 CASES = (
-    Case("model width", "training, per token: LSTM", 32, costs.lstm_of_width, 2, 2),
-    Case("model width", "training, per token: GPT-2", 32, costs.gpt2_of_width, 2, 2),
-    Case("context (tokens)", "training, per token: LSTM", 32, costs.lstm_of_context, 0, 1),
-    Case("context (tokens)", "training, per token: GPT-2", 128, costs.gpt2_of_context, 1, 1),
-    Case("corpus (MB)", "preparation", 2, costs.corpus_of_megabytes, 1, 0),
+    Case("model width", "LSTM training", 32, costs.lstm_of_width, 2, 2),
+    Case("model width", "GPT-2 training", 32, costs.gpt2_of_width, 2, 2),
+    Case("context (tokens)", "LSTM training", 32, costs.lstm_of_context, 0, 1),
+    Case("context (tokens)", "GPT-2 training", 128, costs.gpt2_of_context, 1, 0),
+    Case("corpus (MB)", "preparation", 4, costs.corpus_of_megabytes, 1, 0),
     Case("runs", "`mt runs`", 16, costs.listing_of_runs, 1, 1),
     Case("runs", "index of the bot", 16, costs.index_of_runs, 1, 1),
     Case("runs", "reconciler, all queued", 16, costs.reconciliation_of_runs, 1, 1),
     Case("events of a run", "reading the log", 250, costs.reading_of_events, 1, 1),
     Case("events of a run", "one more event", 250, costs.next_of_events, 0, None),
-    Case("jobs in the queue", "one job; server's memory", 256, costs.job_of_queue, 0, 1),
+    Case("jobs in the queue", "one job", 256, costs.job_of_queue, 0, 1),
     Case("watchers of a run", "the end of the run", 2, costs.end_of_watched_run, 1, 1),
 )
 
