@@ -372,10 +372,12 @@ def test_running_training__is_seen_followed_and_cancelled(shell: Shell) -> None:
         assert shell.status(second).attempt == 0
 
 
-def test_short_commands__do_not_wait_for_torch(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    ("word", "unused"), [("runs", {"torch", "matplotlib", "redis"}), ("--help", {"pydantic", "rich", "asyncio"})]
+)
+def test_short_commands__wait_for_no_library_that_they_do_not_use(shell: Shell, word: str, unused: set[str]) -> None:
     program = (
-        "import sys; from trainer.commands.main import main; main(['runs']);"
-        " print({'torch', 'matplotlib'} & set(sys.modules))"
+        f"import sys; from trainer.commands.main import main; main(['{word}']); print({unused} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainer.commands.arguments import Argument, Commands, Parser, RunOptions, option, repeatable
-from trainer.commands.main import MtParser, main
+from trainer.commands.arguments import Argument, Commands, MtParser, Parser, RunOptions, option, repeatable
+from trainer.commands.catalogue import COMMANDS, CommandInfo
+from trainer.commands.main import main
 from trainer.commands.request_help import describe_request
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError
@@ -30,8 +31,8 @@ def parsed(line: str) -> ScoreOptions:
         found.append(options)
         return 0
 
-    commands = Commands(Parser(prog="mt"))
-    commands.group("models", "use models").add("score", "Use a model", ScoreOptions, keep, "score", "mt x")
+    commands = Commands(Parser(prog="mt"), {"models score": CommandInfo("scores", "Use a model", "score", "mt x")})
+    commands.group("models", "use models").add("score", ScoreOptions, keep)
     assert commands.run(["models", "score", *line.split()], Terminal(as_json=False)) == 0
     return found[0]
 
@@ -86,8 +87,8 @@ def test_overview__has_every_command_in_its_section_with_an_example(
     for section in ("Start", "Train", "Runs", "Use a model", "Data and tokenizers", "Check"):
         assert f"\n{section}\n" in shown
     assert shown.count("Example: mt ") == 6
-    for path, _ in commands_of(MtParser()):
-        assert f"\n  {path.removeprefix('mt ')} " in shown
+    assert {path.removeprefix("mt ") for path, _ in commands_of(MtParser())} == COMMANDS.keys()
+    assert all(f"\n  {name} " in shown for name in COMMANDS)
 
 
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:

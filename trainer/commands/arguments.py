@@ -3,17 +3,17 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, NoReturn, TypedDict, TypeVar, Unpack, get_args, overload
+from pkgutil import resolve_name
+from typing import ClassVar, Generic, Literal, NoReturn, TypedDict, TypeVar, Unpack, overload
 
 import shtab
 from pydantic import BaseModel
 
+from trainer.commands.catalogue import COMMANDS, CommandInfo
 from trainer.commands.terminal import Terminal
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.validation import did_you_mean, shown_name
 
-Section = Literal["Start", "Train", "Runs", "Use a model", "Data and tokenizers", "Check"]
-"""The sections of `mt --help`, in their order."""
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 OptionsT = TypeVar("OptionsT", bound="Options")
@@ -142,27 +142,21 @@ class Parser(argparse.ArgumentParser):
 class Commands:
     """The commands of a parser, with words that further commands stand under."""
 
-    def __init__(self, parser: Parser, before: str = "") -> None:
-        self._parser, self._before = parser, before
+    def __init__(self, parser: Parser, infos: Mapping[str, CommandInfo] = COMMANDS, before: str = "") -> None:
+        self._parser, self._infos, self._before = parser, infos, before
         self._subparsers = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
         self._named: dict[str, _Run] = {}
-        sections: tuple[Section, ...] = get_args(Section)
-        self._listed: dict[Section, list[tuple[str, str, str]]] = {section: [] for section in sections}
 
     def add(
-        self,
-        name: str,
-        section: Section,
-        options: type[OptionsT],
-        run: Callable[[OptionsT, Terminal], int],
-        about: str,
-        example: str,
-        *,
-        with_json: bool = True,
+        self, name: str, options: type[OptionsT], run: Callable[[OptionsT, Terminal], int], *, with_json: bool = True
     ) -> Parser:
         """Add a command with the arguments of its options; return its parser."""
+        info = self._infos[f"{self._before}{name}"]
         parser = self._subparsers.add_parser(
-            name, help=about, description=f"{about[:1].upper()}{about[1:]}.", epilog=f"Example: {example}"
+            name,
+            help=info.about,
+            description=f"{info.about[:1].upper()}{info.about[1:]}.",
+            epilog=f"Example: {info.example}",
         )
         if with_json:
             flag("--json", "print exactly one JSON object").add_to(parser, "json")
@@ -175,15 +169,12 @@ class Commands:
             return run(parse(words, options()), terminal)
 
         self._named[name] = run_words
-        self._listed[section].append((f"{self._before}{name}", about, example))
         return parser
 
     def group(self, name: str, about: str) -> "Commands":
-        """Add a word that further commands stand under; they are listed with this parser's commands."""
-        group = Commands(
-            self._subparsers.add_parser(name, help=about, description=f"{about[:1].upper()}{about[1:]}."), f"{name} "
-        )
-        group._listed = self._listed
+        """Add a word that further commands stand under."""
+        parser = self._subparsers.add_parser(name, help=about, description=f"{about[:1].upper()}{about[1:]}.")
+        group = Commands(parser, self._infos, f"{self._before}{name} ")
         self._named[name] = group.run
         return group
 
@@ -194,16 +185,20 @@ class Commands:
             return 0
         named = self._named.get(words[0])
         if named is None:
-            near = did_you_mean(words[0], list(self._named))
+            known = {
+                name.removeprefix(self._before).split()[0] for name in self._infos if name.startswith(self._before)
+            }
+            near = did_you_mean(words[0], sorted(known))
             self._parser.error(f"unknown command '{shown_name(words[0])}'{near.removesuffix('?')}")
         return named(words[1:], terminal)
 
-    def overview(self) -> str:
-        """List all commands by section, with an example of each section's first one."""
-        width = max(len(name) for commands in self._listed.values() for name, _, _ in commands)
-        lines: list[str] = []
-        for section, commands in self._listed.items():
-            lines += ["", section]
-            lines += [f"  {name:<{width}}  {about}" for name, about, _ in commands]
-            lines.append(f"  {'':<{width}}  Example: {commands[0][2]}")
-        return "\n".join(lines)
+
+class MtParser(Parser):
+    """The parser of `mt` with the commands that begin with a word, or with all commands."""
+
+    def __init__(self, first_word: str | None = None) -> None:
+        super().__init__(prog="mt")
+        self.commands = Commands(self)
+        for module in sorted({info.module for name, info in COMMANDS.items() if first_word in (None, name.split()[0])}):
+            add_to: Callable[[Commands], None] = resolve_name(f"trainer.commands.{module}:add_to")
+            add_to(self.commands)

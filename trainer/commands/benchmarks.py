@@ -52,10 +52,8 @@ class _BenchOptions(Options):
 
 
 def add_to(commands: Commands) -> None:
-    about = "train every architecture on one corpus at equal tokens"
-    example = "mt bench architectures demo --tokens 100000"
     bench = commands.group("bench", "compare what this program can train")
-    bench.add("architectures", "Train", _BenchOptions, _compare_architectures, about, example)
+    bench.add("architectures", _BenchOptions, _compare_architectures)
 
 
 def _compare_architectures(options: _BenchOptions, terminal: Terminal) -> int:

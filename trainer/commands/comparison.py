@@ -43,8 +43,7 @@ class _CompareOptions(RunOptions):
 
 
 def add_to(commands: Commands) -> None:
-    about = "compare metrics and settings of a run with those of others"
-    commands.add("compare", "Runs", _CompareOptions, _compare, about, "mt compare RUN OTHER")
+    commands.add("compare", _CompareOptions, _compare)
 
 
 def _compare(options: _CompareOptions, terminal: Terminal) -> int:

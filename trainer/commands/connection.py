@@ -5,15 +5,16 @@ import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trainer.artifacts.runs import RunStore
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.base import changed
-from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
 from trainer.system.logs import setup_logging
+
+if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis
+    from trainer.jobs.queue import JobQueue
 
 
 def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
@@ -28,8 +29,9 @@ def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRIT
     return settings
 
 
-def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
+def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]) -> int:
     """Run a command with a connected queue, and meanwhile the services that do not run yet."""
+    from trainer.jobs.services import Services
 
     async def connected_command() -> int:
         services = Services(settings)
@@ -50,8 +52,10 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[[JobQue
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, url: str) -> AsyncIterator[JobQueue]:
+async def connected(settings: Settings, url: str) -> AsyncIterator["JobQueue"]:
     """Connect to the queue of a server; raises SERVICE_UNAVAILABLE if it does not answer."""
+    from trainer.jobs.queue import JobQueue
+
     queue = await JobQueue.connect(settings, url)
     try:
         yield queue
@@ -59,7 +63,9 @@ async def connected(settings: Settings, url: str) -> AsyncIterator[JobQueue]:
         await queue.close()
 
 
-def with_run(run_id: str, settings: Settings, terminal: Terminal, command: Callable[[JobQueue], Awaitable[int]]) -> int:
+def with_run(
+    run_id: str, settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]
+) -> int:
     """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
     RunStore(settings.app.artifacts_root).get(run_id).completed_manifest()
     return with_queue(settings, terminal, command)

@@ -31,12 +31,8 @@ class _BuildOptions(Options):
 
 def add_to(commands: Commands) -> None:
     corpus = commands.group("corpus", "inspect and download corpora")
-    about = "split and encode a corpus as a training would, and show the results"
-    example = "mt corpus check demo --tokenizer word"
-    corpus.add("check", "Data and tokenizers", _CheckOptions, _check, about, example)
-    about = "download a corpus in its splits"
-    example = "mt corpus build --source wikitext-2"
-    corpus.add("build", "Data and tokenizers", _BuildOptions, _build, about, example)
+    corpus.add("check", _CheckOptions, _check)
+    corpus.add("build", _BuildOptions, _build)
 
 
 def _check(options: _CheckOptions, terminal: Terminal) -> int:

@@ -43,11 +43,8 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "dev
 
 
 def add_to(commands: Commands) -> None:
-    about = "check this installation and suggest fixes"
-    commands.add("doctor", "Check", Options, _doctor, about, "mt doctor")
-    about = "overfit one small batch (a quick check that training works)"
-    example = "mt selftest --model gpt2 --tokenizer bpe"
-    commands.add("selftest", "Check", TrainOptions, _selftest, about, example)
+    commands.add("doctor", Options, _doctor)
+    commands.add("selftest", TrainOptions, _selftest)
 
 
 def _doctor(options: Options, terminal: Terminal) -> int:

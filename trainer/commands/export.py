@@ -37,11 +37,8 @@ class _ImportOptions(Options):
 
 
 def add_to(commands: Commands) -> None:
-    about = "export a run for other programs, or as one file for another machine"
-    example = "mt export RUN --format hf --out my-model"
-    commands.add("export", "Use a model", _ExportOptions, _export, about, example)
-    about = "restore a run from an archive"
-    commands.add("import", "Use a model", _ImportOptions, _import, about, "mt import run.tar")
+    commands.add("export", _ExportOptions, _export)
+    commands.add("import", _ImportOptions, _import)
 
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:

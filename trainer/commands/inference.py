@@ -66,15 +66,10 @@ class _EvalOptions(RunOptions):
 
 
 def add_to(commands: Commands) -> None:
-    example = 'mt generate RUN "once upon" --max-new-tokens 100'
-    commands.add("generate", "Use a model", _GenerateOptions, _generate, "continue a prompt", example)
-    about = "list the likeliest next tokens of a text"
-    example = 'mt predict RUN --text "once upon" --k 10'
-    commands.add("predict", "Use a model", _PredictOptions, _predict, about, example)
-    about = "chat with a model: one line of input, one line of answer"
-    commands.add("chat", "Use a model", _ChatOptions, _chat, about, "mt chat RUN", with_json=False)
-    about = "measure the loss of a model on one of its splits, or on another corpus"
-    commands.add("eval", "Use a model", _EvalOptions, _evaluate, about, "mt eval RUN --split test")
+    commands.add("generate", _GenerateOptions, _generate)
+    commands.add("predict", _PredictOptions, _predict)
+    commands.add("chat", _ChatOptions, _chat, with_json=False)
+    commands.add("eval", _EvalOptions, _evaluate)
 
 
 def _generate(options: _GenerateOptions, terminal: Terminal) -> int:

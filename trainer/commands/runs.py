@@ -1,25 +1,22 @@
-"""`mt runs`, `status`, `logs`, `cancel`, `resume`, `config`, `files` and `verify`: the runs of the artifacts folder."""
+"""`mt status`, `logs`, `cancel`, `resume`, `config`, `files` and `verify`: the runs of the artifacts folder."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime
-from itertools import islice
 from time import sleep
-from typing import get_args
 
 from rich.table import Table
 from rich.text import Text
 
 from trainer.artifacts.run_files import run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
-from trainer.commands.arguments import Argument, Commands, Options, RunOptions, flag, option
+from trainer.commands.arguments import Commands, RunOptions, flag, option
 from trainer.commands.connection import connected, settings_for, with_queue
-from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, loss_figures, summary
+from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, local_time, loss_figures, summary
 from trainer.commands.training import FOLLOW_SECONDS, follow_to_end, recovery_hint
 from trainer.config.experiment_file import experiment_yaml
 from trainer.config.settings import Settings
-from trainer.contracts.base import RunState, changed, now
+from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
@@ -27,14 +24,6 @@ from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import resolve_origin
 from trainer.jobs.services import answering_server
 from trainer.system.logs import LogReader, readable_line
-
-_STATES: tuple[str, ...] = get_args(RunState)
-_NO_RUN = "No runs yet. Start one with: mt train --corpus demo"
-
-
-class _RunsOptions(Options):
-    status = Argument[RunState | None](f"--status {'|'.join(_STATES)}", choices=_STATES, help="only runs in this state")
-    limit = option("--limit N", int, "list at most N runs; default: 20", 20)
 
 
 class _LogsOptions(RunOptions):
@@ -44,49 +33,13 @@ class _LogsOptions(RunOptions):
 
 
 def add_to(commands: Commands) -> None:
-    about = "list runs, newest first"
-    commands.add("runs", "Runs", _RunsOptions, _runs, about, "mt runs --status completed")
-    about = "show the state, losses and progress of a run"
-    commands.add("status", "Runs", RunOptions, _status, about, "mt status RUN")
-    about = "show the log of a run"
-    commands.add("logs", "Runs", _LogsOptions, _logs, about, "mt logs RUN --follow", with_json=False)
-    about = "cancel a queued or running run; its checkpoints stay"
-    commands.add("cancel", "Runs", RunOptions, _cancel, about, "mt cancel RUN")
-    about = "resume a failed or cancelled run from its last checkpoint, or follow an unfinished one"
-    commands.add("resume", "Runs", RunOptions, _resume, about, "mt resume RUN")
-    about = "print the settings of a run as an experiment file"
-    commands.add("config", "Runs", RunOptions, _config, about, "mt config RUN > again.yaml")
-    about = "list the files and checkpoints of a run, with sizes and hashes"
-    commands.add("files", "Runs", RunOptions, _files, about, "mt files RUN")
-    about = "check every file of a run against its recorded hash"
-    commands.add("verify", "Check", RunOptions, _verify, about, "mt verify RUN")
-
-
-def _runs(options: _RunsOptions, terminal: Terminal) -> int:
-    if options.limit < 1:
-        raise AppError(ErrorCode.INVALID_INPUT, f"`--limit` must be at least 1, you gave {options.limit}.")
-    runs = RunStore(settings_for().app.artifacts_root).all()
-    statuses = (run.follow().refresh() for run in runs)
-    wanted = (status for status in statuses if options.status in (None, status.status))
-    listed = list(islice(wanted, options.limit))
-    titles = ("run", "status", "family", "progress", "best validation", "created", "label")
-    rows = [_row(status) for status in listed]
-    table = columns([titles, *rows]) if rows else Text("No run has this status." if runs else _NO_RUN)
-    terminal.show({"runs": listed}, table)
-    return 0
-
-
-def _row(status: RunStatus) -> tuple[str, ...]:
-    best, bits = status.best_val_loss, status.best_val_bits_per_char
-    return (
-        status.run_id,
-        status.status,
-        status.model_family,
-        f"{status.progress:.0f} %",
-        ("" if best is None else f"{best:.3f} nats") + ("" if bits is None else f", {bits:.3f} bits/char"),
-        _local(status.created_at),
-        status.label or "",
-    )
+    commands.add("status", RunOptions, _status)
+    commands.add("logs", _LogsOptions, _logs, with_json=False)
+    commands.add("cancel", RunOptions, _cancel)
+    commands.add("resume", RunOptions, _resume)
+    commands.add("config", RunOptions, _config)
+    commands.add("files", RunOptions, _files)
+    commands.add("verify", RunOptions, _verify)
 
 
 def _status(options: RunOptions, terminal: Terminal) -> int:
@@ -183,16 +136,12 @@ def _status_table(status: RunStatus) -> Table:
         "attempt": str(status.attempt) if status.attempt > 1 else None,
         "device": None if status.device is None else f"{status.device}, {status.precision}",
         "tokenizer": status.tokenizer_id,
-        "created": _local(status.created_at),
-        "started": None if status.started_at is None else _local(status.started_at),
-        "finished": None if status.finished_at is None else _local(status.finished_at),
+        "created": local_time(status.created_at),
+        "started": None if status.started_at is None else local_time(status.started_at),
+        "finished": None if status.finished_at is None else local_time(status.finished_at),
         "error": None if status.error is None else status.error.code,
     }
     return summary(f"{status.run_id}: {status.status}", rows)
-
-
-def _local(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _logs(options: _LogsOptions, terminal: Terminal) -> int:

@@ -106,8 +106,7 @@ class _ScoreOptions(RunOptions):
 
 
 def add_to(commands: Commands) -> None:
-    about, example = "measure how surprising a text is to a model", 'mt score RUN "a text" --detail-level per_word'
-    commands.add("score", "Use a model", _ScoreOptions, _score, about, example)
+    commands.add("score", _ScoreOptions, _score)
 
 
 def _score(options: _ScoreOptions, terminal: Terminal) -> int:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel, RootModel
 from rich.cells import cell_len
@@ -149,6 +149,11 @@ def duration(seconds: float) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
+
+
+def local_time(moment: datetime) -> str:
+    """Return a time to the minute, in the time zone of this machine."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
 
 
 def loss_figures(

@@ -31,12 +31,9 @@ class _ShowOptions(Options):
 
 def add_to(commands: Commands) -> None:
     tokenizer = commands.group("tokenizer", "train and list tokenizers")
-    about = "train a tokenizer that several runs can share"
-    example = "mt tokenizer train --method bpe --corpus demo --set vocab_size=1000"
-    tokenizer.add("train", "Data and tokenizers", _TrainOptions, _train, about, example)
-    about = "show the state of a tokenizer and its figures on held-out text"
-    tokenizer.add("show", "Data and tokenizers", _ShowOptions, _show, about, "mt tokenizer show ID")
-    tokenizer.add("list", "Data and tokenizers", Options, _list, "list tokenizers, newest first", "mt tokenizer list")
+    tokenizer.add("train", _TrainOptions, _train)
+    tokenizer.add("show", _ShowOptions, _show)
+    tokenizer.add("list", Options, _list)
 
 
 def _train(options: _TrainOptions, terminal: Terminal) -> int:

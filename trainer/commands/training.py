@@ -72,11 +72,8 @@ class TrainOptions(Options):
 
 
 def add_to(commands: Commands) -> None:
-    about = "train a model and show its progress"
-    example = "mt train --corpus demo --model lstm --size tiny --epochs 3"
-    commands.add("train", "Train", TrainOptions, _train, about, example).describe_fields = describe_request
-    about = "check an experiment file and estimate its cost, without starting anything"
-    commands.add("validate", "Check", TrainOptions, _validate, about, "mt validate configs/char_lstm_ipa.yaml")
+    commands.add("train", TrainOptions, _train).describe_fields = describe_request
+    commands.add("validate", TrainOptions, _validate)
 
 
 def read_training(options: TrainOptions, settings: Settings, terminal: Terminal) -> TrainingPreview:

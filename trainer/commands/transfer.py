@@ -68,8 +68,7 @@ class _TransferOptions(Options):
 
 
 def add_to(commands: Commands) -> None:
-    about = "pretrain on one corpus, then continue on others from its weights"
-    commands.add("transfer", "Train", _TransferOptions, _transfer, about, "mt transfer kk ky tr")
+    commands.add("transfer", _TransferOptions, _transfer)
 
 
 def _transfer(options: _TransferOptions, terminal: Terminal) -> int:

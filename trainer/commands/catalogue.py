@@ -1,0 +1,156 @@
+"""The commands of `mt` by section; without further imports, so that `mt --help` is quick."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, get_args
+
+Section = Literal["Start", "Train", "Runs", "Use a model", "Data and tokenizers", "Check"]
+"""The sections of `mt --help`, in their order."""
+
+
+class CommandInfo(NamedTuple):
+    """A command in the overview, and the module of this folder that adds it to the parser."""
+
+    module: str
+    section: Section
+    about: str
+    example: str
+
+
+COMMANDS: Mapping[str, CommandInfo] = {
+    "demo": CommandInfo("start", "Start", "show the complete program on this machine, checked step by step", "mt demo"),
+    "up": CommandInfo("start", "Start", "start the Discord bot and its services", "mt up"),
+    "worker": CommandInfo(
+        "start", "Start", "start a worker, which trains queued runs and answers requests", "mt worker"
+    ),
+    "completion": CommandInfo(
+        "start", "Start", "print the script for shell completion", 'eval "$(mt completion bash)"'
+    ),
+    "train": CommandInfo(
+        "training",
+        "Train",
+        "train a model and show its progress",
+        "mt train --corpus demo --model lstm --size tiny --epochs 3",
+    ),
+    "transfer": CommandInfo(
+        "transfer",
+        "Train",
+        "pretrain on one corpus, then continue on others from its weights",
+        "mt transfer kk ky tr",
+    ),
+    "bench architectures": CommandInfo(
+        "benchmarks",
+        "Train",
+        "train every architecture on one corpus at equal tokens",
+        "mt bench architectures demo --tokens 100000",
+    ),
+    "runs": CommandInfo("listing", "Runs", "list runs, newest first", "mt runs --status completed"),
+    "status": CommandInfo("runs", "Runs", "show the state, losses and progress of a run", "mt status RUN"),
+    "logs": CommandInfo("runs", "Runs", "show the log of a run", "mt logs RUN --follow"),
+    "cancel": CommandInfo("runs", "Runs", "cancel a queued or running run; its checkpoints stay", "mt cancel RUN"),
+    "resume": CommandInfo(
+        "runs",
+        "Runs",
+        "resume a failed or cancelled run from its last checkpoint, or follow an unfinished one",
+        "mt resume RUN",
+    ),
+    "config": CommandInfo(
+        "runs", "Runs", "print the settings of a run as an experiment file", "mt config RUN > again.yaml"
+    ),
+    "files": CommandInfo(
+        "runs", "Runs", "list the files and checkpoints of a run, with sizes and hashes", "mt files RUN"
+    ),
+    "compare": CommandInfo(
+        "comparison", "Runs", "compare metrics and settings of a run with those of others", "mt compare RUN OTHER"
+    ),
+    "score": CommandInfo(
+        "scores",
+        "Use a model",
+        "measure how surprising a text is to a model",
+        'mt score RUN "a text" --detail-level per_word',
+    ),
+    "generate": CommandInfo(
+        "inference", "Use a model", "continue a prompt", 'mt generate RUN "once upon" --max-new-tokens 100'
+    ),
+    "predict": CommandInfo(
+        "inference",
+        "Use a model",
+        "list the likeliest next tokens of a text",
+        'mt predict RUN --text "once upon" --k 10',
+    ),
+    "chat": CommandInfo(
+        "inference", "Use a model", "chat with a model: one line of input, one line of answer", "mt chat RUN"
+    ),
+    "eval": CommandInfo(
+        "inference",
+        "Use a model",
+        "measure the loss of a model on one of its splits, or on another corpus",
+        "mt eval RUN --split test",
+    ),
+    "export": CommandInfo(
+        "export",
+        "Use a model",
+        "export a run for other programs, or as one file for another machine",
+        "mt export RUN --format hf --out my-model",
+    ),
+    "import": CommandInfo("export", "Use a model", "restore a run from an archive", "mt import run.tar"),
+    "corpus check": CommandInfo(
+        "corpora",
+        "Data and tokenizers",
+        "split and encode a corpus as a training would, and show the results",
+        "mt corpus check demo --tokenizer word",
+    ),
+    "corpus build": CommandInfo(
+        "corpora",
+        "Data and tokenizers",
+        "download a corpus in its splits",
+        "mt corpus build --source wikitext-2",
+    ),
+    "tokenizer train": CommandInfo(
+        "tokenizers",
+        "Data and tokenizers",
+        "train a tokenizer that several runs can share",
+        "mt tokenizer train --method bpe --corpus demo --set vocab_size=1000",
+    ),
+    "tokenizer show": CommandInfo(
+        "tokenizers",
+        "Data and tokenizers",
+        "show the state of a tokenizer and its figures on held-out text",
+        "mt tokenizer show ID",
+    ),
+    "tokenizer list": CommandInfo(
+        "tokenizers", "Data and tokenizers", "list tokenizers, newest first", "mt tokenizer list"
+    ),
+    "doctor": CommandInfo("doctor", "Check", "check this installation and suggest fixes", "mt doctor"),
+    "selftest": CommandInfo(
+        "doctor",
+        "Check",
+        "overfit one small batch (a quick check that training works)",
+        "mt selftest --model gpt2 --tokenizer bpe",
+    ),
+    "validate": CommandInfo(
+        "training",
+        "Check",
+        "check an experiment file and estimate its cost, without starting anything",
+        "mt validate configs/char_lstm_ipa.yaml",
+    ),
+    "verify": CommandInfo("runs", "Check", "check every file of a run against its recorded hash", "mt verify RUN"),
+}
+
+_HEAD = """\
+usage: mt COMMAND [options]
+
+Train small language models and use them. `mt COMMAND --help` lists the options of a command.
+"""
+
+
+def overview() -> str:
+    """Return the help of `mt`: all commands by section, with an example of each section's first one."""
+    width = max(map(len, COMMANDS))
+    sections: tuple[Section, ...] = get_args(Section)
+    lines = [_HEAD]
+    for section in sections:
+        commands = {name: info for name, info in COMMANDS.items() if info.section == section}
+        lines.append(section)
+        lines += [f"  {name:<{width}}  {info.about}" for name, info in commands.items()]
+        lines.append(f"  {'':<{width}}  Example: {next(iter(commands.values())).example}\n")
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""`mt runs`: the runs of the artifacts folder."""
+
+from itertools import islice
+from typing import get_args
+
+from rich.text import Text
+
+from trainer.artifacts.runs import RunStore
+from trainer.commands.arguments import Argument, Commands, Options, option
+from trainer.commands.connection import settings_for
+from trainer.commands.terminal import Terminal, columns, local_time
+from trainer.contracts.base import RunState
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunStatus
+
+_STATES: tuple[str, ...] = get_args(RunState)
+_NO_RUN = "No runs yet. Start one with: mt train --corpus demo"
+
+
+class _RunsOptions(Options):
+    status = Argument[RunState | None](f"--status {'|'.join(_STATES)}", choices=_STATES, help="only runs in this state")
+    limit = option("--limit N", int, "list at most N runs; default: 20", 20)
+
+
+def add_to(commands: Commands) -> None:
+    commands.add("runs", _RunsOptions, _runs)
+
+
+def _runs(options: _RunsOptions, terminal: Terminal) -> int:
+    if options.limit < 1:
+        raise AppError(ErrorCode.INVALID_INPUT, f"`--limit` must be at least 1, you gave {options.limit}.")
+    runs = RunStore(settings_for().app.artifacts_root).all()
+    statuses = (run.follow().refresh() for run in runs)
+    wanted = (status for status in statuses if options.status in (None, status.status))
+    listed = list(islice(wanted, options.limit))
+    titles = ("run", "status", "family", "progress", "best validation", "created", "label")
+    rows = [_row(status) for status in listed]
+    table = columns([titles, *rows]) if rows else Text("No run has this status." if runs else _NO_RUN)
+    terminal.show({"runs": listed}, table)
+    return 0
+
+
+def _row(status: RunStatus) -> tuple[str, ...]:
+    best, bits = status.best_val_loss, status.best_val_bits_per_char
+    return (
+        status.run_id,
+        status.status,
+        status.model_family,
+        f"{status.progress:.0f} %",
+        ("" if best is None else f"{best:.3f} nats") + ("" if bits is None else f", {bits:.3f} bits/char"),
+        local_time(status.created_at),
+        status.label or "",
+    )

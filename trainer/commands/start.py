@@ -1,0 +1,60 @@
+"""`mt demo`, `mt up`, `mt worker` and `mt completion`."""
+
+import argparse
+import asyncio
+import os
+import sys
+from functools import partial
+
+import shtab
+
+from trainer.commands.arguments import Argument, Commands, MtParser, Options, flag
+from trainer.commands.connection import settings_for
+from trainer.commands.terminal import Terminal
+from trainer.contracts.base import changed
+from trainer.system.files import check_writable
+
+_SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+
+
+class _WorkerOptions(Options):
+    embedded = flag("--embedded", argparse.SUPPRESS)
+
+
+class _CompletionOptions(Options):
+    shell = Argument[str]("", choices=_SHELLS, help="shell to complete in")
+
+
+def add_to(commands: Commands) -> None:
+    commands.add("demo", Options, partial(_replace_process, "local_discord.demo"), with_json=False)
+    commands.add("up", Options, partial(_replace_process, "bot"), with_json=False)
+    commands.add("worker", _WorkerOptions, _work, with_json=False)
+    commands.add("completion", _CompletionOptions, _complete, with_json=False)
+
+
+def _complete(options: _CompletionOptions, terminal: Terminal) -> int:
+    terminal.line(shtab.complete(MtParser(), options.shell))
+    return 0
+
+
+def _replace_process(module: str, options: Options, terminal: Terminal) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", module])
+
+
+def _work(options: _WorkerOptions, terminal: Terminal) -> int:
+    from trainer.jobs.services import Services
+    from trainer.worker.process import run_worker
+
+    settings = settings_for("model-trainer-worker", level="INFO")
+    for folder in (settings.app.artifacts_root, settings.app.data_root / "corpus_cache"):
+        check_writable(folder)
+
+    async def work() -> int:
+        services = Services(changed(settings, queue=changed(settings.queue, embedded_workers=0)))
+        url = await services.start()
+        try:
+            return await run_worker(settings, url, embedded=options.embedded)
+        finally:
+            await services.stop()
+
+    return asyncio.run(work())
