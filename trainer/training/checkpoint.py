@@ -15,7 +15,6 @@ from zipfile import ZIP_STORED, ZipFile
 
 import structlog
 import torch
-from pydantic import ConfigDict, TypeAdapter
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
@@ -40,6 +39,7 @@ from trainer.contracts.validation import parse_json
 from trainer.models.weights import max_file_bytes, parse_weights, weight_bytes
 from trainer.system.files import DISK, Disk, read_record, read_regular, storage_errors
 from trainer.training.device import RandomState
+from trainer.training.update_rules import moments_adapter
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -50,7 +50,7 @@ _MAX_OTHER_BYTES = 64 << 20
 
 
 class OptimizerState(TypedDict):
-    """State of the optimizer, the gradient scaler and the random generators."""
+    """State of the optimizer, the loss scale and the random generators."""
 
     optimizer: dict[str, object]
     scaler: dict[str, object]
@@ -235,11 +235,6 @@ class CheckpointStore:
         return name
 
 
-_moments_adapter: TypeAdapter[dict[int, dict[str, Tensor | None]]] = TypeAdapter(
-    dict[int, dict[str, Tensor | None]], config=ConfigDict(arbitrary_types_allowed=True)
-)
-
-
 def _weights_and_state(state: TrainingState, weights: Mapping[str, Tensor]) -> dict[str, bytes]:
     return {STATE: state.model_dump_json().encode(), WEIGHTS: save_safetensors(dict(weights))}
 
@@ -256,7 +251,7 @@ def _load_optimizer_state(data: bytes) -> OptimizerState:
     state: OptimizerState = torch.load(BytesIO(data), weights_only=True)
     if state.keys() != OptimizerState.__annotations__.keys():
         raise ValueError("the archive is not an optimizer state")
-    for moments in _moments_adapter.validate_python(state["optimizer"]["state"]).values():
+    for moments in moments_adapter.validate_python(state["optimizer"]["state"]).values():
         for tensor in moments.values():
             if tensor is not None and tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
                 raise ValueError("a tensor is larger than its storage")

@@ -36,7 +36,6 @@ _PRELOADED = [
     "trainer.worker.inference_server",
     "trainer.worker.benchmark_child",
     "trainer.worker.child_process",
-    "torch._dynamo",  # the first optimizer step imports it
 ]
 _UNKNOWN_EXIT_CODE = 255
 """Of multiprocessing, for a child whose server process was killed."""

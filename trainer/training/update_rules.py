@@ -1,0 +1,165 @@
+"""AdamW, Adam and SGD by torch's functions, and the loss scale of fp16: bit for bit as torch's classes.
+
+The classes import torch's compiler, which takes more processor time than hundreds of steps of a small model.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from pydantic import ConfigDict, TypeAdapter
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
+
+from trainer.contracts.runs import OptimizerConfig
+
+moments_adapter: TypeAdapter[dict[int, dict[str, Tensor | None]]] = TypeAdapter(
+    dict[int, dict[str, Tensor | None]], config=ConfigDict(arbitrary_types_allowed=True)
+)
+"""The moments of each weight in a checkpoint, by the number of the weight."""
+_numbers_adapter = TypeAdapter(dict[str, float])
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8
+_WEIGHT_DECAY = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0}
+"""Defaults of torch."""
+_INITIAL_SCALE, _GROWTH, _BACKOFF, _GROWTH_STEPS = 65536.0, 2.0, 0.5, 2000
+"""Defaults of torch.amp.GradScaler."""
+
+
+class WeightGroup(NamedTuple):
+    """Weights with the same weight decay; None is the default of torch."""
+
+    weights: list[Tensor]
+    weight_decay: float | None
+
+
+class _Moments(NamedTuple):
+    """State of a weight in Adam and AdamW: its steps, and the means of its gradients and of their squares."""
+
+    step: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+class UpdateRule:
+    """Moves weights by their gradients; its state has the form of `torch.optim.Optimizer.state_dict`."""
+
+    def __init__(self, config: OptimizerConfig, groups: Sequence[WeightGroup]) -> None:
+        self._name, self._groups = config.name, groups
+        self._betas, self._eps = config.betas or _BETAS, _EPS if config.eps is None else config.eps
+        self._learning_rate = 0.0
+        self._moments: dict[Tensor, _Moments] = {}
+
+    def step(self, learning_rate: float) -> None:
+        """Move the weights that have a gradient."""
+        self._learning_rate = learning_rate
+        with torch.no_grad():
+            for group in self._groups:
+                self._move([weight for weight in group.weights if weight.grad is not None], self._weight_decay(group))
+
+    def gradients(self) -> list[Tensor]:
+        return [weight.grad for weight in self._weights() if weight.grad is not None]
+
+    def clear_gradients(self) -> None:
+        for weight in self._weights():
+            weight.grad = None
+
+    def state(self) -> dict[str, object]:
+        weights = self._weights()
+        numbers = {weight: number for number, weight in enumerate(weights)}
+        options: dict[str, object] = {"betas": self._betas, "eps": self._eps}
+        if self._name == "sgd":
+            options = {"momentum": 0.0, "dampening": 0.0}
+        groups = [
+            options
+            | {"lr": self._learning_rate, "weight_decay": self._weight_decay(group)}
+            | {"params": [numbers[weight] for weight in group.weights]}
+            for group in self._groups
+        ]
+        moments = {numbers[weight]: self._moments[weight]._asdict() for weight in weights if weight in self._moments}
+        return {"state": moments, "param_groups": groups}
+
+    def load(self, state: dict[str, object]) -> None:
+        """Load the state that an update rule, or a torch optimizer of the same name, has returned."""
+        weights = self._weights()
+        for number, moments in moments_adapter.validate_python(state["state"]).items():
+            step, *means = (moments.get(name) for name in _Moments._fields)
+            if step is not None:  # SGD has none
+                weight = weights[number]
+                self._moments[weight] = _Moments(step, *(mean.to(weight) for mean in means if mean is not None))
+
+    def _weights(self) -> list[Tensor]:
+        return [weight for group in self._groups for weight in group.weights]
+
+    def _weight_decay(self, group: WeightGroup) -> float:
+        return _WEIGHT_DECAY[self._name] if group.weight_decay is None else group.weight_decay
+
+    def _move(self, weights: list[Tensor], weight_decay: float) -> None:
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if self._name == "sgd":
+            sgd(
+                weights,
+                gradients,
+                [None] * len(weights),
+                weight_decay=weight_decay,
+                momentum=0.0,
+                lr=self._learning_rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
+            return
+        for weight in weights:
+            if weight not in self._moments:
+                zeros = (torch.zeros_like(weight, memory_format=torch.preserve_format) for _ in range(2))
+                self._moments[weight] = _Moments(torch.tensor(0.0), *zeros)
+        moments = [self._moments[weight] for weight in weights]
+        adam(
+            weights,
+            gradients,
+            [each.exp_avg for each in moments],
+            [each.exp_avg_sq for each in moments],
+            [],
+            [each.step for each in moments],
+            amsgrad=False,
+            beta1=self._betas[0],
+            beta2=self._betas[1],
+            lr=self._learning_rate,
+            weight_decay=weight_decay,
+            eps=self._eps,
+            maximize=False,
+            decoupled_weight_decay=self._name == "adamw",
+        )
+
+
+class LossScale:
+    """Factor of the loss that keeps gradients from vanishing in fp16; adapted as by `torch.amp.GradScaler`."""
+
+    def __init__(self) -> None:
+        self.scale = _INITIAL_SCALE
+        self._finite_steps, self.is_finite = 0, True
+
+    def unscale(self, gradients: Sequence[Tensor]) -> None:
+        """Divide gradients by the scale, and check that they are finite: else no weight may move by them."""
+        self.is_finite = bool(torch.nn.utils.get_total_norm(gradients, math.inf).isfinite())
+        for gradient in gradients:
+            gradient.mul_(1 / self.scale)
+
+    def update(self) -> None:
+        """Halve the scale after gradients that were not finite; double it after 2,000 steps in a row that were."""
+        self._finite_steps = self._finite_steps + 1 if self.is_finite else 0
+        if not self.is_finite:
+            self.scale *= _BACKOFF
+        elif self._finite_steps == _GROWTH_STEPS:
+            self.scale, self._finite_steps = self.scale * _GROWTH, 0
+
+    def state(self) -> dict[str, object]:
+        """Return the state in the form of `torch.amp.GradScaler.state_dict`."""
+        constants = {"growth_factor": _GROWTH, "backoff_factor": _BACKOFF, "growth_interval": _GROWTH_STEPS}
+        return {"scale": self.scale, **constants, "_growth_tracker": self._finite_steps}
+
+    def load(self, state: Mapping[str, object]) -> None:
+        numbers = _numbers_adapter.validate_python(state)
+        self.scale, self._finite_steps = numbers["scale"], int(numbers["_growth_tracker"])
