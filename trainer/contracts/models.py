@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, get_args, get_type_hints
 
 from pydantic import Field, PositiveInt, model_validator
 
-from trainer.contracts.base import Frozen, Probability, requires
+from trainer.contracts.base import Frozen, Probability, describe_fields, requires
 from trainer.contracts.tokenizers import TokenizerMethod
 
 RnnArchitecture = Literal["lstm", "gru", "rnn"]
@@ -243,7 +243,7 @@ def default_tokenizer_method(family: ModelFamily) -> TokenizerMethod:
     return "char" if family == "char_lstm" else CONFIGS[family].tokenizer_method
 
 
-class ModelBlock(Frozen, use_attribute_docstrings=True):
+class ModelBlock(Frozen, json_schema_extra=describe_fields):
     """Sizes of a model in a request; absent sizes come from the preset of the family."""
 
     architecture: Architecture | None = None

@@ -18,6 +18,7 @@ from trainer.contracts.base import (
     RunState,
     Sha256,
     Timestamp,
+    describe_fields,
     requires,
 )
 from trainer.contracts.cost import Cost
@@ -52,7 +53,7 @@ DEFAULT_MLM_PROBABILITY = 0.15
 _MAX_SCHEDULED_STEPS = 10_000
 
 
-class Options(Frozen, use_attribute_docstrings=True):
+class Options(Frozen, json_schema_extra=describe_fields):
     """A block of a request; the docstring of each field is its description in `mt train --help`."""
 
 

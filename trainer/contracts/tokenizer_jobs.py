@@ -7,13 +7,13 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from trainer.contracts import tokenizers
-from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp
+from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
 from trainer.contracts.validation import parse
 
 
-class TokenizerTrainRequest(Frozen, use_attribute_docstrings=True):
+class TokenizerTrainRequest(Frozen, json_schema_extra=describe_fields):
     method: Annotated[str, Field(max_length=32)]
     corpora: Annotated[tuple[CorpusName, ...], Field(min_length=1, max_length=16)]
     """Corpora; the vocabulary covers all of them."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp, requires
+from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp, describe_fields, requires
 
 TokenizerMethod = Literal["char", "word", "bpe", "wordpiece", "sentencepiece"]
 METHODS: tuple[TokenizerMethod, ...] = get_args(TokenizerMethod)
@@ -90,7 +90,7 @@ RenamedTokens = Annotated[SpecialTokens | None, BeforeValidator(lambda value: va
 """An empty map renames nothing."""
 
 
-class Normalization(Frozen, use_attribute_docstrings=True):
+class Normalization(Frozen, json_schema_extra=describe_fields):
     """Normalization of every text before it is encoded, in training and inference."""
 
     form: Literal["NFC"] = "NFC"
@@ -99,7 +99,7 @@ class Normalization(Frozen, use_attribute_docstrings=True):
     """Convert texts to lower case."""
 
 
-class CharTokenizerConfig(Frozen, use_attribute_docstrings=True):
+class CharTokenizerConfig(Frozen, json_schema_extra=describe_fields):
     """One token per Unicode code point of the training split; specials [PAD] [UNK] [BOS] [EOS] = 0..3.
 
     `mt train --help` shows its docstrings for the fields that other methods have, too.
@@ -119,7 +119,7 @@ class CharTokenizerConfig(Frozen, use_attribute_docstrings=True):
     """Normalization of every text before it is encoded."""
 
 
-class WordTokenizerConfig(Frozen, use_attribute_docstrings=True):
+class WordTokenizerConfig(Frozen, json_schema_extra=describe_fields):
     """One token per word between white space, in order of appearance; specials <UNK> <eos> = 0, 1."""
 
     method: Literal["word"] = "word"
@@ -131,7 +131,7 @@ class WordTokenizerConfig(Frozen, use_attribute_docstrings=True):
     normalization: Normalization = Normalization()
 
 
-class _SubwordOptions(Frozen, use_attribute_docstrings=True):
+class _SubwordOptions(Frozen, json_schema_extra=describe_fields):
     vocab_size: VocabularySize = 8000
     """Largest vocabulary, special tokens and characters included."""
     special_style: SpecialStyle | None = None
