@@ -1,10 +1,13 @@
 """The files of a trained model: `model.safetensors` and `config.json`."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, tokenizer_file
@@ -21,6 +24,28 @@ from trainer.tokenizers.base import Tokenizer, vocabulary_of
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 TOKENIZER_FOLDER = "tokenizer"
+
+
+class _Function(Protocol):
+    __name__: str
+
+    def __call__(self, *args: object, **keywords: object) -> object: ...
+
+
+class _NoRandomWeights(TorchFunctionMode):
+    """Leaves out the draws of initial weights: without data they do nothing but import torch's compiler."""
+
+    def __torch_function__(
+        self,
+        func: _Function,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        keywords = kwargs or {}
+        if func.__name__ in ("normal_", "uniform_"):
+            return keywords["tensor"] if "tensor" in keywords else args[0]
+        return func(*args, **keywords)
 
 
 class ModelFile(Frozen):
@@ -54,7 +79,7 @@ def load_model(run_folder: Path) -> tuple[LanguageModel, Tokenizer]:
                 ErrorCode.MODEL_INCOMPATIBLE,
                 f"The model has {description.vocab_size} tokens, but the tokenizer has {tokenizer.vocab_size}.",
             )
-        with torch.device("meta"):
+        with torch.device("meta"), _NoRandomWeights():
             model = build(description.model, vocabulary_of(tokenizer), description.objective)
         expected: dict[str, Tensor] = model.state_dict()
         weights = read_weights(run_folder / WEIGHTS_FILE, expected)

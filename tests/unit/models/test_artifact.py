@@ -1,5 +1,7 @@
 """The saved model: the same answers after loading, and a refusal of all that does not fit."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,13 @@ import torch
 from torch import Tensor
 
 from tests.support.tiny_models import char_tokenizer, small_model, tensor_of
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.models import RnnArchitecture, RnnConfig
+from trainer.contracts.models import Initialization, RnnArchitecture, RnnConfig
 from trainer.inference.model_files import load_model, save_model
+from trainer.models import build
 from trainer.models.base import LanguageModel
+from trainer.tokenizers.base import vocabulary_of
 
 TOKENIZER = char_tokenizer(["abcde"])
 
@@ -42,6 +47,22 @@ def test_load__gives_the_same_logits_bit_for_bit(tmp_path: Path, architecture: R
     assert tokenizer.vocab_size == loaded.vocab_size
     weights: dict[str, Tensor] = loaded.state_dict()
     assert all(weight.device.type == "cpu" for weight in weights.values())
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("initialization", ["torch", "keyboard"])
+def test_load__does_not_load_the_compiler_of_torch(tmp_path: Path, initialization: Initialization) -> None:
+    config = changed(config_of(), initialization=initialization)
+    save_model(tmp_path, build(config, vocabulary_of(TOKENIZER)), config)
+    TOKENIZER.save(tmp_path / "tokenizer")
+    program = (
+        "import pathlib, sys; from trainer.inference.model_files import load_model;"
+        f" load_model(pathlib.Path({str(tmp_path)!r})); print('torch._dynamo' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
