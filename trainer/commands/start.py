@@ -13,6 +13,7 @@ from trainer.commands.connection import settings_for
 from trainer.commands.terminal import Terminal
 from trainer.contracts.base import changed
 from trainer.system.files import check_writable
+from trainer.worker.child_process import child_server
 
 _SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 
@@ -42,12 +43,13 @@ def _replace_process(module: str, options: Options, terminal: Terminal) -> int:
 
 
 def _work(options: _WorkerOptions, terminal: Terminal) -> int:
-    from trainer.jobs.services import Services
-    from trainer.worker.process import run_worker
-
     settings = settings_for("model-trainer-worker", level="INFO")
     for folder in (settings.app.artifacts_root, settings.app.data_root / "corpus_cache"):
         check_writable(folder)
+    with child_server(settings):
+        pass  # it runs from now on, and loads torch while this process loads the rest
+    from trainer.jobs.services import Services
+    from trainer.worker.process import run_worker
 
     async def work() -> int:
         services = Services(changed(settings, queue=changed(settings.queue, embedded_workers=0)))

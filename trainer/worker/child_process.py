@@ -171,6 +171,7 @@ def _run(job: Job, settings: Settings, arguments: tuple[str, ...], streams: tupl
         os.dup2(stream.fileno(), number)
         stream.close()
     gc.freeze()  # the collector leaves the memory that is shared with the server alone
+    gc.enable()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     set_oom_score()
     with contextlib.suppress(OSError):  # not Linux
