@@ -5,13 +5,13 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, RunOptions, SamplingOptions, flag, option, repeatable
 from trainer.commands.connection import settings_for, with_run
-from trainer.commands.requests import checked_corpus
 from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
@@ -28,7 +28,9 @@ from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
-from trainer.jobs.queue import JobQueue
+
+if TYPE_CHECKING:  # the services start before the queue is imported
+    from trainer.jobs.queue import JobQueue
 
 _STDIN = 0
 
@@ -78,7 +80,7 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
     if options.stream and options.json:
         raise AppError(ErrorCode.INVALID_INPUT, "Give `--stream` or `--json`, not both.")
 
-    async def generate(queue: JobQueue) -> int:
+    async def generate(queue: "JobQueue") -> int:
         if options.stream:
             response = await _stream(queue, options.run, request, terminal)
         else:
@@ -109,7 +111,7 @@ def _generate_request(options: _GenerateOptions, corpora: CorpusStore) -> Genera
     return parse(GenerateRequest, fields)
 
 
-async def _stream(queue: JobQueue, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
+async def _stream(queue: "JobQueue", run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
     """Show a text while it is generated; of several, each piece on its own line after the number of its text."""
     response = GenerateResponse(request_id="none", run_id=run_id, status="queued")
     async with contextlib.aclosing(queue.inference.stream_generate(run_id, request)) as pieces:
@@ -135,7 +137,7 @@ def end_note(reason: FinishReason, response: GenerateResponse) -> str:
 def _predict(options: _PredictOptions, terminal: Terminal) -> int:
     request = parse(PredictRequest, options.given(PredictRequest))
 
-    async def predict(queue: JobQueue) -> int:
+    async def predict(queue: "JobQueue") -> int:
         response = await queue.inference.predict(options.run, request)
         if not response.suggestions:
             raise AppError(ErrorCode.INVALID_INPUT, "Prefix is empty after tokenization. Provide at least one word.")
@@ -151,7 +153,7 @@ def _chat(options: _ChatOptions, terminal: Terminal) -> int:
     fields = options.given(ChatRequest)
     parse(ChatRequest, {**fields, "message": "a"})
 
-    async def chat(queue: JobQueue) -> int:
+    async def chat(queue: "JobQueue") -> int:
         async for line in _typed_lines():
             message = line.strip()
             if not message:
@@ -197,10 +199,12 @@ def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
     corpora = CorpusStore(settings)
     fields: dict[str, object] = {"split": options.split or "validation"}
     if options.path is not None:
+        from trainer.commands.requests import checked_corpus  # loads the YAML parser
+
         fields["path_override"] = asyncio.run(checked_corpus(str(options.path), corpora))
     request = parse(EvalRequest, fields)
 
-    async def evaluate(queue: JobQueue) -> int:
+    async def evaluate(queue: "JobQueue") -> int:
         await corpora.store_offered()
         metrics = await queue.inference.evaluate(options.run, request)
         terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split)))

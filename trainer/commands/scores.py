@@ -8,7 +8,7 @@ from contextlib import ExitStack, aclosing, contextmanager
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from rich.table import Table
 
@@ -31,7 +31,6 @@ from trainer.contracts.inference import (
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
-from trainer.jobs.queue import JobQueue
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.minimal_pairs import Pair, PairReport, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.reports.score_table import (
@@ -44,6 +43,9 @@ from trainer.reports.score_table import (
     token_rows,
 )
 from trainer.system.files import storage_errors
+
+if TYPE_CHECKING:  # the services start before the queue is imported
+    from trainer.jobs.queue import JobQueue
 
 PartT = TypeVar("PartT")
 Write = Callable[[str], None]
@@ -160,7 +162,7 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal)
         if is_one or isinstance(part, BadLine) or part.text.strip()
     )
 
-    async def score(queue: JobQueue) -> int:
+    async def score(queue: "JobQueue") -> int:
         responses = _responses(queue, options.run, parts, is_kept=is_one)
         with _output(options, terminal) as write:
             writer = _ScoreWriter(options, write)
@@ -202,7 +204,7 @@ def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, termina
         for part in _pair_portions(pairs)
     )
 
-    async def score(queue: JobQueue) -> int:
+    async def score(queue: "JobQueue") -> int:
         scored: list[ScoredPair] = []
         async with aclosing(_responses(queue, options.run, parts, is_kept=False)) as responses:
             async for part, response in responses:
@@ -313,7 +315,7 @@ def _read_portions(options: _ScoreOptions, corpora: CorpusStore) -> Iterator[Por
 
 
 async def _responses(
-    queue: JobQueue, run_id: str, parts: Iterable[tuple[PartT, ScoreRequest | AppError]], *, is_kept: bool
+    queue: "JobQueue", run_id: str, parts: Iterable[tuple[PartT, ScoreRequest | AppError]], *, is_kept: bool
 ) -> AsyncGenerator[tuple[PartT, ScoreResponse | AppError], None]:
     """Yield each part with its scores, in the order of the parts, while the next requests are under way.
 

@@ -17,8 +17,6 @@ import structlog
 
 from trainer.config.settings import Settings, child_environment
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.store.connection import redis_settings
-from trainer.store.store import connect
 from trainer.system.files import check_writable, try_lock
 
 Stream = TypeVar("Stream", asyncio.StreamReader, asyncio.StreamWriter)
@@ -56,6 +54,8 @@ class Services:
         check_folder(self._settings)
         url = self._settings.redis.url
         if url is not None:
+            from trainer.store.store import connect  # an embedded server starts before this import
+
             await (await connect(url.get_secret_value())).close()
         self._url = url.get_secret_value() if url else f"unix://{self._prepare_socket()}"
         async with contextlib.AsyncExitStack() as undo:
@@ -159,6 +159,8 @@ def check_folder(settings: Settings) -> None:
 async def answering_server(settings: Settings) -> str | None:
     """Return the address of a running server, or None; starts nothing."""
     if settings.redis.url is not None:
+        from trainer.store.connection import redis_settings
+
         url = settings.redis.url.get_secret_value()
         server = redis_settings(url)
         try:
