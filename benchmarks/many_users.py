@@ -53,7 +53,7 @@ async def measure() -> int:
     with tempfile.TemporaryDirectory() as folder:
         async with LocalDiscord(token=TOKEN) as discord:
             users = [discord.add_user(f"user-{number}") for number in range(USERS)]
-            bot = await _start_bot(Path(folder), discord, users)
+            bot = await start_bot(Path(folder), discord, users)
             try:
                 return await _with_bot(discord, users, RunStore(Path(folder) / "artifacts"), bot)
             finally:
@@ -64,7 +64,7 @@ async def measure() -> int:
 async def _with_bot(discord: LocalDiscord, users: list[User], runs: RunStore, bot: Process) -> int:
     await discord.synced(60)
     await discord.connected(60)
-    idle = _resident_mebibytes(bot.pid)
+    idle = resident_mebibytes(bot.pid)
     small: Options = {"corpus": "demo", "size": "tiny", "epochs": 1, "name": "small"}
     await _ended(await discord.slash(users[0], "mt train", small), runs)
     long = await discord.slash(users[0], "mt train", {"corpus": "demo", "epochs": 1000, "name": "long"})
@@ -75,7 +75,7 @@ async def _with_bot(discord: LocalDiscord, users: list[User], runs: RunStore, bo
     random.Random(1).shuffle(mix)
     answered = await asyncio.gather(*(_type(discord, user, name, options) for user, name, options in mix))
     refused = [request for request in discord.requests[before:] if request.status == 429]
-    busy = _resident_mebibytes(bot.pid)
+    busy = resident_mebibytes(bot.pid)
 
     first = sorted(one.first_seconds for one in answered)
     content = sorted(one.content_seconds for one in answered)
@@ -111,7 +111,7 @@ async def _ended(call: Call, runs: RunStore) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _start_bot(folder: Path, discord: LocalDiscord, users: list[User]) -> Process:
+async def start_bot(folder: Path, discord: LocalDiscord, users: list[User]) -> Process:
     environment = {
         **os.environ,
         "APP__DATA_ROOT": str(folder / "data"),
@@ -131,7 +131,7 @@ def _p99(ordered: list[float]) -> float:
     return ordered[int(0.99 * (len(ordered) - 1))]
 
 
-def _resident_mebibytes(pid: int) -> float:
+def resident_mebibytes(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     [kibibytes] = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
     return int(kibibytes) / 1024
