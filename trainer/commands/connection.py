@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
-from trainer.artifacts.runs import RunStore
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.base import changed
@@ -67,5 +66,7 @@ def with_run(
     run_id: str, settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]
 ) -> int:
     """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
+    from trainer.artifacts.runs import RunStore  # `mt worker` starts the server of its children before this import
+
     RunStore(settings.app.artifacts_root).get(run_id).completed_manifest()
     return with_queue(settings, terminal, command)

@@ -1,6 +1,7 @@
 """Runs one command of `mt` and reports its errors."""
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 from trainer.commands.arguments import MtParser
@@ -14,7 +15,9 @@ def run_command(words: Sequence[str]) -> int:
     """Run the command that these words begin with; return its exit code, as `trainer.commands.main.main` does."""
     terminal = Terminal(as_json="--json" in words)
     try:
-        return MtParser(words[0]).commands.run(words, terminal)
+        parser = MtParser(words[0])  # imports the modules of the command
+        gc.enable()
+        return parser.commands.run(words, terminal)
     except (AppError, OSError) as error:
         known = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         terminal.error(ErrorBody.of(known, new_request_id()))

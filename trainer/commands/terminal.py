@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, RootModel
 from rich.cells import cell_len
@@ -14,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from trainer.contracts.errors import ErrorBody, FieldProblem
-from trainer.contracts.inference import perplexity
-from trainer.contracts.models import Objective
-from trainer.contracts.runs import RunStatus
+
+if TYPE_CHECKING:  # `mt worker` starts the server of its children before these imports
+    from trainer.contracts.models import Objective
+    from trainer.contracts.runs import RunStatus
 
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -43,7 +45,7 @@ class Terminal:
         self._tasks: dict[str, TaskID] = {}
         self._noted: set[str] = set()
 
-    def progress(self, status: RunStatus) -> None:
+    def progress(self, status: "RunStatus") -> None:
         """Show the progress of a run in one line that is redrawn."""
         if status.run_id not in self._tasks:
             self.note(f"run {status.run_id}")
@@ -157,9 +159,11 @@ def local_time(moment: datetime) -> str:
 
 
 def loss_figures(
-    loss_nats: float | None, bits_per_char: float | None, objective: Objective = "causal_lm"
+    loss_nats: float | None, bits_per_char: float | None, objective: "Objective" = "causal_lm"
 ) -> str | None:
     """Return a loss with its bits per character and its perplexity; None without a loss."""
+    from trainer.contracts.inference import perplexity
+
     if loss_nats is None:
         return None
     bits = "" if bits_per_char is None else f", {bits_per_char:.3f} bits per character"
@@ -173,7 +177,7 @@ def _in_words(problem: FieldProblem) -> str:
     return f"{path}{problem.message}." if is_said else f"{path}{problem.message} (allowed: {problem.allowed})."
 
 
-def _figures(status: RunStatus) -> str:
+def _figures(status: "RunStatus") -> str:
     if status.train_loss is None:
         return status.message
     validation = "" if status.val_loss is None else f", val {status.val_loss:.3f}"
