@@ -42,11 +42,12 @@ def describe_fields(schema: JsonDict, record: type[BaseModel]) -> None:
 
     pydantic's `use_attribute_docstrings` reads the source at every import, which takes a tenth of a command's start.
     """
-    properties = schema.get("properties")
-    for name, docstring in (pair for base in reversed(record.__mro__[: -len(Frozen.__mro__)]) for pair in _docs(base)):
-        field = properties.get(name) if isinstance(properties, dict) else None
-        if isinstance(field, dict):
-            field["description"] = docstring
+    found = schema["properties"]
+    properties = found if isinstance(found, dict) else {}
+    for base in reversed(record.__mro__[: -len(Frozen.__mro__)]):
+        for name, docstring in _docs(base):
+            field = properties[name]
+            properties[name] = {**field, "description": docstring} if isinstance(field, dict) else field
 
 
 def _docs(record: type[object]) -> Iterator[tuple[str, str]]:

@@ -253,7 +253,7 @@ def _load_optimizer_state(data: bytes) -> OptimizerState:
         raise ValueError("the archive is not an optimizer state")
     for moments in moments_adapter.validate_python(state["optimizer"]["state"]).values():
         for tensor in moments.values():
-            if tensor is not None and tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
+            if tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
                 raise ValueError("a tensor is larger than its storage")
     return state
 

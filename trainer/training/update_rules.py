@@ -15,8 +15,8 @@ from torch.optim.sgd import sgd
 
 from trainer.contracts.runs import OptimizerConfig
 
-moments_adapter: TypeAdapter[dict[int, dict[str, Tensor | None]]] = TypeAdapter(
-    dict[int, dict[str, Tensor | None]], config=ConfigDict(arbitrary_types_allowed=True)
+moments_adapter: TypeAdapter[dict[int, dict[str, Tensor]]] = TypeAdapter(
+    dict[int, dict[str, Tensor]], config=ConfigDict(arbitrary_types_allowed=True)
 )
 """The moments of each weight in a checkpoint, by the number of the weight."""
 _numbers_adapter = TypeAdapter(dict[str, float])
@@ -85,10 +85,8 @@ class UpdateRule:
         """Load the state that an update rule, or a torch optimizer of the same name, has returned."""
         weights = self._weights()
         for number, moments in moments_adapter.validate_python(state["state"]).items():
-            step, *means = (moments.get(name) for name in _Moments._fields)
-            if step is not None:  # SGD has none
-                weight = weights[number]
-                self._moments[weight] = _Moments(step, *(mean.to(weight) for mean in means if mean is not None))
+            step, *means = (moments[name] for name in _Moments._fields)
+            self._moments[weights[number]] = _Moments(step, *(mean.to(weights[number]) for mean in means))
 
     def _weights(self) -> list[Tensor]:
         return [weight for group in self._groups for weight in group.weights]
