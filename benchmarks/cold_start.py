@@ -1,9 +1,7 @@
 """Times to the first result of a program that is not running yet, and the memory of the bot.
 
-    python -m benchmarks.cold_start
-
-Starts real processes in a temporary folder, and prints each figure with its goal. Exits 1 if a goal is missed. The
-goals are for a machine with two cores and no other programs; where others compete, compare two commits side by side.
+Starts real processes in a temporary folder. The goals are for a machine with two cores and no other programs; where
+others compete, compare two commits side by side.
 """
 
 import asyncio
@@ -20,6 +18,7 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.many_users import TOKEN, resident_mebibytes, start_bot
+from benchmarks.rows import Row
 from local_discord import LocalDiscord
 from trainer.artifacts.runs import SEALED_FILES, RunStore
 
@@ -160,18 +159,13 @@ def _run_id(folder: Path) -> str:
     return run.run_id
 
 
-def main() -> int:
-    missed = 0
+def cold_rows() -> list[Row]:
+    """Measure everything, on a run of its own."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         run_mt(folder, *TRAIN)
-        for case in CASES:
-            for value, (name, goal, unit) in zip(case.measure(folder), case.goals, strict=True):
-                missed += value > goal
-                verdict = "met" if value <= goal else "MISSED"
-                print(f"{name:<32}{value:8.2f} {unit:<6} goal {goal:g}: {verdict}", flush=True)
-    return 1 if missed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        return [
+            Row(case=name, value=value, unit=unit, goal=goal, better="less")
+            for case in CASES
+            for value, (name, goal, unit) in zip(case.measure(folder), case.goals, strict=True)
+        ]

@@ -129,8 +129,11 @@ def corpus_rows(is_quick: bool) -> list[Row]:
     prepared = measure_preparation(megabytes)
     speed, size = prepared.megabytes_per_second, f"corpus of {megabytes} MB"
     memory = (("preparing", prepared.prepare_megabytes), ("training", prepared.train_megabytes))
-    ratios = (("char / dictionary", char_ratio(), MIN_CHAR_RATIO), ("BPE / library", bpe_ratio(), MIN_LIBRARY_RATIO))
-    ratios += (("SentencePiece / library", sentencepiece_ratio(), MIN_LIBRARY_RATIO),)
+    ratios = [
+        ("char / dictionary", char_ratio(), MIN_CHAR_RATIO),
+        ("BPE / library", bpe_ratio(), MIN_LIBRARY_RATIO),
+        ("SentencePiece / library", sentencepiece_ratio(), MIN_LIBRARY_RATIO),
+    ]
     return [
         Row(case=f"{size}: preparing", value=speed, unit="MB/s", goal=MIN_MEGABYTES_PER_SECOND),
         *(
