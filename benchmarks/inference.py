@@ -94,7 +94,9 @@ def _masked_rows(bert: _Subject, rounds: int) -> list[Row]:
 def _window_rows(lstm: _Subject, rounds: int) -> list[Row]:
     turns = _measured(lstm, ["windows", "stateful"], rounds)
     loaded = Model.load(lstm.run.path)
-    [exact], [windows] = (scored(loaded, [long_line()], window_tokens=size) for size in (None, WINDOW_TOKENS))
+    [exact], [windows] = (
+        scored(loaded, [long_line()], window_tokens=size, detail_level="per_char") for size in (None, WINDOW_TOKENS)
+    )
     differences: list[float] = np.abs(_surprisals(exact) - _surprisals(windows)).tolist()
     return [
         _ratio("LSTM scoring of a long line", turns, "windows", "stateful", 2.4),

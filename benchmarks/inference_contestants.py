@@ -17,7 +17,7 @@ from benchmarks.lab import demo_lines, sentences
 from benchmarks.reference_tools import load_library_model, load_scorer, row_of
 from benchmarks.turns import repeated, serve
 from trainer.api import Model
-from trainer.contracts.inference import GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
+from trainer.contracts.inference import DetailLevel, GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.models.recurrent import RecurrentModel
@@ -144,10 +144,12 @@ def long_line() -> str:
     return (line * (1 + LINE_CHARACTERS // len(line)))[:LINE_CHARACTERS]
 
 
-def scored(loaded: Model, texts: list[str], *, window_tokens: int | None = None) -> list[ScoreResponse]:
+def scored(
+    loaded: Model, texts: list[str], *, window_tokens: int | None = None, detail_level: DetailLevel = "summary"
+) -> list[ScoreResponse]:
     """Score texts as the worker scores a batch of requests."""
     queued = ScoreResponse(request_id="benchmark", run_id="run", status="queued")
-    requests = [ScoreRequest(text=text, detail_level="per_char", window_tokens=window_tokens) for text in texts]
+    requests = [ScoreRequest(text=text, detail_level=detail_level, window_tokens=window_tokens) for text in texts]
     return score_texts(
         loaded.model, loaded.tokenizer, [ScoringJob.of(loaded.tokenizer, request, queued) for request in requests]
     )

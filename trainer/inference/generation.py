@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import groupby
 from secrets import randbits
 from typing import NamedTuple
 
@@ -86,8 +87,8 @@ def generate_together(
     while active:
         sequences = [sequence for job in active for sequence in job.live]
         ids: list[int] = []
-        for job in active:
-            ids += job.sample(logits[len(ids) : len(ids) + len(job.live)])
+        for _, alike in groupby(active, key=_options_of):
+            ids += _sample(list(alike), logits[len(ids) :])
         cancelled = withdrawn()
         for job in active:
             job.is_cancelled = job.request_id in cancelled
@@ -99,6 +100,18 @@ def generate_together(
             steps.keep(rows)
         if active:
             logits = _feed(model.vocabulary.special_ids, steps, ids)
+
+
+class _Options(NamedTuple):
+    """Options of a request that choose a token; sequences with the same options are sampled together."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float | None
+    repetition_window: int
+    logprobs: bool
+    never_sampled: tuple[int, ...]
 
 
 class GenerationJob:
@@ -120,7 +133,15 @@ class GenerationJob:
         self._response = response
         self._is_streamed = is_streamed
         self.prompt = read_prompt(tokenizer, request.prompt_text or "")
-        self._never_sampled = never_sampled(tokenizer, request)
+        self.options = _Options(
+            request.temperature,
+            request.top_k,
+            request.top_p,
+            request.repetition_penalty,
+            request.repetition_window,
+            request.logprobs,
+            tuple(never_sampled(tokenizer, request)),
+        )
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
         self.sequences = [
@@ -131,23 +152,6 @@ class GenerationJob:
     def live(self) -> "list[_Sequence]":
         """The sequences that have not finished."""
         return [sequence for sequence in self.sequences if sequence.is_live]
-
-    def sample(self, logits: Floats) -> list[int]:
-        """Choose the next id of each live sequence by its row of the logits (n, V)."""
-        live = self.live
-        doubles: Doubles = logits.astype(np.float64)
-        log_p = log_softmax(doubles) if self.request.logprobs else None
-        if self.request.repetition_penalty is not None:
-            seen = [sequence.context[-self.request.repetition_window :] for sequence in live]
-            penalize_repetition(doubles, seen, self.request.repetition_penalty)
-        doubles[:, self._never_sampled] = -math.inf
-        ids = choose(doubles, self.request, [sequence.generator.random() for sequence in live])
-        for sequence, token_id in zip(live, ids, strict=True):
-            sequence.append(token_id)
-        if log_p is not None:
-            for sequence, value in zip(live, of_ids(log_p, ids), strict=True):
-                sequence.logprobs.append(value)
-        return ids
 
     def drain(self) -> Iterator[GenerateResponse | GenerateChunk]:
         """Yield the new chunks of a streamed job, and the response of a finished one."""
@@ -279,6 +283,29 @@ class _Sequence:
         longest = min(len(text), max(map(len, self._stops), default=0))
         ends = (n for n in range(longest, 0, -1) if any(stop.startswith(text[-n:]) for stop in self._stops))
         return next(ends, 0)
+
+
+def _options_of(job: GenerationJob) -> _Options:
+    return job.options
+
+
+def _sample(jobs: Sequence[GenerationJob], logits: Floats) -> list[int]:
+    """Choose the next id of each live sequence of jobs with the same options, by the first rows of the logits."""
+    live = [sequence for job in jobs for sequence in job.live]
+    options = jobs[0].options
+    doubles: Doubles = logits[: len(live)].astype(np.float64)
+    log_p = log_softmax(doubles) if options.logprobs else None
+    if options.repetition_penalty is not None:
+        seen = [sequence.context[-options.repetition_window :] for sequence in live]
+        penalize_repetition(doubles, seen, options.repetition_penalty)
+    doubles[:, options.never_sampled] = -math.inf
+    ids = choose(doubles, jobs[0].request, [sequence.generator.random() for sequence in live])
+    for sequence, token_id in zip(live, ids, strict=True):
+        sequence.append(token_id)
+    if log_p is not None:
+        for sequence, value in zip(live, of_ids(log_p, ids), strict=True):
+            sequence.logprobs.append(value)
+    return ids
 
 
 def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Floats, Steps]:

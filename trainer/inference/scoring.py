@@ -45,6 +45,8 @@ _MAX_POSITIONS = 1 << 14
 _MAX_LOGITS = 1 << 25
 """Limits of one forward pass: positions, and logits (128 MB in 32 bits)."""
 _MAX_WINDOWS_PER_BATCH = 64
+_MAX_BATCH_TOKENS = 1 << 10
+"""Limits of a batch. A transformer scores small batches faster, whose activations stay in the processor's cache."""
 _MAX_COMPARED_TOKENS = 4096
 
 
@@ -206,6 +208,8 @@ def _score(
     while len(scores) < len(windows):
         shortest = lengths[by_length[len(scores)]]
         size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
+        if not is_masked and model.context_tokens is not None:
+            size = max(1, min(size, _MAX_BATCH_TOKENS // shortest))
         longest = shortest if is_masked else 2 * shortest
         numbers = [i for i in by_length[len(scores) : len(scores) + size] if lengths[i] <= longest]
         batch = [windows[i] for i in numbers]

@@ -14,6 +14,8 @@ from trainer.contracts.models import Objective
 from trainer.tokenizers.base import Vocabulary
 
 Floats: TypeAlias = "NDArray[np.float32]"
+_MAX_NUMPY_PRODUCTS = 1 << 23
+"""Largest number of multiplications for numpy, which has one thread."""
 ModelState = tuple[Tensor, ...]
 """State that a model carries from one chunk of a sequence to the next; dimension 1 of every tensor is B.
 
@@ -115,6 +117,18 @@ def as_floats(tensor: Tensor) -> Floats:
     """Return a tensor as an array in 32 bits."""
     floats: Floats = tensor.float().cpu().numpy()
     return floats
+
+
+def multiply(inputs: Floats, weight: Floats) -> Floats:
+    """Multiply inputs (n, inputs) by a weight (inputs, outputs); numpy starts a small product sooner than torch.
+
+    With many rows numpy is slow for a weight that is not contiguous.
+    """
+    rows: int = inputs.shape[0]
+    if rows == 1 or (rows * weight.size <= _MAX_NUMPY_PRODUCTS and weight.flags.c_contiguous):
+        product: Floats = np.dot(inputs, weight)
+        return product
+    return as_floats(torch.mm(torch.from_numpy(inputs), torch.from_numpy(weight)))
 
 
 def check_ids(ids: Tensor, max_tokens: int | None = None) -> None:

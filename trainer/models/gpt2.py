@@ -1,6 +1,5 @@
 """GPT-2 of the transformers library, with its embedding as head."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
@@ -8,7 +7,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
 from trainer.contracts.models import Gpt2Config, Objective
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
-from trainer.models.transformer_steps import StepBody, activation
+from trainer.models.transformer_steps import StepBody, activation, product
 from trainer.tokenizers.base import Vocabulary
 
 
@@ -57,7 +56,7 @@ class _Gpt2Body(StepBody):
         return functional.layer_norm(hidden, weight.shape, weight, self._weights[f"{name}.bias"], self._epsilon)
 
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
-        return torch.addmm(self._weights[f"{name}.bias"], inputs, self._weights[f"{name}.weight"])
+        return product(inputs, self._weights[f"{name}.weight"]).add_(self._weights[f"{name}.bias"])
 
 
 def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> GPT2Config:

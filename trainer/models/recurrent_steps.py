@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.contracts.models import RnnConfig
-from trainer.models.base import Floats, ModelState, Steps
-
-_MAX_NUMPY_ROWS = 4
-"""With more sequences torch multiplies faster, because it uses all threads."""
+from trainer.models.base import Floats, ModelState, Steps, multiply
 
 Cell: TypeAlias = "Callable[[Floats, Floats, Floats], None]"
 """Turns gates (n, G) into the next output (n, H) and cell state (n, H), both in place; overwrites the gates."""
@@ -28,10 +25,7 @@ class _Product(NamedTuple):
 
     def of(self, inputs: Floats) -> Floats:
         """Map inputs (n, inputs) to outputs (n, outputs)."""
-        if len(inputs) <= _MAX_NUMPY_ROWS:
-            outputs: Floats = np.dot(inputs, self.weight)
-        else:
-            outputs = torch.mm(torch.from_numpy(inputs), torch.from_numpy(self.weight)).numpy()
+        outputs = multiply(inputs, self.weight)
         outputs += self.bias
         return outputs
 
@@ -144,7 +138,7 @@ def _lstm(gates: Floats, output: Floats, cell: Floats) -> None:
     size: int = cell.shape[1]
     _tanh(gates, gates)
     gates[:, : 3 * size] += 1  # twice the sigmoids
-    in_gate, forget_gate, out_gate, new = np.split(gates, 4, axis=1)
+    in_gate, forget_gate, out_gate, new = (gates[:, i * size : (i + 1) * size] for i in range(4))
     in_gate *= new
     cell *= forget_gate
     cell += in_gate
@@ -160,7 +154,7 @@ def _gru(gates: Floats, output: Floats, cell: Floats) -> None:
     _tanh(sigmoids, sigmoids)
     sigmoids += 1
     sigmoids *= 0.5
-    reset, update, new, from_output = np.split(gates, 4, axis=1)
+    reset, update, new, from_output = (gates[:, i * size : (i + 1) * size] for i in range(4))
     from_output *= reset
     new += from_output
     _tanh(new, new)

@@ -10,7 +10,7 @@ from transformers.models.qwen2 import configuration_qwen2, modeling_qwen2
 
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
-from trainer.models.transformer_steps import StepBody, activation
+from trainer.models.transformer_steps import StepBody, activation, product
 from trainer.tokenizers.base import Vocabulary
 
 _LLAMA: type[configuration_llama.LlamaConfig] = configuration_llama.LlamaConfig
@@ -84,7 +84,8 @@ class _RotaryBody(StepBody):
         return functional.rms_norm(hidden, list(weight.shape), weight, self._epsilon)
 
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
-        return functional.linear(inputs, self._weights[f"{name}.weight"], self._weights.get(f"{name}.bias"))
+        outputs, bias = product(inputs, self._weights[f"{name}.weight"].t()), self._weights.get(f"{name}.bias")
+        return outputs if bias is None else outputs.add_(bias)
 
 
 @overload

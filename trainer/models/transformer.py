@@ -77,7 +77,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         return output[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return functional.linear(hidden, self.input_embedding().weight if self.head is None else self.head.weight)
+        return functional.linear(hidden, self._head_weight())
 
     def initial_state(self, batch: int) -> ModelState:
         weight = self.input_embedding().weight
@@ -109,7 +109,10 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         """Return the parts of the model that read one token at a time."""
 
     def steps(self, state: ModelState) -> Steps:
-        return TransformerSteps(self.step_body(), self.logits, state, self.context_tokens or 0)
+        return TransformerSteps(self.step_body(), self._head_weight(), state, self.context_tokens or 0)
+
+    def _head_weight(self) -> Tensor:
+        return self.input_embedding().weight if self.head is None else self.head.weight
 
     def checkpoint_gradients(self) -> None:
         self.body.activation_checkpointing_enable()

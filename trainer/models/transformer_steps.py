@@ -1,7 +1,8 @@
 """Causal transformers token by token: keys and values stay in buffers that are allocated ahead."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import assert_never
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.contracts.models import Activation
-from trainer.models.base import Floats, ModelState, Steps, as_floats
+from trainer.models.base import Floats, ModelState, Steps, as_floats, multiply
 
 _MIN_ROOM_TOKENS = 64
+_MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
+"""Sequences and weights of a step that one thread computes."""
 
 
 class StepBody(ABC):
@@ -22,7 +25,7 @@ class StepBody(ABC):
 
     def __init__(self, weights: Mapping[str, Tensor], num_layers: int, head_size: int) -> None:
         self.num_layers = num_layers
-        self._weights = weights
+        self._weights = {name: weight.detach() for name, weight in weights.items()}
         self._head_size = head_size
 
     @abstractmethod
@@ -41,6 +44,9 @@ class StepBody(ABC):
     def normalize(self, hidden: Tensor) -> Tensor:
         """Apply the last normalization."""
 
+    def weight_count(self) -> int:
+        return sum(weight.numel() for weight in self._weights.values())
+
     def heads(self, merged: Tensor) -> Tensor:
         """Split vectors (n, heads * D) into heads (n, heads, D)."""
         return merged.view(len(merged), -1, self._head_size)
@@ -49,12 +55,11 @@ class StepBody(ABC):
 class TransformerSteps(Steps):
     """A causal transformer that reads one token per sequence."""
 
-    def __init__(
-        self, body: StepBody, logits: Callable[[Tensor], Tensor], state: ModelState, context_tokens: int
-    ) -> None:
-        """`logits` maps hidden states to logits; `state` is that of a `CausalTransformer`."""
+    def __init__(self, body: StepBody, head: Tensor, state: ModelState, context_tokens: int) -> None:
+        """`head` is the weight (V, H) of the output layer; `state` is that of a `CausalTransformer`."""
         self._body = body
-        self._logits = logits
+        self._head = head.detach()
+        self._weight_count = body.weight_count()
         self._context_tokens = context_tokens
         is_read = state[0].squeeze(0)  # (B, P)
         lengths: list[int] = is_read.sum(-1).tolist()
@@ -79,7 +84,7 @@ class TransformerSteps(Steps):
         mask: Tensor | None = None
         if min(lengths) + 1 < longest:
             mask = (torch.arange(longest, device=device) <= positions.unsqueeze(-1)).view(len(rows), 1, 1, longest)
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads_for(len(rows), self._weight_count):
             hidden = self._body.embed(torch.tensor(ids, device=device), positions)
             for layer in range(self._body.num_layers):
                 keys, values = self._buffers[2 * layer : 2 * layer + 2]
@@ -94,7 +99,7 @@ class TransformerSteps(Steps):
                     enable_gqa=key.shape[1] != query.shape[1],
                 )
                 hidden = self._body.output(layer, hidden, attended.flatten(1))
-            logits = as_floats(self._logits(self._body.normalize(hidden)))
+            logits = as_floats(product(self._body.normalize(hidden), self._head.t()))
         for row in rows:
             self._lengths[row] += 1
         return logits
@@ -113,6 +118,29 @@ class TransformerSteps(Steps):
         self._room = min(max(tokens + _MIN_ROOM_TOKENS, 2 * tokens), self._context_tokens)
         for number, buffer in enumerate(self._buffers):
             self._buffers[number] = functional.pad(buffer, [0, 0, 0, self._room - buffer.shape[2]])
+
+
+def product(inputs: Tensor, weight: Tensor) -> Tensor:
+    """Multiply inputs (n, inputs) by a weight (inputs, outputs)."""
+    if inputs.device.type != "cpu":
+        return torch.mm(inputs, weight)  # gpu
+    left: Floats = inputs.numpy()
+    right: Floats = weight.numpy()
+    return torch.from_numpy(multiply(left, right))
+
+
+@contextmanager
+def _threads_for(rows: int, weights: int) -> Iterator[None]:
+    """Compute a small step on one thread: to wake others takes longer than their share of the work."""
+    threads = torch.get_num_threads()
+    is_small = rows <= _MAX_SMALL_ROWS and weights <= _MAX_SMALL_WEIGHTS
+    if is_small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if is_small:
+            torch.set_num_threads(threads)
 
 
 def activation(name: Activation) -> Callable[[Tensor], Tensor]:

@@ -22,7 +22,7 @@ def state_after(model: LanguageModel, lengths: Sequence[int], random: Random) ->
         return concatenate_states(states)
 
 
-@pytest.mark.parametrize("lengths", [(1,), (3, 3), (2, 5, 1), (1, 4, 2, 2, 6, 3)], ids=str)
+@pytest.mark.parametrize("lengths", [(1,), (3, 3), (2, 5, 1), (1, 4, 2, 2, 6, 3), (1, 2) * 9], ids=str)
 @pytest.mark.parametrize("name", CAUSAL)
 def test_steps__give_the_logits_of_the_forward_pass(name: str, lengths: tuple[int, ...]) -> None:
     model, random = model_of(name).eval(), Random(7)
@@ -33,7 +33,7 @@ def test_steps__give_the_logits_of_the_forward_pass(name: str, lengths: tuple[in
     for step in range(POSITIONS - max(lengths)):
         reading = rows if step % 3 else sorted(random.sample(rows, random.randint(1, len(rows))))
         ids = [random.randrange(VOCABULARY.size) for _ in reading]
-        np.testing.assert_allclose(fast.read(ids, reading), plain.read(ids, reading), atol=1e-5)
+        np.testing.assert_allclose(fast.read(ids, reading), plain.read(ids, reading), rtol=1e-5, atol=5e-5)
         if step == 4 and len(rows) > 1:
             kept = rows[1:]
             fast.keep(kept)
