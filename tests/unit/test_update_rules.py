@@ -45,9 +45,9 @@ def torch_optimizer(values: dict[str, object], moved: Sequence[Tensor]) -> torch
     groups.append(given | {"params": [moved[2]], "weight_decay": 0.0})
     match config.name:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=1.0)
+            return torch.optim.AdamW(groups, lr=1.0, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, lr=1.0)
+            return torch.optim.Adam(groups, lr=1.0, fused=True)
         case "sgd":
             return torch.optim.SGD(groups, lr=1.0)
 
@@ -93,6 +93,9 @@ def test_state__is_exchanged_with_torch_bit_for_bit(values: dict[str, object]) -
 
     new_rule.load(state)
     new_optimizer.load_state_dict(rule.state())
+    groups: list[dict[str, object]] = new_optimizer.param_groups
+    for group in groups:
+        group["fused"] = values["name"] != "sgd"
 
     take_steps(range(5, 10), new_rule, ours, new_optimizer, theirs)
 

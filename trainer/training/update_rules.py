@@ -49,6 +49,7 @@ class UpdateRule:
     def __init__(self, config: OptimizerConfig, groups: Sequence[WeightGroup]) -> None:
         self._name, self._groups = config.name, groups
         self._betas, self._eps = config.betas or _BETAS, _EPS if config.eps is None else config.eps
+        self._is_fused = all(weight.device.type == "cpu" for weight in self._weights())
         self._learning_rate = 0.0
         self._moments: dict[Tensor, _Moments] = {}
 
@@ -121,6 +122,7 @@ class UpdateRule:
             [each.exp_avg_sq for each in moments],
             [],
             [each.step for each in moments],
+            fused=self._is_fused,
             amsgrad=False,
             beta1=self._betas[0],
             beta2=self._betas[1],
