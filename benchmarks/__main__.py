@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks.cold_start import cold_rows
 from benchmarks.corpora import corpus_rows
+from benchmarks.growth import growth_rows
 from benchmarks.inference import inference_rows
 from benchmarks.lab import Lab
 from benchmarks.queue_latency import queue_rows
@@ -35,6 +36,7 @@ CASES: dict[str, Callable[[Lab, bool], list[Row]]] = {
     "warm": lambda lab, is_quick: asyncio.run(warm_rows(("lstm", "gpt2") if is_quick else FAMILIES)),
     "corpora": lambda lab, is_quick: corpus_rows(is_quick),
     "cold": lambda lab, is_quick: cold_rows(),
+    "growth": lambda lab, is_quick: growth_rows(is_quick),
 }
 
 

@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 
 from benchmarks import growth_costs as costs
 from benchmarks.growth_costs import Cost
+from benchmarks.rows import Row
 
 TOLERANCE = 0.1
 HEADER = ("| axis | work | | smallest | largest | exponent | theory | |", "|---|---|---|---|---|---|---|---|")
@@ -80,6 +81,21 @@ CASES = (
     Case("jobs in the queue", "one job", 256, costs.job_of_queue, 0, 1),
     Case("watchers of a run", "the end of the run", 2, costs.end_of_watched_run, 1, 1),
 )
+
+
+def growth_rows(is_quick: bool) -> list[Row]:
+    """Measure the exponents of all cases."""
+    growths = [growth for case in CASES for growth in growths_of(case, QUICK_SWEEPS if is_quick else SWEEPS)]
+    return [
+        Row(
+            case=f"growth: {growth.quantity} of {growth.work} with {growth.axis}",
+            value=growth.exponent,
+            unit="exponent",
+            goal=growth.theory + TOLERANCE,
+            better="less",
+        )
+        for growth in growths
+    ]
 
 
 def main() -> int:

@@ -66,11 +66,15 @@ def _sampling_rows(lstm: _Subject, rounds: int) -> list[Row]:
 
 
 def _greedy_rows(size: str, gpt2: _Subject, rounds: int, *, goal: float) -> list[Row]:
+    """Compare greedy continuations; the limit of their speed is to read all weights from memory for each token."""
     loaded = Model.load(gpt2.run.path)
     differing = greedy_differences(gpt2.exported, [loaded.tokenizer.decode(prompt_ids(loaded))])
     turns = _measured(gpt2, ["our greedy", "library greedy"], rounds)
+    with Contestant("benchmarks.limits", ["memory"]) as memory:
+        weights_per_second = in_turns({"memory": memory}, rounds).median("memory") / 4
+    limit = weights_per_second / loaded.model.parameter_count()
     return [
-        _ratio(f"GPT-2 {size} generation", turns, "our greedy", "library greedy", goal),
+        _ratio(f"GPT-2 {size} generation", turns, "our greedy", "library greedy", goal, limit=limit),
         _at_most(f"GPT-2 {size} generation: prompts continued otherwise", differing, "prompts", 0),
     ]
 
@@ -122,13 +126,16 @@ def _measured(subject: _Subject, names: Sequence[str], rounds: int) -> Turns:
         return in_turns(contestants, rounds)
 
 
-def _ratio(case: str, turns: Turns, ours: str, rival: str, goal: float) -> Row:
+def _ratio(case: str, turns: Turns, ours: str, rival: str, goal: float, *, limit: float | None = None) -> Row:
+    details = {f"{who}, per second": turns.median(who) for who in (ours, rival)}
+    if limit is not None:
+        details["share of the memory's speed"] = turns.median(ours) / limit
     return Row(
         case=f"{case}: {ours} / {rival}",
         value=turns.ratio(ours, rival),
         unit="x",
         goal=goal,
-        details={f"{who}, per second": turns.median(who) for who in (ours, rival)},
+        details=details,
         foreign_share=turns.foreign_share,
     )
 
