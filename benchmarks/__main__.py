@@ -25,7 +25,9 @@ from benchmarks.lab import Lab
 from benchmarks.queue_latency import queue_rows
 from benchmarks.rows import Row, print_rows, save, summary
 from benchmarks.training import training_rows
+from benchmarks.turns import adopt_orphans
 from benchmarks.warm_score import FAMILIES, warm_rows
+from trainer.contracts.base import now
 from trainer.system.hardware import default_threads
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,13 +53,16 @@ def main() -> int:
     if unknown := set(cases) - CASES.keys():
         parser.error(f"unknown cases: {', '.join(sorted(unknown))}; possible: {', '.join(CASES)}")
     torch.set_num_threads(default_threads())
+    adopt_orphans()
     is_quick, console, rows = os.environ.get("QUICK") == "1", Console(), list[Row]()
+    begin = now()
     for case in cases:
         with TemporaryDirectory() as folder:
             found = CASES[case](Lab(Path(folder)), is_quick)
         print_rows(found, console)
         rows += found
-    print(f"saved {save(rows, RESULTS, is_quick=is_quick)}")
+        file = save(rows, RESULTS, begin, is_quick=is_quick)
+        print(f"saved {file}", flush=True)
     print(summary(rows))
     return 1 if any(not row.holds for row in rows) else 0
 

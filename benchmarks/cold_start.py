@@ -5,7 +5,6 @@ others compete, compare two commits side by side.
 """
 
 import asyncio
-import ctypes
 import os
 import resource
 import subprocess
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from benchmarks.many_users import TOKEN, resident_mebibytes, start_bot
 from benchmarks.rows import Row
+from benchmarks.turns import adopt_orphans
 from local_discord import LocalDiscord
 from trainer.artifacts.runs import SEALED_FILES, RunStore
 
@@ -29,7 +29,6 @@ TRAIN = (
 )
 """400 steps of a few milliseconds, on one thread: the time of the steps is their processor time."""
 SENTENCE = "the sun was shining on the sea"
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Case(NamedTuple):
@@ -131,8 +130,7 @@ def run_mt(folder: Path, *words: str) -> Spent:
 
 def _spent(folder: Path, *command: str) -> Spent:
     """Run a command and wait for all its descendants, which become children of this process when it ends."""
-    control_process: Callable[[int, int], int] = ctypes.CDLL(None).prctl
-    control_process(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     environment = {"APP__DATA_ROOT": str(folder / "data"), "APP__ARTIFACTS_ROOT": str(folder / "artifacts")}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)

@@ -93,6 +93,7 @@ def growth_rows(is_quick: bool) -> list[Row]:
             unit="exponent",
             goal=growth.theory + TOLERANCE,
             better="less",
+            details={f"at {growth.sizes[i]:,}": growth.costs[i] for i in (0, -1)},
         )
         for growth in growths
     ]

@@ -11,7 +11,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from trainer.contracts.base import Frozen, Timestamp, now
+from trainer.contracts.base import Frozen, Timestamp
 from trainer.system.hardware import cpu_name, instruction_set
 
 _LIBRARIES = ("torch", "numpy", "transformers", "tokenizers", "sentencepiece", "minicons", "accelerate", "arq", "redis")
@@ -73,9 +73,9 @@ def machine() -> Machine:
     )
 
 
-def save(rows: Sequence[Row], folder: Path, *, is_quick: bool) -> Path:
+def save(rows: Sequence[Row], folder: Path, measured_at: Timestamp, *, is_quick: bool) -> Path:
     """Write the rows and the machine's facts into a file named by the time."""
-    results = Results(measured_at=now(), is_quick=is_quick, machine=machine(), rows=tuple(rows))
+    results = Results(measured_at=measured_at, is_quick=is_quick, machine=machine(), rows=tuple(rows))
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{results.measured_at:%Y-%m-%d-%H%M%S}{'-quick' if is_quick else ''}.json"
     file.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from benchmarks.lab import Lab, printed_number, write_text
 from benchmarks.rows import Row
 from benchmarks.shapes import SHAPES
-from benchmarks.step_times import median_step_seconds
+from benchmarks.step_times import WARM_UP_STEPS
 from benchmarks.turns import Contestant, in_turns
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.validation import parse_json
@@ -91,10 +93,12 @@ def _shape_rows(
 
 
 def _our_speed(lab: Lab, name: str, text: Path, precision: str, steps: int) -> float:
-    """Train with `mt train`; return the tokens per second of the median step."""
-    shape = SHAPES[name]
-    run = lab.train(text, {**shape.request(), "precision": precision, "max_steps": steps, "log_every_steps": 1})
-    return shape.rows * shape.length / median_step_seconds([row.elapsed_seconds for row in _curve(run)])
+    """Train with `mt train`; return the tokens per second between two rows of the loss curve, the median."""
+    shape, rows_every = SHAPES[name], max(1, steps // 10)
+    fields = {**shape.request(), "precision": precision, "max_steps": steps, "log_every_steps": rows_every}
+    rows = [row for row in _curve(lab.train(text, fields)) if row.step >= WARM_UP_STEPS]
+    per_step = [(b.elapsed_seconds - a.elapsed_seconds) / (b.step - a.step) for a, b in pairwise(rows)]
+    return shape.rows * shape.length / median(per_step)
 
 
 def _bf16_difference(lab: Lab, name: str, text: Path) -> Row:

@@ -1,5 +1,6 @@
 """Measurements of contestants in turns, so that a change of the machine's speed meets all of them."""
 
+import ctypes
 import os
 import sys
 import time
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 MAX_FOREIGN_SHARE, MAX_TRIES = 0.12, 4
 """A slice is measured again while other programs use more of the processors, MAX_TRIES times at most."""
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Turns(NamedTuple):
@@ -99,6 +102,12 @@ def repeated(work: Callable[[], int], seconds: float = 2.0) -> float:
     while (elapsed := time.perf_counter() - begin) < seconds:
         units += work()
     return units / elapsed
+
+
+def adopt_orphans() -> None:
+    """Make the descendants of this process its children when their parents end: the services of a command."""
+    control_process: Callable[[int, int], int] = ctypes.CDLL(None).prctl
+    control_process(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def own_ticks() -> int:

@@ -10,12 +10,14 @@ BENCHMARK_PREPARED, BENCHMARK_PLAN, BENCHMARK_ERROR = "prepared", "plan", "error
 """The records in the folder of a benchmark; each is a JSON file."""
 
 # glibc maps and unmaps every large buffer by default, which costs an LSTM step 40 % of its time (measured):
-# keep the memory instead. Threads that wait must not spin: the machine's other processes need the cores.
+# keep the memory instead. Threads that wait spin for some 10 µs: to sleep at once costs GPT-2 a third of its speed,
+# and to spin for long takes the cores from the machine's other processes.
 _TUNING = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
     "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "10000",
     "OPENBLAS_NUM_THREADS": "1",  # numpy starts threads at its import: the process that forks must have one
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # looks for a GPU without starting CUDA, which no fork survives
     "HF_HUB_OFFLINE": "1",
