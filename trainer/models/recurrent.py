@@ -53,7 +53,7 @@ class RecurrentModel(LanguageModel):
         return self._run(ids, self._zeros(ids.shape[0]), lengths if is_packed else None)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        projected = self.projection.forward(hidden)  # (…, E) or (…, V)
+        projected: Tensor = self.projection(hidden)  # (…, E) or (…, V)
         if self.config.tie_word_embeddings:
             projected = functional.linear(projected, self.embedding.weight, self.head_bias)
         return projected

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from trainer.contracts.models import Activation
-from trainer.models.base import Floats, ModelState, Steps, as_floats, multiply
+from trainer.models.base import Floats, ModelState, Steps, as_floats, numpy_is_faster
 
 _MIN_ROOM_TOKENS = 64
 _MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
@@ -122,11 +123,12 @@ class TransformerSteps(Steps):
 
 def product(inputs: Tensor, weight: Tensor) -> Tensor:
     """Multiply inputs (n, inputs) by a weight (inputs, outputs)."""
-    if inputs.device.type != "cpu":
-        return torch.mm(inputs, weight)  # gpu
+    if not (inputs.is_cpu and numpy_is_faster(len(inputs), weight.numel(), is_contiguous=weight.is_contiguous())):
+        return torch.mm(inputs, weight)
     left: Floats = inputs.numpy()
     right: Floats = weight.numpy()
-    return torch.from_numpy(multiply(left, right))
+    outputs: Floats = np.dot(left, right)
+    return torch.from_numpy(outputs)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from tests.support.families import CAUSAL, POSITIONS, VOCABULARY, model_of
 from tests.support.tiny_models import tensor_of
-from trainer.models.base import ForwardSteps, LanguageModel, ModelState, concatenate_states
+from trainer.models.base import ForwardSteps, LanguageModel, ModelState, concatenate_states, multiply
 
 
 def state_after(model: LanguageModel, lengths: Sequence[int], random: Random) -> ModelState:
@@ -20,6 +20,19 @@ def state_after(model: LanguageModel, lengths: Sequence[int], random: Random) ->
             ids = tensor_of([[random.randrange(VOCABULARY.size) for _ in range(length)]])
             states.append(model.forward_with_state(ids, model.initial_state(1))[1])
         return concatenate_states(states)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 2100])  # the last one is multiplied by torch
+@pytest.mark.parametrize("is_contiguous", [True, False])
+def test_multiply__gives_the_product(rows: int, is_contiguous: bool) -> None:
+    draw = np.random.Generator(np.random.PCG64(1))
+    inputs = draw.standard_normal((rows, 64), dtype=np.float32)
+    weight = draw.standard_normal((64, 65) if is_contiguous else (65, 64), dtype=np.float32)
+    weight = weight if is_contiguous else weight.T
+
+    product = multiply(inputs, weight)
+
+    np.testing.assert_allclose(product, inputs.astype(np.float64) @ weight.astype(np.float64), atol=1e-4)
 
 
 @pytest.mark.parametrize("lengths", [(1,), (3, 3), (2, 5, 1), (1, 4, 2, 2, 6, 3), (1, 2) * 9], ids=str)
