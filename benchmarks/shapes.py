@@ -25,12 +25,13 @@ class Shape(NamedTuple):
         """Return the fields of a train request."""
         sizes: dict[str, object]
         if self.is_lstm:
-            sizes = {"model_family": "char_lstm", "model.dropout": self.dropout}
-            sizes |= {"model.embedding_size": self.embedding_size}
+            sizes = {"model_family": "char_lstm", "model.embedding_size": self.embedding_size}
         else:
             sizes = {"model_family": "gpt2", "model.activation_function": "gelu_new"}  # the library's default
             sizes |= {"model.num_attention_heads": self.heads, "model.max_position_embeddings": self.length}
+            sizes["model.attention_dropout"] = self.dropout
         sizes |= {"model.num_layers": self.layers, "model.hidden_size": self.hidden_size, "tokenizer.method": "char"}
+        sizes["model.dropout"] = self.dropout
         return sizes | {"max_seq_len": self.length, "batch_size": self.rows, "optimizer.name": "adamw"}
 
     def flops_per_token(self, vocabulary: int) -> float:
