@@ -21,10 +21,12 @@ from trainer.contracts.tokenizers import TokenizerConfig, TokenizerManifest
 from trainer.contracts.validation import parse
 
 _NOT_HASHED = {"label", "tags", "provenance", "logging", "model_family", "model_size"}
+TORCH_BETAS, TORCH_EPS = (0.9, 0.999), 1e-8
+TORCH_WEIGHT_DECAY = {"adamw": 1e-2, "adam": 0.0, "sgd": 0.0}
 _TORCH_DEFAULTS: dict[str, dict[str, object]] = {
-    "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2},
-    "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
-    "sgd": {"weight_decay": 0.0},
+    "adamw": {"betas": TORCH_BETAS, "eps": TORCH_EPS, "weight_decay": TORCH_WEIGHT_DECAY["adamw"]},
+    "adam": {"betas": TORCH_BETAS, "eps": TORCH_EPS, "weight_decay": TORCH_WEIGHT_DECAY["adam"]},
+    "sgd": {"weight_decay": TORCH_WEIGHT_DECAY["sgd"]},
 }
 CHAR_LSTM_DEFAULTS: dict[str, object] = {
     "max_seq_len": 256,

@@ -67,7 +67,7 @@ class LanguageModel(nn.Module, ABC):
         raise _no_state()
 
     def steps(self, state: ModelState) -> "Steps":
-        """Return a reader of one token per sequence that goes on from a state; the state must not be used after it."""
+        """Return the steps after a state, of one token per sequence. They overwrite the state."""
         return ForwardSteps(self, state)
 
     def checkpoint_gradients(self) -> None:

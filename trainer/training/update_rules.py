@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from trainer.config.presets import TORCH_BETAS, TORCH_EPS, TORCH_WEIGHT_DECAY
 from trainer.contracts.runs import OptimizerConfig
 
 moments_adapter: TypeAdapter[dict[int, dict[str, Tensor]]] = TypeAdapter(
@@ -21,9 +22,6 @@ moments_adapter: TypeAdapter[dict[int, dict[str, Tensor]]] = TypeAdapter(
 """The moments of each weight in a checkpoint, by the number of the weight."""
 _numbers_adapter = TypeAdapter(dict[str, float])
 
-_BETAS, _EPS = (0.9, 0.999), 1e-8
-_WEIGHT_DECAY = {"adamw": 0.01, "adam": 0.0, "sgd": 0.0}
-"""Defaults of torch."""
 _INITIAL_SCALE, _GROWTH, _BACKOFF, _GROWTH_STEPS = 65536.0, 2.0, 0.5, 2000
 """Defaults of torch.amp.GradScaler."""
 
@@ -48,7 +46,7 @@ class UpdateRule:
 
     def __init__(self, config: OptimizerConfig, groups: Sequence[WeightGroup]) -> None:
         self._name, self._groups = config.name, groups
-        self._betas, self._eps = config.betas or _BETAS, _EPS if config.eps is None else config.eps
+        self._betas, self._eps = config.betas or TORCH_BETAS, TORCH_EPS if config.eps is None else config.eps
         self._is_fused = all(weight.device.type == "cpu" for weight in self._weights())
         self._learning_rate = 0.0
         self._moments: dict[Tensor, _Moments] = {}
@@ -93,7 +91,7 @@ class UpdateRule:
         return [weight for group in self._groups for weight in group.weights]
 
     def _weight_decay(self, group: WeightGroup) -> float:
-        return _WEIGHT_DECAY[self._name] if group.weight_decay is None else group.weight_decay
+        return TORCH_WEIGHT_DECAY[self._name] if group.weight_decay is None else group.weight_decay
 
     def _move(self, weights: list[Tensor], weight_decay: float) -> None:
         gradients = [weight.grad for weight in weights if weight.grad is not None]
