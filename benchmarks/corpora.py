@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import perf_counter
@@ -22,7 +21,7 @@ import tokenizers
 from sentencepiece import SentencePieceProcessor
 
 from benchmarks.rows import Row
-from benchmarks.turns import with_descendants
+from benchmarks.turns import in_turns, repeated, with_descendants
 from trainer.config.presets import resolve
 from trainer.contracts.base import Frozen
 from trainer.contracts.runs import CorpusRef, TrainRequest
@@ -45,7 +44,7 @@ QUICK_MEGABYTES, FULL_MEGABYTES = 100, 1000
 MIN_MEGABYTES_PER_SECOND, MAX_MEGABYTES = 100.0, 300.0
 MIN_CHAR_RATIO, MIN_LIBRARY_RATIO = 30.0, 0.9
 _POLL_SECONDS = 0.02
-SLICES, BLOCKS_PER_SLICE, VOCABULARY = 25, 4, 1000
+ROUNDS, SLICE_SECONDS, VOCABULARY = 7, 0.5, 1000
 REQUEST: dict[str, object] = {
     "model_family": "char_lstm",
     "corpus": "corpus.txt",
@@ -218,18 +217,19 @@ def _trained(method: str) -> Tokenizer:
 
 
 def _ratio(tokenizer: Tokenizer, encode: Callable[[list[str]], object]) -> float:
-    """Return the median ratio of seconds with `encode` to seconds with the tokenizer, in alternating slices."""
+    """Return the speed of the tokenizer relative to that of `encode`, on the lines of the shipped text."""
     [lines] = read_blocks(BUNDLED / "demo.txt", tokenizer.normalization)
-    ratios: list[float] = []
-    for _ in range(1 + SLICES):
-        begin = perf_counter()
-        for _ in range(BLOCKS_PER_SLICE):
-            encode(lines)
-        middle = perf_counter()
-        for _ in range(BLOCKS_PER_SLICE):
-            tokenizer.encode_documents(lines)
-        ratios.append((middle - begin) / (perf_counter() - middle))
-    return median(ratios[1:])  # the first slice warms up
+
+    def speed_of(encoder: Callable[[list[str]], object]) -> Callable[[], float]:
+        def encode_all() -> int:
+            encoder(lines)
+            return len(lines)
+
+        return lambda: repeated(encode_all, SLICE_SECONDS)
+
+    contestants = {"ours": speed_of(tokenizer.encode_documents), "rival": speed_of(encode)}
+    in_turns(contestants, 1)  # warms up
+    return in_turns(contestants, ROUNDS).ratio("ours", "rival")
 
 
 if __name__ == "__main__":

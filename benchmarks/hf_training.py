@@ -19,7 +19,7 @@ from transformers.trainer import Trainer
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
 
-from benchmarks.shapes import SHAPES, Shape
+from benchmarks.shapes import SHAPES, Shape, character_ids
 from benchmarks.step_times import StepTimes
 
 
@@ -71,12 +71,9 @@ class Clock(TrainerCallback):
 
 def main(name: str, precision: str, steps: int, text_file: str) -> None:
     shape = SHAPES[name]
-    text = Path(text_file).read_text(encoding="utf-8")
-    numbers = {character: number for number, character in enumerate(sorted(set(text)))}
-    row: list[int] = [numbers[character] for character in text]
-    ids = torch.tensor(row)
+    ids, vocabulary = character_ids(Path(text_file))
     torch.manual_seed(1)
-    model = CharLstm(shape, len(numbers)) if shape.is_lstm else gpt2(shape, len(numbers))
+    model = CharLstm(shape, vocabulary) if shape.is_lstm else gpt2(shape, vocabulary)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         options = TrainingArguments(

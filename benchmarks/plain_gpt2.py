@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.shapes import SHAPES, Shape
+from benchmarks.shapes import SHAPES, Shape, character_ids
 from benchmarks.step_times import StepTimes
 
 
@@ -67,12 +67,9 @@ class Gpt(nn.Module):
 
 def main(name: str, steps: int, text_file: str) -> None:
     shape = SHAPES[name]
-    text = Path(text_file).read_text(encoding="utf-8")
-    numbers = {character: number for number, character in enumerate(sorted(set(text)))}
-    row: list[int] = [numbers[character] for character in text]
-    ids = torch.tensor(row)
+    ids, vocabulary = character_ids(Path(text_file))
     torch.manual_seed(1)
-    model = Gpt(shape, len(numbers))
+    model = Gpt(shape, vocabulary)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
     times = StepTimes()
     for _ in range(steps):

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from arq.worker import Worker, func
 
 from benchmarks.rows import Row
-from benchmarks.turns import machine_ticks, ticks_of, with_descendants
+from benchmarks.turns import ForeignLoad
 from trainer.config.settings import AppSettings, QueueSettings, Settings, load_settings
 from trainer.contracts.base import changed
 from trainer.contracts.jobs import TrainJobPayload
@@ -100,18 +100,16 @@ async def measure(folder: Path, kind: str, *, training: bool) -> Figures:
     for other in others:
         if other.stdout is not None:
             await other.stdout.readline()  # it is ready
-    pids = with_descendants(os.getpid())
     try:
-        there, used, ours = *machine_ticks(), sum(map(ticks_of, pids))
+        load = ForeignLoad()
         enqueued = await enqueue_all(store)
-        there, used, ours = machine_ticks()[0] - there, machine_ticks()[1] - used, sum(map(ticks_of, pids)) - ours
+        foreign_share = load.share()
     finally:
         for other in others:
             other.kill()
             await other.wait()
         await store.close()
         await services.stop()
-    foreign_share = max(0, used - ours) / there
     return figures_of(enqueued, started_in(folder), foreign_share)
 
 

@@ -1,6 +1,10 @@
-"""Shapes of the models that the benchmarks train, and their arithmetic."""
+"""Shapes of the models that the benchmarks train, their arithmetic, and the ids that the rivals train on."""
 
+from pathlib import Path
 from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 
 class Shape(NamedTuple):
@@ -53,3 +57,11 @@ SHAPES = {
     "gpt2-large": Shape(is_lstm=False, layers=6, hidden_size=384, length=256, rows=16, steps=14, heads=6),
 }
 """The preset of the paper; the small shape of nanoGPT's example for CPUs; a larger one."""
+
+
+def character_ids(text_file: Path) -> tuple[Tensor, int]:
+    """Return the characters of a text as the rivals read them, and the size of their vocabulary."""
+    text = text_file.read_text(encoding="utf-8")
+    numbers = {character: number for number, character in enumerate(sorted(set(text)))}
+    ids: list[int] = [numbers[character] for character in text]
+    return torch.tensor(ids), len(numbers)

@@ -47,13 +47,24 @@ def _tries(measure: Callable[[], float]) -> list[tuple[float, float]]:
     """Measure until a slice is undisturbed; return the foreign share and the figure of each try."""
     tries: list[tuple[float, float]] = []
     while len(tries) < MAX_TRIES and all(share > MAX_FOREIGN_SHARE for share, _ in tries):
-        there, used = machine_ticks()
-        ours = own_ticks()
+        load = ForeignLoad()
         figure = measure()
-        now_there, now_used = machine_ticks()
-        foreign = now_used - used - (own_ticks() - ours)
-        tries.append((max(0, foreign) / max(1, now_there - there), figure))
+        tries.append((load.share(), figure))
     return tries
+
+
+class ForeignLoad:
+    """Load of other programs since this object was made."""
+
+    def __init__(self) -> None:
+        self._there, self._used = machine_ticks()
+        self._ours = own_ticks()
+
+    def share(self) -> float:
+        """Return the share of the processors' time that programs other than this one's processes used."""
+        there, used = machine_ticks()
+        foreign = used - self._used - (own_ticks() - self._ours)
+        return max(0, foreign) / max(1, there - self._there)
 
 
 class Contestant:
@@ -112,7 +123,7 @@ def adopt_orphans() -> None:
 
 def own_ticks() -> int:
     """Return the processor time of this process and its descendants, also of those that have ended, in ticks."""
-    return sum(map(_ticks_with_ended_children, with_descendants(os.getpid())))
+    return sum(map(_ticks_of, with_descendants(os.getpid())))
 
 
 def with_descendants(pid: int) -> list[int]:
@@ -130,19 +141,10 @@ def machine_ticks() -> tuple[int, int]:
     return sum(ticks), sum(ticks) - ticks[3] - ticks[4]  # idle, waiting for a disk
 
 
-def ticks_of(pid: int) -> int:
-    """Return the processor time of a process in ticks."""
-    return sum(_times(pid)[:2])
-
-
-def _ticks_with_ended_children(pid: int) -> int:
-    return sum(_times(pid))
-
-
-def _times(pid: int) -> list[int]:
-    """Return the user and system time of a process, then those of its children that have ended; zeros if it has."""
+def _ticks_of(pid: int) -> int:
+    """Return the processor time of a process and of its children that have ended; 0 if it has."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(") ", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
-        return [0, 0, 0, 0]
-    return [int(field) for field in fields[11:15]]
+        return 0
+    return sum(int(field) for field in fields[11:15])

@@ -6,7 +6,6 @@ response. A measurement is repeated while other programs use more than 5 % of th
 """
 
 import asyncio
-import os
 import random
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from benchmarks.queue_latency import QUIET_SHARE
 from benchmarks.rows import Row
-from benchmarks.turns import machine_ticks, ticks_of, with_descendants
+from benchmarks.turns import ForeignLoad
 from trainer.config.settings import AppSettings, LoggingSettings, Settings
 from trainer.contracts.inference import ScoreRequest, ScoreResponse
 from trainer.contracts.runs import TrainRequest
@@ -101,19 +100,11 @@ async def quietest(queue: JobQueue, family: str) -> Measured:
     while len(measurements) < MAX_TRIES and all(
         found.foreign_share > QUIET_SHARE and not wrong_in(found) for found in measurements
     ):
-        (there, used), ours = machine_ticks(), own_ticks()
+        load = ForeignLoad()
         in_turn = [await timed_score(queue, run_id, text) for text in expected]
         at_once = await asyncio.gather(*(timed_score(queue, run_id, text) for text in expected))
-        there, used = machine_ticks()[0] - there, machine_ticks()[1] - used
-        spent = sum(ticks - ours.get(pid, 0) for pid, ticks in own_ticks().items())  # the run's child ends by then
-        share = max(0, used - spent) / there
-        measurements.append(Measured(figures_of(in_turn, expected), figures_of(at_once, expected), share))
+        measurements.append(Measured(figures_of(in_turn, expected), figures_of(at_once, expected), load.share()))
     return sorted(measurements, key=foreign_share_of)[0] if not any(map(wrong_in, measurements)) else measurements[-1]
-
-
-def own_ticks() -> dict[int, int]:
-    """Return the processor time of this process and its descendants, by process id."""
-    return {pid: ticks_of(pid) for pid in with_descendants(os.getpid())}
 
 
 def foreign_share_of(found: Measured) -> float:
