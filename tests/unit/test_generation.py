@@ -318,6 +318,16 @@ def test_draws__follow_the_filtered_distribution(case: Filter) -> None:
     assert sum((drawn[i] - count * p) ** 2 / (count * p) for i, p in case.expected.items()) < 23.5
 
 
+def test_draw__just_below_1_is_a_token_that_is_possible() -> None:
+    """Rounded sums of probabilities end at 1 minus some units of the last place."""
+    logits = np.random.Generator(np.random.PCG64(5)).standard_normal((1000, 50))
+    logits[:, ::3] = -math.inf
+
+    chosen = choose(logits, request_of(), [math.nextafter(1, 0)] * len(logits))
+
+    assert all(token % 3 for token in chosen)
+
+
 @pytest.mark.parametrize("decimals", [0, 1, 8])  # with few decimals many tokens are equally likely
 @pytest.mark.parametrize("spread", [0.0, 1.0, 6.0])
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from secrets import randbits
 from typing import NamedTuple
 
@@ -84,20 +84,24 @@ def generate_together(
     if not active:
         return
     logits, steps = _read_prompts(model, active)
+    groups = _groups(active)
     while active:
-        sequences = [sequence for job in active for sequence in job.live]
         ids: list[int] = []
-        for _, alike in groupby(active, key=_options_of):
-            ids += _sample(list(alike), logits[len(ids) :])
+        for group in groups:
+            ids += _sample(group, logits[len(ids) :])
         cancelled = withdrawn()
         for job in active:
             job.is_cancelled = job.request_id in cancelled
-            yield from job.drain()
-        rows = [row for row, sequence in enumerate(sequences) if sequence.is_live]
-        active = [job for job in active if job.live]
-        if len(rows) < len(ids):
+        rows = [row for row, sequence in enumerate(chain.from_iterable(groups)) if sequence.is_live]
+        have_all = len(rows) == len(ids)
+        for job in active:
+            if job.is_streamed or not have_all:
+                yield from job.drain()
+        if not have_all:
             ids = [ids[row] for row in rows]
             steps.keep(rows)
+            active = [job for job in active if job.live]
+            groups = _groups(active)
         if active:
             logits = _feed(model.vocabulary.special_ids, steps, ids)
 
@@ -131,7 +135,7 @@ class GenerationJob:
         self.tokenizer = tokenizer
         self.request = request
         self._response = response
-        self._is_streamed = is_streamed
+        self.is_streamed = is_streamed
         self.prompt = read_prompt(tokenizer, request.prompt_text or "")
         self.options = _Options(
             request.temperature,
@@ -142,6 +146,7 @@ class GenerationJob:
             request.logprobs,
             tuple(never_sampled(tokenizer, request)),
         )
+        self.never_sampled = np.array(self.options.never_sampled, dtype=np.int64)
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
         self.sequences = [
@@ -155,7 +160,7 @@ class GenerationJob:
 
     def drain(self) -> Iterator[GenerateResponse | GenerateChunk]:
         """Yield the new chunks of a streamed job, and the response of a finished one."""
-        if self._is_streamed:
+        if self.is_streamed:
             for sequence in self.sequences:
                 yield from sequence.next_chunk()
         if self.is_cancelled:
@@ -211,7 +216,7 @@ class _Sequence:
     """One continuation of a prompt."""
 
     def __init__(self, job: GenerationJob, number: int, context_tokens: int | None) -> None:
-        self._job = job
+        self.job = job
         self._number = number
         self._tokenizer = job.tokenizer
         self.generator = np.random.Generator(np.random.PCG64([job.seed, number]))
@@ -229,7 +234,7 @@ class _Sequence:
 
     @property
     def is_live(self) -> bool:
-        return self.stop_reason is None and not self._job.is_cancelled
+        return self.stop_reason is None and not self.job.is_cancelled
 
     @property
     def text(self) -> str:
@@ -244,7 +249,7 @@ class _Sequence:
         self._room -= 1
         self.context.append(token_id)
         is_end = token_id == self._tokenizer.special_ids.eos
-        if is_end and self._job.request.stop_on_eos:
+        if is_end and self.job.request.stop_on_eos:
             self.stop_reason = "eos"
             return
         if is_end:
@@ -252,11 +257,13 @@ class _Sequence:
             self._room -= self._tokenizer.special_ids.bos is not None  # for the [BOS] of the next line
         else:
             self._line.append(token_id)
-        text = self.text if self._stops else ""
-        found = [position for stop in self._stops if (position := text.find(stop)) >= 0]
-        if found:
-            self._text_before_stop, self.stop_reason = text[: min(found)], "stop_sequence"
-        elif self.steps == self._job.request.max_new_tokens:
+        if self._stops:
+            text = self.text
+            found = [position for stop in self._stops if (position := text.find(stop)) >= 0]
+            if found:
+                self._text_before_stop, self.stop_reason = text[: min(found)], "stop_sequence"
+                return
+        if self.steps == self.job.request.max_new_tokens:
             self.stop_reason = "max_new_tokens"
         elif self._room < 0:
             self.stop_reason = "context_full"
@@ -271,7 +278,7 @@ class _Sequence:
         if self._sent != (end, self.stop_reason):
             self._sent = end, self.stop_reason
             yield GenerateChunk(
-                request_id=self._job.request_id,
+                request_id=self.job.request_id,
                 index=self._number,
                 start=start,
                 text=text[start:end],
@@ -289,17 +296,22 @@ def _options_of(job: GenerationJob) -> _Options:
     return job.options
 
 
-def _sample(jobs: Sequence[GenerationJob], logits: Floats) -> list[int]:
-    """Choose the next id of each live sequence of jobs with the same options, by the first rows of the logits."""
-    live = [sequence for job in jobs for sequence in job.live]
-    options = jobs[0].options
+def _groups(jobs: Sequence[GenerationJob]) -> "list[list[_Sequence]]":
+    """Return the live sequences, those of neighbouring jobs with the same options in one group."""
+    return [[sequence for job in alike for sequence in job.live] for _, alike in groupby(jobs, key=_options_of)]
+
+
+def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
+    """Choose the next id of each sequence of a group, by the first rows of the logits."""
+    job = live[0].job
+    options = job.options
     doubles: Doubles = logits[: len(live)].astype(np.float64)
     log_p = log_softmax(doubles) if options.logprobs else None
     if options.repetition_penalty is not None:
         seen = [sequence.context[-options.repetition_window :] for sequence in live]
         penalize_repetition(doubles, seen, options.repetition_penalty)
-    doubles[:, options.never_sampled] = -math.inf
-    ids = choose(doubles, jobs[0].request, [sequence.generator.random() for sequence in live])
+    doubles[:, job.never_sampled] = -math.inf
+    ids = choose(doubles, job.request, [sequence.generator.random() for sequence in live])
     for sequence, token_id in zip(live, ids, strict=True):
         sequence.append(token_id)
     if log_p is not None:

@@ -28,16 +28,19 @@ def filtered_probabilities(
     Applies the temperature, then keeps the `top_k` likeliest tokens (of equals the lower id), then the fewest of them
     that make up `top_p` of the rest. Tokens that no draw up to `highest_draw` can choose may be left out.
     """
-    with np.errstate(over="ignore"):  # to -inf
-        scaled: Doubles = _below_zero(logits) / max(request.temperature, _MIN_TEMPERATURE)
-    by_id = _normalized(_exp(scaled))
+    below: Doubles = _below_zero(logits)
+    if request.temperature != 1:
+        with np.errstate(over="ignore"):  # to -inf
+            below /= max(request.temperature, _MIN_TEMPERATURE)
+    by_id = _normalized(_exp(below))
     probabilities, ids = _likeliest(by_id, request.top_k + 1 if request.top_k else _LIKELIEST)
     size: int = by_id.shape[1]
     count: int = ids.shape[1]
-    sums: Doubles = probabilities.sum(-1)
-    needed = request.top_p if request.top_p < 1 else highest_draw + _MAX_ROUNDING
-    if count < size and (count < request.top_k if request.top_k else min(_floats(sums)) < needed):
-        probabilities, ids = _likeliest(by_id, size)
+    if count < size:
+        sums: Doubles = probabilities.sum(-1)
+        needed = request.top_p if request.top_p < 1 else highest_draw + _MAX_ROUNDING
+        if count < request.top_k if request.top_k else min(_floats(sums)) < needed:
+            probabilities, ids = _likeliest(by_id, size)
     if request.top_k:
         probabilities, ids = _normalized(probabilities[:, : request.top_k]), ids[:, : request.top_k]
     if request.top_p < 1:
@@ -86,10 +89,13 @@ def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) ->
     bounds: Doubles = probabilities.cumsum(-1)
     columns: Doubles = np.array(draws, dtype=np.float64).reshape(-1, 1)
     is_below: NDArray[np.bool_] = bounds <= columns
-    is_possible: NDArray[np.bool_] = probabilities > 0
     ranks: Indices = is_below.sum(-1)
-    possible: Indices = is_possible.sum(-1)
-    chosen: Indices = ids[np.arange(len(ids)), np.minimum(ranks, possible - 1)]
+    count: int = ids.shape[1]
+    if max(_integers(ranks)) == count:  # rounding left the draw above the last bound: take the last possible token
+        is_possible: NDArray[np.bool_] = probabilities > 0
+        possible: Indices = is_possible.sum(-1)
+        ranks = np.minimum(ranks, possible - 1)
+    chosen: Indices = ids[np.arange(len(ids)), ranks]
     return _integers(chosen)
 
 

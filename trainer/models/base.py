@@ -124,12 +124,12 @@ def numpy_is_faster(rows: int, weights: int, *, is_contiguous: bool) -> bool:
     return rows == 1 or (is_contiguous and rows * weights <= _MAX_NUMPY_PRODUCTS)
 
 
-def multiply(inputs: Floats, weight: Floats) -> Floats:
-    """Multiply inputs (n, inputs) by a weight (inputs, outputs)."""
+def multiply(inputs: Floats, weight: Floats, outputs: Floats) -> None:
+    """Multiply inputs (n, inputs) by a weight (inputs, outputs) into a contiguous array (n, outputs)."""
     if numpy_is_faster(len(inputs), weight.size, is_contiguous=weight.flags.c_contiguous):
-        product: Floats = np.dot(inputs, weight)
-        return product
-    return as_floats(torch.mm(torch.from_numpy(inputs), torch.from_numpy(weight)))
+        np.dot(inputs, weight, outputs)
+    else:
+        torch.mm(torch.from_numpy(inputs), torch.from_numpy(weight), out=torch.from_numpy(outputs))
 
 
 def check_ids(ids: Tensor, max_tokens: int | None = None) -> None:

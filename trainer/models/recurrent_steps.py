@@ -1,7 +1,8 @@
 """Recurrent models token by token on the CPU: a product per layer in numpy, whose calls cost less than torch's."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, assert_never
+from typing import NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 from trainer.contracts.models import RnnConfig
 from trainer.models.base import Floats, ModelState, Steps, multiply
 
-Cell: TypeAlias = "Callable[[Floats, Floats, Floats], None]"
-"""Turns gates (n, G) into the next output (n, H) and cell state (n, H), both in place; overwrites the gates."""
+_MAX_GATES = 1 << 22
+"""Numbers in a table of the first layer's gates, a row per token."""
 
 _tanh: Callable[[Floats, Floats], Floats] = np.tanh
 _multiply: Callable[[Floats, Floats, Floats], Floats] = np.multiply
@@ -25,54 +26,128 @@ class _Product(NamedTuple):
 
     def of(self, inputs: Floats) -> Floats:
         """Map inputs (n, inputs) to outputs (n, outputs)."""
-        outputs = multiply(inputs, self.weight)
+        outputs = _empty(len(inputs), len(self.bias))
+        multiply(inputs, self.weight, outputs)
         outputs += self.bias
         return outputs
 
 
-class RecurrentSteps(Steps):
-    """A unidirectional recurrent model that reads one token per sequence.
+class _Layer(ABC):
+    """A layer of n sequences: its product, and the buffers of a step.
 
-    Each layer has one product: its input and its last output, side by side, times the merged weights.
+    The product maps the layer's input and its last output, side by side, to the gates.
     """
+
+    def __init__(self, product: _Product, inputs: Floats, cell: Floats) -> None:
+        """Take the inputs (n, inputs), of which the last H are the last output, and the cell state (n, H)."""
+        self._product, self.inputs, self.cell = product, inputs, cell
+        size: int = cell.shape[1]
+        self.size = size
+        self._below, self.output = inputs[:, :-size], inputs[:, -size:]
+        self.gates = _empty(len(inputs), len(product.bias))
+        self.parts = [self.gates[:, start : start + size] for start in range(0, len(product.bias), size)]
+
+    def read(self, below: Floats) -> Floats:
+        """Read the outputs (n, inputs - H) of the layer below; return the outputs (n, H), until the next step."""
+        self._below[:] = below
+        return self.advance(self._product.bias)
+
+    def advance(self, bias: Floats) -> Floats:
+        """Return the outputs (n, H) by a bias of the gates: (G), or (n, G) if the bias has the layer's input in it."""
+        multiply(self.inputs, self._product.weight, self.gates)
+        self.gates += bias
+        self._activate()
+        return self.output
+
+    def of_rows(self, rows: Sequence[int]) -> "_Layer":
+        """Return this layer with a copy of some sequences."""
+        return type(self)(self._product, self.inputs[rows], self.cell[rows])
+
+    @abstractmethod
+    def _activate(self) -> None:
+        """Turn the gates into the next output and cell state, in place."""
+
+
+class _Lstm(_Layer):
+    def _activate(self) -> None:
+        cell, (in_gate, forget_gate, out_gate, new) = self.cell, self.parts
+        _tanh(self.gates, self.gates)
+        sigmoids = self.gates[:, : 3 * self.size]
+        sigmoids += 1
+        sigmoids *= 0.5
+        in_gate *= new
+        cell *= forget_gate
+        cell += in_gate
+        _tanh(cell, new)
+        _multiply(new, out_gate, self.output)
+
+
+class _Gru(_Layer):
+    def _activate(self) -> None:
+        output, (reset, update, new, from_output) = self.output, self.parts
+        sigmoids = self.gates[:, : 2 * self.size]
+        _tanh(sigmoids, sigmoids)
+        sigmoids += 1
+        sigmoids *= 0.5
+        from_output *= reset
+        new += from_output
+        _tanh(new, new)
+        output -= new
+        output *= update
+        output += new
+
+
+class _Rnn(_Layer):
+    def _activate(self) -> None:
+        _tanh(self.gates, self.output)
+
+
+class RecurrentSteps(Steps):
+    """A unidirectional recurrent model that reads one token per sequence."""
 
     def __init__(self, config: RnnConfig, weights: Mapping[str, Tensor], state: ModelState) -> None:
         """`weights` are the parameters of a `RecurrentModel` by name, `state` is its state."""
         with torch.no_grad():
-            self._embedding = _array(weights["embedding.weight"])
-            self._layers = [_merged_layer(config, weights, layer) for layer in range(config.num_layers)]
+            products = [_merged_layer(config, weights, layer) for layer in range(config.num_layers)]
+            self._inputs = _array(weights["embedding.weight"])
             self._head = _head(config, weights)
-        self._cell = _CELLS[config.architecture]
-        self._size = config.hidden_size
-        room = (torch.empty(state[0].shape[1], len(layer.weight) - self._size) for layer in self._layers)
-        self._inputs = [_array(torch.cat(both, dim=1)) for both in zip(room, state[0].unbind(), strict=True)]
-        self._cells = [_array(cell.clone()) for cell in state[-1].unbind()]
+        first = products[0]
+        self._are_gates = len(self._inputs) * len(first.bias) <= _MAX_GATES
+        if self._are_gates:  # a row per token: the gates of the first layer but for the part of its last output
+            of_token, of_output = np.split(first.weight, [config.embedding_size])
+            self._inputs = _Product(of_token, first.bias).of(self._inputs)
+            products[0] = _Product(of_output, first.bias)
+        self._layers: list[_Layer] = []
+        for product, output, cell in zip(products, state[0].unbind(), state[-1].unbind(), strict=True):
+            below = torch.empty(len(output), len(product.weight) - config.hidden_size)
+            inputs = _array(torch.cat([below, output], dim=1))
+            self._layers.append(_LAYERS[config.architecture](product, inputs, _array(cell.clone())))
 
     def read(self, ids: Sequence[int], rows: Sequence[int]) -> Floats:
-        if len(rows) == len(self._cells[0]):
-            return self._step(ids, self._inputs, self._cells)
-        inputs, cells = _rows(self._inputs, rows), _rows(self._cells, rows)
-        logits = self._step(ids, inputs, cells)
-        for whole, part in zip(self._inputs + self._cells, inputs + cells, strict=True):
-            whole[rows] = part
+        if len(rows) == len(self._layers[0].inputs):
+            return self._step(ids, self._layers)
+        layers = [layer.of_rows(rows) for layer in self._layers]
+        logits = self._step(ids, layers)
+        for whole, part in zip(self._layers, layers, strict=True):
+            whole.inputs[rows], whole.cell[rows] = part.inputs, part.cell
         return logits
 
     def keep(self, rows: Sequence[int]) -> None:
-        self._inputs, self._cells = _rows(self._inputs, rows), _rows(self._cells, rows)
+        self._layers = [layer.of_rows(rows) for layer in self._layers]
 
-    def _step(self, ids: Sequence[int], inputs: list[Floats], cells: list[Floats]) -> Floats:
-        below: Floats = self._embedding[ids]
-        for layer, both, cell in zip(self._layers, inputs, cells, strict=True):
-            both[:, : -self._size] = below
-            below = both[:, -self._size :]
-            self._cell(layer.of(both), below, cell)
+    def _step(self, ids: Sequence[int], layers: Sequence[_Layer]) -> Floats:
+        inputs: Floats = self._inputs.take(ids, axis=0)
+        first, *others = layers
+        outputs = first.advance(inputs) if self._are_gates else first.read(inputs)
+        for layer in others:
+            outputs = layer.read(outputs)
         for product in self._head:
-            below = product.of(below)
-        return below
+            outputs = product.of(outputs)
+        return outputs
 
 
-def _rows(arrays: Sequence[Floats], rows: Sequence[int]) -> list[Floats]:
-    return [array[rows] for array in arrays]
+def _empty(rows: int, columns: int) -> Floats:
+    return np.empty((rows, columns), dtype=np.float32)
 
 
 def _array(tensor: Tensor) -> Floats:
@@ -134,37 +209,4 @@ def _product(weight: Tensor, bias: Tensor) -> _Product:
     return _Product(_array(weight.t()), _array(bias))
 
 
-def _lstm(gates: Floats, output: Floats, cell: Floats) -> None:
-    size: int = cell.shape[1]
-    _tanh(gates, gates)
-    gates[:, : 3 * size] += 1  # twice the sigmoids
-    in_gate, forget_gate, out_gate, new = (gates[:, i * size : (i + 1) * size] for i in range(4))
-    in_gate *= new
-    cell *= forget_gate
-    cell += in_gate
-    cell *= 0.5
-    _tanh(cell, new)
-    out_gate *= 0.5
-    _multiply(new, out_gate, output)
-
-
-def _gru(gates: Floats, output: Floats, cell: Floats) -> None:
-    size: int = cell.shape[1]
-    sigmoids = gates[:, : 2 * size]
-    _tanh(sigmoids, sigmoids)
-    sigmoids += 1
-    sigmoids *= 0.5
-    reset, update, new, from_output = (gates[:, i * size : (i + 1) * size] for i in range(4))
-    from_output *= reset
-    new += from_output
-    _tanh(new, new)
-    output -= new
-    output *= update
-    output += new
-
-
-def _rnn(gates: Floats, output: Floats, cell: Floats) -> None:
-    _tanh(gates, output)
-
-
-_CELLS: dict[str, Cell] = {"lstm": _lstm, "gru": _gru, "rnn": _rnn}
+_LAYERS: dict[str, type[_Layer]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}
