@@ -9,6 +9,7 @@ from transformers.models.bert import configuration_bert, modeling_bert
 
 from trainer.contracts.models import BertConfig, Objective
 from trainer.models.base import LanguageModel, check_ids, is_read
+from trainer.models.dropout import replace_dropout
 from trainer.models.transformer import library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
@@ -23,6 +24,7 @@ class BertModel(LanguageModel):
         self.context_tokens = config.max_position_embeddings
         library = library_config(config, vocabulary)
         self.body = modeling_bert.BertModel(library, add_pooling_layer=False)
+        replace_dropout(self.body)
         positions = torch.arange(config.max_position_embeddings, device="cpu").unsqueeze(0)
         # these buffers are not stored with the weights: they need their values on the device "meta" too
         self.body.embeddings.register_buffer("position_ids", positions, persistent=False)

@@ -1,7 +1,7 @@
 """Dropout with masks that are cheap to draw on a CPU."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 _DRAWS = 1 << 16
@@ -19,3 +19,18 @@ def dropout(inputs: Tensor, probability: float, *, is_training: bool) -> Tensor:
     draws = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None).view(torch.int16)
     is_kept = draws[: inputs.numel()].view(inputs.shape) >= dropped - _DRAWS // 2
     return inputs * (is_kept.to(inputs.dtype) * (_DRAWS / (_DRAWS - dropped)))
+
+
+class Dropout(nn.Dropout):
+    """A module of `dropout`."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return dropout(inputs, self.p, is_training=self.training)
+
+
+def replace_dropout(body: nn.Module) -> None:
+    """Replace the dropout modules in a model of the transformers library by those with cheap masks."""
+    for module in list(body.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(module, name, Dropout(child.p))

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
+from trainer.models.dropout import replace_dropout
 from trainer.models.transformer_steps import StepBody, TransformerSteps
 from trainer.tokenizers.base import Vocabulary
 
@@ -62,6 +63,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     ) -> None:
         super().__init__(vocabulary, objective)
         self.context_tokens = config.max_position_embeddings
+        replace_dropout(body)
         self.body = body
         self._num_cache_tensors = 2 * config.num_layers
         heads = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads

@@ -1,5 +1,6 @@
 """The transformers against the models of the library itself, made here by its own words, with the same weights."""
 
+import math
 import os
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from tests.support.families import POSITIONS, TRANSFORMERS, VOCABULARY, config_of, model_of, vocabulary
 from tests.support.tiny_models import tensor_of
+from trainer.contracts.base import changed
 from trainer.contracts.models import Activation, BertConfig, Gpt2Config, LlamaConfig, QwenConfig
-from trainer.models import bert, gpt2, rotary
+from trainer.models import bert, build, gpt2, rotary
+from trainer.models.dropout import Dropout
 from trainer.models.transformer import library_activation
 from trainer.models.transformer_steps import activation
 
@@ -145,3 +148,23 @@ def test_other_models__do_without_the_library() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(("name", "count"), [("gpt2", 5), ("bert", 5)])  # two of each layer, and the embedding's
+def test_dropout__is_drawn_at_every_place_of_the_library(name: str, count: int) -> None:
+    config, objective = config_of(name)
+    model = build(changed(config, dropout=0.3, attention_dropout=0.3, num_layers=2), VOCABULARY, objective).train()
+    kept: list[Tensor] = []
+
+    def look(_: Dropout, inputs: tuple[Tensor], output: Tensor) -> None:
+        kept.append(output != 0)
+        torch.testing.assert_close(output, inputs[0] / (1 - 0.3) * kept[-1], rtol=1e-4, atol=1e-6)
+
+    places = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    handles = [module.register_forward_hook(look) for module in places]
+    model.forward(torch.randint(5, 13, (100, POSITIONS)))
+
+    assert all(isinstance(module, Dropout) for module in places)
+    assert len(kept) == count and len(handles) >= count
+    for is_kept in kept:
+        assert abs(float(is_kept.float().mean()) - 0.7) < 5 * math.sqrt(0.3 * 0.7 / is_kept.numel())
