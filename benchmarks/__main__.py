@@ -2,8 +2,9 @@
 
     python -m benchmarks [CASES …]
 
-Prints a table and saves it with the facts of the machine below `benchmarks/results`; exits 1 if a goal is missed. With
-QUICK=1 in the environment it takes minutes instead of an hour. Needs the extra `parity`.
+Prints a table and saves it with the facts of the machine below `benchmarks/results`. Exits 1 if a goal is missed that
+the limits of this machine allow. With QUICK=1 in the environment it takes minutes instead of an hour. Needs the extra
+`parity`.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main() -> int:
         file = save(rows, RESULTS, begin, is_quick=is_quick)
         print(f"saved {file}", flush=True)
     print(summary(rows))
-    return 1 if any(not row.holds for row in rows) else 0
+    return 1 if any(row.verdict == "MISSED" for row in rows) else 0
 
 
 if __name__ == "__main__":

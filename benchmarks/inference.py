@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.inference_contestants import (
+    MASKED_SENTENCES,
     MINICONS_BATCHES,
+    SCORED_SENTENCES,
     SEQUENCES,
     WINDOW_TOKENS,
     long_line,
@@ -30,6 +32,10 @@ _LINE_CHARACTERS = 2000
 """Long lines, so that a continuation does not end early."""
 _MAX_SCORE_NATS, _MAX_WINDOW_NATS = 1e-5, 1e-3
 _COMPARED_SENTENCES = 200
+_LAYERS, _WIDTH, _VOCABULARY = 6, 256, 4000
+_BODY_FLOPS, _HEAD_FLOPS = 2 * 12 * _LAYERS * _WIDTH**2, 2 * _WIDTH * _VOCABULARY
+"""Operations of a token in the products with the weights of the layers, and with those of the output layer."""
+_FLOAT_BYTES = 4
 
 
 class _Subject(NamedTuple):
@@ -44,14 +50,11 @@ def inference_rows(lab: Lab, is_quick: bool) -> list[Row]:
     steps = 20 if is_quick else 300
     text = write_text(lab.folder / "lines.txt", 1_000_000, line_characters=_LINE_CHARACTERS)
     lstm = _subject(lab, text, {"model_family": "char_lstm", "max_steps": steps})
-    sizes: dict[str, object] = {"model.num_layers": 6, "model.hidden_size": 256, "model.num_attention_heads": 8}
+    sizes: dict[str, object] = {"model.num_layers": _LAYERS, "model.hidden_size": _WIDTH}
+    sizes |= {"model.num_attention_heads": 8, "tokenizer.vocab_size": _VOCABULARY}
     sizes |= {"model.max_position_embeddings": 256, "max_seq_len": 256, "batch_size": 8, "max_steps": steps}
-    gpt2 = _subject(
-        lab, text, sizes | {"model_family": "gpt2", "tokenizer.method": "bpe", "tokenizer.vocab_size": 4000}
-    )
-    bert = _subject(
-        lab, text, sizes | {"model_family": "bert", "tokenizer.method": "wordpiece", "tokenizer.vocab_size": 4000}
-    )
+    gpt2 = _subject(lab, text, sizes | {"model_family": "gpt2", "tokenizer.method": "bpe"})
+    bert = _subject(lab, text, sizes | {"model_family": "bert", "tokenizer.method": "wordpiece"})
     rounds = 2 if is_quick else 5
     rows = _sampling_rows(lstm, rounds) + _greedy_rows("small", gpt2, rounds, goal=1.5)
     rows += _greedy_rows("124M", _subject(lab, *_gpt2_124m(lab)), rounds, goal=1.03)
@@ -70,11 +73,14 @@ def _greedy_rows(size: str, gpt2: _Subject, rounds: int, *, goal: float) -> list
     loaded = Model.load(gpt2.run.path)
     differing = greedy_differences(gpt2.exported, [loaded.tokenizer.decode(prompt_ids(loaded))])
     turns = _measured(gpt2, ["our greedy", "library greedy"], rounds)
-    with Contestant("benchmarks.limits", ["memory"]) as memory:
-        weights_per_second = in_turns({"memory": memory}, rounds).median("memory") / 4
-    limit = weights_per_second / loaded.model.parameter_count()
+    limit = _limit("memory", rounds) / (_FLOAT_BYTES * loaded.model.parameter_count())
     return [
-        _ratio(f"GPT-2 {size} generation", turns, "our greedy", "library greedy", goal, limit=limit),
+        _ratio(
+            f"GPT-2 {size} generation",
+            *(turns, "our greedy", "library greedy", goal),
+            limit=limit,
+            limited_by="reads of all weights for each token",
+        ),
         _at_most(f"GPT-2 {size} generation: prompts continued otherwise", differing, "prompts", 0),
     ]
 
@@ -84,15 +90,27 @@ def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
     turns = _measured(gpt2, ["our scores", *rivals], rounds)
     _, best = sorted((turns.median(name), name) for name in rivals)[-1]
     difference = surprisal_difference(gpt2.exported, sentences(_COMPARED_SENTENCES))
+    tokens = [length + 1 for length in _lengths(gpt2, SCORED_SENTENCES)]  # with [BOS]
+    limit = len(tokens) * _limit("gemm-fp32", rounds) / (sum(tokens) * (_BODY_FLOPS + _HEAD_FLOPS))
     return [
-        _ratio("GPT-2 scoring", turns, "our scores", best, 1.8),
+        _ratio("GPT-2 scoring", turns, "our scores", best, 1.8, limit=limit, limited_by="the products alone"),
         _at_most("GPT-2 scoring: difference from minicons", difference.token_nats, "nats", _MAX_SCORE_NATS),
     ]
 
 
 def _masked_rows(bert: _Subject, rounds: int) -> list[Row]:
     turns = _measured(bert, ["our masked scores", "masked loop"], rounds)
-    return [_ratio("BERT pseudo-log-likelihood", turns, "our masked scores", "masked loop", 4.0)]
+    lengths = _lengths(bert, MASKED_SENTENCES)
+    flops = sum(n * ((n + 2) * _BODY_FLOPS + _HEAD_FLOPS) for n in lengths)  # a pass for each token, with [CLS], [SEP]
+    limit = len(lengths) * _limit("gemm-fp32", rounds) / flops
+    return [
+        _ratio(
+            "BERT pseudo-log-likelihood",
+            *(turns, "our masked scores", "masked loop", 4.0),
+            limit=limit,
+            limited_by="the products alone",
+        )
+    ]
 
 
 def _window_rows(lstm: _Subject, rounds: int) -> list[Row]:
@@ -126,17 +144,38 @@ def _measured(subject: _Subject, names: Sequence[str], rounds: int) -> Turns:
         return in_turns(contestants, rounds)
 
 
-def _ratio(case: str, turns: Turns, ours: str, rival: str, goal: float, *, limit: float | None = None) -> Row:
-    details = {f"{who}, per second": turns.median(who) for who in (ours, rival)}
-    if limit is not None:
-        details["share of the memory's speed"] = turns.median(ours) / limit
+def _limit(kind: str, rounds: int) -> float:
+    """Measure a limit of this machine, per second."""
+    with Contestant("benchmarks.limits", [kind]) as limit:
+        return in_turns({kind: limit}, rounds).median(kind)
+
+
+def _lengths(subject: _Subject, count: int) -> list[int]:
+    """Return the tokens of each of the first sentences."""
+    tokenizer = Model.load(subject.run.path).tokenizer
+    return [len(tokenizer.encode(sentence)) for sentence in sentences(count)]
+
+
+def _ratio(
+    case: str,
+    turns: Turns,
+    ours: str,
+    rival: str,
+    goal: float,
+    *,
+    limit: float | None = None,
+    limited_by: str = "",
+) -> Row:
+    """Compare two contestants; the limit is in the units of their figures."""
     return Row(
         case=f"{case}: {ours} / {rival}",
         value=turns.ratio(ours, rival),
         unit="x",
         goal=goal,
-        details=details,
+        details={f"{who}, per second": turns.median(who) for who in (ours, rival)},
         foreign_share=turns.foreign_share,
+        limit=None if limit is None else limit / turns.median(rival),
+        limited_by=limited_by,
     )
 
 

@@ -30,14 +30,21 @@ class Row(Frozen):
     details: dict[str, float] = Field(default_factory=dict)
     """Medians of the contestants, shares of limits, differences."""
     foreign_share: float = 0.0
-    note: str = ""
-    """Says why a goal cannot be reached on this machine."""
+    limit: float | None = None
+    """Value of a program that is as fast as `limited_by` alone, measured in the same run."""
+    limited_by: str = ""
 
     @property
-    def holds(self) -> bool:
+    def verdict(self) -> Literal["", "ok", "LIMIT", "MISSED"]:
+        """LIMIT: the goal is beyond the limit of this machine."""
         if self.goal is None:
-            return True
-        return self.value >= self.goal if self.better == "more" else self.value <= self.goal
+            return ""
+        if self._reaches(self.value, self.goal):
+            return "ok"
+        return "MISSED" if self.limit is None or self._reaches(self.limit, self.goal) else "LIMIT"
+
+    def _reaches(self, value: float, goal: float) -> bool:
+        return value >= goal if self.better == "more" else value <= goal
 
 
 class Machine(Frozen):
@@ -89,18 +96,20 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
         goal = "" if row.goal is None else f"{sign} {_number(row.goal)} {row.unit}"
         details = [f"{name} {_number(value)}" for name, value in row.details.items()]
         details += [f"others used {row.foreign_share:.0%}"] if row.foreign_share > 0.05 else []
-        details += [row.note] if row.note else []
-        verdict = "" if row.goal is None else "ok" if row.holds else "MISSED"
-        table.add_row(row.case, f"{_number(row.value)} {row.unit}", goal, verdict, ", ".join(details))
+        details += [f"{row.value / row.limit:.0%} of the speed of {row.limited_by}"] if row.limit else []
+        table.add_row(row.case, f"{_number(row.value)} {row.unit}", goal, row.verdict, ", ".join(details))
     console.print(table)
 
 
 def summary(rows: Sequence[Row]) -> str:
     """Return the last line: how many goals hold, and which do not."""
     with_goal = [row for row in rows if row.goal is not None]
-    missed = [row for row in with_goal if not row.holds]
-    held = f"{len(with_goal) - len(missed)} of {len(with_goal)} goals hold"
-    return f"{held}; missed: {'; '.join(row.case for row in missed)}" if missed else held
+    held = sum(row.verdict == "ok" for row in with_goal)
+    parts = [f"{held} of {len(with_goal)} goals hold"]
+    for title, verdict in (("beyond this machine's limit", "LIMIT"), ("missed", "MISSED")):
+        cases = [row.case for row in with_goal if row.verdict == verdict]
+        parts += [f"{title}: {', '.join(cases)}"] if cases else []
+    return "; ".join(parts)
 
 
 def _number(value: float) -> str:

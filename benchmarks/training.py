@@ -79,17 +79,23 @@ def _shape_rows(
     turns = in_turns({who: run for who, run in contestants.items() if who in used}, 1 if is_quick else 3)
     flops = shape.flops_per_token(len(set(text.read_text(encoding="utf-8"))))
     speeds = {f"{who} tokens/s": turns.median(who) for who in turns.figures if who not in products}
-    return [
-        Row(
-            case=f"{name} training: {who} / {other}",
-            value=turns.ratio(who, other) * (flops if other in products else 1),
-            unit="x",
-            goal=goal,
-            details=speeds if number == 0 else {},
-            foreign_share=turns.foreign_share,
+    rows: list[Row] = []
+    for who, other, goal in goals:
+        limit = "products bf16" if who.endswith("bf16") else "products"
+        is_share = other in products
+        rows.append(
+            Row(
+                case=f"{name} training: {who} / {other}",
+                value=turns.ratio(who, other) * (flops if is_share else 1),
+                unit="x",
+                goal=goal,
+                details={} if rows else speeds,
+                foreign_share=turns.foreign_share,
+                limit=None if is_share or limit not in used else turns.ratio(limit, other) / flops,
+                limited_by=limit,
+            )
         )
-        for number, (who, other, goal) in enumerate(goals)
-    ]
+    return rows
 
 
 def _our_speed(lab: Lab, name: str, text: Path, precision: str, steps: int) -> float:
