@@ -102,10 +102,17 @@ def make_run(folder: Path, lines: Iterable[str] = POEM, **values: object) -> Run
     return Run(effective, resolve_compute(effective), tokenizer, corpus, folder)
 
 
+def lines_in(blocks: Iterable[str]) -> list[str]:
+    """Return the lines of blocks, in which newlines separate them."""
+    return [line for block in blocks for line in block.split("\n")]
+
+
 def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **config: object) -> Tokenizer:
     values = parse(CharTokenizerConfig, config)
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
-    return train_tokenizer(values, [Text(corpus, lambda: [list(lines)])], [list(holdout)], rule=SplitRule(0.1, 0.1, 1))
+    return train_tokenizer(
+        values, [Text(corpus, lambda: ["\n".join(lines)])], ["\n".join(holdout)], rule=SplitRule(0.1, 0.1, 1)
+    )
 
 
 def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a b",), **fields: object) -> Tokenizer:
@@ -115,8 +122,8 @@ def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a
     rule = SplitRule(0.1, 0.1, 1)
     return train_tokenizer(
         config_of(parse(TokenizerTrainRequest, request)),
-        [Text(corpus, lambda: [list(lines)])],
-        [list(holdout)],
+        [Text(corpus, lambda: ["\n".join(lines)])],
+        ["\n".join(holdout)],
         rule=rule,
     )
 

@@ -303,7 +303,7 @@ async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: st
     tokenizer = tokenizer_of(method, lines, lines[:9])
 
     found = estimate_vocabulary(effective, *sample_text(DEMO))
-    tokens = len(tokenizer.encode_documents(lines))
+    tokens = len(tokenizer.encode_documents("\n".join(lines)))
 
     assert found.size == pytest.approx(tokenizer.vocab_size, rel=0.15 if method in ("char", "word") else 0.8)
     assert found.min_size <= found.size

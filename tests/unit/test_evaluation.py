@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from tests.support.families import CAUSAL, FAMILIES, MASKED, effective_of, model_of
 from tests.support.properties import for_all_pairs
 from tests.support.reference import ReferenceModel, losses_by_hand
-from tests.support.tiny_models import POEM, Run, char_tokenizer, make_run, small_model
+from tests.support.tiny_models import POEM, Run, char_tokenizer, lines_in, make_run, small_model
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import perplexity
 from trainer.data.corpus import SplitCorpus, SplitRule
@@ -47,7 +46,7 @@ def _run(tmp_path: Path) -> Run:
 def texts_of(run: Run) -> list[str]:
     rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.seed)
     corpus = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
-    return list(chain.from_iterable(corpus.lines("test")))
+    return lines_in(corpus.lines("test"))
 
 
 def lines_of(run: Run) -> list[list[int]]:
@@ -154,7 +153,7 @@ def test_loss__of_every_family_is_the_brute_force_over_whole_lines_and_windows(f
     masks = Masking(model.vocabulary, 4, 0.15, 1) if family in MASKED else None
     losses: list[float] = []
     for number, line in enumerate(lines):  # a window at a time, without padding
-        ids: NDArray[np.int64] = tokenizer.encode_documents([line]).astype(np.int64)[np.newaxis]
+        ids: NDArray[np.int64] = tokenizer.encode_documents(line).astype(np.int64)[np.newaxis]
         size = ids.size - (masks is None)
         for begin, end, scored in windows_by_hand(size, model.context_tokens or size, both_sides=masks is not None):
             batch = torch.from_numpy(ids[:, begin:end]), torch.from_numpy(ids[:, begin + 1 : end + 1])
@@ -173,7 +172,9 @@ def test_loss__of_every_family_is_the_brute_force_over_whole_lines_and_windows(f
                 -log_p[place - begin][expected[place - begin]] for place in scored if expected[place - begin] >= 0
             ]
 
-    found = evaluate(model, Documents(tokenizer.encode_documents(lines), tokenizer.special_ids, masks), COMPUTE)
+    found = evaluate(
+        model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids, masks), COMPUTE
+    )
 
     assert model.context_tokens in (None, 24)
     assert found.tokens == len(losses)
@@ -186,14 +187,14 @@ def test_long_lines__are_read_in_chunks_beside_short_ones() -> None:
     model = small_model(tokenizer.vocab_size)
     losses: list[float] = []
     for line in lines:
-        stored: NDArray[np.int64] = tokenizer.encode_documents([line]).astype(np.int64)
+        stored: NDArray[np.int64] = tokenizer.encode_documents(line).astype(np.int64)
         ids = torch.from_numpy(stored).unsqueeze(0)
         with torch.inference_mode():
             log_p = model.forward(ids[:, :-1]).double().log_softmax(-1)
         of_line: list[float] = log_p.gather(-1, ids[:, 1:].unsqueeze(-1)).flatten().tolist()
         losses += of_line
 
-    found = evaluate(model, Documents(tokenizer.encode_documents(lines), tokenizer.special_ids), COMPUTE)
+    found = evaluate(model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids), COMPUTE)
 
     assert found.tokens == len(losses)
     assert found.loss_nats == pytest.approx(-sum(losses) / len(losses), abs=1e-5)
@@ -206,7 +207,9 @@ def test_masked_window__has_a_target_where_it_scores_ordinary_tokens() -> None:
     model = model_of("bert", vocabulary_of(tokenizer))
     masks = Masking(model.vocabulary, 4, 0.0, 1)
 
-    found = evaluate(model, Documents(tokenizer.encode_documents(lines), tokenizer.special_ids, masks), COMPUTE)
+    found = evaluate(
+        model, Documents(tokenizer.encode_documents("\n".join(lines)), tokenizer.special_ids, masks), COMPUTE
+    )
 
     assert model.context_tokens == 24
     assert found.tokens == len(windows_by_hand(102, 24, both_sides=True)) + 2
@@ -240,7 +243,7 @@ def test_accuracy__of_three_lines_is_counted_by_hand() -> None:
     tokenizer = char_tokenizer(["abcde"])  # ids: four special ones, then a to e
     assert tokenizer.encode("abcde") == [4, 5, 6, 7, 8]
     model = always([8, 7, 4, 3, 5, 6], tokenizer.vocab_size)  # e, d, a, the end, b; then c
-    documents = Documents(tokenizer.encode_documents(["ede", "abc", "cc"]), tokenizer.special_ids)
+    documents = Documents(tokenizer.encode_documents("ede\nabc\ncc"), tokenizer.special_ids)
 
     found = evaluate(model, documents, COMPUTE)
 
@@ -252,7 +255,7 @@ def test_accuracy__of_three_lines_is_counted_by_hand() -> None:
 def test_accuracy__of_five_tokens_is_full_among_the_first_five() -> None:
     tokenizer = char_tokenizer(["aa"])
     assert tokenizer.vocab_size == 5
-    documents = Documents(tokenizer.encode_documents(["aaa", "a"]), tokenizer.special_ids)
+    documents = Documents(tokenizer.encode_documents("aaa\na"), tokenizer.special_ids)
 
     found = evaluate(small_model(5), documents, COMPUTE)
 
@@ -363,7 +366,7 @@ def test_prompts__are_the_empty_one_and_first_words_of_the_validation_split(tmp_
     run = make_run(tmp_path, CYRILLIC, **fields)
     rule = SplitRule(0.3, run.effective.test_fraction, run.effective.seed)
     split = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
-    known = {line.split()[0] for lines in split.lines("validation") for line in lines}
+    known = {line.split()[0] for line in lines_in(split.lines("validation"))}
 
     prompts = sample_prompts(run.corpus, run.tokenizer, 7)
 
@@ -380,7 +383,7 @@ def test_prompts__end_before_what_is_not_known_and_where_a_text_has_no_more(tmp_
     tokenizer = run.tokenizer
 
     def prompts(*lines: str) -> tuple[str, ...]:
-        ids = tokenizer.encode_documents(lines)
+        ids = tokenizer.encode_documents("\n".join(lines))
         return sample_prompts(run.corpus._replace(ids={"validation": ids}), tokenizer, 1)
 
     assert prompts("sea") == ("", "sea")

@@ -11,7 +11,7 @@ import torch
 
 from tests.support import settings_in, tiny_request
 from tests.support.reference import ReferenceModel, losses_by_hand
-from tests.support.tiny_models import POEM, Run, make_run
+from tests.support.tiny_models import POEM, Run, lines_in, make_run
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
@@ -146,7 +146,7 @@ def lines_of(made: Run, split: str) -> list[str]:
     effective = made.effective
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
     corpus = SplitCorpus(made.folder / "corpus.txt", made.tokenizer.normalization, rule)
-    return [line for label, lines in corpus.blocks(*SPLITS) if label == split for line in lines]
+    return lines_in(lines for label, lines in corpus.blocks(*SPLITS) if label == split)
 
 
 def manifest_of_run(run: RunDirectory) -> RunManifest:

@@ -121,7 +121,7 @@ def test_score__has_the_loss_of_an_evaluation_of_the_same_lines(family: str) -> 
 
     scored = score_text(model, TOKENIZER, ScoreRequest(text="\n".join(lines)))
 
-    documents = Documents(TOKENIZER.encode_documents(lines), TOKENIZER.special_ids)
+    documents = Documents(TOKENIZER.encode_documents("\n".join(lines)), TOKENIZER.special_ids)
     found = evaluate(model, documents, resolve(families.effective_of(family)))
     assert scored.loss == pytest.approx(found.loss_nats, abs=1e-6)
     assert (scored.n_scored or 0) + (scored.n_ends or 0) == found.tokens

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 
 from tests.support.markers import slow_except
 from tests.support.reference import ReferenceModel
-from tests.support.tiny_models import POEM, Run, make_run, small_model
+from tests.support.tiny_models import POEM, Run, lines_in, make_run, small_model
 from trainer.contracts.inference import GenerateRequest, ScoreRequest, ScoreResponse
 from trainer.contracts.tokenizers import METHODS
 from trainer.data.corpus import SplitCorpus, SplitRule
@@ -42,7 +42,7 @@ def run_with(folder: Path, method: str, **values: object) -> Run:
 def lines_of(run: Run) -> list[str]:
     rule = SplitRule(run.effective.holdout_fraction, run.effective.test_fraction, run.effective.seed)
     corpus = SplitCorpus(run.folder / "corpus.txt", run.tokenizer.normalization, rule)
-    return list(chain.from_iterable(corpus.lines("test")))
+    return lines_in(corpus.lines("test"))
 
 
 def documents_by_hand(run: Run) -> list[Pairs]:

@@ -40,7 +40,7 @@ def test_documents__of_three_lines_of_which_one_is_empty_have_exactly_two_ends(t
     run = make_run(tmp_path, [f"a b c {'d' * i}" for i in range(20)], **WORDS)
     lines = read_lines(write(tmp_path, ["a b", "", "c"], "three.txt"), Normalization())
 
-    ids: list[int] = run.tokenizer.encode_documents(list(lines)).tolist()
+    ids: list[int] = run.tokenizer.encode_documents("\n".join(lines)).tolist()
 
     assert ids.count(run.tokenizer.special_ids.eos) == 2
     assert run.tokenizer.tokens(ids) == ["a", "b", "<eos>", "c", "<eos>"]

@@ -1,7 +1,7 @@
 """Reads a corpus as normalized lines and splits it without overlap: by line or file, drawn by seed, or by position."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import chain, compress
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, NamedTuple, assert_never
@@ -81,22 +81,26 @@ class SplitCorpus:
         """Return the splits that are not empty, in the order of SPLITS."""
         return [s for i, s in enumerate(SPLITS) if s in self._own_corpora or i in self._labels]
 
-    def blocks(self, *splits: Split) -> Iterator[tuple[Split, list[str]]]:
-        """Yield the lines of some splits, in the order of their corpora, in blocks of one split."""
+    def blocks(self, *splits: Split) -> Iterator[tuple[Split, str]]:
+        """Yield the lines of some splits, in the order of their corpora, in blocks of one split.
+
+        Newlines separate the lines of a block.
+        """
         if not self._own_corpora.keys() >= set(splits):
-            yield from labelled_blocks(self._lines.blocks(), self._labels, splits)
+            for label, block in self._lines.labelled_blocks(self._labels, [SPLITS.index(split) for split in splits]):
+                yield SPLITS[label], block
         for split in self._own_corpora.keys() & splits:
             for block in self._own_corpora[split].blocks():
                 yield split, block
 
-    def lines(self, split: Split) -> Iterator[list[str]]:
-        """Yield the lines of one split in the order of their corpus, many at a time."""
+    def lines(self, split: Split) -> Iterator[str]:
+        """Yield the lines of one split in the order of their corpus, many at a time, separated by newlines."""
         return (lines for _, lines in self.blocks(split))
 
 
-def read_blocks(path: Path, normalization: Normalization) -> Iterator[list[str]]:
-    """Yield the normalized lines of a corpus (see `text_blocks`), many at a time."""
-    return (block.text.split("\n") for block in normalized_blocks(path, normalization))
+def read_blocks(path: Path, normalization: Normalization) -> Iterator[str]:
+    """Yield the normalized lines of a corpus (see `text_blocks`), many at a time, separated by newlines."""
+    return (block.text for block in normalized_blocks(path, normalization))
 
 
 def normalized_blocks(path: Path, normalization: Normalization) -> Iterator[TextBlock]:
@@ -106,23 +110,9 @@ def normalized_blocks(path: Path, normalization: Normalization) -> Iterator[Text
         yield block if text == block.text else TextBlock(text, text.encode())
 
 
-def labelled_blocks(
-    blocks: Iterable[list[str]], labels: NDArray[np.uint8], splits: Collection[Split] = SPLITS
-) -> Iterator[tuple[Split, list[str]]]:
-    """Yield the lines of some splits in blocks of one split, given the label of each line."""
-    start = 0
-    for block in blocks:
-        of_block: NDArray[np.uint8] = labels[start : start + len(block)]
-        start += len(block)
-        for label, split in enumerate(SPLITS):
-            is_chosen: NDArray[np.bool_] = of_block == label
-            if split in splits and np.any(is_chosen):
-                yield split, list(compress(block, is_chosen.tobytes()))
-
-
 def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
     """Yield the normalized lines of a corpus, one after another."""
-    return chain.from_iterable(read_blocks(path, normalization))
+    return chain.from_iterable(block.split("\n") for block in read_blocks(path, normalization))
 
 
 def split_labels(blocks: Iterable[bytes], rule: SplitRule, scratch: Path | None = None) -> NDArray[np.uint8]:
@@ -154,19 +144,17 @@ def _split_bounds(digests: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[
     """Return the last digest of each held-out split, where all digests are in ascending order.
 
     Equal digests are a group; a split ends at the end of the group nearest to its size, and has one group at least.
-    Returns None if there are fewer groups than splits, training included. Reorders the digests.
+    Returns None if there are fewer groups than splits, training included. Sorts the digests.
     """
+    digests.sort()
 
     def digest_at(position: int) -> np.uint64:
-        digests.partition(position)
         digest: np.uint64 = digests[position]
         return digest
 
     def group_of(position: int) -> tuple[int, int]:
         digest = digest_at(position)
-        is_smaller: NDArray[np.bool_] = digests[:position] < digest
-        is_equal: NDArray[np.bool_] = digests[position:] == digest
-        return int(np.count_nonzero(is_smaller)), position + int(np.count_nonzero(is_equal))
+        return int(np.searchsorted(digests, digest)), int(np.searchsorted(digests, digest, "right"))
 
     last_ends = [len(digests)]  # leave so many groups to the splits that follow
     for _ in sizes:

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
 from itertools import chain, islice
+from socket import MSG_DONTWAIT, SO_SNDBUF, SOL_SOCKET, socket, socketpair
 from typing import IO
 
 DIGEST_BYTES = 8
@@ -20,8 +20,8 @@ _NUMBER_BYTES = 8
 _STDIN, _STDOUT = 0, 1
 _BLOCKS_ALONE = 64
 """Blocks that are digested before the second process is started."""
-_BLOCKS_SENT = 4
-"""Blocks that wait for the second process, so that it never waits for the first one."""
+_BUFFER_BYTES = 1 << 20
+"""Wanted size of the buffer from which the second process reads; the system may make it smaller."""
 
 
 def write_digests(blocks: Iterable[bytes], seed: int, file: IO[bytes]) -> None:
@@ -31,20 +31,22 @@ def write_digests(blocks: Iterable[bytes], seed: int, file: IO[bytes]) -> None:
         offset += _write_at(file.fileno(), offset, line_digests(lines, seed))
     if (lines_after := next(remaining, None)) is None:
         return
+    ours, theirs = socketpair()
+    ours.setsockopt(SOL_SOCKET, SO_SNDBUF, _BUFFER_BYTES)
     command = [sys.executable, "-m", __name__, str(seed)]
-    with (
-        suppress(BrokenPipeError),
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file) as process,
-        ThreadPoolExecutor(1) as sender,
-    ):
-        sent: list[Future[None]] = []
-        for lines in chain([lines_after], remaining):
-            sent = [block for block in sent if not block.done()]
-            if process.stdin is not None and len(sent) < _BLOCKS_SENT:
-                sent.append(sender.submit(_send, process.stdin, offset, lines))
-                offset += DIGEST_BYTES * (1 + lines.count(b"\n"))
-            else:
-                offset += _write_at(file.fileno(), offset, line_digests(lines, seed))
+    # `ours` is closed before the end of the process is waited for, and also if the process cannot start
+    with ours, theirs, subprocess.Popen(command, stdin=theirs.fileno(), stdout=file) as process, ours:
+        theirs.close()
+        with suppress(ConnectionError):
+            unsent = b""
+            for lines in chain([lines_after], remaining):
+                unsent = _send_some(ours, unsent)
+                if unsent:
+                    offset += _write_at(file.fileno(), offset, line_digests(lines, seed))
+                else:
+                    unsent = _send_some(ours, b"".join((_number(offset), _number(len(lines)), lines)))
+                    offset += DIGEST_BYTES * (1 + lines.count(b"\n"))
+            ours.sendall(unsent)
     if process.returncode:
         raise ChildProcessError(f"The process that digests lines ended with exit code {process.returncode}.")
 
@@ -60,11 +62,15 @@ def line_digests(lines: bytes, seed: int) -> bytes:
     return b"".join(digests)
 
 
-def _send(pipe: IO[bytes], offset: int, lines: bytes) -> None:
-    for number in (offset, len(lines)):
-        pipe.write(number.to_bytes(_NUMBER_BYTES, "little"))
-    pipe.write(lines)
-    pipe.flush()
+def _number(number: int) -> bytes:
+    return number.to_bytes(_NUMBER_BYTES, "little")
+
+
+def _send_some(receiver: socket, data: bytes) -> bytes:
+    """Send the bytes for which the receiver has room now, and return the others."""
+    with suppress(BlockingIOError):
+        data = data[receiver.send(data, MSG_DONTWAIT) :]
+    return data
 
 
 def _write_at(descriptor: int, offset: int, data: bytes) -> int:

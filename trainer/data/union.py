@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import Split, SplitRule, labelled_blocks, normalized_blocks, split_labels
+from trainer.data.corpus import SPLITS, Split, SplitRule, normalized_blocks, split_labels
 from trainer.data.stored_lines import StoredLines
 
 
@@ -22,11 +22,11 @@ class CorpusUnion:
         labels = split_labels(chain.from_iterable(added), rule, scratch)
         self._labels = np.split(labels, [*accumulate(lines.count for lines in self._corpora)][:-1])
 
-    def lines(self, number: int, split: Split) -> Iterator[list[str]]:
-        """Yield the lines of a split of one corpus, many at a time."""
-        blocks = labelled_blocks(self._corpora[number].blocks(), self._labels[number], [split])
+    def lines(self, number: int, split: Split) -> Iterator[str]:
+        """Yield the lines of a split of one corpus, many at a time, separated by newlines."""
+        blocks = self._corpora[number].labelled_blocks(self._labels[number], [SPLITS.index(split)])
         return (lines for _, lines in blocks)
 
-    def all_lines(self, split: Split) -> Iterator[list[str]]:
-        """Yield the lines of a split of all corpora, many at a time."""
+    def all_lines(self, split: Split) -> Iterator[str]:
+        """Yield the lines of a split of all corpora, many at a time, separated by newlines."""
         return chain.from_iterable(self.lines(number, split) for number in range(len(self._corpora)))

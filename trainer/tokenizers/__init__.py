@@ -31,13 +31,14 @@ from trainer.tokenizers.word import WordTokenizer
 def train_tokenizer(
     config: TokenizerConfig,
     texts: Sequence[Text],
-    holdout_lines: Iterable[list[str]],
+    holdout_lines: Iterable[str],
     *,
     rule: SplitRule,
     tokenizer_id: str | None = None,
 ) -> Tokenizer:
     """Train a tokenizer on the lines of all texts, and measure its statistics on the held-out lines.
 
+    `holdout_lines` are many at a time, separated by newlines.
     The default id is a hash of the config, the texts, the split rule and the vocabulary.
     """
     match config:

@@ -30,10 +30,13 @@ Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 
 
 class Text(NamedTuple):
-    """A corpus to train a tokenizer on; `lines` reads its lines from the start each time, many at a time."""
+    """A corpus to train a tokenizer on.
+
+    `lines` reads its lines from the start each time, many at a time, separated by newlines.
+    """
 
     corpus: CorpusRef
-    lines: Callable[[], Iterable[list[str]]]
+    lines: Callable[[], Iterable[str]]
 
 
 class Tokenizer(ABC):
@@ -70,8 +73,11 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> list[int]: ...
 
     @abstractmethod
-    def encode_documents(self, lines: Sequence[str]) -> Ids:
-        """Return [BOS] line [EOS] of each normalized line in one array, without [BOS] if the tokenizer has none."""
+    def encode_documents(self, lines: str) -> Ids:
+        """Return [BOS] line [EOS] of each normalized line in one array, without [BOS] if the tokenizer has none.
+
+        Newlines separate the lines.
+        """
 
     @abstractmethod
     def spans(self, text: str) -> list[Span]:

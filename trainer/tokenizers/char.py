@@ -1,6 +1,6 @@
 """Character tokenizer: one token per Unicode code point, stored as a file of the `tokenizers` library."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from importlib.metadata import version
 
 import numpy as np
@@ -38,10 +38,8 @@ class CharTokenizer(Tokenizer):
         ids: list[int] = self._table[code_points(normalized(text, self.normalization))].tolist()
         return ids
 
-    def encode_documents(self, lines: Sequence[str]) -> Ids:
-        if not lines:
-            return self._table[:0]
-        text = (_LINE_END + _LINE_START).join(lines)
+    def encode_documents(self, lines: str) -> Ids:
+        text = lines.replace("\n", _LINE_END + _LINE_START)
         return np.take(self._document_table, code_points(f"{_LINE_START}{text}{_LINE_END}"))
 
     def spans(self, text: str) -> list[Span]:

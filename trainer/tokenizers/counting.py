@@ -1,6 +1,6 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,14 +20,15 @@ _LONGER_IN_UTF8 = (0x80, 0x800, 0x10000)
 """The first code points that have a byte more in UTF-8 than those before them."""
 
 
-def count_lines(texts: Iterable[Text], add: Callable[[list[str]], None]) -> tuple[TokenizerCorpus, ...]:
+def count_lines(texts: Iterable[Text], add: Callable[[str], None]) -> tuple[TokenizerCorpus, ...]:
     """Pass the lines of all texts to `add`, in blocks, and return the size of each corpus."""
     corpora: list[TokenizerCorpus] = []
     for text in texts:
         lines = characters = 0
         for block in text.lines():
-            lines += len(block)
-            characters += sum(map(len, block))
+            newlines = block.count("\n")
+            lines += newlines + 1
+            characters += len(block) - newlines
             add(block)
         corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=characters))
     return tuple(corpora)
@@ -36,18 +37,21 @@ def count_lines(texts: Iterable[Text], add: Callable[[list[str]], None]) -> tupl
 class TextSize(NamedTuple):
     """The size of some lines, without line ends. Words are those that `str.split` finds."""
 
+    lines: int
     characters: int
     words: int
     utf8_bytes: int
 
 
-def text_size(lines: Sequence[str]) -> TextSize:
-    """Return the size of lines."""
-    characters = code_points("\n".join([*lines, ""]))  # every word ends before white space
+def text_size(text: str) -> TextSize:
+    """Return the size of lines, which newlines separate."""
+    characters = code_points(f"{text}\n")  # every word ends before white space
+    is_newline: NDArray[np.bool_] = characters == ord("\n")
+    lines = int(np.count_nonzero(is_newline))
     is_space: NDArray[np.bool_] = np.take(_IS_SPACE, characters)
     words = int(np.count_nonzero(is_space[:-1] < is_space[1:]))
     utf8_bytes = len(characters) + sum(int(np.count_nonzero(characters >= first)) for first in _LONGER_IN_UTF8)
-    return TextSize(len(characters) - len(lines), words, utf8_bytes - len(lines))
+    return TextSize(lines, len(characters) - lines, words, utf8_bytes - lines)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -66,11 +70,12 @@ def count_characters(texts: Iterable[Text]) -> CharacterCounts:
     """Count the characters of all texts."""
     counts = np.zeros(CODE_POINTS, dtype=np.int64)
 
-    def add(block: list[str]) -> None:
-        occurrences: NDArray[np.int64] = np.bincount(code_points("".join(block)))
+    def add(block: str) -> None:
+        occurrences: NDArray[np.int64] = np.bincount(code_points(block))
         counts[: len(occurrences)] += occurrences
 
     corpora = count_lines(texts, add)
+    counts[ord("\n")] = 0
     occurring: list[int] = np.flatnonzero(counts).tolist()
     frequencies: list[int] = counts[occurring].tolist()
     return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), corpora)
@@ -98,21 +103,22 @@ def check_room(vocab_size: int, characters: int, needed: int) -> None:
         )
 
 
-def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterable[list[str]]) -> TokenizerStats:
-    """Measure a tokenizer whose vocabulary covers these characters on held-out lines."""
+def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterable[str]) -> TokenizerStats:
+    """Measure a tokenizer whose vocabulary covers these characters on held-out lines; newlines separate them."""
     special_ids = tokenizer.special_ids
     line_count = words = chars = tokens = unknown = 0
     occurs = np.zeros(CODE_POINTS, dtype=np.bool_)
     for block in holdout_lines:
         ids = tokenizer.encode_documents(block)
         size = text_size(block)
-        line_count += len(block)
+        line_count += size.lines
         words += size.words
         chars += size.characters
-        tokens += len(ids) - len(block) * (1 if special_ids.bos is None else 2)
+        tokens += len(ids) - size.lines * (1 if special_ids.bos is None else 2)
         is_unknown: NDArray[np.bool_] = ids == special_ids.unk
         unknown += int(np.count_nonzero(is_unknown))
-        occurs[code_points("".join(block))] = True
+        occurs[code_points(block)] = True
+    occurs[ord("\n")] = False
     occurring: list[int] = np.flatnonzero(occurs).tolist()
     distinct = set(map(chr, occurring))
     coverage = (tokens - unknown) / tokens

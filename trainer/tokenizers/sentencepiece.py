@@ -46,11 +46,11 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[int] = self._processor.encode_as_ids(sentencepiece_form(normalized(text, self.normalization)))
         return ids
 
-    def encode_documents(self, lines: Sequence[str]) -> Ids:
-        text = "\n".join(lines)
-        if any(map(text.__contains__, RESERVED)):
-            lines = [sentencepiece_form(line) for line in lines]
-        ids: list[list[int]] = self._processor.encode_as_ids(lines, add_bos=True, add_eos=True)
+    def encode_documents(self, lines: str) -> Ids:
+        documents = lines.split("\n")
+        if any(map(lines.__contains__, RESERVED)):
+            documents = [sentencepiece_form(line) for line in documents]
+        ids: list[list[int]] = self._processor.encode_as_ids(documents, add_bos=True, add_eos=True)
         return join_ids(ids, self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -122,7 +122,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
 def _chunks(texts: Iterable[Text]) -> Iterator[str]:
     """Yield the lines in chunks that SentencePiece accepts, with tabs between words as SPLIT separates them."""
     for text in texts:
-        for line in chain.from_iterable(text.lines()):
+        for line in chain.from_iterable(block.split("\n") for block in text.lines()):
             clean = line.translate(dict.fromkeys(map(ord, RESERVED), " "))
             for start in range(0, len(clean), _LINE_CHARACTERS):
                 words: list[tuple[str, Span]] = SPLIT.pre_tokenize_str(clean[start : start + _LINE_CHARACTERS])

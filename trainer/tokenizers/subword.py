@@ -1,9 +1,8 @@
 """BPE and WordPiece tokenizers of the `tokenizers` library: their word boundaries, encoding and training."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from importlib.metadata import version
-from itertools import chain
 
 import tokenizers
 from tokenizers import Regex, pre_tokenizers, processors
@@ -58,8 +57,8 @@ class SubwordTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self._encoding(text).ids
 
-    def encode_documents(self, lines: Sequence[str]) -> Ids:
-        encodings = self._library.encode_batch_fast(lines, add_special_tokens=False)
+    def encode_documents(self, lines: str) -> Ids:
+        encodings = self._library.encode_batch_fast(lines.split("\n"), add_special_tokens=False)
         start, end = self.special_ids.start, self.special_ids.eos
         return join_ids(([start, *encoding.ids, end] for encoding in encodings), self.vocab_size)
 
@@ -75,7 +74,7 @@ class SubwordTokenizer(Tokenizer):
 def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text]) -> None:
     """Train a library tokenizer on the lines of the texts, with all cores."""
     library.pre_tokenizer = SPLIT
-    lines: Iterator[list[str]] = chain.from_iterable(text.lines() for text in texts)
+    lines = (block.split("\n") for text in texts for block in text.lines())
     library.train_from_iterator(lines, trainer)
 
 

@@ -42,8 +42,9 @@ class WordTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self._encode_line(normalized(text, self.normalization))
 
-    def encode_documents(self, lines: Sequence[str]) -> Ids:
-        return join_ids(([*self._encode_line(line), self.special_ids.eos] for line in lines), self.vocab_size)
+    def encode_documents(self, lines: str) -> Ids:
+        documents = ([*self._encode_line(line), self.special_ids.eos] for line in lines.split("\n"))
+        return join_ids(documents, self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
         return detokenize([self.names[i] for i in ids if len(_SPECIAL_TOKENS) <= i < len(self.names)])
@@ -71,7 +72,7 @@ def detokenize(words: Iterable[str]) -> str:
 def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
     """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
-    corpora = count_lines(texts, lambda block: counts.update(" ".join(block).split()))
+    corpora = count_lines(texts, lambda block: counts.update(block.split()))
     words = frequent_tokens(config, counts, _SPECIAL_TOKENS)
     library = word_level([*_SPECIAL_TOKENS, *words], _UNKNOWN)
     spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")

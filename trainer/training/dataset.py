@@ -139,8 +139,8 @@ def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
         for split, lines in corpus.blocks(*counts):
             ids = tokenizer.encode_documents(lines)
             size = text_size(lines)
-            counts[split].update(_token_counts(ids, len(lines), tokenizer.special_ids))
-            counts[split].update(lines=len(lines), chars=size.characters, bytes=size.utf8_bytes)
+            counts[split].update(_token_counts(ids, size.lines, tokenizer.special_ids))
+            counts[split].update(lines=size.lines, chars=size.characters, bytes=size.utf8_bytes)
             words[split] += size.words
             unsynced_bytes += files[split].write(ids.data)
             if unsynced_bytes > _SYNCED_BYTES:

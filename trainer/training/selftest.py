@@ -60,11 +60,12 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     started = perf_counter()
     length = min(effective.max_seq_len, _TARGETS)
     effective = changed(effective, max_seq_len=length, **_ONE_BATCH)
-    lines = next(read_blocks(corpus, effective.tokenizer.normalization))
+    block = next(read_blocks(corpus, effective.tokenizer.normalization))
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
-    tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, lambda: [lines])], [lines], rule=rule)
+    tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, lambda: [block])], [block], rule=rule)
     num_ids = _ROWS * length + (tokenizer.special_ids.bos is not None)
-    ids = tokenizer.encode_documents(lines[: _ROWS * length])[:num_ids]  # a line has at least two ids
+    lines = "\n".join(block.split("\n")[: _ROWS * length])
+    ids = tokenizer.encode_documents(lines)[:num_ids]  # a line has at least two ids
     batch_corpus = _corpus_of(tokenizer, ids)
     rows = batch_corpus.rows("train", length, masking(effective, vocabulary_of(tokenizer)))
     compute = resolve(effective)

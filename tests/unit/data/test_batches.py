@@ -22,7 +22,7 @@ TOKENIZER = char_tokenizer(LINES)
 
 
 def batch_of(length: int, numbers: list[int]) -> Batch:
-    rows = Rows(TOKENIZER.encode_documents(LINES), length, TOKENIZER.special_ids)
+    rows = Rows(TOKENIZER.encode_documents("\n".join(LINES)), length, TOKENIZER.special_ids)
     return rows.batch(np.array(numbers, dtype=np.int64))
 
 
@@ -30,7 +30,7 @@ def batch_of(length: int, numbers: list[int]) -> Batch:
 def test_rows__are_those_cut_by_hand(length: int) -> None:
     by_hand = rows_by_hand([TOKENIZER.encode(line) for line in LINES], length)
 
-    rows = Rows(TOKENIZER.encode_documents(LINES), length, TOKENIZER.special_ids)
+    rows = Rows(TOKENIZER.encode_documents("\n".join(LINES)), length, TOKENIZER.special_ids)
 
     assert len(rows) == len(by_hand)
     batch = batch_of(length, list(range(len(rows))))
@@ -59,7 +59,7 @@ def test_rows__of_an_epoch_predict_every_token_once_from_the_one_before(
     lines: list[str], cut: tuple[int, int, int]
 ) -> None:
     length, batch_size, seed = cut
-    rows = Rows(TOKENIZER.encode_documents(lines), length, TOKENIZER.special_ids)
+    rows = Rows(TOKENIZER.encode_documents("\n".join(lines)), length, TOKENIZER.special_ids)
     order = epoch_order(len(rows), seed, 0)
 
     predicted: dict[int, list[int]] = {}
@@ -98,7 +98,7 @@ def order_of(seed: int, epoch: int) -> list[int]:
     return order
 
 
-MANY = Rows(TOKENIZER.encode_documents(["abc" * n for n in range(1, 60)]), 7, TOKENIZER.special_ids)
+MANY = Rows(TOKENIZER.encode_documents("\n".join("abc" * n for n in range(1, 60))), 7, TOKENIZER.special_ids)
 READS = [(0, 0), (0, 6), (0, 30), (1, 0), (4, 12)]
 """Epochs and positions: the next step, one that was not prepared, and the steps of other epochs."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.strategies import any_line_lists, line_lists, rules, texts
-from tests.support.tiny_models import NFC, write
+from tests.support.tiny_models import NFC, lines_in, write
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
 from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, read_lines, split_labels
@@ -183,12 +183,8 @@ def test_split__of_too_few_lines_says_how_many_are_needed(lines: list[str], sent
     assert caught.value.code == ErrorCode.CORPUS_EMPTY
 
 
-def lines_of(corpus: SplitCorpus, split: Split) -> list[str]:
-    return list(chain.from_iterable(corpus.lines(split)))
-
-
 def parts_of(corpus: SplitCorpus) -> dict[Split, list[str]]:
-    return {split: lines_of(corpus, split) for split in corpus.splits}
+    return {split: lines_in(corpus.lines(split)) for split in corpus.splits}
 
 
 def test_split_corpus__keeps_the_order_and_loses_no_line(tmp_path: Path) -> None:
@@ -268,7 +264,7 @@ def test_split__by_file_draws_whole_files_near_the_wanted_share(tmp_path: Path) 
 def test_split__by_file_is_drawn_by_seed(tmp_path: Path) -> None:
     def test_part(seed: int) -> list[str]:
         split_by_file(tmp_path, [10] * 50, seed)
-        return lines_of(SplitCorpus(tmp_path, NFC, RULE._replace(seed=seed, by="file")), "test")
+        return lines_in(SplitCorpus(tmp_path, NFC, RULE._replace(seed=seed, by="file")).lines("test"))
 
     assert test_part(1) == test_part(1)
     assert test_part(1) != test_part(2)
@@ -337,10 +333,10 @@ def test_split_corpus__given_texts_replace_the_cut(tmp_path: Path) -> None:
     whole = SplitCorpus(corpus, NFC, RULE, validation=validation, test=test)
     half = SplitCorpus(corpus, NFC, RULE, validation=validation)
 
-    assert lines_of(whole, "train") == lines
-    assert (lines_of(whole, "validation"), lines_of(whole, "test")) == (["v"], ["t", "u"])
-    assert (len(lines_of(half, "train")), len(lines_of(half, "test"))) == (16, 4)
-    assert lines_of(half, "validation") == ["v"]
+    assert lines_in(whole.lines("train")) == lines
+    assert (lines_in(whole.lines("validation")), lines_in(whole.lines("test"))) == (["v"], ["t", "u"])
+    assert (len(lines_in(half.lines("train"))), len(lines_in(half.lines("test")))) == (16, 4)
+    assert lines_in(half.lines("validation")) == ["v"]
 
 
 def test_split_corpus__an_empty_given_text_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.properties import for_all_pairs
 from tests.support.strategies import any_line_lists, rules
-from tests.support.tiny_models import NFC, POEM, SMALL, make_run, reference, write
+from tests.support.tiny_models import NFC, POEM, SMALL, lines_in, make_run, reference, write
 from trainer.config.presets import resolve
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
@@ -45,7 +45,7 @@ def test_ids__are_the_lines_of_each_split_in_order(tmp_path: Path) -> None:
     lines = SplitCorpus(tmp_path / "corpus.txt", NFC, rule)
 
     for split, ids in run.corpus.ids.items():
-        texts = list(chain.from_iterable(lines.lines(split)))
+        texts = lines_in(lines.lines(split))
         assert ids_of(ids) == [i for line in texts for i in (2, *run.tokenizer.encode(line), 3)]
         assert type(ids).__name__ == "memmap"
         sizes = run.corpus.sizes[split]
@@ -123,7 +123,7 @@ def test_split_by__is_what_the_request_says(tmp_path: Path, by: SplitBy) -> None
 
     rule = SplitRule(0.2, 0.2, effective.seed, by)
     for split, ids in corpus.ids.items():
-        lines = list(chain.from_iterable(SplitCorpus(folder, NFC, rule).lines(split)))
+        lines = lines_in(SplitCorpus(folder, NFC, rule).lines(split))
         assert ids_of(ids) == [i for line in lines for i in (2, *tokenizer.encode(line), 3)]
     if by == "position":
         assert ids_of(corpus.ids["test"]) == [i for line in POEM[8:] for i in (2, *tokenizer.encode(line), 3)]
@@ -241,4 +241,5 @@ def test_long_text__is_encoded_in_blocks_without_a_seam(tmp_path: Path) -> None:
     assert sum(sizes.chars for sizes in run.corpus.sizes.values()) == sum(len(line) for line in lines)
     assert sum(run.corpus.words.values()) == 60
     written = {split: ids_of(ids) for split, ids in run.corpus.ids.items()}
-    assert sorted(chain.from_iterable(written.values())) == sorted(run.tokenizer.encode_documents(lines).tobytes())
+    expected = run.tokenizer.encode_documents("\n".join(lines)).tobytes()
+    assert sorted(chain.from_iterable(written.values())) == sorted(expected)

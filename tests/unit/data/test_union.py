@@ -1,12 +1,11 @@
 """Several texts cut as one: every line once, equal lines together, nothing of one text under another's name."""
 
 from collections import Counter
-from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_models import NFC, write
+from tests.support.tiny_models import NFC, lines_in, write
 from trainer.data.corpus import SplitRule, split_labels
 from trainer.data.union import CorpusUnion
 
@@ -24,11 +23,11 @@ def test_lines__are_split_as_if_all_stood_in_one_text(tmp_path: Path) -> None:
 
     whole = [line for lines in TEXTS for line in lines]
     labels = split_labels(["\n".join(whole).encode()], RULE).tobytes()
-    held_out = list(chain.from_iterable(union.all_lines("validation")))
+    held_out = lines_in(union.all_lines("validation"))
     assert held_out == [line for line, label in zip(whole, labels, strict=True) if label == 1]
     assert len(held_out) == pytest.approx(0.2 * len(whole), abs=2)
     for number, lines in enumerate(TEXTS):
-        kept = list(chain.from_iterable(union.lines(number, "train")))
-        out = list(chain.from_iterable(union.lines(number, "validation")))
+        kept = lines_in(union.lines(number, "train"))
+        out = lines_in(union.lines(number, "validation"))
         assert Counter(kept + out) == Counter(lines)
         assert not set(kept) & set(held_out)  # equal lines, of whatever texts, are on one side

@@ -49,7 +49,7 @@ def test_documents__are_each_line_between_begin_and_end(method: str) -> None:
     ids_of = tokenizer.special_ids
     begin = [] if ids_of.bos is None else [ids_of.bos]
 
-    ids: list[int] = tokenizer.encode_documents(KNOWN).tolist()
+    ids: list[int] = tokenizer.encode_documents("\n".join(KNOWN)).tolist()
 
     assert ids == [i for line in KNOWN for i in (*begin, *tokenizer.encode(line), ids_of.eos)]
     assert max(ids) < tokenizer.vocab_size
@@ -230,6 +230,6 @@ def test_documents__are_the_ids_of_each_line_between_its_special_tokens(method: 
     special_ids = tokenizer.special_ids
     start = [] if special_ids.bos is None else [special_ids.bos]
 
-    for lines in ([], ["the sea"], [*KNOWN, "\u2581the\tsea\u2585 \x1f\u4e00", "the sea", " "]):
-        ids: list[int] = tokenizer.encode_documents(lines).tolist()
+    for lines in ([""], ["the sea"], [*KNOWN, "\u2581the\tsea\u2585 \x1f\u4e00", "the sea", " "]):
+        ids: list[int] = tokenizer.encode_documents("\n".join(lines)).tolist()
         assert ids == [i for line in lines for i in (*start, *tokenizer.encode(line), special_ids.eos)]

@@ -68,7 +68,7 @@ def test_ids_and_tokens__are_those_of_the_package_on_the_saved_file(tmp_path: Pa
             if not set(shown) & set(RESERVED):
                 ids: list[int] = reference.encode_as_ids(normalize("NFC", shown))
                 assert KINGS[model_type].encode(shown) == ids
-                documents: list[int] = KINGS[model_type].encode_documents([normalize("NFC", shown)]).tolist()
+                documents: list[int] = KINGS[model_type].encode_documents(normalize("NFC", shown)).tolist()
                 assert documents == [0, *ids, 1]
 
     equal()

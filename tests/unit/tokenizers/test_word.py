@@ -27,7 +27,7 @@ def test_ids__are_the_unknown_word_the_end_and_the_words_as_they_came_first() ->
 def test_documents__are_words_and_an_end_each() -> None:
     tokenizer = tokenizer_of("word", ["a b"])
 
-    ids: list[int] = tokenizer.encode_documents(["a x b", "b"]).tolist()
+    ids: list[int] = tokenizer.encode_documents("a x b\nb").tolist()
     assert ids == [2, 0, 3, 1, 3, 1]
 
 
