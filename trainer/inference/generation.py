@@ -146,7 +146,9 @@ class GenerationJob:
             request.logprobs,
             tuple(never_sampled(tokenizer, request)),
         )
-        self.never_sampled = np.array(self.options.never_sampled, dtype=np.int64)
+        self.barriers: Doubles = np.zeros(model.vocab_size)
+        """What is added to the logits: -inf for a token that is never sampled."""
+        self.barriers[list(self.options.never_sampled)] = -math.inf
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
         self.sequences = [
@@ -310,7 +312,7 @@ def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
     if options.repetition_penalty is not None:
         seen = [sequence.context[-options.repetition_window :] for sequence in live]
         penalize_repetition(doubles, seen, options.repetition_penalty)
-    doubles[:, job.never_sampled] = -math.inf
+    doubles += job.barriers
     ids = choose(doubles, job.request, [sequence.generator.random() for sequence in live])
     for sequence, token_id in zip(live, ids, strict=True):
         sequence.append(token_id)
@@ -322,13 +324,15 @@ def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
 
 def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Floats, Steps]:
     """Return the logits (n, V) after the prompt of each sequence, and the steps from there."""
-    logits: list[Tensor] = []
-    states: list[ModelState] = []
+    read: dict[tuple[int, ...], tuple[Tensor, ModelState]] = {}
     for job in jobs:
-        last, state = read_on(model, job.prompt.ids, model.initial_state(1))
-        logits.append(last.repeat(len(job.sequences), 1))
-        states.append(tuple(part.repeat_interleave(len(job.sequences), dim=1) for part in state))
-    return as_floats(torch.cat(logits)), model.steps(concatenate_states(states))
+        prompt = tuple(job.prompt.ids)
+        if prompt not in read:
+            read[prompt] = read_on(model, job.prompt.ids, model.initial_state(1))
+    after = [(read[tuple(job.prompt.ids)], len(job.sequences)) for job in jobs]
+    logits = torch.cat([last.repeat(count, 1) for (last, _), count in after])
+    states = [tuple(part.repeat_interleave(count, dim=1) for part in state) for (_, state), count in after]
+    return as_floats(logits), model.steps(concatenate_states(states))
 
 
 def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:

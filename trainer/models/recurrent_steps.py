@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -155,42 +155,38 @@ def _array(tensor: Tensor) -> Floats:
     return array
 
 
+class _Gates(NamedTuple):
+    """Order of a cell's gates in the merged product."""
+
+    sources: tuple[tuple[int | None, int | None], ...]
+    """Of each gate: torch's number of the gate whose part of the input, and of the last output, it takes."""
+    halved: int
+    """First gates, of which the cell takes the sigmoid: sigmoid(x) = (tanh(x / 2) + 1) / 2."""
+
+
+_GATES = {
+    "lstm": _Gates(((0, 0), (1, 1), (3, 3), (2, 2)), halved=3),  # torch has i, f, g, o
+    "gru": _Gates(((0, 0), (1, 1), (2, None), (None, 2)), halved=2),  # torch has r, z, n; the parts of n stay apart
+    "rnn": _Gates(((0, 0),), halved=0),
+}
+
+
 def _merged_layer(config: RnnConfig, weights: Mapping[str, Tensor], layer: int) -> _Product:
-    """Merge the weights of a layer, its gates in the order of its cell.
-
-    Gates with a sigmoid are halved, since sigmoid(x) = (tanh(x / 2) + 1) / 2: then one tanh serves all gates.
-    """
-    names = (f"layers.{kind}_l{layer}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    by_gate = [_by_gate(weights[name], config.hidden_size) for name in names]
-    of_input, of_output, input_bias, output_bias = by_gate
-    bias = input_bias + output_bias  # each (gates, H)
-    match config.architecture:
-        case "lstm":  # torch has the gates i, f, g, o
-            gates = 0, 1, 3, 2
-            order = torch.tensor(gates)
-            merged = torch.cat([of_input, of_output], dim=-1)[order]
-            bias = bias[order]
-            halved = 3
-        case "gru":  # torch has r, z, n; the two parts of n stay apart
-            merged = torch.cat([of_input, of_output], dim=-1)
-            new_input, new_output = merged[2:].clone(), merged[2:].clone()
-            new_input[..., -config.hidden_size :] = 0
-            new_output[..., : -config.hidden_size] = 0
-            merged = torch.cat([merged[:2], new_input, new_output])
-            bias = torch.cat([bias[:2], input_bias[2:], output_bias[2:]])
-            halved = 2
-        case "rnn":
-            merged = torch.cat([of_input, of_output], dim=-1)
-            halved = 0
-        case unknown:
-            assert_never(unknown)
-    merged[:halved] *= 0.5
+    """Merge the weights of a layer."""
+    size, (sources, halved) = config.hidden_size, _GATES[config.architecture]
+    of_input, of_output = weights[f"layers.weight_ih_l{layer}"], weights[f"layers.weight_hh_l{layer}"]
+    inputs = of_input.shape[1]
+    weight, bias = torch.zeros(inputs + size, len(sources), size), torch.zeros(len(sources), size)
+    parts = (weight[:inputs], of_input, weights[f"layers.bias_ih_l{layer}"], [source for source, _ in sources])
+    others = (weight[inputs:], of_output, weights[f"layers.bias_hh_l{layer}"], [source for _, source in sources])
+    for part, given, given_bias, gates in (parts, others):
+        for place, gate in enumerate(gates):
+            if gate is not None:
+                part[:, place] = given.split(size)[gate].t()
+                bias[place] += given_bias.split(size)[gate]
+    weight[:, :halved] *= 0.5
     bias[:halved] *= 0.5
-    return _product(merged.flatten(0, 1), bias.flatten())
-
-
-def _by_gate(weight: Tensor, size: int) -> Tensor:
-    return weight.view(-1, size, weight.shape[1]) if weight.dim() == 2 else weight.view(-1, size)
+    return _Product(_array(weight.flatten(1)), _array(bias.flatten()))
 
 
 def _head(config: RnnConfig, weights: Mapping[str, Tensor]) -> list[_Product]:
