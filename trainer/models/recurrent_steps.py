@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -32,11 +32,22 @@ class _Product(NamedTuple):
         return outputs
 
 
+class _Gates(NamedTuple):
+    """Order of a cell's gates in the merged product."""
+
+    sources: tuple[tuple[int | None, int | None], ...]
+    """Of each gate: torch's number of the gate whose part of the input, and of the last output, it takes."""
+    halved: int
+    """First gates, of which the cell takes the sigmoid: sigmoid(x) = (tanh(x / 2) + 1) / 2."""
+
+
 class _Layer(ABC):
     """A layer of n sequences: its product, and the buffers of a step.
 
     The product maps the layer's input and its last output, side by side, to the gates.
     """
+
+    GATES: ClassVar[_Gates]
 
     def __init__(self, product: _Product, inputs: Floats, cell: Floats) -> None:
         """Take the inputs (n, inputs), of which the last H are the last output, and the cell state (n, H)."""
@@ -69,6 +80,8 @@ class _Layer(ABC):
 
 
 class _Lstm(_Layer):
+    GATES = _Gates(((0, 0), (1, 1), (3, 3), (2, 2)), halved=3)  # torch has i, f, g, o
+
     def _activate(self) -> None:
         cell, (in_gate, forget_gate, out_gate, new) = self.cell, self.parts
         _tanh(self.gates, self.gates)
@@ -83,6 +96,8 @@ class _Lstm(_Layer):
 
 
 class _Gru(_Layer):
+    GATES = _Gates(((0, 0), (1, 1), (2, None), (None, 2)), halved=2)  # torch has r, z, n; the parts of n stay apart
+
     def _activate(self) -> None:
         output, (reset, update, new, from_output) = self.output, self.parts
         sigmoids = self.gates[:, : 2 * self.size]
@@ -98,6 +113,8 @@ class _Gru(_Layer):
 
 
 class _Rnn(_Layer):
+    GATES = _Gates(((0, 0),), halved=0)
+
     def _activate(self) -> None:
         _tanh(self.gates, self.output)
 
@@ -155,35 +172,21 @@ def _array(tensor: Tensor) -> Floats:
     return array
 
 
-class _Gates(NamedTuple):
-    """Order of a cell's gates in the merged product."""
-
-    sources: tuple[tuple[int | None, int | None], ...]
-    """Of each gate: torch's number of the gate whose part of the input, and of the last output, it takes."""
-    halved: int
-    """First gates, of which the cell takes the sigmoid: sigmoid(x) = (tanh(x / 2) + 1) / 2."""
-
-
-_GATES = {
-    "lstm": _Gates(((0, 0), (1, 1), (3, 3), (2, 2)), halved=3),  # torch has i, f, g, o
-    "gru": _Gates(((0, 0), (1, 1), (2, None), (None, 2)), halved=2),  # torch has r, z, n; the parts of n stay apart
-    "rnn": _Gates(((0, 0),), halved=0),
-}
-
-
 def _merged_layer(config: RnnConfig, weights: Mapping[str, Tensor], layer: int) -> _Product:
     """Merge the weights of a layer."""
-    size, (sources, halved) = config.hidden_size, _GATES[config.architecture]
-    of_input, of_output = weights[f"layers.weight_ih_l{layer}"], weights[f"layers.weight_hh_l{layer}"]
-    inputs = of_input.shape[1]
+    size, (sources, halved) = config.hidden_size, _LAYERS[config.architecture].GATES
+    inputs = weights[f"layers.weight_ih_l{layer}"].shape[1]
     weight, bias = torch.zeros(inputs + size, len(sources), size), torch.zeros(len(sources), size)
-    parts = (weight[:inputs], of_input, weights[f"layers.bias_ih_l{layer}"], [source for source, _ in sources])
-    others = (weight[inputs:], of_output, weights[f"layers.bias_hh_l{layer}"], [source for _, source in sources])
-    for part, given, given_bias, gates in (parts, others):
+    for part, kind, gates in (
+        (weight[:inputs], "ih", [of_input for of_input, _ in sources]),
+        (weight[inputs:], "hh", [of_output for _, of_output in sources]),
+    ):
+        by_gate = weights[f"layers.weight_{kind}_l{layer}"].view(-1, size, len(part))
+        bias_by_gate = weights[f"layers.bias_{kind}_l{layer}"].view(-1, size)
         for place, gate in enumerate(gates):
             if gate is not None:
-                part[:, place] = given.split(size)[gate].t()
-                bias[place] += given_bias.split(size)[gate]
+                part[:, place] = by_gate[gate].t()
+                bias[place] += bias_by_gate[gate]
     weight[:, :halved] *= 0.5
     bias[:halved] *= 0.5
     return _Product(_array(weight.flatten(1)), _array(bias.flatten()))
