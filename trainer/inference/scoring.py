@@ -14,6 +14,7 @@ each window scores the token in its middle.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ from trainer.data.normalization import Line, documents, normalized
 from trainer.inference.windows import context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel
+from trainer.models.packed_products import packed_products, packing_pays
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 14
@@ -205,16 +207,18 @@ def _score(
     lengths = [len(window.ids) for window in windows]
     by_length: list[int] = np.argsort(lengths, kind="stable").tolist()
     scores: dict[int, Scores] = {}
-    while len(scores) < len(windows):
-        shortest = lengths[by_length[len(scores)]]
-        size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
-        if not is_masked and model.context_tokens is not None:
-            size = max(1, min(size, _MAX_BATCH_TOKENS // shortest))
-        longest = shortest if is_masked else 2 * shortest
-        numbers = [i for i in by_length[len(scores) : len(scores) + size] if lengths[i] <= longest]
-        batch = [windows[i] for i in numbers]
-        scored = _score_masked(model, batch, scorer) if is_masked else _score_causal(model, batch, scorer)
-        scores |= zip(numbers, scored, strict=True)
+    packs = packing_pays(model, sum(lengths), torch.backends.cpu.get_cpu_capability())
+    with packed_products(model) if packs else nullcontext():
+        while len(scores) < len(windows):
+            shortest = lengths[by_length[len(scores)]]
+            size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
+            if not is_masked and model.context_tokens is not None:
+                size = max(1, min(size, _MAX_BATCH_TOKENS // shortest))
+            longest = shortest if is_masked else 2 * shortest
+            numbers = [i for i in by_length[len(scores) : len(scores) + size] if lengths[i] <= longest]
+            batch = [windows[i] for i in numbers]
+            scored = _score_masked(model, batch, scorer) if is_masked else _score_causal(model, batch, scorer)
+            scores |= zip(numbers, scored, strict=True)
     in_order = (scores[i] for i in range(len(windows)))
     return [_concat([next(in_order) for _ in of_line]) for of_line in line_windows]
 

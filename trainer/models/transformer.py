@@ -69,6 +69,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         heads = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
         self._cache_shape = heads, config.hidden_size // config.num_attention_heads
         self.head: nn.Linear | None = None
+        self.packed_head: Callable[[Tensor], Tensor] | None = None
         if not config.tie_word_embeddings:
             self.head = nn.Linear(config.hidden_size, vocabulary.size, bias=False)
             nn.init.normal_(self.head.weight, std=0.02)
@@ -79,7 +80,9 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         return output[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return functional.linear(hidden, self._head_weight())
+        if self.packed_head is not None:
+            return self.packed_head(hidden)
+        return functional.linear(hidden, self.head_weight())
 
     def initial_state(self, batch: int) -> ModelState:
         weight = self.input_embedding().weight
@@ -111,9 +114,10 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         """Return the parts of the model that read one token at a time."""
 
     def steps(self, state: ModelState) -> Steps:
-        return TransformerSteps(self.step_body(), self._head_weight(), state, self.context_tokens or 0)
+        return TransformerSteps(self.step_body(), self.head_weight(), state, self.context_tokens or 0)
 
-    def _head_weight(self) -> Tensor:
+    def head_weight(self) -> Tensor:
+        """Return the weight (V, H) of the output layer."""
         return self.input_embedding().weight if self.head is None else self.head.weight
 
     def checkpoint_gradients(self) -> None:
