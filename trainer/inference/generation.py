@@ -147,7 +147,7 @@ class GenerationJob:
             tuple(never_sampled(tokenizer, request)),
         )
         self.barriers: Doubles = np.zeros(model.vocab_size)
-        """What is added to the logits: -inf for a token that is never sampled."""
+        """Added to the logits: -inf for a token that is never sampled."""
         self.barriers[list(self.options.never_sampled)] = -math.inf
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
