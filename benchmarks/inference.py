@@ -1,6 +1,6 @@
 """Speed of generation and scoring against `generate`, minicons and plain loops, on runs trained by `mt train`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from benchmarks.inference_contestants import (
 from benchmarks.lab import Lab, sentences, write_text
 from benchmarks.parity import greedy_differences, surprisal_difference
 from benchmarks.rows import Row
-from benchmarks.turns import Contestant, Turns, in_turns
+from benchmarks.turns import Contestant, Turns, in_turns, is_faster_in_bf16, started_products
 from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
@@ -35,7 +35,7 @@ _COMPARED_SENTENCES = 200
 _LAYERS, _WIDTH, _VOCABULARY = 6, 256, 4000
 _BODY_FLOPS, _HEAD_FLOPS = 2 * 12 * _LAYERS * _WIDTH**2, 2 * _WIDTH * _VOCABULARY
 """Operations of a token in the products with the weights of the layers, and with those of the output layer."""
-_FLOAT_BYTES = 4
+_FLOAT_BYTES, _BF16_BYTES = 4, 2
 
 
 class _Subject(NamedTuple):
@@ -56,8 +56,9 @@ def inference_rows(lab: Lab, is_quick: bool) -> list[Row]:
     gpt2 = _subject(lab, text, sizes | {"model_family": "gpt2", "tokenizer.method": "bpe"})
     bert = _subject(lab, text, sizes | {"model_family": "bert", "tokenizer.method": "wordpiece"})
     rounds = 2 if is_quick else 5
-    rows = _sampling_rows(lstm, rounds) + _greedy_rows("small", gpt2, rounds, goal=1.5)
-    rows += _greedy_rows("124M", _subject(lab, *_gpt2_124m(lab)), rounds, goal=1.03)
+    rows = _sampling_rows(lstm, rounds) + _greedy_rows("small", gpt2, rounds, {"our greedy": 1.5})
+    large = {"our greedy": 1.03} | ({"our greedy bf16": 2.0} if _has_bf16(rounds) else {})
+    rows += _greedy_rows("124M", _subject(lab, *_gpt2_124m(lab)), rounds, large)
     return rows + _score_rows(gpt2, rounds) + _masked_rows(bert, rounds) + _window_rows(lstm, rounds)
 
 
@@ -68,21 +69,25 @@ def _sampling_rows(lstm: _Subject, rounds: int) -> list[Row]:
     return [_ratio("LSTM generation", turns, ours, "nn.LSTM loop", goal) for ours, goal in goals]
 
 
-def _greedy_rows(size: str, gpt2: _Subject, rounds: int, *, goal: float) -> list[Row]:
-    """Compare greedy continuations; the limit of their speed is to read all weights from memory for each token."""
+def _greedy_rows(size: str, gpt2: _Subject, rounds: int, goals: Mapping[str, float]) -> list[Row]:
+    """Compare greedy continuations; the limit of their speed is to read all weights from memory for each token.
+
+    `goals` are the ratios that our contestants are to reach.
+    """
     loaded = Model.load(gpt2.run.path)
     differing = greedy_differences(gpt2.exported, [loaded.tokenizer.decode(prompt_ids(loaded))])
-    turns = _measured(gpt2, ["our greedy", "library greedy"], rounds)
-    limit = _limit("memory", rounds) / (_FLOAT_BYTES * loaded.model.parameter_count())
-    return [
+    turns = _measured(gpt2, [*goals, "library greedy"], rounds)
+    memory, weights = _limit("memory", rounds), loaded.model.parameter_count()
+    ratios = [
         _ratio(
             f"GPT-2 {size} generation",
-            *(turns, "our greedy", "library greedy", goal),
-            limit=limit,
+            *(turns, ours, "library greedy", goal),
+            limit=memory / (weights * (_BF16_BYTES if ours.endswith("bf16") else _FLOAT_BYTES)),
             limited_by="reads of all weights for each token",
-        ),
-        _at_most(f"GPT-2 {size} generation: prompts continued otherwise", differing, "prompts", 0),
+        )
+        for ours, goal in goals.items()
     ]
+    return [*ratios, _at_most(f"GPT-2 {size} generation: prompts continued otherwise", differing, "prompts", 0)]
 
 
 def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
@@ -142,6 +147,12 @@ def _measured(subject: _Subject, names: Sequence[str], rounds: int) -> Turns:
             for name in names
         }
         return in_turns(contestants, rounds)
+
+
+def _has_bf16(rounds: int) -> bool:
+    """Return True if this CPU multiplies faster in bf16."""
+    with ExitStack() as running:
+        return is_faster_in_bf16(in_turns(started_products(running), rounds))
 
 
 def _limit(kind: str, rounds: int) -> float:

@@ -17,7 +17,14 @@ from benchmarks.lab import demo_lines, sentences
 from benchmarks.reference_tools import load_library_model, load_scorer, row_of
 from benchmarks.turns import repeated, serve
 from trainer.api import Model
-from trainer.contracts.inference import DetailLevel, GenerateRequest, GenerateResponse, ScoreRequest, ScoreResponse
+from trainer.contracts.inference import (
+    DetailLevel,
+    GenerateRequest,
+    GenerateResponse,
+    GenerationPrecision,
+    ScoreRequest,
+    ScoreResponse,
+)
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.scoring import ScoringJob, score_texts
 from trainer.models.recurrent import RecurrentModel
@@ -36,13 +43,12 @@ def main(name: str, run_folder: str, exported_folder: str) -> None:
     serve(lambda: repeated(work))
 
 
-def our_greedy(run: Path, _: Path) -> Callable[[], int]:
+def our_greedy(precision: GenerationPrecision, run: Path, _: Path) -> Callable[[], int]:
     """Count the tokens of a greedy continuation."""
     loaded = Model.load(run)
     prompt = loaded.tokenizer.decode(prompt_ids(loaded))
-    return lambda: _generated(
-        loaded, [GenerateRequest(prompt_text=prompt, max_new_tokens=GREEDY_TOKENS, temperature=0)]
-    )
+    request = GenerateRequest(prompt_text=prompt, max_new_tokens=GREEDY_TOKENS, temperature=0, precision=precision)
+    return lambda: _generated(loaded, [request])
 
 
 def library_greedy(run: Path, exported: Path) -> Callable[[], int]:
@@ -169,7 +175,8 @@ def _endless(rows: list[list[int]]) -> Iterator[list[int]]:
 
 
 CONTESTANTS: dict[str, Callable[[Path, Path], Callable[[], int]]] = {
-    "our greedy": our_greedy,
+    "our greedy": partial(our_greedy, "fp32"),
+    "our greedy bf16": partial(our_greedy, "bf16"),
     "library greedy": library_greedy,
     "our sample": partial(our_samples, 1),
     f"our {SEQUENCES} samples": partial(our_samples, SEQUENCES),

@@ -11,15 +11,13 @@ from benchmarks.lab import Lab, printed_number, write_text
 from benchmarks.rows import Row
 from benchmarks.shapes import SHAPES
 from benchmarks.step_times import WARM_UP_STEPS
-from benchmarks.turns import Contestant, in_turns
+from benchmarks.turns import Contestant, in_turns, is_faster_in_bf16, started_products
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.validation import parse_json
 from trainer.training.progress import CurveRow
 
 _CHARACTERS = 1_200_000
 _BF16_STEPS, _MAX_BF16_NATS = 200, 0.02
-_MIN_BF16_GAIN = 1.3
-"""Products are this much faster in bf16 on a CPU that has the arithmetic."""
 _GOALS: dict[str, tuple[tuple[str, str, float | None], ...]] = {
     "lstm": (
         ("ours", "HF", 1.4),
@@ -49,12 +47,9 @@ def training_rows(lab: Lab, is_quick: bool) -> list[Row]:
     """Return the rows of all shapes: in fp32, and in bf16 where this CPU multiplies faster in it."""
     text = write_text(lab.folder / "training.txt", _CHARACTERS)
     with ExitStack() as limits:
-        products = {
-            name: limits.enter_context(Contestant("benchmarks.limits", [kind]))
-            for name, kind in (("products", "gemm-fp32"), ("products bf16", "gemm-bf16"))
-        }
+        products = started_products(limits)
         turns = in_turns(products, 3)
-        has_bf16 = turns.ratio("products bf16", "products") >= _MIN_BF16_GAIN
+        has_bf16 = is_faster_in_bf16(turns)
         rows = [Row(case=name, value=turns.median(name) / 1e9, unit="GFLOP/s") for name in products]
         for name in SHAPES:
             rows += _shape_rows(lab, name, text, products, has_bf16=has_bf16, is_quick=is_quick)

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from subprocess import PIPE, Popen
@@ -14,6 +15,8 @@ MAX_FOREIGN_SHARE, MAX_TRIES = 0.12, 4
 """A slice is measured again while other programs use more of the processors, MAX_TRIES times at most."""
 
 _PR_SET_CHILD_SUBREAPER = 36
+_MIN_BF16_GAIN = 1.3
+"""Products are this much faster in bf16 on a CPU that has the arithmetic."""
 
 
 class Turns(NamedTuple):
@@ -94,6 +97,17 @@ class Contestant:
         if not line:
             raise RuntimeError(f"{self._module} ended with exit code {self._process.wait()}")
         return float(line)
+
+
+def started_products(running: ExitStack) -> dict[str, Contestant]:
+    """Start the products of large matrices in fp32 and in bf16, the limits of this machine."""
+    kinds = {"products": "gemm-fp32", "products bf16": "gemm-bf16"}
+    return {name: running.enter_context(Contestant("benchmarks.limits", [kind])) for name, kind in kinds.items()}
+
+
+def is_faster_in_bf16(products: Turns) -> bool:
+    """Return True if this CPU multiplies faster in bf16, by the turns of `started_products`."""
+    return products.ratio("products bf16", "products") >= _MIN_BF16_GAIN
 
 
 def serve(measure: Callable[[], float]) -> None:

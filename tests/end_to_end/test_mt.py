@@ -141,6 +141,8 @@ def test_people__read_tables_and_what_to_do_next(shell: Shell) -> None:
 def people__see_text_as_it_is_written_and_what_comes_next(shell: Shell, run_id: str) -> None:
     words = ["generate", run_id, "ab", "--max-new-tokens", "9", "--seed", "1", "--no-stop-on-eos", "--stop", "zz"]
     words += ["--ban-token", "c", "--allowed-chars", "ab \n", "--repetition-penalty", "1.1", "--logprobs"]
+    code, _, err = shell.type(*words, "--precision", "bf16")
+    assert (code, err) == (2, "mt: `precision` must be 'fp32': recurrent models generate in fp32 only.\n")
     whole, streamed = shell.type(*words), shell.type(*words, "--stream")
     assert whole == streamed and set(whole[1].rsplit("\n", 2)[0]) <= set("ab \n")
     assert len(whole[1].splitlines()[-1].split()) == 9

@@ -49,6 +49,7 @@ class _GenerateOptions(SamplingOptions):
     banned_tokens = repeatable("--ban-token TOKEN", "never generate this token")
     alphabet = option("--allowed-chars CHARACTERS", str, "generate only tokens made of these characters")
     logprobs = flag("--logprobs", "show ln p of every token")
+    precision = option("--precision fp32|bf16", str, "bf16: faster with large transformers; default: fp32")
     stream = flag("--stream", "show the text while it is generated")
 
 

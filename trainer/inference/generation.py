@@ -17,12 +17,14 @@ from trainer.contracts.inference import (
     GenerateChunk,
     GenerateRequest,
     GenerateResponse,
+    GenerationPrecision,
     cancelled_error,
 )
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
 from trainer.inference.sampling import Doubles, choose, log_softmax, of_ids, penalize_repetition
 from trainer.models.base import Floats, LanguageModel, ModelState, Steps, as_floats, concatenate_states
+from trainer.models.transformer_steps import try_bf16
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 12
@@ -68,7 +70,7 @@ def generate(
 def generate_together(
     model: LanguageModel, jobs: "Sequence[GenerationJob]", *, withdrawn: Callable[[], Collection[str]] = tuple
 ) -> Iterator[GenerateResponse | GenerateChunk]:
-    """Continue prompts side by side. The model was trained with causal_lm.
+    """Continue prompts side by side. The model was trained with causal_lm, and the jobs have one precision.
 
     Yields each response as soon as its last sequence has finished, and before it the chunks of a streamed job. The last
     line of a prompt is open, earlier lines end in [EOS]. With `stop_on_eos` false, a sampled [EOS] is a newline of the
@@ -130,7 +132,12 @@ class GenerationJob:
         *,
         is_streamed: bool = False,
     ) -> None:
-        """Raises INVALID_INPUT if a banned token is not in the vocabulary, or if no token is allowed."""
+        """Check the request against the model.
+
+        Raises INVALID_INPUT if a banned token is not in the vocabulary, if no token is allowed, or for bf16 where the
+        model or this machine's CPU does not generate in it.
+        """
+        check_precision(model, request.precision)
         self.request_id = response.request_id
         self.tokenizer = tokenizer
         self.request = request
@@ -181,7 +188,23 @@ class GenerationJob:
                 unk_count=self.prompt.unk_count(self.tokenizer),
                 seed_used=self.seed,
                 logprobs=logprobs if self.request.logprobs else None,
+                precision=self.request.precision,
             )
+
+
+def check_precision(
+    model: LanguageModel, precision: GenerationPrecision, *, trial: Callable[[], None] = try_bf16
+) -> None:
+    """Raise INVALID_INPUT if the model or this machine's CPU does not generate in a precision."""
+    if precision == "fp32":
+        return
+    if not model.generates_in_bf16:
+        raise AppError(ErrorCode.INVALID_INPUT, "`precision` must be 'fp32': recurrent models generate in fp32 only.")
+    try:
+        trial()
+    except RuntimeError:
+        message = "`precision` must be 'fp32': this machine's CPU cannot multiply in bf16."
+        raise AppError(ErrorCode.INVALID_INPUT, message) from None
 
 
 def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
@@ -332,7 +355,8 @@ def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Floa
     after = [(read[tuple(job.prompt.ids)], len(job.sequences)) for job in jobs]
     logits = torch.cat([last.repeat(count, 1) for (last, _), count in after])
     states = [tuple(part.repeat_interleave(count, dim=1) for part in state) for (_, state), count in after]
-    return as_floats(logits), model.steps(concatenate_states(states))
+    steps = model.bf16_steps if jobs[0].request.precision == "bf16" else model.steps
+    return as_floats(logits), steps(concatenate_states(states))
 
 
 def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:

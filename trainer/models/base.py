@@ -28,6 +28,8 @@ class LanguageModel(nn.Module, ABC):
 
     context_tokens: int | None = None
     """Maximum number of tokens read at once; None: unlimited."""
+    generates_in_bf16 = False
+    """True for models with `bf16_steps`."""
 
     def __init__(self, vocabulary: Vocabulary, objective: Objective) -> None:
         super().__init__()
@@ -70,9 +72,20 @@ class LanguageModel(nn.Module, ABC):
         """Return the steps after a state, of one token per sequence. They overwrite the state."""
         return ForwardSteps(self, state)
 
+    def bf16_steps(self, state: ModelState) -> "Steps":
+        """Return `steps` whose products with weights round inputs, weights and outputs to bf16; all else is in fp32.
+
+        The first call copies the weights, and the model keeps the copy. Raises ValueError for recurrent models.
+        """
+        raise ValueError("recurrent models generate in fp32 only")
+
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass to save memory."""
         raise ValueError("gradient checkpointing is for transformers")
+
+    def memory_bytes(self) -> int:
+        """Return the size of the parameters and of their copy in bf16."""
+        return sum(parameter.nbytes for parameter in self.parameters())
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())

@@ -7,7 +7,7 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2Model
 
 from trainer.contracts.models import Gpt2Config, Objective
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
-from trainer.models.transformer_steps import StepBody, activation, product
+from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
 
 
@@ -29,9 +29,9 @@ class Gpt2Model(CausalTransformer[GPT2Model]):
 class _Gpt2Body(StepBody):
     def __init__(self, config: Gpt2Config, body: GPT2Model) -> None:
         self._epsilon: float = body.config.layer_norm_epsilon
-        super().__init__(
-            dict(body.named_parameters()), config.num_layers, config.hidden_size // config.num_attention_heads
-        )
+        weights = dict(body.named_parameters())
+        matrices = {name: weight for name, weight in weights.items() if name.startswith("h.") and weight.dim() == 2}
+        super().__init__(weights, matrices, config.num_layers, config.hidden_size // config.num_attention_heads)
         self._activation = activation(config.activation_function)
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class _Gpt2Body(StepBody):
         return functional.layer_norm(hidden, weight.shape, weight, self._weights[f"{name}.bias"], self._epsilon)
 
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
-        return product(inputs, self._weights[f"{name}.weight"]).add_(self._weights[f"{name}.bias"])
+        return self.products[f"{name}.weight"](inputs).add_(self._weights[f"{name}.bias"])
 
 
 def library_config(config: Gpt2Config, vocabulary: Vocabulary) -> GPT2Config:

@@ -10,7 +10,7 @@ from transformers.models.qwen2 import configuration_qwen2, modeling_qwen2
 
 from trainer.contracts.models import LlamaConfig, Objective, QwenConfig
 from trainer.models.transformer import CausalTransformer, library_activation, vocabulary_fields
-from trainer.models.transformer_steps import StepBody, activation, product
+from trainer.models.transformer_steps import StepBody, activation
 from trainer.tokenizers.base import Vocabulary
 
 _LLAMA: type[configuration_llama.LlamaConfig] = configuration_llama.LlamaConfig
@@ -49,7 +49,8 @@ class _RotaryBody(StepBody):
     ) -> None:
         weights = dict(body.named_parameters())
         self._epsilon: float = body.config.rms_norm_eps
-        super().__init__(weights, config.num_layers, config.hidden_size // config.num_attention_heads)
+        matrices = {name: weight.t() for name, weight in weights.items() if name.endswith("_proj.weight")}
+        super().__init__(weights, matrices, config.num_layers, config.hidden_size // config.num_attention_heads)
         self._activation = activation(config.activation_function)
         embedding = weights["embed_tokens.weight"]
         positions = torch.arange(config.max_position_embeddings, device=embedding.device).unsqueeze(0)
@@ -84,7 +85,7 @@ class _RotaryBody(StepBody):
         return functional.rms_norm(hidden, list(weight.shape), weight, self._epsilon)
 
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
-        outputs, bias = product(inputs, self._weights[f"{name}.weight"].t()), self._weights.get(f"{name}.bias")
+        outputs, bias = self.products[f"{name}.weight"](inputs), self._weights.get(f"{name}.bias")
         return outputs if bias is None else outputs.add_(bias)
 
 

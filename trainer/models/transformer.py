@@ -7,7 +7,7 @@ Nothing is downloaded.
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Generic, TypedDict, TypeVar
+from typing import Generic, Self, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from transformers.utils import logging
 from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.dropout import replace_dropout
-from trainer.models.transformer_steps import StepBody, TransformerSteps
+from trainer.models.transformer_steps import Bf16Copy, StepBody, TransformerSteps, fp32_product
 from trainer.tokenizers.base import Vocabulary
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -49,6 +49,8 @@ def library_activation(name: Activation) -> str:
     return "gelu_pytorch_tanh" if name == "gelu_new" else name
 
 
+_HEAD = "head"
+"""The output layer among the matrices in bf16."""
 Body = TypeVar("Body", bound=PreTrainedModel)
 
 
@@ -58,6 +60,8 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     Keys and values have the shape (1, B, P, heads, D). A position that was not read is padding of a shorter sequence.
     """
 
+    generates_in_bf16 = True
+
     def __init__(
         self, config: Gpt2Config | LlamaConfig | QwenConfig, body: Body, vocabulary: Vocabulary, objective: Objective
     ) -> None:
@@ -65,6 +69,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         self.context_tokens = config.max_position_embeddings
         replace_dropout(body)
         self.body = body
+        self._bf16: Bf16Copy | None = None
         self._num_cache_tensors = 2 * config.num_layers
         heads = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
         self._cache_shape = heads, config.hidden_size // config.num_attention_heads
@@ -114,7 +119,24 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         """Return the parts of the model that read one token at a time."""
 
     def steps(self, state: ModelState) -> Steps:
-        return TransformerSteps(self.step_body(), self.head_weight(), state, self.context_tokens or 0)
+        head = fp32_product(self.head_weight().detach().t())
+        return TransformerSteps(self.step_body(), head, state, self.context_tokens or 0)
+
+    def bf16_steps(self, state: ModelState) -> Steps:
+        body = self.step_body()
+        if self._bf16 is None:
+            self._bf16 = Bf16Copy(body.matrices | {_HEAD: self.head_weight().detach().t()})
+        body.products = self._bf16.products
+        return TransformerSteps(body, self._bf16.products[_HEAD], state, self.context_tokens or 0)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; training changes the weights, so that their copy in bf16 is dropped."""
+        if mode:
+            self._bf16 = None
+        return super().train(mode)
+
+    def memory_bytes(self) -> int:
+        return super().memory_bytes() + (0 if self._bf16 is None else self._bf16.memory_bytes)
 
     def head_weight(self) -> Tensor:
         """Return the weight (V, H) of the output layer."""

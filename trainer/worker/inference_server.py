@@ -24,6 +24,7 @@ from trainer.contracts.inference import (
     GenerateChunk,
     GenerateRecord,
     GenerateResponse,
+    GenerationPrecision,
     InferenceRecord,
     PredictRecord,
     PredictResponse,
@@ -50,6 +51,10 @@ _batch_adapter: TypeAdapter[list[InferenceRecord]] = TypeAdapter(
     list[Annotated[InferenceRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
 )
 _PIECE_BYTES = 1 << 20
+_PRECISIONS: tuple[GenerationPrecision, ...] = ("fp32", "bf16")
+"""Continuations of different precision are generated one after the other."""
+_Continuation = tuple[GenerationJob, ChatResponse | None]
+"""A generation job, and for a chat the response without its answer."""
 _STDIN = 0
 _MAX_HELD_BYTES = 128 << 20
 """Memory of earlier requests that this process may hold for the next one."""
@@ -151,7 +156,7 @@ def _responses(
 ) -> Iterator[ScoreResponse | GenerateResponse | GenerateChunk | PredictResponse | ChatResponse | EvalResponse]:
     corpora = CorpusStore(settings)
     texts: list[ScoringJob] = []
-    prompts: list[tuple[GenerationJob, ChatResponse | None]] = []
+    prompts: list[_Continuation] = []
     for record in records:
         try:
             match record:
@@ -170,17 +175,22 @@ def _responses(
             yield failed_record(record, RunError.of(to_app_error(error, settings.app.folders()))).response
     if texts:
         yield from score_texts(loaded.model, loaded.tokenizer, texts)
-    if prompts:
-        chats = {continuation.request_id: chat for continuation, chat in prompts}
-        continuations = [continuation for continuation, _ in prompts]
-        for written in generate_together(loaded.model, continuations, withdrawn=withdrawn):
+    yield from _continued(prompts, loaded, withdrawn)
+
+
+def _continued(
+    prompts: Sequence[_Continuation], loaded: LoadedRun, withdrawn: Callable[[], Collection[str]]
+) -> Iterator[GenerateResponse | GenerateChunk | ChatResponse]:
+    """Continue prompts and chats, those of each precision together."""
+    chats = {job.request_id: chat for job, chat in prompts}
+    for precision in _PRECISIONS:
+        alike = [job for job, _ in prompts if job.request.precision == precision]
+        for written in generate_together(loaded.model, alike, withdrawn=withdrawn):
             chat = chats[written.request_id]
             yield written if chat is None or isinstance(written, GenerateChunk) else chat_answer(chat, written)
 
 
-def _continuation(
-    record: GenerateRecord | ChatRecord, loaded: LoadedRun, corpora: CorpusStore
-) -> tuple[GenerationJob, ChatResponse | None]:
+def _continuation(record: GenerateRecord | ChatRecord, loaded: LoadedRun, corpora: CorpusStore) -> _Continuation:
     """Return the generation job of a request, and for a chat the response without its answer."""
     model, tokenizer = loaded.model, loaded.tokenizer
     if isinstance(record, GenerateRecord):

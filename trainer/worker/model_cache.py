@@ -27,10 +27,9 @@ class LoadedRun(NamedTuple):
     prefixes: PrefixCache
 
     def memory_bytes(self) -> int:
-        """Return the size of the parameters, of the tokenizer's two code point tables, and of cached prefixes."""
+        """Return the size of the model, of the tokenizer's two code point tables, and of cached prefixes."""
         table_bytes = np.zeros(sys.maxunicode + 1, dtype=ids_type(self.tokenizer.vocab_size)).nbytes
-        parameter_bytes = sum(parameter.nbytes for parameter in self.model.parameters())
-        return parameter_bytes + 2 * table_bytes + self.prefixes.memory_bytes
+        return self.model.memory_bytes() + 2 * table_bytes + self.prefixes.memory_bytes
 
 
 _Seen = tuple[tuple[Path, int, int], ...]

@@ -51,6 +51,7 @@ TOO_MUCH: list[tuple[type[BaseModel], str, object]] = [
     (GenerateRequest, "alphabet", ""),
     (GenerateRequest, "alphabet", "x" * 10_001),
     (GenerateRequest, "logprobs", 1),
+    (GenerateRequest, "precision", "fp16"),
     (EvalRequest, "split", "train"),
     (EvalRequest, "path_override", ""),
 ]
@@ -61,6 +62,7 @@ ALLOWED: list[tuple[type[BaseModel], dict[str, object]]] = [
     (GenerateRequest, {"prompt_path": "a", "max_new_tokens": 512, "num_return_sequences": 10, "seed": 2**32 - 1}),
     (GenerateRequest, {"prompt_text": "a", "stop_sequences": ["x"] * 8, "num_return_sequences": 1, "seed": None}),
     (GenerateRequest, {"prompt_text": "a", "banned_tokens": ["x"] * 64, "alphabet": "a", "logprobs": True}),
+    (GenerateRequest, {"prompt_text": "a", "precision": "bf16"}),
     (EvalRequest, {"split": "test", "path_override": "a"}),
     (EvalRequest, {}),
 ]

@@ -16,6 +16,7 @@ QUEUED_GENERATION = {
     "unk_count": None,
     "seed_used": None,
     "logprobs": None,
+    "precision": None,
     "error": None,
 }
 
