@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from trainer.contracts.models import Activation
 from trainer.models.base import Floats, ModelState, Steps, as_floats, numpy_is_faster
+from trainer.models.packed_linear import packed_linear
 
 _MIN_ROOM_TOKENS = 64
 _MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
@@ -20,12 +21,6 @@ _MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies inputs (n, inputs) by a matrix of a model and returns outputs (n, outputs); all are in fp32."""
-
-
-class _MultiplyPacked(Protocol):
-    def __call__(
-        self, inputs: Tensor, weight: Tensor, bias: None, activation: str, scalars: list[float], algorithm: str
-    ) -> Tensor: ...
 
 
 class StepBody(ABC):
@@ -162,23 +157,8 @@ class Bf16Copy:
 
 def _bf16_product(matrix: Tensor) -> Product:
     """Return the product with a matrix (inputs, outputs): inputs, matrix and outputs are rounded to bf16."""
-    multiply = linear(matrix.t().contiguous().bfloat16())
+    multiply = packed_linear(matrix.t().contiguous().bfloat16(), rows=1)
     return lambda inputs: multiply(inputs.bfloat16()).float()
-
-
-def linear(weight: Tensor) -> Product:
-    """Return the linear function of a weight (outputs, inputs), for inputs of its type.
-
-    It keeps a copy in the order in which oneDNN reads it, which is up to twice as fast for bf16. For bf16 on a CPU
-    without AVX-512, for float64, and on another device there is no such order.
-    """
-    try:
-        pack: Callable[[Tensor, int], Tensor] = torch.ops.mkldnn._reorder_linear_weight
-        multiply: _MultiplyPacked = torch.ops.mkldnn._linear_pointwise
-        packed = pack(weight, 1)
-    except (AttributeError, RuntimeError):  # AttributeError: torch without oneDNN
-        return partial(functional.linear, weight=weight)
-    return lambda inputs: multiply(inputs, packed, None, "none", [], "")
 
 
 def try_bf16() -> None:

@@ -18,7 +18,7 @@ from trainer.contracts.validation import parse
 from trainer.inference.generation import check_precision, generate
 from trainer.inference.model_files import save_model
 from trainer.models.base import LanguageModel, concatenate_states
-from trainer.models.transformer_steps import linear
+from trainer.models.packed_linear import packed_linear
 from trainer.worker.inference_server import answer
 from trainer.worker.model_cache import ModelCache
 
@@ -147,7 +147,7 @@ def test_linear__is_the_product_of_matrices_with_or_without_an_order_for_it(dtyp
     torch.manual_seed(1)
     inputs, weight = torch.randn(3, 40).to(dtype), torch.randn(70, 40).to(dtype)
 
-    outputs = linear(weight)(inputs)
+    outputs = packed_linear(weight, rows=1)(inputs)
 
     assert outputs.dtype == dtype
     assert torch.allclose(outputs.double(), inputs.double() @ weight.double().t(), atol=error)
