@@ -55,7 +55,8 @@ def main() -> int:
         parser.error(f"unknown cases: {', '.join(sorted(unknown))}; possible: {', '.join(CASES)}")
     torch.set_num_threads(default_threads())
     adopt_orphans()
-    is_quick, console, rows = os.environ.get("QUICK") == "1", Console(), list[Row]()
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    is_quick, rows = os.environ.get("QUICK") == "1", list[Row]()
     begin = now()
     for case in cases:
         with TemporaryDirectory() as folder:
