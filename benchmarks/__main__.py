@@ -55,7 +55,7 @@ def main() -> int:
         parser.error(f"unknown cases: {', '.join(sorted(unknown))}; possible: {', '.join(CASES)}")
     torch.set_num_threads(default_threads())
     adopt_orphans()
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = Console() if os.isatty(1) else Console(width=200)
     is_quick, rows = os.environ.get("QUICK") == "1", list[Row]()
     begin = now()
     for case in cases:

@@ -40,7 +40,7 @@ from trainer.data.normalization import Line, documents, normalized
 from trainer.inference.windows import context_of, windows
 from trainer.inference.word_boundaries import WordBoundaries, word_ends
 from trainer.models.base import LanguageModel
-from trainer.models.packed_products import packed_products, packing_pays
+from trainer.models.packed_linear import packing_pays
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 14
@@ -208,7 +208,7 @@ def _score(
     by_length: list[int] = np.argsort(lengths, kind="stable").tolist()
     scores: dict[int, Scores] = {}
     packs = packing_pays(model, sum(lengths), torch.backends.cpu.get_cpu_capability())
-    with packed_products(model) if packs else nullcontext():
+    with model.packed_products() if packs else nullcontext():
         while len(scores) < len(windows):
             shortest = lengths[by_length[len(scores)]]
             size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
 import numpy as np
@@ -78,6 +79,10 @@ class LanguageModel(nn.Module, ABC):
         The first call copies the weights, and the model keeps the copy. Raises ValueError for recurrent models.
         """
         raise ValueError("recurrent models generate in fp32 only")
+
+    def packed_products(self) -> AbstractContextManager[None]:
+        """Return a context in which the products of a transformer have packed weights and no gradients."""
+        return nullcontext()
 
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass to save memory."""

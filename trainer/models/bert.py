@@ -1,6 +1,7 @@
 """BERT of the transformers library, with its head for masked tokens."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from transformers.models.bert import configuration_bert, modeling_bert
 from trainer.contracts.models import BertConfig, Objective
 from trainer.models.base import LanguageModel, check_ids, is_read
 from trainer.models.dropout import replace_dropout
+from trainer.models.packed_products import packed_layers
 from trainer.models.transformer import library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
@@ -49,6 +51,9 @@ class BertModel(LanguageModel):
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.embeddings.word_embeddings
+
+    def packed_products(self) -> AbstractContextManager[None]:
+        return packed_layers(self.body, self.transform)
 
     def checkpoint_gradients(self) -> None:
         self.body.activation_checkpointing_enable()

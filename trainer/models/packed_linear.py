@@ -1,4 +1,8 @@
-"""Linear functions whose weight is stored in the order in which oneDNN reads it."""
+"""Linear functions whose weight is stored in the order in which oneDNN reads it.
+
+On a CPU with AVX-512, oneDNN multiplies such weights in 32 bits 1.2 to 1.7 times as fast as torch's usual kernels, which
+are MKL's (measured on an AMD CPU). Without AVX-512 it is slower.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer.models.base import LanguageModel
+
+_MIN_TOKENS = 1 << 11
+"""To pack the weights takes about as long as to read some hundred tokens."""
 _Multiply: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None, str, list[float], str], Tensor]"
 
 
@@ -24,3 +32,11 @@ def packed_linear(weight: Tensor, bias: Tensor | None = None, *, rows: int) -> C
     except (AttributeError, RuntimeError):  # AttributeError: torch without oneDNN
         return partial(functional.linear, weight=weight, bias=bias)
     return lambda inputs: multiply(inputs, packed, bias, "none", [], "")
+
+
+def packing_pays(model: LanguageModel, tokens: int, cpu_capability: str) -> bool:
+    """Return True if a transformer reads so many tokens faster with packed weights, on torch's name for the CPU."""
+    weight = model.input_embedding().weight
+    is_transformer = model.context_tokens is not None
+    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return is_transformer and on_cpu and tokens >= _MIN_TOKENS and cpu_capability == "AVX512"

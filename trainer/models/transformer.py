@@ -6,7 +6,8 @@ Nothing is downloaded.
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, Self, TypedDict, TypeVar
 
 import torch
@@ -19,6 +20,8 @@ from transformers.utils import logging
 from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.dropout import replace_dropout
+from trainer.models.packed_linear import packed_linear
+from trainer.models.packed_products import PACKED_ROWS, packed_layers
 from trainer.models.transformer_steps import Bf16Copy, StepBody, TransformerSteps, fp32_product
 from trainer.tokenizers.base import Vocabulary
 
@@ -74,7 +77,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         heads = config.num_attention_heads if isinstance(config, Gpt2Config) else config.num_key_value_heads
         self._cache_shape = heads, config.hidden_size // config.num_attention_heads
         self.head: nn.Linear | None = None
-        self.packed_head: Callable[[Tensor], Tensor] | None = None
+        self._packed_head: Callable[[Tensor], Tensor] | None = None
         if not config.tie_word_embeddings:
             self.head = nn.Linear(config.hidden_size, vocabulary.size, bias=False)
             nn.init.normal_(self.head.weight, std=0.02)
@@ -85,8 +88,8 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         return output[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        if self.packed_head is not None:
-            return self.packed_head(hidden)
+        if self._packed_head is not None:
+            return self._packed_head(hidden)
         return functional.linear(hidden, self.head_weight())
 
     def initial_state(self, batch: int) -> ModelState:
@@ -141,6 +144,15 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     def head_weight(self) -> Tensor:
         """Return the weight (V, H) of the output layer."""
         return self.input_embedding().weight if self.head is None else self.head.weight
+
+    @contextmanager
+    def packed_products(self) -> Iterator[None]:
+        self._packed_head = packed_linear(self.head_weight().detach(), rows=PACKED_ROWS)
+        try:
+            with packed_layers(self.body):
+                yield
+        finally:
+            self._packed_head = None
 
     def checkpoint_gradients(self) -> None:
         self.body.activation_checkpointing_enable()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.support.families import FAMILIES, POSITIONS, TRANSFORMERS, VOCABULARY, model_of, vocabulary
-from trainer.models.packed_products import packed_products, packing_pays
+from trainer.models.packed_linear import packing_pays
 
 MANY = 1 << 20
 
@@ -18,7 +18,7 @@ def test_packed_weights__give_the_same_logits(name: str, shape: tuple[int, int])
 
     with torch.inference_mode():
         plain = model.forward(ids)
-        with packed_products(model):
+        with model.packed_products():
             packed = model.forward(ids)
             assert list(model.modules()) != modules
         after = model.forward(ids)
@@ -33,10 +33,18 @@ def test_packed_weights__are_unpacked_after_an_error() -> None:
     model = model_of("gpt2")
     modules = list(model.modules())
 
-    with pytest.raises(ValueError, match="Expected x with shape"), packed_products(model):
+    with pytest.raises(ValueError, match="Expected x with shape"), model.packed_products():
         model.forward(torch.zeros(3, dtype=torch.long))
 
     assert list(model.modules()) == modules
+
+
+def test_packed_weights__of_a_recurrent_model_are_the_plain_ones() -> None:
+    model = model_of("lstm")
+    modules = list(model.modules())
+
+    with model.packed_products():
+        assert list(model.modules()) == modules
 
 
 @pytest.mark.parametrize("name", FAMILIES)
