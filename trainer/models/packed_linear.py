@@ -1,7 +1,7 @@
 """Linear functions whose weight is stored in the order in which oneDNN reads it.
 
-On a CPU with AVX-512, oneDNN multiplies such weights in 32 bits 1.2 to 1.7 times as fast as torch's usual kernels, which
-are MKL's (measured on an AMD CPU). Without AVX-512 it is slower.
+On a CPU with AVX-512, oneDNN multiplies such weights in 32 bits 1.2 to 1.7 times as fast as torch's usual kernels do,
+which are MKL's (measured on an AMD CPU). Without AVX-512 it is slower.
 """
 
 from collections.abc import Callable
