@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainer.contracts.base import changed
@@ -24,7 +25,7 @@ from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
 from trainer.inference.sampling import Doubles, choose, log_softmax, of_ids, penalize_repetition
 from trainer.models.base import Floats, LanguageModel, ModelState, Steps, as_floats, concatenate_states
-from trainer.models.transformer_steps import try_bf16
+from trainer.models.transformer_steps import multiply_in_bf16
 from trainer.tokenizers.base import Tokenizer
 
 _MAX_POSITIONS = 1 << 12
@@ -153,9 +154,9 @@ class GenerationJob:
             request.logprobs,
             tuple(never_sampled(tokenizer, request)),
         )
-        self.barriers: Doubles = np.zeros(model.vocab_size)
-        """Added to the logits: -inf for a token that is never sampled."""
-        self.barriers[list(self.options.never_sampled)] = -math.inf
+        self.is_barred: NDArray[np.bool_] = np.zeros(model.vocab_size, dtype=np.bool_)
+        """True for a token that is never sampled."""
+        self.is_barred[list(self.options.never_sampled)] = True
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
         self.sequences = [
@@ -193,7 +194,7 @@ class GenerationJob:
 
 
 def check_precision(
-    model: LanguageModel, precision: GenerationPrecision, *, trial: Callable[[], None] = try_bf16
+    model: LanguageModel, precision: GenerationPrecision, *, trial: Callable[[], None] = multiply_in_bf16
 ) -> None:
     """Raise INVALID_INPUT if the model or this machine's CPU does not generate in a precision."""
     if precision == "fp32":
@@ -335,7 +336,7 @@ def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
     if options.repetition_penalty is not None:
         seen = [sequence.context[-options.repetition_window :] for sequence in live]
         penalize_repetition(doubles, seen, options.repetition_penalty)
-    doubles += job.barriers
+    np.copyto(doubles, -math.inf, where=job.is_barred)
     ids = choose(doubles, job.request, [sequence.generator.random() for sequence in live])
     for sequence, token_id in zip(live, ids, strict=True):
         sequence.append(token_id)
@@ -347,12 +348,9 @@ def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
 
 def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Floats, Steps]:
     """Return the logits (n, V) after the prompt of each sequence, and the steps from there."""
-    read: dict[tuple[int, ...], tuple[Tensor, ModelState]] = {}
-    for job in jobs:
-        prompt = tuple(job.prompt.ids)
-        if prompt not in read:
-            read[prompt] = read_on(model, job.prompt.ids, model.initial_state(1))
-    after = [(read[tuple(job.prompt.ids)], len(job.sequences)) for job in jobs]
+    prompts = [tuple(job.prompt.ids) for job in jobs]
+    read = {prompt: read_on(model, list(prompt), model.initial_state(1)) for prompt in set(prompts)}
+    after = [(read[prompt], len(job.sequences)) for prompt, job in zip(prompts, jobs, strict=True)]
     logits = torch.cat([last.repeat(count, 1) for (last, _), count in after])
     states = [tuple(part.repeat_interleave(count, dim=1) for part in state) for (_, state), count in after]
     steps = model.bf16_steps if jobs[0].request.precision == "bf16" else model.steps

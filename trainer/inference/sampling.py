@@ -39,7 +39,8 @@ def filtered_probabilities(
     if count < size:
         sums: Doubles = probabilities.sum(-1)
         needed = request.top_p if request.top_p < 1 else highest_draw + _MAX_ROUNDING
-        if count < request.top_k if request.top_k else min(_floats(sums)) < needed:
+        lacks_some = count < request.top_k if request.top_k else min(_floats(sums)) < needed
+        if lacks_some:
             probabilities, ids = _likeliest(by_id, size)
     if request.top_k:
         probabilities, ids = _normalized(probabilities[:, : request.top_k]), ids[:, : request.top_k]

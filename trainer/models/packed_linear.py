@@ -25,6 +25,7 @@ def packed_linear(weight: Tensor, bias: Tensor | None = None, *, rows: int) -> C
     It has no gradients, and keeps a copy of the weight. For bf16 on a CPU without AVX-512, for float64, on another
     device, and where torch lacks oneDNN there is no such order, and the weight is used as it is.
     """
+    weight, bias = weight.detach().contiguous(), None if bias is None else bias.detach()
     try:
         pack: Callable[[Tensor, int], Tensor] = torch.ops.mkldnn._reorder_linear_weight
         multiply: _Multiply = torch.ops.mkldnn._linear_pointwise

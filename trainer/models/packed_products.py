@@ -37,8 +37,7 @@ class _PackedLayer(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """Pack the weight (out, in)."""
         super().__init__()
-        bias = None if bias is None else bias.detach()
-        self.product = packed_linear(weight.detach().contiguous(), bias, rows=PACKED_ROWS)
+        self.product = packed_linear(weight, bias, rows=PACKED_ROWS)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.product(inputs)

@@ -36,7 +36,10 @@ class _Gates(NamedTuple):
     """Order of a cell's gates in the merged product."""
 
     sources: tuple[tuple[int | None, int | None], ...]
-    """Of each gate: torch's number of the gate whose part of the input, and of the last output, it takes."""
+    """Two of torch's gates for each gate: one gives the weights of the input, one those of the last output.
+
+    Gates are named by their number in torch; None: the weights are 0.
+    """
     halved: int
     """First gates, of which the cell takes the sigmoid: sigmoid(x) = (tanh(x / 2) + 1) / 2."""
 

@@ -147,7 +147,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
 
     @contextmanager
     def packed_products(self) -> Iterator[None]:
-        self._packed_head = packed_linear(self.head_weight().detach(), rows=PACKED_ROWS)
+        self._packed_head = packed_linear(self.head_weight(), rows=PACKED_ROWS)
         try:
             with packed_layers(self.body):
                 yield

@@ -157,11 +157,11 @@ class Bf16Copy:
 
 def _bf16_product(matrix: Tensor) -> Product:
     """Return the product with a matrix (inputs, outputs): inputs, matrix and outputs are rounded to bf16."""
-    multiply = packed_linear(matrix.t().contiguous().bfloat16(), rows=1)
+    multiply = packed_linear(matrix.t().bfloat16(), rows=1)
     return lambda inputs: multiply(inputs.bfloat16()).float()
 
 
-def try_bf16() -> None:
+def multiply_in_bf16() -> None:
     """Multiply two small matrices in bf16. Raises RuntimeError where the CPU cannot."""
     functional.linear(torch.zeros(1, 16, dtype=torch.bfloat16), torch.zeros(16, 16, dtype=torch.bfloat16))
 

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from select import select
-from typing import Annotated, BinaryIO, assert_never
+from typing import Annotated, BinaryIO, assert_never, get_args
 
 import structlog
 import torch
@@ -51,7 +51,7 @@ _batch_adapter: TypeAdapter[list[InferenceRecord]] = TypeAdapter(
     list[Annotated[InferenceRecord, Field(discriminator="kind")]], config=ConfigDict(hide_input_in_errors=True)
 )
 _PIECE_BYTES = 1 << 20
-_PRECISIONS: tuple[GenerationPrecision, ...] = ("fp32", "bf16")
+_PRECISIONS: tuple[GenerationPrecision, ...] = get_args(GenerationPrecision)
 """Continuations of different precision are generated one after the other."""
 _Continuation = tuple[GenerationJob, ChatResponse | None]
 """A generation job, and for a chat the response without its answer."""
