@@ -9,6 +9,7 @@ from torch.nn import functional
 from transformers.models.bert import configuration_bert, modeling_bert
 
 from trainer.contracts.models import BertConfig, Objective
+from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, check_ids, is_read
 from trainer.models.dropout import replace_dropout
 from trainer.models.packed_products import packed_layers
@@ -27,6 +28,7 @@ class BertModel(LanguageModel):
         library = library_config(config, vocabulary)
         self.body = modeling_bert.BertModel(library, add_pooling_layer=False)
         replace_dropout(self.body)
+        use_products(self.body)
         positions = torch.arange(config.max_position_embeddings, device="cpu").unsqueeze(0)
         # these buffers are not stored with the weights: they need their values on the device "meta" too
         self.body.embeddings.register_buffer("position_ids", positions, persistent=False)

@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
 from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Objective, QwenConfig
+from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.dropout import replace_dropout
 from trainer.models.packed_linear import packed_linear
@@ -71,6 +72,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         super().__init__(vocabulary, objective)
         self.context_tokens = config.max_position_embeddings
         replace_dropout(body)
+        use_products(body)
         self.body = body
         self._bf16: Bf16Copy | None = None
         self._num_cache_tensors = 2 * config.num_layers
