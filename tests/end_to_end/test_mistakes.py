@@ -14,7 +14,7 @@ from tests.support import ROOT, add_corpus, environment_in, processes, some_text
 from trainer.commands.main import main
 from trainer.contracts.errors import ErrorBody, ErrorCode
 
-RUN = "char_lstm-20261121-8c2c43e4"
+RUN = "char_lstm-20261122-74f34df5"
 """A completed run of an earlier release."""
 
 NOTHING: Mapping[str, str] = {}

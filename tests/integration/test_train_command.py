@@ -19,7 +19,7 @@ from trainer.system.hardware import may_have_cuda
 
 YAML = (ROOT / "tests" / "fixtures" / "blocks.yaml").read_bytes()
 FINISHED = ROOT / "tests" / "fixtures" / "finished_run"
-PARENT = "char_lstm-20261121-8c2c43e4"
+PARENT = "char_lstm-20261122-74f34df5"
 Options: TypeAlias = dict[str, str | int | float | Upload]
 TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 

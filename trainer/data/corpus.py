@@ -1,18 +1,18 @@
 """Reads a corpus as normalized lines and splits it without overlap: by line or file, drawn by seed, or by position."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
+from xxhash import xxh3_64_intdigest
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.wording import counted
-from trainer.data.line_digests import write_digests
 from trainer.data.normalization import normalized_lines
 from trainer.data.stored_lines import StoredLines
 from trainer.data.text import TextBlock, text_blocks, text_files
@@ -123,8 +123,10 @@ def split_labels(blocks: Iterable[bytes], rule: SplitRule, scratch: Path | None 
     CORPUS_EMPTY for fewer lines than splits.
     """
     with TemporaryFile(dir=scratch) as file:
-        write_digests(blocks, rule.seed, file)
-        digests: NDArray[np.uint64] = np.fromfile(file, dtype="<u8")
+        for lines in blocks:
+            file.write(_line_digests(lines, rule.seed).data)
+        file.seek(0)
+        digests: NDArray[np.uint64] = np.fromfile(file, dtype=np.uint64)
         sizes = _held_out_sizes(len(digests), rule)
         bounds = _split_bounds(digests, list(sizes.values()))
         if bounds is None:
@@ -135,9 +137,15 @@ def split_labels(blocks: Iterable[bytes], rule: SplitRule, scratch: Path | None 
         labels = np.empty(len(digests), dtype=np.uint8)
         del digests  # 8 bytes a line
         for start in range(0, len(labels), _CHUNK_DIGESTS):
-            in_order: NDArray[np.uint64] = np.fromfile(file, dtype="<u8", count=_CHUNK_DIGESTS)
+            in_order: NDArray[np.uint64] = np.fromfile(file, dtype=np.uint64, count=_CHUNK_DIGESTS)
             labels[start : start + _CHUNK_DIGESTS] = order[np.searchsorted(bounds, in_order)]
         return labels
+
+
+def _line_digests(lines: bytes, seed: int) -> NDArray[np.uint64]:
+    """Return the XXH3 hash of each line, in 64 bits."""
+    digest: Callable[[bytes, int], int] = xxh3_64_intdigest
+    return np.fromiter(map(digest, lines.split(b"\n"), repeat(seed)), dtype=np.uint64)
 
 
 def _split_bounds(digests: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[np.uint64] | None:

@@ -29,7 +29,7 @@ from trainer.training.batches import Masking, Rows
 from trainer.training.documents import Documents
 
 _CONTENT_FILE = "content.json"
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _SYNCED_BYTES = 8 << 20
 """Ids that are written before the disk gets them, while the next ones are encoded."""
 

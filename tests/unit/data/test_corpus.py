@@ -3,7 +3,6 @@
 import tracemalloc
 from bisect import bisect_right
 from collections import Counter
-from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +10,7 @@ from unicodedata import normalize
 
 import pytest
 from hypothesis import strategies as st
+from xxhash import xxh3_64_digest
 
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.strategies import any_line_lists, line_lists, rules, texts
@@ -97,8 +97,7 @@ def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
 
 def labels_by_sorting(lines: list[str], rule: SplitRule) -> list[int]:
     """Return the split of each line as the sorted list of all digests gives it."""
-    key = rule.seed.to_bytes(8, "little")
-    digests = [int.from_bytes(blake2b(line.encode(), key=key, digest_size=8).digest(), "little") for line in lines]
+    digests = [int.from_bytes(xxh3_64_digest(line.encode(), rule.seed), "big") for line in lines]
     order = sorted(digests)
     wanted = {2: rule.test_fraction, 1: rule.holdout_fraction}
     sizes = {label: max(1, round(fraction * len(lines))) for label, fraction in wanted.items() if fraction}
