@@ -91,7 +91,11 @@ def char_ratio() -> float:
     tokenizer = _trained("char")
     ids = {character: str(number) for number, character in enumerate(tokenizer.names)}
     unknown = str(tokenizer.special_ids.unk)
-    return _ratio(tokenizer, lambda lines: [[int(ids.get(character, unknown)) for character in line] for line in lines])
+
+    def encode(text: str) -> list[list[int]]:
+        return [[int(ids.get(character, unknown)) for character in line] for line in text.split("\n")]
+
+    return _ratio(tokenizer, encode)
 
 
 def bpe_ratio() -> float:
@@ -102,8 +106,8 @@ def bpe_ratio() -> float:
         library = tokenizers.Tokenizer.from_file(f"{folder}/tokenizer.json")
     library.normalizer = None  # the lines are normalized
 
-    def encode(lines: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in library.encode_batch_fast(lines, add_special_tokens=False)]
+    def encode(text: str) -> list[list[int]]:
+        return [encoding.ids for encoding in library.encode_batch_fast(text.split("\n"), add_special_tokens=False)]
 
     return _ratio(tokenizer, encode)
 
@@ -115,8 +119,8 @@ def sentencepiece_ratio() -> float:
         tokenizer.save(Path(folder))
         processor = SentencePieceProcessor(model_file=f"{folder}/tokenizer.model")
 
-    def encode(lines: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = processor.encode(lines, out_type=int, num_threads=-1)
+    def encode(text: str) -> list[list[int]]:
+        ids: list[list[int]] = processor.encode(text.split("\n"), out_type=int, num_threads=-1)
         return ids
 
     return _ratio(tokenizer, encode)
@@ -216,20 +220,18 @@ def _trained(method: str) -> Tokenizer:
     return train_tokenizer(config, [text], blocks, rule=SplitRule(0.1, 0.0, 1))
 
 
-def _ratio(tokenizer: Tokenizer, encode: Callable[[list[str]], object]) -> float:
-    """Return the speed of the tokenizer relative to that of `encode`, on the lines of the shipped text."""
-    [block] = read_blocks(BUNDLED / "demo.txt", tokenizer.normalization)
-    lines = block.split("\n")
+def _ratio(tokenizer: Tokenizer, encode: Callable[[str], object]) -> float:
+    """Return the speed of the tokenizer relative to that of `encode`, from the shipped text to ids of its lines."""
+    [text] = read_blocks(BUNDLED / "demo.txt", tokenizer.normalization)
 
-    def speed_of(encode_all: Callable[[], object]) -> Callable[[], float]:
+    def speed_of(encode_lines: Callable[[str], object]) -> Callable[[], float]:
         def work() -> int:
-            encode_all()
-            return len(lines)
+            encode_lines(text)
+            return len(text)
 
         return lambda: repeated(work, SLICE_SECONDS)
 
-    ours, rival = speed_of(lambda: tokenizer.encode_documents(block)), speed_of(lambda: encode(lines))
-    contestants = {"ours": ours, "rival": rival}
+    contestants = {"ours": speed_of(tokenizer.encode_documents), "rival": speed_of(encode)}
     in_turns(contestants, 1)  # warms up
     return in_turns(contestants, ROUNDS).ratio("ours", "rival")
 

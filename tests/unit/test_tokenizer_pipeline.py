@@ -124,11 +124,12 @@ def test_continuation__follows_the_prompt_with_its_spaces_and_begins_lines_anew(
     ids = run.tokenizer.special_ids
     opening = [] if ids.bos is None else [ids.bos]
     lines = [run.tokenizer.encode(line) for line in ("the sea", "the sun")]
+    written: list[list[int]] = []
     for bias in END_BIASES:
         with torch.no_grad():
             dict(model.named_parameters())["head_bias"][ids.eos] = bias
         read = [*(opening or [ids.eos]), *lines[0], ids.eos, *opening, *lines[1]]
-        written: list[list[int]] = [lines[1][:]]
+        written = [lines[1][:]]
         reference = ReferenceModel(model, "lstm")
         for _ in range(30):
             answers = reference.log_probabilities(read)[-1]

@@ -1,6 +1,6 @@
 """Reads a corpus as normalized lines and splits it without overlap: by line or file, drawn by seed, or by position."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -144,8 +144,8 @@ def split_labels(blocks: Iterable[bytes], rule: SplitRule, scratch: Path | None 
 
 def _line_digests(lines: bytes, seed: int) -> NDArray[np.uint64]:
     """Return the XXH3 hash of each line, in 64 bits."""
-    digest: Callable[[bytes, int], int] = xxh3_64_intdigest
-    return np.fromiter(map(digest, lines.split(b"\n"), repeat(seed)), dtype=np.uint64)
+    digests: Iterator[int] = map(xxh3_64_intdigest, lines.split(b"\n"), repeat(seed))
+    return np.fromiter(digests, dtype=np.uint64)
 
 
 def _split_bounds(digests: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[np.uint64] | None:

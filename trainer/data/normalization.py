@@ -21,7 +21,7 @@ def normalized(text: str, normalization: Normalization) -> str:
     """Return the text in NFC, optionally in lower case letter by letter."""
     form = normalization.form
     if not normalization.lowercase:
-        return text if is_normalized(form, text) else normalize(form, text)
+        return text if text.isascii() or is_normalized(form, text) else normalize(form, text)
     # Python lowers a final sigma by its neighbours; the `tokenizers` library does not, and both must agree.
     return normalize(form, normalize(form, text).replace("Σ", "σ").lower())
 
