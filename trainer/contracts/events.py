@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal, TypedDict
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.contracts.base import Frozen, Identifier, Sha256, Timestamp, now
 from trainer.contracts.errors import ErrorClass, ErrorCode
@@ -189,4 +189,6 @@ Event = (
     | CheckpointSaved
     | EvalCompleted
 )
-event_adapter: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
+event_adapter: TypeAdapter[Event] = TypeAdapter(
+    Annotated[Event, Field(discriminator="type")], config=ConfigDict(defer_build=True)
+)

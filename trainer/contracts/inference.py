@@ -488,7 +488,8 @@ InferenceRecord = ScoreRecord | GenerateRecord | PredictRecord | ChatRecord | Ev
 UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
 """Kinds of requests without a time limit: their time depends on the text."""
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
-    Annotated[InferenceRecord, Field(discriminator="kind")], config=ConfigDict(hide_input_in_errors=True)
+    Annotated[InferenceRecord, Field(discriminator="kind")],
+    config=ConfigDict(defer_build=True, hide_input_in_errors=True),
 )
 
 
