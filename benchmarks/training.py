@@ -71,7 +71,7 @@ def _shape_rows(
     contestants["HF bf16"] = partial(printed_number, "hf_training", name, "bf16", str(steps), str(text))
     goals = [goal for goal in _GOALS[name] if has_bf16 or "bf16" not in goal[0]]
     used = {who for ours, other, _ in goals for who in (ours, other)}
-    turns = in_turns({who: run for who, run in contestants.items() if who in used}, 1 if is_quick else 3)
+    turns = in_turns({who: run for who, run in contestants.items() if who in used}, 3)
     flops = shape.flops_per_token(len(set(text.read_text(encoding="utf-8"))))
     speeds = {f"{who} tokens/s": turns.median(who) for who in turns.figures if who not in products}
     rows: list[Row] = []

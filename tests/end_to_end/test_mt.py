@@ -248,7 +248,7 @@ def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # whose files can be longer
     add_corpus(tmp_path, some_text())
     training = subprocess.Popen(
-        [sys.executable, "-m", "trainer", "train", "--corpus", "text", "--set", "model.hidden_size=128"],
+        [sys.executable, "-m", "trainer", "train", "--corpus", "text", "--set", "model.hidden_size=120"],
         cwd=tmp_path,
         env=environment_in(tmp_path, PYTHONDONTWRITEBYTECODE="1"),
         preexec_fn=partial(setrlimit, RLIMIT_FSIZE, (100_000, RLIM_INFINITY)),

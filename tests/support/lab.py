@@ -83,13 +83,13 @@ class Lab:
 
 @contextmanager
 def running_worker(folder: Path) -> Iterator[None]:
-    """A worker that has started a server in a folder, and that commands and bots join; it logs to `worker.log`."""
+    """A worker with a server in a folder, ready for jobs, that commands and bots join; it logs to `worker.log`."""
     words = [*die_with_parent(), sys.executable, "-m", "trainer", "worker"]
     path = folder / "worker.log"
     with path.open("wb") as log:
         worker = subprocess.Popen(words, cwd=folder, env=environment_in(folder), stderr=log)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while "valkey_started" not in (lines := path.read_text(encoding="utf-8")):
+    while "worker_ready" not in (lines := path.read_text(encoding="utf-8")):
         assert time.monotonic() < deadline, lines
         time.sleep(0.05)
     try:

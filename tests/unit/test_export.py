@@ -233,9 +233,9 @@ def test_card_of_a_trained_run__says_what_it_was_trained_on(tmp_path: Path) -> N
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
     assert "on the text `text` (1,177 bytes, SHA-256 `dabe9d2680f3" in card
-    assert "| training text | 51 lines, 961 characters |" in card
+    assert "| training text | 51 lines, 948 characters |" in card
     assert "| trained with | PyTorch 2.13.0+cpu |" in card and "| trained on | cpu |" in card
-    assert "| test perplexity | 10.773 per token |" in card
+    assert "| test perplexity | 9.931 per token |" in card
 
 
 def test_card__names_the_source_and_the_lower_case(tmp_path: Path) -> None:

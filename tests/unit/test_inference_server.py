@@ -1,6 +1,7 @@
 """Answers of the inference server for a completed run, and the manifest after an evaluation."""
 
 import math
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 from threading import Timer
@@ -173,7 +174,8 @@ def test_evaluation__three_times_gives_the_brute_force_mean_each_time(finished: 
         assert metrics.split == "validation"
         assert metrics.dataset == "corpus.txt"
     samples = [Sample.model_validate_json(line) for line in finished.run.samples.read_text("utf-8").splitlines()]
-    assert len(samples) == 12
+    drawn = Counter(sample.prompt for sample in samples)
+    assert drawn[""] == 4 and len(drawn) > 1 and set(drawn.values()) == {4}
     assert EvalMetrics.model_validate_json(finished.run.metrics.read_bytes()) == measured[-1]
 
 

@@ -20,7 +20,7 @@ _mask_for_torch: Callable[[int, int, int], Tensor | None] = sdpa_mask
 
 
 def use_products(body: PreTrainedModel) -> None:
-    """Let a model of the library attend by products where they are faster."""
+    """Let a model of the library compute its attention by `attend`."""
     body.set_attn_implementation(_NAME)
 
 
