@@ -116,6 +116,13 @@ def test_examples__can_be_parsed() -> None:
             command.parse_args([word for word in words[len(path.split()) :] if word not in (">", "again.yaml")])
 
 
+@pytest.mark.parametrize("words", [["corpus"], ["corpus", "-h"], ["corpus", "--help"]])
+def test_group__without_a_command_shows_its_commands(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "usage: mt corpus" in shown and "download" in shown
+
+
 def test_help_of_train__lists_every_field_of_the_request(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])

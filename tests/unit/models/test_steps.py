@@ -64,3 +64,9 @@ def test_steps__give_the_logits_of_the_forward_pass(name: str, lengths: tuple[in
 def test_steps__give_the_logits_of_a_large_vocabulary(name: str) -> None:
     """The gates of all its tokens would take too much memory."""
     compare_steps(model_of(name, VOCABULARY._replace(size=300_000)), (2, 5, 1))
+
+
+def test_steps_on_another_device__are_those_of_the_forward_pass() -> None:
+    model = model_of("lstm").to("meta")
+
+    assert isinstance(model.steps(model.initial_state(2)), ForwardSteps)
