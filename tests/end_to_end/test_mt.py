@@ -247,7 +247,7 @@ def test_full_disk__is_one_sentence_while_the_run_waits_and_goes_on(
     """No file can be longer than 100,000 bytes, which is room for anything but a checkpoint."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # whose files can be longer
     add_corpus(tmp_path, some_text())
-    training = subprocess.Popen(
+    training = subprocess.Popen(  # so narrow that no machine says that bf16 would pay
         [sys.executable, "-m", "trainer", "train", "--corpus", "text", "--set", "model.hidden_size=120"],
         cwd=tmp_path,
         env=environment_in(tmp_path, PYTHONDONTWRITEBYTECODE="1"),
