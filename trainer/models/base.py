@@ -15,8 +15,6 @@ from trainer.contracts.models import Objective
 from trainer.tokenizers.base import Vocabulary
 
 Floats: TypeAlias = "NDArray[np.float32]"
-_MAX_NUMPY_PRODUCTS = 1 << 23
-"""Largest number of multiplications for numpy, which has one thread."""
 ModelState = tuple[Tensor, ...]
 """State that a model carries from one chunk of a sequence to the next; dimension 1 of every tensor is B.
 
@@ -135,19 +133,6 @@ def as_floats(tensor: Tensor) -> Floats:
     """Return a tensor as an array in 32 bits."""
     floats: Floats = tensor.float().cpu().numpy()
     return floats
-
-
-def numpy_is_faster(rows: int, weights: int, *, is_contiguous: bool) -> bool:
-    """Return True if numpy multiplies faster than torch: it starts sooner, but is slow for transposed weights."""
-    return rows == 1 or (is_contiguous and rows * weights <= _MAX_NUMPY_PRODUCTS)
-
-
-def multiply(inputs: Floats, weight: Floats, outputs: Floats) -> None:
-    """Multiply inputs (n, inputs) by a weight (inputs, outputs) into a contiguous array (n, outputs)."""
-    if numpy_is_faster(len(inputs), weight.size, is_contiguous=weight.flags.c_contiguous):
-        np.dot(inputs, weight, outputs)
-    else:
-        torch.mm(torch.from_numpy(inputs), torch.from_numpy(weight), out=torch.from_numpy(outputs))
 
 
 def check_ids(ids: Tensor, max_tokens: int | None = None) -> None:

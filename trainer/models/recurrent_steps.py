@@ -1,4 +1,4 @@
-"""Recurrent models token by token on the CPU: a product per layer in numpy, whose calls cost less than torch's."""
+"""Recurrent models token by token on the CPU: a product per layer, and all else in numpy, whose calls cost less."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from trainer.contracts.models import RnnConfig
-from trainer.models.base import Floats, ModelState, Steps, multiply
+from trainer.models import small_products
+from trainer.models.base import Floats, ModelState, Steps
+from trainer.models.small_products import product_into
 
 _MAX_GATES = 1 << 22
 """Numbers in a table of the first layer's gates, a row per token."""
@@ -27,7 +29,7 @@ class _Product(NamedTuple):
     def of(self, inputs: Floats) -> Floats:
         """Map inputs (n, inputs) to outputs (n, outputs)."""
         outputs = _empty(len(inputs), len(self.bias))
-        multiply(inputs, self.weight, outputs)
+        product_into(inputs, self.weight, outputs)()
         outputs += self.bias
         return outputs
 
@@ -59,6 +61,7 @@ class _Layer(ABC):
         self.size = size
         self._below, self.output = inputs[:, :-size], inputs[:, -size:]
         self.gates = _empty(len(inputs), len(product.bias))
+        self._multiply = product_into(inputs, product.weight, self.gates)
         self.parts = [self.gates[:, start : start + size] for start in range(0, len(product.bias), size)]
 
     def read(self, below: Floats) -> Floats:
@@ -68,7 +71,7 @@ class _Layer(ABC):
 
     def advance(self, bias: Floats) -> Floats:
         """Return the outputs (n, H) by a bias of the gates: (G), or (n, G) if the bias has the layer's input in it."""
-        multiply(self.inputs, self._product.weight, self.gates)
+        self._multiply()
         self.gates += bias
         self._activate()
         return self.output
@@ -136,7 +139,7 @@ class RecurrentSteps(Steps):
         if self._are_gates:  # a row per token: the gates of the first layer but for the part of its last output
             of_token, of_output = np.split(first.weight, [config.embedding_size])
             self._inputs = _Product(of_token, first.bias).of(self._inputs)
-            products[0] = _Product(of_output, first.bias)
+            products[0] = _Product(of_output.copy("K"), first.bias)
         self._layers: list[_Layer] = []
         for product, output, cell in zip(products, state[0].unbind(), state[-1].unbind(), strict=True):
             below = torch.empty(len(output), len(product.weight) - config.hidden_size)
@@ -179,20 +182,20 @@ def _merged_layer(config: RnnConfig, weights: Mapping[str, Tensor], layer: int) 
     """Merge the weights of a layer."""
     size, (sources, halved) = config.hidden_size, _LAYERS[config.architecture].GATES
     inputs = weights[f"layers.weight_ih_l{layer}"].shape[1]
-    weight, bias = torch.zeros(inputs + size, len(sources), size), torch.zeros(len(sources), size)
+    weight, bias = torch.zeros(len(sources), size, inputs + size), torch.zeros(len(sources), size)
     for part, kind, gates in (
-        (weight[:inputs], "ih", [of_input for of_input, _ in sources]),
-        (weight[inputs:], "hh", [of_output for _, of_output in sources]),
+        (weight[..., :inputs], "ih", [of_input for of_input, _ in sources]),
+        (weight[..., inputs:], "hh", [of_output for _, of_output in sources]),
     ):
-        by_gate = weights[f"layers.weight_{kind}_l{layer}"].view(-1, size, len(part))
+        by_gate = weights[f"layers.weight_{kind}_l{layer}"].view(-1, *part.shape[1:])
         bias_by_gate = weights[f"layers.bias_{kind}_l{layer}"].view(-1, size)
         for place, gate in enumerate(gates):
             if gate is not None:
-                part[:, place] = by_gate[gate].t()
+                part[place] = by_gate[gate]
                 bias[place] += bias_by_gate[gate]
-    weight[:, :halved] *= 0.5
+    weight[:halved] *= 0.5
     bias[:halved] *= 0.5
-    return _Product(_array(weight.flatten(1)), _array(bias.flatten()))
+    return _product(weight.flatten(0, 1), bias.flatten())
 
 
 def _head(config: RnnConfig, weights: Mapping[str, Tensor]) -> list[_Product]:
@@ -207,8 +210,8 @@ def _head(config: RnnConfig, weights: Mapping[str, Tensor]) -> list[_Product]:
 
 
 def _product(weight: Tensor, bias: Tensor) -> _Product:
-    """Return the product with the weight (outputs, inputs) of a linear layer."""
-    return _Product(_array(weight.t()), _array(bias))
+    """Return the product with a weight (outputs, inputs), kept in that order where threads share the outputs."""
+    return _Product(_array(weight).T if small_products.IS_INTEL else _array(weight.t()), _array(bias))
 
 
 _LAYERS: dict[str, type[_Layer]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}

@@ -1,8 +1,7 @@
 """Causal transformers token by token: keys and values stay in buffers that are allocated ahead."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
@@ -12,12 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainer.contracts.models import Activation
-from trainer.models.base import Floats, ModelState, Steps, as_floats, numpy_is_faster
+from trainer.models.base import Floats, ModelState, Steps, as_floats
 from trainer.models.packed_linear import packed_linear
+from trainer.models.small_products import numpy_is_faster, threads_for
 
 _MIN_ROOM_TOKENS = 64
-_MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
-"""Sequences and weights of a step that one thread computes."""
 
 Product = Callable[[Tensor], Tensor]
 """Multiplies inputs (n, inputs) by a matrix of a model and returns outputs (n, outputs); all are in fp32."""
@@ -96,7 +94,7 @@ class TransformerSteps(Steps):
         mask: Tensor | None = None
         if min(lengths) + 1 < longest:
             mask = (torch.arange(longest, device=device) <= positions.unsqueeze(-1)).view(len(rows), 1, 1, longest)
-        with torch.inference_mode(), _threads_for(len(rows), self._weight_count):
+        with torch.inference_mode(), threads_for(len(rows), self._weight_count):
             hidden = self._body.embed(torch.tensor(ids, device=device), positions)
             for layer in range(self._body.num_layers):
                 keys, values = self._buffers[2 * layer : 2 * layer + 2]
@@ -164,20 +162,6 @@ def _bf16_product(matrix: Tensor) -> Product:
 def multiply_in_bf16() -> None:
     """Multiply two small matrices in bf16. Raises RuntimeError where the CPU cannot."""
     functional.linear(torch.zeros(1, 16, dtype=torch.bfloat16), torch.zeros(16, 16, dtype=torch.bfloat16))
-
-
-@contextmanager
-def _threads_for(rows: int, weights: int) -> Iterator[None]:
-    """Compute a small step on one thread: to wake others takes longer than their share of the work."""
-    threads = torch.get_num_threads()
-    is_small = rows <= _MAX_SMALL_ROWS and weights <= _MAX_SMALL_WEIGHTS
-    if is_small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if is_small:
-            torch.set_num_threads(threads)
 
 
 def activation(name: Activation) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,9 @@ import torch
 
 from tests.support.families import CAUSAL, POSITIONS, VOCABULARY, model_of
 from tests.support.tiny_models import tensor_of
-from trainer.models.base import ForwardSteps, LanguageModel, ModelState, concatenate_states, multiply
+from trainer.models import small_products
+from trainer.models.base import ForwardSteps, LanguageModel, ModelState, concatenate_states
+from trainer.models.small_products import product_into
 
 
 def state_after(model: LanguageModel, lengths: Sequence[int], random: Random) -> ModelState:
@@ -40,16 +42,24 @@ def compare_steps(model: LanguageModel, lengths: Sequence[int]) -> None:
             rows = rows[: len(kept)]
 
 
+pytestmark = pytest.mark.parametrize("is_intel", [True, False], ids=["intel", "amd"])
+
+
+@pytest.fixture(autouse=True)
+def _take_the_products_of_a_cpu(monkeypatch: pytest.MonkeyPatch, is_intel: bool) -> None:
+    monkeypatch.setattr(small_products, "IS_INTEL", is_intel)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 2100])  # the last one is multiplied by torch
 @pytest.mark.parametrize("is_contiguous", [True, False])
-def test_multiply__gives_the_product(rows: int, is_contiguous: bool) -> None:
+def test_product_into__gives_the_product(rows: int, is_contiguous: bool) -> None:
     draw = np.random.Generator(np.random.PCG64(1))
     inputs = draw.standard_normal((rows, 64), dtype=np.float32)
     weight = draw.standard_normal((64, 65) if is_contiguous else (65, 64), dtype=np.float32)
     weight = weight if is_contiguous else weight.T
     product = np.empty((rows, 65), dtype=np.float32)
 
-    multiply(inputs, weight, product)
+    product_into(inputs, weight, product)()
 
     np.testing.assert_allclose(product, inputs.astype(np.float64) @ weight.astype(np.float64), atol=1e-4)
 

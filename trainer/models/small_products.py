@@ -1,0 +1,52 @@
+"""Products with the few rows of a generation step: by numpy, which starts sooner, or by torch, which has threads.
+
+On Intel's CPUs torch's threads gain even for one row, because a core alone reads memory slowly; measured on Xeons with
+AMX. On AMD's CPUs a core reads fast, and to wake another one takes longer than its share of a small product.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+
+from trainer.models.base import Floats
+from trainer.system.hardware import cpu_name
+
+IS_INTEL = "Intel" in cpu_name()
+_dot: Callable[[Floats, Floats, Floats], Floats] = np.dot
+_MAX_NUMPY_PRODUCTS, _MAX_INTEL_NUMPY_PRODUCTS = 1 << 23, 1 << 15
+"""Largest number of multiplications for numpy, which has one thread; without Intel also all products with one row."""
+_MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
+"""Sequences and weights of a step that one thread computes."""
+
+
+def numpy_is_faster(rows: int, weights: int, *, is_contiguous: bool) -> bool:
+    """Return True if numpy multiplies faster than torch; with more than one row, it is slow for transposed weights."""
+    is_small = rows * weights <= (_MAX_INTEL_NUMPY_PRODUCTS if IS_INTEL else _MAX_NUMPY_PRODUCTS)
+    return (is_small or not IS_INTEL) if rows == 1 else (is_small and is_contiguous)
+
+
+def product_into(inputs: Floats, weight: Floats, outputs: Floats) -> Callable[[], object]:
+    """Return a function that multiplies inputs (n, inputs) by a weight (inputs, outputs) into outputs (n, outputs).
+
+    The arrays are read and written at each call; the outputs are contiguous.
+    """
+    if numpy_is_faster(len(inputs), weight.size, is_contiguous=weight.flags.c_contiguous):
+        return partial(_dot, inputs, weight, outputs)
+    return partial(torch.mm, torch.from_numpy(inputs), torch.from_numpy(weight), out=torch.from_numpy(outputs))
+
+
+@contextmanager
+def threads_for(rows: int, weights: int) -> Iterator[None]:
+    """Compute a small step, of so many rows and weights, on one thread, unless the CPU is Intel's."""
+    threads = torch.get_num_threads()
+    is_small = not IS_INTEL and rows <= _MAX_SMALL_ROWS and weights <= _MAX_SMALL_WEIGHTS
+    if is_small:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if is_small:
+            torch.set_num_threads(threads)
