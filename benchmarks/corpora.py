@@ -169,7 +169,7 @@ def measure(folder: Path) -> Measured:
         begin = perf_counter()
         tokenizer, corpus = prepare(effective, CorpusPaths(path), folder / "cache")
         seconds = perf_counter() - begin
-    prepare_peak_bytes = most_memory_bytes() + sum(helpers.values())
+    prepare_peak_bytes = most_memory_bytes() + max(helpers.values(), default=0)
     model = build(effective.model, vocabulary_of(tokenizer), effective.objective)
     train(model, corpus, effective, compute, CheckpointStore(folder / "checkpoints"))
     return Measured(
@@ -182,7 +182,7 @@ def measure(folder: Path) -> Measured:
 
 @contextmanager
 def helper_peaks() -> Iterator[dict[int, int]]:
-    """Yield the peak memory of each child of this process by its process id; complete at the end."""
+    """Yield the peak memory that no other process shares, of each child by its process id; complete at the end."""
     peaks: dict[int, int] = {}
     is_over = Event()
 
@@ -190,8 +190,9 @@ def helper_peaks() -> Iterator[dict[int, int]]:
         while not is_over.wait(_POLL_SECONDS):
             for pid in with_descendants(os.getpid())[1:]:
                 with suppress(OSError, IndexError):  # it has ended
-                    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-                    peaks[pid] = int(status.split("VmHWM:")[1].split()[0]) * 1024
+                    memory = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+                    private_bytes = int(memory.split("Private_Dirty:")[1].split()[0]) * 1024
+                    peaks[pid] = max(peaks.get(pid, 0), private_bytes)
 
     poller = Thread(target=poll)
     poller.start()
@@ -216,7 +217,7 @@ def _trained(method: str) -> Tokenizer:
         fields["vocab_size"] = VOCABULARY
     config = config_of(parse(TokenizerTrainRequest, fields))
     blocks = list(read_blocks(BUNDLED / "demo.txt", config.normalization))
-    text = Text(CorpusRef(name="demo", sha256="0" * 64, bytes=1), lambda: blocks)
+    text = Text(CorpusRef(name="demo", sha256="0" * 64, bytes=1), lambda first, step: blocks[first::step])
     return train_tokenizer(config, [text], blocks, rule=SplitRule(0.1, 0.0, 1))
 
 

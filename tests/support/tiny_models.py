@@ -111,7 +111,10 @@ def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **co
     values = parse(CharTokenizerConfig, config)
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     return train_tokenizer(
-        values, [Text(corpus, lambda: ["\n".join(lines)])], ["\n".join(holdout)], rule=SplitRule(0.1, 0.1, 1)
+        values,
+        [Text(corpus, lambda first, step: ["\n".join(lines)][first::step])],
+        ["\n".join(holdout)],
+        rule=SplitRule(0.1, 0.1, 1),
     )
 
 
@@ -122,7 +125,7 @@ def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a
     rule = SplitRule(0.1, 0.1, 1)
     return train_tokenizer(
         config_of(parse(TokenizerTrainRequest, request)),
-        [Text(corpus, lambda: ["\n".join(lines)])],
+        [Text(corpus, lambda first, step: ["\n".join(lines)][first::step])],
         ["\n".join(holdout)],
         rule=rule,
     )

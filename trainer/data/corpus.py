@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, NamedTuple, TypeAlias, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,17 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
 from trainer.contracts.wording import counted
 from trainer.data.normalization import normalized_lines
-from trainer.data.stored_lines import StoredLines
-from trainer.data.text import TextBlock, text_blocks, text_files
+from trainer.data.stored_lines import EncodedLines, StoredLines, encoded_lines
+from trainer.data.text import TextBlock, every_block, text_blocks, text_files
+from trainer.system.shared_work import all_results
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SplitBy = Literal["line", "file", "position"]
 
 _CHUNK_DIGESTS = 1 << 17
+Digests: TypeAlias = "NDArray[np.uint64]"
+"""Hashes of lines."""
 
 
 class SplitRule(NamedTuple):
@@ -66,7 +69,8 @@ class SplitCorpus:
         self._lines = StoredLines(scratch)
         match rule.by:
             case "line":
-                self._labels = split_labels(self._lines.add(normalized_blocks(corpus, normalization)), rule, scratch)
+                digests = store_lines(self._lines, corpus, normalization, rule.seed)
+                self._labels = split_labels(digests, rule, scratch)
             case "file":
                 files = (normalized_blocks(file, normalization) for file in text_files(corpus))
                 sizes = [self._lines.add_all(file) for file in files]
@@ -86,16 +90,24 @@ class SplitCorpus:
 
         Newlines separate the lines of a block.
         """
-        if not self._own_corpora.keys() >= set(splits):
-            for label, block in self._lines.labelled_blocks(self._labels, [SPLITS.index(split) for split in splits]):
-                yield SPLITS[label], block
-        for split in self._own_corpora.keys() & splits:
-            for block in self._own_corpora[split].blocks():
-                yield split, block
+        return chain.from_iterable(self.block_groups(splits))
 
-    def lines(self, split: Split) -> Iterator[str]:
-        """Yield the lines of one split in the order of their corpus, many at a time, separated by newlines."""
-        return (lines for _, lines in self.blocks(split))
+    def block_groups(
+        self, splits: Sequence[Split], first: int = 0, step: int = 1
+    ) -> Iterator[Sequence[tuple[Split, str]]]:
+        """Yield `blocks` in groups, and of these only the groups number `first`, `first` + `step`, …"""
+        if not self._own_corpora.keys() >= set(splits):
+            wanted = [SPLITS.index(split) for split in splits]
+            for group in self._lines.labelled_blocks(self._labels, wanted, first, step):
+                yield [(SPLITS[label], lines) for label, lines in group]
+        if first == 0:
+            for split in self._own_corpora.keys() & splits:
+                for block in self._own_corpora[split].blocks():
+                    yield [(split, block)]
+
+    def lines(self, split: Split, first: int = 0, step: int = 1) -> Iterator[str]:
+        """Yield the lines of one split as `blocks`, or those of some of the `block_groups`."""
+        return (lines for _, lines in chain.from_iterable(self.block_groups([split], first, step)))
 
 
 def read_blocks(path: Path, normalization: Normalization) -> Iterator[str]:
@@ -105,9 +117,33 @@ def read_blocks(path: Path, normalization: Normalization) -> Iterator[str]:
 
 def normalized_blocks(path: Path, normalization: Normalization) -> Iterator[TextBlock]:
     """Yield the normalized lines of a corpus (see `text_blocks`)."""
-    for block in text_blocks(path):
-        text = normalized_lines(block.text, normalization)
-        yield block if text == block.text else TextBlock(text, text.encode())
+    return (_normalized(block, normalization) for block in text_blocks(path))
+
+
+def _normalized(block: TextBlock, normalization: Normalization) -> TextBlock:
+    text = normalized_lines(block.text, normalization)
+    return block if text == block.text else TextBlock(text, text.encode())
+
+
+def store_lines(lines: StoredLines, path: Path, normalization: Normalization, seed: int) -> Iterator[Digests]:
+    """Store the normalized lines of a corpus; yield the digests of each block of lines when it is stored."""
+
+    def encode(first: int, step: int) -> Iterator[Sequence[bytes]]:
+        for block in every_block(path, first, step):
+            if block.text:
+                normalized = _normalized(block, normalization)
+                data, encoding = encoded_lines(normalized)
+                yield data, encoding.encode(), line_digests(normalized.utf8, seed).tobytes()
+            else:
+                yield ()
+
+    text_bytes = sum(file.stat().st_size for file in text_files(path) if file.exists())
+    for parts in all_results(encode, text_bytes):
+        if parts:
+            data, encoding, found = parts
+            digests: Digests = np.frombuffer(found, dtype=np.uint64)
+            lines.add(EncodedLines(data, "ascii" if encoding == b"ascii" else "utf-16-le"), len(digests))
+            yield digests
 
 
 def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
@@ -115,18 +151,18 @@ def read_lines(path: Path, normalization: Normalization) -> Iterator[str]:
     return chain.from_iterable(block.split("\n") for block in read_blocks(path, normalization))
 
 
-def split_labels(blocks: Iterable[bytes], rule: SplitRule, scratch: Path | None = None) -> NDArray[np.uint8]:
+def split_labels(blocks: Iterable[Digests], rule: SplitRule, scratch: Path | None = None) -> NDArray[np.uint8]:
     """Return the split of each line, an index of SPLITS: about fraction x lines of each split, drawn by seed.
 
-    `blocks` are lines in UTF-8, separated by newlines. Identical lines belong to one split, so that no line of the
-    test split is trained on. A text with fewer different lines than splits is cut by position instead. Raises
-    CORPUS_EMPTY for fewer lines than splits.
+    `blocks` are the digests of the lines. Identical lines belong to one split, so that no line of the test split is
+    trained on. A text with fewer different lines than splits is cut by position instead. Raises CORPUS_EMPTY for fewer
+    lines than splits.
     """
     with TemporaryFile(dir=scratch) as file:
-        for lines in blocks:
-            file.write(_line_digests(lines, rule.seed).data)
+        for block in blocks:
+            file.write(block.data)
         file.seek(0)
-        digests: NDArray[np.uint64] = np.fromfile(file, dtype=np.uint64)
+        digests: Digests = np.fromfile(file, dtype=np.uint64)
         sizes = _held_out_sizes(len(digests), rule)
         bounds = _split_bounds(digests, list(sizes.values()))
         if bounds is None:
@@ -137,18 +173,18 @@ def split_labels(blocks: Iterable[bytes], rule: SplitRule, scratch: Path | None 
         labels = np.empty(len(digests), dtype=np.uint8)
         del digests  # 8 bytes a line
         for start in range(0, len(labels), _CHUNK_DIGESTS):
-            in_order: NDArray[np.uint64] = np.fromfile(file, dtype=np.uint64, count=_CHUNK_DIGESTS)
+            in_order: Digests = np.fromfile(file, dtype=np.uint64, count=_CHUNK_DIGESTS)
             labels[start : start + _CHUNK_DIGESTS] = order[np.searchsorted(bounds, in_order)]
         return labels
 
 
-def _line_digests(lines: bytes, seed: int) -> NDArray[np.uint64]:
-    """Return the XXH3 hash of each line, in 64 bits."""
+def line_digests(lines: bytes, seed: int) -> Digests:
+    """Return the XXH3 hash of each line of a block in UTF-8, in 64 bits."""
     digests: Iterator[int] = map(xxh3_64_intdigest, lines.split(b"\n"), repeat(seed))
     return np.fromiter(digests, dtype=np.uint64)
 
 
-def _split_bounds(digests: NDArray[np.uint64], sizes: Sequence[int]) -> NDArray[np.uint64] | None:
+def _split_bounds(digests: Digests, sizes: Sequence[int]) -> NDArray[np.uint64] | None:
     """Return the last digest of each held-out split, where all digests are in ascending order.
 
     Equal digests are a group; a split ends at the end of the group nearest to its size, and has one group at least.

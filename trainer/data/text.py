@@ -3,9 +3,10 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import file_digest, sha256
 from io import BufferedReader
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -70,17 +71,32 @@ def count_lines(path: Path) -> int:
 
 def text_blocks(path: Path) -> Iterator[TextBlock]:
     """Yield the lines of a corpus that are not blank, in blocks of about 256 KiB."""
+    return filter(_has_lines, every_block(path))
+
+
+def every_block(path: Path, first: int = 0, step: int = 1) -> Iterator[TextBlock]:
+    """Yield the blocks number `first`, `first` + `step`, … of `text_blocks`, with those between them that are empty."""
+    numbers = count()
     for file in text_files(path):
         with _opened(file) as stream:
-            yield from stream_blocks(stream, file.name)
+            yield from _stream_blocks(stream, file.name, lambda: next(numbers) % step == first)
 
 
 def stream_blocks(stream: BinaryIO, name: str) -> Iterator[TextBlock]:
     """Yield the lines of a UTF-8 text that are not blank, in blocks of about 256 KiB.
 
-    Lines end at \\n or \\r\\n only. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
+    Lines end at \n or \r\n only. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
     the number of a line of more than 4 MiB.
     """
+    return filter(_has_lines, _stream_blocks(stream, name, lambda: True))
+
+
+def _has_lines(block: TextBlock) -> bool:
+    return bool(block.text)
+
+
+def _stream_blocks(stream: BinaryIO, name: str, is_wanted: Callable[[], bool]) -> Iterator[TextBlock]:
+    """Yield a block for each chunk of a text that is wanted; a block without lines is empty."""
     rest = b""
     position = 0  # of the first byte of `rest`, from 0
     at_end = False
@@ -88,13 +104,13 @@ def stream_blocks(stream: BinaryIO, name: str) -> Iterator[TextBlock]:
         chunk = stream.read(_CHUNK_BYTES)
         at_end = not chunk
         rest += chunk
-        _check(rest, shown_name(name), position, stream)
         end = len(rest) if at_end else rest.rfind(b"\n") + 1
-        utf8 = rest[:end].removesuffix(b"\n")
-        if text := decoded(utf8, f"'{shown_name(name)}'", position=position):
+        if is_wanted():
+            _check(rest, shown_name(name), position, stream)
+            utf8 = rest[:end].removesuffix(b"\n")
+            text = decoded(utf8, f"'{shown_name(name)}'", position=position)
             lines = _without_blank_lines(text.removeprefix(_BOM) if position == 0 else text)
-            if lines:
-                yield TextBlock(lines, utf8 if lines is text else lines.encode())
+            yield TextBlock(lines, utf8 if lines is text else lines.encode())
         position, rest = position + end, rest[end:]
 
 

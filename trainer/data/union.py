@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import SPLITS, Split, SplitRule, normalized_blocks, split_labels
+from trainer.data.corpus import SPLITS, Split, SplitRule, split_labels, store_lines
 from trainer.data.stored_lines import StoredLines
 
 
@@ -17,15 +17,15 @@ class CorpusUnion:
     def __init__(self, paths: Sequence[Path], normalization: Normalization, rule: SplitRule, scratch: Path) -> None:
         self._corpora = [StoredLines(scratch) for _ in paths]
         added = (
-            lines.add(normalized_blocks(path, normalization)) for lines, path in zip(self._corpora, paths, strict=True)
+            store_lines(lines, path, normalization, rule.seed) for lines, path in zip(self._corpora, paths, strict=True)
         )
         labels = split_labels(chain.from_iterable(added), rule, scratch)
         self._labels = np.split(labels, [*accumulate(lines.count for lines in self._corpora)][:-1])
 
-    def lines(self, number: int, split: Split) -> Iterator[str]:
-        """Yield the lines of a split of one corpus, many at a time, separated by newlines."""
-        blocks = self._corpora[number].labelled_blocks(self._labels[number], [SPLITS.index(split)])
-        return (lines for _, lines in blocks)
+    def lines(self, number: int, split: Split, first: int = 0, step: int = 1) -> Iterator[str]:
+        """Yield the lines of a split of one corpus, many at a time, separated by newlines; see `labelled_blocks`."""
+        groups = self._corpora[number].labelled_blocks(self._labels[number], [SPLITS.index(split)], first, step)
+        return (lines for _, lines in chain.from_iterable(groups))
 
     def all_lines(self, split: Split) -> Iterator[str]:
         """Yield the lines of a split of all corpora, many at a time, separated by newlines."""

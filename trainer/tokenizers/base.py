@@ -32,11 +32,12 @@ Ids: TypeAlias = "NDArray[np.uint8 | np.uint16 | np.uint32]"
 class Text(NamedTuple):
     """A corpus to train a tokenizer on.
 
-    `lines` reads its lines from the start each time, many at a time, separated by newlines.
+    `lines(first, step)` reads its blocks of lines number `first`, `first` + `step`, … from the start each time.
+    Newlines separate the lines.
     """
 
     corpus: CorpusRef
-    lines: Callable[[], Iterable[str]]
+    lines: Callable[[int, int], Iterable[str]]
 
 
 class Tokenizer(ABC):
@@ -44,6 +45,9 @@ class Tokenizer(ABC):
 
     A text contains no special tokens: `[BOS]` in a text is five characters. Newlines belong to no document.
     """
+
+    has_one_thread = False
+    """True if `encode_documents` runs in Python alone, so that a forked process can do it too."""
 
     def __init__(
         self,

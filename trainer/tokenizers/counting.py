@@ -1,16 +1,19 @@
 """Counts of a tokenizer's training texts, and its statistics on held-out lines."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerCorpus, TokenizerStats, WordTokenizerConfig
+from trainer.system.shared_work import all_results
 from trainer.tokenizers.base import Text, Tokenizer
 
 CODE_POINTS = 0x110000
+Counts: TypeAlias = "NDArray[np.int64]"
+_NEWLINE = ord("\n")
 
 
 _SPACES = [i for i in range(0x3001) if chr(i).isspace()]
@@ -25,7 +28,7 @@ def count_lines(texts: Iterable[Text], add: Callable[[str], None]) -> tuple[Toke
     corpora: list[TokenizerCorpus] = []
     for text in texts:
         lines = characters = 0
-        for block in text.lines():
+        for block in text.lines(0, 1):
             newlines = block.count("\n")
             lines += newlines + 1
             characters += len(block) - newlines
@@ -45,13 +48,13 @@ class TextSize(NamedTuple):
 
 def text_size(text: str) -> TextSize:
     """Return the size of lines, which newlines separate."""
-    characters = code_points(f"{text}\n")  # every word ends before white space
-    is_newline: NDArray[np.bool_] = characters == ord("\n")
-    lines = int(np.count_nonzero(is_newline))
+    characters = code_points(text)
+    is_newline: NDArray[np.bool_] = characters == _NEWLINE
+    newlines = int(np.count_nonzero(is_newline))
     is_space: NDArray[np.bool_] = np.take(_IS_SPACE, characters)
-    words = int(np.count_nonzero(is_space[:-1] < is_space[1:]))
+    words = int(np.count_nonzero(is_space[:-1] < is_space[1:])) + (text[-1:].strip() != "")
     utf8_bytes = len(characters) + sum(int(np.count_nonzero(characters >= first)) for first in _LONGER_IN_UTF8)
-    return TextSize(lines, len(characters) - lines, words, utf8_bytes - lines)
+    return TextSize(newlines + 1, len(characters) - newlines, words, utf8_bytes - newlines)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -68,17 +71,36 @@ class CharacterCounts(NamedTuple):
 
 def count_characters(texts: Iterable[Text]) -> CharacterCounts:
     """Count the characters of all texts."""
-    counts = np.zeros(CODE_POINTS, dtype=np.int64)
+    totals = np.zeros(CODE_POINTS, dtype=np.int64)
+    corpora: list[TokenizerCorpus] = []
+    for text in texts:
+        counts = np.zeros(CODE_POINTS, dtype=np.int64)
+        for part in _counts_of(text):
+            np.add(counts, part, out=counts)
+        lines: int = counts.item(_NEWLINE)
+        counts[_NEWLINE] = 0
+        totals += counts
+        chars = int(np.sum(counts))
+        corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=chars))
+    occurring: list[int] = np.flatnonzero(totals).tolist()
+    frequencies: list[int] = totals[occurring].tolist()
+    return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), tuple(corpora))
 
-    def add(block: str) -> None:
-        occurrences: NDArray[np.int64] = np.bincount(code_points(block))
-        counts[: len(occurrences)] += occurrences
 
-    corpora = count_lines(texts, add)
-    counts[ord("\n")] = 0
-    occurring: list[int] = np.flatnonzero(counts).tolist()
-    frequencies: list[int] = counts[occurring].tolist()
-    return CharacterCounts(dict(zip(map(chr, occurring), frequencies, strict=True)), corpora)
+def _counts_of(text: Text) -> Iterator[Counts]:
+    """Yield occurrences of all characters and of the ends of lines as newlines, in parts that add up."""
+
+    def count(first: int, step: int) -> Iterator[Sequence[bytes]]:
+        counts = np.zeros(CODE_POINTS, dtype=np.int64)
+        for block in text.lines(first, step):
+            occurrences: Counts = np.bincount(code_points(block))
+            counts[: len(occurrences)] += occurrences
+            counts[[_NEWLINE]] += 1  # behind the last line
+        yield (counts.tobytes(),)
+
+    for (counts,) in all_results(count, text.corpus.bytes):
+        part: Counts = np.frombuffer(counts, dtype=np.int64)
+        yield part
 
 
 def frequent_tokens(

@@ -74,7 +74,7 @@ class SubwordTokenizer(Tokenizer):
 def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text]) -> None:
     """Train a library tokenizer on the lines of the texts, with all cores."""
     library.pre_tokenizer = SPLIT
-    lines = (block.split("\n") for text in texts for block in text.lines())
+    lines = (block.split("\n") for text in texts for block in text.lines(0, 1))
     library.train_from_iterator(lines, trainer)
 
 

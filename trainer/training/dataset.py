@@ -1,11 +1,14 @@
 """Tokenized corpora: encoded once per corpus and tokenizer, then mapped into memory from a cache folder."""
 
 import os
+from array import array
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from shutil import rmtree
 from typing import NamedTuple
@@ -18,10 +21,11 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, SplitSizes
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.contracts.validation import parse_json
-from trainer.data.corpus import Split, SplitCorpus, SplitRule
+from trainer.data.corpus import SPLITS, Split, SplitCorpus, SplitRule
 from trainer.data.folders import filled_folder
 from trainer.data.text import corpus_sha256
 from trainer.system.files import write_atomically
+from trainer.system.shared_work import all_results
 from trainer.tokenizers import train_tokenizer
 from trainer.tokenizers.base import Ids, Text, Tokenizer, ids_type
 from trainer.tokenizers.counting import text_size
@@ -94,7 +98,7 @@ def prepare(
     if folder.exists() and not _is_complete(folder):  # folders appear complete, so files of this one were deleted
         rmtree(folder)
     if not folder.exists():
-        _write(folder, corpus or split(), tokenizer)
+        _write(folder, corpus or split(), tokenizer, effective.corpus.bytes)
     content = _content(folder)
     ids = {name: _mapped(_ids_file(folder, name), tokenizer) for name in content.sizes}
     return tokenizer, TokenizedCorpus(ids, content.sizes, content.words, tokenizer.special_ids)
@@ -127,38 +131,62 @@ def _content(folder: Path) -> _Content:
     return parse_json(_Content, (folder / _CONTENT_FILE).read_bytes(), ErrorCode.INTERNAL_ERROR)
 
 
-def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer) -> None:
-    """Encode all splits in one pass over the corpus."""
-    counts = {split: Counter(dict.fromkeys(SplitSizes.model_fields, 0)) for split in corpus.splits}
-    words = dict.fromkeys(counts, 0)
+def _write(folder: Path, corpus: SplitCorpus, tokenizer: Tokenizer, text_bytes: int) -> None:
+    """Encode all splits in one pass over the corpus, which has so many bytes."""
+    counts = {split: Counter(dict.fromkeys(_Counts._fields, 0)) for split in corpus.splits}
+
+    def encode(first: int, step: int) -> Iterator[Sequence[bytes]]:
+        for group in corpus.block_groups(list(counts), first, step):
+            yield list(chain.from_iterable(_encoded(split, lines, tokenizer) for split, lines in group))
+
     with filled_folder(folder) as temporary, ExitStack() as stack:
         files = {split: stack.enter_context(_ids_file(temporary, split).open("wb")) for split in counts}
         syncing: list[Future[None]] = []
         disk = stack.enter_context(ThreadPoolExecutor(1))
         unsynced_bytes = 0
-        for split, lines in corpus.blocks(*counts):
-            ids = tokenizer.encode_documents(lines)
-            size = text_size(lines)
-            counts[split].update(_token_counts(ids, size.lines, tokenizer.special_ids))
-            counts[split].update(lines=size.lines, chars=size.characters, bytes=size.utf8_bytes)
-            words[split] += size.words
-            unsynced_bytes += files[split].write(ids.data)
-            if unsynced_bytes > _SYNCED_BYTES:
-                syncing.append(disk.submit(os.fsync, files[split].fileno()))
-                unsynced_bytes = 0
+        for parts in all_results(encode, text_bytes if tokenizer.has_one_thread else 0):
+            for name, numbers, ids in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+                split = SPLITS[int(name)]
+                counts[split].update(_Counts(*array("q", numbers))._asdict())
+                unsynced_bytes += files[split].write(ids)
+                if unsynced_bytes > _SYNCED_BYTES:
+                    syncing.append(disk.submit(os.fsync, files[split].fileno()))
+                    unsynced_bytes = 0
         for file in files.values():
             file.flush()
             syncing.append(disk.submit(os.fsync, file.fileno()))
         for sync in syncing:
             sync.result()
+        words = {split: of_split.pop("words") for split, of_split in counts.items()}
         content = _Content(sizes={split: SplitSizes(**of_split) for split, of_split in counts.items()}, words=words)
         write_atomically(temporary / _CONTENT_FILE, content.model_dump_json().encode())
 
 
-def _token_counts(ids: Ids, lines: int, special_ids: SpecialIds) -> dict[str, int]:
+class _Counts(NamedTuple):
+    """Counts of a split or of some of its lines: the fields of SplitSizes, and words."""
+
+    lines: int
+    chars: int
+    bytes: int
+    tokens: int
+    unknown_tokens: int
+    words: int
+
+
+def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, bytes, bytes]:
+    """Return the number of the split, the counts and the ids of some lines."""
+    ids, size, special_ids = tokenizer.encode_documents(lines), text_size(lines), tokenizer.special_ids
     is_unknown: NDArray[np.bool_] = ids == special_ids.unk
-    begins = 0 if special_ids.bos is None else lines
-    return {"tokens": len(ids) - begins, "unknown_tokens": int(np.count_nonzero(is_unknown))}
+    begins = 0 if special_ids.bos is None else size.lines
+    counts = _Counts(
+        lines=size.lines,
+        chars=size.characters,
+        bytes=size.utf8_bytes,
+        tokens=len(ids) - begins,
+        unknown_tokens=int(np.count_nonzero(is_unknown)),
+        words=size.words,
+    )
+    return str(SPLITS.index(split)).encode(), array("q", counts).tobytes(), ids.tobytes()
 
 
 def _mapped(path: Path, tokenizer: Tokenizer) -> Ids:

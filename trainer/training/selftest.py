@@ -62,7 +62,9 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     effective = changed(effective, max_seq_len=length, **_ONE_BATCH)
     block = next(read_blocks(corpus, effective.tokenizer.normalization))
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
-    tokenizer = train_tokenizer(effective.tokenizer, [Text(effective.corpus, lambda: [block])], [block], rule=rule)
+    tokenizer = train_tokenizer(
+        effective.tokenizer, [Text(effective.corpus, lambda first, step: [block][first::step])], [block], rule=rule
+    )
     num_ids = _ROWS * length + (tokenizer.special_ids.bos is not None)
     lines = "\n".join(block.split("\n")[: _ROWS * length])
     ids = tokenizer.encode_documents(lines)[:num_ids]  # a line has at least two ids

@@ -17,7 +17,7 @@ from tests.support.strategies import any_line_lists, line_lists, rules, texts
 from tests.support.tiny_models import NFC, lines_in, write
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizers import Normalization
-from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, read_lines, split_labels
+from trainer.data.corpus import SPLITS, Split, SplitBy, SplitCorpus, SplitRule, line_digests, read_lines, split_labels
 from trainer.data.normalization import documents, normalized, normalized_lines
 
 RULE = SplitRule(holdout_fraction=0.1, test_fraction=0.2, seed=7)
@@ -30,7 +30,7 @@ def read(folder: Path, content: bytes, normalization: Normalization = NFC) -> li
 
 
 def labels_of(lines: list[str], rule: SplitRule = RULE) -> list[int]:
-    return list(split_labels(["\n".join(lines).encode()] if lines else [], rule).tobytes())
+    return list(split_labels([line_digests("\n".join(lines).encode(), rule.seed)] if lines else [], rule).tobytes())
 
 
 def test_lines__are_composed_however_long_they_are(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_split__holds_a_few_bytes_of_a_line_in_memory() -> None:
     tracemalloc.start()
     try:
         blocks = ("\n".join(map(str, range(start, start + of_block))).encode() for start in range(0, lines, of_block))
-        labels = split_labels(blocks, RULE)
+        labels = split_labels((line_digests(block, RULE.seed) for block in blocks), RULE)
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -18,7 +18,7 @@ from trainer.config.presets import resolve
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import EffectiveRequest, SplitSizes, TrainRequest
 from trainer.contracts.validation import parse
-from trainer.data.corpus import SPLITS, SplitBy, SplitCorpus, SplitRule, split_labels
+from trainer.data.corpus import SPLITS, SplitBy, SplitCorpus, SplitRule, line_digests, split_labels
 from trainer.tokenizers.base import Ids
 from trainer.training.dataset import CorpusPaths, prepare
 
@@ -72,7 +72,7 @@ def test_prepared_corpus__is_that_of_plain_loops(lines: list[str], rule: SplitRu
             tokenizer={"method": "char", "min_frequency": 2},
         )
         tokenizer, corpus = prepare(effective, paths, Path(folder) / "cache")
-        labels = list(split_labels(["\n".join(documents).encode()], rule).tobytes())
+        labels = list(split_labels([line_digests("\n".join(documents).encode(), rule.seed)], rule).tobytes())
         if rule.by == "position":
             labels = [SPLITS.index(split) for split, sizes in corpus.sizes.items() for _ in range(sizes.lines)]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_models import NFC, lines_in, write
-from trainer.data.corpus import SplitRule, split_labels
+from trainer.data.corpus import SplitRule, line_digests, split_labels
 from trainer.data.union import CorpusUnion
 
 RULE = SplitRule(holdout_fraction=0.2, test_fraction=0.0, seed=7)
@@ -22,7 +22,7 @@ def test_lines__are_split_as_if_all_stood_in_one_text(tmp_path: Path) -> None:
     union = union_of(tmp_path, TEXTS)
 
     whole = [line for lines in TEXTS for line in lines]
-    labels = split_labels(["\n".join(whole).encode()], RULE).tobytes()
+    labels = split_labels([line_digests("\n".join(whole).encode(), RULE.seed)], RULE).tobytes()
     held_out = lines_in(union.all_lines("validation"))
     assert held_out == [line for line, label in zip(whole, labels, strict=True) if label == 1]
     assert len(held_out) == pytest.approx(0.2 * len(whole), abs=2)
