@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainer.contracts.models import Activation
+
 
 class Shape(NamedTuple):
     """A model and its batch, as `mt train`, Hugging Face Trainer and a plain loop all train it."""
@@ -25,13 +27,13 @@ class Shape(NamedTuple):
     """For GPT-2."""
     dropout: float = 0.0
 
-    def request(self) -> dict[str, object]:
-        """Return the fields of a train request."""
+    def request(self, activation: Activation = "gelu_new") -> dict[str, object]:
+        """Return the fields of a train request; the activation is that of GPT-2."""
         sizes: dict[str, object]
         if self.is_lstm:
             sizes = {"model_family": "char_lstm", "model.embedding_size": self.embedding_size}
         else:
-            sizes = {"model_family": "gpt2", "model.activation_function": "gelu_new"}  # the library's default
+            sizes = {"model_family": "gpt2", "model.activation_function": activation}
             sizes |= {"model.num_attention_heads": self.heads, "model.max_position_embeddings": self.length}
             sizes["model.attention_dropout"] = self.dropout
         sizes |= {"model.num_layers": self.layers, "model.hidden_size": self.hidden_size, "tokenizer.method": "char"}
