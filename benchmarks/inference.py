@@ -21,11 +21,13 @@ from benchmarks.inference_contestants import (
 from benchmarks.lab import Lab, sentences, write_text
 from benchmarks.parity import greedy_differences, surprisal_difference
 from benchmarks.rows import Row
+from benchmarks.shapes import SHAPES
 from benchmarks.turns import Contestant, Turns, in_turns, is_faster_in_bf16, started_products
 from trainer.api import Model
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.settings import load_settings
 from trainer.contracts.inference import ScoreResponse
+from trainer.inference.windows import context_of
 from trainer.system.child_environment import tuned_environment
 
 _LINE_CHARACTERS = 2000
@@ -96,7 +98,7 @@ def _score_rows(gpt2: _Subject, rounds: int) -> list[Row]:
     _, best = sorted((turns.median(name), name) for name in rivals)[-1]
     difference = surprisal_difference(gpt2.exported, sentences(_COMPARED_SENTENCES))
     tokens = [length + 1 for length in _lengths(gpt2, SCORED_SENTENCES)]  # with [BOS]
-    limit = len(tokens) * _limit("gemm-fp32", rounds) / (sum(tokens) * (_BODY_FLOPS + _HEAD_FLOPS))
+    limit = len(tokens) * _limit("gemm", rounds) / (sum(tokens) * (_BODY_FLOPS + _HEAD_FLOPS))
     return [
         _ratio("GPT-2 scoring", turns, "our scores", best, 1.8, limit=limit, limited_by="the products alone"),
         _at_most("GPT-2 scoring: difference from minicons", difference.token_nats, "nats", _MAX_SCORE_NATS),
@@ -107,7 +109,7 @@ def _masked_rows(bert: _Subject, rounds: int) -> list[Row]:
     turns = _measured(bert, ["our masked scores", "masked loop"], rounds)
     lengths = _lengths(bert, MASKED_SENTENCES)
     flops = sum(n * ((n + 2) * _BODY_FLOPS + _HEAD_FLOPS) for n in lengths)  # a pass for each token, with [CLS], [SEP]
-    limit = len(lengths) * _limit("gemm-fp32", rounds) / flops
+    limit = len(lengths) * _limit("gemm", rounds) / flops
     return [
         _ratio(
             "BERT pseudo-log-likelihood",
@@ -124,9 +126,16 @@ def _window_rows(lstm: _Subject, rounds: int) -> list[Row]:
     [exact], [windows] = (
         scored(loaded, [long_line()], window_tokens=size, detail_level="per_char") for size in (None, WINDOW_TOKENS)
     )
+    reads = WINDOW_TOKENS / (WINDOW_TOKENS - context_of(WINDOW_TOKENS))  # of each character
+    forward_flops = SHAPES["lstm"].flops_per_token(loaded.model.vocab_size) / 3
     differences: list[float] = np.abs(_surprisals(exact) - _surprisals(windows)).tolist()
     return [
-        _ratio("LSTM scoring of a long line", turns, "windows", "stateful", 2.4),
+        _ratio(
+            "LSTM scoring of a long line",
+            *(turns, "windows", "stateful", 2.4),
+            limit=_limit("gemm", rounds) / (reads * forward_flops),
+            limited_by="the products alone",
+        ),
         _at_most("LSTM scoring of a long line: largest difference", max(differences), "nats", _MAX_WINDOW_NATS),
     ]
 

@@ -11,7 +11,7 @@ from benchmarks.lab import Lab, printed_number, write_text
 from benchmarks.rows import Row
 from benchmarks.shapes import SHAPES
 from benchmarks.step_times import WARM_UP_STEPS
-from benchmarks.turns import Contestant, in_turns, is_faster_in_bf16, started_products
+from benchmarks.turns import Contestant, in_turns, is_faster_in_bf16, products_in_turns, started_products
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.models import Activation
 from trainer.contracts.validation import parse_json
@@ -65,6 +65,14 @@ def _shape_rows(
     lab: Lab, name: str, text: Path, products: dict[str, Contestant], *, has_bf16: bool, is_quick: bool
 ) -> list[Row]:
     """Train a shape by all contestants in turns."""
+    with ExitStack() as running:
+        own_products = products_in_turns(running, name, "own products")
+        return _rows_of(lab, name, text, products | own_products, has_bf16=has_bf16, is_quick=is_quick)
+
+
+def _rows_of(
+    lab: Lab, name: str, text: Path, products: dict[str, Contestant], *, has_bf16: bool, is_quick: bool
+) -> list[Row]:
     shape = SHAPES[name]
     steps = max(12, shape.steps // 3) if is_quick else shape.steps
     contestants: dict[str, Callable[[], float]] = {**products}
@@ -76,12 +84,13 @@ def _shape_rows(
     contestants["HF bf16"] = partial(printed_number, "hf_training", name, "bf16", str(steps), str(text))
     goals = [goal for goal in _GOALS[name] if has_bf16 or "bf16" not in goal[0]]
     used = {who for ours, other, _ in goals for who in (ours, other)}
+    used |= {"own products", "own products bf16"} if has_bf16 else {"own products"}
     turns = in_turns({who: run for who, run in contestants.items() if who in used}, 3)
     flops = shape.flops_per_token(len(set(text.read_text(encoding="utf-8"))))
     speeds = {f"{who} tokens/s": turns.median(who) for who in turns.figures if who not in products}
     rows: list[Row] = []
     for who, other, goal in goals:
-        limit = "products bf16" if who.endswith("bf16") else "products"
+        limit = "own products bf16" if who.endswith("bf16") else "own products"
         is_share = other in products
         rows.append(
             Row(
@@ -91,8 +100,8 @@ def _shape_rows(
                 goal=goal,
                 details={} if rows else speeds,
                 foreign_share=turns.foreign_share,
-                limit=None if is_share or limit not in used else turns.ratio(limit, other) / flops,
-                limited_by=limit,
+                limit=turns.ratio(limit, other) / (1 if is_share else flops),
+                limited_by="its own products",
             )
         )
     return rows

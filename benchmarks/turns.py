@@ -101,8 +101,15 @@ class Contestant:
 
 def started_products(running: ExitStack) -> dict[str, Contestant]:
     """Start the products of large matrices in fp32 and in bf16, the limits of this machine."""
-    kinds = {"products": "gemm-fp32", "products bf16": "gemm-bf16"}
-    return {name: running.enter_context(Contestant("benchmarks.limits", [kind])) for name, kind in kinds.items()}
+    return products_in_turns(running, "gemm", "products")
+
+
+def products_in_turns(running: ExitStack, kind: str, name: str) -> dict[str, Contestant]:
+    """Start products of a kind, `gemm` or those of a shape, in fp32 and in bf16."""
+    return {
+        name + suffix: running.enter_context(Contestant("benchmarks.limits", [kind, precision]))
+        for suffix, precision in (("", "fp32"), (" bf16", "bf16"))
+    }
 
 
 def is_faster_in_bf16(products: Turns) -> bool:

@@ -53,14 +53,22 @@ def test_results__are_complete_without_the_second_process(end: Callable[[], obje
     assert list(all_results(work_on(PARTS, end), 1)) == PARTS
 
 
-def test_second_process__ends_with_its_reader() -> None:
+def test_second_process__ends_with_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork, started = os.fork, list[int]()
+
+    def recorded_fork() -> int:
+        started.append(fork())
+        return started[-1]
+
+    monkeypatch.setattr(os, "fork", recorded_fork)
     results = all_results(work_on(PARTS * 9, int), 1)
     next(results)
 
     results.close()
 
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    [pid] = started
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_fork__writes_every_second_result_and_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ class LanguageModel(nn.Module, ABC):
         raise ValueError("gradient checkpointing is for transformers")
 
     def memory_bytes(self) -> int:
-        """Return the size of the parameters and of their copy in bf16."""
+        """Return the size of the parameters and of the copy of them that generation keeps."""
         return sum(parameter.nbytes for parameter in self.parameters())
 
     def parameter_count(self) -> int:

@@ -5,7 +5,7 @@ embedding as its head (Press & Wolf 2017, https://arxiv.org/abs/1608.05859).
 """
 
 import math
-from typing import assert_never
+from typing import Self, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn.utils import rnn
 from trainer.contracts.models import Objective, RnnConfig
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.dropout import dropout
-from trainer.models.recurrent_steps import RecurrentSteps
+from trainer.models.recurrent_steps import MergedWeights, RecurrentSteps
 from trainer.tokenizers.base import Vocabulary
 
 
@@ -28,6 +28,7 @@ class RecurrentModel(LanguageModel):
     def __init__(self, config: RnnConfig, vocabulary: Vocabulary, objective: Objective) -> None:
         super().__init__(vocabulary, objective)
         self.config = config
+        self._merged: MergedWeights | None = None
         vocab_size, directions = vocabulary.size, 1 + config.bidirectional
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.layers = _layers(config)
@@ -70,7 +71,18 @@ class RecurrentModel(LanguageModel):
     def steps(self, state: ModelState) -> Steps:
         if state[0].device.type != "cpu":
             return super().steps(state)
-        return RecurrentSteps(self.config, dict(self.named_parameters()), state)
+        if self._merged is None:
+            self._merged = MergedWeights(self.config, dict(self.named_parameters()))
+        return RecurrentSteps(self.config, self._merged, state)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; training changes the weights, so that their merged copy is dropped."""
+        if mode:
+            self._merged = None
+        return super().train(mode)
+
+    def memory_bytes(self) -> int:
+        return super().memory_bytes() + (0 if self._merged is None else self._merged.memory_bytes())
 
     def _zeros(self, batch: int) -> ModelState:
         layers = self.config.num_layers * (1 + self.config.bidirectional)

@@ -125,23 +125,36 @@ class _Rnn(_Layer):
         _tanh(self.gates, self.output)
 
 
+class MergedWeights:
+    """The weights of a unidirectional recurrent model as its steps need them, which keep them unchanged."""
+
+    def __init__(self, config: RnnConfig, weights: Mapping[str, Tensor]) -> None:
+        """`weights` are the parameters of a `RecurrentModel` by name."""
+        with torch.no_grad():
+            self.layers = [_merged_layer(config, weights, layer) for layer in range(config.num_layers)]
+            self.inputs = _array(weights["embedding.weight"])
+            self.head = _head(config, weights)
+        first = self.layers[0]
+        self.are_gates = len(self.inputs) * len(first.bias) <= _MAX_GATES
+        """True if `inputs` has a row of the first layer's gates per token, but for the part of its last output."""
+        if self.are_gates:
+            of_token, of_output = np.split(first.weight, [config.embedding_size])
+            self.inputs = _Product(of_token, first.bias).of(self.inputs)
+            self.layers[0] = _Product(of_output.copy("K"), first.bias)
+
+    def memory_bytes(self) -> int:
+        products = self.layers + self.head
+        return self.inputs.nbytes + sum(product.weight.nbytes for product in products)
+
+
 class RecurrentSteps(Steps):
     """A unidirectional recurrent model that reads one token per sequence."""
 
-    def __init__(self, config: RnnConfig, weights: Mapping[str, Tensor], state: ModelState) -> None:
-        """`weights` are the parameters of a `RecurrentModel` by name, `state` is its state."""
-        with torch.no_grad():
-            products = [_merged_layer(config, weights, layer) for layer in range(config.num_layers)]
-            self._inputs = _array(weights["embedding.weight"])
-            self._head = _head(config, weights)
-        first = products[0]
-        self._are_gates = len(self._inputs) * len(first.bias) <= _MAX_GATES
-        if self._are_gates:  # a row per token: the gates of the first layer but for the part of its last output
-            of_token, of_output = np.split(first.weight, [config.embedding_size])
-            self._inputs = _Product(of_token, first.bias).of(self._inputs)
-            products[0] = _Product(of_output.copy("K"), first.bias)
+    def __init__(self, config: RnnConfig, weights: MergedWeights, state: ModelState) -> None:
+        """`state` is that of a `RecurrentModel`."""
+        self._inputs, self._are_gates, self._head = weights.inputs, weights.are_gates, weights.head
         self._layers: list[_Layer] = []
-        for product, output, cell in zip(products, state[0].unbind(), state[-1].unbind(), strict=True):
+        for product, output, cell in zip(weights.layers, state[0].unbind(), state[-1].unbind(), strict=True):
             below = torch.empty(len(output), len(product.weight) - config.hidden_size)
             inputs = _array(torch.cat([below, output], dim=1))
             self._layers.append(_LAYERS[config.architecture](product, inputs, _array(cell.clone())))

@@ -76,6 +76,23 @@ def test_steps__give_the_logits_of_a_large_vocabulary(name: str) -> None:
     compare_steps(model_of(name, VOCABULARY._replace(size=300_000)), (2, 5, 1))
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+def test_steps__read_the_weights_of_the_last_training(name: str) -> None:
+    model = model_of(name)
+    size = model.memory_bytes()
+
+    compare_steps(model, (2,))
+    merged = model.memory_bytes() - size
+    compare_steps(model, (3,))
+    assert model.memory_bytes() == size + merged
+    assert merged >= sum(weight.nbytes for name, weight in model.named_parameters() if "weight_hh" in name) > 0
+
+    with torch.no_grad():
+        model.train().input_embedding().weight.mul_(2)
+    assert model.memory_bytes() == size
+    compare_steps(model.eval(), (2,))
+
+
 def test_steps_on_another_device__are_those_of_the_forward_pass() -> None:
     model = model_of("lstm").to("meta")
 
