@@ -53,6 +53,14 @@ def test_results__are_complete_without_the_second_process(end: Callable[[], obje
     assert list(all_results(work_on(PARTS, end), 1)) == PARTS
 
 
+def test_results__are_complete_where_no_process_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", fork)
+    assert list(all_results(work_on(PARTS, int), 1)) == PARTS
+
+
 def test_second_process__ends_with_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     fork, started = os.fork, list[int]()
 

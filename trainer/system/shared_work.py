@@ -15,6 +15,7 @@ Work: TypeAlias = "Callable[[int, int], Iterator[Sequence[bytes]]]"
 """work(first, step) does the items number first, first + step, … and yields the result of each one."""
 
 MIN_SHARED_BYTES = 16 << 20
+"""Text that takes a quarter of a second; to start the second process takes about 20 ms."""
 _PIPE_BYTES = 1 << 20
 _NUMBER_BYTES = 8
 _END = (1 << 64) - 1
@@ -23,8 +24,8 @@ _END = (1 << 64) - 1
 def all_results(work: Work, text_bytes: int) -> Generator[Sequence[bytes], None, None]:
     """Yield the results of all items of a text in order; of a long one, a second process does every second item.
 
-    If the second process fails or is killed, this one does its items, and raises what they raise. The work may use no
-    threads and no library that has started some.
+    If the second process does not start, fails or is killed, this one does its items, and raises what they raise. The
+    work may use no threads and no library that has started some.
     """
     if text_bytes < MIN_SHARED_BYTES or default_threads() == 1:
         yield from work(0, 1)
@@ -32,16 +33,19 @@ def all_results(work: Work, text_bytes: int) -> Generator[Sequence[bytes], None,
     read_end, write_end = os.pipe()
     with suppress(AttributeError, OSError):  # not Linux; the user has no more room for pipes
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    pid = os.fork()
-    if not pid:
+    pid: int | None = None
+    with suppress(OSError):  # no memory or no number for another process: this one reads an empty pipe
+        pid = os.fork()
+    if pid == 0:
         _run_fork(work, read_end, write_end)
     os.close(write_end)
     try:
         with os.fdopen(read_end, "rb") as stream:
             yield from alternated(work, stream)
     finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def alternated(work: Work, stream: BufferedReader) -> Iterator[Sequence[bytes]]:
