@@ -72,7 +72,7 @@ def _likeliest(by_id: Doubles, count: int) -> tuple[Doubles, Indices]:
 
 def _taken(values: Doubles, columns: Indices) -> Doubles:
     """Return the values (n, K) at some columns (n, K) of each row; faster than `take_along_axis` for few rows."""
-    taken: Doubles = values[_rows(columns), columns]
+    taken: Doubles = values.ravel().take(columns) if len(columns) == 1 else values[_rows(columns), columns]
     return taken
 
 
@@ -88,16 +88,14 @@ def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) ->
         return _integers(best)
     probabilities, ids = filtered_probabilities(logits, request, max(draws))
     bounds: Doubles = probabilities.cumsum(-1)
-    columns: Doubles = np.array(draws, dtype=np.float64).reshape(-1, 1)
-    is_below: NDArray[np.bool_] = bounds <= columns
-    ranks: Indices = is_below.sum(-1)
     count: int = ids.shape[1]
-    if max(_integers(ranks)) == count:  # rounding left the draw above the last bound: take the last possible token
-        is_possible: NDArray[np.bool_] = probabilities > 0
-        possible: Indices = is_possible.sum(-1)
-        ranks = np.minimum(ranks, possible - 1)
-    chosen: Indices = ids[np.arange(len(ids)), ranks]
-    return _integers(chosen)
+    chosen: list[int] = []
+    for row, draw in enumerate(draws):
+        rank = int(bounds[row, :].searchsorted(draw, "right"))
+        if rank == count:  # rounding left the draw above the last bound: take the last possible token
+            rank = int(np.count_nonzero(probabilities[row, :])) - 1
+        chosen.append(ids.item(row, rank))
+    return chosen
 
 
 def _integers(array: Indices) -> list[int]:
