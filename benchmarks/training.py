@@ -11,7 +11,7 @@ from benchmarks.lab import Lab, printed_number, write_text
 from benchmarks.rows import Row
 from benchmarks.shapes import SHAPES
 from benchmarks.step_times import WARM_UP_STEPS
-from benchmarks.turns import Contestant, in_turns, is_faster_in_bf16, products_in_turns, started_products
+from benchmarks.turns import Contestant, in_turns, is_faster_in_bf16, started_products
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.models import Activation
 from trainer.contracts.validation import parse_json
@@ -56,7 +56,9 @@ def training_rows(lab: Lab, is_quick: bool) -> list[Row]:
         has_bf16 = is_faster_in_bf16(turns)
         rows = [Row(case=name, value=turns.median(name) / 1e9, unit="GFLOP/s") for name in products]
         for name in SHAPES:
-            rows += _shape_rows(lab, name, text, products, has_bf16=has_bf16, is_quick=is_quick)
+            with ExitStack() as running:
+                limits_of_shape = products | started_products(running, name, "own products")
+                rows += _shape_rows(lab, name, text, limits_of_shape, has_bf16=has_bf16, is_quick=is_quick)
     names = [name for name in SHAPES if has_bf16 and not (is_quick and name == "gpt2-large")]
     return rows + [_bf16_difference(lab, name, text) for name in names]
 
@@ -65,14 +67,6 @@ def _shape_rows(
     lab: Lab, name: str, text: Path, products: dict[str, Contestant], *, has_bf16: bool, is_quick: bool
 ) -> list[Row]:
     """Train a shape by all contestants in turns."""
-    with ExitStack() as running:
-        own_products = products_in_turns(running, name, "own products")
-        return _rows_of(lab, name, text, products | own_products, has_bf16=has_bf16, is_quick=is_quick)
-
-
-def _rows_of(
-    lab: Lab, name: str, text: Path, products: dict[str, Contestant], *, has_bf16: bool, is_quick: bool
-) -> list[Row]:
     shape = SHAPES[name]
     steps = max(12, shape.steps // 3) if is_quick else shape.steps
     contestants: dict[str, Callable[[], float]] = {**products}

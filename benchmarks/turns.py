@@ -99,13 +99,8 @@ class Contestant:
         return float(line)
 
 
-def started_products(running: ExitStack) -> dict[str, Contestant]:
-    """Start the products of large matrices in fp32 and in bf16, the limits of this machine."""
-    return products_in_turns(running, "gemm", "products")
-
-
-def products_in_turns(running: ExitStack, kind: str, name: str) -> dict[str, Contestant]:
-    """Start products of a kind, `gemm` or those of a shape, in fp32 and in bf16."""
+def started_products(running: ExitStack, kind: str = "gemm", name: str = "products") -> dict[str, Contestant]:
+    """Start products in fp32 and in bf16: of large matrices, or those of a shape in their own sizes."""
     return {
         name + suffix: running.enter_context(Contestant("benchmarks.limits", [kind, precision]))
         for suffix, precision in (("", "fp32"), (" bf16", "bf16"))
