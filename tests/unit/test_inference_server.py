@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from threading import Timer
 from typing import NamedTuple
@@ -147,7 +148,7 @@ def lines_of(made: Run, split: str) -> list[str]:
     effective = made.effective
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
     corpus = SplitCorpus(made.folder / "corpus.txt", made.tokenizer.normalization, rule)
-    return lines_in(lines for label, lines in corpus.blocks(*SPLITS) if label == split)
+    return lines_in(lines for label, lines in chain.from_iterable(corpus.block_groups(SPLITS)) if label == split)
 
 
 def manifest_of_run(run: RunDirectory) -> RunManifest:

@@ -85,17 +85,14 @@ class SplitCorpus:
         """Return the splits that are not empty, in the order of SPLITS."""
         return [s for i, s in enumerate(SPLITS) if s in self._own_corpora or i in self._labels]
 
-    def blocks(self, *splits: Split) -> Iterator[tuple[Split, str]]:
-        """Yield the lines of some splits, in the order of their corpora, in blocks of one split.
-
-        Newlines separate the lines of a block.
-        """
-        return chain.from_iterable(self.block_groups(splits))
-
     def block_groups(
         self, splits: Sequence[Split], first: int = 0, step: int = 1
     ) -> Iterator[Sequence[tuple[Split, str]]]:
-        """Yield `blocks` in groups, and of these only the groups number `first`, `first` + `step`, …"""
+        """Yield the lines of some splits, in the order of their corpora, in blocks of one split.
+
+        The blocks are in groups, of which those number `first`, `first` + `step`, … are yielded. Newlines separate the
+        lines of a block.
+        """
         if not self._own_corpora.keys() >= set(splits):
             wanted = [SPLITS.index(split) for split in splits]
             for group in self._lines.labelled_blocks(self._labels, wanted, first, step):
@@ -106,7 +103,7 @@ class SplitCorpus:
                     yield [(split, block)]
 
     def lines(self, split: Split, first: int = 0, step: int = 1) -> Iterator[str]:
-        """Yield the lines of one split as `blocks`, or those of some of the `block_groups`."""
+        """Yield the lines of one split in blocks, as `block_groups` does."""
         return (lines for _, lines in chain.from_iterable(self.block_groups([split], first, step)))
 
 
