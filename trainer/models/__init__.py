@@ -5,6 +5,7 @@ from typing import assert_never
 from trainer.contracts.models import BertConfig, Gpt2Config, LlamaConfig, ModelConfig, Objective, QwenConfig, RnnConfig
 from trainer.models.base import LanguageModel
 from trainer.models.recurrent import RecurrentModel
+from trainer.models.vector_math import choose_code
 from trainer.tokenizers.base import Vocabulary
 
 
@@ -13,6 +14,7 @@ def build(config: ModelConfig, vocabulary: Vocabulary, objective: Objective = "c
 
     The transformers library takes seconds to import, so only the transformer branches import it.
     """
+    choose_code()
     match config:
         case RnnConfig():
             return RecurrentModel(config, vocabulary, objective)

@@ -5,14 +5,14 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.models.bert import configuration_bert, modeling_bert
 
 from trainer.contracts.models import BertConfig, Objective
 from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, check_ids, is_read
 from trainer.models.dropout import replace_dropout
-from trainer.models.packed_products import packed_layers
+from trainer.models.linear import linear
+from trainer.models.linear_layers import packed_layers, replace_linear
 from trainer.models.transformer import library_activation, vocabulary_fields
 from trainer.tokenizers.base import Vocabulary
 
@@ -39,6 +39,7 @@ class BertModel(LanguageModel):
                 nn.init.normal_(weight, std=0.02)
             elif name == "dense.bias":
                 nn.init.zeros_(weight)
+        replace_linear(self.body, self.transform)
         self.head_bias = nn.Parameter(torch.zeros(vocabulary.size))
 
     def hidden_states(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -49,7 +50,7 @@ class BertModel(LanguageModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         transformed: Tensor = self.transform(hidden)
-        return functional.linear(transformed, self.input_embedding().weight, self.head_bias)
+        return linear(transformed, self.input_embedding().weight, self.head_bias)
 
     def input_embedding(self) -> nn.Embedding:
         return self.body.embeddings.word_embeddings

@@ -9,12 +9,13 @@ from typing import Self, assert_never
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional, init
+from torch.nn import init
 from torch.nn.utils import rnn
 
 from trainer.contracts.models import Objective, RnnConfig
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.dropout import dropout
+from trainer.models.linear import Linear, linear
 from trainer.models.recurrent_steps import MergedWeights, RecurrentSteps
 from trainer.tokenizers.base import Vocabulary
 
@@ -33,7 +34,7 @@ class RecurrentModel(LanguageModel):
         self.embedding = nn.Embedding(vocab_size, config.embedding_size)
         self.layers = _layers(config)
         width = config.hidden_size * directions
-        self.projection = nn.Linear(width, config.embedding_size if config.tie_word_embeddings else vocab_size)
+        self.projection = Linear(width, config.embedding_size if config.tie_word_embeddings else vocab_size)
         if config.tie_word_embeddings:
             self.head_bias = nn.Parameter(torch.zeros(vocab_size))
         if config.initialization == "keyboard":
@@ -56,7 +57,7 @@ class RecurrentModel(LanguageModel):
     def logits(self, hidden: Tensor) -> Tensor:
         projected: Tensor = self.projection(hidden)  # (…, E) or (…, V)
         if self.config.tie_word_embeddings:
-            projected = functional.linear(projected, self.embedding.weight, self.head_bias)
+            projected = linear(projected, self.embedding.weight, self.head_bias)
         return projected
 
     def initial_state(self, batch: int) -> ModelState:

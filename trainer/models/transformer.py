@@ -12,7 +12,6 @@ from typing import Generic, Self, TypedDict, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
@@ -21,8 +20,9 @@ from trainer.contracts.models import Activation, Gpt2Config, LlamaConfig, Object
 from trainer.models.attention import use_products
 from trainer.models.base import LanguageModel, ModelState, Steps, check_ids
 from trainer.models.dropout import replace_dropout
+from trainer.models.linear import linear
+from trainer.models.linear_layers import PACKED_ROWS, packed_layers, replace_linear
 from trainer.models.packed_linear import packed_linear
-from trainer.models.packed_products import PACKED_ROWS, packed_layers
 from trainer.models.transformer_steps import Bf16Copy, StepBody, TransformerSteps, fp32_product
 from trainer.tokenizers.base import Vocabulary
 
@@ -72,6 +72,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
         super().__init__(vocabulary, objective)
         self.context_tokens = config.max_position_embeddings
         replace_dropout(body)
+        replace_linear(body)
         use_products(body)
         self.body = body
         self._bf16: Bf16Copy | None = None
@@ -92,7 +93,7 @@ class CausalTransformer(LanguageModel, Generic[Body]):
     def logits(self, hidden: Tensor) -> Tensor:
         if self._packed_head is not None:
             return self._packed_head(hidden)
-        return functional.linear(hidden, self.head_weight())
+        return linear(hidden, self.head_weight())
 
     def initial_state(self, batch: int) -> ModelState:
         weight = self.input_embedding().weight

@@ -1,0 +1,136 @@
+"""Linear layers by oneDNN give the outputs and gradients of the plain ones, packed or not, on every CPU."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tests.support.families import FAMILIES, POSITIONS, TRANSFORMERS, VOCABULARY, model_of, vocabulary
+from trainer.models import linear as linear_module
+from trainer.models.base import LanguageModel
+from trainer.models.linear import linear
+from trainer.models.linear_layers import LinearLayer
+from trainer.models.packed_linear import packing_pays
+
+MANY = 1 << 20
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("is_transposed", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [((12, 64), 128, 512), ((97, 3), 515, 131), ((70,), 1, 120_001)]
+)
+def test_linear__has_the_outputs_and_gradients_of_double_precision(
+    rows: tuple[int, ...],
+    inputs: int,
+    outputs: int,
+    is_transposed: bool,
+    has_bias: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
+    shape = (inputs, outputs) if is_transposed else (outputs, inputs)
+    given = [torch.randn(*rows, inputs), torch.randn(*shape), *([torch.randn(outputs)] if has_bias else [])]
+    weighting = torch.randn(*rows, outputs)
+
+    def results(dtype: torch.dtype) -> list[Tensor]:
+        leaves = [tensor.clone().to(dtype).requires_grad_() for tensor in given]
+        hidden, weight, *bias = leaves
+        found = linear(hidden, weight.t() if is_transposed else weight, *bias)
+        torch.autograd.backward([(found * weighting.to(dtype)).sum()])
+        assert ("Onednn" in str(found.grad_fn)) == (dtype == torch.float32)
+        return [found.detach(), *[leaf.grad for leaf in leaves if leaf.grad is not None]]
+
+    found, expected = results(torch.float32), results(torch.float64)
+
+    assert len(found) == len(expected) == len(given) + 1
+    for single, double in zip(found, expected, strict=True):
+        error = (single.double() - double).abs().max()
+        assert float(error) <= 1e-5 * float(double.abs().max())
+    assert all(torch.equal(again, first) for again, first in zip(results(torch.float32), found, strict=True))
+
+
+def test_linear__of_few_rows_or_in_bf16_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
+    weight, few, many = torch.randn(2048, 2048), torch.randn(63, 2048), torch.randn(64, 2048)
+
+    assert torch.equal(linear(few, weight), functional.linear(few, weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(linear(many, weight), functional.linear(many, weight))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_onednn__gives_a_model_the_logits_and_gradients_of_the_other_products(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(name, vocabulary(150, mask=4))
+    ids = torch.randint(5, 150, (9, POSITIONS))
+    expected = logits_and_gradients(model, ids)
+
+    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
+    monkeypatch.setattr(linear_module, "_MIN_MULTIPLICATIONS", 1)
+    found = logits_and_gradients(model, ids)
+
+    assert "Onednn" in str(model.logits(model.hidden_states(ids)).grad_fn)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def logits_and_gradients(model: LanguageModel, ids: Tensor) -> dict[str, Tensor]:
+    """Return the logits, and the gradient of a loss by each weight."""
+    model.zero_grad()
+    logits = model.forward(ids)
+    torch.autograd.backward([functional.cross_entropy(logits.flatten(0, 1), ids.roll(-1, 1).flatten())])
+    gradients = {weight: parameter.grad for weight, parameter in model.named_parameters() if parameter.grad is not None}
+    return gradients | {"logits": logits.detach()}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, POSITIONS), (7, 5), (300, 8)], ids=str)
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_packed_weights__give_the_same_logits(name: str, shape: tuple[int, int]) -> None:
+    model = model_of(name, vocabulary(150, mask=4))
+    ids = torch.randint(5, 150, shape)
+
+    with torch.inference_mode():
+        plain = model.forward(ids)
+        with model.packed_products():
+            packed = model.forward(ids)
+            assert all(is_packed(model))
+        after = model.forward(ids)
+
+    torch.testing.assert_close(packed, plain, rtol=1e-4, atol=1e-4)
+    assert not any(is_packed(model))
+    assert torch.equal(after, plain)
+
+
+def test_packed_weights__are_unpacked_after_an_error() -> None:
+    model = model_of("gpt2")
+
+    with pytest.raises(ValueError, match="Expected x with shape"), model.packed_products():
+        model.forward(torch.zeros(3, dtype=torch.long))
+
+    assert not any(is_packed(model))
+
+
+def test_packed_weights__of_a_recurrent_model_are_the_plain_ones() -> None:
+    model = model_of("lstm")
+    modules = list(model.modules())
+
+    with model.packed_products():
+        assert list(model.modules()) == modules
+
+
+def is_packed(model: LanguageModel) -> list[bool]:
+    """Return True for each linear layer of a transformer with packed weights."""
+    packed = [layer.packed is not None for layer in model.modules() if isinstance(layer, LinearLayer)]
+    assert packed
+    return packed
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_packing__is_for_many_tokens_of_a_transformer_on_a_cpu_with_avx512(name: str) -> None:
+    model = model_of(name, VOCABULARY)
+
+    assert packing_pays(model, MANY, "AVX512") == (name in TRANSFORMERS)
+    assert not packing_pays(model, 100, "AVX512")
+    assert not packing_pays(model, MANY, "AVX2")
+    assert not packing_pays(model.double(), MANY, "AVX512")
