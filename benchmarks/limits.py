@@ -1,24 +1,31 @@
 """Limits of this machine, measured as a contestant: products of matrices, and reads from memory.
 
-    python -m benchmarks.limits gemm|SHAPE fp32|bf16
+    python -m benchmarks.limits gemm|SHAPE|sampling-ROWS fp32|bf16
     python -m benchmarks.limits memory
 
-`gemm` multiplies large matrices. A shape's products are those of a training step in their own sizes, without those of
-the output layer and of attention.
+`gemm` multiplies large matrices. A shape's products are those of a training step in their own sizes, `sampling` has
+those of a step of the LSTM that samples some sequences; both leave out the output layer and attention. Each product is
+done by the library that is fastest for it: MKL, oneDNN with packed weights, or numpy's.
 """
 
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.turns import repeated, serve
+from trainer.models.base import Floats, as_floats
+from trainer.models.packed_linear import packed_linear
 from trainer.system.hardware import default_threads
 
 _SIZE = 2048
 _MEMORY_FLOATS = 1 << 26
+_TRIALS = 5
+_dot: Callable[[Floats, Floats, Floats], Floats] = np.dot
 
 
 def main(kind: str, precision: str = "fp32") -> None:
@@ -32,9 +39,16 @@ def main(kind: str, precision: str = "fp32") -> None:
 
         serve(lambda: repeated(read))
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    products = [(1, _SIZE, _SIZE, _SIZE)] if kind == "gemm" else products_of(SHAPES[kind])
-    multiply = multiplications(products, dtype)
-    serve(lambda: repeated(multiply))
+    with torch.inference_mode():
+        multiply = multiplications(_products(kind), dtype)
+        serve(lambda: repeated(multiply))
+
+
+def _products(kind: str) -> list[tuple[int, int, int, int]]:
+    if kind == "gemm":
+        return [(1, _SIZE, _SIZE, _SIZE)]
+    name, _, rows = kind.partition("-")
+    return sampling_products(int(rows)) if name == "sampling" else products_of(SHAPES[kind])
 
 
 def products_of(shape: Shape) -> list[tuple[int, int, int, int]]:
@@ -54,20 +68,50 @@ def products_of(shape: Shape) -> list[tuple[int, int, int, int]]:
     return layers + backward + [(count, size, rows, outputs) for count, rows, size, outputs in layers]
 
 
+def sampling_products(rows: int) -> list[tuple[int, int, int, int]]:
+    """Return the products of a step of the LSTM that samples so many sequences, as `products_of` does."""
+    width = SHAPES["lstm"].hidden_size
+    above = [(1, rows, 2 * width, 4 * width)] * (SHAPES["lstm"].layers - 1)
+    return [(1, rows, width, 4 * width), *above]  # a table has what a token adds to the first layer
+
+
+def operations(products: list[tuple[int, int, int, int]]) -> int:
+    """Return the number of floating-point operations."""
+    return sum(2 * count * rows * inputs * outputs for count, rows, inputs, outputs in products)
+
+
 def multiplications(products: list[tuple[int, int, int, int]], dtype: torch.dtype) -> Callable[[], int]:
-    """Return a function that does all products and returns the number of operations."""
-    factors: list[tuple[int, Tensor, Tensor]] = []
-    for count, rows, inputs, outputs in products:
-        factors.append((count, torch.randn(rows, inputs, dtype=dtype), torch.randn(inputs, outputs, dtype=dtype)))
-    results = [torch.empty(rows, outputs, dtype=dtype) for _, rows, _, outputs in products]
+    """Return a function that does all products, each by the fastest library, and returns the number of operations."""
+    fastest = [(count, _fastest_product(*sizes, dtype=dtype)) for count, *sizes in products]
 
     def multiply() -> int:
-        for (count, left, right), result in zip(factors, results, strict=True):
+        for count, product in fastest:
             for _ in range(count):
-                torch.mm(left, right, out=result)
-        return sum(2 * count * rows * inputs * outputs for count, rows, inputs, outputs in products)
+                product()
+        return operations(products)
 
     return multiply
+
+
+def _fastest_product(rows: int, inputs: int, outputs: int, *, dtype: torch.dtype) -> Callable[[], object]:
+    left, right = torch.randn(rows, inputs, dtype=dtype), torch.randn(inputs, outputs, dtype=dtype)
+    result = torch.empty(rows, outputs, dtype=dtype)
+    products: list[Callable[[], object]] = [
+        partial(torch.mm, left, right, out=result),
+        partial(packed_linear(right.t(), rows=rows), left),
+    ]
+    if dtype == torch.float32:
+        products.append(partial(_dot, as_floats(left), as_floats(right), as_floats(result)))
+    return min(products, key=_least_seconds)
+
+
+def _least_seconds(product: Callable[[], object]) -> float:
+    times: list[float] = []
+    for _ in range(_TRIALS):
+        begin = time.perf_counter()
+        product()
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.autograd.function import Function, FunctionCtx
 from torch.nn import functional
 
-from trainer.models.small_products import IS_INTEL
+from trainer.system.hardware import cpu_name
 
 _has_onednn: Callable[[], bool] = torch.backends.mkldnn.is_available
-MKL_LACKS_AVX512 = not IS_INTEL and torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_onednn()
-_MIN_ROWS, _MIN_MULTIPLICATIONS = 64, 1 << 23
+_is_tracing: Callable[[], bool] = torch._C._is_tracing
+_IS_INTEL, _HAS_AVX512 = "Intel" in cpu_name(), torch.backends.cpu.get_cpu_capability() == "AVX512"
+MKL_LACKS_AVX512 = not _IS_INTEL and _HAS_AVX512 and _has_onednn()
+_MIN_ROWS, _MIN_MULTIPLICATIONS = 8, 1 << 22
 """Rows and multiplications of a product from which on oneDNN is faster, which reorders the weight each time."""
 _Multiply: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None, str, list[float], str], Tensor]"
 _Linear: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
@@ -23,7 +25,7 @@ _Linear: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map inputs (…, inputs) to outputs (…, outputs) by a weight (outputs, inputs) and a bias (outputs)."""
-    function = _linear_by_onednn if _onednn_is_faster(inputs, weight) else functional.linear
+    function = _linear_by_onednn if onednn_is_faster(inputs, weight) else functional.linear
     return function(inputs, weight, bias)
 
 
@@ -34,8 +36,8 @@ class Linear(nn.Linear):
         return linear(inputs, self.weight, self.bias)
 
 
-def _onednn_is_faster(inputs: Tensor, weight: Tensor) -> bool:
-    """Return True for large products in 32 bits."""
+def onednn_is_faster(inputs: Tensor, weight: Tensor) -> bool:
+    """Return True for large products in 32 bits that are not traced: a traced graph runs on other machines."""
     rows = inputs.numel() // max(1, inputs.shape[-1])
     return (
         rows >= _MIN_ROWS
@@ -44,6 +46,7 @@ def _onednn_is_faster(inputs: Tensor, weight: Tensor) -> bool:
         and inputs.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
         and MKL_LACKS_AVX512
+        and not _is_tracing()
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from trainer.models.base import Floats
+from trainer.models.linear import linear, onednn_is_faster
 from trainer.system.hardware import cpu_name
 
 IS_INTEL = "Intel" in cpu_name()
@@ -33,9 +34,12 @@ def product_into(inputs: Floats, weight: Floats, outputs: Floats) -> Callable[[]
 
     The arrays are read and written at each call; the outputs are contiguous.
     """
+    left, right, result = torch.from_numpy(inputs), torch.from_numpy(weight), torch.from_numpy(outputs)
+    if onednn_is_faster(left, right):
+        return lambda: result.copy_(linear(left, right.t()))
     if numpy_is_faster(len(inputs), weight.size, is_contiguous=weight.flags.c_contiguous):
         return partial(_dot, inputs, weight, outputs)
-    return partial(torch.mm, torch.from_numpy(inputs), torch.from_numpy(weight), out=torch.from_numpy(outputs))
+    return partial(torch.mm, left, right, out=result)
 
 
 @contextmanager

@@ -1,16 +1,22 @@
 """Linear layers by oneDNN give the outputs and gradients of the plain ones, packed or not, on every CPU."""
 
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tests.support.families import FAMILIES, POSITIONS, TRANSFORMERS, VOCABULARY, model_of, vocabulary
+from trainer.export.graphs import SCRIPT_FILE, write_torchscript
 from trainer.models import linear as linear_module
 from trainer.models.base import LanguageModel
 from trainer.models.linear import linear
 from trainer.models.linear_layers import LinearLayer
 from trainer.models.packed_linear import packing_pays
+from trainer.models.small_products import product_into
 
 MANY = 1 << 20
 
@@ -52,7 +58,7 @@ def test_linear__has_the_outputs_and_gradients_of_double_precision(
 
 def test_linear__of_few_rows_or_in_bf16_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
-    weight, few, many = torch.randn(2048, 2048), torch.randn(63, 2048), torch.randn(64, 2048)
+    weight, few, many = torch.randn(2048, 2048), torch.randn(7, 2048), torch.randn(8, 2048)
 
     assert torch.equal(linear(few, weight), functional.linear(few, weight))
     with torch.autocast("cpu", torch.bfloat16):
@@ -73,6 +79,32 @@ def test_onednn__gives_a_model_the_logits_and_gradients_of_the_other_products(
 
     assert "Onednn" in str(model.logits(model.hidden_states(ids)).grad_fn)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_product_into__multiplies_many_rows_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "MKL_LACKS_AVX512", True)
+    generator = np.random.Generator(np.random.PCG64(0))
+    inputs, weight = (generator.standard_normal(shape, dtype=np.float32) for shape in ((16, 512), (512, 1024)))
+    outputs = np.empty((16, 1024), dtype=np.float32)
+
+    multiply = product_into(inputs, weight, outputs)
+    for factor in (1, 2):  # the arrays are read at each call
+        inputs *= factor
+        multiply()
+        expected = inputs.astype(np.float64) @ weight.astype(np.float64)
+        np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_traced_graph__has_no_product_of_onednn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MKL_LACKS_AVX512", "_MIN_ROWS", "_MIN_MULTIPLICATIONS"):
+        monkeypatch.setattr(linear_module, name, 1)
+
+    write_torchscript(tmp_path, model_of("gpt2"))
+
+    with ZipFile(tmp_path / SCRIPT_FILE) as script:
+        code = b"".join(script.read(name) for name in script.namelist() if name.endswith(".py"))
+    assert b"torch.linear" in code
+    assert b"mkldnn" not in code
 
 
 def logits_and_gradients(model: LanguageModel, ids: Tensor) -> dict[str, Tensor]:
