@@ -141,8 +141,8 @@ def _window_rows(lstm: _Subject, rounds: int) -> list[Row]:
         _ratio(
             "LSTM scoring of a long line",
             *(turns, "windows", "stateful", 2.4),
-            limit=_limit("gemm", rounds) / (reads * forward_flops),
-            limited_by="the products alone",
+            limit=_limit("lstm", rounds) / (reads * forward_flops),
+            limited_by="its own products alone",
         ),
         _at_most("LSTM scoring of a long line: largest difference", max(differences), "nats", _MAX_WINDOW_NATS),
     ]

@@ -43,6 +43,13 @@ class Row(Frozen):
             return "ok"
         return "MISSED" if self.limit is None or self._reaches(self.limit, self.goal) else "LIMIT"
 
+    @property
+    def share_of_limit(self) -> float:
+        """Our speed divided by that of the limit; 0 without a limit."""
+        if not self.limit:
+            return 0.0
+        return self.value / self.limit if self.better == "more" else self.limit / self.value
+
     def _reaches(self, value: float, goal: float) -> bool:
         return value >= goal if self.better == "more" else value <= goal
 
@@ -96,7 +103,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
         goal = "" if row.goal is None else f"{sign} {_number(row.goal)} {row.unit}"
         details = [f"{name} {_number(value)}" for name, value in row.details.items()]
         details += [f"others used {row.foreign_share:.0%}"] if row.foreign_share > 0.05 else []
-        details += [f"{row.value / row.limit:.0%} of the speed of {row.limited_by}"] if row.limit else []
+        details += [f"{row.share_of_limit:.0%} of the speed of {row.limited_by}"] if row.limit else []
         table.add_row(row.case, f"{_number(row.value)} {row.unit}", goal, row.verdict, ", ".join(details))
     console.print(table)
 
