@@ -25,7 +25,7 @@ _Linear: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None], Tensor]"
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Map inputs (…, inputs) to outputs (…, outputs) by a weight (outputs, inputs) and a bias (outputs)."""
-    function = _linear_by_onednn if onednn_is_faster(inputs, weight) else functional.linear
+    function = _linear_by_onednn if _onednn_multiplies(inputs, weight) else functional.linear
     return function(inputs, weight, bias)
 
 
@@ -36,18 +36,20 @@ class Linear(nn.Linear):
         return linear(inputs, self.weight, self.bias)
 
 
-def onednn_is_faster(inputs: Tensor, weight: Tensor) -> bool:
+def _onednn_multiplies(inputs: Tensor, weight: Tensor) -> bool:
     """Return True for large products in 32 bits that are not traced: a traced graph runs on other machines."""
-    rows = inputs.numel() // max(1, inputs.shape[-1])
     return (
-        rows >= _MIN_ROWS
-        and rows * weight.numel() >= _MIN_MULTIPLICATIONS
+        onednn_pays(inputs.numel() // max(1, inputs.shape[-1]), weight.numel())
         and inputs.dtype == weight.dtype == torch.float32
         and inputs.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and MKL_LACKS_AVX512
         and not _is_tracing()
     )
+
+
+def onednn_pays(rows: int, weights: int) -> bool:
+    """Return True if oneDNN multiplies so many rows by a matrix of so many weights faster than MKL and numpy."""
+    return MKL_LACKS_AVX512 and rows >= _MIN_ROWS and rows * weights >= _MIN_MULTIPLICATIONS
 
 
 class _OnednnLinear(Function):

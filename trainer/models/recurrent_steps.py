@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from trainer.contracts.models import RnnConfig
-from trainer.models import small_products
 from trainer.models.base import Floats, ModelState, Steps
 from trainer.models.small_products import product_into
 
@@ -223,8 +222,8 @@ def _head(config: RnnConfig, weights: Mapping[str, Tensor]) -> list[_Product]:
 
 
 def _product(weight: Tensor, bias: Tensor) -> _Product:
-    """Return the product with a weight (outputs, inputs), kept in that order where threads share the outputs."""
-    return _Product(_array(weight).T if small_products.IS_INTEL else _array(weight.t()), _array(bias))
+    """Return the product with a weight (outputs, inputs), kept in that order, in which few rows are read fastest."""
+    return _Product(_array(weight).T, _array(bias))
 
 
 _LAYERS: dict[str, type[_Layer]] = {"lstm": _Lstm, "gru": _Gru, "rnn": _Rnn}

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 
 from trainer.models.base import Floats
-from trainer.models.linear import linear, onednn_is_faster
+from trainer.models.linear import linear, onednn_pays
 from trainer.system.hardware import cpu_name
 
 IS_INTEL = "Intel" in cpu_name()
 _dot: Callable[[Floats, Floats, Floats], Floats] = np.dot
-_MAX_NUMPY_PRODUCTS, _MAX_INTEL_NUMPY_PRODUCTS = 1 << 23, 1 << 15
+_MAX_NUMPY_PRODUCTS, _MAX_INTEL_NUMPY_PRODUCTS = 1 << 17, 1 << 15
 """Largest number of multiplications for numpy, which has one thread; without Intel also all products with one row."""
 _MAX_SMALL_ROWS, _MAX_SMALL_WEIGHTS = 16, 1 << 24
 """Sequences and weights of a step that one thread computes."""
 
 
-def numpy_is_faster(rows: int, weights: int, *, is_contiguous: bool) -> bool:
-    """Return True if numpy multiplies faster than torch; with more than one row, it is slow for transposed weights."""
+def numpy_is_faster(rows: int, weights: int) -> bool:
+    """Return True if numpy multiplies so many rows by a matrix of so many weights faster than torch."""
     is_small = rows * weights <= (_MAX_INTEL_NUMPY_PRODUCTS if IS_INTEL else _MAX_NUMPY_PRODUCTS)
-    return (is_small or not IS_INTEL) if rows == 1 else (is_small and is_contiguous)
+    return is_small or (rows == 1 and not IS_INTEL)
 
 
 def product_into(inputs: Floats, weight: Floats, outputs: Floats) -> Callable[[], object]:
@@ -34,11 +34,11 @@ def product_into(inputs: Floats, weight: Floats, outputs: Floats) -> Callable[[]
 
     The arrays are read and written at each call; the outputs are contiguous.
     """
-    left, right, result = torch.from_numpy(inputs), torch.from_numpy(weight), torch.from_numpy(outputs)
-    if onednn_is_faster(left, right):
-        return lambda: result.copy_(linear(left, right.t()))
-    if numpy_is_faster(len(inputs), weight.size, is_contiguous=weight.flags.c_contiguous):
+    if numpy_is_faster(len(inputs), weight.size):
         return partial(_dot, inputs, weight, outputs)
+    left, right, result = torch.from_numpy(inputs), torch.from_numpy(weight), torch.from_numpy(outputs)
+    if onednn_pays(len(inputs), weight.size):
+        return lambda: result.copy_(linear(left, right.t()))
     return partial(torch.mm, left, right, out=result)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from trainer.contracts.models import Activation
 from trainer.models.base import Floats, ModelState, Steps, as_floats
-from trainer.models.linear import linear, onednn_is_faster
+from trainer.models.linear import linear
 from trainer.models.packed_linear import packed_linear
 from trainer.models.small_products import numpy_is_faster, threads_for
 
@@ -137,8 +137,7 @@ def fp32_product(matrix: Tensor) -> Product:
 
 
 def _multiply(inputs: Tensor, matrix: Tensor) -> Tensor:
-    is_small = inputs.is_cpu and not onednn_is_faster(inputs, matrix)
-    if not (is_small and numpy_is_faster(len(inputs), matrix.numel(), is_contiguous=matrix.is_contiguous())):
+    if not (inputs.is_cpu and numpy_is_faster(len(inputs), matrix.numel())):
         return linear(inputs, matrix.t())
     left: Floats = inputs.numpy()
     right: Floats = matrix.numpy()
