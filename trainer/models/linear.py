@@ -15,8 +15,9 @@ from trainer.system.hardware import cpu_name
 
 _has_onednn: Callable[[], bool] = torch.backends.mkldnn.is_available
 _is_tracing: Callable[[], bool] = torch._C._is_tracing
-_IS_INTEL, _HAS_AVX512 = "Intel" in cpu_name(), torch.backends.cpu.get_cpu_capability() == "AVX512"
-MKL_LACKS_AVX512 = not _IS_INTEL and _HAS_AVX512 and _has_onednn()
+IS_INTEL = "Intel" in cpu_name()
+_HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+MKL_LACKS_AVX512 = _HAS_AVX512 and not IS_INTEL and _has_onednn()
 _MIN_ROWS, _MIN_MULTIPLICATIONS = 8, 1 << 22
 """Rows and multiplications of a product from which on oneDNN is faster, which reorders the weight each time."""
 _Multiply: TypeAlias = "Callable[[Tensor, Tensor, Tensor | None, str, list[float], str], Tensor]"

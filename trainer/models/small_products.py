@@ -12,10 +12,8 @@ import numpy as np
 import torch
 
 from trainer.models.base import Floats
-from trainer.models.linear import linear, onednn_pays
-from trainer.system.hardware import cpu_name
+from trainer.models.linear import IS_INTEL, linear, onednn_pays
 
-IS_INTEL = "Intel" in cpu_name()
 _dot: Callable[[Floats, Floats, Floats], Floats] = np.dot
 _MAX_NUMPY_PRODUCTS, _MAX_INTEL_NUMPY_PRODUCTS = 1 << 17, 1 << 15
 """Largest number of multiplications for numpy, which has one thread; without Intel also all products with one row."""
