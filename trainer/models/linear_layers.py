@@ -12,7 +12,7 @@ from trainer.models.packed_linear import packed_linear
 PACKED_ROWS = 1 << 10
 """Rows of the inputs that the order of packed weights is for."""
 _LINEAR: type[nn.Module] = nn.Linear
-_CONV1D: type[nn.Module] = Conv1D
+_CONV1D: type[nn.Module] = Conv1D  # its weight is (inputs, outputs)
 
 
 class LinearLayer(nn.Module):
