@@ -61,7 +61,6 @@ class WakingWorker(Worker):
             queue_name=queue,
             redis_pool=redis,
             max_jobs=slots,
-            queue_read_limit=1,
             poll_delay=0,
             keep_result=0,  # results are records of our own, and a kept one would refuse the id for a later attempt
             handle_signals=False,
@@ -70,6 +69,7 @@ class WakingWorker(Worker):
             log_results=False,
             after_job_end=self._wake_after_job,
         )
+        self.allow_pick_jobs = False  # arq would look at the queue before each claim: one more answer to wait for
         self.wake = asyncio.Event()
         self.in_progress_timeout_s = self._lease_seconds = lease_seconds
         self._queue = queue
@@ -88,17 +88,6 @@ class WakingWorker(Worker):
                 log.warning("redis_unavailable", error=type(error).__name__)
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Start as many jobs of this artifacts folder as there is room for; `job_ids` only says that there is one."""
-        room = self.max_jobs - len(self._running())
-        if not job_ids or not room:
-            return
-        artifacts = await asyncio.to_thread(artifacts_id, self._artifacts_root)  # it may appear, or go, at any time
-        for job_id, score in await self._store.claim_jobs(
-            self._queue, room, process_name(), lease_seconds=self._lease_seconds, artifacts=artifacts
-        ):
-            self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
-
     async def heart_beat(self) -> None:
         await super().heart_beat()
         with contextlib.suppress(TimeoutError):
@@ -109,6 +98,16 @@ class WakingWorker(Worker):
         if running and time.monotonic() > self._renewed_at + _RENEW_SECONDS:
             await self._store.renew_claims(running, seconds=self._lease_seconds)
             self._renewed_at = time.monotonic()
+        if len(running) < self.max_jobs:
+            await self._start_jobs(self.max_jobs - len(running))
+
+    async def _start_jobs(self, room: int) -> None:
+        """Start at most `room` jobs of this artifacts folder."""
+        artifacts = await asyncio.to_thread(artifacts_id, self._artifacts_root)  # it may appear, or go, at any time
+        for job_id, score in await self._store.claim_jobs(
+            self._queue, room, process_name(), lease_seconds=self._lease_seconds, artifacts=artifacts
+        ):
+            self.tasks[job_id] = asyncio.create_task(self.run_job(job_id, score))
 
     def _running(self) -> list[str]:
         return [job_id for job_id, task in self.tasks.items() if not task.done()]
