@@ -19,7 +19,7 @@ from tests.support.tiny_models import char_tokenizer, doubles, floats, small_mod
 from trainer.contracts.inference import GenerateRequest, GenerateResponse
 from trainer.contracts.validation import parse
 from trainer.inference.generation import generate
-from trainer.inference.sampling import choose, filtered_probabilities
+from trainer.inference.sampling import choose, possible_tokens
 from trainer.models.base import LanguageModel, ModelState
 
 TOKENIZER = char_tokenizer(["abcdefgh"])
@@ -297,11 +297,11 @@ FILTERS = [
 def test_filter__leaves_the_exact_distribution(case: Filter) -> None:
     logits = torch.tensor(PROBABILITIES, dtype=torch.float64).log().unsqueeze(0) + 3
 
-    probabilities, ids = filtered_probabilities(doubles(logits), case.request)
+    weights, ids = possible_tokens(doubles(logits), case.request)
 
-    found: list[float] = probabilities.flatten().tolist()
-    order: list[int] = ids.flatten().tolist()
-    left = {token: p for token, p in zip(order, found, strict=True) if p > 0}
+    found: list[float] = weights.flatten().tolist()
+    order: list[int] = list(range(len(found))) if ids is None else ids.flatten().tolist()
+    left = {token: weight / sum(found) for token, weight in zip(order, found, strict=True) if weight > 0}
     assert left == pytest.approx(case.expected)
 
 
@@ -332,9 +332,18 @@ def test_draw__just_below_1_is_a_token_that_is_possible() -> None:
 @pytest.mark.parametrize("spread", [0.0, 1.0, 6.0])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"top_k": 3}, {"top_k": 290}, {"top_k": 5000}, {"top_p": 0.3}, {"top_p": 0.999}, {"top_k": 9, "top_p": 0.5}],
+    [
+        {},
+        {"temperature": 0.7},
+        {"top_k": 3},
+        {"top_k": 290},
+        {"top_k": 5000},
+        {"top_p": 0.3},
+        {"top_p": 0.999},
+        {"top_k": 9, "top_p": 0.5},
+    ],
 )
-def test_draw__from_a_large_vocabulary_is_that_of_a_full_sort(
+def test_draw__from_a_large_vocabulary_is_that_of_its_definition(
     options: dict[str, object], spread: float, decimals: int
 ) -> None:
     size = 1200
@@ -343,16 +352,19 @@ def test_draw__from_a_large_vocabulary_is_that_of_a_full_sort(
     logits[:, ::7] = -math.inf  # tokens that are not allowed
     request = request_of(**options)
 
-    rows: list[list[float]] = np.exp(logits).tolist()
+    rows: list[list[float]] = np.exp(logits / request.temperature).tolist()
 
     for draw in (0.0, 0.213, 0.617, 0.971, 0.99999, 1 - 1e-9):
-        expected = [drawn_by_full_sort(weights, request, draw) for weights in rows]
+        expected = [drawn_by_definition(weights, request, draw) for weights in rows]
         assert choose(logits.copy(), request, [draw] * len(rows)) == expected
+        assert [choose(logits[[row]], request, [draw]) for row in range(4)] == [[token] for token in expected]
 
 
-def drawn_by_full_sort(weights: list[float], request: GenerateRequest, draw: float) -> int:
-    """Choose an id by its definition: sort all tokens, cut by top_k and top_p, walk up to the draw."""
-    by_weight = sorted((-weight, i) for i, weight in enumerate(weights) if weight > 0)
+def drawn_by_definition(weights: list[float], request: GenerateRequest, draw: float) -> int:
+    """Choose an id by its definition: cut the sorted tokens by top_k and top_p, if given, and walk up to the draw."""
+    by_weight = [(-weight, i) for i, weight in enumerate(weights) if weight > 0]
+    if request.top_k or request.top_p < 1:
+        by_weight.sort()
     order = [i for _, i in by_weight][: request.top_k or len(weights)]
     total, kept, mass = math.fsum(weights[i] for i in order), list[int](), 0.0
     for i in order:

@@ -14,7 +14,7 @@ from trainer.contracts.inference import GenerateChunk, GenerateRequest, Generate
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
 from trainer.inference.generation import GenerationJob, generate, generate_together
-from trainer.inference.sampling import choose, filtered_probabilities
+from trainer.inference.sampling import choose, possible_tokens
 from trainer.models.base import LanguageModel
 from trainer.tokenizers.base import Tokenizer, vocabulary_of
 
@@ -99,10 +99,10 @@ def test_draws__of_a_model_follow_the_exact_filtered_softmax(name: str) -> None:
 def test_temperature__that_is_colder_than_a_millionth_is_taken_for_one() -> None:
     logits = torch.tensor(SEPARATED, dtype=torch.float64)
 
-    probabilities, _ = filtered_probabilities(doubles(logits), request_of(temperature=1e-9))
+    weights, _ = possible_tokens(doubles(logits), request_of(temperature=1e-9))
 
-    found: list[float] = probabilities.flatten().tolist()
-    assert found == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.e), 0], abs=1e-9)
+    found: list[float] = weights.flatten().tolist()
+    assert found == pytest.approx([math.exp(-1), 1, 0], abs=1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -361,6 +361,7 @@ def manifest_of(record: RunRecord, status: FinalState, *, error: RunError | None
         resumed_from_run_id=record.resumed_from_run_id,
         timings=Timings(created=record.created_at, finished=now()),
         seed=record.effective.seed,
+        sampling_version=2,
         error=error,
     )
 

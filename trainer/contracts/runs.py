@@ -484,6 +484,11 @@ class RunManifest(Frozen):
     seed: int
     eval: tuple[EvalSummary, ...] = ()
     files: tuple[FileRecord, ...] = ()
+    sampling_version: Literal[1, 2] = 1
+    """Order in which a draw walks through the tokens when this run's samples are generated.
+
+    1: likeliest first; 2: by id where neither `top_k` nor `top_p` is given, else likeliest first.
+    """
     error: RunError | None = None
     last_lines: tuple[str, ...] = ()
     """Last lines of the error output, if the training process ended without an error of its own."""

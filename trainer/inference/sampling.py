@@ -13,46 +13,70 @@ Indices: TypeAlias = "NDArray[np.int64]"
 
 _MIN_TEMPERATURE = 1e-6
 _LIKELIEST = 256
-"""Tokens that are sorted first; of a large vocabulary they are almost always enough."""
-_MAX_ROUNDING = 1e-12
+"""Tokens that are sorted first for `top_p`; of a large vocabulary they are almost always enough."""
 _FINITE = np.finfo(np.float64)
 _exp: Callable[[Doubles], Doubles] = np.exp
+_sums_up_to: Callable[[Doubles, int], Doubles] = np.add.accumulate  # sooner done than `cumsum` for one row
 _log: Callable[[Doubles], Doubles] = np.log
 
 
-def filtered_probabilities(
-    logits: Doubles, request: SamplingOptions, highest_draw: float = 1.0
-) -> tuple[Doubles, Indices]:
-    """Return the probabilities (n, K) of the tokens to sample from, likeliest first, and their ids (n, K).
+def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) -> list[int]:
+    """Choose an id for each row of logits (n, V): the likeliest at temperature 0, else by the draws (n,) in [0, 1).
+
+    A draw says how much of the probability lies before the chosen token: by id, or with `top_k` or `top_p` likeliest
+    first. `RunManifest.sampling_version` is the version of this order.
+    """
+    if request.temperature == 0:
+        best: Indices = logits.argmax(-1)
+        return _integers(best)
+    weights, ids = possible_tokens(logits, request)
+    bounds = _sums_up_to(weights, -1)
+    chosen: list[int] = []
+    for row, draw in enumerate(draws):
+        up_to: Doubles = bounds[row, :]
+        total: float = up_to.item(-1)
+        place = int(up_to.searchsorted(draw * total, "right"))
+        if place == len(up_to):  # rounding lifted the draw to the last bound: take the last possible token
+            place = int(np.flatnonzero(weights[row, :]).item(-1))
+        chosen.append(place if ids is None else ids.item(row, place))
+    return chosen
+
+
+def possible_tokens(logits: Doubles, request: SamplingOptions) -> "tuple[Doubles, Indices | None]":
+    """Return weights (n, K) in proportion to the probabilities to sample by, and the tokens' ids (n, K).
 
     Applies the temperature, then keeps the `top_k` likeliest tokens (of equals the lower id), then the fewest of them
-    that make up `top_p` of the rest. Tokens that no draw up to `highest_draw` can choose may be left out.
+    that make up `top_p` of the rest: likeliest first. Without both, the weights are those of all tokens, and the ids
+    None.
     """
     below: Doubles = _below_zero(logits)
     if request.temperature != 1:
         with np.errstate(over="ignore"):  # to -inf
             below /= max(request.temperature, _MIN_TEMPERATURE)
-    by_id = _normalized(_exp(below))
-    probabilities, ids = _likeliest(by_id, request.top_k + 1 if request.top_k else _LIKELIEST)
+    by_id = _exp(below)
+    if not request.top_k and request.top_p == 1:
+        return by_id, None
     size: int = by_id.shape[1]
+    weights, ids = _likeliest(by_id, request.top_k + 1 if request.top_k else _LIKELIEST)
+    totals: Doubles = by_id.sum(-1, keepdims=True)
     count: int = ids.shape[1]
     if count < size:
-        sums: Doubles = probabilities.sum(-1)
-        needed = request.top_p if request.top_p < 1 else highest_draw + _MAX_ROUNDING
-        lacks_some = count < request.top_k if request.top_k else min(_floats(sums)) < needed
+        found: Doubles = weights.sum(-1, keepdims=True)
+        lacks_some = count < request.top_k if request.top_k else bool((found < request.top_p * totals).any())
         if lacks_some:
-            probabilities, ids = _likeliest(by_id, size)
+            weights, ids = _likeliest(by_id, size)
     if request.top_k:
-        probabilities, ids = _normalized(probabilities[:, : request.top_k]), ids[:, : request.top_k]
+        weights, ids = weights[:, : request.top_k], ids[:, : request.top_k]
+        totals = weights.sum(-1, keepdims=True)
     if request.top_p < 1:
-        up_to: Doubles = probabilities.cumsum(-1)
-        before: Doubles = up_to - probabilities
-        probabilities = _normalized(np.where(before < request.top_p, probabilities, 0.0))
-    return probabilities, ids
+        up_to = _sums_up_to(weights, -1)
+        before: Doubles = up_to - weights
+        weights = np.where(before < request.top_p * totals, weights, 0.0)
+    return weights, ids
 
 
 def _likeliest(by_id: Doubles, count: int) -> tuple[Doubles, Indices]:
-    """Return the largest probabilities (n, K) of by_id (n, V), likeliest first, of equals the lower id; and their ids.
+    """Return the largest weights (n, K) of by_id (n, V), likeliest first, of equals the lower id; and their ids.
 
     K is V if `count` is at least V, else less than `count`: it ends before equals of which some are left out.
     """
@@ -81,31 +105,9 @@ def _rows(columns: Indices) -> Indices:
     return rows
 
 
-def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) -> list[int]:
-    """Choose an id for each row of logits (n, V): the likeliest at temperature 0, else by the draws (n,) in [0, 1)."""
-    if request.temperature == 0:
-        best: Indices = logits.argmax(-1)
-        return _integers(best)
-    probabilities, ids = filtered_probabilities(logits, request, max(draws))
-    bounds: Doubles = probabilities.cumsum(-1)
-    count: int = ids.shape[1]
-    chosen: list[int] = []
-    for row, draw in enumerate(draws):
-        rank = int(bounds[row, :].searchsorted(draw, "right"))
-        if rank == count:  # rounding left the draw above the last bound: take the last possible token
-            rank = int(np.count_nonzero(probabilities[row, :])) - 1
-        chosen.append(ids.item(row, rank))
-    return chosen
-
-
 def _integers(array: Indices) -> list[int]:
     integers: list[int] = array.tolist()
     return integers
-
-
-def _floats(array: Doubles) -> list[float]:
-    floats: list[float] = array.tolist()
-    return floats
 
 
 def log_softmax(logits: Doubles) -> Doubles:
@@ -134,12 +136,10 @@ def penalize_repetition(logits: Doubles, seen: Sequence[Sequence[int]], penalty:
 
 
 def _below_zero(logits: Doubles) -> Doubles:
-    highest: Doubles = logits.max(-1, keepdims=True)
-    shifted: Doubles = logits - highest
+    if len(logits) == 1:  # sooner than a maximum by rows
+        highest: float = logits.item(int(logits.argmax()))
+        of_row: Doubles = logits - highest
+        return of_row
+    highest_of_rows: Doubles = logits.max(-1, keepdims=True)
+    shifted: Doubles = logits - highest_of_rows
     return shifted
-
-
-def _normalized(weights: Doubles) -> Doubles:
-    totals: Doubles = weights.sum(-1, keepdims=True)
-    probabilities: Doubles = weights / totals
-    return probabilities

@@ -62,6 +62,7 @@ class _Layer(ABC):
         self.gates = _empty(len(inputs), len(product.bias))
         self._multiply = product_into(inputs, product.weight, self.gates)
         self.parts = [self.gates[:, start : start + size] for start in range(0, len(product.bias), size)]
+        self.halved = self.gates[:, : self.GATES.halved * size]
 
     def read(self, below: Floats) -> Floats:
         """Read the outputs (n, inputs - H) of the layer below; return the outputs (n, H), until the next step."""
@@ -88,9 +89,8 @@ class _Lstm(_Layer):
     GATES = _Gates(((0, 0), (1, 1), (3, 3), (2, 2)), halved=3)  # torch has i, f, g, o
 
     def _activate(self) -> None:
-        cell, (in_gate, forget_gate, out_gate, new) = self.cell, self.parts
+        cell, sigmoids, (in_gate, forget_gate, out_gate, new) = self.cell, self.halved, self.parts
         _tanh(self.gates, self.gates)
-        sigmoids = self.gates[:, : 3 * self.size]
         sigmoids += 1
         sigmoids *= 0.5
         in_gate *= new
@@ -104,8 +104,7 @@ class _Gru(_Layer):
     GATES = _Gates(((0, 0), (1, 1), (2, None), (None, 2)), halved=2)  # torch has r, z, n; the parts of n stay apart
 
     def _activate(self) -> None:
-        output, (reset, update, new, from_output) = self.output, self.parts
-        sigmoids = self.gates[:, : 2 * self.size]
+        output, sigmoids, (reset, update, new, from_output) = self.output, self.halved, self.parts
         _tanh(sigmoids, sigmoids)
         sigmoids += 1
         sigmoids *= 0.5
