@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
-from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
+from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, ResponseError
 
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import JobDefinition, JobPayload, job_id_adapter
@@ -168,12 +168,18 @@ class Store(Answers, EventStreams):
         """Claim up to `count` due jobs for a process; return their ids and scores.
 
         One round trip claims several jobs, and workers that wake together do not compete for one. Malformed jobs are
-        removed from the queue; jobs of other artifacts folders stay.
+        removed from the queue; jobs of other artifacts folders stay. Raises NoPermissionError if the server's user may
+        not run a command that this takes.
         """
         script: Script = self.redis.register_script(_CLAIM)
         prefixes = keys.in_progress(""), keys.definition("")
         numbers = int(time.time() * 1000), count, int(lease_seconds * 1000)
-        reply = await script(keys=[queue], args=[*numbers, *prefixes, holder, artifacts, keys.tries("")])
+        try:
+            reply = await script(keys=[queue], args=[*numbers, *prefixes, holder, artifacts, keys.tries("")])
+        except ResponseError as error:
+            if str(error).startswith("ACL failure"):  # how a script tells of a command that is not permitted
+                raise NoPermissionError(str(error)) from None
+            raise
         claimed: list[tuple[str, int]] = []
         for member, score, definition in _claimed_adapter.validate_python(reply):
             try:
