@@ -41,13 +41,14 @@ def tokenizer_by(method: str) -> Tokenizer:
     return tokenizer_of(method, LINES) if method == "char" else tokenizer_of(method, LINES, vocab_size=120)
 
 
+@pytest.mark.parametrize("prompt", ["abc", ""])
 @pytest.mark.parametrize("name", CAUSAL)
-def test_logprobs__are_the_models_own_of_one_whole_forward_pass_whatever_was_filtered(name: str) -> None:
+def test_logprobs__are_the_models_own_of_one_whole_forward_pass_whatever_was_filtered(name: str, prompt: str) -> None:
     model = model_of(name)
 
     found = written(
         model,
-        prompt_text="abc",
+        prompt_text=prompt,
         max_new_tokens=12,
         num_return_sequences=3,
         seed=2,
@@ -60,7 +61,7 @@ def test_logprobs__are_the_models_own_of_one_whole_forward_pass_whatever_was_fil
     assert found.logprobs is not None and found.outputs is not None and found.steps is not None
     for text, steps, logprobs in zip(found.outputs, found.steps, found.logprobs, strict=True):
         sampled = [*TOKENIZER.encode(text), EOS][:steps]
-        ids = [BOS, *TOKENIZER.encode("abc"), *sampled]
+        ids = [BOS, *TOKENIZER.encode(prompt), *sampled]
         with torch.inference_mode():
             answers = model.forward(tensor_of([ids]))[0].double().log_softmax(-1)
         expected = [float(answers[place, following]) for place, (_, following) in enumerate(pairwise(ids))]

@@ -348,13 +348,17 @@ def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
 
 def _read_prompts(model: LanguageModel, jobs: list[GenerationJob]) -> tuple[Floats, Steps]:
     """Return the logits (n, V) after the prompt of each sequence, and the steps from there."""
+    begin = model.bf16_steps if jobs[0].request.precision == "bf16" else model.steps
     prompts = [tuple(job.prompt.ids) for job in jobs]
+    if all(len(prompt) == 1 for prompt in prompts):  # without a text: a step takes less than the first pass
+        ids = [prompt[0] for prompt, job in zip(prompts, jobs, strict=True) for _ in job.sequences]
+        steps = begin(model.initial_state(len(ids)))
+        return steps.read(ids, range(len(ids))), steps
     read = {prompt: read_on(model, list(prompt), model.initial_state(1)) for prompt in set(prompts)}
     after = [(read[prompt], len(job.sequences)) for prompt, job in zip(prompts, jobs, strict=True)]
     logits = torch.cat([last.repeat(count, 1) for (last, _), count in after])
     states = [tuple(part.repeat_interleave(count, dim=1) for part in state) for (_, state), count in after]
-    steps = model.bf16_steps if jobs[0].request.precision == "bf16" else model.steps
-    return as_floats(logits), steps(concatenate_states(states))
+    return as_floats(logits), begin(concatenate_states(states))
 
 
 def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tuple[Tensor, ModelState]:
