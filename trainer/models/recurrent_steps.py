@@ -57,7 +57,6 @@ class _Layer(ABC):
         """Take the inputs (n, inputs), of which the last H are the last output, and the cell state (n, H)."""
         self._product, self.inputs, self.cell = product, inputs, cell
         size: int = cell.shape[1]
-        self.size = size
         self._below, self.output = inputs[:, :-size], inputs[:, -size:]
         self.gates = _empty(len(inputs), len(product.bias))
         self._multiply = product_into(inputs, product.weight, self.gates)

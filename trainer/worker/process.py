@@ -39,8 +39,8 @@ _INTERACTIVE_SLOTS = 2 * MAX_BATCH_REQUESTS  # one batch is answered while the n
 class WakingWorker(Worker):
     """An arq worker of one queue that polls when it is woken and at least every half second, also without Redis.
 
-    `heart_beat` is the last call of each of arq's polls; with a poll delay of 0 it is the one place to wait. A claim of
-    a job expires one lease after its last renewal.
+    `heart_beat` is the last call of each of arq's polls; with a poll delay of 0 it is the one place to wait, and
+    then to claim jobs. A claim expires one lease after its last renewal.
     """
 
     tasks: dict[str, asyncio.Task[None]]
@@ -69,7 +69,7 @@ class WakingWorker(Worker):
             log_results=False,
             after_job_end=self._wake_after_job,
         )
-        self.allow_pick_jobs = False  # arq would look at the queue before each claim: one more answer to wait for
+        self.allow_pick_jobs = False  # else arq looks at the queue before each claim, which would cost a round trip
         self.wake = asyncio.Event()
         self.in_progress_timeout_s = self._lease_seconds = lease_seconds
         self._queue = queue
