@@ -1,5 +1,6 @@
 """Tokenizers on disk: found by id, trained once, stored complete; broken ones are named."""
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -88,7 +89,7 @@ async def test_asked_again__a_finished_or_begun_one_stays_as_it_is(tmp_path: Pat
     assert contents(tokenizer.path) == finished
 
 
-async def test_asked_again__a_failed_one_begins_anew_unless_a_child_is_at_it(tmp_path: Path) -> None:
+async def test_asked_again__a_failed_one_begins_anew_when_its_child_has_ended(tmp_path: Path) -> None:
     store = TokenizerStore(tmp_path / "artifacts")
     record = await record_of(tmp_path)
     tokenizer = store.create(record)
@@ -110,10 +111,11 @@ async def test_asked_again__a_failed_one_begins_anew_unless_a_child_is_at_it(tmp
     again = await record_of(tmp_path, label="again")
     lock = tokenizer.lock()
     assert lock is not None
-    with lock:
-        store.create(again)
+    with lock:  # as the child does until it ends
+        asking = asyncio.create_task(asyncio.to_thread(store.create, again))
+        await asyncio.sleep(0.2)
         assert store.get(record.tokenizer_id).status().status == "failed"
-    store.create(again)
+    await asking
     status = store.get(record.tokenizer_id).status()
     assert (status.status, status.error, status.label) == ("queued", None, "again")
 

@@ -1,6 +1,7 @@
 """Tokenizers on disk, one directory each, trained by a job or by a run; imports no torch and no numpy."""
 
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +25,7 @@ from trainer.system.files import DISK, Disk, read_record, read_regular, try_lock
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _ID = re.compile(r"[a-z]{1,32}-[0-9a-f]{16}")
+_ENDING_SECONDS, _LOOK_SECONDS = 10.0, 0.02
 _MESSAGES: dict[JobState, str] = {"queued": "Waiting for a worker.", "running": "Training.", "completed": "Completed."}
 
 
@@ -45,6 +47,9 @@ class TokenizerDirectory:
 
     def exists(self) -> bool:
         return self._request.exists() or self._manifest.exists()
+
+    def has_failed(self) -> bool:
+        return self.exists() and self.status().status == "failed"
 
     def is_unfinished(self) -> bool:
         return self._request.exists() and not self._manifest.exists() and not self._error.exists()
@@ -138,15 +143,17 @@ class TokenizerStore:
     def create(self, record: TokenizerRecord) -> TokenizerDirectory:
         """Create the directory of a tokenizer with its request, synced to disk, unless it exists and has not failed.
 
-        Raises OSError.
+        Waits for the process whose training has just failed to end. Raises OSError.
         """
         path = self._folder / record.tokenizer_id
         self._disk.make_folder(path)
         tokenizer = TokenizerDirectory(path, self._disk)
-        lock = tokenizer.lock()
+        deadline = time.monotonic() + _ENDING_SECONDS
+        while (lock := tokenizer.lock()) is None and tokenizer.has_failed() and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
         if lock is not None:  # otherwise a process is training it
             with lock:
-                if not tokenizer.exists() or tokenizer.status().status == "failed":
+                if not tokenizer.exists() or tokenizer.has_failed():
                     tokenizer.begin(record)
                     self._disk.sync(self._folder)
         return tokenizer

@@ -35,9 +35,7 @@ def choose(logits: Doubles, request: SamplingOptions, draws: Sequence[float]) ->
     for row, draw in enumerate(draws):
         up_to: Doubles = bounds[row, :]
         total: float = up_to.item(-1)
-        place = int(up_to.searchsorted(draw * total, "right"))
-        if place == len(up_to):  # rounding lifted the draw to the last bound: take the last possible token
-            place = int(np.flatnonzero(weights[row, :]).item(-1))
+        place = min(int(up_to.searchsorted(draw * total, "right")), len(up_to) - 1)  # the last one if it is not finite
         chosen.append(place if ids is None else ids.item(row, place))
     return chosen
 
