@@ -136,19 +136,26 @@ async def test_stream__is_the_text_that_is_written_without_it_and_ends_with_its_
 
 async def reader_who_goes_away__ends_the_writing_and_not_the_process(here: Place) -> None:
     [process] = processes(here.folder, "answer-requests")
-    request = long_text(max_new_tokens=512, num_return_sequences=10, seed=1)
-    async with contextlib.aclosing(here.queue.inference.stream_generate(RUN, request)) as told:
-        first = await first_of(told)
-        os.kill(process.pid, signal.SIGSTOP)  # it would be done in half a second
-    os.kill(process.pid, signal.SIGCONT)
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while (record := await here.queue.inference.get_generate(RUN, first.request_id)).response.status == "queued":
-            await asyncio.sleep(0.02)
+        while (left := await response_without_reader(here, process.pid)).status == "completed":
+            pass  # all was written before the reader went away
     after = await here.queue.inference.generate(RUN, long_text(max_new_tokens=1))
 
     assert [one.pid for one in processes(here.folder, "answer-requests")] == [process.pid]
-    assert record.response.error is not None and record.response.error.code is ErrorCode.CANCELLED
+    assert left.error is not None and left.error.code is ErrorCode.CANCELLED
     assert after.status == "completed"
+
+
+async def response_without_reader(here: Place, pid: int) -> GenerateResponse:
+    """Read the first piece of a long text and go away, while the process that writes it stands still."""
+    request = long_text(max_new_tokens=512, num_return_sequences=10, seed=1)
+    async with contextlib.aclosing(here.queue.inference.stream_generate(RUN, request)) as told:
+        first = await first_of(told)
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGCONT)
+    while (record := await here.queue.inference.get_generate(RUN, first.request_id)).response.status == "queued":
+        await asyncio.sleep(0.02)
+    return record.response
 
 
 class Patchy(InferenceChild):
