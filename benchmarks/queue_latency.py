@@ -55,6 +55,7 @@ class Figures(NamedTuple):
 
 
 def p99(sorted_ms: list[float]) -> float:
+    """Return the time that 99 % of sorted times stay below."""
     return sorted_ms[int(len(sorted_ms) * 0.99)]
 
 

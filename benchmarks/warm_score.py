@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.queue_latency import QUIET_SHARE
+from benchmarks.queue_latency import QUIET_SHARE, p99
 from benchmarks.rows import Row
 from benchmarks.turns import ForeignLoad
 from trainer.config.settings import AppSettings, LoggingSettings, Settings
@@ -39,9 +39,6 @@ class Figures(NamedTuple):
     """From the call to the response; sorted."""
     wrong: int
     """Responses that differ from the score in this process."""
-
-    def p99(self) -> float:
-        return self.times_ms[int(len(self.times_ms) * 0.99)]
 
 
 class Measured(NamedTuple):
@@ -86,7 +83,7 @@ def _row(family: str, found: Measured) -> Row:
         unit="ms",
         goal=MAX_P50_MS,
         better="less",
-        details={"p99": found.in_turn.p99(), f"p50 of {SCORES} at once": at_once},
+        details={"p99": p99(found.in_turn.times_ms), f"p50 of {SCORES} at once": at_once},
         foreign_share=found.foreign_share,
     )
 
