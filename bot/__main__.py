@@ -1,4 +1,4 @@
-"""`python -m bot` runs the bot."""
+"""`python -m bot` runs the bot, `python -m bot --no-discord` the HTTP API alone."""
 
 import gc
 import sys
@@ -10,7 +10,7 @@ def run() -> int:
 
     gc.freeze()  # modules stay: later collections need not visit them
     gc.enable()
-    return main()
+    return main(with_discord="--no-discord" not in sys.argv[1:])
 
 
 sys.exit(run())

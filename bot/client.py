@@ -15,22 +15,19 @@ from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, back_off, retry
+from bot.installation import Installation
 from bot.limits import UsageLimits
 from bot.notifier import RunNotifier
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
-from trainer.jobs.services import Services
-from trainer.store.store import connect
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
 _MAX_RATE_LIMIT_SECONDS = 60.0
-_QUEUE_RETRIES = 4
-"""Few enough that a command fails within 3 seconds while Redis is unavailable."""
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
 
 
@@ -46,16 +43,17 @@ class Bot(discord.Client):
 
     def __init__(self, settings: Settings, answer_press: "PressHandler") -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot does not speak
+        self.permissions = Permissions(settings.discord, self._is_member)
+        self.installation = Installation(settings, self.permissions)
         super().__init__(
             intents=discord.Intents(guilds=True),
             allowed_mentions=discord.AllowedMentions.none(),
             max_ratelimit_timeout=_MAX_RATE_LIMIT_SECONDS,
+            http_trace=self.installation.metrics.discord_trace(),
         )
         self.settings = settings
-        self.permissions = Permissions(settings.discord, self._is_member)
         self.charts = ChartProcess()
         self.deferred = DeferredInteractions(settings.app.artifacts_root / "deferred")
-        self._services = Services(settings)
         self._started = AsyncExitStack()
         self._answer_press = answer_press
         _use_addresses(settings)
@@ -66,6 +64,8 @@ class Bot(discord.Client):
         Raises discord.LoginFailure for a wrong token; discord.ConnectionClosed or discord.PrivilegedIntentsRequired
         if Discord permanently refuses the connection.
         """
+        self._started.push_async_callback(self.installation.close)
+        await self.installation.start()  # the HTTP API does not wait for Discord
         await self._retry(lambda: self._log_in(token))
         await self._set_up()
         await self._retry(self.tree.sync)
@@ -92,16 +92,11 @@ class Bot(discord.Client):
         return await retry(call, back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), log)
 
     async def _set_up(self) -> None:
-        """Start services, answer interrupted commands, and continue deliveries."""
+        """Answer interrupted commands, and continue deliveries."""
         self._started.push_async_callback(self.deferred.stop)
         await self.deferred.start(self.http.user_agent)
-        redis_url = await self._services.start()
-        self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
-        self._started.push_async_callback(self.queue.close)
-        self.limits = UsageLimits(self.settings.limits)
-        self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
-        self._started.push_async_callback(self.index.stop)
-        self.index.start()
+        self.queue, self.index = self.installation.queue, self.installation.index
+        self.limits = self.installation.limits
         self.notifier = RunNotifier(
             self.queue.runs,
             self.queue,
@@ -129,7 +124,7 @@ class Bot(discord.Client):
             await self._started.aclose()
         finally:
             self.charts.close()
-            stopping = asyncio.create_task(self._services.stop())
+            stopping = asyncio.create_task(self.installation.stop_services())
             try:
                 await super().close()
             finally:

@@ -10,6 +10,8 @@ import structlog
 
 from bot.app import build
 from bot.discord_errors import CALL_ERRORS, CLOSED
+from bot.installation import Installation
+from bot.permissions import Permissions
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.jobs.services import check_folder
@@ -22,16 +24,19 @@ _WRONG_TOKEN, _REFUSED_INTENTS = 4004, 4014  # Discord's codes
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
-def main() -> int:
-    """Run the bot until SIGTERM or SIGINT: return 0, 2 for a mistake in the settings, 1 for another failure."""
+def main(*, with_discord: bool = True) -> int:
+    """Run the bot, or the HTTP API alone, until SIGTERM or SIGINT.
+
+    Return 0, 2 for a mistake in the settings, 1 for another failure.
+    """
     try:
         settings = load_settings()
-        token = _token(settings)
+        token = _token(settings) if with_discord else None
         setup_logging(settings, "model-trainer")
         check_writable(settings.app.artifacts_root)
         check_folder(settings)
         with _only_bot(settings):
-            return asyncio.run(_run(settings, token))
+            return asyncio.run(_run_alone(settings) if token is None else _run(settings, token))
     except (AppError, OSError) as error:
         shown = error if isinstance(error, AppError) else to_app_error(error, load_settings().app.folders())
         sys.stderr.write(f"{shown.message}\n")
@@ -69,11 +74,37 @@ def _only_bot(settings: Settings) -> BinaryIO:
     return lock
 
 
-async def _run(settings: Settings, token: str) -> int:
-    """Run until SIGTERM or SIGINT and return 0; stops everything that was started."""
+def _stop_signal() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _is_no_member(guild_id: int, user_id: int) -> bool:
+    return False
+
+
+async def _run_alone(settings: Settings) -> int:
+    """Run the services and the HTTP API without Discord."""
+    if settings.http.port is None:
+        raise AppError(ErrorCode.CONFIG_INVALID, "HTTP__PORT is empty: without Discord, there is nothing to run.")
+    stop = _stop_signal()
+    installation = Installation(settings, Permissions(settings.discord, _is_no_member))
+    try:
+        await installation.start()
+        await stop.wait()
+    finally:
+        await installation.close()
+        await installation.stop_services()
+    log.info("bot_stopped")
+    return 0
+
+
+async def _run(settings: Settings, token: str) -> int:
+    """Run until SIGTERM or SIGINT and return 0; stops everything that was started."""
+    stop = _stop_signal()
     async with build(settings) as bot:
         running, waiting = asyncio.create_task(bot.start(token)), asyncio.create_task(stop.wait())
         await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)

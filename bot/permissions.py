@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from bot.run_index import RunEntry
+from bot.run_index import RunEntry, owner_of
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
@@ -96,7 +96,8 @@ class Permissions:
             raise AppError(ErrorCode.FORBIDDEN, f"This run is private. Ask its owner or {self._contact}.")
         if not self.can_run(command, caller, run):
             role = RULES[command].role
-            contact = self._contact if run.user_id is None or role is Role.ADMIN else _mention(run.user_id)
+            owner = _owner(run)
+            contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
             raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is only for {role}. Ask {contact}.")
 
     async def _is_guild_member(self, user_id: int) -> bool:
@@ -115,7 +116,11 @@ class Permissions:
 
 
 def _owns(caller: Caller, run: RunRecord | RunEntry) -> bool:
-    return caller.is_admin or run.user_id == caller.user_id
+    return caller.is_admin or _owner(run) == caller.user_id
+
+
+def _owner(run: RunRecord | RunEntry) -> int | None:
+    return run.user_id if isinstance(run, RunEntry) else owner_of(run)
 
 
 def _mention(user_id: int) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -32,6 +33,7 @@ class RunEntry(NamedTuple):
 
     run_id: str
     user_id: int | None
+    """Its owner; negative for an API key that is no Discord user's."""
     created_at: datetime
     label: str | None
     family: str
@@ -47,6 +49,8 @@ class RunEntry(NamedTuple):
     bits_per_char: float | None = None
     ends_at: float | None = None
     """Expected end, in seconds since 1970."""
+    idempotency: str | None = None
+    """Hash of the Idempotency-Key of the HTTP request that started the run."""
 
     @property
     def name(self) -> str:
@@ -202,7 +206,8 @@ def _entry(record: RunRecord) -> RunEntry:
     request = record.effective
     return RunEntry(
         run_id=record.run_id,
-        user_id=record.user_id,
+        user_id=owner_of(record),
+        idempotency=None if record.http is None else record.http.idempotency,
         created_at=record.created_at,
         label=request.label,
         family=request.model_family,
@@ -211,6 +216,17 @@ def _entry(record: RunRecord) -> RunEntry:
         objective=request.objective,
         tokenizer_id=request.tokenizer_id,
     )
+
+
+def owner_of(record: RunRecord) -> int | None:
+    """Return the Discord user who owns a run, or the negative number of its API key; None for the command line."""
+    key = None if record.http is None else record.http.api_key
+    return owner_number(key) if record.user_id is None and key is not None else record.user_id
+
+
+def owner_number(api_key: str) -> int:
+    """Return the number that stands for an API key: the Discord user that it names, or else a negative one."""
+    return int(api_key) if api_key.isdecimal() else -1 - int(sha256(api_key.encode()).hexdigest()[:15], 16)
 
 
 def _distance(word: str, name: str) -> int:

@@ -139,6 +139,7 @@ class Demo:
             "DISCORD__CDN_BASE_URL": self._discord.cdn_base_url,
             "APP__DATA_ROOT": str(self._folder / "data"),
             "APP__ARTIFACTS_ROOT": str(self._folder / "artifacts"),
+            "HTTP__PORT": "0",
         }
         with (self._folder / "bot.log").open("wb") as log:
             bot = await asyncio.create_subprocess_exec(

@@ -16,6 +16,7 @@ from tests.support.lab import lab_fixture
 __all__ = ["lab_fixture"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HTTP__PORT"] = ""  # bots of the tests run beside each other; a test of the HTTP API chooses a free port
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it, and children inherit that
 
 _SUPPRESSED: list[hypothesis.HealthCheck] = [hypothesis.HealthCheck.too_slow]

@@ -108,6 +108,7 @@ def settings(root: Path, server: LocalDiscord, *, workers: int = 0, **changes: o
         "app": {"data_root": str(root / "data"), "artifacts_root": str(root / "artifacts")},
         "queue": {"embedded_workers": workers},
         "limits": {"attachment_bytes": 5000, "generate_max_new_tokens": 20},
+        "http": {"port": None},
         "discord": group,
     }
     return Settings.model_validate(values)

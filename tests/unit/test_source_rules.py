@@ -19,6 +19,7 @@ GPU_MODULES = {"trainer/training/device.py"}
 MAX_GPU_LINES = 60
 BROAD_EXCEPT_BOUNDARIES = {
     "bot/commands/responses.py",  # command tree
+    "bot/http/server.py",  # HTTP middleware
     "trainer/worker/train_run.py",  # job
 }
 REDIS_KEY = re.compile(r"(runs|tokenizers:status|discord:watching):(\S|$)|trainer:events")

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import sys
-from functools import partial
 
 import shtab
 
@@ -22,13 +21,17 @@ class _WorkerOptions(Options):
     embedded = flag("--embedded", argparse.SUPPRESS)
 
 
+class _UpOptions(Options):
+    no_discord = flag("--no-discord", "run the HTTP API and its page without Discord")
+
+
 class _CompletionOptions(Options):
     shell = Argument[str]("", choices=_SHELLS, help="shell to complete in")
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("demo", Options, partial(_replace_process, "local_discord.demo"), with_json=False)
-    commands.add("up", Options, partial(_replace_process, "bot"), with_json=False)
+    commands.add("demo", Options, lambda options, terminal: _replace_process("local_discord.demo"), with_json=False)
+    commands.add("up", _UpOptions, _up, with_json=False)
     commands.add("worker", _WorkerOptions, _work, with_json=False)
     commands.add("completion", _CompletionOptions, _complete, with_json=False)
 
@@ -38,8 +41,12 @@ def _complete(options: _CompletionOptions, terminal: Terminal) -> int:
     return 0
 
 
-def _replace_process(module: str, options: Options, terminal: Terminal) -> int:
-    os.execv(sys.executable, [sys.executable, "-m", module])
+def _up(options: _UpOptions, terminal: Terminal) -> int:
+    return _replace_process("bot", *(["--no-discord"] if options.no_discord else []))
+
+
+def _replace_process(module: str, *words: str) -> int:
+    os.execv(sys.executable, [sys.executable, "-m", module, *words])
 
 
 def _work(options: _WorkerOptions, terminal: Terminal) -> int:

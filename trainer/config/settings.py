@@ -4,17 +4,19 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from dotenv import dotenv_values
-from pydantic import AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
+_NOT_FOR_CHILDREN = ("DISCORD_", "REDIS_", "HTTP__", "SECURITY__")
 PLAIN_NAMES = {
     "REDIS_URL": "REDIS__URL",
     "DISCORD_TOKEN": "DISCORD__TOKEN",
@@ -42,6 +44,24 @@ Id = Annotated[_Snowflake | None, BeforeValidator(_or_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_or_none)]
 Url = Annotated[AnyUrl | None, BeforeValidator(_or_none)]
 _LOCAL_URL = re.compile(r"unix:|rediss?://([^@/]*@)?(localhost|127(\.\d{1,3}){3}|\[::1\])([:/?]|$)")
+
+
+_KEY_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_KEY = re.compile(r"[!-~]{16,512}")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _long_enough(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and not _KEY.fullmatch(secret.get_secret_value()):
+        raise ValueError("must have at least 16 characters, without spaces")
+    return secret
 
 
 class Group(BaseModel):
@@ -135,6 +155,66 @@ class DiscordSettings(Group):
     """Seconds between two edits of a message."""
 
 
+class HttpSettings(Group):
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Address that the HTTP API listens on; 0.0.0.0: all of this machine's addresses, which needs API keys."""
+    port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(_or_none)] = 8000
+    """0: any free port, which the log shows; empty: no HTTP API."""
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Open connections of all clients together."""
+    max_streams: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Open streams and waiting requests of all clients together; a key may have half of them."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only programs of this machine can connect."""
+        return self.host == "localhost" or (_is_address(self.host) and ip_address(self.host).is_loopback)
+
+
+class ApiKey(NamedTuple):
+    """A client of the HTTP API. A name that is a number is a Discord user id, whose runs and messages it shares."""
+
+    name: str
+    role: Literal["user", "admin"]
+    secret: SecretStr
+
+
+def _api_keys(value: object) -> object:
+    """Parse NAME:ROLE:KEY entries; raises ValueError, without showing a key, for a malformed one."""
+    entries = _split(value)
+    return (
+        tuple(_api_key(entry) if isinstance(entry, str) else entry for entry in entries)
+        if isinstance(entries, list)
+        else entries
+    )
+
+
+def _api_key(entry: str) -> ApiKey:
+    name, _, rest = entry.partition(":")
+    role, _, key = rest.partition(":")
+    if not _KEY_NAME.fullmatch(name) or role not in ("user", "admin") or not _KEY.fullmatch(key):
+        raise ValueError("must be NAME:ROLE:KEY, with the role user or admin and a KEY of at least 16 characters")
+    return ApiKey(name, "admin" if role == "admin" else "user", SecretStr(key))
+
+
+def _unique_names(keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+    if len({key.name for key in keys}) < len(keys):
+        raise ValueError("must have different names")
+    return keys
+
+
+class SecuritySettings(Group):
+    api_keys: Annotated[tuple[ApiKey, ...], BeforeValidator(_api_keys), AfterValidator(_unique_names)] = ()
+    """Clients of the HTTP API: NAME:ROLE:KEY, separated by commas; the role is user or admin."""
+    api_key: Annotated[Secret, AfterValidator(_long_enough)] = None
+    """The key of one client with the name and the role admin."""
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """All clients."""
+        return self.api_keys if self.api_key is None else (ApiKey("admin", "admin", self.api_key), *self.api_keys)
+
+
 class HfSettings(Group):
     token: Secret = None
     """Token of Hugging Face; child processes get it as HF_TOKEN."""
@@ -146,6 +226,8 @@ class Settings(Group):
     redis: RedisSettings = RedisSettings()
     queue: QueueSettings = QueueSettings()
     limits: LimitSettings = LimitSettings()
+    http: HttpSettings = HttpSettings()
+    security: SecuritySettings = SecuritySettings()
     discord: DiscordSettings = DiscordSettings()
     hf: HfSettings = HfSettings()
 
@@ -176,8 +258,8 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
 
 def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
     """Return the environment of a child process: ours with these settings, absolute folders, nothing of Discord."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DISCORD_", "REDIS_"))}
-    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord", "hf"})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CHILDREN)}
+    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord", "hf", "http", "security"})
     for group, fields in dumped.items():
         for name, value in fields.items():
             text = "" if value is None else str(value.resolve() if isinstance(value, Path) else value)

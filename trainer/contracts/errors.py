@@ -35,10 +35,14 @@ class ErrorCode(StrEnum):
     error_class: ErrorClass
     http_status: int
 
+    INVALID_JSON = "INVALID_JSON", _USER, 400
     INVALID_INPUT = "INVALID_INPUT", _USER, 422
+    UNAUTHORIZED = "UNAUTHORIZED", _USER, 401
     FORBIDDEN = "FORBIDDEN", _USER, 403
+    NOT_FOUND = "NOT_FOUND", _USER, 404
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE", _USER, 413
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE", _USER, 415
+    RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE", _USER, 416
     RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED", _TRANSIENT, 429
     INTERNAL_ERROR = "INTERNAL_ERROR", _FATAL, 500
     SERVICE_UNAVAILABLE = "SERVICE_UNAVAILABLE", _TRANSIENT, 503
@@ -51,8 +55,8 @@ class ErrorCode(StrEnum):
     TOKENIZER_NOT_FOUND = "TOKENIZER_NOT_FOUND", _USER, 404
     TOKENIZER_TRAIN_FAILED = "TOKENIZER_TRAIN_FAILED", _FATAL, 500
     TOKENIZER_LOAD_FAILED = "TOKENIZER_LOAD_FAILED", _FATAL, 500
-    UNSUPPORTED_BACKEND = "UNSUPPORTED_BACKEND", _USER, 422
-    INVALID_MODEL_SIZE = "INVALID_MODEL_SIZE", _USER, 422
+    UNSUPPORTED_BACKEND = "UNSUPPORTED_BACKEND", _USER, 400
+    INVALID_MODEL_SIZE = "INVALID_MODEL_SIZE", _USER, 400
     MODEL_INCOMPATIBLE = "MODEL_INCOMPATIBLE", _USER, 422
     MODEL_LOAD_FAILED = "MODEL_LOAD_FAILED", _FATAL, 500
     MODEL_TRAIN_FAILED = "MODEL_TRAIN_FAILED", _FATAL, 500
@@ -91,6 +95,18 @@ class AppError(Exception):
         self.code = code
         self.message = message
         self.details = details
+
+
+class PathError(AppError):
+    """A path that leads out of its folder: INVALID_INPUT, which HTTP answers with 400."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.INVALID_INPUT, message)
+
+
+def http_status(error: AppError) -> int:
+    """Return the HTTP status of an error."""
+    return 400 if isinstance(error, PathError) else error.code.http_status
 
 
 def transient_code(error: Exception) -> ErrorCode | None:

@@ -275,13 +275,24 @@ class EffectiveRequest(TrainingOptions):
     tokenizer: TokenizerConfig
 
 
+class HttpOrigin(Frozen):
+    """The HTTP client that a run comes from."""
+
+    api_key: str | None
+    """The name of its API key; None for a server without keys."""
+    idempotency: Sha256 | None = None
+    """Hash of the client's name and the Idempotency-Key of its request."""
+
+
 class RunRecord(Frozen):
     """`request.json`: an accepted run."""
 
     schema_version: Literal[1] = 1
     run_id: Identifier
     user_id: int | None
-    """Discord user who started the run; None for a run of the command line."""
+    """Discord user who started the run; None for a run of the command line or of another HTTP client."""
+    http: HttpOrigin | None = None
+    """Set if the run was started over HTTP."""
     created_at: Timestamp
     request: SentRequest
     effective: EffectiveRequest

@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from trainer.config.settings import Settings
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode, PathError
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
 from trainer.data.folders import filled_folder
@@ -142,9 +142,7 @@ def _find_below(root: Path, name: str) -> Path | None:
 
 def _require_below(root: Path, path: Path) -> None:
     if root.resolve() not in path.resolve().parents:
-        raise AppError(
-            ErrorCode.INVALID_INPUT, "`corpus` must be a name inside the corpus folder: no absolute path and no `..`."
-        )
+        raise PathError("`corpus` must be a name inside the corpus folder: no absolute path and no `..`.")
 
 
 def _store(copy: Path, path: Path) -> None:

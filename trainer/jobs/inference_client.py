@@ -60,6 +60,7 @@ _MARGIN_SECONDS = 30.0
 """The worker gives up this much earlier than the client."""
 _READER_SECONDS = 30.0
 RecordT = TypeVar("RecordT", ScoreRecord, GenerateRecord, PredictRecord, ChatRecord, EvalRecord)
+SAME_KEY = "Another request was sent with this Idempotency-Key. Send each request with its own key."
 _NO_RESULT = "No worker has answered; try again in a minute."
 _UNREADABLE = "The stored result cannot be read: send the request again."
 _EXPIRED = "This request and its result have expired: send the request again."
@@ -87,12 +88,19 @@ class InferenceClient:
             await self._withdraw(record)
         return response
 
-    async def enqueue_score(self, run_id: str, request: ScoreRequest, *, user_id: int | None = None) -> ScoreRecord:
-        """Enqueue a score request and return at once; `get_score` reads its result."""
+    async def enqueue_score(
+        self, run_id: str, request: ScoreRequest, *, user_id: int | None = None, request_id: str | None = None
+    ) -> ScoreRecord:
+        """Enqueue a score request and return at once; `get_score` reads its result.
+
+        With a `request_id`, as in each of these methods, a request that is stored under it is returned and not
+        enqueued again; raises CONFLICT if that is another request.
+        """
         check_scores(request, self._objective(run_id))
         await asyncio.to_thread(load_input, request, self._corpora)
-        response = ScoreResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        return await self._enqueue(ScoreRecord(user_id=user_id, request=request, response=response))
+        response = ScoreResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
+        record = ScoreRecord(user_id=user_id, request=request, response=response)
+        return await self._enqueue(record, is_new=request_id is None)
 
     async def score_json(self, run_id: str, request: ScoreRequest, *, user_id: int | None = None) -> bytes:
         """Score a text and return the stored record as JSON, which the bot passes on without parsing it."""
@@ -114,10 +122,11 @@ class InferenceClient:
         return (await self._wait_for_result(await self.enqueue_generate(run_id, request, user_id=user_id))).response
 
     async def enqueue_generate(
-        self, run_id: str, request: GenerateRequest, *, user_id: int | None = None
+        self, run_id: str, request: GenerateRequest, *, user_id: int | None = None, request_id: str | None = None
     ) -> GenerateRecord:
         """Enqueue a generate request and return at once; `get_generate` reads its result."""
-        return await self._enqueue(await self._generate_record(run_id, request, user_id, is_streamed=False))
+        record = await self._generate_record(run_id, request, user_id, request_id, is_streamed=False)
+        return await self._enqueue(record, is_new=request_id is None)
 
     async def stream_generate(
         self, run_id: str, request: GenerateRequest, *, user_id: int | None = None
@@ -129,7 +138,7 @@ class InferenceClient:
         """
         # with a fixed seed, a second worker that takes the request over generates the same chunks
         seeded = changed(request, seed=secrets.randbits(32) if request.seed is None else request.seed)
-        record = await self._generate_record(run_id, seeded, user_id, is_streamed=True)
+        record = await self._generate_record(run_id, seeded, user_id, None, is_streamed=True)
         request_id, chunks = record.response.request_id, _ChunkMerger()
         try:
             with _redis_errors():
@@ -164,11 +173,17 @@ class InferenceClient:
             has_ended = batch.has_ended or is_done
 
     async def _generate_record(
-        self, run_id: str, request: GenerateRequest, user_id: int | None, *, is_streamed: bool
+        self,
+        run_id: str,
+        request: GenerateRequest,
+        user_id: int | None,
+        request_id: str | None,
+        *,
+        is_streamed: bool,
     ) -> GenerateRecord:
         check_generates(self._objective(run_id))
         await asyncio.to_thread(load_input, request, self._corpora)
-        response = GenerateResponse(request_id=_new_id(), run_id=run_id, status="queued")
+        response = GenerateResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
         return GenerateRecord(user_id=user_id, request=request, response=response, is_streamed=is_streamed)
 
     async def get_generate(self, run_id: str, request_id: str) -> GenerateRecord:
@@ -177,18 +192,37 @@ class InferenceClient:
 
     async def predict(self, run_id: str, request: PredictRequest, *, user_id: int | None = None) -> PredictResponse:
         """Return the most probable next tokens of a text."""
+        return (await self._wait_for_result(await self.enqueue_predict(run_id, request, user_id=user_id))).response
+
+    async def enqueue_predict(
+        self, run_id: str, request: PredictRequest, *, user_id: int | None = None, request_id: str | None = None
+    ) -> PredictRecord:
+        """Enqueue a predict request and return at once; `get_predict` reads its result."""
         check_generates(self._objective(run_id))
-        response = PredictResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        record = await self._enqueue(PredictRecord(user_id=user_id, request=request, response=response))
-        return (await self._wait_for_result(record)).response
+        response = PredictResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
+        record = PredictRecord(user_id=user_id, request=request, response=response)
+        return await self._enqueue(record, is_new=request_id is None)
+
+    async def get_predict(self, run_id: str, request_id: str) -> PredictRecord:
+        """Return a predict request with its result so far; raises DATA_NOT_FOUND if it has expired."""
+        return await self._load(PredictRecord, "predict", run_id, request_id)
 
     async def chat(self, run_id: str, request: ChatRequest, *, user_id: int | None = None) -> ChatResponse:
         """Send a message, in a new chat if the request names none, and wait for the answer.
 
         Raises DATA_NOT_FOUND for a chat that has expired.
         """
+        return (await self._wait_for_result(await self.enqueue_chat(run_id, request, user_id=user_id))).response
+
+    async def enqueue_chat(
+        self, run_id: str, request: ChatRequest, *, user_id: int | None = None, request_id: str | None = None
+    ) -> ChatRecord:
+        """Enqueue a message and return at once; `get_chat_answer` reads the answer.
+
+        A new chat gets the request's id where there is one. Raises DATA_NOT_FOUND for a chat that has expired.
+        """
         check_generates(self._objective(run_id))
-        session_id = request.session_id or _new_id()
+        session_id = request.session_id or request_id or _new_id()
         if request.session_id is None:
             with _redis_errors():
                 await self._store.begin_chat(
@@ -196,9 +230,25 @@ class InferenceClient:
                 )
         else:
             await self.get_chat(run_id, session_id)
-        response = ChatResponse(request_id=_new_id(), run_id=run_id, session_id=session_id, status="queued")
-        record = await self._enqueue(ChatRecord(user_id=user_id, request=request, response=response))
-        return (await self._wait_for_result(record)).response
+        response = ChatResponse(
+            request_id=request_id or _new_id(), run_id=run_id, session_id=session_id, status="queued"
+        )
+        record = ChatRecord(user_id=user_id, request=request, response=response)
+        return await self._enqueue(record, is_new=request_id is None)
+
+    async def get_chat_answer(self, run_id: str, session_id: str, request_id: str) -> ChatRecord:
+        """Return a message with its answer so far; raises DATA_NOT_FOUND if it has expired."""
+        record = await self._load(ChatRecord, "chat", run_id, request_id)
+        if record.response.session_id != session_id:
+            raise AppError(ErrorCode.DATA_NOT_FOUND, _EXPIRED)
+        return record
+
+    async def delete_chat(self, run_id: str, session_id: str) -> None:
+        """Delete a chat and the results of its turns; raises DATA_NOT_FOUND if it has expired."""
+        history = await self.get_chat(run_id, session_id)
+        answers = (keys.inference("chat", run_id, turn.request_id) for turn in history.turns)
+        with _redis_errors():
+            await self._store.delete(keys.chat(run_id, session_id), *answers)
 
     async def get_chat(self, run_id: str, session_id: str) -> ChatHistory:
         """Return the turns of a chat; raises DATA_NOT_FOUND if it has expired."""
@@ -211,22 +261,53 @@ class InferenceClient:
 
     async def evaluate(self, run_id: str, request: EvalRequest, *, user_id: int | None = None) -> EvalMetrics:
         """Evaluate a finished run on one of its splits, or on another corpus, and wait for the metrics."""
-        self._objective(run_id)
-        if request.path_override is not None:
-            await self._corpora.describe(request.path_override)
-        response = EvalResponse(request_id=_new_id(), run_id=run_id, status="queued")
-        record = await self._enqueue(EvalRecord(user_id=user_id, request=request, response=response))
+        record = await self.enqueue_evaluate(run_id, request, user_id=user_id)
         metrics = (await self._wait_for_result(record)).response.metrics
         if metrics is None:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_RESULT)
         return metrics
 
+    async def enqueue_evaluate(
+        self, run_id: str, request: EvalRequest, *, user_id: int | None = None, request_id: str | None = None
+    ) -> EvalRecord:
+        """Enqueue an evaluation and return at once; `get_evaluation` reads its metrics."""
+        self._objective(run_id)
+        if request.path_override is not None:
+            await self._corpora.describe(request.path_override)
+        response = EvalResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
+        record = EvalRecord(user_id=user_id, request=request, response=response)
+        return await self._enqueue(record, is_new=request_id is None)
+
+    async def get_evaluation(self, run_id: str, request_id: str) -> EvalRecord:
+        """Return an evaluation request with its metrics so far; raises DATA_NOT_FOUND if it has expired."""
+        return await self._load(EvalRecord, "evaluate", run_id, request_id)
+
+    async def follow(self, record: RecordT, *, wait_seconds: float) -> RecordT:
+        """Wait for the result of a request, at most for some time; return the request with its result so far.
+
+        The request goes on when the time is up or the caller is cancelled. Raises DATA_NOT_FOUND if it has expired.
+        """
+        key, request_id = _key(record), record.response.request_id
+        deadline = time.monotonic() + wait_seconds
+        with _redis_errors():
+            stored = await self._store.get(key)
+            while stored and _is_pending(stored) and (left := deadline - time.monotonic()) > 0:
+                await self._store.wait_for_answer(request_id, wait_seconds=max(min(left, _POLL_SECONDS), 0.001))
+                stored = await self._store.get(key)
+        if stored is None:
+            raise AppError(ErrorCode.DATA_NOT_FOUND, _EXPIRED)
+        return _parse(type(record), stored)
+
     def _objective(self, run_id: str) -> Objective:
         """Return the objective of a finished run; raises RUN_NOT_FOUND or RUN_NOT_READY."""
         return self._runs.get(run_id).completed_manifest().effective.objective
 
-    async def _enqueue(self, record: RecordT) -> RecordT:
-        """Store a request, then enqueue it, so that a worker never reports on a request that is not stored."""
+    async def _enqueue(self, record: RecordT, *, is_new: bool = True) -> RecordT:
+        """Store a request, then enqueue it, so that a worker never reports on a request that is not stored.
+
+        A request that is not new may be stored already; then it is returned with its result so far. Raises CONFLICT
+        if another request is stored under its id.
+        """
         payload = InferenceJobPayload(
             kind=record.kind, run_id=record.response.run_id, request_id=record.response.request_id
         )
@@ -234,12 +315,23 @@ class InferenceClient:
         try:
             with _redis_errors():
                 async with asyncio.timeout(_INFERENCE_ENQUEUE_TIMEOUT_SECONDS):
-                    await self._store.put(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds)
-                    await self._enqueuer.enqueue(payload)
+                    if not await self._store.put_new(_key(record), record.model_dump_json(), ttl_seconds=ttl_seconds):
+                        record = await self._stored_before(record)
+                    if record.response.status == "queued":
+                        await self._enqueuer.enqueue(payload)
         except asyncio.CancelledError:  # the request may be enqueued already
-            await self._withdraw(record)
+            if is_new:
+                await self._withdraw(record)
             raise
         return record
+
+    async def _stored_before(self, record: RecordT) -> RecordT:
+        """Return the request that is stored under an id; raises CONFLICT if it is another one."""
+        stored = await self._store.get(_key(record))
+        known = record if stored is None else _parse(type(record), stored)
+        if known.request != record.request or known.user_id != record.user_id:
+            raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+        return known
 
     async def _withdraw(self, record: RecordT) -> None:
         request_id = record.response.request_id

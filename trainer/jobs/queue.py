@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import structlog
 
@@ -17,7 +18,7 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
-from trainer.contracts.runs import Accepted, EffectiveRequest, RunRecord, RunStatus, Setting, TrainRequest
+from trainer.contracts.runs import Accepted, EffectiveRequest, HttpOrigin, RunRecord, RunStatus, Setting, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.enqueue import Enqueuer, publish_events
@@ -32,6 +33,16 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 NO_WORKER = "No worker is running. The job stays in the queue until one starts."
 _EVENT_WAIT_SECONDS = 5.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
+
+
+class QueueLoad(NamedTuple):
+    """The state of all queues."""
+
+    is_reachable: bool
+    """False while Redis is unavailable."""
+    has_worker: bool = False
+    depths: Mapping[str, int] = MappingProxyType({})
+    """Jobs by queue, running ones included."""
 
 
 class JobQueue:
@@ -59,6 +70,7 @@ class JobQueue:
         request: TrainRequest,
         *,
         user_id: int | None,
+        http: HttpOrigin | None = None,
         corpora: CorpusStore | None = None,
         requested_paths: tuple[str, ...] | None = None,
         unused_settings: Mapping[str, Setting] = MappingProxyType({}),
@@ -71,9 +83,11 @@ class JobQueue:
             requested_paths=requested_paths,
             unused_settings=unused_settings,
         )
-        return await self.accept(preview, user_id=user_id)
+        return await self.accept(preview, user_id=user_id, http=http)
 
-    async def accept(self, preview: TrainingPreview, *, user_id: int | None) -> Accepted:
+    async def accept(
+        self, preview: TrainingPreview, *, user_id: int | None, http: HttpOrigin | None = None
+    ) -> Accepted:
         """Accept a previewed training: write its run to disk, then enqueue it.
 
         A request with `resume` resumes the newest run with the same request; raises RUN_NOT_READY while that run has
@@ -84,13 +98,13 @@ class JobQueue:
         if request.resume:
             run = await asyncio.to_thread(self._find_interrupted, effective, user_id)
             if run is not None:
-                return await self.accept_resumed(
-                    await resolve_origin(run, self.corpora, self._settings), user_id=user_id
-                )
+                origin = await resolve_origin(run, self.corpora, self._settings)
+                return await self.accept_resumed(origin, user_id=user_id, http=http)
         created_at = now()
         record = RunRecord(
             run_id=new_run_id(request.model_family, created_at),
             user_id=user_id,
+            http=http,
             created_at=created_at,
             request=request,
             effective=effective,
@@ -101,18 +115,19 @@ class JobQueue:
         )
         return await self._accept(record)
 
-    async def resume(self, run_id: str, *, user_id: int | None) -> Accepted:
+    async def resume(self, run_id: str, *, user_id: int | None, http: HttpOrigin | None = None) -> Accepted:
         """Resume a failed or cancelled run as a new run; raises AppError, having changed nothing."""
         origin = await resolve_origin(self.runs.get(run_id), self.corpora, self._settings)
-        return await self.accept_resumed(origin, user_id=user_id)
+        return await self.accept_resumed(origin, user_id=user_id, http=http)
 
-    async def accept_resumed(self, origin: Origin, *, user_id: int | None) -> Accepted:
+    async def accept_resumed(self, origin: Origin, *, user_id: int | None, http: HttpOrigin | None = None) -> Accepted:
         """Accept a run that resumes a checked origin: write it to disk, then enqueue it."""
         created_at, old = now(), await asyncio.to_thread(origin.run.record)
         record = changed(
             old,
             run_id=new_run_id(old.effective.model_family, created_at),
             user_id=user_id,
+            http=http,
             created_at=created_at,
             resumed_from_run_id=old.run_id,
             cost=None,
@@ -193,18 +208,28 @@ class JobQueue:
         except STORE_ERRORS:
             return True
 
+    async def load(self) -> QueueLoad:
+        """Return the number of jobs in each queue, and whether a worker is running."""
+        names = self._settings.queue.name, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                depths = {name: await self._store.queue_length(name) for name in names}
+                return QueueLoad(is_reachable=True, has_worker=await self._store.has_worker(), depths=depths)
+        except STORE_ERRORS:
+            return QueueLoad(is_reachable=False)
+
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run from its event log and from the queue."""
-        return await self._add_queue_state((await asyncio.to_thread(self.runs.get(run_id).follow)).refresh())
+        return await self.add_queue_state((await asyncio.to_thread(self.runs.get(run_id).follow)).refresh())
 
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
-        status = await self._add_queue_state(status)
+        status = await self.add_queue_state(status)
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
 
-    async def _add_queue_state(self, status: RunStatus) -> RunStatus:
-        """Add queue position, last heartbeat and whether a worker holds the run."""
+    async def add_queue_state(self, status: RunStatus) -> RunStatus:
+        """Return the status of a run with queue position, last heartbeat and whether a worker holds the run."""
         if status.status not in ("queued", "running"):
             return status
         run_id = status.run_id

@@ -195,6 +195,11 @@ class Connection:
         reply: Awaitable[object] = self.redis.set(key, value, px=int(ttl_seconds * 1000))
         await reply
 
+    async def put_new(self, key: str, value: str | bytes, *, ttl_seconds: float) -> bool:
+        """Store a value unless the key exists; return False if it does."""
+        reply: Awaitable[bytes | None] = self.redis.set(key, value, px=int(ttl_seconds * 1000), nx=True)
+        return await reply is not None
+
     async def exists(self, key: str) -> bool:
         reply: Awaitable[int] = self.redis.exists(key)
         return bool(await reply)

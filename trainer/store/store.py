@@ -210,6 +210,11 @@ class Store(Answers, EventStreams):
             pipe.zrem(queue, job_id)
             pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
 
+    async def queue_length(self, queue: str) -> int:
+        """Return the number of jobs in a queue, running ones included."""
+        reply: Awaitable[int] = self.redis.zcard(queue)
+        return await reply
+
     async def queue_position(self, queue: str, job_id: str) -> int | None:
         """Return 1 for the next (or running) job of a queue, and so on; None for a job that is not in the queue."""
         reply: Awaitable[int | None] = self.redis.zrank(queue, job_id)

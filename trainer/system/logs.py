@@ -55,6 +55,11 @@ class LoggingExtra(TypedDict, total=False):
     guilds: int
     task: str
     command: str
+    method: str
+    route: str
+    http_status: int
+    seconds: float
+    port: int
 
 
 LOGGING_EXTRA_NAMES = tuple(sorted(LoggingExtra.__optional_keys__))

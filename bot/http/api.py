@@ -1,0 +1,66 @@
+"""What the operations of the API share: settings, queue, index, limits, statuses, streams and figures."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bot.http.api_keys import ApiClient
+from bot.http.feeds import Feeds
+from bot.http.metrics import Metrics
+from bot.http.statuses import RunStatuses
+from bot.limits import UsageLimits
+from bot.permissions import Permissions
+from bot.run_index import RunIndex
+from trainer.artifacts.runs import RunDirectory
+from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.jobs.queue import JobQueue
+
+
+class Api:
+    """State of the API server."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: JobQueue,
+        index: RunIndex,
+        limits: UsageLimits,
+        permissions: Permissions,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.queue = queue
+        self.index = index
+        self.limits = limits
+        self.permissions = permissions
+        self.statuses = RunStatuses(queue)
+        self.feeds = Feeds()
+        self.metrics = metrics
+        self.accepting = asyncio.Lock()
+        """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
+        self._streams: dict[str | None, int] = {}
+
+    async def run(self, client: ApiClient, run_id: str, command: str = "status") -> RunDirectory:
+        """Return a run; raises RUN_NOT_FOUND, or FORBIDDEN if the client may not run the bot's command on it."""
+        run = self.queue.runs.get(run_id)
+        if not client.is_admin:
+            self.permissions.check_run(command, client.caller, await asyncio.to_thread(run.record))
+        return run
+
+    @contextmanager
+    def stream(self, client: ApiClient) -> Iterator[None]:
+        """Count an open stream or waiting request; raises RATE_LIMIT_EXCEEDED above the limits."""
+        most = self.settings.http.max_streams
+        own = self._streams.get(client.name, 0)
+        if own >= max(1, most // 2) or sum(self._streams.values()) >= most:
+            raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, "Too many streams are open. Close some, or try again later.")
+        self._streams[client.name] = own + 1
+        try:
+            yield
+        finally:
+            self._streams[client.name] -= 1
+
+    @property
+    def open_streams(self) -> int:
+        return sum(self._streams.values())

@@ -1,0 +1,185 @@
+"""Operations on artifacts: list the files of a run or tokenizer, and download one, completely or a range of it."""
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from aiohttp import web
+from pydantic import Field
+
+from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
+from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.system.files import BrokenFile, file_records, open_regular
+
+_CHUNK_BYTES = 1 << 18
+_SEND_SECONDS = 60.0
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_MANIFEST = "manifest.json"
+
+ArtifactKind = Literal["models", "tokenizers"]
+
+
+class ArtifactPath(Query):
+    kind: ArtifactKind
+    item_id: Identifier
+
+
+class FileQuery(Query):
+    path: Annotated[str, Field(min_length=1, max_length=512)]
+    """Path of a file, as the list of files has it."""
+
+
+class ArtifactFiles(Frozen):
+    """The files of a completed run or tokenizer."""
+
+    kind: ArtifactKind
+    id: Identifier
+    files: tuple[FileRecord, ...]
+
+
+class RangeError(AppError):
+    """A range outside of a file of `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(ErrorCode.RANGE_NOT_SATISFIABLE, f"The file has {size:,} bytes. Ask for a range inside it.")
+        self.size = size
+
+
+class ByteRange(NamedTuple):
+    """The bytes from `start` to `end`, which is not included."""
+
+    start: int
+    end: int
+
+
+async def list_files(call: Call[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """List the files of a completed run or tokenizer."""
+    _, files = await _artifact(call)
+    return reply(ArtifactFiles(kind=call.path.kind, id=call.path.item_id, files=files))
+
+
+async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.StreamResponse:
+    """Download a file, or one range of its bytes; the ETag is its SHA-256."""
+    folder, files = await _artifact(call)
+    record = next((file for file in files if file.path == call.query.path), None)
+    if record is None:
+        raise AppError(ErrorCode.NOT_FOUND, "There is no such file. Take a path from the list of files.")
+    etag = f'"{record.sha256}"'
+    headers = {"ETag": etag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+    name = record.path.rpartition("/")[2]
+    headers["Content-Disposition"] = f'attachment; filename="{re.sub("[^A-Za-z0-9._-]", "_", name)}"'
+    request = call.request
+    if _names(request.headers.get("If-None-Match", ""), etag):
+        return web.Response(status=304, headers={"ETag": etag})
+    wanted = requested_range(request.headers, etag, record.bytes)
+    if wanted is None:
+        wanted, status = ByteRange(0, record.bytes), 200
+    else:
+        status = 206
+        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{record.bytes}"
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = wanted.end - wanted.start
+    if request.method == "HEAD":
+        return response
+    with call.api.stream(call.client):
+        with await asyncio.to_thread(_open, folder, record) as file:
+            await response.prepare(request)
+            await _send(file, wanted, response)
+    return response
+
+
+async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse) -> None:
+    file.seek(wanted.start)
+    left = wanted.end - wanted.start
+    while left:
+        chunk = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
+        if not chunk:
+            raise BrokenFile("A file became shorter during its download.")
+        async with asyncio.timeout(_SEND_SECONDS):
+            await response.write(chunk)
+        left -= len(chunk)
+
+
+async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tuple[FileRecord, ...]]:
+    """Return the folder of an artifact and its files, by its manifest; only a run's owner or an admin may have them."""
+    item_id = call.path.item_id
+    if call.path.kind == "models":
+        run = await call.api.run(call.client, item_id, "resume")
+        return run.path, await asyncio.to_thread(lambda: _with_manifest(run.path, run.completed_manifest().files))
+    tokenizer = call.api.queue.tokenizers.get(item_id)
+    found = await asyncio.to_thread(lambda: _with_manifest(tokenizer.path, tokenizer.completed_manifest().files))
+    return tokenizer.path, found
+
+
+def _with_manifest(folder: Path, files: tuple[FileRecord, ...]) -> tuple[FileRecord, ...]:
+    by_path = {file.path: file for file in (*files, *file_records(folder, [folder / _MANIFEST]))}
+    return tuple(by_path[path] for path in sorted(by_path))
+
+
+def _open(folder: Path, record: FileRecord) -> FileIO:
+    """Open a file inside a folder; raises MODEL_LOAD_FAILED if it is not the recorded one."""
+    path = folder / record.path
+    try:
+        if path.resolve().is_relative_to(folder.resolve()):
+            file = open_regular(path)
+            if os.fstat(file.fileno()).st_size == record.bytes:
+                return file
+            file.close()
+    except (FileNotFoundError, BrokenFile):
+        pass
+    raise AppError(ErrorCode.MODEL_LOAD_FAILED, "The file is damaged. Check the run with `mt verify`.")
+
+
+def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRange | None:
+    """Return the range that a request wants (RFC 9110, section 14); None for the complete file.
+
+    Several ranges, another unit than bytes, a malformed range and an If-Range with another ETag ask for the complete
+    file. Raises RANGE_NOT_SATISFIABLE for a range outside of the file.
+    """
+    found = _RANGE.fullmatch(headers.get("Range", "").strip())
+    if found is None or headers.get("If-Range", etag).strip() != etag:
+        return None
+    first, last = found.groups()
+    if not first and not last:
+        return None
+    if not first:
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < int(first):
+            return None
+    if start >= end:
+        raise RangeError(size)
+    return ByteRange(start, end)
+
+
+def _names(header: str, etag: str) -> bool:
+    """Return whether If-None-Match names an ETag (weak comparison)."""
+    return header.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in header.split(","))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    operation(
+        "GET /artifacts/{kind}/{item_id}",
+        list_files,
+        (ArtifactPath, NoQuery, NoBody),
+        {200: Answer("The files", ArtifactFiles)},
+        tag="artifacts",
+    ),
+    operation(
+        "GET /artifacts/{kind}/{item_id}/download",
+        download_file,
+        (ArtifactPath, FileQuery, NoBody),
+        {
+            200: Answer("The file", "application/octet-stream"),
+            206: Answer("The range of the file that the header Range names", "application/octet-stream"),
+            304: Answer("The client has this file: If-None-Match names its ETag"),
+        },
+        tag="artifacts",
+    ),
+)

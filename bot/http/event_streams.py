@@ -1,0 +1,47 @@
+"""Server-sent events: a feed on its way to one client."""
+
+import asyncio
+
+from aiohttp import web
+from aiohttp_sse import EventSourceResponse
+
+from bot.http.api import Api
+from bot.http.api_keys import ApiClient
+from bot.http.feeds import Feed
+
+_LOOK_SECONDS = 1.0
+_SEND_SECONDS = 30.0
+_MAX_SECONDS = 3600.0
+"""After this time a stream ends; a client continues it with Last-Event-ID."""
+
+
+async def stream_feed(
+    api: Api, client: ApiClient, request: web.Request, feed: Feed, position: int
+) -> web.StreamResponse:
+    """Send the items of a feed from a position on, until the feed ends, the client leaves or an hour has passed.
+
+    A comment is sent every 15 seconds. A client that does not read for 30 seconds is disconnected.
+    """
+    deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
+    with api.stream(client):
+        response = EventSourceResponse(send_timeout=_SEND_SECONDS)
+        try:
+            await response.prepare(request)
+            async with response:
+                while not has_left(request) and asyncio.get_running_loop().time() < deadline:
+                    has_ended = feed.ended
+                    items, position = feed.after(position)
+                    for item in items:
+                        number = None if item.number is None else str(item.number)
+                        await response.send(item.data, id=number, event=item.kind)
+                    if has_ended:
+                        break
+                    await feed.wait(_LOOK_SECONDS)
+        except (ConnectionError, TimeoutError):
+            pass  # the client has left, or does not read
+    return response
+
+
+def has_left(request: web.Request) -> bool:
+    """Return True if the client of a request has disconnected."""
+    return request.transport is None or request.transport.is_closing()

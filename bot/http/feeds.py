@@ -1,0 +1,137 @@
+"""Growing files for many readers: one task reads the new items of a file, however many clients follow it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from trainer.artifacts.event_log import EventReader
+from trainer.artifacts.runs import RunDirectory
+from trainer.system.logs import LogReader
+
+_POLL_SECONDS = 0.5
+_LAST_SECONDS = 0.2  # the last lines of a log come just after the end of its run
+MAX_LINES = 10_000
+"""Lines of a log that a feed holds."""
+
+
+class FeedItem(NamedTuple):
+    """An event with its number and type, or a line of a log."""
+
+    data: str
+    number: int | None = None
+    kind: str | None = None
+
+
+class Feed:
+    """The items of one file so far; `ended` once the file gets no more."""
+
+    def __init__(
+        self, read: Callable[[], list[FeedItem]], has_ended: Callable[[], bool], max_items: int | None
+    ) -> None:
+        self.ended = False
+        self.readers = 0
+        self._read = read
+        self._has_ended = has_ended
+        self._max_items = max_items
+        self._items: list[FeedItem] = []
+        self._dropped = 0
+        self._changed = asyncio.Event()
+        self._started = asyncio.Event()
+        self.task = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        is_last = await asyncio.to_thread(self._has_ended)
+        while True:
+            self._items += await asyncio.to_thread(self._read)
+            if self._max_items is not None and len(self._items) > self._max_items:
+                extra = len(self._items) - self._max_items
+                self._dropped += extra
+                del self._items[:extra]
+            self.ended = is_last
+            self._started.set()
+            self._changed.set()
+            self._changed = asyncio.Event()
+            if is_last:
+                return
+            is_last = await asyncio.to_thread(self._has_ended)
+            await asyncio.sleep(_LAST_SECONDS if is_last else _POLL_SECONDS)
+
+    async def tail(self, count: int) -> int:
+        """Wait for the first items, and return the position of the last `count` of them."""
+        await self._wait(self._started)
+        return self._dropped + max(0, len(self._items) - count)
+
+    def after(self, position: int) -> tuple[list[FeedItem], int]:
+        """Return the items from a position on, and the position after them."""
+        found = self._items[max(0, position - self._dropped) :]
+        return found, self._dropped + len(self._items)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until there are new items or the feed has ended, at most for some time."""
+        if not self.ended:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wait(self._changed)
+            except TimeoutError:
+                return
+
+    async def _wait(self, event: asyncio.Event) -> None:
+        """Wait for an event; raises the error that the reading ended with."""
+        waiting = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait((waiting, self.task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if self.task.done():
+            self.task.result()
+
+
+class Feeds:
+    """Feeds that have readers."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[tuple[str, str], Feed] = {}
+
+    @asynccontextmanager
+    async def events(self, run: RunDirectory) -> AsyncIterator[Feed]:
+        """Follow the events of a run."""
+        reader = run.reader()
+        async with self._open(("events", run.run_id), lambda: _events(reader), run, None) as feed:
+            yield feed
+
+    @asynccontextmanager
+    async def logs(self, run: RunDirectory) -> AsyncIterator[Feed]:
+        """Follow the log of a run, from its last lines on."""
+        reader = LogReader(run.logs)
+        has_begun = False
+
+        def read() -> list[FeedItem]:
+            nonlocal has_begun
+            lines = reader.read_new() if has_begun else reader.last(MAX_LINES)
+            has_begun = True
+            return [FeedItem(line) for line in lines]
+
+        async with self._open(("logs", run.run_id), read, run, MAX_LINES) as feed:
+            yield feed
+
+    @asynccontextmanager
+    async def _open(
+        self, name: tuple[str, str], read: Callable[[], list[FeedItem]], run: RunDirectory, max_items: int | None
+    ) -> AsyncIterator[Feed]:
+        feed = self._feeds.get(name)
+        if feed is None:
+            feed = self._feeds[name] = Feed(read, run.seal.exists, max_items)
+        feed.readers += 1
+        try:
+            yield feed
+        finally:
+            feed.readers -= 1
+            if feed.readers == 0:
+                del self._feeds[name]
+                feed.task.cancel()
+                await asyncio.wait([feed.task])
+
+
+def _events(reader: EventReader) -> list[FeedItem]:
+    return [FeedItem(event.model_dump_json(), event.seq, event.type) for event in reader.read_new()]

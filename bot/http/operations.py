@@ -1,0 +1,211 @@
+"""One record per operation of the API: its route, its inputs, its answers and its work."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import from_json
+
+from bot.http.api_keys import ApiClient
+from trainer.contracts.base import Frozen, Identifier, describe_fields
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import parse
+
+if TYPE_CHECKING:
+    from bot.http.api import Api
+
+Access = Literal["open", "user"]
+PathT = TypeVar("PathT", bound=BaseModel)
+QueryT = TypeVar("QueryT", bound=BaseModel)
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
+_BODY_SECONDS = 60.0
+_MAX_EXACT = 2**53
+_INTEGER = r"-?[0-9]{1,18}"
+_NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
+
+
+def _matches(pattern: str, name: str) -> BeforeValidator:
+    compiled = re.compile(pattern)
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not compiled.fullmatch(value):
+            raise ValueError(f"must be {name}")
+        return value
+
+    return BeforeValidator(check)
+
+
+WHOLE = _matches(_INTEGER, "an integer")
+"""Validator of an integer in a query: only digits."""
+NUMBER = _matches(_NUMBER, "a number")
+
+
+class Query(BaseModel):
+    """Parameters of a path or a query: text that is converted to the types of the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=describe_fields)
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class NoBody(Frozen):
+    """No body."""
+
+
+class RunPath(Query):
+    run_id: Identifier
+
+
+MAX_WAIT_SECONDS = 60
+Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS), NUMBER]
+
+
+class WaitQuery(Query):
+    wait: Wait = 0.0
+    """Seconds to wait for the result; 0: answer at once."""
+
+
+class Call(Generic[PathT, QueryT, BodyT]):
+    """A request to an operation, with its validated inputs."""
+
+    def __init__(
+        self, api: "Api", client: ApiClient, request: web.Request, path: PathT, query: QueryT, body: BodyT
+    ) -> None:
+        self.api = api
+        self.client = client
+        self.request = request
+        self.path = path
+        self.query = query
+        self.body = body
+
+    @property
+    def idempotency(self) -> str | None:
+        """The hash of the client and its Idempotency-Key for this path; None without a key."""
+        key = self.request.headers.get("Idempotency-Key")
+        if key is None:
+            return None
+        if not re.fullmatch(IDEMPOTENCY_KEY, key):
+            message = "The header Idempotency-Key must have 1 to 255 ASCII characters without spaces."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        return sha256(f"{self.client.name}\n{self.request.path}\n{key}".encode()).hexdigest()
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of the inference request that the Idempotency-Key stands for; None without a key."""
+        key = self.idempotency
+        return None if key is None else key[:32]
+
+
+Work = Callable[[Call[PathT, QueryT, BodyT]], Awaitable[web.StreamResponse]]
+
+
+class Answer(NamedTuple):
+    """A successful answer: its description, and its record or (for other content than JSON) its media type."""
+
+    description: str
+    content: type[BaseModel] | str | None = None
+
+
+class Operation(NamedTuple):
+    """An operation of the API."""
+
+    name: str
+    """Its operationId, and the name of its function."""
+    method: str
+    path: str
+    summary: str
+    tag: str
+    access: Access
+    path_model: type[BaseModel]
+    query_model: type[BaseModel]
+    body_model: type[BaseModel] | None
+    answers: Mapping[int, Answer]
+    example: Mapping[str, object] | None
+    run: Callable[["Api", ApiClient, web.Request], Awaitable[web.StreamResponse]]
+
+
+def operation(
+    route: str,
+    work: Work[PathT, QueryT, BodyT],
+    inputs: tuple[type[PathT], type[QueryT], type[BodyT]],
+    answers: Mapping[int, Answer],
+    *,
+    tag: str,
+    access: Access = "user",
+    example: Mapping[str, object] | None = None,
+) -> Operation:
+    """Return the operation of a function for a route such as `GET /runs`; its docstring is the summary."""
+    method, _, path = route.partition(" ")
+    path_model, query_model, body_model = inputs
+    has_body = body_model is not NoBody
+
+    async def run(api: "Api", client: ApiClient, request: web.Request) -> web.StreamResponse:
+        given: dict[str, str] = dict(request.match_info)
+        found = parse(path_model, given)
+        query = parse(query_model, _single_values(request))
+        body = parse(body_model, await _read_json(request) if has_body else {})
+        return await work(Call(api, client, request, found, query, body))
+
+    return Operation(
+        name=work.__name__,
+        method=method,
+        path=path,
+        summary=(work.__doc__ or "").strip(),
+        tag=tag,
+        access=access,
+        path_model=path_model,
+        query_model=query_model,
+        body_model=body_model if has_body else None,
+        answers=answers,
+        example=example,
+        run=run,
+    )
+
+
+def reply(record: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a record as JSON."""
+    body = record.model_dump_json().encode()
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+
+def _single_values(request: web.Request) -> dict[str, str]:
+    for name in request.query:
+        if len(request.query.getall(name)) > 1:
+            raise AppError(ErrorCode.INVALID_INPUT, f"Give the parameter {name[:64]!r} once.")
+    return dict(request.query)
+
+
+async def _read_json(request: web.Request) -> object:
+    """Return the JSON of a body; raises UNSUPPORTED_MEDIA_TYPE, INVALID_JSON or PAYLOAD_TOO_LARGE."""
+    if request.content_type != "application/json":
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON: Content-Type: application/json.")
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            data = await request.read()
+        value: object = from_json(data, allow_inf_nan=False)
+    except TimeoutError:
+        raise AppError(ErrorCode.INVALID_JSON, f"The body did not arrive within {_BODY_SECONDS:g} seconds.") from None
+    except ValueError:
+        raise AppError(ErrorCode.INVALID_JSON, "The body is not valid JSON.") from None
+    return _whole_numbers(value)
+
+
+def _whole_numbers(value: object) -> object:
+    """Turn 65.0 into 65, which is an integer for JSON Schema."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < _MAX_EXACT else value
+    if isinstance(value, list):
+        items: list[object] = value
+        return [_whole_numbers(item) for item in items]
+    if isinstance(value, dict):
+        fields: dict[str, object] = value
+        return {name: _whole_numbers(item) for name, item in fields.items()}
+    return value

@@ -1,0 +1,274 @@
+"""Operations on runs: train, list, follow, cancel, resume, logs, events and curves."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from itertools import dropwhile, islice
+from time import monotonic
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from bot.http.api import Api
+from bot.http.api_keys import ApiClient
+from bot.http.event_streams import stream_feed
+from bot.http.feeds import MAX_LINES
+from bot.http.operations import (
+    WHOLE,
+    Answer,
+    BodyT,
+    Call,
+    NoBody,
+    NoQuery,
+    Operation,
+    PathT,
+    Query,
+    RunPath,
+    WaitQuery,
+    operation,
+    reply,
+)
+from bot.run_index import RunEntry, matching
+from trainer.config.experiment_file import experiment_yaml
+from trainer.contracts.base import Frozen, Identifier, RunState
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import ModelFamily
+from trainer.contracts.runs import Accepted, HttpOrigin, RunStatus, TrainRequest
+from trainer.jobs.inference_client import SAME_KEY
+from trainer.system.logs import LogReader, readable_line
+
+_LOOK_SECONDS = 0.25
+
+
+class RunsQuery(Query):
+    status: RunState | None = None
+    """Only runs in this state."""
+    family: ModelFamily | None = None
+    search: Annotated[str, Field(max_length=200)] = ""
+    """Only runs whose label, id or corpus matches these words."""
+    limit: Annotated[int, Field(ge=1, le=200), WHOLE] = 50
+    cursor: Identifier | None = None
+    """`next_cursor` of the page before."""
+
+
+class RunPage(Frozen):
+    """Runs, newest first."""
+
+    runs: tuple[RunStatus, ...]
+    next_cursor: str | None
+    """None on the last page."""
+
+
+class TailQuery(Query):
+    tail: Annotated[int, Field(ge=0, le=MAX_LINES), WHOLE] = 200
+    """Number of last lines."""
+
+
+class Curve(Frozen):
+    """Losses of a run in nats per token, as pairs of step and loss."""
+
+    run_id: Identifier
+    train: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+
+
+class CancelAnswer(Frozen):
+    status: Literal["cancellation-requested"] = "cancellation-requested"
+
+
+async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
+    """List runs, newest first."""
+    api, query, client = call.api, call.query, call.client
+    await api.index.refresh()
+    entries = [
+        entry
+        for entry in api.index.runs
+        if query.status in (None, entry.state)
+        and query.family in (None, entry.family)
+        and (client.is_admin or api.permissions.may_see(client.caller, entry))
+    ]
+    if query.search.strip():
+        found = {entry.run_id for entry in matching(query.search, entries, run_names, exactly=True)}
+        entries = [entry for entry in entries if entry.run_id in found]
+    if query.cursor is not None:
+        last = api.queue.runs.get(query.cursor).run_id
+        entries = list(dropwhile(lambda entry: entry.run_id != last, entries))[1:]
+    page = list(islice(entries, query.limit))
+    statuses = [await api.statuses.status(entry.run_id) for entry in page]
+    cursor = page[-1].run_id if len(entries) > len(page) else None
+    return reply(RunPage(runs=tuple(statuses), next_cursor=cursor))
+
+
+async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
+    """Start a training."""
+    return await _accept(call, lambda origin: call.api.queue.train(call.body, user_id=call.client.user_id, http=origin))
+
+
+async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
+    """Read the status of a run; with `wait`, after its end or after this time."""
+    await call.api.run(call.client, call.path.run_id)
+    return reply(await _ended_status(call.api, call.client, call.path.run_id, call.query.wait))
+
+
+async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Cancel a run: it ends after its current step, with its last checkpoint."""
+    run = await call.api.run(call.client, call.path.run_id, "cancel")
+    try:
+        await call.api.queue.cancel(run.run_id)
+    except AppError as error:
+        # the answer to the first request with this key was lost
+        is_repeated = call.idempotency is not None and run.cancel_requested()
+        if error.code is not ErrorCode.RUN_FINISHED or not is_repeated:
+            raise
+    return reply(CancelAnswer())
+
+
+async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
+    """Resume a failed or cancelled run from its last checkpoint, as a new run."""
+    run = await call.api.run(call.client, call.path.run_id, "resume")
+    user_id = call.client.user_id
+    return await _accept(call, lambda origin: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
+
+
+async def get_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+    """Read the last lines of a run's log."""
+    run = await call.api.run(call.client, call.path.run_id, "logs")
+    lines = await asyncio.to_thread(LogReader(run.logs).last, call.query.tail)
+    return web.Response(text="".join(f"{readable_line(line)}\n" for line in lines))
+
+
+async def stream_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+    """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
+    run = await call.api.run(call.client, call.path.run_id, "logs")
+    async with call.api.feeds.logs(run) as feed:
+        position = await feed.tail(call.query.tail)
+        return await stream_feed(call.api, call.client, call.request, feed, position)
+
+
+async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Follow a run's events as server-sent events, from the one after the header Last-Event-ID, until the run ends."""
+    run = await call.api.run(call.client, call.path.run_id)
+    last = call.request.headers.get("Last-Event-ID", "")
+    seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
+    async with call.api.feeds.events(run) as feed:
+        await feed.tail(0)
+        return await stream_feed(call.api, call.client, call.request, feed, seen)
+
+
+async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the loss curves of a run."""
+    run = await call.api.run(call.client, call.path.run_id)
+    follower = await call.api.statuses.follower(run.run_id)
+    curve = Curve(run_id=run.run_id, train=tuple(follower.train_losses), validation=tuple(follower.val_losses))
+    return reply(curve)
+
+
+async def get_config(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the request of a run as an experiment file."""
+    run = await call.api.run(call.client, call.path.run_id)
+    text = experiment_yaml(await asyncio.to_thread(run.record))
+    return web.Response(text=text, content_type="application/yaml")
+
+
+def run_names(run: RunEntry) -> tuple[str, ...]:
+    """Return the names by which a search finds a run."""
+    return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
+
+
+async def _accept(
+    call: Call[PathT, WaitQuery, BodyT], accept: Callable[[HttpOrigin], Awaitable[Accepted]]
+) -> web.StreamResponse:
+    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status at its end."""
+    api, key = call.api, call.idempotency
+    async with nullcontext() if key is None else api.accepting:
+        await api.index.refresh()
+        known = next((run for run in api.index.runs if key is not None and run.idempotency == key), None)
+        if known is not None:
+            record = await asyncio.to_thread(api.queue.runs.get(known.run_id).record)
+            if isinstance(call.body, TrainRequest) and record.request != call.body:
+                raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+            accepted = Accepted(run_id=known.run_id, job_id=known.run_id, status="queued")
+        else:
+            unfinished = [run for run in api.index.runs if run.is_unfinished]
+            origin = call.client.origin(key)
+            accepted = await api.limits.accept_run(call.client.caller, unfinished, lambda: accept(origin))
+    location = {"Location": f"/runs/{accepted.run_id}"}
+    if call.query.wait:
+        status = await _ended_status(api, call.client, accepted.run_id, call.query.wait)
+        if status.has_ended:
+            return reply(status, headers=location)
+    return reply(accepted, 202, location)
+
+
+async def _ended_status(api: Api, client: ApiClient, run_id: str, wait_seconds: float) -> RunStatus:
+    """Return the status of a run when it has ended, or after some time."""
+    status = await api.statuses.status(run_id)
+    if status.has_ended or not wait_seconds:
+        return status
+    deadline = monotonic() + wait_seconds
+    with api.stream(client):
+        while (left := deadline - monotonic()) > 0:
+            await asyncio.sleep(min(_LOOK_SECONDS, left))
+            status = await api.statuses.status(run_id)
+            if status.has_ended:
+                break
+    return status
+
+
+_STATUS = Answer("The status of the run", RunStatus)
+_ACCEPTED = Answer("The run is queued; the header Location has the address of its status", Accepted)
+_ENDED = Answer("With `wait`: the run has ended", RunStatus)
+_STREAM = Answer("Server-sent events", "text/event-stream")
+
+OPERATIONS: tuple[Operation, ...] = (
+    operation(
+        "GET /runs", list_runs, (NoQuery, RunsQuery, NoBody), {200: Answer("A page of runs", RunPage)}, tag="runs"
+    ),
+    operation(
+        "POST /runs/train",
+        train,
+        (NoQuery, WaitQuery, TrainRequest),
+        {202: _ACCEPTED, 200: _ENDED},
+        tag="runs",
+        example={"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20},
+    ),
+    operation("GET /runs/{run_id}", get_run, (RunPath, WaitQuery, NoBody), {200: _STATUS}, tag="runs"),
+    operation(
+        "POST /runs/{run_id}/cancel",
+        cancel_run,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The run is cancelled, or will be after its current step", CancelAnswer)},
+        tag="runs",
+    ),
+    operation(
+        "POST /runs/{run_id}/resume",
+        resume_run,
+        (RunPath, WaitQuery, NoBody),
+        {202: _ACCEPTED, 200: _ENDED},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/logs",
+        get_logs,
+        (RunPath, TailQuery, NoBody),
+        {200: Answer("The last lines", "text/plain")},
+        tag="runs",
+    ),
+    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, TailQuery, NoBody), {200: _STREAM}, tag="runs"),
+    operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), {200: _STREAM}, tag="runs"),
+    operation(
+        "GET /runs/{run_id}/curve",
+        get_curve,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The curves", Curve)},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/config.yaml",
+        get_config,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The experiment file", "application/yaml")},
+        tag="runs",
+    ),
+)

@@ -1,0 +1,48 @@
+"""Statuses of runs for many clients: each event log is read once, and then only its new events."""
+
+import asyncio
+from collections import OrderedDict
+from time import monotonic
+
+from trainer.artifacts.run_status import RunFollower
+from trainer.contracts.runs import RunStatus
+from trainer.jobs.queue import JobQueue
+
+_MAX_RUNS = 512
+_FRESH_SECONDS = 0.1
+
+
+class _Followed:
+    def __init__(self, follower: RunFollower) -> None:
+        self.follower = follower
+        self.lock = asyncio.Lock()
+        self.read_at = -_FRESH_SECONDS
+
+
+class RunStatuses:
+    """Followers of the runs that clients asked for last."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._runs: OrderedDict[str, _Followed] = OrderedDict()
+
+    async def status(self, run_id: str) -> RunStatus:
+        """Return the status of a run with the state of the queue; raises RUN_NOT_FOUND."""
+        return await self._queue.add_queue_state((await self.follower(run_id)).status)
+
+    async def follower(self, run_id: str) -> RunFollower:
+        """Return the follower of a run, at most a tenth of a second old; raises RUN_NOT_FOUND."""
+        run = self._queue.runs.get(run_id)
+        followed = self._runs.get(run_id)
+        if followed is None:
+            followed = _Followed(await asyncio.to_thread(run.follow))
+            self._runs[run_id] = followed
+            while len(self._runs) > _MAX_RUNS:
+                self._runs.popitem(last=False)
+        else:
+            self._runs.move_to_end(run_id)
+        async with followed.lock:
+            if not followed.follower.ended and monotonic() - followed.read_at >= _FRESH_SECONDS:
+                await asyncio.to_thread(followed.follower.read_new)
+                followed.read_at = monotonic()
+        return followed.follower

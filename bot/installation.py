@@ -1,0 +1,58 @@
+"""The parts of a bot process that need no Discord: services, queue, index and the HTTP API."""
+
+from contextlib import AsyncExitStack
+
+from bot.http.metrics import Metrics
+from bot.limits import UsageLimits
+from bot.permissions import Permissions
+from bot.run_index import RunIndex
+from trainer.config.settings import Settings
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import Services
+from trainer.store.store import connect
+
+_QUEUE_RETRIES = 4
+"""Few enough that a command fails within 3 seconds while Redis is unavailable."""
+
+
+class Installation:
+    """Services, queue, index, limits and HTTP API of one process."""
+
+    queue: JobQueue
+    index: RunIndex
+    limits: UsageLimits
+
+    def __init__(self, settings: Settings, permissions: Permissions) -> None:
+        self.settings = settings
+        self.permissions = permissions
+        self.metrics = Metrics()
+        self.port: int | None = None
+        """The port of the HTTP API, once it listens."""
+        self._services = Services(settings)
+        self._started = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Start the services and the HTTP API; raises AppError for settings that cannot be used."""
+        redis_url = await self._services.start()
+        self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
+        self._started.push_async_callback(self.queue.close)
+        self.limits = UsageLimits(self.settings.limits)
+        self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
+        self._started.push_async_callback(self.index.stop)
+        self.index.start()
+        if self.settings.http.port is not None:
+            from bot.http.api import Api
+            from bot.http.server import HttpServer
+
+            api = Api(self.settings, self.queue, self.index, self.limits, self.permissions, self.metrics)
+            server = HttpServer(api)
+            self._started.push_async_callback(server.stop)
+            self.port = await server.start()
+
+    async def close(self) -> None:
+        """Stop everything but the services."""
+        await self._started.aclose()
+
+    async def stop_services(self) -> None:
+        """Stop the services that this process has started."""
+        await self._services.stop()
