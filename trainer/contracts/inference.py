@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
 from trainer.contracts.base import Frozen, Identifier, Positive, Timestamp, changed
-from trainer.contracts.completions import CompletionRecord
+from trainer.contracts.completions import CompletionEnd, CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference_fields import (
     MAX_PROMPT_CHARACTERS,
@@ -274,6 +274,11 @@ class GenerateResponse(Response):
     """The precision that the tokens after the prompt were generated in."""
 
 
+def completion_end(reason: FinishReason | None) -> CompletionEnd:
+    """Return the end of a completion's choice; None: nothing was to be generated."""
+    return "stop" if reason in ("eos", "stop_sequence") else "length"
+
+
 class GenerateChunk(Frozen):
     """A chunk of a streamed continuation; the chunks of an index, in order, are its output."""
 
@@ -282,7 +287,7 @@ class GenerateChunk(Frozen):
     index: NonNegativeInt
     """The number of the sequence, from 0."""
     start: NonNegativeInt
-    """The position of its first character in the output."""
+    """The position of its first character in the output, or in the text of a completion."""
     text: str
     """Has no part of a stop sequence; empty only in the last chunk of a sequence."""
     stop_reason: FinishReason | None = None

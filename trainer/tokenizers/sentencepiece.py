@@ -56,7 +56,11 @@ class SentencePieceTokenizer(Tokenizer):
     def pieces(self, ids: Sequence[int]) -> list[str]:
         pieces = super().pieces(ids)
         first = next((number for number, piece in enumerate(pieces) if piece), 0)
-        return [*pieces[:first], *(piece.removeprefix(" ") for piece in pieces[first : first + 1]), *pieces[first + 1 :]]
+        return [
+            *pieces[:first],
+            *(piece.removeprefix(" ") for piece in pieces[first : first + 1]),
+            *pieces[first + 1 :],
+        ]
 
     def spans(self, text: str) -> list[Span]:
         """Return the range of each token in the normalized text, without the space added at the start."""
