@@ -10,7 +10,7 @@ from bot.http.api_keys import ApiClient
 from bot.http.feeds import Feed
 
 _LOOK_SECONDS = 1.0
-_SEND_SECONDS = 30.0
+SEND_SECONDS = 30.0
 _MAX_SECONDS = 3600.0
 """After this time a stream ends; a client continues it with Last-Event-ID."""
 
@@ -24,7 +24,7 @@ async def stream_feed(
     """
     deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
     with api.stream(client):
-        response = EventSourceResponse(send_timeout=_SEND_SECONDS)
+        response = EventSourceResponse(send_timeout=SEND_SECONDS)
         try:
             await response.prepare(request)
             async with response:

@@ -35,10 +35,10 @@ from trainer.contracts.inference import (
     GenerateResponse,
     PredictRequest,
     PredictResponse,
-    Response,
     ScoreRequest,
     ScoreResponse,
 )
+from trainer.contracts.inference_fields import Response
 from trainer.jobs.inference_client import RecordT
 
 _PREDICT_SECONDS = 30.0

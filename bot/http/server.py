@@ -70,7 +70,7 @@ class HttpServer:
             await self._runner.cleanup()
             raise AppError(
                 ErrorCode.CONFIG_INVALID,
-                f"HTTP__HOST and HTTP__PORT cannot be used ({error.strerror}). Set another port, or 0 for any free one.",
+                f"HTTP__HOST and HTTP__PORT cannot be used ({error.strerror}). Set another port, or 0 for any.",
             ) from None
         port: int = self._server.sockets[0].getsockname()[1]
         log.info("http_started", port=port)
@@ -134,7 +134,7 @@ class HttpServer:
             return _error_answer(request, _as_app_error(error, self._api))
 
     def _check_source(self, request: web.Request) -> None:
-        """Refuse what a page of another site sends to a server without keys through a browser; raises FORBIDDEN.
+        """Refuse requests of another site's page to a server without keys; raises FORBIDDEN.
 
         Such a page knows no key. Its requests have a foreign Host (after DNS rebinding), or a foreign Origin.
         """

@@ -45,7 +45,14 @@ reader = "trainer:reading:{}".format
 chat = "runs:chat:{}:{}".format
 """A chat by run and session: a list of turns, newest first, that starts with an empty entry."""
 
-_INFERENCE = {"score": "score", "generate": "gen", "predict": "predict", "chat": "turn", "evaluate": "eval"}
+_INFERENCE = {
+    "score": "score",
+    "generate": "gen",
+    "complete": "complete",
+    "predict": "predict",
+    "chat": "turn",
+    "evaluate": "eval",
+}
 
 
 def inference(kind: str, run_id: str, request_id: str) -> str:
