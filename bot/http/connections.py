@@ -26,8 +26,13 @@ class Connections:
         if server is None or len(server.connections) >= self._max_connections:
             return _Refusal()
         loop = asyncio.get_running_loop()
-        # a compressed body could be far larger than it looks
-        return _Connection(server, loop=loop, keepalive_timeout=self._idle_seconds, auto_decompress=False)
+        return _Connection(
+            server,
+            loop=loop,
+            keepalive_timeout=self._idle_seconds,
+            lingering_time=self._idle_seconds,
+            auto_decompress=False,  # a compressed body could be far larger than it looks
+        )
 
 
 class _Refusal(asyncio.Protocol):

@@ -4,6 +4,8 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from os import strerror
+from socket import gaierror
 from time import monotonic
 
 import structlog
@@ -62,9 +64,10 @@ class HttpServer:
             )
         except OSError as error:
             await self._runner.cleanup()
+            reason = error.strerror if isinstance(error, gaierror) else strerror(error.errno or 0)
             raise AppError(
                 ErrorCode.CONFIG_INVALID,
-                f"HTTP__HOST and HTTP__PORT cannot be used ({error.strerror}). Set another port, or 0 for any.",
+                f"HTTP__HOST and HTTP__PORT cannot be used ({reason}). Set another port, or 0 for any.",
             ) from None
         port: int = self._server.sockets[0].getsockname()[1]
         log.info("http_started", port=port)
