@@ -46,8 +46,7 @@ def describe_api(operations: Sequence[Operation]) -> Json:
         }
         if one.body_model is not None:
             content = _json(_reference(one.body_model, "Input", schemas))
-            if one.example is not None:
-                content["application/json"]["example"] = dict(one.example)
+            content["application/json"] |= {} if one.example is None else {"example": dict(one.example)}
             described["requestBody"] = {"required": True, "content": content}
         paths.setdefault(one.path, {})[one.method.lower()] = described
     return {

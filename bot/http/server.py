@@ -14,7 +14,7 @@ from aiohttp import web
 from bot.http.api import Api
 from bot.http.api_keys import ApiClient, ApiKeys
 from bot.http.connections import Connections
-from bot.http.error_answers import FAILED, HttpError, error_answer, request_id_of
+from bot.http.error_answers import HttpError, error_answer, request_id_of
 from bot.http.operations import MAX_BODY_BYTES, Operation
 from bot.http.page import page_routes
 from bot.http.table import OPERATIONS
@@ -128,10 +128,11 @@ class HttpServer:
             return await handler(request)
         except AppError as error:
             failure = error
-        except ConnectionError:
-            _disconnect(request)
-            raise
         except Exception as error:
+            is_stalled = isinstance(error, TimeoutError) and _IS_STARTED in request
+            if isinstance(error, ConnectionError) or is_stalled:
+                _disconnect(request)
+                raise ConnectionResetError("The client has left, or does not read.") from None
             log.error("http_request_failed", request_id=request_id_of(request), exc_info=error)
             failure = _as_app_error(error)
         if _IS_STARTED in request:
@@ -179,4 +180,4 @@ def _as_app_error(error: Exception) -> AppError:
     if isinstance(error, OSError):
         with suppress(OSError):
             return to_app_error(error, {})
-    return AppError(ErrorCode.INTERNAL_ERROR, FAILED)
+    return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")

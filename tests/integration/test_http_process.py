@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from bot.app import build
 from local_discord import LocalDiscord
-from tests.support import environment_in, gone, processes, settings_in
+from tests.support import ROOT, environment_in, gone, processes, settings_in
 from tests.support.bot import TOKEN, ended
 from tests.support.bot import settings as bot_settings
 from tests.support.http import ADMIN, ALL_KEYS, Site, with_api
@@ -30,7 +30,7 @@ async def started(folder: Path, *words: str, **environment: str) -> Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *words),
         cwd=folder,
-        env=environment_in(folder, **{**given, **environment}),
+        env=environment_in(folder, **{"PYTHONPATH": str(ROOT), **given, **environment}),
         stdout=PIPE,
         stderr=PIPE,
     )
