@@ -1,10 +1,13 @@
 """Operations on finished runs: scores, generations, predictions, chats and evaluations."""
 
 import asyncio
+from contextlib import nullcontext
+from time import monotonic
 from typing import NamedTuple
 
 from aiohttp import web
 
+from bot.http.event_streams import has_left
 from bot.http.operations import (
     Answer,
     BodyT,
@@ -42,6 +45,7 @@ from trainer.contracts.inference_fields import Response
 from trainer.jobs.inference_client import SAME_KEY, RecordT
 
 _PREDICT_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
 
 
 class RequestPath(RunPath):
@@ -214,13 +218,17 @@ async def _answer(
     call: Call[PathT, QueryT, BodyT], record: RecordT, wait_seconds: float, *, under: str | None = None
 ) -> web.StreamResponse:
     """Answer with the response of a request, 202 and its address while it has no result."""
-    if wait_seconds and record.response.status in ("queued", "running"):
-        with call.api.stream(call.client):
-            record = await call.api.queue.inference.follow(record, wait_seconds=wait_seconds)
+    client, deadline = call.api.queue.inference, monotonic() + wait_seconds
+    with call.api.stream(call.client) if wait_seconds and _is_pending(record) else nullcontext():
+        while _is_pending(record) and (left := deadline - monotonic()) > 0 and not has_left(call.request):
+            record = await client.follow(record, wait_seconds=min(left, _LOOK_SECONDS))
     response = record.response
     location = f"/runs/{response.run_id}/{under or record.kind}/{response.request_id}"
-    status = 202 if response.status in ("queued", "running") else 200
-    return reply(response, status, {"Location": location})
+    return reply(response, 202 if _is_pending(record) else 200, {"Location": location})
+
+
+def _is_pending(record: RecordT) -> bool:
+    return record.response.status in ("queued", "running")
 
 
 def _answers(record: type[Response]) -> dict[int, Answer]:

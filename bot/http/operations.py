@@ -27,7 +27,6 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
 MAX_BODY_BYTES = 16 << 20
 _TOO_LARGE: type[Exception] = web.HTTPRequestEntityTooLarge
-_MALFORMED: type[Exception] = web.RequestPayloadError
 _MAX_EXACT = 2**53
 _INTEGER = r"-?[0-9]{1,18}"
 _NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
@@ -215,8 +214,6 @@ async def _read_body(request: web.Request, most_seconds: float) -> bytes:
     except _TOO_LARGE:
         message = f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time."
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None
-    except _MALFORMED:
-        raise AppError(ErrorCode.INVALID_JSON, "The body is not complete.") from None
 
 
 def _parse_body(model: type[BodyT], data: bytes) -> BodyT:
