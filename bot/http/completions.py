@@ -186,7 +186,7 @@ async def _send(call: Call[NoQuery, NoQuery, CompletionBody], chunks: AsyncItera
         async for chunk in chunks:
             await response.send(chunk.model_dump_json())
         await response.send("[DONE]")
-    return response
+        return response
 
 
 async def _chunks(

@@ -34,7 +34,7 @@ async def stream_feed(
                 if has_ended:
                     break
                 await feed.wait(_LOOK_SECONDS)
-    return response
+            return response
 
 
 async def begin_stream(api: Api, request: web.Request) -> EventSourceResponse:

@@ -41,7 +41,8 @@ class RunStatuses:
         while len(self._runs) > self._max_runs:
             self._runs.popitem(last=False)
         async with followed.lock:
-            if not followed.follower.ended and monotonic() - followed.read_at >= _FRESH_SECONDS:
+            is_old = monotonic() - followed.read_at >= _FRESH_SECONDS and not followed.follower.ended
+            if is_old:
                 await asyncio.to_thread(followed.follower.read_new)
                 followed.read_at = monotonic()
         return followed.follower

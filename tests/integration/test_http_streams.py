@@ -35,6 +35,12 @@ def told_fixture(idle: Inside, tmp_path: Path) -> Story:
     return Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
 
 
+def feeds() -> int:
+    """The number of files that are being read for clients."""
+    running: set[asyncio.Task[object]] = asyncio.all_tasks()
+    return sum("Feed._follow" in repr(task) for task in running)
+
+
 def end(told: Story) -> None:
     """End a run, with the file that says that nothing follows."""
     told.complete()
@@ -112,24 +118,20 @@ async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, tol
 
 
 async def test_clients__share_one_reader_that_ends_with_the_last_of_them(idle: Inside, told: Story) -> None:
-    def tasks() -> int:
-        running: set[asyncio.Task[object]] = asyncio.all_tasks()
-        return sum("Feed._follow" in repr(task) for task in running)
-
     async with AsyncExitStack() as stack:
         readers = []
         for _ in range(20):
             events = sent_events(await stack.enter_async_context(idle.site.stream(STREAM)))
             readers.append(events)
             await anext(events)
-        assert tasks() == 1
+        assert feeds() == 1
         assert idle.api.open_streams == 20
         told.step(1, 2.0)
         for events in readers:
             assert [(await anext(events)).id for _ in range(3)] == ["2", "3", "4"]
     await until(lambda: idle.api.open_streams == 0)
 
-    await until(lambda: tasks() == 0)
+    await until(lambda: feeds() == 0)
 
 
 async def test_client__that_leaves_frees_its_place(idle: Inside, told: Story) -> None:
@@ -141,6 +143,20 @@ async def test_client__that_leaves_frees_its_place(idle: Inside, told: Story) ->
     writer.close()
 
     await until(lambda: idle.api.open_streams == 0)
+
+
+async def test_client__that_leaves_before_its_first_line_is_no_error(idle: Inside, told: Story) -> None:
+    told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")
+    with captured_logs() as logs:
+        _, writer = await idle.site.connect()
+        path = f"/runs/{RUN}/logs/stream?tail={MAX_LINES}"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+        while not feeds():
+            await asyncio.sleep(0)
+        writer.transport.abort()  # while the log is read
+        await until(lambda: bool(logs))
+
+    assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)]
 
 
 async def test_client__that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
