@@ -41,8 +41,7 @@ class RunStatuses:
         while len(self._runs) > self._max_runs:
             self._runs.popitem(last=False)
         async with followed.lock:
-            is_old = monotonic() - followed.read_at >= _FRESH_SECONDS and not followed.follower.ended
-            if is_old:
+            if not followed.follower.ended and monotonic() - followed.read_at >= _FRESH_SECONDS:
                 await asyncio.to_thread(followed.follower.read_new)
                 followed.read_at = monotonic()
-        return followed.follower
+            return followed.follower
