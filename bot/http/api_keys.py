@@ -1,7 +1,6 @@
 """API keys: the client of a request, by its key."""
 
 import hmac
-import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
@@ -11,9 +10,6 @@ from bot.run_index import owner_number
 from trainer.config.settings import ApiKey
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import HttpOrigin
-
-_MAX_FAILURES, _FAILURE_SECONDS = 20, 60.0
-_MAX_ADDRESSES = 10_000
 
 
 class ApiClient(NamedTuple):
@@ -44,15 +40,14 @@ class ApiKeys:
         self._clients = [
             (_digest(key.secret.get_secret_value()), ApiClient(key.name, key.role == "admin")) for key in keys
         ]
-        self._failures: dict[str, list[float]] = {}
 
     @property
     def is_open(self) -> bool:
         """True without keys: every client of this machine is an admin."""
         return not self._clients
 
-    def client(self, headers: Mapping[str, str], address: str) -> ApiClient:
-        """Return the client of a request; raises UNAUTHORIZED, and RATE_LIMIT_EXCEEDED after many wrong keys."""
+    def client(self, headers: Mapping[str, str]) -> ApiClient:
+        """Return the client of a request; raises UNAUTHORIZED for a missing or wrong key."""
         if self.is_open:
             return ApiClient(None, is_admin=True)
         scheme, _, token = headers.get("Authorization", "").partition(" ")
@@ -61,17 +56,7 @@ class ApiKeys:
         known = [client for one, client in self._clients if hmac.compare_digest(one, digest)]
         if known:
             return known[0]
-        self._count_failure(address)
         raise AppError(ErrorCode.UNAUTHORIZED, "Send a valid API key in the header X-Api-Key.")
-
-    def _count_failure(self, address: str) -> None:
-        now = time.monotonic()
-        recent = [at for at in self._failures.get(address, []) if at > now - _FAILURE_SECONDS]
-        if len(recent) >= _MAX_FAILURES:
-            raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, "Too many wrong API keys. Try again in a minute.")
-        if len(self._failures) >= _MAX_ADDRESSES:
-            self._failures.clear()
-        self._failures[address] = [*recent, now]
 
 
 def _digest(key: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 from aiohttp import web
 from pydantic import Field
 
-from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
+from bot.http.operations import Answer, Call, Link, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import BrokenFile, file_records, open_regular
@@ -163,12 +163,20 @@ def _names(header: str, etag: str) -> bool:
     return header.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in header.split(","))
 
 
+_FIRST_FILE = Link(
+    "download_file",
+    {
+        "kind": "$response.body#/kind",
+        "item_id": "$response.body#/id",
+        "path": "$response.body#/files/0/path",
+    },
+)
 OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /artifacts/{kind}/{item_id}",
         list_files,
         (ArtifactPath, NoQuery, NoBody),
-        {200: Answer("The files", ArtifactFiles)},
+        {200: Answer("The files", ArtifactFiles, links=(_FIRST_FILE,))},
         tag="artifacts",
     ),
     operation(
@@ -181,5 +189,6 @@ OPERATIONS: tuple[Operation, ...] = (
             304: Answer("The client has this file: If-None-Match names its ETag"),
         },
         tag="artifacts",
+        query_example={"path": "manifest.json"},
     ),
 )

@@ -1,17 +1,15 @@
 """Operations on runs: train, list, follow, cancel, resume, logs, events and curves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from itertools import dropwhile, islice
-from time import monotonic
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from aiohttp import web
 from pydantic import Field
 
-from bot.http.api import Api
-from bot.http.api_keys import ApiClient
 from bot.http.event_streams import stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
@@ -19,6 +17,7 @@ from bot.http.operations import (
     Answer,
     BodyT,
     Call,
+    Link,
     NoBody,
     NoQuery,
     Operation,
@@ -29,6 +28,7 @@ from bot.http.operations import (
     operation,
     reply,
 )
+from bot.http.waiting import reply_at_end
 from bot.run_index import RunEntry, matching
 from trainer.config.experiment_file import experiment_yaml
 from trainer.contracts.base import Frozen, Identifier, RunState
@@ -37,8 +37,6 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, HttpOrigin, RunStatus, TrainRequest
 from trainer.jobs.inference_client import SAME_KEY
 from trainer.system.logs import LogReader, readable_line
-
-_LOOK_SECONDS = 0.25
 
 
 class RunsQuery(Query):
@@ -101,14 +99,14 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
 
 
 async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
-    """Start a training."""
+    """Start a training; with `wait`, answer with its status at its end, or after this time."""
     return await _accept(call, lambda origin: call.api.queue.train(call.body, user_id=call.client.user_id, http=origin))
 
 
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of a run; with `wait`, after its end or after this time."""
     await call.api.run(call.client, call.path.run_id)
-    return reply(await _ended_status(call.api, call.client, call.path.run_id, call.query.wait))
+    return await _reply_at_end(call, call.path.run_id)
 
 
 async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -179,7 +177,7 @@ def run_names(run: RunEntry) -> tuple[str, ...]:
 async def _accept(
     call: Call[PathT, WaitQuery, BodyT], accept: Callable[[HttpOrigin], Awaitable[Accepted]]
 ) -> web.StreamResponse:
-    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status at its end."""
+    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status."""
     api, key = call.api, call.idempotency
     async with nullcontext() if key is None else api.accepting:
         await api.index.refresh()
@@ -195,35 +193,50 @@ async def _accept(
             accepted = await api.limits.accept_run(call.client.caller, unfinished, lambda: accept(origin))
     location = {"Location": f"/runs/{accepted.run_id}"}
     if call.query.wait:
-        status = await _ended_status(api, call.client, accepted.run_id, call.query.wait)
-        if status.has_ended:
-            return reply(status, headers=location)
+        return await _reply_at_end(call, accepted.run_id, location)
     return reply(accepted, 202, location)
 
 
-async def _ended_status(api: Api, client: ApiClient, run_id: str, wait_seconds: float) -> RunStatus:
-    """Return the status of a run when it has ended, or after some time."""
-    status = await api.statuses.status(run_id)
-    if status.has_ended or not wait_seconds:
-        return status
-    deadline = monotonic() + wait_seconds
-    with api.stream(client):
-        while (left := deadline - monotonic()) > 0:
-            await asyncio.sleep(min(_LOOK_SECONDS, left))
-            status = await api.statuses.status(run_id)
-            if status.has_ended:
-                break
-    return status
+async def _reply_at_end(
+    call: Call[PathT, WaitQuery, BodyT], run_id: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> web.StreamResponse:
+    """Answer with the status of a run at its end, or when the client's time is up."""
+    return await reply_at_end(call, lambda: call.api.statuses.status(run_id), lambda status: status.has_ended, headers)
 
 
+_OF_RUN = (
+    "get_run",
+    "cancel_run",
+    "resume_run",
+    "get_logs",
+    "stream_logs",
+    "stream_events",
+    "get_curve",
+    "get_config",
+    "score",
+    "generate",
+    "predict",
+    "chat",
+    "evaluate",
+    "get_latest_evaluation",
+)
+_LINKS = (
+    *(Link(name, {"run_id": "$response.body#/run_id"}) for name in _OF_RUN),
+    Link("list_files", {"kind": "models", "item_id": "$response.body#/run_id"}),
+)
+_NEWEST_TWO = Link("compare_runs", {"runs": "{$response.body#/runs/0/run_id},{$response.body#/runs/1/run_id}"})
 _STATUS = Answer("The status of the run", RunStatus)
-_ACCEPTED = Answer("The run is queued; the header Location has the address of its status", Accepted)
-_ENDED = Answer("With `wait`: the run has ended", RunStatus)
+_ACCEPTED = Answer("Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS)
+_ENDED = Answer("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
 _STREAM = Answer("Server-sent events", "text/event-stream")
 
 OPERATIONS: tuple[Operation, ...] = (
     operation(
-        "GET /runs", list_runs, (NoQuery, RunsQuery, NoBody), {200: Answer("A page of runs", RunPage)}, tag="runs"
+        "GET /runs",
+        list_runs,
+        (NoQuery, RunsQuery, NoBody),
+        {200: Answer("A page of runs", RunPage, links=(_NEWEST_TWO,))},
+        tag="runs",
     ),
     operation(
         "POST /runs/train",

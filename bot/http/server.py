@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 import structlog
@@ -40,7 +40,8 @@ class HttpServer:
         self._keys = ApiKeys(api.settings.security.keys)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
         app.on_response_prepare.append(_add_headers)
-        app.add_routes([*page_routes(OPERATIONS), *(self._route(one) for one in OPERATIONS)])
+        app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
+        app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_SECONDS)
         self._server: asyncio.Server | None = None
         self._connections: Connections | None = None
@@ -87,7 +88,7 @@ class HttpServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             client = ApiClient(None, is_admin=False)
             if operation.access != "open":
-                client = self._keys.client(request.headers, request.remote or "")
+                client = self._keys.client(request.headers)
             return await operation.run(self._api, client, request)
 
         return web.route(operation.method, operation.path, handle)
@@ -143,6 +144,23 @@ class HttpServer:
             is_foreign = origin is not None and origin.rpartition("/")[2] != request.host
             if is_foreign or not _LOOPBACK_HOST.fullmatch(request.host):
                 raise AppError(ErrorCode.FORBIDDEN, "Without API keys, only programs of this machine may connect.")
+
+
+def _methods() -> dict[str, list[str]]:
+    """Return the methods of each path."""
+    methods: dict[str, list[str]] = {}
+    for one in OPERATIONS:
+        methods.setdefault(one.path, []).extend(["GET", "HEAD"] if one.method == "GET" else [one.method])
+    return methods
+
+
+def _wrong_method(allowed: Sequence[str]) -> Handler:
+    """Return a handler that refuses a method of this path, even where another path with a parameter takes it."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPMethodNotAllowed(request.method, allowed)
+
+    return refuse
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
