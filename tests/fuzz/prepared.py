@@ -41,12 +41,15 @@ class Prepared(NamedTuple):
     tokenizer: str
     requests: Mapping[str, str]
     """The ids of requests by the word in their path."""
+    to_cancel: set[str]
+    """Runs that are there for an operation to cancel them."""
 
     def values(self, operation: Operation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
         run = self.run
         if operation.name == "cancel_run":
             run = train(self.api, **LONG).run_id
+            self.to_cancel.add(run)
         if operation.name == "resume_run":
             run = self.resumable
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
@@ -76,7 +79,7 @@ def prepare(api: ApiProcess) -> Prepared:
         kind: api.post(f"/runs/{runs[0]}/{kind}?wait=60", record, body).request_id
         for kind, (record, body) in _REQUESTS.items()
     }
-    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent)
+    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent, set())
 
 
 def train(api: ApiProcess, **fields: object) -> Accepted:
