@@ -41,7 +41,10 @@ class CompletionBody(Frozen):
     model: Identifier
     """The id of a run."""
     prompt: (
-        str | Annotated[tuple[str, ...], Field(min_length=1)] | _Ids | Annotated[tuple[_Ids, ...], Field(min_length=1)]
+        str
+        | Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+        | _Ids
+        | Annotated[tuple[_Ids, ...], Field(min_length=1, max_length=64)]
     )
     """A text or token ids, which are read exactly as given, or a batch of either."""
     max_tokens: Annotated[int, Field(ge=0, le=512)] | None = None

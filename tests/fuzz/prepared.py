@@ -44,6 +44,11 @@ class Prepared(NamedTuple):
     to_cancel: set[str]
     """Runs that are there for an operation to cancel them."""
 
+    def chat(self) -> ChatResponse:
+        """Send a first message."""
+        body = {"message": "abc", "max_new_tokens": 1}
+        return self.api.post(f"/runs/{self.run}/chat?wait=60", ChatResponse, body)
+
     def values(self, operation: Operation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
         run = self.run
@@ -54,7 +59,7 @@ class Prepared(NamedTuple):
             run = self.resumable
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
         if "session_id" in operation.path_model.model_fields:
-            chat = self.api.post(f"/runs/{run}/chat?wait=60", ChatResponse, {"message": "abc", "max_new_tokens": 1})
+            chat = self.chat()
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
         if issubclass(operation.path_model, RequestPath):
             found[REQUEST] = self.requests[operation.path.split("/")[3]]
