@@ -10,13 +10,26 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+)
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
-_NOT_FOR_CHILDREN = ("DISCORD_", "REDIS_", "HTTP__", "SECURITY__")
+_NOT_FOR_CHILDREN = (
+    *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "CLIENT__"),
+    *("MT_URL", "MT_KEY", "MODEL_TRAINER_API_", "API_BASE_URL"),
+)
 PLAIN_NAMES = {
     "REDIS_URL": "REDIS__URL",
     "DISCORD_TOKEN": "DISCORD__TOKEN",
@@ -25,8 +38,14 @@ PLAIN_NAMES = {
     "LOG_LEVEL": "LOGGING__LEVEL",
     "HF_TOKEN": "HF__TOKEN",
     "HUGGINGFACE_HUB_TOKEN": "HF__TOKEN",
+    "API_BASE_URL": "CLIENT__URL",
+    "MODEL_TRAINER_API_URL": "CLIENT__URL",
+    "MT_URL": "CLIENT__URL",
+    "MODEL_TRAINER_API_KEY": "CLIENT__KEY",
+    "MT_KEY": "CLIENT__KEY",
 }
-"""Short names of settings in the environment."""
+"""Short names of settings in the environment; of several names of a setting, the last one here wins."""
+_RANKS = {name: rank for rank, name in enumerate(PLAIN_NAMES)}
 
 
 def _split(value: object) -> object:
@@ -215,6 +234,13 @@ class SecuritySettings(Group):
         return self.api_keys if self.api_key is None else (ApiKey("admin", "admin", self.api_key), *self.api_keys)
 
 
+class ClientSettings(Group):
+    url: Annotated[HttpUrl | None, BeforeValidator(_or_none)] = None
+    """URL of a server's HTTP API, which `mt` and `trainer.Client` use instead of this machine's folders."""
+    key: Annotated[Secret, AfterValidator(_long_enough)] = None
+    """API key of that server."""
+
+
 class HfSettings(Group):
     token: Secret = None
     """Token of Hugging Face; child processes get it as HF_TOKEN."""
@@ -228,6 +254,7 @@ class Settings(Group):
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
     security: SecuritySettings = SecuritySettings()
+    client: ClientSettings = ClientSettings()
     discord: DiscordSettings = DiscordSettings()
     hf: HfSettings = HfSettings()
 
@@ -239,7 +266,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     values: dict[str, dict[str, object]] = _read_toml(toml_path) if config_file or toml_path.exists() else {}
     dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
     known = environment_names()
-    for given, value in chain(dotenv.items(), environ.items()):
+    for given, value in chain(sorted(dotenv.items(), key=_rank), sorted(environ.items(), key=_rank)):
         name = PLAIN_NAMES.get(given.upper(), given.upper())
         group, separator, field = name.lower().partition("__")
         if name in known:
@@ -256,10 +283,19 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
         raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
 
 
+def _rank(variable: tuple[str, str]) -> int:
+    return _RANKS.get(variable[0].upper(), -1)
+
+
 def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
-    """Return the environment of a child process: ours with these settings, absolute folders, nothing of Discord."""
+    """Return the environment of a child process: ours with these settings and absolute folders.
+
+    It has nothing of Discord and of the HTTP API, and no server in place of this machine's folders.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CHILDREN)}
-    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord", "hf", "http", "security"})
+    environment |= {"CLIENT__URL": "", "CLIENT__KEY": ""}  # a child reads the file .env as well
+    excluded = {"redis", "discord", "hf", "http", "security", "client"}
+    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude=excluded)
     for group, fields in dumped.items():
         for name, value in fields.items():
             text = "" if value is None else str(value.resolve() if isinstance(value, Path) else value)
