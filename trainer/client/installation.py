@@ -12,7 +12,7 @@ from trainer.client.inference import RemoteInference
 from trainer.config.settings import ClientSettings
 from trainer.config.train_request import RequestDraft, with_stored_tokenizer
 from trainer.contracts.base import RunState
-from trainer.contracts.errors import AppError
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.inference import EvalMetrics
@@ -121,6 +121,15 @@ class RemoteInstallation:
     async def evaluation(self, run_id: str) -> EvalMetrics:
         """Return the latest evaluation of a run."""
         return await self.api.get(EvalMetrics, address("runs", run_id, "eval"))
+
+    async def last_lines(self, run_id: str) -> tuple[str, ...]:
+        """Return the last lines of the error output of a run whose process ended without an error of its own."""
+        try:
+            return (await self.manifest(run_id)).last_lines
+        except AppError as error:
+            if error.code is not ErrorCode.RUN_NOT_READY:
+                raise
+            return ()
 
     async def events(self, run_id: str) -> AsyncGenerator[Event, None]:
         """Yield the events of a run from its first one until it has ended."""
