@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator
+from contextlib import closing
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -42,8 +43,8 @@ class BackgroundLoop:
         asyncio.run_coroutine_threadsafe(end(), self._loop)
 
     def _run(self) -> None:
-        self._loop.run_forever()
-        self._loop.close()
+        with closing(self._loop):
+            self._loop.run_forever()
 
 
 async def _next(items: AsyncGenerator[T, None]) -> T | None:

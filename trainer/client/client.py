@@ -64,7 +64,7 @@ class Client:
         return self._loop.call(self._server.runs(status, limit, family=family, search=search))
 
     def train(
-        self, request: TrainRequest | Mapping[str, object] | str | Path | None = None, **fields: object
+        self, request: TrainRequest | Mapping[str, object] | str | Path | None = None, /, **fields: object
     ) -> RunStatus:
         """Start a training and return its status at once.
 

@@ -43,7 +43,7 @@ class RemoteInference:
 
     async def score(self, run_id: str, request: ScoreRequest, *, is_kept: bool = True) -> ScoreResponse:
         """Score a text and wait for the result; `is_kept=False` deletes the stored result afterwards."""
-        response = await self._accepted(ScoreResponse, run_id, "score", request)
+        response = await self._accepted(ScoreResponse, run_id, "score", request, wait=0.0)  # its id, to withdraw it
         path = address("runs", run_id, "score", response.request_id)
         try:
             return await self._result(response, path)
@@ -87,12 +87,14 @@ class RemoteInference:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The server has no metrics; try again in a minute.")
         return ended.metrics
 
-    async def _accepted(self, record: type[ResponseT], run_id: str, kind: str, request: BaseModel) -> ResponseT:
+    async def _accepted(
+        self, record: type[ResponseT], run_id: str, kind: str, request: BaseModel, *, wait: float = _WAIT_SECONDS
+    ) -> ResponseT:
         """Send a request once; above the limit of requests per minute, wait and send it again."""
         path, key, deadline = address("runs", run_id, kind), new_key(), monotonic() + _RATE_SECONDS
         while True:
             try:
-                return await self._api.post(record, path, request, key=key, wait=_WAIT_SECONDS)
+                return await self._api.post(record, path, request, key=key, wait=wait)
             except AppError as error:
                 if error.code is not ErrorCode.RATE_LIMIT_EXCEEDED or monotonic() > deadline:
                     raise

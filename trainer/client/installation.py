@@ -29,6 +29,8 @@ _MAX_PAGE = 200
 _MAX_TAIL = 10_000
 _PROGRESS_SECONDS = 1.0
 """Time between two statuses of a run."""
+_CANCEL_SECONDS = 0.3
+"""Time that a cancelled run has to end before its status is returned; a queued run ends at once."""
 _END_SECONDS = 30.0
 """Time that one request waits for the end of a run."""
 _PAUSE_SECONDS = 0.5
@@ -97,8 +99,10 @@ class RemoteInstallation:
 
     async def cancel(self, run_id: str) -> RunStatus:
         """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
+        if (await self.status(run_id)).has_ended:
+            raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
         await self.api.post(CancelAnswer, address("runs", run_id, "cancel"))
-        return await self.status(run_id)
+        return await self.status(run_id, wait=_CANCEL_SECONDS)
 
     async def manifest(self, run_id: str) -> RunManifest:
         """Return the manifest of a run that has ended; raises RUN_NOT_READY."""

@@ -11,7 +11,6 @@ from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.commands.connection import running_queue
-from trainer.config.experiment_file import experiment_yaml
 from trainer.config.settings import Settings
 from trainer.contracts.base import RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -80,6 +79,8 @@ class LocalInstallation:
         return self._runs.get(run_id).completed_manifest()
 
     async def experiment_file(self, run_id: str) -> str:
+        from trainer.config.experiment_file import experiment_yaml  # loads the YAML parser
+
         return experiment_yaml(self._runs.get(run_id).record())
 
     async def files(self, run_id: str) -> RunFiles:

@@ -1,7 +1,7 @@
 """`mt train` and `mt validate`: build a request from a YAML file and options, then enqueue and follow it or show it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -24,7 +24,7 @@ from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
+from trainer.contracts.runs import RunStatus, Setting, TrainRequest, describe_unused
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
@@ -82,9 +82,13 @@ def read_training(options: TrainOptions, settings: Settings, terminal: Terminal)
     """Read and check a train request, changing nothing; raises one AppError with all problems."""
     terminal.lists_problems = True
     training = asyncio.run(_read(options, settings))
-    for line in describe_unused(training.unused_settings):
-        terminal.note(f"mt: {line}")
+    _note_unused(training.unused_settings, terminal)
     return training
+
+
+def _note_unused(unused_settings: Mapping[str, Setting], terminal: Terminal) -> None:
+    for line in describe_unused(unused_settings):
+        terminal.note(f"mt: {line}")
 
 
 def _draft(options: TrainOptions) -> RequestDraft:
@@ -151,10 +155,7 @@ def _train(options: TrainOptions, terminal: Terminal) -> int:
     settings = settings_for_any()
     if settings.client.url is not None:
         terminal.lists_problems = True
-        draft = _draft(options)
-        for line in describe_unused(draft.unused_settings):
-            terminal.note(f"mt: {line}")
-        return with_server(settings, lambda server: _train_on_server(draft, options.file, server, terminal))
+        return with_server(settings, lambda server: _train_on_server(_draft(options), options.file, server, terminal))
     training = read_training(options, settings, terminal)
     for line in training.cost.lines():
         terminal.note(line)
@@ -166,6 +167,7 @@ async def _train_on_server(
 ) -> int:
     with corpora_on_server(*map(draft.fields.get, CORPORA), yaml_file=file):
         accepted = await server.train(draft)
+    _note_unused(draft.unused_settings, terminal)
     return await follow_to_end(accepted.run_id, terminal, server)
 
 
