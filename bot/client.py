@@ -20,6 +20,7 @@ from bot.notifier import RunNotifier
 from bot.pacing import back_off
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
+from bot.webhooks.sender import WebhookSender
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
@@ -42,6 +43,7 @@ class Bot(discord.Client):
     limits: UsageLimits
     index: RunIndex
     notifier: RunNotifier
+    webhooks: WebhookSender
 
     tree: app_commands.CommandTree["Bot"]
 
@@ -103,6 +105,9 @@ class Bot(discord.Client):
         self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
         self.index.start()
+        self.webhooks = WebhookSender(self.settings.webhooks, self.queue.runs, self.settings.app.artifacts_root)
+        self._started.push_async_callback(self.webhooks.stop)
+        await self.webhooks.start()
         self.notifier = RunNotifier(
             self.queue.runs,
             self.queue,
@@ -110,6 +115,7 @@ class Bot(discord.Client):
             self.charts,
             self.permissions.can_receive,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
+            listeners=[self.webhooks.wake],
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
