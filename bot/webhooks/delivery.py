@@ -52,6 +52,12 @@ class Address:
         self.is_gone = False
         self.slots = asyncio.Semaphore(_REQUESTS_PER_ADDRESS)
 
+    def close(self) -> None:
+        """Send nothing more until the next start of the bot."""
+        if not self.is_gone:
+            self.is_gone = True
+            log.warning("webhook_address_gone", host=self.host)
+
 
 class Delivery:
     """Sends events of one run to one address; an interrupted delivery continues from the ledger."""
@@ -84,7 +90,8 @@ class Delivery:
             try:
                 await self._ledger.save()
                 return await self._deliver()
-            except FileNotFoundError:  # the run was deleted
+            except FileNotFoundError:
+                log.warning("run_deleted", run_id=self._run_id)
                 return
             except ValueError:
                 log.error("run_unreadable", run_id=self._run_id)
@@ -134,8 +141,7 @@ class Delivery:
                 self._waits = self._new_waits()
                 return
             if answer.is_gone:
-                log.warning("webhook_address_gone", host=self._address.host)
-                self._address.is_gone = True
+                self._address.close()
                 return
             seconds = max(next(self._waits), min(self._times.max_retry, answer.retry_after_seconds))
             if await self._give_up(event, answer.error, seconds):
