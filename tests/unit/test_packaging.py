@@ -180,7 +180,8 @@ def test_compose__bot_leaves_the_work_to_the_worker() -> None:
     assert services["bot"].command == ["mt", "up"]
     assert services["worker"].command == ["mt", "worker"]
     assert services["bot"].environment == {**shared, "QUEUE__EMBEDDED_WORKERS": "0"}
-    assert services["worker"].environment == {**shared, "DISCORD__TOKEN": "", "DISCORD_TOKEN": ""}
+    hidden = ("DISCORD__TOKEN", "DISCORD_TOKEN", "WEBHOOKS__URL", "WEBHOOKS__SECRET")
+    assert services["worker"].environment == {**shared, **dict.fromkeys(hidden, "")}
     assert services["bot"].env_file == services["worker"].env_file == ".env"
 
 
