@@ -126,7 +126,7 @@ class WebhookSender:
     def _unfinished(self, known: Collection[str]) -> list[str]:
         try:
             names = os.listdir(self._root / "models")
-        except FileNotFoundError:  # there are no runs yet
+        except OSError:  # there are no runs yet, or the next scan finds them
             return []
         return [name for name in names if name not in known and self._find(name) is not None]
 
@@ -136,9 +136,9 @@ class WebhookSender:
             run = self._runs.get(run_id)
             if not self._is_finished(run):
                 return run
-        except AppError:  # incomplete, deleted, or not the name of a run
+        except (AppError, OSError):  # not the name of a run, deleted, or found by the next scan
             return None
-        except (OSError, ValueError):
+        except ValueError:
             log.error("run_unreadable", run_id=run_id)
         self._finished.add(run_id)
         return None
