@@ -314,7 +314,7 @@ def test_prompt__longer_than_the_context_is_refused_with_both_numbers(prompt: ob
 def test_chunks__are_the_text_of_their_choice(echo: bool, max_tokens: int) -> None:
     model = small_model(vocabulary_of(TOKENIZER))
     values: dict[str, object] = {"prompts": ["abc", "", [4, 5]], "n": 2, "seed": 3, "stop": ["ab", "hg"]}
-    job = job_of(model, {**values, "echo": echo or not max_tokens, "max_tokens": max_tokens}, is_streamed=True)
+    job = job_of(model, {**values, "echo": echo, "max_tokens": max_tokens}, is_streamed=True)
 
     *pieces, response = complete_together(model, [job])
 
@@ -324,6 +324,7 @@ def test_chunks__are_the_text_of_their_choice(echo: bool, max_tokens: int) -> No
         assert "".join(piece.text for piece in told) == choice.text
         assert [piece.start for piece in told] == [sum(len(p.text) for p in told[:n]) for n in range(len(told))]
         assert [piece.stop_reason is None for piece in told] == [True] * (len(told) - 1) + [False]
+        assert all(piece.text for piece in told[:-1])
 
 
 def test_requests_together__are_answered_as_alone_and_each_can_be_withdrawn() -> None:

@@ -37,7 +37,7 @@ class CompletionRequest(Frozen):
         tuple[CompletionPrompt, ...], Field(max_length=64), requires(len, "must have at least one prompt")
     ]
     max_tokens: Annotated[int, Field(ge=0, le=512)] = 16
-    """0 generates nothing and needs `echo`."""
+    """0 generates nothing: with `echo`, the prompt is only scored."""
     temperature: NonNegativeFloat = 1.0
     """0 is greedy; lower values than 1e-6 count as 1e-6."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -59,8 +59,6 @@ class CompletionRequest(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> "CompletionRequest":
-        if not self.max_tokens and not self.echo:
-            raise ValueError("`max_tokens` 0 needs `echo`: otherwise the completion is empty")
         entries = 1 + (self.logprobs or 0) if self.scores_prompts else 1
         if entries * sum(map(len, self.prompts)) > MAX_TEXT_CHARACTERS:
             raise AppError(

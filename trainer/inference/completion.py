@@ -142,13 +142,14 @@ class CompletionJob:
         self._has_next_token = True
 
     def opening_chunks(self) -> Iterator[GenerateChunk]:
-        """Yield the prompts of a streamed echo, each as the first chunk of its continuations."""
-        if not (self._is_streamed and self.request.echo):
+        """Yield the first chunks of a streamed request: echoed prompts, and the ends if nothing is generated."""
+        if not self._is_streamed:
             return
-        texts = [read.text for read in self.prompts for _ in range(self.request.n)]
+        texts = [self._echo(read) for read in self.prompts for _ in range(self.request.n)]
         reason: FinishReason | None = None if self.request.max_tokens else "max_new_tokens"
         for index, text in enumerate(texts):
-            yield GenerateChunk(request_id=self.request_id, index=index, start=0, text=text, stop_reason=reason)
+            if text or reason:
+                yield GenerateChunk(request_id=self.request_id, index=index, start=0, text=text, stop_reason=reason)
 
     def moved(self, chunk: GenerateChunk) -> GenerateChunk:
         """Return a chunk of a continuation with its position in the choice's text."""

@@ -19,7 +19,6 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"prompts": [None]}, "`prompts.0` must be text, you gave null."),
     ({"max_tokens": -1}, "`max_tokens` must be greater than or equal to 0"),
     ({"max_tokens": 513}, "`max_tokens` must be less than or equal to 512"),
-    ({"max_tokens": 0}, "`max_tokens` 0 needs `echo`: otherwise the completion is empty."),
     ({"temperature": -0.1}, "`temperature` must be"),
     ({"top_p": 0}, "`top_p` must be greater than 0"),
     ({"top_p": 1.01}, "`top_p` must be less than or equal to 1"),
@@ -34,7 +33,7 @@ REFUSED: list[tuple[dict[str, object], str]] = [
     ({"echo": 1}, "`echo` must be true or false"),
 ]
 TAKEN: list[dict[str, object]] = [
-    {"prompts": [""]},
+    {"prompts": [""], "max_tokens": 0},
     {"prompts": ["a", [0], [2**32 - 1] * 65_536] + ["a"] * 61},
     {"max_tokens": 0, "echo": True, "logprobs": 0, "n": 1, "stop": [], "seed": 0, "temperature": 0},
     {"max_tokens": 512, "logprobs": 50, "n": 10, "stop": ["x"] * 8, "seed": 2**32 - 1, "top_p": 1},
