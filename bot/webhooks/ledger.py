@@ -11,7 +11,7 @@ import structlog
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen, Timestamp, now
-from trainer.system.files import BrokenFile, read_record, write_atomically
+from trainer.system.files import DISK, BrokenFile, read_record, write_atomically
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -100,5 +100,6 @@ def first_seen(file: Path, addresses: Iterable[str]) -> dict[str, datetime]:
         known = {}
     since = {address: known.get(address) or now() for address in addresses}
     if since != known:
+        DISK.make_folder(file.parent)
         write_atomically(file, _FirstSeen(since=since).model_dump_json().encode())
     return since
