@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp_sse import EventSourceResponse
 from pydantic import Field
 
-from bot.http.event_streams import SEND_SECONDS, has_left
+from bot.http.event_streams import has_left
 from bot.http.inference import visible_models
 from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, operation, reply
 from bot.run_index import RunEntry
@@ -181,7 +181,7 @@ async def _stream(call: Call[NoQuery, NoQuery, CompletionBody], request: Complet
 
 async def _send(call: Call[NoQuery, NoQuery, CompletionBody], chunks: AsyncIterator[Completion]) -> web.StreamResponse:
     """Send chunks, then `[DONE]`; an error before the first chunk is an ordinary answer."""
-    response = EventSourceResponse(allow_all_methods=True, send_timeout=SEND_SECONDS)
+    response = EventSourceResponse(allow_all_methods=True, send_timeout=call.api.patience.send_seconds)
     first = await anext(chunks)
     try:
         await response.prepare(call.request)

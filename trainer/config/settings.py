@@ -202,17 +202,13 @@ class ApiKey(NamedTuple):
     secret: SecretStr
 
 
-def _api_keys(value: object) -> object:
+def _parse_api_keys(secret: SecretStr | None) -> tuple[ApiKey, ...]:
     """Parse NAME:ROLE:KEY entries; raises ValueError, without showing a key, for a malformed one."""
-    entries = _split(value)
-    return (
-        tuple(_api_key(entry) if isinstance(entry, str) else entry for entry in entries)
-        if isinstance(entries, list)
-        else entries
-    )
+    entries = () if secret is None else secret.get_secret_value().split(",")
+    return tuple(_parse_api_key(entry.strip()) for entry in entries if entry.strip())
 
 
-def _api_key(entry: str) -> ApiKey:
+def _parse_api_key(entry: str) -> ApiKey:
     name, _, rest = entry.partition(":")
     role, _, key = rest.partition(":")
     if not _KEY_NAME.fullmatch(name) or role not in ("user", "admin") or not _KEY.fullmatch(key):
@@ -220,14 +216,15 @@ def _api_key(entry: str) -> ApiKey:
     return ApiKey(name, "admin" if role == "admin" else "user", SecretStr(key))
 
 
-def _unique_names(keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
-    if len({key.name for key in keys}) < len(keys):
+def _unique_names(secret: SecretStr | None) -> SecretStr | None:
+    names = [key.name for key in _parse_api_keys(secret)]
+    if len(set(names)) < len(names):
         raise ValueError("must have different names")
-    return keys
+    return secret
 
 
 class SecuritySettings(Group):
-    api_keys: Annotated[tuple[ApiKey, ...], BeforeValidator(_api_keys), AfterValidator(_unique_names)] = ()
+    api_keys: Annotated[Secret, AfterValidator(_unique_names)] = None
     """Clients of the HTTP API: NAME:ROLE:KEY, separated by commas; the role is user or admin."""
     api_key: Annotated[Secret, AfterValidator(_long_enough)] = None
     """The key of one client with the name and the role admin."""
@@ -235,7 +232,8 @@ class SecuritySettings(Group):
     @property
     def keys(self) -> tuple[ApiKey, ...]:
         """All clients."""
-        return self.api_keys if self.api_key is None else (ApiKey("admin", "admin", self.api_key), *self.api_keys)
+        own = () if self.api_key is None else (ApiKey("admin", "admin", self.api_key),)
+        return own + _parse_api_keys(self.api_keys)
 
 
 class HfSettings(Group):
