@@ -25,10 +25,8 @@ async def stream_feed(
         return web.Response(headers={"Content-Type": "text/event-stream"})
     deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
     with api.stream(client):
-        response = EventSourceResponse(send_timeout=api.patience.send_seconds)
         try:
-            await response.prepare(request)
-            async with response:
+            async with (response := await begin_stream(api, request)):
                 while not has_left(request) and asyncio.get_running_loop().time() < deadline:
                     has_ended = feed.ended
                     items, position = feed.after(position)
@@ -37,8 +35,17 @@ async def stream_feed(
                     if has_ended:
                         break
                     await feed.wait(_LOOK_SECONDS)
-        except (ConnectionError, TimeoutError):
-            pass  # the client has left, or does not read
+        except TimeoutError:
+            raise ConnectionResetError("The client does not read.") from None
+    return response
+
+
+async def begin_stream(api: Api, request: web.Request) -> EventSourceResponse:
+    """Send the header of a stream; raises ConnectionResetError if the client has left."""
+    if has_left(request):
+        raise ConnectionResetError("The client has left.")
+    response = EventSourceResponse(allow_all_methods=True, send_timeout=api.patience.send_seconds)
+    await response.prepare(request)
     return response
 
 

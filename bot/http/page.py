@@ -1,5 +1,6 @@
 """The page and the description of the API, which need no key: they hold no data."""
 
+import asyncio
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -11,9 +12,11 @@ from bot.http.operations import Operation
 
 def page_routes(operations: Sequence[Operation]) -> list[web.RouteDef]:
     """Return the routes of the page, of `/docs` and of `/openapi.json`."""
-    description = to_json(describe_api(operations))
+    described: list[bytes] = []
 
     async def get_openapi(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=description, content_type="application/json")
+        if not described:  # it takes half a second
+            described.append(await asyncio.to_thread(lambda: to_json(describe_api(operations))))
+        return web.Response(body=described[0], content_type="application/json")
 
     return [web.get("/openapi.json", get_openapi)]

@@ -22,6 +22,7 @@ from trainer.system.files import to_app_error
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _STOP_SECONDS = 2.0
+_CLIENT_HAS_LEFT = 499  # as nginx counts it
 _LOOPBACK_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _IS_STARTED = web.RequestKey("is_started", bool)
@@ -91,23 +92,32 @@ class HttpServer:
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check where a request comes from, turn errors into answers, and record the request."""
         started = monotonic()
-        response = await self._answer(request, handler)
+        try:
+            response = await self._answer(request, handler)
+        except ConnectionError:
+            self._record(request, _CLIENT_HAS_LEFT, monotonic() - started)
+            raise
+        seconds = monotonic() - started
+        route = self._record(request, response.status, seconds)
+        if response.content_type != "text/event-stream":
+            self._api.metrics.seconds.labels(*route).observe(seconds)
+        return response
+
+    def _record(self, request: web.Request, status: int, seconds: float) -> tuple[str, str]:
+        """Count and log a request; return its method and its route."""
         resource = request.match_info.route.resource
         # clients choose the methods and addresses that do not exist: one figure counts them all
         method, route = ("other", "unknown") if resource is None else (request.method, resource.canonical)
-        seconds = monotonic() - started
-        self._api.metrics.requests.labels(method, route, str(response.status)).inc()
-        if response.content_type != "text/event-stream":
-            self._api.metrics.seconds.labels(method, route).observe(seconds)
+        self._api.metrics.requests.labels(method, route, str(status)).inc()
         log.info(
             "http_request",
             request_id=request_id_of(request),
             method=method,
             route=route,
-            http_status=response.status,
+            http_status=status,
             seconds=round(seconds, 4),
         )
-        return response
+        return method, route
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import NamedTuple, TypeVar
 
 from aiohttp import ClientResponse, ClientSession
@@ -100,7 +101,8 @@ class Site:
         sent = {"Content-Type": "application/json"} if body is not None else {}
         if key is not None:
             sent["X-Api-Key"] = key
-        data = body if isinstance(body, bytes) else None if body is None else to_json(body)
+        content = body if isinstance(body, bytes) else to_json(body)
+        data = None if body is None else BytesIO(content)
         request = self.session.request(
             method, self.url(path), data=data, headers={**sent, **(headers or {})}, allow_redirects=False
         )
@@ -163,8 +165,8 @@ def with_api(
 ) -> Settings:
     """Settings with an API on a free port; without keys, every client is an admin."""
     fields: dict[str, object] = {"port": 0, **(http or {})}
-    discord: dict[str, object] = {"private_runs": private_runs}
     limited: dict[str, object] = {**(limits or {})}
+    discord: dict[str, object] = {"private_runs": private_runs}
     return changed(
         settings,
         http=HttpSettings.model_validate(fields),
