@@ -13,7 +13,7 @@ from bot.http.api_keys import ApiClient, ApiKeys
 from bot.http.artifacts import RangeError
 from bot.http.connections import Connections
 from bot.http.operations import Operation
-from bot.http.page import page_routes
+from bot.http.page_routes import page_routes
 from bot.http.table import OPERATIONS
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, http_status, new_request_id
 from trainer.system.files import to_app_error
