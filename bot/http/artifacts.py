@@ -11,14 +11,14 @@ from typing import Annotated, Literal, NamedTuple
 from aiohttp import web
 from pydantic import Field
 
+from bot.http.error_answers import HttpError
 from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
 from trainer.contracts.base import FileRecord, Frozen, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import BrokenFile, file_records, open_regular
 
 _CHUNK_BYTES = 1 << 18
-_SEND_SECONDS = 60.0
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _MANIFEST = "manifest.json"
 
 ArtifactKind = Literal["models", "tokenizers"]
@@ -40,14 +40,6 @@ class ArtifactFiles(Frozen):
     kind: ArtifactKind
     id: Identifier
     files: tuple[FileRecord, ...]
-
-
-class RangeError(AppError):
-    """A range outside of a file of `size` bytes."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(ErrorCode.RANGE_NOT_SATISFIABLE, f"The file has {size:,} bytes. Ask for a range inside it.")
-        self.size = size
 
 
 class ByteRange(NamedTuple):
@@ -76,32 +68,33 @@ async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.Stre
     request = call.request
     if is_known_etag(request.headers, etag):
         return web.Response(status=304, headers={"ETag": etag})
-    wanted = requested_range(request.headers, etag, record.bytes)
-    if wanted is None:
-        wanted, status = ByteRange(0, record.bytes), 200
-    else:
-        status = 206
+    is_head = request.method == "HEAD"
+    found = None if is_head else requested_range(request.headers, etag, record.bytes)
+    wanted = found or ByteRange(0, record.bytes)
+    if found is not None:
         headers["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{record.bytes}"
-    response = web.StreamResponse(status=status, headers=headers)
+    response = web.StreamResponse(status=200 if found is None else 206, headers=headers)
     response.content_length = wanted.end - wanted.start
-    if request.method == "HEAD":
-        return response
     with call.api.stream(call.client):
         with await asyncio.to_thread(_open, folder, record) as file:
             await response.prepare(request)
-            await _send(file, wanted, response)
+            if not is_head:
+                await _send(file, wanted, response, call.api.patience.send_seconds)
     return response
 
 
-async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse) -> None:
+async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, send_seconds: float) -> None:
     file.seek(wanted.start)
     left = wanted.end - wanted.start
     while left:
         chunk = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
         if not chunk:
             raise BrokenFile("A file became shorter during its download.")
-        async with asyncio.timeout(_SEND_SECONDS):
-            await response.write(chunk)
+        try:
+            async with asyncio.timeout(send_seconds):
+                await response.write(chunk)
+        except TimeoutError:
+            raise ConnectionResetError("The client does not read.") from None
         left -= len(chunk)
 
 
@@ -154,7 +147,8 @@ def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRan
         if last and int(last) < int(first):
             return None
     if start >= end:
-        raise RangeError(size)
+        message = f"The file has {size:,} bytes. Ask for a range inside it."
+        raise HttpError(ErrorCode.RANGE_NOT_SATISFIABLE, message, {"Content-Range": f"bytes */{size}"})
     return ByteRange(start, end)
 
 

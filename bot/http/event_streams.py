@@ -10,7 +10,6 @@ from bot.http.api_keys import ApiClient
 from bot.http.feeds import Feed
 
 _LOOK_SECONDS = 1.0
-_SEND_SECONDS = 30.0
 _MAX_SECONDS = 3600.0
 """After this time a stream ends; a client continues it with Last-Event-ID."""
 
@@ -20,11 +19,13 @@ async def stream_feed(
 ) -> web.StreamResponse:
     """Send the items of a feed from a position on, until the feed ends, the client leaves or an hour has passed.
 
-    A comment is sent every 15 seconds. A client that does not read for 30 seconds is disconnected.
+    A comment is sent every 15 seconds. A client that does not read is disconnected.
     """
+    if request.method == "HEAD":
+        return web.Response(headers={"Content-Type": "text/event-stream"})
     deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
     with api.stream(client):
-        response = EventSourceResponse(send_timeout=_SEND_SECONDS)
+        response = EventSourceResponse(send_timeout=api.patience.send_seconds)
         try:
             await response.prepare(request)
             async with response:
@@ -32,8 +33,7 @@ async def stream_feed(
                     has_ended = feed.ended
                     items, position = feed.after(position)
                     for item in items:
-                        number = None if item.number is None else str(item.number)
-                        await response.send(item.data, id=number, event=item.kind)
+                        await response.send(item.data, id=str(item.number) if item.number else None, event=item.kind)
                     if has_ended:
                         break
                     await feed.wait(_LOOK_SECONDS)

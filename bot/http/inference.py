@@ -35,11 +35,11 @@ from trainer.contracts.inference import (
     GenerateResponse,
     PredictRequest,
     PredictResponse,
-    Response,
     ScoreRequest,
     ScoreResponse,
 )
-from trainer.jobs.inference_client import RecordT
+from trainer.contracts.inference_fields import Response
+from trainer.jobs.inference_client import SAME_KEY, RecordT
 
 _PREDICT_SECONDS = 30.0
 
@@ -118,6 +118,10 @@ async def predict_with_newest(call: Call[NoQuery, AnyRunQuery, PredictRequest]) 
         run_id = next((run.run_id for run in visible_models(call) if run.objective == "causal_lm"), None)
         if run_id is None:
             raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no completed run that predicts the next token.")
+    if call.idempotency is not None:  # by now, another run may be the newest
+        run_id = await call.api.queue.first_value(call.idempotency, run_id)
+        if call.query.run_id not in (None, run_id):
+            raise AppError(ErrorCode.CONFLICT, SAME_KEY)
     return await _predict(call, run_id, call.query.wait, call.body)
 
 

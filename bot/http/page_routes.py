@@ -1,5 +1,6 @@
 """Routes of the page, of `/docs` and of the API's description. They need no key, because they hold no data."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,8 @@ MODULES = (
 FILES = {**DOCUMENTS, **{f"/page/{name}": name for name in ("icon.svg", "page.css", *MODULES)}}
 """The file of each address."""
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 _FOLDER = Path(__file__).with_name("page")
 _SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"
@@ -40,15 +43,22 @@ _SECURITY_POLICY = (
 
 def page_routes(operations: Sequence[Operation]) -> list[web.RouteDef]:
     """Return the routes; the files are read here, once, so that no request leads to the disk."""
-    description = _handler(to_json(describe_api(operations)), "application/json")
+    described: list[Handler] = []
+
+    async def get_openapi(request: web.Request) -> web.StreamResponse:
+        if not described:  # it takes half a second
+            content = await asyncio.to_thread(lambda: to_json(describe_api(operations)))
+            described.append(_handler(content, "application/json"))
+        return await described[0](request)
+
     files = [
         web.get(address, _handler((_FOLDER / name).read_bytes(), CONTENT_TYPES[Path(name).suffix]))
         for address, name in FILES.items()
     ]
-    return [web.get("/openapi.json", description), *files]
+    return [web.get("/openapi.json", get_openapi), *files]
 
 
-def _handler(content: bytes, content_type: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _handler(content: bytes, content_type: str) -> Handler:
     etag = f'"{sha256(content).hexdigest()}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache", "Content-Security-Policy": _SECURITY_POLICY}
 

@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from itertools import dropwhile, islice
 from time import monotonic
 from typing import Annotated, Literal
 
+import structlog
 from aiohttp import web
 from pydantic import Field
 
 from bot.http.api import Api
-from bot.http.api_keys import ApiClient
-from bot.http.event_streams import stream_feed
+from bot.http.event_streams import has_left, stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
     WHOLE,
@@ -29,14 +28,16 @@ from bot.http.operations import (
     operation,
     reply,
 )
-from bot.run_index import RunEntry, matching
+from bot.run_index import RunEntry, matching, run_order
 from trainer.config.experiment_file import experiment_yaml
 from trainer.contracts.base import Frozen, Identifier, RunState
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import Accepted, HttpOrigin, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, RunStatus, TrainRequest
 from trainer.jobs.inference_client import SAME_KEY
 from trainer.system.logs import LogReader, readable_line
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _LOOK_SECONDS = 0.25
 
@@ -92,23 +93,37 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
         found = {entry.run_id for entry in matching(query.search, entries, run_names, exactly=True)}
         entries = [entry for entry in entries if entry.run_id in found]
     if query.cursor is not None:
-        last = api.queue.runs.get(query.cursor).run_id
-        entries = list(dropwhile(lambda entry: entry.run_id != last, entries))[1:]
-    page = list(islice(entries, query.limit))
-    statuses = [await api.statuses.status(entry.run_id) for entry in page]
+        last = next((entry for entry in api.index.runs if entry.run_id == query.cursor), None)
+        if last is None:
+            raise AppError(ErrorCode.RUN_NOT_FOUND, "The run of `cursor` was deleted: list the runs from the first.")
+        entries = [entry for entry in entries if run_order(entry) < run_order(last)]
+    page = entries[: query.limit]
+    statuses = [status for entry in page if (status := await _readable_status(api, entry.run_id)) is not None]
     cursor = page[-1].run_id if len(entries) > len(page) else None
     return reply(RunPage(runs=tuple(statuses), next_cursor=cursor))
 
 
+async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
+    """Return the status of a run; None if its files were deleted or are damaged."""
+    try:
+        return await api.statuses.status(run_id)
+    except (AppError, OSError, ValueError) as error:
+        log.error("run_unreadable", run_id=run_id, error=type(error).__name__)
+        return None
+
+
 async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
     """Start a training."""
-    return await _accept(call, lambda origin: call.api.queue.train(call.body, user_id=call.client.user_id, http=origin))
+    if call.body.init_from_run_id is not None:
+        await call.api.run(call.client, call.body.init_from_run_id, "train")
+    user_id, origin = call.client.user_id, call.origin
+    return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
 
 
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of a run; with `wait`, after its end or after this time."""
     await call.api.run(call.client, call.path.run_id)
-    return reply(await _ended_status(call.api, call.client, call.path.run_id, call.query.wait))
+    return reply(await _ended_status(call, call.path.run_id))
 
 
 async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -127,8 +142,8 @@ async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse
 async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Resume a failed or cancelled run from its last checkpoint, as a new run."""
     run = await call.api.run(call.client, call.path.run_id, "resume")
-    user_id = call.client.user_id
-    return await _accept(call, lambda origin: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
+    user_id, origin = call.client.user_id, call.origin
+    return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
 
 
 async def get_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
@@ -152,8 +167,8 @@ async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespo
     last = call.request.headers.get("Last-Event-ID", "")
     seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
     async with call.api.feeds.events(run) as feed:
-        await feed.tail(0)
-        return await stream_feed(call.api, call.client, call.request, feed, seen)
+        position = await feed.position_after(seen)
+        return await stream_feed(call.api, call.client, call.request, feed, position)
 
 
 async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -176,9 +191,7 @@ def run_names(run: RunEntry) -> tuple[str, ...]:
     return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
 
 
-async def _accept(
-    call: Call[PathT, WaitQuery, BodyT], accept: Callable[[HttpOrigin], Awaitable[Accepted]]
-) -> web.StreamResponse:
+async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]) -> web.StreamResponse:
     """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status at its end."""
     api, key = call.api, call.idempotency
     async with nullcontext() if key is None else api.accepting:
@@ -186,34 +199,30 @@ async def _accept(
         known = next((run for run in api.index.runs if key is not None and run.idempotency == key), None)
         if known is not None:
             record = await asyncio.to_thread(api.queue.runs.get(known.run_id).record)
-            if isinstance(call.body, TrainRequest) and record.request != call.body:
+            if record.http != call.origin:
                 raise AppError(ErrorCode.CONFLICT, SAME_KEY)
             accepted = Accepted(run_id=known.run_id, job_id=known.run_id, status="queued")
         else:
             unfinished = [run for run in api.index.runs if run.is_unfinished]
-            origin = call.client.origin(key)
-            accepted = await api.limits.accept_run(call.client.caller, unfinished, lambda: accept(origin))
+            accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
     location = {"Location": f"/runs/{accepted.run_id}"}
     if call.query.wait:
-        status = await _ended_status(api, call.client, accepted.run_id, call.query.wait)
+        status = await _ended_status(call, accepted.run_id)
         if status.has_ended:
             return reply(status, headers=location)
     return reply(accepted, 202, location)
 
 
-async def _ended_status(api: Api, client: ApiClient, run_id: str, wait_seconds: float) -> RunStatus:
-    """Return the status of a run when it has ended, or after some time."""
-    status = await api.statuses.status(run_id)
-    if status.has_ended or not wait_seconds:
-        return status
-    deadline = monotonic() + wait_seconds
-    with api.stream(client):
-        while (left := deadline - monotonic()) > 0:
+async def _ended_status(call: Call[PathT, WaitQuery, BodyT], run_id: str) -> RunStatus:
+    """Return the status of a run when it has ended, or after the time to wait."""
+    api, deadline = call.api, monotonic() + call.query.wait
+    follower = await api.statuses.follower(run_id)
+    is_waiting = call.query.wait and not follower.ended
+    with api.stream(call.client) if is_waiting else nullcontext():
+        while not follower.ended and (left := deadline - monotonic()) > 0 and not has_left(call.request):
             await asyncio.sleep(min(_LOOK_SECONDS, left))
-            status = await api.statuses.status(run_id)
-            if status.has_ended:
-                break
-    return status
+            follower = await api.statuses.follower(run_id)
+    return await api.statuses.status(run_id)
 
 
 _STATUS = Answer("The status of the run", RunStatus)

@@ -5,9 +5,13 @@ from time import monotonic
 
 from aiohttp import web
 
+from bot.http.event_streams import has_left
 from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, WaitQuery, operation, reply
+from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.base import Identifier, changed
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
+from trainer.jobs.inference_client import SAME_KEY
 
 _LOOK_SECONDS = 0.25
 
@@ -25,7 +29,11 @@ async def list_tokenizers(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamRes
 
 async def train_tokenizer(call: Call[NoQuery, WaitQuery, TokenizerTrainRequest]) -> web.StreamResponse:
     """Train a tokenizer; an equal request names the same tokenizer."""
-    accepted = await call.api.queue.train_tokenizer(call.body)
+    queue, key = call.api.queue, call.idempotency
+    record = await resolve_tokenizer(call.body, queue.corpora)
+    if key is not None and await queue.first_value(key, record.tokenizer_id) != record.tokenizer_id:
+        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+    accepted = await queue.accept_tokenizer(record)
     location = {"Location": f"/tokenizers/{accepted.tokenizer_id}"}
     if call.query.wait:
         status = await _ended_status(call, accepted.tokenizer_id, call.query.wait)
@@ -50,11 +58,9 @@ async def _ended_status(
         return status
     deadline = monotonic() + wait_seconds
     with call.api.stream(call.client):
-        while (left := deadline - monotonic()) > 0:
+        while not _has_ended(status) and (left := deadline - monotonic()) > 0 and not has_left(call.request):
             await asyncio.sleep(min(_LOOK_SECONDS, left))
             status = _public(await asyncio.to_thread(tokenizer.status))
-            if _has_ended(status):
-                break
     return status
 
 

@@ -281,7 +281,9 @@ class HttpOrigin(Frozen):
     api_key: str | None
     """The name of its API key; None for a server without keys."""
     idempotency: Sha256 | None = None
-    """Hash of the client's name and the Idempotency-Key of its request."""
+    """Stands for the Idempotency-Key of its request."""
+    body: Sha256 | None = None
+    """Hash of the fields of its request; only with `idempotency`."""
 
 
 class RunRecord(Frozen):
@@ -305,6 +307,15 @@ class RunRecord(Frozen):
     """The failed or cancelled run that this run resumes."""
     cost: Cost | None = None
     """Estimate shown when the run was accepted; None for a resumed run."""
+
+    @property
+    def owner(self) -> int | str | None:
+        return run_owner(self.user_id, self.http)
+
+
+def run_owner(user_id: int | None, http: HttpOrigin | None) -> int | str | None:
+    """Return the Discord user of a run, or else the name of its API key; None for a run of this machine's user."""
+    return http.api_key if user_id is None and http is not None else user_id
 
 
 def describe_unused(unused_settings: Mapping[str, Setting]) -> list[str]:
