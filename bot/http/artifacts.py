@@ -66,7 +66,7 @@ async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.Stre
     name = record.path.rpartition("/")[2]
     headers["Content-Disposition"] = f'attachment; filename="{re.sub("[^A-Za-z0-9._-]", "_", name)}"'
     request = call.request
-    if _names(request.headers.get("If-None-Match", ""), etag):
+    if is_known_etag(request.headers, etag):
         return web.Response(status=304, headers={"ETag": etag})
     is_head = request.method == "HEAD"
     found = None if is_head else requested_range(request.headers, etag, record.bytes)
@@ -152,9 +152,10 @@ def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRan
     return ByteRange(start, end)
 
 
-def _names(header: str, etag: str) -> bool:
-    """Return whether If-None-Match names an ETag (weak comparison)."""
-    return header.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in header.split(","))
+def is_known_etag(headers: Mapping[str, str], etag: str) -> bool:
+    """Return True if If-None-Match names an ETag (weak comparison): the client has this content."""
+    given = headers.get("If-None-Match", "")
+    return given.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in given.split(","))
 
 
 OPERATIONS: tuple[Operation, ...] = (

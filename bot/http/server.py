@@ -14,7 +14,7 @@ from bot.http.api_keys import ApiClient, ApiKeys
 from bot.http.connections import Connections
 from bot.http.error_answers import FAILED, HttpError, error_answer, request_id_of
 from bot.http.operations import MAX_BODY_BYTES, Operation
-from bot.http.page import page_routes
+from bot.http.page_routes import page_routes
 from bot.http.table import OPERATIONS
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import to_app_error
