@@ -6,22 +6,21 @@ import re
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from aiohttp import web
 from pydantic import Field
 
 from bot.http.error_answers import HttpError
 from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
-from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
 from trainer.system.files import BrokenFile, file_records, open_regular
 
 _CHUNK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _MANIFEST = "manifest.json"
-
-ArtifactKind = Literal["models", "tokenizers"]
 
 
 class ArtifactPath(Query):
@@ -32,14 +31,6 @@ class ArtifactPath(Query):
 class FileQuery(Query):
     path: Annotated[str, Field(min_length=1, max_length=512)]
     """Path of a file, as the list of files has it."""
-
-
-class ArtifactFiles(Frozen):
-    """The files of a completed run or tokenizer."""
-
-    kind: ArtifactKind
-    id: Identifier
-    files: tuple[FileRecord, ...]
 
 
 class ByteRange(NamedTuple):

@@ -89,6 +89,13 @@ async def get_score(call: Call[RequestPath, WaitQuery, NoBody]) -> web.StreamRes
     return await _answer(call, record, call.query.wait)
 
 
+async def delete_score(call: Call[RequestPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Delete a score, or withdraw the request for it."""
+    await call.api.run(call.client, call.path.run_id)
+    await call.api.queue.inference.delete_score(call.path.run_id, call.path.request_id)
+    return web.Response(status=204)
+
+
 async def generate(call: Call[RunPath, WaitQuery, GenerateRequest]) -> web.StreamResponse:
     """Continue a prompt."""
     user_id, request_id = await _requester(call, call.path.run_id, "generate")
@@ -244,6 +251,13 @@ OPERATIONS: tuple[Operation, ...] = (
         get_score,
         (RequestPath, WaitQuery, NoBody),
         _answers(ScoreResponse),
+        tag="inference",
+    ),
+    operation(
+        "DELETE /runs/{run_id}/score/{request_id}",
+        delete_score,
+        (RequestPath, NoQuery, NoBody),
+        {204: Answer("The score is deleted")},
         tag="inference",
     ),
     operation(

@@ -47,6 +47,7 @@ def _matches(pattern: str, name: str) -> BeforeValidator:
 WHOLE = _matches(_INTEGER, "an integer")
 """Validator of an integer in a query: only digits."""
 NUMBER = _matches(_NUMBER, "a number")
+FLAG = _matches("true|false", "true or false")
 
 
 class Query(BaseModel):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from time import monotonic
-from typing import Annotated, Literal
+from typing import Annotated
 
 import structlog
 from aiohttp import web
@@ -14,6 +14,7 @@ from bot.http.api import Api
 from bot.http.event_streams import has_left, stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
+    FLAG,
     WHOLE,
     Answer,
     BodyT,
@@ -29,11 +30,14 @@ from bot.http.operations import (
     reply,
 )
 from bot.run_index import RunEntry, matching, run_order
+from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
-from trainer.contracts.base import Frozen, Identifier, RunState
+from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import Accepted, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.inference_client import SAME_KEY
 from trainer.system.logs import LogReader, readable_line
 
@@ -53,17 +57,14 @@ class RunsQuery(Query):
     """`next_cursor` of the page before."""
 
 
-class RunPage(Frozen):
-    """Runs, newest first."""
-
-    runs: tuple[RunStatus, ...]
-    next_cursor: str | None
-    """None on the last page."""
-
-
 class TailQuery(Query):
     tail: Annotated[int, Field(ge=0, le=MAX_LINES), WHOLE] = 200
     """Number of last lines."""
+
+
+class LogsQuery(TailQuery):
+    stored: Annotated[bool, FLAG] = False
+    """true: the lines as stored, one JSON object each."""
 
 
 class Curve(Frozen):
@@ -72,10 +73,6 @@ class Curve(Frozen):
     run_id: Identifier
     train: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
-
-
-class CancelAnswer(Frozen):
-    status: Literal["cancellation-requested"] = "cancellation-requested"
 
 
 async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
@@ -146,11 +143,29 @@ async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamRespon
     return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
 
 
-async def get_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
+    run = await call.api.run(call.client, call.path.run_id)
+    manifest = await asyncio.to_thread(_ended_manifest, run)
+    try:
+        await call.api.run(call.client, run.run_id, "logs")
+    except AppError:
+        manifest = changed(manifest, last_lines=())
+    return reply(manifest)
+
+
+async def get_files(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """List all files of a run with its checkpoints, also before its end."""
+    run = await call.api.run(call.client, call.path.run_id)
+    return reply(await asyncio.to_thread(run_files, run))
+
+
+async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Read the last lines of a run's log."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
     lines = await asyncio.to_thread(LogReader(run.logs).last, call.query.tail)
-    return web.Response(text="".join(f"{readable_line(line)}\n" for line in lines))
+    shown = lines if call.query.stored else map(readable_line, lines)
+    return web.Response(text="".join(f"{line}\n" for line in shown))
 
 
 async def stream_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
@@ -189,6 +204,10 @@ async def get_config(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse
 def run_names(run: RunEntry) -> tuple[str, ...]:
     """Return the names by which a search finds a run."""
     return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
+
+
+def _ended_manifest(run: RunDirectory) -> RunManifest:
+    return run.manifest() or run.completed_manifest()
 
 
 async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]) -> web.StreamResponse:
@@ -258,9 +277,23 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="runs",
     ),
     operation(
+        "GET /runs/{run_id}/manifest",
+        get_manifest,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The manifest", RunManifest)},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/files",
+        get_files,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The files", RunFiles)},
+        tag="runs",
+    ),
+    operation(
         "GET /runs/{run_id}/logs",
         get_logs,
-        (RunPath, TailQuery, NoBody),
+        (RunPath, LogsQuery, NoBody),
         {200: Answer("The last lines", "text/plain")},
         tag="runs",
     ),

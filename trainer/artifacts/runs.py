@@ -20,7 +20,7 @@ from trainer.contracts.base import Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobQueued, stamp
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings
+from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings, check_completed
 from trainer.system.files import (
     DISK,
     BrokenFile,
@@ -38,7 +38,6 @@ from trainer.system.files import (
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 SEALED_FILES = ("request.json", "manifest.json", "events.jsonl")
-_PAST = {"failed": "failed", "cancelled": "been cancelled"}
 _LOCK_POLL_SECONDS = 0.05
 _LOCK_SECONDS = 5.0
 _END_SECONDS = 30.0
@@ -90,10 +89,7 @@ class RunDirectory:
             raise AppError(ErrorCode.MODEL_LOAD_FAILED, str(error)) from None
         if manifest is None:
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
-        if manifest.status != "completed":
-            raise AppError(
-                ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has {_PAST[manifest.status]}: it has no model."
-            )
+        check_completed(manifest)
         return manifest
 
     def evaluation(self) -> EvalMetrics:

@@ -29,10 +29,17 @@ from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
-_NOT_FOR_CHILDREN = ("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__")
-_EMPTY_FOR_CHILDREN = ("SECURITY__API_KEY", "SECURITY__API_KEYS", "WEBHOOKS__URL", "WEBHOOKS__SECRET")
+_NOT_FOR_CHILDREN = (
+    *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__"),
+    *("MT_URL", "MT_KEY", "MODEL_TRAINER_API_", "API_BASE_URL"),
+)
+_EMPTY_FOR_CHILDREN = (
+    *("SECURITY__API_KEY", "SECURITY__API_KEYS", "WEBHOOKS__URL", "WEBHOOKS__SECRET"),
+    *("CLIENT__URL", "CLIENT__KEY"),
+)
 """Settings that a child must not read from `.env` either."""
-_GROUPS_OF_THE_BOT = {"redis", "discord", "hf", "http", "security", "webhooks"}
+_OTHER_GROUPS = {"redis", "discord", "hf", "http", "security", "webhooks", "client"}
+"""Groups that the environment of a child has in another form, or not at all."""
 PLAIN_NAMES = {
     "REDIS_URL": "REDIS__URL",
     "DISCORD_TOKEN": "DISCORD__TOKEN",
@@ -41,8 +48,14 @@ PLAIN_NAMES = {
     "LOG_LEVEL": "LOGGING__LEVEL",
     "HF_TOKEN": "HF__TOKEN",
     "HUGGINGFACE_HUB_TOKEN": "HF__TOKEN",
+    "API_BASE_URL": "CLIENT__URL",
+    "MODEL_TRAINER_API_URL": "CLIENT__URL",
+    "MT_URL": "CLIENT__URL",
+    "MODEL_TRAINER_API_KEY": "CLIENT__KEY",
+    "MT_KEY": "CLIENT__KEY",
 }
-"""Short names of settings in the environment."""
+"""Short names of settings in the environment; of several names of a setting, the last one here wins."""
+_RANKS = {name: rank for rank, name in enumerate(PLAIN_NAMES)}
 
 
 def _split(value: object) -> object:
@@ -236,6 +249,13 @@ class SecuritySettings(Group):
         return own + _parse_api_keys(self.api_keys)
 
 
+class ClientSettings(Group):
+    url: Annotated[HttpUrl | None, BeforeValidator(_or_none)] = None
+    """URL of a server's HTTP API, which `mt` and `trainer.Client` use instead of this machine's folders."""
+    key: Annotated[Secret, AfterValidator(_long_enough)] = None
+    """API key of that server."""
+
+
 class HfSettings(Group):
     token: Secret = None
     """Token of Hugging Face; child processes get it as HF_TOKEN."""
@@ -324,6 +344,7 @@ class Settings(Group):
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
     security: SecuritySettings = SecuritySettings()
+    client: ClientSettings = ClientSettings()
     discord: DiscordSettings = DiscordSettings()
     hf: HfSettings = HfSettings()
     webhooks: WebhookSettings = WebhookSettings()
@@ -336,7 +357,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     values: dict[str, dict[str, object]] = _read_toml(toml_path) if config_file or toml_path.exists() else {}
     dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
     known = environment_names()
-    for given, value in chain(dotenv.items(), environ.items()):
+    for given, value in chain(sorted(dotenv.items(), key=_rank), sorted(environ.items(), key=_rank)):
         name = PLAIN_NAMES.get(given.upper(), given.upper())
         group, separator, field = name.lower().partition("__")
         if name in known:
@@ -353,14 +374,18 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
         raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
 
 
+def _rank(variable: tuple[str, str]) -> int:
+    return _RANKS.get(variable[0].upper(), -1)
+
+
 def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
     """Return the environment of a child process: ours with these settings and absolute folders.
 
-    It has nothing of Discord, no API keys and no webhooks.
+    It has nothing of Discord, of the HTTP API and of webhooks, and no server in place of this machine's folders.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CHILDREN)}
     environment |= dict.fromkeys(_EMPTY_FOR_CHILDREN, "")
-    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude=_GROUPS_OF_THE_BOT)
+    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude=_OTHER_GROUPS)
     for group, fields in dumped.items():
         for name, value in fields.items():
             text = "" if value is None else str(value.resolve() if isinstance(value, Path) else value)

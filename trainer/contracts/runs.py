@@ -22,7 +22,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.cost import Cost
-from trainer.contracts.errors import RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.tokenizers import TokenizerConfig
 
@@ -514,3 +514,13 @@ class RunManifest(Frozen):
     error: RunError | None = None
     last_lines: tuple[str, ...] = ()
     """Last lines of the error output, if the training process ended without an error of its own."""
+
+
+_PAST = {"failed": "failed", "cancelled": "been cancelled"}
+
+
+def check_completed(manifest: RunManifest) -> None:
+    """Raise RUN_NOT_READY for a run that ended without a model."""
+    if manifest.status != "completed":
+        ended = _PAST[manifest.status]
+        raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{manifest.run_id}' has {ended}: it has no model.")
