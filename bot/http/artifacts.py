@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import Field
 
 from bot.http.error_answers import HttpError
-from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
+from bot.http.operations import Answer, Call, Link, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
 from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
@@ -149,12 +149,20 @@ def is_known_etag(headers: Mapping[str, str], etag: str) -> bool:
     return given.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in given.split(","))
 
 
+_FIRST_FILE = Link(
+    "download_file",
+    {
+        "kind": "$response.body#/kind",
+        "item_id": "$response.body#/id",
+        "path": "$response.body#/files/0/path",
+    },
+)
 OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /artifacts/{kind}/{item_id}",
         list_files,
         (ArtifactPath, NoQuery, NoBody),
-        {200: Answer("The files", ArtifactFiles)},
+        {200: Answer("The files", ArtifactFiles, links=(_FIRST_FILE,))},
         tag="artifacts",
     ),
     operation(
@@ -167,5 +175,6 @@ OPERATIONS: tuple[Operation, ...] = (
             304: Answer("The client has this file: If-None-Match names its ETag"),
         },
         tag="artifacts",
+        query_example={"path": "manifest.json"},
     ),
 )

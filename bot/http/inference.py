@@ -9,6 +9,7 @@ from bot.http.operations import (
     Answer,
     BodyT,
     Call,
+    Link,
     NoBody,
     NoQuery,
     Operation,
@@ -152,6 +153,7 @@ async def get_chat_answer(call: Call[ChatTurnPath, WaitQuery, NoBody]) -> web.St
     """Read the answer to a message of a chat."""
     await call.api.run(call.client, call.path.run_id)
     path = call.path
+    await call.api.queue.inference.get_chat(path.run_id, path.session_id)
     record = await call.api.queue.inference.get_chat_answer(path.run_id, path.session_id, path.request_id)
     return await _answer(call, record, call.query.wait, under=f"chat/{path.session_id}")
 
@@ -230,11 +232,26 @@ async def _answer(
     return reply(response, status, {"Location": location})
 
 
-def _answers(record: type[Response]) -> dict[int, Answer]:
+def _answers(record: type[Response], *links: Link) -> dict[int, Answer]:
+    queued = "The request is queued or running; the header Location has the address of its result"
     return {
-        202: Answer("The request is queued or running; the header Location has the address of its result", record),
-        200: Answer("The request has ended: completed, or failed with an error", record),
+        202: Answer(queued, record, links),
+        200: Answer("The request has ended: completed, or failed with an error", record, links),
     }
+
+
+def _result(operation_name: str) -> Link:
+    """Return the link from a request to its result."""
+    ids = {name: f"$response.body#/{name}" for name in ("run_id", "request_id")}
+    return Link(operation_name, ids)
+
+
+_SESSION = {name: f"$response.body#/{name}" for name in ("run_id", "session_id")}
+_OF_CHAT = (
+    Link("get_chat_answer", {**_SESSION, "request_id": "$response.body#/request_id"}),
+    Link("get_chat", _SESSION),
+    Link("delete_chat", _SESSION),
+)
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -242,7 +259,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/score",
         score,
         (RunPath, WaitQuery, ScoreRequest),
-        _answers(ScoreResponse),
+        _answers(ScoreResponse, _result("get_score")),
         tag="inference",
         example={"text": "the sun was shining on the sea", "detail_level": "per_char"},
     ),
@@ -264,7 +281,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/generate",
         generate,
         (RunPath, WaitQuery, GenerateRequest),
-        _answers(GenerateResponse),
+        _answers(GenerateResponse, _result("get_generation")),
         tag="inference",
         example={"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1},
     ),
@@ -279,7 +296,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/predict",
         predict,
         (RunPath, PredictQuery, PredictRequest),
-        _answers(PredictResponse),
+        _answers(PredictResponse, _result("get_prediction")),
         tag="inference",
         example={"text": "the sun", "k": 5},
     ),
@@ -287,7 +304,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /predict",
         predict_with_newest,
         (NoQuery, AnyRunQuery, PredictRequest),
-        _answers(PredictResponse),
+        _answers(PredictResponse, _result("get_prediction")),
         tag="inference",
         example={"text": "the sun", "k": 5},
     ),
@@ -302,7 +319,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/chat",
         chat,
         (RunPath, WaitQuery, ChatRequest),
-        _answers(ChatResponse),
+        _answers(ChatResponse, *_OF_CHAT),
         tag="inference",
         example={"message": "the sun was", "max_new_tokens": 20},
     ),
@@ -331,7 +348,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/evaluate",
         evaluate,
         (RunPath, WaitQuery, EvalRequest),
-        _answers(EvalResponse),
+        _answers(EvalResponse, _result("get_evaluation")),
         tag="inference",
         example={"split": "validation"},
     ),

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, TypeVar
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from pydantic_core import from_json
 
 from bot.http.api_keys import ApiClient
 from trainer.contracts.base import Frozen, Identifier, describe_fields
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ConflictError, ErrorCode
 from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.validation import parse
 
@@ -25,6 +26,9 @@ QueryT = TypeVar("QueryT", bound=BaseModel)
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
+RUN = "RUN"
+"""The id of a run in examples."""
+OTHER_RUN = "OTHER_RUN"
 MAX_BODY_BYTES = 16 << 20
 _TOO_LARGE: type[Exception] = web.HTTPRequestEntityTooLarge
 _MALFORMED: type[Exception] = web.RequestPayloadError
@@ -115,11 +119,22 @@ class Call(Generic[PathT, QueryT, BodyT]):
 Work = Callable[[Call[PathT, QueryT, BodyT]], Awaitable[web.StreamResponse]]
 
 
+class Link(NamedTuple):
+    """A next operation, with its parameters as runtime expressions of OpenAPI."""
+
+    operation: str
+    parameters: Mapping[str, str]
+    body: Mapping[str, str] | None = None
+
+
 class Answer(NamedTuple):
-    """A successful answer: its description, and its record or (for other content than JSON) its media type."""
+    """A successful answer: its description, its records or (for other content than JSON) media types, and links."""
 
     description: str
     content: type[BaseModel] | str | None = None
+    links: tuple[Link, ...] = ()
+    streams: bool = False
+    """The answer may be server-sent events instead."""
 
 
 class Operation(NamedTuple):
@@ -137,6 +152,8 @@ class Operation(NamedTuple):
     body_model: type[BaseModel] | None
     answers: Mapping[int, Answer]
     example: Mapping[str, object] | None
+    """A body."""
+    query_example: Mapping[str, str]
     run: Callable[["Api", ApiClient, web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -149,6 +166,7 @@ def operation(
     tag: str,
     access: Access = "user",
     example: Mapping[str, object] | None = None,
+    query_example: Mapping[str, str] = MappingProxyType({}),
 ) -> Operation:
     """Return the operation of a function for a route such as `GET /runs`; its docstring is the summary."""
     method, _, path = route.partition(" ")
@@ -162,7 +180,13 @@ def operation(
         key = _idempotency(client, request) if method == "POST" else None
         data = await _read_body(request, api.patience.body_seconds) if has_body else b"{}"
         body = await asyncio.to_thread(_parse_body, body_model, data)
-        return await work(Call(api, client, request, found, query, body, key))
+        try:
+            return await work(Call(api, client, request, found, query, body, key))
+        except AppError as error:
+            # the request is as described, so what refuses it is the state of the server, or its other fields
+            if type(error) is AppError and error.code.http_status == ErrorCode.INVALID_INPUT.http_status:
+                raise ConflictError(error.code, error.message, error.details) from None
+            raise
 
     return Operation(
         name=work.__name__,
@@ -176,6 +200,7 @@ def operation(
         body_model=body_model if has_body else None,
         answers=answers,
         example=example,
+        query_example=query_example,
         run=run,
     )
 
@@ -184,6 +209,13 @@ def reply(record: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     """Return a record as JSON."""
     body = record.model_dump_json().encode()
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+
+def _check_idempotency_key(request: web.Request) -> None:
+    key = request.headers.get("Idempotency-Key")
+    if request.method == "POST" and key is not None and not re.fullmatch(IDEMPOTENCY_KEY, key):
+        message = "The header Idempotency-Key must have 1 to 255 ASCII characters without spaces."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 def _single_values(request: web.Request) -> dict[str, str]:

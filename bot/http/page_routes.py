@@ -41,13 +41,13 @@ _SECURITY_POLICY = (
 )
 
 
-def page_routes(operations: Sequence[Operation]) -> list[web.RouteDef]:
+def page_routes(operations: Sequence[Operation], *, has_keys: bool) -> list[web.RouteDef]:
     """Return the routes; the files are read here, once, so that no request leads to the disk."""
     described: list[Handler] = []
 
     async def get_openapi(request: web.Request) -> web.StreamResponse:
         if not described:  # it takes half a second
-            content = await asyncio.to_thread(lambda: to_json(describe_api(operations)))
+            content = await asyncio.to_thread(lambda: to_json(describe_api(operations, has_keys=has_keys)))
             described.append(_handler(content, "application/json"))
         return await described[0](request)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 
@@ -39,7 +39,8 @@ class HttpServer:
         self._keys = ApiKeys(api.settings.security.keys)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
         app.on_response_prepare.append(_start_answer)
-        app.add_routes([*page_routes(OPERATIONS), *(self._route(one) for one in OPERATIONS)])
+        app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
+        app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=_STOP_SECONDS)
         self._server: asyncio.Server | None = None
 
@@ -81,7 +82,7 @@ class HttpServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             client = ApiClient(None, is_admin=False)
             if operation.access != "open":
-                client = self._keys.client(request.headers, request.remote or "")
+                client = self._keys.client(request.headers)
             return await operation.run(self._api, client, request)
 
         if operation.method == "GET":
@@ -156,8 +157,29 @@ def _check_route(request: web.Request) -> None:
         allowed = refused.headers.get("Allow")
         if allowed is None:
             raise AppError(ErrorCode.NOT_FOUND, "There is no such address. See /docs for all of them.")
-        message = f"This address does not take {request.method[:16]}: use {allowed}."
-        raise HttpError(ErrorCode.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+        raise _method_error(request, allowed)
+
+
+def _method_error(request: web.Request, allowed: str) -> HttpError:
+    message = f"This address does not take {request.method[:16]}: use {allowed}."
+    return HttpError(ErrorCode.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+
+
+def _methods() -> dict[str, list[str]]:
+    """Return the methods of each path."""
+    methods: dict[str, list[str]] = {}
+    for one in OPERATIONS:
+        methods.setdefault(one.path, []).extend(["GET", "HEAD"] if one.method == "GET" else [one.method])
+    return methods
+
+
+def _wrong_method(allowed: Sequence[str]) -> Handler:
+    """Return a handler that refuses a method of this path, even where another path with a parameter takes it."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise _method_error(request, ", ".join(sorted(allowed)))
+
+    return refuse
 
 
 async def _start_answer(request: web.Request, response: web.StreamResponse) -> None:
