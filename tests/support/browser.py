@@ -83,9 +83,9 @@ class Browser:
         self._answers[number] = answer
         message: dict[str, object] = {"id": number, "method": method, "params": params}
         await self._socket.send_str(TypeAdapter(dict[str, object]).dump_json(message).decode())
-        await asyncio.wait((answer, self._reading), return_when=asyncio.FIRST_COMPLETED)
-        assert answer.done(), f"Chromium ended: {self._reading}"
-        return answer.result()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            result: dict[str, object] = await answer
+        return result
 
     async def evaluate(self, expression: str) -> object:
         """Return the value of an expression in the page."""
@@ -154,7 +154,7 @@ class Browser:
         await asyncio.wait([self._reading])
 
     async def _read(self) -> None:
-        while True:
+        while not self._socket.closed:
             message = _Message.model_validate_json(await self._socket.receive_str())
             if message.id is None:
                 self._note(message.method, _Event.model_validate(message.params))
