@@ -193,10 +193,12 @@ async def browsing(folder: Path) -> AsyncIterator[Browser]:
             address = next(target.webSocketDebuggerUrl for target in targets if target.type == "page")
             async with session.ws_connect(address, max_msg_size=0) as socket:
                 browser = Browser(socket)
-                for domain in ("Page", "Runtime", "Network", "Log"):
-                    await browser.call(f"{domain}.enable")
-                yield browser
-                await browser.close()
+                try:
+                    for domain in ("Page", "Runtime", "Network", "Log"):
+                        await browser.call(f"{domain}.enable")
+                    yield browser
+                finally:
+                    await browser.close()
     finally:
         chromium.terminate()
         await chromium.wait()
