@@ -29,9 +29,9 @@ FAULTS = (ROOT / "tests" / "fixtures" / "page_faults.js").read_text(encoding="ut
 
 async def test_page__lists_finds_follows_and_compares_runs_by_the_keyboard_alone(lab: Lab, tmp_path: Path) -> None:
     async with lab.queue() as queue, serving(lab, tmp_path) as address, browsing(tmp_path) as browser:
-        for label, seed in (("page one", 1), ("page two", 2)):
+        for label, seed in (("alpha one", 1), ("alpha two", 2)):
             await finish(queue, label, seed=seed)
-        live = (await queue.train(tiny_request(label="page live", **LONG), user_id=None)).run_id
+        live = (await queue.train(tiny_request(label="alpha live", **LONG), user_id=None)).run_id
         await wait_for_status(queue, live, training)
 
         await browser.open(f"{address}/")
@@ -41,13 +41,13 @@ async def test_page__lists_finds_follows_and_compares_runs_by_the_keyboard_alone
         await browser.press("Enter")
         assert await browser.evaluate("document.activeElement.id") == "main"
         await browser.tab_to("#search")
-        await browser.type("page")
-        await browser.see(f"{LABELS}.join() === 'page live,page two,page one'")
+        await browser.type("alpha")
+        await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
         assert await faults(browser) == []
 
         await browser.tab_to(f"a[href='#/runs/{live}']")
         await browser.press("Enter")
-        await browser.see("document.querySelector('h1')?.textContent === 'page live'")
+        await browser.see("document.querySelector('h1')?.textContent === 'alpha live'")
         assert await browser.evaluate("document.activeElement.localName") == "h1"
         await browser.see(CURVE)
         drawn = await browser.evaluate(CURVE)
@@ -57,9 +57,9 @@ async def test_page__lists_finds_follows_and_compares_runs_by_the_keyboard_alone
         await browser.see("document.querySelector('.badge')?.textContent === 'cancelled'")
 
         await browser.evaluate("history.back()")
-        await browser.see(f"{LABELS}.join() === 'page live,page two,page one'")
-        assert await browser.evaluate("document.querySelector('#search').value") == "page"
-        for label in ("page two", "page one"):
+        await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
+        assert await browser.evaluate("document.querySelector('#search').value") == "alpha"
+        for label in ("alpha two", "alpha one"):
             await browser.tab_to(f"input[aria-label='Compare {label}']")
             await browser.press(" ")
         await browser.see("document.querySelector('[role=status]').textContent === 'Compare 2 runs'")

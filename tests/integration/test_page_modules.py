@@ -1,5 +1,6 @@
 """The modules of the page that need no browser, run by node."""
 
+import asyncio
 import json
 import math
 import shutil
@@ -8,6 +9,8 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pydantic import TypeAdapter
 
 from tests.support import ROOT
@@ -28,11 +31,15 @@ def modules_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def value_of(modules: Path, names: str, module: str, expression: str) -> object:
     """The value of an expression with names of a module."""
-    assert NODE is not None
     program = f'import {{ {names} }} from "./{module}"; console.log(JSON.stringify({expression}));'
+    return TypeAdapter(object).validate_json(output_of(modules, program))
+
+
+def output_of(modules: Path, program: str) -> str:
+    """The output of a program beside the modules."""
+    assert NODE is not None
     words = [NODE, "--input-type=module", "--eval", program]
-    done = subprocess.run(words, cwd=modules, capture_output=True, text=True, check=True)
-    return TypeAdapter(object).validate_json(done.stdout)
+    return subprocess.run(words, cwd=modules, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def test_ticks__are_round_numbers_inside_the_range(modules: Path) -> None:
@@ -67,6 +74,32 @@ def test_events__however_the_stream_is_cut(modules: Path, line_end: str) -> None
     ]
 
     assert value_of(modules, "EventParser", "event_stream.js", expression) == [wanted] * 12
+
+
+async def test_events__continue_behind_the_last_one_after_a_lost_connection(modules: Path) -> None:
+    asked: list[tuple[str | None, str | None]] = []
+    answers = ["id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\nda", "id: 3\ndata: c\n\n"]
+
+    async def events(request: web.Request) -> web.Response:
+        asked.append((request.headers.get("Last-Event-ID"), request.headers.get("X-Api-Key")))
+        return web.Response(text=answers[len(asked) - 1], content_type="text/event-stream")
+
+    app = web.Application()
+    app.add_routes([web.get("/events", events)])
+    async with TestServer(app) as server:
+        program = f"""
+            import {{ follow }} from "./event_stream.js";
+            globalThis.sessionStorage = {{ getItem: () => "a-key" }};
+            const found = [];
+            const isOver = async () => found.length === 3;
+            const {{ signal }} = new AbortController();
+            await follow("{server.make_url("/events")}", ({{ data }}) => found.push(data), isOver, signal);
+            console.log(found.join());
+        """
+        printed = await asyncio.to_thread(output_of, modules, program)
+
+    assert printed == "a,b,c\n"
+    assert asked == [(None, "a-key"), ("2", "a-key")]
 
 
 @pytest.mark.parametrize(
