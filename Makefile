@@ -2,9 +2,9 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
-.PHONY: demo up test unit check lint bench constraints chaos mutations start stop restart clean
+.PHONY: demo up test unit check lint bench browser constraints chaos mutations start stop restart clean
 
-demo up test unit check lint bench constraints chaos mutations:  # chaos takes MINUTES=10 and SEED=n, bench QUICK=1
+demo up test unit check lint bench browser constraints chaos mutations:  # chaos takes MINUTES=10 and SEED=n, bench QUICK=1
 	@$(PYTHON) scripts/setup.py $@
 
 # Only containers of this stack reach its Redis; still it has a password. .env keeps it, and the key of the HTTP API.

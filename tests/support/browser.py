@@ -83,9 +83,9 @@ class Browser:
         self._answers[number] = answer
         message: dict[str, object] = {"id": number, "method": method, "params": params}
         await self._socket.send_str(TypeAdapter(dict[str, object]).dump_json(message).decode())
-        await asyncio.wait((answer, self._reading), return_when=asyncio.FIRST_COMPLETED)
-        assert answer.done(), f"Chromium ended: {self._reading}"
-        return answer.result()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            result: dict[str, object] = await answer
+        return result
 
     async def evaluate(self, expression: str) -> object:
         """Return the value of an expression in the page."""
@@ -154,7 +154,7 @@ class Browser:
         await asyncio.wait([self._reading])
 
     async def _read(self) -> None:
-        while True:
+        while not self._socket.closed:
             message = _Message.model_validate_json(await self._socket.receive_str())
             if message.id is None:
                 self._note(message.method, _Event.model_validate(message.params))
@@ -193,10 +193,12 @@ async def browsing(folder: Path) -> AsyncIterator[Browser]:
             address = next(target.webSocketDebuggerUrl for target in targets if target.type == "page")
             async with session.ws_connect(address, max_msg_size=0) as socket:
                 browser = Browser(socket)
-                for domain in ("Page", "Runtime", "Network", "Log"):
-                    await browser.call(f"{domain}.enable")
-                yield browser
-                await browser.close()
+                try:
+                    for domain in ("Page", "Runtime", "Network", "Log"):
+                        await browser.call(f"{domain}.enable")
+                    yield browser
+                finally:
+                    await browser.close()
     finally:
         chromium.terminate()
         await chromium.wait()

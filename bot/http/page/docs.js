@@ -1,6 +1,6 @@
 /** The operations of the API, from its OpenAPI description. */
 
-import { failure, h, section, table } from "./elements.js";
+import { failure, h, scrolling, section, table } from "./elements.js";
 
 /**
  * @typedef {{$ref?: string, type?: string, description?: string, default?: unknown, enum?: unknown[], const?: unknown,
@@ -65,7 +65,7 @@ function described({ path, method, operation }) {
     operation.security.length ? null : h("p", {}, "Needs no API key."),
     parameters.length ? table("Parameters", ["Parameter", "In", "Type", "Default", "Meaning"], parameters) : null,
     body ? h("p", {}, "Body: ", type(body.schema)) : null,
-    body?.example === undefined ? null : h("pre", {}, JSON.stringify(body.example, null, 2)),
+    body?.example === undefined ? null : scrolling("Example", h("pre", {}, JSON.stringify(body.example, null, 2))),
     table("Answers", ["Status", "Meaning", "Content"], answers),
   );
 }

@@ -185,12 +185,13 @@ function surprisal({ nats, isKnown }) {
 
 /** @param {Token} token */
 function detailsOf(token) {
-  const numbers = token.nats === null ? "" : ` = ${decimal(token.nats)} nats · rank ${token.rank ?? "–"}`;
-  return [
-    bdi(spoken(token.text)),
-    `: ${surprisal(token)}${numbers}`,
-    ...(token.expected.length ? [" · expected: ", ...expected(token)] : []),
+  const { nats, rank, isKnown } = token;
+  const parts = [
+    nats === null ? "not scored" : `${decimal(bits(nats))} bits = ${decimal(nats)} nats · rank ${rank ?? "–"}`,
+    isKnown ? "" : " · unknown to the model",
+    token.expected.length ? " · expected: " : "",
   ];
+  return [bdi(spoken(token.text)), `: ${parts.join("")}`, ...expected(token)];
 }
 
 /** @param {Token} token */
