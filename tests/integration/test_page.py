@@ -8,15 +8,15 @@ import tomllib
 import pytest
 from pydantic import BaseModel
 
-import bot.http.artifacts
-import bot.http.runs
 from bot.http.page_routes import CONTENT_TYPES, FILES
+from bot.http.runs import Curve
 from tests.support import ROOT
 from tests.support.http import lab_site
 from tests.support.lab import Lab
 from trainer.contracts import comparison, events, inference, runs
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import RunError
+from trainer.contracts.http_answers import ArtifactFiles, RunPage
 
 FOLDER = ROOT / "bot" / "http" / "page"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES}
@@ -28,11 +28,11 @@ INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
 RECORDS: dict[str, type[BaseModel]] = {
     "RunError": RunError,
     "RunStatus": runs.RunStatus,
-    "RunPage": bot.http.runs.RunPage,
-    "Curve": bot.http.runs.Curve,
+    "RunPage": RunPage,
+    "Curve": Curve,
     "MetricsProgress": events.MetricsProgress,
     "FileRecord": FileRecord,
-    "ArtifactFiles": bot.http.artifacts.ArtifactFiles,
+    "ArtifactFiles": ArtifactFiles,
     "Sample": inference.Sample,
     "ComparedRun": comparison.ComparedRun,
     "Difference": comparison.Difference,
