@@ -2,17 +2,19 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
-.PHONY: demo up test unit check lint bench constraints chaos mutations start stop restart clean
+.PHONY: demo up test unit check lint bench browser constraints chaos mutations start stop restart clean
 
-demo up test unit check lint bench constraints chaos mutations:  # chaos takes MINUTES=10 and SEED=n, bench QUICK=1
+demo up test unit check lint bench browser constraints chaos mutations:  # chaos takes MINUTES=10 and SEED=n, bench QUICK=1
 	@$(PYTHON) scripts/setup.py $@
 
-# Only containers of this stack reach its Redis; still it has a password, which .env keeps.
+# Only containers of this stack reach its Redis; still it has a password. .env keeps it, and the key of the HTTP API.
 start:
 	@mkdir -p corpus artifacts logs
 	@test -e .env || { echo "There is no .env: copy .env.example to .env and set DISCORD__TOKEN in it." >&2; exit 1; }
 	@test -n "$$REDIS_PASSWORD" || grep -q '^REDIS_PASSWORD=.' .env || \
 	    printf '\nREDIS_PASSWORD=%s\n' "$$(od -A n -N 16 -t x1 /dev/urandom | tr -d ' \n')" >> .env
+	@grep -Eq '^SECURITY__API_KEYS?=.' .env || \
+	    printf '\nSECURITY__API_KEY=%s\n' "$$(od -A n -N 16 -t x1 /dev/urandom | tr -d ' \n')" >> .env
 	$(COMPOSE) up --detach --build
 
 stop restart:

@@ -21,7 +21,8 @@ from bot.embeds.text import clamp, display_name
 from bot.report import MAX_REPORT_CHARACTERS, ReportFiles
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest, Seed
+from trainer.contracts.inference import ChatRequest, GenerateRequest, GenerateResponse, ScoreRequest
+from trainer.contracts.inference_fields import Seed
 from trainer.contracts.validation import decoded, parse
 from trainer.reports.score_table import Unit
 

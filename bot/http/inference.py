@@ -9,6 +9,7 @@ from bot.http.operations import (
     Answer,
     BodyT,
     Call,
+    Link,
     NoBody,
     NoQuery,
     Operation,
@@ -35,11 +36,11 @@ from trainer.contracts.inference import (
     GenerateResponse,
     PredictRequest,
     PredictResponse,
-    Response,
     ScoreRequest,
     ScoreResponse,
 )
-from trainer.jobs.inference_client import RecordT
+from trainer.contracts.inference_fields import Response
+from trainer.jobs.inference_client import SAME_KEY, RecordT
 
 _PREDICT_SECONDS = 30.0
 
@@ -125,6 +126,10 @@ async def predict_with_newest(call: Call[NoQuery, AnyRunQuery, PredictRequest]) 
         run_id = next((run.run_id for run in visible_models(call) if run.objective == "causal_lm"), None)
         if run_id is None:
             raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no completed run that predicts the next token.")
+    if call.idempotency is not None:  # by now, another run may be the newest
+        run_id = await call.api.queue.first_value(call.idempotency, run_id)
+        if call.query.run_id not in (None, run_id):
+            raise AppError(ErrorCode.CONFLICT, SAME_KEY)
     return await _predict(call, run_id, call.query.wait, call.body)
 
 
@@ -148,6 +153,7 @@ async def get_chat_answer(call: Call[ChatTurnPath, WaitQuery, NoBody]) -> web.St
     """Read the answer to a message of a chat."""
     await call.api.run(call.client, call.path.run_id)
     path = call.path
+    await call.api.queue.inference.get_chat(path.run_id, path.session_id)
     record = await call.api.queue.inference.get_chat_answer(path.run_id, path.session_id, path.request_id)
     return await _answer(call, record, call.query.wait, under=f"chat/{path.session_id}")
 
@@ -226,11 +232,26 @@ async def _answer(
     return reply(response, status, {"Location": location})
 
 
-def _answers(record: type[Response]) -> dict[int, Answer]:
+def _answers(record: type[Response], *links: Link) -> dict[int, Answer]:
+    queued = "The request is queued or running; the header Location has the address of its result"
     return {
-        202: Answer("The request is queued or running; the header Location has the address of its result", record),
-        200: Answer("The request has ended: completed, or failed with an error", record),
+        202: Answer(queued, record, links),
+        200: Answer("The request has ended: completed, or failed with an error", record, links),
     }
+
+
+def _result(operation_name: str) -> Link:
+    """Return the link from a request to its result."""
+    ids = {name: f"$response.body#/{name}" for name in ("run_id", "request_id")}
+    return Link(operation_name, ids)
+
+
+_SESSION = {name: f"$response.body#/{name}" for name in ("run_id", "session_id")}
+_OF_CHAT = (
+    Link("get_chat_answer", {**_SESSION, "request_id": "$response.body#/request_id"}),
+    Link("get_chat", _SESSION),
+    Link("delete_chat", _SESSION),
+)
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -238,7 +259,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/score",
         score,
         (RunPath, WaitQuery, ScoreRequest),
-        _answers(ScoreResponse),
+        _answers(ScoreResponse, _result("get_score")),
         tag="inference",
         example={"text": "the sun was shining on the sea", "detail_level": "per_char"},
     ),
@@ -260,7 +281,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/generate",
         generate,
         (RunPath, WaitQuery, GenerateRequest),
-        _answers(GenerateResponse),
+        _answers(GenerateResponse, _result("get_generation")),
         tag="inference",
         example={"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1},
     ),
@@ -275,7 +296,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/predict",
         predict,
         (RunPath, PredictQuery, PredictRequest),
-        _answers(PredictResponse),
+        _answers(PredictResponse, _result("get_prediction")),
         tag="inference",
         example={"text": "the sun", "k": 5},
     ),
@@ -283,7 +304,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /predict",
         predict_with_newest,
         (NoQuery, AnyRunQuery, PredictRequest),
-        _answers(PredictResponse),
+        _answers(PredictResponse, _result("get_prediction")),
         tag="inference",
         example={"text": "the sun", "k": 5},
     ),
@@ -298,7 +319,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/chat",
         chat,
         (RunPath, WaitQuery, ChatRequest),
-        _answers(ChatResponse),
+        _answers(ChatResponse, *_OF_CHAT),
         tag="inference",
         example={"message": "the sun was", "max_new_tokens": 20},
     ),
@@ -327,7 +348,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/evaluate",
         evaluate,
         (RunPath, WaitQuery, EvalRequest),
-        _answers(EvalResponse),
+        _answers(EvalResponse, _result("get_evaluation")),
         tag="inference",
         example={"split": "validation"},
     ),

@@ -1,17 +1,17 @@
 """Operations on runs: train, list, follow, cancel, resume, logs, events and curves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from itertools import dropwhile, islice
-from time import monotonic
+from types import MappingProxyType
 from typing import Annotated
 
+import structlog
 from aiohttp import web
 from pydantic import Field
 
 from bot.http.api import Api
-from bot.http.api_keys import ApiClient
+from bot.http.error_answers import HttpError
 from bot.http.event_streams import stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
@@ -20,6 +20,7 @@ from bot.http.operations import (
     Answer,
     BodyT,
     Call,
+    Link,
     NoBody,
     NoQuery,
     Operation,
@@ -30,7 +31,8 @@ from bot.http.operations import (
     operation,
     reply,
 )
-from bot.run_index import RunEntry, matching
+from bot.http.waiting import reply_at_end
+from bot.run_index import RunEntry, matching, run_order
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
@@ -38,11 +40,11 @@ from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import Accepted, HttpOrigin, RunManifest, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.inference_client import SAME_KEY
 from trainer.system.logs import LogReader, readable_line
 
-_LOOK_SECONDS = 0.25
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 class RunsQuery(Query):
@@ -89,23 +91,42 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
         found = {entry.run_id for entry in matching(query.search, entries, run_names, exactly=True)}
         entries = [entry for entry in entries if entry.run_id in found]
     if query.cursor is not None:
-        last = api.queue.runs.get(query.cursor).run_id
-        entries = list(dropwhile(lambda entry: entry.run_id != last, entries))[1:]
-    page = list(islice(entries, query.limit))
-    statuses = [await api.statuses.status(entry.run_id) for entry in page]
+        last = next((entry for entry in api.index.runs if entry.run_id == query.cursor), None)
+        if last is None:
+            raise AppError(ErrorCode.RUN_NOT_FOUND, "The run of `cursor` was deleted: list the runs from the first.")
+        entries = [entry for entry in entries if run_order(entry) < run_order(last)]
+    page = entries[: query.limit]
+    statuses = [status for entry in page if (status := await _readable_status(api, entry.run_id)) is not None]
     cursor = page[-1].run_id if len(entries) > len(page) else None
     return reply(RunPage(runs=tuple(statuses), next_cursor=cursor))
 
 
+async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
+    """Return the status of a run; None if its files were deleted or are damaged."""
+    try:
+        return await api.statuses.status(run_id)
+    except (AppError, OSError, ValueError) as error:
+        log.error("run_unreadable", run_id=run_id, error=type(error).__name__)
+        return None
+
+
 async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
-    """Start a training."""
-    return await _accept(call, lambda origin: call.api.queue.train(call.body, user_id=call.client.user_id, http=origin))
+    """Start a training; with `wait`, answer with its status at its end, or after this time."""
+    if call.body.init_from_run_id is not None:
+        await call.api.run(call.client, call.body.init_from_run_id, "train")
+    user_id, origin = call.client.user_id, call.origin
+    try:
+        return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
+    except AppError as error:
+        if call.body.init_from_run_id is not None and error.code is ErrorCode.MODEL_INCOMPATIBLE:
+            raise HttpError(error.code, error.message, {}) from None  # 422: the request names the wrong parent
+        raise
 
 
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of a run; with `wait`, after its end or after this time."""
     await call.api.run(call.client, call.path.run_id)
-    return reply(await _ended_status(call.api, call.client, call.path.run_id, call.query.wait))
+    return await _reply_at_end(call, call.path.run_id)
 
 
 async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -124,8 +145,8 @@ async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse
 async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Resume a failed or cancelled run from its last checkpoint, as a new run."""
     run = await call.api.run(call.client, call.path.run_id, "resume")
-    user_id = call.client.user_id
-    return await _accept(call, lambda origin: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
+    user_id, origin = call.client.user_id, call.origin
+    return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
 
 
 async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -167,8 +188,8 @@ async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespo
     last = call.request.headers.get("Last-Event-ID", "")
     seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
     async with call.api.feeds.events(run) as feed:
-        await feed.tail(0)
-        return await stream_feed(call.api, call.client, call.request, feed, seen)
+        position = await feed.position_after(seen)
+        return await stream_feed(call.api, call.client, call.request, feed, position)
 
 
 async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -195,54 +216,66 @@ def _ended_manifest(run: RunDirectory) -> RunManifest:
     return run.manifest() or run.completed_manifest()
 
 
-async def _accept(
-    call: Call[PathT, WaitQuery, BodyT], accept: Callable[[HttpOrigin], Awaitable[Accepted]]
-) -> web.StreamResponse:
-    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status at its end."""
+async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]) -> web.StreamResponse:
+    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status."""
     api, key = call.api, call.idempotency
     async with nullcontext() if key is None else api.accepting:
         await api.index.refresh()
         known = next((run for run in api.index.runs if key is not None and run.idempotency == key), None)
         if known is not None:
             record = await asyncio.to_thread(api.queue.runs.get(known.run_id).record)
-            if isinstance(call.body, TrainRequest) and record.request != call.body:
+            if record.http != call.origin:
                 raise AppError(ErrorCode.CONFLICT, SAME_KEY)
             accepted = Accepted(run_id=known.run_id, job_id=known.run_id, status="queued")
         else:
             unfinished = [run for run in api.index.runs if run.is_unfinished]
-            origin = call.client.origin(key)
-            accepted = await api.limits.accept_run(call.client.caller, unfinished, lambda: accept(origin))
+            accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
     location = {"Location": f"/runs/{accepted.run_id}"}
     if call.query.wait:
-        status = await _ended_status(api, call.client, accepted.run_id, call.query.wait)
-        if status.has_ended:
-            return reply(status, headers=location)
+        return await _reply_at_end(call, accepted.run_id, location)
     return reply(accepted, 202, location)
 
 
-async def _ended_status(api: Api, client: ApiClient, run_id: str, wait_seconds: float) -> RunStatus:
-    """Return the status of a run when it has ended, or after some time."""
-    status = await api.statuses.status(run_id)
-    if status.has_ended or not wait_seconds:
-        return status
-    deadline = monotonic() + wait_seconds
-    with api.stream(client):
-        while (left := deadline - monotonic()) > 0:
-            await asyncio.sleep(min(_LOOK_SECONDS, left))
-            status = await api.statuses.status(run_id)
-            if status.has_ended:
-                break
-    return status
+async def _reply_at_end(
+    call: Call[PathT, WaitQuery, BodyT], run_id: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> web.StreamResponse:
+    """Answer with the status of a run at its end, or when the client's time is up."""
+    return await reply_at_end(call, lambda: call.api.statuses.status(run_id), lambda status: status.has_ended, headers)
 
 
+_OF_RUN = (
+    "get_run",
+    "cancel_run",
+    "resume_run",
+    "get_logs",
+    "stream_logs",
+    "stream_events",
+    "get_curve",
+    "get_config",
+    "score",
+    "generate",
+    "predict",
+    "chat",
+    "evaluate",
+    "get_latest_evaluation",
+)
+_LINKS = (
+    *(Link(name, {"run_id": "$response.body#/run_id"}) for name in _OF_RUN),
+    Link("list_files", {"kind": "models", "item_id": "$response.body#/run_id"}),
+)
+_NEWEST_TWO = Link("compare_runs", {"runs": "{$response.body#/runs/0/run_id},{$response.body#/runs/1/run_id}"})
 _STATUS = Answer("The status of the run", RunStatus)
-_ACCEPTED = Answer("The run is queued; the header Location has the address of its status", Accepted)
-_ENDED = Answer("With `wait`: the run has ended", RunStatus)
+_ACCEPTED = Answer("Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS)
+_ENDED = Answer("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
 _STREAM = Answer("Server-sent events", "text/event-stream")
 
 OPERATIONS: tuple[Operation, ...] = (
     operation(
-        "GET /runs", list_runs, (NoQuery, RunsQuery, NoBody), {200: Answer("A page of runs", RunPage)}, tag="runs"
+        "GET /runs",
+        list_runs,
+        (NoQuery, RunsQuery, NoBody),
+        {200: Answer("A page of runs", RunPage, links=(_NEWEST_TWO,))},
+        tag="runs",
     ),
     operation(
         "POST /runs/train",

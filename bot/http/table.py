@@ -1,6 +1,6 @@
 """The table of all operations."""
 
-from bot.http import artifacts, comparisons, health, inference, runs, tokenizers
+from bot.http import artifacts, comparisons, completions, health, inference, runs, tokenizers
 from bot.http.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -8,6 +8,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *runs.OPERATIONS,
     *comparisons.OPERATIONS,
     *inference.OPERATIONS,
+    *completions.OPERATIONS,
     *tokenizers.OPERATIONS,
     *artifacts.OPERATIONS,
 )

@@ -5,7 +5,8 @@ import pytest
 from tests.support.families import POSITIONS, model_of
 from tests.support.tiny_models import char_tokenizer
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import MAX_PROMPT_CHARACTERS, ChatRequest, ChatTurn
+from trainer.contracts.inference import ChatRequest, ChatTurn
+from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.inference.chat import chat_prompt
 
 TOKENIZER = char_tokenizer(["abcdefgh"], mask_token=True)

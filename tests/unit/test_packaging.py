@@ -179,8 +179,11 @@ def test_compose__bot_leaves_the_work_to_the_worker() -> None:
 
     assert services["bot"].command == ["mt", "up"]
     assert services["worker"].command == ["mt", "worker"]
-    assert services["bot"].environment == {**shared, "QUEUE__EMBEDDED_WORKERS": "0"}
-    assert services["worker"].environment == {**shared, "DISCORD__TOKEN": "", "DISCORD_TOKEN": ""}
+    served = {"HTTP__HOST": "0.0.0.0", "HTTP__PORT": "8000"}  # noqa: S104  (inside of a container)
+    secrets = ("DISCORD__TOKEN", "DISCORD_TOKEN", "SECURITY__API_KEY", "SECURITY__API_KEYS")
+    hidden = (*secrets, "WEBHOOKS__URL", "WEBHOOKS__SECRET")
+    assert services["bot"].environment == {**shared, "QUEUE__EMBEDDED_WORKERS": "0", **served}
+    assert services["worker"].environment == {**shared, **dict.fromkeys(hidden, "")}
     assert services["bot"].env_file == services["worker"].env_file == ".env"
 
 
@@ -197,7 +200,13 @@ def test_compose__redis_keeps_every_write_and_stays_inside() -> None:
     assert redis.networks == ["queue"]
     assert compose().networks["queue"] == {"internal": True}
     assert redis.ports == []
-    assert compose().services["bot"].ports == []
+
+
+def test_compose__publishes_the_api_on_this_machine_only() -> None:
+    services = compose().services
+
+    assert services["bot"].ports == ["${API_ADDRESS:-127.0.0.1}:${API_PORT:-8000}:8000"]
+    assert services["worker"].ports == []
 
 
 @pytest.mark.parametrize("name", ["redis", "bot", "worker"])
@@ -242,7 +251,7 @@ def test_ci__runs_make_test_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "up", "test", "unit", "check", "lint", "bench", "constraints", "chaos", "mutations"]
+    "target", ["demo", "up", "test", "unit", "check", "lint", "bench", "browser", "constraints", "chaos", "mutations"]
 )
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]
@@ -280,7 +289,16 @@ def test_make__leaves_a_password_of_the_shell_alone(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("", encoding="utf-8")
 
     assert make_start(tmp_path, REDIS_PASSWORD="own").returncode == 0  # noqa: S106
-    assert (tmp_path / ".env").read_text(encoding="utf-8") == ""
+    assert "REDIS_PASSWORD" not in (tmp_path / ".env").read_text(encoding="utf-8")
+
+
+def test_make__gives_the_api_a_random_key_once(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("REDIS_PASSWORD=own", encoding="utf-8")
+
+    assert make_start(tmp_path).returncode == make_start(tmp_path).returncode == 0
+    password, key = (tmp_path / ".env").read_text(encoding="utf-8").split()
+    assert password == "REDIS_PASSWORD=own"  # noqa: S105
+    assert re.fullmatch("SECURITY__API_KEY=[0-9a-f]{32}", key)
 
 
 def make_start(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -49,7 +49,7 @@ _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 class RunDirectory:
     """Directory of one run: request, lock, event log, checkpoints, manifest.
 
-    After a run was accepted, only the process that holds its lock writes to it.
+    After a run was accepted, only the process that holds its lock writes to it. The bot writes its two ledgers.
     """
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
@@ -64,6 +64,7 @@ class RunDirectory:
         self.metrics = path / "eval" / "metrics.json"
         self.samples = path / "eval" / "samples.jsonl"
         self.message_ledger = path / "dm.json"
+        self.webhook_ledger = path / "webhooks.json"
         self.seal = path / "SHA256SUMS"
         self._request, self._manifest, self._events = (path / name for name in SEALED_FILES)
         self._cancel = path / "cancel"
@@ -173,7 +174,7 @@ class RunDirectory:
 
     def open_log(self) -> EventLog:
         """Open the event log for writing and remove temporary files of killed writers; needs the lock."""
-        of_bot = f".{self.message_ledger.name}."
+        of_bot = tuple(f".{ledger.name}." for ledger in (self.message_ledger, self.webhook_ledger))
         with storage_errors("temporary files of an earlier attempt could not be removed"):
             for leftover in self.path.rglob(".*.tmp"):
                 if not leftover.is_dir() and not leftover.name.startswith(of_bot):

@@ -21,10 +21,10 @@ from trainer.contracts.inference import (
     GenerateResponse,
     PredictRequest,
     PredictResponse,
-    Response,
     ScoreRequest,
     ScoreResponse,
 )
+from trainer.contracts.inference_fields import Response
 
 ResponseT = TypeVar("ResponseT", bound=Response)
 

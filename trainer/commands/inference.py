@@ -16,7 +16,6 @@ from trainer.commands.terminal import Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
-    MAX_PROMPT_CHARACTERS,
     ChatRequest,
     EvalMetrics,
     EvalRequest,
@@ -25,6 +24,7 @@ from trainer.contracts.inference import (
     GenerateResponse,
     PredictRequest,
 )
+from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore

@@ -20,14 +20,8 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed
 from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
-from trainer.contracts.inference import (
-    MAX_TEXT_CHARACTERS,
-    DetailLevel,
-    ScoreRequest,
-    ScoreResponse,
-    Totals,
-    WindowReport,
-)
+from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
+from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
 from trainer.contracts.runs import RunManifest
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore

@@ -40,6 +40,7 @@ class ErrorCode(StrEnum):
     UNAUTHORIZED = "UNAUTHORIZED", _USER, 401
     FORBIDDEN = "FORBIDDEN", _USER, 403
     NOT_FOUND = "NOT_FOUND", _USER, 404
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED", _USER, 405
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE", _USER, 413
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE", _USER, 415
     RANGE_NOT_SATISFIABLE = "RANGE_NOT_SATISFIABLE", _USER, 416
@@ -104,9 +105,15 @@ class PathError(AppError):
         super().__init__(ErrorCode.INVALID_INPUT, message)
 
 
+class ConflictError(AppError):
+    """A well-formed request that contradicts itself or the state of the server, which HTTP answers with 409."""
+
+
 def http_status(error: AppError) -> int:
     """Return the HTTP status of an error."""
-    return 400 if isinstance(error, PathError) else error.code.http_status
+    if isinstance(error, PathError):
+        return 400
+    return 409 if isinstance(error, ConflictError) else error.code.http_status
 
 
 def transient_code(error: Exception) -> ErrorCode | None:

@@ -4,40 +4,36 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
-from trainer.contracts.base import Frozen, Identifier, JobState, Positive, Timestamp, changed
+from trainer.contracts.base import Frozen, Identifier, Positive, Timestamp, changed, describe_fields
+from trainer.contracts.completions import CompletionEnd, CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.inference_fields import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
+    Response,
+    Seed,
+    StoredRequest,
+    limited,
+)
 from trainer.contracts.models import Objective
+from trainer.contracts.rules import described, needs, one_of_both
 from trainer.contracts.runs import CorpusName, EvalSummary
 
-MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
-"""Limits of the text of one score request, and of a prompt."""
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 CHAT_EXPIRED = "This chat has expired: start a new one."
-
-
-def check_text_length(what: str, characters: float, limit: int) -> None:
-    """Raise PAYLOAD_TOO_LARGE if a text has more than `limit` characters."""
-    if characters > limit:
-        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, f"{what} is too long: at most {limit:,} characters are allowed.")
-
-
-def _limited(field: str, limit: int) -> AfterValidator:
-    def check(text: str) -> str:
-        check_text_length(f"`{field}`", len(text), limit)
-        return text
-
-    return AfterValidator(check)
 
 
 DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
 
 
-class ScoreRequest(Frozen):
+_LISTS = needs("top_k", {"type": "null"}, "detail_level", {"const": "per_char"})
+
+
+class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path"), _LISTS)):
     """A request to score a text, or a corpus by its name, line by line, each line from [BOS]."""
 
-    text: Annotated[str, Field(min_length=1), _limited("text", MAX_TEXT_CHARACTERS)] | None = None
+    text: Annotated[str, Field(min_length=1), limited("text", MAX_TEXT_CHARACTERS)] | None = None
     path: CorpusName | None = None
     detail_level: DetailLevel = "summary"
     """Each level adds to the one before: the totals, then a list of lines, then words, then lists of tokens."""
@@ -168,15 +164,6 @@ class WordScore(Frozen):
     """In nats; None if its first token is not scored."""
 
 
-class Response(Frozen):
-    """The state of a request; a failed one has an error."""
-
-    request_id: Identifier
-    run_id: Identifier
-    status: JobState
-    error: RunError | None = None
-
-
 class ScoreResponse(Response):
     """Scores in nats. Lists of tokens have `n_tokens` entries, None for a token that is not scored."""
 
@@ -231,7 +218,7 @@ class ScoreResponse(Response):
 FinishReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
 
 
-class SamplingOptions(Frozen):
+class SamplingOptions(Frozen, json_schema_extra=describe_fields):
     """Options that choose each token and end a continuation."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
@@ -254,10 +241,10 @@ GenerationPrecision = Literal["fp32", "bf16"]
 """bf16: products with the weights of a transformer round inputs, weights and outputs to bf16."""
 
 
-class GenerateRequest(SamplingOptions):
+class GenerateRequest(SamplingOptions, json_schema_extra=described(one_of_both("prompt_text", "prompt_path"))):
     """A request to continue a prompt, or a corpus by its name; an empty prompt starts from [BOS]."""
 
-    prompt_text: Annotated[str, _limited("prompt_text", MAX_PROMPT_CHARACTERS)] | None = None
+    prompt_text: Annotated[str, limited("prompt_text", MAX_PROMPT_CHARACTERS)] | None = None
     prompt_path: CorpusName | None = None
     stop_on_eos: bool = True
     num_return_sequences: Annotated[int, Field(ge=1, le=10)] = 1
@@ -291,6 +278,11 @@ class GenerateResponse(Response):
     """The precision that the tokens after the prompt were generated in."""
 
 
+def completion_end(reason: FinishReason | None) -> CompletionEnd:
+    """Return the end of a completion's choice; None: nothing was to be generated."""
+    return "stop" if reason in ("eos", "stop_sequence") else "length"
+
+
 class GenerateChunk(Frozen):
     """A chunk of a streamed continuation; the chunks of an index, in order, are its output."""
 
@@ -299,17 +291,17 @@ class GenerateChunk(Frozen):
     index: NonNegativeInt
     """The number of the sequence, from 0."""
     start: NonNegativeInt
-    """The position of its first character in the output."""
+    """The position of its first character in the output, or in the text of a completion."""
     text: str
     """Has no part of a stop sequence; empty only in the last chunk of a sequence."""
     stop_reason: FinishReason | None = None
     """The reason of the end in the last chunk, else None."""
 
 
-class PredictRequest(Frozen):
+class PredictRequest(Frozen, json_schema_extra=describe_fields):
     """A request for the likeliest next tokens after a text, whose last line is open."""
 
-    text: Annotated[str, _limited("text", MAX_PROMPT_CHARACTERS)]
+    text: Annotated[str, limited("text", MAX_PROMPT_CHARACTERS)]
     k: Annotated[int, Field(ge=1, le=100)] = 5
 
 
@@ -333,7 +325,7 @@ class ChatRequest(SamplingOptions):
     """A message of a chat; without a session id it starts one. The answer is one line."""
 
     session_id: Identifier | None = None
-    message: Annotated[str, Field(min_length=1), _limited("message", MAX_PROMPT_CHARACTERS - 1)]
+    message: Annotated[str, Field(min_length=1), limited("message", MAX_PROMPT_CHARACTERS - 1)]
 
 
 class ChatTurn(Frozen):
@@ -366,7 +358,7 @@ class ChatResponse(Response):
 EvalSplit = Literal["validation", "test"]
 
 
-class EvalRequest(Frozen):
+class EvalRequest(Frozen, json_schema_extra=describe_fields):
     """A request to evaluate a run on one of its splits, or on another corpus."""
 
     split: EvalSplit = "validation"
@@ -392,7 +384,7 @@ class Sample(Frozen):
     stop_reason: FinishReason
 
 
-class EvalMetrics(Frozen):
+class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     """`eval/metrics.json`: the metrics of the saved model on one split; docs/evaluation.md defines them."""
 
     run_id: Identifier
@@ -438,22 +430,13 @@ class EvalResponse(Response):
     metrics: EvalMetrics | None = None
 
 
-class _Record(Frozen):
-    """A stored request and its response. Its text is stored nowhere else, and validation errors do not show it."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    user_id: int | None = None
-    """The Discord user; None for a request from the command line."""
-
-
-class ScoreRecord(_Record):
+class ScoreRecord(StoredRequest):
     kind: Literal["score"] = "score"
     request: ScoreRequest
     response: ScoreResponse
 
 
-class GenerateRecord(_Record):
+class GenerateRecord(StoredRequest):
     kind: Literal["generate"] = "generate"
     request: GenerateRequest
     response: GenerateResponse
@@ -461,13 +444,13 @@ class GenerateRecord(_Record):
     """The client reads chunks while the text is generated."""
 
 
-class PredictRecord(_Record):
+class PredictRecord(StoredRequest):
     kind: Literal["predict"] = "predict"
     request: PredictRequest
     response: PredictResponse
 
 
-class ChatRecord(_Record):
+class ChatRecord(StoredRequest):
     kind: Literal["chat"] = "chat"
     request: ChatRequest
     response: ChatResponse
@@ -475,7 +458,7 @@ class ChatRecord(_Record):
     """The earlier turns, while the request is active; the chat history stores them otherwise."""
 
 
-class EvalRecord(_Record):
+class EvalRecord(StoredRequest):
     """A stored evaluation request. The run's folder has its metrics too."""
 
     kind: Literal["evaluate"] = "evaluate"
@@ -483,8 +466,8 @@ class EvalRecord(_Record):
     response: EvalResponse
 
 
-InferenceKind = Literal["score", "generate", "predict", "chat", "evaluate"]
-InferenceRecord = ScoreRecord | GenerateRecord | PredictRecord | ChatRecord | EvalRecord
+InferenceKind = Literal["score", "generate", "complete", "predict", "chat", "evaluate"]
+InferenceRecord = ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord
 UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
 """Kinds of requests without a time limit: their time depends on the text."""
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(

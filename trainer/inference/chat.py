@@ -3,7 +3,6 @@
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
-    MAX_PROMPT_CHARACTERS,
     ChatRequest,
     ChatResponse,
     ChatTurn,
@@ -11,6 +10,7 @@ from trainer.contracts.inference import (
     GenerateResponse,
     SamplingOptions,
 )
+from trainer.contracts.inference_fields import MAX_PROMPT_CHARACTERS
 from trainer.contracts.validation import parse
 from trainer.inference.generation import read_prompt
 from trainer.models.base import LanguageModel

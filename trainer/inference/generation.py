@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from secrets import randbits
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from trainer.contracts.inference import (
 )
 from trainer.contracts.tokenizers import SpecialIds
 from trainer.data.normalization import documents, normalized
-from trainer.inference.sampling import Doubles, choose, log_softmax, of_ids, penalize_repetition
+from trainer.inference.sampling import Doubles, choose, likeliest, log_softmax, of_ids, penalize_repetition
 from trainer.models.base import Floats, LanguageModel, ModelState, Steps, as_floats, concatenate_states
 from trainer.models.transformer_steps import multiply_in_bf16
 from trainer.tokenizers.base import Tokenizer
@@ -76,9 +76,9 @@ def generate_together(
     Yields each response as soon as its last sequence has finished, and before it the chunks of a streamed job. The last
     line of a prompt is open, earlier lines end in [EOS]. With `stop_on_eos` false, a sampled [EOS] is a newline of the
     output, and the next line begins. The output is cut before the first stop sequence; a stop sequence does not begin
-    in the prompt. Sequence i of a request depends only on the seed of the request and on i. `steps` counts the sampled
-    tokens, [EOS] included. A sequence ends where the model's context is full. After each token, the requests whose ids
-    are `withdrawn` end as CANCELLED.
+    in the prompt. Sequence i of a job depends only on the seed, on the number of the prompt and on i. `steps` counts
+    the sampled tokens, [EOS] included. A sequence ends where the model's context is full. After each token, the
+    requests whose ids are `withdrawn` end as CANCELLED.
     """
     model.eval()
     active = list(jobs)
@@ -118,6 +118,7 @@ class _Options(NamedTuple):
     repetition_penalty: float | None
     repetition_window: int
     logprobs: bool
+    top_logprobs: int
     never_sampled: tuple[int, ...]
 
 
@@ -132,8 +133,14 @@ class GenerationJob:
         response: GenerateResponse,
         *,
         is_streamed: bool = False,
+        prompt: Prompt | None = None,
+        prompt_number: int = 0,
+        top_logprobs: int = 0,
     ) -> None:
         """Check the request against the model.
+
+        A request with several prompts is several jobs, each with its number. `prompt` replaces the request's text. Each
+        sequence has the `top_logprobs` likeliest tokens of each step, if the request has `logprobs`.
 
         Raises INVALID_INPUT if a banned token is not in the vocabulary, if no token is allowed, or for bf16 where the
         model or this machine's CPU does not generate in it.
@@ -144,7 +151,7 @@ class GenerationJob:
         self.request = request
         self._response = response
         self.is_streamed = is_streamed
-        self.prompt = read_prompt(tokenizer, request.prompt_text or "")
+        self.prompt = read_prompt(tokenizer, request.prompt_text or "") if prompt is None else prompt
         self.options = _Options(
             request.temperature,
             request.top_k,
@@ -152,6 +159,7 @@ class GenerationJob:
             request.repetition_penalty,
             request.repetition_window,
             request.logprobs,
+            top_logprobs,
             tuple(never_sampled(tokenizer, request)),
         )
         self.is_barred: NDArray[np.bool_] = np.zeros(model.vocab_size, dtype=np.bool_)
@@ -160,11 +168,12 @@ class GenerationJob:
         self.seed = randbits(32) if request.seed is None else request.seed
         self.is_cancelled = False
         self.sequences = [
-            _Sequence(self, number, model.context_tokens) for number in range(request.num_return_sequences)
+            Continuation(self, prompt_number, number, model.context_tokens)
+            for number in range(request.num_return_sequences)
         ]
 
     @property
-    def live(self) -> "list[_Sequence]":
+    def live(self) -> "list[Continuation]":
         """The sequences that have not finished."""
         return [sequence for sequence in self.sequences if sequence.is_live]
 
@@ -216,9 +225,9 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
     """
     ids, texts = tokenizer.special_ids, tokenizer.texts
     never = set(ids.never_sampled)
-    named = list(enumerate(zip(tokenizer.names, texts, strict=True)))
     for banned in request.banned_tokens:
         token = normalized(banned, tokenizer.normalization)
+        named = enumerate(zip(tokenizer.names, texts, strict=True))
         found = {i for i, (name, text) in named if token in (name, text) or text == f" {token}"}
         if not found:
             raise AppError(
@@ -238,14 +247,14 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
     return sorted(never)
 
 
-class _Sequence:
+class Continuation:
     """One continuation of a prompt."""
 
-    def __init__(self, job: GenerationJob, number: int, context_tokens: int | None) -> None:
+    def __init__(self, job: GenerationJob, prompt_number: int, number: int, context_tokens: int | None) -> None:
         self.job = job
-        self._number = number
+        self._number = prompt_number * job.request.num_return_sequences + number
         self._tokenizer = job.tokenizer
-        self.generator = np.random.Generator(np.random.PCG64([job.seed, number]))
+        self.generator = np.random.Generator(np.random.PCG64([job.seed, number, prompt_number]))
         self._room = math.inf if context_tokens is None else context_tokens - len(job.prompt.ids)
         self._stops = [normalized(stop, job.tokenizer.normalization) for stop in job.request.stop_sequences]
         self._complete_lines = ""
@@ -255,6 +264,8 @@ class _Sequence:
         self._text_before_stop: str | None = None
         self.steps = 0
         self.logprobs: list[float] = []
+        self.top_logprobs: list[list[tuple[int, float]]] = []
+        """The likeliest tokens of each step with their log probabilities, if the job asks for them."""
         self.stop_reason: FinishReason | None = "context_full" if self._room < 0 else None
         self._sent: tuple[int, FinishReason | None] = 0, None
 
@@ -268,6 +279,20 @@ class _Sequence:
         if self._text_before_stop is not None:
             return self._text_before_stop
         return self._complete_lines + self._tokenizer.decode(self._line)[self._prompt_characters :]
+
+    @property
+    def sampled(self) -> list[int]:
+        return self.context[len(self.job.prompt.ids) :]
+
+    def offsets(self) -> list[int]:
+        """Return the position in the output, before it is cut, at which each sampled token begins.
+
+        The request has `stop_on_eos`, so that the output is one line.
+        """
+        before = self.job.prompt.lines[-1][-_CONTEXT_TOKENS:]
+        pieces = self._tokenizer.pieces([*before, *self.sampled])
+        starts = list(accumulate(map(len, pieces), initial=-self._prompt_characters))
+        return starts[len(before) : -1]
 
     def append(self, token_id: int) -> None:
         """Add a sampled token to a live sequence."""
@@ -322,12 +347,12 @@ def _options_of(job: GenerationJob) -> _Options:
     return job.options
 
 
-def _groups(jobs: Sequence[GenerationJob]) -> "list[list[_Sequence]]":
+def _groups(jobs: Sequence[GenerationJob]) -> "list[list[Continuation]]":
     """Return the live sequences, those of neighbouring jobs with the same options in one group."""
     return [[sequence for job in alike for sequence in job.live] for _, alike in groupby(jobs, key=_options_of)]
 
 
-def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
+def _sample(live: "Sequence[Continuation]", logits: Floats) -> list[int]:
     """Choose the next id of each sequence of a group, by the first rows of the logits."""
     job = live[0].job
     options = job.options
@@ -343,6 +368,9 @@ def _sample(live: "Sequence[_Sequence]", logits: Floats) -> list[int]:
     if log_p is not None:
         for sequence, value in zip(live, of_ids(log_p, ids), strict=True):
             sequence.logprobs.append(value)
+        if options.top_logprobs:
+            for sequence, top in zip(live, likeliest(log_p, options.top_logprobs), strict=True):
+                sequence.top_logprobs.append(top)
     return ids
 
 

@@ -123,6 +123,19 @@ def of_ids(values: Doubles, ids: Sequence[int]) -> list[float]:
     return found
 
 
+def likeliest(values: Doubles, count: int) -> list[list[tuple[int, float]]]:
+    """Return the ids of the `count` largest values in each row of values (n, V), with the values, largest first."""
+    size: int = values.shape[1]
+    first = size - min(count, size)
+    partitioned: Indices = np.argpartition(values, min(first, size - 1), axis=-1)
+    found: Indices = np.sort(partitioned[:, first:], axis=-1)
+    order: Indices = np.argsort(-_taken(values, found), axis=-1, kind="stable")
+    ids = found[_rows(order), order]
+    id_rows: list[list[int]] = ids.tolist()
+    value_rows: list[list[float]] = _taken(values, ids).tolist()
+    return [list(zip(*row, strict=True)) for row in zip(id_rows, value_rows, strict=True)]
+
+
 def penalize_repetition(logits: Doubles, seen: Sequence[Sequence[int]], penalty: float) -> None:
     """Make the tokens that were seen in each row less likely, in place (Keskar et al. 2019)."""
     for row, ids in enumerate(seen):

@@ -93,7 +93,7 @@ class ScoringJob(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores of the T tokens of a line; rank 1 is the likeliest token, probabilities fall along K.
+    """Scores of the T tokens of a line; rank 1 is the likeliest token, log probabilities fall along K.
 
     With K = 0, ranks and entropies are not computed, and are 0.
     """
@@ -105,8 +105,8 @@ class Scores(NamedTuple):
     """ln p(the next token ends the word before it); 0 where that was not computed."""
     top_ids: Tensor
     """(T, K)"""
-    top_probabilities: Tensor
-    """(T, K)"""
+    top_log_p: Tensor
+    """ln p of `top_ids`, (T, K)"""
 
 
 class _ScoringInput(NamedTuple):
@@ -185,13 +185,27 @@ def score_lines(
     return [_truncate(score, len(line)) for score, line in zip(scores, lines, strict=True)]
 
 
+def score_sequences(model: LanguageModel, sequences: Sequence[Sequence[int]], top_k: int) -> list[Scores]:
+    """Score sequences of token ids as they are, without [BOS]; sequences of similar length share a batch.
+
+    Each has at least one id, and fits into the context of the model. The scores are those of its ids but the first, and
+    at the end one of [EOS]; ranks and entropies are 0. The model was trained with causal_lm.
+    """
+    return _score(model, [_ScoringInput(ids, None, has_start=False) for ids in sequences], top_k, has_ranks=False)
+
+
 def _window(model: LanguageModel, requested: int | None) -> int | None:
     """Return the largest number of tokens read at once; None: the complete line."""
     return min((tokens for tokens in (model.context_tokens, requested) if tokens is not None), default=None)
 
 
 def _score(
-    model: LanguageModel, inputs: Sequence[_ScoringInput], top_k: int, boundary_ids: Sequence[int] | None = None
+    model: LanguageModel,
+    inputs: Sequence[_ScoringInput],
+    top_k: int,
+    boundary_ids: Sequence[int] | None = None,
+    *,
+    has_ranks: bool = True,
 ) -> list[Scores]:
     """Score lines, their windows in batches; a causal model's scores have one more entry at the end, for [EOS].
 
@@ -200,7 +214,7 @@ def _score(
     model.eval()
     device = model.input_embedding().weight.device
     boundaries = None if boundary_ids is None else torch.tensor(boundary_ids, device=device)
-    scorer = _LogitScorer(min(top_k, model.vocab_size), boundaries)
+    scorer = _LogitScorer(min(top_k, model.vocab_size), boundaries, has_ranks=has_ranks and top_k > 0)
     is_masked = model.objective == "masked_lm"
     line_windows = [_masked_windows(model, line) if is_masked else _causal_windows(model, line) for line in inputs]
     windows = [window for of_line in line_windows for window in of_line]
@@ -213,7 +227,7 @@ def _score(
             shortest = lengths[by_length[len(scores)]]
             size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
             if not is_masked and model.context_tokens is not None:
-                size = max(1, min(size, _MAX_BATCH_TOKENS // shortest))
+                size = max(1, min(size, _MAX_BATCH_TOKENS // max(1, shortest - 1)))  # the last id is not read
             longest = shortest if is_masked else 2 * shortest
             numbers = [i for i in by_length[len(scores) : len(scores) + size] if lengths[i] <= longest]
             batch = [windows[i] for i in numbers]
@@ -228,6 +242,7 @@ class _LogitScorer(NamedTuple):
 
     top_k: int
     boundary_ids: Tensor | None
+    has_ranks: bool
 
     def scores(self, logits: Tensor, targets: Tensor) -> Scores:
         """Score targets (…) by logits (…, V)."""
@@ -238,11 +253,11 @@ class _LogitScorer(NamedTuple):
         ids, zeros = self.boundary_ids, torch.zeros_like(surprisal)
         return Scores(
             surprisal=surprisal,
-            rank=(log_p > of_target).sum(-1) + 1 if self.top_k else zeros.long(),
-            entropy=-(log_p.exp() * log_p).sum(-1) if self.top_k else zeros,
+            rank=(log_p > of_target).sum(-1) + 1 if self.has_ranks else zeros.long(),
+            entropy=-(log_p.exp() * log_p).sum(-1) if self.has_ranks else zeros,
             boundary=zeros if ids is None else log_p[..., ids].logsumexp(-1),
             top_ids=top.indices,
-            top_probabilities=top.values.exp(),
+            top_log_p=top.values.clamp_max(0),
         )
 
 
@@ -422,7 +437,7 @@ def _details(model: LanguageModel, tokenizer: Tokenizer, job: ScoringJob, scores
     topk: list[Expected] = []
     for score in scored if job.top_k is not None else []:
         top_ids: list[list[int]] = score.top_ids[:, : job.top_k].tolist()
-        top: list[list[float]] = score.top_probabilities[:, : job.top_k].tolist()
+        top: list[list[float]] = score.top_log_p[:, : job.top_k].exp().tolist()
         topk += [()] * job.n_unscored
         topk += [tuple(zip(tokenizer.tokens(a), b, strict=True)) for a, b in zip(top_ids, top, strict=True)]
     return {

@@ -14,6 +14,7 @@ from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import JobState, changed
 from trainer.contracts.compatibility import check_generates, check_scores
+from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     CHAT_EXPIRED,
@@ -27,6 +28,7 @@ from trainer.contracts.inference import (
     EvalRecord,
     EvalRequest,
     EvalResponse,
+    FinishReason,
     GenerateChunk,
     GenerateRecord,
     GenerateRequest,
@@ -59,8 +61,9 @@ _POLL_SECONDS = 2.0
 _MARGIN_SECONDS = 30.0
 """The worker gives up this much earlier than the client."""
 _READER_SECONDS = 30.0
-RecordT = TypeVar("RecordT", ScoreRecord, GenerateRecord, PredictRecord, ChatRecord, EvalRecord)
 SAME_KEY = "Another request was sent with this Idempotency-Key. Send each request with its own key."
+RecordT = TypeVar("RecordT", ScoreRecord, GenerateRecord, CompletionRecord, PredictRecord, ChatRecord, EvalRecord)
+StreamT = TypeVar("StreamT", GenerateRecord, CompletionRecord)
 _NO_RESULT = "No worker has answered; try again in a minute."
 _UNREADABLE = "The stored result cannot be read: send the request again."
 _EXPIRED = "This request and its result have expired: send the request again."
@@ -143,6 +146,42 @@ class InferenceClient:
         # with a fixed seed, a second worker that takes the request over generates the same chunks
         seeded = changed(request, seed=secrets.randbits(32) if request.seed is None else request.seed)
         record = await self._generate_record(run_id, seeded, user_id, None, is_streamed=True)
+        async with contextlib.aclosing(self._stream(record)) as stream:
+            async for piece in stream:
+                yield piece.response if isinstance(piece, GenerateRecord) else piece
+
+    async def complete(
+        self, run_id: str, request: CompletionRequest, *, user_id: int | None = None, request_id: str | None = None
+    ) -> CompletionResponse:
+        """Continue or score prompts and wait for the result."""
+        record = self._completion_record(run_id, request, user_id, request_id)
+        return (await self._wait_for_result(await self._enqueue(record, is_new=request_id is None))).response
+
+    async def stream_complete(
+        self, run_id: str, request: CompletionRequest, *, user_id: int | None = None
+    ) -> AsyncGenerator[GenerateChunk | CompletionResponse, None]:
+        """Continue prompts and yield chunks while they are generated, then the complete response.
+
+        The chunks of a choice come in order and add up to its text. Closing the generator ends the generation, as in
+        `stream_generate`. Raises INVALID_INPUT for a request with `logprobs`.
+        """
+        if request.logprobs is not None:
+            raise AppError(ErrorCode.INVALID_INPUT, "`logprobs` cannot be streamed: leave out one of the two.")
+        seeded = changed(request, seed=secrets.randbits(32) if request.seed is None else request.seed)
+        record = changed(self._completion_record(run_id, seeded, user_id, None), is_streamed=True)
+        async with contextlib.aclosing(self._stream(record)) as stream:
+            async for piece in stream:
+                yield piece.response if isinstance(piece, CompletionRecord) else piece
+
+    def _completion_record(
+        self, run_id: str, request: CompletionRequest, user_id: int | None, request_id: str | None
+    ) -> CompletionRecord:
+        check_generates(self._objective(run_id))
+        response = CompletionResponse(request_id=request_id or _new_id(), run_id=run_id, status="queued")
+        return CompletionRecord(user_id=user_id, request=request, response=response)
+
+    async def _stream(self, record: StreamT) -> AsyncGenerator[GenerateChunk | StreamT, None]:
+        """Enqueue a streamed request; yield its chunks, then its completed record."""
         request_id, chunks = record.response.request_id, _ChunkMerger()
         try:
             with _redis_errors():
@@ -151,15 +190,17 @@ class InferenceClient:
             async for stored in self._read_chunks(record):
                 for chunk in chunks.add(GenerateChunk.model_validate_json(stored)):
                     yield chunk
-            response = (await self._wait_for_result(record)).response
-            for chunk in chunks.rest(response):
-                yield chunk
-            yield response
+            completed = await self._wait_for_result(record)
+            for index, (text, reason) in enumerate(_outputs(completed)):
+                complete = GenerateChunk(request_id=request_id, index=index, start=0, text=text, stop_reason=reason)
+                for chunk in chunks.add(complete):
+                    yield chunk
+            yield completed
         finally:
             with contextlib.suppress(*STORE_ERRORS):  # both keys expire by themselves
                 await self._store.delete(keys.reader(request_id), keys.pieces(request_id))
 
-    async def _read_chunks(self, record: GenerateRecord) -> AsyncGenerator[bytes, None]:
+    async def _read_chunks(self, record: GenerateRecord | CompletionRecord) -> AsyncGenerator[bytes, None]:
         """Yield stored chunks until the result is stored, or is no longer to be expected."""
         until = time.monotonic() + self._settings.queue.interactive_timeout_seconds + _MARGIN_SECONDS
         position, has_ended = "0-0", False
@@ -396,11 +437,14 @@ class _ChunkMerger:
             self._ended.add(chunk.index)
         yield changed(chunk, start=known, text=text)
 
-    def rest(self, response: GenerateResponse) -> Iterator[GenerateChunk]:
-        for index, (text, reason) in enumerate(zip(response.outputs or (), response.stop_reason or (), strict=True)):
-            yield from self.add(
-                GenerateChunk(request_id=response.request_id, index=index, start=0, text=text, stop_reason=reason)
-            )
+
+def _outputs(record: GenerateRecord | CompletionRecord) -> Iterator[tuple[str, FinishReason]]:
+    """Yield the text of each sequence with the reason of its end; a completion knows only one of two reasons."""
+    if isinstance(record, GenerateRecord):
+        yield from zip(record.response.outputs or (), record.response.stop_reason or (), strict=True)
+        return
+    for choice in record.response.choices or ():
+        yield choice.text, "eos" if choice.finish_reason == "stop" else "max_new_tokens"
 
 
 @contextlib.asynccontextmanager

@@ -92,7 +92,11 @@ class Tokenizer(ABC):
 
         Special tokens and ids outside the vocabulary have no text.
         """
-        return "".join(self.texts[i] for i in ids if 0 <= i < len(self.texts))
+        return "".join(self.pieces(ids))
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Return for each id the text that it adds to the text of the ids before it."""
+        return [self.texts[i] if 0 <= i < len(self.texts) else "" for i in ids]
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the name of each token."""

@@ -53,8 +53,14 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[list[int]] = self._processor.encode_as_ids(documents, add_bos=True, add_eos=True)
         return join_ids(ids, self.vocab_size)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return super().decode(ids).removeprefix(" ")
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        pieces = super().pieces(ids)
+        first = next((number for number, piece in enumerate(pieces) if piece), 0)
+        return [
+            *pieces[:first],
+            *(piece.removeprefix(" ") for piece in pieces[first : first + 1]),
+            *pieces[first + 1 :],
+        ]
 
     def spans(self, text: str) -> list[Span]:
         """Return the range of each token in the normalized text, without the space added at the start."""

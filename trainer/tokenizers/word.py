@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import chain
 
@@ -48,8 +48,8 @@ class WordTokenizer(Tokenizer):
         documents = ([*self._encode_line(line), self.special_ids.eos] for line in lines.split("\n"))
         return join_ids(documents, self.vocab_size)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return detokenize([self.names[i] for i in ids if len(_SPECIAL_TOKENS) <= i < len(self.names)])
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        return list(with_spaces(super().pieces(ids)))
 
     def spans(self, text: str) -> list[Span]:
         return [word.span() for word in _WORD.finditer(normalized(text, self.normalization))]
@@ -58,17 +58,21 @@ class WordTokenizer(Tokenizer):
         return [self._ids.get(word, self.special_ids.unk) for word in line.split()]
 
 
-def detokenize(words: Iterable[str]) -> str:
-    """Join words as in printed text, without a space between punctuation, brackets or quotes and their word."""
-    parts: list[str] = []
+def with_spaces(words: Iterable[str]) -> Iterator[str]:
+    """Yield each word, with a space before it as in printed text: none between punctuation or brackets and a word.
+
+    Empty words are special tokens and stay empty.
+    """
     joins, quoted = True, False
     for word in words:
+        if not word:
+            yield word
+            continue
         is_quote = word == '"'
         joins = joins or word in _NO_SPACE_BEFORE or (is_quote and quoted)
-        parts += [word] if joins else [" ", word]
+        yield word if joins else f" {word}"
         quoted ^= is_quote
         joins = word in _NO_SPACE_AFTER or (is_quote and quoted)
-    return "".join(parts)
 
 
 def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:

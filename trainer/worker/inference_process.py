@@ -10,8 +10,16 @@ import structlog
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from trainer.config.settings import Settings
+from trainer.contracts.completions import CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import ChatRecord, EvalRecord, GenerateChunk, GenerateRecord, InferenceRecord
+from trainer.contracts.inference import (
+    ChatRecord,
+    EvalRecord,
+    GenerateChunk,
+    GenerateRecord,
+    InferenceKind,
+    InferenceRecord,
+)
 from trainer.worker.child_process import ChildProcess, start_child
 from trainer.worker.heartbeat import processor_ticks
 
@@ -24,7 +32,8 @@ _line_adapter: TypeAdapter[InferenceRecord | GenerateChunk] = TypeAdapter(
     Annotated[InferenceRecord | GenerateChunk, Field(discriminator="kind")],
     config=ConfigDict(hide_input_in_errors=True),
 )
-_MAX_BATCH_CHARACTERS = 20_000  # of each request; a longer text is answered alone
+_GENERATING: frozenset[InferenceKind] = frozenset({"generate", "complete", "chat"})
+_MAX_BATCH_LENGTH = 20_000  # characters or token ids of each request; a longer one is answered alone
 _END_SECONDS = 3.0
 _STOP_SECONDS = 5.0
 
@@ -102,7 +111,7 @@ class InferenceChild:
     async def _answer_together(self, batch: list[_Request]) -> None:
         exchange = asyncio.create_task(self._exchange(batch))
         answered = asyncio.create_task(asyncio.wait([request.answer for request in batch]))
-        patience_seconds = _STOP_SECONDS if isinstance(batch[0].record, GenerateRecord | ChatRecord) else 0.0
+        patience_seconds = _STOP_SECONDS if batch[0].record.kind in _GENERATING else 0.0
 
         def withdraw(_: asyncio.Future[InferenceRecord]) -> None:
             for request in batch:
@@ -166,10 +175,12 @@ def _is_short(record: InferenceRecord) -> bool:
     match record:
         case EvalRecord():
             return False
+        case CompletionRecord():
+            return sum(map(len, record.request.prompts)) <= _MAX_BATCH_LENGTH
         case ChatRecord():
             text: str | None = record.request.message
         case GenerateRecord():
             text = record.request.prompt_text
         case _:
             text = record.request.text
-    return text is not None and len(text) <= _MAX_BATCH_CHARACTERS
+    return text is not None and len(text) <= _MAX_BATCH_LENGTH

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
+from trainer.contracts.completions import CompletionRecord, CompletionResponse
 from trainer.contracts.errors import AppError, RunError
 from trainer.contracts.inference import (
     ChatRecord,
@@ -35,6 +36,7 @@ from trainer.contracts.inference import (
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import load_input
 from trainer.inference.chat import chat_answer, chat_prompt
+from trainer.inference.completion import CompletionJob, complete_together
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.prediction import predict
 from trainer.inference.scoring import ScoringJob, score_texts
@@ -55,6 +57,7 @@ _PRECISIONS: tuple[GenerationPrecision, ...] = get_args(GenerationPrecision)
 """Continuations of different precision are generated one after the other."""
 _Continuation = tuple[GenerationJob, ChatResponse | None]
 """A generation job, and for a chat the response without its answer."""
+_Response = ScoreResponse | GenerateResponse | CompletionResponse | PredictResponse | ChatResponse | EvalResponse
 _STDIN = 0
 _MAX_HELD_BYTES = 128 << 20
 """Memory of earlier requests that this process may hold for the next one."""
@@ -153,19 +156,25 @@ def answer(
 
 def _responses(
     records: Sequence[InferenceRecord], loaded: LoadedRun, settings: Settings, withdrawn: Callable[[], Collection[str]]
-) -> Iterator[ScoreResponse | GenerateResponse | GenerateChunk | PredictResponse | ChatResponse | EvalResponse]:
+) -> Iterator[_Response | GenerateChunk]:
     corpora = CorpusStore(settings)
     texts: list[ScoringJob] = []
     prompts: list[_Continuation] = []
+    completions: list[CompletionJob] = []
+    model, tokenizer = loaded.model, loaded.tokenizer
     for record in records:
         try:
             match record:
                 case ScoreRecord(request=to_score, response=score):
-                    texts.append(ScoringJob.of(loaded.tokenizer, load_input(to_score, corpora), score))
+                    texts.append(ScoringJob.of(tokenizer, load_input(to_score, corpora), score))
                 case GenerateRecord() | ChatRecord():
                     prompts.append(_continuation(record, loaded, corpora))
+                case CompletionRecord(request=to_complete, response=completion, is_streamed=is_streamed):
+                    completions.append(
+                        CompletionJob(model, tokenizer, to_complete, completion, is_streamed=is_streamed)
+                    )
                 case PredictRecord(request=to_predict, response=prediction):
-                    yield predict(loaded.model, loaded.tokenizer, to_predict, prediction, loaded.prefixes)
+                    yield predict(model, tokenizer, to_predict, prediction, loaded.prefixes)
                 case EvalRecord(request=to_measure, response=evaluation):
                     metrics = reevaluate(loaded, to_measure, settings)
                     yield changed(evaluation, status="completed", metrics=metrics)
@@ -174,8 +183,9 @@ def _responses(
         except (AppError, OSError) as error:
             yield failed_record(record, RunError.of(to_app_error(error, settings.app.folders()))).response
     if texts:
-        yield from score_texts(loaded.model, loaded.tokenizer, texts)
+        yield from score_texts(model, tokenizer, texts)
     yield from _continued(prompts, loaded, withdrawn)
+    yield from complete_together(model, completions, withdrawn=withdrawn)
 
 
 def _continued(

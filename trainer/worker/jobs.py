@@ -13,6 +13,7 @@ from trainer.artifacts.runs import RunStore, complete_end
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
+from trainer.contracts.completions import CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.events import InferenceCompleted, InferenceEvent, InferenceFailed, InferenceStarted, stamp
 from trainer.contracts.inference import (
@@ -154,7 +155,7 @@ class Jobs:
 
     async def _compute(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""
-        if isinstance(record, GenerateRecord) and record.is_streamed:
+        if isinstance(record, GenerateRecord | CompletionRecord) and record.is_streamed:
             return await self._stream(record)
         if not isinstance(record, ChatRecord):
             return await self._child_for(record).answer(record)
@@ -164,7 +165,7 @@ class Jobs:
         turns = tuple(ChatTurn.model_validate_json(turn) for turn in stored)
         return changed(await self._child.answer(changed(record, turns=turns)), turns=())
 
-    async def _stream(self, record: GenerateRecord) -> InferenceRecord:
+    async def _stream(self, record: GenerateRecord | CompletionRecord) -> InferenceRecord:
         """Return the answer to a streamed generation and publish its chunks; raises CANCELLED without a reader."""
         chunks: asyncio.Queue[GenerateChunk | None] = asyncio.Queue()
         answering = asyncio.create_task(self._child.answer(record, chunks.put_nowait))
@@ -182,7 +183,7 @@ class Jobs:
             answering.cancel()
             await asyncio.gather(answering, return_exceptions=True)  # nobody needs its error
 
-    async def _is_read(self, record: GenerateRecord, chunks: Sequence[GenerateChunk]) -> bool:
+    async def _is_read(self, record: GenerateRecord | CompletionRecord, chunks: Sequence[GenerateChunk]) -> bool:
         """Publish chunks; return False if no client reads them. Lost chunks are part of the answer."""
         request_id, ttl_seconds = record.response.request_id, self._settings.queue.interactive_timeout_seconds
         pieces = [chunk.model_dump_json() for chunk in chunks]

@@ -75,6 +75,7 @@ def test_decoded_text__begins_with_that_of_every_first_part(method: str) -> None
 
     for length in range(len(ids)):
         assert tokenizer.decode(ids).startswith(tokenizer.decode(ids[:length]))
+        assert tokenizer.decode(ids[:length]) == "".join(tokenizer.pieces(ids)[:length])
 
 
 @pytest.mark.parametrize("method", METHODS)

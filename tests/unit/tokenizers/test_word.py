@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.properties import for_all_pairs
 from tests.support.strategies import texts
 from tests.support.tiny_models import library_tokenizer, make_run, tokenizer_of
-from trainer.tokenizers.word import detokenize
+from trainer.tokenizers.word import with_spaces
 from trainer.training.batches import NO_TARGET
 
 
@@ -90,8 +90,8 @@ PRINTED = [
 
 
 @pytest.mark.parametrize(("words", "printed"), PRINTED)
-def test_detokenize__is_as_in_print(words: str, printed: str) -> None:
-    assert detokenize(words.split()) == printed
+def test_spaces__are_as_in_print(words: str, printed: str) -> None:
+    assert "".join(with_spaces(words.split())) == printed
     tokenizer = tokenizer_of("word", [words or "x"])
     assert tokenizer.decode(tokenizer.encode(words)) == printed
 
