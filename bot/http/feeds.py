@@ -114,8 +114,8 @@ class Feeds:
             yield feed
 
     @asynccontextmanager
-    async def logs(self, run: RunDirectory) -> AsyncIterator[Feed]:
-        """Follow the log of a run, from its last lines on."""
+    async def logs(self, run: RunDirectory, *, stored: bool) -> AsyncIterator[Feed]:
+        """Follow the log of a run, from its last lines on; `stored`: the lines as stored, one JSON object each."""
         reader = LogReader(run.logs)
         has_begun = False
 
@@ -123,9 +123,9 @@ class Feeds:
             nonlocal has_begun
             lines = reader.read_new() if has_begun else reader.last(MAX_LINES)
             has_begun = True
-            return [FeedItem(readable_line(line)) for line in lines]
+            return [FeedItem(line if stored else readable_line(line)) for line in lines]
 
-        async with self._open(("logs", run.run_id), read, run, MAX_LINES) as feed:
+        async with self._open(("stored logs" if stored else "logs", run.run_id), read, run, MAX_LINES) as feed:
             yield feed
 
     @asynccontextmanager

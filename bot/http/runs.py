@@ -58,12 +58,9 @@ class RunsQuery(Query):
     """`next_cursor` of the page before."""
 
 
-class TailQuery(Query):
+class LogsQuery(Query):
     tail: Annotated[int, Field(ge=0, le=MAX_LINES), WHOLE] = 200
     """Number of last lines."""
-
-
-class LogsQuery(TailQuery):
     stored: Annotated[bool, FLAG] = False
     """true: the lines as stored, one JSON object each."""
 
@@ -174,10 +171,10 @@ async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse
     return web.Response(text="".join(f"{line}\n" for line in shown))
 
 
-async def stream_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
-    async with call.api.feeds.logs(run) as feed:
+    async with call.api.feeds.logs(run, stored=call.query.stored) as feed:
         position = await feed.tail(call.query.tail)
         return await stream_feed(call.api, call.client, call.request, feed, position)
 
@@ -321,7 +318,7 @@ OPERATIONS: tuple[Operation, ...] = (
         {200: Answer("The last lines", "text/plain")},
         tag="runs",
     ),
-    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, TailQuery, NoBody), {200: _STREAM}, tag="runs"),
+    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, LogsQuery, NoBody), {200: _STREAM}, tag="runs"),
     operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), {200: _STREAM}, tag="runs"),
     operation(
         "GET /runs/{run_id}/curve",

@@ -99,7 +99,7 @@ def test_train__from_the_weights_of_a_run_takes_its_family(server: LabServer) ->
     with client_of(server) as client:
         run = client.train(corpus="text", init_from_run_id=server.run.run_id, max_seq_len=16, num_epochs=1)
         assert client.wait(run.run_id).status == "completed" and run.model_family == "char_lstm"
-        with pytest.raises(AppError, match="names no completed run"):
+        with pytest.raises(AppError, match="There is no run 'none'"):
             client.train(corpus="text", init_from_run_id="none")
 
 
@@ -358,8 +358,8 @@ def test_stream_that_breaks_off__continues_after_its_last_event(
     with prepared(*answers) as fake, Client(fake.url, KEY) as client:
         assert [line[-2:] for line in client.logs("run", tail=5, follow=True)] == ["m0", "m1", "m2", "ON"]
         assert [one.path for one in fake.sent[1::2]] == [
-            "/runs/run/logs/stream?tail=5",
-            "/runs/run/logs/stream?tail=10000",
+            "/runs/run/logs/stream?tail=5&stored=true",
+            "/runs/run/logs/stream?tail=10000&stored=true",
         ]
 
 
@@ -377,4 +377,4 @@ def test_stream_that_breaks_off_before_its_first_line__begins_again(
     with prepared(status, broken, status, refused) as fake, Client(fake.url, KEY) as client:
         with pytest.raises(AppError, match=r"No\."):
             list(client.logs("run", tail=0, follow=True))
-        assert fake.sent[-1].path.endswith("?tail=0")
+        assert fake.sent[-1].path.endswith("?tail=0&stored=true")

@@ -161,7 +161,7 @@ class RemoteInstallation:
             # a stream that begins after the end of the run has all its lines
             is_last, after = (await self.status(run_id)).has_ended, seen
             try:
-                async with aclosing(self.api.server_events(path, tail=tail)) as sent:
+                async with aclosing(self.api.server_events(path, tail=tail, stored=True)) as sent:
                     async for one in sent:
                         written = _time_of(one.data)
                         if not after or not written or written > after:
