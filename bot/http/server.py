@@ -21,7 +21,6 @@ from trainer.system.files import to_app_error
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-_STOP_SECONDS = 2.0
 _CLIENT_HAS_LEFT = 499  # as nginx counts it
 _LOOPBACK_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -41,7 +40,7 @@ class HttpServer:
         app.on_response_prepare.append(_start_answer)
         app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
-        self._runner = web.AppRunner(app, shutdown_timeout=_STOP_SECONDS)
+        self._runner = web.AppRunner(app, shutdown_timeout=api.patience.stop_seconds)
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:

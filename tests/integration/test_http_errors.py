@@ -250,7 +250,8 @@ async def test_request__that_is_no_http_is_refused_in_the_same_form(here: Site, 
 
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ") or head.startswith(b"HTTP/1.0 400 ")
-    [request_id] = re.findall(rb"X-Request-ID: ([0-9a-f]{8})", head)
+    found: list[bytes] = re.findall(rb"X-Request-ID: ([0-9a-f]{8})", head)
+    [request_id] = found
     assert body == (
         b'{"code":"INVALID_INPUT","message":"This is not a valid HTTP request.","request_id":"%s","details":[]}'
         % request_id

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import NamedTuple, TypeVar
 
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientResponse, ClientSession, TCPConnector
 from multidict import CIMultiDictProxy
 from pydantic import BaseModel, SecretStr, TypeAdapter
 from pydantic_core import to_json
@@ -186,7 +186,7 @@ async def site(settings: Settings) -> AsyncIterator[Site]:
     installation = Installation(settings, Permissions(settings.discord, nobody))
     try:
         await installation.start()
-        async with ClientSession() as session:
+        async with ClientSession(connector=TCPConnector(limit=0)) as session:
             yield Site(installation.queue, installation.port, session)
     finally:
         await installation.close()
@@ -228,7 +228,7 @@ async def inside(
     server = HttpServer(api)
     port = await server.start()
     try:
-        async with ClientSession() as session:
+        async with ClientSession(connector=TCPConnector(limit=0)) as session:
             yield Inside(Site(queue, port, session), api)
     finally:
         await server.stop()
