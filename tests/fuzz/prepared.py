@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from bot.http.inference import RequestPath
 from bot.http.operations import OTHER_RUN, RUN, Operation
-from bot.http.runs import CancelAnswer
 from scripts.api_page import REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG
+from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference import (
     ChatResponse,
     EvalResponse,
