@@ -57,11 +57,11 @@ def campaign(api: ApiProcess, folder: Path, arguments: Arguments) -> list[Fuzzed
     """Run schemathesis with one seed after the other until there are enough cases, then on what was not reached."""
     prepared = prepare(api)
     rounds: list[Fuzzed] = []
-    with short_runs(api):
+    with short_runs(prepared):
         while sum(one.cases for one in rounds) < arguments.cases:
             seed = str(arguments.seed + len(rounds) * 1_000_003)
             rounds.append(fuzz(api, folder, "--max-examples", str(_EXAMPLES), "--seed", seed))
-    rounds.append(fuzz_unreached(prepared, folder, "--max-examples", "5", "--seed", str(arguments.seed)))
+        rounds.extend(fuzz_unreached(prepared, folder, "--max-examples", "5", "--seed", str(arguments.seed)))
     return rounds
 
 

@@ -20,7 +20,7 @@ from tests.fuzz.prepared import Prepared
 from tests.support.api_process import KEY, ApiProcess
 from trainer.contracts.http_answers import RunPage
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 _PATIENCE = "300"
 """Seconds without a byte of an answer, because the machine may be busy."""
 _COUNT = r'mt_http_requests_total\{method="(\w+)",route="([^"]+)",status="(\d+)"\} ([0-9.e+]+)'
@@ -55,19 +55,39 @@ def fuzz(api: ApiProcess, folder: Path, *options: str) -> Fuzzed:
     return Fuzzed(0 if counted is None else int(counted[1]), done.returncode == 0, done.stdout)
 
 
-def fuzz_unreached(prepared: Prepared, folder: Path, *options: str) -> Fuzzed:
-    """Run schemathesis on the operations without a success so far, with ids of what exists."""
-    lines: list[str] = []
-    names: list[str] = []
-    for operation in unreached(prepared.api):
-        given = example_values(operation, prepared.values(operation))
-        pairs = ", ".join(f'"{name}" = "{value}"' for name, value in given.items())
-        lines += ["[[operations]]", f'include-operation-id = "{operation.name}"', f"parameters = {{ {pairs} }}", ""]
-        names += ["--include-operation-id", operation.name]
-    if not names:
-        return Fuzzed(0, is_clean=True, printed="")
-    (folder / "schemathesis.toml").write_text("\n".join(lines), encoding="utf-8")
-    return fuzz(prepared.api, folder, *options, *names)
+def fuzz_unreached(prepared: Prepared, folder: Path, *options: str) -> list[Fuzzed]:
+    """Run schemathesis on the operations without a success so far: with ids of what exists, or after another one."""
+    missing = unreached(prepared.api)
+    first = [one for one in missing if not _leading_to(one)]
+    positive = ("--mode", "positive", *options)
+    (folder / "schemathesis.toml").write_text("\n".join(_with_ids(one, prepared) for one in first), encoding="utf-8")
+    done = [fuzz(prepared.api, folder, "--phases", "fuzzing", *positive, *_only(first))] if first else []
+    for one in missing:
+        if one not in first:
+            pair = _only([one, *_leading_to(one)])
+            done.append(fuzz(prepared.api, folder, "--phases", "stateful", *positive, *pair))
+    return done
+
+
+def _with_ids(operation: Operation, prepared: Prepared) -> str:
+    """Return the settings of schemathesis for an operation whose parameters are ids of what exists."""
+    values = example_values(operation, prepared.values(operation))
+    pairs = ", ".join(f'"{name}" = "{value}"' for name, value in values.items())
+    return f'[[operations]]\ninclude-operation-id = "{operation.name}"\nparameters = {{ {pairs} }}\n'
+
+
+def _only(operations: Sequence[Operation]) -> list[str]:
+    return [word for one in operations for word in ("--include-operation-id", one.name)]
+
+
+def _leading_to(operation: Operation) -> list[Operation]:
+    """Return the operations whose answers have the body for an operation."""
+    return [
+        one
+        for one in OPERATIONS
+        for answer in one.answers.values()
+        if any(link.operation == operation.name and link.body is not None for link in answer.links)
+    ]
 
 
 def counts(api: ApiProcess) -> dict[str, Counter[int]]:
@@ -87,17 +107,17 @@ def unreached(api: ApiProcess) -> list[Operation]:
 
 
 @contextmanager
-def short_runs(api: ApiProcess) -> Iterator[None]:
+def short_runs(prepared: Prepared) -> Iterator[None]:
     """Cancel the runs that schemathesis starts once they are seen twice, so that the worker stays free."""
     stop = Event()
-    watcher = Thread(target=_cancel_runs, args=(api.url, stop))
+    watcher = Thread(target=_cancel_runs, args=(prepared, stop))
     watcher.start()
     try:
         yield
     finally:
         stop.set()
         watcher.join()
-        end_runs(api)
+        end_runs(prepared.api)
 
 
 def end_runs(api: ApiProcess) -> None:
@@ -108,12 +128,12 @@ def end_runs(api: ApiProcess) -> None:
             api.client.get(f"/runs/{run_id}?wait=60")
 
 
-def _cancel_runs(url: str, stop: Event) -> None:
+def _cancel_runs(prepared: Prepared, stop: Event) -> None:
     seen: Sequence[str] = ()
-    with httpx2.Client(base_url=url, headers={"X-Api-Key": KEY}, timeout=60) as client:
+    with httpx2.Client(base_url=prepared.api.url, headers={"X-Api-Key": KEY}, timeout=60) as client:
         while not stop.wait(_LOOK_SECONDS):
             active = _active(client)
-            for run_id in set(active) & set(seen):
+            for run_id in set(active) & set(seen) - prepared.to_cancel:
                 client.post(f"/runs/{run_id}/cancel")
             seen = active
 

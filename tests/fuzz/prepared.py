@@ -41,19 +41,25 @@ class Prepared(NamedTuple):
     tokenizer: str
     requests: Mapping[str, str]
     """The ids of requests by the word in their path."""
+    to_cancel: set[str]
+    """Runs that are there for an operation to cancel them."""
 
     def values(self, operation: Operation) -> dict[str, str]:
         """Return new values of the placeholders of an operation."""
         run = self.run
         if operation.name == "cancel_run":
             run = train(self.api, **LONG).run_id
+            self.to_cancel.add(run)
         if operation.name == "resume_run":
             run = self.resumable
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
         if "session_id" in operation.path_model.model_fields:
             chat = self.api.post(f"/runs/{run}/chat?wait=60", ChatResponse, {"message": "abc", "max_new_tokens": 1})
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
-        if issubclass(operation.path_model, RequestPath):
+        if operation.name == "delete_score":
+            record, body = _REQUESTS["score"]
+            found[REQUEST] = self.api.post(f"/runs/{run}/score?wait=60", record, body).request_id
+        elif issubclass(operation.path_model, RequestPath):
             found[REQUEST] = self.requests[operation.path.split("/")[3]]
         return found
 
@@ -76,7 +82,7 @@ def prepare(api: ApiProcess) -> Prepared:
         kind: api.post(f"/runs/{runs[0]}/{kind}?wait=60", record, body).request_id
         for kind, (record, body) in _REQUESTS.items()
     }
-    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent)
+    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent, set())
 
 
 def train(api: ApiProcess, **fields: object) -> Accepted:
