@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
@@ -24,6 +25,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 T = TypeVar("T")
 
+_DISCORD_ID = re.compile(r"[1-9][0-9]{0,18}")
 _CATCH_UP_SECONDS = 0.1
 """Timeout of a refresh for a person who types."""
 
@@ -117,7 +119,7 @@ class RunIndex:
             known = self._runs.get(name)
             if known is None or known.is_unfinished:
                 self._read_run(name)
-        self.runs = tuple(sorted(self._runs.values(), key=_created_at, reverse=True))
+        self.runs = tuple(sorted(self._runs.values(), key=run_order, reverse=True))
         self._read_tokenizers()
         self.corpora = self._queue.corpora.names()
 
@@ -186,8 +188,13 @@ def matching(typed: str, things: Iterable[T], names: Callable[[T], Sequence[str]
     return [thing for _, thing in sorted(found, key=itemgetter(0))]
 
 
-def _created_at(entry: RunEntry | TokenizerStatus) -> datetime:
-    return entry.created_at
+def _created_at(tokenizer: TokenizerStatus) -> datetime:
+    return tokenizer.created_at
+
+
+def run_order(run: RunEntry) -> tuple[datetime, str]:
+    """Return the sort key of the list of runs, which has no equals."""
+    return run.created_at, run.run_id
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
@@ -220,13 +227,18 @@ def _entry(record: RunRecord) -> RunEntry:
 
 def owner_of(record: RunRecord) -> int | None:
     """Return the Discord user who owns a run, or the negative number of its API key; None for the command line."""
-    key = None if record.http is None else record.http.api_key
-    return owner_number(key) if record.user_id is None and key is not None else record.user_id
+    return owner_number(record.owner) if isinstance(record.owner, str) else record.owner
 
 
 def owner_number(api_key: str) -> int:
     """Return the number that stands for an API key: the Discord user that it names, or else a negative one."""
-    return int(api_key) if api_key.isdecimal() else -1 - int(sha256(api_key.encode()).hexdigest()[:15], 16)
+    user_id = discord_user(api_key)
+    return -1 - int(sha256(api_key.encode()).hexdigest()[:15], 16) if user_id is None else user_id
+
+
+def discord_user(api_key: str) -> int | None:
+    """Return the Discord user whose id is the name of an API key; None for another name."""
+    return int(api_key) if _DISCORD_ID.fullmatch(api_key) else None
 
 
 def _distance(word: str, name: str) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from bot.http.api_keys import ApiClient
 from bot.http.feeds import Feeds
@@ -17,6 +18,19 @@ from trainer.contracts.errors import AppError, ErrorCode
 from trainer.jobs.queue import JobQueue
 
 
+class Patience(NamedTuple):
+    """The times after which the server disconnects a client."""
+
+    idle_seconds: float = 30.0
+    """Without a complete header of a request."""
+    body_seconds: float = 60.0
+    """Without the complete body of a request."""
+    send_seconds: float = 30.0
+    """Without reading an answer."""
+    stop_seconds: float = 2.0
+    """Until its request is completed, when the server stops."""
+
+
 class Api:
     """State of the API server."""
 
@@ -28,6 +42,7 @@ class Api:
         limits: UsageLimits,
         permissions: Permissions,
         metrics: Metrics,
+        patience: Patience = Patience(),  # noqa: B008  (immutable)
     ) -> None:
         self.settings = settings
         self.queue = queue
@@ -37,6 +52,7 @@ class Api:
         self.statuses = RunStatuses(queue)
         self.feeds = Feeds()
         self.metrics = metrics
+        self.patience = patience
         self.accepting = asyncio.Lock()
         """Held while a run with an Idempotency-Key is accepted: of two equal requests, one finds the other's run."""
         self._streams: dict[str | None, int] = {}
@@ -45,7 +61,9 @@ class Api:
         """Return a run; raises RUN_NOT_FOUND, or FORBIDDEN if the client may not run the bot's command on it."""
         run = self.queue.runs.get(run_id)
         if not client.is_admin:
-            self.permissions.check_run(command, client.caller, await asyncio.to_thread(run.record))
+            record = await asyncio.to_thread(run.record)
+            if not self.permissions.can_run(command, client.caller, record):
+                raise AppError(ErrorCode.FORBIDDEN, "Only the owner of this run and admins may do this.")
         return run
 
     @contextmanager

@@ -6,10 +6,9 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from bot.permissions import Caller
-from bot.run_index import owner_number
+from bot.run_index import discord_user, owner_number
 from trainer.config.settings import ApiKey
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import HttpOrigin
 
 
 class ApiClient(NamedTuple):
@@ -18,19 +17,21 @@ class ApiClient(NamedTuple):
     name: str | None
     """None for a server without keys, whose clients are admins."""
     is_admin: bool
+    key_hash: bytes = b""
 
     @property
     def user_id(self) -> int | None:
         """The Discord user whose id is the name of the key; None for another name."""
-        return int(self.name) if self.name is not None and self.name.isdecimal() else None
+        return None if self.name is None else discord_user(self.name)
 
     @property
     def caller(self) -> Caller:
         """This client for permissions and limits."""
         return Caller(0 if self.name is None else owner_number(self.name), self.is_admin)
 
-    def origin(self, idempotency: str | None) -> HttpOrigin:
-        return HttpOrigin(api_key=self.name, idempotency=idempotency)
+    def idempotency(self, path: str, key: str) -> str:
+        """Return the hash that stands for an Idempotency-Key of this client; others cannot compute it."""
+        return hmac.digest(self.key_hash, f"{path}\n{key}".encode(), "sha256").hex()
 
 
 class ApiKeys:
@@ -38,7 +39,7 @@ class ApiKeys:
 
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         self._clients = [
-            (_digest(key.secret.get_secret_value()), ApiClient(key.name, key.role == "admin")) for key in keys
+            ApiClient(key.name, key.role == "admin", _digest(key.secret.get_secret_value())) for key in keys
         ]
 
     @property
@@ -53,7 +54,7 @@ class ApiKeys:
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         given = headers.get("X-Api-Key") or (token.strip() if scheme.lower() == "bearer" else "")
         digest = _digest(given)
-        known = [client for one, client in self._clients if hmac.compare_digest(one, digest)]
+        known = [client for client in self._clients if hmac.compare_digest(client.key_hash, digest)]
         if known:
             return known[0]
         raise AppError(ErrorCode.UNAUTHORIZED, "Send a valid API key in the header X-Api-Key.")

@@ -6,22 +6,21 @@ import re
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from aiohttp import web
 from pydantic import Field
 
+from bot.http.error_answers import HttpError
 from bot.http.operations import Answer, Call, Link, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
-from trainer.contracts.base import FileRecord, Frozen, Identifier
+from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
 from trainer.system.files import BrokenFile, file_records, open_regular
 
 _CHUNK_BYTES = 1 << 18
-_SEND_SECONDS = 60.0
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _MANIFEST = "manifest.json"
-
-ArtifactKind = Literal["models", "tokenizers"]
 
 
 class ArtifactPath(Query):
@@ -32,22 +31,6 @@ class ArtifactPath(Query):
 class FileQuery(Query):
     path: Annotated[str, Field(min_length=1, max_length=512)]
     """Path of a file, as the list of files has it."""
-
-
-class ArtifactFiles(Frozen):
-    """The files of a completed run or tokenizer."""
-
-    kind: ArtifactKind
-    id: Identifier
-    files: tuple[FileRecord, ...]
-
-
-class RangeError(AppError):
-    """A range outside of a file of `size` bytes."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(ErrorCode.RANGE_NOT_SATISFIABLE, f"The file has {size:,} bytes. Ask for a range inside it.")
-        self.size = size
 
 
 class ByteRange(NamedTuple):
@@ -74,34 +57,35 @@ async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.Stre
     name = record.path.rpartition("/")[2]
     headers["Content-Disposition"] = f'attachment; filename="{re.sub("[^A-Za-z0-9._-]", "_", name)}"'
     request = call.request
-    if _names(request.headers.get("If-None-Match", ""), etag):
+    if is_known_etag(request.headers, etag):
         return web.Response(status=304, headers={"ETag": etag})
-    wanted = requested_range(request.headers, etag, record.bytes)
-    if wanted is None:
-        wanted, status = ByteRange(0, record.bytes), 200
-    else:
-        status = 206
+    is_head = request.method == "HEAD"
+    found = None if is_head else requested_range(request.headers, etag, record.bytes)
+    wanted = found or ByteRange(0, record.bytes)
+    if found is not None:
         headers["Content-Range"] = f"bytes {wanted.start}-{wanted.end - 1}/{record.bytes}"
-    response = web.StreamResponse(status=status, headers=headers)
+    response = web.StreamResponse(status=200 if found is None else 206, headers=headers)
     response.content_length = wanted.end - wanted.start
-    if request.method == "HEAD":
-        return response
     with call.api.stream(call.client):
         with await asyncio.to_thread(_open, folder, record) as file:
             await response.prepare(request)
-            await _send(file, wanted, response)
+            if not is_head:
+                await _send(file, wanted, response, call.api.patience.send_seconds)
     return response
 
 
-async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse) -> None:
+async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, send_seconds: float) -> None:
     file.seek(wanted.start)
     left = wanted.end - wanted.start
     while left:
         chunk = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
         if not chunk:
             raise BrokenFile("A file became shorter during its download.")
-        async with asyncio.timeout(_SEND_SECONDS):
-            await response.write(chunk)
+        try:
+            async with asyncio.timeout(send_seconds):
+                await response.write(chunk)
+        except TimeoutError:
+            raise ConnectionResetError("The client does not read.") from None
         left -= len(chunk)
 
 
@@ -154,13 +138,15 @@ def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRan
         if last and int(last) < int(first):
             return None
     if start >= end:
-        raise RangeError(size)
+        message = f"The file has {size:,} bytes. Ask for a range inside it."
+        raise HttpError(ErrorCode.RANGE_NOT_SATISFIABLE, message, {"Content-Range": f"bytes */{size}"})
     return ByteRange(start, end)
 
 
-def _names(header: str, etag: str) -> bool:
-    """Return whether If-None-Match names an ETag (weak comparison)."""
-    return header.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in header.split(","))
+def is_known_etag(headers: Mapping[str, str], etag: str) -> bool:
+    """Return True if If-None-Match names an ETag (weak comparison): the client has this content."""
+    given = headers.get("If-None-Match", "")
+    return given.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in given.split(","))
 
 
 _FIRST_FILE = Link(

@@ -7,10 +7,9 @@ from contextlib import aclosing
 from typing import Annotated, Literal
 
 from aiohttp import web
-from aiohttp_sse import EventSourceResponse
 from pydantic import Field
 
-from bot.http.event_streams import SEND_SECONDS, has_left
+from bot.http.event_streams import begin_stream, has_left
 from bot.http.inference import visible_models
 from bot.http.operations import RUN, Answer, Call, Link, NoBody, NoQuery, Operation, Query, operation, reply
 from bot.run_index import RunEntry
@@ -184,17 +183,15 @@ async def _stream(call: Call[NoQuery, NoQuery, CompletionBody], request: Complet
 
 async def _send(call: Call[NoQuery, NoQuery, CompletionBody], chunks: AsyncIterator[Completion]) -> web.StreamResponse:
     """Send chunks, then `[DONE]`; an error before the first chunk is an ordinary answer."""
-    response = EventSourceResponse(allow_all_methods=True, send_timeout=SEND_SECONDS)
     first = await anext(chunks)
     try:
-        await response.prepare(call.request)
-        async with response:
+        async with (response := await begin_stream(call.api, call.request)):
             await response.send(first.model_dump_json())
             async for chunk in chunks:
                 await response.send(chunk.model_dump_json())
             await response.send("[DONE]")
-    except (ConnectionError, TimeoutError):
-        pass  # the client has left, or does not read
+    except TimeoutError:
+        raise ConnectionResetError("The client does not read.") from None
     return response
 
 

@@ -1,11 +1,33 @@
-"""Connections of clients: limited in number, and closed if no complete request arrives."""
+"""Connections of clients: limited in number, closed while idle, and answered in our form if a request is malformed."""
 
 import asyncio
 
+import structlog
+from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from aiohttp.web_server import Server
 
-_FIRST_REQUEST_SECONDS = 20.0
+from bot.http.error_answers import FAILED, error_answer
+from trainer.contracts.errors import AppError, ErrorCode
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+class Connections:
+    """Makes the protocol of each new connection."""
+
+    def __init__(self, runner: web.AppRunner, max_connections: int, idle_seconds: float) -> None:
+        self._runner = runner
+        self._max_connections = max_connections
+        self._idle_seconds = idle_seconds
+        """The time to send the complete header of a request."""
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        if server is None or len(server.connections) >= self._max_connections:
+            return _Refusal()
+        loop = asyncio.get_running_loop()
+        # a compressed body could be far larger than it looks
+        return _Connection(server, loop=loop, keepalive_timeout=self._idle_seconds, auto_decompress=False)
 
 
 class _Refusal(asyncio.Protocol):
@@ -15,33 +37,26 @@ class _Refusal(asyncio.Protocol):
         transport.close()
 
 
-class Connections:
-    """Makes the protocol of each new connection."""
+class _Connection(RequestHandler):
+    """A connection of a client. aiohttp would log what a malformed request holds, and each client that leaves."""
 
-    def __init__(self, server: Server, max_connections: int) -> None:
-        self._server = server
-        self._max_connections = max_connections
-        self._silent: dict[RequestHandler, asyncio.TimerHandle] = {}
-        """Connections without a request so far, with the timer that closes them."""
+    __slots__ = ()
 
-    def __call__(self) -> asyncio.BaseProtocol:
-        if len(self._server.connections) >= self._max_connections:
-            return _Refusal()
-        handler = self._server()
-        timer = asyncio.get_running_loop().call_later(_FIRST_REQUEST_SECONDS, self._close, handler)
-        self._silent[handler] = timer
-        return handler
-
-    def request_arrived(self, handler: RequestHandler) -> None:
-        """Keep a connection that has sent a complete header; aiohttp closes it when it is idle."""
-        timer = self._silent.pop(handler, None)
-        if timer is not None:
-            timer.cancel()
-
-    def close(self) -> None:
-        for timer in self._silent.values():
-            timer.cancel()
-
-    def _close(self, handler: RequestHandler) -> None:
-        del self._silent[handler]
-        handler.force_close()
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that is no HTTP, or whose answer could not be sent."""
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if status == ErrorCode.INTERNAL_ERROR.http_status:
+            log.error("http_answer_failed", exc_info=exc)
+            error = AppError(ErrorCode.INTERNAL_ERROR, FAILED)
+        else:
+            error = AppError(ErrorCode.INVALID_INPUT, "This is not a valid HTTP request.")
+        answer = error_answer(request, error, status)
+        answer.force_close()
+        return answer

@@ -10,7 +10,6 @@ from bot.http.api_keys import ApiClient
 from bot.http.feeds import Feed
 
 _LOOK_SECONDS = 1.0
-SEND_SECONDS = 30.0
 _MAX_SECONDS = 3600.0
 """After this time a stream ends; a client continues it with Last-Event-ID."""
 
@@ -20,25 +19,33 @@ async def stream_feed(
 ) -> web.StreamResponse:
     """Send the items of a feed from a position on, until the feed ends, the client leaves or an hour has passed.
 
-    A comment is sent every 15 seconds. A client that does not read for 30 seconds is disconnected.
+    A comment is sent every 15 seconds. A client that does not read is disconnected.
     """
+    if request.method == "HEAD":
+        return web.Response(headers={"Content-Type": "text/event-stream"})
     deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
     with api.stream(client):
-        response = EventSourceResponse(send_timeout=SEND_SECONDS)
         try:
-            await response.prepare(request)
-            async with response:
+            async with (response := await begin_stream(api, request)):
                 while not has_left(request) and asyncio.get_running_loop().time() < deadline:
                     has_ended = feed.ended
                     items, position = feed.after(position)
                     for item in items:
-                        number = None if item.number is None else str(item.number)
-                        await response.send(item.data, id=number, event=item.kind)
+                        await response.send(item.data, id=str(item.number) if item.number else None, event=item.kind)
                     if has_ended:
                         break
                     await feed.wait(_LOOK_SECONDS)
-        except (ConnectionError, TimeoutError):
-            pass  # the client has left, or does not read
+        except TimeoutError:
+            raise ConnectionResetError("The client does not read.") from None
+    return response
+
+
+async def begin_stream(api: Api, request: web.Request) -> EventSourceResponse:
+    """Send the header of a stream; raises ConnectionResetError if the client has left."""
+    if has_left(request):
+        raise ConnectionResetError("The client has left.")
+    response = EventSourceResponse(allow_all_methods=True, send_timeout=api.patience.send_seconds)
+    await response.prepare(request)
     return response
 
 

@@ -1,13 +1,15 @@
 """Growing files for many readers: one task reads the new items of a file, however many clients follow it."""
 
 import asyncio
+import sys
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from trainer.artifacts.event_log import EventReader
 from trainer.artifacts.runs import RunDirectory
-from trainer.system.logs import LogReader
+from trainer.system.logs import LogReader, readable_line
 
 _POLL_SECONDS = 0.5
 _LAST_SECONDS = 0.2  # the last lines of a log come just after the end of its run
@@ -19,16 +21,18 @@ class FeedItem(NamedTuple):
     """An event with its number and type, or a line of a log."""
 
     data: str
-    number: int | None = None
+    number: int = 0
     kind: str | None = None
+
+
+def _number(item: FeedItem) -> int:
+    return item.number
 
 
 class Feed:
     """The items of one file so far; `ended` once the file gets no more."""
 
-    def __init__(
-        self, read: Callable[[], list[FeedItem]], has_ended: Callable[[], bool], max_items: int | None
-    ) -> None:
+    def __init__(self, read: Callable[[], list[FeedItem]], has_ended: Callable[[], bool], max_items: int) -> None:
         self.ended = False
         self.readers = 0
         self._read = read
@@ -41,26 +45,37 @@ class Feed:
         self.task = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
-        is_last = await asyncio.to_thread(self._has_ended)
-        while True:
-            self._items += await asyncio.to_thread(self._read)
-            if self._max_items is not None and len(self._items) > self._max_items:
-                extra = len(self._items) - self._max_items
-                self._dropped += extra
-                del self._items[:extra]
-            self.ended = is_last
-            self._started.set()
-            self._changed.set()
-            self._changed = asyncio.Event()
-            if is_last:
-                return
+        try:
             is_last = await asyncio.to_thread(self._has_ended)
-            await asyncio.sleep(_LAST_SECONDS if is_last else _POLL_SECONDS)
+            while True:
+                self._items += await asyncio.to_thread(self._read)
+                extra = len(self._items) - self._max_items
+                if extra > 0:
+                    self._dropped += extra
+                    del self._items[:extra]
+                self.ended = is_last
+                self._notify()
+                if is_last:
+                    return
+                is_last = await asyncio.to_thread(self._has_ended)
+                await asyncio.sleep(_LAST_SECONDS if is_last else _POLL_SECONDS)
+        finally:
+            self._notify()
+
+    def _notify(self) -> None:
+        self._started.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def tail(self, count: int) -> int:
         """Wait for the first items, and return the position of the last `count` of them."""
-        await self._wait(self._started)
+        await self._begin()
         return self._dropped + max(0, len(self._items) - count)
+
+    async def position_after(self, number: int) -> int:
+        """Wait for the first items, and return the position of the first one with a higher number."""
+        await self._begin()
+        return self._dropped + bisect_right(self._items, number, key=_number)
 
     def after(self, position: int) -> tuple[list[FeedItem], int]:
         """Return the items from a position on, and the position after them."""
@@ -68,21 +83,19 @@ class Feed:
         return found, self._dropped + len(self._items)
 
     async def wait(self, seconds: float) -> None:
-        """Wait until there are new items or the feed has ended, at most for some time."""
-        if not self.ended:
-            try:
+        """Wait until there are new items or the feed has ended, at most for some time; raises errors of the file."""
+        if not self.task.done():
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._wait(self._changed)
-            except TimeoutError:
-                return
+                    await self._changed.wait()
+        self._raise_failure()
 
-    async def _wait(self, event: asyncio.Event) -> None:
-        """Wait for an event; raises the error that the reading ended with."""
-        waiting = asyncio.create_task(event.wait())
-        try:
-            await asyncio.wait((waiting, self.task), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
+    async def _begin(self) -> None:
+        await self._started.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """Raise the error that the reading ended with."""
         if self.task.done():
             self.task.result()
 
@@ -97,12 +110,12 @@ class Feeds:
     async def events(self, run: RunDirectory) -> AsyncIterator[Feed]:
         """Follow the events of a run."""
         reader = run.reader()
-        async with self._open(("events", run.run_id), lambda: _events(reader), run, None) as feed:
+        async with self._open(("events", run.run_id), lambda: _events(reader), run, sys.maxsize) as feed:
             yield feed
 
     @asynccontextmanager
-    async def logs(self, run: RunDirectory) -> AsyncIterator[Feed]:
-        """Follow the log of a run, from its last lines on."""
+    async def logs(self, run: RunDirectory, *, stored: bool) -> AsyncIterator[Feed]:
+        """Follow the log of a run, from its last lines on; `stored`: the lines as stored, one JSON object each."""
         reader = LogReader(run.logs)
         has_begun = False
 
@@ -110,14 +123,14 @@ class Feeds:
             nonlocal has_begun
             lines = reader.read_new() if has_begun else reader.last(MAX_LINES)
             has_begun = True
-            return [FeedItem(line) for line in lines]
+            return [FeedItem(line if stored else readable_line(line)) for line in lines]
 
-        async with self._open(("logs", run.run_id), read, run, MAX_LINES) as feed:
+        async with self._open(("stored logs" if stored else "logs", run.run_id), read, run, MAX_LINES) as feed:
             yield feed
 
     @asynccontextmanager
     async def _open(
-        self, name: tuple[str, str], read: Callable[[], list[FeedItem]], run: RunDirectory, max_items: int | None
+        self, name: tuple[str, str], read: Callable[[], list[FeedItem]], run: RunDirectory, max_items: int
     ) -> AsyncIterator[Feed]:
         feed = self._feeds.get(name)
         if feed is None:
@@ -130,7 +143,7 @@ class Feeds:
             if feed.readers == 0:
                 del self._feeds[name]
                 feed.task.cancel()
-                await asyncio.wait([feed.task])
+                await asyncio.gather(feed.task, return_exceptions=True)
 
 
 def _events(reader: EventReader) -> list[FeedItem]:

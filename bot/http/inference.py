@@ -42,7 +42,7 @@ from trainer.contracts.inference import (
     ScoreResponse,
 )
 from trainer.contracts.inference_fields import Response
-from trainer.jobs.inference_client import RecordT
+from trainer.jobs.inference_client import SAME_KEY, RecordT
 
 _PREDICT_SECONDS = 30.0
 
@@ -92,6 +92,13 @@ async def get_score(call: Call[RequestPath, WaitQuery, NoBody]) -> web.StreamRes
     return await _answer(call, record, call.query.wait)
 
 
+async def delete_score(call: Call[RequestPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Delete a score, or withdraw the request for it."""
+    await call.api.run(call.client, call.path.run_id)
+    await call.api.queue.inference.delete_score(call.path.run_id, call.path.request_id)
+    return web.Response(status=204)
+
+
 async def generate(call: Call[RunPath, WaitQuery, GenerateRequest]) -> web.StreamResponse:
     """Continue a prompt."""
     user_id, request_id = await _requester(call, call.path.run_id, "generate")
@@ -121,6 +128,10 @@ async def predict_with_newest(call: Call[NoQuery, AnyRunQuery, PredictRequest]) 
         run_id = next((run.run_id for run in visible_models(call) if run.objective == "causal_lm"), None)
         if run_id is None:
             raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no completed run that predicts the next token.")
+    if call.idempotency is not None:  # by now, another run may be the newest
+        run_id = await call.api.queue.first_value(call.idempotency, run_id)
+        if call.query.run_id not in (None, run_id):
+            raise AppError(ErrorCode.CONFLICT, SAME_KEY)
     return await _predict(call, run_id, call.query.wait, call.body)
 
 
@@ -267,6 +278,13 @@ OPERATIONS: tuple[Operation, ...] = (
         get_score,
         (RequestPath, WaitQuery, NoBody),
         _answers(ScoreResponse),
+        tag="inference",
+    ),
+    operation(
+        "DELETE /runs/{run_id}/score/{request_id}",
+        delete_score,
+        (RequestPath, NoQuery, NoBody),
+        {204: Answer("The score is deleted")},
         tag="inference",
     ),
     operation(

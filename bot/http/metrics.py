@@ -53,6 +53,7 @@ class Metrics:
             self._runs.labels(state).set(states.count(state))
         load = await queue.load()
         self._workers.set(int(load.has_worker))
+        self._queue.clear()  # unknown without Redis
         for name, depth in load.depths.items():
             self._queue.labels(name).set(depth)
         return await asyncio.to_thread(generate_latest, self._registry)

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from bot.http.api_keys import ApiClient
 from trainer.contracts.base import Frozen, Identifier, describe_fields
 from trainer.contracts.errors import AppError, ConflictError, ErrorCode
+from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.validation import parse
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
 RUN = "RUN"
 """The id of a run in examples."""
 OTHER_RUN = "OTHER_RUN"
-_BODY_SECONDS = 60.0
+MAX_BODY_BYTES = 16 << 20
+_TOO_LARGE: type[Exception] = web.HTTPRequestEntityTooLarge
+_MALFORMED: type[Exception] = web.RequestPayloadError
 _MAX_EXACT = 2**53
 _INTEGER = r"-?[0-9]{1,18}"
 _NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
@@ -48,6 +51,7 @@ def _matches(pattern: str, name: str) -> BeforeValidator:
 WHOLE = _matches(_INTEGER, "an integer")
 """Validator of an integer in a query: only digits."""
 NUMBER = _matches(_NUMBER, "a number")
+FLAG = _matches("true|false", "true or false")
 
 
 class Query(BaseModel):
@@ -81,7 +85,14 @@ class Call(Generic[PathT, QueryT, BodyT]):
     """A request to an operation, with its validated inputs."""
 
     def __init__(
-        self, api: "Api", client: ApiClient, request: web.Request, path: PathT, query: QueryT, body: BodyT
+        self,
+        api: "Api",
+        client: ApiClient,
+        request: web.Request,
+        path: PathT,
+        query: QueryT,
+        body: BodyT,
+        idempotency: str | None,
     ) -> None:
         self.api = api
         self.client = client
@@ -89,20 +100,20 @@ class Call(Generic[PathT, QueryT, BodyT]):
         self.path = path
         self.query = query
         self.body = body
-
-    @property
-    def idempotency(self) -> str | None:
-        """The hash of the client and its Idempotency-Key for this path; None without a key."""
-        key = self.request.headers.get("Idempotency-Key")
-        if key is None:
-            return None
-        return sha256(f"{self.client.name}\n{self.request.path}\n{key}".encode()).hexdigest()
+        self.idempotency = idempotency
+        """Stands for the Idempotency-Key of this client and path; None without a key."""
 
     @property
     def request_id(self) -> str | None:
         """The id of the inference request that the Idempotency-Key stands for; None without a key."""
-        key = self.idempotency
-        return None if key is None else key[:32]
+        return None if self.idempotency is None else self.idempotency[:32]
+
+    @property
+    def origin(self) -> HttpOrigin:
+        """The origin of a run that this request starts."""
+        fields = None if self.idempotency is None else self.body.model_dump_json(exclude_unset=True).encode()
+        body = None if fields is None else sha256(fields).hexdigest()
+        return HttpOrigin(api_key=self.client.name, idempotency=self.idempotency, body=body)
 
 
 Work = Callable[[Call[PathT, QueryT, BodyT]], Awaitable[web.StreamResponse]]
@@ -166,11 +177,13 @@ def operation(
         given: dict[str, str] = dict(request.match_info)
         found = parse(path_model, given)
         query = parse(query_model, _single_values(request))
-        body = parse(body_model, await _read_json(request) if has_body else {})
-        _check_idempotency_key(request)
+        key = _idempotency(client, request) if method == "POST" else None
+        data = await _read_body(request, api.patience.body_seconds) if has_body else b"{}"
+        body = await asyncio.to_thread(_parse_body, body_model, data)
         try:
-            return await work(Call(api, client, request, found, query, body))
+            return await work(Call(api, client, request, found, query, body, key))
         except AppError as error:
+            # the request is as described, so what refuses it is the state of the server, or its other fields
             if type(error) is AppError and error.code.http_status == ErrorCode.INVALID_INPUT.http_status:
                 raise ConflictError(error.code, error.message, error.details) from None
             raise
@@ -212,19 +225,40 @@ def _single_values(request: web.Request) -> dict[str, str]:
     return dict(request.query)
 
 
-async def _read_json(request: web.Request) -> object:
-    """Return the JSON of a body; raises UNSUPPORTED_MEDIA_TYPE, INVALID_JSON or PAYLOAD_TOO_LARGE."""
+def _idempotency(client: ApiClient, request: web.Request) -> str | None:
+    """Return what stands for the Idempotency-Key of a request; None without a key."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not re.fullmatch(IDEMPOTENCY_KEY, key):
+        message = "The header Idempotency-Key must have 1 to 255 ASCII characters without spaces."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    return client.idempotency(request.path, key)
+
+
+async def _read_body(request: web.Request, most_seconds: float) -> bytes:
+    """Read a JSON body; raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE or INVALID_JSON."""
     if request.content_type != "application/json":
         raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON: Content-Type: application/json.")
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            data = await request.read()
-        value: object = from_json(data, allow_inf_nan=False)
+        async with asyncio.timeout(most_seconds):
+            return await request.read()
     except TimeoutError:
-        raise AppError(ErrorCode.INVALID_JSON, f"The body did not arrive within {_BODY_SECONDS:g} seconds.") from None
+        raise AppError(ErrorCode.INVALID_JSON, f"The body did not arrive within {most_seconds:g} seconds.") from None
+    except _TOO_LARGE:
+        message = f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time."
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None
+    except _MALFORMED:
+        raise AppError(ErrorCode.INVALID_JSON, "The body is not complete.") from None
+
+
+def _parse_body(model: type[BodyT], data: bytes) -> BodyT:
+    """Validate a JSON body, in a thread because it may be long."""
+    try:
+        value: object = from_json(data, allow_inf_nan=False)
     except ValueError:
         raise AppError(ErrorCode.INVALID_JSON, "The body is not valid JSON.") from None
-    return _whole_numbers(value)
+    return parse(model, _whole_numbers(value))
 
 
 def _whole_numbers(value: object) -> object:

@@ -3,16 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from itertools import dropwhile, islice
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated
 
+import structlog
 from aiohttp import web
 from pydantic import Field
 
+from bot.http.api import Api
+from bot.http.error_answers import HttpError
 from bot.http.event_streams import stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
+    FLAG,
     WHOLE,
     Answer,
     BodyT,
@@ -29,14 +32,19 @@ from bot.http.operations import (
     reply,
 )
 from bot.http.waiting import reply_at_end
-from bot.run_index import RunEntry, matching
+from bot.run_index import RunEntry, matching, run_order
+from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
-from trainer.contracts.base import Frozen, Identifier, RunState
+from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import Accepted, HttpOrigin, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.inference_client import SAME_KEY
 from trainer.system.logs import LogReader, readable_line
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 class RunsQuery(Query):
@@ -50,17 +58,11 @@ class RunsQuery(Query):
     """`next_cursor` of the page before."""
 
 
-class RunPage(Frozen):
-    """Runs, newest first."""
-
-    runs: tuple[RunStatus, ...]
-    next_cursor: str | None
-    """None on the last page."""
-
-
-class TailQuery(Query):
+class LogsQuery(Query):
     tail: Annotated[int, Field(ge=0, le=MAX_LINES), WHOLE] = 200
     """Number of last lines."""
+    stored: Annotated[bool, FLAG] = False
+    """true: the lines as stored, one JSON object each."""
 
 
 class Curve(Frozen):
@@ -69,10 +71,6 @@ class Curve(Frozen):
     run_id: Identifier
     train: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
-
-
-class CancelAnswer(Frozen):
-    status: Literal["cancellation-requested"] = "cancellation-requested"
 
 
 async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
@@ -90,17 +88,36 @@ async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamRespons
         found = {entry.run_id for entry in matching(query.search, entries, run_names, exactly=True)}
         entries = [entry for entry in entries if entry.run_id in found]
     if query.cursor is not None:
-        last = api.queue.runs.get(query.cursor).run_id
-        entries = list(dropwhile(lambda entry: entry.run_id != last, entries))[1:]
-    page = list(islice(entries, query.limit))
-    statuses = [await api.statuses.status(entry.run_id) for entry in page]
+        last = next((entry for entry in api.index.runs if entry.run_id == query.cursor), None)
+        if last is None:
+            raise AppError(ErrorCode.RUN_NOT_FOUND, "The run of `cursor` was deleted: list the runs from the first.")
+        entries = [entry for entry in entries if run_order(entry) < run_order(last)]
+    page = entries[: query.limit]
+    statuses = [status for entry in page if (status := await _readable_status(api, entry.run_id)) is not None]
     cursor = page[-1].run_id if len(entries) > len(page) else None
     return reply(RunPage(runs=tuple(statuses), next_cursor=cursor))
 
 
+async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
+    """Return the status of a run; None if its files were deleted or are damaged."""
+    try:
+        return await api.statuses.status(run_id)
+    except (AppError, OSError, ValueError) as error:
+        log.error("run_unreadable", run_id=run_id, error=type(error).__name__)
+        return None
+
+
 async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
     """Start a training; with `wait`, answer with its status at its end, or after this time."""
-    return await _accept(call, lambda origin: call.api.queue.train(call.body, user_id=call.client.user_id, http=origin))
+    if call.body.init_from_run_id is not None:
+        await call.api.run(call.client, call.body.init_from_run_id, "train")
+    user_id, origin = call.client.user_id, call.origin
+    try:
+        return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
+    except AppError as error:
+        if call.body.init_from_run_id is not None and error.code is ErrorCode.MODEL_INCOMPATIBLE:
+            raise HttpError(error.code, error.message, {}) from None  # 422: the request names the wrong parent
+        raise
 
 
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
@@ -125,21 +142,39 @@ async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse
 async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Resume a failed or cancelled run from its last checkpoint, as a new run."""
     run = await call.api.run(call.client, call.path.run_id, "resume")
-    user_id = call.client.user_id
-    return await _accept(call, lambda origin: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
+    user_id, origin = call.client.user_id, call.origin
+    return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
 
 
-async def get_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
+    run = await call.api.run(call.client, call.path.run_id)
+    manifest = await asyncio.to_thread(_ended_manifest, run)
+    try:
+        await call.api.run(call.client, run.run_id, "logs")
+    except AppError:
+        manifest = changed(manifest, last_lines=())
+    return reply(manifest)
+
+
+async def get_files(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """List all files of a run with its checkpoints, also before its end."""
+    run = await call.api.run(call.client, call.path.run_id)
+    return reply(await asyncio.to_thread(run_files, run))
+
+
+async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Read the last lines of a run's log."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
     lines = await asyncio.to_thread(LogReader(run.logs).last, call.query.tail)
-    return web.Response(text="".join(f"{readable_line(line)}\n" for line in lines))
+    shown = lines if call.query.stored else map(readable_line, lines)
+    return web.Response(text="".join(f"{line}\n" for line in shown))
 
 
-async def stream_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
-    async with call.api.feeds.logs(run) as feed:
+    async with call.api.feeds.logs(run, stored=call.query.stored) as feed:
         position = await feed.tail(call.query.tail)
         return await stream_feed(call.api, call.client, call.request, feed, position)
 
@@ -150,8 +185,8 @@ async def stream_events(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespo
     last = call.request.headers.get("Last-Event-ID", "")
     seen = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else 0
     async with call.api.feeds.events(run) as feed:
-        await feed.tail(0)
-        return await stream_feed(call.api, call.client, call.request, feed, seen)
+        position = await feed.position_after(seen)
+        return await stream_feed(call.api, call.client, call.request, feed, position)
 
 
 async def get_curve(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -174,9 +209,11 @@ def run_names(run: RunEntry) -> tuple[str, ...]:
     return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
 
 
-async def _accept(
-    call: Call[PathT, WaitQuery, BodyT], accept: Callable[[HttpOrigin], Awaitable[Accepted]]
-) -> web.StreamResponse:
+def _ended_manifest(run: RunDirectory) -> RunManifest:
+    return run.manifest() or run.completed_manifest()
+
+
+async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]) -> web.StreamResponse:
     """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status."""
     api, key = call.api, call.idempotency
     async with nullcontext() if key is None else api.accepting:
@@ -184,13 +221,12 @@ async def _accept(
         known = next((run for run in api.index.runs if key is not None and run.idempotency == key), None)
         if known is not None:
             record = await asyncio.to_thread(api.queue.runs.get(known.run_id).record)
-            if isinstance(call.body, TrainRequest) and record.request != call.body:
+            if record.http != call.origin:
                 raise AppError(ErrorCode.CONFLICT, SAME_KEY)
             accepted = Accepted(run_id=known.run_id, job_id=known.run_id, status="queued")
         else:
             unfinished = [run for run in api.index.runs if run.is_unfinished]
-            origin = call.client.origin(key)
-            accepted = await api.limits.accept_run(call.client.caller, unfinished, lambda: accept(origin))
+            accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
     location = {"Location": f"/runs/{accepted.run_id}"}
     if call.query.wait:
         return await _reply_at_end(call, accepted.run_id, location)
@@ -262,13 +298,27 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="runs",
     ),
     operation(
+        "GET /runs/{run_id}/manifest",
+        get_manifest,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The manifest", RunManifest)},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/files",
+        get_files,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The files", RunFiles)},
+        tag="runs",
+    ),
+    operation(
         "GET /runs/{run_id}/logs",
         get_logs,
-        (RunPath, TailQuery, NoBody),
+        (RunPath, LogsQuery, NoBody),
         {200: Answer("The last lines", "text/plain")},
         tag="runs",
     ),
-    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, TailQuery, NoBody), {200: _STREAM}, tag="runs"),
+    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, LogsQuery, NoBody), {200: _STREAM}, tag="runs"),
     operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), {200: _STREAM}, tag="runs"),
     operation(
         "GET /runs/{run_id}/curve",

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 
 import structlog
@@ -10,26 +11,23 @@ from aiohttp import web
 
 from bot.http.api import Api
 from bot.http.api_keys import ApiClient, ApiKeys
-from bot.http.artifacts import RangeError
 from bot.http.connections import Connections
-from bot.http.operations import Operation
-from bot.http.page import page_routes
+from bot.http.error_answers import FAILED, HttpError, error_answer, request_id_of
+from bot.http.operations import MAX_BODY_BYTES, Operation
+from bot.http.page_routes import page_routes
 from bot.http.table import OPERATIONS
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, http_status, new_request_id
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import to_app_error
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-MAX_BODY_BYTES = 16 << 20
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_STOP_SECONDS = 2.0
+_CLIENT_HAS_LEFT = 499  # as nginx counts it
 _LOOPBACK_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_IS_STARTED = web.RequestKey("is_started", bool)
+"""Set once an answer to a request has begun."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_ID = web.RequestKey("id", str)
-_HTTP_ERROR: type[Exception] = web.HTTPException
-_RESPONSE: type[web.Response] = web.Response
 
 
 class HttpServer:
@@ -39,12 +37,11 @@ class HttpServer:
         self._api = api
         self._keys = ApiKeys(api.settings.security.keys)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
-        app.on_response_prepare.append(_add_headers)
+        app.on_response_prepare.append(_start_answer)
         app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_SECONDS)
+        self._runner = web.AppRunner(app, shutdown_timeout=api.patience.stop_seconds)
         self._server: asyncio.Server | None = None
-        self._connections: Connections | None = None
 
     async def start(self) -> int:
         """Listen, and return the port.
@@ -59,13 +56,10 @@ class HttpServer:
                 f"HTTP__HOST is '{http.host}', which other machines can reach: set SECURITY__API_KEYS as well.",
             )
         await self._runner.setup()
-        server = self._runner.server
-        if server is None:
-            raise RuntimeError("The runner was not set up.")
-        self._connections = Connections(server, http.max_connections)
+        connections = Connections(self._runner, http.max_connections, self._api.patience.idle_seconds)
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._connections, http.host, http.port, backlog=512
+                connections, http.host, http.port, backlog=512
             )
         except OSError as error:
             await self._runner.cleanup()
@@ -79,9 +73,8 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop listening and end all requests."""
-        if self._server is not None and self._connections is not None:
+        if self._server is not None:
             self._server.close()
-            self._connections.close()
             await self._runner.cleanup()
 
     def _route(self, operation: Operation) -> web.RouteDef:
@@ -91,48 +84,58 @@ class HttpServer:
                 client = self._keys.client(request.headers)
             return await operation.run(self._api, client, request)
 
+        if operation.method == "GET":
+            return web.get(operation.path, handle)  # and HEAD
         return web.route(operation.method, operation.path, handle)
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check where a request comes from, turn errors into answers, and record the request."""
-        given = request.headers.get("X-Request-ID", "")
-        request[_ID] = given if _REQUEST_ID.fullmatch(given) else new_request_id()
-        if self._connections is not None:
-            self._connections.request_arrived(request.protocol)
         started = monotonic()
-        response = await self._answered(request, handler)
-        resource = request.match_info.route.resource
-        route = "unknown" if resource is None else resource.canonical
+        try:
+            response = await self._answer(request, handler)
+        except ConnectionError:
+            self._record(request, _CLIENT_HAS_LEFT, monotonic() - started)
+            raise
         seconds = monotonic() - started
-        self._api.metrics.requests.labels(request.method, route, str(response.status)).inc()
+        route = self._record(request, response.status, seconds)
         if response.content_type != "text/event-stream":
-            self._api.metrics.seconds.labels(request.method, route).observe(seconds)
-        log.info(
-            "http_request",
-            request_id=request[_ID],
-            method=request.method,
-            route=route,
-            http_status=response.status,
-            seconds=round(seconds, 4),
-        )
+            self._api.metrics.seconds.labels(*route).observe(seconds)
         return response
 
-    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def _record(self, request: web.Request, status: int, seconds: float) -> tuple[str, str]:
+        """Count and log a request; return its method and its route."""
+        resource = request.match_info.route.resource
+        # clients choose the methods and addresses that do not exist: one figure counts them all
+        method, route = ("other", "unknown") if resource is None else (request.method, resource.canonical)
+        self._api.metrics.requests.labels(method, route, str(status)).inc()
+        log.info(
+            "http_request",
+            request_id=request_id_of(request),
+            method=method,
+            route=route,
+            http_status=status,
+            seconds=round(seconds, 4),
+        )
+        return method, route
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._check_source(request)
+            _check_route(request)
             return await handler(request)
         except AppError as error:
-            return _error_answer(request, error)
-        except _HTTP_ERROR as error:
-            if not isinstance(error, _RESPONSE):
-                raise
-            return _answer_of_aiohttp(request, error)
+            failure = error
         except ConnectionError:
-            raise  # the client has left
+            _disconnect(request)
+            raise
         except Exception as error:
-            log.error("http_request_failed", request_id=request[_ID], exc_info=error)
-            return _error_answer(request, _as_app_error(error, self._api))
+            log.error("http_request_failed", request_id=request_id_of(request), exc_info=error)
+            failure = _as_app_error(error)
+        if _IS_STARTED in request:
+            _disconnect(request)  # the client sees that its answer is incomplete
+            raise ConnectionResetError("An answer could not be completed.")
+        return error_answer(request, failure)
 
     def _check_source(self, request: web.Request) -> None:
         """Refuse requests of another site's page to a server without keys; raises FORBIDDEN.
@@ -140,10 +143,25 @@ class HttpServer:
         Such a page knows no key. Its requests have a foreign Host (after DNS rebinding), or a foreign Origin.
         """
         if self._keys.is_open:
-            origin = request.headers.get("Origin")
-            is_foreign = origin is not None and origin.rpartition("/")[2] != request.host
-            if is_foreign or not _LOOPBACK_HOST.fullmatch(request.host):
+            host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+            is_foreign = origin is not None and origin.rpartition("/")[2] != host
+            if is_foreign or not _LOOPBACK_HOST.fullmatch(host):
                 raise AppError(ErrorCode.FORBIDDEN, "Without API keys, only programs of this machine may connect.")
+
+
+def _check_route(request: web.Request) -> None:
+    """Raise NOT_FOUND for an unknown address, and METHOD_NOT_ALLOWED for a method that an address does not take."""
+    refused = request.match_info.http_exception
+    if refused is not None:
+        allowed = refused.headers.get("Allow")
+        if allowed is None:
+            raise AppError(ErrorCode.NOT_FOUND, "There is no such address. See /docs for all of them.")
+        raise _method_error(request, allowed)
+
+
+def _method_error(request: web.Request, allowed: str) -> HttpError:
+    message = f"This address does not take {request.method[:16]}: use {allowed}."
+    return HttpError(ErrorCode.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
 
 
 def _methods() -> dict[str, list[str]]:
@@ -158,48 +176,26 @@ def _wrong_method(allowed: Sequence[str]) -> Handler:
     """Return a handler that refuses a method of this path, even where another path with a parameter takes it."""
 
     async def refuse(request: web.Request) -> web.StreamResponse:
-        raise web.HTTPMethodNotAllowed(request.method, allowed)
+        raise _method_error(request, ", ".join(sorted(allowed)))
 
     return refuse
 
 
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+async def _start_answer(request: web.Request, response: web.StreamResponse) -> None:
+    request[_IS_STARTED] = True
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
-    response.headers["X-Request-ID"] = request[_ID]
+    response.headers["X-Request-ID"] = request_id_of(request)
 
 
-def _error_answer(request: web.Request, error: AppError, status: int | None = None) -> web.Response:
-    body = ErrorBody.of(error, request[_ID]).model_dump_json().encode()
-    status = http_status(error) if status is None else status
-    response = web.Response(body=body, status=status, content_type="application/json")
-    if error.code is ErrorCode.UNAUTHORIZED:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if error.code is ErrorCode.RATE_LIMIT_EXCEEDED:
-        response.headers["Retry-After"] = "10"
-    if isinstance(error, RangeError):
-        response.headers["Content-Range"] = f"bytes */{error.size}"
-    return response
+def _disconnect(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
-def _answer_of_aiohttp(request: web.Request, refused: web.Response) -> web.Response:
-    """Return a refusal of aiohttp, such as an unknown address, in our form."""
-    if refused.status == ErrorCode.PAYLOAD_TOO_LARGE.http_status:
-        message = f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time."
-        return _error_answer(request, AppError(ErrorCode.PAYLOAD_TOO_LARGE, message))
-    allowed = refused.headers.get("Allow")
-    if allowed is not None:
-        message = f"This address does not take {request.method[:16]}: use {allowed}."
-        answer = _error_answer(request, AppError(ErrorCode.NOT_FOUND, message), refused.status)
-        answer.headers["Allow"] = allowed
-        return answer
-    return _error_answer(request, AppError(ErrorCode.NOT_FOUND, "There is no such address. See /docs for all of them."))
-
-
-def _as_app_error(error: Exception, api: Api) -> AppError:
+def _as_app_error(error: Exception) -> AppError:
+    """Return SERVICE_UNAVAILABLE or INSUFFICIENT_STORAGE for a failing or full disk, INTERNAL_ERROR for the rest."""
     if isinstance(error, OSError):
-        try:
-            return to_app_error(error, api.settings.app.folders())
-        except OSError:
-            pass
-    return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")
+        with suppress(OSError):
+            return to_app_error(error, {})
+    return AppError(ErrorCode.INTERNAL_ERROR, FAILED)

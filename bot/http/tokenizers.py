@@ -21,8 +21,11 @@ from bot.http.operations import (
     reply,
 )
 from bot.http.waiting import reply_at_end
+from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.base import Identifier, changed
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
+from trainer.jobs.inference_client import SAME_KEY
 
 
 class TokenizerPath(Query):
@@ -38,7 +41,11 @@ async def list_tokenizers(call: Call[NoQuery, NoQuery, NoBody]) -> web.StreamRes
 
 async def train_tokenizer(call: Call[NoQuery, WaitQuery, TokenizerTrainRequest]) -> web.StreamResponse:
     """Train a tokenizer; an equal request names the same tokenizer."""
-    accepted = await call.api.queue.train_tokenizer(call.body)
+    queue, key = call.api.queue, call.idempotency
+    record = await resolve_tokenizer(call.body, queue.corpora)
+    if key is not None and await queue.first_value(key, record.tokenizer_id) != record.tokenizer_id:
+        raise AppError(ErrorCode.CONFLICT, SAME_KEY)
+    accepted = await queue.accept_tokenizer(record)
     location = {"Location": f"/tokenizers/{accepted.tokenizer_id}"}
     if call.query.wait:
         return await _reply_at_end(call, accepted.tokenizer_id, location)

@@ -9,6 +9,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
+from bot.http.event_streams import has_left
 from bot.http.operations import BodyT, Call, PathT, WaitQuery, reply
 from trainer.contracts.errors import AppError
 
@@ -64,7 +65,7 @@ async def reply_at_end(
     now = monotonic()
     deadline, blank_at = now + call.query.wait, now + BLANK_SECONDS
     with call.api.stream(call.client), answer.errors():
-        while not has_ended(record) and (now := monotonic()) < deadline:
+        while not has_ended(record) and (now := monotonic()) < deadline and not has_left(call.request):
             if now >= blank_at:
                 await answer.blank()
                 blank_at = now + BLANK_SECONDS

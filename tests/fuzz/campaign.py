@@ -14,11 +14,11 @@ from typing import NamedTuple
 import httpx2
 
 from bot.http.operations import Operation
-from bot.http.runs import RunPage
 from bot.http.table import OPERATIONS
 from scripts.api_page import example_values
 from tests.fuzz.prepared import Prepared
 from tests.support.api_process import KEY, ApiProcess
+from trainer.contracts.http_answers import RunPage
 
 _LOOK_SECONDS = 0.5
 _PATIENCE = "300"

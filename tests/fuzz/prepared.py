@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from bot.http.inference import RequestPath
 from bot.http.operations import OTHER_RUN, RUN, Operation
-from bot.http.runs import CancelAnswer
 from scripts.api_page import REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG
+from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference import (
     ChatResponse,
     EvalResponse,
@@ -61,7 +61,10 @@ class Prepared(NamedTuple):
         if "session_id" in operation.path_model.model_fields:
             chat = self.chat()
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
-        if issubclass(operation.path_model, RequestPath):
+        if operation.name == "delete_score":
+            record, body = _REQUESTS["score"]
+            found[REQUEST] = self.api.post(f"/runs/{run}/score?wait=60", record, body).request_id
+        elif issubclass(operation.path_model, RequestPath):
             found[REQUEST] = self.requests[operation.path.split("/")[3]]
         return found
 

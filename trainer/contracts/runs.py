@@ -31,7 +31,7 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.cost import Cost
-from trainer.contracts.errors import RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.rules import described, fits_together, needs, not_both
 from trainer.contracts.tokenizers import TokenizerConfig
@@ -307,7 +307,9 @@ class HttpOrigin(Frozen):
     api_key: str | None
     """The name of its API key; None for a server without keys."""
     idempotency: Sha256 | None = None
-    """Hash of the client's name and the Idempotency-Key of its request."""
+    """Stands for the Idempotency-Key of its request."""
+    body: Sha256 | None = None
+    """Hash of the fields of its request; only with `idempotency`."""
 
 
 class RunRecord(Frozen):
@@ -331,6 +333,15 @@ class RunRecord(Frozen):
     """The failed or cancelled run that this run resumes."""
     cost: Cost | None = None
     """Estimate shown when the run was accepted; None for a resumed run."""
+
+    @property
+    def owner(self) -> int | str | None:
+        return run_owner(self.user_id, self.http)
+
+
+def run_owner(user_id: int | None, http: HttpOrigin | None) -> int | str | None:
+    """Return the Discord user of a run, or else the name of its API key; None for a run of this machine's user."""
+    return http.api_key if user_id is None and http is not None else user_id
 
 
 def describe_unused(unused_settings: Mapping[str, Setting]) -> list[str]:
@@ -529,3 +540,13 @@ class RunManifest(Frozen):
     error: RunError | None = None
     last_lines: tuple[str, ...] = ()
     """Last lines of the error output, if the training process ended without an error of its own."""
+
+
+_PAST = {"failed": "failed", "cancelled": "been cancelled"}
+
+
+def check_completed(manifest: RunManifest) -> None:
+    """Raise RUN_NOT_READY for a run that ended without a model."""
+    if manifest.status != "completed":
+        ended = _PAST[manifest.status]
+        raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{manifest.run_id}' has {ended}: it has no model.")

@@ -18,7 +18,16 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
-from trainer.contracts.runs import Accepted, EffectiveRequest, HttpOrigin, RunRecord, RunStatus, Setting, TrainRequest
+from trainer.contracts.runs import (
+    Accepted,
+    EffectiveRequest,
+    HttpOrigin,
+    RunRecord,
+    RunStatus,
+    Setting,
+    TrainRequest,
+    run_owner,
+)
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.enqueue import Enqueuer, publish_events
@@ -96,7 +105,7 @@ class JobQueue:
         request, effective = preview.request, preview.effective
         await preview.corpora.store_offered()
         if request.resume:
-            run = await asyncio.to_thread(self._find_interrupted, effective, user_id)
+            run = await asyncio.to_thread(self._find_interrupted, effective, run_owner(user_id, http))
             if run is not None:
                 origin = await resolve_origin(run, self.corpora, self._settings)
                 return await self.accept_resumed(origin, user_id=user_id, http=http)
@@ -134,12 +143,12 @@ class JobQueue:
         )
         return await self._accept(record, origin)
 
-    def _find_interrupted(self, effective: EffectiveRequest, user_id: int | None) -> RunDirectory | None:
-        """Return the newest run of this user, label and request; None if it completed or has no whole checkpoint."""
-        wanted = (user_id, effective.label, request_hash(effective))
+    def _find_interrupted(self, effective: EffectiveRequest, owner: int | str | None) -> RunDirectory | None:
+        """Return the newest run of this owner, label and request; None if it completed or has no whole checkpoint."""
+        wanted = (owner, effective.label, request_hash(effective))
         for run in self.runs.all():
             record = run.record()
-            if (record.user_id, record.effective.label, record.request_hash) == wanted:
+            if (record.owner, record.effective.label, record.request_hash) == wanted:
                 end = run.manifest()
                 if end is not None and (end.status == "completed" or newest_whole(run.checkpoints) is None):
                     return None
@@ -217,6 +226,17 @@ class JobQueue:
                 return QueueLoad(is_reachable=True, has_worker=await self._store.has_worker(), depths=depths)
         except STORE_ERRORS:
             return QueueLoad(is_reachable=False)
+
+    async def first_value(self, idempotency: str, value: str) -> str:
+        """Return the first value that was given for an Idempotency-Key; raises SERVICE_UNAVAILABLE without Redis."""
+        key = keys.idempotency(idempotency)
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                await self._store.put_new(key, value, ttl_seconds=self._settings.queue.result_ttl_seconds)
+                stored = await self._store.get(key)
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Redis is unavailable; try again in a minute.") from error
+        return value if stored is None else stored.decode()
 
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run from its event log and from the queue."""

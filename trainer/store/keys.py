@@ -42,6 +42,8 @@ pieces = "trainer:written:{}".format
 """The stream of a generation's chunks."""
 reader = "trainer:reading:{}".format
 """Exists while a client reads a generation's chunks."""
+idempotency = "trainer:idempotency:{}".format
+"""The item that an Idempotency-Key of the HTTP API stands for."""
 chat = "runs:chat:{}:{}".format
 """A chat by run and session: a list of turns, newest first, that starts with an empty entry."""
 

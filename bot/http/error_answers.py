@@ -1,0 +1,44 @@
+"""Answers for errors, all in the form of ErrorBody, and the id that links an answer to the log."""
+
+import re
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, http_status, new_request_id
+
+FAILED = "The server failed to answer this request."
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ID = web.RequestKey("id", str)
+_HEADERS = {
+    ErrorCode.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    ErrorCode.RATE_LIMIT_EXCEEDED: {"Retry-After": "10"},
+}
+
+
+class HttpError(AppError):
+    """An error whose answer needs headers of its own."""
+
+    def __init__(self, code: ErrorCode, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(code, message)
+        self.headers = headers
+
+
+def request_id_of(request: web.BaseRequest) -> str:
+    """Return the X-Request-ID of a request, or a new one if it has none that is well-formed."""
+    if _ID not in request:
+        given = request.headers.get("X-Request-ID", "")
+        request[_ID] = given if _REQUEST_ID.fullmatch(given) else new_request_id()
+    return request[_ID]
+
+
+def error_answer(request: web.BaseRequest, error: AppError, status: int | None = None) -> web.Response:
+    """Return the answer for an error; `status` replaces the one of its code."""
+    request_id = request_id_of(request)
+    headers = error.headers if isinstance(error, HttpError) else _HEADERS.get(error.code, {})
+    return web.Response(
+        body=ErrorBody.of(error, request_id).model_dump_json().encode(),
+        status=http_status(error) if status is None else status,
+        content_type="application/json",
+        headers={"X-Request-ID": request_id, **headers},
+    )

@@ -1,0 +1,259 @@
+"""Access to the HTTP API: each route needs a key, and a key opens what its role and its runs allow."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from bot.http.operations import Operation
+from bot.http.table import OPERATIONS
+from tests.support import ended, tiny_request, wait_for_status
+from tests.support.http import ADMIN, ANA, BOB, PERSON, PERSON_ID, WRONG, Site, lab_site, site, with_api
+from tests.support.lab import Lab
+from tests.support.worker_runs import LONG, training
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import Accepted, HttpOrigin
+
+VALUES = {
+    "run_id": "no-such-run",
+    "request_id": "r",
+    "session_id": "s",
+    "tokenizer_id": "t",
+    "kind": "models",
+    "item_id": "no-such-run",
+    "model": "no-such-run",
+}
+OPEN_PATHS = {"/healthz", "/health", "/readyz"}
+CHUNK = 9
+"""Fewer wrong keys than are too many, with GET and HEAD."""
+CLOSED = [one for one in OPERATIONS if one.access != "open"]
+OWNED = [
+    ("POST", "/runs/{run}/cancel"),
+    ("POST", "/runs/{run}/resume"),
+    ("GET", "/runs/{run}/logs"),
+    ("GET", "/runs/{run}/logs/stream"),
+    ("GET", "/artifacts/models/{run}"),
+    ("GET", "/artifacts/models/{run}/download?path=config.json"),
+]
+SEEN = [
+    "/runs/{run}",
+    "/runs/{run}/curve",
+    "/runs/{run}/config.yaml",
+    "/runs/{run}/eval",
+    "/runs/{run}/events",
+    "/v1/models/{run}",
+    "/compare?runs={run},{run}",
+]
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    async with lab_site(lab) as here:
+        yield here
+
+
+def address(operation: Operation) -> str:
+    return operation.path.format(**VALUES)
+
+
+async def ended_run(here: Site, key: str) -> str:
+    """A short run that a key has started."""
+    answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=1), key=key)
+    run_id = answer.record(Accepted).run_id if answer.status == 202 else str(answer.fields["run_id"])
+    await wait_for_status(here.queue, run_id, ended)
+    return run_id
+
+
+async def long_run(here: Site, key: str) -> str:
+    run_id = (await here.post("/runs/train", tiny_request(**LONG), key=key)).record(Accepted).run_id
+    await wait_for_status(here.queue, run_id, training)
+    return run_id
+
+
+async def test_route__needs_a_valid_key(here: Site) -> None:
+    keys: dict[str, dict[str, str]] = {
+        "none": {},
+        "empty": {"X-Api-Key": ""},
+        "wrong": {"X-Api-Key": WRONG},
+        "the beginning": {"X-Api-Key": ADMIN[:-1]},
+        "more": {"X-Api-Key": f"{ADMIN}x"},
+        "wrong bearer": {"Authorization": f"Bearer {WRONG}"},
+        "another scheme": {"Authorization": f"Basic {ADMIN}"},
+        "a name": {"X-Api-Key": "root"},
+    }
+    for headers in keys.values():
+        refused = await here.get("/runs", key=None, headers=headers)
+        assert refused.outcome == (401, "UNAUTHORIZED"), headers
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+    for header in ("X-Api-Key: schlüssel".encode(), b"X-Api-Key: \xff\xfe", b"Authorization: Bearer \xe9"):
+        raw = await here.say(b"GET /runs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + header + b"\r\n\r\n")
+        assert raw.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("first", range(0, len(OPERATIONS), CHUNK))
+async def test_route__of_the_table_is_closed_unless_it_is_a_check_of_health(here: Site, first: int) -> None:
+    for one in OPERATIONS[first : first + CHUNK]:
+        is_open = one.path in OPEN_PATHS
+        assert (one.access == "open") is is_open
+        for method in (one.method, "HEAD") if one.method == "GET" else (one.method,):
+            answer = await here.ask(method, address(one), b"{}", key=None)
+            assert answer.status == (200 if is_open else 401), (method, one.name)
+
+
+async def test_description__needs_no_key(here: Site) -> None:
+    assert (await here.get("/openapi.json", key=None)).fields["openapi"] == "3.1.0"
+
+
+@pytest.mark.parametrize("key", [ADMIN, ANA])
+async def test_route__answers_a_known_key(here: Site, key: str) -> None:
+    """What an answer says of things that do not exist: never that the key is refused."""
+    for one in CLOSED:
+        answer = await here.ask(one.method, address(one), b"{}", key=key)
+        assert answer.status not in (401, 403, 500), one.name
+    for name in ("X-API-KEY", "x-api-key"):
+        assert (await here.get("/runs", key=None, headers={name: key})).status == 200
+    for scheme in ("Bearer", "bearer", "BEARER "):
+        assert (await here.get("/runs", key=None, headers={"Authorization": f"{scheme} {key}"})).status == 200
+
+
+async def test_run__is_seen_by_all_and_changed_by_its_owner_and_admins(here: Site) -> None:
+    run_id = await ended_run(here, ANA)
+
+    for path in SEEN:
+        assert (await here.get(path.format(run=run_id), key=BOB)).status in (200, 409), path
+    for method, path in OWNED:
+        refused = await here.ask(method, path.format(run=run_id), key=BOB)
+        assert refused.outcome == (403, "FORBIDDEN"), path
+        assert refused.error.message == "Only the owner of this run and admins may do this."
+        for key in (ANA, ADMIN):
+            assert (await here.ask(method, path.format(run=run_id), key=key)).status in (200, 409), path
+
+
+async def test_run__that_is_going_on_is_cancelled_by_its_owner_alone(here: Site) -> None:
+    run_id = await long_run(here, ANA)
+
+    for key in (BOB, PERSON):
+        assert (await here.post(f"/runs/{run_id}/cancel", key=key)).status == 403
+    assert (await here.post(f"/runs/{run_id}/cancel", key=ANA)).status == 200
+    assert (await wait_for_status(here.queue, run_id, ended)).status == "cancelled"
+
+
+async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
+    async with lab_site(lab, private_runs=True) as here:
+        run_id = await ended_run(here, ANA)
+        listed = {key: (await here.get("/runs?limit=1", key=key)).text for key in (ADMIN, ANA, BOB)}
+        models = {key: (await here.get("/v1/models", key=key)).text for key in (ADMIN, ANA, BOB)}
+        for path in (*SEEN, *(path for method, path in OWNED if method == "GET")):
+            assert (await here.get(path.format(run=run_id), key=BOB)).status == 403, path
+            assert (await here.get(path.format(run=run_id), key=ANA)).status in (200, 409), path
+        for kind, body in (("score", {"text": "abc"}), ("predict", {"text": "a"}), ("chat", {"message": "a"})):
+            assert (await here.post(f"/runs/{run_id}/{kind}", body, key=BOB)).status == 403
+        warm = tiny_request(init_from_run_id=run_id)
+        assert (await here.post("/runs/train", warm, key=BOB)).outcome == (403, "FORBIDDEN")
+        own = await here.post("/predict", {"text": "a"}, key=BOB)
+
+    assert {key: run_id in text for key, text in listed.items()} == {ADMIN: True, ANA: True, BOB: False}
+    assert {key: run_id in text for key, text in models.items()} == {ADMIN: True, ANA: True, BOB: False}
+    assert own.outcome == (404, "RUN_NOT_FOUND")
+
+
+async def test_warm_start__from_a_run_that_is_seen_is_accepted(here: Site) -> None:
+    run_id = await ended_run(here, ANA)
+
+    warm = tiny_request(init_from_run_id=run_id, max_steps=1)
+
+    assert (await here.post("/runs/train", warm, key=BOB)).status == 202
+
+
+async def test_key_with_the_name_of_a_discord_user__starts_runs_of_that_user(here: Site) -> None:
+    own = await ended_run(here, PERSON)
+    accepted = await here.queue.train(tiny_request(max_steps=1), user_id=PERSON_ID)
+    await wait_for_status(here.queue, accepted.run_id, ended)
+
+    record = here.queue.runs.get(own).record()
+    assert (record.user_id, record.http) == (PERSON_ID, HttpOrigin(api_key=str(PERSON_ID)))
+    assert (await here.get(f"/runs/{accepted.run_id}/logs", key=PERSON)).status == 200
+    assert (await here.get(f"/runs/{accepted.run_id}/logs", key=ANA)).status == 403
+
+
+async def test_resumed_training__is_one_of_the_same_client(lab: Lab) -> None:
+    """`resume` looks for an equal request, which may be somebody else's."""
+    request = tiny_request(**LONG, label="resumed-by-whom", resume=True)
+    async with lab_site(lab) as here:
+        first = (await here.post("/runs/train", request, key=ANA)).record(Accepted).run_id
+        await wait_for_status(here.queue, first, lambda status: status.last_checkpoint_step is not None)
+        await here.post(f"/runs/{first}/cancel", key=ANA)
+        await wait_for_status(here.queue, first, ended)
+        origins = {}
+        for key in (BOB, PERSON, ADMIN, ANA):
+            run_id = (await here.post("/runs/train", request, key=key)).record(Accepted).run_id
+            origins[key] = here.queue.runs.get(run_id).record().resumed_from_run_id
+            await here.post(f"/runs/{run_id}/cancel", key=key)
+
+    assert origins == {BOB: None, PERSON: None, ADMIN: None, ANA: first}
+
+
+async def test_limits__are_those_of_each_client(lab: Lab) -> None:
+    async with lab_site(lab, limits={"runs_per_user": 1, "requests_per_minute": 1}) as here:
+        run = await lab.finished_run(here.queue)
+        for key, status in ((ANA, 202), (ANA, 429), (BOB, 202), (ADMIN, 202)):
+            answer = await here.post("/runs/train", tiny_request(**LONG), key=key)
+            assert answer.status == status, answer.text
+        for key, status in ((ANA, 202), (ANA, 429), (BOB, 202), (ADMIN, 202)):
+            answer = await here.post(f"/runs/{run.run_id}/score", {"text": "a"}, key=key)
+            assert answer.status == status, answer.text
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])  # noqa: S104
+async def test_server__that_others_reach_needs_keys(lab: Lab, host: str) -> None:
+    settings = with_api(lab.settings, "", http={"host": host})
+    with pytest.raises(AppError) as refused:
+        async with site(settings):
+            pass
+
+    assert refused.value.code is ErrorCode.CONFIG_INVALID
+    assert "set SECURITY__API_KEYS" in refused.value.message
+
+
+async def test_server__that_others_reach_starts_with_a_key(lab: Lab) -> None:
+    settings = with_api(lab.settings, "", http={"host": "0.0.0.0"})  # noqa: S104
+    own = changed(settings, security=changed(settings.security, api_key=SecretStr(ADMIN)))
+    async with site(own) as here:
+        foreign = await here.get("/runs", headers={"Host": "example.org", "Origin": "https://example.org"})
+        assert foreign.status == 200, "its page has a key"
+        assert (await here.get("/runs", key=None)).status == 401
+
+
+FOREIGN = [
+    {"Host": "example.org"},
+    {"Host": "127.0.0.1.example.org"},
+    {"Host": "localhost.example.org:8000"},
+    {"Host": "[::2]"},
+    {"Host": ""},
+    {"Origin": "https://example.org"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+]
+
+
+async def test_server_without_keys__refuses_pages_of_other_sites(lab: Lab) -> None:
+    async with lab_site(lab, "") as here:
+        own = {"Host": f"localhost:{here.port}", "Origin": f"http://localhost:{here.port}"}
+        assert (await here.get("/runs", key=None)).status == 200
+        assert (await here.get("/runs", key=None, headers=own)).status == 200
+        assert (await here.get("/runs", key=None, headers={"Host": "[::1]:1"})).status == 200
+        for headers in FOREIGN:
+            for path in ("/runs", "/healthz", "/openapi.json", "/no-such-page"):
+                refused = await here.get(path, key=None, headers=headers)
+                assert refused.outcome == (403, "FORBIDDEN"), headers
+        assert (await here.say(b"GET /runs HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.0 403 ")
+
+
+async def test_server_without_keys__lets_everybody_here_do_everything(lab: Lab) -> None:
+    async with lab_site(lab, "") as here:
+        run_id = (await here.post("/runs/train", tiny_request(**LONG), key=None)).record(Accepted).run_id
+        record = here.queue.runs.get(run_id).record()
+
+        assert (record.user_id, record.http) == (None, HttpOrigin(api_key=None))
+        assert (await here.post(f"/runs/{run_id}/cancel", key=None)).status == 200

@@ -1,0 +1,308 @@
+"""Errors of the HTTP API: one form for all of them, an id on every answer, and nothing of the server's inside."""
+
+import logging
+import re
+import resource
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import pytest
+from aiohttp.hdrs import METH_ALL
+
+from bot.http.operations import MAX_BODY_BYTES
+from bot.http.table import OPERATIONS
+from tests.support import twin
+from tests.support.http import ADMIN, ANA, Site, inside, lab_site, with_api
+from tests.support.lab import Lab
+from tests.support.waiting import captured_logs
+
+EIGHT_DIGITS = re.compile("[0-9a-f]{8}")
+BODIES = [one for one in OPERATIONS if one.body_model is not None]
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    async with lab_site(lab) as here:
+        yield here
+
+
+def events_of(logs: Sequence[Mapping[str, object]], field: str) -> list[tuple[object, object]]:
+    return [(log["event"], log.get(field)) for log in logs]
+
+
+async def test_id__of_a_request_comes_back_on_every_answer(here: Site, lab: Lab) -> None:
+    run = await lab.finished_run(here.queue)
+    answers = [
+        await here.get("/healthz", headers={"X-Request-ID": "my.id-1_A"}),
+        await here.get("/no-such-page", headers={"X-Request-ID": "my.id-1_A"}),
+        await here.get("/runs", key=None, headers={"X-Request-ID": "my.id-1_A"}),
+        await here.ask("PUT", "/runs", headers={"X-Request-ID": "my.id-1_A"}),
+        await here.get(f"/runs/{run.run_id}/events", headers={"X-Request-ID": "my.id-1_A"}),
+        await here.get(f"/artifacts/models/{run.run_id}", headers={"X-Request-ID": "my.id-1_A"}),
+    ]
+
+    assert [answer.status for answer in answers] == [200, 404, 401, 405, 200, 200]
+    assert {answer.headers["X-Request-ID"] for answer in answers} == {"my.id-1_A"}
+
+
+@pytest.mark.parametrize("given", ["", "a b", "a;b", "ä", "x" * 65, '"'])
+async def test_id__that_is_malformed_is_replaced(here: Site, given: str) -> None:
+    ids = {(await here.get("/nowhere", headers={"X-Request-ID": given})).error.request_id for _ in range(2)}
+
+    assert len(ids) == 2
+    assert all(EIGHT_DIGITS.fullmatch(one) for one in ids)
+
+
+async def test_answer__tells_browsers_to_guess_and_store_nothing(here: Site) -> None:
+    answer = await here.get("/runs")
+
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_address__that_does_not_exist_is_not_found(here: Site) -> None:
+    for path in ("/nowhere", "/runs/", "/runs/a/b/c/d", "/RUNS", "//runs", "/runs/../x", "/%00", "/%E2%80%A8"):
+        for key in (ADMIN, None):
+            assert (await here.get(path, key=key)).outcome == (404, "NOT_FOUND"), path
+
+
+async def test_method__that_an_address_does_not_take_names_the_others(here: Site) -> None:
+    refused = await here.ask("DELETE", "/runs/train")
+
+    assert refused.outcome == (405, "METHOD_NOT_ALLOWED")
+    assert refused.headers["Allow"] == "POST"
+    assert refused.error.message == "This address does not take DELETE: use POST."
+    for one in OPERATIONS:
+        path = one.path.replace("{", "").replace("}", "")
+        allowed = (await here.ask("PATCH", path)).headers["Allow"].split(", ")
+        assert one.method in allowed
+        assert ("HEAD" in allowed) is ("GET" in allowed)
+        assert set(allowed) <= METH_ALL
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
+async def test_body__that_is_not_called_json_is_refused(here: Site, content_type: str) -> None:
+    for one in BODIES:
+        path = one.path.format(run_id="r")
+        refused = await here.ask("POST", path, b"{}", headers={"Content-Type": content_type})
+        assert refused.outcome == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_body__may_name_its_charset(here: Site) -> None:
+    answer = await here.post("/runs/train", b"{}", headers={"Content-Type": "application/json; charset=utf-8"})
+
+    assert answer.outcome == (422, "INVALID_INPUT")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"nothing", b'{"a": NaN}', b'{"a": Infinity}', b"\xff", b'{"a": "\xe9"}', b"[" * 100_000, b"{}{}"],
+    ids=str,
+)
+async def test_body__that_is_no_json_is_refused(here: Site, body: bytes) -> None:
+    assert (await here.post("/runs/train", body)).outcome == (400, "INVALID_JSON")
+
+
+async def test_body__in_chunks_that_break_off_is_refused(here: Site) -> None:
+    head = f"POST /runs/train HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\nContent-Type: application/json\r\n"
+    broken = await here.say(head.encode() + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n")
+
+    assert broken.split(b" ")[1] == b"400"
+    assert b'"code":"INVALID_' in broken
+
+
+async def test_body__that_is_compressed_is_not_read(here: Site) -> None:
+    """A megabyte of zeros has a kilobyte when it is compressed."""
+    refused = await here.post("/runs/train", b"{}", headers={"Content-Encoding": "gzip"})
+
+    assert refused.status in (400, 422)
+
+
+async def test_body__of_the_wrong_form_names_each_field(here: Site) -> None:
+    refused = await here.post("/runs/train", {"corpus": 1, "model_family": "char_lstm", "no_such": "x"})
+
+    assert refused.outcome == (422, "INVALID_INPUT")
+    assert {problem.path for problem in refused.error.details} == {"corpus", "no_such"}
+    for body in (b"[]", b"null", b"1", b'"text"', b"true"):
+        assert (await here.post("/runs/train", body)).outcome == (422, "INVALID_INPUT")
+
+
+async def test_integer__may_be_written_with_a_point(here: Site, lab: Lab) -> None:
+    """For JSON, 2.0 and 2 are the same number."""
+    run = await lab.finished_run(here.queue)
+    for k, status in ((b"2.0", 200), (b"2", 200), (b"2e0", 200), (b"2.5", 422), (b"1e300", 422), (b'"2"', 422)):
+        body = b'{"text": "abc", "k": ' + k + b"}"
+        assert (await here.post(f"/runs/{run.run_id}/predict", body)).status == status, k
+    body = b'{"message": "abc", "stop_sequences": ["x", "y"], "temperature": 1, "max_new_tokens": 3.0}'
+    assert (await here.post(f"/runs/{run.run_id}/chat?wait=60", body)).status == 200
+
+
+QUERIES = [
+    "limit=0",
+    "limit=201",
+    "limit=1.5",
+    "limit=%201",
+    "limit=1_0",
+    "status=done",
+    "no=1",
+    "cursor=A",
+]
+
+
+@pytest.mark.parametrize("query", [*QUERIES, "limit=1&limit=2", f"search={'x' * 201}", "family=no_such"])
+async def test_query__that_is_wrong_is_refused(here: Site, query: str) -> None:
+    assert (await here.get(f"/runs?{query}")).outcome == (422, "INVALID_INPUT")
+
+
+async def test_query__that_is_no_utf_8_finds_nothing(here: Site) -> None:
+    assert (await here.get("/runs?search=%ff")).fields == {"runs": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "1e9", "", "0x1", "1,5", "%D9%A3"])
+async def test_wait__of_more_than_a_minute_is_refused(here: Site, lab: Lab, wait: str) -> None:
+    run = await lab.finished_run(here.queue)
+
+    assert (await here.get(f"/runs/{run.run_id}?wait={wait}")).outcome == (422, "INVALID_INPUT")
+
+
+async def test_body__that_is_too_large_is_refused(here: Site) -> None:
+    refused = await here.post("/runs/train", b" " * (MAX_BODY_BYTES + 1))
+
+    assert refused.outcome == (413, "PAYLOAD_TOO_LARGE")
+    assert refused.error.message == "The body has more than 16,777,216 bytes. Send less at a time."
+
+
+async def test_text__of_the_largest_size_is_accepted_in_its_longest_form(here: Site, lab: Lab) -> None:
+    run = await lab.finished_run(here.queue)
+    body = b'{"text": "' + rb"\u0061" * 2_000_000 + b'", "detail_level": "none_such"}'
+    assert len(body) < MAX_BODY_BYTES
+
+    refused = await here.post(f"/runs/{run.run_id}/score", body)
+
+    assert [problem.path for problem in refused.error.details] == ["detail_level"]
+
+
+async def test_damaged_file__is_an_error_without_a_word_of_the_server(here: Site, lab: Lab) -> None:
+    await here.get("/runs")
+    run = twin(await lab.finished_run(here.queue), "damaged-1")
+    try:
+        (run.path / "events.jsonl").unlink()
+        (run.path / "events.jsonl").mkdir()
+        (run.path / "eval" / "metrics.json").write_text("{")
+        for path in ("", "/events", "/curve", "/eval"):
+            with captured_logs() as logs:
+                failed = await here.get(f"/runs/{run.run_id}{path}")
+            assert failed.outcome == (500, "INTERNAL_ERROR"), path
+            assert failed.error.message == "The server failed to answer this request."
+            assert ("http_request_failed", failed.error.request_id) in events_of(logs, "request_id")
+        (run.path / "request.json").write_text("{")
+        assert (await here.get(f"/runs/{run.run_id}", key=ANA)).outcome == (500, "INTERNAL_ERROR")
+        assert (await here.get(f"/runs/{run.run_id}/config.yaml")).outcome == (500, "INTERNAL_ERROR")
+    finally:
+        shutil.rmtree(run.path)
+
+
+async def test_damaged_run__does_not_hide_the_others(here: Site, lab: Lab) -> None:
+    whole = await lab.finished_run(here.queue)
+    await here.get("/runs")  # the index has been read
+    run = twin(whole, "damaged-2")
+    try:
+        assert "damaged-2" in (await here.get("/runs")).text
+        (run.path / "events.jsonl").unlink()
+        with captured_logs() as logs:
+            async with inside(here.queue, with_api(lab.settings)) as (other, _):
+                listed = await other.get("/runs?limit=200")
+        assert whole.run_id in listed.text and "damaged-2" not in listed.text
+        assert ("run_unreadable", "damaged-2") in events_of(logs, "run_id")
+    finally:
+        shutil.rmtree(run.path)
+
+
+async def test_disk__that_fails_says_so(here: Site, lab: Lab) -> None:
+    """No more files can be opened: an error of the machine, after which a retry may help."""
+    run = await lab.finished_run(here.queue)
+    await here.get(f"/runs/{run.run_id}")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        failed = await here.get(f"/runs/{run.run_id}/config.yaml")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert failed.outcome == (503, "SERVICE_UNAVAILABLE")
+
+
+MALFORMED = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+    b"GET / HTTP/1.1\r\nHost: x\r\nX-Api-Key: secret\x00key\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nX-Api-Key secretkey\r\n\r\n",
+    b"GET  /  HTTP/9.9\r\n\r\n",
+    b"POST /runs/train HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"h%d: x\r\n" % number for number in range(200)) + b"\r\n",
+]
+
+
+@pytest.mark.parametrize("data", MALFORMED, ids=range(len(MALFORMED)))
+async def test_request__that_is_no_http_is_refused_in_the_same_form(here: Site, data: bytes) -> None:
+    with captured_logs() as logs:
+        answer = await here.say(data)
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ") or head.startswith(b"HTTP/1.0 400 ")
+    found: list[bytes] = re.findall(rb"X-Request-ID: ([0-9a-f]{8})", head)
+    [request_id] = found
+    assert body == (
+        b'{"code":"INVALID_INPUT","message":"This is not a valid HTTP request.","request_id":"%s","details":[]}'
+        % request_id
+    )
+    assert logs == []
+
+
+async def test_expectation__that_nobody_knows_is_refused_with_an_id(here: Site) -> None:
+    answer = await here.say(b"GET /healthz HTTP/1.1\r\nHost: x\r\nExpect: magic\r\nConnection: close\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 417 ")
+    assert re.search(rb"X-Request-ID: [0-9a-f]{8}\r\n", answer)
+
+
+async def test_client__that_leaves_is_no_error(here: Site, lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    run = await lab.finished_run(here.queue)
+    with captured_logs() as logs:
+        for path in (f"/runs/{run.run_id}/events", f"/artifacts/models/{run.run_id}/download?path=config.json"):
+            _, writer = await here.connect()
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+            writer.transport.abort()
+        await here.get("/healthz")
+
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == []
+    records: list[logging.LogRecord] = caplog.records
+    assert [record.getMessage() for record in records if record.name.startswith("aiohttp")] == []
+
+
+CONTROLS = ["\n", "\r\n", "\x1b[31m", "\u2028", "\u0085", "\x00"]
+
+
+@pytest.mark.parametrize("sign", CONTROLS, ids=ascii)
+async def test_log__has_one_line_a_request_whatever_is_in_it(here: Site, sign: str) -> None:
+    forged = f"x{sign}forged level=error"
+    with captured_logs() as logs:
+        await here.get("/runs?search=" + "".join(f"%{byte:02x}" for byte in forged.encode()))
+        await here.get("/" + "".join(f"%{byte:02x}" for byte in forged.encode()))
+        await here.post("/runs/train", {"corpus": "text", "model_family": "char_lstm", "label": forged, forged: 1})
+
+    assert len(logs) == 3
+    assert "forged" not in repr(logs)
+    assert {frozenset(log) for log in logs} == {
+        frozenset(("event", "log_level", "request_id", "method", "route", "http_status", "seconds"))
+    }
+
+
+async def test_key__is_in_no_log(here: Site) -> None:
+    with captured_logs() as logs:
+        await here.get("/runs")
+        await here.get(f"/runs?{ADMIN}=1")
+        await here.get(f"/{ADMIN}", key=None)
+
+    assert len(logs) == 3
+    assert ADMIN not in repr(logs)

@@ -1,0 +1,234 @@
+"""The HTTP API in this process, on a free port, with clients of every role."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from io import BytesIO
+from typing import NamedTuple, TypeVar
+
+from aiohttp import ClientResponse, ClientSession, TCPConnector
+from multidict import CIMultiDictProxy
+from pydantic import BaseModel, SecretStr, TypeAdapter
+from pydantic_core import to_json
+from yarl import URL
+
+from bot.http.api import Api, Patience
+from bot.http.metrics import Metrics
+from bot.http.server import HttpServer
+from bot.installation import Installation
+from bot.limits import UsageLimits
+from bot.permissions import Permissions
+from bot.run_index import RunIndex
+from tests.support.lab import Lab
+from tests.support.waiting import PATIENCE_SECONDS
+from trainer.config.settings import DiscordSettings, HttpSettings, LimitSettings, SecuritySettings, Settings
+from trainer.contracts.base import changed
+from trainer.contracts.errors import ErrorBody
+from trainer.jobs.queue import JobQueue
+
+Record = TypeVar("Record", bound=BaseModel)
+
+PERSON_ID = 700
+ADMIN, ANA, BOB, PERSON = (f"{name}-key-0123456789" for name in ("admin", "ana", "bob", "person"))
+"""The keys of an admin, two users and a user whose key has the name of a Discord user."""
+ALL_KEYS = f"root:admin:{ADMIN},ana:user:{ANA},bob:user:{BOB},{PERSON_ID}:user:{PERSON}"
+WRONG = "wrong-key-0123456789"
+
+_object: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
+
+
+class Got(NamedTuple):
+    """An answer that has been read."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def fields(self) -> dict[str, object]:
+        return _object.validate_json(self.body)
+
+    def record(self, model: type[Record]) -> Record:
+        return model.model_validate_json(self.body)
+
+    @property
+    def error(self) -> ErrorBody:
+        """The error, whose id is the one of the answer."""
+        body = ErrorBody.model_validate_json(self.body)
+        assert self.headers["Content-Type"].startswith("application/json")
+        assert self.headers["X-Request-ID"] == body.request_id
+        return body
+
+    @property
+    def outcome(self) -> tuple[int, str]:
+        return self.status, self.error.code
+
+
+class Sent(NamedTuple):
+    """A server-sent event."""
+
+    id: str
+    event: str
+    data: str
+
+
+class Site:
+    """A running API and a client of it."""
+
+    def __init__(self, queue: JobQueue, port: int | None, session: ClientSession) -> None:
+        assert port is not None
+        self.queue = queue
+        self.port = port
+        self.session = session
+
+    def url(self, path: str) -> URL:
+        """The address of a path, which is sent as it is."""
+        return URL(f"http://127.0.0.1:{self.port}{path}", encoded=True)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = ADMIN,
+        headers: Mapping[str, str] | None = None,
+    ) -> Got:
+        sent = {"Content-Type": "application/json"} if body is not None else {}
+        if key is not None:
+            sent["X-Api-Key"] = key
+        content = body if isinstance(body, bytes) else to_json(body)
+        data = None if body is None else BytesIO(content)
+        request = self.session.request(
+            method, self.url(path), data=data, headers={**sent, **(headers or {})}, allow_redirects=False
+        )
+        async with request as response:
+            return Got(response.status, response.headers, await response.read())
+
+    async def get(self, path: str, *, key: str | None = ADMIN, headers: Mapping[str, str] | None = None) -> Got:
+        return await self.ask("GET", path, key=key, headers=headers)
+
+    async def post(
+        self, path: str, body: object = None, *, key: str | None = ADMIN, headers: Mapping[str, str] | None = None
+    ) -> Got:
+        return await self.ask("POST", path, body, key=key, headers=headers)
+
+    @asynccontextmanager
+    async def stream(self, path: str, *, key: str = ADMIN, last_id: str | None = None) -> AsyncIterator[ClientResponse]:
+        headers = {"X-Api-Key": key, **({} if last_id is None else {"Last-Event-ID": last_id})}
+        async with self.session.get(self.url(path), headers=headers) as response:
+            yield response
+
+    async def events(self, path: str, *, key: str = ADMIN, last_id: str | None = None) -> list[Sent]:
+        """All events of a stream, which ends."""
+        async with self.stream(path, key=key, last_id=last_id) as response:
+            assert response.status == 200
+            return [event async for event in sent_events(response)]
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def say(self, data: bytes) -> bytes:
+        """Send bytes on a connection of their own, and return all that comes back until it is closed."""
+        reader, writer = await self.connect()
+        writer.write(data)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+
+async def sent_events(response: ClientResponse) -> AsyncIterator[Sent]:
+    """Read server-sent events as their standard says."""
+    fields: dict[str, list[str]] = {}
+    async for raw in response.content:
+        line = raw.decode().removesuffix("\n").removesuffix("\r")
+        name, _, value = line.partition(":")
+        if line and name:
+            fields.setdefault(name, []).append(value.removeprefix(" "))
+        elif fields and not line:
+            yield Sent(fields.get("id", [""])[0], fields.get("event", [""])[0], "\n".join(fields.get("data", [])))
+            fields = {}
+
+
+def with_api(
+    settings: Settings,
+    keys: str = ALL_KEYS,
+    *,
+    private_runs: bool = False,
+    http: Mapping[str, object] | None = None,
+    limits: Mapping[str, object] | None = None,
+) -> Settings:
+    """Settings with an API on a free port; without keys, every client is an admin."""
+    fields: dict[str, object] = {"port": 0, **(http or {})}
+    limited: dict[str, object] = {**(limits or {})}
+    discord: dict[str, object] = {"private_runs": private_runs}
+    return changed(
+        settings,
+        http=HttpSettings.model_validate(fields),
+        security=SecuritySettings(api_keys=SecretStr(keys) if keys else None),
+        discord=DiscordSettings.model_validate(discord),
+        limits=LimitSettings.model_validate(limited),
+    )
+
+
+async def nobody(guild_id: int, user_id: int) -> bool:
+    return False
+
+
+@asynccontextmanager
+async def site(settings: Settings) -> AsyncIterator[Site]:
+    """The API of an installation."""
+    installation = Installation(settings, Permissions(settings.discord, nobody))
+    try:
+        await installation.start()
+        async with ClientSession(connector=TCPConnector(limit=0)) as session:
+            yield Site(installation.queue, installation.port, session)
+    finally:
+        await installation.close()
+        await installation.stop_services()
+
+
+@asynccontextmanager
+async def lab_site(
+    lab: Lab,
+    keys: str = ALL_KEYS,
+    *,
+    private_runs: bool = False,
+    http: Mapping[str, object] | None = None,
+    limits: Mapping[str, object] | None = None,
+) -> AsyncIterator[Site]:
+    """The API of the shared lab, whose worker answers and trains; its runs have ended before and after."""
+    settings = with_api(lab.settings, keys, private_runs=private_runs, http=http, limits=limits)
+    async with lab.queue(), site(settings) as here:
+        yield here
+
+
+class Inside(NamedTuple):
+    """A site, and the state that its server shares."""
+
+    site: Site
+    api: Api
+
+
+@asynccontextmanager
+async def inside(
+    queue: JobQueue,
+    settings: Settings,
+    patience: Patience = Patience(),  # noqa: B008
+) -> AsyncIterator[Inside]:
+    """The API of a queue, with its own limits of time."""
+    index = RunIndex(queue, settings.app.artifacts_root)
+    permissions, limits = Permissions(settings.discord, nobody), UsageLimits(settings.limits)
+    api = Api(settings, queue, index, limits, permissions, Metrics(), patience)
+    server = HttpServer(api)
+    port = await server.start()
+    try:
+        async with ClientSession(connector=TCPConnector(limit=0)) as session:
+            yield Inside(Site(queue, port, session), api)
+    finally:
+        await server.stop()
