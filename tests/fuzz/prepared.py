@@ -32,7 +32,7 @@ _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
 
 
 class Prepared(NamedTuple):
-    """What the placeholders of examples stand for."""
+    """The values of the placeholders in examples."""
 
     api: ApiProcess
     run: str

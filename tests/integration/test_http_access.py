@@ -107,7 +107,7 @@ async def test_description__needs_no_key(here: Site) -> None:
 
 @pytest.mark.parametrize("key", [ADMIN, ANA])
 async def test_route__answers_a_known_key(here: Site, key: str) -> None:
-    """What an answer says of things that do not exist: never that the key is refused."""
+    """The code of an answer on things that do not exist: never that of a refused key."""
     for one in CLOSED:
         answer = await here.ask(one.method, address(one), b"{}", key=key)
         assert answer.status not in (401, 403, 500), one.name
