@@ -42,7 +42,7 @@ _WORDS = {"null": "null", "string": "text", "boolean": "true or false", "object"
 class _Schema(BaseModel):
     """The keywords of a JSON schema that the page shows."""
 
-    type: str = ""
+    type: str | tuple[str, ...] = ""
     ref: str = Field("", alias="$ref")
     enum: tuple[object, ...] = ()
     const: object = None
@@ -76,7 +76,8 @@ class _Schema(BaseModel):
             bounds = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
             limits = " and ".join(f"{sign} {bound:,}" for sign, bound in bounds.items() if bound is not None)
             return f"{self.type} {limits}".strip()
-        return _WORDS.get(self.type, self.type)
+        types = (self.type,) if isinstance(self.type, str) else self.type
+        return " or ".join(_WORDS.get(one, one) for one in types)
 
 
 class _Parameter(BaseModel):

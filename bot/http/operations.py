@@ -236,13 +236,12 @@ async def _read_body(request: web.Request, most_seconds: float) -> bytes:
     try:
         async with asyncio.timeout(most_seconds):
             return await request.read()
-    except TimeoutError:
-        raise AppError(ErrorCode.INVALID_JSON, f"The body did not arrive within {most_seconds:g} seconds.") from None
+    except (TimeoutError, _MALFORMED):
+        message = f"The body did not arrive completely within {most_seconds:g} seconds."
+        raise AppError(ErrorCode.INVALID_JSON, message) from None
     except _TOO_LARGE:
         message = f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time."
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None
-    except _MALFORMED:
-        raise AppError(ErrorCode.INVALID_JSON, "The body is not complete.") from None
 
 
 def _parse_body(model: type[BodyT], data: bytes) -> BodyT:

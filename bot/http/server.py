@@ -110,7 +110,8 @@ class HttpServer:
         """Count and log a request; return its method and its route."""
         resource = request.match_info.route.resource
         # clients choose the methods and addresses that do not exist: one figure counts them all
-        method, route = ("other", "unknown") if resource is None else (request.method, resource.canonical)
+        is_known = resource is not None and status != ErrorCode.METHOD_NOT_ALLOWED.http_status
+        method, route = (request.method, resource.canonical) if resource and is_known else ("other", "unknown")
         self._api.metrics.requests.labels(method, route, str(status)).inc()
         log.info(
             "http_request",
