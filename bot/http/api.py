@@ -27,6 +27,8 @@ class Patience(NamedTuple):
     """Without the complete body of a request."""
     send_seconds: float = 30.0
     """Without reading an answer."""
+    stop_seconds: float = 2.0
+    """Until its request is completed, when the server stops."""
 
 
 class Api:

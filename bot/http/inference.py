@@ -1,6 +1,7 @@
 """Operations on finished runs: scores, generations, predictions, chats and evaluations."""
 
 import asyncio
+from time import monotonic
 from typing import NamedTuple
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from bot.http.operations import (
     operation,
     reply,
 )
+from bot.http.waiting import BLANK_SECONDS, WaitingAnswer
 from bot.run_index import RunEntry
 from trainer.contracts.base import Identifier
 from trainer.contracts.errors import AppError, ErrorCode
@@ -222,21 +224,29 @@ async def _requester(call: Call[PathT, QueryT, BodyT], run_id: str, command: str
 async def _answer(
     call: Call[PathT, QueryT, BodyT], record: RecordT, wait_seconds: float, *, under: str | None = None
 ) -> web.StreamResponse:
-    """Answer with the response of a request, 202 and its address while it has no result."""
-    if wait_seconds and record.response.status in ("queued", "running"):
-        with call.api.stream(call.client):
-            record = await call.api.queue.inference.follow(record, wait_seconds=wait_seconds)
+    """Answer with the response of a request and its address, and 202 while it has no result."""
     response = record.response
     location = f"/runs/{response.run_id}/{under or record.kind}/{response.request_id}"
-    status = 202 if response.status in ("queued", "running") else 200
-    return reply(response, status, {"Location": location})
+    answer = WaitingAnswer(call.request, {"Location": location})
+    deadline = monotonic() + wait_seconds
+    if wait_seconds and _is_pending(record):
+        with call.api.stream(call.client), answer.errors():
+            record = await call.api.queue.inference.follow(record, wait_seconds=min(wait_seconds, BLANK_SECONDS))
+            while _is_pending(record) and (left := deadline - monotonic()) > 0:
+                await answer.blank()
+                record = await call.api.queue.inference.follow(record, wait_seconds=min(left, BLANK_SECONDS))
+    return await answer.end(record.response, 202 if _is_pending(record) else 200)
+
+
+def _is_pending(record: RecordT) -> bool:
+    return record.response.status in ("queued", "running")
 
 
 def _answers(record: type[Response], *links: Link) -> dict[int, Answer]:
     queued = "The request is queued or running; the header Location has the address of its result"
     return {
         202: Answer(queued, record, links),
-        200: Answer("The request has ended: completed, or failed with an error", record, links),
+        200: Answer("The request has ended: completed, or failed with an error; or `wait` is over", record, links),
     }
 
 

@@ -36,8 +36,8 @@ _ONLY_HERE = "x-"
 def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> Json:
     """Return the description of the API as JSON values."""
     models = list(_models(operations))
-    found: tuple[object, dict[str, object]] = models_json_schema(models, ref_template="#/components/schemas/{model}")
-    schemas = _as_keyword_values(found[1]["$defs"])
+    found: tuple[object, dict[str, Json]] = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    schemas = _for_api(found[1]["$defs"])
     paths: dict[str, Json] = {}
     for one in operations:
         described: Json = {
@@ -138,32 +138,25 @@ def _errors(one: Operation, *, has_keys: bool) -> dict[int, str]:
     return {status: text for status, text in _ERRORS.items() if found[status]}
 
 
-def _as_keyword_values(schema: object) -> Json:
-    """Return schemas for the API: with the keywords that only it has, and lists of one kind of items for tuples."""
-    changed: object = _for_api(schema)
-    if not isinstance(changed, dict):
-        raise TypeError("Schemas are a map by name.")
-    schemas: Json = changed
-    return schemas
-
-
-def _for_api(schema: object) -> object:
-    if isinstance(schema, list):
-        items: list[object] = schema
-        return [_for_api(item) for item in items]
-    if not isinstance(schema, dict):
-        return schema
-    given: Json = schema
-    described: Json = {name.removeprefix(_ONLY_HERE): _for_api(value) for name, value in given.items()}
-    replaced: object = described.pop("schema", None) if f"{_ONLY_HERE}schema" in given else None
-    if isinstance(replaced, dict):
-        return replaced
+def _for_api(schema: Json) -> Json:
+    """Return a schema with the keywords that only the API has, and with lists in place of tuples."""
+    described: Json = {name.removeprefix(_ONLY_HERE): _inside(value) for name, value in schema.items()}
     positions: object = described.pop("prefixItems", None)
     if isinstance(positions, list):  # several tools do not know this keyword
         found: list[object] = positions
         kinds = [kind for number, kind in enumerate(found) if kind not in found[:number]]
         described["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
     return described
+
+
+def _inside(value: object) -> object:
+    if isinstance(value, list):
+        items: list[object] = value
+        return [_inside(item) for item in items]
+    if isinstance(value, dict):
+        fields: Json = value
+        return _for_api(fields)
+    return value
 
 
 def _reference(model: type[BaseModel], mode: Literal["Input", "Output"], schemas: Json) -> Json:

@@ -211,13 +211,6 @@ def reply(record: BaseModel, status: int = 200, headers: Mapping[str, str] | Non
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 
-def _check_idempotency_key(request: web.Request) -> None:
-    key = request.headers.get("Idempotency-Key")
-    if request.method == "POST" and key is not None and not re.fullmatch(IDEMPOTENCY_KEY, key):
-        message = "The header Idempotency-Key must have 1 to 255 ASCII characters without spaces."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
-
-
 def _single_values(request: web.Request) -> dict[str, str]:
     for name in request.query:
         if len(request.query.getall(name)) > 1:

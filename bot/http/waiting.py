@@ -1,7 +1,8 @@
-"""Answers that wait for the end of a run or of a tokenizer's training."""
+"""Answers that wait for the end of a job."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 from typing import TypeVar
 
@@ -10,10 +11,45 @@ from pydantic import BaseModel
 
 from bot.http.event_streams import has_left
 from bot.http.operations import BodyT, Call, PathT, WaitQuery, reply
+from trainer.contracts.errors import AppError
 
+BLANK_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
-_BLANK_SECONDS = 3.0
 RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
+class WaitingAnswer(web.StreamResponse):
+    """An answer that begins with blanks, which JSON allows, while its record is awaited.
+
+    Many clients give up where nothing arrives for some seconds. From the first blank on its status is 200.
+    """
+
+    def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "Content-Type": "application/json"})
+        self._request = request
+        self._given_headers = headers
+
+    async def blank(self) -> None:
+        """Send a blank."""
+        await self.prepare(self._request)
+        await self.write(b" ")
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Close the connection in place of an error after the first blank."""
+        try:
+            yield
+        except AppError as error:
+            if not self.prepared:
+                raise
+            raise ConnectionResetError(error.message) from None
+
+    async def end(self, record: BaseModel, status: int = 200) -> web.StreamResponse:
+        """Send the record; an answer without a blank has this status."""
+        if not self.prepared:
+            return reply(record, status, self._given_headers)
+        await self.write_eof(record.model_dump_json().encode())
+        return self
 
 
 async def reply_at_end(
@@ -22,28 +58,17 @@ async def reply_at_end(
     has_ended: Callable[[RecordT], bool],
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """Answer with a record when it has ended, or when the client's time is up.
-
-    From the third second on, the answer begins with blanks, which JSON allows: many clients give up where nothing
-    arrives for some seconds.
-    """
-    record = await read()
+    """Answer with a record when it has ended, or when the client's time is up."""
+    answer, record = WaitingAnswer(call.request, headers), await read()
     if has_ended(record) or not call.query.wait:
-        return reply(record, headers=headers)
+        return await answer.end(record)
     now = monotonic()
-    deadline, blank_at = now + call.query.wait, now + _BLANK_SECONDS
-    response: web.StreamResponse | None = None
-    with call.api.stream(call.client):
+    deadline, blank_at = now + call.query.wait, now + BLANK_SECONDS
+    with call.api.stream(call.client), answer.errors():
         while not has_ended(record) and (now := monotonic()) < deadline and not has_left(call.request):
             if now >= blank_at:
-                if response is None:
-                    response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
-                    await response.prepare(call.request)
-                await response.write(b" ")
-                blank_at = now + _BLANK_SECONDS
+                await answer.blank()
+                blank_at = now + BLANK_SECONDS
             await asyncio.sleep(min(_LOOK_SECONDS, deadline - now))
             record = await read()
-    if response is None:
-        return reply(record, headers=headers)
-    await response.write_eof(record.model_dump_json().encode())
-    return response
+    return await answer.end(record)

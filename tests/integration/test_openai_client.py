@@ -36,7 +36,7 @@ async def test_client__lists_models_and_completes(lab: Lab) -> None:
             await client.models.retrieve("no-such-run")
         with pytest.raises(openai.NotFoundError):
             await client.completions.create(model="no-such-run", prompt="a")
-        with pytest.raises(openai.UnprocessableEntityError, match="999999"):
+        with pytest.raises(openai.ConflictError, match="999999"):
             await client.completions.create(model=run.run_id, prompt=[999999])
 
     assert run.run_id in listed and found.id == run.run_id

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import NamedTuple, TypeVar
 
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientResponse, ClientSession, TCPConnector
 from multidict import CIMultiDictProxy
 from pydantic import BaseModel, SecretStr, TypeAdapter
 from pydantic_core import to_json
@@ -17,7 +17,7 @@ from bot.http.metrics import Metrics
 from bot.http.server import HttpServer
 from bot.installation import Installation
 from bot.limits import UsageLimits
-from bot.permissions import Permissions
+from bot.permissions import Permissions, no_member
 from bot.run_index import RunIndex
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
@@ -176,17 +176,13 @@ def with_api(
     )
 
 
-async def nobody(guild_id: int, user_id: int) -> bool:
-    return False
-
-
 @asynccontextmanager
 async def site(settings: Settings) -> AsyncIterator[Site]:
     """The API of an installation."""
-    installation = Installation(settings, Permissions(settings.discord, nobody))
+    installation = Installation(settings, Permissions(settings.discord, no_member))
     try:
         await installation.start()
-        async with ClientSession() as session:
+        async with ClientSession(connector=TCPConnector(limit=0)) as session:
             yield Site(installation.queue, installation.port, session)
     finally:
         await installation.close()
@@ -223,12 +219,12 @@ async def inside(
 ) -> AsyncIterator[Inside]:
     """The API of a queue, with its own limits of time."""
     index = RunIndex(queue, settings.app.artifacts_root)
-    permissions, limits = Permissions(settings.discord, nobody), UsageLimits(settings.limits)
+    permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
     api = Api(settings, queue, index, limits, permissions, Metrics(), patience)
     server = HttpServer(api)
     port = await server.start()
     try:
-        async with ClientSession() as session:
+        async with ClientSession(connector=TCPConnector(limit=0)) as session:
             yield Inside(Site(queue, port, session), api)
     finally:
         await server.stop()

@@ -90,8 +90,8 @@ def _refuse_any(value: object) -> None:
         raise ValueError("must be null: this method keeps its own special tokens")
 
 
-_EMPTY: JsonDict = {"anyOf": [{"type": "null"}, {"type": "object", "maxProperties": 0}]}
-KeptTokens = Annotated[None, BeforeValidator(_refuse_any), Field(json_schema_extra={"x-schema": _EMPTY})]
+_EMPTY: JsonDict = {"x-type": ["null", "object"], "x-maxProperties": 0}
+KeptTokens = Annotated[None, BeforeValidator(_refuse_any), Field(json_schema_extra=_EMPTY)]
 """Type of `special_tokens` for methods whose special tokens cannot be renamed."""
 RenamedTokens = Annotated[SpecialTokens | None, BeforeValidator(_empty_as_none)]
 """An empty map renames nothing."""

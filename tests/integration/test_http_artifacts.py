@@ -1,0 +1,332 @@
+"""Files of runs and tokenizers over HTTP: the ones of the manifest, complete or in ranges, and no others."""
+
+import asyncio
+import os
+import random
+import re
+import shutil
+from collections.abc import AsyncIterator
+from hashlib import sha256
+
+import pytest
+from aiohttp import ClientPayloadError
+
+from bot.http.api import Patience
+from tests.support import tiny_request, twin
+from tests.support.http import ADMIN, BOB, Got, Site, inside, lab_site, with_api
+from tests.support.lab import Lab
+from tests.support.waiting import captured_logs, until
+from tests.support.worker_runs import LONG
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.http_answers import ArtifactFiles
+from trainer.contracts.runs import Accepted
+from trainer.system.files import file_records
+
+LARGE = 20 << 20
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    async with lab_site(lab) as here:
+        yield here
+
+
+@pytest.fixture(name="run")
+async def run_fixture(lab: Lab, here: Site) -> AsyncIterator[RunDirectory]:
+    """A copy of the finished run, which tests may damage."""
+    await here.get("/runs")
+    run = twin(await lab.finished_run(here.queue), "copied-1")
+    yield run
+    shutil.rmtree(run.path)
+
+
+def add_file(run: RunDirectory, name: str, content: bytes) -> FileRecord:
+    """A file more in the folder of a run and in its manifest."""
+    (run.path / name).write_bytes(content)
+    [record] = file_records(run.path, [run.path / name])
+    list_file(run, record)
+    return record
+
+
+def list_file(run: RunDirectory, record: FileRecord) -> None:
+    manifest = run.completed_manifest()
+    run.write_manifest(changed(manifest, files=(*manifest.files, record)))
+
+
+def address(run: RunDirectory, path: str) -> str:
+    return f"/artifacts/models/{run.run_id}/download?path={path}"
+
+
+async def test_list__is_the_manifest_with_its_own_file(lab: Lab, here: Site) -> None:
+    run = await lab.finished_run(here.queue)
+    listed = (await here.get(f"/artifacts/models/{run.run_id}")).record(ArtifactFiles)
+
+    own = file_records(run.path, [run.path / "manifest.json"])
+    assert (listed.kind, listed.id) == ("models", run.run_id)
+    known = {file.path: file for file in (*run.completed_manifest().files, *own)}
+    assert listed.files == tuple(known[path] for path in sorted(known))
+    for file in listed.files:
+        got = await here.get(address(run, file.path))
+        assert (got.status, len(got.body), sha256(got.body).hexdigest()) == (200, file.bytes, file.sha256)
+        assert got.headers["ETag"] == f'"{file.sha256}"'
+        assert got.headers["Accept-Ranges"] == "bytes"
+        assert got.headers["Content-Length"] == str(file.bytes)
+        assert re.fullmatch(r'attachment; filename="[A-Za-z0-9._-]+"', got.headers["Content-Disposition"])
+
+
+async def test_files__of_a_tokenizer_are_listed_too(here: Site) -> None:
+    request: dict[str, object] = {"method": "char", "corpora": ["text"]}
+    name = (await here.post("/tokenizers/train?wait=60", request)).fields["tokenizer_id"]
+
+    listed = (await here.get(f"/artifacts/tokenizers/{name}", key=BOB)).record(ArtifactFiles)
+
+    assert "manifest.json" in {file.path for file in listed.files}
+    for file in listed.files:
+        got = await here.get(f"/artifacts/tokenizers/{name}/download?path={file.path}", key=BOB)
+        assert sha256(got.body).hexdigest() == file.sha256
+    assert (await here.get("/artifacts/tokenizers/none")).outcome == (404, "TOKENIZER_NOT_FOUND")
+
+
+async def test_files__of_a_run_without_a_model_are_not_there_yet(here: Site) -> None:
+    run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+
+    assert (await here.get(f"/artifacts/models/{run_id}")).outcome == (409, "RUN_NOT_READY")
+    assert (await here.get(f"/artifacts/models/{run_id}/download?path=config.json")).status == 409
+    assert (await here.get("/artifacts/models/none")).outcome == (404, "RUN_NOT_FOUND")
+    assert (await here.get("/artifacts/corpora/text")).outcome == (422, "INVALID_INPUT")
+
+
+RANGES: list[tuple[str, str | None]] = [
+    ("bytes=0-0", "0-0"),
+    ("bytes=0-9", "0-9"),
+    ("bytes=90-", "90-99"),
+    ("bytes=90-99", "90-99"),
+    ("bytes=90-1000", "90-99"),
+    (f"bytes=1-{10**17}", "1-99"),
+    ("bytes=-1", "99-99"),
+    ("bytes=-100", "0-99"),
+    ("bytes=-1000", "0-99"),
+    ("Bytes=5-6", "5-6"),
+    ("bytes=100-", "none"),
+    ("bytes=100-200", "none"),
+    (f"bytes={10**17}-", "none"),
+    ("bytes=-0", "none"),
+    (f"bytes={'9' * 5000}-", None),
+    ("bytes=5-4", None),
+    ("bytes=0-1,5-6", None),
+    ("bytes=-", None),
+    ("bytes=a-b", None),
+    ("bytes=0x1-2", None),
+    ("bytes=٣-٤", None),
+    ("items=0-5", None),
+    ("bytes", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("given", "answered"), RANGES, ids=range(len(RANGES)))
+async def test_range__is_answered_as_rfc_9110_says(
+    here: Site, run: RunDirectory, given: str, answered: str | None
+) -> None:
+    content = bytes(range(100))
+    add_file(run, "hundred.bin", content)
+
+    got = await here.get(address(run, "hundred.bin"), headers={"Range": given})
+
+    if answered is None:
+        assert (got.status, got.body) == (200, content)
+        assert "Content-Range" not in got.headers
+    elif answered == "none":
+        assert got.outcome == (416, "RANGE_NOT_SATISFIABLE")
+        assert got.headers["Content-Range"] == "bytes */100"
+    else:
+        first, last = map(int, answered.split("-"))
+        assert (got.status, got.body) == (206, content[first : last + 1])
+        assert got.headers["Content-Range"] == f"bytes {answered}/100"
+
+
+async def test_empty_file__has_no_range(here: Site, run: RunDirectory) -> None:
+    add_file(run, "empty.bin", b"")
+
+    assert (await here.get(address(run, "empty.bin"))).body == b""
+    assert (await here.get(address(run, "empty.bin"), headers={"Range": "bytes=0-"})).status == 416
+
+
+async def test_condition__decides_between_nothing_a_range_and_the_complete_file(here: Site, run: RunDirectory) -> None:
+    record = add_file(run, "hundred.bin", bytes(100))
+    etag, wrong = f'"{record.sha256}"', f'"{"0" * 64}"'
+
+    async def status(**headers: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return (await here.get(address(run, "hundred.bin"), headers=named)).status
+
+    assert await status(If_None_Match=etag) == 304
+    assert await status(If_None_Match=f"W/{etag}") == 304
+    assert await status(If_None_Match=f"{wrong}, {etag}") == 304
+    assert await status(If_None_Match="*") == 304
+    assert await status(If_None_Match=wrong) == 200
+    assert await status(If_None_Match=record.sha256) == 200
+    assert await status(If_None_Match=etag, Range="bytes=0-1") == 304
+    assert await status(If_Range=etag, Range="bytes=0-1") == 206
+    assert await status(If_Range=wrong, Range="bytes=0-1") == 200
+    assert await status(If_Range=f"W/{etag}", Range="bytes=0-1") == 200
+    assert await status(If_Range="Wed, 21 Oct 2015 07:28:00 GMT", Range="bytes=0-1") == 200
+    assert await status(If_Range=wrong, Range="bytes=200-") == 200
+    unchanged = await here.get(address(run, "hundred.bin"), headers={"If-None-Match": etag})
+    assert (unchanged.body, unchanged.headers["ETag"]) == (b"", etag)
+
+
+async def test_head__has_the_headers_and_no_content(here: Site, run: RunDirectory) -> None:
+    record = add_file(run, "hundred.bin", bytes(100))
+
+    for headers in ({}, {"Range": "bytes=0-1"}):
+        got = await here.ask("HEAD", address(run, "hundred.bin"), headers=headers)
+        assert (got.status, got.body, got.headers["Content-Length"]) == (200, b"", "100")
+        assert got.headers["ETag"] == f'"{record.sha256}"'
+    assert (await here.ask("HEAD", address(run, "none"))).status == 404
+    assert (await here.ask("HEAD", f"/artifacts/models/{run.run_id}")).status == 200
+    (run.path / "hundred.bin").unlink()
+    assert (await here.ask("HEAD", address(run, "hundred.bin"))).status == 500
+
+
+@pytest.fixture(name="large")
+def large_fixture(run: RunDirectory) -> FileRecord:
+    return add_file(run, "large.bin", random.Random(1).randbytes(LARGE))
+
+
+async def test_large_file__in_parallel_ranges_is_the_file(here: Site, run: RunDirectory, large: FileRecord) -> None:
+    size = 1_999_999  # no divisor of the file or of a buffer
+    headers = [{"Range": f"bytes={start}-{start + size - 1}"} for start in range(0, LARGE, size)]
+    parts: list[Got] = await asyncio.gather(*(here.get(address(run, large.path), headers=one) for one in headers))
+
+    assert {part.status for part in parts} == {206}
+    assert sha256(b"".join(part.body for part in parts)).hexdigest() == large.sha256
+
+
+async def test_large_file__continues_where_its_download_was_killed(
+    here: Site, run: RunDirectory, large: FileRecord
+) -> None:
+    got = b""
+    for most in (1, 7 << 20, LARGE):
+        headers = {"X-Api-Key": ADMIN, "Range": f"bytes={len(got)}-", "If-Range": f'"{large.sha256}"'}
+        async with here.session.get(here.url(address(run, large.path)), headers=headers) as response:
+            assert response.status == 206
+            read = 0
+            while read < most and (chunk := await response.content.read(most - read)):
+                got += chunk
+                read += len(chunk)
+            response.close()  # without the rest
+
+    assert sha256(got).hexdigest() == large.sha256
+
+
+async def test_download__of_a_client_that_does_not_read_is_cut(lab: Lab, run: RunDirectory, large: FileRecord) -> None:
+    async with lab.queue() as queue, inside(queue, with_api(lab.settings), Patience(send_seconds=0.2)) as slow:
+        _, writer = await slow.site.connect()
+        path = address(run, large.path)
+        with captured_logs() as logs:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+            await until(lambda: bool(logs))
+        writer.close()
+
+    assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)]
+    assert slow.api.open_streams == 0
+
+
+async def test_download__of_a_file_that_becomes_shorter_is_cut(
+    here: Site, run: RunDirectory, large: FileRecord
+) -> None:
+    with captured_logs() as logs, pytest.raises(ClientPayloadError):
+        async with here.session.get(here.url(address(run, large.path)), headers={"X-Api-Key": ADMIN}) as response:
+            await response.content.readany()
+            os.truncate(run.path / large.path, 1000)
+            await response.read()
+
+    assert "http_request_failed" in [entry["event"] for entry in logs]
+
+
+OUTSIDE = [
+    "../../../data/corpus/text.txt",
+    "..%2f..%2frequest.json",
+    "%2e%2e/copied-1/request.json",
+    "%2e%2e%2fcopied-1%2frequest.json",
+    "..%252frequest.json",
+    "/etc/passwd",
+    "//etc/passwd",
+    "file:///etc/passwd",
+    "tokenizer/../config.json",
+    "./config.json",
+    "config.json/",
+    "config.json%00",
+    "config.json%00.txt",
+    "tokenizer",
+    "tokenizer\\..\\config.json",
+    "CONFIG.JSON",
+    "events.jsonl.bak",
+    "logs.jsonl",
+    "SHA256SUMS",
+    ".",
+    "..",
+    "%ff",
+    "%ed%a0%80",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+async def test_path__that_is_not_listed_is_not_found(here: Site, run: RunDirectory, path: str) -> None:
+    assert (await here.get(address(run, path))).outcome == (404, "NOT_FOUND")
+    assert (await here.get(f"/artifacts/models/{path}")).status in (404, 422)
+    assert (await here.get(f"/artifacts/models/{path}/download?path=config.json")).status in (404, 422)
+
+
+async def test_path__is_one_of_a_sane_length(here: Site, run: RunDirectory) -> None:
+    for query in ("", "?path=", f"?path={'x' * 513}", "?path=a&path=b"):
+        refused = await here.get(f"/artifacts/models/{run.run_id}/download{query}")
+        assert refused.outcome == (422, "INVALID_INPUT"), query
+
+
+@pytest.mark.parametrize(
+    "listed", ["../secret.txt", "link.txt", "folder/secret.txt", "/secret.txt", "gone.txt", "pipe"]
+)
+async def test_file__that_leads_out_of_its_folder_or_is_none_is_refused(
+    here: Site, run: RunDirectory, listed: str
+) -> None:
+    """Even if a manifest names it, which may come from an archive of somebody else."""
+    secret = run.path.parent / "secret.txt"
+    secret.write_text("secret")
+    (run.path / "link.txt").symlink_to(secret)
+    (run.path / "folder").symlink_to(run.path.parent)
+    os.mkfifo(run.path / "pipe")
+    list_file(run, FileRecord(path=listed, bytes=6, sha256=sha256(b"secret").hexdigest()))
+    try:
+        refused = await here.get(address(run, listed))
+    finally:
+        secret.unlink()
+
+    assert refused.outcome == (500, "MODEL_LOAD_FAILED")
+    assert "secret" not in refused.text
+
+
+async def test_file__of_another_size_is_damaged(here: Site, run: RunDirectory) -> None:
+    record = add_file(run, "hundred.bin", bytes(100))
+    (run.path / record.path).write_bytes(bytes(99))
+
+    damaged = await here.get(address(run, record.path))
+
+    assert damaged.outcome == (500, "MODEL_LOAD_FAILED")
+    assert damaged.error.message == "The file is damaged. Check the run with `mt verify`."
+
+
+async def test_downloads__are_limited_like_streams(lab: Lab, run: RunDirectory, large: FileRecord) -> None:
+    settings = with_api(lab.settings, http={"max_streams": 2})
+    async with lab.queue() as queue, inside(queue, settings) as (site, api):
+        _, writer = await site.connect()
+        writer.write(f"GET {address(run, large.path)} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+        await until(lambda: api.open_streams == 1)
+        refused = await site.get(address(run, "config.json"))
+        writer.transport.abort()
+        await until(lambda: api.open_streams == 0)
+        assert (await site.get(address(run, "config.json"))).status == 200
+
+    assert refused.outcome == (429, "RATE_LIMIT_EXCEEDED")

@@ -1,0 +1,358 @@
+"""Inference over HTTP: each kind of request is answered as the queue answers it, and a key runs it once."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.support import tiny_request, twin, wait_for_status
+from tests.support.http import ADMIN, ALL_KEYS, ANA, BOB, Inside, Site, inside, lab_site, with_api
+from tests.support.lab import Lab
+from tests.support.redis_servers import embedded
+from tests.support.worker_runs import LONG, training
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.base import changed
+from trainer.contracts.inference import (
+    ChatHistory,
+    ChatRequest,
+    ChatResponse,
+    EvalRequest,
+    EvalResponse,
+    GenerateRequest,
+    GenerateResponse,
+    PredictRequest,
+    PredictResponse,
+    ScoreRequest,
+    ScoreResponse,
+)
+from trainer.contracts.inference_fields import Response
+from trainer.contracts.runs import Accepted
+from trainer.contracts.tokenizer_jobs import TokenizerAccepted
+from trainer.store import keys
+from trainer.store.store import Store
+
+ResponseT = TypeVar("ResponseT", bound=Response)
+
+SCORE = ScoreRequest(text="abc ab c1", detail_level="per_char", top_k=2)
+GENERATE = GenerateRequest(prompt_text="abc ", max_new_tokens=8, seed=7, logprobs=True)
+PREDICT = PredictRequest(text="abc a", k=5)
+CHAT = ChatRequest(message="abc", max_new_tokens=5, seed=7)
+KINDS: dict[str, tuple[ScoreRequest | GenerateRequest | PredictRequest | ChatRequest | EvalRequest, type[Response]]] = {
+    "score": (SCORE, ScoreResponse),
+    "generate": (GENERATE, GenerateResponse),
+    "predict": (PREDICT, PredictResponse),
+    "chat": (CHAT, ChatResponse),
+    "evaluate": (EvalRequest(split="test"), EvalResponse),
+}
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    async with lab_site(lab) as here:
+        yield here
+
+
+@pytest.fixture(name="run")
+async def run_fixture(lab: Lab, here: Site) -> RunDirectory:
+    return await lab.finished_run(here.queue)
+
+
+def same(first: ResponseT, second: ResponseT) -> bool:
+    """Compare two responses but for their ids."""
+    ids = {"request_id", "session_id"}
+    return first.model_dump_json(exclude=ids) == second.model_dump_json(exclude=ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_request__is_queued_and_then_completed(here: Site, run: RunDirectory, kind: str) -> None:
+    body, model = KINDS[kind]
+
+    accepted = await here.post(f"/runs/{run.run_id}/{kind}?wait=0", body)
+    answers = [accepted]
+    while answers[-1].status == 202:
+        assert answers[-1].fields["status"] in ("queued", "running")
+        answers.append(await here.get(accepted.headers["Location"]))
+        await asyncio.sleep(0.01)
+    waited = await here.post(f"/runs/{run.run_id}/{kind}?wait=60", body)
+
+    assert accepted.status == 202
+    assert answers[-1].record(model).status == "completed"
+    assert answers[-1].record(model).request_id == accepted.fields["request_id"]
+    assert waited.status == 200
+    assert waited.record(model).request_id in waited.headers["Location"]
+    assert (await here.get(waited.headers["Location"])).body == waited.body
+    if kind != "evaluate":  # it has the time at which it was made
+        assert same(answers[-1].record(model), waited.record(model))
+
+
+async def test_numbers__are_those_of_the_queue(here: Site, run: RunDirectory) -> None:
+    client, address = here.queue.inference, f"/runs/{run.run_id}"
+
+    score = (await here.post(f"{address}/score?wait=60", SCORE)).record(ScoreResponse)
+    sample = (await here.post(f"{address}/generate?wait=60", GENERATE)).record(GenerateResponse)
+    prediction = (await here.post(f"{address}/predict", PREDICT)).record(PredictResponse)
+    chat = (await here.post(f"{address}/chat?wait=60", CHAT)).record(ChatResponse)
+    metrics = (await here.post(f"{address}/evaluate?wait=60", {"split": "test"})).record(EvalResponse).metrics
+
+    assert same(score, await client.score(run.run_id, SCORE))
+    assert same(sample, await client.generate(run.run_id, GENERATE))
+    assert same(prediction, await client.predict(run.run_id, PREDICT))
+    assert same(chat, await client.chat(run.run_id, CHAT))
+    again = await client.evaluate(run.run_id, EvalRequest(split="test"))
+    assert metrics == changed(again, created_at=metrics.created_at if metrics else again.created_at)
+    assert score.surprisal is not None and prediction.suggestions is not None and sample.outputs is not None
+
+
+async def test_prediction__is_one_line_of_curl(lab: Lab) -> None:
+    async with lab_site(lab, "") as here:
+        await lab.finished_run(here.queue)
+        words = ("-s", "-X", "POST", str(here.url("/predict")), "-H", "Content-Type: application/json")
+        curl = await asyncio.create_subprocess_exec(
+            "curl", *words, "-d", '{"text": "abc a", "k": 5}', stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await curl.communicate()
+
+    response = PredictResponse.model_validate_json(output)
+    assert response.suggestions is not None and len(response.suggestions) == 5
+    probabilities = [one.prob for one in response.suggestions]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) <= 1
+
+
+async def test_prediction__is_of_the_newest_completed_run_or_of_a_given_one(here: Site, run: RunDirectory) -> None:
+    await here.post("/runs/train", tiny_request(**LONG))
+    answers = [(await here.post(f"/predict{query}", PREDICT)) for query in ("", f"?run_id={run.run_id}")]
+
+    runs = [one.run_id for one in here.queue.runs.all()]
+    completed = [run_id for run_id in runs if (await here.queue.status(run_id)).status == "completed"]
+    assert [answer.record(PredictResponse).run_id for answer in answers] == [completed[0], run.run_id]
+    assert (await here.post("/predict?run_id=none", PREDICT)).outcome == (404, "RUN_NOT_FOUND")
+
+
+async def test_request__that_cannot_be_answered_is_refused_before_it_is_queued(lab: Lab, here: Site) -> None:
+    run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+    async with lab.store() as store:
+        before: list[bytes] = await store.redis.keys("runs:*")
+        for kind, (body, _) in KINDS.items():
+            assert (await here.post(f"/runs/none/{kind}", body)).outcome == (404, "RUN_NOT_FOUND")
+            assert (await here.post(f"/runs/{run_id}/{kind}", body)).outcome == (409, "RUN_NOT_READY")
+            assert (await here.get(f"/runs/none/{kind}/r")).status == 404
+        queued: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
+        after: list[bytes] = await store.redis.keys("runs:*")
+
+    assert queued == 0
+    assert [key for key in set(after) - set(before) if run_id.encode() not in key] == []
+
+
+async def test_request__of_an_unknown_id_has_expired(here: Site, run: RunDirectory) -> None:
+    for kind in ("score", "generate", "predict", "evaluate", "chat/s"):
+        expired = await here.get(f"/runs/{run.run_id}/{kind}/none?wait=1")
+        assert expired.outcome == (404, "DATA_NOT_FOUND"), kind
+    assert (await here.get(f"/runs/{run.run_id}/chat/none")).outcome == (404, "DATA_NOT_FOUND")
+
+
+async def test_result__that_expires_is_not_found(lab: Lab, here: Site, run: RunDirectory) -> None:
+    done = await here.post(f"/runs/{run.run_id}/score?wait=60", SCORE)
+    async with lab.store() as store:
+        await store.delete(keys.inference("score", run.run_id, done.record(ScoreResponse).request_id))
+
+    assert (await here.get(done.headers["Location"])).outcome == (404, "DATA_NOT_FOUND")
+
+
+async def test_request__that_fails_says_so_in_its_answer(here: Site, run: RunDirectory) -> None:
+    await here.get("/runs")
+    broken = twin(run, "broken-1")
+    (broken.path / "model.safetensors").write_bytes(b"no model")
+
+    try:
+        failed = await here.post("/runs/broken-1/score?wait=60", SCORE)
+        (broken.path / "manifest.json").write_text("{")
+        damaged = await here.post("/runs/broken-1/score", SCORE)
+    finally:
+        shutil.rmtree(broken.path)
+
+    response = failed.record(ScoreResponse)
+    assert (failed.status, response.status) == (200, "failed")
+    assert response.error is not None and response.error.code == "MODEL_LOAD_FAILED"
+    assert damaged.outcome == (500, "MODEL_LOAD_FAILED")
+    assert str(broken.path) not in failed.text + damaged.text
+
+
+async def test_chats__never_mix(here: Site, run: RunDirectory) -> None:
+    address = f"/runs/{run.run_id}/chat"
+
+    async def say(message: str, session_id: str | None) -> ChatResponse:
+        body = ChatRequest(message=message, session_id=session_id, max_new_tokens=3, seed=1)
+        return (await here.post(f"{address}?wait=60", body)).record(ChatResponse)
+
+    first = await asyncio.gather(*(say(f"chat {number}", None) for number in range(4)))
+    await asyncio.gather(*(say(f"more {number}", one.session_id) for number, one in enumerate(first)))
+    histories = [(await here.get(f"{address}/{one.session_id}")).record(ChatHistory) for one in first]
+
+    assert len({one.session_id for one in first}) == 4
+    for number, history in enumerate(histories):
+        assert [turn.message for turn in history.turns] == [f"chat {number}", f"more {number}"]
+    one, other = first[:2]
+    assert (await here.get(f"{address}/{other.session_id}/{one.request_id}")).outcome == (404, "DATA_NOT_FOUND")
+    assert (await here.get(f"{address}/{one.session_id}/{one.request_id}")).record(ChatResponse) == one
+
+    deleted = await here.ask("DELETE", f"{address}/{one.session_id}")
+    assert (deleted.status, deleted.body) == (204, b"")
+    assert (await here.get(f"{address}/{one.session_id}")).outcome == (404, "DATA_NOT_FOUND")
+    assert (await here.get(f"{address}/{one.session_id}/{one.request_id}")).outcome == (404, "DATA_NOT_FOUND")
+    assert (await here.ask("DELETE", f"{address}/{one.session_id}")).outcome == (404, "DATA_NOT_FOUND")
+    with_deleted = ChatRequest(message="x", session_id=one.session_id)
+    assert (await here.post(address, with_deleted)).outcome == (404, "DATA_NOT_FOUND")
+    assert (await here.get(f"{address}/{other.session_id}")).record(ChatHistory) == histories[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_key__runs_a_request_once(lab: Lab, run: RunDirectory, kind: str) -> None:
+    body, model = KINDS[kind]
+    path, once = f"/runs/{run.run_id}/{kind}?wait=60", {"Idempotency-Key": f"once-{kind}"}
+    other = {"text": "b", "prompt_text": "b", "message": "b", "split": "validation"}
+    field = next(name for name in other if name in type(body).model_fields)
+    async with lab_site(lab) as here:
+        at_once = await asyncio.gather(*(here.post(path, body, headers=once) for _ in range(4)))
+        again = await here.post(path, body, headers=once)
+    async with lab_site(lab) as here:
+        restarted = await here.post(path, body, headers=once)
+        another = await here.post(path, {field: other[field]}, headers=once)
+        of_another = await here.post(path, body, headers=once, key=ANA)
+
+    ids = {answer.record(model).request_id for answer in (*at_once, again, restarted)}
+    assert len(ids) == 1
+    assert {answer.body for answer in (*at_once, again, restarted)} == {again.body}
+    assert another.outcome == (409, "CONFLICT")
+    assert of_another.record(model).request_id not in ids
+
+
+async def test_key__of_a_chat_starts_one_chat_with_one_turn(here: Site, run: RunDirectory) -> None:
+    path, once = f"/runs/{run.run_id}/chat", {"Idempotency-Key": "one-chat"}
+    for _ in range(3):
+        response = (await here.post(f"{path}?wait=60", CHAT, headers=once)).record(ChatResponse)
+
+        history = (await here.get(f"{path}/{response.session_id}")).record(ChatHistory)
+        assert [turn.message for turn in history.turns] == ["abc"]
+
+
+async def test_key__of_a_client_is_no_id_that_others_can_compute(lab: Lab, here: Site, run: RunDirectory) -> None:
+    """The id of a request is all that is needed to read its result."""
+    path, once = f"/runs/{run.run_id}/score", {"Idempotency-Key": "1"}
+    ids = [(await here.post(path, SCORE, headers=once, key=key)).fields["request_id"] for key in (ADMIN, ANA, BOB)]
+    async with lab_site(lab, ALL_KEYS.replace(ANA, f"{ANA}-new")) as other:
+        ids.append((await other.post(path, SCORE, headers=once, key=f"{ANA}-new")).fields["request_id"])
+
+    assert len(set(map(str, ids))) == 4
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ä", "\t"])
+async def test_key__that_is_malformed_is_refused(here: Site, run: RunDirectory, key: str) -> None:
+    for path, body in ((f"/runs/{run.run_id}/score", SCORE), (f"/runs/{run.run_id}/cancel", None)):
+        refused = await here.post(path, body, headers={"Idempotency-Key": key})
+        assert refused.outcome == (422, "INVALID_INPUT")
+
+
+async def test_key__of_a_training_starts_one_run(lab: Lab) -> None:
+    once = {"Idempotency-Key": "one-run"}
+    async with lab_site(lab) as here:
+        at_once = await asyncio.gather(
+            *(here.post("/runs/train", tiny_request(**LONG), headers=once) for _ in range(4))
+        )
+        [run_id] = {answer.record(Accepted).run_id for answer in at_once}
+        another = await here.post("/runs/train", tiny_request(), headers=once)
+        other_client = await here.post("/runs/train", tiny_request(**LONG), headers=once, key=ANA)
+        await wait_for_status(here.queue, run_id, training)
+    async with lab_site(lab) as here:
+        restarted = await here.post("/runs/train", tiny_request(**LONG), headers=once)
+        resumed = [
+            await here.post(f"/runs/{run_id}/resume", headers={"Idempotency-Key": "one-resume"}) for _ in range(2)
+        ]
+
+    assert another.outcome == (409, "CONFLICT")
+    assert other_client.record(Accepted).run_id != run_id
+    assert restarted.record(Accepted).run_id == run_id
+    assert restarted.headers["Location"] == f"/runs/{run_id}"
+    assert resumed[0].record(Accepted).run_id == resumed[1].record(Accepted).run_id != run_id
+
+
+async def test_key__of_a_training_that_resumes_is_known_again(here: Site) -> None:
+    """The run that it starts has the request of the one that it resumes."""
+    request = tiny_request(**LONG, label="resumed-once", resume=True)
+    first = (await here.post("/runs/train", request)).record(Accepted).run_id
+    await wait_for_status(here.queue, first, lambda status: status.last_checkpoint_step is not None)
+    await here.post(f"/runs/{first}/cancel")
+    await here.get(f"/runs/{first}?wait=60")
+
+    once = {"Idempotency-Key": "resumed-once"}
+    answers = [await here.post("/runs/train", request, headers=once) for _ in range(2)]
+
+    [run_id] = {answer.record(Accepted).run_id for answer in answers}
+    assert here.queue.runs.get(run_id).record().resumed_from_run_id == first
+
+
+async def test_key__of_a_cancellation_makes_it_succeed_again(here: Site) -> None:
+    once = {"Idempotency-Key": "one-cancel"}
+    run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+    await wait_for_status(here.queue, run_id, training)
+    assert (await here.post(f"/runs/{run_id}/cancel", headers=once)).status == 200
+    await here.get(f"/runs/{run_id}?wait=60")
+
+    assert (await here.post(f"/runs/{run_id}/cancel", headers=once)).status == 200
+    assert (await here.post(f"/runs/{run_id}/cancel")).outcome == (409, "RUN_FINISHED")
+
+
+async def test_key__of_a_run_that_was_never_cancelled_changes_nothing(here: Site, run: RunDirectory) -> None:
+    refused = await here.post(f"/runs/{run.run_id}/cancel", headers={"Idempotency-Key": "late"})
+
+    assert refused.outcome == (409, "RUN_FINISHED")
+
+
+async def test_key__of_a_prediction_keeps_its_run(here: Site, run: RunDirectory) -> None:
+    """Another run may be the newest by the time at which a request is repeated."""
+    once = {"Idempotency-Key": "one-prediction"}
+    first = (await here.post("/predict", PREDICT, headers=once)).record(PredictResponse)
+    await here.post("/runs/train?wait=60", tiny_request(max_steps=1))
+
+    assert (await here.post("/predict", PREDICT, headers=once)).record(PredictResponse) == first
+    assert (await here.post("/predict", PREDICT)).record(PredictResponse).run_id != first.run_id
+    assert (await here.post("/predict?run_id=another", PREDICT, headers=once)).outcome == (409, "CONFLICT")
+
+
+async def test_key__of_a_tokenizer_stands_for_one_tokenizer(here: Site) -> None:
+    once = {"Idempotency-Key": "one-tokenizer"}
+    request: dict[str, object] = {"method": "char", "corpora": ["text"]}
+    answers = [await here.post("/tokenizers/train", request, headers=once) for _ in range(2)]
+
+    assert len({answer.record(TokenizerAccepted).tokenizer_id for answer in answers}) == 1
+    other = await here.post("/tokenizers/train", {**request, "method": "bpe", "vocab_size": 60}, headers=once)
+    assert other.outcome == (409, "CONFLICT")
+
+
+@pytest.fixture(name="idle")
+async def idle_fixture(tmp_path: Path) -> AsyncIterator[tuple[Inside, Store]]:
+    """A site of which no worker knows, with a run that is completed as far as its files say."""
+    async with embedded(tmp_path) as (settings, queue, store), inside(queue, with_api(settings)) as here:
+        yield here, store
+
+
+async def test_wait__leaves_a_request_in_the_queue(run: RunDirectory, idle: tuple[Inside, Store]) -> None:
+    """A request goes on when the time is up, and when its client leaves."""
+    (site, api), store = idle
+    shutil.copytree(run.path, api.settings.app.artifacts_root / "models" / run.run_id)
+    path = f"/runs/{run.run_id}/score"
+
+    queued = await site.post(f"{path}?wait=0.2", SCORE)
+    leaving = asyncio.create_task(site.post(f"{path}?wait=60", SCORE))
+    while api.open_streams == 0:
+        await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+
+    assert (queued.status, queued.fields["status"]) == (202, "queued")
+    assert (await site.get(f"{queued.headers['Location']}?wait=0.2")).status == 202
+    waiting: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
+    assert waiting == 2

@@ -1,0 +1,304 @@
+"""Runs over HTTP: train, list, wait, cancel, resume, and read what is known of one."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.http.runs import Curve
+from tests.support import ended, tiny_request, twin, wait_for_status
+from tests.support.http import Site, inside, lab_site, with_api
+from tests.support.lab import Lab
+from tests.support.redis_servers import embedded
+from tests.support.stories import BEGIN, Story, run_record
+from tests.support.worker_runs import LONG, events_of, training
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.presets import request_hash
+from trainer.contracts.base import changed
+from trainer.contracts.comparison import Comparison
+from trainer.contracts.events import MetricsProgress
+from trainer.contracts.http_answers import RunPage
+from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.runs import Accepted, RunStatus
+from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
+from trainer.jobs.queue import NO_WORKER
+from trainer.jobs.resolve import resolve_request
+from trainer.system.logs import LogReader, readable_line
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    async with lab_site(lab) as here:
+        yield here
+
+
+@pytest.fixture(name="idle")
+async def idle_fixture(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site of which no worker knows, so that runs are what the test writes."""
+    async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings)) as (site, _):
+        yield site
+
+
+def story(idle: Site, root: Path, number: int, family: str = "char_lstm", label: str | None = None) -> Story:
+    """A queued run, one minute younger than the one with the number before."""
+    record = run_record(f"{family}-{number}", label=label)
+    created_at = BEGIN + timedelta(minutes=number // 2)  # pairs of the same moment
+    return Story(
+        root / "artifacts",
+        changed(record, created_at=created_at, effective=changed(record.effective, model_family=family)),
+    )
+
+
+async def listed(site: Site, query: str = "") -> list[str]:
+    return [run.run_id for run in (await site.get(f"/runs?{query}")).record(RunPage).runs]
+
+
+async def test_list__has_all_runs_newest_first(idle: Site, tmp_path: Path) -> None:
+    assert (await idle.get("/runs")).record(RunPage) == RunPage(runs=(), next_cursor=None)
+    for number in (3, 1, 7, 5):
+        story(idle, tmp_path, number)
+
+    page = (await idle.get("/runs")).record(RunPage)
+
+    assert [run.run_id for run in page.runs] == ["char_lstm-7", "char_lstm-5", "char_lstm-3", "char_lstm-1"]
+    assert page.next_cursor is None
+    assert {(run.status, run.message) for run in page.runs} == {("queued", NO_WORKER)}
+
+
+async def test_list__is_filtered_by_state_family_and_words(idle: Site, tmp_path: Path) -> None:
+    story(idle, tmp_path, 1, label="Kazakh small")
+    story(idle, tmp_path, 2, label="kazakh LARGE").start()
+    story(idle, tmp_path, 3, family="gpt2", label="turkish").start().step(1, 2.0).complete()
+    story(idle, tmp_path, 4, family="gpt2").fail()
+
+    assert await listed(idle, "status=queued") == ["char_lstm-1"]
+    assert await listed(idle, "status=running") == ["char_lstm-2"]
+    assert await listed(idle, "status=completed") == ["gpt2-3"]
+    assert await listed(idle, "status=failed&family=gpt2") == ["gpt2-4"]
+    assert await listed(idle, "status=cancelled") == []
+    assert await listed(idle, "family=char_lstm") == ["char_lstm-2", "char_lstm-1"]
+    assert await listed(idle, "search=KAZAKH") == ["char_lstm-2", "char_lstm-1"]
+    assert await listed(idle, "search=small%20kaz") == ["char_lstm-1"]
+    assert await listed(idle, "search=gpt2-4") == ["gpt2-4"]
+    assert await listed(idle, "search=kk_ipa&limit=2") == ["gpt2-4", "gpt2-3"]
+    assert await listed(idle, "search=%20") == await listed(idle)
+    assert await listed(idle, "search=none") == []
+
+
+async def test_pages__have_each_run_once_while_runs_start_and_end(idle: Site, tmp_path: Path) -> None:
+    stories = [story(idle, tmp_path, number).start() for number in range(1, 8)]
+
+    found: list[str] = []
+    address: str | None = "/runs?status=running&limit=2"
+    while address is not None:
+        page = (await idle.get(address)).record(RunPage)
+        found += [run.run_id for run in page.runs]
+        address = page.next_cursor and f"/runs?status=running&limit=2&cursor={page.next_cursor}"
+        story(idle, tmp_path, 20 + len(found)).start()
+        next(one for one in stories if one.run.run_id == page.runs[-1].run_id).fail()
+
+    assert found == [f"char_lstm-{number}" for number in (7, 6, 5, 4, 3, 2, 1)]
+    assert (await idle.get("/runs?cursor=char_lstm-99")).outcome == (404, "RUN_NOT_FOUND")
+
+
+async def test_training__is_accepted_and_its_status_moves_to_its_end(here: Site) -> None:
+    accepted = await here.post("/runs/train", tiny_request(num_epochs=3, label="moving"))
+
+    run_id = accepted.record(Accepted).run_id
+    assert accepted.status == 202
+    assert accepted.headers["Location"] == f"/runs/{run_id}"
+    assert accepted.record(Accepted) == Accepted(run_id=run_id, job_id=run_id, status="queued")
+    seen: list[RunStatus] = []
+    while not seen or not seen[-1].has_ended:
+        seen.append((await here.get(accepted.headers["Location"])).record(RunStatus))
+        await asyncio.sleep(0.01)
+    assert [status.progress for status in seen] == sorted(status.progress for status in seen)
+    assert [status.step for status in seen] == sorted(status.step for status in seen)
+    assert (seen[-1].status, seen[-1].progress, seen[-1].epoch, seen[-1].label) == ("completed", 100, 3, "moving")
+    assert seen[-1].test_loss is not None and seen[-1].finished_at is not None
+    assert seen[-1] == await here.queue.status(run_id)
+
+
+async def test_training__with_wait_is_answered_with_its_end(here: Site) -> None:
+    answer = await here.post("/runs/train?wait=60", tiny_request(max_steps=2))
+
+    status = answer.record(RunStatus)
+    assert (answer.status, status.status, status.step) == (200, "completed", 2)
+    assert answer.headers["Location"] == f"/runs/{status.run_id}"
+    assert (await here.get(f"/runs/{status.run_id}?wait=60")).record(RunStatus) == status
+
+
+async def test_wait__returns_when_its_time_is_up(idle: Site, tmp_path: Path) -> None:
+    started = await idle.post("/runs/train?wait=0.3", tiny_request(corpus="none"))
+    assert started.outcome == (404, "DATA_NOT_FOUND")
+    run = story(idle, tmp_path, 1).start().run
+
+    assert (await idle.get(f"/runs/{run.run_id}?wait=0.3")).record(RunStatus).status == "running"
+
+
+async def test_wait__returns_when_the_run_ends(idle: Site, tmp_path: Path) -> None:
+    told = story(idle, tmp_path, 1).start()
+    waiting = [asyncio.create_task(idle.get(f"/runs/{told.run.run_id}?wait=60")) for _ in range(5)]
+    await asyncio.sleep(0)
+
+    told.fail("It broke.")
+
+    assert {(await one).record(RunStatus).message for one in waiting} == {"It broke."}
+
+
+async def test_training_with_wait__of_a_long_run_answers_when_the_time_is_up(here: Site) -> None:
+    answer = await here.post("/runs/train?wait=0.3", tiny_request(**LONG))
+
+    assert answer.status == 200
+    assert not answer.record(RunStatus).has_ended
+
+
+async def test_training__that_is_refused_leaves_no_run(here: Site) -> None:
+    before = await listed(here)
+
+    assert (await here.post("/runs/train", tiny_request(corpus="../text"))).outcome == (400, "INVALID_INPUT")
+    assert (await here.post("/runs/train", tiny_request(corpus="no-such"))).outcome == (404, "DATA_NOT_FOUND")
+    assert (await here.post("/runs/train", tiny_request(init_from_run_id="no-such"))).outcome == (404, "RUN_NOT_FOUND")
+
+    assert await listed(here) == before
+
+
+async def test_run__that_does_not_exist_is_not_found(here: Site) -> None:
+    for path in ("", "/logs", "/logs/stream", "/events", "/curve", "/config.yaml", "/eval", "?wait=1"):
+        assert (await here.get(f"/runs/no-such-run{path}")).outcome == (404, "RUN_NOT_FOUND"), path
+    for path in ("cancel", "resume"):
+        assert (await here.post(f"/runs/no-such-run/{path}")).outcome == (404, "RUN_NOT_FOUND"), path
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "%2e%2e%2f%2e%2e", "a%2fb", "%00", "A", "a%0a", "x" * 65])
+async def test_run__with_the_name_of_a_path_is_refused(here: Site, name: str) -> None:
+    for path in (f"/runs/{name}", f"/runs/{name}/logs", f"/tokenizers/{name}", f"/artifacts/models/{name}"):
+        answer = await here.get(path)
+        assert answer.status in (404, 422)
+        assert answer.error.code in ("INVALID_INPUT", "NOT_FOUND")
+
+
+async def test_run__is_cancelled_once_and_then_has_ended(here: Site) -> None:
+    run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+    await wait_for_status(here.queue, run_id, training)
+
+    for _ in range(2):
+        cancelled = await here.post(f"/runs/{run_id}/cancel")
+        assert (cancelled.status, cancelled.fields) == (200, {"status": "cancellation-requested"})
+    status = (await here.get(f"/runs/{run_id}?wait=60")).record(RunStatus)
+
+    assert status.status == "cancelled"
+    assert (await here.post(f"/runs/{run_id}/cancel")).outcome == (409, "RUN_FINISHED")
+
+
+async def test_cancelled_run__is_resumed_as_a_new_one(here: Site) -> None:
+    run_id = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+    assert (await here.post(f"/runs/{run_id}/resume")).outcome == (409, "RUN_NOT_READY")
+    await wait_for_status(here.queue, run_id, lambda status: status.last_checkpoint_step is not None)
+    await here.post(f"/runs/{run_id}/cancel")
+    await wait_for_status(here.queue, run_id, ended)
+
+    resumed = await here.post(f"/runs/{run_id}/resume")
+
+    accepted = resumed.record(Accepted)
+    assert (resumed.status, resumed.headers["Location"]) == (202, f"/runs/{accepted.run_id}")
+    record = here.queue.runs.get(accepted.run_id).record()
+    assert (record.resumed_from_run_id, record.http) != (None, None)
+    assert record.resumed_from_run_id == run_id
+
+
+async def test_logs__are_the_last_lines_as_people_read_them(here: Site, lab: Lab) -> None:
+    run = await lab.finished_run(here.queue)
+    lines = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
+
+    answer = await here.get(f"/runs/{run.run_id}/logs?tail=5")
+
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert len(lines) > 5
+    assert answer.text.splitlines() == lines[-5:]
+    assert (await here.get(f"/runs/{run.run_id}/logs")).text.splitlines() == lines
+    assert (await here.get(f"/runs/{run.run_id}/logs?tail=0")).text == ""
+    assert (await here.get(f"/runs/{run.run_id}/logs?tail=10001")).outcome == (422, "INVALID_INPUT")
+
+
+async def test_curve__is_that_of_the_event_log(here: Site, lab: Lab) -> None:
+    run = await lab.finished_run(here.queue)
+    told = [event for event in events_of(here.queue, run.run_id) if isinstance(event, MetricsProgress)]
+
+    curve = (await here.get(f"/runs/{run.run_id}/curve")).record(Curve)
+
+    assert curve.train == tuple((event.step, event.train_loss) for event in told)
+    assert curve.validation == tuple((event.step, event.val_loss) for event in told if event.val_loss is not None)
+    assert curve.train and curve.validation
+
+
+async def test_configuration__is_an_experiment_of_the_same_training(here: Site, lab: Lab, tmp_path: Path) -> None:
+    run = await lab.finished_run(here.queue)
+    answer = await here.get(f"/runs/{run.run_id}/config.yaml")
+
+    file = tmp_path / "config.yaml"
+    file.write_bytes(answer.body)
+    request = read_experiment(read_yaml(file), {}).request()
+    again = (await here.post("/runs/train", request)).record(Accepted).run_id
+
+    assert answer.headers["Content-Type"].startswith("application/yaml")
+    assert here.queue.runs.get(again).record().request_hash == run.record().request_hash
+    effective = await resolve_request(request, here.queue.corpora, lab.settings)
+    assert request_hash(effective) == run.record().request_hash
+
+
+async def test_evaluation__of_the_end_of_a_training_is_the_latest(here: Site, lab: Lab) -> None:
+    run = await lab.finished_run(here.queue)
+
+    assert (await here.get(f"/runs/{run.run_id}/eval")).record(EvalMetrics) == run.evaluation()
+
+
+async def test_comparison__is_that_of_the_first_run_with_the_others(here: Site, lab: Lab) -> None:
+    run = await lab.finished_run(here.queue)
+    other = twin(run, "compared-1")
+
+    try:
+        answers = {
+            names: await here.get(f"/compare?runs={run.run_id}{names}")
+            for names in (",compared-1", f",{run.run_id}", "", ",none", ",compared-1&split=validation")
+        }
+    finally:
+        shutil.rmtree(other.path)
+
+    compared, same, alone, missing, other_split = answers.values()
+    assert {run.run_id, "compared-1"} == {one.run_id for one in compared.record(Comparison).runs}
+    assert (same.outcome, alone.outcome) == ((409, "INVALID_INPUT"), (422, "INVALID_INPUT"))
+    assert missing.outcome == (404, "RUN_NOT_FOUND")
+    assert other_split.outcome == (404, "EVAL_NOT_FOUND")
+
+
+async def test_tokenizer__is_trained_and_read(here: Site) -> None:
+    request: dict[str, object] = {"method": "bpe", "corpora": ["text"], "vocab_size": 60}
+
+    accepted = await here.post("/tokenizers/train", request)
+    name = accepted.record(TokenizerAccepted).tokenizer_id
+    assert (accepted.status, accepted.headers["Location"]) == (202, f"/tokenizers/{name}")
+    status = (await here.get(f"/tokenizers/{name}?wait=60")).record(TokenizerStatus)
+    again = await here.post("/tokenizers/train?wait=60", request)
+    listed = (await here.get("/tokenizers")).record(TokenizerList).tokenizers
+
+    assert (status.status, status.vocab_size) == ("completed", 60)
+    assert status.artifact == f"/artifacts/tokenizers/{name}"
+    assert (again.status, again.record(TokenizerStatus)) == (200, status)
+    assert status in listed
+    assert (await here.get("/tokenizers/none")).outcome == (404, "TOKENIZER_NOT_FOUND")
+
+
+async def test_tokenizer__of_which_no_worker_knows_is_waited_for_in_vain(idle: Site, tmp_path: Path) -> None:
+    (tmp_path / "data" / "corpus").mkdir(parents=True)
+    (tmp_path / "data" / "corpus" / "text.txt").write_text("a b c\n" * 20)
+    request: dict[str, object] = {"method": "char", "corpora": ["text"]}
+
+    waited = await idle.post("/tokenizers/train?wait=0.1", request)
+    name = waited.record(TokenizerStatus).tokenizer_id
+
+    assert (waited.status, waited.record(TokenizerStatus).status) == (200, "queued")
+    assert (await idle.get(f"/tokenizers/{name}?wait=0.1")).record(TokenizerStatus).status == "queued"

@@ -1,0 +1,284 @@
+"""Streams of events and logs: each event once, until the run ends, at the cost of one reader for all clients."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientPayloadError
+
+from bot.http.api import Patience
+from bot.http.feeds import MAX_LINES
+from tests.support.http import ADMIN, ANA, BOB, Inside, Sent, inside, lab_site, sent_events, with_api
+from tests.support.lab import Lab
+from tests.support.redis_servers import embedded
+from tests.support.stories import Story, run_record
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs, until
+from tests.support.worker_runs import events_of
+from trainer.contracts.events import Event
+from trainer.system.logs import LogReader, readable_line
+
+RUN = "char_lstm-1"
+STREAM = f"/runs/{RUN}/events"
+
+
+@pytest.fixture(name="idle")
+async def idle_fixture(tmp_path: Path) -> AsyncIterator[Inside]:
+    """A site of which no worker knows, so that runs are what the test writes."""
+    async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings)) as here:
+        yield here
+
+
+@pytest.fixture(name="told")
+def told_fixture(idle: Inside, tmp_path: Path) -> Story:
+    return Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
+
+
+def end(told: Story) -> None:
+    """End a run, with the file that says that nothing follows."""
+    told.complete()
+    told.run.seal.write_text("")
+
+
+def sent(events: list[Event]) -> list[Sent]:
+    return [Sent(str(event.seq), event.type, event.model_dump_json()) for event in events]
+
+
+async def test_events__of_an_ended_run_are_all_sent_and_the_stream_ends(lab: Lab) -> None:
+    async with lab_site(lab) as here:
+        run = await lab.finished_run(here.queue)
+        expected = sent(events_of(here.queue, run.run_id))
+        path = f"/runs/{run.run_id}/events"
+
+        assert await here.events(path) == expected
+        for last in range(len(expected) + 2):
+            assert await here.events(path, last_id=str(last)) == expected[last:]
+        for last_id in ("", "x", "-1", "1.0", "9" * 16, "٣"):
+            assert await here.events(path, last_id=last_id.encode().decode("latin-1")) == expected
+        head = await here.ask("HEAD", path)
+
+    assert (head.status, head.headers["Content-Type"], head.body) == (200, "text/event-stream", b"")
+
+
+async def test_events__come_while_the_run_goes_on(idle: Inside, told: Story) -> None:
+    async with idle.site.stream(STREAM) as response:
+        events = sent_events(response)
+        assert [(await anext(events)).id for _ in range(3)] == ["1", "2", "3"]
+        told.step(1, 2.0)
+        assert (await anext(events)).event == "trainer.metrics.progress.v1"
+        told.step(2, 1.5)
+        end(told)
+        rest = [event async for event in events]
+
+    assert response.headers["Content-Type"] == "text/event-stream"
+    assert response.headers["X-Request-ID"]
+    assert [(event.id, event.event.split(".")[-2]) for event in rest] == [
+        ("5", "progress"),
+        ("6", "completed"),
+        ("7", "completed"),
+    ]
+
+
+async def test_events__continue_after_each_disconnection_without_loss_or_repeat(idle: Inside, told: Story) -> None:
+    seen: list[str] = []
+    for step in range(1, 4):
+        told.step(step, 2.0)
+        async with idle.site.stream(STREAM, last_id=seen[-1] if seen else None) as response:
+            events = sent_events(response)
+            while not seen or int(seen[-1]) < step + 3:
+                seen.append((await anext(events)).id)
+    end(told)
+    seen += [event.id for event in await idle.site.events(STREAM, last_id=seen[-1])]
+
+    assert seen == [str(number) for number in range(1, 9)]
+
+
+async def test_events__after_a_damaged_line_keep_their_numbers(idle: Inside, told: Story) -> None:
+    """An event of another release is left out; the ones after it are not sent twice or lost."""
+    told.step(1, 2.0).step(2, 2.0)
+    log = told.run.path / "events.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    log.write_text("".join([*lines[:1], "{}\n", *lines[2:]]), encoding="utf-8")
+    end(told)
+
+    everything = [event.id for event in await idle.site.events(STREAM)]
+
+    assert everything == ["1", "3", "4", "5", "6", "7"]
+    for last in (1, 2, 3, 4, 5):
+        assert [event.id for event in await idle.site.events(STREAM, last_id=str(last))] == [
+            number for number in everything if int(number) > last
+        ]
+
+
+async def test_clients__share_one_reader_that_ends_with_the_last_of_them(idle: Inside, told: Story) -> None:
+    def tasks() -> int:
+        running: set[asyncio.Task[object]] = asyncio.all_tasks()
+        return sum("Feed._follow" in repr(task) for task in running)
+
+    async with AsyncExitStack() as stack:
+        readers = []
+        for _ in range(20):
+            events = sent_events(await stack.enter_async_context(idle.site.stream(STREAM)))
+            readers.append(events)
+            await anext(events)
+        assert tasks() == 1
+        assert idle.api.open_streams == 20
+        told.step(1, 2.0)
+        for events in readers:
+            assert [(await anext(events)).id for _ in range(3)] == ["2", "3", "4"]
+    await until(lambda: idle.api.open_streams == 0)
+
+    await until(lambda: tasks() == 0)
+
+
+async def test_client__that_leaves_frees_its_place(idle: Inside, told: Story) -> None:
+    reader, writer = await idle.site.connect()
+    writer.write(f"GET {STREAM} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+    await reader.readuntil(b"id: 3")
+    assert idle.api.open_streams == 1
+
+    writer.close()
+
+    await until(lambda: idle.api.open_streams == 0)
+
+
+async def test_client__that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
+    patience = Patience(send_seconds=0.2)
+    async with embedded(tmp_path) as (settings, queue, _), inside(queue, with_api(settings), patience) as idle:
+        told = Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
+        told.run.logs.write_text(f"{'x' * 3000}\n" * 3000, encoding="utf-8")  # more than buffers have room for
+        _, writer = await idle.site.connect()
+        path = f"/runs/{RUN}/logs/stream?tail={MAX_LINES}"
+        with captured_logs() as logs:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+            await until(lambda: bool(logs))
+        writer.close()
+
+    assert [entry["http_status"] for entry in logs] == [499]
+    assert idle.api.open_streams == 0
+
+
+async def test_streams__above_a_limit_are_refused_until_one_ends(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as (settings, queue, _):
+        async with inside(queue, with_api(settings, http={"max_streams": 4})) as idle:
+            Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
+            async with AsyncExitStack() as stack:
+                for key in (ADMIN, ADMIN, ANA):
+                    assert (await stack.enter_async_context(idle.site.stream(STREAM, key=key))).status == 200
+                own = await idle.site.get(STREAM)
+                waiting = await idle.site.get(f"/runs/{RUN}?wait=60")
+                assert (await stack.enter_async_context(idle.site.stream(STREAM, key=ANA))).status == 200
+                all_taken = await idle.site.get(STREAM, key=BOB)
+                assert (await idle.site.get(f"/runs/{RUN}")).status == 200
+            assert own.outcome == waiting.outcome == all_taken.outcome == (429, "RATE_LIMIT_EXCEEDED")
+            await until(lambda: idle.api.open_streams == 0)
+            async with idle.site.stream(STREAM, key=BOB) as response:
+                assert response.status == 200
+
+
+async def test_stream__of_a_file_that_breaks_is_cut(idle: Inside, told: Story) -> None:
+    with captured_logs() as logs:
+        async with idle.site.stream(STREAM) as response:
+            events = sent_events(response)
+            for _ in range(3):
+                await anext(events)
+            log = told.run.path / "events.jsonl"
+            log.unlink()
+            log.mkdir()
+            with pytest.raises(ClientPayloadError):
+                await anext(events)
+
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["http_request_failed"]
+
+
+async def test_log__ends_after_the_last_line_of_the_run(idle: Inside, told: Story) -> None:
+    """The lines of the end are written just after the run has ended."""
+    log = told.run.logs
+    log.write_text("first\nsecond\nthird\n", encoding="utf-8")
+    async with idle.site.stream(f"/runs/{RUN}/logs/stream?tail=2") as response:
+        lines = sent_events(response)
+        assert [(await anext(lines)).data for _ in range(2)] == ["second", "third"]
+        with log.open("a", encoding="utf-8") as file:
+            file.write("fourth\nhalf of")
+        assert await anext(lines) == Sent("", "", "fourth")
+        end(told)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(" a line\nlast\n")
+        rest = [line.data async for line in lines]
+
+    assert rest == ["half of a line", "last"]
+
+
+async def test_log__of_an_ended_run_is_as_people_read_it(lab: Lab) -> None:
+    async with lab_site(lab) as here:
+        run = await lab.finished_run(here.queue)
+        expected = [readable_line(line) for line in LogReader(run.logs).last(10_000)]
+
+        assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream")] == expected
+        assert [line.data for line in await here.events(f"/runs/{run.run_id}/logs/stream?tail=1")] == expected[-1:]
+        assert await here.events(f"/runs/{run.run_id}/logs/stream?tail=0") == []
+
+
+async def test_log__of_a_run_that_has_none_yet_is_empty(idle: Inside, told: Story) -> None:
+    end(told)
+
+    assert await idle.site.events(f"/runs/{RUN}/logs/stream") == []
+    assert (await idle.site.get(f"/runs/{RUN}/logs")).text == ""
+
+
+async def test_log__is_held_as_far_as_a_client_may_ask(idle: Inside, told: Story) -> None:
+    told.run.logs.write_text("".join(f"{number}\n" for number in range(MAX_LINES + 5)), encoding="utf-8")
+    async with idle.site.stream(f"/runs/{RUN}/logs/stream?tail=1") as response:
+        lines = sent_events(response)
+        assert (await anext(lines)).data == str(MAX_LINES + 4)
+        with told.run.logs.open("a", encoding="utf-8") as file:
+            file.write("".join(f"more {number}\n" for number in range(7)))
+        end(told)
+        assert [line.data async for line in lines] == [f"more {number}" for number in range(7)]
+
+
+@pytest.mark.parametrize("sign", ["\n", "\r", "\r\n", "\u2028", "\x1b[2J", "\0"], ids=ascii)
+async def test_log__with_control_characters_forges_no_event(idle: Inside, told: Story, sign: str) -> None:
+    told.run.logs.write_bytes(f"x{sign}event: forged\nlast\n".encode())
+    end(told)
+
+    events = await idle.site.events(f"/runs/{RUN}/logs/stream")
+
+    assert {event.event for event in events} == {""}
+    assert events[-1].data == "last"
+
+
+async def test_two_hundred_idle_streams__cost_almost_nothing(idle: Inside, told: Story) -> None:
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(idle.site.stream(STREAM, key=key)) for key in (ADMIN, ANA) * 100]
+        assert {one.status for one in streams} == {200}
+        assert idle.api.open_streams == 200
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert (await idle.site.get("/runs")).status == 200
+        end(told)
+        counts = [len([event async for event in sent_events(one)]) for one in streams]
+
+    assert counts == [5] * 200
+
+
+async def test_server__that_stops_ends_its_streams(tmp_path: Path) -> None:
+    readers: list[asyncio.StreamReader] = []
+    writers: list[asyncio.StreamWriter] = []
+    async with embedded(tmp_path) as (settings, queue, _):
+        Story(tmp_path / "artifacts", run_record(RUN, user_id=None)).start()
+        async with inside(queue, with_api(settings), Patience(stop_seconds=0.1)) as idle:
+            for path in (STREAM, f"{STREAM[:-7]}?wait=60"):
+                reader, writer = await idle.site.connect()
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\n\r\n".encode())
+                readers.append(reader)
+                writers.append(writer)
+            await until(lambda: idle.api.open_streams == 2)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            streamed, answered = [await reader.read() for reader in readers]
+        for writer in writers:
+            writer.close()
+
+    assert streamed.startswith(b"HTTP/1.1 200 ") and b"id: 3" in streamed
+    assert answered == b""
+    assert idle.api.open_streams == 0
