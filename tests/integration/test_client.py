@@ -1,5 +1,6 @@
 """`trainer.Client`: the runs and models of a server, with the numbers of `trainer.load`."""
 
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -60,6 +61,8 @@ def test_load__of_a_run_without_a_model_says_why(server: LabServer) -> None:
         with pytest.raises(AppError, match="There is no run 'none'") as caught:
             client.load("none")
         assert code_of(caught) is ErrorCode.RUN_NOT_FOUND
+        with pytest.raises(AppError, match="There is no run 'none'"):
+            client._loop.call(client._server.last_lines("none"))
         cancelled = client.cancel(client.train(tiny_request(**LONG)).run_id)
         assert client.wait(cancelled.run_id).status == "cancelled"
         with pytest.raises(AppError, match="has been cancelled: it has no model") as caught:
@@ -85,7 +88,8 @@ def test_train__takes_fields_a_request_or_an_experiment_file(server: LabServer, 
             ("completed", "keywords"),
         ]
         assert [run.run_id for run in client.runs(search="keywords")] == [runs[3].run_id]
-        assert client.runs(status="completed", family="gpt2") == []
+        assert client.runs(search="a label of no run") == []
+        assert {run.model_family for run in client.runs(status="completed", family="char_lstm")} == {"char_lstm"}
         with pytest.raises(AppError, match="no-such-corpus") as caught:
             client.train(given, corpus="no-such-corpus")
         assert code_of(caught) is ErrorCode.DATA_NOT_FOUND
@@ -126,13 +130,14 @@ def test_events_and_log__of_a_completed_run(server: LabServer) -> None:
         assert list(client.logs(server.run.run_id, tail=0)) == []
 
 
-def test_iteration__that_stops_early_closes_its_stream(server: LabServer) -> None:
+def test_iteration__that_stops_early_closes_its_stream(server: LabServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with client_of(server) as client:
         run_id = client.train(tiny_request(**LONG)).run_id
         for event in client.events(run_id):
             if isinstance(event, MetricsProgress):
                 break
-        assert client.cancel(run_id).status in ("running", "cancelled")
+        monkeypatch.setattr(installation, "_END_SECONDS", 0.0)
+        threading.Timer(0.2, client.cancel, (run_id,)).start()
         assert client.wait(run_id).status == "cancelled"
 
 

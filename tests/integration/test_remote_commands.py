@@ -27,6 +27,7 @@ from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.store import keys
+from trainer.system.logs import LogReader
 
 __all__ = ["server_fixture"]
 
@@ -231,6 +232,21 @@ def test_running_run__is_cancelled(laptop: Laptop) -> None:
 
         assert laptop.refusal("logs", "none").startswith("mt: There is no run 'none'")
         assert client.wait(run_id).status == "cancelled"
+
+
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_log__is_followed_to_the_end_of_the_run(is_remote: bool, laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        run_id = client.train(tiny_request(**LONG)).run_id
+        _until(lambda: client.status(run_id).step > 0)
+        threading.Timer(1.0, client.cancel, (run_id,)).start()
+
+        words = ("logs", run_id, "--follow", "--tail", "1", "--json")
+        code, out, _ = laptop.type(*words) if is_remote else laptop.locally(*words)
+
+        logged = LogReader(laptop.lab.settings.app.artifacts_root / "models" / run_id / "logs.jsonl").last(10_000)
+        shown = out.splitlines()
+        assert code == 0 and 1 < len(shown) < len(logged) and shown == logged[-len(shown) :]
 
 
 def test_run_that_has_not_started__has_no_log(laptop: Laptop) -> None:

@@ -229,6 +229,39 @@ def test_webhooks__stay_with_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load_settings(children, tmp_path).webhooks == Settings().webhooks
 
 
+@pytest.mark.parametrize("name", ["CLIENT__URL", "MT_URL", "MODEL_TRAINER_API_URL", "API_BASE_URL"])
+def test_server__has_several_names_and_is_not_that_of_children(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "MT_KEY" if name == "MT_URL" else "MODEL_TRAINER_API_KEY"
+    for given, value in ((name, "http://lab:8000"), (key, "a-key-of-16-characters")):
+        monkeypatch.setenv(given, value)
+    settings = load_settings(folder=tmp_path)
+    (tmp_path / ".env").write_text("MT_URL=http://lab\nMT_KEY=a-key-of-16-characters\n", encoding="utf-8")
+
+    assert str(settings.client.url) == "http://lab:8000/"
+    assert settings.client.key is not None and settings.client.key.get_secret_value() == "a-key-of-16-characters"
+    assert "a-key" not in repr(settings) + settings.model_dump_json()
+    children = child_environment(settings)
+    assert load_settings(children, tmp_path).client == Settings().client
+    assert "a-key-of-16-characters" not in children.values()
+
+
+def test_server__of_several_names_is_that_of_ours(tmp_path: Path) -> None:
+    names = {"MT_URL": "http://ours", "API_BASE_URL": "http://another", "MODEL_TRAINER_API_URL": "http://long"}
+    for order in (names, dict(reversed(names.items()))):
+        assert str(load_settings(order, tmp_path).client.url) == "http://ours/"
+    (tmp_path / ".env").write_text("MT_URL=http://file\nCLIENT__URL=\n", encoding="utf-8")
+    assert str(load_settings({}, tmp_path).client.url) == "http://file/"
+    assert str(load_settings({"API_BASE_URL": "http://given"}, tmp_path).client.url) == "http://given/"
+
+
+def test_server__with_a_wrong_address_or_key_is_refused(tmp_path: Path) -> None:
+    assert "`CLIENT__URL`" in refusal({"MT_URL": "lab:8000"}, tmp_path)
+    shown = refusal({"MT_KEY": "sh0rt"}, tmp_path)
+    assert shown == "`CLIENT__KEY` must have at least 16 characters, without spaces."
+
+
 KEY = "0123456789abcdef"
 MALFORMED_KEYS = [
     f"ana:boss:{KEY}",
