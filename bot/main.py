@@ -11,7 +11,7 @@ import structlog
 from bot.app import build
 from bot.discord_errors import CALL_ERRORS, CLOSED
 from bot.installation import Installation
-from bot.permissions import Permissions
+from bot.permissions import Permissions, no_member
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.jobs.services import check_folder
@@ -82,16 +82,12 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-async def _is_no_member(guild_id: int, user_id: int) -> bool:
-    return False
-
-
 async def _run_alone(settings: Settings) -> int:
     """Run the services and the HTTP API without Discord."""
     if settings.http.port is None:
         raise AppError(ErrorCode.CONFIG_INVALID, "HTTP__PORT is empty: without Discord, there is nothing to run.")
     stop = _stop_signal()
-    installation = Installation(settings, Permissions(settings.discord, _is_no_member))
+    installation = Installation(settings, Permissions(settings.discord, no_member))
     try:
         await installation.start()
         waking = asyncio.create_task(installation.wake_webhooks())

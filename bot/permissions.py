@@ -115,6 +115,11 @@ class Permissions:
         return _mention(self._admins[0]) if self._admins else "the operator of this bot"
 
 
+async def no_member(guild_id: int, user_id: int) -> bool:
+    """Return False: without Discord, nobody is known to be a member of a guild."""
+    return False
+
+
 def _owns(caller: Caller, run: RunRecord | RunEntry) -> bool:
     return caller.is_admin or _owner(run) == caller.user_id
 

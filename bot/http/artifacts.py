@@ -81,11 +81,8 @@ async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, s
         chunk = await asyncio.to_thread(file.read, min(left, _CHUNK_BYTES))
         if not chunk:
             raise BrokenFile("A file became shorter during its download.")
-        try:
-            async with asyncio.timeout(send_seconds):
-                await response.write(chunk)
-        except TimeoutError:
-            raise ConnectionResetError("The client does not read.") from None
+        async with asyncio.timeout(send_seconds):
+            await response.write(chunk)
         left -= len(chunk)
 
 

@@ -184,14 +184,11 @@ async def _stream(call: Call[NoQuery, NoQuery, CompletionBody], request: Complet
 async def _send(call: Call[NoQuery, NoQuery, CompletionBody], chunks: AsyncIterator[Completion]) -> web.StreamResponse:
     """Send chunks, then `[DONE]`; an error before the first chunk is an ordinary answer."""
     first = await anext(chunks)
-    try:
-        async with (response := await begin_stream(call.api, call.request)):
-            await response.send(first.model_dump_json())
-            async for chunk in chunks:
-                await response.send(chunk.model_dump_json())
-            await response.send("[DONE]")
-    except TimeoutError:
-        raise ConnectionResetError("The client does not read.") from None
+    async with (response := await begin_stream(call.api, call.request)):
+        await response.send(first.model_dump_json())
+        async for chunk in chunks:
+            await response.send(chunk.model_dump_json())
+        await response.send("[DONE]")
     return response
 
 

@@ -2,14 +2,12 @@
 
 import asyncio
 
-import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
-from bot.http.error_answers import FAILED, error_answer
+from bot.http.error_answers import error_answer
 from trainer.contracts.errors import AppError, ErrorCode
-
-log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 class Connections:
@@ -26,8 +24,13 @@ class Connections:
         if server is None or len(server.connections) >= self._max_connections:
             return _Refusal()
         loop = asyncio.get_running_loop()
-        # a compressed body could be far larger than it looks
-        return _Connection(server, loop=loop, keepalive_timeout=self._idle_seconds, auto_decompress=False)
+        return _Connection(
+            server,
+            loop=loop,
+            keepalive_timeout=self._idle_seconds,
+            lingering_time=self._idle_seconds,
+            auto_decompress=False,  # a compressed body could be far larger than it looks
+        )
 
 
 class _Refusal(asyncio.Protocol):
@@ -49,14 +52,9 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a request that is no HTTP, or whose answer could not be sent."""
-        if isinstance(exc, ConnectionError):
+        """Answer a request that is not HTTP; other errors end the connection."""
+        if exc is not None and not isinstance(exc, HttpProcessingError):
             raise exc
-        if status == ErrorCode.INTERNAL_ERROR.http_status:
-            log.error("http_answer_failed", exc_info=exc)
-            error = AppError(ErrorCode.INTERNAL_ERROR, FAILED)
-        else:
-            error = AppError(ErrorCode.INVALID_INPUT, "This is not a valid HTTP request.")
-        answer = error_answer(request, error, status)
+        answer = error_answer(request, AppError(ErrorCode.INVALID_INPUT, "This is not a valid HTTP request."), status)
         answer.force_close()
         return answer

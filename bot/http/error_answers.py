@@ -7,7 +7,6 @@ from aiohttp import web
 
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, http_status, new_request_id
 
-FAILED = "The server failed to answer this request."
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ID = web.RequestKey("id", str)
 _HEADERS = {

@@ -25,18 +25,15 @@ async def stream_feed(
         return web.Response(headers={"Content-Type": "text/event-stream"})
     deadline = asyncio.get_running_loop().time() + _MAX_SECONDS
     with api.stream(client):
-        try:
-            async with (response := await begin_stream(api, request)):
-                while not has_left(request) and asyncio.get_running_loop().time() < deadline:
-                    has_ended = feed.ended
-                    items, position = feed.after(position)
-                    for item in items:
-                        await response.send(item.data, id=str(item.number) if item.number else None, event=item.kind)
-                    if has_ended:
-                        break
-                    await feed.wait(_LOOK_SECONDS)
-        except TimeoutError:
-            raise ConnectionResetError("The client does not read.") from None
+        async with (response := await begin_stream(api, request)):
+            while not has_left(request) and asyncio.get_running_loop().time() < deadline:
+                has_ended = feed.ended
+                items, position = feed.after(position)
+                for item in items:
+                    await response.send(item.data, id=str(item.number) if item.number else None, event=item.kind)
+                if has_ended:
+                    break
+                await feed.wait(_LOOK_SECONDS)
     return response
 
 

@@ -54,18 +54,16 @@ class Feed:
                     self._dropped += extra
                     del self._items[:extra]
                 self.ended = is_last
-                self._notify()
+                self._started.set()
                 if is_last:
                     return
+                self._changed.set()
+                self._changed = asyncio.Event()
                 is_last = await asyncio.to_thread(self._has_ended)
                 await asyncio.sleep(_LAST_SECONDS if is_last else _POLL_SECONDS)
-        finally:
-            self._notify()
-
-    def _notify(self) -> None:
-        self._started.set()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        finally:  # nothing follows
+            self._started.set()
+            self._changed.set()
 
     async def tail(self, count: int) -> int:
         """Wait for the first items, and return the position of the last `count` of them."""
@@ -84,10 +82,9 @@ class Feed:
 
     async def wait(self, seconds: float) -> None:
         """Wait until there are new items or the feed has ended, at most for some time; raises errors of the file."""
-        if not self.task.done():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
         self._raise_failure()
 
     async def _begin(self) -> None:

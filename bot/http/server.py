@@ -4,6 +4,8 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from os import strerror
+from socket import gaierror
 from time import monotonic
 
 import structlog
@@ -12,7 +14,7 @@ from aiohttp import web
 from bot.http.api import Api
 from bot.http.api_keys import ApiClient, ApiKeys
 from bot.http.connections import Connections
-from bot.http.error_answers import FAILED, HttpError, error_answer, request_id_of
+from bot.http.error_answers import HttpError, error_answer, request_id_of
 from bot.http.operations import MAX_BODY_BYTES, Operation
 from bot.http.page_routes import page_routes
 from bot.http.table import OPERATIONS
@@ -63,9 +65,10 @@ class HttpServer:
             )
         except OSError as error:
             await self._runner.cleanup()
+            reason = error.strerror if isinstance(error, gaierror) else strerror(error.errno or 0)
             raise AppError(
                 ErrorCode.CONFIG_INVALID,
-                f"HTTP__HOST and HTTP__PORT cannot be used ({error.strerror}). Set another port, or 0 for any.",
+                f"HTTP__HOST and HTTP__PORT cannot be used ({reason}). Set another port, or 0 for any.",
             ) from None
         port: int = self._server.sockets[0].getsockname()[1]
         log.info("http_started", port=port)
@@ -126,10 +129,11 @@ class HttpServer:
             return await handler(request)
         except AppError as error:
             failure = error
-        except ConnectionError:
-            _disconnect(request)
-            raise
         except Exception as error:
+            is_stalled = isinstance(error, TimeoutError) and _IS_STARTED in request
+            if isinstance(error, ConnectionError) or is_stalled:
+                _disconnect(request)
+                raise ConnectionResetError("The client has left, or does not read.") from None
             log.error("http_request_failed", request_id=request_id_of(request), exc_info=error)
             failure = _as_app_error(error)
         if _IS_STARTED in request:
@@ -198,4 +202,4 @@ def _as_app_error(error: Exception) -> AppError:
     if isinstance(error, OSError):
         with suppress(OSError):
             return to_app_error(error, {})
-    return AppError(ErrorCode.INTERNAL_ERROR, FAILED)
+    return AppError(ErrorCode.INTERNAL_ERROR, "The server failed to answer this request.")

@@ -8,7 +8,6 @@ from trainer.artifacts.run_status import RunFollower
 from trainer.contracts.runs import RunStatus
 from trainer.jobs.queue import JobQueue
 
-_MAX_RUNS = 512
 _FRESH_SECONDS = 0.1
 
 
@@ -22,8 +21,9 @@ class _Followed:
 class RunStatuses:
     """Followers of the runs that clients asked for last."""
 
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: JobQueue, max_runs: int = 512) -> None:
         self._queue = queue
+        self._max_runs = max_runs
         self._runs: OrderedDict[str, _Followed] = OrderedDict()
 
     async def status(self, run_id: str) -> RunStatus:
@@ -37,10 +37,9 @@ class RunStatuses:
         if followed is None:
             followed = _Followed(await asyncio.to_thread(run.follow))
             self._runs[run_id] = followed
-            while len(self._runs) > _MAX_RUNS:
-                self._runs.popitem(last=False)
-        else:
-            self._runs.move_to_end(run_id)
+        self._runs.move_to_end(run_id)
+        while len(self._runs) > self._max_runs:
+            self._runs.popitem(last=False)
         async with followed.lock:
             if not followed.follower.ended and monotonic() - followed.read_at >= _FRESH_SECONDS:
                 await asyncio.to_thread(followed.follower.read_new)

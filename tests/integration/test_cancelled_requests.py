@@ -71,6 +71,25 @@ async def test_asker_who_goes_at_any_moment__takes_the_request_along(tmp_path: P
             assert await here.keys("runs:score:*") == []
 
 
+async def test_request_with_an_id_of_its_client__is_left_in_the_queue_at_any_moment(tmp_path: Path) -> None:
+    """The client, or another copy of it, may send the request again under this id."""
+    async with place(tmp_path) as here:
+        for steps in range(60):
+            request_id = f"own-{steps}"
+            enqueue = here.queue.inference.enqueue_score
+            enqueuing = asyncio.create_task(enqueue(RUN, ScoreRequest(text=TEXT), request_id=request_id))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            enqueuing.cancel()
+            await asyncio.wait([enqueuing])
+
+            again = await enqueue(RUN, ScoreRequest(text=TEXT), request_id=request_id)
+
+            assert again.response.request_id == request_id
+            assert await here.waiting() == [request_id]
+            await here.store.dequeue(keys.INTERACTIVE_QUEUE, request_id)
+
+
 async def test_worker__stops_at_a_request_whose_asker_has_gone(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         waiting = await asked(here)

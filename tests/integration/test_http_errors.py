@@ -1,5 +1,6 @@
 """Errors of the HTTP API: one form for all of them, an id on every answer, and nothing of the server's inside."""
 
+import asyncio
 import logging
 import re
 import resource
@@ -109,6 +110,13 @@ async def test_body__in_chunks_that_break_off_is_refused(here: Site) -> None:
 
     assert broken.split(b" ")[1] == b"400"
     assert b'"code":"INVALID_' in broken
+    reader, writer = await here.connect()
+    writer.write(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.1)  # until the server waits for the rest
+    writer.write(b"zz\r\n")
+    assert b'"code":"INVALID_JSON","message":"The body is not complete."' in await reader.read()
+    writer.close()
 
 
 async def test_body__that_is_compressed_is_not_read(here: Site) -> None:

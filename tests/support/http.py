@@ -17,7 +17,7 @@ from bot.http.metrics import Metrics
 from bot.http.server import HttpServer
 from bot.installation import Installation
 from bot.limits import UsageLimits
-from bot.permissions import Permissions
+from bot.permissions import Permissions, no_member
 from bot.run_index import RunIndex
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
@@ -176,14 +176,10 @@ def with_api(
     )
 
 
-async def nobody(guild_id: int, user_id: int) -> bool:
-    return False
-
-
 @asynccontextmanager
 async def site(settings: Settings) -> AsyncIterator[Site]:
     """The API of an installation."""
-    installation = Installation(settings, Permissions(settings.discord, nobody))
+    installation = Installation(settings, Permissions(settings.discord, no_member))
     try:
         await installation.start()
         async with ClientSession(connector=TCPConnector(limit=0)) as session:
@@ -223,7 +219,7 @@ async def inside(
 ) -> AsyncIterator[Inside]:
     """The API of a queue, with its own limits of time."""
     index = RunIndex(queue, settings.app.artifacts_root)
-    permissions, limits = Permissions(settings.discord, nobody), UsageLimits(settings.limits)
+    permissions, limits = Permissions(settings.discord, no_member), UsageLimits(settings.limits)
     api = Api(settings, queue, index, limits, permissions, Metrics(), patience)
     server = HttpServer(api)
     port = await server.start()

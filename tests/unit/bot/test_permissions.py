@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.permissions import RULES, Caller, Permissions
+from bot.permissions import RULES, Caller, Permissions, no_member
 from tests.support.stories import STARTER, run_record
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
@@ -54,6 +54,13 @@ async def test_stranger__is_refused_and_told_whom_to_ask(guild_id: int | None) -
         await permissions().caller(STRANGER, guild_id)
 
     assert refused.value.code is ErrorCode.FORBIDDEN
+
+
+async def test_member_of_a_guild__is_a_stranger_without_discord() -> None:
+    alone = Permissions(DiscordSettings(allowed_guild_ids=(GUILD,)), no_member)
+
+    with pytest.raises(AppError):
+        await alone.caller(MEMBER, None)
 
 
 async def test_stranger__where_there_is_no_admin() -> None:

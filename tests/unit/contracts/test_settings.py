@@ -7,6 +7,7 @@ from dotenv import dotenv_values
 
 from trainer.config.settings import (
     PLAIN_NAMES,
+    HttpSettings,
     Settings,
     child_environment,
     environment_names,
@@ -226,3 +227,89 @@ def test_webhooks__stay_with_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     assert SECRET not in children.values()
     assert load_settings(children, tmp_path).webhooks == Settings().webhooks
+
+
+KEY = "0123456789abcdef"
+MALFORMED_KEYS = [
+    f"ana:boss:{KEY}",
+    f"ana:user:{KEY[1:]}",
+    f"ana:{KEY}",
+    f":user:{KEY}",
+    f"a b:user:{KEY}",
+    f"ana:user:{KEY} 1",
+    f"ana:user:ä{KEY}",
+    f"ana:user:{'x' * 513}",
+    KEY,
+    "ana",
+    f"bob:user:{KEY},ana:boss:{KEY}",
+]
+
+
+@pytest.mark.parametrize("keys", MALFORMED_KEYS)
+def test_api_keys__that_are_malformed_are_refused_and_never_shown(keys: str, tmp_path: Path) -> None:
+    message = refusal({"SECURITY__API_KEYS": keys}, tmp_path)
+
+    assert message.startswith("`SECURITY__API_KEYS` must be NAME:ROLE:KEY, with the role user or admin")
+    assert "you gave" not in message and KEY[1:] not in message
+
+
+def test_api_keys__have_names_of_their_own(tmp_path: Path) -> None:
+    message = refusal({"SECURITY__API_KEYS": f"ana:user:{KEY},ana:admin:{KEY}x"}, tmp_path)
+
+    assert message == "`SECURITY__API_KEYS` must have different names."
+
+
+def test_api_keys__in_another_form_than_text_are_not_shown_either(tmp_path: Path) -> None:
+    (tmp_path / "mt.toml").write_text(f'[security]\napi_keys = ["ana:user:{KEY}"]\n', encoding="utf-8")
+
+    assert refusal({}, tmp_path) == "`SECURITY__API_KEYS` must be text."
+
+
+@pytest.mark.parametrize("key", [KEY[1:], f"{KEY} ", f"ä{KEY}", "x" * 513])
+def test_api_key__that_is_short_or_no_header_is_refused(key: str, tmp_path: Path) -> None:
+    message = refusal({"SECURITY__API_KEY": key}, tmp_path)
+
+    assert message == "`SECURITY__API_KEY` must have at least 16 characters, without spaces."
+
+
+def test_api_keys__are_read_with_names_and_roles(tmp_path: Path) -> None:
+    environ = {"SECURITY__API_KEYS": f" ana:user:{KEY}1, 700:admin:{KEY}:2,, ", "SECURITY__API_KEY": KEY}
+
+    settings = load_settings(environ, tmp_path)
+
+    assert [(key.name, key.role, key.secret.get_secret_value()) for key in settings.security.keys] == [
+        ("admin", "admin", KEY),
+        ("ana", "user", f"{KEY}1"),
+        ("700", "admin", f"{KEY}:2"),
+    ]
+    assert KEY not in repr(settings) + str(settings.security.keys)
+    assert load_settings({"SECURITY__API_KEYS": "", "SECURITY__API_KEY": ""}, tmp_path).security.keys == ()
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),  # noqa: S104
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_host__is_known_to_be_of_this_machine_only(host: str, is_loopback: bool) -> None:
+    assert HttpSettings(host=host).is_loopback is is_loopback
+
+
+def test_children__learn_nothing_of_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SECURITY__API_KEYS", "SECURITY__API_KEY", "HTTP__PORT"):
+        monkeypatch.setenv(name, KEY)
+    settings = load_settings({"SECURITY__API_KEYS": f"ana:user:{KEY}"}, tmp_path)
+
+    environment = child_environment(settings)
+
+    kept = {name: value for name, value in environment.items() if name.startswith(("SECURITY", "HTTP__"))}
+    assert set(kept.values()) == {""}, "in place of those of `.env`"
+    assert KEY not in str(environment)

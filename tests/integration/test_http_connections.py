@@ -1,0 +1,93 @@
+"""Connections to the HTTP API: those that keep it waiting are closed, and they are limited in number."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bot.http.api import Patience
+from bot.http.operations import MAX_BODY_BYTES
+from tests.support.http import ADMIN, Site, inside, with_api
+from tests.support.redis_servers import embedded
+from tests.support.waiting import PATIENCE_SECONDS, captured_logs
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = f"POST /runs/train HTTP/1.1\r\nHost: x\r\nX-Api-Key: {ADMIN}\r\nContent-Type: application/json\r\n".encode()
+
+
+@pytest.fixture(name="hasty")
+async def hasty_fixture(tmp_path: Path) -> AsyncIterator[Site]:
+    patience = Patience(idle_seconds=0.3, body_seconds=0.3)
+    async with embedded(tmp_path) as (settings, queue, _):
+        async with inside(queue, with_api(settings, http={"max_connections": 3}), patience) as (site, _):
+            yield site
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Api-Key: "])
+async def test_connection__without_a_complete_header_is_closed(hasty: Site, begun: bytes) -> None:
+    assert await hasty.say(begun) == b""
+    after_a_request = await hasty.say(HEALTH + begun)
+    assert after_a_request.startswith(b"HTTP/1.1 200 ")
+    assert after_a_request.endswith(b'{"status":"ok"}')
+
+
+async def test_connection__that_sends_a_byte_at_a_time_is_closed(hasty: Site) -> None:
+    reader, writer = await hasty.connect()
+    closing = asyncio.create_task(reader.read())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not closing.done():
+            writer.write(b"G")
+            await asyncio.sleep(0.05)
+    writer.close()
+
+
+async def test_body__that_does_not_arrive_is_refused(hasty: Site) -> None:
+    refused = await hasty.say(POST + b"Content-Length: 10\r\nConnection: close\r\n\r\n{}")
+
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert b"The body did not arrive within 0.3 seconds." in refused
+
+
+async def test_body__of_a_client_that_leaves_is_no_error(hasty: Site) -> None:
+    with captured_logs() as logs:
+        _, writer = await hasty.connect()
+        writer.write(POST + b"Content-Length: 10\r\n\r\n{}")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.transport.abort()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not logs:
+                await asyncio.sleep(0.01)
+
+    assert [(entry["event"], entry["http_status"]) for entry in logs] == [("http_request", 499)]
+
+
+async def test_body__without_a_key_is_not_read(hasty: Site) -> None:
+    head = POST.replace(ADMIN.encode(), b"wrong") + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES
+    reader, writer = await hasty.connect()
+    writer.write(head)
+
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
+
+
+async def test_connections__above_the_limit_are_closed_until_one_is_free(hasty: Site) -> None:
+    open_ones = [await hasty.connect() for _ in range(3)]
+    for reader, writer in open_ones:
+        writer.write(HEALTH)
+        await reader.readuntil(b'{"status":"ok"}')
+
+    assert await hasty.say(b"") == b""
+    for _, writer in open_ones:
+        writer.close()
+        await writer.wait_closed()
+    assert (await hasty.get("/healthz")).status == 200
+
+
+async def test_requests__in_one_packet_are_answered_in_their_order(hasty: Site) -> None:
+    answer = await hasty.say(HEALTH + HEALTH.replace(b"healthz", b"nowhere") + HEALTH)
+
+    statuses: list[bytes] = re.findall(rb"HTTP/1.1 (\d+)", answer)
+    assert statuses == [b"200", b"404", b"200"]
