@@ -36,6 +36,7 @@ _COMMANDS = {
     "download_file": "resume",
 }
 """Commands of Discord whose permission an operation needs, where it is more than that of every client."""
+_LINE = 120
 _WORDS = {"null": "null", "string": "text", "boolean": "true or false", "object": "a map"}
 
 
@@ -76,8 +77,8 @@ class _Schema(BaseModel):
             bounds = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
             limits = " and ".join(f"{sign} {bound:,}" for sign, bound in bounds.items() if bound is not None)
             return f"{self.type} {limits}".strip()
-        types = (self.type,) if isinstance(self.type, str) else self.type
-        return " or ".join(_WORDS.get(one, one) for one in types)
+        kinds = (self.type,) if isinstance(self.type, str) else self.type
+        return " or ".join(_WORDS.get(kind, kind) for kind in kinds)
 
 
 class _Parameter(BaseModel):
@@ -200,7 +201,10 @@ def python_example(one: Operation) -> str:
         for name in _PLACEHOLDERS:
             body = body.replace(f'"{name}"', name)
         words.append(f"json={body}")
-    call = f"answer = api.{one.method.lower()}({', '.join(words)}).raise_for_status()"
+    given = ", ".join(words)
+    call = f"answer = api.{one.method.lower()}({given}).raise_for_status()"
+    if len(call) > _LINE:
+        call = f"answer = api.{one.method.lower()}(\n    {given}\n).raise_for_status()"
     if content is None:
         return call
     shown = "json()" if not isinstance(content, str) else "content" if "octet-stream" in content else "text"
