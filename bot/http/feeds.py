@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+from bot.outcome import shown_line
 from trainer.artifacts.event_log import EventReader
 from trainer.artifacts.runs import RunDirectory
-from trainer.system.logs import LogReader, readable_line
+from trainer.system.logs import LogReader
 
 _POLL_SECONDS = 0.5
 _LAST_SECONDS = 0.2  # the last lines of a log come just after the end of its run
@@ -120,7 +121,7 @@ class Feeds:
             nonlocal has_begun
             lines = reader.read_new() if has_begun else reader.last(MAX_LINES)
             has_begun = True
-            return [FeedItem(line if stored else readable_line(line)) for line in lines]
+            return [FeedItem(shown_line(line, stored=stored)) for line in lines]
 
         async with self._open(("stored logs" if stored else "logs", run.run_id), read, run, MAX_LINES) as feed:
             yield feed

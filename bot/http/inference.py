@@ -1,11 +1,13 @@
 """Operations on finished runs: scores, generations, predictions, chats and evaluations."""
 
 import asyncio
+from contextlib import nullcontext
 from time import monotonic
 from typing import NamedTuple
 
 from aiohttp import web
 
+from bot.http.event_streams import has_left
 from bot.http.operations import (
     Answer,
     BodyT,
@@ -45,6 +47,7 @@ from trainer.contracts.inference_fields import Response
 from trainer.jobs.inference_client import SAME_KEY, RecordT
 
 _PREDICT_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
 
 
 class RequestPath(RunPath):
@@ -225,16 +228,17 @@ async def _answer(
     call: Call[PathT, QueryT, BodyT], record: RecordT, wait_seconds: float, *, under: str | None = None
 ) -> web.StreamResponse:
     """Answer with the response of a request and its address, and 202 while it has no result."""
-    response = record.response
+    response, client = record.response, call.api.queue.inference
     location = f"/runs/{response.run_id}/{under or record.kind}/{response.request_id}"
     answer = WaitingAnswer(call.request, {"Location": location})
-    deadline = monotonic() + wait_seconds
-    if wait_seconds and _is_pending(record):
-        with call.api.stream(call.client), answer.errors():
-            record = await call.api.queue.inference.follow(record, wait_seconds=min(wait_seconds, BLANK_SECONDS))
-            while _is_pending(record) and (left := deadline - monotonic()) > 0:
+    now = monotonic()
+    deadline, blank_at = now + wait_seconds, now + BLANK_SECONDS
+    with call.api.stream(call.client) if wait_seconds and _is_pending(record) else nullcontext(), answer.errors():
+        while _is_pending(record) and (now := monotonic()) < deadline and not has_left(call.request):
+            if now >= blank_at:
                 await answer.blank()
-                record = await call.api.queue.inference.follow(record, wait_seconds=min(left, BLANK_SECONDS))
+                blank_at = now + BLANK_SECONDS
+            record = await client.follow(record, wait_seconds=min(deadline - now, _LOOK_SECONDS))
     return await answer.end(record.response, 202 if _is_pending(record) else 200)
 
 

@@ -32,6 +32,7 @@ from bot.http.operations import (
     reply,
 )
 from bot.http.waiting import reply_at_end
+from bot.outcome import shown_line, without_paths
 from bot.run_index import RunEntry, matching, run_order
 from trainer.artifacts.run_files import RunFiles, run_files
 from trainer.artifacts.runs import RunDirectory
@@ -42,7 +43,7 @@ from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.inference_client import SAME_KEY
-from trainer.system.logs import LogReader, readable_line
+from trainer.system.logs import LogReader
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
@@ -150,11 +151,12 @@ async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamRespon
     """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
     run = await call.api.run(call.client, call.path.run_id)
     manifest = await asyncio.to_thread(_ended_manifest, run)
+    lines = tuple(map(without_paths, manifest.last_lines))
     try:
         await call.api.run(call.client, run.run_id, "logs")
     except AppError:
-        manifest = changed(manifest, last_lines=())
-    return reply(manifest)
+        lines = ()
+    return reply(changed(manifest, last_lines=lines))
 
 
 async def get_files(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -167,8 +169,7 @@ async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse
     """Read the last lines of a run's log."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
     lines = await asyncio.to_thread(LogReader(run.logs).last, call.query.tail)
-    shown = lines if call.query.stored else map(readable_line, lines)
-    return web.Response(text="".join(f"{line}\n" for line in shown))
+    return web.Response(text="".join(f"{shown_line(line, stored=call.query.stored)}\n" for line in lines))
 
 
 async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
