@@ -2,9 +2,11 @@
 PYTHON ?= python3
 COMPOSE = docker compose --profile $(or $(PROFILE),prod)
 
-.PHONY: demo up test unit check lint bench constraints chaos mutations start stop restart clean
+COMMANDS = demo up test unit check lint bench browser constraints chaos fuzz mutations
 
-demo up test unit check lint bench constraints chaos mutations:  # chaos takes MINUTES=10 and SEED=n, bench QUICK=1
+.PHONY: $(COMMANDS) start stop restart clean
+
+$(COMMANDS):  # chaos: MINUTES=10 SEED=n; fuzz: SEED=n CASES=n; bench: QUICK=1
 	@$(PYTHON) scripts/setup.py $@
 
 # Only containers of this stack reach its Redis; still it has a password. .env keeps it, and the key of the HTTP API.

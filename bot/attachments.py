@@ -9,7 +9,8 @@ import discord
 import structlog
 import yarl
 
-from bot.discord_errors import back_off, retry
+from bot.discord_errors import retry
+from bot.pacing import back_off
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 

@@ -14,10 +14,11 @@ from discord.gateway import DiscordWebSocket
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, back_off, retry
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, retry
 from bot.installation import Installation
 from bot.limits import UsageLimits
 from bot.notifier import RunNotifier
+from bot.pacing import back_off
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
 from trainer.config.settings import Settings
@@ -104,6 +105,7 @@ class Bot(discord.Client):
             self.charts,
             self.permissions.can_receive,
             edit_interval_seconds=self.settings.discord.edit_interval_seconds,
+            listeners=[self.installation.webhooks.wake],
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()

@@ -16,8 +16,9 @@ import discord
 import structlog
 from pydantic import BaseModel, Field
 
-from bot.discord_errors import CALL_ERRORS, ROUTE, back_off, retry
+from bot.discord_errors import CALL_ERRORS, ROUTE, retry
 from bot.embeds.answers import error_answer
+from bot.pacing import back_off
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import read_regular

@@ -13,11 +13,11 @@ import structlog
 
 from bot.buttons import button, button_row, inference_buttons
 from bot.chart_process import ChartProcess
-from bot.discord_errors import HTTP_ERROR, NOT_FOUND, back_off, is_closed, retry
+from bot.discord_errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
 from bot.embeds.run_card import attach_chart, can_resume, final_footer, final_message, run_card
 from bot.ledger import Ledger, SentMessage, Watcher
 from bot.outcome import read_outcome
-from bot.pacing import Pace
+from bot.pacing import Pace, back_off
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunStatus

@@ -1,7 +1,6 @@
 """Discord's errors by meaning, typed here because discord.py does not type them strictly, and retries of calls."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, TypeVar
 
@@ -72,14 +71,6 @@ def retry_after_seconds(error: BaseException) -> float:
     response: object = getattr(error, "response", None)
     said = response.headers.get("Retry-After", "") if isinstance(response, aiohttp.ClientResponse) else ""
     return float(said) if said.isdecimal() else 0.0
-
-
-def back_off(first_seconds: float, max_seconds: float) -> Iterator[float]:
-    """Yield seconds to wait before each retry: doubled each time, with up to half less at random."""
-    seconds = first_seconds
-    while True:
-        yield seconds * random.uniform(0.5, 1)  # noqa: S311
-        seconds = min(max_seconds, seconds * 2)
 
 
 async def retry(

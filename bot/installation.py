@@ -6,6 +6,7 @@ from bot.http.metrics import Metrics
 from bot.limits import UsageLimits
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
+from bot.webhooks.sender import WebhookSender
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
@@ -21,6 +22,7 @@ class Installation:
     queue: JobQueue
     index: RunIndex
     limits: UsageLimits
+    webhooks: WebhookSender
 
     def __init__(self, settings: Settings, permissions: Permissions) -> None:
         self.settings = settings
@@ -40,6 +42,9 @@ class Installation:
         self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
         self._started.push_async_callback(self.index.stop)
         self.index.start()
+        self.webhooks = WebhookSender(self.settings.webhooks, self.queue.runs, self.settings.app.artifacts_root)
+        self._started.push_async_callback(self.webhooks.stop)
+        await self.webhooks.start()
         if self.settings.http.port is not None:
             from bot.http.api import Api
             from bot.http.server import HttpServer
@@ -48,6 +53,11 @@ class Installation:
             server = HttpServer(api)
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
+
+    async def wake_webhooks(self) -> None:
+        """Tell the webhooks of new events, without end; in a process with Discord, its notifier does that."""
+        async for run_id in self.queue.next_run_ids():
+            self.webhooks.wake(run_id)
 
     async def close(self) -> None:
         """Stop everything but the services."""

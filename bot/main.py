@@ -90,7 +90,9 @@ async def _run_alone(settings: Settings) -> int:
     installation = Installation(settings, Permissions(settings.discord, no_member))
     try:
         await installation.start()
+        waking = asyncio.create_task(installation.wake_webhooks())
         await stop.wait()
+        waking.cancel()
     finally:
         await installation.close()
         await installation.stop_services()

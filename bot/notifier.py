@@ -45,7 +45,10 @@ class UndeliveredResult(NamedTuple):
 
 
 class RunNotifier:
-    """Runs one delivery per run and watcher; a failed delivery is logged and restarted, and affects no other."""
+    """Runs one delivery per run and watcher; a failed delivery is logged and restarted, and affects no other.
+
+    `listeners` are called with the id of each run that has new events.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class RunNotifier:
         can_receive: Callable[[int, RunRecord], bool],
         *,
         edit_interval_seconds: float,
+        listeners: Sequence[Callable[[str], None]] = (),
         poll_seconds: float = 3.0,
         retry_seconds: float = 5.0,
         steady_seconds: float = _STEADY_SECONDS,
@@ -66,6 +70,7 @@ class RunNotifier:
         self._charts = charts
         self._can_receive = can_receive
         self._edit_interval_seconds = edit_interval_seconds
+        self._listeners = listeners
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
         self._steady_seconds = steady_seconds
@@ -186,6 +191,8 @@ class RunNotifier:
 
     async def _listen(self) -> None:
         async for run_id in self._events.next_run_ids():
+            for notify in self._listeners:
+                notify(run_id)
             self.follow(run_id)
 
     def _pending_runs(self) -> list[str]:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord
@@ -16,6 +17,7 @@ from trainer.system.logs import LogReader, readable_line
 
 _MAX_LOG_LINES = 8
 _MAX_SAMPLES = 2
+_record_adapter = TypeAdapter(dict[str, object])
 _ADDRESS = re.compile(r"\w+://[^\s\"']+")
 _PATH = re.compile(r"(?<![\w.<>/\\])(?:[A-Za-z]:)?[/\\]+(?:[^\s\"'<>:/\\]+[/\\]+)*([^\s\"'<>:/\\]+)")
 
@@ -55,7 +57,7 @@ def _samples(run: RunDirectory) -> Sequence[Sample]:
 
 def last_lines(run: RunDirectory, count: int) -> list[str]:
     """Return the last lines of a run's log, followed by the error output of a process that crashed."""
-    lines = [without_paths(readable_line(line)) for line in LogReader(run.logs).last(count)]
+    lines = [shown_line(line, stored=False) for line in LogReader(run.logs).last(count)]
     manifest = _manifest(run)
     crash = () if manifest is None else manifest.last_lines
     return [*lines, *(without_paths(line.rstrip("\n")) for line in crash)][-count:]
@@ -64,6 +66,18 @@ def last_lines(run: RunDirectory, count: int) -> list[str]:
 def without_paths(text: str) -> str:
     """Remove addresses, and reduce paths to file names."""
     return _PATH.sub(_file_name, _ADDRESS.sub("…", text))
+
+
+def shown_line(line: str, *, stored: bool) -> str:
+    """Return a line of a run's log without paths: readable, or as stored, which is a JSON object."""
+    if not stored:
+        return without_paths(readable_line(line))
+    try:
+        record = _record_adapter.validate_json(line)
+    except ValidationError:
+        return without_paths(line)
+    shown = {name: without_paths(value) if isinstance(value, str) else value for name, value in record.items()}
+    return line if shown == record else to_json(shown).decode()
 
 
 def _file_name(path: re.Match[str]) -> str:

@@ -20,7 +20,7 @@ FLOORS = (
     ("trainer.inference",),
     ("trainer.models",),
     ("trainer.tokenizers",),
-    ("trainer.jobs",),
+    ("trainer.jobs", "trainer.client"),
     ("trainer.artifacts",),
     ("trainer.data",),
     ("trainer.store",),
@@ -30,7 +30,7 @@ FLOORS = (
 )
 """Rooms from the top floor down. A room imports only from floors below its own."""
 LIGHT = frozenset(
-    f"trainer.{room}" for room in "contracts config system store data artifacts jobs reports commands".split()
+    f"trainer.{room}" for room in "contracts config system store data artifacts jobs client reports commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}

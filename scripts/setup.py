@@ -1,6 +1,8 @@
 """Makes .venv from pyproject.toml, then runs one of the project's commands in it.
 
-    python scripts/setup.py [demo | up | test | unit | check | lint | bench | constraints | chaos | mutations]
+    python scripts/setup.py [COMMAND]
+
+COMMAND is demo, up, test, unit, check, lint, bench, browser, constraints, chaos, fuzz or mutations.
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -45,7 +47,8 @@ class Terminated(KeyboardInterrupt):
 
 def main() -> int:
     commands = {"test": test, "unit": unit, "check": check, "lint": lint}
-    commands |= {"bench": bench, "constraints": constraints, "chaos": chaos, "mutations": mutations}
+    commands |= {"bench": bench, "browser": browser, "constraints": constraints}
+    commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations}
     parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
     choices = ["demo", "up", *commands]
     parser.add_argument("command", nargs="?", choices=choices)
@@ -137,9 +140,23 @@ def bench() -> int:
     return run(PYTHON, "-m", "benchmarks")
 
 
+def browser() -> int:
+    """Install Debian's Chromium, in which the page is tested; without it these tests are skipped."""
+    if shutil.which("apt-get") is None:
+        raise SystemExit("This needs apt-get. Elsewhere put Chromium or Google Chrome on the PATH.")
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    packages = ["--yes", "--no-install-recommends", "chromium"]
+    return run(*sudo, "apt-get", "update") or run(*sudo, "apt-get", "install", *packages)
+
+
 def chaos() -> int:
     """A campaign of random faults; MINUTES and SEED of the environment say how long and which."""
     return run(PYTHON, "-m", "tests.chaos")
+
+
+def fuzz() -> int:
+    """A campaign of schemathesis against the HTTP API; SEED and CASES of the environment say which and how long."""
+    return run(PYTHON, "-m", "tests.fuzz")
 
 
 def mutations() -> int:

@@ -1,4 +1,4 @@
-"""Train and query small language models. `trainer.load` returns a model for notebooks."""
+"""Train and query small language models: `trainer.load` returns a model, `trainer.Client` those of a server."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trainer.api import Model
+    from trainer.client.client import Client as Client
 
 
 def load(source: "str | Path") -> "Model":
@@ -17,3 +18,12 @@ def load(source: "str | Path") -> "Model":
     from trainer.api import Model  # imports torch
 
     return Model.load(source)
+
+
+def __getattr__(name: str) -> object:
+    """Import `Client` at its first use."""
+    if name == "Client":
+        from trainer.client.client import Client
+
+        return Client
+    raise AttributeError(f"module 'trainer' has no attribute '{name}'")

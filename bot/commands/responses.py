@@ -14,8 +14,9 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, back_off, error_code, is_expired, is_transient, retry
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
+from bot.pacing import back_off
 from bot.permissions import RULES, Caller
 from trainer.contracts.errors import AppError, ErrorCode
 

@@ -1,7 +1,6 @@
 """API keys: the client of a request, by its key."""
 
 import hmac
-import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
@@ -10,9 +9,6 @@ from bot.permissions import Caller
 from bot.run_index import discord_user, owner_number
 from trainer.config.settings import ApiKey
 from trainer.contracts.errors import AppError, ErrorCode
-
-_MAX_FAILURES, _FAILURE_SECONDS = 20, 60.0
-_MAX_ADDRESSES = 10_000
 
 
 class ApiClient(NamedTuple):
@@ -45,15 +41,14 @@ class ApiKeys:
         self._clients = [
             ApiClient(key.name, key.role == "admin", _digest(key.secret.get_secret_value())) for key in keys
         ]
-        self._failures: dict[str, list[float]] = {}
 
     @property
     def is_open(self) -> bool:
         """True without keys: every client of this machine is an admin."""
         return not self._clients
 
-    def client(self, headers: Mapping[str, str], address: str) -> ApiClient:
-        """Return the client of a request; raises UNAUTHORIZED, and RATE_LIMIT_EXCEEDED after many wrong keys."""
+    def client(self, headers: Mapping[str, str]) -> ApiClient:
+        """Return the client of a request; raises UNAUTHORIZED for a missing or wrong key."""
         if self.is_open:
             return ApiClient(None, is_admin=True)
         scheme, _, token = headers.get("Authorization", "").partition(" ")
@@ -62,17 +57,7 @@ class ApiKeys:
         known = [client for client in self._clients if hmac.compare_digest(client.key_hash, digest)]
         if known:
             return known[0]
-        self._count_failure(address)
         raise AppError(ErrorCode.UNAUTHORIZED, "Send a valid API key in the header X-Api-Key.")
-
-    def _count_failure(self, address: str) -> None:
-        now = time.monotonic()
-        recent = [at for at in self._failures.get(address, []) if at > now - _FAILURE_SECONDS]
-        if len(recent) >= _MAX_FAILURES:
-            raise AppError(ErrorCode.RATE_LIMIT_EXCEEDED, "Too many wrong API keys. Try again in a minute.")
-        if len(self._failures) >= _MAX_ADDRESSES:
-            self._failures.clear()
-        self._failures[address] = [*recent, now]
 
 
 def _digest(key: str) -> bytes:

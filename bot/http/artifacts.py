@@ -6,22 +6,21 @@ import re
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from aiohttp import web
 from pydantic import Field
 
 from bot.http.error_answers import HttpError
-from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
-from trainer.contracts.base import FileRecord, Frozen, Identifier
+from bot.http.operations import Answer, Call, Link, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
+from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import ArtifactFiles, ArtifactKind
 from trainer.system.files import BrokenFile, file_records, open_regular
 
 _CHUNK_BYTES = 1 << 18
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _MANIFEST = "manifest.json"
-
-ArtifactKind = Literal["models", "tokenizers"]
 
 
 class ArtifactPath(Query):
@@ -32,14 +31,6 @@ class ArtifactPath(Query):
 class FileQuery(Query):
     path: Annotated[str, Field(min_length=1, max_length=512)]
     """Path of a file, as the list of files has it."""
-
-
-class ArtifactFiles(Frozen):
-    """The files of a completed run or tokenizer."""
-
-    kind: ArtifactKind
-    id: Identifier
-    files: tuple[FileRecord, ...]
 
 
 class ByteRange(NamedTuple):
@@ -66,7 +57,7 @@ async def download_file(call: Call[ArtifactPath, FileQuery, NoBody]) -> web.Stre
     name = record.path.rpartition("/")[2]
     headers["Content-Disposition"] = f'attachment; filename="{re.sub("[^A-Za-z0-9._-]", "_", name)}"'
     request = call.request
-    if _names(request.headers.get("If-None-Match", ""), etag):
+    if is_known_etag(request.headers, etag):
         return web.Response(status=304, headers={"ETag": etag})
     is_head = request.method == "HEAD"
     found = None if is_head else requested_range(request.headers, etag, record.bytes)
@@ -149,17 +140,26 @@ def requested_range(headers: Mapping[str, str], etag: str, size: int) -> ByteRan
     return ByteRange(start, end)
 
 
-def _names(header: str, etag: str) -> bool:
-    """Return whether If-None-Match names an ETag (weak comparison)."""
-    return header.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in header.split(","))
+def is_known_etag(headers: Mapping[str, str], etag: str) -> bool:
+    """Return True if If-None-Match names an ETag (weak comparison): the client has this content."""
+    given = headers.get("If-None-Match", "")
+    return given.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in given.split(","))
 
 
+_FIRST_FILE = Link(
+    "download_file",
+    {
+        "kind": "$response.body#/kind",
+        "item_id": "$response.body#/id",
+        "path": "$response.body#/files/0/path",
+    },
+)
 OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /artifacts/{kind}/{item_id}",
         list_files,
         (ArtifactPath, NoQuery, NoBody),
-        {200: Answer("The files", ArtifactFiles)},
+        {200: Answer("The files", ArtifactFiles, links=(_FIRST_FILE,))},
         tag="artifacts",
     ),
     operation(
@@ -172,5 +172,6 @@ OPERATIONS: tuple[Operation, ...] = (
             304: Answer("The client has this file: If-None-Match names its ETag"),
         },
         tag="artifacts",
+        query_example={"path": "manifest.json"},
     ),
 )

@@ -6,7 +6,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field
 
-from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, operation, reply
+from bot.http.operations import OTHER_RUN, RUN, Answer, Call, NoBody, NoQuery, Operation, Query, operation, reply
 from trainer.contracts.comparison import Comparison, Measurement, check_different, compare, summary_on
 from trainer.contracts.inference import EvalSplit
 
@@ -39,5 +39,6 @@ OPERATIONS: tuple[Operation, ...] = (
         (NoQuery, CompareQuery, NoBody),
         {200: Answer("The comparison", Comparison)},
         tag="runs",
+        query_example={"runs": f"{RUN},{OTHER_RUN}"},
     ),
 )

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from bot.http.event_streams import begin_stream, has_left
 from bot.http.inference import visible_models
-from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, operation, reply
+from bot.http.operations import RUN, Answer, Call, Link, NoBody, NoQuery, Operation, Query, operation, reply
 from bot.run_index import RunEntry
 from trainer.contracts.base import Frozen, Identifier, changed
 from trainer.contracts.completions import CompletionChoice, CompletionRequest, CompletionResponse
@@ -40,7 +40,10 @@ class CompletionBody(Frozen):
     model: Identifier
     """The id of a run."""
     prompt: (
-        str | Annotated[tuple[str, ...], Field(min_length=1)] | _Ids | Annotated[tuple[_Ids, ...], Field(min_length=1)]
+        str
+        | Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+        | _Ids
+        | Annotated[tuple[_Ids, ...], Field(min_length=1, max_length=64)]
     )
     """A text or token ids, which are read exactly as given, or a batch of either."""
     max_tokens: Annotated[int, Field(ge=0, le=512)] | None = None
@@ -241,12 +244,17 @@ def _entry(run: RunEntry) -> ModelEntry:
     return ModelEntry(id=run.run_id, created=int(run.created_at.timestamp()))
 
 
+_FIRST_MODEL = "$response.body#/data/0/id"
+_OF_MODEL = (
+    Link("get_model", {"model": _FIRST_MODEL}),
+    Link("complete", {}, {"model": _FIRST_MODEL, "prompt": "the sun"}),
+)
 OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /v1/models",
         list_models,
         (NoQuery, NoQuery, NoBody),
-        {200: Answer("The models", ModelList)},
+        {200: Answer("The models", ModelList, links=_OF_MODEL)},
         tag="completions",
     ),
     operation(
@@ -260,8 +268,8 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /v1/completions",
         complete,
         (NoQuery, NoQuery, CompletionBody),
-        {200: Answer("The completions; with `stream`, server-sent events of them", Completion)},
+        {200: Answer("The completions; with `stream`, server-sent events of them", Completion, streams=True)},
         tag="completions",
-        example={"model": "RUN", "prompt": "the sun", "max_tokens": 8, "logprobs": 1, "echo": True, "seed": 1},
+        example={"model": RUN, "prompt": "the sun", "max_tokens": 8, "logprobs": 1, "echo": True, "seed": 1},
     ),
 )

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+from bot.outcome import shown_line
 from trainer.artifacts.event_log import EventReader
 from trainer.artifacts.runs import RunDirectory
-from trainer.system.logs import LogReader, readable_line
+from trainer.system.logs import LogReader
 
 _POLL_SECONDS = 0.5
 _LAST_SECONDS = 0.2  # the last lines of a log come just after the end of its run
@@ -111,8 +112,8 @@ class Feeds:
             yield feed
 
     @asynccontextmanager
-    async def logs(self, run: RunDirectory) -> AsyncIterator[Feed]:
-        """Follow the log of a run, from its last lines on."""
+    async def logs(self, run: RunDirectory, *, stored: bool) -> AsyncIterator[Feed]:
+        """Follow the log of a run, from its last lines on; `stored`: the lines as stored, one JSON object each."""
         reader = LogReader(run.logs)
         has_begun = False
 
@@ -120,9 +121,9 @@ class Feeds:
             nonlocal has_begun
             lines = reader.read_new() if has_begun else reader.last(MAX_LINES)
             has_begun = True
-            return [FeedItem(readable_line(line)) for line in lines]
+            return [FeedItem(shown_line(line, stored=stored)) for line in lines]
 
-        async with self._open(("logs", run.run_id), read, run, MAX_LINES) as feed:
+        async with self._open(("stored logs" if stored else "logs", run.run_id), read, run, MAX_LINES) as feed:
             yield feed
 
     @asynccontextmanager

@@ -12,6 +12,7 @@ from bot.http.operations import (
     Answer,
     BodyT,
     Call,
+    Link,
     NoBody,
     NoQuery,
     Operation,
@@ -24,6 +25,7 @@ from bot.http.operations import (
     operation,
     reply,
 )
+from bot.http.waiting import BLANK_SECONDS, WaitingAnswer
 from bot.run_index import RunEntry
 from trainer.contracts.base import Identifier
 from trainer.contracts.errors import AppError, ErrorCode
@@ -93,6 +95,13 @@ async def get_score(call: Call[RequestPath, WaitQuery, NoBody]) -> web.StreamRes
     return await _answer(call, record, call.query.wait)
 
 
+async def delete_score(call: Call[RequestPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Delete a score, or withdraw the request for it."""
+    await call.api.run(call.client, call.path.run_id)
+    await call.api.queue.inference.delete_score(call.path.run_id, call.path.request_id)
+    return web.Response(status=204)
+
+
 async def generate(call: Call[RunPath, WaitQuery, GenerateRequest]) -> web.StreamResponse:
     """Continue a prompt."""
     user_id, request_id = await _requester(call, call.path.run_id, "generate")
@@ -149,6 +158,7 @@ async def get_chat_answer(call: Call[ChatTurnPath, WaitQuery, NoBody]) -> web.St
     """Read the answer to a message of a chat."""
     await call.api.run(call.client, call.path.run_id)
     path = call.path
+    await call.api.queue.inference.get_chat(path.run_id, path.session_id)
     record = await call.api.queue.inference.get_chat_answer(path.run_id, path.session_id, path.request_id)
     return await _answer(call, record, call.query.wait, under=f"chat/{path.session_id}")
 
@@ -217,25 +227,45 @@ async def _requester(call: Call[PathT, QueryT, BodyT], run_id: str, command: str
 async def _answer(
     call: Call[PathT, QueryT, BodyT], record: RecordT, wait_seconds: float, *, under: str | None = None
 ) -> web.StreamResponse:
-    """Answer with the response of a request, 202 and its address while it has no result."""
-    client, deadline = call.api.queue.inference, monotonic() + wait_seconds
-    with call.api.stream(call.client) if wait_seconds and _is_pending(record) else nullcontext():
-        while _is_pending(record) and (left := deadline - monotonic()) > 0 and not has_left(call.request):
-            record = await client.follow(record, wait_seconds=min(left, _LOOK_SECONDS))
-    response = record.response
+    """Answer with the response of a request and its address, and 202 while it has no result."""
+    response, client = record.response, call.api.queue.inference
     location = f"/runs/{response.run_id}/{under or record.kind}/{response.request_id}"
-    return reply(response, 202 if _is_pending(record) else 200, {"Location": location})
+    answer = WaitingAnswer(call.request, {"Location": location})
+    now = monotonic()
+    deadline, blank_at = now + wait_seconds, now + BLANK_SECONDS
+    with call.api.stream(call.client) if wait_seconds and _is_pending(record) else nullcontext(), answer.errors():
+        while _is_pending(record) and (now := monotonic()) < deadline and not has_left(call.request):
+            if now >= blank_at:
+                await answer.blank()
+                blank_at = now + BLANK_SECONDS
+            record = await client.follow(record, wait_seconds=min(deadline - now, _LOOK_SECONDS))
+    return await answer.end(record.response, 202 if _is_pending(record) else 200)
 
 
 def _is_pending(record: RecordT) -> bool:
     return record.response.status in ("queued", "running")
 
 
-def _answers(record: type[Response]) -> dict[int, Answer]:
+def _answers(record: type[Response], *links: Link) -> dict[int, Answer]:
+    queued = "The request is queued or running; the header Location has the address of its result"
     return {
-        202: Answer("The request is queued or running; the header Location has the address of its result", record),
-        200: Answer("The request has ended: completed, or failed with an error", record),
+        202: Answer(queued, record, links),
+        200: Answer("The request has ended: completed, or failed with an error; or `wait` is over", record, links),
     }
+
+
+def _result(operation_name: str) -> Link:
+    """Return the link from a request to its result."""
+    ids = {name: f"$response.body#/{name}" for name in ("run_id", "request_id")}
+    return Link(operation_name, ids)
+
+
+_SESSION = {name: f"$response.body#/{name}" for name in ("run_id", "session_id")}
+_OF_CHAT = (
+    Link("get_chat_answer", {**_SESSION, "request_id": "$response.body#/request_id"}),
+    Link("get_chat", _SESSION),
+    Link("delete_chat", _SESSION),
+)
 
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -243,7 +273,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/score",
         score,
         (RunPath, WaitQuery, ScoreRequest),
-        _answers(ScoreResponse),
+        _answers(ScoreResponse, _result("get_score")),
         tag="inference",
         example={"text": "the sun was shining on the sea", "detail_level": "per_char"},
     ),
@@ -255,10 +285,17 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="inference",
     ),
     operation(
+        "DELETE /runs/{run_id}/score/{request_id}",
+        delete_score,
+        (RequestPath, NoQuery, NoBody),
+        {204: Answer("The score is deleted")},
+        tag="inference",
+    ),
+    operation(
         "POST /runs/{run_id}/generate",
         generate,
         (RunPath, WaitQuery, GenerateRequest),
-        _answers(GenerateResponse),
+        _answers(GenerateResponse, _result("get_generation")),
         tag="inference",
         example={"prompt_text": "the sun", "max_new_tokens": 20, "seed": 1},
     ),
@@ -273,7 +310,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/predict",
         predict,
         (RunPath, PredictQuery, PredictRequest),
-        _answers(PredictResponse),
+        _answers(PredictResponse, _result("get_prediction")),
         tag="inference",
         example={"text": "the sun", "k": 5},
     ),
@@ -281,7 +318,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /predict",
         predict_with_newest,
         (NoQuery, AnyRunQuery, PredictRequest),
-        _answers(PredictResponse),
+        _answers(PredictResponse, _result("get_prediction")),
         tag="inference",
         example={"text": "the sun", "k": 5},
     ),
@@ -296,7 +333,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/chat",
         chat,
         (RunPath, WaitQuery, ChatRequest),
-        _answers(ChatResponse),
+        _answers(ChatResponse, *_OF_CHAT),
         tag="inference",
         example={"message": "the sun was", "max_new_tokens": 20},
     ),
@@ -325,7 +362,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "POST /runs/{run_id}/evaluate",
         evaluate,
         (RunPath, WaitQuery, EvalRequest),
-        _answers(EvalResponse),
+        _answers(EvalResponse, _result("get_evaluation")),
         tag="inference",
         example={"split": "validation"},
     ),

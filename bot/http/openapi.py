@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from bot.http.operations import IDEMPOTENCY_KEY, Answer, Operation
+from bot.http.operations import IDEMPOTENCY_KEY, RUN, Answer, Link, Operation
 from trainer.contracts.errors import ErrorBody
 
 Json = dict[str, object]
@@ -20,13 +20,24 @@ _IDEMPOTENCY: Json = {
     "description": "A request that is repeated with the same key is not run again.",
 }
 _ERROR_TEXT = "An error: the table of error codes has the HTTP status of each code"
+_ERRORS = {
+    401: "The API key is missing or wrong",
+    403: "The client may not do this",
+    404: "Something that the request names does not exist",
+    409: "The request contradicts itself, or what it names is not ready for it",
+    415: "The body is not JSON",
+    422: "A field or parameter is wrong",
+    429: "The client has sent too many requests",
+}
+_ONLY_HERE = "x-"
+"""Prefix of JSON schema keywords of the records that describe the API only, and change no other message."""
 
 
-def describe_api(operations: Sequence[Operation]) -> Json:
+def describe_api(operations: Sequence[Operation], *, has_keys: bool = True) -> Json:
     """Return the description of the API as JSON values."""
     models = list(_models(operations))
     found: tuple[object, dict[str, Json]] = models_json_schema(models, ref_template="#/components/schemas/{model}")
-    schemas = found[1]["$defs"]
+    schemas = _for_api(found[1]["$defs"])
     paths: dict[str, Json] = {}
     for one in operations:
         described: Json = {
@@ -40,13 +51,15 @@ def describe_api(operations: Sequence[Operation]) -> Json:
             ],
             "responses": {
                 **{str(status): _answer(answer, schemas) for status, answer in one.answers.items()},
-                "default": {"description": _ERROR_TEXT, "content": _json(_reference(ErrorBody, "Output", schemas))},
+                **{str(status): _error(text, schemas) for status, text in _errors(one, has_keys=has_keys).items()},
+                "default": _error(_ERROR_TEXT, schemas),
             },
-            "security": [] if one.access == "open" else [{"key": []}, {"bearer": []}],
+            "security": [{"key": []}, {"bearer": []}] if has_keys and one.access != "open" else [],
         }
         if one.body_model is not None:
             content = _json(_reference(one.body_model, "Input", schemas))
-            content["application/json"] |= {} if one.example is None else {"example": dict(one.example)}
+            if one.example is not None and RUN not in one.example.values():
+                content["application/json"]["example"] = dict(one.example)
             described["requestBody"] = {"required": True, "content": content}
         paths.setdefault(one.path, {})[one.method.lower()] = described
     return {
@@ -80,11 +93,70 @@ def _models(operations: Sequence[Operation]) -> Iterator[tuple[type[BaseModel], 
 
 def _answer(answer: Answer, schemas: Json) -> Json:
     described: Json = {"description": answer.description}
+    content: dict[str, Json] = {}
     if isinstance(answer.content, str):
-        described["content"] = {answer.content: {"schema": {"type": "string"}}}
+        content[answer.content] = {"schema": {"type": "string"}} if answer.content in _PLAIN else {}
     elif answer.content is not None:
-        described["content"] = _json(_reference(answer.content, "Output", schemas))
+        content = _json(_reference(answer.content, "Output", schemas))
+    if answer.streams:
+        content["text/event-stream"] = {}
+    if content:
+        described["content"] = content
+    if answer.links:
+        described["links"] = {link.operation: _link(link) for link in answer.links}
     return described
+
+
+_PLAIN = ("text/plain", "application/octet-stream")
+"""Media types whose content has no structure."""
+
+
+def _link(link: Link) -> Json:
+    described: Json = {"operationId": link.operation, "parameters": dict(link.parameters)}
+    if link.body is not None:
+        described["requestBody"] = dict(link.body)
+    return described
+
+
+def _error(text: str, schemas: Json) -> Json:
+    return {"description": text, "content": _json(_reference(ErrorBody, "Output", schemas))}
+
+
+def _errors(one: Operation, *, has_keys: bool) -> dict[int, str]:
+    """Return the usual errors of an operation by status."""
+    names_something = bool(one.path_model.model_fields) or one.body_model is not None
+    has_input = names_something or bool(one.query_model.model_fields) or one.method == "POST"
+    found = {
+        401: has_keys and one.access != "open",
+        403: one.access != "open",
+        404: names_something,
+        409: names_something,
+        415: one.body_model is not None,
+        422: has_input,
+        429: one.access != "open",
+    }
+    return {status: text for status, text in _ERRORS.items() if found[status]}
+
+
+def _for_api(schema: Json) -> Json:
+    """Return a schema with the keywords that only the API has, and with lists in place of tuples."""
+    described: Json = {name.removeprefix(_ONLY_HERE): _inside(value) for name, value in schema.items()}
+    positions: object = described.pop("prefixItems", None)
+    if isinstance(positions, list):  # several tools do not know this keyword
+        found: list[object] = positions
+        kinds = [kind for number, kind in enumerate(found) if kind not in found[:number]]
+        described["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    return described
+
+
+def _inside(value: object) -> object:
+    if isinstance(value, list):
+        items: list[object] = value
+        return [_inside(item) for item in items]
+    if isinstance(value, dict):
+        fields: Json = value
+        return _for_api(fields)
+    return value
 
 
 def _reference(model: type[BaseModel], mode: Literal["Input", "Output"], schemas: Json) -> Json:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Generic, Literal, NamedTuple, TypeVar
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from pydantic_core import from_json
 
 from bot.http.api_keys import ApiClient
 from trainer.contracts.base import Frozen, Identifier, describe_fields
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError, ConflictError, ErrorCode
 from trainer.contracts.runs import HttpOrigin
 from trainer.contracts.validation import parse
 
@@ -25,8 +26,12 @@ QueryT = TypeVar("QueryT", bound=BaseModel)
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 IDEMPOTENCY_KEY = "^[!-~]{1,255}$"
+RUN = "RUN"
+"""The id of a run in examples."""
+OTHER_RUN = "OTHER_RUN"
 MAX_BODY_BYTES = 16 << 20
 _TOO_LARGE: type[Exception] = web.HTTPRequestEntityTooLarge
+_MALFORMED: type[Exception] = web.RequestPayloadError
 _MAX_EXACT = 2**53
 _INTEGER = r"-?[0-9]{1,18}"
 _NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
@@ -46,6 +51,7 @@ def _matches(pattern: str, name: str) -> BeforeValidator:
 WHOLE = _matches(_INTEGER, "an integer")
 """Validator of an integer in a query: only digits."""
 NUMBER = _matches(_NUMBER, "a number")
+FLAG = _matches("true|false", "true or false")
 
 
 class Query(BaseModel):
@@ -113,11 +119,22 @@ class Call(Generic[PathT, QueryT, BodyT]):
 Work = Callable[[Call[PathT, QueryT, BodyT]], Awaitable[web.StreamResponse]]
 
 
+class Link(NamedTuple):
+    """A next operation, with its parameters as runtime expressions of OpenAPI."""
+
+    operation: str
+    parameters: Mapping[str, str]
+    body: Mapping[str, str] | None = None
+
+
 class Answer(NamedTuple):
-    """A successful answer: its description, and its record or (for other content than JSON) its media type."""
+    """A successful answer: its description, its records or (for other content than JSON) media types, and links."""
 
     description: str
     content: type[BaseModel] | str | None = None
+    links: tuple[Link, ...] = ()
+    streams: bool = False
+    """The answer may be server-sent events instead."""
 
 
 class Operation(NamedTuple):
@@ -135,6 +152,8 @@ class Operation(NamedTuple):
     body_model: type[BaseModel] | None
     answers: Mapping[int, Answer]
     example: Mapping[str, object] | None
+    """A body."""
+    query_example: Mapping[str, str]
     run: Callable[["Api", ApiClient, web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -147,6 +166,7 @@ def operation(
     tag: str,
     access: Access = "user",
     example: Mapping[str, object] | None = None,
+    query_example: Mapping[str, str] = MappingProxyType({}),
 ) -> Operation:
     """Return the operation of a function for a route such as `GET /runs`; its docstring is the summary."""
     method, _, path = route.partition(" ")
@@ -160,7 +180,13 @@ def operation(
         key = _idempotency(client, request) if method == "POST" else None
         data = await _read_body(request, api.patience.body_seconds) if has_body else b"{}"
         body = await asyncio.to_thread(_parse_body, body_model, data)
-        return await work(Call(api, client, request, found, query, body, key))
+        try:
+            return await work(Call(api, client, request, found, query, body, key))
+        except AppError as error:
+            # the request is as described, so what refuses it is the state of the server, or its other fields
+            if type(error) is AppError and error.code.http_status == ErrorCode.INVALID_INPUT.http_status:
+                raise ConflictError(error.code, error.message, error.details) from None
+            raise
 
     return Operation(
         name=work.__name__,
@@ -174,6 +200,7 @@ def operation(
         body_model=body_model if has_body else None,
         answers=answers,
         example=example,
+        query_example=query_example,
         run=run,
     )
 
@@ -209,8 +236,9 @@ async def _read_body(request: web.Request, most_seconds: float) -> bytes:
     try:
         async with asyncio.timeout(most_seconds):
             return await request.read()
-    except TimeoutError:
-        raise AppError(ErrorCode.INVALID_JSON, f"The body did not arrive within {most_seconds:g} seconds.") from None
+    except (TimeoutError, _MALFORMED):
+        message = f"The body did not arrive completely within {most_seconds:g} seconds."
+        raise AppError(ErrorCode.INVALID_JSON, message) from None
     except _TOO_LARGE:
         message = f"The body has more than {MAX_BODY_BYTES:,} bytes. Send less at a time."
         raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message) from None

@@ -1,23 +1,26 @@
 """Operations on runs: train, list, follow, cancel, resume, logs, events and curves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
-from time import monotonic
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated
 
 import structlog
 from aiohttp import web
 from pydantic import Field
 
 from bot.http.api import Api
-from bot.http.event_streams import has_left, stream_feed
+from bot.http.error_answers import HttpError
+from bot.http.event_streams import stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
+    FLAG,
     WHOLE,
     Answer,
     BodyT,
     Call,
+    Link,
     NoBody,
     NoQuery,
     Operation,
@@ -28,18 +31,21 @@ from bot.http.operations import (
     operation,
     reply,
 )
+from bot.http.waiting import reply_at_end
+from bot.outcome import shown_line, without_paths
 from bot.run_index import RunEntry, matching, run_order
+from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.runs import RunDirectory
 from trainer.config.experiment_file import experiment_yaml
-from trainer.contracts.base import Frozen, Identifier, RunState
+from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.http_answers import CancelAnswer, RunPage
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import Accepted, RunStatus, TrainRequest
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.inference_client import SAME_KEY
-from trainer.system.logs import LogReader, readable_line
+from trainer.system.logs import LogReader
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
-
-_LOOK_SECONDS = 0.25
 
 
 class RunsQuery(Query):
@@ -53,17 +59,11 @@ class RunsQuery(Query):
     """`next_cursor` of the page before."""
 
 
-class RunPage(Frozen):
-    """Runs, newest first."""
-
-    runs: tuple[RunStatus, ...]
-    next_cursor: str | None
-    """None on the last page."""
-
-
-class TailQuery(Query):
+class LogsQuery(Query):
     tail: Annotated[int, Field(ge=0, le=MAX_LINES), WHOLE] = 200
     """Number of last lines."""
+    stored: Annotated[bool, FLAG] = False
+    """true: the lines as stored, one JSON object each."""
 
 
 class Curve(Frozen):
@@ -72,10 +72,6 @@ class Curve(Frozen):
     run_id: Identifier
     train: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
-
-
-class CancelAnswer(Frozen):
-    status: Literal["cancellation-requested"] = "cancellation-requested"
 
 
 async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
@@ -113,17 +109,22 @@ async def _readable_status(api: Api, run_id: str) -> RunStatus | None:
 
 
 async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamResponse:
-    """Start a training."""
+    """Start a training; with `wait`, answer with its status at its end, or after this time."""
     if call.body.init_from_run_id is not None:
         await call.api.run(call.client, call.body.init_from_run_id, "train")
     user_id, origin = call.client.user_id, call.origin
-    return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
+    try:
+        return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
+    except AppError as error:
+        if call.body.init_from_run_id is not None and error.code is ErrorCode.MODEL_INCOMPATIBLE:
+            raise HttpError(error.code, error.message, {}) from None  # 422: the request names the wrong parent
+        raise
 
 
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status of a run; with `wait`, after its end or after this time."""
     await call.api.run(call.client, call.path.run_id)
-    return reply(await _ended_status(call, call.path.run_id))
+    return await _reply_at_end(call, call.path.run_id)
 
 
 async def cancel_run(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
@@ -146,17 +147,35 @@ async def resume_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamRespon
     return await _accept(call, lambda: call.api.queue.resume(run.run_id, user_id=user_id, http=origin))
 
 
-async def get_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+async def get_manifest(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """Read the manifest of a run that has ended; it has the end of the error output for those who may read the log."""
+    run = await call.api.run(call.client, call.path.run_id)
+    manifest = await asyncio.to_thread(_ended_manifest, run)
+    lines = tuple(map(without_paths, manifest.last_lines))
+    try:
+        await call.api.run(call.client, run.run_id, "logs")
+    except AppError:
+        lines = ()
+    return reply(changed(manifest, last_lines=lines))
+
+
+async def get_files(call: Call[RunPath, NoQuery, NoBody]) -> web.StreamResponse:
+    """List all files of a run with its checkpoints, also before its end."""
+    run = await call.api.run(call.client, call.path.run_id)
+    return reply(await asyncio.to_thread(run_files, run))
+
+
+async def get_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Read the last lines of a run's log."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
     lines = await asyncio.to_thread(LogReader(run.logs).last, call.query.tail)
-    return web.Response(text="".join(f"{readable_line(line)}\n" for line in lines))
+    return web.Response(text="".join(f"{shown_line(line, stored=call.query.stored)}\n" for line in lines))
 
 
-async def stream_logs(call: Call[RunPath, TailQuery, NoBody]) -> web.StreamResponse:
+async def stream_logs(call: Call[RunPath, LogsQuery, NoBody]) -> web.StreamResponse:
     """Follow a run's log as server-sent events: its last lines, then each new line until the run ends."""
     run = await call.api.run(call.client, call.path.run_id, "logs")
-    async with call.api.feeds.logs(run) as feed:
+    async with call.api.feeds.logs(run, stored=call.query.stored) as feed:
         position = await feed.tail(call.query.tail)
         return await stream_feed(call.api, call.client, call.request, feed, position)
 
@@ -191,8 +210,12 @@ def run_names(run: RunEntry) -> tuple[str, ...]:
     return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
 
 
+def _ended_manifest(run: RunDirectory) -> RunManifest:
+    return run.manifest() or run.completed_manifest()
+
+
 async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awaitable[Accepted]]) -> web.StreamResponse:
-    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status at its end."""
+    """Accept a run within the limits, once for each Idempotency-Key; with `wait`, answer with its status."""
     api, key = call.api, call.idempotency
     async with nullcontext() if key is None else api.accepting:
         await api.index.refresh()
@@ -207,32 +230,50 @@ async def _accept(call: Call[PathT, WaitQuery, BodyT], accept: Callable[[], Awai
             accepted = await api.limits.accept_run(call.client.caller, unfinished, accept)
     location = {"Location": f"/runs/{accepted.run_id}"}
     if call.query.wait:
-        status = await _ended_status(call, accepted.run_id)
-        if status.has_ended:
-            return reply(status, headers=location)
+        return await _reply_at_end(call, accepted.run_id, location)
     return reply(accepted, 202, location)
 
 
-async def _ended_status(call: Call[PathT, WaitQuery, BodyT], run_id: str) -> RunStatus:
-    """Return the status of a run when it has ended, or after the time to wait."""
-    api, deadline = call.api, monotonic() + call.query.wait
-    follower = await api.statuses.follower(run_id)
-    is_waiting = call.query.wait and not follower.ended
-    with api.stream(call.client) if is_waiting else nullcontext():
-        while not follower.ended and (left := deadline - monotonic()) > 0 and not has_left(call.request):
-            await asyncio.sleep(min(_LOOK_SECONDS, left))
-            follower = await api.statuses.follower(run_id)
-    return await api.statuses.status(run_id)
+async def _reply_at_end(
+    call: Call[PathT, WaitQuery, BodyT], run_id: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> web.StreamResponse:
+    """Answer with the status of a run at its end, or when the client's time is up."""
+    return await reply_at_end(call, lambda: call.api.statuses.status(run_id), lambda status: status.has_ended, headers)
 
 
+_OF_RUN = (
+    "get_run",
+    "cancel_run",
+    "resume_run",
+    "get_logs",
+    "stream_logs",
+    "stream_events",
+    "get_curve",
+    "get_config",
+    "score",
+    "generate",
+    "predict",
+    "chat",
+    "evaluate",
+    "get_latest_evaluation",
+)
+_LINKS = (
+    *(Link(name, {"run_id": "$response.body#/run_id"}) for name in _OF_RUN),
+    Link("list_files", {"kind": "models", "item_id": "$response.body#/run_id"}),
+)
+_NEWEST_TWO = Link("compare_runs", {"runs": "{$response.body#/runs/0/run_id},{$response.body#/runs/1/run_id}"})
 _STATUS = Answer("The status of the run", RunStatus)
-_ACCEPTED = Answer("The run is queued; the header Location has the address of its status", Accepted)
-_ENDED = Answer("With `wait`: the run has ended", RunStatus)
+_ACCEPTED = Answer("Without `wait`: the run is queued, and the header Location has its address", Accepted, links=_LINKS)
+_ENDED = Answer("With `wait`: the status of the run at its end, or after this time", RunStatus, links=_LINKS)
 _STREAM = Answer("Server-sent events", "text/event-stream")
 
 OPERATIONS: tuple[Operation, ...] = (
     operation(
-        "GET /runs", list_runs, (NoQuery, RunsQuery, NoBody), {200: Answer("A page of runs", RunPage)}, tag="runs"
+        "GET /runs",
+        list_runs,
+        (NoQuery, RunsQuery, NoBody),
+        {200: Answer("A page of runs", RunPage, links=(_NEWEST_TWO,))},
+        tag="runs",
     ),
     operation(
         "POST /runs/train",
@@ -258,13 +299,27 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="runs",
     ),
     operation(
+        "GET /runs/{run_id}/manifest",
+        get_manifest,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The manifest", RunManifest)},
+        tag="runs",
+    ),
+    operation(
+        "GET /runs/{run_id}/files",
+        get_files,
+        (RunPath, NoQuery, NoBody),
+        {200: Answer("The files", RunFiles)},
+        tag="runs",
+    ),
+    operation(
         "GET /runs/{run_id}/logs",
         get_logs,
-        (RunPath, TailQuery, NoBody),
+        (RunPath, LogsQuery, NoBody),
         {200: Answer("The last lines", "text/plain")},
         tag="runs",
     ),
-    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, TailQuery, NoBody), {200: _STREAM}, tag="runs"),
+    operation("GET /runs/{run_id}/logs/stream", stream_logs, (RunPath, LogsQuery, NoBody), {200: _STREAM}, tag="runs"),
     operation("GET /runs/{run_id}/events", stream_events, (RunPath, NoQuery, NoBody), {200: _STREAM}, tag="runs"),
     operation(
         "GET /runs/{run_id}/curve",

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from os import strerror
 from socket import gaierror
@@ -16,7 +16,7 @@ from bot.http.api_keys import ApiClient, ApiKeys
 from bot.http.connections import Connections
 from bot.http.error_answers import HttpError, error_answer, request_id_of
 from bot.http.operations import MAX_BODY_BYTES, Operation
-from bot.http.page import page_routes
+from bot.http.page_routes import page_routes
 from bot.http.table import OPERATIONS
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.files import to_app_error
@@ -40,7 +40,8 @@ class HttpServer:
         self._keys = ApiKeys(api.settings.security.keys)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
         app.on_response_prepare.append(_start_answer)
-        app.add_routes([*page_routes(OPERATIONS), *(self._route(one) for one in OPERATIONS)])
+        app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
+        app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=api.patience.stop_seconds)
         self._server: asyncio.Server | None = None
 
@@ -83,7 +84,7 @@ class HttpServer:
         async def handle(request: web.Request) -> web.StreamResponse:
             client = ApiClient(None, is_admin=False)
             if operation.access != "open":
-                client = self._keys.client(request.headers, request.remote or "")
+                client = self._keys.client(request.headers)
             return await operation.run(self._api, client, request)
 
         if operation.method == "GET":
@@ -109,7 +110,8 @@ class HttpServer:
         """Count and log a request; return its method and its route."""
         resource = request.match_info.route.resource
         # clients choose the methods and addresses that do not exist: one figure counts them all
-        method, route = ("other", "unknown") if resource is None else (request.method, resource.canonical)
+        is_known = resource is not None and status != ErrorCode.METHOD_NOT_ALLOWED.http_status
+        method, route = (request.method, resource.canonical) if resource and is_known else ("other", "unknown")
         self._api.metrics.requests.labels(method, route, str(status)).inc()
         log.info(
             "http_request",
@@ -159,8 +161,29 @@ def _check_route(request: web.Request) -> None:
         allowed = refused.headers.get("Allow")
         if allowed is None:
             raise AppError(ErrorCode.NOT_FOUND, "There is no such address. See /docs for all of them.")
-        message = f"This address does not take {request.method[:16]}: use {allowed}."
-        raise HttpError(ErrorCode.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+        raise _method_error(request, allowed)
+
+
+def _method_error(request: web.Request, allowed: str) -> HttpError:
+    message = f"This address does not take {request.method[:16]}: use {allowed}."
+    return HttpError(ErrorCode.METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+
+
+def _methods() -> dict[str, list[str]]:
+    """Return the methods of each path."""
+    methods: dict[str, list[str]] = {}
+    for one in OPERATIONS:
+        methods.setdefault(one.path, []).extend(["GET", "HEAD"] if one.method == "GET" else [one.method])
+    return methods
+
+
+def _wrong_method(allowed: Sequence[str]) -> Handler:
+    """Return a handler that refuses a method of this path, even where another path with a parameter takes it."""
+
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        raise _method_error(request, ", ".join(sorted(allowed)))
+
+    return refuse
 
 
 async def _start_answer(request: web.Request, response: web.StreamResponse) -> None:

@@ -1,19 +1,31 @@
 """Operations on tokenizers: train, list, read."""
 
 import asyncio
-from time import monotonic
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from aiohttp import web
 
-from bot.http.event_streams import has_left
-from bot.http.operations import Answer, Call, NoBody, NoQuery, Operation, Query, WaitQuery, operation, reply
+from bot.http.operations import (
+    Answer,
+    BodyT,
+    Call,
+    Link,
+    NoBody,
+    NoQuery,
+    Operation,
+    PathT,
+    Query,
+    WaitQuery,
+    operation,
+    reply,
+)
+from bot.http.waiting import reply_at_end
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.contracts.base import Identifier, changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus, TokenizerTrainRequest
 from trainer.jobs.inference_client import SAME_KEY
-
-_LOOK_SECONDS = 0.25
 
 
 class TokenizerPath(Query):
@@ -36,32 +48,24 @@ async def train_tokenizer(call: Call[NoQuery, WaitQuery, TokenizerTrainRequest])
     accepted = await queue.accept_tokenizer(record)
     location = {"Location": f"/tokenizers/{accepted.tokenizer_id}"}
     if call.query.wait:
-        status = await _ended_status(call, accepted.tokenizer_id, call.query.wait)
-        if _has_ended(status):
-            return reply(status, headers=location)
+        return await _reply_at_end(call, accepted.tokenizer_id, location)
     return reply(accepted, 202, location)
 
 
 async def get_tokenizer(call: Call[TokenizerPath, WaitQuery, NoBody]) -> web.StreamResponse:
     """Read the status and the statistics of a tokenizer; with `wait`, after its end or after this time."""
-    return reply(await _ended_status(call, call.path.tokenizer_id, call.query.wait))
+    return await _reply_at_end(call, call.path.tokenizer_id)
 
 
-async def _ended_status(
-    call: Call[NoQuery, WaitQuery, TokenizerTrainRequest] | Call[TokenizerPath, WaitQuery, NoBody],
-    tokenizer_id: str,
-    wait_seconds: float,
-) -> TokenizerStatus:
+async def _reply_at_end(
+    call: Call[PathT, WaitQuery, BodyT], tokenizer_id: str, headers: Mapping[str, str] = MappingProxyType({})
+) -> web.StreamResponse:
     tokenizer = call.api.queue.tokenizers.get(tokenizer_id)
-    status = _public(await asyncio.to_thread(tokenizer.status))
-    if _has_ended(status) or not wait_seconds:
-        return status
-    deadline = monotonic() + wait_seconds
-    with call.api.stream(call.client):
-        while not _has_ended(status) and (left := deadline - monotonic()) > 0 and not has_left(call.request):
-            await asyncio.sleep(min(_LOOK_SECONDS, left))
-            status = _public(await asyncio.to_thread(tokenizer.status))
-    return status
+
+    async def status() -> TokenizerStatus:
+        return _public(await asyncio.to_thread(tokenizer.status))
+
+    return await reply_at_end(call, status, _has_ended, headers)
 
 
 def _public(status: TokenizerStatus) -> TokenizerStatus:
@@ -73,6 +77,11 @@ def _has_ended(status: TokenizerStatus) -> bool:
     return status.status in ("completed", "failed")
 
 
+_ID = "$response.body#/tokenizer_id"
+_LINKS = (
+    Link("get_tokenizer", {"tokenizer_id": _ID}),
+    Link("list_files", {"kind": "tokenizers", "item_id": _ID}),
+)
 OPERATIONS: tuple[Operation, ...] = (
     operation(
         "GET /tokenizers",
@@ -87,9 +96,11 @@ OPERATIONS: tuple[Operation, ...] = (
         (NoQuery, WaitQuery, TokenizerTrainRequest),
         {
             202: Answer(
-                "The tokenizer is queued; the header Location has the address of its status", TokenizerAccepted
+                "Without `wait`: the tokenizer is queued, and Location has its address",
+                TokenizerAccepted,
+                _LINKS,
             ),
-            200: Answer("With `wait`: the training has ended", TokenizerStatus),
+            200: Answer("With `wait`: its status at its end, or after this time", TokenizerStatus, _LINKS),
         },
         tag="tokenizers",
         example={"method": "bpe", "corpora": ["demo"], "vocab_size": 300},

@@ -110,7 +110,7 @@ async def test_description__needs_no_key(here: Site) -> None:
 
 @pytest.mark.parametrize("key", [ADMIN, ANA])
 async def test_route__answers_a_known_key(here: Site, key: str) -> None:
-    """What an answer says of things that do not exist: never that the key is refused."""
+    """The code of an answer on things that do not exist: never that of a refused key."""
     for one in CLOSED:
         answer = await here.ask(one.method, address(one), b"{}", key=key)
         assert answer.status not in (401, 403, 500), one.name
@@ -120,20 +120,11 @@ async def test_route__answers_a_known_key(here: Site, key: str) -> None:
         assert (await here.get("/runs", key=None, headers={"Authorization": f"{scheme} {key}"})).status == 200
 
 
-async def test_wrong_keys__are_too_many_after_twenty(here: Site) -> None:
-    answers = [await here.get("/runs", key=f"{WRONG}{number}") for number in range(21)]
-
-    assert [answer.status for answer in answers] == [401] * 20 + [429]
-    assert answers[-1].error.code == "RATE_LIMIT_EXCEEDED"
-    assert int(answers[-1].headers["Retry-After"]) > 0
-    assert (await here.get("/runs")).status == 200, "a valid key works on"
-
-
 async def test_run__is_seen_by_all_and_changed_by_its_owner_and_admins(here: Site) -> None:
     run_id = await ended_run(here, ANA)
 
     for path in SEEN:
-        assert (await here.get(path.format(run=run_id), key=BOB)).status in (200, 422), path
+        assert (await here.get(path.format(run=run_id), key=BOB)).status in (200, 409), path
     for method, path in OWNED:
         refused = await here.ask(method, path.format(run=run_id), key=BOB)
         assert refused.outcome == (403, "FORBIDDEN"), path
@@ -158,7 +149,7 @@ async def test_private_runs__are_for_their_owners_and_admins(lab: Lab) -> None:
         models = {key: (await here.get("/v1/models", key=key)).text for key in (ADMIN, ANA, BOB)}
         for path in (*SEEN, *(path for method, path in OWNED if method == "GET")):
             assert (await here.get(path.format(run=run_id), key=BOB)).status == 403, path
-            assert (await here.get(path.format(run=run_id), key=ANA)).status in (200, 422), path
+            assert (await here.get(path.format(run=run_id), key=ANA)).status in (200, 409), path
         for kind, body in (("score", {"text": "abc"}), ("predict", {"text": "a"}), ("chat", {"message": "a"})):
             assert (await here.post(f"/runs/{run_id}/{kind}", body, key=BOB)).status == 403
         warm = tiny_request(init_from_run_id=run_id)

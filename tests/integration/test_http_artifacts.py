@@ -12,7 +12,6 @@ import pytest
 from aiohttp import ClientPayloadError
 
 from bot.http.api import Patience
-from bot.http.artifacts import ArtifactFiles
 from tests.support import tiny_request, twin
 from tests.support.http import ADMIN, BOB, Got, Site, inside, lab_site, with_api
 from tests.support.lab import Lab
@@ -20,6 +19,7 @@ from tests.support.waiting import captured_logs, until
 from tests.support.worker_runs import LONG
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord, changed
+from trainer.contracts.http_answers import ArtifactFiles
 from trainer.contracts.runs import Accepted
 from trainer.system.files import file_records
 

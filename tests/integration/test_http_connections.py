@@ -47,7 +47,7 @@ async def test_body__that_does_not_arrive_is_refused(hasty: Site) -> None:
     refused = await hasty.say(POST + b"Content-Length: 10\r\nConnection: close\r\n\r\n{}")
 
     assert refused.startswith(b"HTTP/1.1 400 ")
-    assert b"The body did not arrive within 0.3 seconds." in refused
+    assert b"The body did not arrive completely within 0.3 seconds." in refused
 
 
 async def test_body__of_a_client_that_leaves_is_no_error(hasty: Site) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import resource
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 
@@ -70,11 +69,11 @@ async def test_method__that_an_address_does_not_take_names_the_others(here: Site
     refused = await here.ask("DELETE", "/runs/train")
 
     assert refused.outcome == (405, "METHOD_NOT_ALLOWED")
-    assert refused.headers["Allow"] == "GET,HEAD,POST"
-    assert refused.error.message == "This address does not take DELETE: use GET,HEAD,POST."
+    assert refused.headers["Allow"] == "POST"
+    assert refused.error.message == "This address does not take DELETE: use POST."
     for one in OPERATIONS:
         path = one.path.replace("{", "").replace("}", "")
-        allowed = (await here.ask("PATCH", path)).headers["Allow"].split(",")
+        allowed = (await here.ask("PATCH", path)).headers["Allow"].split(", ")
         assert one.method in allowed
         assert ("HEAD" in allowed) is ("GET" in allowed)
         assert set(allowed) <= METH_ALL
@@ -216,20 +215,6 @@ async def test_damaged_run__does_not_hide_the_others(here: Site, lab: Lab) -> No
         assert ("run_unreadable", "damaged-2") in events_of(logs, "run_id")
     finally:
         shutil.rmtree(run.path)
-
-
-async def test_disk__that_fails_says_so(here: Site, lab: Lab) -> None:
-    """No more files can be opened: an error of the machine, after which a retry may help."""
-    run = await lab.finished_run(here.queue)
-    await here.get(f"/runs/{run.run_id}")
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
-    try:
-        failed = await here.get(f"/runs/{run.run_id}/config.yaml")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-    assert failed.outcome == (503, "SERVICE_UNAVAILABLE")
 
 
 MALFORMED = [

@@ -1,6 +1,7 @@
 """The HTTP API as a process of its own, and beside a bot that cannot reach Discord."""
 
 import asyncio
+import resource
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -17,10 +18,12 @@ from local_discord import LocalDiscord
 from tests.support import ROOT, environment_in, gone, processes, settings_in
 from tests.support.bot import TOKEN, ended
 from tests.support.bot import settings as bot_settings
+from tests.support.finished_runs import finished_run
 from tests.support.http import ADMIN, ALL_KEYS, Site, with_api
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.base import changed
+from trainer.contracts.errors import ErrorBody, ErrorCode
 
 _line = TypeAdapter(dict[str, object])
 
@@ -64,6 +67,26 @@ async def test_process__answers_until_it_is_terminated_and_leaves_nothing(
 
     assert (code, errors) == (0, "")
     assert await gone(tmp_path)
+
+
+async def test_process__that_can_open_no_more_files_says_so(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lstm")
+    process = await started(tmp_path, "bot", "--no-discord")
+    address = f"http://127.0.0.1:{await port_of(process)}/runs/{run.run_id}/config.yaml"
+    limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    async with ClientSession(headers={"X-Api-Key": ADMIN}) as session:
+        async with session.get(address) as before:
+            await before.read()  # so that the next request takes the same connection
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        async with session.get(address) as failed:
+            error = ErrorBody.model_validate_json(await failed.read())
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        process.terminate()
+        code, _ = await ended(process)
+
+    assert before.status == 200
+    assert (failed.status, error.code) == (503, ErrorCode.SERVICE_UNAVAILABLE)
+    assert code == 0
 
 
 async def test_process__whose_port_is_taken_says_so(tmp_path: Path) -> None:

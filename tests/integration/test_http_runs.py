@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.http.runs import Curve, RunPage
+from bot.http.runs import Curve
 from tests.support import ended, tiny_request, twin, wait_for_status
 from tests.support.http import Site, inside, lab_site, with_api
 from tests.support.lab import Lab
@@ -20,6 +20,7 @@ from trainer.config.presets import request_hash
 from trainer.contracts.base import changed
 from trainer.contracts.comparison import Comparison
 from trainer.contracts.events import MetricsProgress
+from trainer.contracts.http_answers import RunPage
 from trainer.contracts.inference import EvalMetrics
 from trainer.contracts.runs import Accepted, RunStatus
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerList, TokenizerStatus
@@ -148,11 +149,11 @@ async def test_wait__returns_when_the_run_ends(idle: Site, tmp_path: Path) -> No
     assert {(await one).record(RunStatus).message for one in waiting} == {"It broke."}
 
 
-async def test_training_with_wait__of_a_long_run_is_accepted(here: Site) -> None:
+async def test_training_with_wait__of_a_long_run_answers_when_the_time_is_up(here: Site) -> None:
     answer = await here.post("/runs/train?wait=0.3", tiny_request(**LONG))
 
-    assert answer.status == 202
-    assert answer.record(Accepted).status == "queued"
+    assert answer.status == 200
+    assert not answer.record(RunStatus).has_ended
 
 
 async def test_training__that_is_refused_leaves_no_run(here: Site) -> None:
@@ -269,7 +270,7 @@ async def test_comparison__is_that_of_the_first_run_with_the_others(here: Site, 
 
     compared, same, alone, missing, other_split = answers.values()
     assert {run.run_id, "compared-1"} == {one.run_id for one in compared.record(Comparison).runs}
-    assert same.outcome == alone.outcome == (422, "INVALID_INPUT")
+    assert (same.outcome, alone.outcome) == ((409, "INVALID_INPUT"), (422, "INVALID_INPUT"))
     assert missing.outcome == (404, "RUN_NOT_FOUND")
     assert other_split.outcome == (404, "EVAL_NOT_FOUND")
 
@@ -296,8 +297,8 @@ async def test_tokenizer__of_which_no_worker_knows_is_waited_for_in_vain(idle: S
     (tmp_path / "data" / "corpus" / "text.txt").write_text("a b c\n" * 20)
     request: dict[str, object] = {"method": "char", "corpora": ["text"]}
 
-    accepted = await idle.post("/tokenizers/train?wait=0.1", request)
-    name = accepted.record(TokenizerAccepted).tokenizer_id
+    waited = await idle.post("/tokenizers/train?wait=0.1", request)
+    name = waited.record(TokenizerStatus).tokenizer_id
 
-    assert accepted.status == 202
+    assert (waited.status, waited.record(TokenizerStatus).status) == (200, "queued")
     assert (await idle.get(f"/tokenizers/{name}?wait=0.1")).record(TokenizerStatus).status == "queued"

@@ -13,6 +13,7 @@ from tests.support import environment_in, processes, settings_in
 from tests.support.inference import RUN, finished_run
 from tests.support.waiting import until
 from trainer.config.settings import QueueSettings, Settings
+from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRecord,
@@ -53,6 +54,12 @@ def to_continue(name: str, seed: int) -> GenerateRecord:
     return GenerateRecord(request=GenerateRequest(prompt_text="the ", seed=seed, max_new_tokens=9), response=response)
 
 
+def to_complete(name: str, seed: int) -> CompletionRecord:
+    request = CompletionRequest(prompts=("the ", (5, 6)), seed=seed, max_tokens=9, n=2)
+    response = CompletionResponse(request_id=name, run_id=RUN, status="queued")
+    return CompletionRecord(request=request, response=response)
+
+
 def to_chat(name: str, seed: int) -> ChatRecord:
     response = ChatResponse(request_id=name, run_id=RUN, session_id="s", status="queued")
     return ChatRecord(request=ChatRequest(message="the sun", seed=seed, max_new_tokens=9), response=response)
@@ -71,6 +78,7 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
         *(to_measure(f"measure-{number}") for number in range(2)),
         to_score("last", "the end"),
         *(to_chat(f"chat-{number}", number) for number in range(3)),
+        *(to_complete(f"complete-{number}", number) for number in range(3)),
     ]
     child = child_in(tmp_path)
     try:
@@ -87,7 +95,7 @@ async def test_many_at_once__each_gets_the_answer_that_it_gets_alone(tmp_path: P
         if isinstance(here, ScoreRecord) and isinstance(there, ScoreRecord) and here.response.surprisal is not None:
             assert here.response.surprisal == pytest.approx(there.response.surprisal, abs=1e-5)
             assert len(here.response.surprisal) == len((here.request.text or "").replace("\n", ""))
-        elif isinstance(here, ChatRecord) and isinstance(there, ChatRecord):
+        elif isinstance(here, ChatRecord | CompletionRecord) and isinstance(there, ChatRecord | CompletionRecord):
             assert here.response == there.response
             assert here.response.status == "completed"
         elif isinstance(here, GenerateRecord) and isinstance(there, GenerateRecord):

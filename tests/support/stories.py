@@ -47,10 +47,10 @@ def run_record(
 class Story:
     """A run in a store, and what happens to it."""
 
-    def __init__(self, root: Path, record: RunRecord) -> None:
+    def __init__(self, root: Path, record: RunRecord, begin: datetime = BEGIN) -> None:
         self.record = record
         self.run: RunDirectory = RunStore(root).create(record)
-        self._now = BEGIN
+        self._now = begin
 
     def follower(self) -> RunFollower:
         follower = self.run.follow()
@@ -113,7 +113,7 @@ class Story:
         self._append(
             MetricsCompleted, "metrics", test_loss=1.0, test_perplexity=2.71828, bits_per_char=1.5, artifact=artifact
         )
-        self._now = BEGIN + timedelta(seconds=668)
+        self._now += timedelta(seconds=668)
         return self._append(JobCompleted, "completed", result_id=self.record.run_id, result_bytes=1)
 
     def fail(self, message: str = "The model did not fit.") -> "Story":

@@ -9,7 +9,9 @@ import pytest
 from tests.support.checkpoints import checkpoint
 from tests.support.runs import record
 from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.training import recovery_hint
+from trainer.config.settings import AppSettings, Settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError, transient_code
 from trainer.contracts.events import CheckpointSaved, JobProgress, JobStarted, stamp
 from trainer.training.checkpoint import CheckpointStore
@@ -72,28 +74,32 @@ def test_three_faults_in_a_row_without_a_new_checkpoint__end_the_run(
     assert run.seal.exists()
 
 
-def test_end_of_a_run__names_the_command_that_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
+async def test_end_of_a_run__names_the_command_that_goes_on_from_its_newest_whole_checkpoint(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     logs = f"See its log with `mt logs {run.run_id}`;"
-    assert told(run) == [f"{logs} start it again with `mt train`."]
+    assert await told(run) == [f"{logs} start it again with `mt train`."]
     for step in (100, 120, 140):
         CheckpointStore(run.checkpoints).save(checkpoint(step))
     (run.checkpoints / "step-140" / "optimizer.pt").unlink()
 
-    assert told(run) == [f"{logs} resume it from step 120 with `mt resume {run.run_id}`."]
+    assert await told(run) == [f"{logs} resume it from step 120 with `mt resume {run.run_id}`."]
 
 
-def told(run: RunDirectory, code: ErrorCode = ErrorCode.MODEL_TRAIN_FAILED) -> list[str]:
+async def told(run: RunDirectory, code: ErrorCode = ErrorCode.MODEL_TRAIN_FAILED) -> list[str]:
     failed: dict[str, object] = {"error": RunError.of(AppError(code, "It failed."))}
-    return recovery_hint(run.follow().refresh().model_copy(update=failed), run)
+    return await recovery_hint(run.follow().refresh().model_copy(update=failed), installation(run))
 
 
-def test_end_by_a_loss_that_went_wrong__names_no_command_that_would_lead_there_again(tmp_path: Path) -> None:
+def installation(run: RunDirectory) -> LocalInstallation:
+    return LocalInstallation(Settings(app=AppSettings(artifacts_root=run.path.parents[1])))
+
+
+async def test_end_by_a_loss_that_went_wrong__names_no_command_that_would_lead_there_again(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     CheckpointStore(run.checkpoints).save(checkpoint(3))
 
-    assert told(run, ErrorCode.TRAINING_NAN_LOSS) == []
-    assert recovery_hint(run.follow().refresh(), run) == [], "it has not failed"
+    assert await told(run, ErrorCode.TRAINING_NAN_LOSS) == []
+    assert await recovery_hint(run.follow().refresh(), installation(run)) == [], "it has not failed"
 
 
 def test_attempt_that_reached_a_newer_checkpoint__is_free(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bot.ledger import read_ledger
+from bot.webhooks.ledger import read_webhooks
 from tests.support import settings_in
 from tests.support.checkpoints import Evil, checkpoint, names, same
 from tests.support.waiting import captured_logs
@@ -38,7 +39,8 @@ def run_fixture(tmp_path: Path) -> RunDirectory:
     shutil.copytree(FINISHED_RUN, tmp_path / "there")
     [run] = RunStore(tmp_path / "there" / "artifacts").all()
     run.write_seal()
-    run.message_ledger.write_text('{"schema_version":1}', encoding="utf-8")
+    for ledger in (run.message_ledger, run.webhook_ledger):
+        ledger.write_text('{"schema_version":1}', encoding="utf-8")
     return run
 
 
@@ -64,6 +66,7 @@ def read_all(run: RunDirectory) -> list[Exception]:
         lambda: load_run(run),
         lambda: recover_whole(run),
         lambda: read_ledger(run),
+        lambda: read_webhooks(run),
         lambda: verify_run(run, settings_in(root)),
         TokenizerStore(root / "artifacts").all,
     ]

@@ -18,6 +18,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import now
+from trainer.contracts.completions import CompletionRecord, CompletionRequest, CompletionResponse
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
     ChatRecord,
@@ -354,6 +355,25 @@ def test_text_that_nobody_waits_for__is_not_written_to_its_end(finished: Finishe
 
     assert isinstance(first, GenerateChunk) and isinstance(last, GenerateRecord)
     assert last.response.error is not None and last.response.error.code is ErrorCode.CANCELLED
+
+
+def to_complete(request_id: str, prompts: tuple[str | tuple[int, ...], ...]) -> CompletionRecord:
+    response = CompletionResponse(request_id=request_id, run_id="r", status="queued")
+    return CompletionRecord(request=CompletionRequest(prompts=prompts, seed=5), response=response, is_streamed=True)
+
+
+def test_completion__is_answered_with_its_chunks_and_an_error_is_that_of_its_request(finished: Finished) -> None:
+    records = [to_complete("good", ("the s", (5, 6))), to_complete("bad", ("the s", (5, 10**6)))]
+    told = list(answer(records, finished.models, finished.settings))
+
+    answers = {one.response.request_id: one.response for one in told if isinstance(one, CompletionRecord)}
+    chunks = [one for one in told if isinstance(one, GenerateChunk)]
+    assert {chunk.request_id for chunk in chunks} == {"good"}
+    for choice in answers["good"].choices or ():
+        assert "".join(chunk.text for chunk in chunks if chunk.index == choice.index) == choice.text
+    assert len(answers["good"].choices or ()) == 2
+    assert (answers["bad"].status, answers["bad"].choices) == ("failed", None)
+    assert answers["bad"].error is not None and answers["bad"].error.code is ErrorCode.INVALID_INPUT
 
 
 def test_prediction__is_the_likeliest_by_hand(finished: Finished) -> None:

@@ -180,9 +180,10 @@ def test_compose__bot_leaves_the_work_to_the_worker() -> None:
     assert services["bot"].command == ["mt", "up"]
     assert services["worker"].command == ["mt", "worker"]
     served = {"HTTP__HOST": "0.0.0.0", "HTTP__PORT": "8000"}  # noqa: S104  (inside of a container)
-    secrets = dict.fromkeys(["DISCORD__TOKEN", "DISCORD_TOKEN", "SECURITY__API_KEY", "SECURITY__API_KEYS"], "")
+    secrets = ("DISCORD__TOKEN", "DISCORD_TOKEN", "SECURITY__API_KEY", "SECURITY__API_KEYS")
+    hidden = (*secrets, "WEBHOOKS__URL", "WEBHOOKS__SECRET")
     assert services["bot"].environment == {**shared, "QUEUE__EMBEDDED_WORKERS": "0", **served}
-    assert services["worker"].environment == {**shared, **secrets}
+    assert services["worker"].environment == {**shared, **dict.fromkeys(hidden, "")}
     assert services["bot"].env_file == services["worker"].env_file == ".env"
 
 
@@ -250,7 +251,7 @@ def test_ci__runs_make_test_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "up", "test", "unit", "check", "lint", "bench", "constraints", "chaos", "mutations"]
+    "target", ["demo", "up", "test", "unit", "check", "lint", "bench", "browser", "constraints", "chaos", "mutations"]
 )
 def test_make__calls_the_set_up_script(target: str) -> None:
     assert make_plan(target) == [f"python3 scripts/setup.py {target}"]

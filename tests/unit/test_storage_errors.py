@@ -13,6 +13,7 @@ import pytest
 from bot.main import main as start_bot
 from tests.support import ROOT, environment_in
 from tests.support.finished_runs import finished_run
+from trainer.commands.local_installation import message_with_disk
 from trainer.commands.main import main as mt
 from trainer.commands.terminal import Terminal
 from trainer.commands.training import note_waiting_for_disk
@@ -138,10 +139,10 @@ def test_full_disk__is_one_sentence_before_anything_is_begun(
 def test_waiting_for_the_disk__is_told_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for folder, message in ((ALWAYS_FULL, "Training."), (tmp_path, DISK_IS_FULL)):
         terminal = Terminal(as_json=True)
-        note_waiting_for_disk(tmp_path, "Training.", terminal)
+        note_waiting_for_disk(message_with_disk(tmp_path, "Training."), terminal)
         assert capsys.readouterr().err == ""
         for _ in range(2):
-            note_waiting_for_disk(folder, message, terminal)
+            note_waiting_for_disk(message_with_disk(folder, message), terminal)
 
         assert capsys.readouterr().err == f"mt: {DISK_IS_FULL}\n"
 

@@ -20,7 +20,7 @@ from trainer.contracts.base import Timestamp, changed, now
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.events import CheckpointSaved, Event, JobCancelled, JobCompleted, JobFailed, JobQueued, stamp
 from trainer.contracts.inference import EvalMetrics
-from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings
+from trainer.contracts.runs import EvalSummary, FinalState, RunManifest, RunRecord, Timings, check_completed
 from trainer.system.files import (
     DISK,
     BrokenFile,
@@ -38,7 +38,6 @@ from trainer.system.files import (
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 SEALED_FILES = ("request.json", "manifest.json", "events.jsonl")
-_PAST = {"failed": "failed", "cancelled": "been cancelled"}
 _LOCK_POLL_SECONDS = 0.05
 _LOCK_SECONDS = 5.0
 _END_SECONDS = 30.0
@@ -50,7 +49,7 @@ _RUN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 class RunDirectory:
     """Directory of one run: request, lock, event log, checkpoints, manifest.
 
-    After a run was accepted, only the process that holds its lock writes to it.
+    After a run was accepted, only the process that holds its lock writes to it. The bot writes its two ledgers.
     """
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
@@ -65,6 +64,7 @@ class RunDirectory:
         self.metrics = path / "eval" / "metrics.json"
         self.samples = path / "eval" / "samples.jsonl"
         self.message_ledger = path / "dm.json"
+        self.webhook_ledger = path / "webhooks.json"
         self.seal = path / "SHA256SUMS"
         self._request, self._manifest, self._events = (path / name for name in SEALED_FILES)
         self._cancel = path / "cancel"
@@ -89,10 +89,7 @@ class RunDirectory:
             raise AppError(ErrorCode.MODEL_LOAD_FAILED, str(error)) from None
         if manifest is None:
             raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has not finished training yet.")
-        if manifest.status != "completed":
-            raise AppError(
-                ErrorCode.RUN_NOT_READY, f"The run '{self.run_id}' has {_PAST[manifest.status]}: it has no model."
-            )
+        check_completed(manifest)
         return manifest
 
     def evaluation(self) -> EvalMetrics:
@@ -177,7 +174,7 @@ class RunDirectory:
 
     def open_log(self) -> EventLog:
         """Open the event log for writing and remove temporary files of killed writers; needs the lock."""
-        of_bot = f".{self.message_ledger.name}."
+        of_bot = tuple(f".{ledger.name}." for ledger in (self.message_ledger, self.webhook_ledger))
         with storage_errors("temporary files of an earlier attempt could not be removed"):
             for leftover in self.path.rglob(".*.tmp"):
                 if not leftover.is_dir() and not leftover.name.startswith(of_bot):

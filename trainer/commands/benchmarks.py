@@ -11,7 +11,7 @@ from rich.text import Text
 from trainer.artifacts.runs import new_run_id
 from trainer.commands.arguments import Argument, Commands, Options, option
 from trainer.commands.connection import settings_for
-from trainer.commands.requests import corpus_name
+from trainer.commands.corpus_names import corpus_name
 from trainer.commands.terminal import EXIT_INTERRUPTED, Terminal, columns
 from trainer.config.settings import Settings
 from trainer.config.train_request import train_request

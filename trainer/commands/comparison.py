@@ -1,14 +1,13 @@
 """`mt compare`: compares metrics and settings of runs, as measured in training or on one corpus."""
 
-import asyncio
 from pathlib import Path
 
 from rich.text import Text
 
-from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import RUN_IDS, Argument, Commands, RunOptions, flag, option
-from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.requests import checked_corpus
+from trainer.commands.connection import settings_for_any, with_inference, with_installation
+from trainer.commands.corpus_names import CorpusToMeasure
+from trainer.commands.installation import Inference, Installation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
 from trainer.contracts.comparison import (
     TOLERANCE,
@@ -23,10 +22,8 @@ from trainer.contracts.comparison import (
 )
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import EvalRequest, EvalSplit, summary_of
-from trainer.contracts.runs import EvalSummary
+from trainer.contracts.runs import EvalSummary, RunManifest
 from trainer.contracts.validation import parse
-from trainer.data.corpora import CorpusStore
-from trainer.jobs.queue import JobQueue
 
 _TOLERANCE_HELP = f"relative rise of the loss that is no regression; default: {TOLERANCE:g}"
 _MAX_VALUE_CHARACTERS = 40
@@ -47,7 +44,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _compare(options: _CompareOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
     if options.split is not None and options.path is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "Give `--split` or `--path`, not both.")
     if not 0 <= options.tolerance < 1:
@@ -55,35 +52,38 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
         raise AppError(ErrorCode.INVALID_INPUT, message)
     names = [options.run, *options.others]
     check_different(names)
-    runs = [RunStore(settings.app.artifacts_root).get(name) for name in names]
-    manifests = [run.completed_manifest() for run in runs]
+
+    async def read(installation: Installation) -> list[tuple[RunManifest, float | None]]:
+        manifests = [await installation.completed_manifest(name) for name in names]
+        return [(one, (await installation.status(one.run_id)).tokens_per_second) for one in manifests]
+
+    found = with_installation(settings, read)
 
     def show(summaries: list[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
         measured = [
-            Measurement(manifest, summary, run.follow().refresh().tokens_per_second)
-            for manifest, summary, run in zip(manifests, summaries, runs, strict=True)
+            Measurement(manifest, summary, tokens_per_second)
+            for (manifest, tokens_per_second), summary in zip(found, summaries, strict=True)
         ]
-        found = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
+        compared = compare(measured, split=split, dataset=dataset, tolerance=options.tolerance)
         text = f"On {dataset}" if split is None else f"On their {split} splits"
-        lines = [f"{text}; losses in nats per token:", columns([_TITLES, *map(_row, found.runs)]).plain]
-        for one in found.against:
-            lines += ["", *_differences(found, one)]
-        terminal.show(found, Text("\n".join(lines)))
-        return EXIT_FAILED if options.fail_on_regression and not found.is_passed else 0
+        lines = [f"{text}; losses in nats per token:", columns([_TITLES, *map(_row, compared.runs)]).plain]
+        for one in compared.against:
+            lines += ["", *_differences(compared, one)]
+        terminal.show(compared, Text("\n".join(lines)))
+        return EXIT_FAILED if options.fail_on_regression and not compared.is_passed else 0
 
     if options.path is None:
         split = parse(EvalRequest, {"split": options.split or "test"}).split
-        return show([summary_on(manifest, split) for manifest in manifests], split=split)
-    corpora, path = CorpusStore(settings), str(options.path)
-    corpus = asyncio.run(checked_corpus(path, corpora))
+        return show([summary_on(manifest, split) for manifest, _ in found], split=split)
+    path, corpus = str(options.path), CorpusToMeasure(options.path, settings)
 
-    async def measure(queue: JobQueue) -> int:
-        await corpora.store_offered()
-        request = EvalRequest(path_override=corpus)
-        summaries = [summary_of(await queue.inference.evaluate(run.run_id, request), corpus) for run in runs]
+    async def measure(inference: Inference) -> int:
+        request = EvalRequest(path_override=corpus.name)
+        async with corpus.available():
+            summaries = [summary_of(await inference.evaluate(name, request), corpus.name) for name in names]
         return show(summaries, dataset=path)
 
-    return with_queue(settings, terminal, measure)
+    return with_inference(settings, terminal, measure)
 
 
 def _row(run: ComparedRun) -> tuple[str, ...]:

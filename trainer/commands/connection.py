@@ -1,22 +1,38 @@
-"""Surroundings of a command: settings, the queue and the services behind it."""
+"""Surroundings of a command: settings, the installation that it works on, the queue and the services behind it."""
 
 import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from trainer.commands.terminal import Terminal
 from trainer.config.settings import Settings, load_settings
 from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.system.logs import setup_logging
 
-if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis
+if TYPE_CHECKING:  # a command waits only for the imports that it needs: redis, or the HTTP client
+    from trainer.client.installation import RemoteInstallation
+    from trainer.commands.installation import Inference, Installation
     from trainer.jobs.queue import JobQueue
+
+T = TypeVar("T")
 
 
 def settings_for(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
+    """Load the settings of a command that works on this machine only; raises CONFIG_INVALID if MT_URL is set."""
+    settings = settings_for_any(service, level=level)
+    if settings.client.url is not None:
+        raise AppError(
+            ErrorCode.CONFIG_INVALID,
+            "This command does not work on the server of MT_URL: run it there, or unset MT_URL to run it here.",
+        )
+    return settings
+
+
+def settings_for_any(service: str = "model-trainer", *, level: Literal["INFO", "CRITICAL"] = "CRITICAL") -> Settings:
     """Load the settings and send logs to standard error, at this level unless LOGGING__LEVEL sets another.
 
     A command reports by itself, so its log and that of a worker that it starts are shown only on request.
@@ -42,12 +58,48 @@ def with_queue(settings: Settings, terminal: Terminal, command: Callable[["JobQu
         finally:
             await services.stop()
 
-    async def run() -> int:
-        task = asyncio.create_task(connected_command())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancel())
-        return await task
+    return _run(connected_command())
+
+
+def with_server(settings: Settings, command: Callable[["RemoteInstallation"], Awaitable[T]]) -> T:
+    """Run a command on the server of MT_URL."""
+    from trainer.client.installation import RemoteInstallation
+
+    async def connected_command() -> T:
+        server = RemoteInstallation(settings.client)
+        try:
+            return await command(server)
+        finally:
+            await server.close()
+
+    return _run(connected_command())
+
+
+def with_installation(settings: Settings, command: Callable[["Installation"], Awaitable[T]]) -> T:
+    """Run a command on the server of MT_URL, else on this machine's installation, starting nothing."""
+    if settings.client.url is not None:
+        return with_server(settings, command)
+    from trainer.commands.local_installation import LocalInstallation
+
+    async def run() -> T:
+        return await command(LocalInstallation(settings))
 
     return asyncio.run(run())
+
+
+def with_inference(settings: Settings, terminal: Terminal, command: Callable[["Inference"], Awaitable[int]]) -> int:
+    """Run a command that sends requests to models, on the server of MT_URL or with this machine's services."""
+    if settings.client.url is not None:
+        return with_server(settings, lambda server: command(server.inference))
+    return with_queue(settings, terminal, lambda queue: command(queue.inference))
+
+
+def with_model(
+    run_id: str, settings: Settings, terminal: Terminal, command: Callable[["Inference"], Awaitable[int]]
+) -> int:
+    """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
+    with_installation(settings, lambda installation: installation.completed_manifest(run_id))
+    return with_inference(settings, terminal, command)
 
 
 @contextlib.asynccontextmanager
@@ -62,11 +114,25 @@ async def connected(settings: Settings, url: str) -> AsyncIterator["JobQueue"]:
         await queue.close()
 
 
-def with_run(
-    run_id: str, settings: Settings, terminal: Terminal, command: Callable[["JobQueue"], Awaitable[int]]
-) -> int:
-    """Run a command that uses a trained run; raises AppError, having started nothing, where the run has no model."""
-    from trainer.artifacts.runs import RunStore  # `mt worker` starts the server of its children before this import
+@contextlib.asynccontextmanager
+async def running_queue(settings: Settings) -> AsyncIterator["JobQueue | None"]:
+    """Connect to the queue if its server is running; starts nothing."""
+    from trainer.jobs.services import answering_server
 
-    RunStore(settings.app.artifacts_root).get(run_id).completed_manifest()
-    return with_queue(settings, terminal, command)
+    url = await answering_server(settings)
+    if url is None:
+        yield None
+    else:
+        async with connected(settings, url) as queue:
+            yield queue
+
+
+def _run(command: Coroutine[object, object, T]) -> T:
+    """Run a coroutine, which SIGTERM cancels as Ctrl-C does."""
+
+    async def run() -> T:
+        task = asyncio.create_task(command)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancel())
+        return await task
+
+    return asyncio.run(run())

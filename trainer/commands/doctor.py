@@ -42,6 +42,9 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "dev
 """
 
 
+_REMOTE = "MT_URL is set, so runs are on that server; the other checks are about this machine."
+
+
 def add_to(commands: Commands) -> None:
     commands.add("doctor", Options, _doctor)
     commands.add("selftest", TrainOptions, _selftest)
@@ -86,6 +89,8 @@ async def check_installation() -> dict[str, Finding]:
         findings["settings"] = Finding("failure", error.message)
     else:
         app = settings.app
+        if settings.client.url is not None:
+            findings["remote"] = Finding("warning", _REMOTE)
         findings["settings"] = Finding("ok", _sources_of_settings())
         findings["data"] = check_folder("data", app.data_root.resolve())
         findings["artifacts"] = check_folder("artifacts", app.artifacts_root.resolve())

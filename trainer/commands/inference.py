@@ -5,14 +5,15 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, RunOptions, SamplingOptions, flag, option, repeatable
-from trainer.commands.connection import settings_for, with_run
+from trainer.commands.connection import settings_for_any, with_installation, with_model
+from trainer.commands.corpus_names import CorpusToMeasure
+from trainer.commands.installation import Inference
 from trainer.commands.terminal import Terminal, columns, loss_figures, summary
+from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import (
     ChatRequest,
@@ -28,9 +29,6 @@ from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import read_text
-
-if TYPE_CHECKING:  # the services start before the queue is imported
-    from trainer.jobs.queue import JobQueue
 
 _STDIN = 0
 
@@ -76,16 +74,16 @@ def add_to(commands: Commands) -> None:
 
 
 def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-    request = _generate_request(options, CorpusStore(settings))
+    settings = settings_for_any()
+    request = _generate_request(options, settings)
     if options.stream and options.json:
         raise AppError(ErrorCode.INVALID_INPUT, "Give `--stream` or `--json`, not both.")
 
-    async def generate(queue: "JobQueue") -> int:
+    async def generate(inference: Inference) -> int:
         if options.stream:
-            response = await _stream(queue, options.run, request, terminal)
+            response = await _stream(inference, options.run, request, terminal)
         else:
-            response = await queue.inference.generate(options.run, request)
+            response = await inference.generate(options.run, request)
             terminal.show(response)
         if not options.json:
             for output, reason in zip(response.outputs or (), response.stop_reason or (), strict=True):
@@ -96,26 +94,28 @@ def _generate(options: _GenerateOptions, terminal: Terminal) -> int:
                 terminal.line(" ".join(f"{logprob:.4f}" for logprob in logprobs))
         return 0
 
-    return with_run(options.run, settings, terminal, generate)
+    return with_model(options.run, settings, terminal, generate)
 
 
-def _generate_request(options: _GenerateOptions, corpora: CorpusStore) -> GenerateRequest:
+def _generate_request(options: _GenerateOptions, settings: Settings) -> GenerateRequest:
+    """Return the request; a file is sent as text, and a corpus of the installation by its name."""
     fields, path = options.given(GenerateRequest), options.prompt_path
     if path is None:
         fields["prompt_text"] = options.prompt or ""
     elif options.prompt is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "Give a PROMPT or a file with `--prompt-path`, not both.")
     else:
-        is_corpus = corpora.has(str(path))
+        is_remote = settings.client.url is not None
+        is_corpus = not path.exists() if is_remote else CorpusStore(settings).has(str(path))
         fields["prompt_path"] = str(path) if is_corpus else None
         fields["prompt_text"] = None if is_corpus else read_text(path, MAX_PROMPT_CHARACTERS)
     return parse(GenerateRequest, fields)
 
 
-async def _stream(queue: "JobQueue", run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
+async def _stream(inference: Inference, run_id: str, request: GenerateRequest, terminal: Terminal) -> GenerateResponse:
     """Show a text while it is generated; of several, each piece on its own line after the number of its text."""
     response = GenerateResponse(request_id="none", run_id=run_id, status="queued")
-    async with contextlib.aclosing(queue.inference.stream_generate(run_id, request)) as pieces:
+    async with contextlib.aclosing(inference.stream_generate(run_id, request)) as pieces:
         async for piece in pieces:
             if isinstance(piece, GenerateResponse):
                 response = piece
@@ -138,8 +138,8 @@ def end_note(reason: FinishReason, response: GenerateResponse) -> str:
 def _predict(options: _PredictOptions, terminal: Terminal) -> int:
     request = parse(PredictRequest, options.given(PredictRequest))
 
-    async def predict(queue: "JobQueue") -> int:
-        response = await queue.inference.predict(options.run, request)
+    async def predict(inference: Inference) -> int:
+        response = await inference.predict(options.run, request)
         if not response.suggestions:
             raise AppError(ErrorCode.INVALID_INPUT, "Prefix is empty after tokenization. Provide at least one word.")
         ranked = enumerate(response.suggestions, 1)
@@ -147,19 +147,19 @@ def _predict(options: _PredictOptions, terminal: Terminal) -> int:
         terminal.show(response, columns([("", "token", "p", "log p"), *rows]))
         return 0
 
-    return with_run(options.run, settings_for(), terminal, predict)
+    return with_model(options.run, settings_for_any(), terminal, predict)
 
 
 def _chat(options: _ChatOptions, terminal: Terminal) -> int:
     fields = options.given(ChatRequest)
     parse(ChatRequest, {**fields, "message": "a"})
 
-    async def chat(queue: "JobQueue") -> int:
+    async def chat(inference: Inference) -> int:
         async for line in _typed_lines():
             message = line.strip()
             if not message:
                 continue
-            response = await queue.inference.chat(options.run, parse(ChatRequest, {**fields, "message": message}))
+            response = await inference.chat(options.run, parse(ChatRequest, {**fields, "message": message}))
             if "session_id" not in fields:
                 fields["session_id"] = response.session_id
                 terminal.note(f"(session {response.session_id})")
@@ -169,7 +169,7 @@ def _chat(options: _ChatOptions, terminal: Terminal) -> int:
                 terminal.note(f"(no longer in the model's context: the oldest {dropped})")
         return 0
 
-    return with_run(options.run, settings_for(), terminal, chat)
+    return with_model(options.run, settings_for_any(), terminal, chat)
 
 
 async def _typed_lines() -> AsyncIterator[str]:
@@ -190,28 +190,24 @@ async def _typed_lines() -> AsyncIterator[str]:
 
 
 def _evaluate(options: _EvalOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
     if (options.split is not None) + (options.path is not None) + options.latest > 1:
         raise AppError(ErrorCode.INVALID_INPUT, "Give only one of `--split`, `--path` and `--latest`.")
     if options.latest:
-        metrics = RunStore(settings.app.artifacts_root).get(options.run).evaluation()
+        metrics = with_installation(settings, lambda installation: installation.evaluation(options.run))
         terminal.show(metrics, _metrics_table(metrics, metrics.dataset))
         return 0
-    corpora = CorpusStore(settings)
+    corpus = None if options.path is None else CorpusToMeasure(options.path, settings)
     fields: dict[str, object] = {"split": options.split or "validation"}
-    if options.path is not None:
-        from trainer.commands.requests import checked_corpus  # loads the YAML parser
+    request = parse(EvalRequest, fields | ({} if corpus is None else {"path_override": corpus.name}))
 
-        fields["path_override"] = asyncio.run(checked_corpus(str(options.path), corpora))
-    request = parse(EvalRequest, fields)
-
-    async def evaluate(queue: "JobQueue") -> int:
-        await corpora.store_offered()
-        metrics = await queue.inference.evaluate(options.run, request)
+    async def evaluate(inference: Inference) -> int:
+        async with contextlib.nullcontext() if corpus is None else corpus.available():
+            metrics = await inference.evaluate(options.run, request)
         terminal.show(metrics, _metrics_table(metrics, str(options.path or metrics.split)))
         return 0
 
-    return with_run(options.run, settings, terminal, evaluate)
+    return with_model(options.run, settings, terminal, evaluate)
 
 
 def _metrics_table(metrics: EvalMetrics, measured: str) -> Table:

@@ -1,13 +1,13 @@
-"""`mt runs`: the runs of the artifacts folder."""
+"""`mt runs`: the list of runs."""
 
-from itertools import islice
+from collections.abc import Sequence
 from typing import get_args
 
 from rich.text import Text
 
-from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, Options, option
-from trainer.commands.connection import settings_for
+from trainer.commands.connection import settings_for_any, with_installation
+from trainer.commands.installation import Installation
 from trainer.commands.terminal import Terminal, columns, local_time
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
@@ -29,13 +29,15 @@ def add_to(commands: Commands) -> None:
 def _runs(options: _RunsOptions, terminal: Terminal) -> int:
     if options.limit < 1:
         raise AppError(ErrorCode.INVALID_INPUT, f"`--limit` must be at least 1, you gave {options.limit}.")
-    runs = RunStore(settings_for().app.artifacts_root).all()
-    statuses = (run.follow().refresh() for run in runs)
-    wanted = (status for status in statuses if options.status in (None, status.status))
-    listed = list(islice(wanted, options.limit))
+
+    async def read(installation: Installation) -> tuple[Sequence[RunStatus], bool]:
+        listed = await installation.runs(options.status, options.limit)
+        return listed, bool(listed or (options.status is not None and await installation.runs(None, 1)))
+
+    listed, has_runs = with_installation(settings_for_any(), read)
     titles = ("run", "status", "family", "progress", "best validation", "created", "label")
     rows = [_row(status) for status in listed]
-    table = columns([titles, *rows]) if rows else Text("No run has this status." if runs else _NO_RUN)
+    table = columns([titles, *rows]) if rows else Text("No run has this status." if has_runs else _NO_RUN)
     terminal.show({"runs": listed}, table)
     return 0
 

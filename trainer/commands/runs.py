@@ -1,29 +1,29 @@
-"""`mt status`, `logs`, `cancel`, `resume`, `config`, `files` and `verify`: the runs of the artifacts folder."""
+"""`mt status`, `logs`, `cancel`, `resume`, `config`, `files` and `verify`: commands on one run."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from time import sleep
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from trainer.artifacts.run_files import run_files
-from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
+from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Commands, RunOptions, flag, option
-from trainer.commands.connection import connected, settings_for, with_queue
+from trainer.commands.connection import settings_for, settings_for_any, with_installation, with_queue, with_server
+from trainer.commands.installation import Installation
+from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns, duration, local_time, loss_figures, summary
-from trainer.commands.training import FOLLOW_SECONDS, follow_to_end, recovery_hint
-from trainer.config.experiment_file import experiment_yaml
-from trainer.config.settings import Settings
-from trainer.contracts.base import changed, now
+from trainer.commands.training import follow_to_end, recovery_hint
+from trainer.contracts.base import now
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunStatus
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import resolve_origin
-from trainer.jobs.services import answering_server
-from trainer.system.logs import LogReader, readable_line
+from trainer.system.logs import readable_line
+
+if TYPE_CHECKING:
+    from trainer.client.installation import RemoteInstallation
 
 
 class _LogsOptions(RunOptions):
@@ -43,68 +43,40 @@ def add_to(commands: Commands) -> None:
 
 
 def _status(options: RunOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-    run = RunStore(settings.app.artifacts_root).get(options.run)
+    async def show(installation: Installation) -> int:
+        status = await installation.status(options.run)
+        terminal.show(status, _status_table(status), *map(Text, await recovery_hint(status, installation)))
+        return 0
 
-    async def read() -> RunStatus:
-        async with _running_queue(settings) as queue:
-            return _stored_status(run) if queue is None else await queue.status(run.run_id)
-
-    status = asyncio.run(read())
-    terminal.show(status, _status_table(status), *map(Text, recovery_hint(status, run)))
-    return 0
+    return with_installation(settings_for_any(), show)
 
 
 def _cancel(options: RunOptions, terminal: Terminal) -> int:
-    settings = settings_for()
-    run = RunStore(settings.app.artifacts_root).get(options.run)
-
-    async def cancel() -> RunStatus:
-        async with _running_queue(settings) as queue:
-            if queue is not None:
-                await queue.cancel(run.run_id)
-                return await queue.status(run.run_id)
-        if run.manifest() is not None:
-            raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run.run_id}' has already ended.")
-        run.request_cancel()
-        cancel_idle_run(run)
-        return _stored_status(run)
-
-    status = asyncio.run(cancel())
+    status = with_installation(settings_for_any(), lambda installation: installation.cancel(options.run))
     result = "is cancelled" if status.status == "cancelled" else "stops after its current step"
-    terminal.show(status, Text(f"{run.run_id} {result}."))
+    terminal.show(status, Text(f"{status.run_id} {result}."))
     return 0
 
 
 def _resume(options: RunOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
+    if settings.client.url is not None:
+        return with_server(settings, lambda server: _resume_on_server(options.run, server, terminal))
     run = RunStore(settings.app.artifacts_root).get(options.run)
-    if run.manifest() is None:
-        return with_queue(settings, terminal, lambda queue: follow_to_end(run.run_id, terminal, queue))
-    origin = asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
+    origin = None if run.manifest() is None else asyncio.run(resolve_origin(run, CorpusStore(settings), settings))
 
     async def resume(queue: JobQueue) -> int:
-        accepted = await queue.accept_resumed(origin, user_id=None)
-        return await follow_to_end(accepted.run_id, terminal, queue)
+        run_id = run.run_id if origin is None else (await queue.accept_resumed(origin, user_id=None)).run_id
+        return await follow_to_end(run_id, terminal, LocalInstallation(settings, queue))
 
     return with_queue(settings, terminal, resume)
 
 
-@contextlib.asynccontextmanager
-async def _running_queue(settings: Settings) -> AsyncIterator[JobQueue | None]:
-    """Connect to the queue if its server is running; starts nothing."""
-    url = await answering_server(settings)
-    if url is None:
-        yield None
-    else:
-        async with connected(settings, url) as queue:
-            yield queue
-
-
-def _stored_status(run: RunDirectory) -> RunStatus:
-    """Return the status on disk; without a queue no worker of a running run can be reached."""
-    status = run.follow().refresh()
-    return changed(status, reachable=status.status != "running")
+async def _resume_on_server(run_id: str, server: "RemoteInstallation", terminal: Terminal) -> int:
+    status = await server.status(run_id)
+    if status.has_ended:
+        run_id = (await server.resume(run_id)).run_id
+    return await follow_to_end(run_id, terminal, server)
 
 
 def _status_table(status: RunStatus) -> Table:
@@ -147,30 +119,28 @@ def _status_table(status: RunStatus) -> Table:
 def _logs(options: _LogsOptions, terminal: Terminal) -> int:
     if options.tail < 0:
         raise AppError(ErrorCode.INVALID_INPUT, f"`--tail` must be at least 0, you gave {options.tail}.")
-    run = RunStore(settings_for().app.artifacts_root).get(options.run)
-    reader = LogReader(run.logs)
 
-    def show(lines: list[str]) -> None:
-        for line in lines:
-            terminal.line(line if options.as_stored else readable_line(line))
+    def show(line: str) -> None:
+        terminal.line(line if options.as_stored else readable_line(line))
 
-    show(reader.last(options.tail))
-    if not run.logs.exists():
-        terminal.note("The run has no log yet: its training has not started.")
-    follower = run.follow()
-    while options.follow and not follower.ended:
-        follower.refresh()
-        sleep(FOLLOW_SECONDS)  # the last lines come just after the end
-        show(reader.read_new())
-    manifest = run.manifest()
-    if manifest is not None and manifest.last_lines and not options.as_stored:
-        terminal.line("The last lines of its error output:")
-        show([line.rstrip("\n") for line in manifest.last_lines])
-    return 0
+    async def follow(installation: Installation) -> int:
+        if (await installation.status(options.run)).started_at is None:
+            terminal.note("The run has no log yet: its training has not started.")
+        async with aclosing(installation.log_lines(options.run, options.tail, follow=options.follow)) as lines:
+            async for line in lines:
+                show(line)
+        last_lines = () if options.as_stored else await installation.last_lines(options.run)
+        if last_lines:
+            terminal.line("The last lines of its error output:")
+            for line in last_lines:
+                show(line.rstrip("\n"))
+        return 0
+
+    return with_installation(settings_for_any(), follow)
 
 
 def _config(options: RunOptions, terminal: Terminal) -> int:
-    text = experiment_yaml(RunStore(settings_for().app.artifacts_root).get(options.run).record())
+    text = with_installation(settings_for_any(), lambda installation: installation.experiment_file(options.run))
     if options.json:
         terminal.show({"yaml": text})
     else:
@@ -179,7 +149,7 @@ def _config(options: RunOptions, terminal: Terminal) -> int:
 
 
 def _files(options: RunOptions, terminal: Terminal) -> int:
-    found = run_files(RunStore(settings_for().app.artifacts_root).get(options.run))
+    found = with_installation(settings_for_any(), lambda installation: installation.files(options.run))
     rows = [
         (file.path, f"{file.bytes:,}", "" if file.step is None else str(file.step), file.sha256 or "")
         for file in found.files

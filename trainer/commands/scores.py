@@ -8,13 +8,13 @@ from contextlib import ExitStack, aclosing, contextmanager
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from rich.table import Table
 
-from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, RunOptions, flag, option
-from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.connection import settings_for_any, with_inference, with_installation
+from trainer.commands.installation import Inference
 from trainer.commands.terminal import EXIT_FAILED, EXIT_INTERRUPTED, Terminal, columns, loss_figures, summary
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
@@ -22,9 +22,11 @@ from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
+from trainer.contracts.runs import RunManifest
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
+from trainer.data.normalization import normalized
 from trainer.reports.heatmap_html import heatmap_html
 from trainer.reports.minimal_pairs import Pair, PairReport, ScoredPair, pair_report, read_pair, scored_pair
 from trainer.reports.score_table import (
@@ -37,9 +39,6 @@ from trainer.reports.score_table import (
     token_rows,
 )
 from trainer.system.files import storage_errors
-
-if TYPE_CHECKING:  # the services start before the queue is imported
-    from trainer.jobs.queue import JobQueue
 
 PartT = TypeVar("PartT")
 Write = Callable[[str], None]
@@ -106,7 +105,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _score(options: _ScoreOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
     if [options.text, options.path, options.pairs].count(None) != 2:
         raise AppError(ErrorCode.INVALID_INPUT, "Give one of: a TEXT, a file with `--path`, or pairs with `--pairs`.")
     if options.format == "table" and options.out is not None:
@@ -132,14 +131,15 @@ def _check_output(file: Path, source: Path | None) -> None:
         raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is the input: name another file to write to.")
 
 
-def _check_scorable(options: _ScoreOptions, settings: Settings, request: ScoreRequest) -> None:
-    """Refuse, before anything starts, a request that the run cannot answer."""
-    manifest = RunStore(settings.app.artifacts_root).get(options.run).completed_manifest()
+def _scorable_run(options: _ScoreOptions, settings: Settings, request: ScoreRequest) -> RunManifest:
+    """Return the manifest of the run; refuses, before anything starts, a request that the run cannot answer."""
+    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
     check_scores(request, manifest.effective.objective)
+    return manifest
 
 
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal) -> int:
-    portions = _read_portions(options, CorpusStore(settings))
+    portions = _read_portions(options, settings)
     head = list(islice(portions, 2))
     if not head:
         raise AppError(ErrorCode.INVALID_INPUT, "The file has nothing to score: it is empty.")
@@ -147,7 +147,8 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal)
     if is_one and isinstance(head[0], BadLine):
         raise head[0].error
     level = _requested_level(options, head)
-    _check_scorable(options, settings, options.request(level, head[0].text if isinstance(head[0], Portion) else "x"))
+    request = options.request(level, head[0].text if isinstance(head[0], Portion) else "x")
+    normalization = _scorable_run(options, settings, request).effective.tokenizer.normalization
     parts: Iterator[tuple[Portion, ScoreRequest | AppError]] = (
         (part, options.request(level, part.text))
         if isinstance(part, Portion)
@@ -156,14 +157,14 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal)
         if is_one or isinstance(part, BadLine) or part.text.strip()
     )
 
-    async def score(queue: "JobQueue") -> int:
-        responses = _responses(queue, options.run, parts, is_kept=is_one)
+    async def score(inference: Inference) -> int:
+        responses = _responses(inference, options.run, parts, is_kept=is_one)
         with _output(options, terminal) as write:
             writer = _ScoreWriter(options, write)
             async with aclosing(responses):
                 async for part, response in responses:
                     if not isinstance(response, AppError):
-                        text = queue.inference.normalize_input(options.run, part.text)
+                        text = normalized(part.text, normalization)
                         writer.add(response, text, part.number)
                         if options.heatmap is not None:
                             _draw_heatmap(options.heatmap, response, text)
@@ -174,7 +175,7 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal)
             writer.finish(terminal)
         return EXIT_FAILED if writer.has_errors else 0
 
-    return with_queue(settings, terminal, score)
+    return with_inference(settings, terminal, score)
 
 
 def _requested_level(options: _ScoreOptions, head: Sequence[Portion | BadLine]) -> DetailLevel:
@@ -192,15 +193,15 @@ def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, termina
     if options.detail_level != "summary" or options.heatmap is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "`--pairs` takes neither `--detail-level` nor `--heatmap`.")
     pairs = _read_pairs(path)
-    _check_scorable(options, settings, options.request("per_line", "x"))
+    _scorable_run(options, settings, options.request("per_line", "x"))
     parts: Iterator[tuple[Sequence[Pair], ScoreRequest | AppError]] = (
         (part, options.request("per_line", "\n".join(f"{pair.first}\n{pair.second}" for pair in part)))
         for part in _pair_portions(pairs)
     )
 
-    async def score(queue: "JobQueue") -> int:
+    async def score(inference: Inference) -> int:
         scored: list[ScoredPair] = []
-        async with aclosing(_responses(queue, options.run, parts, is_kept=False)) as responses:
+        async with aclosing(_responses(inference, options.run, parts, is_kept=False)) as responses:
             async for part, response in responses:
                 if isinstance(response, AppError):
                     raise response
@@ -209,7 +210,7 @@ def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, termina
             _write_pairs(pair_report(options.run, scored), options, terminal, write)
         return 0
 
-    return with_queue(settings, terminal, score)
+    return with_inference(settings, terminal, score)
 
 
 def _scored_pairs(pairs: Sequence[Pair], response: ScoreResponse) -> Iterator[ScoredPair]:
@@ -293,13 +294,17 @@ class _ScoreWriter:
             terminal.show(response, _summary(response))
 
 
-def _read_portions(options: _ScoreOptions, corpora: CorpusStore) -> Iterator[Portion | BadLine]:
-    """Yield the input: one portion if it fits into one request and the output is not written line by line."""
+def _read_portions(options: _ScoreOptions, settings: Settings) -> Iterator[Portion | BadLine]:
+    """Yield the input: one portion if it fits into one request and the output is not written line by line.
+
+    With a server, a path is that of a file of this machine, which is sent as text.
+    """
     if options.path is None:
         yield Portion(1, options.text or "")
         return
     name = str(options.path)
-    path = corpora.find(name) if corpora.has(name) else options.path
+    corpora = CorpusStore(settings)
+    path = corpora.find(name) if settings.client.url is None and corpora.has(name) else options.path
     if options.writes_lines:
         yield from read_portions(path, _PORTION_CHARACTERS)
     elif path.is_file() and path.stat().st_size > MAX_TEXT_CHARACTERS:
@@ -309,7 +314,7 @@ def _read_portions(options: _ScoreOptions, corpora: CorpusStore) -> Iterator[Por
 
 
 async def _responses(
-    queue: "JobQueue", run_id: str, parts: Iterable[tuple[PartT, ScoreRequest | AppError]], *, is_kept: bool
+    inference: Inference, run_id: str, parts: Iterable[tuple[PartT, ScoreRequest | AppError]], *, is_kept: bool
 ) -> AsyncGenerator[tuple[PartT, ScoreResponse | AppError], None]:
     """Yield each part with its scores, in the order of the parts, while the next requests are under way.
 
@@ -320,7 +325,7 @@ async def _responses(
         if isinstance(request, AppError):
             return part, request
         try:
-            return part, await queue.inference.score(run_id, request, is_kept=is_kept)
+            return part, await inference.score(run_id, request, is_kept=is_kept)
         except AppError as error:
             if error.code != ErrorCode.INVALID_INPUT:
                 raise

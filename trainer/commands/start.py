@@ -30,7 +30,7 @@ class _CompletionOptions(Options):
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("demo", Options, lambda options, terminal: _replace_process("local_discord.demo"), with_json=False)
+    commands.add("demo", Options, _demo, with_json=False)
     commands.add("up", _UpOptions, _up, with_json=False)
     commands.add("worker", _WorkerOptions, _work, with_json=False)
     commands.add("completion", _CompletionOptions, _complete, with_json=False)
@@ -41,7 +41,13 @@ def _complete(options: _CompletionOptions, terminal: Terminal) -> int:
     return 0
 
 
+def _demo(options: Options, terminal: Terminal) -> int:
+    settings_for()
+    return _replace_process("local_discord.demo")
+
+
 def _up(options: _UpOptions, terminal: Terminal) -> int:
+    settings_for()
     return _replace_process("bot", *(["--no-discord"] if options.no_discord else []))
 
 

@@ -1,22 +1,31 @@
 """`mt tokenizer train`, `show` and `list`: tokenizers that several runs can share."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from trainer.artifacts.tokenizers import TokenizerStore, resolve_tokenizer
+from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.commands.arguments import Argument, Commands, Options, option, repeatable
-from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.requests import assign, corpus_name
+from trainer.commands.connection import settings_for_any, with_installation, with_queue, with_server
+from trainer.commands.corpus_names import corpora_on_server, corpus_name
+from trainer.commands.installation import Installation
+from trainer.commands.local_installation import LocalInstallation
+from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns, summary
-from trainer.commands.training import FOLLOW_SECONDS, exit_code, note_waiting_for_disk
-from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
+from trainer.commands.training import exit_code, note_waiting_for_disk
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerStatus, TokenizerTrainRequest
 from trainer.contracts.tokenizers import METHODS
 from trainer.contracts.validation import parse
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
+
+if TYPE_CHECKING:
+    from trainer.client.installation import RemoteInstallation
 
 
 class _TrainOptions(Options):
@@ -37,51 +46,68 @@ def add_to(commands: Commands) -> None:
 
 
 def _train(options: _TrainOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
+    terminal.continues_when_repeated = True
+    if settings.client.url is not None:
+        request = _read_request(options, options.corpus)
+        return with_server(settings, lambda server: _train_on_server(request, server, terminal))
     corpora = CorpusStore(settings)
     record = asyncio.run(_read_record(options, corpora))
 
     async def train(queue: JobQueue) -> int:
         await corpora.store_offered()
         accepted = await queue.accept_tokenizer(record)
-        status = await wait_for_tokenizer(accepted.tokenizer_id, queue, terminal)
-        _show_status(status, terminal)
-        return exit_code(status)
+        return await _follow_to_end(accepted.tokenizer_id, LocalInstallation(settings, queue), terminal)
 
-    terminal.continues_when_repeated = True
     return with_queue(settings, terminal, train)
 
 
+async def _train_on_server(request: TokenizerTrainRequest, server: "RemoteInstallation", terminal: Terminal) -> int:
+    with corpora_on_server(*request.corpora):
+        accepted = await server.train_tokenizer(request)
+    return await _follow_to_end(accepted.tokenizer_id, server, terminal)
+
+
 async def _read_record(options: _TrainOptions, corpora: CorpusStore) -> TokenizerRecord:
+    names = [await corpus_name(name, None, corpora) for name in options.corpus]
+    return await resolve_tokenizer(_read_request(options, names), corpora)
+
+
+def _read_request(options: _TrainOptions, corpora: Sequence[str]) -> TokenizerTrainRequest:
     fields: dict[str, object] = {}
     if options.method is not None:
         fields["method"] = options.method
-    if options.corpus:
-        fields["corpora"] = [await corpus_name(name, None, corpora) for name in options.corpus]
+    if corpora:
+        fields["corpora"] = list(corpora)
         label = ", ".join(Path(name).stem for name in options.corpus)[:64]
         fields["label"] = label if label.isprintable() else None
     for assignment in options.set:
         assign(TokenizerTrainRequest, fields, assignment)
-    return await resolve_tokenizer(parse(TokenizerTrainRequest, fields), corpora)
+    return parse(TokenizerTrainRequest, fields)
 
 
-async def wait_for_tokenizer(tokenizer_id: str, queue: JobQueue, terminal: Terminal) -> TokenizerStatus:
+async def _follow_to_end(tokenizer_id: str, installation: Installation, terminal: Terminal) -> int:
+    status = await wait_for_tokenizer(tokenizer_id, installation, terminal)
+    _show_status(status, terminal)
+    return exit_code(status)
+
+
+async def wait_for_tokenizer(tokenizer_id: str, installation: Installation, terminal: Terminal) -> TokenizerStatus:
     """Wait until the training of a tokenizer has ended; return its status."""
-    tokenizer = queue.tokenizers.get(tokenizer_id)
-    while (status := tokenizer.status()).status in ("queued", "running"):
-        note_waiting_for_disk(tokenizer.path, status.message, terminal)
-        await asyncio.sleep(FOLLOW_SECONDS)
-    return status
+    async with aclosing(installation.follow_tokenizer(tokenizer_id)) as statuses:
+        async for status in statuses:
+            note_waiting_for_disk(status.message, terminal)
+    return await installation.tokenizer(tokenizer_id)
 
 
 def _show(options: _ShowOptions, terminal: Terminal) -> int:
-    _show_status(TokenizerStore(settings_for().app.artifacts_root).get(options.tokenizer).status(), terminal)
+    status = with_installation(settings_for_any(), lambda installation: installation.tokenizer(options.tokenizer))
+    _show_status(status, terminal)
     return 0
 
 
 def _list(options: Options, terminal: Terminal) -> int:
-    store = TokenizerStore(settings_for().app.artifacts_root)
-    found = TokenizerList(tokenizers=tuple(tokenizer.status() for tokenizer in store.all()))
+    found = with_installation(settings_for_any(), lambda installation: installation.tokenizers())
     rows = [(t.tokenizer_id, t.status, f"{t.vocab_size or '–'}", t.label or "") for t in found.tokenizers]
     table = columns([("tokenizer", "status", "vocabulary", "label"), *rows])
     terminal.show(found, table if rows else Text("No tokenizers yet. Train one with: mt tokenizer train"))

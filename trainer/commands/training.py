@@ -1,19 +1,21 @@
 """`mt train` and `mt validate`: build a request from a YAML file and options, then enqueue and follow it or show it."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.text import Text
 
-from trainer.artifacts.checkpoint_files import newest_whole
-from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Arguments, Commands, Options, repeatable
-from trainer.commands.connection import settings_for, with_queue
+from trainer.commands.connection import settings_for, settings_for_any, with_queue, with_server
+from trainer.commands.corpus_names import corpora_on_server, corpus_name
+from trainer.commands.installation import Installation
+from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.request_help import describe_request
-from trainer.commands.requests import assign, corpus_name
+from trainer.commands.requests import assign
 from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, loss_figures, summary
 from trainer.config.experiment_file import read_experiment, read_yaml
 from trainer.config.presets import request_hash
@@ -22,16 +24,16 @@ from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass
 from trainer.contracts.models import ModelFamily
-from trainer.contracts.runs import RunStatus, TrainRequest, describe_unused
+from trainer.contracts.runs import RunStatus, Setting, TrainRequest, describe_unused
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
 from trainer.contracts.wording import counted
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import TrainingPreview, count_splits, preview_training
-from trainer.system.files import is_full
-from trainer.worker.attempts import DISK_IS_FULL, WAITS_FOR_DISK
+from trainer.worker.attempts import WAITS_FOR_DISK
 
-FOLLOW_SECONDS = 0.2
+if TYPE_CHECKING:
+    from trainer.client.installation import RemoteInstallation
 
 
 def _number_or_word(text: str) -> int | str:
@@ -80,17 +82,25 @@ def read_training(options: TrainOptions, settings: Settings, terminal: Terminal)
     """Read and check a train request, changing nothing; raises one AppError with all problems."""
     terminal.lists_problems = True
     training = asyncio.run(_read(options, settings))
-    for line in describe_unused(training.unused_settings):
-        terminal.note(f"mt: {line}")
+    _note_unused(training.unused_settings, terminal)
     return training
 
 
-def _draft(options: TrainOptions, settings: Settings) -> RequestDraft:
+def _note_unused(unused_settings: Mapping[str, Setting], terminal: Terminal) -> None:
+    for line in describe_unused(unused_settings):
+        terminal.note(f"mt: {line}")
+
+
+def _draft(options: TrainOptions) -> RequestDraft:
     values: dict[str, object] = vars(options)
     typed = request_fields({name: values[name] for name in TRAIN_OPTIONS})
     for assignment in options.set:
         assign(TrainRequest, typed, assignment)
-    draft = RequestDraft(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
+    return RequestDraft(typed) if options.file is None else read_experiment(read_yaml(options.file), typed)
+
+
+def _draft_of_family(options: TrainOptions, settings: Settings) -> RequestDraft:
+    draft = _draft(options)
     parent: ModelFamily | None = None
     with suppress(AppError):  # a run to initialise from that does not exist is reported later
         run = RunStore(settings.app.artifacts_root).get(str(draft.fields.get("init_from_run_id")))
@@ -99,7 +109,7 @@ def _draft(options: TrainOptions, settings: Settings) -> RequestDraft:
 
 
 async def _read(options: TrainOptions, settings: Settings) -> TrainingPreview:
-    draft, corpora = _draft(options, settings), CorpusStore(settings)
+    draft, corpora = _draft_of_family(options, settings), CorpusStore(settings)
     errors: list[AppError] = []
     min_lines = 1
     try:
@@ -142,19 +152,31 @@ def _named_corpora(draft: RequestDraft, errors: list[AppError], fields: dict[str
 
 
 def _train(options: TrainOptions, terminal: Terminal) -> int:
-    settings = settings_for()
+    settings = settings_for_any()
+    if settings.client.url is not None:
+        terminal.lists_problems = True
+        return with_server(settings, lambda server: _train_on_server(_draft(options), options.file, server, terminal))
     training = read_training(options, settings, terminal)
     for line in training.cost.lines():
         terminal.note(line)
-    return with_queue(settings, terminal, lambda queue: _enqueue(training, terminal, queue))
+    return with_queue(settings, terminal, lambda queue: _enqueue(training, settings, terminal, queue))
 
 
-async def _enqueue(training: TrainingPreview, terminal: Terminal, queue: JobQueue) -> int:
+async def _train_on_server(
+    draft: RequestDraft, file: Path | None, server: "RemoteInstallation", terminal: Terminal
+) -> int:
+    with corpora_on_server(*map(draft.fields.get, CORPORA), yaml_file=file):
+        accepted = await server.train(draft)
+    _note_unused(draft.unused_settings, terminal)
+    return await follow_to_end(accepted.run_id, terminal, server)
+
+
+async def _enqueue(training: TrainingPreview, settings: Settings, terminal: Terminal, queue: JobQueue) -> int:
     accepted = await queue.accept(training, user_id=None)
     resumed = (await asyncio.to_thread(queue.runs.get(accepted.run_id).record)).resumed_from_run_id
     if resumed is not None:
         terminal.note(f"mt: {accepted.run_id} resumes {resumed}.")
-    return await follow_to_end(accepted.run_id, terminal, queue)
+    return await follow_to_end(accepted.run_id, terminal, LocalInstallation(settings, queue))
 
 
 def _validate(options: TrainOptions, terminal: Terminal) -> int:
@@ -183,17 +205,17 @@ def _settings(training: TrainingPreview) -> list[tuple[str, str]]:
     ]
 
 
-async def follow_to_end(run_id: str, terminal: Terminal, queue: JobQueue) -> int:
+async def follow_to_end(run_id: str, terminal: Terminal, installation: Installation) -> int:
     """Show the progress of a run until it has ended, then its results; return the exit code."""
-    await follow(run_id, terminal, queue)
-    status, run = await queue.status(run_id), queue.runs.get(run_id)
+    await follow(run_id, terminal, installation)
+    status = await installation.status(run_id)
     losses = {
         "test": loss_figures(status.test_loss, status.bits_per_char, status.objective),
         "best validation": loss_figures(status.best_val_loss, status.best_val_bits_per_char, status.objective),
     }
     after = f'next: mt score {run_id} "…"'
     if status.status != "completed":
-        after = " ".join([status.message, *recovery_hint(status, run)])
+        after = " ".join([status.message, *await recovery_hint(status, installation)])
     elif status.objective == "causal_lm":
         after = f'next: mt generate {run_id} "…"   ·   mt score {run_id} "…"'
     terminal.show(status, summary(f"{run_id}: {status.status}", losses), Text(after))
@@ -207,32 +229,26 @@ def exit_code(status: RunStatus | TokenizerStatus) -> int:
     return 0 if status.status == "completed" else EXIT_FAILED
 
 
-async def follow(run_id: str, terminal: Terminal, queue: JobQueue) -> None:
+async def follow(run_id: str, terminal: Terminal, installation: Installation) -> None:
     """Show the progress of a run until it has ended."""
-    run = queue.runs.get(run_id)
-    follower = await asyncio.to_thread(run.follow)
-    while True:
-        status = follower.refresh()
-        terminal.progress(status)
-        if follower.ended:
-            return
-        note_waiting_for_disk(run.path, status.message, terminal)
-        await asyncio.sleep(FOLLOW_SECONDS)
+    async with aclosing(installation.follow(run_id)) as statuses:
+        async for status in statuses:
+            terminal.progress(status)
+            note_waiting_for_disk(status.message, terminal)
 
 
-def note_waiting_for_disk(folder: Path, message: str, terminal: Terminal) -> None:
-    """Note once that a job waits for its disk: by its message, or by the disk, which may be too full for messages."""
-    reason = DISK_IS_FULL if is_full(folder) else message
-    if reason in WAITS_FOR_DISK:
-        terminal.note_once(f"mt: {reason}")
+def note_waiting_for_disk(message: str, terminal: Terminal) -> None:
+    """Note once that a job waits for its disk."""
+    if message in WAITS_FOR_DISK:
+        terminal.note_once(f"mt: {message}")
 
 
-def recovery_hint(status: RunStatus, run: RunDirectory) -> list[str]:
+async def recovery_hint(status: RunStatus, installation: Installation) -> list[str]:
     """Return a sentence with the commands to use after a failure; none where the run would fail again."""
     if status.error is None or status.error.code in FAILS_AGAIN:
         return []
-    saved = newest_whole(run.checkpoints)
+    step = await installation.saved_step(status)
     resume = "start it again with `mt train`"
-    if saved is not None:
-        resume = f"resume it from step {saved.step} with `mt resume {run.run_id}`"
-    return [f"See its log with `mt logs {run.run_id}`; {resume}."]
+    if step is not None:
+        resume = f"resume it from step {step} with `mt resume {status.run_id}`"
+    return [f"See its log with `mt logs {status.run_id}`; {resume}."]

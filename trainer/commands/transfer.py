@@ -14,7 +14,9 @@ from rich.text import Text
 from trainer.artifacts.runs import RunStore
 from trainer.commands.arguments import Argument, Commands, Options, repeatable
 from trainer.commands.connection import settings_for, with_queue
-from trainer.commands.requests import assign, corpus_name
+from trainer.commands.corpus_names import corpus_name
+from trainer.commands.local_installation import LocalInstallation
+from trainer.commands.requests import assign
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.tokenizers import wait_for_tokenizer
 from trainer.commands.training import follow
@@ -104,13 +106,14 @@ class _Transfer:
         """Train all phases, show their results and store them."""
         await self._corpora.store_offered()
         tokenizer_id = (await queue.train_tokenizer(self._tokenizer_request())).tokenizer_id
-        await wait_for_tokenizer(tokenizer_id, queue, terminal)
+        installation = LocalInstallation(self._settings, queue)
+        await wait_for_tokenizer(tokenizer_id, installation, terminal)
         queue.tokenizers.get(tokenizer_id).completed_manifest()
         first, *others = self._stored
         parent = await self._start("pretrain", first, queue, tokenizer_id=tokenizer_id)
-        phases = [await _finish("pretrain", first, parent, terminal, queue)]
+        phases = [await _finish("pretrain", first, parent, terminal, installation)]
         runs = [(name, await self._start("continue", name, queue, init_from_run_id=parent)) for name in others]
-        phases += [await _finish("continue", name, run_id, terminal, queue) for name, run_id in runs]
+        phases += [await _finish("continue", name, run_id, terminal, installation) for name, run_id in runs]
         result = TransferResult(tokenizer_id=tokenizer_id, phases=tuple(phases))
         rows = [_TITLES, *map(_row, phases)]
         path = Path("transfers") / sha256(" ".join(phase.run_id for phase in phases).encode()).hexdigest()[:16]
@@ -146,10 +149,12 @@ def _find_run(runs: RunStore, wanted_hash: str) -> str | None:
     return None
 
 
-async def _finish(phase: Phase, corpus: str, run_id: str, terminal: Terminal, queue: JobQueue) -> PhaseResult:
+async def _finish(
+    phase: Phase, corpus: str, run_id: str, terminal: Terminal, installation: LocalInstallation
+) -> PhaseResult:
     """Wait for a run and return its results; raises AppError where it has not completed."""
-    await follow(run_id, terminal, queue)
-    manifest = queue.runs.get(run_id).completed_manifest()
+    await follow(run_id, terminal, installation)
+    manifest = await installation.completed_manifest(run_id)
     metrics = manifest.metrics
     return PhaseResult(
         phase=phase,

@@ -1,5 +1,6 @@
 """Settings of all processes, read from mt.toml, .env and the environment; later sources win."""
 
+import binascii
 import os
 import re
 import tomllib
@@ -10,13 +11,35 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, AnyUrl, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.validation import did_you_mean, field_problems, refusal
 
-_NOT_FOR_CHILDREN = ("DISCORD_", "REDIS_", "HTTP__", "SECURITY__")
+_NOT_FOR_CHILDREN = (
+    *("DISCORD_", "REDIS_", "HTTP__", "SECURITY__", "WEBHOOKS__", "CLIENT__"),
+    *("MT_URL", "MT_KEY", "MODEL_TRAINER_API_", "API_BASE_URL"),
+)
+_EMPTY_FOR_CHILDREN = (
+    *("SECURITY__API_KEY", "SECURITY__API_KEYS", "WEBHOOKS__URL", "WEBHOOKS__SECRET"),
+    *("CLIENT__URL", "CLIENT__KEY"),
+)
+"""Settings that a child must not read from `.env` either."""
+_OTHER_GROUPS = {"redis", "discord", "hf", "http", "security", "webhooks", "client"}
+"""Groups that the environment of a child has in another form, or not at all."""
 PLAIN_NAMES = {
     "REDIS_URL": "REDIS__URL",
     "DISCORD_TOKEN": "DISCORD__TOKEN",
@@ -25,12 +48,22 @@ PLAIN_NAMES = {
     "LOG_LEVEL": "LOGGING__LEVEL",
     "HF_TOKEN": "HF__TOKEN",
     "HUGGINGFACE_HUB_TOKEN": "HF__TOKEN",
+    "API_BASE_URL": "CLIENT__URL",
+    "MODEL_TRAINER_API_URL": "CLIENT__URL",
+    "MT_URL": "CLIENT__URL",
+    "MODEL_TRAINER_API_KEY": "CLIENT__KEY",
+    "MT_KEY": "CLIENT__KEY",
 }
-"""Short names of settings in the environment."""
+"""Short names of settings in the environment; of several names of a setting, the last one here wins."""
+_RANKS = {name: rank for rank, name in enumerate(PLAIN_NAMES)}
 
 
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return _parts(value) if isinstance(value, str) else value
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _or_none(value: object) -> object:
@@ -43,6 +76,9 @@ Ids = Annotated[tuple[_Snowflake, ...], BeforeValidator(_split)]
 Id = Annotated[_Snowflake | None, BeforeValidator(_or_none)]
 Secret = Annotated[SecretStr | None, BeforeValidator(_or_none)]
 Url = Annotated[AnyUrl | None, BeforeValidator(_or_none)]
+_MIN_SECRET_BYTES = 16
+_BASE64_SECRET = "whsec_"  # noqa: S105
+_RUN_ENDS = ("trainer.job.completed", "trainer.job.failed", "trainer.job.cancelled")
 _LOCAL_URL = re.compile(r"unix:|rediss?://([^@/]*@)?(localhost|127(\.\d{1,3}){3}|\[::1\])([:/?]|$)")
 
 
@@ -213,9 +249,91 @@ class SecuritySettings(Group):
         return own + _parse_api_keys(self.api_keys)
 
 
+class ClientSettings(Group):
+    url: Annotated[HttpUrl | None, BeforeValidator(_or_none)] = None
+    """URL of a server's HTTP API, which `mt` and `trainer.Client` use instead of this machine's folders."""
+    key: Annotated[Secret, AfterValidator(_long_enough)] = None
+    """API key of that server."""
+
+
 class HfSettings(Group):
     token: Secret = None
     """Token of Hugging Face; child processes get it as HF_TOKEN."""
+
+
+class WebhookSettings(Group):
+    allow_private: bool = False
+    """True: `url` may lead into private networks, and may be http."""
+    url: Secret = None
+    """Addresses that receive events of runs, separated by commas; empty: no webhooks."""
+    secret: Secret = None
+    """Key of the signatures; after `whsec_` in base64."""
+    events: Annotated[tuple[str, ...], BeforeValidator(_split)] = _RUN_ENDS
+    """Types of events, or their beginnings up to a dot."""
+
+    @property
+    def urls(self) -> list[str]:
+        return [] if self.url is None else _urls(self.url)
+
+    @property
+    def signing_key(self) -> bytes:
+        """The key of the signatures; empty without `secret`."""
+        return b"" if self.secret is None else _signing_key(self.secret)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, given: SecretStr | None, info: ValidationInfo[None]) -> SecretStr | None:
+        known: dict[str, object] = info.data
+        is_private = known.get("allow_private") is True
+        expected = "http and https addresses" if is_private else "https addresses"
+        try:
+            has_http = given is not None and any(url.startswith("http:") for url in _urls(given))
+        except ValidationError:  # which shows the address
+            raise ValueError(f"must be {expected}") from None
+        if has_http and not is_private:
+            raise ValueError(f"must be {expected}, unless `WEBHOOKS__ALLOW_PRIVATE` is true")
+        return given
+
+    @field_validator("secret")
+    @classmethod
+    def _check_secret(cls, given: SecretStr | None, info: ValidationInfo[None]) -> SecretStr | None:
+        known: dict[str, object] = info.data
+        if given is None and known.get("url") is not None:
+            raise ValueError("is required with `WEBHOOKS__URL`")
+        try:
+            is_short = given is not None and len(_signing_key(given)) < _MIN_SECRET_BYTES
+        except binascii.Error:
+            raise ValueError(f"must be base64 after `{_BASE64_SECRET}`") from None
+        if is_short:
+            raise ValueError(f"must have at least {_MIN_SECRET_BYTES} bytes")
+        return given
+
+    @field_validator("events")
+    @classmethod
+    def _check_events(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if given != _RUN_ENDS:
+            from trainer.contracts.events import event_types  # most commands need no events
+
+            known = event_types()
+            if not given or not all(any(is_event_of(kind, name) for kind in known) for name in given):
+                raise ValueError("must be types of events, such as trainer.job.failed, or their beginnings")
+        return given
+
+
+def is_event_of(event_type: str, name: str) -> bool:
+    """Return True if `name` is an event type or its beginning up to a dot."""
+    return f"{event_type}.".startswith(f"{name}.")
+
+
+def _urls(given: SecretStr) -> list[str]:
+    """Return addresses in their normal form; raises ValidationError."""
+    return [str(HttpUrl(url)) for url in _parts(given.get_secret_value())]
+
+
+def _signing_key(secret: SecretStr) -> bytes:
+    text = secret.get_secret_value()
+    is_base64 = text.startswith(_BASE64_SECRET)
+    return binascii.a2b_base64(text.removeprefix(_BASE64_SECRET), strict_mode=True) if is_base64 else text.encode()
 
 
 class Settings(Group):
@@ -226,8 +344,10 @@ class Settings(Group):
     limits: LimitSettings = LimitSettings()
     http: HttpSettings = HttpSettings()
     security: SecuritySettings = SecuritySettings()
+    client: ClientSettings = ClientSettings()
     discord: DiscordSettings = DiscordSettings()
     hf: HfSettings = HfSettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()) -> Settings:
@@ -237,7 +357,7 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
     values: dict[str, dict[str, object]] = _read_toml(toml_path) if config_file or toml_path.exists() else {}
     dotenv = {name: value or "" for name, value in dotenv_values(folder / ".env").items()}
     known = environment_names()
-    for given, value in chain(dotenv.items(), environ.items()):
+    for given, value in chain(sorted(dotenv.items(), key=_rank), sorted(environ.items(), key=_rank)):
         name = PLAIN_NAMES.get(given.upper(), given.upper())
         group, separator, field = name.lower().partition("__")
         if name in known:
@@ -254,10 +374,18 @@ def load_settings(environ: Mapping[str, str] = os.environ, folder: Path = Path()
         raise refusal(ErrorCode.CONFIG_INVALID, *problems) from None
 
 
+def _rank(variable: tuple[str, str]) -> int:
+    return _RANKS.get(variable[0].upper(), -1)
+
+
 def child_environment(settings: Settings, *, redis_url: str | None = None) -> dict[str, str]:
-    """Return the environment of a child process: ours with these settings, absolute folders, nothing of Discord."""
+    """Return the environment of a child process: ours with these settings and absolute folders.
+
+    It has nothing of Discord, of the HTTP API and of webhooks, and no server in place of this machine's folders.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CHILDREN)}
-    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude={"redis", "discord", "hf", "http", "security"})
+    environment |= dict.fromkeys(_EMPTY_FOR_CHILDREN, "")
+    dumped: dict[str, dict[str, object]] = settings.model_dump(exclude=_OTHER_GROUPS)
     for group, fields in dumped.items():
         for name, value in fields.items():
             text = "" if value is None else str(value.resolve() if isinstance(value, Path) else value)

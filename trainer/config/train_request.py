@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, get_args
 
+from pydantic_core import to_json
+
 from trainer.config.nested_dict import block, merged, value_at
 from trainer.contracts.base import changed
 from trainer.contracts.compatibility import check
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.models import PRESETS, ModelFamily, default_tokenizer_method
 from trainer.contracts.runs import Setting, TrainRequest
-from trainer.contracts.tokenizers import METHODS
+from trainer.contracts.tokenizers import METHODS, TokenizerManifest
 from trainer.contracts.validation import combined, parse, refusal, shown_name, shown_value
 
 _FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
@@ -161,6 +163,26 @@ def _with_method(fields: dict[str, object]) -> dict[str, object]:
             tokenizer: dict[str, object] = {"method": default_tokenizer_method(family), **options}
             return {**fields, "tokenizer": tokenizer}
     return fields
+
+
+def with_stored_tokenizer(request: TrainRequest, label: str, manifest: TokenizerManifest) -> TrainRequest:
+    """Return the request with the stored tokenizer of a label in place of its tokenizer block.
+
+    Raises MODEL_INCOMPATIBLE if the stored tokenizer differs from the block.
+    """
+    block = request.tokenizer
+    for name in () if block is None else block.model_fields_set:
+        wanted: object = getattr(block, name)
+        has: object = getattr(manifest.config, name, None)
+        is_cap = name == "vocab_size" and has is None and isinstance(wanted, int) and manifest.vocab_size <= wanted
+        if wanted != has and not is_cap:
+            raise AppError(
+                ErrorCode.MODEL_INCOMPATIBLE,
+                f"`tokenizer.{name}` is {to_json(wanted).decode()}, but the tokenizer '{manifest.tokenizer_id}', which"
+                f" has the label '{label}', was trained with {to_json(has).decode()}: give the same value, or name"
+                " another tokenizer folder.",
+            )
+    return changed(request, tokenizer=None, tokenizer_id=manifest.tokenizer_id)
 
 
 def not_available(fields: Mapping[str, object], path: str, available: Sequence[str]) -> list[AppError]:

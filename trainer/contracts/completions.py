@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, Tag, model_validator
 
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, requires
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference_fields import (
     MAX_PROMPT_CHARACTERS,
@@ -16,15 +16,26 @@ from trainer.contracts.inference_fields import (
 )
 
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
-PromptIds = Annotated[tuple[TokenId, ...], Field(min_length=1, max_length=65_536)]
-CompletionPrompt = Annotated[str, limited("prompts", MAX_PROMPT_CHARACTERS)] | PromptIds
+_Text = Annotated[str, limited("prompts", MAX_PROMPT_CHARACTERS), Tag("text")]
+_Ids = Annotated[
+    tuple[TokenId, ...], Field(max_length=65_536), requires(len, "must have at least one token id"), Tag("ids")
+]
+
+
+def _form(prompt: object) -> str:
+    return "ids" if isinstance(prompt, list | tuple) else "text"
+
+
+CompletionPrompt = Annotated[_Text | _Ids, Discriminator(_form)]
 """A text, or token ids that are read exactly as given."""
 
 
 class CompletionRequest(Frozen):
     """A request to continue prompts, to score them, or both."""
 
-    prompts: Annotated[tuple[CompletionPrompt, ...], Field(min_length=1, max_length=64)]
+    prompts: Annotated[
+        tuple[CompletionPrompt, ...], Field(max_length=64), requires(len, "must have at least one prompt")
+    ]
     max_tokens: Annotated[int, Field(ge=0, le=512)] = 16
     """0 generates nothing: with `echo`, the prompt is only scored."""
     temperature: NonNegativeFloat = 1.0

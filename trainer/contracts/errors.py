@@ -105,9 +105,15 @@ class PathError(AppError):
         super().__init__(ErrorCode.INVALID_INPUT, message)
 
 
+class ConflictError(AppError):
+    """A well-formed request that contradicts itself or the state of the server, which HTTP answers with 409."""
+
+
 def http_status(error: AppError) -> int:
     """Return the HTTP status of an error."""
-    return 400 if isinstance(error, PathError) else error.code.http_status
+    if isinstance(error, PathError):
+        return 400
+    return 409 if isinstance(error, ConflictError) else error.code.http_status
 
 
 def transient_code(error: Exception) -> ErrorCode | None:

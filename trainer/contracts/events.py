@@ -1,7 +1,7 @@
 """Events of runs, for the event log and the event stream; without paths and corpus text."""
 
 from datetime import datetime
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
@@ -192,3 +192,14 @@ Event = (
 event_adapter: TypeAdapter[Event] = TypeAdapter(
     Annotated[Event, Field(discriminator="type")], config=ConfigDict(defer_build=True)
 )
+
+
+def event_types() -> list[str]:
+    """Return the types of the events in a run's event log."""
+    members: tuple[type[EventBase], ...] = get_args(Event)
+    return [_type_of(member) for member in members]
+
+
+def _type_of(event: type[EventBase]) -> str:
+    name: str = event.model_fields["type"].default
+    return name

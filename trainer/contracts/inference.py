@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, model_validator
 
-from trainer.contracts.base import Frozen, Identifier, Positive, Timestamp, changed
+from trainer.contracts.base import Frozen, Identifier, Positive, Timestamp, changed, describe_fields
 from trainer.contracts.completions import CompletionEnd, CompletionRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference_fields import (
@@ -18,6 +18,7 @@ from trainer.contracts.inference_fields import (
     limited,
 )
 from trainer.contracts.models import Objective
+from trainer.contracts.rules import described, needs, one_of_both
 from trainer.contracts.runs import CorpusName, EvalSummary
 
 CHAT_EXPIRED = "This chat has expired: start a new one."
@@ -26,7 +27,10 @@ CHAT_EXPIRED = "This chat has expired: start a new one."
 DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
 
 
-class ScoreRequest(Frozen):
+_LISTS = needs("top_k", {"type": "null"}, "detail_level", {"const": "per_char"})
+
+
+class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path"), _LISTS)):
     """A request to score a text, or a corpus by its name, line by line, each line from [BOS]."""
 
     text: Annotated[str, Field(min_length=1), limited("text", MAX_TEXT_CHARACTERS)] | None = None
@@ -214,7 +218,7 @@ class ScoreResponse(Response):
 FinishReason = Literal["eos", "stop_sequence", "max_new_tokens", "context_full"]
 
 
-class SamplingOptions(Frozen):
+class SamplingOptions(Frozen, json_schema_extra=describe_fields):
     """Options that choose each token and end a continuation."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 64
@@ -237,7 +241,7 @@ GenerationPrecision = Literal["fp32", "bf16"]
 """bf16: products with the weights of a transformer round inputs, weights and outputs to bf16."""
 
 
-class GenerateRequest(SamplingOptions):
+class GenerateRequest(SamplingOptions, json_schema_extra=described(one_of_both("prompt_text", "prompt_path"))):
     """A request to continue a prompt, or a corpus by its name; an empty prompt starts from [BOS]."""
 
     prompt_text: Annotated[str, limited("prompt_text", MAX_PROMPT_CHARACTERS)] | None = None
@@ -294,7 +298,7 @@ class GenerateChunk(Frozen):
     """The reason of the end in the last chunk, else None."""
 
 
-class PredictRequest(Frozen):
+class PredictRequest(Frozen, json_schema_extra=describe_fields):
     """A request for the likeliest next tokens after a text, whose last line is open."""
 
     text: Annotated[str, limited("text", MAX_PROMPT_CHARACTERS)]
@@ -354,7 +358,7 @@ class ChatResponse(Response):
 EvalSplit = Literal["validation", "test"]
 
 
-class EvalRequest(Frozen):
+class EvalRequest(Frozen, json_schema_extra=describe_fields):
     """A request to evaluate a run on one of its splits, or on another corpus."""
 
     split: EvalSplit = "validation"
@@ -380,7 +384,7 @@ class Sample(Frozen):
     stop_reason: FinishReason
 
 
-class EvalMetrics(Frozen):
+class EvalMetrics(Frozen, json_schema_extra=describe_fields):
     """`eval/metrics.json`: the metrics of the saved model on one split; docs/evaluation.md defines them."""
 
     run_id: Identifier

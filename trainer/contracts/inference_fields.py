@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from trainer.contracts.base import Frozen, Identifier, JobState
+from trainer.contracts.base import Frozen, Identifier, JobState, describe_fields
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 
 MAX_TEXT_CHARACTERS, MAX_PROMPT_CHARACTERS = 2_000_000, 100_000
@@ -28,7 +28,7 @@ def limited(field: str, limit: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Response(Frozen):
+class Response(Frozen, json_schema_extra=describe_fields):
     """The state of a request; a failed one has an error."""
 
     request_id: Identifier

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeFloat, PlainSerializer, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PlainSerializer,
+    Tag,
+    model_validator,
+)
+from pydantic.config import JsonDict, JsonValue
 
 from trainer.contracts.base import (
     Count,
@@ -22,12 +31,15 @@ from trainer.contracts.base import (
     requires,
 )
 from trainer.contracts.cost import Cost
-from trainer.contracts.errors import RunError
-from trainer.contracts.models import ModelBlock, ModelConfig, ModelFamily, Objective
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
+from trainer.contracts.rules import described, fits_together, needs, not_both
 from trainer.contracts.tokenizers import TokenizerConfig
 
 FinalState = Literal["completed", "failed", "cancelled"]
-CorpusName = Annotated[str, Field(min_length=1, max_length=512)]
+_NAME_IN_FOLDER = "^[^/.][^/]*(/+[^/.][^/]*)*/*$"
+CorpusName = Annotated[str, Field(min_length=1, max_length=512, json_schema_extra={"x-pattern": _NAME_IN_FOLDER})]
+"""A name, or a path inside the corpus folder; the command line takes other paths, too."""
 
 
 def _is_ascending(steps: tuple[int, ...]) -> bool:
@@ -42,12 +54,21 @@ def _schedule_tag(value: object) -> str:
     return "steps" if isinstance(value, (list, tuple)) else "rule"
 
 
-_Device = requires(re.compile(r"auto|cpu|cuda(:\d{1,2})?").fullmatch, "must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
-_Ascending = requires(_is_ascending, "must be in ascending order, each step once")
+_DEVICE = "^(auto|cpu|cuda(:[0-9]{1,2})?)$"
+_Device = requires(re.compile(_DEVICE).fullmatch, "must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+_Ascending = fits_together(_is_ascending, "must be in ascending order, each step once")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 Setting = bool | int | str | None
-_Printable = requires(str.isprintable, "must hold printable characters only")
-Label = Annotated[str, Field(min_length=1, max_length=64), _Printable]
+_PRINTABLE = (
+    r"^[^\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]*$"
+)
+"""No control characters, line separators and invisible characters, and none that change the direction of a line."""
+_Printable = requires(re.compile(_PRINTABLE).fullmatch, "must hold printable characters only")
+Label = Annotated[str, Field(min_length=1, max_length=64, json_schema_extra={"x-pattern": _PRINTABLE}), _Printable]
+_sizes: list[JsonValue] = [*sorted({size for sizes in PRESETS.values() for size in sizes})]
+_AnySize: JsonDict = {"x-enum": _sizes}
+ModelSize = Annotated[str, Field(json_schema_extra=_AnySize)]
 DecayFree = Literal["bias", "embedding", "norm"]
 DEFAULT_MLM_PROBABILITY = 0.15
 _MAX_SCHEDULED_STEPS = 10_000
@@ -137,7 +158,7 @@ class TrainingOptions(Options):
 
     model_family: ModelFamily
     """Model family; char_lstm is an LSTM of characters with a tied output layer."""
-    model_size: str | None = None
+    model_size: ModelSize | None = None
     """Preset of the model's sizes: tiny, small, base or paper; `mt train --help` lists the sizes under `model`."""
     split_by: Literal["line", "file", "position"] = "line"
     """Unit drawn for the validation and test splits: lines, complete files, or the end of the corpus."""
@@ -185,7 +206,7 @@ class TrainingOptions(Options):
     """Do not train the embedding, nor an output layer tied to it; needs `init_from_run_id`."""
     early_stopping: EarlyStopping = EarlyStopping()
     """Early stopping on the validation loss."""
-    device: Annotated[str, _Device] = "auto"
+    device: Annotated[str, Field(json_schema_extra={"x-pattern": _DEVICE}), _Device] = "auto"
     """Device: auto, cpu, cuda or cuda:N; auto: CUDA where there is one."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Precision of training steps; evaluation is always fp32. auto: fp16 with CUDA, fp32 on the CPU."""
@@ -223,7 +244,12 @@ class TrainingOptions(Options):
         return self
 
 
-class TrainRequest(TrainingOptions):
+_WARMUP = not_both("warmup_steps", "warmup_ratio")
+_TOKENIZER = not_both("tokenizer", "tokenizer_id")
+_FROZEN = needs("freeze_embeddings", {"const": False}, "init_from_run_id", {"type": "string"})
+
+
+class TrainRequest(TrainingOptions, json_schema_extra=described(_WARMUP, _TOKENIZER, _FROZEN)):
     """A training as requested; absent fields take the defaults of the model family and its preset."""
 
     corpus: CorpusName
@@ -332,7 +358,7 @@ class Accepted(Frozen):
     status: RunState
 
 
-class RunStatus(Frozen):
+class RunStatus(Frozen, json_schema_extra=describe_fields):
     run_id: Identifier
     status: RunState
     reachable: bool
@@ -514,3 +540,13 @@ class RunManifest(Frozen):
     error: RunError | None = None
     last_lines: tuple[str, ...] = ()
     """Last lines of the error output, if the training process ended without an error of its own."""
+
+
+_PAST = {"failed": "failed", "cancelled": "been cancelled"}
+
+
+def check_completed(manifest: RunManifest) -> None:
+    """Raise RUN_NOT_READY for a run that ended without a model."""
+    if manifest.status != "completed":
+        ended = _PAST[manifest.status]
+        raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{manifest.run_id}' has {ended}: it has no model.")

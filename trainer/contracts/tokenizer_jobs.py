@@ -4,18 +4,36 @@ from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import Field
+from pydantic.config import JsonDict, JsonValue
 from pydantic_core import to_json
 
 from trainer.contracts import tokenizers
-from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp, describe_fields
+from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp
 from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.rules import described, needs
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
 from trainer.contracts.validation import parse
 
+_METHODS: list[JsonValue] = [*tokenizers.METHODS]
+_NONE: JsonDict = {"type": "null"}
 
-class TokenizerTrainRequest(Frozen, json_schema_extra=describe_fields):
-    method: Annotated[str, Field(max_length=32)]
-    corpora: Annotated[tuple[CorpusName, ...], Field(min_length=1, max_length=16)]
+
+def _methods_with(option: str) -> JsonDict:
+    return {"enum": [method for method, config in tokenizers.CONFIGS.items() if option in config.model_fields]}
+
+
+_OPTION_RULES = [
+    needs(option, _NONE, "method", _methods_with(option)) for option in ("min_frequency", "model_type", "special_style")
+]
+_ALL_NULL: JsonDict = {"anyOf": [_NONE, {"additionalProperties": _NONE}]}
+_RENAMES = needs("special_tokens", _ALL_NULL, "method", _methods_with("special_style"))
+
+
+class TokenizerTrainRequest(Frozen, json_schema_extra=described(*_OPTION_RULES, _RENAMES)):
+    method: Annotated[str, Field(max_length=32, json_schema_extra={"x-enum": _METHODS})]
+    corpora: Annotated[
+        tuple[CorpusName, ...], Field(min_length=1, max_length=16, json_schema_extra={"x-uniqueItems": True})
+    ]
     """Corpora; the vocabulary covers all of them."""
     vocab_size: tokenizers.VocabularySize | None = None
     min_frequency: Count | None = None

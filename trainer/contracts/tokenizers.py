@@ -4,8 +4,10 @@ import re
 from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic.config import JsonDict
 
 from trainer.contracts.base import Count, FileRecord, Frozen, Sha256, Timestamp, describe_fields, requires
+from trainer.contracts.rules import conflict
 
 TokenizerMethod = Literal["char", "word", "bpe", "wordpiece", "sentencepiece"]
 METHODS: tuple[TokenizerMethod, ...] = get_args(TokenizerMethod)
@@ -28,10 +30,12 @@ _ROLES = {
 """Names of each role of a special token."""
 
 
-_FORM = re.compile(r"(?=.*[a-zA-Z0-9])(<[/|]?[a-zA-Z0-9_.-]{1,60}\|?>|\[[a-zA-Z0-9_.-]{1,62}\])")
+_FORM = r"^(<[/|]?[_.-]*[a-zA-Z0-9][a-zA-Z0-9_.-]*\|?>|\[[_.-]*[a-zA-Z0-9][a-zA-Z0-9_.-]*\])$"
 """Text of this form is cut apart, so no token of text equals a special token."""
-_Form = requires(_FORM.fullmatch, "must be letters (a-z, A-Z), digits, '_', '.' or '-' in <> or [], as <s> or [CLS]")
-SpecialName = Annotated[str, _Form]
+_Form = requires(
+    re.compile(_FORM).fullmatch, "must be letters (a-z, A-Z), digits, '_', '.' or '-' in <> or [], as <s> or [CLS]"
+)
+SpecialName = Annotated[str, _Form, Field(max_length=64, json_schema_extra={"x-pattern": _FORM})]
 
 
 class SpecialTokens(Frozen):
@@ -66,27 +70,30 @@ class SpecialTokens(Frozen):
         pairs = (("bos", self.bos_token, "cls", self.cls_token), ("eos", self.eos_token, "sep", self.sep_token))
         for role, name, alias, other in pairs:
             if name and other:
-                raise ValueError(f"must name `{role}_token` or `{alias}_token`, not both: they are the same token")
+                raise conflict(f"must name `{role}_token` or `{alias}_token`, not both: they are the same token")
         given = self.by_role
         for name in given.values():
             kept = next((other for other, names in _ROLES.items() if name in names and other not in given), None)
             if kept is not None:
-                raise ValueError(
-                    f"must have different names: {name} is already the `{kept}_token`; rename that one, too"
-                )
+                raise conflict(f"must have different names: {name} is already the `{kept}_token`; rename that one, too")
         if len(set(given.values())) < len(given):
-            raise ValueError("must have different names: one is given twice")
+            raise conflict("must have different names: one is given twice")
         return self
 
 
+def _empty_as_none(value: object) -> object:
+    return None if value == {} else value
+
+
 def _refuse_any(value: object) -> None:
-    if value:
+    if _empty_as_none(value) is not None:
         raise ValueError("must be null: this method keeps its own special tokens")
 
 
-KeptTokens = Annotated[None, BeforeValidator(_refuse_any)]
+_EMPTY: JsonDict = {"x-type": ["null", "object"], "x-maxProperties": 0}
+KeptTokens = Annotated[None, BeforeValidator(_refuse_any), Field(json_schema_extra=_EMPTY)]
 """Type of `special_tokens` for methods whose special tokens cannot be renamed."""
-RenamedTokens = Annotated[SpecialTokens | None, BeforeValidator(lambda value: value or None)]
+RenamedTokens = Annotated[SpecialTokens | None, BeforeValidator(_empty_as_none)]
 """An empty map renames nothing."""
 
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from trainer.contracts.base import changed
-from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
+from trainer.contracts.errors import AppError, ConflictError, ErrorCode, FieldProblem
+from trainer.contracts.rules import CONFLICT
 from trainer.contracts.schema import Schema, schema_of
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -35,7 +36,9 @@ def parse_json(model: type[Record], data: str | bytes, code: ErrorCode = ErrorCo
     except UnicodeDecodeError:
         raise refusal(code, FieldProblem(path="", message="the text is not UTF-8")) from None
     except ValidationError as error:
-        raise refusal(code, *field_problems(error, model)) from error
+        refused = refusal(code, *field_problems(error, model))
+        is_conflict = all(item.type == CONFLICT for item in _items_of(error))
+        raise (ConflictError(code, refused.message, refused.details) if is_conflict else refused) from error
 
 
 def decoded(data: bytes, name: str, code: ErrorCode = ErrorCode.INVALID_INPUT, *, position: int = 0) -> str:
@@ -65,7 +68,7 @@ def field_problems(error: ValidationError, model: type[BaseModel]) -> tuple[Fiel
     """Return the problem of each wrong field in one clause; never shows a secret."""
     schema = schema_of(model)
     problems: list[FieldProblem] = []
-    for item in _items.validate_json(error.json(include_url=False, include_context=False)):
+    for item in _items_of(error):
         problem = _problem(item, schema)
         if problems and problem.path and problems[-1].path == problem.path:  # another member of a union
             first = problems.pop().message.split(", you gave")[0]
@@ -109,6 +112,11 @@ class _Item(BaseModel):
 
 _items = TypeAdapter(list[_Item])
 
+
+def _items_of(error: ValidationError) -> list[_Item]:
+    return _items.validate_json(error.json(include_url=False, include_context=False))
+
+
 _WORDS = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
@@ -138,7 +146,7 @@ def _problem(item: _Item, record: Schema) -> FieldProblem:
         if given is None:
             return FieldProblem(path=path, message=f"`{path}` is required", allowed=allowed)
         message = f"must be {allowed}"
-    elif item.type == "value_error":
+    elif item.type in ("value_error", CONFLICT):
         allowed = message.removeprefix("must be ")
     value = None if any(member.is_secret for member in schema.members) else shown_value(given)
     shown = "" if value is None else f", you gave {value}{_hint(item)}"

@@ -111,45 +111,45 @@ class CompletionJob:
             for number, read in enumerate(self.prompts)
         ]
         self._scores: list[Scores] = []
+        self._has_next_token = False
 
     @property
     def generates(self) -> bool:
-        """True if continuations are generated step by step."""
-        return self.request.max_tokens > 0 and not self._reads_next_token
-
-    @property
-    def _reads_next_token(self) -> bool:
-        """True if the scores of the prompts already have the one token to generate."""
-        return self.request.scores_prompts and self.request.max_tokens == 1 and self.request.temperature == 0
+        """True if continuations are to be generated step by step."""
+        return self.request.max_tokens > 0 and not self._has_next_token
 
     @property
     def top_k(self) -> int:
         """The number of likeliest tokens that the scores of the prompts need."""
-        never_sampled = self.generations[0].options.never_sampled if self._reads_next_token else ()
-        return max(1, self.request.logprobs or 0) + len(never_sampled)
+        return max(1, self.request.logprobs or 0) + len(self.generations[0].options.never_sampled) + 1
 
     def take_scores(self, scores: Iterator[Scores]) -> None:
-        """Take the scores of each prompt, and from their end the one greedy token if no other is to be generated."""
+        """Take the scores of each prompt; they also have the token after it, if one greedy token is to be generated."""
         self._scores = [next(scores) for _ in self.prompts]
-        if not self._reads_next_token:
+        if (self.request.max_tokens, self.request.temperature) != (1, 0):
             return
-        for generation, score in zip(self.generations, self._scores, strict=True):
-            [likeliest] = _likeliest(Scores(*(tensor[-1:] for tensor in score)))
-            never_sampled = generation.options.never_sampled
-            logprob, token_id = min((-value, i) for i, value in likeliest if i not in never_sampled)
+        never_sampled = self.generations[0].options.never_sampled
+        ends = [_likeliest(Scores(*(tensor[-1:] for tensor in score)))[0] for score in self._scores]
+        allowed = [[(value, -i) for i, value in end if i not in never_sampled] for end in ends]
+        chosen = [max(of_prompt) for of_prompt in allowed]
+        if any(value == end[-1][1] for (value, _), end in zip(chosen, ends, strict=True)):
+            return  # a token with a lower id may be as likely
+        for generation, (value, negative_id), end in zip(self.generations, chosen, ends, strict=True):
             for sequence in generation.sequences:
-                sequence.append(token_id)
-                sequence.logprobs.append(-logprob)
-                sequence.top_logprobs.append(likeliest[: self.request.logprobs])
+                sequence.append(-negative_id)
+                sequence.logprobs.append(value)
+                sequence.top_logprobs.append(end[: self.request.logprobs])
+        self._has_next_token = True
 
     def opening_chunks(self) -> Iterator[GenerateChunk]:
-        """Yield the prompts of a streamed echo, each as the first chunk of its continuations."""
-        if not (self._is_streamed and self.request.echo):
+        """Yield the first chunks of a streamed request: echoed prompts, and the ends if nothing is generated."""
+        if not self._is_streamed:
             return
-        texts = [read.text for read in self.prompts for _ in range(self.request.n)]
+        texts = [self._echo(read) for read in self.prompts for _ in range(self.request.n)]
         reason: FinishReason | None = None if self.request.max_tokens else "max_new_tokens"
         for index, text in enumerate(texts):
-            yield GenerateChunk(request_id=self.request_id, index=index, start=0, text=text, stop_reason=reason)
+            if text or reason:
+                yield GenerateChunk(request_id=self.request_id, index=index, start=0, text=text, stop_reason=reason)
 
     def moved(self, chunk: GenerateChunk) -> GenerateChunk:
         """Return a chunk of a continuation with its position in the choice's text."""

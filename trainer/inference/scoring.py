@@ -227,7 +227,7 @@ def _score(
             shortest = lengths[by_length[len(scores)]]
             size = max(1, _max_positions(model) // shortest) if is_masked else _MAX_WINDOWS_PER_BATCH
             if not is_masked and model.context_tokens is not None:
-                size = max(1, min(size, _MAX_BATCH_TOKENS // shortest))
+                size = max(1, min(size, _MAX_BATCH_TOKENS // max(1, shortest - 1)))  # the last id is not read
             longest = shortest if is_masked else 2 * shortest
             numbers = [i for i in by_length[len(scores) : len(scores) + size] if lengths[i] <= longest]
             batch = [windows[i] for i in numbers]

@@ -113,6 +113,10 @@ class InferenceClient:
         """Return a score request with its result so far; raises DATA_NOT_FOUND if it has expired."""
         return await self._load(ScoreRecord, "score", run_id, request_id)
 
+    async def delete_score(self, run_id: str, request_id: str) -> None:
+        """Delete a score, or withdraw the request for it; raises DATA_NOT_FOUND if it has expired."""
+        await self._withdraw(await self.get_score(run_id, request_id))
+
     def normalize_input(self, run_id: str, text: str) -> str:
         """Return a text as the run's tokenizer reads it; the spans of a score are ranges of this text.
 

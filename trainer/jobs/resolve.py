@@ -6,14 +6,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pydantic_core import to_json
-
 from trainer.artifacts.checkpoint_files import newest_whole
 from trainer.artifacts.runs import Origin, RunDirectory, RunStore
 from trainer.artifacts.tokenizer_files import read_manifest, unknown_share
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.presets import request_hash, resolve
 from trainer.config.settings import Settings
+from trainer.config.train_request import with_stored_tokenizer
 from trainer.contracts.base import changed
 from trainer.contracts.compatibility import architecture, check_precision, check_text_length
 from trainer.contracts.cost import Cost
@@ -96,25 +95,12 @@ def with_labelled_tokenizer(
     Without such a tokenizer the run trains its own from its training split. Raises MODEL_INCOMPATIBLE if the stored
     tokenizer differs from the request's tokenizer block, and CONFLICT while it is being trained.
     """
-    block = request.tokenizer
-    if block is None or requested_paths is None:
+    if request.tokenizer is None or requested_paths is None:
         return request
     tokenizer = TokenizerStore(settings.app.artifacts_root).labelled(requested_paths[0])
     if tokenizer is None:
         return request
-    manifest = tokenizer.completed_manifest()
-    for name in block.model_fields_set:
-        wanted: object = getattr(block, name)
-        has: object = getattr(manifest.config, name, None)
-        is_cap = name == "vocab_size" and has is None and isinstance(wanted, int) and manifest.vocab_size <= wanted
-        if wanted != has and not is_cap:
-            raise AppError(
-                ErrorCode.MODEL_INCOMPATIBLE,
-                f"`tokenizer.{name}` is {to_json(wanted).decode()}, but the tokenizer '{manifest.tokenizer_id}', which"
-                f" has the label '{requested_paths[0]}', was trained with {to_json(has).decode()}: give the same value,"
-                " or name another tokenizer folder.",
-            )
-    return changed(request, tokenizer=None, tokenizer_id=manifest.tokenizer_id)
+    return with_stored_tokenizer(request, requested_paths[0], tokenizer.completed_manifest())
 
 
 async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Settings) -> Origin:

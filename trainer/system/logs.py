@@ -45,6 +45,9 @@ class LoggingExtra(TypedDict, total=False):
     vocab_size: int
     names: str
     entry_id: str
+    event_id: str
+    host: str | None
+    """Host of a webhook's address, whose path may be a secret."""
     error_code: str
     error: str
     reason: str

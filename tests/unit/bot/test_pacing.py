@@ -1,12 +1,12 @@
-"""Turns to write into a channel: one at a time, spaced, new messages first, none lost."""
+"""Turns to write into a channel: one at a time, spaced, new messages first, none lost; waits before retries."""
 
 import asyncio
 import time
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 
-from bot.pacing import Pace
+from bot.pacing import Pace, back_off
 
 INTERVAL = 0.2
 
@@ -78,3 +78,11 @@ async def test_turn__that_fails_or_is_given_up_holds_up_nobody() -> None:
 
     async with asyncio.timeout(60), pace.turn(7, is_new=False):
         pass
+
+
+def test_waits__double_up_to_the_longest_and_are_not_all_the_same() -> None:
+    several = [list(islice(back_off(1, 60), 9)) for _ in range(20)]
+
+    for waits in several:
+        assert all(most / 2 <= wait <= most for wait, most in zip(waits, (1, 2, 4, 8, 16, 32, 60, 60, 60), strict=True))
+    assert len({waits[-1] for waits in several}) > 1

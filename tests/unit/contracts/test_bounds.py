@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from bot.commands.inference import GenerateOptions, ScoreOptions
 from trainer.config.experiment_blocks import BlockFile
 from trainer.config.settings import Settings
+from trainer.contracts.completions import CompletionRequest
 from trainer.contracts.errors import AppError
 from trainer.contracts.inference import ChatRequest, EvalRequest, GenerateRequest, PredictRequest, ScoreRequest
 from trainer.contracts.runs import TrainRequest
@@ -20,6 +21,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     TokenizerTrainRequest,
     ScoreRequest,
     GenerateRequest,
+    CompletionRequest,
     PredictRequest,
     ChatRequest,
     EvalRequest,

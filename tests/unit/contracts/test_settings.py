@@ -11,9 +11,11 @@ from trainer.config.settings import (
     Settings,
     child_environment,
     environment_names,
+    is_event_of,
     load_settings,
 )
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import event_types
 
 ROOT = Path(__file__).parents[3]
 
@@ -130,6 +132,136 @@ def test_redis__is_local_by_its_host(url: str, is_local: bool, tmp_path: Path) -
     assert load_settings({"REDIS__URL": url}, tmp_path).redis.is_local is is_local
 
 
+SECRET = "a-secret-of-more-than-16-bytes"  # noqa: S105
+
+
+def test_webhooks__are_off_without_an_address(tmp_path: Path) -> None:
+    webhooks = load_settings({"WEBHOOKS__SECRET": SECRET}, tmp_path).webhooks
+
+    assert webhooks.urls == []
+    assert Settings().webhooks.signing_key == b""
+
+
+def test_webhooks__take_several_addresses_and_never_show_them(tmp_path: Path) -> None:
+    url = "https://one.example/t0ken, https://two.example"
+
+    settings = load_settings({"WEBHOOKS__URL": url, "WEBHOOKS__SECRET": SECRET}, tmp_path)
+
+    assert settings.webhooks.urls == ["https://one.example/t0ken", "https://two.example/"]
+    assert settings.webhooks.signing_key == SECRET.encode()
+    shown = repr(settings) + settings.model_dump_json()
+    assert "t0ken" not in shown and SECRET not in shown
+
+
+def test_webhooks__key_after_whsec_is_base64(tmp_path: Path) -> None:
+    given = {"WEBHOOKS__SECRET": "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="}
+
+    assert load_settings(given, tmp_path).webhooks.signing_key == b"0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"WEBHOOKS__URL": "https://one.example/t0ken"}, "`WEBHOOKS__SECRET` is required with `WEBHOOKS__URL`."),
+        ({"WEBHOOKS__SECRET": "t0ken"}, "`WEBHOOKS__SECRET` must have at least 16 bytes."),
+        ({"WEBHOOKS__SECRET": "whsec_MDEyMzQ1Njc4OWFiY2Rl"}, "`WEBHOOKS__SECRET` must have at least 16 bytes."),
+        ({"WEBHOOKS__SECRET": "whsec_t0ken, no base64"}, "`WEBHOOKS__SECRET` must be base64 after `whsec_`."),
+        (
+            {"WEBHOOKS__URL": "http://one.example/t0ken", "WEBHOOKS__SECRET": SECRET},
+            "`WEBHOOKS__URL` must be https addresses, unless `WEBHOOKS__ALLOW_PRIVATE` is true.",
+        ),
+        (
+            {"WEBHOOKS__URL": "https://one.example,t0ken", "WEBHOOKS__SECRET": SECRET},
+            "`WEBHOOKS__URL` must be https addresses.",
+        ),
+        (
+            {"WEBHOOKS__URL": "ftp://one/t0ken", "WEBHOOKS__SECRET": SECRET, "WEBHOOKS__ALLOW_PRIVATE": "true"},
+            "`WEBHOOKS__URL` must be http and https addresses.",
+        ),
+        (
+            {"WEBHOOKS__EVENTS": "trainer.jo"},
+            "`WEBHOOKS__EVENTS` must be types of events, such as trainer.job.failed, or their beginnings, you gave"
+            " 'trainer.jo'.",
+        ),
+        (
+            {"WEBHOOKS__EVENTS": ""},
+            "`WEBHOOKS__EVENTS` must be types of events, such as trainer.job.failed, or their beginnings, you gave ''.",
+        ),
+    ],
+)
+def test_webhooks__refusals_name_the_setting_and_show_no_secret(
+    given: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    assert refusal(given, tmp_path) == expected
+
+
+def test_webhooks__may_be_http_in_a_private_network(tmp_path: Path) -> None:
+    given = {"WEBHOOKS__URL": "http://receiver:80/", "WEBHOOKS__SECRET": SECRET, "WEBHOOKS__ALLOW_PRIVATE": "true"}
+
+    assert load_settings(given, tmp_path).webhooks.urls == ["http://receiver/"]
+
+
+@pytest.mark.parametrize("names", ["trainer", "trainer.job", "trainer.metrics.progress.v1, trainer.eval"])
+def test_webhooks__events_are_types_or_beginnings_up_to_a_dot(names: str, tmp_path: Path) -> None:
+    events = load_settings({"WEBHOOKS__EVENTS": names}, tmp_path).webhooks.events
+
+    assert events == tuple(names.split(", "))
+
+
+def test_webhooks__default_events_are_the_ends_of_runs() -> None:
+    names = Settings().webhooks.events
+
+    assert [kind for kind in event_types() if any(is_event_of(kind, name) for name in names)] == [
+        "trainer.job.completed.v1",
+        "trainer.job.failed.v1",
+        "trainer.job.cancelled.v1",
+    ]
+
+
+def test_webhooks__stay_with_the_bot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child process must not refuse half of the settings: it may read the other half in `.env`."""
+    (tmp_path / ".env").write_text("WEBHOOKS__URL=https://one.example\n", encoding="utf-8")
+    monkeypatch.setenv("WEBHOOKS__SECRET", SECRET)
+
+    children = child_environment(load_settings(folder=tmp_path))
+
+    assert SECRET not in children.values()
+    assert load_settings(children, tmp_path).webhooks == Settings().webhooks
+
+
+@pytest.mark.parametrize("name", ["CLIENT__URL", "MT_URL", "MODEL_TRAINER_API_URL", "API_BASE_URL"])
+def test_server__has_several_names_and_is_not_that_of_children(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "MT_KEY" if name == "MT_URL" else "MODEL_TRAINER_API_KEY"
+    for given, value in ((name, "http://lab:8000"), (key, "a-key-of-16-characters")):
+        monkeypatch.setenv(given, value)
+    settings = load_settings(folder=tmp_path)
+    (tmp_path / ".env").write_text("MT_URL=http://lab\nMT_KEY=a-key-of-16-characters\n", encoding="utf-8")
+
+    assert str(settings.client.url) == "http://lab:8000/"
+    assert settings.client.key is not None and settings.client.key.get_secret_value() == "a-key-of-16-characters"
+    assert "a-key" not in repr(settings) + settings.model_dump_json()
+    children = child_environment(settings)
+    assert load_settings(children, tmp_path).client == Settings().client
+    assert "a-key-of-16-characters" not in children.values()
+
+
+def test_server__of_several_names_is_that_of_ours(tmp_path: Path) -> None:
+    names = {"MT_URL": "http://ours", "API_BASE_URL": "http://another", "MODEL_TRAINER_API_URL": "http://long"}
+    for order in (names, dict(reversed(names.items()))):
+        assert str(load_settings(order, tmp_path).client.url) == "http://ours/"
+    (tmp_path / ".env").write_text("MT_URL=http://file\nCLIENT__URL=\n", encoding="utf-8")
+    assert str(load_settings({}, tmp_path).client.url) == "http://file/"
+    assert str(load_settings({"API_BASE_URL": "http://given"}, tmp_path).client.url) == "http://given/"
+
+
+def test_server__with_a_wrong_address_or_key_is_refused(tmp_path: Path) -> None:
+    assert "`CLIENT__URL`" in refusal({"MT_URL": "lab:8000"}, tmp_path)
+    shown = refusal({"MT_KEY": "sh0rt"}, tmp_path)
+    assert shown == "`CLIENT__KEY` must have at least 16 characters, without spaces."
+
+
 KEY = "0123456789abcdef"
 MALFORMED_KEYS = [
     f"ana:boss:{KEY}",
@@ -211,5 +343,6 @@ def test_children__learn_nothing_of_the_api(tmp_path: Path, monkeypatch: pytest.
 
     environment = child_environment(settings)
 
-    assert [name for name in environment if name.startswith(("SECURITY", "HTTP__"))] == []
+    kept = {name: value for name, value in environment.items() if name.startswith(("SECURITY", "HTTP__"))}
+    assert set(kept.values()) == {""}, "in place of those of `.env`"
     assert KEY not in str(environment)

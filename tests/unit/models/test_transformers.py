@@ -18,6 +18,7 @@ from tests.support.tiny_models import tensor_of
 from trainer.contracts.base import changed
 from trainer.contracts.models import Activation, BertConfig, Gpt2Config, LlamaConfig, QwenConfig
 from trainer.models import bert, build, gpt2, rotary
+from trainer.models.base import LanguageModel
 from trainer.models.dropout import Dropout
 from trainer.models.transformer import library_activation
 from trainer.models.transformer_steps import activation
@@ -73,9 +74,8 @@ def library_model(name: str) -> tuple[Theirs, dict[str, str]]:
     return made, {"body.": "bert.", "transform.": "cls.predictions.transform.", "head_bias": "cls.predictions.bias"}
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
-def test_logits__are_those_of_the_library(name: str) -> None:
-    ours = model_of(name)
+def library_twin(name: str, ours: LanguageModel) -> Theirs:
+    """Their model with the weights of ours."""
     library, prefixes = library_model(name)
     weights: dict[str, Tensor] = ours.state_dict()
     renamed = {
@@ -86,6 +86,13 @@ def test_logits__are_those_of_the_library(name: str) -> None:
     }
     _, unexpected = library.load_state_dict(renamed, strict=False)
     assert (len(renamed), unexpected) == (len(weights), [])
+    return library
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_logits__are_those_of_the_library(name: str) -> None:
+    ours = model_of(name)
+    library = library_twin(name, ours)
     ids = tensor_of([[2, 5, 9, 8, 3, 2, 6, 7, 11, 12], [2, 5, 9, 8, 3, 2, 0, 0, 0, 0]])
     read = (ids > 0).long()
 

@@ -1,0 +1,111 @@
+/** Comparison of two to four runs: curves over each other, metrics, and settings that differ. */
+
+import { read } from "./api.js";
+import { Chart } from "./curves.js";
+import { bdi, failure, h, section, table } from "./elements.js";
+import { decimal, percent } from "./numbers.js";
+
+/** @import { Against, Comparison, Curve, RunStatus } from "./records.js" */
+
+const LETTERS = ["A", "B", "C", "D"];
+
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ * @param {string} names ids, separated by commas
+ */
+export async function showComparison(main, signal, names) {
+  const ids = names.split(",").slice(0, LETTERS.length);
+  const found = await Promise.all(
+    ids.map(async (id) => {
+      const [status, curve] = await Promise.all([read(`/runs/${id}`, signal), read(`/runs/${id}/curve`, signal)]);
+      return { status: /** @type {RunStatus} */ (status), curve: /** @type {Curve} */ (curve) };
+    }),
+  );
+  const chart = new Chart();
+  chart.show(
+    found.flatMap(({ curve }, index) => [
+      { name: `${LETTERS[index]} train`, label: LETTERS[index] ?? "", style: `run${index}`, points: curve.train },
+      {
+        name: `${LETTERS[index]} validation`,
+        label: `${LETTERS[index]} val.`,
+        style: `run${index} dashed`,
+        points: curve.validation,
+      },
+    ]),
+  );
+  const results = h("div");
+  main.append(
+    h(
+      "ul",
+      { class: "legend" },
+      ...found.map(({ status }, index) =>
+        h(
+          "li",
+          {},
+          h("b", { class: `run${index}` }, LETTERS[index] ?? ""),
+          " ",
+          h("a", { href: `#/runs/${status.run_id}` }, bdi(status.label ?? status.run_id)),
+          h("small", {}, status.run_id),
+        ),
+      ),
+    ),
+    section("Curves", h("p", { class: "quiet" }, "Solid: training loss. Dashed: validation loss."), chart.element),
+    results,
+  );
+  try {
+    /** @type {Comparison} */
+    const comparison = await read(`/compare?runs=${ids.join(",")}`, signal);
+    results.append(...resultsOf(comparison));
+  } catch (error) {
+    if (!signal.aborted) results.append(section("Metrics", failure(error)));
+  }
+}
+
+/** @param {Comparison} comparison */
+function resultsOf({ runs, against }) {
+  /** @type {[string, (run: Comparison["runs"][number]) => string][]} */
+  const figures = [
+    ["Model", (run) => run.model],
+    ["Objective", (run) => run.objective],
+    ["Parameters", (run) => decimal(run.params, 0)],
+    ["Loss, nats per token", (run) => decimal(run.loss)],
+    ["Perplexity", (run) => decimal(run.perplexity, 2)],
+    ["Bits per character", (run) => decimal(run.bits_per_char)],
+    ["Accuracy, top 1", (run) => percent(run.top1_accuracy)],
+    ["Accuracy, top 5", (run) => percent(run.top5_accuracy)],
+    ["Tokens per second", (run) => decimal(run.tokens_per_second, 0)],
+  ];
+  const rows = figures.map(([name, value]) => [name, ...runs.map(value)]);
+  const letter = (/** @type {number} */ index) => LETTERS[index] ?? "";
+  return [
+    section(
+      "Metrics",
+      table("Metrics on the test split", ["On the test split", ...runs.map((_, index) => letter(index))], rows),
+    ),
+    section(
+      "Differences",
+      ...against.flatMap((one, index) => [
+        h("h3", {}, `A and ${letter(index + 1)}`),
+        h("p", {}, [verdict(one), ...one.notes].join(" ")),
+        one.differences.length
+          ? table(
+              `Settings of A and ${letter(index + 1)} that differ`,
+              ["Setting", "A", letter(index + 1)],
+              one.differences.map(({ field, run, other }) => [h("code", {}, field), bdi(run), bdi(other)]),
+            )
+          : h("p", {}, "Their settings are equal."),
+      ]),
+    ),
+  ];
+}
+
+/** @param {Against} one */
+function verdict(one) {
+  if (one.rise === null) return "Not comparable.";
+  const name = one.basis === "loss" ? "loss" : "number of bits per character";
+  const rise = percent(Math.abs(one.rise), 2);
+  return one.rise === 0
+    ? `A has the same ${name}.`
+    : `A has a ${one.rise < 0 ? "lower" : "higher"} ${name}, by ${rise}${one.is_regression ? ": a regression" : ""}.`;
+}

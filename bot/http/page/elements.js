@@ -1,0 +1,124 @@
+/** Elements made from a tag, attributes and children; text of the server only becomes text nodes and attribute values. */
+
+/** @typedef {Node | string | number | null} Child */
+/** @typedef {Record<string, string | number | boolean | ((event: Event) => void)>} Attributes */
+
+/**
+ * Make an HTML element; an attribute that is a function is a listener (`onclick`), and false leaves it out.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} attributes
+ * @param {Child[]} children
+ */
+export function h(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+/**
+ * Make an SVG element.
+ * @template {keyof SVGElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Attributes} attributes
+ * @param {Child[]} children
+ */
+export function svg(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+/**
+ * Make a table that scrolls within itself.
+ * @param {string} caption
+ * @param {string[]} head
+ * @param {Child[][]} rows the first cell of each row is its header
+ */
+export function table(caption, head, rows) {
+  return scrolling(
+    caption,
+    h(
+      "table",
+      {},
+      h("caption", { class: "unseen" }, caption),
+      h("thead", {}, h("tr", {}, ...head.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, ...rows.map((cells) => h("tr", {}, ...cells.map(cell)))),
+    ),
+  );
+}
+
+/**
+ * Make a region that the keyboard can scroll.
+ * @param {string} label
+ * @param {Node} content
+ */
+export function scrolling(label, content) {
+  return h("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, content);
+}
+
+/**
+ * Make a part of the page with a heading.
+ * @param {string} title
+ * @param {Child[]} children
+ */
+export function section(title, ...children) {
+  const id = `about-${title.toLowerCase().replaceAll(" ", "-")}`;
+  return h("section", { "aria-labelledby": id }, h("h2", { id }, title), ...children);
+}
+
+/**
+ * Make a text in whatever direction its letters have.
+ * @param {string} text
+ */
+export function bdi(text) {
+  return h("bdi", {}, text);
+}
+
+/**
+ * Show the message of an error.
+ * @param {unknown} error
+ */
+export function failure(error) {
+  return h("p", { class: "error", role: "alert" }, error instanceof Error ? error.message : String(error));
+}
+
+/**
+ * Give the view a title.
+ * @param {string} title
+ */
+export function setTitle(title) {
+  const heading = document.querySelector("h1");
+  if (heading) heading.textContent = title;
+  document.title = `${title} · Model Trainer`;
+}
+
+/**
+ * Let screen readers say a message.
+ * @param {string} message
+ */
+export function announce(message) {
+  const news = document.getElementById("news");
+  if (news) news.textContent = message;
+}
+
+/**
+ * @param {Child} content
+ * @param {number} column
+ */
+function cell(content, column) {
+  return column ? h("td", {}, content) : h("th", { scope: "row" }, content);
+}
+
+/**
+ * @template {Element} Made
+ * @param {Made} element
+ * @param {Attributes} attributes
+ * @param {Child[]} children
+ */
+function filled(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    else if (value !== false) element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(
+    ...children.filter((child) => child !== null).map((child) => (child instanceof Node ? child : String(child))),
+  );
+  return element;
+}

@@ -1,0 +1,45 @@
+/** Numbers, sizes and times as text. */
+
+/**
+ * Write a number with fixed decimals; a dash for an unknown one.
+ * @param {number | null} value
+ */
+export function decimal(value, digits = 3) {
+  return value === null
+    ? "–"
+    : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+/** @param {number | null} value */
+export function percent(value, digits = 1) {
+  return value === null ? "–" : `${decimal(value * 100, digits)} %`;
+}
+
+/** @param {number} nats */
+export function bits(nats) {
+  return nats / Math.LN2;
+}
+
+/** @param {number} value */
+export function size(value) {
+  const unit = value < 1e3 ? 0 : value < 1e6 ? 1 : value < 1e9 ? 2 : 3;
+  return `${decimal(value / 1000 ** unit, unit ? 1 : 0)} ${["bytes", "kB", "MB", "GB"][unit]}`;
+}
+
+/** @param {string | null} time */
+export function date(time) {
+  return time === null ? "–" : new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** @param {number | null} seconds */
+export function duration(seconds) {
+  if (seconds === null) return "–";
+  const whole = Math.round(seconds);
+  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  return (
+    parts
+      .map((part, index) => (part ? `${part} ${"h min s".split(" ")[index]}` : ""))
+      .filter(Boolean)
+      .join(" ") || "0 s"
+  );
+}

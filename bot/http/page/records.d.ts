@@ -1,0 +1,48 @@
+/** Fields of the server's records that the page reads; tests/integration/test_page.py compares them with the contracts. */
+
+export type RunState = "queued" | "running" | "completed" | "failed" | "cancelled";
+export type Points = [step: number, loss: number][];
+type Span = [start: number, end: number];
+
+export interface RunError { code: string; message: string }
+
+export interface RunStatus {
+  run_id: string; label: string | null; status: RunState; reachable: boolean; message: string; progress: number;
+  epoch: number; total_epochs: number; step: number; total_steps: number | null;
+  train_loss: number | null; val_loss: number | null; best_val_loss: number | null; test_loss: number | null;
+  train_bits_per_char: number | null; val_bits_per_char: number | null; best_val_bits_per_char: number | null;
+  bits_per_char: number | null; test_perplexity: number | null;
+  tokens_per_second: number | null; eta_seconds: number | null; queue_position: number | null;
+  device: string | null; precision: string | null; vocab_size: number | null; tokenizer_id: string | null;
+  model_family: string; model_size: string | null; objective: string; attempt: number; error: RunError | null;
+  created_at: string; finished_at: string | null;
+}
+
+export interface RunPage { runs: RunStatus[]; next_cursor: string | null }
+export interface Curve { train: Points; validation: Points }
+export interface MetricsProgress { step: number; train_loss: number; val_loss: number | null }
+export interface FileRecord { path: string; bytes: number; sha256: string }
+export interface ArtifactFiles { files: FileRecord[] }
+export interface Sample { prompt: string; text: string; seed: number; stop_reason: string }
+
+export interface ComparedRun {
+  run_id: string; label: string | null; model: string; objective: string; params: number | null; loss: number;
+  perplexity: number; bits_per_char: number | null; top1_accuracy: number | null; top5_accuracy: number | null;
+  tokens_per_second: number | null;
+}
+export interface Difference { field: string; run: string; other: string }
+export interface Against {
+  run_id: string; basis: "loss" | "bits_per_char" | null; rise: number | null; is_regression: boolean;
+  notes: string[]; differences: Difference[];
+}
+export interface Comparison { runs: ComparedRun[]; against: Against[] }
+
+export interface LineScore { span: Span; n_tokens: number }
+export interface WordScore { text: string; span: Span }
+export interface ScoreResponse {
+  status: "queued" | "running" | "completed" | "failed"; error: RunError | null; method: string; nats: number | null;
+  perplexity: number | null; mean_surprisal: number | null; bits_per_char: number | null; n_scored: number | null;
+  unk_count: number | null; unknown_token: string | null; surprisal: (number | null)[] | null;
+  rank: (number | null)[] | null; tokens: string[] | null; char_spans: Span[] | null;
+  topk: [token: string, probability: number][][] | null; lines: LineScore[] | null; words: WordScore[] | null;
+}

@@ -1,0 +1,229 @@
+/** One run: status, curve, surprisal of a text, samples, settings, files and log. */
+
+import { call, hasKey, read } from "./api.js";
+import { Chart, linesOf } from "./curves.js";
+import { bdi, failure, h, scrolling, section, setTitle, table } from "./elements.js";
+import { follow } from "./event_stream.js";
+import { date, decimal, duration, percent, size } from "./numbers.js";
+import { badge, hasEnded } from "./runs.js";
+import { surprisalForm } from "./surprisal.js";
+
+/** @import { ArtifactFiles, Curve, MetricsProgress, RunStatus, Sample } from "./records.js" */
+
+const STATUS_MILLISECONDS = 2000;
+const PROGRESS = "trainer.metrics.progress.v1";
+const SAMPLES = "eval/samples.jsonl";
+
+/**
+ * @param {HTMLElement} main
+ * @param {AbortSignal} signal
+ * @param {string} runId
+ */
+export async function showRun(main, signal, runId) {
+  const base = `/runs/${runId}`;
+  /** @type {RunStatus} */
+  let run = await read(base, signal);
+  setTitle(run.label ?? "Run");
+  const facts = h("div");
+  const chart = new Chart();
+  const results = h("div");
+  main.append(
+    h("p", {}, h("code", {}, runId)),
+    section("Status", facts),
+    section("Curve", chart.element),
+    results,
+    section(
+      "Settings and log",
+      onDemand("Settings", () => text(`${base}/config.yaml`)),
+      onDemand("Last lines of the log", () => text(`${base}/logs?tail=200`)),
+    ),
+  );
+
+  /** @type {Curve} */
+  const curve = await read(`${base}/curve`, signal);
+  const train = new Map(curve.train);
+  const validation = new Map(curve.validation);
+  const sorted = (/** @type {Map<number, number>} */ points) => [...points].sort(([one], [two]) => one - two);
+  let isWaiting = false;
+  const draw = () => {
+    isWaiting = false;
+    chart.show(linesOf({ train: sorted(train), validation: sorted(validation) }));
+    if (!facts.contains(document.activeElement)) facts.replaceChildren(...factsOf(run));
+  };
+  draw();
+
+  let refreshed = Date.now();
+  const refresh = async () => {
+    refreshed = Date.now();
+    run = await read(base, signal);
+    draw();
+    return hasEnded(run);
+  };
+  if (!hasEnded(run)) {
+    await follow(
+      `${base}/events`,
+      (event) => {
+        if (event.event === PROGRESS) {
+          /** @type {MetricsProgress} */
+          const point = JSON.parse(event.data);
+          train.set(point.step, point.train_loss);
+          if (point.val_loss !== null) validation.set(point.step, point.val_loss);
+        }
+        if (Date.now() - refreshed > STATUS_MILLISECONDS) refresh().catch(() => undefined); // the next one may succeed
+        if (!isWaiting) isWaiting = Boolean(requestAnimationFrame(draw)); // many events may come at once
+      },
+      refresh,
+      signal,
+    );
+  }
+  if (run.status === "completed") results.append(...(await resultsOf(runId, signal)));
+
+  /** @param {string} path */
+  async function text(path) {
+    return scrolling(path, h("pre", {}, await (await call(path, { signal })).text()));
+  }
+}
+
+/** @param {RunStatus} run */
+function factsOf(run) {
+  /** @type {[string, Node | string][]} */
+  const pairs = [
+    ["Status", badge(run)],
+    ["Message", run.error?.message ?? run.message],
+    [
+      "Progress",
+      h(
+        "span",
+        {},
+        h("progress", { max: 100, value: run.progress, "aria-label": "Progress" }),
+        ` ${percent(run.progress / 100, 0)}`,
+      ),
+    ],
+    [
+      "Step",
+      `${run.step.toLocaleString("en")} of ${run.total_steps?.toLocaleString("en") ?? "–"}, epoch ${run.epoch} of ${run.total_epochs}`,
+    ],
+    ["Model", `${run.model_family}${run.model_size ? ` ${run.model_size}` : ""}, ${run.objective}`],
+    ["Tokenizer", `${run.tokenizer_id ?? "–"}, ${run.vocab_size?.toLocaleString("en") ?? "–"} tokens`],
+    ["Device", `${run.device ?? "–"}, ${run.precision ?? "–"}`],
+    ["Speed", run.tokens_per_second === null ? "–" : `${decimal(run.tokens_per_second, 0)} tokens per second`],
+    ["Created", date(run.created_at)],
+    run.finished_at === null ? ["Time left", duration(run.eta_seconds)] : ["Finished", date(run.finished_at)],
+  ];
+  if (run.queue_position !== null) pairs.push(["Position in the queue", String(run.queue_position)]);
+  if (run.attempt > 1) pairs.push(["Attempt", String(run.attempt)]);
+  const unit = run.objective === "masked_lm" ? "masked token" : "token";
+  return [
+    h("dl", { class: "facts" }, ...pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    table(
+      "Losses",
+      ["Split", `Nats per ${unit}`, "Bits per character", "Perplexity"],
+      [
+        ["Train", decimal(run.train_loss), decimal(run.train_bits_per_char), perplexity(run.train_loss)],
+        ["Validation", decimal(run.val_loss), decimal(run.val_bits_per_char), perplexity(run.val_loss)],
+        [
+          "Validation, best",
+          decimal(run.best_val_loss),
+          decimal(run.best_val_bits_per_char),
+          perplexity(run.best_val_loss),
+        ],
+        ["Test", decimal(run.test_loss), decimal(run.bits_per_char), decimal(run.test_perplexity, 2)],
+      ],
+    ),
+  ];
+}
+
+/** @param {number | null} loss */
+function perplexity(loss) {
+  return decimal(loss === null ? null : Math.exp(loss), 2);
+}
+
+/**
+ * @param {string} runId
+ * @param {AbortSignal} signal
+ */
+async function resultsOf(runId, signal) {
+  const base = `/artifacts/models/${runId}`;
+  const address = (/** @type {string} */ path) => `${base}/download?path=${encodeURIComponent(path)}`;
+  const surprisal = section("Surprisal", surprisalForm(runId, signal));
+  try {
+    /** @type {ArtifactFiles} */
+    const { files } = await read(base, signal);
+    const hasSamples = files.some((file) => file.path === SAMPLES);
+    const samples = hasSamples ? await (await call(address(SAMPLES), { signal })).text() : "";
+    const rows = files.map((file) => [
+      download(address(file.path), file.path),
+      size(file.bytes),
+      h("code", {}, file.sha256),
+    ]);
+    return [
+      surprisal,
+      section(
+        "Samples",
+        h("p", { class: "quiet" }, hasSamples ? "Prompts are bold." : "This run has no samples."),
+        ...samples.trim().split("\n").filter(Boolean).map(sample),
+      ),
+      section("Files", table("Files", ["File", "Size", "SHA-256"], rows)),
+    ];
+  } catch (error) {
+    if (signal.aborted) throw error;
+    return [surprisal, section("Files", failure(error))];
+  }
+}
+
+/** @param {string} line */
+function sample(line) {
+  /** @type {Sample} */
+  const { prompt, text, seed, stop_reason } = JSON.parse(line);
+  const words = h("blockquote", { dir: "auto" }, h("strong", {}, prompt), text);
+  return h("figure", {}, words, h("figcaption", {}, `seed ${seed}, ended by ${stop_reason}`));
+}
+
+/**
+ * Make a link to a file; with an API key, which a link cannot send, the page downloads the file itself.
+ * @param {string} address
+ * @param {string} path
+ */
+function download(address, path) {
+  const name = path.replaceAll("/", "-");
+  const link = h(
+    "a",
+    { href: address, download: name, onclick: (event) => hasKey() && (event.preventDefault(), save()) },
+    bdi(path),
+  );
+  const save = async () => {
+    try {
+      const url = URL.createObjectURL(await (await call(address)).blob());
+      h("a", { href: url, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    } catch (error) {
+      link.after(failure(error));
+    }
+  };
+  return link;
+}
+
+/**
+ * Make details that are read anew each time they are opened.
+ * @param {string} title
+ * @param {() => Promise<Node>} content
+ */
+function onDemand(title, content) {
+  const place = h("div");
+  const details = h(
+    "details",
+    {
+      ontoggle: async () => {
+        if (!details.open) return;
+        try {
+          place.replaceChildren(await content());
+        } catch (error) {
+          place.replaceChildren(failure(error));
+        }
+      },
+    },
+    h("summary", {}, title),
+    place,
+  );
+  return details;
+}

@@ -1,0 +1,52 @@
+/** Scales of a chart. */
+
+/**
+ * Return round numbers that divide a range: steps of 1, 2 or 5 times a power of ten.
+ * @param {number} low
+ * @param {number} high
+ * @param {number} count about so many
+ */
+export function ticks(low, high, count) {
+  const rough = (high - low) / count || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = ([1, 2, 5].find((factor) => factor * power >= rough * 0.999) ?? 10) * power;
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
+}
+
+/**
+ * Return the lowest and the highest of some numbers; 0 and 1 if there are none.
+ * @param {number[]} values
+ * @returns {[number, number]}
+ */
+export function extent(values) {
+  const low = values.reduce((least, value) => Math.min(least, value), Infinity);
+  const high = values.reduce((most, value) => Math.max(most, value), -Infinity);
+  if (low > high) return [0, 1];
+  return low === high ? [low - 0.5, high + 0.5] : [low, high];
+}
+
+/**
+ * Return at most `count` items, evenly chosen, the last one included.
+ * @template Item
+ * @param {Item[]} items
+ * @param {number} count
+ */
+export function thinned(items, count) {
+  const stride = Math.ceil(items.length / count);
+  return items.filter((_, index) => (items.length - 1 - index) % stride === 0);
+}
+
+/**
+ * Move labels down until each has `gap` pixels to the one above it.
+ * @param {number[]} heights
+ * @param {number} gap
+ */
+export function apart(heights, gap) {
+  const moved = [...heights];
+  const order = heights.map((_, index) => index).sort((one, two) => (heights[one] ?? 0) - (heights[two] ?? 0));
+  let above = -Infinity;
+  for (const index of order) above = moved[index] = Math.max(heights[index] ?? 0, above + gap);
+  return moved;
+}

@@ -1,0 +1,257 @@
+"""Writes docs/api.md: python -m scripts.api_page docs/api.md."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json import dumps
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+from pydantic_core import to_json
+
+from bot.http.openapi import describe_api
+from bot.http.operations import OTHER_RUN, RUN, Answer, Operation
+from bot.http.table import OPERATIONS
+from bot.permissions import RULES, Role
+from scripts.api_page_text import INTRODUCTION
+from trainer.contracts.errors import ErrorCode
+
+REQUEST, SESSION, TOKENIZER = "REQUEST", "SESSION", "TOKENIZER"
+_IDS = {
+    "run_id": RUN,
+    "item_id": RUN,
+    "model": RUN,
+    "kind": "models",
+    "request_id": REQUEST,
+    "session_id": SESSION,
+    "tokenizer_id": TOKENIZER,
+}
+"""Example values of the parameters in a path."""
+_PLACEHOLDERS = (OTHER_RUN, RUN, REQUEST, SESSION, TOKENIZER)
+_COMMANDS = {
+    "cancel_run": "cancel",
+    "resume_run": "resume",
+    "get_logs": "logs",
+    "stream_logs": "logs",
+    "list_files": "resume",
+    "download_file": "resume",
+}
+"""Commands of Discord whose permission an operation needs, where it is more than that of every client."""
+_LINE = 120
+_WORDS = {"null": "null", "string": "text", "boolean": "true or false", "object": "a map"}
+
+
+class _Schema(BaseModel):
+    """The keywords of a JSON schema that the page shows."""
+
+    type: str | tuple[str, ...] = ""
+    ref: str = Field("", alias="$ref")
+    enum: tuple[object, ...] = ()
+    const: object = None
+    any_of: "tuple[_Schema, ...]" = Field((), alias="anyOf")
+    one_of: "tuple[_Schema, ...]" = Field((), alias="oneOf")
+    properties: "dict[str, _Schema]" = Field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    values: "_Schema | bool" = Field(False, alias="additionalProperties")
+    items: "_Schema | None" = None
+    minimum: int | float | None = None
+    above: int | float | None = Field(None, alias="exclusiveMinimum")
+    maximum: int | float | None = None
+    below: int | float | None = Field(None, alias="exclusiveMaximum")
+    default: object = None
+    description: str = ""
+
+    def words(self) -> str:
+        """Describe the allowed values; records are links."""
+        if self.ref:
+            return _record_link(self.ref.rpartition("/")[2])
+        if self.any_of or self.one_of:
+            said: dict[str, None] = dict.fromkeys(member.words() for member in self.any_of + self.one_of)
+            return " or ".join(said)
+        if self.enum or "const" in self.model_fields_set:
+            return ", ".join(f"`{_json(choice)}`" for choice in self.enum or (self.const,))
+        if self.items is not None:
+            return f"a list of {self.items.words()}"
+        if isinstance(self.values, _Schema):
+            return f"a map to {self.values.words()}"
+        if self.type in ("integer", "number"):
+            bounds = {"≥": self.minimum, ">": self.above, "≤": self.maximum, "<": self.below}
+            limits = " and ".join(f"{sign} {bound:,}" for sign, bound in bounds.items() if bound is not None)
+            return f"{self.type} {limits}".strip()
+        kinds = (self.type,) if isinstance(self.type, str) else self.type
+        return " or ".join(_WORDS.get(kind, kind) for kind in kinds)
+
+
+class _Parameter(BaseModel):
+    name: str
+    place: str = Field(alias="in")
+    required: bool
+    described: _Schema = Field(alias="schema")
+    description: str = ""
+
+
+class _Method(BaseModel):
+    parameters: tuple[_Parameter, ...]
+
+
+class _Components(BaseModel):
+    schemas: dict[str, _Schema]
+
+
+class _Description(BaseModel):
+    """The parts of an OpenAPI description that the page shows."""
+
+    paths: dict[str, dict[str, _Method]]
+    components: _Components
+
+
+def api_page(operations: Sequence[Operation]) -> str:
+    """Return the text of docs/api.md."""
+    described = _Description.model_validate(describe_api(operations))
+    tags: dict[str, None] = dict.fromkeys(one.tag for one in operations)
+    lines = [INTRODUCTION.strip(), "", "## Errors", "", *_errors()]
+    for tag in tags:
+        lines += ["", f"## {tag.capitalize()}"]
+        for one in operations:
+            if one.tag == tag:
+                lines += _operation(one, described.paths[one.path][one.method.lower()])
+    lines += ["", "## Records", "", "Fields without a default are always present in answers, and required in requests."]
+    for name, schema in sorted(described.components.schemas.items()):
+        lines += _record(name, schema)
+    return "\n".join([*lines, ""])
+
+
+def example_values(operation: Operation, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the parameters of an example by name, with values for its placeholders."""
+    given = {name: _IDS[name] for name in operation.path_model.model_fields} | dict(operation.query_example)
+    return {name: _filled(value, values) for name, value in given.items()}
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    return ",".join(values.get(part, part) for part in text.split(","))
+
+
+def _errors() -> Iterator[str]:
+    rows = ((f"`{code}`", str(code.http_status), code.error_class.lower()) for code in ErrorCode)
+    yield from _table(("code", "status", "class"), rows)
+
+
+def _operation(one: Operation, method: _Method) -> Iterator[str]:
+    yield from ("", f"### {one.method} {one.path}", "", one.summary, "", f"Allowed: {_audience(one)}.")
+    rows = [
+        (f"`{found.name}`", found.place, "required" if found.required else "optional", found.described.words())
+        for found in method.parameters
+    ]
+    notes = [found.description.replace("\n", " ") for found in method.parameters]
+    if rows:
+        head = ("parameter", "in", "", "values", "description")
+        yield from ("", *_table(head, ((*row, note) for row, note in zip(rows, notes, strict=True))))
+    if one.body_model is not None:
+        yield from ("", f"Body: {_record_link(one.body_model.__name__)}.")
+    yield from ("", *_table(("status", "answer", "content"), _answers(one)))
+    yield from ("", "```sh", curl_example(one), "```", "", "```python", python_example(one), "```")
+
+
+def _audience(one: Operation) -> str:
+    if one.access == "open":
+        return "everybody, without a key"
+    command = _COMMANDS.get(one.name)
+    if command is None or RULES[command].role is Role.USER:
+        return "every key"
+    return "the key that started the run, and keys of admins"
+
+
+def _answers(one: Operation) -> Iterator[Sequence[str]]:
+    for status, answer in one.answers.items():
+        yield str(status), answer.description, _content(answer)
+
+
+def _content(answer: Answer) -> str:
+    kinds: list[str] = []
+    if isinstance(answer.content, str):
+        kinds.append(f"`{answer.content}`")
+    elif answer.content is not None:
+        kinds.append(_record_link(answer.content.__name__))
+    return " or ".join([*kinds, *(["`text/event-stream`"] if answer.streams else [])])
+
+
+def curl_example(one: Operation) -> str:
+    """Return the example for a shell, with placeholders as variables."""
+    words = ["curl"] if one.access == "open" else ["curl", '-H "X-Api-Key: $KEY"']
+    if one.example is not None:
+        body = _body(one.example)
+        for name in _PLACEHOLDERS:
+            body = body.replace(f'"{name}"', f'"\'"${name}"\'"')
+        words += ["-H 'Content-Type: application/json'", f"-d '{body}'"]
+    elif one.method != "GET":
+        words.append(f"-X {one.method}")
+    return " \\\n  ".join([" ".join(words), f'"$URL{_address(one, "$", "")}"'])
+
+
+def python_example(one: Operation) -> str:
+    """Return the example for httpx2, with placeholders as variables."""
+    address = _address(one, "{", "}")
+    words = [f'{"f" if "{" in address else ""}"{address}"']
+    content = next(iter(one.answers.values())).content
+    if content == "text/event-stream":
+        return (
+            f'with api.stream("GET", {words[0]}) as answer:\n    for line in answer.iter_lines():\n        print(line)'
+        )
+    if one.example is not None:
+        body = _body(one.example).replace(": true", ": True")
+        for name in _PLACEHOLDERS:
+            body = body.replace(f'"{name}"', name)
+        words.append(f"json={body}")
+    given = ", ".join(words)
+    call = f"answer = api.{one.method.lower()}({given}).raise_for_status()"
+    if len(call) > _LINE:
+        call = f"answer = api.{one.method.lower()}(\n    {given}\n).raise_for_status()"
+    if content is None:
+        return call
+    shown = "json()" if not isinstance(content, str) else "content" if "octet-stream" in content else "text"
+    return f"{call}\nprint(answer.{shown})"
+
+
+def _address(one: Operation, before: str, after: str) -> str:
+    """Return path and query of an example, with placeholders between these signs."""
+    values = example_values(one, {name: f"{before}{name}{after}" for name in _PLACEHOLDERS})
+    path = one.path
+    for name in one.path_model.model_fields:
+        path = path.replace(f"{{{name}}}", values[name])
+    query = "&".join(f"{name}={values[name]}" for name in one.query_example)
+    return f"{path}?{query}" if query else path
+
+
+def _record(name: str, schema: _Schema) -> Iterator[str]:
+    yield from ("", f"### {name}", "")
+    if schema.description:
+        yield from (" ".join(schema.description.split()), "")
+    if not schema.properties:
+        yield f"One of {schema.words()}."
+        return
+    rows = (
+        (f"`{field}`", one.words(), "" if field in schema.required else f"`{_json(one.default)}`", one.description)
+        for field, one in schema.properties.items()
+    )
+    yield from _table(("field", "values", "default", "description"), rows)
+
+
+def _body(example: Mapping[str, object]) -> str:
+    fields: dict[str, object] = dict(example)
+    return dumps(fields)
+
+
+def _json(value: object) -> str:
+    return to_json(value).decode()
+
+
+def _record_link(name: str) -> str:
+    return f"[{name}](#{name.lower()})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in row)} |"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(api_page(OPERATIONS), encoding="utf-8")

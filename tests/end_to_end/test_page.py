@@ -1,0 +1,183 @@
+"""The page in a browser: runs, live curve, comparison, surprisals and the API key; without a mouse, small and dark."""
+
+import asyncio
+import math
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from tests.support import ROOT, ended, environment_in, tiny_request, wait_for_status
+from tests.support.browser import Browser, browsing, needs_chromium
+from tests.support.lab import Lab
+from tests.support.waiting import until
+from tests.support.worker_runs import LONG, training
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.services import die_with_parent
+
+pytestmark = needs_chromium
+
+KEY = "page-key-0123456789"
+TEXT = "abc\tcab\nئۇيغۇر\nx\u0301 ʃ"
+LABELS = "[...document.querySelectorAll('tbody a')].map((link) => link.textContent)"
+CURVE = "document.querySelector('.line')?.getAttribute('d')"
+FAULTS = (ROOT / "tests" / "fixtures" / "page_faults.js").read_text(encoding="utf-8")
+
+
+async def test_page__lists_finds_follows_and_compares_runs_by_the_keyboard_alone(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, serving(lab, tmp_path) as address, browsing(tmp_path) as browser:
+        for label, seed in (("alpha one", 1), ("alpha two", 2)):
+            await finish(queue, label, seed=seed)
+        live = (await queue.train(tiny_request(label="alpha live", **LONG), user_id=None)).run_id
+        await wait_for_status(queue, live, training)
+
+        await browser.open(f"{address}/")
+        await browser.see(f"{LABELS}.length >= 3")
+        await browser.press("Tab")
+        assert await browser.text(":focus") == "Skip to the content"
+        await browser.press("Enter")
+        assert await browser.evaluate("document.activeElement.id") == "main"
+        await browser.tab_to("#search")
+        await browser.type("alpha")
+        await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
+        assert await faults(browser) == []
+
+        await browser.tab_to(f"a[href='#/runs/{live}']")
+        await browser.press("Enter")
+        await browser.see("document.querySelector('h1')?.textContent === 'alpha live'")
+        assert await browser.evaluate("document.activeElement.localName") == "h1"
+        await browser.see(CURVE)
+        drawn = await browser.evaluate(CURVE)
+        await browser.see(f"{CURVE} !== {drawn!r}")
+        assert await faults(browser) == []
+        await queue.cancel(live)
+        await browser.see("document.querySelector('.badge')?.textContent === 'cancelled'")
+
+        await browser.evaluate("history.back()")
+        await browser.see(f"{LABELS}.join() === 'alpha live,alpha two,alpha one'")
+        assert await browser.evaluate("document.querySelector('#search').value") == "alpha"
+        for label in ("alpha two", "alpha one"):
+            await browser.tab_to(f"input[aria-label='Compare {label}']")
+            await browser.press(" ")
+        await browser.see("document.querySelector('[role=status]').textContent === 'Compare 2 runs'")
+        await browser.evaluate("document.querySelector('#search').focus()")
+        await browser.tab_to("form[role=search] button")
+        await browser.press("Enter")
+        await browser.see_text("A and B")
+        await browser.see_text("Bits per character")
+        assert await browser.evaluate("document.querySelectorAll('path.line').length") == 4
+        assert re.search(r"seed\s+2\s+1", await browser.text("[aria-labelledby=about-differences]"))
+        assert await faults(browser) == []
+
+        assert browser.errors == []
+        assert browser.hosts == {address.removeprefix("http://")}
+
+
+async def test_page__shows_the_surprisal_of_each_token_in_every_script(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, serving(lab, tmp_path) as address, browsing(tmp_path) as browser:
+        run_id = await finish(queue, "page scores")
+        await browser.open(f"{address}/#/runs/{run_id}")
+        await browser.see("document.querySelector('#text')")
+        await browser.tab_to("#text")
+        await browser.type(TEXT)
+        await browser.press("Tab")
+        await browser.press("Enter")
+        await browser.see("document.querySelectorAll('.heat [role=option]').length === 17")
+        assert await browser.text(".heat div") == "abc→\u200bcab"
+        directions = (
+            "[...document.querySelectorAll('.heat div')].map((line) => getComputedStyle(line).direction).join()"
+        )
+        assert await browser.evaluate(directions) == "ltr,rtl,ltr"
+
+        await browser.tab_to(".heat [role=option]")
+        for key, wanted in (("ArrowRight", "b: "), ("ArrowDown", "c: "), ("ArrowRight", "tab: "), ("End", "ʃ: ")):
+            await browser.press(key)
+            assert (await browser.text(".details")).startswith(wanted)
+            assert str(await browser.evaluate("document.activeElement.ariaLabel")).startswith(wanted)
+        details = await browser.text(".details")
+        found = re.search(r"([\d.]+) bits = ([\d.]+) nats", details)
+        assert found is not None and abs(float(found[1]) * math.log(2) - float(found[2])) < 0.002
+        assert "unknown to the model" in details and "rank" in details and "expected" in details
+        await browser.evaluate("[...document.querySelectorAll('details')].forEach((one) => (one.open = true))")
+        await browser.see_text("model_family: char_lstm")
+        await browser.see_text("run_ended status=completed")
+        assert await browser.evaluate("document.querySelectorAll('table').length") == 4
+        assert "manifest.json" in await browser.text()
+
+        for width in (320, 1200):
+            for dark in (False, True):
+                await browser.screen(width, 800, dark=dark)
+                await browser.see(
+                    "matchMedia('(prefers-color-scheme: dark)').matches === " + ("true" if dark else "false")
+                )
+                assert await faults(browser) == []
+        await browser.open(f"{address}/docs")
+        await browser.evaluate("[...document.querySelectorAll('details')].forEach((one) => (one.open = true))")
+        await browser.see_text("POST /runs/{run_id}/score")
+        await browser.screen(320, 800)
+        assert await faults(browser) == []
+
+        assert browser.errors == []
+        assert browser.hosts == {address.removeprefix("http://")}
+
+
+async def test_page__asks_for_the_key_of_a_server_that_has_one(lab: Lab, tmp_path: Path) -> None:
+    async with lab.queue() as queue, serving(lab, tmp_path, KEY) as address, browsing(tmp_path) as browser:
+        run_id = await finish(queue, "page key")
+        await browser.open(f"{address}/#/runs/{run_id}")
+        await browser.see("document.querySelector('dialog').open")
+        assert await browser.evaluate("document.activeElement.id") == "key-field"
+        assert await faults(browser) == []
+        await browser.type("wrong-key-0123456789")
+        await browser.press("Enter")
+        await browser.see_text("does not know this key")
+        await browser.see("document.querySelector('#key-field').value === ''")
+        await browser.type(KEY)
+        await browser.press("Enter")
+        await browser.see_text("model.safetensors")
+        assert await browser.evaluate("document.cookie + JSON.stringify(localStorage)") == "{}"
+
+        await browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+        await browser.evaluate("[...document.querySelectorAll('a')].find((a) => a.text === 'config.json').click()")
+        await until((tmp_path / "config.json").exists)
+        assert (tmp_path / "config.json").read_bytes() == (queue.runs.get(run_id).path / "config.json").read_bytes()
+
+        await browser.evaluate("document.querySelector('#forget').click()")
+        await browser.see("document.querySelector('dialog')?.open")
+        assert await browser.evaluate("sessionStorage.length") == 0
+        assert all("401" in error for error in browser.errors)
+
+
+async def faults(browser: Browser) -> list[str]:
+    """Faults of the page: contrast below 4.5, missing names and headings, more width than there is."""
+    return TypeAdapter(list[str]).validate_python(await browser.evaluate(FAULTS))
+
+
+async def finish(queue: JobQueue, label: str, **fields: object) -> str:
+    """Train a run to its end; return its id."""
+    run_id = (await queue.train(tiny_request(label=label, **fields), user_id=None)).run_id
+    assert (await wait_for_status(queue, run_id, ended)).status == "completed"
+    return run_id
+
+
+@asynccontextmanager
+async def serving(lab: Lab, folder: Path, key: str = "") -> AsyncIterator[str]:
+    """The API as a process of its own, for the runs of the lab; gives its address."""
+    environment = environment_in(
+        lab.folder, HTTP__PORT="0", QUEUE__EMBEDDED_WORKERS="0", SECURITY__API_KEY=key, PYTHONPATH=str(ROOT)
+    )
+    words = [*die_with_parent(), sys.executable, "-m", "bot", "--no-discord"]
+    path = folder / "server.log"
+    with path.open("wb") as log:
+        server = await asyncio.create_subprocess_exec(*words, cwd=lab.folder, env=environment, stdout=log)
+    try:
+        await until(lambda: "http_started" in path.read_text(encoding="utf-8"))
+        found = re.search(r"port=(\d+)", path.read_text(encoding="utf-8").split("http_started")[1])
+        assert found is not None
+        yield f"http://127.0.0.1:{found[1]}"
+    finally:
+        server.terminate()
+        await server.wait()

@@ -1,0 +1,1 @@
+"""schemathesis over the HTTP API."""

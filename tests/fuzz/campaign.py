@@ -1,0 +1,143 @@
+"""A campaign of schemathesis against a running API, and its result by operation."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from re import fullmatch, search
+from threading import Event, Thread
+from typing import NamedTuple
+
+import httpx2
+
+from bot.http.operations import Operation
+from bot.http.table import OPERATIONS
+from scripts.api_page import example_values
+from tests.fuzz.prepared import Prepared
+from tests.support.api_process import KEY, ApiProcess
+from trainer.contracts.http_answers import RunPage
+
+_LOOK_SECONDS = 0.5
+_PATIENCE = "300"
+"""Seconds without a byte of an answer, because the machine may be busy."""
+_COUNT = r'mt_http_requests_total\{method="(\w+)",route="([^"]+)",status="(\d+)"\} ([0-9.e+]+)'
+
+
+class Fuzzed(NamedTuple):
+    """The result of one run of schemathesis."""
+
+    cases: int
+    is_clean: bool
+    printed: str
+
+
+def fuzz(api: ApiProcess, folder: Path, *options: str) -> Fuzzed:
+    """Run schemathesis with its default checks."""
+    words = [sys.executable, "-m", "schemathesis.cli", "--no-color", "run", f"{api.url}/openapi.json"]
+    words += [
+        "--header",
+        f"X-Api-Key: {KEY}",
+        "--continue-on-failure",
+        "--generation-database",
+        "none",
+        "--request-timeout",
+        _PATIENCE,
+        *options,
+    ]
+    environ = {**os.environ, "COLUMNS": "160"}
+    done = subprocess.run(
+        words, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    counted = search(r"(\d+) generated", done.stdout)
+    return Fuzzed(0 if counted is None else int(counted[1]), done.returncode == 0, done.stdout)
+
+
+def fuzz_unreached(prepared: Prepared, folder: Path, *options: str) -> list[Fuzzed]:
+    """Run schemathesis on the operations without a success so far: with ids of what exists, or after another one."""
+    missing = unreached(prepared.api)
+    first = [one for one in missing if not _leading_to(one)]
+    positive = ("--mode", "positive", *options)
+    (folder / "schemathesis.toml").write_text("\n".join(_with_ids(one, prepared) for one in first), encoding="utf-8")
+    done = [fuzz(prepared.api, folder, "--phases", "fuzzing", *positive, *_only(first))] if first else []
+    for one in missing:
+        if one not in first:
+            pair = _only([one, *_leading_to(one)])
+            done.append(fuzz(prepared.api, folder, "--phases", "stateful", *positive, *pair))
+    return done
+
+
+def _with_ids(operation: Operation, prepared: Prepared) -> str:
+    """Return the settings of schemathesis for an operation whose parameters are ids of what exists."""
+    values = example_values(operation, prepared.values(operation))
+    pairs = ", ".join(f'"{name}" = "{value}"' for name, value in values.items())
+    return f'[[operations]]\ninclude-operation-id = "{operation.name}"\nparameters = {{ {pairs} }}\n'
+
+
+def _only(operations: Sequence[Operation]) -> list[str]:
+    return [word for one in operations for word in ("--include-operation-id", one.name)]
+
+
+def _leading_to(operation: Operation) -> list[Operation]:
+    """Return the operations whose answers have the body for an operation."""
+    return [
+        one
+        for one in OPERATIONS
+        for answer in one.answers.values()
+        if any(link.operation == operation.name and link.body is not None for link in answer.links)
+    ]
+
+
+def counts(api: ApiProcess) -> dict[str, Counter[int]]:
+    """Return the number of answers of each operation by status."""
+    found: dict[str, Counter[int]] = {f"{one.method} {one.path}": Counter() for one in OPERATIONS}
+    for line in api.client.get("/metrics").text.splitlines():
+        if counted := fullmatch(_COUNT, line):
+            method, route, status, number = counted.groups()
+            found.setdefault(f"{method} {route}", Counter())[int(status)] += int(float(number))
+    return found
+
+
+def unreached(api: ApiProcess) -> list[Operation]:
+    """Return the operations that have not answered with a success."""
+    seen = counts(api)
+    return [one for one in OPERATIONS if not any(200 <= s < 300 for s in seen[f"{one.method} {one.path}"])]
+
+
+@contextmanager
+def short_runs(prepared: Prepared) -> Iterator[None]:
+    """Cancel the runs that schemathesis starts once they are seen twice, so that the worker stays free."""
+    stop = Event()
+    watcher = Thread(target=_cancel_runs, args=(prepared, stop))
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+        end_runs(prepared.api)
+
+
+def end_runs(api: ApiProcess) -> None:
+    """Cancel all unfinished runs, and wait for their end."""
+    while active := _active(api.client):
+        for run_id in active:
+            api.client.post(f"/runs/{run_id}/cancel")
+            api.client.get(f"/runs/{run_id}?wait=60")
+
+
+def _cancel_runs(prepared: Prepared, stop: Event) -> None:
+    seen: Sequence[str] = ()
+    with httpx2.Client(base_url=prepared.api.url, headers={"X-Api-Key": KEY}, timeout=60) as client:
+        while not stop.wait(_LOOK_SECONDS):
+            active = _active(client)
+            for run_id in set(active) & set(seen) - prepared.to_cancel:
+                client.post(f"/runs/{run_id}/cancel")
+            seen = active
+
+
+def _active(client: httpx2.Client) -> list[str]:
+    pages = [client.get("/runs", params={"status": state, "limit": 200}) for state in ("queued", "running")]
+    return [run.run_id for page in pages for run in RunPage.model_validate_json(page.content).runs]

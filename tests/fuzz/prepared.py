@@ -1,0 +1,99 @@
+"""Runs, tokenizers and requests that let every operation of the API succeed."""
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bot.http.inference import RequestPath
+from bot.http.operations import OTHER_RUN, RUN, Operation
+from scripts.api_page import REQUEST, SESSION, TOKENIZER
+from tests.support import tiny_request
+from tests.support.api_process import ApiProcess
+from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.worker_runs import LONG
+from trainer.contracts.http_answers import CancelAnswer
+from trainer.contracts.inference import (
+    ChatResponse,
+    EvalResponse,
+    GenerateResponse,
+    PredictResponse,
+    ScoreResponse,
+)
+from trainer.contracts.inference_fields import Response
+from trainer.contracts.runs import Accepted, RunStatus
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
+
+_REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
+    "score": (ScoreResponse, {"text": "abc"}),
+    "generate": (GenerateResponse, {"prompt_text": "abc", "max_new_tokens": 1}),
+    "predict": (PredictResponse, {"text": "abc"}),
+    "evaluate": (EvalResponse, {}),
+}
+
+
+class Prepared(NamedTuple):
+    """The values of the placeholders in examples."""
+
+    api: ApiProcess
+    run: str
+    other_run: str
+    resumable: str
+    tokenizer: str
+    requests: Mapping[str, str]
+    """The ids of requests by the word in their path."""
+    to_cancel: set[str]
+    """Runs that are there for an operation to cancel them."""
+
+    def chat(self) -> ChatResponse:
+        """Send a first message."""
+        body = {"message": "abc", "max_new_tokens": 1}
+        return self.api.post(f"/runs/{self.run}/chat?wait=60", ChatResponse, body)
+
+    def values(self, operation: Operation) -> dict[str, str]:
+        """Return new values of the placeholders of an operation."""
+        run = self.run
+        if operation.name == "cancel_run":
+            run = train(self.api, **LONG).run_id
+            self.to_cancel.add(run)
+        if operation.name == "resume_run":
+            run = self.resumable
+        found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
+        if "session_id" in operation.path_model.model_fields:
+            chat = self.chat()
+            return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
+        if operation.name == "delete_score":
+            record, body = _REQUESTS["score"]
+            found[REQUEST] = self.api.post(f"/runs/{run}/score?wait=60", record, body).request_id
+        elif issubclass(operation.path_model, RequestPath):
+            found[REQUEST] = self.requests[operation.path.split("/")[3]]
+        return found
+
+
+def prepare(api: ApiProcess) -> Prepared:
+    """Train two runs and a tokenizer, interrupt a run, and send one request of each kind."""
+    runs = [train(api, seed=seed).run_id for seed in (1, 2)]
+    for run in runs:
+        assert api.get(f"/runs/{run}?wait=60", RunStatus).status == "completed"
+    interrupted = train(api, **LONG).run_id
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while api.get(f"/runs/{interrupted}", RunStatus).last_checkpoint_step is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    cancel(api, interrupted)
+    assert api.get(f"/runs/{interrupted}?wait=60", RunStatus).status == "cancelled"
+    wanted = {"method": "char", "corpora": ["text"]}
+    tokenizer = api.post("/tokenizers/train?wait=60", TokenizerStatus, wanted)
+    sent = {
+        kind: api.post(f"/runs/{runs[0]}/{kind}?wait=60", record, body).request_id
+        for kind, (record, body) in _REQUESTS.items()
+    }
+    return Prepared(api, runs[0], runs[1], interrupted, tokenizer.tokenizer_id, sent, set())
+
+
+def train(api: ApiProcess, **fields: object) -> Accepted:
+    body: dict[str, object] = tiny_request(**fields).model_dump(mode="json", exclude_unset=True)
+    return api.post("/runs/train", Accepted, body)
+
+
+def cancel(api: ApiProcess, run_id: str) -> None:
+    api.post(f"/runs/{run_id}/cancel", CancelAnswer)

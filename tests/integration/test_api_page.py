@@ -1,0 +1,71 @@
+"""docs/api.md: it is up to date, and its examples work."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from re import DOTALL, findall, search
+
+import pytest
+
+from bot.http.operations import Operation
+from bot.http.table import OPERATIONS
+from scripts.api_page import api_page
+from tests.fuzz.campaign import end_runs
+from tests.fuzz.prepared import Prepared, prepare
+from tests.support import ROOT
+from tests.support.api_process import KEY, api_process
+from tests.support.lab import Lab
+
+PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+CURL_SETTINGS = "fail-with-body\nsilent\nshow-error\nmax-time = 300\n"
+"""Of a file that curl reads: an answer that is no success is an error."""
+
+
+@pytest.fixture(scope="module", name="prepared")
+def prepared_fixture(lab: Lab) -> Iterator[Prepared]:
+    with api_process(lab.folder, QUEUE__EMBEDDED_WORKERS="0") as api:
+        yield prepare(api)
+        end_runs(api)
+
+
+def example(operation: Operation, language: str) -> str:
+    """The example of an operation on the page."""
+    title = f"### {operation.method} {operation.path}\n"
+    found = search(f"```{language}\n(.*?)```", PAGE[PAGE.index(title) :], DOTALL)
+    assert found is not None
+    return str(found[1])
+
+
+def test_page__is_up_to_date() -> None:
+    assert PAGE == api_page(OPERATIONS), "make it anew: python -m scripts.api_page docs/api.md"
+
+
+def test_page__every_link_to_a_record_has_a_target() -> None:
+    titles: list[str] = findall("^#+ (.*)$", PAGE, 8)
+    links: list[str] = findall(r"\]\(#([^)]*)\)", PAGE)
+
+    assert set(links) <= {title.lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on the PATH")
+def test_page__every_example_for_curl_works(prepared: Prepared, tmp_path: Path) -> None:
+    (tmp_path / ".curlrc").write_text(CURL_SETTINGS)
+    for operation in OPERATIONS:
+        variables = {"URL": prepared.api.url, "KEY": KEY, "CURL_HOME": str(tmp_path), **prepared.values(operation)}
+        words = ["bash", "-c", example(operation, "sh")]
+        done = subprocess.run(words, env={**os.environ, **variables}, capture_output=True, check=False)
+        assert done.returncode == 0, (operation.name, done.stdout, done.stderr)
+
+
+def test_page__every_example_for_python_works(prepared: Prepared) -> None:
+    client = search("```python\n(.*?)```", PAGE, DOTALL)
+    assert client is not None
+    script = [f"URL, KEY = {prepared.api.url!r}, {KEY!r}\n{client[1]}"]
+    for operation in OPERATIONS:
+        script += [f"{name} = {value!r}" for name, value in prepared.values(operation).items()]
+        script.append(example(operation, "python"))
+    done = subprocess.run([sys.executable, "-c", "\n".join(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,385 @@
+"""`trainer.Client`: the runs and models of a server, with the numbers of `trainer.load`."""
+
+import threading
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+import trainer
+from tests.support import tiny_request
+from tests.support.api_server import KEY, USER_KEY, LabServer, Prepared, prepared, server_fixture
+from tests.support.worker_runs import LONG
+from trainer.api import Model
+from trainer.artifacts.checkpoint_files import checkpoint_steps
+from trainer.client import download, http_api, inference, installation
+from trainer.client.client import Client, RemoteModel
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
+from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobQueued, MetricsProgress
+from trainer.contracts.http_answers import ArtifactFiles, RunPage
+from trainer.contracts.inference import EvalRequest, EvalResponse, PredictResponse, ScoreResponse
+
+__all__ = ["server_fixture"]
+
+TEXT = "abc cab\n\nab"
+EMPTY_PAGE = RunPage(runs=(), next_cursor=None).model_dump_json().encode()
+
+
+def client_of(server: LabServer, key: str = KEY) -> Client:
+    return Client(server.url, key)
+
+
+def code_of(error: pytest.ExceptionInfo[AppError]) -> ErrorCode:
+    return error.value.code
+
+
+def test_model__has_the_methods_and_the_numbers_of_a_loaded_run(server: LabServer) -> None:
+    with client_of(server) as client:
+        remote, local = client.load(server.run.run_id), trainer.load(server.run.path)
+
+        assert RemoteModel.surprisal is Model.surprisal and RemoteModel.score is Model.score
+        assert RemoteModel.generate is Model.generate and RemoteModel.predict_next is Model.predict_next
+        assert remote.run_id == local.run_id
+        assert remote.surprisal(TEXT) == local.surprisal(TEXT) != []
+        mine, its = remote.score(TEXT, top_k=2), local.score(TEXT, top_k=2)
+        assert mine == changed(its, request_id=mine.request_id)
+        options: dict[str, object] = {"max_new_tokens": 5, "num_return_sequences": 2, "seed": 3}
+        assert remote.generate("ab", **options) == local.generate("ab", **options)
+        assert remote.predict_next("ab", 3) == local.predict_next("ab", 3)
+        for model in (remote, local):
+            with pytest.raises(AppError, match="temperatur"):
+                model.generate("ab", temperatur=2)
+            with pytest.raises(AppError, match="for masked models only"):
+                model.score("ab", pll_within_word=True)
+            with pytest.raises(AppError, match="blank"):
+                model.surprisal(" ")
+
+
+def test_load__of_a_run_without_a_model_says_why(server: LabServer) -> None:
+    with client_of(server) as client:
+        with pytest.raises(AppError, match="There is no run 'none'") as caught:
+            client.load("none")
+        assert code_of(caught) is ErrorCode.RUN_NOT_FOUND
+        with pytest.raises(AppError, match="There is no run 'none'"):
+            client._loop.call(client._server.last_lines("none"))
+        cancelled = client.cancel(client.train(tiny_request(**LONG)).run_id)
+        assert client.wait(cancelled.run_id).status == "cancelled"
+        with pytest.raises(AppError, match="has been cancelled: it has no model") as caught:
+            client.load(cancelled.run_id)
+        assert code_of(caught) is ErrorCode.RUN_NOT_READY
+
+
+def test_train__takes_fields_a_request_or_an_experiment_file(server: LabServer, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("corpus: text\nmax_seq_len: 16\nmodel: {hidden_size: 8, embedding_size: 8}\n", encoding="utf-8")
+    with client_of(server) as client:
+        given: dict[str, object] = tiny_request().model_dump(mode="json", exclude_unset=True)
+        runs = [
+            client.train(given, label="a mapping"),
+            client.train(tiny_request(), label="a request"),
+            client.train(file, num_epochs=1, label="a file"),
+            client.train(**given | {"label": "keywords"}),
+        ]
+        ended = [client.wait(run.run_id) for run in runs]
+
+        assert [(run.status, run.label) for run in ended] == [
+            *(("completed", "a mapping"), ("completed", "a request"), ("completed", "a file")),
+            ("completed", "keywords"),
+        ]
+        assert [run.run_id for run in client.runs(search="keywords")] == [runs[3].run_id]
+        assert client.runs(search="a label of no run") == []
+        assert {run.model_family for run in client.runs(status="completed", family="char_lstm")} == {"char_lstm"}
+        with pytest.raises(AppError, match="no-such-corpus") as caught:
+            client.train(given, corpus="no-such-corpus")
+        assert code_of(caught) is ErrorCode.DATA_NOT_FOUND
+        with pytest.raises(AppError, match="hiden_size") as caught:
+            client.train(given, model={"hiden_size": 8})
+        assert code_of(caught) is ErrorCode.INVALID_INPUT
+        assert [problem.path for problem in caught.value.details] == ["model.hiden_size"]
+
+
+def test_train__from_the_weights_of_a_run_takes_its_family(server: LabServer) -> None:
+    with client_of(server) as client:
+        run = client.train(corpus="text", init_from_run_id=server.run.run_id, max_seq_len=16, num_epochs=1)
+        assert client.wait(run.run_id).status == "completed" and run.model_family == "char_lstm"
+        with pytest.raises(AppError, match="There is no run 'none'"):
+            client.train(corpus="text", init_from_run_id="none")
+
+
+def test_runs__come_from_as_many_pages_as_needed(server: LabServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "_MAX_PAGE", 1)
+    with client_of(server) as client:
+        assert client.wait(client.train(tiny_request()).run_id).has_ended
+
+        newest, older = client.runs(limit=2)
+
+        assert newest.created_at > older.created_at
+        assert [run.run_id for run in client.runs(limit=1)] == [newest.run_id]
+
+
+def test_events_and_log__of_a_completed_run(server: LabServer) -> None:
+    with client_of(server) as client:
+        events = list(client.events(server.run.run_id))
+
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert isinstance(events[0], JobQueued) and isinstance(events[-1], JobCompleted)
+        last = list(client.logs(server.run.run_id, tail=2))
+        assert "run_ended status=completed" in last[-1] and len(last) == 2
+        assert list(client.logs(server.run.run_id, tail=2, follow=True)) == last
+        assert list(client.logs(server.run.run_id, tail=0)) == []
+
+
+def test_iteration__that_stops_early_closes_its_stream(server: LabServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with client_of(server) as client:
+        run_id = client.train(tiny_request(**LONG)).run_id
+        for event in client.events(run_id):
+            if isinstance(event, MetricsProgress):
+                break
+        monkeypatch.setattr(installation, "_END_SECONDS", 0.0)
+        threading.Timer(0.2, client.cancel, (run_id,)).start()
+        assert client.wait(run_id).status == "cancelled"
+
+
+def test_cancelled_run__is_resumed_once(server: LabServer) -> None:
+    with client_of(server) as client:
+        run_id = client.train(tiny_request(**LONG | {"checkpoint_every_steps": 5})).run_id
+        directory = server.lab.settings.app.artifacts_root / "models" / run_id
+        for _ in client.events(run_id):
+            if checkpoint_steps(directory / "checkpoints"):
+                break
+        client.cancel(run_id)
+        assert client.wait(run_id).last_checkpoint_step is not None
+
+        resumed = client.resume(run_id)
+
+        assert resumed.run_id != run_id
+        client.cancel(resumed.run_id)
+        assert client.wait(resumed.run_id).status == "cancelled"
+        with pytest.raises(AppError, match="has already ended"):
+            client.cancel(run_id)
+        with pytest.raises(AppError, match="is completed"):
+            client.resume(server.run.run_id)
+
+
+def test_following__continues_after_a_restart_of_the_server(server: LabServer) -> None:
+    with client_of(server) as client:
+        run_id = client.train(tiny_request(**LONG)).run_id
+        events: list[Event] = []
+        lines = client.logs(run_id, follow=True)
+        first_line = next(lines)
+        for event in client.events(run_id):
+            if isinstance(event, MetricsProgress) and not any(isinstance(one, MetricsProgress) for one in events):
+                server.stop()
+                server.start()
+                client.cancel(run_id)
+            events.append(event)
+        rest = list(lines)
+
+        assert client.wait(run_id).status == "cancelled"
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert isinstance(events[-1], JobCancelled)
+        assert [first_line, *rest] == list(client.logs(run_id, tail=10_000)), "no line is lost or repeated"
+
+
+def test_download__is_a_folder_that_trainer_loads(
+    server: LabServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client_of(server) as client:
+        folder = client.download(server.run.run_id, tmp_path / "run")
+
+        assert trainer.load(folder).surprisal(TEXT) == trainer.load(server.run.path).surprisal(TEXT)
+        assert not list(folder.rglob("*.part"))
+        weights = folder / "model.safetensors"
+        content = weights.read_bytes()
+        weights.rename(folder / "model.safetensors.part")
+        (folder / "model.safetensors.part").write_bytes(content[:100])
+        (folder / "config.json").unlink()
+        (folder / "config.json.part").write_bytes((server.run.path / "config.json").read_bytes())
+        client.download(server.run.run_id, folder)
+        assert weights.read_bytes() == content and (folder / "config.json").is_file()
+        weights.write_bytes(b"damaged")
+        (folder / "model.safetensors.part").write_bytes(b"x" * 100)
+        with pytest.raises(AppError, match=r"'model.safetensors' is damaged") as caught:
+            client.download(server.run.run_id, folder)
+        assert code_of(caught) is ErrorCode.MODEL_LOAD_FAILED
+        client.download(server.run.run_id, folder)
+        assert weights.read_bytes() == content
+    with client_of(server, USER_KEY) as client, pytest.raises(AppError) as caught:
+        client.download(server.run.run_id, tmp_path / "another")
+    assert code_of(caught) is ErrorCode.FORBIDDEN
+
+
+def listed(path: str, content: bytes) -> Prepared:
+    record: dict[str, object] = {"path": path, "bytes": len(content), "sha256": sha256(content).hexdigest()}
+    body: dict[str, object] = {"kind": "models", "id": "run", "files": [record]}
+    return Prepared(body=ArtifactFiles.model_validate(body, strict=False).model_dump_json().encode())
+
+
+def test_download__that_breaks_off_is_continued_or_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_PAUSE_SECONDS", 0.0)
+    partial = Prepared(206, b"45", {"Content-Length": "6", "Content-Range": "bytes 4-9/10"})
+    complete = Prepared(200, b"0123456789")
+    broken = Prepared(200, b"0123", {"Content-Length": "10"})
+    with (
+        prepared(listed("a/file", b"0123456789"), broken, partial, complete) as server,
+        Client(server.url, KEY) as client,
+    ):
+        client.download("run", tmp_path)
+        sent = [(one.headers.get("Range"), one.headers.get("If-Range")) for one in server.sent[1:]]
+
+    etag = f'"{sha256(b"0123456789").hexdigest()}"'
+    assert (tmp_path / "a" / "file").read_bytes() == b"0123456789"
+    assert sent == [("bytes=0-", etag), ("bytes=4-", etag), ("bytes=6-", etag)]
+
+
+@pytest.mark.parametrize("path", ["../file", "/file", ""])
+def test_download__writes_nothing_outside_of_its_folder(path: str, tmp_path: Path) -> None:
+    with (
+        prepared(listed(path, b"x")) as server,
+        Client(server.url, KEY) as client,
+        pytest.raises(AppError, match="outside of the folder"),
+    ):
+        client.download("run", tmp_path / "here")
+    assert not list(tmp_path.iterdir())
+
+
+def test_client__names_what_is_wrong_with_its_address_or_key(
+    server: LabServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client_of(server, "a-wrong-key-of-nobody") as client:
+        with pytest.raises(AppError, match="Send a valid API key") as caught:
+            client.runs()
+        assert code_of(caught) is ErrorCode.UNAUTHORIZED
+    with Client("http://127.0.0.1:1", KEY) as client, pytest.raises(AppError) as caught:
+        client.runs()
+    sentence = "No server answers at http://127.0.0.1:1. Check MT_URL, and that the server is running."
+    assert (code_of(caught), caught.value.message) == (ErrorCode.SERVICE_UNAVAILABLE, sentence)
+    secure = server.url.replace("http:", "https:")
+    with Client(secure, KEY) as client, pytest.raises(AppError, match=f"No server answers at {secure}: TLS failed"):
+        client.runs()
+    for url, message in (("lab:8000", "`url` must have scheme 'http' or 'https'|`url`"), ("", "No server is named")):
+        with pytest.raises(AppError, match=message) as caught:
+            Client(url, KEY)
+        assert code_of(caught) is ErrorCode.CONFIG_INVALID
+    with pytest.raises(AppError, match="`key` must have at least 16 characters") as caught:
+        Client(server.url, "short")
+    assert "short" not in caught.value.message
+    monkeypatch.setenv("MT_URL", server.url)
+    monkeypatch.setenv("MT_KEY", KEY)
+    with trainer.Client() as client:
+        assert client.status(server.run.run_id).status == "completed"
+
+
+def test_user__does_not_see_the_error_output_of_runs_of_others(server: LabServer) -> None:
+    with client_of(server, USER_KEY) as client:
+        assert client.load(server.run.run_id).surprisal(TEXT) != []
+        with pytest.raises(AppError) as caught:
+            list(client.logs(server.run.run_id))
+    assert code_of(caught) is ErrorCode.FORBIDDEN
+
+
+def test_request_without_an_answer__is_repeated_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = PredictResponse(request_id="r", run_id="run", status="completed", suggestions=())
+    limited = ErrorBody(code=ErrorCode.RATE_LIMIT_EXCEEDED, message="Later.", request_id="r")
+    proxy = Prepared(502, b"<html>Bad Gateway</html>")
+    answers = [Prepared(429, limited.model_dump_json().encode()), Prepared(body=ended.model_dump_json().encode())]
+    monkeypatch.setattr(inference, "_RATE_PAUSE_SECONDS", 0.0)
+    with prepared(None, proxy, *answers) as server, Client(server.url, KEY) as client:
+        model = RemoteModel("run", "causal_lm", client._server, client._loop, client)
+
+        assert model.predict_next("a") == []
+
+        assert len({one.headers["Idempotency-Key"] for one in server.sent}) == 1
+        assert [one.method for one in server.sent] == ["POST"] * 4
+
+
+def test_patience__ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_api, "_PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(inference, "_RATE_SECONDS", -1.0)
+    limited = ErrorBody(code=ErrorCode.RATE_LIMIT_EXCEEDED, message="Later.", request_id="r")
+    answers = (Prepared(503, b"busy"), Prepared(429, limited.model_dump_json().encode()))
+    with prepared(*answers) as server, Client(server.url, KEY) as client:
+        with pytest.raises(AppError, match="answers with HTTP 503, which is no answer of Model Trainer"):
+            client.runs()
+        model = RemoteModel("run", "causal_lm", client._server, client._loop, client)
+        with pytest.raises(AppError, match=r"Later\."):
+            model.predict_next("a")
+
+
+def test_answer_of_another_program__is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with prepared(Prepared(404, b"no"), Prepared(200, b"{}"), Prepared(body=EMPTY_PAGE)) as server:
+        with Client(f"{server.url}/under/", KEY) as client:
+            with pytest.raises(AppError, match="HTTP 404, which is no answer of Model Trainer") as caught:
+                client.runs()
+            assert code_of(caught) is ErrorCode.SERVICE_UNAVAILABLE
+            with pytest.raises(AppError, match="Install the server's version"):
+                client.runs()
+            assert client.runs() == []
+        assert server.sent[0].path.startswith("/under/runs?limit=20")
+        assert server.sent[0].headers["X-Api-Key"] == KEY
+
+
+def test_failed_request__raises_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RunError.of(AppError(ErrorCode.OUT_OF_MEMORY, "Too long."))
+    waiting = ScoreResponse(request_id="r", run_id="run", status="queued").model_dump_json().encode()
+    failed = ScoreResponse(request_id="r", run_id="run", status="failed", error=error).model_dump_json().encode()
+    with prepared(Prepared(202, waiting), Prepared(body=failed)) as server, Client(server.url, KEY) as client:
+        model = RemoteModel("run", "causal_lm", client._server, client._loop, client)
+
+        with pytest.raises(AppError, match=r"Too long\.") as caught:
+            model.score("a")
+
+        assert code_of(caught) is ErrorCode.OUT_OF_MEMORY
+        assert server.sent[1].path.startswith("/runs/run/score/r?wait=")
+
+
+def test_evaluation_without_metrics__is_an_error() -> None:
+    empty = EvalResponse(request_id="r", run_id="run", status="completed").model_dump_json().encode()
+    with prepared(Prepared(body=empty)) as server, Client(server.url, KEY) as client:
+        with pytest.raises(AppError, match="has no metrics"):
+            client._loop.call(client._server.inference.evaluate("run", EvalRequest()))
+
+
+def test_stream_that_breaks_off__continues_after_its_last_event(
+    server: LabServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "_PAUSE_SECONDS", 0.0)
+    with client_of(server) as client:
+        first, *_, last = client.events(server.run.run_id)
+        status = client.status(server.run.run_id).model_dump_json().encode()
+    stream = {"Content-Type": "text/event-stream"}
+    cut = stream | {"Content-Length": "100000"}
+    one = f"id: 1\nevent: x\ndata: {first.model_dump_json()}\n\n".encode()
+    two = f"id: 2\nevent: x\ndata: {last.model_dump_json()}\n\n".encode()
+    with prepared(Prepared(200, one, cut), Prepared(200, two, stream)) as fake, Client(fake.url, KEY) as client:
+        assert list(client.events("run")) == [first, last]
+        assert [sent.headers.get("Last-Event-ID") for sent in fake.sent] == [None, "1"]
+
+    lines = [f'{{"timestamp": "2026-01-01T00:00:0{i}Z", "level": "info", "message": "m{i}"}}' for i in range(3)]
+    sent = [f"data: {line}\n\n".encode() for line in [*lines, "not JSON"]]
+    answers = [Prepared(body=status), Prepared(200, b"".join(sent[:2]), cut)]
+    answers += [Prepared(body=status), Prepared(200, b"".join(sent), stream)]
+    with prepared(*answers) as fake, Client(fake.url, KEY) as client:
+        assert [line[-2:] for line in client.logs("run", tail=5, follow=True)] == ["m0", "m1", "m2", "ON"]
+        assert [one.path for one in fake.sent[1::2]] == [
+            "/runs/run/logs/stream?tail=5&stored=true",
+            "/runs/run/logs/stream?tail=10000&stored=true",
+        ]
+
+
+def test_stream_that_breaks_off_before_its_first_line__begins_again(
+    server: LabServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "_PAUSE_SECONDS", 0.0)
+    with client_of(server) as client:
+        status = Prepared(body=client.status(server.run.run_id).model_dump_json().encode())
+    stream = {"Content-Type": "text/event-stream"}
+    broken = Prepared(200, b"", stream | {"Content-Length": "9"})
+    refused = Prepared(
+        404, ErrorBody(code=ErrorCode.NOT_FOUND, message="No.", request_id="r").model_dump_json().encode()
+    )
+    with prepared(status, broken, status, refused) as fake, Client(fake.url, KEY) as client:
+        with pytest.raises(AppError, match=r"No\."):
+            list(client.logs("run", tail=0, follow=True))
+        assert fake.sent[-1].path.endswith("?tail=0&stored=true")

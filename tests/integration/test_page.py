@@ -1,0 +1,155 @@
+"""The page and the page of the API: served without a key, only its own files, and what its modules may do."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+
+import pytest
+from pydantic import BaseModel
+
+from bot.http.page_routes import CONTENT_TYPES, FILES
+from bot.http.runs import Curve
+from tests.support import ROOT
+from tests.support.http import lab_site
+from tests.support.lab import Lab
+from trainer.contracts import comparison, events, inference, runs
+from trainer.contracts.base import FileRecord
+from trainer.contracts.errors import RunError
+from trainer.contracts.http_answers import ArtifactFiles, RunPage
+
+FOLDER = ROOT / "bot" / "http" / "page"
+SOURCES = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES}
+DEVELOPMENT = {"jsconfig.json", "records.d.ts"}
+TSC = shutil.which("tsc") or shutil.which("tsc", path=ROOT / "node_modules" / ".bin")
+OUTSIDE = re.compile(r"(https?:)?//[a-z0-9-]+\.[a-z]|@import\s+['\"u]|url\(")
+CODE_FROM_TEXT = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser")
+INLINE = re.compile(r"\sstyle=|\son[a-z]+=\"|<script>|<style")
+RECORDS: dict[str, type[BaseModel]] = {
+    "RunError": RunError,
+    "RunStatus": runs.RunStatus,
+    "RunPage": RunPage,
+    "Curve": Curve,
+    "MetricsProgress": events.MetricsProgress,
+    "FileRecord": FileRecord,
+    "ArtifactFiles": ArtifactFiles,
+    "Sample": inference.Sample,
+    "ComparedRun": comparison.ComparedRun,
+    "Difference": comparison.Difference,
+    "Against": comparison.Against,
+    "Comparison": comparison.Comparison,
+    "LineScore": inference.LineScore,
+    "WordScore": inference.WordScore,
+    "ScoreResponse": inference.ScoreResponse,
+}
+
+
+class _Build(BaseModel):
+    targets: dict[str, dict[str, list[str]]]
+
+
+class _Hatch(BaseModel):
+    build: _Build
+
+
+class _Tool(BaseModel):
+    hatch: _Hatch
+
+
+class _Project(BaseModel):
+    tool: _Tool
+
+
+async def test_page__is_served_without_a_key_under_a_strict_policy(lab: Lab) -> None:
+    async with lab_site(lab) as site:
+        got = {address: await site.get(address, key=None) for address in FILES}
+        openapi = await site.get("/openapi.json", key=None)
+        head = await site.ask("HEAD", "/", key=None)
+
+    for address, name in FILES.items():
+        assert got[address].status == 200
+        assert got[address].text == SOURCES[name]
+        suffix = "." + name.rpartition(".")[2]
+        assert got[address].headers["Content-Type"] == f"{CONTENT_TYPES[suffix]}; charset=utf-8"
+    for answer in (*got.values(), openapi, head):
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        policy = answer.headers["Content-Security-Policy"].split("; ")
+        for name in ("default-src", "base-uri", "form-action", "frame-ancestors"):
+            assert f"{name} 'none'" in policy
+        assert {one for one in policy if "self" in one} == {
+            *(f"{name} 'self'" for name in ("script-src", "style-src", "connect-src")),
+            "img-src 'self' data:",
+        }
+    assert head.body == b"" and openapi.headers["Content-Type"].startswith("application/json")
+
+
+async def test_page__that_a_browser_has_is_not_sent_again(lab: Lab) -> None:
+    async with lab_site(lab) as site:
+        for address in ("/", "/page/main.js", "/openapi.json"):
+            first = await site.get(address, key=None)
+            etag = first.headers["ETag"]
+            again = await site.get(address, key=None, headers={"If-None-Match": f'"other", W/{etag}'})
+            other = await site.get(address, key=None, headers={"If-None-Match": '"other"'})
+
+            assert (again.status, again.body, again.headers["ETag"]) == (304, b"", etag)
+            assert (other.status, other.body) == (200, first.body)
+
+
+async def test_page__has_no_other_files(lab: Lab) -> None:
+    async with lab_site(lab) as site:
+        for path in ("/page/", "/page/jsconfig.json", "/page/..%2fserver.py", "/page/../server.py", "/page//main.js"):
+            refused = await site.get(path, key=None)
+
+            assert refused.outcome == (404, "NOT_FOUND")
+
+
+def test_files__of_the_folder_are_served_and_name_only_each_other() -> None:
+    everything = "".join(SOURCES.values())
+    named = set(all_of(r"(?:src|href)=\"(/page/[^\"]+)", everything))
+    imported = set(all_of(r"^import [^;]+ from \"\./([^\"]+)\";", everything))
+    typed = set(all_of(r"@import [^;]+? from \"\./([^\"]+)\"", everything))
+
+    assert {path.name for path in FOLDER.iterdir()} == set(FILES.values()) | DEVELOPMENT
+    assert named | {f"/page/{name}" for name in imported} == set(FILES) - {"/", "/docs"}
+    assert typed == {"records.js", "scored_text.js"}
+
+
+def test_sources__need_no_other_server_and_never_turn_text_into_code() -> None:
+    for name, source in SOURCES.items():
+        own = source.replace("http://www.w3.org/2000/svg", "")
+
+        assert [OUTSIDE.search(own), CODE_FROM_TEXT.search(own), INLINE.search(own)] == [None] * 3, name
+
+
+def test_records__have_the_fields_of_the_contracts() -> None:
+    text = (FOLDER / "records.d.ts").read_text(encoding="utf-8")
+    names = all_of(r"interface (\w+) \{", text)
+
+    assert sorted(names) == sorted(RECORDS)
+    for name, body in zip(names, all_of(r"interface \w+ \{(.*?)\n?\}", text), strict=True):
+        fields = set(all_of(r"(?:^|;)\s*(\w+): ", body))
+        assert fields and fields <= set(RECORDS[name].model_fields), name
+
+
+def all_of(pattern: str, text: str) -> list[str]:
+    """All matches of a pattern, or of its group."""
+    found: list[str] = re.findall(pattern, text, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def test_wheel__takes_the_folder() -> None:
+    pyproject: object = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = _Project.model_validate(pyproject).tool.hatch.build.targets["wheel"]
+    ignored = subprocess.run(["git", "check-ignore", *FOLDER.iterdir()], cwd=ROOT, capture_output=True, check=False)
+
+    assert set(wheel) == {"packages"} and "bot" in wheel["packages"]  # all files of a package that git does not ignore
+    assert ignored.stdout == b""
+
+
+@pytest.mark.skipif(TSC is None, reason="needs tsc on the PATH or in node_modules: `npm install typescript`")
+def test_modules__have_strict_types() -> None:
+    assert TSC is not None
+    checked = subprocess.run([TSC, "--project", FOLDER / "jsconfig.json"], capture_output=True, text=True, check=False)
+
+    assert (checked.returncode, checked.stdout) == (0, "")

@@ -1,0 +1,175 @@
+"""The modules of the page that need no browser, run by node."""
+
+import asyncio
+import json
+import math
+import shutil
+import subprocess
+import unicodedata
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from pydantic import TypeAdapter
+
+from tests.support import ROOT
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="needs node on the PATH")
+
+
+@pytest.fixture(name="modules", scope="module")
+def modules_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the modules that node takes for ES modules."""
+    folder = tmp_path_factory.mktemp("modules")
+    for path in (ROOT / "bot" / "http" / "page").glob("*.js"):
+        shutil.copy(path, folder)
+    (folder / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    return folder
+
+
+def value_of(modules: Path, names: str, module: str, expression: str) -> object:
+    """The value of an expression with names of a module."""
+    program = f'import {{ {names} }} from "./{module}"; console.log(JSON.stringify({expression}));'
+    return TypeAdapter(object).validate_json(output_of(modules, program))
+
+
+def output_of(modules: Path, program: str) -> str:
+    """The output of a program beside the modules."""
+    assert NODE is not None
+    words = [NODE, "--input-type=module", "--eval", program]
+    return subprocess.run(words, cwd=modules, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def test_ticks__are_round_numbers_inside_the_range(modules: Path) -> None:
+    found = value_of(modules, "ticks", "scale.js", "[ticks(0, 100, 5), ticks(2.13, 3.42, 5), ticks(-0.3, 0.3, 3)]")
+
+    assert found == [[0, 20, 40, 60, 80, 100], [2.5, 3], [-0.2, 0, 0.2]]
+
+
+def test_scales__of_no_point_and_of_one(modules: Path) -> None:
+    assert value_of(modules, "extent", "scale.js", "[extent([]), extent([3]), extent([4, 1, 2])]") == [
+        [0, 1],
+        [2.5, 3.5],
+        [1, 4],
+    ]
+    assert value_of(modules, "thinned", "scale.js", "[thinned([1, 2, 3], 5), thinned([...Array(10).keys()], 4)]") == [
+        [1, 2, 3],
+        [0, 3, 6, 9],
+    ]
+    assert value_of(modules, "apart", "scale.js", "apart([50, 10, 12], 14)") == [50, 10, 24]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_events__however_the_stream_is_cut(modules: Path, line_end: str) -> None:
+    stream = line_end.join(
+        ["id: 7", "event: a.v1", 'data: {"x":', 'data: "é"}', "", ": ping", "", "data:b", "", "id: 9"]
+    )
+    expression = f"Array.from({{length: 12}}, (_, n) => {{ const p = new EventParser(); const s = {json.dumps(stream)};"
+    expression += " return (s.match(new RegExp(`[^]{1,${n + 1}}`, 'g')) ?? []).flatMap((piece) => p.push(piece)); })"
+    wanted = [
+        {"id": "7", "event": "a.v1", "data": '{"x":\n"é"}'},
+        {"id": "", "event": "message", "data": "b"},
+    ]
+
+    assert value_of(modules, "EventParser", "event_stream.js", expression) == [wanted] * 12
+
+
+async def test_events__continue_behind_the_last_one_after_a_lost_connection(modules: Path) -> None:
+    asked: list[tuple[str | None, str | None]] = []
+    answers = ["id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\nda", "id: 3\ndata: c\n\n"]
+
+    async def events(request: web.Request) -> web.Response:
+        asked.append((request.headers.get("Last-Event-ID"), request.headers.get("X-Api-Key")))
+        return web.Response(text=answers[len(asked) - 1], content_type="text/event-stream")
+
+    app = web.Application()
+    app.add_routes([web.get("/events", events)])
+    async with TestServer(app) as server:
+        program = f"""
+            import {{ follow }} from "./event_stream.js";
+            globalThis.sessionStorage = {{ getItem: () => "a-key" }};
+            const found = [];
+            const isOver = async () => found.length === 3;
+            const {{ signal }} = new AbortController();
+            await follow("{server.make_url("/events")}", ({{ data }}) => found.push(data), isOver, signal);
+            console.log(found.join());
+        """
+        printed = await asyncio.to_thread(output_of, modules, program)
+
+    assert printed == "a,b,c\n"
+    assert asked == [(None, "a-key"), ("2", "a-key")]
+
+
+@pytest.mark.parametrize(
+    ("text", "lowercase"),
+    [("Kɑ́n ʃɪp", False), ("e\u0301t\u0131 ΣΑΣ", True), ("𝔸 😀 a", False), ("ئۇيغۇر تىلى", False), ("İI", True)],
+)
+def test_text__counts_as_the_server_counts(modules: Path, text: str, lowercase: bool) -> None:
+    wanted = unicodedata.normalize("NFC", text)
+    if lowercase:
+        wanted = unicodedata.normalize("NFC", "".join(char.lower() for char in wanted))
+    position, words = 0, []
+    for word in wanted.split(" "):
+        words.append({"text": word, "span": [position, position + len(word)]})
+        position += len(word) + 1
+    expression = f"normalized({json.dumps(text)}, {json.dumps(words)})"
+
+    assert value_of(modules, "normalized", "scored_text.js", expression) == list(wanted)
+
+
+def test_tokens__cover_their_lines_and_unknown_ones_are_marked(modules: Path) -> None:
+    score = {
+        "lines": [{"span": [0, 5], "n_tokens": 2}, {"span": [7, 8], "n_tokens": 1}],
+        "words": [{"text": "ab", "span": [0, 2]}, {"text": "cd", "span": [3, 5]}, {"text": "é", "span": [7, 8]}],
+        "char_spans": [[0, 2], [3, 5], [7, 8]],
+        "tokens": ["ab", "[UNK]", "é"],
+        "unknown_token": "[UNK]",
+        "surprisal": [1.5, None, 0.25],
+        "rank": [3, None, 1],
+        "topk": [[["x", 0.5]], [], []],
+    }
+    expression = f"tokenLines('ab\\tcd\\n\\ne\\u0301', {json.dumps(score)})"
+
+    first, second = TypeAdapter(list[list[dict[str, object]]]).validate_python(
+        value_of(modules, "tokenLines", "scored_text.js", expression)
+    )
+    assert [token["text"] for token in first + second] == ["ab", "cd", "é"]
+    assert [token["before"] for token in first + second] == ["", "→\u200b", ""]
+    assert [token["isKnown"] for token in first + second] == [True, False, True]
+    assert [token["nats"] for token in first + second] == [1.5, None, 0.25]
+    assert first[0]["expected"] == [["x", 0.5]] and first[0]["rank"] == 3
+
+
+def test_signs__show_white_space_and_lone_marks(modules: Path) -> None:
+    names = "visible, spoken, heat"
+    expression = r"[visible(' a\u00a0'), visible('\u0301'), spoken(' '), spoken('\t'), spoken('\u0301'), spoken('é')]"
+
+    assert value_of(modules, names, "scored_text.js", expression) == [
+        "·\u200ba⍽",
+        "◌\u0301",
+        "space",
+        "tab",
+        "◌\u0301 (U+0301)",
+        "é",
+    ]
+    nats = [bits * math.log(2) for bits in (0, 0.99, 1.01, 6.5, 7.5, 90)]
+    assert value_of(modules, names, "scored_text.js", f"{nats}.map(heat)") == [0, 0, 1, 6, 7, 7]
+
+
+def test_numbers__are_written_alike_everywhere(modules: Path) -> None:
+    names = "decimal, percent, size, duration"
+    expression = (
+        "[decimal(null), decimal(1234.5, 1), percent(0.345), size(999), size(1.25e6), duration(null), duration(3725)]"
+    )
+
+    assert value_of(modules, names, "numbers.js", expression) == [
+        "–",
+        "1,234.5",
+        "34.5 %",
+        "999 bytes",
+        "1.3 MB",
+        "–",
+        "1 h 2 min 5 s",
+    ]

@@ -1,0 +1,399 @@
+"""`mt` with MT_URL: the commands work on the server and show what they show there."""
+
+import asyncio
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, environment_in, tiny_request
+from tests.support.api_server import KEY, USER_KEY, LabServer, server_fixture
+from tests.support.runs import record
+from tests.support.shell import TINY, Shell
+from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.worker_runs import LONG
+from trainer.artifacts.runs import RunStore, finish_run, manifest_of
+from trainer.client.client import Client
+from trainer.client.installation import RemoteInstallation
+from trainer.config.settings import ClientSettings
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.events import JobStarted, stamp
+from trainer.contracts.inference import ScoreRequest
+from trainer.contracts.runs import RunStatus
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
+from trainer.store import keys
+from trainer.system.logs import LogReader
+
+__all__ = ["server_fixture"]
+
+
+class Laptop(Shell):
+    """A folder to type `mt` in, which works on the server of the lab; `locally` types it on the lab's machine."""
+
+    def __init__(
+        self, folder: Path, server: LabServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        super().__init__(folder, server.lab, capsys)
+        self.server = server
+        self._monkeypatch = monkeypatch
+        self.work_on(server.url)
+
+    def work_on(self, url: str, key: str = KEY) -> None:
+        for name, value in {**environment_in(self.folder), "MT_URL": url, "MT_KEY": key}.items():
+            self._monkeypatch.setenv(name, value)
+
+    def show(self, *words: str) -> str:
+        """Run a command that succeeds and return its standard output."""
+        code, out, err = self.type(*words)
+        assert code == 0, err
+        return out
+
+    def refusal(self, *words: str, code: int = 2) -> str:
+        found, out, err = self.type(*words)
+        assert (found, out) == (code, ""), err
+        return err
+
+    def locally(self, *words: str) -> tuple[int, str, str]:
+        for name, value in environment_in(self.lab.folder, QUEUE__EMBEDDED_WORKERS="0", MT_URL="").items():
+            self._monkeypatch.setenv(name, value)
+        try:
+            return self.type(*words)
+        finally:
+            self.work_on(self.server.url)
+
+
+@pytest.fixture(name="laptop")
+def laptop_fixture(
+    server: LabServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Laptop:
+    monkeypatch.delenv("LOGGING__LEVEL", raising=False)
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.chdir(tmp_path)
+    return Laptop(tmp_path, server, capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module", name="other")
+def other_fixture(server: LabServer) -> str:
+    """A second completed run."""
+    with Client(server.url, KEY) as client:
+        return client.wait(client.train(tiny_request(seed=1), label="other").run_id).run_id
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "RUN"),
+        ("status", "RUN", "--json"),
+        ("runs", "--status", "failed"),
+        ("logs", "RUN", "--tail", "3"),
+        ("logs", "RUN", "--tail", "2", "--json"),
+        ("logs", "RUN", "--follow"),
+        ("config", "RUN"),
+        ("config", "RUN", "--json"),
+        ("files", "RUN"),
+        ("cancel", "RUN"),
+        ("resume", "RUN"),
+        ("eval", "RUN", "--latest"),
+        ("compare", "RUN", "OTHER"),
+        ("compare", "RUN", "OTHER", "--json", "--fail-on-regression", "--tolerance", "0"),
+        ("compare", "RUN", "OTHER", "--split", "validation"),
+        ("compare", "RUN", "OTHER", "--path", "text"),
+        ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--logprobs"),
+        ("generate", "RUN", "ab", "--seed", "3", "--max-new-tokens", "5", "--samples", "2"),
+        ("generate", "RUN", "ab", "--temperature", "-1"),
+        ("score", "RUN", "abc cab", "--detail-level", "per_char"),
+        ("score", "RUN", "abc cab", "--pll-within-word"),
+        ("score", "RUN", "abc cab\nab", "--format", "csv"),
+        ("predict", "RUN", "--text", "ab", "--k", "3"),
+        ("predict", "RUN", "--text", ""),
+        ("tokenizer", "list"),
+        ("tokenizer", "show", "char-0123456789abcdef"),
+        ("status", "none"),
+        ("score", "none", "a"),
+        ("generate", "none", "a"),
+    ],
+)
+def test_command__shows_what_it_shows_on_the_machine_of_the_server(
+    words: Sequence[str], laptop: Laptop, other: str
+) -> None:
+    names = {"RUN": laptop.server.run.run_id, "OTHER": other}
+    typed = [names.get(word, word) for word in words]
+
+    there = laptop.locally(*typed)
+
+    assert laptop.type(*typed) == there
+    assert not (laptop.folder / "artifacts").exists()
+
+
+def test_runs__are_those_of_the_server(laptop: Laptop, other: str) -> None:
+    newest = laptop.show("runs", "--limit", "1").splitlines()[1]
+    assert newest.startswith(other) and newest.endswith("other")
+    assert laptop.locally("runs", "--limit", "3")[1] == laptop.show("runs", "--limit", "3")
+
+
+def test_train__shows_the_progress_and_the_result_of_a_run_of_the_server(laptop: Laptop) -> None:
+    (laptop.folder / "run.yaml").write_text("corpus: text\nlabel: from a laptop\n", encoding="utf-8")
+
+    code, out, err = laptop.type("train", "run.yaml", *TINY, "--json")
+
+    status = RunStatus.model_validate_json(out)
+    assert (code, status.status, status.label) == (0, "completed", "from a laptop")
+    assert f"run {status.run_id}" in err
+    assert laptop.lab.settings.app.artifacts_root.joinpath("models", status.run_id).is_dir()
+    again = laptop.show("train", *TINY, "--corpus", "text", "--init-from", status.run_id, "--set", "num_epochs=1")
+    assert "next: mt generate" in again
+
+
+def test_train__with_a_problem_names_the_field_as_it_was_given(laptop: Laptop) -> None:
+    (laptop.folder / "mine.txt").write_text("abc\n" * 50, encoding="utf-8")
+    upload = "is a file of this machine, and corpora are not uploaded: put it into the corpus folder of the server"
+    for name in ("mine.txt", str(laptop.folder / "mine.txt")):
+        assert upload in laptop.refusal("train", "--corpus", name)
+    assert "'nothing'" in laptop.refusal("train", "--corpus", "nothing")
+    assert "max_seq_len" in laptop.refusal("train", "--corpus", "text", "--set", "max_seq_len=1")
+    (laptop.folder / "file.yaml").write_text("corpus: text\nepochs: 3\n", encoding="utf-8")
+    wrong: dict[str, object] = json.loads(laptop.type("train", "file.yaml", "--json")[1])
+    assert wrong["code"] == ErrorCode.CONFIG_INVALID
+    assert upload in laptop.refusal("tokenizer", "train", "--method", "char", "--corpus", "mine.txt")
+    for words in (("eval", laptop.server.run.run_id), ("compare", laptop.server.run.run_id, "x-1")):
+        found = laptop.refusal(*words, "--path", "mine.txt")
+        assert upload in found or "There is no run" in found
+
+
+def test_train__says_what_an_experiment_file_sets_in_vain_and_takes_its_labelled_tokenizer(laptop: Laptop) -> None:
+    config = (
+        (ROOT / "tests" / "fixtures" / "blocks.yaml")
+        .read_text(encoding="utf-8")
+        .replace("corpus: demo", "corpus: text")
+    )
+    (laptop.folder / "blocks.yaml").write_text(config, encoding="utf-8")
+    words = ("train", "blocks.yaml", *TINY, "--json")
+    _, out, err = laptop.type(*words)
+    own = RunStatus.model_validate_json(out)
+    assert err.startswith("mt: Ignored settings: `training.output_dir`")
+    label = "label=tokenizers/char-lstm-ipa"
+    trained = laptop.show("tokenizer", "train", "--method", "char", "--corpus", "text", "--set", label, "--json")
+    stored = TokenizerStatus.model_validate_json(trained)
+    status = RunStatus.model_validate_json(laptop.show(*words))
+
+    assert stored.status == "completed"
+    assert status.tokenizer_id == stored.tokenizer_id != own.tokenizer_id
+    assert "vocabulary" in laptop.show("tokenizer", "show", stored.tokenizer_id)
+    words = ("train", "blocks.yaml", *TINY, "--set", "tokenizer.normalization.lowercase=true")
+    assert laptop.type(*words) == laptop.locally(*words)
+    assert "`tokenizer.normalization" in laptop.refusal(*words)
+
+
+def test_unfinished_run__is_followed_cancelled_and_resumed(laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        run_id = client.train(tiny_request(**LONG | {"checkpoint_every_steps": 5})).run_id
+        threading.Thread(target=_cancel_after_a_checkpoint, args=(client, run_id)).start()
+
+        code, out, _ = laptop.type("resume", run_id, "--json")
+        followed = RunStatus.model_validate_json(out)
+        assert (code, followed.status) == (1, "cancelled")
+
+        resumed = threading.Thread(target=_cancel_the_next_run, args=(client, run_id))
+        resumed.start()
+        code, out, _ = laptop.type("resume", run_id, "--json")
+        resumed.join()
+        status = RunStatus.model_validate_json(out)
+    assert (code, status.status) == (1, "cancelled") and status.run_id != run_id
+
+
+def _cancel_after_a_checkpoint(client: Client, run_id: str) -> None:
+    _until(lambda: client.status(run_id).last_checkpoint_step is not None)
+    client.cancel(run_id)
+
+
+def _cancel_the_next_run(client: Client, run_id: str) -> None:
+    _until(lambda: client.runs(limit=1)[0].run_id != run_id)
+    client.cancel(client.runs(limit=1)[0].run_id)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_running_run__is_cancelled(laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        run_id = client.train(tiny_request(**LONG)).run_id
+        _until(lambda: client.status(run_id).status == "running")
+
+        assert laptop.show("cancel", run_id).startswith(f"{run_id} ")
+
+        assert laptop.refusal("logs", "none").startswith("mt: There is no run 'none'")
+        assert client.wait(run_id).status == "cancelled"
+
+
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_log__is_followed_to_the_end_of_the_run(is_remote: bool, laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        run_id = client.train(tiny_request(**LONG)).run_id
+        _until(lambda: client.status(run_id).step > 0)
+        threading.Timer(1.0, client.cancel, (run_id,)).start()
+
+        words = ("logs", run_id, "--follow", "--tail", "1", "--json")
+        code, out, _ = laptop.type(*words) if is_remote else laptop.locally(*words)
+
+        logged = LogReader(laptop.lab.settings.app.artifacts_root / "models" / run_id / "logs.jsonl").last(10_000)
+        shown = out.splitlines()
+        assert code == 0 and 1 < len(shown) < len(logged) and shown == logged[-len(shown) :]
+
+
+def test_run_that_has_not_started__has_no_log(laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        busy = client.train(tiny_request(**LONG)).run_id
+        waiting = client.train(tiny_request()).run_id
+
+        code, out, err = laptop.type("logs", waiting)
+
+        assert (code, out) == (0, "") and "The run has no log yet" in err
+        assert "is cancelled" in laptop.show("cancel", waiting)
+        client.cancel(busy)
+        assert client.wait(busy).has_ended
+
+
+def test_run_that_crashed__shows_the_end_of_its_error_output_and_how_to_go_on(laptop: Laptop) -> None:
+    store = RunStore(laptop.lab.settings.app.artifacts_root)
+    crashed = record("char_lstm-crashed")
+    run = store.create(crashed)
+    error = RunError.of(AppError(ErrorCode.CRASH_LOOP, "It crashed."))
+    manifest = changed(manifest_of(crashed, "failed", error=error), last_lines=("first\n", "last\n"))
+    with run.wait_for_lock(PATIENCE_SECONDS), run.open_log() as events:
+        events.append(JobStarted(**stamp(run.run_id, None, "started:1"), queue="training", attempt=1))
+        finish_run(run, events, manifest)
+
+    assert laptop.show("logs", run.run_id).endswith("The last lines of its error output:\nfirst\nlast\n")
+    assert laptop.show("logs", run.run_id, "--json") == ""
+    for words in (("logs", run.run_id), ("status", run.run_id)):
+        assert laptop.type(*words) == laptop.locally(*words)
+    assert "start it again with `mt train`" in laptop.show("status", run.run_id)
+    laptop.work_on(laptop.server.url, USER_KEY)
+    assert laptop.refusal("logs", run.run_id).startswith("mt: ")
+    shutil.rmtree(run.path)
+
+
+def test_files_of_this_machine__are_scored_and_continued_as_text(laptop: Laptop, other: str) -> None:
+    run_id = laptop.server.run.run_id
+    lines = [f"abc {'ab' * (i % 7)} {i}" for i in range(3000)]
+    (laptop.folder / "long.txt").write_text("\n".join(lines), encoding="utf-8")
+    (laptop.folder / "prompt.txt").write_text("abc", encoding="utf-8")
+    (laptop.folder / "pairs.tsv").write_text("abc\tcba\nab\tba\n", encoding="utf-8")
+
+    for words in (
+        ("score", run_id, "--path", "long.txt", "--format", "csv", "--detail-level", "per_line"),
+        ("score", run_id, "--path", "long.txt"),
+        ("score", run_id, "--pairs", "pairs.tsv"),
+        ("generate", run_id, "--prompt-path", "prompt.txt", "--seed", "1", "--max-new-tokens", "3"),
+    ):
+        assert laptop.type(*words) == laptop.locally(*words)
+    laptop.show("score", run_id, "abc", "--heatmap", "map.html")
+    assert "<html" in (laptop.folder / "map.html").read_text(encoding="utf-8")
+    assert "There is no readable file 'text'" in laptop.refusal("score", run_id, "--path", "text")
+    assert "There is no corpus 'nothing'" in laptop.refusal("generate", run_id, "--prompt-path", "nothing")
+    assert "seed 2)" in laptop.type("generate", run_id, "--prompt-path", "text", "--seed", "2")[2]
+
+
+async def test_score_that_is_not_kept_or_interrupted__is_deleted_on_the_server(server: LabServer) -> None:
+    given: dict[str, object] = {"url": server.url, "key": KEY}
+    remote = RemoteInstallation(ClientSettings.model_validate(given))
+    run_id = server.run.run_id
+
+    async def stored() -> set[bytes]:
+        async with server.lab.store() as store:
+            names: list[bytes] = await store.redis.keys(keys.inference("score", run_id, "*"))
+            return set(names)
+
+    before = await stored()
+    await remote.inference.score(run_id, ScoreRequest(text="abc"), is_kept=False)
+    assert await stored() <= before
+    scoring = asyncio.create_task(remote.inference.score(run_id, ScoreRequest(text="abc abd\n" * 100_000)))
+    while await stored() <= before:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    scoring.cancel()
+    await asyncio.wait([scoring])
+
+    assert scoring.cancelled()
+    assert await stored() <= before
+    await remote.close()
+
+
+def test_stream__shows_the_complete_text(laptop: Laptop) -> None:
+    run_id = laptop.server.run.run_id
+    words = ("generate", run_id, "ab", "--seed", "3", "--max-new-tokens", "5")
+    assert laptop.show(*words, "--stream") == laptop.show(*words)
+    assert laptop.show(*words, "--stream", "--samples", "2").startswith("0: ")
+
+
+def test_chat__goes_on_with_a_session(laptop: Laptop) -> None:
+    code, out, err = laptop.type("chat", laptop.server.run.run_id, "--seed", "1", typed="ab\n\nabc\n")
+    assert code == 0 and out.count("\n") == 2
+    session = err.partition("(session ")[2].partition(")")[0]
+    assert laptop.type("chat", laptop.server.run.run_id, "--session", session, typed="ab\n")[0] == 0
+    code, _, err = laptop.type("chat", laptop.server.run.run_id, "--session", "gone", typed="ab\n")
+    assert (code, err) == (2, "mt: This chat has expired: start a new one.\n")
+
+
+def test_evaluation__is_that_of_the_server(laptop: Laptop, other: str) -> None:
+    shown = laptop.show("eval", other, "--split", "test")
+    assert shown.startswith(f"{other}: test")
+    assert laptop.locally("eval", other, "--latest")[1].splitlines()[1:] == shown.splitlines()[1:]
+    assert laptop.show("eval", other, "--path", "text").startswith(f"{other}: text")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("demo",), ("up",), ("worker",), ("selftest",), ("verify", "RUN"), ("import", "run.tar")),
+        *(("transfer", "a", "b"), ("bench", "architectures", "a"), ("validate", "x.yaml")),
+        *(("corpus", "check", "a"), ("corpus", "build", "--source", "wikitext-2")),
+        ("export", "RUN", "--format", "hf", "--out", "out"),
+    ],
+)
+def test_command_of_one_machine__says_so(words: Sequence[str], laptop: Laptop) -> None:
+    sentence = "mt: This command does not work on the server of MT_URL: run it there, or unset MT_URL to run it here.\n"
+    assert laptop.refusal(*words) == sentence
+
+
+def test_doctor__says_that_its_checks_are_about_this_machine(laptop: Laptop) -> None:
+    assert "MT_URL is set, so runs are on that server" in laptop.type("doctor")[1]
+    assert "#compdef mt" in laptop.show("completion", "zsh")
+
+
+def test_wrong_key_or_no_server__is_one_sentence(laptop: Laptop) -> None:
+    laptop.work_on(laptop.server.url, "a-wrong-key-of-nobody")
+    assert laptop.refusal("runs") == "mt: Send a valid API key in the header X-Api-Key.\n"
+    laptop.work_on("http://127.0.0.1:1")
+    sentence = "mt: No server answers at http://127.0.0.1:1. Check MT_URL, and that the server is running.\n"
+    assert laptop.refusal("train", "--corpus", "text", code=1) == sentence
+    laptop.work_on("lab")
+    assert "`CLIENT__URL`" in laptop.refusal("runs")
+
+
+def test_follow__continues_after_a_restart_of_the_server(laptop: Laptop) -> None:
+    with Client(laptop.server.url, KEY) as client:
+        run_id = client.train(tiny_request(**LONG)).run_id
+        _until(lambda: client.status(run_id).step > 0)
+        restart = threading.Thread(target=_restart_and_cancel, args=(laptop.server, client, run_id))
+        restart.start()
+        code, out, _ = laptop.type("resume", run_id, "--json")
+        restart.join()
+
+    assert (code, RunStatus.model_validate_json(out).status) == (1, "cancelled")
+
+
+def _restart_and_cancel(server: LabServer, client: Client, run_id: str) -> None:
+    _until(lambda: "mt_http_streams 1.0" in server.metrics())  # the command waits for news of the run
+    server.stop()
+    server.start()
+    client.cancel(run_id)

@@ -1,0 +1,213 @@
+"""Requests to an HTTP API: its errors as AppError, and repetition of requests that got no answer."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import TypeVar
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from trainer.config.settings import ClientSettings
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 60.0
+"""Besides the time that a request waits for its result; a stream has a comment every 15 seconds."""
+_PATIENCE_SECONDS = 60.0
+"""Time for which a request without an answer is repeated, enough for a restart of the server."""
+_MAX_PAUSE_SECONDS = 2.0
+_GATEWAY = frozenset({502, 503, 504})
+"""Statuses of a proxy whose server does not answer."""
+
+
+class StreamLost(Exception):
+    """A stream that broke off."""
+
+
+class HttpApi:
+    """The HTTP API of one server; one connection pool."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        if settings.url is None:
+            message = "No server is named: set MT_URL to the address of its HTTP API, such as http://lab:8000."
+            raise AppError(ErrorCode.CONFIG_INVALID, message)
+        url = httpx2.URL(str(settings.url))
+        self._origin = f"{url.scheme}://{url.host}" + ("" if url.port is None else f":{url.port}")
+        headers = {} if settings.key is None else {"X-Api-Key": settings.key.get_secret_value()}
+        self._http = httpx2.AsyncClient(base_url=url, headers=headers)
+        self._has_answered = False
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def get(self, record: type[RecordT], path: str, /, **query: object) -> RecordT:
+        """Read a record; `wait` in the query is the time that the server waits for a result."""
+        return self._parsed(record, (await self._answer("GET", path, query)).content)
+
+    async def text(self, path: str, /, **query: object) -> str:
+        return (await self._answer("GET", path, query)).text
+
+    async def post(
+        self,
+        record: type[RecordT],
+        path: str,
+        body: BaseModel | None = None,
+        *,
+        key: str | None = None,
+        **query: object,
+    ) -> RecordT:
+        """Send a record; a repeated request has the same Idempotency-Key, by default a new one of this call."""
+        headers = {"Idempotency-Key": key or new_key(), "Content-Type": "application/json"}
+        content = b"{}" if body is None else body.model_dump_json(exclude_unset=True).encode()
+        return self._parsed(record, (await self._answer("POST", path, query, headers, content)).content)
+
+    async def delete(self, path: str) -> None:
+        await self._answer("DELETE", path, {})
+
+    async def server_events(
+        self, path: str, last_id: str = "", **query: object
+    ) -> AsyncGenerator[httpx2.ServerSentEvent, None]:
+        """Yield the server-sent events after one, until the server ends the stream; raises StreamLost if it breaks."""
+        headers = {"Last-Event-ID": last_id} if last_id else {}
+        async with self.stream(path, headers, **query) as response:
+            events = httpx2.EventSource(response, max_event_size=None)
+            try:
+                async for event in events:
+                    yield event
+            except httpx2.RequestError as error:
+                raise StreamLost from error
+
+    async def chunks(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+        """Yield the body of a streamed response; raises StreamLost if it breaks off."""
+        try:
+            async for chunk in response.aiter_raw():
+                yield chunk
+        except httpx2.RequestError as error:
+            raise StreamLost from error
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, headers: Mapping[str, str], /, **query: object
+    ) -> AsyncGenerator[httpx2.Response, None]:
+        """Open a response whose body is read by the caller; raises AppError for an error, except for a wrong range."""
+        response = await self._respond("GET", path, query, headers, is_streamed=True)
+        try:
+            if response.is_error and response.status_code != ErrorCode.RANGE_NOT_SATISFIABLE.http_status:
+                await response.aread()
+                raise self._error(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> httpx2.Response:
+        response = await self._respond(method, path, query, headers or {}, content)
+        if not response.is_success:
+            raise self._error(response)
+        return response
+
+    async def _respond(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+        *,
+        is_streamed: bool = False,
+    ) -> httpx2.Response:
+        """Send a request until it gets an answer; raises SERVICE_UNAVAILABLE if it gets none.
+
+        If nothing answers at the address from the start, the first try is the last one.
+        """
+        wait = query.get("wait")
+        seconds = _READ_SECONDS + (wait if isinstance(wait, int | float) else 0.0)
+        timeout = httpx2.Timeout(seconds, connect=_CONNECT_SECONDS)
+        params = dict(_parameters(query))
+        deadline, pause = monotonic() + _PATIENCE_SECONDS, 0.1
+        while True:
+            request = self._http.build_request(
+                method, path, params=params, headers=headers, content=content, timeout=timeout
+            )
+            try:
+                response = await self._http.send(request, stream=is_streamed)
+                if response.status_code in _GATEWAY:
+                    await response.aread()
+                if response.status_code not in _GATEWAY or _body_of(response) is not None:
+                    self._has_answered = True
+                    return response
+                failure = self._error(response)
+            except httpx2.RequestError as error:
+                failure = self._unreachable(error)
+                if not self._has_answered and isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+                    raise failure from error
+            if monotonic() > deadline:
+                raise failure
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+
+    def _error(self, response: httpx2.Response) -> AppError:
+        body = _body_of(response)
+        if body is not None:
+            return AppError(body.code, body.message, body.details)
+        what = f"HTTP {response.status_code}, which is no answer of Model Trainer"
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, f"{self._origin} answers with {what}. Check MT_URL.")
+
+    def _unreachable(self, error: httpx2.RequestError) -> AppError:
+        reason = next((one.reason for one in _causes(error) if isinstance(one, ssl.SSLError)), None)
+        if reason is not None:
+            message = f"No server answers at {self._origin}: TLS failed ({reason})."
+        else:
+            message = f"No server answers at {self._origin}. Check MT_URL, and that the server is running."
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
+
+    def _parsed(self, record: type[RecordT], content: bytes) -> RecordT:
+        try:
+            return record.model_validate_json(content)
+        except ValidationError:
+            message = (
+                f"The answer of {self._origin} cannot be read. Install the server's version of Model Trainer here."
+            )
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from None
+
+
+def new_key() -> str:
+    """Return a new Idempotency-Key."""
+    return uuid4().hex
+
+
+def address(*parts: str) -> str:
+    """Return the path of a resource, with each part quoted."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _parameters(query: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for name, value in query.items():
+        if value is not None:
+            yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _body_of(response: httpx2.Response) -> ErrorBody | None:
+    try:
+        return ErrorBody.model_validate_json(response.content)
+    except ValidationError:
+        return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

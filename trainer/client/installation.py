@@ -1,0 +1,225 @@
+"""The installation of a server: its runs and tokenizers, over HTTP."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+from pydantic import BaseModel, ValidationError
+
+from trainer.artifacts.run_files import RunFiles
+from trainer.client.http_api import HttpApi, StreamLost, address
+from trainer.client.inference import RemoteInference
+from trainer.config.settings import ClientSettings
+from trainer.config.train_request import RequestDraft, with_stored_tokenizer
+from trainer.contracts.base import RunState
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import Event, JobCancelled, JobCompleted, JobFailed, event_adapter
+from trainer.contracts.http_answers import CancelAnswer, RunPage
+from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.runs import Accepted, RunManifest, RunStatus, TrainRequest, check_completed
+from trainer.contracts.tokenizer_jobs import (
+    TokenizerAccepted,
+    TokenizerList,
+    TokenizerStatus,
+    TokenizerTrainRequest,
+)
+from trainer.contracts.tokenizers import TokenizerManifest
+
+_MAX_PAGE = 200
+_MAX_TAIL = 10_000
+_PROGRESS_SECONDS = 1.0
+"""Time between two statuses of a run."""
+_CANCEL_SECONDS = 0.3
+"""Time that a cancelled run has to end before its status is returned; a queued run ends at once."""
+_END_SECONDS = 30.0
+"""Time that one request waits for the end of a run."""
+_PAUSE_SECONDS = 0.5
+_ENDS = (JobCompleted, JobFailed, JobCancelled)
+
+
+class RemoteInstallation:
+    """Runs, tokenizers and inference of a server."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self.api = HttpApi(settings)
+        self.inference = RemoteInference(self.api)
+
+    async def close(self) -> None:
+        await self.api.close()
+
+    async def runs(
+        self, status: RunState | None = None, limit: int = 20, *, family: str | None = None, search: str | None = None
+    ) -> list[RunStatus]:
+        """List runs, newest first."""
+        found: list[RunStatus] = []
+        cursor: str | None = None
+        while True:
+            size = min(limit - len(found), _MAX_PAGE)
+            page = await self.api.get(
+                RunPage, "/runs", status=status, limit=size, family=family, search=search, cursor=cursor
+            )
+            found += page.runs
+            cursor = page.next_cursor
+            if cursor is None or len(found) >= limit:
+                return found
+
+    async def status(self, run_id: str, *, wait: float = 0.0) -> RunStatus:
+        """Return the status of a run at its end, or after `wait` seconds."""
+        return await self.api.get(RunStatus, address("runs", run_id), wait=wait)
+
+    async def ended(self, run_id: str) -> RunStatus:
+        """Wait for the end of a run and return its status."""
+        while not (status := await self.status(run_id, wait=_END_SECONDS)).has_ended:
+            pass
+        return status
+
+    async def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
+        """Yield the status of a run every second until it has ended."""
+        status = await self.status(run_id)
+        yield status
+        while not status.has_ended:
+            status = await self.status(run_id, wait=_PROGRESS_SECONDS)
+            yield status
+
+    async def saved_step(self, status: RunStatus) -> int | None:
+        """Return the step of a run's last checkpoint."""
+        return status.last_checkpoint_step
+
+    async def train(self, draft: RequestDraft) -> Accepted:
+        """Start the training of a draft, whose corpora are on the server."""
+        request = await self._request(draft)
+        try:
+            return await self.api.post(Accepted, "/runs/train", request)
+        except AppError as error:
+            raise draft.combined([draft.located(error)]) from None
+
+    async def resume(self, run_id: str) -> Accepted:
+        """Resume a failed or cancelled run as a new run."""
+        return await self.api.post(Accepted, address("runs", run_id, "resume"))
+
+    async def cancel(self, run_id: str) -> RunStatus:
+        """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
+        if (await self.status(run_id)).has_ended:
+            raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
+        await self.api.post(CancelAnswer, address("runs", run_id, "cancel"))
+        return await self.status(run_id, wait=_CANCEL_SECONDS)
+
+    async def manifest(self, run_id: str) -> RunManifest:
+        """Return the manifest of a run that has ended; raises RUN_NOT_READY."""
+        return await self.api.get(RunManifest, address("runs", run_id, "manifest"))
+
+    async def completed_manifest(self, run_id: str) -> RunManifest:
+        """Return the manifest of a completed run; raises RUN_NOT_READY."""
+        manifest = await self.manifest(run_id)
+        check_completed(manifest)
+        return manifest
+
+    async def experiment_file(self, run_id: str) -> str:
+        """Return the request of a run as an experiment file."""
+        return await self.api.text(address("runs", run_id, "config.yaml"))
+
+    async def files(self, run_id: str) -> RunFiles:
+        """List the files of a run."""
+        return await self.api.get(RunFiles, address("runs", run_id, "files"))
+
+    async def evaluation(self, run_id: str) -> EvalMetrics:
+        """Return the latest evaluation of a run."""
+        return await self.api.get(EvalMetrics, address("runs", run_id, "eval"))
+
+    async def last_lines(self, run_id: str) -> tuple[str, ...]:
+        """Return the last lines of the error output of a run whose process ended without an error of its own."""
+        try:
+            return (await self.manifest(run_id)).last_lines
+        except AppError as error:
+            if error.code is not ErrorCode.RUN_NOT_READY:
+                raise
+            return ()
+
+    async def events(self, run_id: str) -> AsyncGenerator[Event, None]:
+        """Yield the events of a run from its first one until it has ended."""
+        path, last_id = address("runs", run_id, "events"), ""
+        while True:
+            with suppress(StreamLost):
+                async with aclosing(self.api.server_events(path, last_id)) as sent:
+                    async for one in sent:
+                        event = event_adapter.validate_json(one.data)
+                        last_id = one.id
+                        yield event
+                        if isinstance(event, _ENDS):
+                            return
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def log_lines(self, run_id: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
+        """Yield the last lines of a run's log as stored, and with `follow` each new line until the run has ended."""
+        if not follow:
+            text = await self.api.text(address("runs", run_id, "logs"), tail=tail, stored=True)
+            for line in text.splitlines():
+                yield line
+            return
+        path, seen = address("runs", run_id, "logs", "stream"), ""
+        while True:
+            # a stream that begins after the end of the run has all its lines
+            is_last, after = (await self.status(run_id)).has_ended, seen
+            try:
+                async with aclosing(self.api.server_events(path, tail=tail, stored=True)) as sent:
+                    async for one in sent:
+                        written = _time_of(one.data)
+                        if not after or not written or written > after:
+                            yield one.data
+                        seen = max(seen, written)
+            except StreamLost:
+                is_last = False
+                await asyncio.sleep(_PAUSE_SECONDS)
+            if is_last:
+                return
+            tail = _MAX_TAIL if seen else tail
+
+    async def tokenizers(self) -> TokenizerList:
+        """List tokenizers, newest first."""
+        return await self.api.get(TokenizerList, "/tokenizers")
+
+    async def tokenizer(self, tokenizer_id: str, *, wait: float = 0.0) -> TokenizerStatus:
+        """Return the status of a tokenizer at the end of its training, or after `wait` seconds."""
+        return await self.api.get(TokenizerStatus, address("tokenizers", tokenizer_id), wait=wait)
+
+    async def train_tokenizer(self, request: TokenizerTrainRequest) -> TokenizerAccepted:
+        """Train a tokenizer on corpora of the server."""
+        return await self.api.post(TokenizerAccepted, "/tokenizers/train", request)
+
+    async def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
+        """Yield the status of a tokenizer until its training has ended."""
+        status = await self.tokenizer(tokenizer_id)
+        yield status
+        while status.status in ("queued", "running"):
+            status = await self.tokenizer(tokenizer_id, wait=_END_SECONDS)
+            yield status
+
+    async def _request(self, draft: RequestDraft) -> TrainRequest:
+        """Return the request of a draft, with the model family of its parent run and its labelled tokenizer."""
+        parent = draft.fields.get("init_from_run_id")
+        family = None
+        if isinstance(parent, str):
+            with suppress(AppError):  # the server refuses an unknown run
+                family = (await self.status(parent)).model_family
+        request = draft.with_family(family).request()
+        if request.tokenizer is None or draft.requested_paths is None:
+            return request
+        label = draft.requested_paths[0]
+        for one in (await self.tokenizers()).tokenizers:
+            if one.label == label and one.status != "failed":
+                path = address("artifacts", "tokenizers", one.tokenizer_id, "download")
+                manifest = await self.api.get(TokenizerManifest, path, path="manifest.json")
+                return with_stored_tokenizer(request, label, manifest)
+        return request
+
+
+class _Line(BaseModel):
+    timestamp: str = ""
+
+
+def _time_of(line: str) -> str:
+    """Return the time of a line of a log; empty for a line without one."""
+    try:
+        return _Line.model_validate_json(line).timestamp
+    except ValidationError:
+        return ""

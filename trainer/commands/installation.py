@@ -1,0 +1,92 @@
+"""The interface of the installation that commands work on: this machine's, or that of a server."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol
+
+from trainer.artifacts.run_files import RunFiles
+from trainer.contracts.base import RunState
+from trainer.contracts.inference import (
+    ChatRequest,
+    ChatResponse,
+    EvalMetrics,
+    EvalRequest,
+    GenerateChunk,
+    GenerateRequest,
+    GenerateResponse,
+    PredictRequest,
+    PredictResponse,
+    ScoreRequest,
+    ScoreResponse,
+)
+from trainer.contracts.runs import RunManifest, RunStatus
+from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
+
+
+class Installation(Protocol):
+    """Runs and tokenizers."""
+
+    async def runs(self, status: RunState | None, limit: int) -> Sequence[RunStatus]:
+        """List runs, newest first."""
+
+    async def status(self, run_id: str) -> RunStatus:
+        """Return the status of a run; raises RUN_NOT_FOUND, as all methods do."""
+
+    def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
+        """Yield the status of a run until it has ended."""
+
+    async def saved_step(self, status: RunStatus) -> int | None:
+        """Return the step that a failed or cancelled run would resume from."""
+
+    async def cancel(self, run_id: str) -> RunStatus:
+        """Request the end of a run and return its status; raises RUN_FINISHED for a run that has ended."""
+
+    async def completed_manifest(self, run_id: str) -> RunManifest:
+        """Return the manifest of a completed run; raises RUN_NOT_READY."""
+
+    async def experiment_file(self, run_id: str) -> str:
+        """Return the request of a run as an experiment file."""
+
+    async def files(self, run_id: str) -> RunFiles:
+        """List the files of a run."""
+
+    async def evaluation(self, run_id: str) -> EvalMetrics:
+        """Return the latest evaluation of a run; raises EVAL_NOT_FOUND."""
+
+    def log_lines(self, run_id: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
+        """Yield the last lines of a run's log as stored, and with `follow` each new line until the run has ended."""
+
+    async def last_lines(self, run_id: str) -> Sequence[str]:
+        """Return the last lines of the error output of a run whose process ended without an error of its own."""
+
+    async def tokenizers(self) -> TokenizerList:
+        """List tokenizers, newest first."""
+
+    async def tokenizer(self, tokenizer_id: str) -> TokenizerStatus:
+        """Return the status of a tokenizer; raises TOKENIZER_NOT_FOUND."""
+
+    def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
+        """Yield the status of a tokenizer until its training has ended."""
+
+
+class Inference(Protocol):
+    """Inference on finished runs, which needs a worker."""
+
+    async def score(self, run_id: str, request: ScoreRequest, *, is_kept: bool = True) -> ScoreResponse:
+        """Score a text; `is_kept=False` deletes the stored result afterwards."""
+
+    async def generate(self, run_id: str, request: GenerateRequest) -> GenerateResponse:
+        """Continue a prompt."""
+
+    def stream_generate(
+        self, run_id: str, request: GenerateRequest
+    ) -> AsyncGenerator[GenerateChunk | GenerateResponse, None]:
+        """Yield chunks of the continuations, then the complete response."""
+
+    async def predict(self, run_id: str, request: PredictRequest) -> PredictResponse:
+        """Return the most probable next tokens of a text."""
+
+    async def chat(self, run_id: str, request: ChatRequest) -> ChatResponse:
+        """Send a message and return the answer."""
+
+    async def evaluate(self, run_id: str, request: EvalRequest) -> EvalMetrics:
+        """Evaluate a run on one of its splits, or on a corpus."""

@@ -1,0 +1,129 @@
+"""The installation of this machine: runs and tokenizers on disk, and the queue if its server is running."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.artifacts.checkpoint_files import newest_whole
+from trainer.artifacts.run_files import RunFiles, run_files
+from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
+from trainer.artifacts.tokenizers import TokenizerStore
+from trainer.commands.connection import running_queue
+from trainer.config.settings import Settings
+from trainer.contracts.base import RunState, changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalMetrics
+from trainer.contracts.runs import RunManifest, RunStatus
+from trainer.contracts.tokenizer_jobs import TokenizerList, TokenizerStatus
+from trainer.system.files import is_full
+from trainer.system.logs import LogReader
+from trainer.worker.attempts import DISK_IS_FULL
+
+if TYPE_CHECKING:  # commands without the queue need not wait for the import of redis
+    from trainer.jobs.queue import JobQueue
+
+_FOLLOW_SECONDS = 0.2
+
+
+class LocalInstallation:
+    """Runs and tokenizers of the artifacts folder; starts nothing."""
+
+    def __init__(self, settings: Settings, queue: "JobQueue | None" = None) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._runs = RunStore(settings.app.artifacts_root)
+        self._tokenizers = TokenizerStore(settings.app.artifacts_root)
+
+    async def runs(self, status: RunState | None, limit: int) -> list[RunStatus]:
+        statuses = (run.follow().refresh() for run in self._runs.all())
+        return list(islice((one for one in statuses if status in (None, one.status)), limit))
+
+    async def status(self, run_id: str) -> RunStatus:
+        """Return the status of a run; without a queue, no worker of a running run can be reached."""
+        run = self._runs.get(run_id)
+        if self._queue is not None:
+            return await self._queue.status(run_id)
+        async with running_queue(self._settings) as queue:
+            return _stored_status(run) if queue is None else await queue.status(run_id)
+
+    async def follow(self, run_id: str) -> AsyncGenerator[RunStatus, None]:
+        """Yield the status on disk until the run has ended, with the message that the disk is full while it is."""
+        run = self._runs.get(run_id)
+        follower = run.follow()
+        while True:
+            status = follower.refresh()
+            yield changed(status, message=message_with_disk(run.path, status.message))
+            if status.has_ended:
+                return
+            await asyncio.sleep(_FOLLOW_SECONDS)
+
+    async def saved_step(self, status: RunStatus) -> int | None:
+        saved = newest_whole(self._runs.get(status.run_id).checkpoints)
+        return None if saved is None else saved.step
+
+    async def cancel(self, run_id: str) -> RunStatus:
+        run = self._runs.get(run_id)
+        async with running_queue(self._settings) as queue:
+            if queue is not None:
+                await queue.cancel(run_id)
+                return await queue.status(run_id)
+        if run.manifest() is not None:
+            raise AppError(ErrorCode.RUN_FINISHED, f"The run '{run_id}' has already ended.")
+        run.request_cancel()
+        cancel_idle_run(run)
+        return _stored_status(run)
+
+    async def completed_manifest(self, run_id: str) -> RunManifest:
+        return self._runs.get(run_id).completed_manifest()
+
+    async def experiment_file(self, run_id: str) -> str:
+        from trainer.config.experiment_file import experiment_yaml  # loads the YAML parser
+
+        return experiment_yaml(self._runs.get(run_id).record())
+
+    async def files(self, run_id: str) -> RunFiles:
+        return run_files(self._runs.get(run_id))
+
+    async def evaluation(self, run_id: str) -> EvalMetrics:
+        return self._runs.get(run_id).evaluation()
+
+    async def log_lines(self, run_id: str, tail: int, *, follow: bool) -> AsyncGenerator[str, None]:
+        run = self._runs.get(run_id)
+        reader, follower = LogReader(run.logs), run.follow()
+        for line in reader.last(tail):
+            yield line
+        while follow and not follower.ended:
+            follower.refresh()
+            await asyncio.sleep(_FOLLOW_SECONDS)  # the last lines come just after the end
+            for line in reader.read_new():
+                yield line
+
+    async def last_lines(self, run_id: str) -> tuple[str, ...]:
+        manifest = self._runs.get(run_id).manifest()
+        return () if manifest is None else manifest.last_lines
+
+    async def tokenizers(self) -> TokenizerList:
+        return TokenizerList(tokenizers=tuple(tokenizer.status() for tokenizer in self._tokenizers.all()))
+
+    async def tokenizer(self, tokenizer_id: str) -> TokenizerStatus:
+        return self._tokenizers.get(tokenizer_id).status()
+
+    async def follow_tokenizer(self, tokenizer_id: str) -> AsyncGenerator[TokenizerStatus, None]:
+        """Yield the status until the training has ended, with the message that the disk is full while it is."""
+        tokenizer = self._tokenizers.get(tokenizer_id)
+        while (status := tokenizer.status()).status in ("queued", "running"):
+            yield changed(status, message=message_with_disk(tokenizer.path, status.message))
+            await asyncio.sleep(_FOLLOW_SECONDS)
+        yield status
+
+
+def message_with_disk(folder: Path, message: str) -> str:
+    """Return the message of a job, or that of the disk, which may be too full for messages."""
+    return DISK_IS_FULL if is_full(folder) else message
+
+
+def _stored_status(run: RunDirectory) -> RunStatus:
+    status = run.follow().refresh()
+    return changed(status, reachable=status.status != "running")

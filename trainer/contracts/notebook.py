@@ -1,0 +1,82 @@
+"""Methods of a model in a notebook: the same for a model in memory and for one on a server."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from trainer.contracts.compatibility import check_generates, check_scores
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import (
+    GenerateRequest,
+    GenerateResponse,
+    PredictRequest,
+    PredictResponse,
+    ScoreRequest,
+    ScoreResponse,
+    Suggestion,
+)
+from trainer.contracts.models import Objective
+from trainer.contracts.validation import parse
+
+
+class Surprisal(NamedTuple):
+    """The surprisal of a token: -ln p given the tokens before it in its line, or around it for a masked model."""
+
+    token: str
+    nats: float
+    start: int
+    """The position of its first character in the normalized text (NFC)."""
+    end: int
+
+
+class NotebookModel(ABC):
+    """A trained model. Its numbers are those of `mt` and of the bot."""
+
+    run_id: str
+
+    def surprisal(self, text: str) -> list[Surprisal]:
+        """Return the surprisal of every token, line by line. Raises INVALID_INPUT for a blank text."""
+        scored = self.score(text)
+        columns = zip(scored.tokens or (), scored.surprisal or (), scored.char_spans or (), strict=True)
+        return [Surprisal(token, nats, *span) for token, nats, span in columns if nats is not None]
+
+    def score(self, text: str, **options: object) -> ScoreResponse:
+        """Score a text with the options of ScoreRequest: `detail_level` (per_char), `top_k`, `window_tokens`, …
+
+        Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE for one that the model does not support.
+        """
+        request = parse(ScoreRequest, {"text": text, "detail_level": "per_char", **options})
+        check_scores(request, self._objective)
+        return self._score(request)
+
+    def generate(self, prompt: str = "", **options: object) -> list[str]:
+        """Continue a prompt with the options of GenerateRequest: `max_new_tokens`, `temperature`, `top_k`, `seed`, …
+
+        Raises INVALID_INPUT for a wrong option, and MODEL_INCOMPATIBLE for a masked model.
+        """
+        check_generates(self._objective)
+        if prompt and "prompt_text" in options:
+            raise AppError(ErrorCode.INVALID_INPUT, "Give the prompt once: as the first argument or as `prompt_text`.")
+        response = self._generate(parse(GenerateRequest, {"prompt_text": prompt, **options}))
+        return list(response.outputs or ())
+
+    def predict_next(self, prefix: str, k: int = 5) -> list[Suggestion]:
+        """Return the k likeliest next tokens with p and ln p; none for a prefix without tokens.
+
+        Raises INVALID_INPUT for a prefix beyond the model's context, and MODEL_INCOMPATIBLE for a masked model.
+        """
+        check_generates(self._objective)
+        response = self._predict(parse(PredictRequest, {"text": prefix, "k": k}))
+        return list(response.suggestions or ())
+
+    @property
+    @abstractmethod
+    def _objective(self) -> Objective: ...
+
+    @abstractmethod
+    def _score(self, request: ScoreRequest) -> ScoreResponse: ...
+
+    @abstractmethod
+    def _generate(self, request: GenerateRequest) -> GenerateResponse: ...
+
+    @abstractmethod
+    def _predict(self, request: PredictRequest) -> PredictResponse: ...
