@@ -3,7 +3,7 @@
     python -m benchmarks.http_load
 
 Runs `python -m bot --no-discord` with its embedded Valkey and worker. Each client keeps one connection, follows the
-events of the run, and sends requests one after another with a pause of a tenth of a second. Prints a row for each kind
+events of the run, and sends requests one after another with a pause of half a second. Prints a row for each kind
 of request, and exits 1 if a goal is missed.
 """
 
@@ -24,9 +24,11 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from benchmarks.many_users import p99, resident_mebibytes
+from benchmarks.many_users import resident_mebibytes
+from benchmarks.queue_latency import p99
+from trainer.jobs.services import pipe
 
-CLIENTS, SECONDS, PAUSE_SECONDS = 100, 60.0, 0.1
+CLIENTS, SECONDS, PAUSE_SECONDS = 100, 60.0, 0.5
 STATUS_SECONDS = 0.2
 KEY = "benchmark-key-0123456789"
 _fields = TypeAdapter(dict[str, object])
@@ -72,9 +74,8 @@ class Load:
 
     async def prepare(self) -> None:
         """Train a small run to its end, and begin a long one."""
-        small = {"corpus": "demo", "model_family": "char_lstm", "model_size": "tiny", "max_steps": 20}
-        self.runs["done"] = await self._train(small, "?wait=60")
-        self.runs["run"] = await self._train({"corpus": "demo", "model_family": "char_lstm", "num_epochs": 1000}, "")
+        self.runs["done"] = await self._train("?wait=60", model_size="tiny", max_steps=20)
+        self.runs["run"] = await self._train("", num_epochs=1000)
         while (await self._status(self.runs["run"]))["step"] == 0:
             await asyncio.sleep(0.2)
 
@@ -105,8 +106,10 @@ class Load:
             async for line in answer.content:
                 self.events += line.startswith(b"id:")
 
-    async def _train(self, request: Mapping[str, str | int], query: str) -> str:
-        async with self._session.post(f"/runs/train{query}", data=to_json(request)) as answer:
+    async def _train(self, query: str, **fields: str | int) -> str:
+        request: dict[str, str | int] = {"corpus": "demo", "model_family": "char_lstm", **fields}
+        body = to_json(request)
+        async with self._session.post(f"/runs/train{query}", data=body) as answer:
             return str(_fields.validate_json(await answer.read())["run_id"])
 
     async def _status(self, run_id: str) -> dict[str, object]:
@@ -171,16 +174,14 @@ async def start_server(folder: Path) -> Process:
 
 
 async def _port(server: Process) -> object:
-    assert server.stdout is not None
     while True:
-        line = _fields.validate_json(await server.stdout.readline())
+        line = _fields.validate_json(await pipe(server.stdout).readline())
         if line["message"] == "http_started":
             return line["port"]
 
 
 async def _drain(server: Process) -> None:
-    assert server.stdout is not None
-    while await server.stdout.read(1 << 16):
+    while await pipe(server.stdout).read(1 << 16):
         pass
 
 
