@@ -31,7 +31,7 @@ admin. A missing or wrong key is answered with 401, a forbidden operation with 4
 - Bodies are JSON with `Content-Type: application/json`; another type is answered with 415. Unknown fields and
   parameters are refused with 422, and `details` names each wrong field. A path outside of the corpus folder is 400.
 - A well-formed request that contradicts itself, or that its run, corpus or machine does not allow, is answered with
-  409, whatever its code; only a parent run that does not fit (`init_from_run_id`) is 422.
+  409, whatever its code.
 - Every answer has the header `X-Request-ID`: that of the request, if it has at most 64 letters, digits, `.`, `_` and
   `-`, else a new one. The log has it, too.
 - A POST with the header `Idempotency-Key` (1 to 255 ASCII characters without spaces) is not run again: a repeated

@@ -11,7 +11,6 @@ from aiohttp import web
 from pydantic import Field
 
 from bot.http.api import Api
-from bot.http.error_answers import HttpError
 from bot.http.event_streams import stream_feed
 from bot.http.feeds import MAX_LINES
 from bot.http.operations import (
@@ -113,12 +112,7 @@ async def train(call: Call[NoQuery, WaitQuery, TrainRequest]) -> web.StreamRespo
     if call.body.init_from_run_id is not None:
         await call.api.run(call.client, call.body.init_from_run_id, "train")
     user_id, origin = call.client.user_id, call.origin
-    try:
-        return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
-    except AppError as error:
-        if call.body.init_from_run_id is not None and error.code is ErrorCode.MODEL_INCOMPATIBLE:
-            raise HttpError(error.code, error.message, {}) from None  # 422: the request names the wrong parent
-        raise
+    return await _accept(call, lambda: call.api.queue.train(call.body, user_id=user_id, http=origin))
 
 
 async def get_run(call: Call[RunPath, WaitQuery, NoBody]) -> web.StreamResponse:

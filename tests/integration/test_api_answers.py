@@ -81,6 +81,12 @@ def test_training__that_cannot_be_is_a_conflict_unless_a_field_is_wrong(
     assert outcome(prepared.api.client.post("/runs/train", json=body)) == (status, code)
 
 
+def test_parent__that_does_not_fit_is_a_conflict(prepared: Prepared) -> None:
+    body = {"corpus": "text", "model_family": "gru", "init_from_run_id": prepared.run}
+
+    assert outcome(prepared.api.client.post("/runs/train", json=body)) == (409, "MODEL_INCOMPATIBLE")
+
+
 def test_chat__that_is_deleted_has_no_answers(prepared: Prepared) -> None:
     client, chat = prepared.api.client, prepared.chat()
     path = f"/runs/{prepared.run}/chat/{chat.session_id}"
