@@ -5,19 +5,23 @@ from collections import OrderedDict
 from time import monotonic
 
 from trainer.artifacts.run_status import RunFollower
+from trainer.contracts.base import changed
 from trainer.contracts.runs import RunStatus
 from trainer.jobs.queue import JobQueue
 
 _FRESH_SECONDS = 0.1
+_PATIENCE_SECONDS = 0.05
+"""Time to wait for a newer state of the queue where an older one is known: Redis may be waiting for its disk."""
 
 
 class _Followed:
     def __init__(self, follower: RunFollower) -> None:
         self.follower = follower
-        self.reading, self.asking = asyncio.Lock(), asyncio.Lock()  # of the disk, and of Redis
+        self.reading = asyncio.Lock()
         self.read_at = self.asked_at = -_FRESH_SECONDS
-        self.asked_for = self.status = follower.status
-        """The status as read, and the same with the state of the queue."""
+        self.asking: asyncio.Task[None] | None = None
+        self.known: RunStatus | None = None
+        """The last status with the state of the queue."""
 
 
 class RunStatuses:
@@ -31,16 +35,30 @@ class RunStatuses:
     async def status(self, run_id: str) -> RunStatus:
         """Return the status of a run with the state of the queue; raises RUN_NOT_FOUND."""
         followed = await self._read(run_id)
-        async with followed.asking:
-            read = followed.follower.status
-            if followed.asked_for is not read or monotonic() - followed.asked_at >= _FRESH_SECONDS:
-                followed.status = await self._queue.add_queue_state(read)
-                followed.asked_for, followed.asked_at = read, monotonic()
-            return followed.status
+        if followed.asking is None and monotonic() - followed.asked_at >= _FRESH_SECONDS:
+            followed.asking = asyncio.create_task(self._ask(followed))
+        if followed.asking is not None:
+            timeout = None if followed.known is None else _PATIENCE_SECONDS
+            await asyncio.wait([followed.asking], timeout=timeout)
+        read, known = followed.follower.status, followed.known
+        if known is None or known.status != read.status or read.has_ended:
+            return read
+        beats = (read.last_heartbeat_ts or 0.0, known.last_heartbeat_ts or 0.0)
+        state: dict[str, object] = {"reachable": known.reachable, "last_heartbeat_ts": max(beats) or None}
+        if read.status == "queued":
+            state |= {"queue_position": known.queue_position, "message": known.message}
+        return changed(read, **state)
 
     async def follower(self, run_id: str) -> RunFollower:
         """Return the follower of a run, at most a tenth of a second old; raises RUN_NOT_FOUND."""
         return (await self._read(run_id)).follower
+
+    async def _ask(self, followed: _Followed) -> None:
+        """Ask Redis for the state of the queue, once for all clients."""
+        try:
+            followed.known = await self._queue.add_queue_state(followed.follower.status)
+        finally:
+            followed.asking, followed.asked_at = None, monotonic()
 
     async def _read(self, run_id: str) -> _Followed:
         run = self._queue.runs.get(run_id)

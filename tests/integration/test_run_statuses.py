@@ -1,0 +1,31 @@
+"""Statuses of runs while Redis does not answer, as when it waits for its disk."""
+
+from pathlib import Path
+
+from bot.http.statuses import RunStatuses
+from tests.support import settings_in
+from tests.support.redis_servers import served, told_server
+from tests.support.stories import Story, run_record
+from trainer.jobs.queue import NO_WORKER, JobQueue
+from trainer.store.store import connect
+
+
+async def test_status__is_that_of_the_disk_with_the_last_known_state_of_the_queue(tmp_path: Path) -> None:
+    async with served(tmp_path) as server:
+        store = await connect(server.url)
+        statuses = RunStatuses(JobQueue(settings_in(tmp_path), store))
+        story, waiting = [Story(tmp_path / "artifacts", run_record(f"char_lstm-{number}")) for number in (1, 2)]
+        before = [await statuses.status(one.run.run_id) for one in (story, waiting)]
+        await told_server(store, "CLIENT", "PAUSE", "600000", "ALL")
+        still_waiting = await statuses.status(waiting.run.run_id)
+        story.start().step(1, 2.0)
+        while (running := await statuses.status(story.run.run_id)).step == 0:
+            pass
+        story.complete()
+        while not (ended := await statuses.status(story.run.run_id)).has_ended:
+            pass
+        await store.close()
+
+    assert [(one.status, one.message, one.reachable) for one in before] == [("queued", NO_WORKER, True)] * 2
+    assert (still_waiting.message, still_waiting.reachable) == (NO_WORKER, True)
+    assert (running.status, ended.status) == ("running", "completed")
