@@ -114,6 +114,7 @@ async def _ended(call: Call, runs: RunStore) -> None:
 async def start_bot(folder: Path, discord: LocalDiscord, users: list[User]) -> Process:
     environment = {
         **os.environ,
+        "HTTP__PORT": "",
         "APP__DATA_ROOT": str(folder / "data"),
         "APP__ARTIFACTS_ROOT": str(folder / "artifacts"),
         "DISCORD__TOKEN": TOKEN,

@@ -18,7 +18,7 @@ from trainer.system.logs import LogReader, readable_line
 _MAX_LOG_LINES = 8
 _MAX_SAMPLES = 2
 _record_adapter = TypeAdapter(dict[str, object])
-_ADDRESS = re.compile(r"\w+://[^\s\"']+")
+_ADDRESS = re.compile(r"\b\w+://[^\s\"']+")
 _PATH = re.compile(r"(?<![\w.<>/\\])(?:[A-Za-z]:)?[/\\]+(?:[^\s\"'<>:/\\]+[/\\]+)*([^\s\"'<>:/\\]+)")
 
 

@@ -61,6 +61,7 @@ class System:
             "QUEUE__EMBEDDED_WORKERS": "0",
             "QUEUE__LEASE_SECONDS": str(LEASE_SECONDS),
             "QUEUE__TRAINING_SLOTS": str(slots),
+            "HTTP__PORT": "",
             "QUEUE__STALL_SECONDS": "3600",  # a busy machine may give a training no time for minutes
             "LIMITS__RUNS_PER_USER": "100",
             "DISCORD__TOKEN": TOKEN,

@@ -140,7 +140,7 @@ async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
         "-m",
         "bot",
         cwd=root,
-        env={**kept, "PYTHONPATH": source, **environment},
+        env={**kept, "HTTP__PORT": "", "PYTHONPATH": source, **environment},
         stdout=DEVNULL,
         stderr=PIPE,
     )
