@@ -1,4 +1,4 @@
-"""What the operations of the API share: settings, queue, index, limits, statuses, streams and figures."""
+"""State that all operations of the API share: settings, queue, index, limits, statuses, streams and figures."""
 
 import asyncio
 from collections.abc import Iterator

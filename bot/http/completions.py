@@ -68,6 +68,11 @@ class CompletionBody(Frozen):
     user: Annotated[str, Field(max_length=256)] | None = None
     """Accepted without effect."""
 
+    @property
+    def wants_usage(self) -> bool:
+        """True if a stream ends with the counts of tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
     def request(self) -> CompletionRequest:
         """Return the request for the worker; raises INVALID_INPUT."""
         fields: dict[str, object] = self.model_dump(include=_SAME_FIELDS, exclude_none=True)
@@ -197,7 +202,7 @@ async def _chunks(
 ) -> AsyncIterator[Completion]:
     async for piece in pieces:
         if isinstance(piece, CompletionResponse):
-            if body.stream_options is not None and body.stream_options.include_usage:
+            if body.wants_usage:
                 yield changed(_completion(body.model, piece), choices=())
         else:
             reason = None if piece.stop_reason is None else completion_end(piece.stop_reason)
@@ -209,7 +214,7 @@ async def _whole_choices(response: CompletionResponse, body: CompletionBody) -> 
     completion = _completion(body.model, response)
     for choice in completion.choices:
         yield changed(completion, choices=(choice,), usage=None)
-    if body.stream_options is not None and body.stream_options.include_usage:
+    if body.wants_usage:
         yield changed(completion, choices=())
 
 

@@ -2,12 +2,10 @@
 
 import asyncio
 from contextlib import nullcontext
-from time import monotonic
 from typing import NamedTuple
 
 from aiohttp import web
 
-from bot.http.event_streams import has_left
 from bot.http.operations import (
     Answer,
     BodyT,
@@ -25,7 +23,7 @@ from bot.http.operations import (
     operation,
     reply,
 )
-from bot.http.waiting import BLANK_SECONDS, WaitingAnswer
+from bot.http.waiting import WaitingAnswer
 from bot.run_index import RunEntry
 from trainer.contracts.base import Identifier
 from trainer.contracts.errors import AppError, ErrorCode
@@ -200,12 +198,8 @@ async def get_latest_evaluation(call: Call[RunPath, NoQuery, NoBody]) -> web.Str
 
 def visible_models(call: Call[PathT, QueryT, BodyT]) -> list[RunEntry]:
     """Return the completed runs that the client may use, newest first, as of the last refresh of the index."""
-    api, client = call.api, call.client
-    return [
-        run
-        for run in api.index.runs
-        if run.state == "completed" and (client.is_admin or api.permissions.may_see(client.caller, run))
-    ]
+    api, caller = call.api, call.client.caller
+    return [run for run in api.index.runs if run.state == "completed" and api.permissions.may_see(caller, run)]
 
 
 async def _predict(
@@ -230,15 +224,10 @@ async def _answer(
     """Answer with the response of a request and its address, and 202 while it has no result."""
     response, client = record.response, call.api.queue.inference
     location = f"/runs/{response.run_id}/{under or record.kind}/{response.request_id}"
-    answer = WaitingAnswer(call.request, {"Location": location})
-    now = monotonic()
-    deadline, blank_at = now + wait_seconds, now + BLANK_SECONDS
+    answer = WaitingAnswer(call.request, {"Location": location}, wait_seconds)
     with call.api.stream(call.client) if wait_seconds and _is_pending(record) else nullcontext(), answer.errors():
-        while _is_pending(record) and (now := monotonic()) < deadline and not has_left(call.request):
-            if now >= blank_at:
-                await answer.blank()
-                blank_at = now + BLANK_SECONDS
-            record = await client.follow(record, wait_seconds=min(deadline - now, _LOOK_SECONDS))
+        while _is_pending(record) and (left := await answer.seconds_left()):
+            record = await client.follow(record, wait_seconds=min(left, _LOOK_SECONDS))
     return await answer.end(record.response, 202 if _is_pending(record) else 200)
 
 

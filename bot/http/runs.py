@@ -75,14 +75,14 @@ class Curve(Frozen):
 
 async def list_runs(call: Call[NoQuery, RunsQuery, NoBody]) -> web.StreamResponse:
     """List runs, newest first."""
-    api, query, client = call.api, call.query, call.client
+    api, query, caller = call.api, call.query, call.client.caller
     await api.index.refresh()
     entries = [
         entry
         for entry in api.index.runs
         if query.status in (None, entry.state)
         and query.family in (None, entry.family)
-        and (client.is_admin or api.permissions.may_see(client.caller, entry))
+        and api.permissions.may_see(caller, entry)
     ]
     if query.search.strip():
         found = {entry.run_id for entry in matching(query.search, entries, run_names, exactly=True)}

@@ -27,7 +27,7 @@ _CLIENT_HAS_LEFT = 499  # as nginx counts it
 _LOOPBACK_HOST = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 _IS_STARTED = web.RequestKey("is_started", bool)
-"""Set once an answer to a request has begun."""
+"""Set when the header of the answer is sent: from then on, no other answer can be sent."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

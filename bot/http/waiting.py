@@ -13,7 +13,7 @@ from bot.http.event_streams import has_left
 from bot.http.operations import BodyT, Call, PathT, WaitQuery, reply
 from trainer.contracts.errors import AppError
 
-BLANK_SECONDS = 3.0
+_BLANK_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
@@ -24,15 +24,23 @@ class WaitingAnswer(web.StreamResponse):
     Many clients give up where nothing arrives for some seconds. From the first blank on its status is 200.
     """
 
-    def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
+    def __init__(self, request: web.Request, headers: Mapping[str, str], wait_seconds: float) -> None:
         super().__init__(headers={**headers, "Content-Type": "application/json"})
         self._request = request
         self._given_headers = headers
+        now = monotonic()
+        self._deadline, self._blank_at = now + wait_seconds, now + _BLANK_SECONDS
 
-    async def blank(self) -> None:
-        """Send a blank."""
-        await self.prepare(self._request)
-        await self.write(b" ")
+    async def seconds_left(self) -> float:
+        """Return the time left to wait, and send a blank if it is due; 0 when the time is up or the client has left."""
+        now = monotonic()
+        if now >= self._deadline or has_left(self._request):
+            return 0.0
+        if now >= self._blank_at:
+            await self.prepare(self._request)
+            await self.write(b" ")
+            self._blank_at = now + _BLANK_SECONDS
+        return self._deadline - now
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -59,16 +67,11 @@ async def reply_at_end(
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
     """Answer with a record when it has ended, or when the client's time is up."""
-    answer, record = WaitingAnswer(call.request, headers), await read()
+    answer, record = WaitingAnswer(call.request, headers, call.query.wait), await read()
     if has_ended(record) or not call.query.wait:
         return await answer.end(record)
-    now = monotonic()
-    deadline, blank_at = now + call.query.wait, now + BLANK_SECONDS
     with call.api.stream(call.client), answer.errors():
-        while not has_ended(record) and (now := monotonic()) < deadline and not has_left(call.request):
-            if now >= blank_at:
-                await answer.blank()
-                blank_at = now + BLANK_SECONDS
-            await asyncio.sleep(min(_LOOK_SECONDS, deadline - now))
+        while not has_ended(record) and (left := await answer.seconds_left()):
+            await asyncio.sleep(min(_LOOK_SECONDS, left))
             record = await read()
     return await answer.end(record)

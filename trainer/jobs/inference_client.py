@@ -330,7 +330,8 @@ class InferenceClient:
     async def follow(self, record: RecordT, *, wait_seconds: float) -> RecordT:
         """Wait for the result of a request, at most for some time; return the request with its result so far.
 
-        The request goes on when the time is up or the caller is cancelled. Raises DATA_NOT_FOUND if it has expired.
+        The worker continues the request when the time is up or the caller is cancelled. Raises DATA_NOT_FOUND if the
+        request has expired.
         """
         key, request_id = _key(record), record.response.request_id
         deadline = time.monotonic() + wait_seconds
