@@ -1,7 +1,6 @@
 """The parts of a bot process that need no Discord: services, queue, index and the HTTP API."""
 
 from contextlib import AsyncExitStack
-from time import monotonic
 
 from bot.http.metrics import Metrics
 from bot.limits import UsageLimits
@@ -9,15 +8,12 @@ from bot.permissions import Permissions
 from bot.run_index import RunIndex
 from bot.webhooks.sender import WebhookSender
 from trainer.config.settings import Settings
-from trainer.contracts.errors import AppError
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
-from trainer.store.store import Store, connect
+from trainer.store.store import connect
 
 _QUEUE_RETRIES = 4
 """Few enough that a command fails within 3 seconds while Redis is unavailable."""
-_SERVER_SECONDS = 10.0
-"""Time in which the services start another embedded server."""
 
 
 class Installation:
@@ -40,7 +36,8 @@ class Installation:
     async def start(self) -> None:
         """Start the services and the HTTP API; raises AppError for settings that cannot be used."""
         redis_url = await self._services.start()
-        self.queue = JobQueue(self.settings, await self._connect(redis_url))
+        await (await connect(redis_url)).close()  # waits for another server: one of a killed process ends by itself
+        self.queue = JobQueue(self.settings, await connect(redis_url, retries=_QUEUE_RETRIES))
         self._started.push_async_callback(self.queue.close)
         self.limits = UsageLimits(self.settings.limits)
         self.index = RunIndex(self.queue, self.settings.app.artifacts_root)
@@ -57,16 +54,6 @@ class Installation:
             server = HttpServer(api)
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
-
-    async def _connect(self, redis_url: str) -> Store:
-        """Connect to Redis; the embedded server of a killed process may end just after it has answered."""
-        deadline = monotonic() + _SERVER_SECONDS
-        while True:
-            try:
-                return await connect(redis_url, retries=_QUEUE_RETRIES)
-            except AppError:
-                if self.settings.redis.url is not None or monotonic() > deadline:
-                    raise
 
     async def wake_webhooks(self) -> None:
         """Tell the webhooks of new events, without end; in a process with Discord, its notifier does that."""

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 
-from bot.embeds.text import relative_time
 from bot.permissions import Caller
 from bot.run_index import RunEntry
 from trainer.config.settings import LimitSettings
@@ -17,6 +16,31 @@ from trainer.contracts.wording import counted
 _MINUTE_SECONDS = 60.0
 _ACCEPTED_SECONDS = 5.0
 """An accepted run keeps its slot for this time, until every list of unfinished runs includes it."""
+_AFTER_ONE = "when one has ended"
+
+
+class LimitReached(AppError):
+    """A refusal above a limit, with the time to try again, which Discord shows in another form."""
+
+    def __init__(
+        self, reason: str, retry_at: float | None = None, *, otherwise: str = "", has_own_runs: bool = False
+    ) -> None:
+        self._reason = reason
+        self._otherwise = otherwise
+        self._has_own_runs = has_own_runs
+        self.retry_at = retry_at
+        """Unix time; None if it is not known, and then `otherwise` says when."""
+        super().__init__(ErrorCode.RATE_LIMIT_EXCEEDED, self.worded(f"in {self.retry_seconds} s", "cancel one"))
+
+    @property
+    def retry_seconds(self) -> int:
+        """Seconds until the time to try again; 10 if it is not known."""
+        return 10 if self.retry_at is None else max(1, math.ceil(self.retry_at - time.time()))
+
+    def worded(self, when: str, cancel: str) -> str:
+        """Return the message with the words for a known time, and for cancelling a run."""
+        when = self._otherwise if self.retry_at is None else when
+        return f"{self._reason} Try again {when}{f', or {cancel}' if self._has_own_runs else ''}."
 
 
 class UsageLimits:
@@ -39,7 +63,7 @@ class UsageLimits:
     def request(self, caller: Caller) -> Iterator[None]:
         """Count an inference request: for one minute for its user, until it is answered for all users together."""
         if self._active_requests >= self._settings.max_concurrent_requests:
-            raise _refusal("The models are busy with other requests. Try again in a few seconds.")
+            raise LimitReached("The models are busy with other requests.", otherwise="in a few seconds")
         if not caller.is_admin:
             self._count_request(caller.user_id)
         self._active_requests += 1
@@ -59,10 +83,12 @@ class UsageLimits:
         users = [run.user_id for run in unfinished if run.run_id not in self._claims]
         users += [user_id for user_id, _ in self._claims.values()]
         if users.count(caller.user_id) >= own_limit:
-            when = _next_end([run for run in unfinished if run.user_id == caller.user_id])
-            raise _refusal(f"You have {counted(own_limit, 'run')} queued or running. {when}, or use `/mt cancel`.")
+            own = [run for run in unfinished if run.user_id == caller.user_id]
+            reason = f"You have {counted(own_limit, 'run')} queued or running."
+            raise LimitReached(reason, _next_end(own), otherwise=_AFTER_ONE, has_own_runs=True)
         if len(users) >= limit:
-            raise _refusal(f"At most {counted(limit, 'run')} may be queued or running. {_next_end(unfinished)}.")
+            reason = f"At most {counted(limit, 'run')} may be queued or running."
+            raise LimitReached(reason, _next_end(unfinished), otherwise=_AFTER_ONE)
         number = f"number {next(self._numbers)}"
         self._claims[number] = caller.user_id, math.inf
         try:
@@ -77,16 +103,11 @@ class UsageLimits:
         self._requests = [(user, at) for user, at in self._requests if at > now - _MINUTE_SECONDS]
         own = [at for user, at in self._requests if user == user_id]
         if len(own) >= limit:
-            when = relative_time(time.time() + own[0] + _MINUTE_SECONDS - now)
-            raise _refusal(f"The limit is {counted(limit, 'request')} per minute. Try again {when}.")
+            retry_at = time.time() + own[0] + _MINUTE_SECONDS - now
+            raise LimitReached(f"The limit is {counted(limit, 'request')} per minute.", retry_at)
         self._requests.append((user_id, now))
 
 
-def _refusal(message: str) -> AppError:
-    return AppError(ErrorCode.RATE_LIMIT_EXCEEDED, message)
-
-
-def _next_end(runs: Sequence[RunEntry]) -> str:
-    """Return when to try again: at the expected end of the first run, if it is known."""
-    ends = [run.ends_at for run in runs if run.ends_at is not None]
-    return f"Try again {relative_time(min(ends)) if ends else 'when one has ended'}"
+def _next_end(runs: Sequence[RunEntry]) -> float | None:
+    """Return the expected end of the first run to end, in Unix time, if it is known."""
+    return min((run.ends_at for run in runs if run.ends_at is not None), default=None)

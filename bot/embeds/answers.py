@@ -23,6 +23,7 @@ from bot.embeds.text import (
     shown_name,
     without_links,
 )
+from bot.limits import LimitReached
 from bot.run_index import RunEntry
 from trainer.config.request_options import TRAIN_OPTIONS
 from trainer.contracts.base import RunState
@@ -132,7 +133,10 @@ def undelivered_note(results: Sequence[tuple[RunRecord, RunStatus]]) -> discord.
 
 def error_answer(error: AppError, request_id: str) -> discord.Embed:
     """Return an error: amber for the caller's mistakes, grey for temporary failures, red for internal errors."""
-    footer, lines = f"request {request_id}", [without_links(error.message)]
+    message = error.message
+    if isinstance(error, LimitReached):
+        message = error.worded(relative_time(error.retry_at or 0), "use `/mt cancel`")
+    footer, lines = f"request {request_id}", [without_links(message)]
     title = error.code.replace("_", " ").capitalize()
     if error.code.error_class is ErrorClass.TRANSIENT:
         return make_embed(GREY, f"⏳ {title}", lines, footer)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from trainer.contracts.base import changed, now
+from bot.limits import LimitReached
 from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, http_status, new_request_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -14,7 +14,6 @@ _HEADERS = {
     ErrorCode.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     ErrorCode.RATE_LIMIT_EXCEEDED: {"Retry-After": "10"},
 }
-_DISCORD_TIME = re.compile(r"<t:([0-9]+):R>")
 
 
 class HttpError(AppError):
@@ -36,16 +35,12 @@ def request_id_of(request: web.BaseRequest) -> str:
 def error_answer(request: web.BaseRequest, error: AppError, status: int | None = None) -> web.Response:
     """Return the answer for an error; `status` replaces the one of its code."""
     request_id = request_id_of(request)
-    message = _DISCORD_TIME.sub(_in_seconds, error.message).replace("use `/mt cancel`", "cancel one")
-    headers = error.headers if isinstance(error, HttpError) else _HEADERS.get(error.code, {})
+    headers: Mapping[str, str] = error.headers if isinstance(error, HttpError) else _HEADERS.get(error.code, {})
+    if isinstance(error, LimitReached):
+        headers = {"Retry-After": f"{error.retry_seconds}"}
     return web.Response(
-        body=changed(ErrorBody.of(error, request_id), message=message).model_dump_json().encode(),
+        body=ErrorBody.of(error, request_id).model_dump_json().encode(),
         status=http_status(error) if status is None else status,
         content_type="application/json",
         headers={"X-Request-ID": request_id, **headers},
     )
-
-
-def _in_seconds(time: re.Match[str]) -> str:
-    """Return the words for a time that only Discord shows as one."""
-    return f"in {max(1, int(time[1]) - int(now().timestamp()))} s"

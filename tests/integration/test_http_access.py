@@ -206,6 +206,11 @@ async def test_limits__are_those_of_each_client(lab: Lab) -> None:
         for key, status in ((ANA, 202), (ANA, 429), (BOB, 202), (ADMIN, 202)):
             answer = await here.post(f"/runs/{run.run_id}/score", {"text": "a"}, key=key)
             assert answer.status == status, answer.text
+        refused = await here.post(f"/runs/{run.run_id}/score", {"text": "a"}, key=ANA)
+
+    seconds = int(refused.headers["Retry-After"])
+    assert 0 < seconds <= 60
+    assert refused.error.message == f"The limit is 1 request per minute. Try again in {seconds} s."
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])  # noqa: S104

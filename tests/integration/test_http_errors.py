@@ -71,6 +71,9 @@ async def test_method__that_an_address_does_not_take_names_the_others(here: Site
     assert refused.outcome == (405, "METHOD_NOT_ALLOWED")
     assert refused.headers["Allow"] == "POST"
     assert refused.error.message == "This address does not take DELETE: use POST."
+    of_page = await here.post("/", {})
+    assert of_page.outcome == (405, "METHOD_NOT_ALLOWED")
+    assert set(of_page.headers["Allow"].split(",")) == {"GET", "HEAD"}
     for one in OPERATIONS:
         path = one.path.replace("{", "").replace("}", "")
         allowed = (await here.ask("PATCH", path)).headers["Allow"].split(", ")

@@ -12,6 +12,7 @@ from tests.support import tiny_request, twin, wait_for_status
 from tests.support.http import ADMIN, ALL_KEYS, ANA, BOB, Inside, Site, inside, lab_site, with_api
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded
+from tests.support.waiting import until
 from tests.support.worker_runs import LONG, training
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
@@ -140,10 +141,10 @@ async def test_request__that_cannot_be_answered_is_refused_before_it_is_queued(l
             assert (await here.post(f"/runs/none/{kind}", body)).outcome == (404, "RUN_NOT_FOUND")
             assert (await here.post(f"/runs/{run_id}/{kind}", body)).outcome == (409, "RUN_NOT_READY")
             assert (await here.get(f"/runs/none/{kind}/r")).status == 404
-        queued: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
+        waiting = await queued(store)
         after: list[bytes] = await store.redis.keys("runs:*")
 
-    assert queued == 0
+    assert waiting == 0
     assert [key for key in set(after) - set(before) if run_id.encode() not in key] == []
 
 
@@ -345,14 +346,51 @@ async def test_wait__leaves_a_request_in_the_queue(run: RunDirectory, idle: tupl
     shutil.copytree(run.path, api.settings.app.artifacts_root / "models" / run.run_id)
     path = f"/runs/{run.run_id}/score"
 
-    queued = await site.post(f"{path}?wait=0.2", SCORE)
+    in_queue = await site.post(f"{path}?wait=0.2", SCORE)
     leaving = asyncio.create_task(site.post(f"{path}?wait=60", SCORE))
     while api.open_streams == 0:
         await asyncio.sleep(0.01)
     leaving.cancel()
     await asyncio.wait([leaving])
 
-    assert (queued.status, queued.fields["status"]) == (202, "queued")
-    assert (await site.get(f"{queued.headers['Location']}?wait=0.2")).status == 202
-    waiting: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
-    assert waiting == 2
+    assert (in_queue.status, in_queue.fields["status"]) == (202, "queued")
+    assert (await site.get(f"{in_queue.headers['Location']}?wait=0.2")).status == 202
+    assert await queued(store) == 2
+
+
+async def test_completion__of_a_client_that_leaves_is_withdrawn(run: RunDirectory, idle: tuple[Inside, Store]) -> None:
+    (site, api), store = idle
+    shutil.copytree(run.path, api.settings.app.artifacts_root / "models" / run.run_id)
+    leaving = asyncio.create_task(site.post("/v1/completions", {"model": run.run_id, "prompt": "ab"}))
+    await until(lambda: api.open_streams == 1)
+    while not (waiting := await queued(store)):
+        await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    await until(lambda: api.open_streams == 0)
+
+    assert (waiting, await queued(store)) == (1, 0)
+
+
+async def queued(store: Store) -> int:
+    """The number of inference requests in the queue."""
+    found: int = await store.redis.zcard(keys.INTERACTIVE_QUEUE)
+    return found
+
+
+async def test_streamed_completion__has_its_counts_only_if_they_are_wanted(here: Site, run: RunDirectory) -> None:
+    body: dict[str, object] = {"model": run.run_id, "prompt": "ab", "max_tokens": 4, "stream": True}
+    plain = await here.post("/v1/completions", body)
+    counted = await here.post("/v1/completions", {**body, "stream_options": {"include_usage": True}})
+
+    for answer, has_counts in ((plain, False), (counted, True)):
+        *chunks, last, end = filter(None, answer.text.splitlines())
+        assert (end, '"usage":{' in last) == ("data: [DONE]", has_counts)
+        assert all('"usage":{' not in chunk for chunk in chunks)
+
+
+async def test_model__that_is_not_completed_is_none(here: Site, run: RunDirectory) -> None:
+    unfinished = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
+
+    assert (await here.get(f"/v1/models/{run.run_id}")).fields["id"] == run.run_id
+    assert (await here.get(f"/v1/models/{unfinished}")).outcome == (409, "RUN_NOT_READY")

@@ -9,6 +9,7 @@ from trainer.commands.connection import settings_for_any, with_inference, with_i
 from trainer.commands.corpus_names import CorpusToMeasure
 from trainer.commands.installation import Inference, Installation
 from trainer.commands.terminal import EXIT_FAILED, Terminal, columns
+from trainer.config.settings import Settings
 from trainer.contracts.comparison import (
     TOLERANCE,
     Against,
@@ -57,7 +58,13 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
         manifests = [await installation.completed_manifest(name) for name in names]
         return [(one, (await installation.status(one.run_id)).tokens_per_second) for one in manifests]
 
-    found = with_installation(settings, read)
+    return _show(with_installation(settings, read), options, settings, terminal)
+
+
+def _show(
+    found: list[tuple[RunManifest, float | None]], options: _CompareOptions, settings: Settings, terminal: Terminal
+) -> int:
+    """Compare runs on their splits, or measure them on a corpus first; return the exit code."""
 
     def show(summaries: list[EvalSummary], split: EvalSplit | None = None, dataset: str | None = None) -> int:
         measured = [
@@ -80,8 +87,8 @@ def _compare(options: _CompareOptions, terminal: Terminal) -> int:
     async def measure(inference: Inference) -> int:
         request = EvalRequest(path_override=corpus.name)
         async with corpus.available():
-            summaries = [summary_of(await inference.evaluate(name, request), corpus.name) for name in names]
-        return show(summaries, dataset=path)
+            metrics = [await inference.evaluate(manifest.run_id, request) for manifest, _ in found]
+        return show([summary_of(one, corpus.name) for one in metrics], dataset=path)
 
     return with_inference(settings, terminal, measure)
 

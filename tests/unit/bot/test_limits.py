@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from bot.limits import UsageLimits
+from bot.embeds.answers import error_answer
+from bot.limits import LimitReached, UsageLimits
 from bot.permissions import Caller
 from bot.run_index import RunEntry
 from tests.support.stories import BEGIN
@@ -40,9 +41,14 @@ def send(bounds: UsageLimits, caller: Caller) -> str:
     try:
         with bounds.request(caller):
             return ""
-    except AppError as error:
-        assert error.code is ErrorCode.RATE_LIMIT_EXCEEDED
-        return error.message
+    except LimitReached as error:
+        return shown(error)
+
+
+def shown(error: AppError) -> str:
+    """The refusal as Discord shows it."""
+    assert error.code is ErrorCode.RATE_LIMIT_EXCEEDED
+    return error_answer(error, "0").description or ""
 
 
 async def accept(bounds: UsageLimits, caller: Caller, run_id: str, unfinished: list[RunEntry]) -> str:
@@ -54,9 +60,8 @@ async def accept(bounds: UsageLimits, caller: Caller, run_id: str, unfinished: l
 
     try:
         await bounds.accept_run(caller, unfinished, accepted)
-    except AppError as error:
-        assert error.code is ErrorCode.RATE_LIMIT_EXCEEDED
-        return error.message
+    except LimitReached as error:
+        return shown(error)
     return ""
 
 
@@ -136,3 +141,23 @@ async def test_runs__a_refused_request_frees_its_slot() -> None:
     for _ in range(5):
         with pytest.raises(AppError, match="no corpus"):
             await bounds.accept_run(USER, [], refuse)
+
+
+async def test_refusal__outside_of_discord_gives_the_seconds_and_no_command_of_discord() -> None:
+    ends = time.time() + 90
+    bounds = limits()
+    with pytest.raises(LimitReached) as known:
+        await bounds.accept_run(USER, [entry("r1", 1, ends_at=ends), entry("r2", 1)], refuse_all)
+    with pytest.raises(LimitReached) as unknown:
+        await bounds.accept_run(USER, [entry("r1", 2), entry("r2", 2), entry("r3", 2)], refuse_all)
+
+    assert known.value.message in [
+        f"You have 2 runs queued or running. Try again in {seconds} s, or cancel one." for seconds in (89, 90, 91)
+    ]
+    assert known.value.retry_seconds in (89, 90, 91)
+    assert unknown.value.message == "At most 3 runs may be queued or running. Try again when one has ended."
+    assert unknown.value.retry_seconds == 10
+
+
+async def refuse_all() -> Accepted:
+    raise AssertionError("the limit has been reached")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bot.outcome import Outcome, last_lines, read_outcome
+from bot.outcome import Outcome, last_lines, read_outcome, shown_line
 from tests.support.stories import Story, run_record
 from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
@@ -60,3 +60,7 @@ def test_last_lines__of_a_crash_come_after_the_log_and_name_no_folders(tmp_path:
     assert read_outcome(run).last_lines == last_lines(run, 8)
     (run.path / "manifest.json").write_bytes(b"{")
     assert last_lines(run, 20) == ["attempt_started", "no json"]
+
+
+def test_stored_line__that_is_damaged_still_shows_no_path() -> None:
+    assert shown_line('{"event": "cut off at /srv/app/runs', stored=True) == '{"event": "cut off at …'
