@@ -73,7 +73,10 @@ class ChartProcess:
 def _new_pool() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=_begin)
-    pool.submit(int).result()  # starts the process, outside of the event loop
+    try:
+        pool.submit(int).result()  # starts the process, outside of the event loop
+    except (EOFError, OSError) as error:
+        raise BrokenProcessPool("The server process that forks it has died.") from error
     return pool
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import (
+    SERVER,
     Process,
     add_corpus,
     child_of,
@@ -20,6 +21,7 @@ from tests.support import (
     kill,
     processes,
     running,
+    servers_of_this_test,
     settings_in,
     some_text,
     tiny_request,
@@ -28,14 +30,6 @@ from tests.support import (
 from tests.support.waiting import until
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.worker.child_process import start_child
-
-SERVER = "multiprocessing.forkserver"
-
-
-def servers_of_this_test() -> list[int]:
-    lists = [children.read_text(encoding="ascii") for children in Path("/proc/self/task").glob("*/children")]
-    children = [int(child) for child in " ".join(lists).split()]
-    return [child for child in children if SERVER in Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")]
 
 
 def is_alone(process: Process) -> bool:

@@ -103,6 +103,16 @@ class Process(NamedTuple):
     """Its name and its command line; a forked child has a name of its own and the command line of its server."""
 
 
+SERVER = "multiprocessing.forkserver"
+
+
+def servers_of_this_test() -> list[int]:
+    """Return the process ids of the servers that fork the children of this process."""
+    lists = [children.read_text(encoding="ascii") for children in Path("/proc/self/task").glob("*/children")]
+    children = [int(child) for child in " ".join(lists).split()]
+    return [child for child in children if SERVER in Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")]
+
+
 def processes(folder: Path, word: str = "") -> list[Process]:
     """List living processes that name a folder in command line or environment, and children that this test forked."""
     found: list[Process] = []

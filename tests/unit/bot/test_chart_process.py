@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from bot.chart_process import ChartProcess
 from bot.report import ReportFiles, score_csv, summarize
+from tests.support import servers_of_this_test
 from tests.support.scores import score_of
 from tests.support.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
@@ -94,6 +96,24 @@ async def test_process__killed_while_drawing_costs_one_chart() -> None:
 
     assert lost is None
     assert drawn is not None
+
+
+async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> None:
+    before = ChartProcess()
+    assert await before.loss_chart(CURVE, []) is not None
+    before.close()
+    await until(lambda: not multiprocessing.active_children())
+    [server] = servers_of_this_test()
+    charts = ChartProcess()
+    open_files = len(os.listdir("/proc/self/fd"))
+    os.kill(server, signal.SIGSTOP)  # it takes the request, and does not answer
+    starting = asyncio.create_task(charts.loss_chart(CURVE, []))
+    await until(lambda: len(os.listdir("/proc/self/fd")) >= open_files + 8)  # its queues have six, and the start two
+    os.kill(server, signal.SIGKILL)
+
+    assert await starting is None
+    assert await charts.loss_chart(CURVE, []) is not None
+    charts.close()
 
 
 def test_process__ends_when_the_bot_is_killed_which_its_work_leaves_small() -> None:
