@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, JsonValue
 
@@ -150,6 +150,38 @@ class ExperimentTexts(Frozen):
 
     normalization: Normalization
     texts: tuple[ExperimentText, ...]
+
+
+class CellKey(NamedTuple):
+    """A model of one language and seed: it is trained, and then scores all texts."""
+
+    model: str
+    language: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.language}, seed {self.seed}"
+
+
+class CellRun(Frozen):
+    """The run of a model, language and seed."""
+
+    model: Name
+    language: LanguageCode
+    seed: int
+    run_id: Identifier
+    is_reused: bool
+    """True for an equal run that was not started by this experiment; cancelling the experiment leaves it alone."""
+
+    @property
+    def key(self) -> CellKey:
+        return CellKey(self.model, self.language, self.seed)
+
+
+class CellRuns(Frozen):
+    """`runs.json`: the runs of an experiment that have been accepted so far."""
+
+    runs: tuple[CellRun, ...] = ()
 
 
 class Cell(Frozen):

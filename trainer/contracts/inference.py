@@ -430,6 +430,16 @@ class EvalResponse(Response):
     metrics: EvalMetrics | None = None
 
 
+class SectionsRequest(Frozen):
+    """A request to score the texts of an experiment; the losses are files in the folder of the run."""
+
+    experiment_id: Identifier
+
+
+class SectionsResponse(Response):
+    n_texts: int | None = None
+
+
 class ScoreRecord(StoredRequest):
     kind: Literal["score"] = "score"
     request: ScoreRequest
@@ -466,9 +476,17 @@ class EvalRecord(StoredRequest):
     response: EvalResponse
 
 
-InferenceKind = Literal["score", "generate", "complete", "predict", "chat", "evaluate"]
-InferenceRecord = ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord
-UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
+class SectionsRecord(StoredRequest):
+    kind: Literal["sections"] = "sections"
+    request: SectionsRequest
+    response: SectionsResponse
+
+
+InferenceKind = Literal["score", "generate", "complete", "predict", "chat", "evaluate", "sections"]
+InferenceRecord = (
+    ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord | SectionsRecord
+)
+UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate", "sections"})
 """Kinds of requests without a time limit: their time depends on the text."""
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
     Annotated[InferenceRecord, Field(discriminator="kind")],

@@ -48,8 +48,3 @@ class TextLosses(NamedTuple):
             loss_nats,
             is_unknown.astype(np.bool_),
         )
-
-
-def losses_path(run: Path, text_sha256: str, encoding: str) -> Path:
-    """Return the file of a text's losses in a run's folder; experiments with equal texts share it."""
-    return run / "sections" / f"{text_sha256[:16]}.{encoding}.f64"

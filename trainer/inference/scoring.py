@@ -194,6 +194,18 @@ def score_sequences(model: LanguageModel, sequences: Sequence[Sequence[int]], to
     return _score(model, [_ScoringInput(ids, None, has_start=False) for ids in sequences], top_k, has_ranks=False)
 
 
+def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the surprisals of the ids but the first of each sequence, in nats, without [BOS] and [EOS].
+
+    A causal model starts from a zero state, or by windows beyond its context; a masked model gives the
+    pseudo-log-likelihood. Each sequence has at least one id.
+    """
+    inputs = [_ScoringInput(ids, _window(model, None), has_start=False) for ids in sequences]
+    scores = _score(model, inputs, top_k=0, has_ranks=False)
+    first = 1 if model.objective == "masked_lm" else 0
+    return [score.surprisal[first : first + len(ids) - 1] for score, ids in zip(scores, sequences, strict=True)]
+
+
 def _window(model: LanguageModel, requested: int | None) -> int | None:
     """Return the largest number of tokens read at once; None: the complete line."""
     return min((tokens for tokens in (model.context_tokens, requested) if tokens is not None), default=None)
