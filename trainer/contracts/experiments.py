@@ -233,15 +233,25 @@ SectionTable = dict[str, dict[str, tuple[SectionScore, ...]]]
 """Section scores by listener, then by language of the text."""
 
 
+class SectionColumns(Frozen):
+    """The scores of one listener on one text, column by column: the fields of `SectionScore`."""
+
+    section: tuple[int, ...]
+    loss_sum: tuple[float, ...]
+    n_scored: tuple[int, ...]
+    n_total: tuple[int, ...]
+
+
 class ScoreTable(Frozen):
-    """The section scores of one model on one kind of text in one mode."""
+    """The section scores of one model and one seed on one kind of text in one mode."""
 
     model: str
     kind: TextKind
     mode: ScoringMode
     seed: int | None = None
-    """None: the losses are means over all seeds."""
-    sections: SectionTable
+    """None: the trigram baseline, which has no seed."""
+    sections: dict[str, dict[str, SectionColumns]]
+    """By listener, then by language of the text."""
 
 
 class SectionsFile(Frozen):
@@ -257,7 +267,7 @@ class SectionsFile(Frozen):
     """Branch by language, for the languages that have one."""
     controls: tuple[str, ...] = ()
     tables: tuple[ScoreTable, ...] = ()
-    """All tables, of each seed and of the means over seeds."""
+    """The scores of each seed. The tables of numbers use the means of `loss_sum` over seeds."""
     ratings: tuple["Rating", ...] = ()
 
 
@@ -341,7 +351,7 @@ class Gap(Frozen):
     across: float
     gap: float
     control_distances: dict[str, float] = Field(default_factory=dict)
-    """The smallest distance of a control to any other language, by control."""
+    """The smallest distance of a control to a language that is no control, by control."""
 
 
 class ValidityCheck(Frozen):
@@ -417,10 +427,11 @@ class Replacement(Frozen):
 
     model: str
     listener_language: str
-    seed: int
+    seed: int | None
+    """None: the trigram baseline, which has no seed."""
     character: str
     replacement: str | None
-    """None: the model knows no character of the same class, and reads the unknown token."""
+    """None: the model reads its unknown token. It knows no vowel or no consonant, or the character is neither."""
     distance: float | None
     count: int
     """Occurrences in all texts of the experiment."""
