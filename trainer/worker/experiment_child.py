@@ -9,7 +9,7 @@ from typing import get_args
 
 import structlog
 
-from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, encodings_of, losses_path
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys, encodings_of, losses_path
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
@@ -95,8 +95,10 @@ def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, 
     """Compute all numbers from the losses of the runs, and write the report."""
     record, corpora = experiment.record(), CorpusStore(settings)
     sections = [(text, experiment.sections(text)) for text in texts.texts]
-    runs = RunStore(settings.app.artifacts_root)
-    listeners = [_listener(record, cell, runs.get(cell.run_id), sections) for cell in experiment.runs().values()]
+    runs, cells = RunStore(settings.app.artifacts_root), experiment.runs()
+    # in a fixed order, whatever the order in which runs were started
+    in_order = [cells[key] for key in cell_keys(record.request)]
+    listeners = [_listener(record, cell, runs.get(cell.run_id), sections) for cell in in_order]
 
     def training_text(language: str) -> Iterator[str]:
         return split_lines(_held_out_request(record, language, corpora, settings), corpora, "train")
