@@ -4,7 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -20,17 +20,14 @@ from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
 from trainer.contracts.experiments import (
-    AsymmetryRow,
     Cell,
     ExperimentList,
     ExperimentRecord,
     ExperimentRequest,
     ExperimentResult,
     ExperimentStatus,
-    ListenersRow,
     MatrixRow,
     SectionsFile,
-    Tables,
     Validity,
 )
 from trainer.contracts.validation import parse_json, shown_name
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
     from trainer.jobs.queue import JobQueue
 
 _FOLLOW_SECONDS = 0.25
-RowT = TypeVar("RowT", MatrixRow, ListenersRow, AsymmetryRow)
 
 
 class ExperimentSummary(Frozen):
@@ -306,7 +302,7 @@ def _export(options: _ExportOptions, terminal: Terminal) -> int:
 
 
 def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
-    from trainer.experiments.analysis import recompute  # numpy
+    from trainer.experiments.quantities import recompute  # numpy
 
     try:
         data = options.file.read_bytes()
@@ -314,21 +310,7 @@ def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
         shown = shown_name(options.file.name)
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"The file '{shown}' cannot be read: check its name.") from None
     tables = recompute(parse_json(SectionsFile, data))
-    languages = list(dict.fromkeys(row.listener_language for row in tables.matrix))
+    languages = sorted({row.listener_language for row in tables.matrix})
     matrix = columns(_matrix_rows(languages, tables.matrix))
-    terminal.show(_rounded(tables), Text("Excess surprisal, nats per position; rows: listeners"), matrix)
+    terminal.show(tables, Text("Excess surprisal, nats per position; rows: listeners"), matrix)
     return 0
-
-
-def _rounded(tables: Tables) -> Tables:
-    """Return the tables with six decimals, as the CSV files have them."""
-
-    def rounded(row: RowT) -> RowT:
-        values: dict[str, object] = vars(row)
-        return changed(row, **{name: round(v, 6) for name, v in values.items() if isinstance(v, float)})
-
-    return Tables(
-        matrix=tuple(map(rounded, tables.matrix)),
-        listeners=tuple(map(rounded, tables.listeners)),
-        asymmetry=tuple(map(rounded, tables.asymmetry)),
-    )

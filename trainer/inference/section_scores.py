@@ -60,10 +60,21 @@ def _score_text(
     losses.save(raw)
     if "assimilated" in paths:
         replaced = _losses(model, tokenizer, _replaced_sections(tokenizer, sections))
-        stays = ~np.isin(losses.section, replaced.section)
-        both = [np.concatenate((column[stays], new)) for column, new in zip(losses, replaced, strict=True)]
-        order: NDArray[np.int64] = np.argsort(both[0], kind="stable")
-        TextLosses(*(column[order] for column in both)).save(paths["assimilated"])
+        _merged(losses, replaced).save(paths["assimilated"])
+
+
+def _merged(losses: TextLosses, others: TextLosses) -> TextLosses:
+    """Return the losses with those of some sections replaced by others."""
+    stays: NDArray[np.bool_] = ~np.isin(losses.section, others.section)
+    section: NDArray[np.int64] = np.concatenate((losses.section[stays], others.section))
+    order: NDArray[np.int64] = np.argsort(section, kind="stable")
+    return TextLosses(
+        section=section[order],
+        start=np.concatenate((losses.start[stays], others.start))[order],
+        end=np.concatenate((losses.end[stays], others.end))[order],
+        loss_nats=np.concatenate((losses.loss_nats[stays], others.loss_nats))[order],
+        is_unknown=np.concatenate((losses.is_unknown[stays], others.is_unknown))[order],
+    )
 
 
 def _replaced_sections(tokenizer: Tokenizer, sections: Sequence[str]) -> list[tuple[int, str]]:
@@ -95,10 +106,11 @@ def _losses(model: LanguageModel, tokenizer: Tokenizer, sections: Sequence[tuple
             spans += tokenizer.spans(section)
             losses += [math.nan, *of_tokens]
             is_unknown += [token == unknown for token in ids]
+    bounds: NDArray[np.int64] = np.array(spans, dtype=np.int64).reshape(-1, 2)
     return TextLosses(
         section=np.array(numbers, dtype=np.int64),
-        start=np.array([start for start, _ in spans], dtype=np.int64),
-        end=np.array([end for _, end in spans], dtype=np.int64),
+        start=bounds[:, 0],
+        end=bounds[:, 1],
         loss_nats=np.array(losses, dtype=np.float64),
         is_unknown=np.array(is_unknown, dtype=np.bool_),
     )

@@ -226,10 +226,13 @@ def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRe
     block = training_request(
         request, CellKey(model, next(iter(request.languages)), request.seeds[0]), Start()
     ).tokenizer
-    fields: dict[str, object] = {} if block is None else block.model_dump(mode="json", exclude_unset=True)
-    corpora = [corpus_of(request, language) for language in request.languages]
-    label = f"{request.name} {model}"[:64]
-    return parse(TokenizerTrainRequest, {"method": "char", **fields, "corpora": corpora, "label": label})
+    fields: dict[str, object] = {"method": "char"}
+    if block is not None:
+        given: dict[str, object] = block.model_dump(mode="json", exclude_unset=True)
+        fields |= given
+    fields["corpora"] = [corpus_of(request, language) for language in request.languages]
+    fields["label"] = f"{request.name} {model}"[:64]
+    return parse(TokenizerTrainRequest, fields)
 
 
 async def held_out_request(
@@ -277,4 +280,5 @@ def _hash(request: ExperimentRequest, corpora: list[CorpusRef]) -> str:
     texts = changed(request.texts, passages=None)
     content = changed(request, corpora=None, languages=unnamed, texts=texts, ratings=None)
     fields: dict[str, object] = content.model_dump(mode="json", exclude_defaults=True)
-    return sha256(to_json([fields, [corpus.sha256 for corpus in corpora]])).hexdigest()
+    identity: dict[str, object] = {"request": fields, "corpora": [corpus.sha256 for corpus in corpora]}
+    return sha256(to_json(identity)).hexdigest()

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import chain
-from typing import get_args
 
 import structlog
 
@@ -27,7 +26,7 @@ from trainer.contracts.runs import CorpusRef, EffectiveRequest
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus import Split, SplitCorpus, SplitRule, read_lines
 from trainer.data.text import corpus_sha256
-from trainer.experiments.analysis import Listener, analyse
+from trainer.experiments.analysis import KINDS, Listener, analyse
 from trainer.experiments.ratings_file import read_ratings
 from trainer.experiments.sections import cut_sections, shuffle_sections
 from trainer.experiments.segments import Assimilator
@@ -86,8 +85,8 @@ def prepare(experiment: ExperimentDirectory, corpora: CorpusStore, settings: Set
         if options.shuffled:
             sections["shuffled", code] = shuffle_sections(held_out, code, normalization)
     stored = [_store(experiment, kind, code, lines) for (kind, code), lines in sections.items()]
-    texts = sorted(stored, key=lambda text: get_args(TextKind).index(text.kind))
-    experiment.write_texts(ExperimentTexts(normalization=normalization, texts=tuple(texts)))
+    texts = tuple(text for kind in KINDS for text in stored if text.kind == kind)
+    experiment.write_texts(ExperimentTexts(normalization=normalization, texts=texts))
     log.info("experiment_texts_prepared", texts=len(texts))
 
 
