@@ -10,7 +10,7 @@ from typing import BinaryIO
 import structlog
 
 from trainer.artifacts.runs import RunStore
-from trainer.contracts.base import RunState, changed, now
+from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     Cell,
@@ -159,8 +159,15 @@ class ExperimentDirectory:
             elapsed_seconds=max(0.0, (ended_at - record.created_at).total_seconds()),
             error=error if status == "failed" else None,
             is_valid=None if validity is None else validity.passed,
-            files=file_records(self.path, self.report_files()) if status == "completed" else (),
+            files=self.completed_files() if status == "completed" else (),
         )
+
+    def completed_files(self) -> tuple[FileRecord, ...]:
+        """Return the files of the report with their hashes; raises CONFLICT before the end of the experiment."""
+        if not self.has_completed():
+            message = f"The experiment '{self.experiment_id}' has no report yet: it has not completed."
+            raise AppError(ErrorCode.CONFLICT, message)
+        return file_records(self.path, self.report_files())
 
     def report_files(self) -> list[Path]:
         """Return the files of the report, tables in folders included."""

@@ -82,6 +82,10 @@ class Experiments:
         """Return the status of an experiment from the disk; raises DATA_NOT_FOUND."""
         return await asyncio.to_thread(self.stored.get(experiment_id).status, self._runs)
 
+    async def all(self) -> list[ExperimentStatus]:
+        """Return the status of all experiments, newest first."""
+        return await asyncio.to_thread(lambda: [experiment.status(self._runs) for experiment in self.stored.all()])
+
     async def cancel(self, experiment_id: str) -> ExperimentStatus:
         """Cancel an experiment with its unfinished runs, which its worker ends; raises CONFLICT for one that has ended.
 
