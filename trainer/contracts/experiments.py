@@ -15,9 +15,9 @@ from trainer.contracts.base import (
     Sha256,
     Timestamp,
     describe_fields,
-    requires,
 )
 from trainer.contracts.errors import RunError
+from trainer.contracts.rules import fits_together
 from trainer.contracts.runs import CorpusName, CorpusRef, HttpOrigin
 from trainer.contracts.tokenizers import Normalization
 
@@ -87,10 +87,19 @@ def _are_ascending(seeds: tuple[int, ...]) -> bool:
     return all(seed < later for seed, later in pairwise(seeds))
 
 
+def _are_different(modes: tuple[ScoringMode, ...]) -> bool:
+    return len({*modes}) == len(modes)
+
+
+Modes = Annotated[
+    tuple[ScoringMode, ...],
+    Field(min_length=1, max_length=3),
+    fits_together(_are_different, "must name each mode once"),
+]
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, lt=2**32)], ...],
     Field(min_length=1, max_length=20),
-    requires(_are_ascending, "must be in ascending order, each seed once"),
+    fits_together(_are_ascending, "must be in ascending order, each seed once"),
 ]
 
 
@@ -107,7 +116,7 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     """The models by name; figures and headline tables show the first."""
     seeds: Seeds = (1,)
     """One training per language, model and seed."""
-    modes: Annotated[tuple[ScoringMode, ...], Field(min_length=1, max_length=3)] = ("skip", "unk", "assimilate")
+    modes: Modes = ("skip", "unk", "assimilate")
     """Scoring modes; figures and headline tables show the first."""
     texts: TextOptions = TextOptions()
     min_occurrences: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
