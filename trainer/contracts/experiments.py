@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, JsonValue
+from pydantic.config import JsonDict
 
 from trainer.contracts.base import (
     Count,
@@ -30,6 +31,8 @@ replaced by the nearest known ones."""
 TextKind = Literal["passages", "held_out", "shuffled"]
 """Passages given per language; the test split of each corpus; the same with the characters of each section shuffled."""
 Encoding = Literal["raw", "assimilated"]
+_ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
+"""Added to the schema of a block whose names have a pattern."""
 TRIGRAM = "trigram"
 """The name of the baseline among the models."""
 
@@ -108,11 +111,15 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
 
     name: Name
     """Name of the experiment: the first part of its id."""
-    languages: Annotated[dict[LanguageCode, LanguageOptions], Field(min_length=2, max_length=32)]
+    languages: Annotated[
+        dict[LanguageCode, LanguageOptions], Field(min_length=2, max_length=32, json_schema_extra=_ONLY_THESE_NAMES)
+    ]
     """The languages by code; the order of the tables."""
     corpora: CorpusName | None = None
     """Folder of the corpora that are named by their language code; default: the corpus folder itself."""
-    models: Annotated[dict[Name, ModelOptions], Field(min_length=1, max_length=16)]
+    models: Annotated[
+        dict[Name, ModelOptions], Field(min_length=1, max_length=16, json_schema_extra=_ONLY_THESE_NAMES)
+    ]
     """The models by name; figures and headline tables show the first."""
     seeds: Seeds = (1,)
     """One training per language, model and seed."""
