@@ -32,6 +32,10 @@ _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
 }
 
 
+CANCELLED_EXPERIMENT = "long"
+"""The name of the experiment that is there for an operation to cancel it."""
+
+
 class Prepared(NamedTuple):
     """The values of the placeholders in examples."""
 
@@ -104,7 +108,7 @@ def start_experiment(api: ApiProcess, *, is_long: bool) -> str:
     fields: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "model": model, "threads": 1}
     fields |= {"split_by": "position", "num_epochs": 1000 if is_long else 1, "max_steps": None if is_long else 1}
     plan: dict[str, object] = {
-        "name": "long" if is_long else "short",
+        "name": CANCELLED_EXPERIMENT if is_long else "short",
         "languages": {"kk": {}, "tr": {}},
         "corpora": "udhr_ipa",
         "models": {"lstm": {"train": fields}},
