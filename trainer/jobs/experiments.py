@@ -182,11 +182,15 @@ async def _check_trainings(request: ExperimentRequest, corpora: CorpusStore, set
             await resolve_tokenizer(shared_tokenizer(request, model), corpora)
         for language in request.languages:
             draft = _draft(request, CellKey(model, language, request.seeds[0]), Start())
+            training = draft.request()
             try:
-                checked = await preview_training(draft.request(), corpora, settings)
+                effective = (await preview_training(training, corpora, settings)).effective
             except AppError as error:
-                raise draft.located(error) from None
-            effective = checked.effective
+                located = draft.located(error)
+                is_named = any(problem.path for problem in located.details)
+                raise AppError(
+                    located.code, located.message if is_named else f"{model} {language}: {located.message}"
+                ) from None
             first = effective if first is None else first
             _check_together(model, effective, first)
             has_test = effective.test_fraction > 0 or effective.test_corpus is not None
@@ -252,24 +256,26 @@ def training_request(request: ExperimentRequest, key: CellKey, start: Start) -> 
 def _draft(request: ExperimentRequest, key: CellKey, start: Start) -> RequestDraft:
     """Return the fields of a training; without a start also those that need one are left out, to check the others."""
     model = request.models[key.model]
-    fields: dict[str, object] = dict(model.train)
-    is_second = model.transfer is not None and key.language != model.transfer.first
-    if model.transfer is not None and is_second:
-        fields = merged(fields, model.transfer.train)
+    transfer = model.transfer if model.transfer is None or key.language != model.transfer.first else None
+    second_fields = {} if transfer is None else transfer.train
+    fields = merged(model.train, second_fields)
     if start.parent_run_id is not None:
         fields.pop("tokenizer", None)
         fields["init_from_run_id"] = start.parent_run_id
     elif start.tokenizer_id is not None:
         fields.pop("tokenizer", None)
         fields["tokenizer_id"] = start.tokenizer_id
-    elif is_second:
+    elif transfer is not None:
         fields.pop("freeze_embeddings", None)
     label = f"{request.name} {key.model} {key.language} {key.seed}"
     fields |= {"corpus": corpus_of(request, key.language), "label": label[:64], "seed": key.seed}
-    block = f"models.{key.model}.train"
 
     def place(path: str) -> str:
-        return f"languages.{key.language}.corpus" if path == "corpus" else f"{block}.{path}" if path else path
+        """Return the path in the plan of a field of the train request."""
+        if path in ("", "corpus"):
+            return f"languages.{key.language}.corpus" if path else path
+        phase = "transfer.train" if path.split(".")[0] in second_fields else "train"
+        return f"models.{key.model}.{phase}.{path}"
 
     return RequestDraft(with_family(fields), place=place)
 
