@@ -18,7 +18,6 @@ from trainer.artifacts.experiments import (
 from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
 from trainer.contracts.base import RunState, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import JobStarted, stamp
 from trainer.contracts.experiments import (
     CellKey,
     CellRun,
@@ -50,10 +49,9 @@ def cell_run(key: CellKey, run_id: str) -> CellRun:
 
 
 def run_of(folder: Path, run_id: str, end: FinalState | None = None) -> RunDirectory:
-    """A run that has started, and ended if `end` is given."""
+    """A run that is queued, or has ended if `end` is given."""
     run = RunStore(folder).create(run_record(run_id))
     with run.open_log() as events:
-        events.append(JobStarted(**stamp(run_id, None, "started:1"), queue="training", attempt=1))
         if end is not None:
             finish_run(run, events, manifest_of(run.record(), end))
     return run
@@ -83,10 +81,11 @@ def test_status__follows_from_the_files(tmp_path: Path) -> None:
     add_text(experiment)
     assert experiment.texts() is not None
     kk = run_of(tmp_path, "lstm-1", "completed")
-    run_of(tmp_path, "lstm-2")
+    tr = run_of(tmp_path, "lstm-2")
     experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-2")])
     assert experiment.status(runs).message == "1 of 4 cells done."
-    assert states(experiment, tmp_path) == ["completed", "running", "running", "queued"]
+    assert states(experiment, tmp_path) == ["completed", "running", "queued", "queued"]
+    tr.logs.touch()
 
     for encoding in ("raw", "assimilated"):
         path = losses_path(kk.path, SHA, encoding)
