@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import add_corpus, environment_in, settings_in, some_text
 from tests.support.cross_language import TINY, add_languages, plan_with
+from tests.support.runs import record as run_record
 from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore
 from trainer.commands.experiments import ExperimentSummary, with_slots
@@ -16,6 +17,7 @@ from trainer.commands.main import main
 from trainer.config.settings import QueueSettings
 from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import (
+    CellRun,
     ExperimentList,
     ExperimentRecord,
     ExperimentResult,
@@ -172,18 +174,29 @@ def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell
         request_hash="0" * 64,
         corpora={},
     )
-    ExperimentStore(shell.artifacts).create(record)
+    experiment = ExperimentStore(shell.artifacts).create(record)
+    for run_id in ("lstm-1", "lstm-2"):
+        RunStore(shell.artifacts).create(run_record(run_id))
+    experiment.write_runs(
+        [
+            CellRun(model="lstm", language="kk", seed=1, run_id="lstm-1", is_reused=False),
+            CellRun(model="lstm", language="tr", seed=1, run_id="lstm-2", is_reused=True),
+        ]
+    )
 
     shown = shell.type("show", experiment_id)
     assert shown.out.splitlines()[0] == f"{experiment_id}: queued"
     assert [line.split() for line in shown.out.splitlines()[2:4]] == [
-        ["lstm", "kk", "1", "train", "queued", "–"],
-        ["lstm", "kk", "1", "score", "queued", "–"],
+        ["lstm", "kk", "1", "train", "queued", "lstm-1"],
+        ["lstm", "kk", "1", "score", "queued", "lstm-1"],
     ]
     refused = shell.type("export", experiment_id, "nothing")
     assert (refused.code, "has no report yet" in refused.err) == (2, True)
     cancelled = shell.type("cancel", experiment_id)
     assert cancelled.out.startswith(f"{experiment_id}: cancelled. Its finished runs stay;")
+    ends = [RunStore(shell.artifacts).get(run_id).manifest() for run_id in ("lstm-1", "lstm-2")]
+    assert [end and end.status for end in ends] == ["cancelled", None]
+    RunStore(shell.artifacts).get("lstm-2").request_cancel()
     assert shell.type("show", "none-01234567").code == 2
     again = shell.type("cancel", experiment_id, "--json")
     assert (again.code, "has already ended" in again.out) == (2, True)

@@ -15,7 +15,7 @@ from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, losses_path
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.events import JobStarted
+from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus
 from trainer.contracts.jobs import ExperimentPayload
 from trainer.jobs.experiments import resolve_experiment
@@ -109,7 +109,9 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab) -
     async with lab.queue() as queue:
         experiment = await started(queue, request)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(experiment.runs()) < 2:
+            while len(experiment.runs()) < 2 or not any(
+                isinstance(event, CheckpointSaved) for event in events_of(queue, runs_of(queue, experiment)[0].run_id)
+            ):
                 await asyncio.sleep(0.02)
         status = await queue.experiments.cancel(experiment.experiment_id)
 
@@ -120,8 +122,12 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab) -
         ends = [run.manifest() for run in runs_of(queue, experiment)]
         assert [end and end.status for end in ends] == ["cancelled", "cancelled"]
 
+        first = runs_of(queue, experiment)[0].run_id
         again = await started(queue, request)
-        assert again.is_unfinished()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(again.runs()) < 2:
+                await asyncio.sleep(0.02)
+        assert runs_of(queue, again)[0].record().resumed_from_run_id == first
         await queue.experiments.cancel(again.experiment_id)
 
 

@@ -123,6 +123,14 @@ def test_deleted_run__is_a_cell_that_waits(tmp_path: Path) -> None:
     assert (cell.status, cell.run_id) == ("queued", None)
 
 
+def test_damaged_records__count_as_missing_because_they_are_made_again(tmp_path: Path) -> None:
+    experiment = ExperimentStore(tmp_path).create(record())
+    for name in ("texts.json", "runs.json"):
+        (experiment.path / name).write_text("{", encoding="utf-8")
+
+    assert (experiment.texts(), experiment.runs()) == (None, {})
+
+
 def test_failed_experiment__begins_again_without_its_runs(tmp_path: Path) -> None:
     store = ExperimentStore(tmp_path)
     experiment = store.create(record())

@@ -27,6 +27,7 @@ from trainer.contracts.experiments import (
 )
 from trainer.system.files import (
     DISK,
+    BrokenFile,
     Disk,
     file_records,
     read_record,
@@ -104,10 +105,10 @@ class ExperimentDirectory:
         return self._cancel.exists() and not self.result.exists()
 
     def texts(self) -> ExperimentTexts | None:
-        """Read `texts.json`; None until the texts have been prepared."""
+        """Read `texts.json`; None until the texts have been prepared, and if it is damaged: they are prepared again."""
         try:
             return read_record(self._texts, ExperimentTexts)
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenFile):
             return None
 
     def write_text(self, text_id: str, content: bytes) -> None:
@@ -123,10 +124,10 @@ class ExperimentDirectory:
         return read_regular(self._text_path(text.text_id), _MAX_TEXT_BYTES).decode().split("\n")
 
     def runs(self) -> dict[CellKey, CellRun]:
-        """Read the runs that have been accepted so far."""
+        """Read the runs that have been accepted so far; none if the file is damaged, as they are found by request."""
         try:
             stored = read_record(self._runs, CellRuns)
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenFile):
             return {}
         return {run.key: run for run in stored.runs}
 

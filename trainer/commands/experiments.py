@@ -271,9 +271,9 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
             if queue is not None:
                 return await queue.experiments.cancel(options.experiment)
         root = settings.app.artifacts_root
-        experiment = ExperimentStore(root).get(options.experiment)
-        cancel_experiment(experiment)
-        return experiment.status(RunStore(root))
+        experiment, runs = ExperimentStore(root).get(options.experiment), RunStore(root)
+        cancel_experiment(experiment, runs)
+        return experiment.status(runs)
 
     status = asyncio.run(cancel())
     again = "Its finished runs stay; the same `mt experiment run` continues with them."

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.nested_dict import merged
 from trainer.config.settings import Settings
@@ -87,26 +87,29 @@ class Experiments:
 
         Finished runs stay, and the experiment continues with them if it is started again.
         """
-        experiment = self.stored.get(experiment_id)
-        await asyncio.to_thread(cancel_experiment, experiment)
-        async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
-            if await asyncio.to_thread(_is_idle, experiment):
+        if await asyncio.to_thread(cancel_experiment, self.stored.get(experiment_id), self._runs):
+            async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
                 await self._store.dequeue(keys.EXPERIMENT_QUEUE, experiment_id)
         return await self.status(experiment_id)
 
 
-def cancel_experiment(experiment: ExperimentDirectory) -> None:
-    """Mark an experiment as cancelled; raises CONFLICT for one that has ended."""
+def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
+    """Mark an experiment as cancelled, and end its runs unless a worker does; return False if one does.
+
+    Raises CONFLICT for an experiment that has ended.
+    """
     if not experiment.is_unfinished():
         raise AppError(ErrorCode.CONFLICT, f"The experiment '{experiment.experiment_id}' has already ended.")
     experiment.request_cancel()
-
-
-def _is_idle(experiment: ExperimentDirectory) -> bool:
     lock = experiment.lock()
     if lock is None:
         return False
-    lock.close()
+    with lock:
+        for cell in experiment.runs().values():
+            run = runs.get(cell.run_id)
+            if not cell.is_reused and run.manifest() is None:
+                run.request_cancel()
+                cancel_idle_run(run)
     return True
 
 
