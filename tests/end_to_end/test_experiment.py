@@ -14,7 +14,7 @@ from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore
 from trainer.commands.experiments import ExperimentSummary, with_slots
 from trainer.commands.main import main
-from trainer.config.settings import QueueSettings
+from trainer.config.settings import QueueSettings, Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.experiments import (
     CellRun,
@@ -24,7 +24,6 @@ from trainer.contracts.experiments import (
     Tables,
 )
 from trainer.system.files import read_record
-from trainer.system.hardware import physical_cores
 
 
 class Typed(NamedTuple):
@@ -269,12 +268,18 @@ def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(shell: S
     assert RunStore(shell.artifacts).unfinished() == []
 
 
-def test_slots__are_as_many_as_trainings_that_leave_cores_free(tmp_path: Path) -> None:
-    cores = physical_cores()
+def test_slots__are_as_many_as_trainings_that_leave_cores_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.commands.experiments.physical_cores", lambda: 4)
     settings = settings_in(tmp_path)
 
-    assert with_slots(settings, plan_with({"threads": 1})).queue.training_slots == cores
-    assert with_slots(settings, plan_with({"threads": 0})).queue.training_slots == 1
-    assert with_slots(settings, plan_with({"threads": 10 * cores})).queue.training_slots == 1
+    def slots_and_threads(given: Settings, threads: int) -> tuple[int, int]:
+        queue = with_slots(given, plan_with({"threads": threads})).queue
+        return queue.training_slots, queue.inference_threads
+
+    assert [slots_and_threads(settings, threads) for threads in (0, 1, 2, 3, 8)] == [
+        *((1, 0), (4, 1), (2, 2), (1, 0), (1, 0))
+    ]
     chosen = changed(settings, queue=QueueSettings(training_slots=3))
-    assert with_slots(chosen, plan_with({"threads": 1})).queue.training_slots == 3
+    assert slots_and_threads(chosen, 1) == (3, 0)
+    chosen = changed(settings, queue=QueueSettings(inference_threads=3))
+    assert slots_and_threads(chosen, 1) == (4, 3)

@@ -161,16 +161,20 @@ def _corpus_file(folder: Path, language: str) -> Path:
 
 
 def with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
-    """Let a worker of this command train several models side by side where each takes some of the cores only.
+    """Let a worker of this command use a core per training, where each training takes some of the cores only.
 
-    Two trainings of one thread each take less time than one after the other with two threads.
+    Two trainings of one thread take less time than one after the other with two threads. Scores of more threads than
+    there are free cores would wait for each other: on two busy cores they took twice the time.
     """
-    if "training_slots" in settings.queue.model_fields_set:
-        return settings
+    given = settings.queue.model_fields_set
     cores = physical_cores()
     threads = [model.train.get("threads") for model in request.models.values()]
-    most = max(given if isinstance(given, int) and given > 0 else cores for given in threads)
-    return changed(settings, queue=changed(settings.queue, training_slots=max(1, cores // most)))
+    most = max(number if isinstance(number, int) and number > 0 else cores for number in threads)
+    slots = cores // most
+    if "training_slots" in given or slots < 2:
+        return settings
+    queue = changed(settings.queue, training_slots=slots)
+    return changed(settings, queue=queue if "inference_threads" in given else changed(queue, inference_threads=most))
 
 
 async def _follow_to_end(experiment: ExperimentDirectory, runs: RunStore, terminal: Terminal) -> int:
