@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import structlog
 
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.contracts.base import FileRecord, RunState, changed, now
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
@@ -27,6 +27,7 @@ from trainer.contracts.experiments import (
 )
 from trainer.system.files import (
     DISK,
+    BrokenFile,
     Disk,
     file_records,
     read_record,
@@ -104,10 +105,10 @@ class ExperimentDirectory:
         return self._cancel.exists() and not self.result.exists()
 
     def texts(self) -> ExperimentTexts | None:
-        """Read `texts.json`; None until the texts have been prepared."""
+        """Read `texts.json`; None until the texts have been prepared, and if it is damaged: they are prepared again."""
         try:
             return read_record(self._texts, ExperimentTexts)
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenFile):
             return None
 
     def write_text(self, text_id: str, content: bytes) -> None:
@@ -123,10 +124,10 @@ class ExperimentDirectory:
         return read_regular(self._text_path(text.text_id), _MAX_TEXT_BYTES).decode().split("\n")
 
     def runs(self) -> dict[CellKey, CellRun]:
-        """Read the runs that have been accepted so far."""
+        """Read the runs that have been accepted so far; none if the file is damaged, as they are found by request."""
         try:
             stored = read_record(self._runs, CellRuns)
-        except FileNotFoundError:
+        except (FileNotFoundError, BrokenFile):
             return {}
         return {run.key: run for run in stored.runs}
 
@@ -208,7 +209,7 @@ class ExperimentDirectory:
                 except AppError:  # it was deleted
                     run_id = None
                 else:
-                    trained = run.follow().refresh().status
+                    trained = _run_state(run)
                     if trained == "completed" and texts is not None:
                         scored = "completed" if self.is_scored(run.path, texts) else "running"
             train = Cell(
@@ -263,10 +264,15 @@ class ExperimentStore:
                 time.sleep(_POLL_SECONDS)
         return experiment
 
+    def find(self, experiment_id: str) -> ExperimentDirectory | None:
+        """Return an experiment by id; None if it does not exist."""
+        experiment = ExperimentDirectory(self._folder / experiment_id, self._disk)
+        return experiment if _ID.fullmatch(experiment_id) and experiment.exists() else None
+
     def get(self, experiment_id: str) -> ExperimentDirectory:
         """Return an experiment by id; raises DATA_NOT_FOUND."""
-        experiment = ExperimentDirectory(self._folder / experiment_id, self._disk)
-        if _ID.fullmatch(experiment_id) and experiment.exists():
+        experiment = self.find(experiment_id)
+        if experiment is not None:
             return experiment
         shown = f" '{experiment_id}'" if len(experiment_id) <= 64 and experiment_id.isprintable() else ""
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no experiment{shown}: check its id, or list them.")
@@ -305,6 +311,14 @@ def losses_path(run: Path, text_sha256: str, encoding: Encoding) -> Path:
 def without_details(status: ExperimentStatus) -> ExperimentStatus:
     """Return the status without cells and files, as lists of experiments show it."""
     return changed(status, cells=(), files=())
+
+
+def _run_state(run: RunDirectory) -> RunState:
+    """Return the state of a run without reading its events; a run that has started has a log."""
+    manifest = run.manifest()
+    if manifest is not None:
+        return manifest.status
+    return "running" if run.logs.exists() else "queued"
 
 
 def _created_at(experiment: ExperimentDirectory) -> datetime | None:

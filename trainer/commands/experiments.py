@@ -14,11 +14,12 @@ from trainer.commands.arguments import Argument, Commands, Options, option, repe
 from trainer.commands.connection import running_queue, settings_for, with_queue
 from trainer.commands.corpus_names import corpus_name
 from trainer.commands.requests import assign
-from trainer.commands.terminal import EXIT_FAILED, EXIT_USER, Terminal, columns, duration, local_time, loss_figures
+from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
+from trainer.commands.training import exit_code
 from trainer.config.experiment_plan import plan_path, read_plan, recipes
 from trainer.config.settings import Settings
 from trainer.contracts.base import Frozen, Identifier, RunState, changed
-from trainer.contracts.errors import AppError, ErrorClass, ErrorCode, RunError
+from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.experiments import (
     Cell,
     ExperimentList,
@@ -40,7 +41,7 @@ from trainer.system.hardware import physical_cores
 if TYPE_CHECKING:
     from trainer.jobs.queue import JobQueue
 
-_FOLLOW_SECONDS = 0.25
+_FOLLOW_SECONDS = 0.5
 
 
 class ExperimentSummary(Frozen):
@@ -94,14 +95,19 @@ def _run(options: _RunOptions, terminal: Terminal) -> int:
     settings = settings_for()
     corpora = CorpusStore(settings)
     record = asyncio.run(_read(options, corpora, settings))
+    runs = RunStore(settings.app.artifacts_root)
+    known = ExperimentStore(settings.app.artifacts_root).find(record.experiment_id)
+    if known is not None and known.has_completed():
+        _show_status(known.status(runs), known, terminal)
+        return 0
     terminal.continues_when_repeated = True
-    settings = _with_slots(settings, record.request)
+    settings = with_slots(settings, record.request)
 
     async def run(queue: "JobQueue") -> int:
         await corpora.store_offered()
         accepted = await queue.experiments.accept(record)
         terminal.note(f"experiment {accepted.experiment_id}")
-        return await _follow_to_end(queue.experiments.stored.get(accepted.experiment_id), queue.runs, terminal)
+        return await _follow_to_end(queue.experiments.stored.get(accepted.experiment_id), runs, terminal)
 
     return with_queue(settings, terminal, run)
 
@@ -154,17 +160,21 @@ def _corpus_file(folder: Path, language: str) -> Path:
     raise AppError(ErrorCode.DATA_NOT_FOUND, several if found else none)
 
 
-def _with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
-    """Let a worker of this command train several models side by side where each takes some of the cores only.
+def with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
+    """Let a worker of this command use a core per training, where each training takes some of the cores only.
 
-    Two trainings of one thread each take less time than one after the other with two threads.
+    Two trainings of one thread take less time than one after the other with two threads. Scores of more threads than
+    there are free cores would wait for each other: on two busy cores they took twice the time.
     """
-    if "training_slots" in settings.queue.model_fields_set:
-        return settings
+    given = settings.queue.model_fields_set
     cores = physical_cores()
     threads = [model.train.get("threads") for model in request.models.values()]
-    most = max(given if isinstance(given, int) and given > 0 else cores for given in threads)
-    return changed(settings, queue=changed(settings.queue, training_slots=max(1, cores // most)))
+    most = max(number if isinstance(number, int) and number > 0 else cores for number in threads)
+    slots = cores // most
+    if "training_slots" in given or slots < 2:
+        return settings
+    queue = changed(settings.queue, training_slots=slots)
+    return changed(settings, queue=queue if "inference_threads" in given else changed(queue, inference_threads=most))
 
 
 async def _follow_to_end(experiment: ExperimentDirectory, runs: RunStore, terminal: Terminal) -> int:
@@ -180,7 +190,7 @@ async def _follow_to_end(experiment: ExperimentDirectory, runs: RunStore, termin
             break
         await asyncio.sleep(_FOLLOW_SECONDS)
     _show_status(status, experiment, terminal)
-    return _exit_code(status)
+    return exit_code(status)
 
 
 def _cell_line(cell: Cell, runs: RunStore) -> str:
@@ -190,12 +200,6 @@ def _cell_line(cell: Cell, runs: RunStore) -> str:
     manifest = runs.get(cell.run_id).completed_manifest()
     figures = loss_figures(manifest.metrics.test, manifest.metrics.bits_per_char, manifest.effective.objective)
     return f"{name}: trained in {duration(manifest.timings.train_seconds)}, {figures or 'no test split'}"
-
-
-def _exit_code(status: ExperimentStatus) -> int:
-    if status.error is not None:
-        return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED
-    return 0 if status.status == "completed" else EXIT_FAILED
 
 
 def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, terminal: Terminal) -> None:
@@ -271,9 +275,9 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
             if queue is not None:
                 return await queue.experiments.cancel(options.experiment)
         root = settings.app.artifacts_root
-        experiment = ExperimentStore(root).get(options.experiment)
-        cancel_experiment(experiment)
-        return experiment.status(RunStore(root))
+        experiment, runs = ExperimentStore(root).get(options.experiment), RunStore(root)
+        cancel_experiment(experiment, runs)
+        return experiment.status(runs)
 
     status = asyncio.run(cancel())
     again = "Its finished runs stay; the same `mt experiment run` continues with them."

@@ -109,8 +109,8 @@ def analyse(
     """Return all numbers of an experiment, and the section scores that they are computed from.
 
     `texts` are the texts of every language with their sections; `listeners` are the runs of every model, language and
-    seed. `training_text(language)` returns the lines of the training split of a language, anew at each call. Raises
-    INVALID_INPUT if a mode scores no position of a text.
+    seed, seeds in ascending order. `training_text(language)` returns the lines of the training split of a language,
+    anew at each call. Raises INVALID_INPUT if a mode scores no position of a text.
     """
     request = record.request
     scorers = [_Scorer(each.model, each.language, each.seed, each.losses) for each in listeners]
@@ -235,16 +235,22 @@ def _scored(
     languages: Sequence[str],
 ) -> _Scored:
     """Return the scores of a model; listeners and texts in the order of the languages."""
-    own = sorted((each for each in scorers if each.model == model), key=lambda each: languages.index(each.language))
-    tables: dict[int | None, dict[str, dict[str, Scores]]] = {
-        each.seed: {language: {} for language in languages} for each in own
-    }
-    of_kind = sorted((text for text in texts if text.kind == kind), key=lambda text: languages.index(text.language))
-    for text in of_kind:
-        scores = scored_by_all([_scores(each, text, mode) for each in own], text.language)
-        for scorer, kept in zip(own, scores, strict=True):
-            tables[scorer.seed][scorer.language][text.language] = kept
-    return _Scored(model, kind, mode, dict(tables))
+    own = [each for each in scorers if each.model == model]
+    by_language = {text.language: text for text in texts if text.kind == kind}
+    kept: dict[tuple[int | None, str, str], Scores] = {}
+    for language, text in by_language.items():
+        scores = scored_by_all([_scores(each, text, mode) for each in own], language)
+        kept |= {(scorer.seed, scorer.language, language): each for scorer, each in zip(own, scores, strict=True)}
+    seeds = [each.seed for each in own if each.language == languages[0]]
+    return _Scored(
+        model,
+        kind,
+        mode,
+        {
+            seed: {listener: {text: kept[seed, listener, text] for text in languages} for listener in languages}
+            for seed in seeds
+        },
+    )
 
 
 def _scores(scorer: _Scorer, text: _Text, mode: ScoringMode) -> Scores:
@@ -268,8 +274,11 @@ def _joined(modes: Sequence[Tables]) -> Tables:
 
 
 def _common_characters(texts: Sequence[_Text]) -> tuple[str, ...]:
-    codes: list[int] = np.unique(np.concatenate([text.sections.characters[text.scored] for text in texts])).tolist()
-    return tuple(map(chr, codes))
+    codes: set[int] = set()
+    for text in texts:
+        scored: list[int] = np.unique(text.sections.characters[text.scored]).tolist()
+        codes.update(scored)
+    return tuple(map(chr, sorted(codes)))
 
 
 def _seed_rows(scored: _Scored) -> Iterator[SeedRow]:

@@ -55,9 +55,8 @@ def intervals(statistics: Sequence[Statistic]) -> list[Interval]:
     found: dict[int, Interval] = {}
     for (seed, sizes), positions in groups.items():
         values = np.sort(_resampled(seed, sizes, [statistics[i].differences for i in positions]), axis=0)
-        lows: list[float] = values[LOW].tolist()
-        highs: list[float] = values[HIGH].tolist()
-        for position, low, high in zip(positions, lows, highs, strict=True):
+        ends: list[list[float]] = values[[LOW, HIGH]].T.tolist()
+        for position, (low, high) in zip(positions, ends, strict=True):
             found[position] = Interval(low=low, high=high)
     return [found[position] for position in range(len(statistics))]
 
@@ -74,27 +73,30 @@ def _resampled(seed: int, sizes: tuple[int, ...], statistics: Sequence[tuple[Dif
     for first in range(0, RESAMPLES, step):
         count = min(step, RESAMPLES - first)
         for indices, scores in zip(stream.draw(sizes, count), columns, strict=True):
-            sums = _multiplicities(indices) @ scores
-            values[first : first + count] += sums[:, 0::4] / sums[:, 1::4] - sums[:, 2::4] / sums[:, 3::4]
+            sums: NDArray[np.float64] = _multiplicities(indices) @ scores
+            plus, n_plus, minus, n_minus = sums.reshape(count, len(statistics), 4).transpose(2, 0, 1)
+            values[first : first + count] += plus / n_plus - minus / n_minus
     return values
 
 
 def _multiplicities(indices: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return how often each of n sections is in each resample, from resampled indices of shape (resamples, n)."""
-    resamples, n = indices.shape
-    cells = indices + n * np.arange(resamples, dtype=np.int64)[:, None]
-    return np.bincount(cells.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
+    count, n = len(indices), len(indices.T)
+    rows: NDArray[np.int64] = n * np.arange(count, dtype=np.int64)
+    cells: NDArray[np.int64] = indices + rows[:, None]
+    return np.bincount(cells.ravel(), minlength=count * n).reshape(count, n).astype(np.float64)
 
 
 class IndexStream:
     """The indices that `random.Random(seed)` draws with `randrange`."""
 
     def __init__(self, seed: int) -> None:
-        _, state, _ = Random(seed).getstate()  # noqa: S311  no secret depends on it
+        state: tuple[int, tuple[int, ...], float | None] = Random(seed).getstate()  # noqa: S311  no secret
+        *key, position = state[1]
         twister = np.random.MT19937()
         twister.state = {
             "bit_generator": "MT19937",
-            "state": {"key": np.array(state[:-1], dtype=np.uint32), "pos": state[-1]},
+            "state": {"key": np.array(key, dtype=np.uint32), "pos": position},
         }
         self._generator = np.random.Generator(twister)
         self._words: NDArray[np.uint32] = np.empty(0, dtype=np.uint32)
@@ -105,30 +107,50 @@ class IndexStream:
         A resample is `size` draws of `randrange(size)` for each sample in turn. As `randrange` does, each draw takes
         the upper bits of a 32-bit word, as many as the size has, and then of the next word until they are below it.
         """
-        self._extend(count * sum(1 << size.bit_length() for size in sizes))
-        accepted = {size: self._accepted(size) for size in sizes}
-        drawn: list[NDArray[np.int64]] = [np.empty((count, size), dtype=np.int64) for size in sizes]
-        start = 0
-        for resample in range(count):
-            for size, indices in zip(sizes, drawn, strict=True):
-                first = int(np.searchsorted(accepted[size], start))
-                while first + size > len(accepted[size]):
-                    self._extend(len(self._words) // 8 + 64)
-                    accepted = {size: self._accepted(size) for size in sizes}
-                words = accepted[size][first : first + size]
-                indices[resample] = self._words[words] >> _shift(size)
-                start = int(words[-1]) + 1
-        self._words = self._words[start:]
+        self._extend(count * sum(1 << size.bit_length() for size in sizes) * 51 // 50)  # the expected number and 2 %
+        while True:
+            accepted = [np.flatnonzero(self._upper_bits(size) < size) for size in sizes]
+            firsts = _firsts(accepted, sizes, count)
+            if firsts is not None:
+                break
+            self._extend(len(self._words))
+        drawn: list[NDArray[np.int64]] = []
+        end = 0
+        for places, first, size in zip(accepted, firsts, sizes, strict=True):
+            draws: NDArray[np.int64] = first[:, None] + np.arange(size, dtype=np.int64)
+            chosen = places[draws]
+            indices: NDArray[np.int64] = self._upper_bits(size)[chosen].astype(np.int64)
+            drawn.append(indices)
+            end = int(np.max(chosen)) + 1
+        self._words = self._words[end:]
         return drawn
 
     def _extend(self, count: int) -> None:
         words: NDArray[np.uint32] = self._generator.integers(0, 1 << 32, size=count, dtype=np.uint32)
         self._words = np.concatenate((self._words, words))
 
-    def _accepted(self, size: int) -> NDArray[np.int64]:
-        """Return the positions of the words that give an index below the size."""
-        return np.flatnonzero(self._words >> _shift(size) < size)
+    def _upper_bits(self, size: int) -> NDArray[np.uint32]:
+        """Return as many upper bits of each word as the size has."""
+        bits: NDArray[np.uint32] = self._words >> np.uint32(32 - size.bit_length())
+        return bits
 
 
-def _shift(size: int) -> np.uint32:
-    return np.uint32(32 - size.bit_length())
+def _firsts(accepted: Sequence[NDArray[np.int64]], sizes: Sequence[int], count: int) -> list[NDArray[np.int64]] | None:
+    """Return the place of each resample's first draw among the accepted words of each sample; None if they end before.
+
+    Samples of different sizes accept different words, so that only a walk along the words tells where each starts.
+    """
+    if len(set(sizes)) == 1:
+        starts: NDArray[np.int64] = np.arange(count * len(sizes), dtype=np.int64) * sizes[0]
+        enough = len(accepted[0]) >= count * sum(sizes)
+        return list(starts.reshape(count, len(sizes)).T) if enough else None
+    firsts: list[NDArray[np.int64]] = [np.empty(count, dtype=np.int64) for _ in sizes]
+    word = 0
+    for resample in range(count):
+        for places, size, first in zip(accepted, sizes, firsts, strict=True):
+            start = int(places.searchsorted(word))
+            if start + size > len(places):
+                return None
+            first[resample] = start
+            word = places.item(start + size - 1) + 1
+    return firsts

@@ -35,7 +35,8 @@ def known_characters(sections: Sections, raw: Iterable[TextLosses]) -> NDArray[n
         first, behind = _spans(sections, losses)
         np.add.at(changes, first[losses.is_unknown], 1)
         np.add.at(changes, behind[losses.is_unknown], -1)
-    return np.cumsum(changes[:-1]) == 0
+    unknown: NDArray[np.int64] = np.cumsum(changes[:-1])
+    return np.equal(unknown, 0)
 
 
 def frequent_characters(lines: Iterable[str], minimum: int) -> set[str]:
@@ -48,7 +49,7 @@ def frequent_characters(lines: Iterable[str], minimum: int) -> set[str]:
 
 def are_among(sections: Sections, characters: Collection[str]) -> NDArray[np.bool_]:
     """Return for each character of a text True if it is among the given ones."""
-    return np.isin(sections.characters, np.array([ord(character) for character in characters], dtype=np.uint32))
+    return np.isin(sections.characters, Sections.of(list(characters)).characters)
 
 
 def section_scores(sections: Sections, losses: TextLosses, scored: NDArray[np.bool_] | None = None) -> Scores:
@@ -59,12 +60,13 @@ def section_scores(sections: Sections, losses: TextLosses, scored: NDArray[np.bo
     first, behind = _spans(sections, losses)
     reach: NDArray[np.int64] = np.maximum.accumulate(behind)
     new: NDArray[np.int64] = np.diff(reach, prepend=0)
-    counts: NDArray[np.bool_] = np.diff(losses.section, prepend=-1) == 0
-    n_total = _sums(sections, losses.section[counts], new[counts])
+    steps: NDArray[np.int64] = np.diff(losses.section, prepend=-1)
+    counts: NDArray[np.bool_] = np.equal(steps, 0)
+    n_total = _sums(sections, losses.section[counts], new[counts].astype(np.float64))
     if scored is not None:
         refused: NDArray[np.int64] = np.concatenate(([0], np.cumsum(~scored)))
-        counts &= refused[behind] == refused[first]
-    n_scored = _sums(sections, losses.section[counts], new[counts])
+        counts &= np.equal(refused[behind], refused[first])
+    n_scored = _sums(sections, losses.section[counts], new[counts].astype(np.float64))
     loss_sum = _sums(sections, losses.section[counts], losses.loss_nats[counts])
     numbers: NDArray[np.int64] = np.arange(len(n_total), dtype=np.int64)
     return Scores(numbers, loss_sum, n_scored.astype(np.int64), n_total.astype(np.int64))
@@ -75,19 +77,23 @@ def scored_by_all(scores: Sequence[Scores], text: str) -> list[Scores]:
 
     Raises INVALID_INPUT if there is no such section.
     """
-    kept: NDArray[np.bool_] = np.logical_and.reduce([each.n_scored > 0 for each in scores])
-    if not kept.any():
+    by_model: NDArray[np.int64] = np.stack([each.n_scored for each in scores])
+    kept = np.flatnonzero(np.all(by_model, axis=0))
+    if not len(kept):
         raise no_position(text)
-    return [Scores(*(column[kept] for column in each)) for each in scores]
+    return [
+        Scores(each.sections[kept], each.loss_sum[kept], each.n_scored[kept], each.n_total[kept]) for each in scores
+    ]
 
 
 def _spans(sections: Sections, losses: TextLosses) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the first character of each token in its text, and the character behind its last one."""
-    start = sections.starts[losses.section]
-    return start + losses.start, start + losses.end
+    section: NDArray[np.int64] = sections.starts[losses.section]
+    first: NDArray[np.int64] = section + losses.start
+    behind: NDArray[np.int64] = section + losses.end
+    return first, behind
 
 
-def _sums(
-    sections: Sections, section: NDArray[np.int64], values: NDArray[np.int64] | NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return np.bincount(section, weights=values, minlength=len(sections.starts) - 1)
+def _sums(sections: Sections, section: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of the tokens' values in each section."""
+    return np.bincount(section, weights=values, minlength=len(sections.starts) - 1).astype(np.float64)

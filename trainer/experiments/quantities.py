@@ -42,7 +42,12 @@ class Scores(NamedTuple):
     @property
     def cross_entropy(self) -> float:
         """Nats per scored position."""
-        return float(self.loss_sum.sum()) / int(self.n_scored.sum())
+        return float(np.sum(self.loss_sum)) / self.positions
+
+    @property
+    def positions(self) -> int:
+        """Number of scored positions of all sections."""
+        return int(np.sum(self.n_scored))
 
     @property
     def pooled(self) -> Pooled:
@@ -181,7 +186,7 @@ def _cells(table: Table) -> Iterator[tuple[str, str]]:
 def _comparisons(table: Table) -> Iterator[tuple[str, str, str]]:
     """Yield text and two listeners, in alphabetical order; the text's own model is none of them."""
     for text in sorted(table):
-        yield from ((text, a, b) for a, b in combinations(sorted(table.keys() - {text}), 2))
+        yield from ((text, a, b) for a, b in combinations(sorted(other for other in table if other != text), 2))
 
 
 def _pairs(table: Table) -> Iterator[tuple[str, str]]:
@@ -214,7 +219,7 @@ def _tables(table: Table, mode: ScoringMode, found: Iterator[Interval]) -> Table
     matrix: list[MatrixRow] = []
     for listener, text in _cells(table):
         interval = Interval(low=0.0, high=0.0) if listener == text else next(found)
-        n_scored = int(table[listener][text].n_scored.sum())
+        scores = table[listener][text]
         matrix.append(
             MatrixRow(
                 listener_language=listener,
@@ -225,8 +230,8 @@ def _tables(table: Table, mode: ScoringMode, found: Iterator[Interval]) -> Table
                 excess_cross_entropy=excess[listener, text],
                 interval_low=interval.low,
                 interval_high=interval.high,
-                fraction_scored=n_scored / int(table[listener][text].n_total.sum()),
-                n_scored=n_scored,
+                fraction_scored=scores.positions / int(np.sum(scores.n_total)),
+                n_scored=scores.positions,
             )
         )
     listeners: list[ListenersRow] = []

@@ -11,7 +11,7 @@ rounding
     unrounded 0, rounded 1
 place
     bilabial 0, labiodental 1, dental 2, alveolar 3, postalveolar 4, retroflex 5, palatal 6, velar 7, uvular 8,
-    pharyngeal 9, glottal 10; labial-velar counts as bilabial, labial-palatal and alveolo-palatal as palatal
+    pharyngeal 9, glottal 10; labial-velar is bilabial, labial-palatal is palatal, alveolo-palatal is postalveolar
 manner
     plosive 0, nasal 1, trill, tap or flap 2, fricative or lateral fricative 3, approximant 4, lateral approximant 5
 voice
@@ -38,12 +38,12 @@ a/ɶ -/- ɑ/ɒ
 """
 """A line per height, a column per backness; unrounded/rounded."""
 _CONSONANTS = """
-p/b  -/- -/- t/d   -/- ʈ/ɖ c/ɟ   k/ɡg q/ɢ -/- ʔ/-
--/m  -/ɱ -/- -/n   -/- -/ɳ -/ɲ   -/ŋ  -/ɴ -/- -/-
--/ʙ  -/ⱱ -/- -/rɾ  -/- -/ɽ -/-   -/-  -/ʀ -/- -/-
-ɸʍ/β f/v θ/ð sɬ/zɮ ʃ/ʒ ʂ/ʐ çɕ/ʝʑ x/ɣ  χ/ʁ ħ/ʕ h/ɦ
--/w  -/ʋ -/- -/ɹ   -/- -/ɻ -/jɥ  -/ɰ  -/- -/- -/-
--/-  -/- -/- -/lɫ  -/- -/ɭ -/ʎ   -/ʟ  -/- -/- -/-
+p/b  -/- -/- t/d   -/-   ʈ/ɖ c/ɟ   k/ɡg q/ɢ -/- ʔ/-
+-/m  -/ɱ -/- -/n   -/-   -/ɳ -/ɲ   -/ŋ  -/ɴ -/- -/-
+-/ʙ  -/ⱱ -/- -/rɾ  -/-   -/ɽ -/-   -/-  -/ʀ -/- -/-
+ɸʍ/β f/v θ/ð sɬ/zɮ ʃɕ/ʒʑ ʂ/ʐ ç/ʝ   x/ɣ  χ/ʁ ħ/ʕ h/ɦ
+-/w  -/ʋ -/- -/ɹ   -/-   -/ɻ -/jɥ  -/ɰ  -/- -/- -/-
+-/-  -/- -/- -/lɫ  -/-   -/ɭ -/ʎ   -/ʟ  -/- -/- -/-
 """
 """A line per manner, a column per place; voiceless/voiced."""
 _Features = tuple[int, int, int]

@@ -44,25 +44,29 @@ class Trigram:
         section: NDArray[np.int64] = np.repeat(np.arange(len(lines), dtype=np.int64), np.diff(starts))
         start: NDArray[np.int64] = np.arange(len(section), dtype=np.int64) - starts[section]
         ids: NDArray[np.int64] = (np.searchsorted(self._types, characters, side="right") - 1).astype(np.int64)
-        is_unknown: NDArray[np.bool_] = self._types[ids] != characters
+        is_unknown: NDArray[np.bool_] = np.not_equal(self._types[ids], characters)
         unknown_before: NDArray[np.int64] = np.concatenate(([0], np.cumsum(is_unknown)))
         p: NDArray[np.float64] = np.zeros(len(ids))
         for n, weight in enumerate(_WEIGHTS, start=1):
-            last = np.flatnonzero(start >= n - 1)
-            last = last[unknown_before[last + 1] == unknown_before[last + 1 - n]]
-            ngrams = self._codes(ids, n)[last]
-            joint, context = self._ngrams[n - 1].of(ngrams), self._contexts[n - 1].of(ngrams // len(self._types))
-            p[last] += weight * joint / np.maximum(context, 1)
-        uniform = _UNIFORM_WEIGHT / max(len(self._types), _MIN_TYPES)
-        loss_nats: NDArray[np.float64] = -np.log((1 - _UNIFORM_WEIGHT) * p + uniform)
-        loss_nats[start == 0] = np.nan
+            behind: NDArray[np.int64] = np.flatnonzero(start >= n - 1) + 1
+            behind = behind[np.equal(unknown_before[behind], unknown_before[behind - n])]
+            ngrams = self._codes(ids, n)[behind - 1]
+            context = np.maximum(self._contexts[n - 1].of(ngrams // len(self._types)), 1)
+            share: NDArray[np.float64] = np.divide(self._ngrams[n - 1].of(ngrams), context, dtype=np.float64)
+            p[behind - 1] += weight * share
+        p = (1 - _UNIFORM_WEIGHT) * p + _UNIFORM_WEIGHT / max(len(self._types), _MIN_TYPES)
+        loss_nats: NDArray[np.float64] = np.negative(np.log(p))
+        loss_nats[np.equal(start, 0)] = np.nan
         return TextLosses(section, start, start + 1, loss_nats, is_unknown)
 
     def _codes(self, ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
         """Return a number for the n characters up to each position; the first n - 1 positions have fewer."""
         codes: NDArray[np.int64] = np.zeros(len(ids), dtype=np.int64)
+        weight = 1
         for back in range(n):
-            codes[back:] += ids[: len(ids) - back] * len(self._types) ** back
+            earlier: NDArray[np.int64] = weight * ids[: len(ids) - back]
+            codes[back:] += earlier
+            weight *= len(self._types)
         return codes
 
 
@@ -70,12 +74,14 @@ class _Counts:
     """Occurrences by code."""
 
     def __init__(self, codes: NDArray[np.int64]) -> None:
-        before_all: NDArray[np.int64] = np.array([-1], dtype=np.int64)  # so that each code has one at or before it
-        self._codes, self._counts = np.unique(np.concatenate((before_all, codes)), return_counts=True)
+        self._codes: NDArray[np.int64]
+        self._counts: NDArray[np.int64]
+        padded: NDArray[np.int64] = np.append(codes, np.int64(-1))  # so that no code is before all others
+        self._codes, self._counts = np.unique(padded, return_counts=True)
 
     def of(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         places = np.searchsorted(self._codes, codes, side="right") - 1
-        return np.where(self._codes[places] == codes, self._counts[places], 0)
+        return np.multiply(self._counts[places], np.equal(self._codes[places], codes))
 
 
 def _beginning(lines: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic_core import to_json
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
-from trainer.artifacts.runs import RunStore
+from trainer.artifacts.runs import RunStore, cancel_idle_run
 from trainer.artifacts.tokenizers import resolve_tokenizer
 from trainer.config.nested_dict import merged
 from trainer.config.settings import Settings
@@ -91,26 +91,29 @@ class Experiments:
 
         Finished runs stay, and the experiment continues with them if it is started again.
         """
-        experiment = self.stored.get(experiment_id)
-        await asyncio.to_thread(cancel_experiment, experiment)
-        async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
-            if await asyncio.to_thread(_is_idle, experiment):
+        if await asyncio.to_thread(cancel_experiment, self.stored.get(experiment_id), self._runs):
+            async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
                 await self._store.dequeue(keys.EXPERIMENT_QUEUE, experiment_id)
         return await self.status(experiment_id)
 
 
-def cancel_experiment(experiment: ExperimentDirectory) -> None:
-    """Mark an experiment as cancelled; raises CONFLICT for one that has ended."""
+def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
+    """Mark an experiment as cancelled, and end its runs unless a worker does; return False if one does.
+
+    Raises CONFLICT for an experiment that has ended.
+    """
     if not experiment.is_unfinished():
         raise AppError(ErrorCode.CONFLICT, f"The experiment '{experiment.experiment_id}' has already ended.")
     experiment.request_cancel()
-
-
-def _is_idle(experiment: ExperimentDirectory) -> bool:
     lock = experiment.lock()
     if lock is None:
         return False
-    lock.close()
+    with lock:
+        for cell in experiment.runs().values():
+            run = runs.get(cell.run_id)
+            if not cell.is_reused and run.manifest() is None:
+                run.request_cancel()
+                cancel_idle_run(run)
     return True
 
 
@@ -186,11 +189,15 @@ async def _check_trainings(request: ExperimentRequest, corpora: CorpusStore, set
             await resolve_tokenizer(shared_tokenizer(request, model), corpora)
         for language in request.languages:
             draft = _draft(request, CellKey(model, language, request.seeds[0]), Start())
+            training = draft.request()
             try:
-                checked = await preview_training(draft.request(), corpora, settings)
+                effective = (await preview_training(training, corpora, settings)).effective
             except AppError as error:
-                raise draft.located(error) from None
-            effective = checked.effective
+                located = draft.located(error)
+                is_named = any(problem.path for problem in located.details)
+                raise AppError(
+                    located.code, located.message if is_named else f"{model} {language}: {located.message}"
+                ) from None
             first = effective if first is None else first
             _check_together(model, effective, first)
             has_test = effective.test_fraction > 0 or effective.test_corpus is not None
@@ -256,24 +263,26 @@ def training_request(request: ExperimentRequest, key: CellKey, start: Start) -> 
 def _draft(request: ExperimentRequest, key: CellKey, start: Start) -> RequestDraft:
     """Return the fields of a training; without a start also those that need one are left out, to check the others."""
     model = request.models[key.model]
-    fields: dict[str, object] = dict(model.train)
-    is_second = model.transfer is not None and key.language != model.transfer.first
-    if model.transfer is not None and is_second:
-        fields = merged(fields, model.transfer.train)
+    transfer = model.transfer if model.transfer is None or key.language != model.transfer.first else None
+    second_fields = {} if transfer is None else transfer.train
+    fields = merged(model.train, second_fields)
     if start.parent_run_id is not None:
         fields.pop("tokenizer", None)
         fields["init_from_run_id"] = start.parent_run_id
     elif start.tokenizer_id is not None:
         fields.pop("tokenizer", None)
         fields["tokenizer_id"] = start.tokenizer_id
-    elif is_second:
+    elif transfer is not None:
         fields.pop("freeze_embeddings", None)
     label = f"{request.name} {key.model} {key.language} {key.seed}"
     fields |= {"corpus": corpus_of(request, key.language), "label": label[:64], "seed": key.seed}
-    block = f"models.{key.model}.train"
 
     def place(path: str) -> str:
-        return f"languages.{key.language}.corpus" if path == "corpus" else f"{block}.{path}" if path else path
+        """Return the path in the plan of a field of the train request."""
+        if path in ("", "corpus"):
+            return f"languages.{key.language}.corpus" if path else path
+        phase = "transfer.train" if path.split(".")[0] in second_fields else "train"
+        return f"models.{key.model}.{phase}.{path}"
 
     return RequestDraft(with_family(fields), place=place)
 

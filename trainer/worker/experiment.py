@@ -13,6 +13,7 @@ from trainer.artifacts.experiments import ExperimentDirectory, cell_keys
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import CellKey, CellRun, ExperimentTexts
 from trainer.contracts.inference import SectionsRequest
@@ -167,12 +168,17 @@ class _Experiment:
                 if parent is None:
                     continue
             start = Start(self._tokenizers.get(key.model), None if parent is None else parent.run_id)
-            self._runs[key] = await self._start_run(key, start)
-            self._experiment.write_runs(self._runs.values())
+            cell = await self._start_run(key, start)
+            if cell is not None:
+                self._runs[key] = cell
+                self._experiment.write_runs(self._runs.values())
 
-    async def _start_run(self, key: CellKey, start: Start) -> CellRun:
-        """Find a completed or unfinished run with the same request, or start one."""
-        request = training_request(self._record.request, key, start)
+    async def _start_run(self, key: CellKey, start: Start) -> CellRun | None:
+        """Find a completed or unfinished run with the same request, or start one, from the checkpoint of a failed one.
+
+        Return None while an equal run is just being cancelled.
+        """
+        request = changed(training_request(self._record.request, key, start), resume=True)
         try:
             preview = await preview_training(request, self._queue.corpora, self._settings)
             run_id = await asyncio.to_thread(_find_run, self._queue.runs, request_hash(preview.effective))
@@ -180,6 +186,8 @@ class _Experiment:
             if run_id is None:
                 run_id = (await self._queue.accept(preview, user_id=self._record.user_id, http=self._http)).run_id
         except AppError as error:
+            if error.code is ErrorCode.RUN_NOT_READY:
+                return None
             raise AppError(error.code, f"The training of {key} cannot start: {error.message}") from error
         self._log.info("experiment_run_started", run_id=run_id, is_reused=is_reused)
         return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=is_reused)

@@ -1,0 +1,245 @@
+"""Experiments through real processes: each cell is done once, whatever is killed, cancelled or damaged."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.support import add_corpus, kill, processes, running, settings_in, tiny_request
+from tests.support.cross_language import TINY, add_languages, plan, plan_with
+from tests.support.lab import Lab
+from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.worker_runs import LONG, events_of
+from trainer.artifacts.experiments import ExperimentDirectory, losses_path
+from trainer.artifacts.runs import RunDirectory
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import CheckpointSaved, JobStarted
+from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus
+from trainer.contracts.jobs import ExperimentPayload
+from trainer.jobs.experiments import resolve_experiment
+from trainer.jobs.queue import JobQueue
+from trainer.store import keys
+from trainer.system.files import read_record
+
+
+async def end_of(queue: JobQueue, experiment_id: str) -> ExperimentStatus:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (status := await queue.experiments.status(experiment_id)).status in ("queued", "running"):
+            await asyncio.sleep(0.05)
+    return status
+
+
+async def until_done(queue: JobQueue, experiment_id: str, cells: int) -> ExperimentStatus:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (status := await queue.experiments.status(experiment_id)).cells_done < cells:
+            assert status.status in ("queued", "running"), status.message
+            await asyncio.sleep(0.02)
+    return status
+
+
+async def started(queue: JobQueue, request: ExperimentRequest) -> ExperimentDirectory:
+    status = await queue.experiments.start(request, user_id=None)
+    return queue.experiments.stored.get(status.experiment_id)
+
+
+async def completed(queue: JobQueue, request: ExperimentRequest) -> ExperimentDirectory:
+    experiment = await started(queue, request)
+    status = await end_of(queue, experiment.experiment_id)
+    assert status.status == "completed", status.message
+    return experiment
+
+
+def runs_of(queue: JobQueue, experiment: ExperimentDirectory) -> list[RunDirectory]:
+    return [queue.runs.get(cell.run_id) for cell in experiment.runs().values()]
+
+
+def attempts(queue: JobQueue, run: RunDirectory) -> int:
+    return sum(isinstance(event, JobStarted) for event in events_of(queue, run.run_id))
+
+
+async def test_worker_killed__no_finished_cell_is_repeated_and_the_matrix_is_the_same(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    add_languages(lab.folder)
+    request = plan_with({"num_epochs": 3})
+    async with running(settings_in(tmp_path)) as queue:
+        experiment = await started(queue, request)
+        before = await until_done(queue, experiment.experiment_id, 1)
+        [finished] = [cell.run_id for cell in before.cells if cell.kind == "train" and cell.status == "completed"]
+        [worker] = processes(tmp_path, "trainer worker --embedded")
+        kill(worker.pid)
+        status = await end_of(queue, experiment.experiment_id)
+
+        assert status.status == "completed", status.message
+        assert finished in [run.run_id for run in runs_of(queue, experiment)]
+        assert len(queue.runs.all()) == 2
+        assert attempts(queue, queue.runs.get(finished)) == 1
+    async with lab.queue() as queue:
+        undisturbed = await completed(queue, request)
+
+    assert undisturbed.experiment_id == experiment.experiment_id
+    assert (undisturbed.path / "matrix.csv").read_bytes() == (experiment.path / "matrix.csv").read_bytes()
+
+
+async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="again")
+    async with lab.queue() as queue, lab.store() as store:
+        experiment = await completed(queue, request)
+        written = experiment.result.stat().st_mtime_ns
+        assert (await queue.experiments.start(request, user_id=None)).status == "completed"
+        payload = ExperimentPayload(experiment_id=experiment.experiment_id)
+        await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "told-twice", payload)
+        unknown = ExperimentPayload(experiment_id="none-01234567")
+        await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "unknown", unknown)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await store.queue_length(keys.EXPERIMENT_QUEUE):
+                await asyncio.sleep(0.02)
+
+        assert experiment.result.stat().st_mtime_ns == written
+        with pytest.raises(AppError) as refused:
+            await queue.experiments.cancel(experiment.experiment_id)
+        assert refused.value.code is ErrorCode.CONFLICT
+
+
+async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan_with({"num_epochs": 1000}, name="cancelled")
+    async with lab.queue() as queue:
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(experiment.runs()) < 2 or not any(
+                isinstance(event, CheckpointSaved) for event in events_of(queue, runs_of(queue, experiment)[0].run_id)
+            ):
+                await asyncio.sleep(0.02)
+        status = await queue.experiments.cancel(experiment.experiment_id)
+
+        assert (status.status, status.message) == ("cancelled", "Cancelled.")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not all(run.manifest() for run in runs_of(queue, experiment)):
+                await asyncio.sleep(0.02)
+        ends = [run.manifest() for run in runs_of(queue, experiment)]
+        assert [end and end.status for end in ends] == ["cancelled", "cancelled"]
+
+        first = runs_of(queue, experiment)[0].run_id
+        again = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(again.runs()) < 2:
+                await asyncio.sleep(0.02)
+        assert runs_of(queue, again)[0].record().resumed_from_run_id == first
+        await queue.experiments.cancel(again.experiment_id)
+
+
+async def test_cancelled_run__fails_the_experiment_which_retries_it_when_started_again(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="retried", seeds=[3])
+    async with lab.queue() as queue:
+        before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (runs := runs_of(queue, experiment)):
+                await asyncio.sleep(0.02)
+        await queue.cancel(runs[0].run_id)
+        status = await end_of(queue, experiment.experiment_id)
+
+        await queue.cancel(before)
+        named = f"The training of lstm kk, seed 3 ({runs[0].run_id}) has ended: it was cancelled."
+        assert (status.status, status.message) == ("failed", named)
+        assert status.error is not None and status.error.code is ErrorCode.CANCELLED
+        assert runs[0].run_id not in [run.run_id for run in runs_of(queue, await completed(queue, request))]
+
+
+async def test_two_phases__share_a_tokenizer_and_start_from_the_weights_of_the_first(lab: Lab) -> None:
+    add_languages(lab.folder)
+    second: dict[str, object] = {"first": "tr", "train": {"num_epochs": 2, "freeze_embeddings": True}}
+    models: dict[str, object] = {"lstm": {"has_shared_tokenizer": True, "train": TINY, "transfer": second}}
+    async with lab.queue() as queue:
+        experiment = await completed(queue, plan(name="phases", models=models))
+        by_language = {key.language: queue.runs.get(cell.run_id) for key, cell in experiment.runs().items()}
+    tr, kk = by_language["tr"].completed_manifest(), by_language["kk"].completed_manifest()
+    result = read_record(experiment.result, ExperimentResult)
+
+    assert tr.tokenizer is not None and kk.tokenizer is not None
+    assert tr.tokenizer.id == kk.tokenizer.id
+    assert (tr.parent_run_id, kk.parent_run_id) == (None, tr.run_id)
+    assert [m.effective.num_epochs for m in (tr, kk)] == [1, 2]
+    embeddings = [load_file(run.path / "model.safetensors")["embedding.weight"] for run in by_language.values()]
+    assert embeddings[0].equal(embeddings[1])
+    curves = {curve.language: curve for curve in result.curves}
+    assert {code: curve.phase for code, curve in curves.items()} == {"tr": "first", "kk": "second"}
+    assert [curves[code].initial_val_loss is None for code in ("tr", "kk")] == [True, False]
+    for code, manifest in (("tr", tr), ("kk", kk)):
+        assert (curves[code].test_loss, curves[code].auc) == (manifest.metrics.test, manifest.metrics.auc)
+    pairs = {(row.listener_language, row.text_language) for row in result.models[0].tables.matrix}
+    assert pairs == {(a, b) for a in ("kk", "tr") for b in ("kk", "tr")}
+
+
+@pytest.mark.slow
+async def test_damaged_text__fails_the_scores_that_read_it(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="damaged", seeds=[9])
+    async with lab.queue() as queue:
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while experiment.texts() is None:
+                await asyncio.sleep(0.01)
+        (experiment.path / "texts" / "held-out-kk.txt").write_bytes(b"\xff")
+        status = await end_of(queue, experiment.experiment_id)
+
+        assert status.error is not None and status.error.code is ErrorCode.INTERNAL_ERROR
+        assert "failed: The inference process ended before the answer" in status.message
+
+
+@pytest.mark.slow
+async def test_missing_or_damaged_losses__fail_the_report_with_a_sentence(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        experiment = await completed(queue, plan(name="losses"))
+        texts = experiment.texts()
+        assert texts is not None
+        run, text = runs_of(queue, experiment)[0], texts.texts[0]
+        losses_path(run.path, text.sha256, "raw").write_bytes(b"short")
+        experiment.result.unlink()
+        status = await end_of(queue, experiment.experiment_id)
+        assert status.message == "Stored losses of an experiment are damaged: run it again."
+
+        losses_path(run.path, text.sha256, "raw").unlink()
+        await completed(queue, plan(name="losses"))
+
+
+@pytest.mark.slow
+async def test_child_that_crashes_again_and_again__fails_the_experiment(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        experiment = await completed(queue, plan(name="crashes"))
+        (experiment.path / "texts" / "held-out-kk.txt").write_bytes(b"\xff")
+        experiment.result.unlink()
+        status = await end_of(queue, experiment.experiment_id)
+
+        assert status.message.startswith("A step of the experiment crashed 3 times.")
+
+
+async def test_changed_corpus__is_refused_before_a_training_starts(lab: Lab) -> None:
+    add_languages(lab.folder)
+    (lab.folder / "data" / "corpus" / "changing").mkdir()
+    for code in ("kk", "tr"):
+        shutil.copy(lab.folder / "data" / "corpus" / f"{code}.txt", lab.folder / "data" / "corpus" / "changing")
+    async with lab.queue() as queue:
+        request = plan(name="changed", corpora="changing")
+        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        add_corpus(lab.folder, "other lines\nof a text\n" * 9, "changing/kk")
+        await queue.experiments.accept(record)
+        status = await end_of(queue, record.experiment_id)
+
+    assert status.message == "The corpus 'changing/kk' has changed since the experiment was accepted."
+    assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
+
+
+async def test_text_without_sections__is_named(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        experiment = await started(queue, plan(name="short", texts={"min_characters": 31}))
+        status = await end_of(queue, experiment.experiment_id)
+
+    assert status.message == "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."
