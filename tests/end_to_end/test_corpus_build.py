@@ -77,6 +77,14 @@ def test_help__shows_the_flags_and_their_defaults(typed: Type, capsys: pytest.Ca
     assert "default: 500" in shown and "default: text" in shown
 
 
+def test_commands_of_the_page__run(tmp_path: Path, typed: Type) -> None:
+    (tmp_path / "corpora").symlink_to(ROOT / "corpora")
+    [block] = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8").split("```sh\n")[1:]
+
+    for command in block.split("```")[0].splitlines():
+        assert main(command.split()[1:]) == 0
+
+
 def test_ipa_text_of_a_folder__becomes_corpora_of_equal_size(typed: Type, tmp_path: Path) -> None:
     write_texts(tmp_path / "texts", 4)
 

@@ -59,6 +59,12 @@ def test_documents__that_have_been_read_are_skipped(folder: Path, skipped: int) 
     assert list(source.read("kk", skipped)) == ["bir\neki\n", "", "üş"][skipped:]
 
 
+def test_blank_line_at_the_end__begins_no_document(folder: Path) -> None:
+    (folder / "az.txt").write_text("bir\n\n", encoding="utf-8")
+
+    assert list(find_source(str(folder), ("az",), None).read("az", 0)) == ["bir\n"]
+
+
 def test_text_that_is_not_utf8__is_refused_with_its_byte(folder: Path) -> None:
     (folder / "kk.txt").write_bytes(b"ab\n\xff")
 
