@@ -68,7 +68,7 @@ def build_ipa_corpora(
                 message = f"Nothing is left of '{language}': {build.reason()}."
                 raise AppError(ErrorCode.CORPUS_EMPTY, message)
         limits = [] if options.max_characters is None else [options.max_characters]
-        budget = min(*(build.counts.kept_characters for build in builds.values()), *limits, _NO_LIMIT)
+        budget = min([build.counts.kept_characters for build in builds.values()] + limits)
         manifest = CorpusManifest(
             source=source.name,
             dataset=source.dataset,
@@ -84,9 +84,6 @@ def build_ipa_corpora(
         )
         DISK.remove_folder(folder)
     return manifest
-
-
-_NO_LIMIT = 1 << 62
 
 
 class _LanguageBuild:
@@ -118,8 +115,8 @@ class _LanguageBuild:
                     if comparison is not None:
                         comparison.add(document)
                     file.write("".join(self._cleaned(lines, convert, cleaner)).encode())
-                is_full = self.counts.kept_characters >= (self._options.max_characters or _NO_LIMIT)
-                if is_full:
+                limit = self._options.max_characters
+                if limit is not None and self.counts.kept_characters >= limit:
                     break
                 if documents % reporting.every_documents == 0:
                     self._save(file, documents, rejected, comparison)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from httpx2 import HTTPError
+from httpx2 import HTTPError, TransportError
 from pydantic import BaseModel, SecretStr
 
 from trainer.contracts.errors import AppError, ErrorCode
@@ -118,10 +118,20 @@ def _stream(name: str, token: SecretStr | None, load: _Load, language: str, skip
         if is_empty:  # where a token gives no access, the library finds no files
             raise FileNotFoundError(dataset)
     except (OSError, ValueError, HTTPError) as error:
-        access = f"an account that has accepted the terms of {dataset}"
-        missing = "set HF_TOKEN to the token of" if token is None else "check the network, and that HF_TOKEN belongs to"
-        message = f"'{name}' could not be fetched: {missing} {access}, then give the same command again."
-        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"'{name}' {_advice(error, dataset, token)}") from error
+
+
+def _advice(error: Exception, dataset: str, token: SecretStr | None) -> str:
+    if isinstance(error, (ConnectionError, TransportError)):
+        return (
+            "could not be fetched, because the hub cannot be reached: give the same command again where there is a"
+            " network, or build from a folder of texts."
+        )
+    missing = "set HF_TOKEN to the token of" if token is None else "check that HF_TOKEN belongs to"
+    return (
+        f"could not be fetched: {missing} an account that has accepted the terms of {dataset} on the hub, then give the"
+        " same command again."
+    )
 
 
 def _read_folder(folder: Path, language: str, skipped: int) -> Iterator[str]:

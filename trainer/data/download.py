@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from httpx2 import HTTPError
+
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.data.folders import filled_folder
 
@@ -29,7 +31,7 @@ def build_corpus(source: str, corpora: Path) -> Path:
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     try:
         splits = load(*SOURCES[source])
-    except (OSError, ValueError) as error:  # raised by the library without a network
+    except (OSError, ValueError, HTTPError) as error:  # raised by the library without a network
         message = f"'{source}' could not be fetched: try again where there is a network, {by_hand}"
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
     with filled_folder(folder) as filling:

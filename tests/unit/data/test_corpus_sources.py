@@ -112,22 +112,30 @@ def test_data_set__is_streamed_with_the_token_of_the_settings(name: str, tmp_pat
     assert "hf_x" not in repr(source)
 
 
-@pytest.mark.parametrize("token", ["gone", "no access"])
-def test_data_set_that_cannot_be_fetched__says_what_is_missing(token: str, tmp_path: Path) -> None:
+def test_hub_that_cannot_be_reached__is_said(tmp_path: Path) -> None:
     with stand_ins(tmp_path, {"datasets.py": DATASETS}):
-        error = refused("culturax", token=token)
+        error = refused("culturax", token="gone")  # noqa: S106
 
-    assert error.code is ErrorCode.SERVICE_UNAVAILABLE
-    assert error.message == (
-        "'culturax' could not be fetched: check the network, and that HF_TOKEN belongs to an account that has accepted"
-        " the terms of uonlp/CulturaX, then give the same command again."
+    assert (error.code, error.message) == (
+        ErrorCode.SERVICE_UNAVAILABLE,
+        "'culturax' could not be fetched, because the hub cannot be reached: give the same command again where there is"
+        " a network, or build from a folder of texts.",
     )
 
 
-def test_data_set_without_a_token__asks_for_one(tmp_path: Path) -> None:
-    code = DATASETS.replace('options["token"] == "gone"', 'options["token"] is None')
-    with stand_ins(tmp_path, {"datasets.py": code}):
-        assert "set HF_TOKEN to the token of an account that has accepted" in refused("oscar").message
+@pytest.mark.parametrize(
+    ("token", "missing"), [("no access", "check that HF_TOKEN belongs to"), (None, "set HF_TOKEN to the token of")]
+)
+def test_missing_access__is_said_with_the_setting(token: str | None, missing: str, tmp_path: Path) -> None:
+    library = DATASETS.replace('== "no access"', 'in ("no access", None)')
+    with stand_ins(tmp_path, {"datasets.py": library}):
+        error = refused("oscar", token=token)
+
+    assert (error.code, error.message) == (
+        ErrorCode.SERVICE_UNAVAILABLE,
+        f"'oscar' could not be fetched: {missing} an account that has accepted the terms of oscar-corpus/OSCAR-2301 on"
+        " the hub, then give the same command again.",
+    )
 
 
 def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
