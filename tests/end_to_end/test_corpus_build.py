@@ -266,6 +266,6 @@ def test_hub_that_cannot_be_reached__is_one_sentence(typed: Type, tmp_path: Path
 
     assert (out, err) == (
         "",
-        "mt: 'oscar' could not be fetched, because the hub cannot be reached: give the same command again where there is"
-        " a network, or build from a folder of texts.\n",
+        "mt: 'oscar' could not be fetched, because the hub cannot be reached: give the same command again where there"
+        " is a network, or build from a folder of texts.\n",
     )
