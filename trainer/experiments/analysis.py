@@ -131,27 +131,13 @@ def analyse(
         for mode in request.modes
     ]
     found = all_tables([(each.mean, each.mode) for each in scored])
-    family = Family(
-        {code: each.branch for code, each in request.languages.items() if each.branch and not each.is_control},
-        [code for code, each in request.languages.items() if each.is_control],
-    )
+    branches = {code: each.branch for code, each in request.languages.items() if each.branch and not each.is_control}
+    family = Family(branches, [code for code, each in request.languages.items() if each.is_control])
     n_modes = len(request.modes)
-    model_tables: list[ModelTables] = []
-    measured: dict[tuple[str, TextKind], Measured] = {}
-    for first in range(0, len(scored), n_modes):
-        model, kind = scored[first].model, scored[first].kind
-        distances = symmetric_distances(found[first].matrix)
-        tree = average_linkage(list(request.languages), distances)
-        measured[model, kind] = Measured(distances, tree)
-        model_tables.append(
-            ModelTables(
-                model=model,
-                kind=kind,
-                tables=_joined(found[first : first + n_modes]),
-                tree=tree,
-                gap=gap(distances, family),
-            )
-        )
+    measured = [
+        Measured(distances, average_linkage(list(request.languages), distances))
+        for distances in (symmetric_distances(tables.matrix) for tables in found[::n_modes])
+    ]  # of the first mode, by model, then by kind
     result = ExperimentResult(
         experiment_id=record.experiment_id,
         name=request.name,
@@ -162,25 +148,40 @@ def analyse(
         modes=request.modes,
         common_characters=_common_characters(masked) if all(each.is_char for each in listeners) else None,
         headline=(models[0], kinds[0]),
-        models=tuple(model_tables),
+        models=tuple(
+            ModelTables(
+                model=first.model,
+                kind=first.kind,
+                tables=_joined(found[place * n_modes : (place + 1) * n_modes]),
+                tree=tuple(own.tree),
+                gap=gap(own.distances, family),
+            )
+            for place, (first, own) in enumerate(zip(scored[::n_modes], measured, strict=True))
+        ),
         seed_rows=tuple(row for each in scored if each.model != TRIGRAM for row in _seed_rows(each)),
         curves=tuple(each.curve for each in listeners),
         replacements=tuple(replacements),
         correlations=tuple(_correlations(scored, found, ratings) if ratings else ()),
-        validity=validity({kind: measured[models[0], kind] for kind in kinds}, kinds[0], family),
+        validity=validity(dict(zip(kinds, measured[: len(kinds)], strict=True)), kinds[0], family),
     )
-    sections = SectionsFile(
+    return result, _sections_file(record, scored, family, ratings)
+
+
+def _sections_file(
+    record: ExperimentRecord, scored: Sequence[_Scored], family: Family, ratings: Sequence[Rating]
+) -> SectionsFile:
+    """Return all scores; those of the headline also as rows, means over seeds."""
+    return SectionsFile(
         sections={
             listener: {text: scores.rows() for text, scores in by_text.items()}
             for listener, by_text in scored[0].mean.items()
         },
-        scoring_mode=request.modes[0],
+        scoring_mode=record.request.modes[0],
         branches=dict(family.branches),
         controls=tuple(family.controls),
         tables=tuple(table for each in scored for table in _score_tables(each)),
         ratings=tuple(ratings),
     )
-    return result, sections
 
 
 def _baseline(

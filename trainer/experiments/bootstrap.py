@@ -109,20 +109,17 @@ class IndexStream:
         """
         self._extend(count * sum(1 << size.bit_length() for size in sizes) * 51 // 50)  # the expected number and 2 %
         while True:
-            accepted = [np.flatnonzero(self._upper_bits(size) < size) for size in sizes]
-            firsts = _firsts(accepted, sizes, count)
-            if firsts is not None:
+            bits = [self._upper_bits(size) for size in sizes]
+            accepted = [np.flatnonzero(each < size) for each, size in zip(bits, sizes, strict=True)]
+            words = _words_in_turn(accepted, sizes, count)
+            if words is not None:
                 break
             self._extend(len(self._words))
+        self._words = self._words[words[-1].item(-1) + 1 :]
         drawn: list[NDArray[np.int64]] = []
-        end = 0
-        for places, first, size in zip(accepted, firsts, sizes, strict=True):
-            draws: NDArray[np.int64] = first[:, None] + np.arange(size, dtype=np.int64)
-            chosen = places[draws]
-            indices: NDArray[np.int64] = self._upper_bits(size)[chosen].astype(np.int64)
+        for each, places in zip(bits, words, strict=True):
+            indices: NDArray[np.int64] = each[places].astype(np.int64)
             drawn.append(indices)
-            end = int(np.max(chosen)) + 1
-        self._words = self._words[end:]
         return drawn
 
     def _extend(self, count: int) -> None:
@@ -135,22 +132,24 @@ class IndexStream:
         return bits
 
 
-def _firsts(accepted: Sequence[NDArray[np.int64]], sizes: Sequence[int], count: int) -> list[NDArray[np.int64]] | None:
-    """Return the place of each resample's first draw among the accepted words of each sample; None if they end before.
+def _words_in_turn(
+    accepted: Sequence[NDArray[np.int64]], sizes: Sequence[int], count: int
+) -> list[NDArray[np.int64]] | None:
+    """Return the accepted words that each resample of each sample takes; None if there are too few.
 
     Samples of different sizes accept different words, so that only a walk along the words tells where each starts.
     """
     if len(set(sizes)) == 1:
-        starts: NDArray[np.int64] = np.arange(count * len(sizes), dtype=np.int64) * sizes[0]
-        enough = len(accepted[0]) >= count * sum(sizes)
-        return list(starts.reshape(count, len(sizes)).T) if enough else None
-    firsts: list[NDArray[np.int64]] = [np.empty(count, dtype=np.int64) for _ in sizes]
-    word = 0
+        needed = count * sum(sizes)
+        in_turn = accepted[0][:needed]
+        return list(in_turn.reshape(count, len(sizes), -1).swapaxes(0, 1)) if len(in_turn) == needed else None
+    words: list[NDArray[np.int64]] = [np.empty((count, size), dtype=np.int64) for size in sizes]
+    next_word = 0
     for resample in range(count):
-        for places, size, first in zip(accepted, sizes, firsts, strict=True):
-            start = int(places.searchsorted(word))
+        for places, size, taken in zip(accepted, sizes, words, strict=True):
+            start = int(places.searchsorted(next_word))
             if start + size > len(places):
                 return None
-            first[resample] = start
-            word = places.item(start + size - 1) + 1
-    return firsts
+            taken[resample] = places[start : start + size]
+            next_word = places.item(start + size - 1) + 1
+    return words
