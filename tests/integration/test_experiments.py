@@ -1,10 +1,13 @@
 """Experiments through real processes: each cell is done once, whatever is killed, cancelled or damaged."""
 
 import asyncio
+import errno
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+from arq import Retry
 from safetensors.torch import load_file
 
 from tests.support import add_corpus, kill, processes, running, settings_in, tiny_request
@@ -12,16 +15,23 @@ from tests.support.cross_language import TINY, add_languages, plan, plan_with
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of
-from trainer.artifacts.experiments import ExperimentDirectory, losses_path
-from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
+from trainer.artifacts.runs import RunDirectory, cancel_idle_run
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
-from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus
+from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus, ExperimentTexts
 from trainer.contracts.jobs import ExperimentPayload
+from trainer.contracts.tokenizers import Normalization
 from trainer.jobs.experiments import resolve_experiment
 from trainer.jobs.queue import JobQueue
 from trainer.store import keys
-from trainer.system.files import read_record
+from trainer.system.files import Disk, read_record
+from trainer.worker.experiment import drive
+
+
+class FullDisk(Disk):
+    def write(self, path: Path, data: bytes | BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
 async def end_of(queue: JobQueue, experiment_id: str) -> ExperimentStatus:
@@ -148,6 +158,57 @@ async def test_cancelled_run__fails_the_experiment_which_retries_it_when_started
         assert (status.status, status.message) == ("failed", named)
         assert status.error is not None and status.error.code is ErrorCode.CANCELLED
         assert runs[0].run_id not in [run.run_id for run in runs_of(queue, await completed(queue, request))]
+
+
+async def test_run_that_is_just_ending__is_waited_for(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="ending", seeds=[4])
+    async with lab.queue() as queue:
+        before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(runs := runs_of(queue, experiment)) < 2:
+                await asyncio.sleep(0.02)
+        lock = runs[0].lock()
+        assert lock is not None
+        with lock:  # as the child that trains it has it
+            await queue.experiments.cancel(experiment.experiment_id)
+            again = await started(queue, request)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not again.runs():
+                    await asyncio.sleep(0.02)
+            assert [key.language for key in again.runs()] == ["tr"]
+        assert cancel_idle_run(runs[0])
+        await queue.cancel(before)
+        status = await end_of(queue, again.experiment_id)
+        assert status.status == "completed", status.message
+
+
+async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        request = plan(name="locked", texts={"min_characters": 31})
+        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        experiment = queue.experiments.stored.create(record)
+        lock = experiment.lock()
+        assert lock is not None
+        async with lab.store() as store:
+            with lock, pytest.raises(Retry):
+                await drive(experiment, lab.settings, store)
+        await queue.experiments.accept(record)
+        assert (await end_of(queue, experiment.experiment_id)).status == "failed"
+
+
+async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue, lab.store() as store:
+        request = plan_with({"num_epochs": 1000}, name="full")
+        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        stored = ExperimentStore(lab.folder / "elsewhere").create(record)
+        stored.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+        with pytest.raises(Retry):
+            await drive(ExperimentDirectory(stored.path, FullDisk()), lab.settings, store)
+        assert stored.is_unfinished()
 
 
 async def test_two_phases__share_a_tokenizer_and_start_from_the_weights_of_the_first(lab: Lab) -> None:

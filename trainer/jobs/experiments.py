@@ -1,6 +1,7 @@
 """Experiments: checks a request with all of its trainings, accepts and cancels experiments."""
 
 import asyncio
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import CellKey, ExperimentRecord, ExperimentRequest, ExperimentStatus
+from trainer.contracts.experiments import CellKey, CellRun, ExperimentRecord, ExperimentRequest, ExperimentStatus
 from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, HttpOrigin, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
@@ -109,12 +110,17 @@ def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
     if lock is None:
         return False
     with lock:
-        for cell in experiment.runs().values():
-            run = runs.get(cell.run_id)
-            if not cell.is_reused and run.manifest() is None:
-                run.request_cancel()
-                cancel_idle_run(run)
+        cancel_runs(experiment.runs().values(), runs)
     return True
+
+
+def cancel_runs(cells: Iterable[CellRun], runs: RunStore) -> None:
+    """Request the end of the unfinished runs that an experiment has started; those that wait end at once."""
+    for cell in cells:
+        run = runs.get(cell.run_id)
+        if not cell.is_reused and run.manifest() is None:
+            run.request_cancel()
+            cancel_idle_run(run)
 
 
 async def resolve_experiment(

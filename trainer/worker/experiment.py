@@ -18,11 +18,11 @@ from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.experiments import CellKey, CellRun, ExperimentTexts
 from trainer.contracts.inference import SectionsRequest
 from trainer.contracts.runs import HttpOrigin
-from trainer.jobs.experiments import Start, shared_tokenizer, training_request
+from trainer.jobs.experiments import Start, cancel_runs, shared_tokenizer, training_request
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.resolve import preview_training
 from trainer.store.store import Store
-from trainer.worker.attempts import LOCKED_EXIT_CODE, RETRY_SECONDS
+from trainer.worker.attempts import RETRY_SECONDS
 from trainer.worker.supervisor import supervise_child
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -80,7 +80,7 @@ class _Experiment:
                 await self._train_and_score(texts)
                 await self._run_child()
         except _Cancelled:
-            await self._cancel_runs()
+            await asyncio.to_thread(cancel_runs, self._runs.values(), self._queue.runs)
 
     async def _run_child(self) -> None:
         """Run the child for its next step: prepare the texts, or compute the report. A child that crashes restarts."""
@@ -97,8 +97,6 @@ class _Experiment:
             end = child.result()
             if end.exit_code == 0:
                 return
-            if end.exit_code == LOCKED_EXIT_CODE:
-                raise Retry(defer=_TRANSIENT_SECONDS)
             self._log.error("experiment_child_failed", **end.description())
         message = f"A step of the experiment crashed {_ATTEMPTS} times. See the worker's log for its last lines."
         raise AppError(ErrorCode.INTERNAL_ERROR, message)
@@ -210,15 +208,6 @@ class _Experiment:
     def _check_cancelled(self) -> None:
         if self._experiment.cancel_requested():
             raise _Cancelled
-
-    async def _cancel_runs(self) -> None:
-        """Cancel the unfinished runs that this experiment has started."""
-        for cell in self._runs.values():
-            if not cell.is_reused and self._queue.runs.get(cell.run_id).manifest() is None:
-                try:
-                    await self._queue.cancel(cell.run_id)
-                except AppError as error:  # it has just ended
-                    self._log.info("experiment_run_not_cancelled", run_id=cell.run_id, error_code=error.code)
 
 
 def _find_run(runs: RunStore, wanted_hash: str) -> str | None:

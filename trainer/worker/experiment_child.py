@@ -11,7 +11,7 @@ import structlog
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys, encodings_of, losses_path
 from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.settings import Settings
-from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import (
     CellRun,
     CurveRow,
@@ -37,14 +37,13 @@ from trainer.reports.experiment_report import write_report
 from trainer.system.files import to_app_error
 from trainer.system.logs import add_log_file, setup_logging
 from trainer.tokenizers import load_tokenizer
-from trainer.worker.attempts import LOCKED_EXIT_CODE
 from trainer.worker.reevaluation import corpus_paths
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 def run_experiment_child(settings: Settings, experiment_id: str) -> int:
-    """Prepare the texts, or compute the report if that has been done; return 0, or 75 if the disk fails.
+    """Prepare the texts, or compute the report if that has been done; return 0.
 
     An error ends the experiment. The child can be killed at any time.
     """
@@ -61,8 +60,6 @@ def run_experiment_child(settings: Settings, experiment_id: str) -> int:
     except (AppError, OSError) as error:
         reason = to_app_error(error, settings.app.folders())
         log.error("experiment_step_failed", error_code=reason.code, reason=reason.message)
-        if reason.code.error_class is ErrorClass.TRANSIENT:
-            return LOCKED_EXIT_CODE
         experiment.fail(reason)
     return 0
 
