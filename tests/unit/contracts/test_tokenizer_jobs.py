@@ -39,6 +39,7 @@ def test_request__has_the_defaults_of_the_contract() -> None:
         "model_type": None,
         "special_style": None,
         "special_tokens": None,
+        "documents": "line",
         "holdout_fraction": 0.01,
         "seed": 42,
         "threads": 0,
