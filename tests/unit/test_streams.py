@@ -308,6 +308,14 @@ def test_score__of_blank_lines_is_that_of_their_newlines() -> None:
     assert found.surprisal == pytest.approx(surprisals_by_hand(model, [NEWLINE] * 3), abs=1e-5)
 
 
+def test_score__of_a_text_without_tokens_is_refused() -> None:
+    model = small_model(vocabulary_of(TOKENIZERS["word"]))
+
+    with pytest.raises(AppError, match=r"^`text` has nothing to score: it is blank\.$"):
+        score_text(model, TOKENIZERS["word"], ScoreRequest(text="  "))
+    assert score_text(model, TOKENIZERS["word"], ScoreRequest(text=" \n ")).n_scored == 1
+
+
 def test_words__of_a_text_have_no_newline() -> None:
     model = small_model(vocabulary_of(CHARACTERS))
     text = "Ay me!\n\nShe speaks"

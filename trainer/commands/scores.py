@@ -382,12 +382,17 @@ def _write_errors(file: Path) -> Iterator[None]:
 
 
 def _plain_rows(line: ScoredLine, level: DetailLevel) -> str:
+    """Return a row for the line, or for each of its words or tokens; the newlines of a stream are escaped."""
     if level == "per_line":
-        return f"{line.text}\t{line.nats:.4f}"
+        return f"{_escaped(line.text or '')}\t{line.nats:.4f}"
     units = [(word.text, word.surprisal) for word in line.words or ()]
     if level == "per_char":
         units = list(zip(line.tokens or (), line.surprisal or (), strict=True))
-    return "\n".join(f"{name}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in units)
+    return "\n".join(f"{_escaped(name)}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in units)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\n", "\\n")
 
 
 def _summary(response: ScoreResponse) -> Table:

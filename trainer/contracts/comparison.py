@@ -183,6 +183,8 @@ def _basis(
     one, two = first.manifest, other.manifest
     if one.effective.objective != two.effective.objective:
         return None, ["Their objectives differ, so none of their metrics are comparable."]
+    if one.effective.documents != two.effective.documents:
+        return None, ["Their `documents` differ, so none of their metrics are comparable."]
     if _text(one.effective, split) != _text(two.effective, split):
         reason = "Their normalizations differ" if split is None else f"Their {split} splits differ"
         return None, [f"{reason}, so none of their metrics are comparable."]

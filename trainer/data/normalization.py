@@ -47,8 +47,7 @@ def documents(text: str, mode: DocumentMode = "line") -> Iterator[Line]:
     \\n and \\r\\n end a line.
     """
     if mode == "stream":
-        if text:
-            yield Line(0, text, 1)
+        yield Line(0, text, 1)
         return
     start = 0
     for number, line in enumerate(text.split("\n"), 1):

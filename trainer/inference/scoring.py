@@ -69,9 +69,9 @@ class ScoringJob(NamedTuple):
         Raises INVALID_INPUT if the text has no token to score.
         """
         lines = list(documents(normalized(request.text or "", tokenizer.normalization), tokenizer.documents))
-        if not lines:
-            raise AppError(ErrorCode.INVALID_INPUT, "`text` has nothing to score: it is blank.")
         job = cls(request, response, lines, [tokenizer.encode(line.text) for line in lines])
+        if not any(job.ids):
+            raise AppError(ErrorCode.INVALID_INPUT, "`text` has nothing to score: it is blank.")
         if all(len(ids) <= job.n_unscored for ids in job.ids):
             raise AppError(
                 ErrorCode.INVALID_INPUT,

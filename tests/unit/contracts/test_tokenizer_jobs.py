@@ -178,6 +178,7 @@ def test_id__differs_for_whatever_changes_the_result_and_for_nothing_else() -> N
         tokenizer_id_of(request(min_frequency=2), refs("0")),
         tokenizer_id_of(request(normalization={"lowercase": True}), refs("0")),
         tokenizer_id_of(request(holdout_fraction=0.02), refs("0")),
+        tokenizer_id_of(request(documents="stream"), refs("0")),
         tokenizer_id_of(request(seed=1), refs("0")),
     ]
 
