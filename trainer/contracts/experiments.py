@@ -117,9 +117,7 @@ class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
     """The languages by code; the order of the tables."""
     corpora: CorpusName | None = None
     """Folder of the corpora that are named by their language code; default: the corpus folder itself."""
-    models: Annotated[
-        dict[Name, ModelOptions], Field(min_length=1, max_length=16, json_schema_extra=_ONLY_THESE_NAMES)
-    ]
+    models: Annotated[dict[Name, ModelOptions], Field(min_length=1, max_length=16, json_schema_extra=_ONLY_THESE_NAMES)]
     """The models by name; figures and headline tables show the first."""
     seeds: Seeds = (1,)
     """One training per language, model and seed."""

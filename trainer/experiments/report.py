@@ -45,6 +45,19 @@ def _report_files(result: ExperimentResult, sections: SectionsFile) -> Iterator[
     yield "sections.json", sections.model_dump_json()
     yield "validity.json", result.validity.model_dump_json(indent=1)
     yield "table.tex", latex_table(result)
+    yield from _figures_and_page(result)
+
+
+def _figures_and_page(result: ExperimentResult) -> Iterator[tuple[str, str | bytes]]:
+    from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, tree_figure
+    from trainer.reports.experiment_html import experiment_html
+
+    figures = {"heat_map": heat_map_figure(result), "tree": tree_figure(result), "curves": curves_figure(result)}
+    images = {name: figure_bytes(figure, "png") for name, figure in figures.items()}
+    for name, figure in figures.items():
+        yield f"{name}.png", images[name]
+        yield f"{name}.pdf", figure_bytes(figure, "pdf")
+    yield "report.html", experiment_html(result, images)
 
 
 def _csv_files(folder: str, tables: Tables) -> Iterator[tuple[str, str]]:
