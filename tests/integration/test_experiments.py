@@ -10,13 +10,14 @@ import pytest
 from arq import Retry
 from safetensors.torch import load_file
 
-from tests.support import add_corpus, kill, processes, running, settings_in, tiny_request
+from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
 from tests.support.cross_language import TINY, add_languages, plan, plan_with
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
 from trainer.artifacts.runs import RunDirectory, cancel_idle_run
+from trainer.commands.main import main
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus, ExperimentTexts
@@ -94,7 +95,7 @@ async def test_worker_killed__no_finished_cell_is_repeated_and_the_matrix_is_the
 
 async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: Lab) -> None:
     add_languages(lab.folder)
-    request = plan(name="again")
+    request = plan(name="again", texts={"shuffled": False})
     async with lab.queue() as queue, lab.store() as store:
         experiment = await completed(queue, request)
         written = experiment.result.stat().st_mtime_ns
@@ -113,7 +114,7 @@ async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: 
         assert refused.value.code is ErrorCode.CONFLICT
 
 
-async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab) -> None:
+async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     add_languages(lab.folder)
     request = plan_with({"num_epochs": 1000}, name="cancelled")
     async with lab.queue() as queue:
@@ -138,7 +139,10 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab) -
             while len(again.runs()) < 2:
                 await asyncio.sleep(0.02)
         assert runs_of(queue, again)[0].record().resumed_from_run_id == first
-        await queue.experiments.cancel(again.experiment_id)
+        for name, value in environment_in(lab.folder).items():
+            monkeypatch.setenv(name, value)
+        assert await asyncio.to_thread(main, ["experiment", "cancel", again.experiment_id]) == 0
+        assert (await queue.experiments.status(again.experiment_id)).status == "cancelled"
 
 
 async def test_cancelled_run__fails_the_experiment_which_retries_it_when_started_again(lab: Lab) -> None:
