@@ -98,7 +98,7 @@ def test_validate__tells_a_person_of_each_problem_in_a_line_of_its_own(shell: Sh
         assert err.splitlines() == [
             "mt: `training.epochs` must be greater than or equal to 1, you gave 0"
             " (allowed: an integer ≥ 1 and ≤ 1000).",
-            "mt: `data.training_corpus`: There is no corpus 'nix'; known are demo.",
+            "mt: `data.training_corpus`: There is no corpus 'nix'; known are demo, udhr_ipa.",
             "mt: `data.test_corpus`: 'two.txt' is not UTF-8: byte 1 cannot be decoded. Save the text as UTF-8.",
         ]
         body = ErrorBody.model_validate_json(shell.type(command, "x.yaml", "--json")[1])

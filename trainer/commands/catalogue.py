@@ -123,8 +123,8 @@ COMMANDS: Mapping[str, CommandInfo] = {
     "corpus build": CommandInfo(
         "corpora",
         "Data and tokenizers",
-        "download a corpus in its splits",
-        "mt corpus build --source wikitext-2",
+        "build IPA corpora of equal size, one per language, or download WikiText-2",
+        "mt corpus build --source culturax --langs kk,ky --threshold 0.9",
     ),
     "tokenizer train": CommandInfo(
         "tokenizers",
