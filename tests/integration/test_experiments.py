@@ -188,6 +188,25 @@ async def test_run_that_is_just_ending__is_waited_for(lab: Lab) -> None:
         assert status.status == "completed", status.message
 
 
+async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cancelled(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    async with lab.store() as store:
+        elsewhere = JobQueue(settings_in(tmp_path), store)
+        status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
+        assert (status.status, status.message) == ("queued", "Waiting for a worker.")
+        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) == 1
+
+        assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
+        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is None
+
+        record = elsewhere.experiments.stored.get(status.experiment_id).record()
+        shutil.rmtree(tmp_path / "artifacts")
+        (tmp_path / "artifacts").touch()
+        with pytest.raises(AppError) as refused:
+            await elsewhere.experiments.accept(record)
+        assert refused.value.code is ErrorCode.INSUFFICIENT_STORAGE
+
+
 async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
     add_languages(lab.folder)
     async with lab.queue() as queue:
