@@ -16,13 +16,14 @@ from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
-from trainer.artifacts.runs import RunDirectory, cancel_idle_run
+from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
 from trainer.commands.main import main
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus, ExperimentTexts
 from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.tokenizers import Normalization
+from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import resolve_experiment
 from trainer.jobs.queue import JobQueue
 from trainer.store import keys
@@ -194,7 +195,7 @@ async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cance
         elsewhere = JobQueue(settings_in(tmp_path), store)
         status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
         assert (status.status, status.message) == ("queued", "Waiting for a worker.")
-        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) == 1
+        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is not None
 
         assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
         assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is None
@@ -220,6 +221,20 @@ async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
                 await drive(experiment, lab.settings, store)
         await queue.experiments.accept(record)
         assert (await end_of(queue, experiment.experiment_id)).status == "failed"
+
+
+async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    settings = settings_in(tmp_path)
+    record = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+    experiment = ExperimentStore(tmp_path).create(record)
+    experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+    (tmp_path / "data" / "corpus" / "kk.txt").unlink()
+    async with lab.store() as store:
+        await drive(experiment, settings, store)
+
+    status = experiment.status(RunStore(tmp_path))
+    assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
 
 
 async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
