@@ -1,6 +1,7 @@
 """Experiments from the command line: the smoke recipe, extended, shown, exported and computed again."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from trainer.contracts.experiments import (
     ExperimentRecord,
     ExperimentResult,
     Tables,
+    Validity,
+    ValidityCheck,
 )
 from trainer.system.files import read_record
 
@@ -162,6 +165,26 @@ def test_show_list_and_export(shell: Shell) -> None:
     assert (again.code, again.err) == (2, "mt: 'report' exists and is not an empty folder: give another name.\n")
 
 
+def test_show__has_a_line_for_each_validity_check(shell: Shell) -> None:
+    found = shell.run("smoke")
+    experiments = shell.artifacts / "experiments"
+    twin = ExperimentStore(shell.artifacts).get(found.experiment_id).path.with_name("smoke-89abcdef")
+    shutil.copytree(experiments / found.experiment_id, twin, dirs_exist_ok=True)
+    checks = (
+        ValidityCheck(name="held_out", passed=True, message="The gap is 0.25."),
+        ValidityCheck(name="control", passed=False, message="fi is too near."),
+    )
+    validity = Validity(passed=False, checks=checks)
+    result = changed(read_record(twin / "result.json", ExperimentResult), validity=validity)
+    (twin / "result.json").write_text(result.model_dump_json(), encoding="utf-8")
+
+    shown = shell.type("show", twin.name)
+    shutil.rmtree(twin)
+
+    assert shown.code == 0
+    assert "passed  held_out: The gap is 0.25.\nFAILED  control: fi is too near.\n" in shown.out
+
+
 def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell) -> None:
     request = plan_with({}, name="waiting")
     experiment_id = "waiting-01234567"
@@ -221,7 +244,7 @@ def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
     for code in ("kk", "tr"):
         (given / "stories" / f"{code}.txt").write_text("ɑbdʃe abde dabʒ ɑbdʃe\n" * 3, encoding="utf-8")
     (given / "ratings.csv").write_text("listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n", encoding="utf-8")
-    texts: dict[str, object] = {"passages": "stories", "shuffled": False}
+    texts: dict[str, object] = {"passages": "stories"}
     plan_file(given, "local", texts=texts, ratings="ratings.csv", modes=["unk"])
 
     found = shell.run("given/local.yaml", "--corpora", "given", "--set", "texts.held_out=false")

@@ -10,18 +10,20 @@ import pytest
 from arq import Retry
 from safetensors.torch import load_file
 
-from tests.support import add_corpus, kill, processes, running, settings_in, tiny_request
+from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
 from tests.support.cross_language import TINY, add_languages, plan, plan_with
 from tests.support.lab import Lab
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG, events_of
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
-from trainer.artifacts.runs import RunDirectory, cancel_idle_run
+from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
+from trainer.commands.main import main
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.events import CheckpointSaved, JobStarted
 from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus, ExperimentTexts
 from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.tokenizers import Normalization
+from trainer.data.corpora import CorpusStore
 from trainer.jobs.experiments import resolve_experiment
 from trainer.jobs.queue import JobQueue
 from trainer.store import keys
@@ -94,7 +96,7 @@ async def test_worker_killed__no_finished_cell_is_repeated_and_the_matrix_is_the
 
 async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: Lab) -> None:
     add_languages(lab.folder)
-    request = plan(name="again")
+    request = plan(name="again", texts={"shuffled": False})
     async with lab.queue() as queue, lab.store() as store:
         experiment = await completed(queue, request)
         written = experiment.result.stat().st_mtime_ns
@@ -113,7 +115,7 @@ async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: 
         assert refused.value.code is ErrorCode.CONFLICT
 
 
-async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab) -> None:
+async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     add_languages(lab.folder)
     request = plan_with({"num_epochs": 1000}, name="cancelled")
     async with lab.queue() as queue:
@@ -138,7 +140,10 @@ async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab) -
             while len(again.runs()) < 2:
                 await asyncio.sleep(0.02)
         assert runs_of(queue, again)[0].record().resumed_from_run_id == first
-        await queue.experiments.cancel(again.experiment_id)
+        for name, value in environment_in(lab.folder).items():
+            monkeypatch.setenv(name, value)
+        assert await asyncio.to_thread(main, ["experiment", "cancel", again.experiment_id]) == 0
+        assert (await queue.experiments.status(again.experiment_id)).status == "cancelled"
 
 
 async def test_cancelled_run__fails_the_experiment_which_retries_it_when_started_again(lab: Lab) -> None:
@@ -184,6 +189,25 @@ async def test_run_that_is_just_ending__is_waited_for(lab: Lab) -> None:
         assert status.status == "completed", status.message
 
 
+async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cancelled(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    async with lab.store() as store:
+        elsewhere = JobQueue(settings_in(tmp_path), store)
+        status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
+        assert (status.status, status.message) == ("queued", "Waiting for a worker.")
+        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is not None
+
+        assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
+        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is None
+
+        record = elsewhere.experiments.stored.get(status.experiment_id).record()
+        shutil.rmtree(tmp_path / "artifacts")
+        (tmp_path / "artifacts").touch()
+        with pytest.raises(AppError) as refused:
+            await elsewhere.experiments.accept(record)
+        assert refused.value.code is ErrorCode.INSUFFICIENT_STORAGE
+
+
 async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
     add_languages(lab.folder)
     async with lab.queue() as queue:
@@ -197,6 +221,20 @@ async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
                 await drive(experiment, lab.settings, store)
         await queue.experiments.accept(record)
         assert (await end_of(queue, experiment.experiment_id)).status == "failed"
+
+
+async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    settings = settings_in(tmp_path)
+    record = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+    experiment = ExperimentStore(tmp_path).create(record)
+    experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+    (tmp_path / "data" / "corpus" / "kk.txt").unlink()
+    async with lab.store() as store:
+        await drive(experiment, settings, store)
+
+    status = experiment.status(RunStore(tmp_path))
+    assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
 
 
 async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:

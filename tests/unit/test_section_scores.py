@@ -224,3 +224,12 @@ def test_tokenizer_of_words__replaces_no_character(tmp_path: Path) -> None:
     assert ints(raw.is_unknown) == [0, 1, 0, 0, 0]
     assert np.array_equal(raw.loss_nats, assimilated.loss_nats, equal_nan=True)
     assert ints(raw.end) == [3, 8, 11, 2, 6]
+
+
+def test_section__without_tokens_has_no_losses(tmp_path: Path) -> None:
+    words = tokenizer_of("word", ["abd aed be", "abd be"])
+    experiment = experiment_of(tmp_path, ["abd be", "   ", "be"], modes=("unk",))
+
+    score_experiment_texts(small_model(vocabulary_of(words)), words, tmp_path, experiment)
+
+    assert ints(stored(tmp_path, experiment).section) == [0, 0, 2]

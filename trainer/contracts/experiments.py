@@ -286,7 +286,7 @@ class SectionsFile(Frozen):
 
 
 class Rating(Frozen):
-    """How well people of the listener's language understand a language: the mean of their ratings."""
+    """The mean of the ratings by people of the listener's language: how well they understand a language."""
 
     listener: str
     language: str

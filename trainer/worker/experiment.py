@@ -4,7 +4,6 @@ Everything that has been done is read from the disk, so that a worker that was k
 """
 
 import asyncio
-from collections.abc import Mapping
 
 import structlog
 from arq import Retry
@@ -63,6 +62,7 @@ class _Experiment:
         self._record = experiment.record()
         self._keys = cell_keys(self._record.request)
         self._runs = experiment.runs()
+        self._completed: dict[CellKey, RunDirectory] = {}
         http = self._record.http
         self._http = None if http is None else HttpOrigin(api_key=http.api_key)
         self._tokenizers: dict[str, str] = {}
@@ -123,11 +123,11 @@ class _Experiment:
                 if scoring is not None and scoring.done():
                     scoring.result()
                     scoring = None
-                completed = await asyncio.to_thread(self._completed)
-                await self._start_runs(completed)
-                while scoring is None and (ready := next((key for key in unscored if key in completed), None)):
+                await asyncio.to_thread(self._find_completed)
+                await self._start_runs()
+                while scoring is None and (ready := next((key for key in unscored if key in self._completed), None)):
                     unscored.remove(ready)
-                    if not self._experiment.is_scored(completed[ready].path, texts):
+                    if not self._experiment.is_scored(self._completed[ready].path, texts):
                         scoring = asyncio.create_task(self._score(ready))
                 if scoring is None and not unscored:
                     return
@@ -137,32 +137,31 @@ class _Experiment:
                 scoring.cancel()
                 await asyncio.wait([scoring])
 
-    def _completed(self) -> dict[CellKey, RunDirectory]:
-        """Return the runs that have completed; raises AppError where one has failed."""
-        completed: dict[CellKey, RunDirectory] = {}
-        for key, cell in self._runs.items():
-            run = self._queue.runs.get(cell.run_id)
+    def _find_completed(self) -> None:
+        """Find the runs that have completed since the last call; raises AppError where one has failed."""
+        for key in self._runs.keys() - self._completed.keys():
+            run_id = self._runs[key].run_id
+            run = self._queue.runs.get(run_id)
             end = run.manifest()
             if end is None:
                 continue
             if end.status != "completed":
                 code = ErrorCode.CANCELLED if end.error is None else end.error.code
                 reason = "it was cancelled." if end.error is None else end.error.message
-                raise AppError(code, f"The training of {key} ({cell.run_id}) has ended: {reason}")
-            completed[key] = run
-        return completed
+                raise AppError(code, f"The training of {key} ({run_id}) has ended: {reason}")
+            self._completed[key] = run
 
-    async def _start_runs(self, completed: Mapping[CellKey, RunDirectory]) -> None:
+    async def _start_runs(self) -> None:
         """Start trainings while only a few have not ended: other people's runs wait in the same queue."""
         for key in self._keys:
-            if len(self._runs) - len(completed) > self._settings.queue.training_slots:
+            if len(self._runs) - len(self._completed) > self._settings.queue.training_slots:
                 return
             if key in self._runs:
                 continue
             transfer = self._record.request.models[key.model].transfer
             parent: RunDirectory | None = None
             if transfer is not None and key.language != transfer.first:
-                parent = completed.get(key._replace(language=transfer.first))
+                parent = self._completed.get(key._replace(language=transfer.first))
                 if parent is None:
                     continue
             start = Start(self._tokenizers.get(key.model), None if parent is None else parent.run_id)
