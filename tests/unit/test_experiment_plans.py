@@ -138,6 +138,7 @@ async def test_passages_and_ratings__are_part_of_the_record(folder: Path) -> Non
     ("request_", "code", "told"),
     [
         (plan(texts={"held_out": False}), ErrorCode.INVALID_INPUT, "`texts` names nothing to score"),
+        (plan(models={"trigram": {"train": TINY}}), ErrorCode.INVALID_INPUT, "has the name of the baseline"),
         (plan_with({"seed": 3}), ErrorCode.INVALID_INPUT, "`models.lstm.train.seed` is set by the experiment"),
         (plan_with({"split_by": "line"}), ErrorCode.INVALID_INPUT, "`models.lstm.train.split_by` must be 'position'"),
         (plan_with({"test_fraction": 0}), ErrorCode.INVALID_INPUT, "held-out text needs a test split"),

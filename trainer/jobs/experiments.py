@@ -1,10 +1,11 @@
 """Experiments: checks a request with all of its trainings, accepts and cancels experiments."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
+from pydantic import JsonValue
 from pydantic_core import to_json
 
 from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
@@ -15,7 +16,15 @@ from trainer.config.settings import Settings
 from trainer.config.train_request import RequestDraft, with_family
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.experiments import CellKey, CellRun, ExperimentRecord, ExperimentRequest, ExperimentStatus
+from trainer.contracts.experiments import (
+    TRIGRAM,
+    CellKey,
+    CellRun,
+    ExperimentRecord,
+    ExperimentRequest,
+    ExperimentStatus,
+    ModelOptions,
+)
 from trainer.contracts.jobs import ExperimentPayload
 from trainer.contracts.runs import CorpusRef, EffectiveRequest, HttpOrigin, TrainRequest
 from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
@@ -167,24 +176,30 @@ def _check_parts(request: ExperimentRequest) -> None:
     if texts.passages is None and not texts.held_out:
         message = "`texts` names nothing to score: give `passages`, or set `held_out` to true."
         raise AppError(ErrorCode.INVALID_INPUT, message)
+    if request.has_trigram_baseline and TRIGRAM in request.models:
+        message = f"`models.{TRIGRAM}` has the name of the baseline: rename it, or set `has_trigram_baseline` to false."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
     for name, model in request.models.items():
-        place = f"`models.{name}"
-        for field in _ADDED:
-            if field in model.train:
-                message = f"{place}.train.{field}` is set by the experiment itself: leave it out."
-                raise AppError(ErrorCode.INVALID_INPUT, message)
-        if model.has_shared_tokenizer and model.train.get("tokenizer_id") is not None:
-            message = f"{place}.has_shared_tokenizer` trains a tokenizer: leave out `train.tokenizer_id`."
-            raise AppError(ErrorCode.INVALID_INPUT, message)
-        if model.transfer is None:
-            continue
+        _check_model(request, model, f"`models.{name}")
+
+
+def _check_model(request: ExperimentRequest, model: ModelOptions, place: str) -> None:
+    _refuse_added(model.train, f"{place}.train")
+    if model.has_shared_tokenizer and model.train.get("tokenizer_id") is not None:
+        message = f"{place}.has_shared_tokenizer` trains a tokenizer: leave out `train.tokenizer_id`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    if model.transfer is not None:
         if model.transfer.first not in request.languages:
             message = f"{place}.transfer.first` must be one of the languages: {', '.join(request.languages)}."
             raise AppError(ErrorCode.INVALID_INPUT, message)
-        for field in _ADDED:
-            if field in model.transfer.train:
-                message = f"{place}.transfer.train.{field}` is set by the experiment itself: leave it out."
-                raise AppError(ErrorCode.INVALID_INPUT, message)
+        _refuse_added(model.transfer.train, f"{place}.transfer.train")
+
+
+def _refuse_added(train: Mapping[str, JsonValue], place: str) -> None:
+    for field in _ADDED:
+        if field in train:
+            message = f"{place}.{field}` is set by the experiment itself: leave it out."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
 async def _check_trainings(request: ExperimentRequest, corpora: CorpusStore, settings: Settings) -> None:
@@ -240,13 +255,12 @@ def _normalization(effective: EffectiveRequest) -> Normalization:
 
 def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRequest:
     """Return the request for the tokenizer that a model's languages share; raises INVALID_INPUT."""
-    block = training_request(
-        request, CellKey(model, next(iter(request.languages)), request.seeds[0]), Start()
-    ).tokenizer
+    training = training_request(request, CellKey(model, next(iter(request.languages)), request.seeds[0]), Start())
     fields: dict[str, object] = {"method": "char"}
-    if block is not None:
-        given: dict[str, object] = block.model_dump(mode="json", exclude_unset=True)
+    if training.tokenizer is not None:
+        given: dict[str, object] = training.tokenizer.model_dump(mode="json", exclude_unset=True)
         fields |= given
+    fields["documents"] = training.documents
     fields["corpora"] = [corpus_of(request, language) for language in request.languages]
     fields["label"] = f"{request.name} {model}"[:64]
     return parse(TokenizerTrainRequest, fields)

@@ -166,7 +166,14 @@ def split_lines(training: EffectiveRequest, corpora: CorpusStore, split: Split) 
     paths = corpus_paths(corpora, training)
     rule = SplitRule(training.holdout_fraction, training.test_fraction, training.seed, training.split_by)
     normalization = training.tokenizer.normalization
-    corpus = SplitCorpus(paths.corpus, normalization, rule, validation=paths.validation, test=paths.test)
+    corpus = SplitCorpus(
+        paths.corpus,
+        normalization,
+        rule,
+        validation=paths.validation,
+        test=paths.test,
+        documents=training.documents,
+    )
     return chain.from_iterable(block.split("\n") for block in corpus.lines(split))
 
 
