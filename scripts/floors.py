@@ -36,7 +36,7 @@ LIGHT = frozenset(
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}
-MATPLOTLIB_MODULES = {"trainer.reports.charts"}
+MATPLOTLIB_MODULES = {"trainer.reports.charts", "trainer.reports.experiment_charts"}
 """Modules that import matplotlib; the bot loads them only in its chart process."""
 
 LEFT, RIGHT = {"bot", "trainer.jobs", "trainer.store"}, {"trainer.reports"}

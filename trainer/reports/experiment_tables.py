@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from trainer.contracts.base import Frozen
 from trainer.contracts.experiments import ExperimentResult, MatrixRow, ModelTables, ScoringMode, SeedRow, TextKind
 from trainer.contracts.wording import counted
+from trainer.reports.heat_scale import HeatScale
 from trainer.reports.score_table import csv_lines
 
 KIND_WORDS: Mapping[TextKind, str] = {
@@ -53,11 +54,25 @@ def pair_seeds(result: ExperimentResult, model: str, kind: TextKind, mode: Scori
     return {(row.listener_language, row.text_language): row for row in chosen}
 
 
+def headline_rows(result: ExperimentResult) -> PairRows:
+    return pair_rows(result.models[0], result.modes[0])
+
+
+def headline_seeds(result: ExperimentResult) -> PairSeeds:
+    return pair_seeds(result, *result.headline, result.modes[0])
+
+
+def excess_scale(rows: PairRows) -> HeatScale:
+    """Return the scale of a matrix: from 0, or from the lowest excess below it, to the highest."""
+    values = [row.excess_cross_entropy for row in rows.values()]
+    return HeatScale(min([0.0, *values]), max([0.0, *values]))
+
+
 def latex_table(result: ExperimentResult) -> str:
     """Return the headline matrix with its intervals; it needs the packages booktabs and graphicx."""
     model, kind = result.headline
     mode = result.modes[0]
-    pairs = pair_rows(result.models[0], mode)
+    pairs = headline_rows(result)
     own = [pairs.get((language, language)) for language in result.languages]
     native = [MISSING if row is None else f"{row.native_cross_entropy:.3f}" for row in own]
     scored = [MISSING if row is None else rf"{100 * row.fraction_scored:.1f}\,\%" for row in own]
