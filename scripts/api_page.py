@@ -15,7 +15,7 @@ from bot.permissions import RULES, Role
 from scripts.api_page_text import INTRODUCTION
 from trainer.contracts.errors import ErrorCode
 
-REQUEST, SESSION, TOKENIZER = "REQUEST", "SESSION", "TOKENIZER"
+EXPERIMENT, REQUEST, SESSION, TOKENIZER = "EXPERIMENT", "REQUEST", "SESSION", "TOKENIZER"
 _IDS = {
     "run_id": RUN,
     "item_id": RUN,
@@ -24,9 +24,10 @@ _IDS = {
     "request_id": REQUEST,
     "session_id": SESSION,
     "tokenizer_id": TOKENIZER,
+    "experiment_id": EXPERIMENT,
 }
 """Example values of the parameters in a path."""
-_PLACEHOLDERS = (OTHER_RUN, RUN, REQUEST, SESSION, TOKENIZER)
+_PLACEHOLDERS = (OTHER_RUN, RUN, EXPERIMENT, REQUEST, SESSION, TOKENIZER)
 _COMMANDS = {
     "cancel_run": "cancel",
     "resume_run": "resume",

@@ -21,6 +21,7 @@ FLOORS = (
     ("trainer.models",),
     ("trainer.tokenizers",),
     ("trainer.jobs", "trainer.client"),
+    ("trainer.experiments",),
     ("trainer.artifacts",),
     ("trainer.data",),
     ("trainer.store",),
@@ -30,11 +31,12 @@ FLOORS = (
 )
 """Rooms from the top floor down. A room imports only from floors below its own."""
 LIGHT = frozenset(
-    f"trainer.{room}" for room in "contracts config system store data artifacts jobs client reports commands".split()
+    f"trainer.{room}"
+    for room in "contracts config system store data artifacts experiments jobs client reports commands".split()
 )
 """Rooms that import neither torch nor transformers, so that the bot starts quickly and stays small."""
 HEAVY = {"torch", "transformers"}
-MATPLOTLIB_MODULES = {"trainer.reports.charts"}
+MATPLOTLIB_MODULES = {"trainer.reports.charts", "trainer.reports.experiment_charts"}
 """Modules that import matplotlib; the bot loads them only in its chart process."""
 
 LEFT, RIGHT = {"bot", "trainer.jobs", "trainer.store"}, {"trainer.reports"}

@@ -1,4 +1,4 @@
-"""Operations on artifacts: list the files of a run or tokenizer, and download one, completely or a range of it."""
+"""Operations on artifacts: list the files of a run, tokenizer or experiment, and download one or a range of it."""
 
 import asyncio
 import os
@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, assert_never
 
 from aiohttp import web
 from pydantic import Field
 
 from bot.http.error_answers import HttpError
+from bot.http.experiments import check_may_see
 from bot.http.operations import Answer, Call, Link, NoBody, NoQuery, Operation, Query, QueryT, operation, reply
 from trainer.contracts.base import FileRecord, Identifier
 from trainer.contracts.errors import AppError, ErrorCode
@@ -41,7 +42,7 @@ class ByteRange(NamedTuple):
 
 
 async def list_files(call: Call[ArtifactPath, NoQuery, NoBody]) -> web.StreamResponse:
-    """List the files of a completed run or tokenizer."""
+    """List the files of a completed run, tokenizer or experiment."""
     _, files = await _artifact(call)
     return reply(ArtifactFiles(kind=call.path.kind, id=call.path.item_id, files=files))
 
@@ -87,14 +88,22 @@ async def _send(file: FileIO, wanted: ByteRange, response: web.StreamResponse, s
 
 
 async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tuple[FileRecord, ...]]:
-    """Return the folder of an artifact and its files, by its manifest; only a run's owner or an admin may have them."""
-    item_id = call.path.item_id
-    if call.path.kind == "models":
-        run = await call.api.run(call.client, item_id, "resume")
-        return run.path, await asyncio.to_thread(lambda: _with_manifest(run.path, run.completed_manifest().files))
-    tokenizer = call.api.queue.tokenizers.get(item_id)
-    found = await asyncio.to_thread(lambda: _with_manifest(tokenizer.path, tokenizer.completed_manifest().files))
-    return tokenizer.path, found
+    """Return the folder of an artifact and its files; only a run's owner or an admin may have those of a run."""
+    item_id, queue = call.path.item_id, call.api.queue
+    match call.path.kind:
+        case "models":
+            run = await call.api.run(call.client, item_id, "resume")
+            return run.path, await asyncio.to_thread(lambda: _with_manifest(run.path, run.completed_manifest().files))
+        case "tokenizers":
+            tokenizer = queue.tokenizers.get(item_id)
+            files = await asyncio.to_thread(lambda: tokenizer.completed_manifest().files)
+            return tokenizer.path, await asyncio.to_thread(_with_manifest, tokenizer.path, files)
+        case "experiments":
+            check_may_see(call)
+            experiment = queue.experiments.stored.get(item_id)
+            return experiment.path, await asyncio.to_thread(experiment.completed_files)
+        case unknown:
+            assert_never(unknown)
 
 
 def _with_manifest(folder: Path, files: tuple[FileRecord, ...]) -> tuple[FileRecord, ...]:

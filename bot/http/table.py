@@ -1,6 +1,6 @@
 """The table of all operations."""
 
-from bot.http import artifacts, comparisons, completions, health, inference, runs, tokenizers
+from bot.http import artifacts, comparisons, completions, experiments, health, inference, runs, tokenizers
 from bot.http.operations import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -10,5 +10,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *inference.OPERATIONS,
     *completions.OPERATIONS,
     *tokenizers.OPERATIONS,
+    *experiments.OPERATIONS,
     *artifacts.OPERATIONS,
 )

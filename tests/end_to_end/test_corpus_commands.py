@@ -206,4 +206,4 @@ def test_corpus_build__without_its_library_or_of_an_unknown_source_says_what_to_
     assert main(["corpus", "build", "--source", "wikitext-2"]) == 2
     assert "pip install '.[corpora]'`, or put wikitext-2/train.txt, wikitext-2/valid.txt" in capsys.readouterr().err
     assert main(["corpus", "build", "--source", "wikitext-3"]) == 2
-    assert "must be one of wikitext-2, you gave 'wikitext-3'" in capsys.readouterr().err
+    assert "must be one of wikitext-2, oscar, culturax, or a folder of texts" in capsys.readouterr().err

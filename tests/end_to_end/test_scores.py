@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 
 import pytest
 
-from tests.support import ROOT, environment_in, mt
+from tests.support import ROOT, environment_in, finished_runs, mt
 from tests.support.inference import RUN, finished_run
 from tests.support.shell import Shell, shell_fixture
 from tests.support.waiting import PATIENCE_SECONDS
@@ -190,6 +190,31 @@ def test_pairs__are_counted_in_all_and_by_group(shell: Shell) -> None:
     (shell.folder / "short.tsv").write_text("a\tb\n", encoding="utf-8")
     code, _, err = shell.type("score", RUN, "--pairs", "short.tsv", "--no-bos")
     assert (code, "has nothing to score" in err) == (2, True)
+
+
+def test_stream__is_scored_as_one_text_and_not_in_pairs(shell: Shell) -> None:
+    run = finished_runs.finished_run(shell.lab.folder, "lstm", documents="stream").run_id
+    text = "the sun was\n\nshining on\n" * 2000
+    (shell.folder / "stream.txt").write_text(text, encoding="utf-8")
+    (shell.folder / "empty.txt").touch()
+    (shell.folder / "pairs.tsv").write_text("a b\tb a\n", encoding="utf-8")
+
+    code, out, err = shell.type("score", run, "--path", "stream.txt", "--format", "jsonl")
+    [whole] = lines_of(out)
+    _, json, _ = shell.type("score", run, "--path", "stream.txt", "--json")
+    response = ScoreResponse.model_validate_json(json)
+
+    assert code == 0, err
+    assert (whole.line, whole.text, whole.n_scored, whole.end_nats) == (1, text, len(text), None)
+    assert whole.nats == response.nats and whole.nats is not None and response.loss == whole.nats / len(text)
+    assert whole.bits_per_char == pytest.approx(whole.nats / math.log(2) / len(text))
+    assert (response.n_ends, response.bits_per_char) == (0, whole.bits_per_char)
+    _, rows, _ = shell.type("score", run, "sun\nsea", "--detail-level", "per_line")
+    assert rows.startswith("sun\\nsea\t")
+    code, _, err = shell.type("score", run, "--pairs", "pairs.tsv")
+    assert (code, "`--pairs` needs a run with `documents` 'line'" in err) == (2, True)
+    code, _, err = shell.type("score", run, "--path", "empty.txt")
+    assert (code, "nothing to score: it is empty" in err) == (2, True)
 
 
 def test_heat_maps__are_a_picture_and_a_page(shell: Shell) -> None:

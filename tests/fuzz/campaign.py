@@ -16,8 +16,9 @@ import httpx2
 from bot.http.operations import Operation
 from bot.http.table import OPERATIONS
 from scripts.api_page import example_values
-from tests.fuzz.prepared import Prepared
+from tests.fuzz.prepared import CANCELLED_EXPERIMENT, Prepared
 from tests.support.api_process import KEY, ApiProcess
+from trainer.contracts.experiments import ExperimentList
 from trainer.contracts.http_answers import RunPage
 
 _LOOK_SECONDS = 0.5
@@ -121,7 +122,10 @@ def short_runs(prepared: Prepared) -> Iterator[None]:
 
 
 def end_runs(api: ApiProcess) -> None:
-    """Cancel all unfinished runs, and wait for their end."""
+    """Cancel all unfinished experiments and runs, and wait for the end of the runs."""
+    for one in api.get("/experiments", ExperimentList).experiments:
+        if one.status in ("queued", "running"):
+            api.client.post(f"/experiments/{one.experiment_id}/cancel")
     while active := _active(api.client):
         for run_id in active:
             api.client.post(f"/runs/{run_id}/cancel")
@@ -132,12 +136,14 @@ def _cancel_runs(prepared: Prepared, stop: Event) -> None:
     seen: Sequence[str] = ()
     with httpx2.Client(base_url=prepared.api.url, headers={"X-Api-Key": KEY}, timeout=60) as client:
         while not stop.wait(_LOOK_SECONDS):
-            active = _active(client)
+            active = _active(client, spared=CANCELLED_EXPERIMENT)
             for run_id in set(active) & set(seen) - prepared.to_cancel:
                 client.post(f"/runs/{run_id}/cancel")
             seen = active
 
 
-def _active(client: httpx2.Client) -> list[str]:
+def _active(client: httpx2.Client, *, spared: str | None = None) -> list[str]:
+    """Return the unfinished runs, without those of the experiment `spared`."""
     pages = [client.get("/runs", params={"status": state, "limit": 200}) for state in ("queued", "running")]
-    return [run.run_id for page in pages for run in RunPage.model_validate_json(page.content).runs]
+    runs = [run for page in pages for run in RunPage.model_validate_json(page.content).runs]
+    return [run.run_id for run in runs if spared is None or (run.label or "").split(" ")[0] != spared]

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from bot.http.inference import RequestPath
 from bot.http.operations import OTHER_RUN, RUN, Operation
-from scripts.api_page import REQUEST, SESSION, TOKENIZER
+from scripts.api_page import EXPERIMENT, REQUEST, SESSION, TOKENIZER
 from tests.support import tiny_request
 from tests.support.api_process import ApiProcess
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.worker_runs import LONG
+from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.http_answers import CancelAnswer
 from trainer.contracts.inference import (
     ChatResponse,
@@ -29,6 +30,10 @@ _REQUESTS: Mapping[str, tuple[type[Response], Mapping[str, object]]] = {
     "predict": (PredictResponse, {"text": "abc"}),
     "evaluate": (EvalResponse, {}),
 }
+
+
+CANCELLED_EXPERIMENT = "long"
+"""The name of the experiment that is there for an operation to cancel it."""
 
 
 class Prepared(NamedTuple):
@@ -58,6 +63,8 @@ class Prepared(NamedTuple):
         if operation.name == "resume_run":
             run = self.resumable
         found = {RUN: run, OTHER_RUN: self.other_run, TOKENIZER: self.tokenizer}
+        if "experiment_id" in operation.path_model.model_fields:
+            found[EXPERIMENT] = start_experiment(self.api, is_long=operation.name == "cancel_experiment")
         if "session_id" in operation.path_model.model_fields:
             chat = self.chat()
             return {**found, SESSION: chat.session_id, REQUEST: chat.request_id}
@@ -93,6 +100,21 @@ def prepare(api: ApiProcess) -> Prepared:
 def train(api: ApiProcess, **fields: object) -> Accepted:
     body: dict[str, object] = tiny_request(**fields).model_dump(mode="json", exclude_unset=True)
     return api.post("/runs/train", Accepted, body)
+
+
+def start_experiment(api: ApiProcess, *, is_long: bool) -> str:
+    """Start an experiment on two bundled corpora and return its id."""
+    model = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1}
+    fields: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "model": model, "threads": 1}
+    fields |= {"split_by": "position", "num_epochs": 1000 if is_long else 1, "max_steps": None if is_long else 1}
+    plan: dict[str, object] = {
+        "name": CANCELLED_EXPERIMENT if is_long else "short",
+        "languages": {"kk": {}, "tr": {}},
+        "corpora": "udhr_ipa",
+        "models": {"lstm": {"train": fields}},
+        "modes": ["skip"],
+    }
+    return api.post("/experiments", ExperimentStatus, plan).experiment_id
 
 
 def cancel(api: ApiProcess, run_id: str) -> None:

@@ -175,6 +175,7 @@ def all_keys(run_id: str, request_id: str) -> list[str]:
             "training",
             keys.INTERACTIVE_QUEUE,
             keys.TOKENIZER_QUEUE,
+            keys.EXPERIMENT_QUEUE,
             keys.EVENT_STREAM,
             keys.JOB_NOTIFICATIONS,
             keys.ABORTS,

@@ -258,8 +258,8 @@ async def test_texts__are_suggested_by_name_own_ones_first_attached_ones_too(tmp
         typed = await here.suggested(here.bob, "train", "corpus", "cats")
         again = await here.ask(here.bob, "train", {"corpus": str(typed[0].value)})
 
-        assert [choice.name for choice in of_bob] == ["My cats (attached)", "demo"]
-        assert [choice.name for choice in of_ana] == ["demo"]
+        assert [choice.name for choice in of_bob] == ["My cats (attached)", "demo", "udhr_ipa"]
+        assert [choice.name for choice in of_ana] == ["demo", "udhr_ipa"]
         assert "⏳ Queued: My cats" in again.text and "attached text" in again.text
 
 

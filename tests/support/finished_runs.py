@@ -17,7 +17,7 @@ LINES = ["the sun was shining on the sea", "shining with all his might", "he did
 
 def finished_run(folder: Path, family: str, method: str = "char", **fields: object) -> RunDirectory:
     """A completed run of a family at its smallest, with large random weights and a tokenizer of these lines."""
-    tokenizer = _tokenizer(family, method)
+    tokenizer = _tokenizer(family, method, fields.get("documents", "line"))
     model = model_of(family, vocabulary_of(tokenizer))
     update: dict[str, object] = {"tokenizer": tokenizer.manifest.config}
     effective = effective_of(family, **fields).model_copy(update=update)
@@ -53,13 +53,13 @@ def finished_run(folder: Path, family: str, method: str = "char", **fields: obje
     return run
 
 
-def _tokenizer(family: str, method: str) -> Tokenizer:
+def _tokenizer(family: str, method: str, documents: object) -> Tokenizer:
     masked = family in MASKED
-    if method == "char":
+    if method == "char" and documents == "line":
         return char_tokenizer(LINES, mask_token=masked)
-    if method == "word":
-        return tokenizer_of(method, LINES)
+    if method in ("char", "word"):
+        return tokenizer_of(method, LINES, documents=documents)
     name, *model_type = method.split()  # "sentencepiece bpe", say
     style = "gpt2_mask" if masked else "gpt2"
-    fields: dict[str, object] = {"vocab_size": 60, "special_style": style}
+    fields: dict[str, object] = {"vocab_size": 60, "special_style": style, "documents": documents}
     return tokenizer_of(name, LINES, ("a b",), **fields, **({"model_type": model_type[0]} if model_type else {}))

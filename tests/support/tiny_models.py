@@ -120,14 +120,15 @@ def char_tokenizer(lines: Iterable[str], holdout: Iterable[str] = ("a b",), **co
 
 def tokenizer_of(method: str, lines: Sequence[str], holdout: Sequence[str] = ("a b",), **fields: object) -> Tokenizer:
     """A tokenizer of any method, made from lines that are normalized already."""
-    request: dict[str, object] = {"method": method, "corpora": ("text",), **fields}
+    request = parse(TokenizerTrainRequest, {"method": method, "corpora": ("text",), **fields})
     corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
     rule = SplitRule(0.1, 0.1, 1)
     return train_tokenizer(
-        config_of(parse(TokenizerTrainRequest, request)),
+        config_of(request),
         [Text(corpus, lambda first, step: ["\n".join(lines)][first::step])],
         ["\n".join(holdout)],
         rule=rule,
+        documents=request.documents,
     )
 
 

@@ -84,9 +84,9 @@ def test_overview__has_every_command_in_its_section_with_an_example(
     assert main(words) == 0
     shown = capsys.readouterr().out
 
-    for section in ("Start", "Train", "Runs", "Use a model", "Data and tokenizers", "Check"):
+    for section in ("Start", "Train", "Runs", "Use a model", "Experiments", "Data and tokenizers", "Check"):
         assert f"\n{section}\n" in shown
-    assert shown.count("Example: mt ") == 6
+    assert shown.count("Example: mt ") == 7
     assert {path.removeprefix("mt ") for path, _ in commands_of(MtParser())} == COMMANDS.keys()
     assert all(f"\n  {name} " in shown for name in COMMANDS)
 

@@ -70,7 +70,7 @@ async def test_names__unknown_one_is_told_what_there_is(corpora: CorpusStore) ->
     code, message = await refusal(corpora, "uz")
 
     assert code is ErrorCode.DATA_NOT_FOUND
-    assert message == "There is no corpus 'uz'; known are demo, kk, sub."
+    assert message == "There is no corpus 'uz'; known are demo, kk, sub, udhr_ipa."
 
 
 @pytest.fixture(name="folder")

@@ -293,14 +293,18 @@ def _add_run(
     (target / "manifest.json").write_text(copy.model_dump_json())
 
 
-@pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece"])
+@pytest.mark.parametrize("method", ["char", "word", "bpe", "wordpiece", "sentencepiece", "char stream", "bpe stream"])
 async def test_vocabulary__is_estimated_from_the_text(tmp_path: Path, method: str) -> None:
     """Near the vocabulary that a run trains, and near the number of tokens of the corpus."""
     settings = settings_in(tmp_path)
-    request = tiny_request(corpus="demo", model_family="lstm", tokenizer={"method": method}, test_fraction=0.1)
+    method, *documents = method.split()
+    fields: dict[str, object] = {"documents": documents[0] if documents else "line"}
+    request = tiny_request(
+        corpus="demo", model_family="lstm", tokenizer={"method": method}, test_fraction=0.1, **fields
+    )
     effective = await resolve_request(request, CorpusStore(settings), settings)
     lines = DEMO.read_text(encoding="utf-8").splitlines()
-    tokenizer = tokenizer_of(method, lines, lines[:9])
+    tokenizer = tokenizer_of(method, lines, lines[:9], **fields)
 
     found = estimate_vocabulary(effective, *sample_text(DEMO))
     tokens = len(tokenizer.encode_documents("\n".join(lines)))

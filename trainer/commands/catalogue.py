@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
-Section = Literal["Start", "Train", "Runs", "Use a model", "Data and tokenizers", "Check"]
+Section = Literal["Start", "Train", "Runs", "Use a model", "Experiments", "Data and tokenizers", "Check"]
 """The sections of `mt --help`, in their order."""
 
 
@@ -30,12 +30,6 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "Train",
         "train a model and show its progress",
         "mt train --corpus demo --model lstm --size tiny --epochs 3",
-    ),
-    "transfer": CommandInfo(
-        "transfer",
-        "Train",
-        "pretrain on one corpus, then continue on others from its weights",
-        "mt transfer kk ky tr",
     ),
     "bench architectures": CommandInfo(
         "benchmarks",
@@ -93,6 +87,33 @@ COMMANDS: Mapping[str, CommandInfo] = {
         "mt export RUN --format hf --out my-model",
     ),
     "import": CommandInfo("export", "Use a model", "restore a run from an archive", "mt import run.tar"),
+    "experiment run": CommandInfo(
+        "experiments",
+        "Experiments",
+        "train a model per language and let each score every language: one job, which continues when given again",
+        "mt experiment run smoke",
+    ),
+    "experiment show": CommandInfo(
+        "experiments", "Experiments", "show the state of an experiment, or its results", "mt experiment show ID"
+    ),
+    "experiment list": CommandInfo(
+        "experiments", "Experiments", "list experiments, newest first", "mt experiment list"
+    ),
+    "experiment cancel": CommandInfo(
+        "experiments", "Experiments", "cancel an experiment; its finished runs stay", "mt experiment cancel ID"
+    ),
+    "experiment export": CommandInfo(
+        "experiments",
+        "Experiments",
+        "copy the report of an experiment: tables, figures and one page",
+        "mt experiment export ID FOLDER",
+    ),
+    "experiment recompute": CommandInfo(
+        "experiments",
+        "Experiments",
+        "compute the tables of an experiment again from its section scores",
+        "mt experiment recompute sections.json",
+    ),
     "corpus check": CommandInfo(
         "corpora",
         "Data and tokenizers",
@@ -102,8 +123,8 @@ COMMANDS: Mapping[str, CommandInfo] = {
     "corpus build": CommandInfo(
         "corpora",
         "Data and tokenizers",
-        "download a corpus in its splits",
-        "mt corpus build --source wikitext-2",
+        "build IPA corpora of equal size, one per language, or download WikiText-2",
+        "mt corpus build --source culturax --langs kk,ky --threshold 0.9",
     ),
     "tokenizer train": CommandInfo(
         "tokenizers",

@@ -1,4 +1,4 @@
-"""`mt corpus check` and `mt corpus build`: inspect a corpus before training, and download corpora."""
+"""`mt corpus check`: inspect a corpus before training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.text import Text
 
 from trainer.artifacts.tokenizers import TokenizerStore
-from trainer.commands.arguments import Argument, Arguments, Commands, Options
+from trainer.commands.arguments import Argument, Arguments, Commands
 from trainer.commands.connection import settings_for
+from trainer.commands.corpus_build import CorpusBuildOptions, run_build
 from trainer.commands.terminal import Terminal, columns
 from trainer.commands.training import TrainOptions, read_training
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
-from trainer.data.download import SOURCES, build_corpus
 
 if TYPE_CHECKING:
     from trainer.training.corpus_check import CorpusCheck
@@ -25,14 +25,10 @@ class _CheckOptions(TrainOptions):
     }
 
 
-class _BuildOptions(Options):
-    source = Argument[str]("--source SOURCE", required=True, help=f"corpus to download: {', '.join(SOURCES)}")
-
-
 def add_to(commands: Commands) -> None:
-    corpus = commands.group("corpus", "inspect and download corpora")
+    corpus = commands.group("corpus", "inspect and build corpora")
     corpus.add("check", _CheckOptions, _check)
-    corpus.add("build", _BuildOptions, _build)
+    corpus.add("build", CorpusBuildOptions, run_build)
 
 
 def _check(options: _CheckOptions, terminal: Terminal) -> int:
@@ -50,12 +46,6 @@ def _check(options: _CheckOptions, terminal: Terminal) -> int:
     found = check_corpus(effective, corpus_paths(training.corpora, effective), tokenizer)
     shown = shown_name(Path(options.corpus or effective.corpus.name).name)
     terminal.show(found, columns(_rows(found, shown)), Text(f"\n{found.sample}"))
-    return 0
-
-
-def _build(options: _BuildOptions, terminal: Terminal) -> int:
-    folder = build_corpus(options.source, settings_for().app.data_root / "corpus")
-    terminal.show({"corpus": folder.name}, Text(f"next: mt train --corpus {folder.name} …"))
     return 0
 
 

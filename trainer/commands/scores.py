@@ -22,7 +22,7 @@ from trainer.contracts.compatibility import check_scores
 from trainer.contracts.errors import AppError, ErrorCode, transient_code
 from trainer.contracts.inference import DetailLevel, ScoreRequest, ScoreResponse, Totals, WindowReport
 from trainer.contracts.inference_fields import MAX_TEXT_CHARACTERS
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.tokenizers import DocumentMode
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.input_text import BadLine, Portion, read_lines, read_portions, read_text
@@ -131,15 +131,9 @@ def _check_output(file: Path, source: Path | None) -> None:
         raise AppError(ErrorCode.INVALID_INPUT, f"'{file}' is the input: name another file to write to.")
 
 
-def _scorable_run(options: _ScoreOptions, settings: Settings, request: ScoreRequest) -> RunManifest:
-    """Return the manifest of the run; refuses, before anything starts, a request that the run cannot answer."""
-    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
-    check_scores(request, manifest.effective.objective)
-    return manifest
-
-
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal) -> int:
-    portions = _read_portions(options, settings)
+    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
+    portions = _read_portions(options, settings, manifest.effective.documents)
     head = list(islice(portions, 2))
     if not head:
         raise AppError(ErrorCode.INVALID_INPUT, "The file has nothing to score: it is empty.")
@@ -148,7 +142,8 @@ def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal)
         raise head[0].error
     level = _requested_level(options, head)
     request = options.request(level, head[0].text if isinstance(head[0], Portion) else "x")
-    normalization = _scorable_run(options, settings, request).effective.tokenizer.normalization
+    check_scores(request, manifest.effective.objective)
+    normalization = manifest.effective.tokenizer.normalization
     parts: Iterator[tuple[Portion, ScoreRequest | AppError]] = (
         (part, options.request(level, part.text))
         if isinstance(part, Portion)
@@ -193,7 +188,10 @@ def _score_pairs(options: _ScoreOptions, path: Path, settings: Settings, termina
     if options.detail_level != "summary" or options.heatmap is not None:
         raise AppError(ErrorCode.INVALID_INPUT, "`--pairs` takes neither `--detail-level` nor `--heatmap`.")
     pairs = _read_pairs(path)
-    _scorable_run(options, settings, options.request("per_line", "x"))
+    manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
+    check_scores(options.request("per_line", "x"), manifest.effective.objective)
+    if manifest.effective.documents == "stream":
+        raise AppError(ErrorCode.MODEL_INCOMPATIBLE, "`--pairs` needs a run with `documents` 'line': it scores lines.")
     parts: Iterator[tuple[Sequence[Pair], ScoreRequest | AppError]] = (
         (part, options.request("per_line", "\n".join(f"{pair.first}\n{pair.second}" for pair in part)))
         for part in _pair_portions(pairs)
@@ -287,16 +285,17 @@ class _ScoreWriter:
         """Write the totals; raises INVALID_INPUT where nothing was scored."""
         if self._first is None:
             raise AppError(ErrorCode.INVALID_INPUT, "The text has nothing to score: none of its lines can be read.")
-        response = changed(self._first, **self._totals.figures(), window=self._window)
+        response = changed(self._first, **self._totals.figures(self._first.method), window=self._window)
         if self._options.format == "json":
             self._write(response.model_dump_json())
         elif self._options.format == "table":
             terminal.show(response, _summary(response))
 
 
-def _read_portions(options: _ScoreOptions, settings: Settings) -> Iterator[Portion | BadLine]:
+def _read_portions(options: _ScoreOptions, settings: Settings, documents: DocumentMode) -> Iterator[Portion | BadLine]:
     """Yield the input: one portion if it fits into one request and the output is not written line by line.
 
+    The text of a stream is always one portion; raises PAYLOAD_TOO_LARGE if it does not fit into one request.
     With a server, a path is that of a file of this machine, which is sent as text.
     """
     if options.path is None:
@@ -305,7 +304,10 @@ def _read_portions(options: _ScoreOptions, settings: Settings) -> Iterator[Porti
     name = str(options.path)
     corpora = CorpusStore(settings)
     path = corpora.find(name) if settings.client.url is None and corpora.has(name) else options.path
-    if options.writes_lines:
+    if documents == "stream":
+        if text := read_text(path, MAX_TEXT_CHARACTERS):
+            yield Portion(1, text)
+    elif options.writes_lines:
         yield from read_portions(path, _PORTION_CHARACTERS)
     elif path.is_file() and path.stat().st_size > MAX_TEXT_CHARACTERS:
         yield from read_portions(path, MAX_TEXT_CHARACTERS)
@@ -380,12 +382,17 @@ def _write_errors(file: Path) -> Iterator[None]:
 
 
 def _plain_rows(line: ScoredLine, level: DetailLevel) -> str:
+    """Return a row for the line, or for each of its words or tokens; the newlines of a stream are escaped."""
     if level == "per_line":
-        return f"{line.text}\t{line.nats:.4f}"
+        return f"{_escaped(line.text or '')}\t{line.nats:.4f}"
     units = [(word.text, word.surprisal) for word in line.words or ()]
     if level == "per_char":
         units = list(zip(line.tokens or (), line.surprisal or (), strict=True))
-    return "\n".join(f"{name}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in units)
+    return "\n".join(f"{_escaped(name)}\t{'' if nats is None else f'{nats:.4f}'}" for name, nats in units)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\n", "\\n")
 
 
 def _summary(response: ScoreResponse) -> Table:

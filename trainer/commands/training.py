@@ -23,6 +23,7 @@ from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.config.settings import Settings
 from trainer.config.train_request import CORPORA, RequestDraft, train_request
 from trainer.contracts.errors import FAILS_AGAIN, AppError, ErrorClass
+from trainer.contracts.experiments import ExperimentStatus
 from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import RunStatus, Setting, TrainRequest, describe_unused
 from trainer.contracts.tokenizer_jobs import TokenizerStatus
@@ -222,7 +223,7 @@ async def follow_to_end(run_id: str, terminal: Terminal, installation: Installat
     return exit_code(status)
 
 
-def exit_code(status: RunStatus | TokenizerStatus) -> int:
+def exit_code(status: RunStatus | TokenizerStatus | ExperimentStatus) -> int:
     """Return the exit code for a job that has ended."""
     if status.error is not None:
         return EXIT_USER if status.error.error_class is ErrorClass.USER_INPUT else EXIT_FAILED

@@ -6,7 +6,7 @@ from pydantic_core import to_json
 
 from trainer.contracts import models, tokenizers
 from trainer.contracts.base import changed
-from trainer.contracts.compatibility import architecture, check, objective_of
+from trainer.contracts.compatibility import architecture, check, check_newlines, objective_of
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.models import Objective
 from trainer.contracts.runs import (
@@ -61,6 +61,8 @@ def resolve(
     given: dict[str, object] = request.model_dump(exclude_unset=True, exclude={"resume"})
     check(request)
     values: dict[str, object] = {"max_seq_len": request.max_seq_len, **_defaults(request), **given}
+    if request.documents == "stream":
+        values = {"split_by": "position", **values}
     objective = objective_of(request)
     values |= {
         "objective": objective,
@@ -196,7 +198,8 @@ def _given_sizes(request: TrainRequest) -> dict[str, object]:
 
 
 def _check(effective: EffectiveRequest) -> None:
-    """Refuse rows longer than the longest input of the model, and a final learning rate out of the schedule's reach."""
+    """Refuse values that do not fit together: of documents, of row lengths, of learning rates."""
+    _check_documents(effective)
     model = effective.model
     if isinstance(model, models.TransformerConfig) and effective.max_seq_len > model.max_position_embeddings:
         raise AppError(
@@ -215,6 +218,21 @@ def _check(effective: EffectiveRequest) -> None:
         raise AppError(
             ErrorCode.INVALID_INPUT,
             f"`min_learning_rate` is {lowest:g} but must not exceed `learning_rate`, which is {highest:g}.",
+        )
+
+
+def _check_documents(effective: EffectiveRequest) -> None:
+    if effective.documents == "line":
+        return
+    if effective.objective == "masked_lm":
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE, "`documents` must be 'line' for masked_lm: 'stream' is for causal_lm."
+        )
+    check_newlines(effective.documents, effective.tokenizer.method)
+    if effective.split_by == "line":
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            "`documents` 'stream' needs `split_by` 'position' or 'file': lines drawn at random are no stream.",
         )
 
 
@@ -259,6 +277,12 @@ def _given_tokenizer(tokenizer: TokenizerManifest, request: TrainRequest, object
         raise AppError(
             ErrorCode.MODEL_INCOMPATIBLE,
             f"`tokenizer` differs from that of the parent run '{request.init_from_run_id}': leave it out.",
+        )
+    if request.documents != tokenizer.documents:
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"`documents` is '{request.documents}', but the tokenizer '{tokenizer.tokenizer_id}' was trained with"
+            f" '{tokenizer.documents}': give the same value, or take another tokenizer.",
         )
     if request.model_family == "char_lstm" and tokenizer.method != "char":
         raise AppError(

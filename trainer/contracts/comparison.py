@@ -183,6 +183,8 @@ def _basis(
     one, two = first.manifest, other.manifest
     if one.effective.objective != two.effective.objective:
         return None, ["Their objectives differ, so none of their metrics are comparable."]
+    if one.effective.documents != two.effective.documents:
+        return None, ["Their `documents` differ, so none of their metrics are comparable."]
     if _text(one.effective, split) != _text(two.effective, split):
         reason = "Their normalizations differ" if split is None else f"Their {split} splits differ"
         return None, [f"{reason}, so none of their metrics are comparable."]
@@ -214,16 +216,16 @@ def _masking(effective: EffectiveRequest) -> tuple[int, float]:
 
 
 def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object, ...]:
-    """Return the values that determine the lines of a split and their normalization."""
-    form = effective.tokenizer.normalization
+    """Return the values that determine the documents of a split and their normalization."""
+    form = effective.tokenizer.normalization, effective.documents
     if split is None:
-        return (form,)
+        return form
     text = effective.validation_corpus if split == "validation" else effective.test_corpus
     if text is not None:
-        return form, text.sha256
+        return *form, text.sha256
     held_out = effective.holdout_fraction if effective.validation_corpus is None else 0.0
     test = effective.test_fraction if effective.test_corpus is None else 0.0
-    return form, effective.corpus.sha256, effective.split_by, effective.seed, held_out, test
+    return *form, effective.corpus.sha256, effective.split_by, effective.seed, held_out, test
 
 
 def _differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:

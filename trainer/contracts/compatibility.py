@@ -7,6 +7,7 @@ from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 from trainer.contracts.inference import ScoreRequest
 from trainer.contracts.runs import TrainRequest
+from trainer.contracts.tokenizers import DocumentMode, TokenizerMethod
 from trainer.contracts.validation import refusal
 from trainer.contracts.wording import counted
 
@@ -75,6 +76,16 @@ def check_text_length(tokens: int, max_seq_len: int, *, of: str, fits: int) -> N
             ErrorCode.CORPUS_TOO_SHORT,
             f"`max_seq_len` is {max_seq_len:,}, but {of} has {counted(tokens, 'token')} only, less than one sequence:"
             f" {shorter}give a longer text.",
+        )
+
+
+def check_newlines(documents: DocumentMode, method: TokenizerMethod) -> None:
+    """Raise MODEL_INCOMPATIBLE for a stream with a tokenizer that has no token for a newline."""
+    if documents == "stream" and method == "sentencepiece":
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            "`documents` 'stream' needs a newline token, which 'sentencepiece' has not: take char, word, bpe or"
+            " wordpiece.",
         )
 
 

@@ -25,13 +25,17 @@ CHAT_EXPIRED = "This chat has expired: start a new one."
 
 
 DetailLevel = Literal["summary", "per_line", "per_word", "per_char"]
+ScoringMethod = Literal["causal", "pseudo_log_likelihood"]
 
 
 _LISTS = needs("top_k", {"type": "null"}, "detail_level", {"const": "per_char"})
 
 
 class ScoreRequest(Frozen, json_schema_extra=described(one_of_both("text", "path"), _LISTS)):
-    """A request to score a text, or a corpus by its name, line by line, each line from [BOS]."""
+    """A request to score a text, or a corpus by its name, line by line, each line from [BOS].
+
+    A run with `documents` stream scores the text as one line, with its newlines as tokens.
+    """
 
     text: Annotated[str, Field(min_length=1), limited("text", MAX_TEXT_CHARACTERS)] | None = None
     path: CorpusName | None = None
@@ -81,7 +85,7 @@ Expected = tuple[tuple[str, float], ...]
 
 
 class LineScore(Frozen):
-    """The totals of one line."""
+    """The totals of one line, or of the complete text with a stream."""
 
     number: Annotated[int, Field(ge=1)]
     """The number of the line in the text, blank lines included."""
@@ -92,7 +96,7 @@ class LineScore(Frozen):
     nats: float
     """The sum of the surprisals of its scored tokens."""
     end_nats: float | None = None
-    """The surprisal of its [EOS]; None for a masked model."""
+    """The surprisal of its [EOS]; None for a masked model, and in a stream."""
     n_chars: int
     n_bytes: int
 
@@ -113,7 +117,7 @@ class Totals(NamedTuple):
     end_nats: float = 0.0
     """The sum of the surprisals of each line's [EOS]."""
     n_ends: int = 0
-    """Lines with a scored [EOS]; 0 for a masked model."""
+    """Lines with a scored [EOS]; 0 for a masked model, and in a stream."""
 
     @classmethod
     def of(cls, lines: "Iterable[LineScore | Totals]") -> "Totals":
@@ -129,11 +133,13 @@ class Totals(NamedTuple):
             n_ends=sum(part.n_ends for part in parts),
         )
 
-    def figures(self) -> dict[str, object]:
+    def figures(self, method: ScoringMethod) -> dict[str, object]:
         """Return the fields of a response. At least one token must have a score."""
         fields: dict[str, object] = {**self._asdict(), "mean_surprisal": self.nats / self.n_scored}
         if not self.n_ends:
-            return fields | {"end_nats": None}
+            fields["end_nats"] = None
+        if method == "pseudo_log_likelihood":
+            return fields
         nats = self.nats + self.end_nats
         loss = nats / (self.n_scored + self.n_ends)
         bits = nats / math.log(2)
@@ -168,7 +174,7 @@ class ScoreResponse(Response):
     """Scores in nats. Lists of tokens have `n_tokens` entries, None for a token that is not scored."""
 
     loss: float | None = None
-    """Mean over the scored tokens and the [EOS] of each line, as in an evaluation.
+    """Mean over the scored tokens and the [EOS] of each line, as in an evaluation; a stream has no [EOS].
 
     None for a masked model, as are `perplexity`, `bits_per_char` and `bits_per_byte`.
     """
@@ -190,7 +196,7 @@ class ScoreResponse(Response):
     n_scored: int | None = None
     unk_count: int | None = None
     unit: Literal["nats"] = "nats"
-    method: Literal["causal", "pseudo_log_likelihood"] = "causal"
+    method: ScoringMethod = "causal"
     """The context of a surprisal: the tokens before it, or all other tokens of its line."""
     surprisal: tuple[float | None, ...] | None = None
     rank: tuple[int | None, ...] | None = None
@@ -242,11 +248,15 @@ GenerationPrecision = Literal["fp32", "bf16"]
 
 
 class GenerateRequest(SamplingOptions, json_schema_extra=described(one_of_both("prompt_text", "prompt_path"))):
-    """A request to continue a prompt, or a corpus by its name; an empty prompt starts from [BOS]."""
+    """A request to continue a prompt, or a corpus by its name; an empty prompt starts from [BOS].
+
+    With a stream, it starts from a newline, and nothing but the other options ends a continuation.
+    """
 
     prompt_text: Annotated[str, limited("prompt_text", MAX_PROMPT_CHARACTERS)] | None = None
     prompt_path: CorpusName | None = None
     stop_on_eos: bool = True
+    """Stop at the end of a line; without effect in a stream, which has no [EOS]."""
     num_return_sequences: Annotated[int, Field(ge=1, le=10)] = 1
     logprobs: bool = False
     """Return the log probability of each token."""
@@ -430,6 +440,16 @@ class EvalResponse(Response):
     metrics: EvalMetrics | None = None
 
 
+class SectionsRequest(Frozen):
+    """A request to score the texts of an experiment; the losses are files in the folder of the run."""
+
+    experiment_id: Identifier
+
+
+class SectionsResponse(Response):
+    n_texts: int | None = None
+
+
 class ScoreRecord(StoredRequest):
     kind: Literal["score"] = "score"
     request: ScoreRequest
@@ -466,9 +486,17 @@ class EvalRecord(StoredRequest):
     response: EvalResponse
 
 
-InferenceKind = Literal["score", "generate", "complete", "predict", "chat", "evaluate"]
-InferenceRecord = ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord
-UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate"})
+class SectionsRecord(StoredRequest):
+    kind: Literal["sections"] = "sections"
+    request: SectionsRequest
+    response: SectionsResponse
+
+
+InferenceKind = Literal["score", "generate", "complete", "predict", "chat", "evaluate", "sections"]
+InferenceRecord = (
+    ScoreRecord | GenerateRecord | CompletionRecord | PredictRecord | ChatRecord | EvalRecord | SectionsRecord
+)
+UNBOUNDED_KINDS: frozenset[InferenceKind] = frozenset({"score", "evaluate", "sections"})
 """Kinds of requests without a time limit: their time depends on the text."""
 inference_adapter: TypeAdapter[InferenceRecord] = TypeAdapter(
     Annotated[InferenceRecord, Field(discriminator="kind")],

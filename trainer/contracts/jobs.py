@@ -16,6 +16,10 @@ class TokenizerTrainPayload(Frozen):
     tokenizer_id: Identifier
 
 
+class ExperimentPayload(Frozen):
+    experiment_id: Identifier
+
+
 class InferenceJobPayload(Frozen):
     kind: InferenceKind
     run_id: Identifier
@@ -38,4 +42,4 @@ class JobDefinition(Frozen):
 
 job_id_adapter: TypeAdapter[str] = TypeAdapter(Identifier)
 
-JobPayload = TrainJobPayload | TokenizerTrainPayload | InferenceJobPayload
+JobPayload = TrainJobPayload | TokenizerTrainPayload | ExperimentPayload | InferenceJobPayload

@@ -34,7 +34,7 @@ from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.models import PRESETS, ModelBlock, ModelConfig, ModelFamily, Objective
 from trainer.contracts.rules import described, fits_together, needs, not_both
-from trainer.contracts.tokenizers import TokenizerConfig
+from trainer.contracts.tokenizers import DocumentMode, TokenizerConfig
 
 FinalState = Literal["completed", "failed", "cancelled"]
 _NAME_IN_FOLDER = "^[^/.][^/]*(/+[^/.][^/]*)*/*$"
@@ -161,7 +161,12 @@ class TrainingOptions(Options):
     model_size: ModelSize | None = None
     """Preset of the model's sizes: tiny, small, base or paper; `mt train --help` lists the sizes under `model`."""
     split_by: Literal["line", "file", "position"] = "line"
-    """Unit drawn for the validation and test splits: lines, complete files, or the end of the corpus."""
+    """Unit drawn for the validation and test splits: lines, complete files, or the end of the corpus.
+
+    The default with `documents` stream is position.
+    """
+    documents: DocumentMode = "line"
+    """Each line by itself (line), or each split as one text with its newlines as tokens (stream; causal_lm only)."""
     objective: Objective = "causal_lm"
     """Training objective: predict the next token (causal_lm) or masked tokens (masked_lm)."""
     mlm_probability: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MLM_PROBABILITY
@@ -423,7 +428,10 @@ class ModelFacts(Frozen):
 
 
 class SplitSizes(Frozen):
-    """The size of one split; tokens are predicted targets ([EOS] counted, [BOS] not)."""
+    """The size of one split; tokens are predicted targets ([EOS] counted, [BOS] not).
+
+    Characters and bytes are those of the lines without line ends, in a stream with them.
+    """
 
     lines: int
     chars: int
@@ -431,7 +439,7 @@ class SplitSizes(Frozen):
     unknown_tokens: int | None = None
     """Tokens unknown to the tokenizer."""
     bytes: int | None = None
-    """Bytes of the lines in UTF-8, without line ends."""
+    """In UTF-8."""
 
     def bits_per_char(self, loss_nats: float, objective: Objective) -> float | None:
         """Convert a mean loss per token of this split to bits per character.

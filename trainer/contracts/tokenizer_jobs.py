@@ -9,6 +9,7 @@ from pydantic_core import to_json
 
 from trainer.contracts import tokenizers
 from trainer.contracts.base import Count, Frozen, Identifier, JobState, Timestamp
+from trainer.contracts.compatibility import check_newlines
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.rules import described, needs
 from trainer.contracts.runs import CorpusName, CorpusRef, Label
@@ -45,6 +46,8 @@ class TokenizerTrainRequest(Frozen, json_schema_extra=described(*_OPTION_RULES, 
     """Style of a subword tokenizer's special tokens; default: bert for wordpiece, else gpt2."""
     special_tokens: tokenizers.RenamedTokens = None
     """Other names for special tokens; not for char and word."""
+    documents: tokenizers.DocumentMode = "line"
+    """Documents of the runs that take the tokenizer; with stream, a newline is a token."""
     holdout_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
     """Share of lines held out for the statistics."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
@@ -104,7 +107,9 @@ def config_of(request: TokenizerTrainRequest) -> tokenizers.TokenizerConfig:
         if name not in kind.model_fields:
             message = f"`{name}` is not an option of method '{request.method}': leave it out."
             raise AppError(ErrorCode.INVALID_INPUT, message)
-    return parse(kind, fields)
+    config = parse(kind, fields)
+    check_newlines(request.documents, config.method)
+    return config
 
 
 def tokenizer_id_of(request: TokenizerTrainRequest, corpora: tuple[CorpusRef, ...]) -> str:
@@ -119,5 +124,6 @@ def tokenizer_id_of(request: TokenizerTrainRequest, corpora: tuple[CorpusRef, ..
         "corpora": [corpus.sha256 for corpus in corpora],
         "holdout_fraction": request.holdout_fraction,
         "seed": request.seed,
+        **({"documents": request.documents} if request.documents != "line" else {}),
     }
     return f"{request.method}-{sha256(to_json(identity)).hexdigest()[:16]}"

@@ -198,6 +198,8 @@ TokenizerConfig: TypeAlias = Annotated[
     Field(discriminator="method"),
 ]
 """The union of all tokenizers' configs, by `method`."""
+DocumentMode = Literal["line", "stream"]
+"""The documents of a text: each line by itself, or the complete text with its newlines as tokens."""
 CONFIGS: dict[str, type[TokenizerConfig]] = {
     "char": CharTokenizerConfig,
     "word": WordTokenizerConfig,
@@ -220,11 +222,33 @@ class SpecialIds(NamedTuple):
     bos: int | None = None
     pad: int | None = None
     mask: int | None = None
+    newline: int | None = None
+    """The token of a newline in a stream, which has neither BOS nor EOS; None if each line is a document."""
+
+    @property
+    def line_start(self) -> int | None:
+        """The token before each line, which is never predicted; None if lines have no such token."""
+        return self.bos if self.newline is None else None
+
+    @property
+    def line_end(self) -> int:
+        """The token after each line: EOS, or the newline of a stream."""
+        return self.eos if self.newline is None else self.newline
 
     @property
     def start(self) -> int:
-        """The first token of a line: BOS, or the EOS of the previous line."""
-        return self.eos if self.bos is None else self.bos
+        """The token before a text: BOS, or the end of the previous line."""
+        return self.line_end if self.line_start is None else self.line_start
+
+    @property
+    def ends_per_line(self) -> int:
+        """The number of EOS after each line; a newline of a stream belongs to the text."""
+        return int(self.newline is None)
+
+    @property
+    def marks_per_line(self) -> int:
+        """The number of BOS and EOS around each line."""
+        return self.ends_per_line + int(self.line_start is not None)
 
     @property
     def filler(self) -> int:
@@ -233,11 +257,11 @@ class SpecialIds(NamedTuple):
 
     @property
     def all(self) -> list[int]:
-        return [i for i in self if i is not None]
+        return [i for i in (self.unk, self.eos, self.bos, self.pad, self.mask) if i is not None]
 
     @property
     def never_sampled(self) -> list[int]:
-        return [i for i in self.all if i != self.eos]
+        return [i for i in self.all if i != self.line_end]
 
 
 class TokenizerStats(Frozen):
@@ -273,6 +297,7 @@ class TokenizerManifest(Frozen):
     vocab_size: int
     special_tokens: dict[str, int]
     normalization: Normalization
+    documents: DocumentMode = "line"
     corpus: tuple[TokenizerCorpus, ...]
     config: TokenizerConfig
     stats: TokenizerStats

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import Normalization
+from trainer.contracts.tokenizers import DocumentMode, Normalization
 from trainer.contracts.wording import counted
 from trainer.data.normalization import normalized_lines
 from trainer.data.stored_lines import EncodedLines, StoredLines, encoded_lines
@@ -40,7 +40,8 @@ class SplitCorpus:
     """A corpus as the splits of a run; a validation or test corpus of its own replaces the split of the corpus.
 
     Reads the corpora once. `scratch` is the folder for temporary files: the normalized lines, and 8 bytes per line.
-    Raises CORPUS_EMPTY if there are fewer lines, or files, than splits, and INVALID_INPUT for a file that is not UTF-8.
+    The splits of a stream keep their blank lines; its lines are not drawn by seed. Raises CORPUS_EMPTY if there are
+    fewer lines, or files, than splits, or a split without text, and INVALID_INPUT for a file that is not UTF-8.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SplitCorpus:
         normalization: Normalization,
         rule: SplitRule,
         *,
+        documents: DocumentMode = "line",
         validation: Path | None = None,
         test: Path | None = None,
         scratch: Path | None = None,
@@ -63,7 +65,7 @@ class SplitCorpus:
         self._own_corpora: dict[Split, StoredLines] = {}
         for split, path in own_corpora.items():
             lines = self._own_corpora[split] = StoredLines(scratch)
-            lines.add_all(normalized_blocks(path, normalization))
+            lines.add_all(normalized_blocks(path, normalization, documents))
             if not lines.count:
                 raise AppError(ErrorCode.CORPUS_EMPTY, f"The {split} corpus has only empty lines.")
         self._lines = StoredLines(scratch)
@@ -72,13 +74,17 @@ class SplitCorpus:
                 digests = store_lines(self._lines, corpus, normalization, rule.seed)
                 self._labels = split_labels(digests, rule, scratch)
             case "file":
-                files = (normalized_blocks(file, normalization) for file in text_files(corpus))
+                files = (normalized_blocks(file, normalization, documents) for file in text_files(corpus))
                 sizes = [self._lines.add_all(file) for file in files]
                 self._labels = np.repeat(_labels_of_files(sizes, rule), sizes)
             case "position":
-                self._labels = _labels_by_position(self._lines.add_all(normalized_blocks(corpus, normalization)), rule)
+                blocks = normalized_blocks(corpus, normalization, documents)
+                self._labels = _labels_by_position(self._lines.add_all(blocks), rule)
             case unknown:
                 assert_never(unknown)
+        for split in self.splits if documents == "stream" else ():
+            if not any(block.strip() for block in self.lines(split)):
+                raise AppError(ErrorCode.CORPUS_EMPTY, f"The {split} split has only blank lines.")
 
     @property
     def splits(self) -> list[Split]:
@@ -107,14 +113,16 @@ class SplitCorpus:
         return (lines for _, lines in chain.from_iterable(self.block_groups([split], first, step)))
 
 
-def read_blocks(path: Path, normalization: Normalization) -> Iterator[str]:
+def read_blocks(path: Path, normalization: Normalization, documents: DocumentMode = "line") -> Iterator[str]:
     """Yield the normalized lines of a corpus (see `text_blocks`), many at a time, separated by newlines."""
-    return (block.text for block in normalized_blocks(path, normalization))
+    return (block.text for block in normalized_blocks(path, normalization, documents))
 
 
-def normalized_blocks(path: Path, normalization: Normalization) -> Iterator[TextBlock]:
+def normalized_blocks(
+    path: Path, normalization: Normalization, documents: DocumentMode = "line"
+) -> Iterator[TextBlock]:
     """Yield the normalized lines of a corpus (see `text_blocks`)."""
-    return (_normalized(block, normalization) for block in text_blocks(path))
+    return (_normalized(block, normalization) for block in text_blocks(path, documents))
 
 
 def _normalized(block: TextBlock, normalization: Normalization) -> TextBlock:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from httpx2 import HTTPError
+
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.validation import shown_name
 from trainer.data.folders import filled_folder
 
 SOURCES = {"wikitext-2": ("Salesforce/wikitext", "wikitext-2-v1")}
@@ -17,12 +18,8 @@ _FILES = {"train": "train.txt", "validation": "valid.txt", "test": "test.txt"}
 def build_corpus(source: str, corpora: Path) -> Path:
     """Download a corpus into a folder of its name, one file per split; an existing folder is not changed.
 
-    Raises INVALID_INPUT for an unknown source, UNSUPPORTED_BACKEND without the extra `corpora`, and
-    SERVICE_UNAVAILABLE if the download fails.
+    Raises UNSUPPORTED_BACKEND without the extra `corpora`, and SERVICE_UNAVAILABLE if the download fails.
     """
-    if source not in SOURCES:
-        message = f"`--source` must be one of {', '.join(SOURCES)}, you gave '{shown_name(source)}'."
-        raise AppError(ErrorCode.INVALID_INPUT, message)
     folder = corpora / source
     if folder.exists():
         return folder
@@ -34,7 +31,7 @@ def build_corpus(source: str, corpora: Path) -> Path:
         raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
     try:
         splits = load(*SOURCES[source])
-    except (OSError, ValueError) as error:  # raised by the library without a network
+    except (OSError, ValueError, HTTPError) as error:  # raised by the library without a network
         message = f"'{source}' could not be fetched: try again where there is a network, {by_hand}"
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message) from error
     with filled_folder(folder) as filling:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from unicodedata import is_normalized, normalize
 
-from trainer.contracts.tokenizers import Normalization
+from trainer.contracts.tokenizers import DocumentMode, Normalization
 
 _CHARACTERS_AT_ONCE = 1 << 12
 
 
 class Line(NamedTuple):
-    """A line that is not blank, with its start in its text and its number, from 1."""
+    """A document, with its start in its text and the number of its first line, from 1."""
 
     start: int
     text: str
@@ -41,8 +41,14 @@ def normalized_lines(lines: str, normalization: Normalization) -> str:
     return "".join(parts)
 
 
-def documents(text: str) -> Iterator[Line]:
-    """Yield the lines of a normalized text that are not blank; \\n and \\r\\n end a line."""
+def documents(text: str, mode: DocumentMode = "line") -> Iterator[Line]:
+    """Yield the documents of a normalized text: its lines that are not blank, or the complete text of a stream.
+
+    \\n and \\r\\n end a line.
+    """
+    if mode == "stream":
+        yield Line(0, text, 1)
+        return
     start = 0
     for number, line in enumerate(text.split("\n"), 1):
         document = line.removesuffix("\r")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.tokenizers import DocumentMode
 from trainer.contracts.validation import decoded
 
 SUFFIXES = {".txt", ".text"}
@@ -59,9 +60,9 @@ def corpus_sha256(path: Path) -> str:
     return sha256(b"".join(listing)).hexdigest()
 
 
-def line_blocks(path: Path) -> Iterator[list[str]]:
-    """Yield the lines of a corpus that are not blank, many at a time."""
-    return (block.text.split("\n") for block in text_blocks(path))
+def line_blocks(path: Path, documents: DocumentMode = "line") -> Iterator[list[str]]:
+    """Yield the lines of a corpus, many at a time; blank lines in a stream only."""
+    return (block.text.split("\n") for block in text_blocks(path, documents))
 
 
 def count_lines(path: Path) -> int:
@@ -69,17 +70,21 @@ def count_lines(path: Path) -> int:
     return sum(block.utf8.count(b"\n") + 1 for block in text_blocks(path))
 
 
-def text_blocks(path: Path) -> Iterator[TextBlock]:
-    """Yield the lines of a corpus that are not blank, in blocks of about 256 KiB."""
-    return filter(_has_lines, every_block(path))
+def text_blocks(path: Path, documents: DocumentMode = "line") -> Iterator[TextBlock]:
+    """Yield the lines of a corpus in blocks of about 256 KiB; blank lines in a stream only.
+
+    A block of a stream without text is one blank line.
+    """
+    blocks = every_block(path, documents=documents)
+    return filter(_has_lines, blocks) if documents == "line" else blocks
 
 
-def every_block(path: Path, first: int = 0, step: int = 1) -> Iterator[TextBlock]:
+def every_block(path: Path, first: int = 0, step: int = 1, *, documents: DocumentMode = "line") -> Iterator[TextBlock]:
     """Yield the blocks number `first`, `first` + `step`, … of `text_blocks`, with those between them that are empty."""
     numbers = count()
     for file in text_files(path):
         with _opened(file) as stream:
-            yield from _stream_blocks(stream, file.name, lambda: next(numbers) % step == first)
+            yield from _stream_blocks(stream, file.name, lambda: next(numbers) % step == first, documents)
 
 
 def stream_blocks(stream: BinaryIO, name: str) -> Iterator[TextBlock]:
@@ -88,15 +93,20 @@ def stream_blocks(stream: BinaryIO, name: str) -> Iterator[TextBlock]:
     Lines end at \n or \r\n only. Raises INVALID_INPUT with the position of a byte that is not UTF-8 or NUL, or with
     the number of a line of more than 4 MiB.
     """
-    return filter(_has_lines, _stream_blocks(stream, name, lambda: True))
+    return filter(_has_lines, _stream_blocks(stream, name, lambda: True, "line"))
 
 
 def _has_lines(block: TextBlock) -> bool:
     return bool(block.text)
 
 
-def _stream_blocks(stream: BinaryIO, name: str, is_wanted: Callable[[], bool]) -> Iterator[TextBlock]:
-    """Yield a block for each chunk of a text that is wanted; a block without lines is empty."""
+def _stream_blocks(
+    stream: BinaryIO, name: str, is_wanted: Callable[[], bool], documents: DocumentMode
+) -> Iterator[TextBlock]:
+    """Yield a block for each chunk of a text that is wanted.
+
+    A block without lines is empty; a stream has none.
+    """
     rest = b""
     position = 0  # of the first byte of `rest`, from 0
     at_end = False
@@ -109,8 +119,11 @@ def _stream_blocks(stream: BinaryIO, name: str, is_wanted: Callable[[], bool]) -
             _check(rest, shown_name(name), position, stream)
             utf8 = rest[:end].removesuffix(b"\n")
             text = decoded(utf8, f"'{shown_name(name)}'", position=position)
-            lines = _without_blank_lines(text.removeprefix(_BOM) if position == 0 else text)
-            yield TextBlock(lines, utf8 if lines is text else lines.encode())
+            lines = _with_newlines(text.removeprefix(_BOM) if position == 0 else text)
+            if documents == "line":
+                lines = _without_blank_lines(lines)
+            if end or documents == "line":
+                yield TextBlock(lines, utf8 if lines is text else lines.encode())
         position, rest = position + end, rest[end:]
 
 
@@ -120,10 +133,13 @@ def shown_name(name: str) -> str:
     return "".join(c for c in last if unicodedata.category(c)[0] != "C")[:64]
 
 
+def _with_newlines(text: str) -> str:
+    """Return the text with \\n between its lines; the same object if nothing changes."""
+    return text.replace("\r\n", "\n").removesuffix("\r") if "\r" in text else text
+
+
 def _without_blank_lines(text: str) -> str:
-    """Return the text with \\n between its lines and without blank lines; the same object if nothing changes."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").removesuffix("\r")
+    """Return lines without the blank ones; the same object if nothing changes."""
     if text[:1].isspace() or _BLANK_LINE.search(text):
         text = "\n".join([line for line in text.split("\n") if line.strip()])
     return text

@@ -18,7 +18,7 @@ model = {auto}.from_pretrained("FOLDER"{trust})
 """
 _CONTINUE = """\
 ```python
-ids = tokenizer(tokenizer.bos_token + "text", return_tensors="pt")
+ids = tokenizer({start} + "text", return_tensors="pt")
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=20)[0], skip_special_tokens=True))
 ```
 """
@@ -115,7 +115,7 @@ def _loading(manifest: RunManifest, to: FolderFormat) -> Iterator[str]:
                 ' `PreTrainedTokenizerFast.from_pretrained("FOLDER")`.'
             )
         if is_causal:
-            yield _CONTINUE
+            yield _CONTINUE.format(start="tokenizer.bos_token" if manifest.effective.documents == "line" else '"\\n"')
         yield (
             'With Model Trainer installed, `trainer.load("FOLDER").surprisal("text")` returns the surprisal of each'
             " token with its position in the text."
@@ -149,8 +149,9 @@ def _inputs(manifest: RunManifest, empty: str) -> str:
             f" (1, batch, positions, {heads}, {size}) float32"
         )
         start = empty
+    unit = "line" if manifest.effective.documents == "line" else "text"
     return (
-        f"`ids` are (batch, length) int64. The state is {state}. At the start of a line it has {start}. Pass the"
+        f"`ids` are (batch, length) int64. The state is {state}. At the start of a {unit} it has {start}. Pass the"
         " returned state with the next ids."
     )
 
@@ -161,7 +162,12 @@ def _limits(
     context_tokens: int | None,
     licence: str | None,
 ) -> Iterator[str]:
-    if manifest.effective.objective == "causal_lm":
+    if tokenizer.documents == "stream":
+        yield (
+            "Start every text with a newline, as in training: the tokenizer does not add it, and scores without it"
+            " differ. Newlines are tokens, and a text has no end token."
+        )
+    elif manifest.effective.objective == "causal_lm":
         yield (
             "Start every text with `tokenizer.bos_token`, as in training: the tokenizer does not add it, and scores"
             " without it differ. Lines end with `tokenizer.eos_token`."

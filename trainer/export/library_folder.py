@@ -166,7 +166,8 @@ def _recurrent_config(config: RnnConfig, vocabulary: Vocabulary, objective: Obje
 
 def _of_vocabulary(vocabulary: Vocabulary) -> _Fields:
     ids = vocabulary.special_ids
-    return {"bos_token_id": ids.start, "eos_token_id": ids.eos, "pad_token_id": ids.filler}
+    eos = ids.eos if ids.newline is None else None  # a stream has no end
+    return {"bos_token_id": ids.start, "eos_token_id": eos, "pad_token_id": ids.filler}
 
 
 def _write_json(path: Path, fields: _Fields) -> None:

@@ -15,7 +15,7 @@ def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Ob
     """Return `tokenizer.json` with the same ids as the tokenizer whose file has this content.
 
     For a masked model, it adds the special tokens at the start and end of a text. For a causal model, the caller adds
-    the start, as with GPT-2: `tokenizer.bos_token + text`.
+    the start, as with GPT-2: `tokenizer.bos_token + text`, or a newline before a stream.
     """
     if isinstance(manifest.config, SentencePieceTokenizerConfig):
         library = _from_sentencepiece(content, manifest, manifest.config)
@@ -34,15 +34,12 @@ def library_tokenizer(content: bytes, manifest: TokenizerManifest, objective: Ob
 def special_tokens_of(manifest: TokenizerManifest, objective: Objective) -> dict[str, str]:
     """Return the special tokens by the library's names for them.
 
-    A tokenizer without [BOS] or [PAD] uses [EOS] for them, one without [MASK] the unknown token.
+    A tokenizer without [BOS] or [PAD] uses [EOS] for them, one without [MASK] the unknown token. A stream has neither
+    [BOS] nor [EOS].
     """
     ids = manifest.special_ids
-    named = {
-        "bos_token": ids.start,
-        "eos_token": ids.eos,
-        "unk_token": ids.unk,
-        "pad_token": ids.filler,
-    }
+    named = {"bos_token": ids.start, "eos_token": ids.eos} if manifest.documents == "line" else {}
+    named |= {"unk_token": ids.unk, "pad_token": ids.filler}
     if objective == "masked_lm":
         named |= {"cls_token": ids.start, "sep_token": ids.eos, "mask_token": ids.unk if ids.mask is None else ids.mask}
     return {role: _name(manifest, i) for role, i in named.items()}

@@ -24,7 +24,8 @@ def chat_prompt(
 
     The prompt is all turns and the message, each closed with a newline, so that the answer is one line. A model with a
     limited context keeps room for the longest answer; for other models, a prompt has at most MAX_PROMPT_CHARACTERS.
-    Raises INVALID_INPUT for a message that is too long by itself.
+    In a stream, a newline stops the answer. Raises INVALID_INPUT for a message that is too long by itself, or for more
+    stop sequences than a generation has.
     """
     context = model.context_tokens
     max_prompt = MAX_PROMPT_CHARACTERS if context is None else context + 1 - request.max_new_tokens
@@ -48,6 +49,8 @@ def chat_prompt(
             break
         prompt = text + prompt
     options: dict[str, object] = request.model_dump(include=set(SamplingOptions.model_fields))
+    if tokenizer.documents == "stream":
+        options["stop_sequences"] = (*request.stop_sequences, "\n")
     return parse(GenerateRequest, {**options, "prompt_text": prompt}), n_dropped
 
 

@@ -14,8 +14,8 @@ from trainer.tokenizers.base import Tokenizer
 class PromptText(NamedTuple):
     """A prompt with its text, as an echo shows it.
 
-    A text is normalized; its tokens are those of its lines, with an [EOS] for each complete line. Of token ids every
-    one is a token; special tokens have no text.
+    A text is normalized; its tokens are those of its lines, with an [EOS], or the newline of a stream, for each
+    complete line. Of token ids every one is a token; special tokens have no text.
     """
 
     prompt: Prompt
@@ -42,8 +42,10 @@ def read_completion_prompt(model: LanguageModel, tokenizer: Tokenizer, prompt: C
 
 
 def _read_text(tokenizer: Tokenizer, prompt: str) -> PromptText:
-    read, bos = read_prompt(tokenizer, prompt), tokenizer.special_ids.bos
+    read, bos = read_prompt(tokenizer, prompt), tokenizer.special_ids.line_start
     text = normalized(prompt, tokenizer.normalization)
+    if tokenizer.documents == "stream":
+        return PromptText(read, text, list(range(1, len(read.ids))), _offsets(tokenizer, text, 0))
     *complete, last = text.split("\n")
     offsets: list[int] = []
     for line in documents("\n".join(complete)):

@@ -37,8 +37,9 @@ class Prompt(NamedTuple):
     """A text to continue: its lines are complete, except for the last one, which may be empty."""
 
     ids: list[int]
-    """As in training: each line from [BOS] (or the [EOS] of the line before) to [EOS]."""
+    """As in training: each line from [BOS] (or the end of the line before) to [EOS], or to the newline of a stream."""
     lines: list[list[int]]
+    """The tokens of each line, in a stream with its newline."""
 
     @property
     def n_tokens(self) -> int:
@@ -49,10 +50,13 @@ class Prompt(NamedTuple):
 
 
 def read_prompt(tokenizer: Tokenizer, text: str) -> Prompt:
-    """Encode a text to continue. Blank lines are left out, except for the last one."""
+    """Encode a text to continue. Blank lines are left out, except for the last one and those of a stream."""
     *complete, last = normalized(text, tokenizer.normalization).split("\n")
-    lines = [*(tokenizer.encode(line.text) for line in documents("\n".join(complete))), tokenizer.encode(last)]
     special_ids = tokenizer.special_ids
+    if special_ids.newline is not None:
+        lines = [*([*tokenizer.encode(line), special_ids.newline] for line in complete), tokenizer.encode(last)]
+        return Prompt([special_ids.start, *chain.from_iterable(lines)], lines)
+    lines = [*(tokenizer.encode(line.text) for line in documents("\n".join(complete))), tokenizer.encode(last)]
     opening = [] if special_ids.bos is None else [special_ids.bos]
     ids = [i for line in lines for i in (*opening, *line, special_ids.eos)][:-1]
     return Prompt(ids if opening else [special_ids.start, *ids], lines)
@@ -75,10 +79,10 @@ def generate_together(
 
     Yields each response as soon as its last sequence has finished, and before it the chunks of a streamed job. The last
     line of a prompt is open, earlier lines end in [EOS]. With `stop_on_eos` false, a sampled [EOS] is a newline of the
-    output, and the next line begins. The output is cut before the first stop sequence; a stop sequence does not begin
-    in the prompt. Sequence i of a job depends only on the seed, on the number of the prompt and on i. `steps` counts
-    the sampled tokens, [EOS] included. A sequence ends where the model's context is full. After each token, the
-    requests whose ids are `withdrawn` end as CANCELLED.
+    output, and the next line begins. So is each newline of a stream, which has no [EOS]. The output is cut before the
+    first stop sequence; a stop sequence does not begin in the prompt. Sequence i of a job depends only on the seed, on
+    the number of the prompt and on i. `steps` counts the sampled tokens, [EOS] included. A sequence ends where the
+    model's context is full. After each token, the requests whose ids are `withdrawn` end as CANCELLED.
     """
     model.eval()
     active = list(jobs)
@@ -239,7 +243,7 @@ def never_sampled(tokenizer: Tokenizer, request: GenerateRequest) -> list[int]:
         letters = set(request.alphabet + normalized(request.alphabet, tokenizer.normalization))
         never |= {i for i, text in enumerate(texts) if text and not letters.issuperset(text)}
         if not request.stop_on_eos and "\n" not in letters:
-            never.add(ids.eos)
+            never.add(ids.line_end)
     if never.issuperset(i for i, text in enumerate(texts) if text):
         raise AppError(
             ErrorCode.INVALID_INPUT, "`alphabet` and `banned_tokens` leave this model no token to write: allow more."
@@ -287,7 +291,7 @@ class Continuation:
     def offsets(self) -> list[int]:
         """Return the position in the output, before it is cut, at which each sampled token begins.
 
-        The request has `stop_on_eos`, so that the output is one line.
+        The request has `stop_on_eos`, so that the output is one line, or a stream.
         """
         before = self.job.prompt.lines[-1][-_CONTEXT_TOKENS:]
         pieces = self._tokenizer.pieces([*before, *self.sampled])
@@ -299,13 +303,13 @@ class Continuation:
         self.steps += 1
         self._room -= 1
         self.context.append(token_id)
-        is_end = token_id == self._tokenizer.special_ids.eos
-        if is_end and self.job.request.stop_on_eos:
+        is_end = token_id == self._tokenizer.special_ids.line_end
+        if is_end and self.job.request.stop_on_eos and self._tokenizer.documents == "line":
             self.stop_reason = "eos"
             return
         if is_end:
             self._complete_lines, self._line, self._prompt_characters = self.text + "\n", [], 0
-            self._room -= self._tokenizer.special_ids.bos is not None  # for the [BOS] of the next line
+            self._room -= self._tokenizer.special_ids.line_start is not None  # for the [BOS] of the next line
         else:
             self._line.append(token_id)
         if self._stops:
@@ -402,7 +406,7 @@ def read_on(model: LanguageModel, token_ids: list[int], state: ModelState) -> tu
 def _feed(special_ids: SpecialIds, steps: Steps, ids: list[int]) -> Floats:
     """Read one more id of each sequence, and the [BOS] that follows [EOS]; return the logits (n, V) after them."""
     logits = steps.read(ids, range(len(ids)))
-    ended = [row for row, token_id in enumerate(ids) if token_id == special_ids.eos]
-    if ended and special_ids.bos is not None:
-        logits[ended] = steps.read([special_ids.bos] * len(ended), ended)
+    ended = [row for row, token_id in enumerate(ids) if token_id == special_ids.line_end]
+    if ended and special_ids.line_start is not None:
+        logits[ended] = steps.read([special_ids.line_start] * len(ended), ended)
     return logits

@@ -1,7 +1,8 @@
 """Surprisals of every token of a text, in nats, each given the tokens before it in its line.
 
 A line starts from [BOS], or from the [EOS] of the line before if the tokenizer has no [BOS]. With `context` none it
-starts from its first token, which then has no score.
+starts from its first token, which then has no score. A stream has no lines: the complete text is scored as one line,
+from a newline, with its newlines as tokens and nothing after it.
 
 A recurrent model carries its state to the end of a line, which is exact. Windows of a long line are scored side by
 side, which is faster and approximate: each window but the first starts without a past, and reads a few tokens before
@@ -32,6 +33,7 @@ from trainer.contracts.inference import (
     LineScore,
     ScoreRequest,
     ScoreResponse,
+    ScoringMethod,
     Totals,
     WindowReport,
     WordScore,
@@ -62,14 +64,14 @@ class ScoringJob(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, request: ScoreRequest, response: ScoreResponse) -> "ScoringJob":
-        """Split the text of a request into lines, without the blank ones, and encode each.
+        """Split the text of a request into documents, and encode each.
 
         Raises INVALID_INPUT if the text has no token to score.
         """
-        lines = list(documents(normalized(request.text or "", tokenizer.normalization)))
-        if not lines:
-            raise AppError(ErrorCode.INVALID_INPUT, "`text` has nothing to score: it is blank.")
+        lines = list(documents(normalized(request.text or "", tokenizer.normalization), tokenizer.documents))
         job = cls(request, response, lines, [tokenizer.encode(line.text) for line in lines])
+        if not any(job.ids):
+            raise AppError(ErrorCode.INVALID_INPUT, "`text` has nothing to score: it is blank.")
         if all(len(ids) <= job.n_unscored for ids in job.ids):
             raise AppError(
                 ErrorCode.INVALID_INPUT,
@@ -126,9 +128,9 @@ def score_texts(
 ) -> list[ScoreResponse]:
     """Score texts side by side, line by line. [EOS] has no entry in the lists of tokens.
 
-    `loss` is the mean surprisal of the scored tokens and of each line's [EOS], `mean_surprisal` the mean over the
-    scored tokens alone, `nats` their sum. `topk[i]` is the prediction at the position of token i. For `as_minicons` see
-    `word_surprisals`.
+    `loss` is the mean surprisal of the scored tokens and of each line's [EOS], if it has one, `mean_surprisal` the mean
+    over the scored tokens alone, `nats` their sum. `topk[i]` is the prediction at the position of token i. For
+    `as_minicons` see `word_surprisals`.
     """
     boundaries = WordBoundaries(tokenizer, as_minicons=as_minicons) if any(job.has_words for job in jobs) else None
     inputs = [
@@ -147,14 +149,14 @@ def score_texts(
     for job in jobs:
         of_job = [next(scores) for _ in job.ids]
         lines = tuple(_line_scores(model, tokenizer, job, of_job))
-        fields = Totals.of(lines).figures()
+        method: ScoringMethod = "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood"
+        fields = Totals.of(lines).figures(method)
         if job.request.detail_level != "summary":
             fields["lines"] = lines
         if boundaries is not None and job.has_words:
             fields["words"] = tuple(_words(model, tokenizer, boundaries, job, of_job))
         if job.request.detail_level == "per_char":
             fields |= _details(model, tokenizer, job, of_job)
-        method = "causal" if model.objective == "causal_lm" else "pseudo_log_likelihood"
         window = _window_report(model, job, of_job)
         responses.append(changed(job.response, status="completed", method=method, window=window, **fields))
     return responses
@@ -194,6 +196,18 @@ def score_sequences(model: LanguageModel, sequences: Sequence[Sequence[int]], to
     return _score(model, [_ScoringInput(ids, None, has_start=False) for ids in sequences], top_k, has_ranks=False)
 
 
+def sequence_surprisals(model: LanguageModel, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the surprisals of the ids but the first of each sequence, in nats, without [BOS] and [EOS].
+
+    A causal model starts from a zero state, or by windows beyond its context; a masked model gives the
+    pseudo-log-likelihood. Each sequence has at least one id.
+    """
+    inputs = [_ScoringInput(ids, _window(model, None), has_start=False) for ids in sequences]
+    scores = _score(model, inputs, top_k=0, has_ranks=False)
+    first = 1 if model.objective == "masked_lm" else 0
+    return [score.surprisal[first : first + len(ids) - 1] for score, ids in zip(scores, sequences, strict=True)]
+
+
 def _window(model: LanguageModel, requested: int | None) -> int | None:
     """Return the largest number of tokens read at once; None: the complete line."""
     return min((tokens for tokens in (model.context_tokens, requested) if tokens is not None), default=None)
@@ -207,7 +221,7 @@ def _score(
     *,
     has_ranks: bool = True,
 ) -> list[Scores]:
-    """Score lines, their windows in batches; a causal model's scores have one more entry at the end, for [EOS].
+    """Score lines, their windows in batches; a causal model's scores have one more entry, for the end of the line.
 
     A batch of a masked model has windows of one length, of a causal model also those up to twice as long.
     """
@@ -274,9 +288,9 @@ class _Window(NamedTuple):
 
 
 def _causal_windows(model: LanguageModel, line: _ScoringInput) -> list[_Window]:
-    """Cut a line into windows that together score every token, and [EOS], once."""
+    """Cut a line into windows that together score every token, and the end of the line, once."""
     special_ids = model.vocabulary.special_ids
-    line_ids: list[int] = [*([special_ids.start] if line.has_start else []), *line.ids, special_ids.eos]
+    line_ids: list[int] = [*([special_ids.start] if line.has_start else []), *line.ids, special_ids.line_end]
     ids = torch.tensor(line_ids)
     length: NDArray[np.int64] = np.full(1, len(ids) - 1, dtype=np.int64)
     cut = windows(length, line.window_tokens)
@@ -394,6 +408,7 @@ def _window_report(model: LanguageModel, job: ScoringJob, scores: list[Scores]) 
 def _line_scores(
     model: LanguageModel, tokenizer: Tokenizer, job: ScoringJob, scores: list[Scores]
 ) -> Iterator[LineScore]:
+    has_end = model.objective == "causal_lm" and tokenizer.documents == "line"
     for line, ids, score in zip(job.lines, job.ids, scores, strict=True):
         n_scored = len(ids) - job.n_unscored
         scored_text = line.text[tokenizer.spans(line.text)[0][1] :] if job.n_unscored else line.text
@@ -404,7 +419,7 @@ def _line_scores(
             n_scored=n_scored,
             unk_count=ids.count(model.vocabulary.special_ids.unk),
             nats=math.fsum(_floats(score.surprisal[:n_scored])),
-            end_nats=None if model.objective == "masked_lm" else float(score.surprisal[n_scored]),
+            end_nats=float(score.surprisal[n_scored]) if has_end else None,
             n_chars=len(scored_text),
             n_bytes=len(scored_text.encode(errors="surrogatepass")),
         )

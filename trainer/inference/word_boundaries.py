@@ -28,7 +28,7 @@ class WordBoundaries:
         self._is_word = method == "word"
         self._begins = {i for i, text in enumerate(texts) if text[0].isspace()}
         self._blank = {i for i in self._begins if not texts[i].strip()}
-        ends = set() if as_minicons else {tokenizer.special_ids.eos}
+        ends = set() if as_minicons else {tokenizer.special_ids.line_end}
         self.ids = None if self._is_word else sorted(self._begins | ends)
         """The tokens after which the word before them is complete; None if every token is one."""
 

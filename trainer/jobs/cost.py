@@ -129,10 +129,11 @@ def estimate_vocabulary(effective: EffectiveRequest, sample: str, sample_bytes: 
     text = normalized(sample, config.normalization)
     lines, words, characters = text.count("\n") + 1, text.split(), text.replace("\n", "")
     growth = effective.corpus.bytes * train_share(effective) / max(1, sample_bytes)
+    marks = 2 if effective.documents == "line" else 1
     match config:
         case CharTokenizerConfig():
             size, min_size = (count_kinds(characters, times) for times in (growth, min(1.0, growth)))
-            tokens = len(characters) + 2 * lines
+            tokens = len(characters) + marks * lines
         case WordTokenizerConfig():
             frequency = config.min_frequency
             size, min_size = (count_kinds(words, times / frequency) for times in (growth, min(1.0, growth)))
@@ -141,7 +142,7 @@ def estimate_vocabulary(effective: EffectiveRequest, sample: str, sample_bytes: 
             min_size = count_kinds(characters, min(1.0, growth))
             size = min_size + count_kinds(words, growth / 2)  # a subword occurs at least twice
             per_token = min(_CHARACTERS_PER_SUBWORD, len(characters) / max(1, len(words)))
-            tokens = round(len(characters) / max(1.0, per_token)) + 2 * lines
+            tokens = round(len(characters) / max(1.0, per_token)) + marks * lines
     cap = config.vocab_size or math.inf
     size, min_size = (round(min(cap, kinds + _SPECIAL_TOKENS)) for kinds in (size, min_size))
     return Vocabulary(size, min_size, tokens / max(1, sample_bytes))

@@ -3,12 +3,14 @@
 import asyncio
 
 from trainer.artifacts.artifacts_id import own_artifacts_id
+from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.run_status import RunFollower
 from trainer.artifacts.runs import RunDirectory
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
 from trainer.contracts.events import Event
-from trainer.contracts.jobs import JobPayload, TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.experiments import ExperimentRecord
+from trainer.contracts.jobs import ExperimentPayload, JobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord
 from trainer.store import keys
@@ -26,9 +28,11 @@ class Enqueuer:
     async def enqueue(self, payload: JobPayload) -> None:
         await self._store.enqueue(*self._queue_function_and_id(payload), payload, artifacts=await self._artifacts_id())
 
-    async def restore(self, payload: JobPayload, stored: RunDirectory | TokenizerDirectory) -> bool:
-        """Enqueue an unfinished run or tokenizer again if its queue has lost it; return whether it had."""
-        record: RunRecord | TokenizerRecord = await asyncio.to_thread(stored.record)
+    async def restore(
+        self, payload: JobPayload, stored: RunDirectory | TokenizerDirectory | ExperimentDirectory
+    ) -> bool:
+        """Enqueue an unfinished job again if its queue has lost it; return whether it had."""
+        record: RunRecord | TokenizerRecord | ExperimentRecord = await asyncio.to_thread(stored.record)
         return await self._store.restore(
             *self._queue_function_and_id(payload),
             payload,
@@ -42,6 +46,8 @@ class Enqueuer:
             return self._settings.queue.name, "train", payload.run_id
         if isinstance(payload, TokenizerTrainPayload):
             return keys.TOKENIZER_QUEUE, "train_tokenizer", payload.tokenizer_id
+        if isinstance(payload, ExperimentPayload):
+            return keys.EXPERIMENT_QUEUE, "run_experiment", payload.experiment_id
         return keys.INTERACTIVE_QUEUE, "infer", payload.request_id
 
     async def _artifacts_id(self) -> str:

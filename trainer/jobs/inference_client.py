@@ -40,6 +40,9 @@ from trainer.contracts.inference import (
     ScoreRecord,
     ScoreRequest,
     ScoreResponse,
+    SectionsRecord,
+    SectionsRequest,
+    SectionsResponse,
 )
 from trainer.contracts.jobs import InferenceJobPayload
 from trainer.contracts.models import Objective
@@ -62,7 +65,16 @@ _MARGIN_SECONDS = 30.0
 """The worker gives up this much earlier than the client."""
 _READER_SECONDS = 30.0
 SAME_KEY = "Another request was sent with this Idempotency-Key. Send each request with its own key."
-RecordT = TypeVar("RecordT", ScoreRecord, GenerateRecord, CompletionRecord, PredictRecord, ChatRecord, EvalRecord)
+RecordT = TypeVar(
+    "RecordT",
+    ScoreRecord,
+    GenerateRecord,
+    CompletionRecord,
+    PredictRecord,
+    ChatRecord,
+    EvalRecord,
+    SectionsRecord,
+)
 StreamT = TypeVar("StreamT", GenerateRecord, CompletionRecord)
 _NO_RESULT = "No worker has answered; try again in a minute."
 _UNREADABLE = "The stored result cannot be read: send the request again."
@@ -326,6 +338,14 @@ class InferenceClient:
     async def get_evaluation(self, run_id: str, request_id: str) -> EvalRecord:
         """Return an evaluation request with its metrics so far; raises DATA_NOT_FOUND if it has expired."""
         return await self._load(EvalRecord, "evaluate", run_id, request_id)
+
+    async def score_sections(self, run_id: str, request: SectionsRequest) -> None:
+        """Score the texts of an experiment and wait for the end; the losses are files in the folder of the run."""
+        self._objective(run_id)
+        response = SectionsResponse(request_id=_new_id(), run_id=run_id, status="queued")
+        await self._wait_for_result(
+            await self._enqueue(SectionsRecord(request=request, response=response, user_id=None))
+        )
 
     async def follow(self, record: RecordT, *, wait_seconds: float) -> RecordT:
         """Wait for the result of a request, at most for some time; return the request with its result so far.

@@ -31,6 +31,7 @@ from trainer.contracts.runs import (
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
 from trainer.jobs.enqueue import Enqueuer, publish_events
+from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
 from trainer.store import keys
@@ -55,7 +56,7 @@ class QueueLoad(NamedTuple):
 
 
 class JobQueue:
-    """Queue of one installation, its runs, tokenizers and corpora, and the client for inference on its runs."""
+    """Queue of one installation, its runs, tokenizers, corpora and experiments, and the client for inference."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
@@ -65,6 +66,7 @@ class JobQueue:
         self.corpora = CorpusStore(settings)
         self.tokenizers = TokenizerStore(settings.app.artifacts_root)
         self.inference = InferenceClient(settings, store, self._enqueuer, self.runs, self.corpora)
+        self.experiments = Experiments(settings, store, self._enqueuer, self.runs, self.corpora)
 
     @classmethod
     async def connect(cls, settings: Settings, redis_url: str) -> "JobQueue":
@@ -219,7 +221,7 @@ class JobQueue:
 
     async def load(self) -> QueueLoad:
         """Return the number of jobs in each queue, and whether a worker is running."""
-        names = self._settings.queue.name, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE
+        names = self._settings.queue.name, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE
         try:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
                 depths = {name: await self._store.queue_length(name) for name in names}

@@ -190,7 +190,8 @@ def _check_corpus(
     length, tokenizer = effective.max_seq_len, effective.tokenizer
     if effective.corpus.bytes > _MAX_BYTES_PER_TOKEN * length:
         return
-    lines = [normalized(line, tokenizer.normalization) for block in line_blocks(path) for line in block]
+    blocks = line_blocks(path, effective.documents)
+    lines = [normalized(line, tokenizer.normalization) for block in blocks for line in block]
     ends = 2 if tokenizer.method == "sentencepiece" else 1  # SentencePiece adds a space before each line
     # at most: a token has at least one character, or one word
     tokens = sum(len(line.split() if tokenizer.method == "word" else line) + ends for line in lines)

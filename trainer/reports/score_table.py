@@ -114,7 +114,7 @@ def scored_lines(score: ScoreResponse, text: str, first_line: int = 1) -> Iterat
     words, after = deque(score.words or ()), 0
     for line in score.lines or ():
         start, end = line.span
-        has_bits = line.end_nats is not None and line.n_scored > 0
+        has_bits = score.method == "causal" and line.n_scored > 0
         bits = (line.nats + (line.end_nats or 0.0)) / log(2) if has_bits else None
         line_words: list[WordScore] = []
         while words and words[0].span[1] <= end:

@@ -13,6 +13,7 @@ WORKER = "trainer:worker"
 """Exists while at least one worker is running; expires one lease after the last worker."""
 INTERACTIVE_QUEUE = "interactive"
 TOKENIZER_QUEUE = "tokenizers"
+EXPERIMENT_QUEUE = "experiments"
 ABORTS = abort_jobs_ss
 """arq's abort requests, which this program neither writes nor reads."""
 
@@ -54,6 +55,7 @@ _INFERENCE = {
     "predict": "predict",
     "chat": "turn",
     "evaluate": "eval",
+    "sections": "sections",
 }
 
 

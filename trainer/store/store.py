@@ -199,7 +199,7 @@ class Store(Answers, EventStreams):
     async def repair_key_types(self, queue: str) -> None:
         """Delete queues and common streams that are values of another type; the reconciler fills the queues again."""
         script: Script = self.redis.register_script(_REPAIR)
-        queues = [queue, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.ABORTS]
+        queues = [queue, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE, keys.ABORTS]
         streams = [keys.JOB_NOTIFICATIONS, keys.EVENT_STREAM]
         await script(keys=[*queues, *streams], args=[*["zset"] * len(queues), *["stream"] * len(streams)])
 

@@ -28,6 +28,7 @@ class LoggingExtra(TypedDict, total=False):
     run_id: str
     request_id: str
     tokenizer_id: str
+    experiment_id: str
     user_id: int | None
     kind: str
     """Id of an inference request."""
@@ -36,6 +37,8 @@ class LoggingExtra(TypedDict, total=False):
     epoch: int
     step: int
     steps: int
+    texts: int
+    """Number of texts of an experiment."""
     split: str
     loss: float | None
     perplexity: float

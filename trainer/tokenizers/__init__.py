@@ -10,6 +10,7 @@ from trainer.contracts.base import FileRecord, changed, now
 from trainer.contracts.tokenizers import (
     BpeTokenizerConfig,
     CharTokenizerConfig,
+    DocumentMode,
     SentencePieceTokenizerConfig,
     TokenizerConfig,
     TokenizerManifest,
@@ -34,27 +35,28 @@ def train_tokenizer(
     holdout_lines: Iterable[str],
     *,
     rule: SplitRule,
+    documents: DocumentMode = "line",
     tokenizer_id: str | None = None,
 ) -> Tokenizer:
     """Train a tokenizer on the lines of all texts, and measure its statistics on the held-out lines.
 
-    `holdout_lines` are many at a time, separated by newlines.
+    `holdout_lines` are many at a time, separated by newlines. For a stream, newlines are characters of the texts.
     The default id is a hash of the config, the texts, the split rule and the vocabulary.
     """
     match config:
         case CharTokenizerConfig():
-            trained = char.train(config, texts)
+            trained = char.train(config, texts, documents)
         case WordTokenizerConfig():
-            trained = word.train(config, texts)
+            trained = word.train(config, texts, documents)
         case BpeTokenizerConfig():
-            trained = bpe.train(config, texts)
+            trained = bpe.train(config, texts, documents)
         case WordPieceTokenizerConfig():
-            trained = wordpiece.train(config, texts)
+            trained = wordpiece.train(config, texts, documents)
         case SentencePieceTokenizerConfig():
             trained = sentencepiece.train(config, texts)
         case _:
             assert_never(config)
-    tokenizer = _open(trained.content, _manifest(config, trained, rule, tokenizer_id))
+    tokenizer = _open(trained.content, _manifest(config, trained, rule, documents, tokenizer_id))
     stats = statistics(tokenizer, trained.characters, holdout_lines)
     tokenizer.manifest = changed(tokenizer.manifest, stats=stats, created_at=now())
     return tokenizer
@@ -97,7 +99,7 @@ def _open(content: bytes, manifest: TokenizerManifest) -> Tokenizer:
 
 
 def _manifest(
-    config: TokenizerConfig, trained: Trained, rule: SplitRule, tokenizer_id: str | None
+    config: TokenizerConfig, trained: Trained, rule: SplitRule, documents: DocumentMode, tokenizer_id: str | None
 ) -> TokenizerManifest:
     """Return the manifest of a tokenizer without its statistics."""
     digest = sha256(trained.content).hexdigest()
@@ -109,6 +111,7 @@ def _manifest(
         vocab_size=trained.vocab_size,
         special_tokens=trained.special_tokens,
         normalization=config.normalization,
+        documents=documents,
         corpus=trained.corpora,
         config=config,
         stats=_UNMEASURED,

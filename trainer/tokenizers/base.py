@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from trainer.artifacts.tokenizer_files import MANIFEST_FILE, tokenizer_file
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import CorpusRef
-from trainer.contracts.tokenizers import SpecialIds, SubwordConfig, TokenizerCorpus, TokenizerManifest, special_names
+from trainer.contracts.tokenizers import (
+    SpecialIds,
+    SubwordConfig,
+    TokenizerCorpus,
+    TokenizerManifest,
+    special_names,
+)
 from trainer.system.files import write_atomically
+
+NEWLINE = "\n"
 
 
 class Vocabulary(NamedTuple):
@@ -43,7 +51,7 @@ class Text(NamedTuple):
 class Tokenizer(ABC):
     """Converts text to ids and back. It normalizes every text before encoding, except in `encode_documents`.
 
-    A text contains no special tokens: `[BOS]` in a text is five characters. Newlines belong to no document.
+    A text contains no special tokens: `[BOS]` in a text is five characters. A newline is a token of a stream only.
     """
 
     has_one_thread = False
@@ -56,10 +64,12 @@ class Tokenizer(ABC):
         special_tokens: dict[str, int],
         names: list[str],
         text_of: Callable[[str], str] = str,
+        newline: str = NEWLINE,
     ) -> None:
-        """Take the names of all ids, of which `text_of` returns the text.
+        """Take the names of all ids, of which `text_of` returns the text; `newline` is the name of a stream's newline.
 
-        Raises TOKENIZER_LOAD_FAILED if the names or the manifest have other special tokens.
+        Raises TOKENIZER_LOAD_FAILED if the names or the manifest have other special tokens, or if the tokenizer of a
+        stream has no newline.
         """
         if manifest.special_tokens != special_tokens or names[: len(special_tokens)] != list(special_tokens):
             raise load_error(manifest, "does not have the special tokens of its manifest")
@@ -69,7 +79,13 @@ class Tokenizer(ABC):
         """Text of each id: empty for special tokens; words without the spaces between them."""
         self.manifest = manifest
         self.normalization = manifest.normalization
+        self.documents = manifest.documents
         self.special_ids = manifest.special_ids
+        if self.documents == "stream":
+            if newline not in names:
+                raise load_error(manifest, "has no newline")
+            self.special_ids = self.special_ids._replace(newline=names.index(newline))
+            self.texts[names.index(newline)] = NEWLINE
         self.vocab_size = manifest.vocab_size
         self._content = content
 
@@ -80,7 +96,7 @@ class Tokenizer(ABC):
     def encode_documents(self, lines: str) -> Ids:
         """Return [BOS] line [EOS] of each normalized line in one array, without [BOS] if the tokenizer has none.
 
-        Newlines separate the lines.
+        Newlines separate the lines. Each line of a stream ends with the token of a newline instead.
         """
 
     @abstractmethod

@@ -6,15 +6,15 @@ import tokenizers
 from tokenizers import decoders, models
 from tokenizers.trainers import BpeTrainer
 
-from trainer.contracts.tokenizers import BpeTokenizerConfig, special_names
+from trainer.contracts.tokenizers import BpeTokenizerConfig, DocumentMode, special_names
 from trainer.tokenizers.base import Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.subword import describe, train_library
 
 
-def train(config: BpeTokenizerConfig, texts: Sequence[Text]) -> Trained:
+def train(config: BpeTokenizerConfig, texts: Sequence[Text], documents: DocumentMode) -> Trained:
     """Train byte-pair merges. Raises INVALID_INPUT if the vocabulary is too small for all characters."""
-    counts = count_characters(texts)
+    counts = count_characters(texts, documents)
     specials = special_names(config)
     check_room(config.vocab_size, len(counts.characters), len(specials) + len(counts.characters))
     library = tokenizers.Tokenizer(models.BPE(unk_token=specials["unk"]))
@@ -25,6 +25,6 @@ def train(config: BpeTokenizerConfig, texts: Sequence[Text]) -> Trained:
         special_tokens=special_tokens,
         show_progress=False,
     )
-    train_library(library, trainer, texts)
+    train_library(library, trainer, texts, documents)
     library.decoder = decoders.Fuse()
-    return describe(library, config, counts)
+    return describe(library, config, counts, documents)

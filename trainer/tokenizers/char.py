@@ -7,9 +7,10 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, pre_tokenizers
 
-from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerManifest
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.tokenizers import CharTokenizerConfig, DocumentMode, TokenizerManifest
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, ids_type, load_error
+from trainer.tokenizers.base import NEWLINE, Ids, Span, Text, Tokenizer, Trained, ids_type, load_error
 from trainer.tokenizers.counting import CODE_POINTS, code_points, count_characters, frequent_tokens
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of, word_level
 
@@ -41,6 +42,8 @@ class CharTokenizer(Tokenizer):
         return ids
 
     def encode_documents(self, lines: str) -> Ids:
+        if self.documents == "stream":
+            return np.take(self._table, code_points(lines + NEWLINE))
         text = lines.replace("\n", _LINE_END + _LINE_START)
         return np.take(self._document_table, code_points(f"{_LINE_START}{text}{_LINE_END}"))
 
@@ -53,11 +56,20 @@ def special_tokens(*, with_mask: bool) -> dict[str, int]:
     return SPECIAL_TOKENS | {"[MASK]": len(SPECIAL_TOKENS)} if with_mask else SPECIAL_TOKENS
 
 
-def train(config: CharTokenizerConfig, texts: Iterable[Text]) -> Trained:
-    """Build the vocabulary of the characters in the texts, by code point."""
-    counts = count_characters(texts)
+def train(config: CharTokenizerConfig, texts: Iterable[Text], documents: DocumentMode) -> Trained:
+    """Build the vocabulary of the characters in the texts, by code point.
+
+    Raises INVALID_INPUT if the options leave the newline of a stream out.
+    """
+    counts = count_characters(texts, documents)
     specials = special_tokens(with_mask=config.mask_token)
     characters = frequent_tokens(config, counts.characters, specials)
+    if documents == "stream" and NEWLINE not in characters:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            "`vocab_size` and `min_frequency` leave the newline out of the vocabulary, and `documents` 'stream' needs"
+            " it.",
+        )
     library = word_level([*specials, *characters], "[UNK]")
     library.normalizer = normalizer_of(config.normalization)
     library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")

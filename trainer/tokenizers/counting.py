@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.tokenizers import CharTokenizerConfig, TokenizerCorpus, TokenizerStats, WordTokenizerConfig
+from trainer.contracts.tokenizers import (
+    CharTokenizerConfig,
+    DocumentMode,
+    TokenizerCorpus,
+    TokenizerStats,
+    WordTokenizerConfig,
+)
 from trainer.system.shared_work import all_results
 from trainer.tokenizers.base import Text, Tokenizer
 
@@ -23,7 +29,9 @@ _LONGER_IN_UTF8 = (0x80, 0x800, 0x10000)
 """The first code points that have a byte more in UTF-8 than those before them."""
 
 
-def count_lines(texts: Iterable[Text], add: Callable[[str], None]) -> tuple[TokenizerCorpus, ...]:
+def count_lines(
+    texts: Iterable[Text], add: Callable[[str], None], documents: DocumentMode
+) -> tuple[TokenizerCorpus, ...]:
     """Pass the lines of all texts to `add`, in blocks, and return the size of each corpus."""
     corpora: list[TokenizerCorpus] = []
     for text in texts:
@@ -31,14 +39,14 @@ def count_lines(texts: Iterable[Text], add: Callable[[str], None]) -> tuple[Toke
         for block in text.lines(0, 1):
             newlines = block.count("\n")
             lines += newlines + 1
-            characters += len(block) - newlines
+            characters += len(block) - newlines if documents == "line" else len(block) + 1
             add(block)
         corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=characters))
     return tuple(corpora)
 
 
 class TextSize(NamedTuple):
-    """The size of some lines, without line ends. Words are those that `str.split` finds."""
+    """The size of some lines, in a stream with their newlines. Words are those that `str.split` finds."""
 
     lines: int
     characters: int
@@ -46,7 +54,7 @@ class TextSize(NamedTuple):
     utf8_bytes: int
 
 
-def text_size(text: str) -> TextSize:
+def text_size(text: str, documents: DocumentMode = "line") -> TextSize:
     """Return the size of lines, which newlines separate."""
     characters = code_points(text)
     is_newline: NDArray[np.bool_] = characters == _NEWLINE
@@ -54,7 +62,8 @@ def text_size(text: str) -> TextSize:
     is_space: NDArray[np.bool_] = np.take(_IS_SPACE, characters)
     words = int(np.count_nonzero(is_space[:-1] < is_space[1:])) + (text[-1:].strip() != "")
     utf8_bytes = len(characters) + sum(int(np.count_nonzero(characters >= first)) for first in _LONGER_IN_UTF8)
-    return TextSize(newlines + 1, len(characters) - newlines, words, utf8_bytes - newlines)
+    uncounted = newlines if documents == "line" else -1  # the last line has a newline too
+    return TextSize(newlines + 1, len(characters) - uncounted, words, utf8_bytes - uncounted)
 
 
 def code_points(text: str) -> NDArray[np.uint32]:
@@ -63,13 +72,16 @@ def code_points(text: str) -> NDArray[np.uint32]:
 
 
 class CharacterCounts(NamedTuple):
-    """Occurrences of each character of all texts, in the order of code points, and the size of each corpus."""
+    """Occurrences of each character of all texts, in the order of code points, and the size of each corpus.
+
+    The newline is a character of a stream only.
+    """
 
     characters: dict[str, int]
     corpora: tuple[TokenizerCorpus, ...]
 
 
-def count_characters(texts: Iterable[Text]) -> CharacterCounts:
+def count_characters(texts: Iterable[Text], documents: DocumentMode) -> CharacterCounts:
     """Count the characters of all texts."""
     totals = np.zeros(CODE_POINTS, dtype=np.int64)
     corpora: list[TokenizerCorpus] = []
@@ -78,7 +90,8 @@ def count_characters(texts: Iterable[Text]) -> CharacterCounts:
         for part in _counts_of(text):
             np.add(counts, part, out=counts)
         lines: int = counts.item(_NEWLINE)
-        counts[_NEWLINE] = 0
+        if documents == "line":
+            counts[_NEWLINE] = 0
         totals += counts
         chars = int(np.sum(counts))
         corpora.append(TokenizerCorpus(name=text.corpus.name, sha256=text.corpus.sha256, lines=lines, chars=chars))
@@ -132,11 +145,11 @@ def statistics(tokenizer: Tokenizer, characters: set[str], holdout_lines: Iterab
     occurs = np.zeros(CODE_POINTS, dtype=np.bool_)
     for block in holdout_lines:
         ids = tokenizer.encode_documents(block)
-        size = text_size(block)
+        size = text_size(block, tokenizer.documents)
         line_count += size.lines
         words += size.words
         chars += size.characters
-        tokens += len(ids) - size.lines * (1 if special_ids.bos is None else 2)
+        tokens += len(ids) - size.lines * special_ids.marks_per_line
         is_unknown: NDArray[np.bool_] = ids == special_ids.unk
         unknown += int(np.count_nonzero(is_unknown))
         occurs[code_points(block)] = True

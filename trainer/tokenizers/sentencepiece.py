@@ -74,7 +74,7 @@ def train(config: SentencePieceTokenizerConfig, texts: Sequence[Text]) -> Traine
 
     Raises TOKENIZER_TRAIN_FAILED if SentencePiece cannot train this vocabulary size on the texts.
     """
-    counts = count_characters(texts)
+    counts = count_characters(texts, "line")
     characters = set(counts.characters) - set(RESERVED)
     names = special_names(config)
     specials = special_token_ids(config)

@@ -8,9 +8,9 @@ import tokenizers
 from tokenizers import Regex, pre_tokenizers, processors
 from tokenizers.trainers import Trainer
 
-from trainer.contracts.tokenizers import SubwordConfig, TokenizerManifest, special_names
+from trainer.contracts.tokenizers import DocumentMode, SubwordConfig, TokenizerManifest, special_names
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_ids, special_token_ids
+from trainer.tokenizers.base import NEWLINE, Ids, Span, Text, Tokenizer, Trained, join_ids, special_token_ids
 from trainer.tokenizers.counting import CharacterCounts
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of
 
@@ -59,8 +59,9 @@ class SubwordTokenizer(Tokenizer):
 
     def encode_documents(self, lines: str) -> Ids:
         encodings = self._library.encode_batch_fast(lines.split("\n"), add_special_tokens=False)
-        start, end = self.special_ids.start, self.special_ids.eos
-        return join_ids(([start, *encoding.ids, end] for encoding in encodings), self.vocab_size)
+        start, end = self.special_ids.line_start, self.special_ids.line_end
+        before = [] if start is None else [start]
+        return join_ids(([*before, *encoding.ids, end] for encoding in encodings), self.vocab_size)
 
     def spans(self, text: str) -> list[Span]:
         return self._encoding(text).offsets
@@ -71,20 +72,27 @@ class SubwordTokenizer(Tokenizer):
         return self._library.encode(encodable, add_special_tokens=False)
 
 
-def train_library(library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text]) -> None:
+def train_library(
+    library: tokenizers.Tokenizer, trainer: Trainer, texts: Iterable[Text], documents: DocumentMode
+) -> None:
     """Train a library tokenizer on the lines of the texts, with all cores."""
     library.pre_tokenizer = SPLIT
-    lines = (block.split("\n") for text in texts for block in text.lines(0, 1))
+    end = "" if documents == "line" else NEWLINE
+    lines = ([line + end for line in block.split(NEWLINE)] for text in texts for block in text.lines(0, 1))
     library.train_from_iterator(lines, trainer)
 
 
-def describe(library: tokenizers.Tokenizer, config: SubwordConfig, counts: CharacterCounts) -> Trained:
+def describe(
+    library: tokenizers.Tokenizer, config: SubwordConfig, counts: CharacterCounts, documents: DocumentMode
+) -> Trained:
     """Add normalizer and template to a library tokenizer, for users of its file, and return it as Trained."""
     names, specials = special_names(config), special_token_ids(config)
     begin, end = names["bos"], names["eos"]
     library.normalizer = normalizer_of(config.normalization)
     ids = [(name, specials[name]) for name in (begin, end)]
-    library.post_processor = processors.TemplateProcessing(f"{begin} $A {end}", f"{begin} $A {end} $B:1 {end}:1", ids)
+    if documents == "line":
+        pair = f"{begin} $A {end} $B:1 {end}:1"
+        library.post_processor = processors.TemplateProcessing(f"{begin} $A {end}", pair, ids)
     return Trained(
         content=content_of(library, list(specials)),
         special_tokens=specials,

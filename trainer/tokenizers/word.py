@@ -9,15 +9,15 @@ from itertools import chain
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
-from trainer.contracts.tokenizers import TokenizerManifest, WordTokenizerConfig
+from trainer.contracts.tokenizers import DocumentMode, TokenizerManifest, WordTokenizerConfig
 from trainer.data.normalization import normalized
-from trainer.tokenizers.base import Ids, Span, Text, Tokenizer, Trained, join_ids, load_error
+from trainer.tokenizers.base import NEWLINE, Ids, Span, Text, Tokenizer, Trained, join_ids, load_error
 from trainer.tokenizers.counting import count_lines, frequent_tokens
 from trainer.tokenizers.library import content_of, normalizer_of, vocabulary_of, word_level
 
 _UNKNOWN, _END = "<UNK>", "<eos>"
 _SPECIAL_TOKENS = {_UNKNOWN: 0, _END: 1}
-_WORD = re.compile(r"\S+")
+_WORD, _WORD_OR_NEWLINE = re.compile(r"\S+"), re.compile(r"\S+|\n")
 _SPACE = r"\s\x1c-\x1f"
 """Python's white space; the regular expressions of the library miss four control characters."""
 _NO_SPACE_BEFORE: tuple[str, ...] = (*",.:;!?)]}", "'s", "'")
@@ -28,21 +28,25 @@ class WordTokenizer(Tokenizer):
     """Word tokenizer: ids 0 and 1 are <UNK> and <eos>, then words in the order of their first occurrence.
 
     White space is part of no word and no span; `decode` puts spaces where printed text has them. A word spelled like a
-    special token is unknown.
+    special token is unknown. The newline of a stream is <eos>.
     """
 
     has_one_thread = True
 
     def __init__(self, content: bytes, manifest: TokenizerManifest) -> None:
         """Raises TOKENIZER_LOAD_FAILED if the content of the file is no word vocabulary."""
-        super().__init__(content, manifest, _SPECIAL_TOKENS, vocabulary_of(content, manifest))
+        super().__init__(content, manifest, _SPECIAL_TOKENS, vocabulary_of(content, manifest), newline=_END)
         words = self.names[len(_SPECIAL_TOKENS) :]
         if not all(map(_WORD.fullmatch, words)):
             raise load_error(manifest, "does not have a word vocabulary")
         self._ids = {word: i for i, word in enumerate(words, len(_SPECIAL_TOKENS))}
 
     def encode(self, text: str) -> list[int]:
-        return self._encode_line(normalized(text, self.normalization))
+        form = normalized(text, self.normalization)
+        if self.documents == "line":
+            return self._encode_line(form)
+        first, *others = [self._encode_line(line) for line in form.split(NEWLINE)]
+        return [*first, *(i for line in others for i in (self.special_ids.eos, *line))]
 
     def encode_documents(self, lines: str) -> Ids:
         documents = ([*self._encode_line(line), self.special_ids.eos] for line in lines.split("\n"))
@@ -52,7 +56,8 @@ class WordTokenizer(Tokenizer):
         return list(with_spaces(super().pieces(ids)))
 
     def spans(self, text: str) -> list[Span]:
-        return [word.span() for word in _WORD.finditer(normalized(text, self.normalization))]
+        pattern = _WORD if self.documents == "line" else _WORD_OR_NEWLINE
+        return [word.span() for word in pattern.finditer(normalized(text, self.normalization))]
 
     def _encode_line(self, line: str) -> list[int]:
         return [self._ids.get(word, self.special_ids.unk) for word in line.split()]
@@ -61,10 +66,14 @@ class WordTokenizer(Tokenizer):
 def with_spaces(words: Iterable[str]) -> Iterator[str]:
     """Yield each word, with a space before it as in printed text: none between punctuation or brackets and a word.
 
-    Empty words are special tokens and stay empty.
+    Empty words are special tokens and stay empty. A newline begins a line.
     """
     joins, quoted = True, False
     for word in words:
+        if word == NEWLINE:
+            joins, quoted = True, False
+            yield word
+            continue
         if not word:
             yield word
             continue
@@ -75,14 +84,17 @@ def with_spaces(words: Iterable[str]) -> Iterator[str]:
         joins = word in _NO_SPACE_AFTER or (is_quote and quoted)
 
 
-def train(config: WordTokenizerConfig, texts: Iterable[Text]) -> Trained:
+def train(config: WordTokenizerConfig, texts: Iterable[Text], documents: DocumentMode) -> Trained:
     """Build the vocabulary of the words in the texts, in the order of their first occurrence."""
     counts: Counter[str] = Counter()
-    corpora = count_lines(texts, lambda block: counts.update(block.split()))
+    corpora = count_lines(texts, lambda block: counts.update(block.split()), documents)
     words = frequent_tokens(config, counts, _SPECIAL_TOKENS)
     library = word_level([*_SPECIAL_TOKENS, *words], _UNKNOWN)
     spelled = tokenizers.Regex(f"(?<![^{_SPACE}]){_END}(?![^{_SPACE}])")
-    library.normalizer = normalizer_of(config.normalization, normalizers.Replace(spelled, _UNKNOWN))
+    replacements = [normalizers.Replace(spelled, _UNKNOWN)]
+    if documents == "stream":
+        replacements.append(normalizers.Replace(NEWLINE, f" {_END} "))
+    library.normalizer = normalizer_of(config.normalization, *replacements)
     library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(f"[{_SPACE}]+"), "removed")
     return Trained(
         content=content_of(library, list(_SPECIAL_TOKENS)),

@@ -6,22 +6,22 @@ import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers
 from tokenizers.trainers import WordPieceTrainer
 
-from trainer.contracts.tokenizers import WordPieceTokenizerConfig, special_names
-from trainer.tokenizers.base import Text, Trained
+from trainer.contracts.tokenizers import DocumentMode, WordPieceTokenizerConfig, special_names
+from trainer.tokenizers.base import NEWLINE, Text, Trained
 from trainer.tokenizers.counting import check_room, count_characters
 from trainer.tokenizers.subword import SPLIT, describe, train_library
 
 CONTINUING = "##"
 
 
-def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
+def train(config: WordPieceTokenizerConfig, texts: Sequence[Text], documents: DocumentMode) -> Trained:
     """Train word pieces. Raises INVALID_INPUT if the vocabulary is too small for all characters.
 
     Every character has a piece for the start of a word and one inside a word, so every known character has a token.
     """
-    counts = count_characters(texts)
+    counts = count_characters(texts, documents)
     specials = special_names(config)
-    continuing = [CONTINUING + character for character in counts.characters]
+    continuing = [CONTINUING + character for character in counts.characters if character != NEWLINE]
     known: list[str | tokenizers.AddedToken] = [*specials.values(), *counts.characters, *continuing]
     check_room(config.vocab_size, len(counts.characters), len(known))
     # as special tokens they get fixed ids; the trainer would number them in another order each time
@@ -33,7 +33,7 @@ def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
         show_progress=False,
     )
     learner = tokenizers.Tokenizer(models.WordPiece())
-    train_library(learner, trainer, texts)
+    train_library(learner, trainer, texts, documents)
     library = tokenizers.Tokenizer(
         models.WordPiece(learner.get_vocab(), unk_token=specials["unk"], continuing_subword_prefix=CONTINUING)
     )
@@ -42,7 +42,7 @@ def train(config: WordPieceTokenizerConfig, texts: Sequence[Text]) -> Trained:
     library.pre_tokenizer = pre_tokenizers.Sequence(cuts)  # otherwise one unknown character would make its word unknown
     joins: list[decoders.Decoder] = [decoders.Replace(Regex(f"^{CONTINUING}"), ""), decoders.Fuse()]
     library.decoder = decoders.Sequence(joins)
-    return describe(library, config, counts)
+    return describe(library, config, counts, documents)
 
 
 def _ranges(characters: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 causal_lm: the ids of a split are [BOS] line [EOS] of all lines, one after another. Row r reads the T ids from r * T on,
 from an empty state, and predicts the next id at each position: target[t] is input[t + 1]. A [BOS] and the end of the
 ids are no targets. Without a [BOS] the ids are line [EOS], and the first id is predicted from an extra [EOS] before it.
+A stream is read in the same way, with its newlines in place of [EOS].
 
 masked_lm: row r reads the same ids with some of them masked, and predicts the masked ids at their own positions. The
 seed, the row and the epoch determine the masks, so that a resumed training sees the same masks.
@@ -135,8 +136,8 @@ class Rows:
 
     def __init__(self, ids: Ids, length: int, special_ids: SpecialIds, masking: Masking | None = None) -> None:
         self._ids, self._length, self._special_ids, self._masking = ids, length, special_ids, masking
-        self._num_extra_ids = 1 if special_ids.bos is None else 0
-        self._line_start = NO_TARGET if special_ids.bos is None else special_ids.bos
+        self._num_extra_ids = 1 if special_ids.line_start is None else 0
+        self._line_start = NO_TARGET if special_ids.line_start is None else special_ids.line_start
 
     def __len__(self) -> int:
         return -(-(len(self._ids) + self._num_extra_ids - 1) // self._length)

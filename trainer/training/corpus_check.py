@@ -54,7 +54,7 @@ def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tok
         longest_line_tokens = int(np.max(line_lengths(corpus, "train")))
     held_out = corpus.sizes["validation"]
     first: list[int] = batch.inputs[0].tolist()
-    lines = [[*ids] for is_end, ids in groupby(first, used.special_ids.eos.__eq__) if not is_end]
+    lines = [[*ids] for is_end, ids in groupby(first, used.special_ids.line_end.__eq__) if not is_end]
     return CorpusCheck(
         corpus=effective.corpus,
         method=used.manifest.method,
@@ -62,7 +62,8 @@ def check_corpus(effective: EffectiveRequest, paths: CorpusPaths, tokenizer: Tok
         vocab_size=used.vocab_size,
         special_tokens=used.manifest.special_tokens,
         splits=corpus.sizes,
-        unknown_share=(held_out.unknown_tokens or 0) / max(1, held_out.tokens - held_out.lines),
+        unknown_share=(held_out.unknown_tokens or 0)
+        / max(1, held_out.tokens - held_out.lines * used.special_ids.ends_per_line),
         longest_line_chars=max(map(len, read_lines(paths.corpus, used.normalization))),
         longest_line_tokens=longest_line_tokens,
         sample="\n".join(used.decode(line) for line in lines),

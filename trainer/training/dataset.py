@@ -62,7 +62,7 @@ class TokenizedCorpus(NamedTuple):
         return Rows(self.ids[split], length, self.special_ids, masking)
 
     def documents(self, split: Split, masking: Masking | None = None) -> Documents:
-        """Return a split as documents, one per line."""
+        """Return a split as documents: one per line, or one in a stream."""
         return Documents(self.ids[split], self.special_ids, masking)
 
 
@@ -86,14 +86,22 @@ def prepare(
     def split() -> SplitCorpus:
         normalization = effective.tokenizer.normalization
         return SplitCorpus(
-            paths.corpus, normalization, rule, validation=paths.validation, test=paths.test, scratch=cache
+            paths.corpus,
+            normalization,
+            rule,
+            documents=effective.documents,
+            validation=paths.validation,
+            test=paths.test,
+            scratch=cache,
         )
 
     corpus: SplitCorpus | None = None
     if tokenizer is None:
         corpus = split()
         text = Text(effective.corpus, partial(corpus.lines, "train"))
-        tokenizer = train_tokenizer(effective.tokenizer, [text], corpus.lines("validation"), rule=rule)
+        tokenizer = train_tokenizer(
+            effective.tokenizer, [text], corpus.lines("validation"), rule=rule, documents=effective.documents
+        )
     folder = cache / _key(effective, rule, tokenizer)
     if folder.exists() and not _is_complete(folder):  # folders appear complete, so files of this one were deleted
         rmtree(folder)
@@ -118,7 +126,7 @@ def _references(effective: EffectiveRequest) -> tuple[CorpusRef | None, ...]:
 def _key(effective: EffectiveRequest, rule: SplitRule, tokenizer: Tokenizer) -> str:
     texts = [reference and reference.sha256 for reference in _references(effective)]
     vocabulary = [record.sha256 for record in tokenizer.manifest.files]
-    return sha256(repr((_CACHE_VERSION, texts, tuple(rule), vocabulary)).encode()).hexdigest()
+    return sha256(repr((_CACHE_VERSION, texts, tuple(rule), effective.documents, vocabulary)).encode()).hexdigest()
 
 
 def _is_complete(folder: Path) -> bool:
@@ -175,9 +183,10 @@ class _Counts(NamedTuple):
 
 def _encoded(split: Split, lines: str, tokenizer: Tokenizer) -> tuple[bytes, bytes, bytes]:
     """Return the number of the split, the counts and the ids of some lines."""
-    ids, size, special_ids = tokenizer.encode_documents(lines), text_size(lines), tokenizer.special_ids
+    ids, size = tokenizer.encode_documents(lines), text_size(lines, tokenizer.documents)
+    special_ids = tokenizer.special_ids
     is_unknown: NDArray[np.bool_] = ids == special_ids.unk
-    begins = 0 if special_ids.bos is None else size.lines
+    begins = 0 if special_ids.line_start is None else size.lines
     counts = _Counts(
         lines=size.lines,
         chars=size.characters,

@@ -1,4 +1,4 @@
-"""A split as documents for evaluation: one document per line, cut into windows of at most a model's context."""
+"""A split as documents for evaluation, cut into windows of at most a model's context."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,6 +17,7 @@ class Documents(NamedTuple):
     """Documents of a split.
 
     A causal model reads [BOS] line and predicts line [EOS]; without a [BOS] it reads the [EOS] before the line instead.
+    A stream is one document, which is predicted from a newline before it.
     A masked model reads [BOS] line [EOS] and predicts the masked tokens, which depend on the seed and the line number.
     """
 
@@ -27,8 +28,8 @@ class Documents(NamedTuple):
     def blocks(self, max_tokens: int | None) -> Iterator["Block"]:
         """Yield all documents in blocks of about a million ids, cut into windows of at most `max_tokens`."""
         number = 0
-        for ends in line_ends(self.ids, self.special_ids.eos):
-            is_masked, before = self.masking is not None, 0 if self.special_ids.bos is None else 1
+        for ends in self._ends():
+            is_masked, before = self.masking is not None, 0 if self.special_ids.line_start is None else 1
             origins: NDArray[np.int64] = ends[:-1] + before
             lengths: NDArray[np.int64] = np.diff(ends) + (is_masked - before)
             cut = windows(lengths, max_tokens, both_sides=is_masked)
@@ -37,8 +38,15 @@ class Documents(NamedTuple):
             yield Block(self, origins, number, ordered, window_lengths)
             number += len(origins)
 
+    def _ends(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the positions of the last ids of documents, as `line_ends` does for lines."""
+        if self.special_ids.newline is None:
+            return line_ends(self.ids, self.special_ids.eos)
+        ends: list[NDArray[np.int64]] = [np.arange(-1, len(self.ids), len(self.ids))]
+        return iter(ends)
+
     def ids_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the ids at positions of the split; position -1 is the [EOS] before the first line."""
+        """Return the ids at positions of the split; position -1 is the token before its first line."""
         ids: NDArray[np.int64] = self.ids[np.clip(positions, 0, len(self.ids) - 1)].astype(np.int64)
         ids[positions < 0] = self.special_ids.start
         return ids
@@ -82,12 +90,12 @@ class Block(NamedTuple):
         return Batch(read, targets, int(torch.count_nonzero(targets != NO_TARGET)), padded)
 
 
-def line_ends(ids: Ids, eos: int) -> Iterator[NDArray[np.int64]]:
+def line_ends(ids: Ids, end: int) -> Iterator[NDArray[np.int64]]:
     """Yield positions of line ends: that of the previous line (-1 before the first), then those of some lines."""
     last_end: NDArray[np.int64] = np.full(1, -1, dtype=np.int64)
     start = 0
     for chunk in id_chunks(ids):
-        is_end: NDArray[np.bool_] = chunk == eos
+        is_end: NDArray[np.bool_] = chunk == end
         ends: NDArray[np.int64] = np.flatnonzero(is_end) + start
         start += len(chunk)
         if len(ends):

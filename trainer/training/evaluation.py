@@ -38,7 +38,7 @@ _MAX_TOKENS_TO_LINE_START = 4096
 
 
 class Evaluation(NamedTuple):
-    """Sums over the predicted tokens of a split: with [EOS], without [BOS] and padding."""
+    """Sums over the predicted tokens of a split: with [EOS] or the newlines of a stream, without [BOS] and padding."""
 
     loss_sum_nats: float
     tokens: int
@@ -53,9 +53,9 @@ class Evaluation(NamedTuple):
 def evaluate(
     model: LanguageModel, documents: Documents, compute: Compute, after_batch: Callable[[], None] = lambda: None
 ) -> Evaluation:
-    """Evaluate a model on every line of a split, without dropout; its training mode is the same afterwards.
+    """Evaluate a model on every document of a split, without dropout; its training mode is the same afterwards.
 
-    Recurrent models carry their state to the end of a line; other models read windows of at most their context. The
+    Recurrent models carry their state to the end of a document; other models read windows of at most their context. The
     result does not depend on `max_seq_len` or `batch_size`. Calls `after_batch` after each batch, which may raise.
     Raises CORPUS_EMPTY if the split has no token to predict.
     """
@@ -108,15 +108,15 @@ def measure(
     """Return the metrics of a model on a split and samples from it; equal calls give equal numbers.
 
     `evaluation` is the result of an earlier `evaluate`, if there was one. `bits_per_char` divides the bits of all
-    predicted tokens, with [EOS], by the characters of the lines, `bits_per_byte` by their UTF-8 bytes. Both are None
-    for masked models. Raises INVALID_INPUT if the run does not have the split.
+    predicted tokens, with [EOS], by the characters of the lines, in a stream with their newlines; `bits_per_byte` by
+    their UTF-8 bytes. Both are None for masked models. Raises INVALID_INPUT if the run does not have the split.
     """
     if split not in corpus.ids:
         raise AppError(ErrorCode.INVALID_INPUT, f"This run has no {split} split.")
     if evaluation is None:
         evaluation = evaluate(model, corpus.documents(split, masking(effective, model.vocabulary)), compute)
     sizes = corpus.sizes[split]
-    tokens = sizes.tokens - sizes.lines
+    tokens = sizes.tokens - sizes.lines * corpus.special_ids.ends_per_line
     lengths: list[float] = np.percentile(line_lengths(corpus, split), (0, 50, 95, 100)).tolist()
     is_causal = effective.objective == "causal_lm"
     prompts = sample_prompts(corpus, tokenizer, effective.seed) if is_causal else ()
@@ -171,10 +171,10 @@ def _line_start(ids: Ids, position: int, tokenizer: Tokenizer) -> list[int]:
     """Return the first tokens of the line at a position, up to its end or its first unknown token."""
     special = tokenizer.special_ids
     before: list[int] = ids[max(0, position - _MAX_TOKENS_TO_LINE_START) : position].tolist()
-    in_line = list(takewhile(lambda token: token != special.eos, reversed(before)))
-    start = position - len(in_line) + (special.bos is not None)
+    in_line = list(takewhile(lambda token: token != special.line_end, reversed(before)))
+    start = position - len(in_line) + (special.line_start is not None)
     line: list[int] = ids[start : start + _MAX_PROMPT_TOKENS].tolist()
-    return list(takewhile(lambda token: token not in (special.eos, special.unk), line))
+    return list(takewhile(lambda token: token not in (special.line_end, special.unk), line))
 
 
 def draw_samples(
@@ -251,11 +251,10 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def line_lengths(corpus: TokenizedCorpus, split: Split) -> NDArray[np.int32]:
-    """Return the number of tokens of each line (lines,), without [BOS] and [EOS]."""
+    """Return the number of tokens of each line (lines,), without [BOS] and [EOS], in a stream with its newline."""
     special_ids = corpus.special_ids
-    num_special = 1 if special_ids.bos is None else 2
-    lengths = [np.diff(ends).astype(np.int32) for ends in line_ends(corpus.ids[split], special_ids.eos)]
-    return np.concatenate(lengths) - num_special
+    lengths = [np.diff(ends).astype(np.int32) for ends in line_ends(corpus.ids[split], special_ids.line_end)]
+    return np.concatenate(lengths) - special_ids.marks_per_line
 
 
 def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

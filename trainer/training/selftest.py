@@ -60,12 +60,16 @@ def overfit_one_batch(effective: EffectiveRequest, corpus: Path) -> SelfTest:
     started = perf_counter()
     length = min(effective.max_seq_len, _TARGETS)
     effective = changed(effective, max_seq_len=length, **_ONE_BATCH)
-    block = next(read_blocks(corpus, effective.tokenizer.normalization))
+    block = next(read_blocks(corpus, effective.tokenizer.normalization, effective.documents))
     rule = SplitRule(effective.holdout_fraction, effective.test_fraction, effective.seed)
     tokenizer = train_tokenizer(
-        effective.tokenizer, [Text(effective.corpus, lambda first, step: [block][first::step])], [block], rule=rule
+        effective.tokenizer,
+        [Text(effective.corpus, lambda first, step: [block][first::step])],
+        [block],
+        rule=rule,
+        documents=effective.documents,
     )
-    num_ids = _ROWS * length + (tokenizer.special_ids.bos is not None)
+    num_ids = _ROWS * length + (tokenizer.special_ids.line_start is not None)
     lines = "\n".join(block.split("\n")[: _ROWS * length])
     ids = tokenizer.encode_documents(lines)[:num_ids]  # a line has at least two ids
     batch_corpus = _corpus_of(tokenizer, ids)
@@ -145,8 +149,8 @@ def _corpus_of(tokenizer: Tokenizer, ids: Ids) -> TokenizedCorpus:
     """Return a corpus whose training split is the batch; its validation split is a short line, only to have one."""
     id_list: list[int] = ids.tolist()
     special_ids = tokenizer.special_ids
-    predicted = [i for i in id_list if i != special_ids.bos]
+    predicted = [i for i in id_list if i != special_ids.line_start]
     chars = len(tokenizer.decode(predicted))
     sizes = SplitSizes(lines=id_list.count(special_ids.start), chars=chars, tokens=len(predicted))
-    line: Ids = np.array([*id_list[:_TARGETS], special_ids.eos], dtype=ids_type(tokenizer.vocab_size))
+    line: Ids = np.array([*id_list[:_TARGETS], special_ids.line_end], dtype=ids_type(tokenizer.vocab_size))
     return TokenizedCorpus({"train": ids, "validation": line}, {"train": sizes, "validation": sizes}, {}, special_ids)

@@ -26,7 +26,7 @@ from trainer.system.child_environment import set_oom_score, tuned_environment
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-Job = Literal["train-child", "train-tokenizer", "answer-requests", "benchmark"]
+Job = Literal["train-child", "train-tokenizer", "experiment", "answer-requests", "benchmark"]
 """Task of a child, and the name of its process; Linux shows 15 characters of it."""
 
 _PRELOADED = [
@@ -199,6 +199,10 @@ def _job(job: Job, settings: Settings, *arguments: str) -> int:
             return train_run(settings, *arguments)
         case "train-tokenizer":
             return run_tokenizer_child(settings, *arguments)
+        case "experiment":
+            from trainer.worker.experiment_child import run_experiment_child  # its figures need matplotlib
+
+            return run_experiment_child(settings, *arguments)
         case "answer-requests":
             return answer_requests(settings)
         case "benchmark":

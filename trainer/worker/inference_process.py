@@ -19,6 +19,7 @@ from trainer.contracts.inference import (
     GenerateRecord,
     InferenceKind,
     InferenceRecord,
+    SectionsRecord,
 )
 from trainer.worker.child_process import ChildProcess, start_child
 from trainer.worker.heartbeat import processor_ticks
@@ -173,7 +174,7 @@ def _go_together(first: InferenceRecord, other: InferenceRecord) -> bool:
 
 def _is_short(record: InferenceRecord) -> bool:
     match record:
-        case EvalRecord():
+        case EvalRecord() | SectionsRecord():
             return False
         case CompletionRecord():
             return sum(map(len, record.request.prompts)) <= _MAX_BATCH_LENGTH

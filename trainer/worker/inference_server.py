@@ -12,6 +12,7 @@ import structlog
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed
@@ -31,6 +32,8 @@ from trainer.contracts.inference import (
     PredictResponse,
     ScoreRecord,
     ScoreResponse,
+    SectionsRecord,
+    SectionsResponse,
     failed_record,
 )
 from trainer.data.corpora import CorpusStore
@@ -40,6 +43,7 @@ from trainer.inference.completion import CompletionJob, complete_together
 from trainer.inference.generation import GenerationJob, generate_together
 from trainer.inference.prediction import predict
 from trainer.inference.scoring import ScoringJob, score_texts
+from trainer.inference.section_scores import score_experiment_texts
 from trainer.system.files import to_app_error
 from trainer.system.hardware import default_threads, give_memory_back, memory_held_bytes
 from trainer.system.logs import setup_logging
@@ -57,7 +61,15 @@ _PRECISIONS: tuple[GenerationPrecision, ...] = get_args(GenerationPrecision)
 """Continuations of different precision are generated one after the other."""
 _Continuation = tuple[GenerationJob, ChatResponse | None]
 """A generation job, and for a chat the response without its answer."""
-_Response = ScoreResponse | GenerateResponse | CompletionResponse | PredictResponse | ChatResponse | EvalResponse
+_Response = (
+    ScoreResponse
+    | GenerateResponse
+    | CompletionResponse
+    | PredictResponse
+    | ChatResponse
+    | EvalResponse
+    | SectionsResponse
+)
 _STDIN = 0
 _MAX_HELD_BYTES = 128 << 20
 """Memory of earlier requests that this process may hold for the next one."""
@@ -178,6 +190,10 @@ def _responses(
                 case EvalRecord(request=to_measure, response=evaluation):
                     metrics = reevaluate(loaded, to_measure, settings)
                     yield changed(evaluation, status="completed", metrics=metrics)
+                case SectionsRecord(request=of_experiment, response=sections):
+                    experiment = ExperimentStore(settings.app.artifacts_root).get(of_experiment.experiment_id)
+                    n_texts = score_experiment_texts(model, tokenizer, loaded.run.path, experiment)
+                    yield changed(sections, status="completed", n_texts=n_texts)
                 case _:
                     assert_never(record)
         except (AppError, OSError) as error:

@@ -9,6 +9,7 @@ import structlog
 from arq import Retry
 from pydantic import ValidationError
 
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore, complete_end
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
@@ -25,11 +26,12 @@ from trainer.contracts.inference import (
     GenerateChunk,
     GenerateRecord,
     InferenceRecord,
+    SectionsRecord,
     cancelled_error,
     failed_record,
     inference_adapter,
 )
-from trainer.contracts.jobs import InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import ExperimentPayload, InferenceJobPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.contracts.validation import parse
 from trainer.jobs.enqueue import publish_events
 from trainer.store import keys
@@ -37,6 +39,7 @@ from trainer.store.answers import ChatAppend
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store
 from trainer.worker.attempts import RETRY_SECONDS
+from trainer.worker.experiment import drive
 from trainer.worker.heartbeat import StallDetector
 from trainer.worker.inference_process import InferenceChild
 from trainer.worker.supervisor import supervise, supervise_tokenizer
@@ -57,6 +60,7 @@ class Jobs:
         """A separate child, because an evaluation may take hours while people wait for other answers."""
         self._runs = RunStore(settings.app.artifacts_root)
         self._tokenizers = TokenizerStore(settings.app.artifacts_root)
+        self._experiments = ExperimentStore(settings.app.artifacts_root)
 
     async def train(self, ctx: dict[str, object], payload: object) -> None:
         """Train a run; only publish the events of a run that has ended."""
@@ -83,6 +87,16 @@ class Jobs:
             return
         if tokenizer.is_unfinished():
             await supervise_tokenizer(tokenizer, self._settings, self._store)
+
+    async def run_experiment(self, ctx: dict[str, object], payload: object) -> None:
+        """Run an experiment to its end; one that has ended stays as it is."""
+        try:
+            experiment = self._experiments.get(parse(ExperimentPayload, payload).experiment_id)
+        except AppError as error:
+            log.error("experiment_job_rejected", error_code=error.code, reason=error.message)
+            return
+        if experiment.is_unfinished():
+            await drive(experiment, self._settings, self._store)
 
     async def infer(self, ctx: dict[str, object], payload: object) -> None:
         """Answer an inference request and store the result, completed or failed."""
@@ -151,7 +165,7 @@ class Jobs:
             answering.cancel()  # withdraws the request
 
     def _child_for(self, record: InferenceRecord) -> InferenceChild:
-        return self._measuring_child if isinstance(record, EvalRecord) else self._child
+        return self._measuring_child if isinstance(record, EvalRecord | SectionsRecord) else self._child
 
     async def _compute(self, record: InferenceRecord) -> InferenceRecord:
         """Return the answer to a request of any kind; raises AppError."""

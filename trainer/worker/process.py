@@ -1,4 +1,4 @@
-"""The worker process: one arq worker each for training, tokenizers and inference requests."""
+"""The worker process: one arq worker each for training, tokenizers, experiments and inference requests."""
 
 import asyncio
 import contextlib
@@ -33,6 +33,7 @@ _DROP_SECONDS, _REFUSED_DROP_SECONDS = 10.0, 600.0
 _PRESENCE_SHARE = 0.2
 """Interval of the worker's presence record, as a share of a lease."""
 _FOR_EVER_SECONDS = 10 * 365 * 24 * 3600
+_EXPERIMENT_SLOTS = 4  # an experiment only waits for its runs, which have slots of their own
 _INTERACTIVE_SLOTS = 2 * MAX_BATCH_REQUESTS  # one batch is answered while the next one gathers
 
 
@@ -185,6 +186,7 @@ def _workers(settings: Settings, redis_url: str, jobs: Jobs) -> list[WakingWorke
     queues = (
         ("train", jobs.train, settings.queue.name, settings.queue.training_slots),
         ("train_tokenizer", jobs.train_tokenizer, keys.TOKENIZER_QUEUE, 1),
+        ("run_experiment", jobs.run_experiment, keys.EXPERIMENT_QUEUE, _EXPERIMENT_SLOTS),
         ("infer", jobs.infer, keys.INTERACTIVE_QUEUE, _INTERACTIVE_SLOTS),
     )
     return [

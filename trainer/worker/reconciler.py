@@ -1,13 +1,14 @@
-"""Restores Redis from disk: jobs of unfinished runs and tokenizers, and missing events."""
+"""Restores Redis from disk: jobs of unfinished runs, tokenizers and experiments, and missing events."""
 
 import asyncio
 
 import structlog
 
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunStore, in_order
 from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.config.settings import Settings
-from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import ExperimentPayload, TokenizerTrainPayload, TrainJobPayload
 from trainer.jobs.enqueue import Enqueuer, publish_events
 from trainer.store.store import Store
 from trainer.system.hardware import is_dead
@@ -16,7 +17,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 async def reconcile(settings: Settings, store: Store) -> None:
-    """Enqueue unfinished runs and tokenizers whose job is lost, and publish events of runs without an event stream.
+    """Enqueue unfinished runs, tokenizers and experiments whose job is lost, and publish missing events of runs.
 
     Jobs of a terminated worker of this machine are released at once. Incomplete run folders are deleted.
     """
@@ -25,7 +26,10 @@ async def reconcile(settings: Settings, store: Store) -> None:
     await asyncio.to_thread(runs.clear_leftovers)
     unfinished = await asyncio.to_thread(runs.unfinished)
     tokenizers = await asyncio.to_thread(TokenizerStore(settings.app.artifacts_root).unfinished)
-    names = [*(run.run_id for run in unfinished), *(tokenizer.tokenizer_id for tokenizer in tokenizers)]
+    experiments = await asyncio.to_thread(ExperimentStore(settings.app.artifacts_root).unfinished)
+    names = [run.run_id for run in unfinished]
+    names += [tokenizer.tokenizer_id for tokenizer in tokenizers]
+    names += [experiment.experiment_id for experiment in experiments]
     await store.release([name for name, holder in (await store.holders(names)).items() if is_dead(holder)])
     enqueuer = Enqueuer(settings, store)
     for run in unfinished:
@@ -35,6 +39,9 @@ async def reconcile(settings: Settings, store: Store) -> None:
         payload = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id)
         if await enqueuer.restore(payload, tokenizer):
             log.info("tokenizer_requeued", tokenizer_id=tokenizer.tokenizer_id)
+    for experiment in experiments:
+        if await enqueuer.restore(ExperimentPayload(experiment_id=experiment.experiment_id), experiment):
+            log.info("experiment_requeued", experiment_id=experiment.experiment_id)
     by_id = {run.run_id: run for run in [*unfinished, *await asyncio.to_thread(runs.finished)]}
     for run in await asyncio.to_thread(in_order, [by_id[run_id] for run_id in await store.unpublished([*by_id])]):
         await publish_events(store, run)

@@ -60,7 +60,7 @@ def _on_text(effective: EffectiveRequest, name: str, settings: Settings) -> Effe
         corpus=asyncio.run(CorpusStore(settings).describe(name)),
         validation_corpus=None,
         test_corpus=None,
-        split_by="line",
+        split_by="line" if effective.documents == "line" else "position",
         holdout_fraction=0.0,
         test_fraction=0.0,
     )

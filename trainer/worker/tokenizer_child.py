@@ -65,6 +65,8 @@ def make(record: TokenizerRecord, corpora: CorpusStore, scratch: Path) -> Tokeni
     log.info("corpus_split")
     texts = [Text(corpus, partial(union.lines, number, "train")) for number, corpus in enumerate(record.corpora)]
     held_out = union.all_lines("validation")
-    tokenizer = train_tokenizer(config, texts, held_out, rule=rule, tokenizer_id=record.tokenizer_id)
+    tokenizer = train_tokenizer(
+        config, texts, held_out, rule=rule, documents=request.documents, tokenizer_id=record.tokenizer_id
+    )
     log.info("tokenizer_trained", vocab_size=tokenizer.vocab_size)
     return tokenizer

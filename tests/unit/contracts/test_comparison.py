@@ -121,6 +121,13 @@ def test_one_text__in_two_forms_does_not_compare() -> None:
     )
 
 
+def test_one_text__as_lines_and_as_a_stream_does_not_compare() -> None:
+    stream = of_fields("new", {"documents": "stream", "split_by": "position"})
+
+    [one] = pair(stream, measured("old"), split=None).against
+    assert (one.basis, one.notes) == (None, ("Their `documents` differ, so none of their metrics are comparable.",))
+
+
 def test_given_test_text__compares_whatever_the_corpora_are() -> None:
     one = measured("new", test_corpus=OWN_TEXT, seed=7, corpus=OTHER_TEXT)
 

@@ -39,6 +39,7 @@ def test_request__has_the_defaults_of_the_contract() -> None:
         "model_type": None,
         "special_style": None,
         "special_tokens": None,
+        "documents": "line",
         "holdout_fraction": 0.01,
         "seed": 42,
         "threads": 0,
@@ -177,6 +178,7 @@ def test_id__differs_for_whatever_changes_the_result_and_for_nothing_else() -> N
         tokenizer_id_of(request(min_frequency=2), refs("0")),
         tokenizer_id_of(request(normalization={"lowercase": True}), refs("0")),
         tokenizer_id_of(request(holdout_fraction=0.02), refs("0")),
+        tokenizer_id_of(request(documents="stream"), refs("0")),
         tokenizer_id_of(request(seed=1), refs("0")),
     ]
 

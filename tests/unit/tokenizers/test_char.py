@@ -184,8 +184,8 @@ MANIFEST_FILE = """{
     },
     "type": "object", "additionalProperties": false,
     "required": [
-        "schema_version", "tokenizer_id", "method", "vocab_size", "special_tokens", "normalization", "corpus", "config",
-        "stats", "seed", "holdout_fraction", "versions", "created_at", "files"
+        "schema_version", "tokenizer_id", "method", "vocab_size", "special_tokens", "normalization", "documents",
+        "corpus", "config", "stats", "seed", "holdout_fraction", "versions", "created_at", "files"
     ],
     "properties": {
         "schema_version": {"const": 1},
@@ -194,6 +194,7 @@ MANIFEST_FILE = """{
         "vocab_size": {"$ref": "#/$defs/count"},
         "special_tokens": {"const": {"[PAD]": 0, "[UNK]": 1, "[BOS]": 2, "[EOS]": 3}},
         "normalization": {"const": {"form": "NFC", "lowercase": false}},
+        "documents": {"const": "line"},
         "corpus": {
             "type": "array", "minItems": 1,
             "items": {

@@ -1,0 +1,149 @@
+"""The card of an experiment: its progress by cell, and in the end the matrix, the tree and the validity checks."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from itertools import groupby
+
+import discord
+
+from bot.embeds.run_card import progress_bar
+from bot.embeds.text import (
+    AMBER,
+    BLURPLE,
+    GREEN,
+    GREY,
+    RED,
+    clamp,
+    code_block,
+    count,
+    make_embed,
+    plain,
+    without_links,
+)
+from trainer.contracts.base import RunState
+from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus, MatrixRow, SeedRow
+
+HEAT_MAP_NAME, TREE_NAME = "heat_map.png", "tree.png"
+_SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "·", "failed": "✗", "cancelled": "⊘"}
+_MAX_COLUMNS = 10
+"""Languages in the matrix of a card; on a phone more columns wrap."""
+_MAX_LINES = 1500
+
+
+def experiment_card(status: ExperimentStatus, result: ExperimentResult | None = None) -> discord.Embed:
+    """Return the card of an experiment in its current state; `result` is that of a completed one."""
+    name, footer = plain(status.name), status.experiment_id
+    match status.status:
+        case "queued":
+            return make_embed(GREY, f"⏳ Queued: experiment {name}", [status.message], footer)
+        case "running":
+            return make_embed(BLURPLE, f"🧪 Running: experiment {name}", _progress(status), footer)
+        case "completed" if result is not None:
+            colour = AMBER if status.is_valid is False else GREEN
+            return make_embed(colour, f"🧪 Completed: experiment {name}", _results(status, result), footer)
+        case "completed":
+            return make_embed(GREEN, f"🧪 Completed: experiment {name}", [status.message], footer)
+        case "failed":
+            lines = [without_links(status.message), *_progress(status)[1:]]
+            return make_embed(RED, f"❌ Failed: experiment {name}", [*lines, _KEPT], footer)
+        case _:
+            return make_embed(GREY, f"⏹ Cancelled: experiment {name}", [*_progress(status)[1:], _KEPT], footer)
+
+
+_KEPT = "Finished trainings and scores are stored. Starting the same experiment again continues with them."
+
+
+def attach_figures(embed: discord.Embed, heat_map: bytes, tree: bytes, result: ExperimentResult) -> list[discord.File]:
+    """Show the heat map in an embed; return the files to send with it, new for each try, since a try reads them."""
+    embed.set_image(url=f"attachment://{HEAT_MAP_NAME}")
+    languages = ", ".join(result.languages)
+    return [
+        discord.File(
+            BytesIO(heat_map),
+            HEAT_MAP_NAME,
+            description=clamp(f"Excess surprisal by listener and text: {languages}.", 1024),
+        ),
+        discord.File(BytesIO(tree), TREE_NAME, description=clamp(f"Average-linkage tree of {languages}.", 1024)),
+    ]
+
+
+def _progress(status: ExperimentStatus) -> list[str]:
+    """Return a bar, and for each model its languages with the states of their cells."""
+    done, total = status.cells_done, len(status.cells)
+    minutes = "" if status.elapsed_seconds is None else f" · {status.elapsed_seconds / 60:.0f} min"
+    bar = f"{progress_bar(100 * done / max(1, total))} **{done} of {total}** cells{minutes}"
+    return [bar, clamp("\n".join(_cell_lines(status.cells)), _MAX_LINES), "✓ done · ▶ running · · waiting · ✗ failed"]
+
+
+def _cell_lines(cells: Sequence[Cell]) -> list[str]:
+    lines: list[str] = []
+    for (model, seed, kind), group in groupby(sorted(cells, key=_group_of), key=_group_of):
+        shown = "  ".join(f"{_SIGNS[cell.status]} {cell.language}" for cell in group)
+        lines.append(f"**{plain(model)}**, seed {seed}, {'trained' if kind == 'train' else 'scored'}: {shown}")
+    return lines
+
+
+def _group_of(cell: Cell) -> tuple[str, int, str]:
+    return cell.model, cell.seed, "score" if cell.kind == "score" else "train"
+
+
+def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
+    model, kind = result.headline
+    mode = result.modes[0]
+    rows = {
+        (row.listener_language, row.text_language): row
+        for row in result.models[0].tables.matrix
+        if row.scoring_mode == mode
+    }
+    spreads = {
+        (row.listener_language, row.text_language): row
+        for row in result.seed_rows
+        if (row.model, row.kind, row.scoring_mode) == (model, kind, mode)
+    }
+    text = kind.replace("_", "-")
+    lines = [f"Excess surprisal, nats per character ({plain(model)}, {text}, {count(len(result.seeds), 'seed')})"]
+    lines.append(code_block("\n".join(_matrix(result.languages, rows, spreads)), _MAX_LINES))
+    lines += [
+        f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {without_links(check.message)}"
+        for check in result.validity.checks
+    ]
+    lines += _asymmetry(result) + _correlation(result)
+    lines.append(f"{count(status.cells_done, 'cell')} done · `report.html` has all tables and intervals.")
+    return lines
+
+
+def _matrix(
+    languages: Sequence[str], rows: dict[tuple[str, str], MatrixRow], spreads: dict[tuple[str, str], SeedRow]
+) -> list[str]:
+    """Return the matrix in columns of equal width; listeners are rows."""
+    shown = languages[:_MAX_COLUMNS]
+    cells = [["", *shown]]
+    for listener in shown:
+        line = [listener]
+        for text in shown:
+            sd = (
+                None if listener == text else spreads[listener, text].excess_sd if (listener, text) in spreads else None
+            )
+            spread = "" if sd is None else f"±{sd:.2f}"
+            line.append(f"{rows[listener, text].excess_cross_entropy:z.2f}{spread}")
+        cells.append(line)
+    first, width = max(map(len, shown)), max(len(cell) for line in cells for cell in line[1:])
+    found = [" ".join([line[0].ljust(first), *(cell.rjust(width) for cell in line[1:])]) for line in cells]
+    return found if len(shown) == len(languages) else [*found, "… the report has all languages"]
+
+
+def _asymmetry(result: ExperimentResult) -> list[str]:
+    rows = [row for row in result.models[0].tables.asymmetry if row.scoring_mode == result.modes[0]]
+    by_size = {abs(row.asymmetry): row for row in rows}
+    most = by_size[max(by_size)]
+    first, second = (most.language_a, most.language_b) if most.asymmetry < 0 else (most.language_b, most.language_a)
+    difference = f"{most.asymmetry:z.2f} [{most.interval_low:z.2f}, {most.interval_high:z.2f}]"
+    return [f"Most asymmetric pair: {first} is less surprised by {second} than the reverse, {difference}"]
+
+
+def _correlation(result: ExperimentResult) -> list[str]:
+    model, kind = result.headline
+    for row in result.correlations:
+        if (row.model, row.kind, row.mode) == (model, kind, result.modes[0]) and row.spearman_rho is not None:
+            return [f"Human ratings: Spearman ρ {row.spearman_rho:z.2f} over {count(row.n, 'pair')}"]
+    return []

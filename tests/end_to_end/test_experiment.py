@@ -1,0 +1,308 @@
+"""Experiments from the command line: the smoke recipe, extended, shown, exported and computed again."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support import add_corpus, environment_in, settings_in, some_text
+from tests.support.cross_language import TINY, add_languages, plan_with
+from tests.support.runs import record as run_record
+from trainer.artifacts.experiments import ExperimentStore
+from trainer.artifacts.runs import RunStore
+from trainer.commands.experiments import ExperimentSummary, with_slots
+from trainer.commands.main import main
+from trainer.config.settings import QueueSettings, Settings
+from trainer.contracts.base import changed, now
+from trainer.contracts.experiments import (
+    CellRun,
+    ExperimentList,
+    ExperimentRecord,
+    ExperimentResult,
+    Tables,
+    Validity,
+    ValidityCheck,
+)
+from trainer.system.files import read_record
+
+
+class Typed(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Shell:
+    """A folder to type `mt` in, whose experiments all tests share."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.artifacts = folder / "artifacts"
+        self._capsys = capsys
+
+    def type(self, *words: str) -> Typed:
+        code = main(["experiment", *words])
+        return Typed(code, *self._capsys.readouterr())
+
+    def run(self, *words: str) -> ExperimentSummary:
+        typed = self.type("run", *words, "--json")
+        assert typed.code == 0, typed.out
+        return ExperimentSummary.model_validate_json(typed.out)
+
+
+@pytest.fixture(name="folder", scope="module")
+def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture(name="shell")
+def shell_fixture(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+    for name, value in environment_in(folder).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOGGING__LEVEL", raising=False)
+    monkeypatch.chdir(folder)
+    yield Shell(folder, capsys)
+
+
+def plan_file(folder: Path, name: str, **fields: object) -> str:
+    """A plan with two languages, as JSON, which is YAML."""
+    languages: dict[str, object] = {"kk": {"branch": "kipchak"}, "tr": {"branch": "oghuz"}}
+    models: dict[str, object] = {"lstm": {"train": TINY}}
+    path = folder / f"{name}.yaml"
+    document: dict[str, object] = {"name": name, "languages": languages, "models": models, **fields}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path.name
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_smoke__trains_scores_and_reports(shell: Shell) -> None:
+    typed = shell.type("run", "smoke", "--json")
+    assert typed.code == 0, typed.out + typed.err
+    [line] = typed.out.splitlines()
+    found = ExperimentSummary.model_validate_json(line)
+
+    assert (found.status, found.name, found.cells_done, found.cells) == ("completed", "smoke", 4, 4)
+    assert found.validity is not None and found.validity.passed is None
+    assert typed.err.count(" trained in ") == typed.err.count(" texts scored") == 2
+    assert typed.err.splitlines()[0] == f"experiment {found.experiment_id}"
+    matrix = {(row.listener_language, row.text_language): row.excess_cross_entropy for row in found.matrix or ()}
+    assert matrix["kk", "kk"] == matrix["tr", "tr"] == 0
+    assert min(matrix["kk", "tr"], matrix["tr", "kk"]) > 0.1
+    expected = {"matrix.csv", "listeners.csv", "asymmetry.csv", "sections.json", "validity.json", "result.json"}
+    assert expected <= set(found.files)
+    assert not any(name.startswith("texts") or name in ("request.json", "lock") for name in found.files)
+
+    before = files_of(shell.artifacts)
+    again = shell.type("run", "smoke")
+    assert again.code == 0
+    assert files_of(shell.artifacts) == before
+    assert f"kk  0.000  {matrix['kk', 'tr']:.3f}" in again.out
+    assert "validity: nothing to check" in again.out
+    assert "report.html" in again.out
+
+
+def test_more_seeds__repeat_no_finished_cell(shell: Shell) -> None:
+    shell.run("smoke")
+    before = files_of(shell.artifacts / "models")
+
+    extended = shell.run("smoke", "--set", "seeds=[1,2]")
+
+    assert (extended.cells, extended.cells_done) == (8, 8)
+    after = files_of(shell.artifacts / "models")
+    assert {path: after[path] for path in before} == before
+    assert len(list((shell.artifacts / "models").iterdir())) == 4
+    result = read_record(ExperimentStore(shell.artifacts).get(extended.experiment_id).result, ExperimentResult)
+    assert {row.n_seeds for row in result.seed_rows} == {2}
+
+
+def test_recompute__gives_the_numbers_of_the_tables(shell: Shell) -> None:
+    found = shell.run("smoke")
+    sections = shell.artifacts / "experiments" / found.experiment_id / "sections.json"
+
+    typed = shell.type("recompute", str(sections), "--json")
+    tables = Tables.model_validate_json(typed.out)
+
+    rows = [(row.listener_language, row.text_language, round(row.interval_low, 6)) for row in found.matrix or ()]
+    assert [(row.listener_language, row.text_language, row.interval_low) for row in tables.matrix] == rows
+    assert "tr  0." in shell.type("recompute", str(sections)).out
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [(None, "cannot be read"), ("{}", "`sections` is required"), ("no json", "JSON")]
+)
+def test_recompute__refuses_other_files(shell: Shell, text: str | None, told: str) -> None:
+    file = shell.folder / "other.json"
+    file.unlink(missing_ok=True)
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+
+    typed = shell.type("recompute", "other.json")
+
+    assert (typed.code, told in typed.err) == (2, True), typed.err
+
+
+def test_show_list_and_export(shell: Shell) -> None:
+    found = shell.run("smoke")
+
+    shown = shell.type("show", found.experiment_id, "--json")
+    assert ExperimentSummary.model_validate_json(shown.out) == found
+    listed = ExperimentList.model_validate_json(shell.type("list", "--json").out)
+    assert found.experiment_id in [one.experiment_id for one in listed.experiments]
+    assert {one.files for one in listed.experiments} == {()}
+    assert f"{found.experiment_id}  completed  4/4 cells" in shell.type("list").out
+
+    exported = shell.type("export", found.experiment_id, "report")
+    assert exported.out == f"{found.experiment_id} is in report ({len(found.files)} files).\n"
+    copied = {path.relative_to(shell.folder / "report").as_posix() for path in (shell.folder / "report").rglob("*.*")}
+    assert copied == set(found.files)
+    again = shell.type("export", found.experiment_id, "report")
+    assert (again.code, again.err) == (2, "mt: 'report' exists and is not an empty folder: give another name.\n")
+
+
+def test_show__has_a_line_for_each_validity_check(shell: Shell) -> None:
+    found = shell.run("smoke")
+    experiments = shell.artifacts / "experiments"
+    twin = ExperimentStore(shell.artifacts).get(found.experiment_id).path.with_name("smoke-89abcdef")
+    shutil.copytree(experiments / found.experiment_id, twin, dirs_exist_ok=True)
+    checks = (
+        ValidityCheck(name="held_out", passed=True, message="The gap is 0.25."),
+        ValidityCheck(name="control", passed=False, message="fi is too near."),
+    )
+    validity = Validity(passed=False, checks=checks)
+    result = changed(read_record(twin / "result.json", ExperimentResult), validity=validity)
+    (twin / "result.json").write_text(result.model_dump_json(), encoding="utf-8")
+
+    shown = shell.type("show", twin.name)
+    shutil.rmtree(twin)
+
+    assert shown.code == 0
+    assert "passed  held_out: The gap is 0.25.\nFAILED  control: fi is too near.\n" in shown.out
+
+
+def test_unfinished_experiment__is_shown_cell_by_cell_and_cancelled(shell: Shell) -> None:
+    request = plan_with({}, name="waiting")
+    experiment_id = "waiting-01234567"
+    record = ExperimentRecord(
+        experiment_id=experiment_id,
+        user_id=None,
+        created_at=now(),
+        request=request,
+        request_hash="0" * 64,
+        corpora={},
+    )
+    experiment = ExperimentStore(shell.artifacts).create(record)
+    for run_id in ("lstm-1", "lstm-2"):
+        RunStore(shell.artifacts).create(run_record(run_id))
+    experiment.write_runs(
+        [
+            CellRun(model="lstm", language="kk", seed=1, run_id="lstm-1", is_reused=False),
+            CellRun(model="lstm", language="tr", seed=1, run_id="lstm-2", is_reused=True),
+        ]
+    )
+
+    shown = shell.type("show", experiment_id)
+    assert shown.out.splitlines()[0] == f"{experiment_id}: queued"
+    assert [line.split() for line in shown.out.splitlines()[2:4]] == [
+        ["lstm", "kk", "1", "train", "queued", "lstm-1"],
+        ["lstm", "kk", "1", "score", "queued", "lstm-1"],
+    ]
+    refused = shell.type("export", experiment_id, "nothing")
+    assert (refused.code, "has no report yet" in refused.err) == (2, True)
+    cancelled = shell.type("cancel", experiment_id)
+    assert cancelled.out.startswith(f"{experiment_id}: cancelled. Its finished runs stay;")
+    ends = [RunStore(shell.artifacts).get(run_id).manifest() for run_id in ("lstm-1", "lstm-2")]
+    assert [end and end.status for end in ends] == ["cancelled", None]
+    RunStore(shell.artifacts).get("lstm-2").request_cancel()
+    assert shell.type("show", "none-01234567").code == 2
+    again = shell.type("cancel", experiment_id, "--json")
+    assert (again.code, "has already ended" in again.out) == (2, True)
+
+
+def test_no_experiments__list_says_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APP__ARTIFACTS_ROOT", str(tmp_path))
+    assert main(["experiment", "list"]) == 0
+
+    assert capsys.readouterr().out == "No experiments yet. Start one with: mt experiment run smoke\n"
+
+
+def test_files_of_this_machine__are_stored_by_content(shell: Shell) -> None:
+    """Corpora from a folder, passages and ratings beside the plan."""
+    add_languages(shell.folder)
+    given = shell.folder / "given"
+    (given / "stories").mkdir(parents=True)
+    stored = shell.folder / "data" / "corpus"
+    (stored / "kk.txt").rename(given / "oscar_kk_ipa.txt")
+    (stored / "tr.txt").rename(given / "tr.txt")
+    for code in ("kk", "tr"):
+        (given / "stories" / f"{code}.txt").write_text("ɑbdʃe abde dabʒ ɑbdʃe\n" * 3, encoding="utf-8")
+    (given / "ratings.csv").write_text("listener,language,mean_rating\nkk,tr,0.5\ntr,kk,0.7\n", encoding="utf-8")
+    texts: dict[str, object] = {"passages": "stories"}
+    plan_file(given, "local", texts=texts, ratings="ratings.csv", modes=["unk"])
+
+    found = shell.run("given/local.yaml", "--corpora", "given", "--set", "texts.held_out=false")
+
+    record = ExperimentStore(shell.artifacts).get(found.experiment_id).record()
+    assert {corpus.name for corpus in record.corpora.values()} == {corpus.sha256 for corpus in record.corpora.values()}
+    assert [passages.name.split("/")[1] for passages in record.passages.values()] == ["kk", "tr"]
+    assert {row.scoring_mode for row in found.matrix or ()} == {"unk"}
+    result = read_record(ExperimentStore(shell.artifacts).get(found.experiment_id).result, ExperimentResult)
+    assert [correlation.n for correlation in result.correlations] == [2] * len(result.correlations)
+    assert result.headline == ("lstm", "passages")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("kk.txt",), "'texts' has no text for 'tr': put it there as 'tr.txt'."),
+        (("kk.txt", "tr.txt", "a_tr_ipa.txt"), "'texts' has several texts for 'tr': tr.txt, a_tr_ipa.txt."),
+    ],
+)
+def test_folder__without_one_text_per_language_is_refused(
+    shell: Shell, tmp_path: Path, names: Sequence[str], told: str
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(some_text(), encoding="utf-8")
+
+    typed = shell.type("run", plan_file(shell.folder, "mine"), "--corpora", str(folder))
+
+    assert (typed.code, typed.err) == (2, f"mt: {told}\n")
+
+
+def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(shell: Shell) -> None:
+    add_corpus(shell.folder, some_text(), "tr")
+    (shell.folder / "kk-text.txt").write_text(some_text(90), encoding="utf-8")
+    languages: dict[str, object] = {"kk": {"corpus": "kk-text.txt"}, "tr": {}}
+    name = plan_file(shell.folder, "short", languages=languages, texts={"min_characters": 1000})
+
+    typed = shell.type("run", name)
+
+    assert typed.code == 2
+    assert "has no line of at least 1000 characters" in typed.out
+    assert RunStore(shell.artifacts).unfinished() == []
+
+
+def test_slots__are_as_many_as_trainings_that_leave_cores_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.commands.experiments.physical_cores", lambda: 4)
+    settings = settings_in(tmp_path)
+
+    def slots_and_threads(given: Settings, threads: int) -> tuple[int, int]:
+        queue = with_slots(given, plan_with({"threads": threads})).queue
+        return queue.training_slots, queue.inference_threads
+
+    assert [slots_and_threads(settings, threads) for threads in (0, 1, 2, 3, 8)] == [
+        *((1, 0), (4, 1), (2, 2), (1, 0), (1, 0))
+    ]
+    chosen = changed(settings, queue=QueueSettings(training_slots=3))
+    assert slots_and_threads(chosen, 1) == (3, 0)
+    chosen = changed(settings, queue=QueueSettings(inference_threads=3))
+    assert slots_and_threads(chosen, 1) == (4, 3)

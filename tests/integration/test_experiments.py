@@ -1,0 +1,344 @@
+"""Experiments through real processes: each cell is done once, whatever is killed, cancelled or damaged."""
+
+import asyncio
+import errno
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+from arq import Retry
+from safetensors.torch import load_file
+
+from tests.support import add_corpus, environment_in, kill, processes, running, settings_in, tiny_request
+from tests.support.cross_language import TINY, add_languages, plan, plan_with
+from tests.support.lab import Lab
+from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.worker_runs import LONG, events_of
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, losses_path
+from trainer.artifacts.runs import RunDirectory, RunStore, cancel_idle_run
+from trainer.commands.main import main
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.events import CheckpointSaved, JobStarted
+from trainer.contracts.experiments import ExperimentRequest, ExperimentResult, ExperimentStatus, ExperimentTexts
+from trainer.contracts.jobs import ExperimentPayload
+from trainer.contracts.tokenizers import Normalization
+from trainer.data.corpora import CorpusStore
+from trainer.jobs.experiments import resolve_experiment
+from trainer.jobs.queue import JobQueue
+from trainer.store import keys
+from trainer.system.files import Disk, read_record
+from trainer.worker.experiment import drive
+
+
+class FullDisk(Disk):
+    def write(self, path: Path, data: bytes | BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+async def end_of(queue: JobQueue, experiment_id: str) -> ExperimentStatus:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (status := await queue.experiments.status(experiment_id)).status in ("queued", "running"):
+            await asyncio.sleep(0.05)
+    return status
+
+
+async def until_done(queue: JobQueue, experiment_id: str, cells: int) -> ExperimentStatus:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (status := await queue.experiments.status(experiment_id)).cells_done < cells:
+            assert status.status in ("queued", "running"), status.message
+            await asyncio.sleep(0.02)
+    return status
+
+
+async def started(queue: JobQueue, request: ExperimentRequest) -> ExperimentDirectory:
+    status = await queue.experiments.start(request, user_id=None)
+    return queue.experiments.stored.get(status.experiment_id)
+
+
+async def completed(queue: JobQueue, request: ExperimentRequest) -> ExperimentDirectory:
+    experiment = await started(queue, request)
+    status = await end_of(queue, experiment.experiment_id)
+    assert status.status == "completed", status.message
+    return experiment
+
+
+def runs_of(queue: JobQueue, experiment: ExperimentDirectory) -> list[RunDirectory]:
+    return [queue.runs.get(cell.run_id) for cell in experiment.runs().values()]
+
+
+def attempts(queue: JobQueue, run: RunDirectory) -> int:
+    return sum(isinstance(event, JobStarted) for event in events_of(queue, run.run_id))
+
+
+async def test_worker_killed__no_finished_cell_is_repeated_and_the_matrix_is_the_same(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    add_languages(lab.folder)
+    request = plan_with({"num_epochs": 3})
+    async with running(settings_in(tmp_path)) as queue:
+        experiment = await started(queue, request)
+        before = await until_done(queue, experiment.experiment_id, 1)
+        [finished] = [cell.run_id for cell in before.cells if cell.kind == "train" and cell.status == "completed"]
+        [worker] = processes(tmp_path, "trainer worker --embedded")
+        kill(worker.pid)
+        status = await end_of(queue, experiment.experiment_id)
+
+        assert status.status == "completed", status.message
+        assert finished in [run.run_id for run in runs_of(queue, experiment)]
+        assert len(queue.runs.all()) == 2
+        assert attempts(queue, queue.runs.get(finished)) == 1
+    async with lab.queue() as queue:
+        undisturbed = await completed(queue, request)
+
+    assert undisturbed.experiment_id == experiment.experiment_id
+    assert (undisturbed.path / "matrix.csv").read_bytes() == (experiment.path / "matrix.csv").read_bytes()
+
+
+async def test_experiment__started_again_shows_its_end_and_is_not_repeated(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="again", texts={"shuffled": False})
+    async with lab.queue() as queue, lab.store() as store:
+        experiment = await completed(queue, request)
+        written = experiment.result.stat().st_mtime_ns
+        assert (await queue.experiments.start(request, user_id=None)).status == "completed"
+        payload = ExperimentPayload(experiment_id=experiment.experiment_id)
+        await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "told-twice", payload)
+        unknown = ExperimentPayload(experiment_id="none-01234567")
+        await store.enqueue(keys.EXPERIMENT_QUEUE, "run_experiment", "unknown", unknown)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await store.queue_length(keys.EXPERIMENT_QUEUE):
+                await asyncio.sleep(0.02)
+
+        assert experiment.result.stat().st_mtime_ns == written
+        with pytest.raises(AppError) as refused:
+            await queue.experiments.cancel(experiment.experiment_id)
+        assert refused.value.code is ErrorCode.CONFLICT
+
+
+async def test_cancel__ends_the_runs_that_the_experiment_has_started(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_languages(lab.folder)
+    request = plan_with({"num_epochs": 1000}, name="cancelled")
+    async with lab.queue() as queue:
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(experiment.runs()) < 2 or not any(
+                isinstance(event, CheckpointSaved) for event in events_of(queue, runs_of(queue, experiment)[0].run_id)
+            ):
+                await asyncio.sleep(0.02)
+        status = await queue.experiments.cancel(experiment.experiment_id)
+
+        assert (status.status, status.message) == ("cancelled", "Cancelled.")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not all(run.manifest() for run in runs_of(queue, experiment)):
+                await asyncio.sleep(0.02)
+        ends = [run.manifest() for run in runs_of(queue, experiment)]
+        assert [end and end.status for end in ends] == ["cancelled", "cancelled"]
+
+        first = runs_of(queue, experiment)[0].run_id
+        again = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(again.runs()) < 2:
+                await asyncio.sleep(0.02)
+        assert runs_of(queue, again)[0].record().resumed_from_run_id == first
+        for name, value in environment_in(lab.folder).items():
+            monkeypatch.setenv(name, value)
+        assert await asyncio.to_thread(main, ["experiment", "cancel", again.experiment_id]) == 0
+        assert (await queue.experiments.status(again.experiment_id)).status == "cancelled"
+
+
+async def test_cancelled_run__fails_the_experiment_which_retries_it_when_started_again(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="retried", seeds=[3])
+    async with lab.queue() as queue:
+        before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not (runs := runs_of(queue, experiment)):
+                await asyncio.sleep(0.02)
+        await queue.cancel(runs[0].run_id)
+        status = await end_of(queue, experiment.experiment_id)
+
+        await queue.cancel(before)
+        named = f"The training of lstm kk, seed 3 ({runs[0].run_id}) has ended: it was cancelled."
+        assert (status.status, status.message) == ("failed", named)
+        assert status.error is not None and status.error.code is ErrorCode.CANCELLED
+        assert runs[0].run_id not in [run.run_id for run in runs_of(queue, await completed(queue, request))]
+
+
+async def test_run_that_is_just_ending__is_waited_for(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="ending", seeds=[4])
+    async with lab.queue() as queue:
+        before = (await queue.train(tiny_request(**LONG), user_id=None)).run_id
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(runs := runs_of(queue, experiment)) < 2:
+                await asyncio.sleep(0.02)
+        lock = runs[0].lock()
+        assert lock is not None
+        with lock:  # as the child that trains it has it
+            await queue.experiments.cancel(experiment.experiment_id)
+            again = await started(queue, request)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not again.runs():
+                    await asyncio.sleep(0.02)
+            assert [key.language for key in again.runs()] == ["tr"]
+        assert cancel_idle_run(runs[0])
+        await queue.cancel(before)
+        status = await end_of(queue, again.experiment_id)
+        assert status.status == "completed", status.message
+
+
+async def test_experiment_without_a_worker__waits_in_the_queue_until_it_is_cancelled(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    async with lab.store() as store:
+        elsewhere = JobQueue(settings_in(tmp_path), store)
+        status = await elsewhere.experiments.start(plan(name="queued"), user_id=7)
+        assert (status.status, status.message) == ("queued", "Waiting for a worker.")
+        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is not None
+
+        assert (await elsewhere.experiments.cancel(status.experiment_id)).status == "cancelled"
+        assert await store.queue_position(keys.EXPERIMENT_QUEUE, status.experiment_id) is None
+
+        record = elsewhere.experiments.stored.get(status.experiment_id).record()
+        shutil.rmtree(tmp_path / "artifacts")
+        (tmp_path / "artifacts").touch()
+        with pytest.raises(AppError) as refused:
+            await elsewhere.experiments.accept(record)
+        assert refused.value.code is ErrorCode.INSUFFICIENT_STORAGE
+
+
+async def test_experiment_of_another_process__is_left_alone(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        request = plan(name="locked", texts={"min_characters": 31})
+        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        experiment = queue.experiments.stored.create(record)
+        lock = experiment.lock()
+        assert lock is not None
+        async with lab.store() as store:
+            with lock, pytest.raises(Retry):
+                await drive(experiment, lab.settings, store)
+        await queue.experiments.accept(record)
+        assert (await end_of(queue, experiment.experiment_id)).status == "failed"
+
+
+async def test_training_that_cannot_start__fails_the_experiment(tmp_path: Path, lab: Lab) -> None:
+    add_languages(tmp_path)
+    settings = settings_in(tmp_path)
+    record = await resolve_experiment(plan(), CorpusStore(settings), settings, user_id=None)
+    experiment = ExperimentStore(tmp_path).create(record)
+    experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+    (tmp_path / "data" / "corpus" / "kk.txt").unlink()
+    async with lab.store() as store:
+        await drive(experiment, settings, store)
+
+    status = experiment.status(RunStore(tmp_path))
+    assert status.message.startswith("The training of lstm kk, seed 1 cannot start: There is no corpus 'kk'")
+
+
+async def test_full_disk__lets_the_experiment_wait(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue, lab.store() as store:
+        request = plan_with({"num_epochs": 1000}, name="full")
+        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        stored = ExperimentStore(lab.folder / "elsewhere").create(record)
+        stored.write_texts(ExperimentTexts(normalization=Normalization(), texts=()))
+        with pytest.raises(Retry):
+            await drive(ExperimentDirectory(stored.path, FullDisk()), lab.settings, store)
+        assert stored.is_unfinished()
+
+
+async def test_two_phases__share_a_tokenizer_and_start_from_the_weights_of_the_first(lab: Lab) -> None:
+    add_languages(lab.folder)
+    second: dict[str, object] = {"first": "tr", "train": {"num_epochs": 2, "freeze_embeddings": True}}
+    models: dict[str, object] = {"lstm": {"has_shared_tokenizer": True, "train": TINY, "transfer": second}}
+    async with lab.queue() as queue:
+        experiment = await completed(queue, plan(name="phases", models=models))
+        by_language = {key.language: queue.runs.get(cell.run_id) for key, cell in experiment.runs().items()}
+    tr, kk = by_language["tr"].completed_manifest(), by_language["kk"].completed_manifest()
+    result = read_record(experiment.result, ExperimentResult)
+
+    assert tr.tokenizer is not None and kk.tokenizer is not None
+    assert tr.tokenizer.id == kk.tokenizer.id
+    assert (tr.parent_run_id, kk.parent_run_id) == (None, tr.run_id)
+    assert [m.effective.num_epochs for m in (tr, kk)] == [1, 2]
+    embeddings = [load_file(run.path / "model.safetensors")["embedding.weight"] for run in by_language.values()]
+    assert embeddings[0].equal(embeddings[1])
+    curves = {curve.language: curve for curve in result.curves}
+    assert {code: curve.phase for code, curve in curves.items()} == {"tr": "first", "kk": "second"}
+    assert [curves[code].initial_val_loss is None for code in ("tr", "kk")] == [True, False]
+    for code, manifest in (("tr", tr), ("kk", kk)):
+        assert (curves[code].test_loss, curves[code].auc) == (manifest.metrics.test, manifest.metrics.auc)
+    pairs = {(row.listener_language, row.text_language) for row in result.models[0].tables.matrix}
+    assert pairs == {(a, b) for a in ("kk", "tr") for b in ("kk", "tr")}
+
+
+@pytest.mark.slow
+async def test_damaged_text__fails_the_scores_that_read_it(lab: Lab) -> None:
+    add_languages(lab.folder)
+    request = plan(name="damaged", seeds=[9])
+    async with lab.queue() as queue:
+        experiment = await started(queue, request)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while experiment.texts() is None:
+                await asyncio.sleep(0.01)
+        (experiment.path / "texts" / "held-out-kk.txt").write_bytes(b"\xff")
+        status = await end_of(queue, experiment.experiment_id)
+
+        assert status.error is not None and status.error.code is ErrorCode.INTERNAL_ERROR
+        assert "failed: The inference process ended before the answer" in status.message
+
+
+@pytest.mark.slow
+async def test_missing_or_damaged_losses__fail_the_report_with_a_sentence(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        experiment = await completed(queue, plan(name="losses"))
+        texts = experiment.texts()
+        assert texts is not None
+        run, text = runs_of(queue, experiment)[0], texts.texts[0]
+        losses_path(run.path, text.sha256, "raw").write_bytes(b"short")
+        experiment.result.unlink()
+        status = await end_of(queue, experiment.experiment_id)
+        assert status.message == "Stored losses of an experiment are damaged: run it again."
+
+        losses_path(run.path, text.sha256, "raw").unlink()
+        await completed(queue, plan(name="losses"))
+
+
+@pytest.mark.slow
+async def test_child_that_crashes_again_and_again__fails_the_experiment(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        experiment = await completed(queue, plan(name="crashes"))
+        (experiment.path / "texts" / "held-out-kk.txt").write_bytes(b"\xff")
+        experiment.result.unlink()
+        status = await end_of(queue, experiment.experiment_id)
+
+        assert status.message.startswith("A step of the experiment crashed 3 times.")
+
+
+async def test_changed_corpus__is_refused_before_a_training_starts(lab: Lab) -> None:
+    add_languages(lab.folder)
+    (lab.folder / "data" / "corpus" / "changing").mkdir()
+    for code in ("kk", "tr"):
+        shutil.copy(lab.folder / "data" / "corpus" / f"{code}.txt", lab.folder / "data" / "corpus" / "changing")
+    async with lab.queue() as queue:
+        request = plan(name="changed", corpora="changing")
+        record = await resolve_experiment(request, queue.corpora, lab.settings, user_id=None)
+        add_corpus(lab.folder, "other lines\nof a text\n" * 9, "changing/kk")
+        await queue.experiments.accept(record)
+        status = await end_of(queue, record.experiment_id)
+
+    assert status.message == "The corpus 'changing/kk' has changed since the experiment was accepted."
+    assert status.error is not None and status.error.code is ErrorCode.DATA_NOT_FOUND
+
+
+async def test_text_without_sections__is_named(lab: Lab) -> None:
+    add_languages(lab.folder)
+    async with lab.queue() as queue:
+        experiment = await started(queue, plan(name="short", texts={"min_characters": 31}))
+        status = await end_of(queue, experiment.experiment_id)
+
+    assert status.message == "The text 'held-out-kk' has no line of at least 31 characters: give a longer one."

@@ -1,0 +1,91 @@
+"""Experiments over HTTP: started, followed to the end, and their files downloaded."""
+
+import csv
+from collections.abc import AsyncIterator
+from io import StringIO
+
+import pytest
+
+from bot.http.experiments import OPERATIONS
+from tests.support import ROOT
+from tests.support.http import ADMIN, ANA, Site, lab_site
+from tests.support.lab import Lab
+from trainer.config.experiment_plan import read_plan
+from trainer.contracts.experiments import ExperimentList, ExperimentRequest, ExperimentStatus
+from trainer.contracts.http_answers import ArtifactFiles
+from trainer.contracts.validation import parse
+
+SMOKE = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {})
+[START] = [operation for operation in OPERATIONS if operation.name == "start_experiment"]
+EXAMPLE = parse(ExperimentRequest, dict(START.example or {}))
+
+
+@pytest.fixture(name="here")
+async def here_fixture(lab: Lab) -> AsyncIterator[Site]:
+    async with lab_site(lab) as here:
+        yield here
+
+
+async def test_smoke__runs_to_its_report(here: Site) -> None:
+    accepted = await here.post("/experiments", SMOKE)
+    address = accepted.headers["Location"]
+    done = accepted.record(ExperimentStatus)
+    while done.status in ("queued", "running"):
+        done = (await here.get(f"{address}?wait=60", key=ANA)).record(ExperimentStatus)
+
+    assert (accepted.status, done.status, done.error) == (202, "completed", None)
+    assert done.cells_done == len(done.cells) == 4
+    listed = (await here.get("/experiments", key=ANA)).record(ExperimentList).experiments
+    assert (done.experiment_id, "completed", ()) in [(one.experiment_id, one.status, one.cells) for one in listed]
+    files = (await here.get(f"/artifacts/experiments/{done.experiment_id}")).record(ArtifactFiles).files
+    assert files == done.files
+    table = await here.get(f"/artifacts/experiments/{done.experiment_id}/download?path=matrix.csv", key=ANA)
+    rows: list[dict[str, str]] = list(csv.DictReader(StringIO(table.text)))
+    assert {(row["listener_language"], row["text_language"]) for row in rows} == {
+        (listener, text) for listener in ("kk", "tr") for text in ("kk", "tr")
+    }
+    for row in rows:
+        is_own = row["listener_language"] == row["text_language"]
+        assert (float(row["excess_cross_entropy"]) == 0.0) is is_own
+    again = await here.post("/experiments", SMOKE)
+    assert again.record(ExperimentStatus) == done
+    assert (await here.post(f"{address}/cancel")).outcome == (409, "CONFLICT")
+
+
+async def test_experiment__is_cancelled_once(here: Site) -> None:
+    once = {"Idempotency-Key": "one-experiment"}
+    answers = [await here.post("/experiments", EXAMPLE, headers=once) for _ in range(2)]
+    other = await here.post("/experiments", SMOKE, headers=once)
+    [experiment_id] = {answer.record(ExperimentStatus).experiment_id for answer in answers}
+    path = f"/experiments/{experiment_id}"
+    unfinished = await here.get(f"/artifacts{path}")
+    cancelled = [await here.post(f"{path}/cancel", headers=once) for _ in range(2)]
+    refused = await here.post(f"{path}/cancel")
+
+    assert other.outcome == (409, "CONFLICT")
+    assert unfinished.outcome == (409, "CONFLICT")
+    assert [answer.record(ExperimentStatus).status for answer in cancelled] == ["cancelled"] * 2
+    assert refused.outcome == (409, "CONFLICT")
+
+
+async def test_experiments__are_started_and_cancelled_by_admins_only(here: Site) -> None:
+    assert (await here.post("/experiments", EXAMPLE, key=ANA)).outcome == (403, "FORBIDDEN")
+    assert (await here.post("/experiments/try-00000000/cancel", key=ANA)).outcome == (403, "FORBIDDEN")
+
+
+async def test_experiments__of_private_runs_are_seen_by_admins_only(lab: Lab) -> None:
+    async with lab_site(lab, private_runs=True) as here:
+        for path in ("/experiments", "/experiments/try-00000000", "/artifacts/experiments/try-00000000"):
+            assert (await here.get(path, key=ANA)).outcome == (403, "FORBIDDEN")
+        assert (await here.get("/experiments", key=ADMIN)).status == 200
+
+
+async def test_plan__that_does_not_fit_is_refused(here: Site) -> None:
+    fields: dict[str, object] = {**(START.example or {}), "corpora": "nowhere"}
+    missing = await here.post("/experiments", fields)
+    assert missing.outcome == (404, "DATA_NOT_FOUND")
+    assert "There is no corpus 'kk'" in missing.error.message
+    fields = {**fields, "corpora": "udhr_ipa", "texts": {"held_out": False}}
+    empty = await here.post("/experiments", fields)
+    assert empty.outcome == (409, "INVALID_INPUT")
+    assert "names nothing to score" in empty.error.message

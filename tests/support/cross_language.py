@@ -1,0 +1,42 @@
+"""Plans of small experiments, and texts of made-up languages."""
+
+from pathlib import Path
+from random import Random
+
+from tests.support import add_corpus
+from trainer.contracts.experiments import ExperimentRequest
+from trainer.contracts.validation import parse
+
+TINY: dict[str, object] = {
+    "model_family": "lstm",
+    "model": {"embedding_size": 8, "hidden_size": 8, "num_layers": 1},
+    "tokenizer": {"method": "char"},
+    "max_seq_len": 16,
+    "batch_size": 4,
+    "num_epochs": 1,
+    "split_by": "position",
+    "holdout_fraction": 0.2,
+    "test_fraction": 0.2,
+    "threads": 1,
+    "device": "cpu",
+}
+ALPHABETS = {"kk": "ɑbdʃe ", "tr": "abdʒe "}
+
+
+def plan(**fields: object) -> ExperimentRequest:
+    """Two languages with tiny models."""
+    languages: dict[str, object] = {"kk": {"branch": "kipchak"}, "tr": {"branch": "oghuz"}}
+    models: dict[str, object] = {"lstm": {"train": TINY}}
+    return parse(ExperimentRequest, {"name": "small", "languages": languages, "models": models, **fields})
+
+
+def plan_with(train: dict[str, object], **fields: object) -> ExperimentRequest:
+    """The same with other fields of the train request."""
+    return plan(models={"lstm": {"train": {**TINY, **train}}}, **fields)
+
+
+def add_languages(folder: Path, lines: int = 40) -> None:
+    """Put a corpus per language where corpora are looked up."""
+    for code, alphabet in ALPHABETS.items():
+        random = Random(code)
+        add_corpus(folder, "\n".join("".join(random.choices(alphabet, k=30)) for _ in range(lines)), code)

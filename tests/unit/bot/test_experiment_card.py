@@ -1,0 +1,88 @@
+"""The card of an experiment in each of its states, within Discord's limits."""
+
+import pytest
+
+from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
+from tests.support.experiment_results import LANGUAGES, experiment_status, finished_experiment, model_tables
+from trainer.contracts.base import RunState, changed
+from trainer.contracts.experiments import ExperimentResult, ModelTables
+
+
+def shown(status: RunState, *states: RunState, result: ExperimentResult | None = None) -> tuple[str, str]:
+    card = experiment_card(experiment_status(status, *states), result)
+    assert len(card) < 6000
+    return card.title or "", card.description or ""
+
+
+def test_running_card__shows_each_language_with_its_state() -> None:
+    title, text = shown("running", "completed", "running", "queued")
+
+    assert title == "🧪 Running: experiment turkic"
+    assert "**1 of 3** cells · 13 min" in text
+    assert "**lstm**, seed 1, trained: ✓ tr  ▶ az  · kk" in text
+
+
+def test_completed_card__has_the_matrix_the_checks_and_the_most_asymmetric_pair() -> None:
+    title, text = shown("completed", result=finished_experiment())
+
+    assert title == "🧪 Completed: experiment turkic"
+    assert "(lstm, passages, 2 seeds)" in text
+    rows = [line.split() for line in text.splitlines()]
+    assert list(LANGUAGES) in rows
+    # the distance of kk and ky is 0.36; ky comes one place later, and each place counts 0.02
+    assert ["kk", "0.99±0.01", "0.97±0.01", "0.00", "0.34±0.01", "0.76±0.01", "0.74±0.01", "1.52±0.01"] in rows
+    assert "✓ passages: Passages: the gap is 0.440 nats" in text
+    assert "✗ shuffled: Shuffled: the gap is 0.300 nats" in text
+    assert "Most asymmetric pair: tr is less surprised by fi than the reverse, 0.24 [0.21, 0.27]" in text
+    assert "Spearman ρ -0.79 over 12 pairs" in text
+
+
+def test_completed_card__without_ratings_and_with_one_seed_is_shorter() -> None:
+    result = finished_experiment()
+    result = changed(result, correlations=result.correlations[1:], seed_rows=())
+
+    _, text = shown("completed", result=result)
+
+    assert "±" not in text and "Spearman" not in text
+
+
+def test_matrix__of_many_languages_ends_with_a_word_on_the_report() -> None:
+    many = tuple(f"{first}{second}" for first in "abcdefgh" for second in "abcd")
+    result = finished_experiment()
+    [row] = [row for row in result.models[0].tables.matrix[:2] if row.text_language == "az"]
+    matrix = tuple(changed(row, listener_language=a, text_language=b) for a in many for b in many)
+    tables: ModelTables = changed(
+        model_tables("lstm", "passages"), tables=changed(result.models[0].tables, matrix=matrix)
+    )
+
+    _, text = shown("completed", result=changed(result, languages=many, models=(tables,), seed_rows=()))
+
+    assert "… the report has all languages" in text
+
+
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [
+        ("queued", "⏳ Queued: experiment turkic"),
+        ("completed", "🧪 Completed: experiment turkic"),
+        ("failed", "❌ Failed: experiment turkic"),
+        ("cancelled", "⏹ Cancelled: experiment turkic"),
+    ],
+)
+def test_other_card__says_what_happened(status: RunState, title: str) -> None:
+    found, text = shown(status, "completed", "failed")
+
+    assert found == title
+    assert ("Starting the same experiment again" in text) is (status in ("failed", "cancelled"))
+
+
+def test_figures__have_texts_for_screen_readers() -> None:
+    result = finished_experiment()
+    card = experiment_card(experiment_status("completed"), result)
+    files = attach_figures(card, b"png", b"png", result)
+
+    assert card.image.url == f"attachment://{HEAT_MAP_NAME}"
+    assert [(file.filename, file.description) for file in files] == [
+        (HEAT_MAP_NAME, "Excess surprisal by listener and text: tr, az, kk, ky, uz, ug, fi."),
+        (TREE_NAME, "Average-linkage tree of tr, az, kk, ky, uz, ug, fi."),
+    ]

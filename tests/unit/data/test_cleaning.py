@@ -1,0 +1,120 @@
+"""Cleaning of IPA lines: each step on lines made by hand, the accounts, and the reference corpora."""
+
+import pytest
+from hypothesis import strategies
+from hypothesis.strategies import SearchStrategy
+
+from tests.support import ROOT
+from tests.support.markers import slow_except
+from tests.support.properties import for_all
+from tests.support.shared_data import shared_data
+from trainer.contracts.corpora import BuildStep
+from trainer.data.cleaning import ALPHABETS, MIN_LINE_CHARACTERS, Cleaner, StepCounts
+
+BABA = "baba " * 6
+"""30 characters with the space at its end, 29 without."""
+LINES: SearchStrategy[list[str]] = strategies.lists(strategies.text("bɑeɾaw7é… ", max_size=60), max_size=30)
+
+
+def cleaned(line: str, language: str = "tr") -> str | None:
+    return Cleaner(language, StepCounts()).clean(line)
+
+
+def step(counts: StepCounts, name: str) -> BuildStep:
+    return next(each for each in counts.records() if each.step == name)
+
+
+def test_symbols__are_unified_in_all_languages_and_in_turkish() -> None:
+    assert cleaned("bɑɾdɑ " * 6) == " ".join(["bɑrdɑ"] * 6)
+    assert cleaned("bada " * 7) == " ".join(["bɑdɑ"] * 7)
+    assert cleaned("bada " * 7, "uz") == " ".join(["bada"] * 7)
+
+
+def test_share_of_ipa__drops_a_line_below_095_only() -> None:
+    line = "b" * 57  # and three characters that are neither IPA nor common punctuation: exactly 0.95
+    assert cleaned(f"{line}\u201c\u201c\u201d") == line
+    assert cleaned(f"{line}\u201c\u201c\u201d\u201d") is None
+    assert cleaned("b" * 40 + "12.3, «b» – b!") == "b" * 40 + " b b", "digits and common punctuation do not count"
+
+
+def test_foreign_word__is_removed_with_its_punctuation() -> None:
+    counts = StepCounts()
+    line = " ".join(["bɑdɑ"] * 10)
+
+    assert Cleaner("tr", counts).clean(f"{line} (web), bɑdɑ") == f"{line} bɑdɑ", "Turkish has no w"
+    removed = step(counts, "foreign_words")
+    assert (removed.changes, removed.characters_in - removed.characters_out) == (1, len(" (web),"))
+
+
+def test_other_characters__become_one_space() -> None:
+    counts = StepCounts()
+
+    assert Cleaner("kk", counts).clean("bɑdɑ, 12 bɑdɑ-bɑdɑ. bɑdɑ bɑdɑ bɑdɑ bɑdɑ!") == " ".join(["bɑdɑ"] * 7)
+    replaced = step(counts, "other_characters")
+    assert (replaced.changes, replaced.characters_in, replaced.characters_out) == (6, 41, 35)
+
+
+def test_short_line__has_fewer_than_30_characters() -> None:
+    assert cleaned("b" * 29) is None
+    assert cleaned(BABA) is None, "29 characters and a space"
+    assert cleaned("b" * 30) == "b" * 30
+
+
+def test_repeated_line__is_dropped_after_cleaning() -> None:
+    counts = StepCounts()
+    cleaner = Cleaner("tr", counts, ["e" * 30])
+
+    found = [cleaner.clean(line) for line in ("b" * 30, "b" * 30 + ".", "e" * 30)]
+
+    assert found == ["b" * 30, None, None], "the last was kept before an interruption"
+    repeated = step(counts, "repeated_lines")
+    assert (repeated.lines_in, repeated.lines_out, repeated.characters_out) == (3, 1, 31)
+
+
+@for_all(LINES)
+def test_accounts__each_step_begins_with_what_the_last_one_left(lines: list[str]) -> None:
+    counts = StepCounts()
+    cleaner = Cleaner("tr", counts)
+    kept = [line for line in map(cleaner.clean, lines) if line is not None]
+
+    names = ("symbol_map", "ipa_share", "foreign_words", "other_characters", "short_lines", "repeated_lines")
+    steps = [step(counts, name) for name in names]
+    sizes = [(each.lines_in, each.characters_in) for each in steps]
+    left = [(each.lines_out, each.characters_out) for each in steps]
+    assert sizes == [(len(lines), sum(map(len, lines)) + len(lines)), *left[:-1]]
+    assert left[-1] == (counts.kept_lines, counts.kept_characters) == (len(kept), sum(map(len, kept)) + len(kept))
+    assert StepCounts(counts.records()).records() == counts.records(), "stored and read again"
+
+
+@for_all(LINES)
+def test_cleaned_lines__are_of_the_alphabet_and_stay_as_they_are(lines: list[str]) -> None:
+    cleaner, again = Cleaner("tr", StepCounts()), Cleaner("tr", StepCounts())
+    kept = [line for line in map(cleaner.clean, lines) if line is not None]
+
+    assert [again.clean(line) for line in kept] == kept
+    for line in kept:
+        assert not line.strip(ALPHABETS["tr"] + " ")
+        assert line == " ".join(line.split())
+        assert len(line) >= MIN_LINE_CHARACTERS
+
+
+@pytest.mark.parametrize("language", slow_except(ALPHABETS, "az", "kk"))
+def test_reference_corpora__are_reproduced_from_their_ipa(language: str) -> None:
+    raw = (shared_data("ipa_text") / f"{language}.txt").read_text(encoding="utf-8").splitlines()
+    reference = (shared_data("ipa_clean") / f"{language}.txt").read_text(encoding="utf-8").splitlines()
+    cleaner = Cleaner(language, StepCounts())
+
+    kept = [line for line in map(cleaner.clean, raw) if line is not None]
+
+    assert kept[: len(reference)] == reference, "the reference is cut to the smallest language"
+
+
+def test_bundled_declaration__has_the_same_28_passages_in_every_language() -> None:
+    files = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "corpora" / "udhr_ipa").iterdir()}
+    rows = [line.split("\t") for line in shared_data("udhr_parallel/udhr_ipa.tsv").read_text("utf-8").splitlines()]
+
+    assert files.keys() == ALPHABETS.keys()
+    for language, text in files.items():
+        cleaner, column = Cleaner(language, StepCounts()), rows[0].index(language)
+        assert text.splitlines() == [cleaner.normalize(row[column]) for row in rows[1:]]
+        assert text.count("\n") == 28

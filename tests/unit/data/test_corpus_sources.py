@@ -1,0 +1,146 @@
+"""Sources of IPA corpora: folders of local text, and the calls that stream data sets of the hub."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.support.libraries import stand_ins
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.corpus_sources import Source, find_source, parse_languages
+
+DATASETS = """
+calls = []
+
+class Rows(list):
+    def skip(self, n):
+        return iter(self[n:])
+
+def load_dataset(path, **options):
+    calls.append((path, options))
+    if options["token"] == "gone":
+        raise ConnectionError("no route")
+    texts = [] if options["token"] == "no access" else ["a", "b", "c"]
+    is_oscar = options["data_files"] is not None
+    return Rows({"text": '{"content": "%s", "metadata": {}}' % text if is_oscar else text} for text in texts)
+"""
+
+
+def refused(source: str, languages: tuple[str, ...] = ("kk",), token: str | None = None) -> AppError:
+    with pytest.raises(AppError) as error:
+        list(find_source(source, languages, None if token is None else SecretStr(token)).read("kk", 0))
+    return error.value
+
+
+@pytest.fixture(name="folder")
+def folder_fixture(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "kk.txt").write_text("\ufeffbir\r\neki\n\n\nüş\n", encoding="utf-8")
+    (folder / "tr.txt").write_text("".join(f"{n}\n" for n in range(250)) + "last", encoding="utf-8")
+    return folder
+
+
+def test_document__of_a_folder_ends_at_a_blank_line_or_after_100_lines(folder: Path) -> None:
+    source = find_source(str(folder), ("kk", "tr"), None)
+
+    assert (source.name, source.dataset, set(source.sha256)) == ("texts", None, {"kk", "tr"})
+    assert list(source.read("kk", 0)) == ["bir\neki\n", "", "üş"]
+    documents = list(source.read("tr", 0))
+    assert [document.count("\n") + 1 for document in documents] == [100, 100, 51]
+    assert "\n".join(documents).split("\n") == [*map(str, range(250)), "last"]
+
+
+@pytest.mark.parametrize("skipped", range(4))
+def test_documents__that_have_been_read_are_skipped(folder: Path, skipped: int) -> None:
+    source = find_source(str(folder), ("kk",), None)
+
+    assert list(source.read("kk", skipped)) == ["bir\neki\n", "", "üş"][skipped:]
+
+
+def test_blank_line_at_the_end__begins_no_document(folder: Path) -> None:
+    (folder / "az.txt").write_text("bir\n\n", encoding="utf-8")
+
+    assert list(find_source(str(folder), ("az",), None).read("az", 0)) == ["bir\n"]
+
+
+def test_text_that_is_not_utf8__is_refused_with_its_byte(folder: Path) -> None:
+    (folder / "kk.txt").write_bytes(b"ab\n\xff")
+
+    assert refused(str(folder)).message.startswith("'kk.txt' is not UTF-8: byte 3 cannot be decoded.")
+
+
+def test_missing_text__is_named_without_the_path(folder: Path) -> None:
+    error = refused(str(folder), ("kk", "uz", "az"))
+
+    assert error.code is ErrorCode.DATA_NOT_FOUND
+    assert error.message.startswith("'texts' has no uz.txt and no az.txt: ")
+
+
+def test_unknown_source__is_told_the_known_ones() -> None:
+    error = refused("wikitext-3")
+
+    assert error.code is ErrorCode.INVALID_INPUT
+    assert "one of wikitext-2, oscar, culturax, or a folder of texts, you gave 'wikitext-3'" in error.message
+
+
+def test_languages__are_named_once_and_known() -> None:
+    assert parse_languages("kk, tr,kk") == ("kk", "tr")
+    for wrong in ("kk,xx", "", "kk,"):
+        with pytest.raises(AppError, match="`--langs` must be of tr, az, kk, ky, uz, ug, fi, you gave"):
+            parse_languages(wrong)
+
+
+CALLS = {
+    "culturax": ("uonlp/CulturaX", "kk", None),
+    "oscar": ("text", None, "hf://datasets/oscar-corpus/OSCAR-2301/kk_meta/*.jsonl.zst"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_data_set__is_streamed_with_the_token_of_the_settings(name: str, tmp_path: Path) -> None:
+    with stand_ins(tmp_path, {"datasets.py": DATASETS}):
+        source: Source = find_source(name, ("kk",), SecretStr("hf_x"))
+        found = [list(source.read("kk", skipped)) for skipped in range(4)]
+        calls: list[tuple[str, dict[str, object]]] = sys.modules["datasets"].calls
+
+    assert found == [["a", "b", "c"], ["b", "c"], ["c"], []]
+    path, config, files = CALLS[name]
+    expected = {"name": config, "data_files": files, "split": "train", "streaming": True, "token": "hf_x"}
+    assert calls == [(path, expected)] * 4
+    assert "hf_x" not in repr(source)
+
+
+def test_hub_that_cannot_be_reached__is_said(tmp_path: Path) -> None:
+    with stand_ins(tmp_path, {"datasets.py": DATASETS}):
+        error = refused("culturax", token="gone")  # noqa: S106
+
+    assert (error.code, error.message) == (
+        ErrorCode.SERVICE_UNAVAILABLE,
+        "'culturax' could not be fetched, because the hub cannot be reached: give the same command again where there is"
+        " a network, or build from a folder of texts.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("token", "missing"), [("no access", "check that HF_TOKEN belongs to"), (None, "set HF_TOKEN to the token of")]
+)
+def test_missing_access__is_said_with_the_setting(token: str | None, missing: str, tmp_path: Path) -> None:
+    library = DATASETS.replace('== "no access"', 'in ("no access", None)')
+    with stand_ins(tmp_path, {"datasets.py": library}):
+        error = refused("oscar", token=token)
+
+    assert (error.code, error.message) == (
+        ErrorCode.SERVICE_UNAVAILABLE,
+        f"'oscar' could not be fetched: {missing} an account that has accepted the terms of oscar-corpus/OSCAR-2301 on"
+        " the hub, then give the same command again.",
+    )
+
+
+def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    error = refused("oscar")
+
+    assert error.code is ErrorCode.UNSUPPORTED_BACKEND
+    assert "install the extra, as in `pip install '.[corpora]'`, or give a folder of texts" in error.message

@@ -1,0 +1,79 @@
+"""Conversion to IPA: golden sentences where turkic-translit is installed, and the comparison of two converters."""
+
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.libraries import stand_ins
+from tests.support.shared_data import shared_data
+from trainer.contracts.corpora import IpaCheck, IpaDifference
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.cleaning import ALPHABETS
+from trainer.data.ipa import Convert, IpaComparison, load_epitran, load_turkic_translit
+
+MODULES = {
+    "turkic_translit/__init__.py": "",
+    "turkic_translit/core.py": "def to_ipa(text, lang):\n    return f'{lang}:{text}e\u0301'\n",
+    "epitran.py": "class Epitran:\n    def __init__(self, code):\n        self.code = code\n"
+    "    def transliterate(self, text):\n        return f'{self.code}:{text}e\u0301'\n",
+}
+LOADERS = {
+    "turkic_translit.core": (load_turkic_translit, "kk:ae\u0301"),
+    "epitran": (load_epitran, "kaz-Cyrl:ae\u0301"),
+}
+
+
+@pytest.mark.parametrize("language", ALPHABETS)
+def test_golden_sentences__of_each_language_end_in_nfc(language: str) -> None:
+    pytest.importorskip("turkic_translit", reason="needs the extra turkic")
+    texts = (shared_data("lm_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:50]
+    expected = (shared_data("ipa_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:50]
+    convert = load_turkic_translit()(language)
+
+    found = [convert(text) for text in texts]
+
+    assert found == expected
+    assert all(unicodedata.is_normalized("NFC", line) for line in found)
+
+
+@pytest.mark.parametrize("module", LOADERS)
+def test_library__is_called_with_its_name_of_the_language_and_its_text_ends_in_nfc(module: str, tmp_path: Path) -> None:
+    load, expected = LOADERS[module]
+
+    with stand_ins(tmp_path, MODULES):
+        assert load()("kk")("a") == unicodedata.normalize("NFC", expected)
+
+
+@pytest.mark.parametrize("module", LOADERS)
+def test_missing_library__is_named_with_its_extra(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    load: Callable[[], Callable[[str], Convert]] = LOADERS[module][0]
+
+    with pytest.raises(AppError, match=r"install the extra, as in `pip install '\.\[turkic\]'`, or ") as refused:
+        load()
+
+    assert refused.value.code is ErrorCode.UNSUPPORTED_BACKEND
+
+
+def test_comparison__counts_words_and_segments_that_differ() -> None:
+    ours = {"бала": "bɑlɑ", "мен": "men", "ел": "el"}.get
+    other = {"бала": "bala", "мен": "mʲen", "ел": "el"}.get
+    comparison = IpaComparison(lambda word: ours(word, ""), lambda word: other(word, ""), IpaCheck())
+
+    comparison.add("бала, мен (бала)!\nел 12")
+
+    wanted = (("ɑ", "a", 4, "бала"), ("", "ʲ", 1, "мен"))
+    differences = tuple(IpaDifference(turkic_translit=o, epitran=e, count=n, word=w) for o, e, n, w in wanted)
+    assert comparison.record() == IpaCheck(words=4, differing_words=3, differences=differences)
+
+
+def test_comparison__continues_from_its_record() -> None:
+    def count(start: IpaCheck, text: str) -> IpaCheck:
+        comparison = IpaComparison(str.lower, str.upper, start)
+        comparison.add(text)
+        return comparison.record()
+
+    assert count(count(IpaCheck(), "ab b"), "b c") == count(IpaCheck(), "ab b b c")

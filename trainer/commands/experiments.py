@@ -1,0 +1,320 @@
+"""`mt experiment run`, `show`, `list`, `cancel`, `export` and `recompute`: a cross-language experiment as one job."""
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, without_details
+from trainer.artifacts.runs import RunStore
+from trainer.commands.arguments import Argument, Commands, Options, option, repeatable
+from trainer.commands.connection import running_queue, settings_for, with_queue
+from trainer.commands.corpus_names import corpus_name
+from trainer.commands.requests import assign
+from trainer.commands.terminal import Terminal, columns, duration, local_time, loss_figures
+from trainer.commands.training import exit_code
+from trainer.config.experiment_plan import plan_path, read_plan, recipes
+from trainer.config.settings import Settings
+from trainer.contracts.base import Frozen, Identifier, RunState, changed
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.experiments import (
+    Cell,
+    ExperimentList,
+    ExperimentRecord,
+    ExperimentRequest,
+    ExperimentResult,
+    ExperimentStatus,
+    MatrixRow,
+    SectionsFile,
+    Validity,
+)
+from trainer.contracts.validation import parse_json, shown_name
+from trainer.contracts.wording import counted
+from trainer.data.corpora import CorpusStore
+from trainer.jobs.experiments import cancel_experiment, resolve_experiment
+from trainer.system.files import read_record
+from trainer.system.hardware import physical_cores
+
+if TYPE_CHECKING:
+    from trainer.jobs.queue import JobQueue
+
+_FOLLOW_SECONDS = 0.5
+
+
+class ExperimentSummary(Frozen):
+    """The result of an experiment, as `--json` prints it: state, headline matrix and validity checks."""
+
+    experiment_id: Identifier
+    name: str
+    status: RunState
+    message: str
+    cells_done: int
+    cells: int
+    elapsed_seconds: float | None = None
+    error: RunError | None = None
+    matrix: tuple[MatrixRow, ...] | None = None
+    """The headline table, in the first mode; None before the end."""
+    validity: Validity | None = None
+    """None before the end."""
+    files: tuple[str, ...] = ()
+    """Names of the report's files in the folder of the experiment."""
+
+
+class _RunOptions(Options):
+    plan = Argument[str]("PLAN", help=f"plan of the experiment (YAML), or a recipe: {', '.join(recipes())}")
+    corpora = option("--corpora FOLDER", Path, "folder with a text file per language, named by its code")
+    set = repeatable("--set KEY=VALUE", "set a field of the plan")
+
+
+class _ShowOptions(Options):
+    experiment = Argument[str]("ID", help="experiment id, as `mt experiment list` shows it")
+
+
+class _ExportOptions(_ShowOptions):
+    folder = Argument[Path]("FOLDER", type=Path, help="new or empty folder for the files of the report")
+
+
+class _RecomputeOptions(Options):
+    file = Argument[Path]("FILE", type=Path, help="section scores: the sections.json of an experiment")
+
+
+def add_to(commands: Commands) -> None:
+    experiment = commands.group("experiment", "run cross-language experiments and show their results")
+    experiment.add("run", _RunOptions, _run)
+    experiment.add("show", _ShowOptions, _show)
+    experiment.add("list", Options, _list)
+    experiment.add("cancel", _ShowOptions, _cancel)
+    experiment.add("export", _ExportOptions, _export)
+    experiment.add("recompute", _RecomputeOptions, _recompute)
+
+
+def _run(options: _RunOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+    corpora = CorpusStore(settings)
+    record = asyncio.run(_read(options, corpora, settings))
+    runs = RunStore(settings.app.artifacts_root)
+    known = ExperimentStore(settings.app.artifacts_root).find(record.experiment_id)
+    if known is not None and known.has_completed():
+        _show_status(known.status(runs), known, terminal)
+        return 0
+    terminal.continues_when_repeated = True
+    settings = with_slots(settings, record.request)
+
+    async def run(queue: "JobQueue") -> int:
+        await corpora.store_offered()
+        accepted = await queue.experiments.accept(record)
+        terminal.note(f"experiment {accepted.experiment_id}")
+        return await _follow_to_end(queue.experiments.stored.get(accepted.experiment_id), runs, terminal)
+
+    return with_queue(settings, terminal, run)
+
+
+async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) -> ExperimentRecord:
+    """Read and check a plan; raises AppError, having changed nothing."""
+    path = plan_path(options.plan)
+    typed: dict[str, object] = {}
+    for assignment in options.set:
+        assign(ExperimentRequest, typed, assignment)
+    request = await _with_local_files(read_plan(path, typed), path, options.corpora, corpora)
+    return await resolve_experiment(request, corpora, settings, user_id=None)
+
+
+async def _with_local_files(
+    request: ExperimentRequest, plan: Path, folder: Path | None, corpora: CorpusStore
+) -> ExperimentRequest:
+    """Return the request with the names under which the corpus store has the files of this machine."""
+
+    async def named(name: str) -> str:
+        return await corpus_name(name, plan, corpora)
+
+    languages = dict(request.languages)
+    for code, options in request.languages.items():
+        if folder is not None:
+            languages[code] = changed(options, corpus=await corpora.offer(_corpus_file(folder, code)))
+        elif options.corpus is not None:
+            languages[code] = changed(options, corpus=await named(options.corpus))
+    texts, base, ratings = request.texts, request.corpora, request.ratings
+    if texts.passages is not None:
+        texts = changed(texts, passages=await named(texts.passages))
+    return changed(
+        request,
+        languages=languages,
+        texts=texts,
+        corpora=None if base is None or folder is not None else await named(base),
+        ratings=None if ratings is None else await named(ratings),
+    )
+
+
+def _corpus_file(folder: Path, language: str) -> Path:
+    """Return the text of a language in a folder: `kk.txt`, or `oscar_kk_ipa.txt` as `mt corpus build` names it."""
+    found = [folder / f"{language}.txt", *sorted(folder.glob(f"*_{language}_ipa.txt"))]
+    found = [path for path in found if path.is_file()]
+    if len(found) == 1:
+        return found[0]
+    shown = shown_name(folder.name)
+    several = f"'{shown}' has several texts for '{language}': {', '.join(shown_name(path.name) for path in found)}."
+    none = f"'{shown}' has no text for '{language}': put it there as '{language}.txt'."
+    raise AppError(ErrorCode.DATA_NOT_FOUND, several if found else none)
+
+
+def with_slots(settings: Settings, request: ExperimentRequest) -> Settings:
+    """Let a worker of this command use a core per training, where each training takes some of the cores only.
+
+    Two trainings of one thread take less time than one after the other with two threads. Scores of more threads than
+    there are free cores would wait for each other: on two busy cores they took twice the time.
+    """
+    given = settings.queue.model_fields_set
+    cores = physical_cores()
+    threads = [model.train.get("threads") for model in request.models.values()]
+    most = max(number if isinstance(number, int) and number > 0 else cores for number in threads)
+    slots = cores // most
+    if "training_slots" in given or slots < 2:
+        return settings
+    queue = changed(settings.queue, training_slots=slots)
+    return changed(settings, queue=queue if "inference_threads" in given else changed(queue, inference_threads=most))
+
+
+async def _follow_to_end(experiment: ExperimentDirectory, runs: RunStore, terminal: Terminal) -> int:
+    """Show each finished cell until the experiment has ended, then its results; return the exit code."""
+    shown: set[Cell] = set()
+    while True:
+        status = await asyncio.to_thread(experiment.status, runs)
+        for cell in status.cells:
+            if cell.status == "completed" and cell not in shown:
+                shown.add(cell)
+                terminal.note(f"{len(shown)}/{len(status.cells)}  {_cell_line(cell, runs)}")
+        if status.status not in ("queued", "running"):
+            break
+        await asyncio.sleep(_FOLLOW_SECONDS)
+    _show_status(status, experiment, terminal)
+    return exit_code(status)
+
+
+def _cell_line(cell: Cell, runs: RunStore) -> str:
+    name = f"{cell.model} {cell.language}, seed {cell.seed}"
+    if cell.kind == "score" or cell.run_id is None:
+        return f"{name}: texts scored"
+    manifest = runs.get(cell.run_id).completed_manifest()
+    figures = loss_figures(manifest.metrics.test, manifest.metrics.bits_per_char, manifest.effective.objective)
+    return f"{name}: trained in {duration(manifest.timings.train_seconds)}, {figures or 'no test split'}"
+
+
+def _show_status(status: ExperimentStatus, experiment: ExperimentDirectory, terminal: Terminal) -> None:
+    summary = ExperimentSummary(
+        experiment_id=status.experiment_id,
+        name=status.name,
+        status=status.status,
+        message=status.message,
+        cells_done=status.cells_done,
+        cells=len(status.cells),
+        elapsed_seconds=status.elapsed_seconds,
+        error=status.error,
+        files=tuple(file.path for file in status.files),
+    )
+    if status.status != "completed":
+        rows = [("model", "language", "seed", "cell", "state", "run")]
+        rows += [(c.model, c.language, f"{c.seed}", c.kind, c.status, c.run_id or "–") for c in status.cells]
+        terminal.show(summary, Text(f"{status.experiment_id}: {status.status}"), columns(rows), Text(status.message))
+        return
+    result = read_record(experiment.result, ExperimentResult)
+    headline = result.models[0].tables.matrix
+    matrix = tuple(row for row in headline if row.scoring_mode == result.modes[0])
+    model, kind = result.headline
+    title = f"{status.experiment_id}: excess surprisal, nats per position ({model}, {kind.replace('_', '-')} text)"
+    took = f"{counted(status.cells_done, 'cell')} in {duration(status.elapsed_seconds or 0.0)}"
+    where = f"report: {experiment.path}/report.html   ·   mt experiment export {status.experiment_id} FOLDER"
+    terminal.show(
+        changed(summary, matrix=matrix, validity=result.validity),
+        Text(f"{title}; rows: listeners"),
+        columns(_matrix_rows(result.languages, matrix)),
+        Text("\n".join(_validity_lines(result.validity))),
+        Text(f"{took}\n{where}"),
+    )
+
+
+def _matrix_rows(languages: Sequence[str], matrix: Sequence[MatrixRow]) -> list[list[str]]:
+    excess = {(row.listener_language, row.text_language): f"{row.excess_cross_entropy:.3f}" for row in matrix}
+    rows = [[listener, *(excess.get((listener, text), "–") for text in languages)] for listener in languages]
+    return [["", *languages], *rows]
+
+
+def _validity_lines(validity: Validity) -> list[str]:
+    if validity.passed is None:
+        return ["validity: nothing to check, because the plan has no two branches with two languages"]
+    return [f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.message}" for check in validity.checks]
+
+
+def _show(options: _ShowOptions, terminal: Terminal) -> int:
+    root = settings_for().app.artifacts_root
+    experiment = ExperimentStore(root).get(options.experiment)
+    _show_status(experiment.status(RunStore(root)), experiment, terminal)
+    return 0
+
+
+def _list(options: Options, terminal: Terminal) -> int:
+    root = settings_for().app.artifacts_root
+    runs = RunStore(root)
+    statuses = [experiment.status(runs) for experiment in ExperimentStore(root).all()]
+    rows = [
+        (s.experiment_id, s.status, f"{s.cells_done}/{len(s.cells)} cells", local_time(s.created_at)) for s in statuses
+    ]
+    table = columns([("experiment", "state", "done", "created"), *rows])
+    found = ExperimentList(experiments=tuple(map(without_details, statuses)))
+    terminal.show(found, table if rows else Text("No experiments yet. Start one with: mt experiment run smoke"))
+    return 0
+
+
+def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
+    settings = settings_for()
+
+    async def cancel() -> ExperimentStatus:
+        async with running_queue(settings) as queue:
+            if queue is not None:
+                return await queue.experiments.cancel(options.experiment)
+        root = settings.app.artifacts_root
+        experiment, runs = ExperimentStore(root).get(options.experiment), RunStore(root)
+        cancel_experiment(experiment, runs)
+        return experiment.status(runs)
+
+    status = asyncio.run(cancel())
+    again = "Its finished runs stay; the same `mt experiment run` continues with them."
+    terminal.show(without_details(status), Text(f"{status.experiment_id}: {status.status}. {again}"))
+    return 0
+
+
+def _export(options: _ExportOptions, terminal: Terminal) -> int:
+    experiment = ExperimentStore(settings_for().app.artifacts_root).get(options.experiment)
+    if not experiment.has_completed():
+        message = f"The experiment '{experiment.experiment_id}' has no report yet: it has not completed."
+        raise AppError(ErrorCode.CONFLICT, message)
+    if options.folder.exists() and (not options.folder.is_dir() or any(options.folder.iterdir())):
+        shown = shown_name(options.folder.name)
+        raise AppError(ErrorCode.CONFLICT, f"'{shown}' exists and is not an empty folder: give another name.")
+    names: list[str] = []
+    for file in experiment.report_files():
+        name = file.relative_to(experiment.path)
+        copy = options.folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        names.append(name.as_posix())
+    exported: dict[str, object] = {"experiment_id": experiment.experiment_id, "files": names}
+    terminal.show(exported, Text(f"{experiment.experiment_id} is in {options.folder} ({counted(len(names), 'file')})."))
+    return 0
+
+
+def _recompute(options: _RecomputeOptions, terminal: Terminal) -> int:
+    from trainer.experiments.quantities import recompute  # numpy
+
+    try:
+        data = options.file.read_bytes()
+    except OSError:
+        shown = shown_name(options.file.name)
+        raise AppError(ErrorCode.DATA_NOT_FOUND, f"The file '{shown}' cannot be read: check its name.") from None
+    tables = recompute(parse_json(SectionsFile, data))
+    languages = sorted({row.listener_language for row in tables.matrix})
+    matrix = columns(_matrix_rows(languages, tables.matrix))
+    terminal.show(tables, Text("Excess surprisal, nats per position; rows: listeners"), matrix)
+    return 0

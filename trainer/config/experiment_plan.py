@@ -1,0 +1,34 @@
+"""Plans of experiments: YAML files with the fields of an experiment request."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from trainer.config.experiment_file import read_yaml
+from trainer.config.nested_dict import merged
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentRequest
+from trainer.contracts.validation import did_you_mean, parse, shown_name
+
+_CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+_PREFIX = "experiment_"
+
+
+def recipes() -> list[str]:
+    """Return the names of the plans that the program ships."""
+    return sorted(path.stem.removeprefix(_PREFIX) for path in _CONFIGS.glob(f"{_PREFIX}*.yaml"))
+
+
+def plan_path(plan: str) -> Path:
+    """Return the file of a plan, given by its path or as the name of a recipe; raises CONFIG_INVALID."""
+    if plan in recipes():
+        return _CONFIGS / f"{_PREFIX}{plan}.yaml"
+    if Path(plan).is_file():
+        return Path(plan)
+    known = recipes()
+    near = did_you_mean(plan, known) or f"; the recipes are {', '.join(known)}."
+    raise AppError(ErrorCode.CONFIG_INVALID, f"There is no plan '{shown_name(plan)}'{near}")
+
+
+def read_plan(path: Path, options: Mapping[str, object]) -> ExperimentRequest:
+    """Read a plan, of which options replace values; raises CONFIG_INVALID naming every wrong field."""
+    return parse(ExperimentRequest, merged(read_yaml(path), options), ErrorCode.CONFIG_INVALID)

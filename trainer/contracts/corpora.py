@@ -1,0 +1,109 @@
+"""Records of built corpora: the manifest, and the state and the progress of a build."""
+
+from typing import Literal
+
+from trainer.contracts.base import FileRecord, Frozen, Sha256
+
+StepName = Literal[
+    "blank_lines",
+    "language_identification",
+    "ipa",
+    "symbol_map",
+    "ipa_share",
+    "foreign_words",
+    "other_characters",
+    "short_lines",
+    "repeated_lines",
+    "cut",
+]
+"""The steps of a build, in their order."""
+
+
+class BuildStep(Frozen):
+    """Lines and characters before and after a step; the end of a line counts as a character."""
+
+    step: StepName
+    lines_in: int = 0
+    characters_in: int = 0
+    lines_out: int = 0
+    characters_out: int = 0
+    changes: int = 0
+    """Characters replaced (symbol_map, other_characters), or words removed (foreign_words)."""
+
+
+class IpaDifference(Frozen):
+    """A segment that turkic-translit and epitran write differently; empty where only one of them writes it."""
+
+    turkic_translit: str
+    epitran: str
+    count: int
+    word: str
+    """The first word with this difference."""
+
+
+class IpaCheck(Frozen):
+    """The words of a text in the IPA of turkic-translit and of epitran, compared."""
+
+    words: int = 0
+    differing_words: int = 0
+    differences: tuple[IpaDifference, ...] = ()
+    """The most frequent first."""
+
+
+class BuiltLanguage(Frozen):
+    """A language of built corpora."""
+
+    file: FileRecord
+    source_sha256: Sha256 | None
+    """SHA-256 of the local text; None for a data set on the hub."""
+    lines: int
+    characters: int
+    threshold: float
+    """Smallest probability of language identification; 0: every document was accepted without it."""
+    documents: int
+    rejected_documents: int
+    rejected_share: float
+    """Rejected documents, as a share of all documents read."""
+    steps: tuple[BuildStep, ...]
+    ipa_check: IpaCheck | None = None
+
+
+class CorpusManifest(Frozen):
+    """`<source>_manifest.json`: every line and character that a build took away, and the tools that did it."""
+
+    schema_version: Literal[1] = 1
+    source: str
+    dataset: str | None
+    """The data set on the hub; None: local text."""
+    is_ipa: bool
+    """True if the source was in IPA already."""
+    min_ipa_share: float
+    min_line_characters: int
+    budget_characters: int
+    """Characters of the language with the fewest after cleaning, or the limit given; no file has more."""
+    languages: dict[str, BuiltLanguage]
+    versions: dict[str, str]
+    """Versions of the tools that were used."""
+
+
+class LanguageState(Frozen):
+    """State of a language in a build: the documents read, and the part of the stage file that belongs to them."""
+
+    request_sha256: Sha256
+    """Hash of the options and tool versions, which must be equal for the build to continue."""
+    documents: int = 0
+    rejected_documents: int = 0
+    stage_bytes: int = 0
+    steps: tuple[BuildStep, ...] = ()
+    ipa_check: IpaCheck | None = None
+    is_complete: bool = False
+
+
+class BuildProgress(Frozen):
+    """Documents of a language that have been read, and the lines that were kept."""
+
+    language: str
+    documents: int
+    rejected_documents: int
+    lines: int
+    characters: int

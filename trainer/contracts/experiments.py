@@ -1,0 +1,486 @@
+"""Records of a cross-language experiment: a model per language, and every language scored by every model."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, JsonValue
+from pydantic.config import JsonDict
+
+from trainer.contracts.base import (
+    Count,
+    FileRecord,
+    Frozen,
+    Identifier,
+    RunState,
+    Sha256,
+    Timestamp,
+    describe_fields,
+)
+from trainer.contracts.errors import RunError
+from trainer.contracts.rules import fits_together
+from trainer.contracts.runs import CorpusName, CorpusRef, HttpOrigin
+from trainer.contracts.tokenizers import Normalization
+
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,8}(-[a-z0-9]{1,8})*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+"""The name of an experiment, of a model in it, or of a branch: part of file names."""
+ScoringMode = Literal["skip", "unk", "assimilate"]
+"""The positions that are scored: those whose character every model knows; all; all, after unknown characters have been
+replaced by the nearest known ones."""
+TextKind = Literal["passages", "held_out", "shuffled"]
+"""Passages given per language; the test split of each corpus; the same with the characters of each section shuffled."""
+Encoding = Literal["raw", "assimilated"]
+_ONLY_THESE_NAMES: JsonDict = {"additionalProperties": False}
+"""Added to the schema of a block whose names have a pattern."""
+TRIGRAM = "trigram"
+"""The name of the baseline among the models."""
+
+
+class ExperimentOptions(Frozen, json_schema_extra=describe_fields):
+    """A block of an experiment request."""
+
+
+class LanguageOptions(ExperimentOptions):
+    """A language of the experiment."""
+
+    corpus: CorpusName | None = None
+    """Corpus to train on; default: the language code, in the folder `corpora`."""
+    branch: Name | None = None
+    """Branch of the language family. The validity checks compare pairs within a branch with pairs across branches."""
+    is_control: bool = False
+    """An unrelated language: it is scored and scores like the others, but counts in no mean over pairs."""
+
+
+class TransferOptions(ExperimentOptions):
+    """Training in two phases: the first language from random weights, the others from the weights of the first."""
+
+    first: LanguageCode
+    """The language of the first phase."""
+    train: dict[str, JsonValue] = Field(default_factory=dict)
+    """Fields of the train request of the second phase that differ from the first."""
+
+
+class ModelOptions(ExperimentOptions):
+    """A kind of model, trained once per language and seed."""
+
+    train: dict[str, JsonValue]
+    """Fields of the train request; the experiment adds corpus, label and seed."""
+    has_shared_tokenizer: bool = False
+    """Train one tokenizer on the corpora of all languages instead of one per language."""
+    transfer: TransferOptions | None = None
+
+
+class TextOptions(ExperimentOptions):
+    """The texts that all models score, cut into sections: one line is one section."""
+
+    passages: CorpusName | None = None
+    """Folder with one corpus per language, named by its code; a line is a section."""
+    held_out: bool = True
+    """Score the test split of each corpus."""
+    shuffled: bool = True
+    """Score the test split with the characters of each section shuffled."""
+    min_characters: Annotated[int, Field(ge=2, le=100_000)] = 20
+    """Sections with fewer characters are dropped."""
+    max_characters: Count | None = None
+    """Characters per text, cut at the end of a section; default: all."""
+
+
+def _are_ascending(seeds: tuple[int, ...]) -> bool:
+    return all(seed < later for seed, later in pairwise(seeds))
+
+
+def _are_different(modes: tuple[ScoringMode, ...]) -> bool:
+    return len({*modes}) == len(modes)
+
+
+Modes = Annotated[
+    tuple[ScoringMode, ...],
+    Field(min_length=1, max_length=3),
+    fits_together(_are_different, "must name each mode once"),
+]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0, lt=2**32)], ...],
+    Field(min_length=1, max_length=20),
+    fits_together(_are_ascending, "must be in ascending order, each seed once"),
+]
+
+
+class ExperimentRequest(Frozen, json_schema_extra=describe_fields):
+    """An experiment as requested: languages x models x seeds."""
+
+    name: Name
+    """Name of the experiment: the first part of its id."""
+    languages: Annotated[
+        dict[LanguageCode, LanguageOptions], Field(min_length=2, max_length=32, json_schema_extra=_ONLY_THESE_NAMES)
+    ]
+    """The languages by code; the order of the tables."""
+    corpora: CorpusName | None = None
+    """Folder of the corpora that are named by their language code; default: the corpus folder itself."""
+    models: Annotated[dict[Name, ModelOptions], Field(min_length=1, max_length=16, json_schema_extra=_ONLY_THESE_NAMES)]
+    """The models by name; figures and headline tables show the first."""
+    seeds: Seeds = (1,)
+    """One training per language, model and seed."""
+    modes: Modes = ("skip", "unk", "assimilate")
+    """Scoring modes; figures and headline tables show the first."""
+    texts: TextOptions = TextOptions()
+    min_occurrences: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    """With mode skip, score only characters that occur this often in the training split of every corpus."""
+    has_trigram_baseline: bool = True
+    """Add a character trigram model per language, scored on the same positions."""
+    ratings: CorpusName | None = None
+    """CSV in the corpus folder with the columns listener, language and mean_rating: how well people understand."""
+
+
+class ExperimentRecord(Frozen):
+    """`request.json`: an accepted experiment."""
+
+    schema_version: Literal[1] = 1
+    experiment_id: Identifier
+    user_id: int | None
+    http: HttpOrigin | None = None
+    created_at: Timestamp
+    request: ExperimentRequest
+    request_hash: Sha256
+    corpora: dict[LanguageCode, CorpusRef]
+    passages: dict[LanguageCode, CorpusRef] = Field(default_factory=dict)
+    ratings: CorpusRef | None = None
+
+
+class ExperimentText(Frozen):
+    """A text as stored: one section per line."""
+
+    text_id: Identifier
+    """`<kind>-<language>`, with hyphens: `held-out-kk`."""
+    kind: TextKind
+    language: LanguageCode
+    sections: int
+    characters: int
+    sha256: Sha256
+
+
+class ExperimentTexts(Frozen):
+    """`texts.json`: the texts of an experiment, by kind, then by language."""
+
+    normalization: Normalization
+    texts: tuple[ExperimentText, ...]
+
+
+class CellKey(NamedTuple):
+    """A model of one language and seed: it is trained, and then scores all texts."""
+
+    model: str
+    language: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.language}, seed {self.seed}"
+
+
+class CellRun(Frozen):
+    """The run of a model, language and seed."""
+
+    model: Name
+    language: LanguageCode
+    seed: int
+    run_id: Identifier
+    is_reused: bool
+    """True for an equal run that was not started by this experiment; cancelling the experiment leaves it alone."""
+
+    @property
+    def key(self) -> CellKey:
+        return CellKey(self.model, self.language, self.seed)
+
+
+class CellRuns(Frozen):
+    """`runs.json`: the runs of an experiment that have been accepted so far."""
+
+    runs: tuple[CellRun, ...] = ()
+
+
+class Cell(Frozen):
+    """A training, or the scores of all texts by one run."""
+
+    kind: Literal["train", "score"]
+    model: Name
+    language: LanguageCode
+    seed: int
+    status: RunState
+    run_id: Identifier | None = None
+    """None until the run has been accepted."""
+
+
+class ExperimentStatus(Frozen):
+    """The state of an experiment, read from the disk."""
+
+    experiment_id: Identifier
+    name: str
+    status: RunState
+    message: str
+    cells: tuple[Cell, ...]
+    cells_done: int
+    created_at: Timestamp
+    elapsed_seconds: float | None = None
+    error: RunError | None = None
+    is_valid: bool | None = None
+    """All validity checks passed; None until the end, and without branches."""
+    files: tuple[FileRecord, ...] = ()
+    """The files of the report, after the end."""
+
+
+class ExperimentList(Frozen):
+    """All experiments, newest first, without their cells and files."""
+
+    experiments: tuple[ExperimentStatus, ...]
+
+
+class SectionScore(Frozen):
+    """The score of one section: the sum of the losses of its scored positions, in nats."""
+
+    section: int | str
+    loss_sum: float
+    n_scored: Annotated[int, Field(ge=0)]
+    n_total: Annotated[int, Field(ge=0)]
+
+
+SectionTable = dict[str, dict[str, tuple[SectionScore, ...]]]
+"""Section scores by listener, then by language of the text."""
+
+
+class SectionColumns(Frozen):
+    """The scores of one listener on one text, column by column: the fields of `SectionScore`."""
+
+    section: tuple[int, ...]
+    loss_sum: tuple[float, ...]
+    n_scored: tuple[int, ...]
+    n_total: tuple[int, ...]
+
+
+class ScoreTable(Frozen):
+    """The section scores of one model and one seed on one kind of text in one mode."""
+
+    model: str
+    kind: TextKind
+    mode: ScoringMode
+    seed: int | None = None
+    """None: the trigram baseline, which has no seed."""
+    sections: dict[str, dict[str, SectionColumns]]
+    """By listener, then by language of the text."""
+
+
+class SectionsFile(Frozen):
+    """`sections.json`: everything that the tables and figures are computed from.
+
+    Only `sections` is needed: then all other fields have these defaults.
+    """
+
+    sections: SectionTable
+    """The headline table: the first model, on the first kind of text, in the first mode; means over seeds."""
+    scoring_mode: ScoringMode = "skip"
+    branches: dict[str, str] = Field(default_factory=dict)
+    """Branch by language, for the languages that have one."""
+    controls: tuple[str, ...] = ()
+    tables: tuple[ScoreTable, ...] = ()
+    """The scores of each seed. The tables of numbers use the means of `loss_sum` over seeds."""
+    ratings: tuple["Rating", ...] = ()
+
+
+class Rating(Frozen):
+    """The mean of the ratings by people of the listener's language: how well they understand a language."""
+
+    listener: str
+    language: str
+    mean_rating: float
+
+
+class Interval(Frozen):
+    """A 95 % interval of the paired bootstrap over sections."""
+
+    low: float
+    high: float
+
+
+class MatrixRow(Frozen):
+    """A row of `matrix.csv`: how surprised a listener is by a text. Losses in nats per position."""
+
+    listener_language: str
+    text_language: str
+    scoring_mode: ScoringMode
+    cross_entropy: float
+    native_cross_entropy: float
+    excess_cross_entropy: float
+    interval_low: float
+    interval_high: float
+    fraction_scored: float
+    n_scored: int
+
+
+class ListenersRow(Frozen):
+    """A row of `listeners.csv`: the difference of two listeners' excess on one text, neither of them its own model."""
+
+    text_language: str
+    listener_a: str
+    listener_b: str
+    scoring_mode: ScoringMode
+    difference: float
+    """excess(a, text) - excess(b, text)"""
+    interval_low: float
+    interval_high: float
+
+
+class AsymmetryRow(Frozen):
+    """A row of `asymmetry.csv`: does a understand b better than b understands a?"""
+
+    language_a: str
+    language_b: str
+    scoring_mode: ScoringMode
+    excess_a_on_b: float
+    excess_b_on_a: float
+    asymmetry: float
+    """excess(a, b) - excess(b, a)"""
+    interval_low: float
+    interval_high: float
+
+
+class Tables(Frozen):
+    """The three tables of one score table."""
+
+    matrix: tuple[MatrixRow, ...]
+    listeners: tuple[ListenersRow, ...]
+    asymmetry: tuple[AsymmetryRow, ...]
+
+
+class TreeJoin(Frozen):
+    """A join of the average-linkage tree: two clusters of languages at a height."""
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    height: float
+
+
+class Gap(Frozen):
+    """Mean symmetric distance within and across branches, controls left out; gap = across - within."""
+
+    within: float
+    across: float
+    gap: float
+    control_distances: dict[str, float] = Field(default_factory=dict)
+    """The smallest distance of a control to a language that is no control, by control."""
+
+
+class ValidityCheck(Frozen):
+    """A check of the battery with its numbers."""
+
+    name: Literal["passages", "held_out", "shuffled", "control"]
+    passed: bool
+    message: str
+    """One sentence with the numbers."""
+    gap: Gap | None = None
+    joins_branches_first: bool | None = None
+
+
+class Validity(Frozen):
+    """`validity.json`: the battery of the headline model and mode. A failed check is a result, not an error."""
+
+    passed: bool | None
+    """None if there was nothing to check: no two branches, or no such text."""
+    checks: tuple[ValidityCheck, ...] = ()
+
+
+class Correlation(Frozen):
+    """Excess cross-entropy against human ratings, over ordered pairs of different languages."""
+
+    model: str
+    kind: TextKind
+    mode: ScoringMode
+    n: int
+    pearson_r: float | None
+    pearson_p: float | None
+    spearman_rho: float | None
+    spearman_p: float | None
+
+
+class SeedRow(Frozen):
+    """A row of `seeds.csv`: one listener on one text, mean and standard deviation over seeds (n - 1)."""
+
+    model: str
+    kind: TextKind
+    listener_language: str
+    text_language: str
+    scoring_mode: ScoringMode
+    n_seeds: int
+    cross_entropy_mean: float
+    cross_entropy_sd: float | None
+    """None for one seed."""
+    excess_mean: float
+    excess_sd: float | None
+
+
+class CurveRow(Frozen):
+    """A row of `curves.csv`: a training of the experiment and its figures; losses in nats per token."""
+
+    model: str
+    language: str
+    seed: int
+    run_id: str
+    phase: Literal["single", "first", "second"]
+    steps: int
+    epochs: int
+    early_stopped: bool
+    initial_val_loss: float | None
+    best_val_loss: float | None
+    test_loss: float | None
+    test_perplexity: float | None
+    bits_per_char: float | None
+    auc: float | None
+    """The area under the training loss over steps."""
+
+
+class Replacement(Frozen):
+    """A row of `assimilation.csv`: a character that a listener's model does not know, and the one read instead."""
+
+    model: str
+    listener_language: str
+    seed: int | None
+    """None: the trigram baseline, which has no seed."""
+    character: str
+    replacement: str | None
+    """None: the model reads its unknown token. It knows no vowel or no consonant, or the character is neither."""
+    distance: float | None
+    count: int
+    """Occurrences in all texts of the experiment."""
+
+
+class ModelTables(Frozen):
+    """The tables of one model on one kind of text, in all modes."""
+
+    model: str
+    kind: TextKind
+    tables: Tables
+    tree: tuple[TreeJoin, ...]
+    """Of the first mode."""
+    gap: Gap | None = None
+    """Of the first mode; None without two branches."""
+
+
+class ExperimentResult(Frozen):
+    """`result.json`: the numbers of a finished experiment; the report is made of it."""
+
+    experiment_id: Identifier
+    name: str
+    languages: tuple[str, ...]
+    branches: Mapping[str, str] = Field(default_factory=dict)
+    controls: tuple[str, ...] = ()
+    seeds: tuple[int, ...]
+    modes: tuple[ScoringMode, ...]
+    common_characters: tuple[str, ...] | None = None
+    """The characters that mode skip scores, in order of code points; None for models of larger tokens."""
+    headline: tuple[str, TextKind]
+    """Model and kind of text of the headline tables and figures, in the first mode."""
+    models: tuple[ModelTables, ...]
+    """The headline first."""
+    seed_rows: tuple[SeedRow, ...] = ()
+    curves: tuple[CurveRow, ...] = ()
+    replacements: tuple[Replacement, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
+    validity: Validity

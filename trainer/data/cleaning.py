@@ -1,0 +1,132 @@
+"""Cleans lines of IPA text, and counts the lines and characters that each step takes away.
+
+The steps in their order: symbols are unified; lines with few IPA characters are dropped; words with letters that the
+language does not have are removed; other characters become a space; short lines and repeated lines are dropped.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from string import ascii_lowercase, digits, punctuation
+from typing import get_args
+
+from trainer.contracts.corpora import BuildStep, StepName
+
+ALPHABETS: Mapping[str, str] = {
+    "tr": "bdefhijklmnoprstuvyzøɑɡɯʃʒː͡",
+    "az": "bdefhijklmnoprstuvxyzæœɑɟɡɣɯʃʒ͡",
+    "kk": "bdefhijklmnopqrstuvwzæŋɑɕəɡɪɵʁʃʊʏʒʔʲː͡χ",
+    "ky": "bdefijklmnoprstuvwxyzøŋɑɕɡɯʃʒʔʲː͡θ",
+    "uz": "abdefhijklmnopqrstuvxzŋɔɡʁʃʒʔ͡",
+    "ug": "bdefhijklmnopqrstuwyzæøŋɑɡʁʃʒ͡χ",
+    "fi": "bdefhijklmnoprstuyæøŋɑɡʃʋʒʔː",
+}
+"""The IPA characters of each language after the symbol map. A letter outside of them marks a foreign word."""
+SYMBOL_MAP: Mapping[str, str] = {"ɾ": "r"}
+LANGUAGE_SYMBOLS: Mapping[str, Mapping[str, str]] = {"tr": {"a": "ɑ"}}
+"""Further replacements in one language, so that equal vowels have equal symbols in all languages."""
+MIN_IPA_SHARE = 0.95
+MIN_LINE_CHARACTERS = 30
+
+_IPA = ascii_lowercase + "æçðøħŋœβθχ" + "".join(map(chr, range(0x250, 0x370)))  # IPA, modifiers, combining marks
+_NEUTRAL = " " + digits + punctuation.replace("_", "") + "—–…«»‘’"
+_EXPECTED = str.maketrans("", "", _IPA + _NEUTRAL)
+"""Removes the characters that the share of IPA characters counts as such: digits and common punctuation included."""
+
+
+class StepCounts:
+    """Lines and characters before and after each step of a build."""
+
+    def __init__(self, steps: Iterable[BuildStep] = ()) -> None:
+        names: tuple[StepName, ...] = get_args(StepName)
+        self._steps = {name: _Step(BuildStep(step=name)) for name in names} | {each.step: _Step(each) for each in steps}
+
+    def count(self, step: StepName, before: str, after: str | None, changes: int = 0) -> None:
+        """Count a line before a step and after it; None: the step dropped the line."""
+        counted = self._steps[step]
+        counted.lines_in += 1
+        counted.characters_in += len(before) + 1
+        counted.changes += changes
+        if after is not None:
+            counted.lines_out += 1
+            counted.characters_out += len(after) + 1
+
+    @property
+    def kept_lines(self) -> int:
+        return self._steps["repeated_lines"].lines_out
+
+    @property
+    def kept_characters(self) -> int:
+        return self._steps["repeated_lines"].characters_out
+
+    def records(self) -> tuple[BuildStep, ...]:
+        return tuple(
+            BuildStep(
+                step=name,
+                lines_in=step.lines_in,
+                characters_in=step.characters_in,
+                lines_out=step.lines_out,
+                characters_out=step.characters_out,
+                changes=step.changes,
+            )
+            for name, step in self._steps.items()
+        )
+
+
+class _Step:
+    """A BuildStep that is being counted."""
+
+    def __init__(self, start: BuildStep) -> None:
+        self.lines_in, self.characters_in = start.lines_in, start.characters_in
+        self.lines_out, self.characters_out = start.lines_out, start.characters_out
+        self.changes = start.changes
+
+
+class Cleaner:
+    """Cleans the lines of one language, one after the other."""
+
+    def __init__(self, language: str, counts: StepCounts, kept: Iterable[str] = ()) -> None:
+        """Start after the lines that have been kept already."""
+        letters = ALPHABETS[language]
+        self._alphabet = set(letters) | {" "}
+        self._symbols = str.maketrans({**SYMBOL_MAP, **LANGUAGE_SYMBOLS.get(language, {})})
+        self._gaps, self._others = re.compile(f"[^{letters}]+"), re.compile(f"[^{letters}\\s]")
+        self._counts = counts
+        self._kept = set(kept)
+
+    def clean(self, line: str) -> str | None:
+        """Return the cleaned line, or None if it is dropped."""
+        normalized = self.normalize(line)
+        if normalized is None:
+            return None
+        if len(normalized) < MIN_LINE_CHARACTERS:
+            self._counts.count("short_lines", normalized, None)
+            return None
+        self._counts.count("short_lines", normalized, normalized)
+        kept = None if normalized in self._kept else normalized
+        self._counts.count("repeated_lines", normalized, kept)
+        self._kept.add(normalized)
+        return kept
+
+    def normalize(self, line: str) -> str | None:
+        """Return a line with IPA characters of its language only, or None if it has too few of them."""
+        mapped = line.translate(self._symbols)
+        self._counts.count("symbol_map", line, mapped, sum(map(str.__ne__, line, mapped)))
+        share = 1 - len(mapped.translate(_EXPECTED)) / max(1, len(mapped))
+        if share < MIN_IPA_SHARE:
+            self._counts.count("ipa_share", mapped, None)
+            return None
+        self._counts.count("ipa_share", mapped, mapped)
+        native, removed = self._without_foreign_words(mapped)
+        self._counts.count("foreign_words", mapped, native, removed)
+        spaced = self._gaps.sub(" ", native).strip()
+        self._counts.count("other_characters", native, spaced, sum(1 for _ in self._others.finditer(native)))
+        return spaced
+
+    def _without_foreign_words(self, line: str) -> tuple[str, int]:
+        """Return the line without its foreign words, and their number."""
+        foreign = {sign for sign in set(line) - self._alphabet if sign.isalpha()}
+        if not foreign:
+            return line, 0
+        words = line.split()
+        native = [word for word in words if foreign.isdisjoint(word)]
+        return " ".join(native), len(words) - len(native)

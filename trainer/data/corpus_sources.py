@@ -1,0 +1,154 @@
+"""Documents to build IPA corpora from: data sets of the Hugging Face hub, streamed, and folders of local text."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from httpx2 import HTTPError, TransportError
+from pydantic import BaseModel, SecretStr
+
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.validation import decoded, shown_name
+from trainer.data.cleaning import ALPHABETS
+from trainer.data.text import corpus_sha256
+
+Read = Callable[[str, int], Iterator[str]]
+"""Yields the documents of a language, after skipping the given number of them."""
+HUB_SOURCES = {"oscar": "oscar-corpus/OSCAR-2301", "culturax": "uonlp/CulturaX"}
+"""Data sets on the hub by our name; both are gated."""
+STREAM_CHARACTERS = 10_000_000
+"""Default limit per language of a data set on the hub, whose Turkish has more than any disk holds."""
+_DOCUMENT_LINES = 100
+
+
+class Source(NamedTuple):
+    """Documents with the name that their corpora get."""
+
+    name: str
+    dataset: str | None
+    """The data set on the hub; None: local text."""
+    sha256: Mapping[str, str]
+    """SHA-256 of the local text of each language."""
+    read: Read
+
+
+def find_source(given: str, languages: Sequence[str], token: SecretStr | None) -> Source:
+    """Return the data set on the hub of this name, or the folder of texts.
+
+    Raises INVALID_INPUT for an unknown source, DATA_NOT_FOUND for a folder without the text of a language, and
+    UNSUPPORTED_BACKEND for a data set without the extra `corpora`.
+    """
+    if given in HUB_SOURCES:
+        return Source(given, HUB_SOURCES[given], {}, partial(_stream, given, token, _load_dataset()))
+    folder = Path(given)
+    if not folder.is_dir():
+        known = ", ".join(("wikitext-2", *HUB_SOURCES))
+        message = f"`--source` must be one of {known}, or a folder of texts, you gave '{shown_name(given)}'."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    missing = [f"{language}.txt" for language in languages if not (folder / f"{language}.txt").is_file()]
+    name = shown_name(folder.resolve().name)
+    if missing:
+        message = f"'{name}' has no {' and no '.join(missing)}: add a text per language, or leave it out of `--langs`."
+        raise AppError(ErrorCode.DATA_NOT_FOUND, message)
+    hashes = {language: corpus_sha256(folder / f"{language}.txt") for language in languages}
+    return Source(name, None, hashes, partial(_read_folder, folder))
+
+
+def parse_languages(given: str) -> tuple[str, ...]:
+    """Read `kk,ky,…`; raises INVALID_INPUT for a language without an IPA alphabet."""
+    languages = [language.strip() for language in given.split(",")]
+    unknown = [language for language in languages if language not in ALPHABETS]
+    if unknown:
+        message = f"`--langs` must be of {', '.join(ALPHABETS)}, you gave '{shown_name(','.join(unknown))}'."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    return tuple(language for n, language in enumerate(languages) if language not in languages[:n])
+
+
+class _Stream(Protocol):
+    """A streamed data set."""
+
+    def skip(self, n: int) -> Iterable[dict[str, str]]: ...
+
+
+class _Load(Protocol):
+    """`load_dataset` of the library."""
+
+    def __call__(
+        self, path: str, *, name: str | None, data_files: str | None, split: str, streaming: bool, token: str | None
+    ) -> _Stream: ...
+
+
+class _OscarDocument(BaseModel):
+    """A line of a file of OSCAR."""
+
+    content: str
+
+
+def _load_dataset() -> _Load:
+    try:
+        load: _Load = import_module("datasets").load_dataset
+    except ImportError:
+        message = (
+            "Streaming needs datasets: install the extra, as in `pip install '.[corpora]'`, or give a folder of texts."
+        )
+        raise AppError(ErrorCode.UNSUPPORTED_BACKEND, message) from None
+    return load
+
+
+def _stream(name: str, token: SecretStr | None, load: _Load, language: str, skipped: int) -> Iterator[str]:
+    """Yield documents of the hub; raises SERVICE_UNAVAILABLE if they cannot be fetched."""
+    dataset, is_oscar = HUB_SOURCES[name], name == "oscar"
+    try:
+        rows = load(
+            # OSCAR has a loading script, which the library does not run: its files are read as lines of JSON
+            "text" if is_oscar else dataset,
+            name=None if is_oscar else language,
+            data_files=f"hf://datasets/{dataset}/{language}_meta/*.jsonl.zst" if is_oscar else None,
+            split="train",
+            streaming=True,
+            token=None if token is None else token.get_secret_value(),
+        )
+        is_empty = skipped == 0
+        for row in rows.skip(skipped):
+            is_empty = False
+            yield _OscarDocument.model_validate_json(row["text"]).content if is_oscar else row["text"]
+        if is_empty:  # where a token gives no access, the library finds no files
+            raise FileNotFoundError(dataset)
+    except (OSError, ValueError, HTTPError) as error:
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, f"'{name}' {_advice(error, dataset, token)}") from error
+
+
+def _advice(error: Exception, dataset: str, token: SecretStr | None) -> str:
+    if isinstance(error, (ConnectionError, TransportError)):
+        return (
+            "could not be fetched, because the hub cannot be reached: give the same command again where there is a"
+            " network, or build from a folder of texts."
+        )
+    missing = "set HF_TOKEN to the token of" if token is None else "check that HF_TOKEN belongs to"
+    return (
+        f"could not be fetched: {missing} an account that has accepted the terms of {dataset} on the hub, then give the"
+        " same command again."
+    )
+
+
+def _read_folder(folder: Path, language: str, skipped: int) -> Iterator[str]:
+    with (folder / f"{language}.txt").open("rb") as file:
+        yield from islice(_local_documents(file, f"'{language}.txt'"), skipped, None)
+
+
+def _local_documents(file: BinaryIO, name: str) -> Iterator[str]:
+    """Yield the paragraphs of a text: lines up to a blank line, at most 100 of them."""
+    paragraph: list[str] = []
+    position = 0
+    for raw in file:
+        line = decoded(raw, name, position=position).removeprefix("" if position else "\ufeff").rstrip("\r\n")
+        position += len(raw)
+        paragraph.append(line)
+        if not line.strip() or len(paragraph) == _DOCUMENT_LINES:
+            yield "\n".join(paragraph)
+            paragraph = []
+    if paragraph:
+        yield "\n".join(paragraph)

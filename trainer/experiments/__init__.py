@@ -1,0 +1,1 @@
+"""Cross-language experiments: losses of sections, tables, intervals, baseline and validity checks."""

@@ -1,0 +1,66 @@
+"""Writes the report of an experiment into its folder: tables, figures, and one page that shows them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trainer.contracts.experiments import (
+    AsymmetryRow,
+    Correlation,
+    CurveRow,
+    ExperimentResult,
+    ListenersRow,
+    MatrixRow,
+    Replacement,
+    SectionsFile,
+    SeedRow,
+    Tables,
+)
+from trainer.reports.experiment_tables import csv_text, latex_table
+from trainer.system.files import DISK, write_atomically
+
+RESULT = "result.json"
+"""Written last: an experiment that has this file is completed, and its other files are complete."""
+
+
+def write_report(folder: Path, result: ExperimentResult, sections: SectionsFile) -> None:
+    """Write all files of the report durably into the existing folder of an experiment; `result.json` last."""
+    for name, content in _report_files(result, sections):
+        path = folder / name
+        DISK.make_folder(path.parent)
+        DISK.sync(path.parent.parent)
+        write_atomically(path, content.encode() if isinstance(content, str) else content)
+    write_atomically(folder / RESULT, result.model_dump_json(indent=1).encode())
+
+
+def _report_files(result: ExperimentResult, sections: SectionsFile) -> Iterator[tuple[str, str | bytes]]:
+    headline, *others = result.models
+    yield from _csv_files("", headline.tables)
+    for tables in others:
+        yield from _csv_files(f"tables/{tables.model}-{tables.kind.replace('_', '-')}/", tables.tables)
+    yield "seeds.csv", csv_text(SeedRow, result.seed_rows)
+    yield "curves.csv", csv_text(CurveRow, result.curves)
+    yield "assimilation.csv", csv_text(Replacement, result.replacements)
+    if result.correlations:
+        yield "correlations.csv", csv_text(Correlation, result.correlations)
+    yield "sections.json", sections.model_dump_json()
+    yield "validity.json", result.validity.model_dump_json(indent=1)
+    yield "table.tex", latex_table(result)
+    yield from _figures_and_page(result)
+
+
+def _figures_and_page(result: ExperimentResult) -> Iterator[tuple[str, str | bytes]]:
+    from trainer.reports.experiment_charts import curves_figure, figure_bytes, heat_map_figure, tree_figure
+    from trainer.reports.experiment_html import experiment_html
+
+    figures = {"heat_map": heat_map_figure(result), "tree": tree_figure(result), "curves": curves_figure(result)}
+    images = {name: figure_bytes(figure, "png") for name, figure in figures.items()}
+    for name, figure in figures.items():
+        yield f"{name}.png", images[name]
+        yield f"{name}.pdf", figure_bytes(figure, "pdf")
+    yield "report.html", experiment_html(result, images)
+
+
+def _csv_files(folder: str, tables: Tables) -> Iterator[tuple[str, str]]:
+    yield f"{folder}matrix.csv", csv_text(MatrixRow, tables.matrix)
+    yield f"{folder}listeners.csv", csv_text(ListenersRow, tables.listeners)
+    yield f"{folder}asymmetry.csv", csv_text(AsymmetryRow, tables.asymmetry)

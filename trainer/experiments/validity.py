@@ -1,0 +1,107 @@
+"""Validity checks of an experiment: is the relation of the languages in the numbers, and only where it should be?"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Literal, NamedTuple
+
+from trainer.contracts.experiments import Gap, TextKind, TreeJoin, Validity, ValidityCheck
+from trainer.experiments.tree import joins_first
+
+Distances = Mapping[tuple[str, str], float]
+"""Symmetric distances, for both orders of each pair of languages."""
+
+
+class Family(NamedTuple):
+    """The languages that the checks compare: branch by language, and the unrelated languages."""
+
+    branches: Mapping[str, str]
+    """Without the controls."""
+    controls: Sequence[str]
+
+    def groups(self) -> list[list[str]]:
+        """Return the languages of each branch that has at least two."""
+        members = {branch: [a for a, of in self.branches.items() if of == branch] for branch in self.branches.values()}
+        return [languages for languages in members.values() if len(languages) > 1]
+
+
+class Measured(NamedTuple):
+    """The distances of a kind of text, and its tree."""
+
+    distances: Distances
+    tree: Sequence[TreeJoin]
+
+
+def gap(distances: Distances, family: Family) -> Gap | None:
+    """Return the mean distance within and across branches; None without pairs of both kinds."""
+    within: list[float] = []
+    across: list[float] = []
+    for a, b in combinations(family.branches, 2):
+        (within if family.branches[a] == family.branches[b] else across).append(distances[a, b])
+    if not within or not across:
+        return None
+    mean_within, mean_across = sum(within) / len(within), sum(across) / len(across)
+    return Gap(
+        within=mean_within,
+        across=mean_across,
+        gap=mean_across - mean_within,
+        control_distances={
+            control: min(nats for (a, b), nats in distances.items() if a == control and b not in family.controls)
+            for control in family.controls
+        },
+    )
+
+
+def validity(measured: Mapping[TextKind, Measured], headline: TextKind, family: Family) -> Validity:
+    """Return the checks for which there are texts and languages."""
+    gaps = {kind: found for kind, (distances, _) in measured.items() if (found := gap(distances, family)) is not None}
+    checks: list[ValidityCheck] = []
+    kinds: tuple[Literal["passages", "held_out"], ...] = ("passages", "held_out")
+    for kind in kinds:
+        if kind in gaps:
+            joins = joins_first(measured[kind].tree, family.groups())
+            checks.append(_gap_check(kind, gaps[kind], joins_branches_first=joins))
+    if "shuffled" in gaps and "held_out" in gaps:
+        checks.append(_shuffled_check(gaps["shuffled"], gaps["held_out"]))
+    if headline in gaps and family.controls:
+        checks.append(_control_check(gaps[headline]))
+    return Validity(passed=all(check.passed for check in checks) if checks else None, checks=tuple(checks))
+
+
+def _gap_check(name: Literal["passages", "held_out"], found: Gap, *, joins_branches_first: bool) -> ValidityCheck:
+    tree = "joins" if joins_branches_first else "does not join"
+    return ValidityCheck(
+        name=name,
+        passed=found.gap > 0 and joins_branches_first,
+        message=(
+            f"The mean distance is {found.within:.3f} nats within branches and {found.across:.3f} across branches:"
+            f" a gap of {found.gap:.3f}, which should be above 0."
+            f" The tree {tree} the languages of each branch first."
+        ),
+        gap=found,
+        joins_branches_first=joins_branches_first,
+    )
+
+
+def _shuffled_check(shuffled: Gap, held_out: Gap) -> ValidityCheck:
+    return ValidityCheck(
+        name="shuffled",
+        passed=shuffled.gap < held_out.gap / 2,
+        message=(
+            f"With shuffled characters the gap is {shuffled.gap:.3f} nats;"
+            f" it should be below half of the {held_out.gap:.3f} of the held-out text."
+        ),
+        gap=shuffled,
+    )
+
+
+def _control_check(found: Gap) -> ValidityCheck:
+    nearest = min(found.control_distances, key=found.control_distances.__getitem__)
+    return ValidityCheck(
+        name="control",
+        passed=found.control_distances[nearest] > found.across,
+        message=(
+            f"The smallest distance of a control is {found.control_distances[nearest]:.3f} nats ({nearest});"
+            f" it should be above the mean distance across branches, {found.across:.3f}."
+        ),
+        gap=found,
+    )

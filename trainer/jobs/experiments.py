@@ -1,0 +1,317 @@
+"""Experiments: checks a request with all of its trainings, accepts and cancels experiments."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import NamedTuple
+
+from pydantic import JsonValue
+from pydantic_core import to_json
+
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
+from trainer.artifacts.runs import RunStore, cancel_idle_run
+from trainer.artifacts.tokenizers import resolve_tokenizer
+from trainer.config.nested_dict import merged
+from trainer.config.settings import Settings
+from trainer.config.train_request import RequestDraft, with_family
+from trainer.contracts.base import changed, now
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import (
+    TRIGRAM,
+    CellKey,
+    CellRun,
+    ExperimentRecord,
+    ExperimentRequest,
+    ExperimentStatus,
+    ModelOptions,
+)
+from trainer.contracts.jobs import ExperimentPayload
+from trainer.contracts.runs import CorpusRef, EffectiveRequest, HttpOrigin, TrainRequest
+from trainer.contracts.tokenizer_jobs import TokenizerTrainRequest
+from trainer.contracts.tokenizers import Normalization
+from trainer.contracts.validation import parse
+from trainer.data.corpora import CorpusStore
+from trainer.experiments.ratings_file import read_ratings
+from trainer.jobs.enqueue import Enqueuer
+from trainer.jobs.inference_client import tolerate_no_redis
+from trainer.jobs.resolve import preview_training, resolve_request
+from trainer.store import keys
+from trainer.store.store import Store
+
+_ADDED = ("corpus", "validation_corpus", "test_corpus", "label", "seed", "resume", "init_from_run_id")
+"""Fields of a train request that the experiment sets by itself, or that would differ between languages."""
+
+
+class Start(NamedTuple):
+    """The artifacts that a training starts from."""
+
+    tokenizer_id: str | None = None
+    parent_run_id: str | None = None
+
+
+class Experiments:
+    """The experiments of one installation."""
+
+    def __init__(
+        self, settings: Settings, store: Store, enqueuer: Enqueuer, runs: RunStore, corpora: CorpusStore
+    ) -> None:
+        self._store = store
+        self._enqueuer = enqueuer
+        self._runs = runs
+        self._corpora = corpora
+        self._settings = settings
+        self.stored = ExperimentStore(settings.app.artifacts_root)
+
+    async def start(
+        self, request: ExperimentRequest, *, user_id: int | None, http: HttpOrigin | None = None
+    ) -> ExperimentStatus:
+        """Check and accept an experiment; raises AppError, having changed nothing."""
+        return await self.accept(
+            await resolve_experiment(request, self._corpora, self._settings, user_id=user_id, http=http)
+        )
+
+    async def accept(self, record: ExperimentRecord) -> ExperimentStatus:
+        """Accept a checked experiment: write it to disk, then enqueue it.
+
+        An equal one that has completed or is running stays as it is. One that has failed or was cancelled begins
+        again, and reuses the runs that have completed.
+        """
+        try:
+            experiment = await asyncio.to_thread(self.stored.create, record)
+        except OSError as error:
+            raise AppError(
+                ErrorCode.INSUFFICIENT_STORAGE, "The experiment could not be written to disk; nothing was queued."
+            ) from error
+        if experiment.is_unfinished():
+            experiment_id = experiment.experiment_id
+            async with tolerate_no_redis("experiment_accepted_without_redis", experiment_id=experiment_id):
+                await self._enqueuer.enqueue(ExperimentPayload(experiment_id=experiment_id))
+        return await self.status(experiment.experiment_id)
+
+    async def status(self, experiment_id: str) -> ExperimentStatus:
+        """Return the status of an experiment from the disk; raises DATA_NOT_FOUND."""
+        return await asyncio.to_thread(self.stored.get(experiment_id).status, self._runs)
+
+    async def all(self) -> list[ExperimentStatus]:
+        """Return the status of all experiments, newest first."""
+        return await asyncio.to_thread(lambda: [experiment.status(self._runs) for experiment in self.stored.all()])
+
+    async def cancel(self, experiment_id: str) -> ExperimentStatus:
+        """Cancel an experiment with its unfinished runs, which its worker ends; raises CONFLICT for one that has ended.
+
+        Finished runs stay, and the experiment continues with them if it is started again.
+        """
+        if await asyncio.to_thread(cancel_experiment, self.stored.get(experiment_id), self._runs):
+            async with tolerate_no_redis("experiment_cancelled_without_redis", experiment_id=experiment_id):
+                await self._store.dequeue(keys.EXPERIMENT_QUEUE, experiment_id)
+        return await self.status(experiment_id)
+
+
+def cancel_experiment(experiment: ExperimentDirectory, runs: RunStore) -> bool:
+    """Mark an experiment as cancelled, and end its runs unless a worker does; return False if one does.
+
+    Raises CONFLICT for an experiment that has ended.
+    """
+    if not experiment.is_unfinished():
+        raise AppError(ErrorCode.CONFLICT, f"The experiment '{experiment.experiment_id}' has already ended.")
+    experiment.request_cancel()
+    lock = experiment.lock()
+    if lock is None:
+        return False
+    with lock:
+        cancel_runs(experiment.runs().values(), runs)
+    return True
+
+
+def cancel_runs(cells: Iterable[CellRun], runs: RunStore) -> None:
+    """Request the end of the unfinished runs that an experiment has started; those that wait end at once."""
+    for cell in cells:
+        run = runs.get(cell.run_id)
+        if not cell.is_reused and run.manifest() is None:
+            run.request_cancel()
+            cancel_idle_run(run)
+
+
+async def resolve_experiment(
+    request: ExperimentRequest,
+    corpora: CorpusStore,
+    settings: Settings,
+    *,
+    user_id: int | None,
+    http: HttpOrigin | None = None,
+) -> ExperimentRecord:
+    """Check an experiment with all of its corpora and trainings; raises AppError, having changed nothing."""
+    _check_parts(request)
+    passages = request.texts.passages
+    names = {code: corpus_of(request, code) for code in request.languages}
+    described = {code: await corpora.describe(name) for code, name in names.items()}
+    texts = {code: await corpora.describe(f"{passages}/{code}") for code in names if passages is not None}
+    ratings = None
+    if request.ratings is not None:
+        ratings = await corpora.describe(request.ratings)
+        read_ratings(corpora.find(request.ratings))
+    await _check_trainings(request, corpora, settings)
+    request_hash = _hash(request, [*described.values(), *texts.values(), *([] if ratings is None else [ratings])])
+    return ExperimentRecord(
+        experiment_id=f"{request.name}-{request_hash[:8]}",
+        user_id=user_id,
+        http=http,
+        created_at=now(),
+        request=request,
+        request_hash=request_hash,
+        corpora=described,
+        passages=texts,
+        ratings=ratings,
+    )
+
+
+def corpus_of(request: ExperimentRequest, language: str) -> str:
+    """Return the name of the corpus of a language."""
+    named = request.languages[language].corpus
+    return named or (language if request.corpora is None else f"{request.corpora}/{language}")
+
+
+def _check_parts(request: ExperimentRequest) -> None:
+    texts = request.texts
+    if texts.passages is None and not texts.held_out:
+        message = "`texts` names nothing to score: give `passages`, or set `held_out` to true."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    if request.has_trigram_baseline and TRIGRAM in request.models:
+        message = f"`models.{TRIGRAM}` has the name of the baseline: rename it, or set `has_trigram_baseline` to false."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    for name, model in request.models.items():
+        _check_model(request, model, f"`models.{name}")
+
+
+def _check_model(request: ExperimentRequest, model: ModelOptions, place: str) -> None:
+    _refuse_added(model.train, f"{place}.train")
+    if model.has_shared_tokenizer and model.train.get("tokenizer_id") is not None:
+        message = f"{place}.has_shared_tokenizer` trains a tokenizer: leave out `train.tokenizer_id`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    if model.transfer is not None:
+        if model.transfer.first not in request.languages:
+            message = f"{place}.transfer.first` must be one of the languages: {', '.join(request.languages)}."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        _refuse_added(model.transfer.train, f"{place}.transfer.train")
+
+
+def _refuse_added(train: Mapping[str, JsonValue], place: str) -> None:
+    for field in _ADDED:
+        if field in train:
+            message = f"{place}.{field}` is set by the experiment itself: leave it out."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+async def _check_trainings(request: ExperimentRequest, corpora: CorpusStore, settings: Settings) -> None:
+    """Refuse trainings that are wrong by themselves, or that do not fit together."""
+    first: EffectiveRequest | None = None
+    for model, options in request.models.items():
+        if options.has_shared_tokenizer:
+            await resolve_tokenizer(shared_tokenizer(request, model), corpora)
+        for language in request.languages:
+            draft = _draft(request, CellKey(model, language, request.seeds[0]), Start())
+            training = draft.request()
+            try:
+                effective = (await preview_training(training, corpora, settings)).effective
+            except AppError as error:
+                located = draft.located(error)
+                is_named = any(problem.path for problem in located.details)
+                raise AppError(
+                    located.code, located.message if is_named else f"{model} {language}: {located.message}"
+                ) from None
+            first = effective if first is None else first
+            _check_together(model, effective, first)
+            has_test = effective.test_fraction > 0 or effective.test_corpus is not None
+            if request.texts.held_out and not has_test:
+                message = f"`models.{model}.train.test_fraction` is 0: held-out text needs a test split."
+                raise AppError(ErrorCode.INVALID_INPUT, message)
+
+
+def _check_together(model: str, effective: EffectiveRequest, first: EffectiveRequest) -> None:
+    """Refuse models whose held-out text would not be the same, or that would read another form of the text."""
+    if effective.split_by != "position":
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"`models.{model}.train.split_by` must be 'position', you gave '{effective.split_by}': then the held-out"
+            " text is the same for every model and seed.",
+        )
+    if effective.test_fraction != first.test_fraction:
+        raise AppError(
+            ErrorCode.INVALID_INPUT,
+            f"`models.{model}.train.test_fraction` is {effective.test_fraction:g}, but {first.test_fraction:g} for"
+            " the first model: give all models the same, so that no model is trained on held-out text.",
+        )
+    if _normalization(effective) != _normalization(first):
+        raise AppError(
+            ErrorCode.MODEL_INCOMPATIBLE,
+            f"The model '{model}' normalizes text differently from the first model: give all tokenizers the same"
+            " `normalization`.",
+        )
+
+
+def _normalization(effective: EffectiveRequest) -> Normalization:
+    return effective.tokenizer.normalization
+
+
+def shared_tokenizer(request: ExperimentRequest, model: str) -> TokenizerTrainRequest:
+    """Return the request for the tokenizer that a model's languages share; raises INVALID_INPUT."""
+    training = training_request(request, CellKey(model, next(iter(request.languages)), request.seeds[0]), Start())
+    fields: dict[str, object] = {"method": "char"}
+    if training.tokenizer is not None:
+        given: dict[str, object] = training.tokenizer.model_dump(mode="json", exclude_unset=True)
+        fields |= given
+    fields["documents"] = training.documents
+    fields["corpora"] = [corpus_of(request, language) for language in request.languages]
+    fields["label"] = f"{request.name} {model}"[:64]
+    return parse(TokenizerTrainRequest, fields)
+
+
+async def held_out_request(
+    record: ExperimentRecord, language: str, corpora: CorpusStore, settings: Settings
+) -> EffectiveRequest:
+    """Return a training of a language, as all of its trainings hold out the same text."""
+    request = record.request
+    key = CellKey(next(iter(request.models)), language, request.seeds[0])
+    return await resolve_request(training_request(request, key, Start()), corpora, settings)
+
+
+def training_request(request: ExperimentRequest, key: CellKey, start: Start) -> TrainRequest:
+    """Return the train request of a model, language and seed."""
+    return _draft(request, key, start).request()
+
+
+def _draft(request: ExperimentRequest, key: CellKey, start: Start) -> RequestDraft:
+    """Return the fields of a training; without a start also those that need one are left out, to check the others."""
+    model = request.models[key.model]
+    transfer = model.transfer if model.transfer is None or key.language != model.transfer.first else None
+    second_fields = {} if transfer is None else transfer.train
+    fields = merged(model.train, second_fields)
+    if start.parent_run_id is not None:
+        fields.pop("tokenizer", None)
+        fields["init_from_run_id"] = start.parent_run_id
+    elif start.tokenizer_id is not None:
+        fields.pop("tokenizer", None)
+        fields["tokenizer_id"] = start.tokenizer_id
+    elif transfer is not None:
+        fields.pop("freeze_embeddings", None)
+    label = f"{request.name} {key.model} {key.language} {key.seed}"
+    fields |= {"corpus": corpus_of(request, key.language), "label": label[:64], "seed": key.seed}
+
+    def place(path: str) -> str:
+        """Return the path in the plan of a field of the train request."""
+        if path in ("", "corpus"):
+            return f"languages.{key.language}.corpus" if path else path
+        phase = "transfer.train" if path.split(".")[0] in second_fields else "train"
+        return f"models.{key.model}.{phase}.{path}"
+
+    return RequestDraft(with_family(fields), place=place)
+
+
+def _hash(request: ExperimentRequest, corpora: list[CorpusRef]) -> str:
+    """Return the SHA-256 of all values that determine the result, without names of corpora."""
+    unnamed = {code: changed(options, corpus=None) for code, options in request.languages.items()}
+    texts = changed(request.texts, passages=None)
+    content = changed(request, corpora=None, languages=unnamed, texts=texts, ratings=None)
+    fields: dict[str, object] = content.model_dump(mode="json", exclude_defaults=True)
+    identity: dict[str, object] = {"request": fields, "corpora": [corpus.sha256 for corpus in corpora]}
+    return sha256(to_json(identity)).hexdigest()

@@ -1,0 +1,194 @@
+"""Figures of an experiment's report for screen and paper: heat map, tree, and losses of the trainings.
+
+The same numbers give the same bytes. No state outlives a call.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from itertools import chain
+from math import nan
+from typing import Literal
+
+from matplotlib import rc, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from trainer.contracts.experiments import CurveRow, ExperimentResult, TreeJoin
+from trainer.reports.experiment_tables import excess_scale, headline_rows, headline_seeds
+from trainer.reports.heat_scale import SCALE_COLOURS, HeatScale
+
+_DOTS_PER_INCH = 200
+_BACKGROUND, _TEXT, _QUIET, _GRID = "#ffffff", "#1b1f26", "#525b6a", "#d9dee6"
+_OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1f26")
+"""Colour-blind safe on white; the yellow of the set is left out."""
+_MARKERS = "osD^vPX"
+_MANY_LANGUAGES = 12
+_CELL, _SMALL_CELL = (0.68, 0.52, 10.0), (0.46, 0.36, 7.5)
+"""Width and height of a heat map's cell in inches, and its font size; small with many languages."""
+_LABEL_SIZE, _TICK_SIZE = 9.5, 9.0
+_HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
+
+
+def heat_map_figure(result: ExperimentResult) -> Figure:
+    """Draw the headline matrix: listeners as rows, texts as columns, values in the cells, the diagonal outlined."""
+    rows, languages = headline_rows(result), result.languages
+    scale = excess_scale(rows)
+    cell_width, cell_height, font_size = _SMALL_CELL if len(languages) > _MANY_LANGUAGES else _CELL
+    figure = _figure(2.1 + cell_width * len(languages), 1.0 + cell_height * len(languages))
+    axes = figure.add_subplot()
+    values = [[rows[a, b].excess_cross_entropy if (a, b) in rows else nan for b in languages] for a in languages]
+    heat = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=_BACKGROUND, linewidth=1.2)
+    _write_values(axes, result, scale, font_size)
+    for number in range(len(languages)):
+        outline = (number + 0.04, number + 0.05), 0.92, 0.9
+        axes.add_patch(Rectangle(*outline, fill=False, edgecolor=_TEXT, linewidth=1.6))
+    axes.set_ylim(len(languages), 0)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    centres = [number + 0.5 for number in range(len(languages))]
+    axes.set_xticks(centres, languages)
+    axes.set_yticks(centres, languages)
+    _label(axes, "language of the text", "listener: language of the model")
+    bar = figure.colorbar(heat, ax=axes, aspect=28, pad=0.02)
+    bar.set_label("excess cross-entropy (nats per character)", color=_TEXT, fontsize=_LABEL_SIZE)
+    bar.ax.tick_params(colors=_TEXT, labelsize=_TICK_SIZE)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def tree_figure(result: ExperimentResult) -> Figure:
+    """Draw the average-linkage tree of the headline matrix; two clusters join at their mean distance."""
+    joins = result.models[0].tree
+    leaves = leaf_order(result.languages, joins)
+    figure = _figure(6.4, 1.0 + 0.34 * len(leaves))
+    axes = figure.add_subplot()
+    places = {frozenset({leaf}): (float(number), 0.0) for number, leaf in enumerate(leaves)}
+    for join in joins:
+        (first, first_height), (second, second_height) = places[frozenset(join.left)], places[frozenset(join.right)]
+        x = [first_height, join.height, join.height, second_height]
+        axes.plot(x, [first, first, second, second], color=_TEXT, linewidth=1.6, solid_joinstyle="miter")
+        axes.annotate(
+            f"{join.height:z.2f}",
+            (join.height, (first + second) / 2),
+            (-4, 0),  # inside the bracket, where no line is
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=_QUIET,
+            fontsize=_TICK_SIZE,
+        )
+        places[frozenset(join.left + join.right)] = (first + second) / 2, join.height
+    heights = [0.0, *(join.height for join in joins)]
+    axes.set_xlim(min(heights), max(heights) + 0.1 * (max(heights) - min(heights)))
+    axes.set_ylim(len(leaves) - 0.5, -0.5)
+    axes.set_yticks(range(len(leaves)), [_leaf_title(result, leaf) for leaf in leaves])
+    axes.grid(visible=True, axis="x", color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    _label(axes, "mean symmetric distance at which clusters join (nats per character)", "")
+    return figure
+
+
+def leaf_order(languages: Sequence[str], joins: Sequence[TreeJoin]) -> tuple[str, ...]:
+    """Return the languages in an order in which no lines of the tree cross."""
+    orders: dict[frozenset[str], tuple[str, ...]] = {frozenset({language}): (language,) for language in languages}
+    for join in joins:
+        left, right = orders.pop(frozenset(join.left)), orders.pop(frozenset(join.right))
+        orders[frozenset(left + right)] = left + right
+    return tuple(chain.from_iterable(orders.values()))
+
+
+def curves_figure(result: ExperimentResult) -> Figure:
+    """Draw the best validation loss and the area under the training loss of each training, by language and model."""
+    models = tuple({row.model: row for row in result.curves})
+    figure = _figure(7.6, 1.3 + len(result.languages) * (0.2 + 0.13 * len(models)))
+    losses = figure.add_subplot(1, 2, 1)
+    areas = figure.add_subplot(1, 2, 2, sharey=losses)
+    _draw_dots(losses, result, [(row, row.best_val_loss) for row in result.curves], models)
+    _draw_dots(areas, result, [(row, row.auc) for row in result.curves], models)
+    losses.set_yticks(range(len(result.languages)), result.languages)
+    losses.set_ylim(len(result.languages) - 0.5, -0.5)
+    _label(losses, "best validation loss (nats per token)", "language of the model")
+    areas.tick_params(labelleft=False)
+    _label(areas, "area under the training loss (nats per token)", "")
+    handles = [
+        Line2D([], [], color=_colour(number), marker=_marker(number), linestyle="", label=model)
+        for number, model in enumerate(models)
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=_TICK_SIZE)
+    return figure
+
+
+def figure_bytes(figure: Figure, file_format: Literal["png", "pdf"]) -> bytes:
+    """Return a figure as PNG or PDF, without dates and versions; texts of a PDF stay texts."""
+    unwanted = ("Software",) if file_format == "png" else ("CreationDate", "Producer")
+    metadata: dict[str, str | None] = {name: None for name in unwanted}
+    image = BytesIO()
+    with rc_context():
+        rc("pdf", fonttype=42)  # TrueType, which journals ask for
+        figure.savefig(image, format=file_format, metadata=metadata)
+    return image.getvalue()
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained")
+
+
+def _write_values(axes: Axes, result: ExperimentResult, scale: HeatScale, font_size: float) -> None:
+    """Write the values into the cells of a heat map, with the standard deviation over seeds if there are several."""
+    seeds = headline_seeds(result)
+    place = {language: number + 0.5 for number, language in enumerate(result.languages)}
+    for (listener, text), row in headline_rows(result).items():
+        value, seed = row.excess_cross_entropy, seeds.get((listener, text))
+        spread = "" if seed is None or seed.excess_sd is None or listener == text else f"±{seed.excess_sd:.2f}"
+        x, y, colour = place[text], place[listener], scale.text_colour(value)
+        _write(axes, x, y - 0.1 * bool(spread), f"{value:z.2f}", colour, font_size)
+        _write(axes, x, y + 0.24, spread, colour, font_size - 2.5)
+
+
+def _write(axes: Axes, x: float, y: float, text: str, colour: str, font_size: float) -> None:
+    axes.text(x, y, text, color=colour, fontsize=font_size, ha="center", va="center")
+
+
+def _leaf_title(result: ExperimentResult, language: str) -> str:
+    group = "control" if language in result.controls else result.branches.get(language)
+    return language if group is None else f"{language} ({group})"
+
+
+def _draw_dots(
+    axes: Axes, result: ExperimentResult, values: Sequence[tuple[CurveRow, float | None]], models: Sequence[str]
+) -> None:
+    """Draw a row of dots per language and model, one for each seed, and a line at their mean if there are several."""
+    places = {language: float(number) for number, language in enumerate(result.languages)}
+    found: dict[tuple[str, str], list[float]] = {}
+    for row, value in values:
+        if value is not None:
+            found.setdefault((row.model, row.language), []).append(value)
+    for (model, language), of_seeds in found.items():
+        number = models.index(model)
+        y = places[language] + (number - (len(models) - 1) / 2) * 0.7 / len(models)
+        ys = [y] * len(of_seeds)
+        axes.plot(of_seeds, ys, color=_colour(number), marker=_marker(number), linestyle="", markersize=4.5, alpha=0.8)
+        if len(of_seeds) > 1:
+            mean = sum(of_seeds) / len(of_seeds)
+            axes.plot([mean], [y], color=_TEXT, marker="|", markersize=9, markeredgewidth=1.4)
+    axes.grid(visible=True, color=_GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+
+
+def _colour(number: int) -> str:
+    return _OKABE_ITO[number % len(_OKABE_ITO)]
+
+
+def _marker(number: int) -> str:
+    """Return a model's marker; models of the same colour have different ones."""
+    return _MARKERS[(number + number // len(_OKABE_ITO)) % len(_MARKERS)]
+
+
+def _label(axes: Axes, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label, color=_TEXT, fontsize=_LABEL_SIZE, labelpad=6)
+    axes.set_ylabel(y_label, color=_TEXT, fontsize=_LABEL_SIZE, labelpad=6)
+    axes.tick_params(colors=_TEXT, length=0, labelsize=_TICK_SIZE)
+    axes.set_frame_on(False)

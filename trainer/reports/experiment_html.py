@@ -1,0 +1,206 @@
+"""The report of an experiment as one HTML page without outside assets."""
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from trainer.contracts.base import Frozen
+from trainer.contracts.experiments import ExperimentResult, ModelTables
+from trainer.contracts.wording import counted
+from trainer.reports.experiment_tables import (
+    KIND_WORDS,
+    MISSING,
+    MODE_WORDS,
+    PairRows,
+    excess_scale,
+    headline_rows,
+    headline_seeds,
+    pair_rows,
+)
+from trainer.reports.heat_scale import HeatScale
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<style>
+:root {{ color-scheme: light dark; --back: #ffffff; --text: #1b1f26; --quiet: #525b6a; --line: #c9d0da }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --back: #1e2126; --text: #e6e9ee; --quiet: #a7b0be; --line: #454c57 }}
+}}
+body {{ background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto;
+  max-width: 64rem; padding: 1rem }}
+h1 {{ font-size: 1.6rem }}
+h2 {{ font-size: 1.2rem; margin-top: 2rem }}
+.table {{ overflow-x: auto }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 0.5rem 0 }}
+caption {{ color: var(--quiet); padding: 0.3rem 0; text-align: left }}
+th, td {{ border: 1px solid var(--line); padding: 0.25rem 0.5rem; text-align: right; white-space: nowrap }}
+th {{ font-weight: 600 }}
+td.text, th.text {{ text-align: left; white-space: normal }}
+td small {{ display: block }}
+td.own {{ outline: 2px solid var(--text); outline-offset: -2px }}
+img {{ background: #ffffff; height: auto; max-width: 100% }}
+.passed::before {{ content: "\\2713  passed: " }}
+.failed::before {{ content: "\\2717  failed: " }}
+.passed, .failed {{ border-left: 4px solid #009e73; margin: 0.4rem 0; padding-left: 0.6rem }}
+.failed {{ border-color: #d55e00 }}
+summary {{ cursor: pointer }}
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+_ALT = {
+    "heat_map": "Heat map of the excess cross-entropy: the numbers of the first table.",
+    "tree": "Average-linkage tree of the languages: the joins of the table of joins.",
+    "curves": "Best validation loss and area under the training loss of each training: the table of trainings.",
+}
+
+
+def experiment_html(result: ExperimentResult, images: Mapping[str, bytes]) -> str:
+    """Return the page; `images` are the PNGs of the heat map, the tree and the curves by name."""
+    rows = headline_rows(result)
+    model, kind = result.headline
+    what = f"Model {model} on {KIND_WORDS[kind]}, {MODE_WORDS[result.modes[0]]}."
+    parts = [
+        _introduction(result),
+        _section("Excess surprisal", _matrix(result, rows, what), _image("heat_map", images)),
+        _section("Tree", _image("tree", images), _joins(result.models[0])),
+        _section("Validity", *_validity(result)),
+        _section("Asymmetry", _table(result.models[0].tables.asymmetry, f"{what} Both directions of each pair.")),
+        _section("Listeners of one text", _folded("Differences", result.models[0].tables.listeners)),
+        *([_section("Human ratings", _table(result.correlations, _RATINGS))] if result.correlations else []),
+        _section("Seeds", _folded("Mean and standard deviation over seeds", result.seed_rows)),
+        _section("Trainings", _image("curves", images), _folded("All trainings", result.curves)),
+        _section("Replaced characters", _replacements(result)),
+        _section("Other models and texts", *(_other(result, tables) for tables in result.models[1:])),
+    ]
+    title = escape(f"Experiment {result.experiment_id}")
+    return _PAGE.format(title=title, body="\n".join(parts))
+
+
+_RATINGS = (
+    "Correlation of the excess cross-entropy with human ratings, over ordered pairs of different languages. People who"
+    " understand more give higher ratings, so a negative correlation means that both agree."
+)
+
+
+def _introduction(result: ExperimentResult) -> str:
+    seeds = counted(len(result.seeds), "seed")
+    characters = ""
+    if result.common_characters is not None:
+        shown = escape(" ".join("␣" if character == " " else character for character in result.common_characters))
+        characters = f"<p>Characters that every model knows ({len(result.common_characters)}): {shown}</p>"
+    return (
+        f"<p>{counted(len(result.languages), 'language')}, {seeds} per language. Each model was trained on one"
+        " language and has scored the text of every language. The excess is the cross-entropy of a listener's model on"
+        " a text, above that of the text's own model, in nats per character: 0 on the diagonal, higher for a language"
+        " that surprises the listener more.</p>"
+        "<p>Brackets hold 95 % intervals of a paired bootstrap over sections (2,000 resamples). They speak of sections,"
+        f" not of seeds: the table of seeds has the spread over seeds.</p>{characters}"
+    )
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<h2>{escape(title)}</h2>\n" + "\n".join(part for part in parts if part)
+
+
+def _image(name: str, images: Mapping[str, bytes]) -> str:
+    data = b64encode(images[name]).decode()
+    return f'<p><img src="data:image/png;base64,{data}" alt="{escape(_ALT[name])}"></p>'
+
+
+def _matrix(result: ExperimentResult, rows: PairRows, caption: str) -> str:
+    """Return the matrix as a table with listeners as rows, in the colours of the heat map."""
+    scale = excess_scale(rows)
+    seeds = headline_seeds(result)
+    head = "".join(f'<th scope="col">{escape(language)}</th>' for language in result.languages)
+    lines: list[str] = []
+    for listener in result.languages:
+        cells = [f'<th scope="row">{escape(listener)}</th>']
+        for text in result.languages:
+            row, seed = rows[listener, text], seeds.get((listener, text))
+            spread = "" if seed is None or seed.excess_sd is None else f" ±{seed.excess_sd:.3f}"
+            interval = f"[{row.interval_low:z.3f}, {row.interval_high:z.3f}]"
+            is_own = listener == text
+            shown = f"{row.excess_cross_entropy:z.3f}" + ("" if is_own else f"{spread}<small>{interval}</small>")
+            cells.append(
+                f'<td{" class=own" if is_own else ""} style="{_style(scale, row.excess_cross_entropy)}">{shown}</td>'
+            )
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    caption = f"{caption} Rows: listeners; columns: languages of the text."
+    return (
+        f'<div class="table"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _style(scale: HeatScale, value: float) -> str:
+    return f"background:{scale.colour(value)};color:{scale.text_colour(value)}"
+
+
+def _joins(tables: ModelTables) -> str:
+    rows = [(" ".join(join.left), " ".join(join.right), f"{join.height:z.4f}") for join in tables.tree]
+    return _rows(["left", "right", "distance in nats"], rows, "Joins, the nearest first.")
+
+
+def _validity(result: ExperimentResult) -> list[str]:
+    if result.validity.passed is None:
+        return ["<p>Nothing to check: the plan has no two branches with two languages.</p>"]
+    return [
+        f'<p class="{"passed" if check.passed else "failed"}">{escape(check.name.replace("_", "-"))}.'
+        f" {escape(check.message)}</p>"
+        for check in result.validity.checks
+    ]
+
+
+def _replacements(result: ExperimentResult) -> str:
+    if not result.replacements:
+        return "<p>No model met a character that it does not know.</p>"
+    return _folded(
+        "Characters unknown to a listener, and the ones read instead in mode assimilate", result.replacements
+    )
+
+
+def _other(result: ExperimentResult, tables: ModelTables) -> str:
+    """Return the matrix of another model or kind of text, folded."""
+    title = f"{tables.model} on {KIND_WORDS[tables.kind]}"
+    rows = pair_rows(tables, result.modes[0])
+    cells = [
+        (listener, *(f"{rows[listener, text].excess_cross_entropy:z.3f}" for text in result.languages))
+        for listener in result.languages
+    ]
+    gap = "" if tables.gap is None else f" The gap between branches is {tables.gap.gap:z.3f} nats."
+    caption = f"Excess cross-entropy in nats per character, {MODE_WORDS[result.modes[0]]}.{gap}"
+    table = _rows(["", *result.languages], cells, caption)
+    return f"<details><summary>{escape(title)}</summary>{table}</details>"
+
+
+def _folded(title: str, rows: Sequence[Frozen]) -> str:
+    return f"<details><summary>{escape(title)}</summary>{_table(rows, title)}</details>"
+
+
+def _table(rows: Sequence[Frozen], caption: str) -> str:
+    """Return records as a table with a column per field."""
+    if not rows:
+        return "<p>None.</p>"
+    names = [name.replace("_", " ") for name in type(rows[0]).model_fields]
+    return _rows(names, (_cells(row) for row in rows), caption)
+
+
+def _cells(row: Frozen) -> list[str]:
+    values: dict[str, object] = row.model_dump()
+    return [
+        MISSING if value is None else f"{value:z.4f}" if isinstance(value, float) else str(value)
+        for value in values.values()
+    ]
+
+
+def _rows(names: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
+    return (
+        f'<div class="table"><table><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

@@ -1,0 +1,219 @@
+"""Runs an experiment in the worker: prepares texts, starts trainings and scores, computes the report.
+
+Everything that has been done is read from the disk, so that a worker that was killed is continued by the next one.
+"""
+
+import asyncio
+
+import structlog
+from arq import Retry
+
+from trainer.artifacts.experiments import ExperimentDirectory, cell_keys
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.config.presets import request_hash
+from trainer.config.settings import Settings
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
+from trainer.contracts.experiments import CellKey, CellRun, ExperimentTexts
+from trainer.contracts.inference import SectionsRequest
+from trainer.contracts.runs import HttpOrigin
+from trainer.jobs.experiments import Start, cancel_runs, shared_tokenizer, training_request
+from trainer.jobs.queue import JobQueue
+from trainer.jobs.resolve import preview_training
+from trainer.store.store import Store
+from trainer.worker.attempts import RETRY_SECONDS
+from trainer.worker.supervisor import supervise_child
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_POLL_SECONDS = 0.25
+_ATTEMPTS = 3
+_TRANSIENT_SECONDS = 10.0
+
+
+async def drive(experiment: ExperimentDirectory, settings: Settings, store: Store) -> None:
+    """Run an experiment until it ends; raises Retry while another process runs it, or if the disk is full."""
+    lock = experiment.lock()
+    if lock is None:
+        raise Retry(defer=RETRY_SECONDS)
+    with lock:
+        try:
+            await _Experiment(experiment, settings, store).run()
+        except AppError as error:
+            if error.code.error_class is ErrorClass.TRANSIENT:
+                log.warning("experiment_waits", experiment_id=experiment.experiment_id, error_code=error.code)
+                raise Retry(defer=_TRANSIENT_SECONDS) from None
+            log.error("experiment_failed", experiment_id=experiment.experiment_id, error_code=error.code)
+            experiment.fail(error)
+
+
+class _Cancelled(Exception):
+    """The experiment was cancelled."""
+
+
+class _Experiment:
+    """The steps of one experiment."""
+
+    def __init__(self, experiment: ExperimentDirectory, settings: Settings, store: Store) -> None:
+        self._experiment = experiment
+        self._settings = settings
+        self._store = store
+        self._queue = JobQueue(settings, store)
+        self._record = experiment.record()
+        self._keys = cell_keys(self._record.request)
+        self._runs = experiment.runs()
+        self._completed: dict[CellKey, RunDirectory] = {}
+        http = self._record.http
+        self._http = None if http is None else HttpOrigin(api_key=http.api_key)
+        self._tokenizers: dict[str, str] = {}
+        """The id of the tokenizer that the languages of a model share, by model."""
+        self._log = log.bind(experiment_id=experiment.experiment_id)
+
+    async def run(self) -> None:
+        """Do all steps that have not been done yet."""
+        try:
+            if self._experiment.texts() is None:
+                await self._run_child()
+            texts = self._experiment.texts()
+            if texts is not None:
+                await self._train_tokenizers()
+                await self._train_and_score(texts)
+                await self._run_child()
+        except _Cancelled:
+            await asyncio.to_thread(cancel_runs, self._runs.values(), self._queue.runs)
+
+    async def _run_child(self) -> None:
+        """Run the child for its next step: prepare the texts, or compute the report. A child that crashes restarts."""
+        arguments = self._experiment.experiment_id, self._settings, self._store, self._log
+        for _ in range(_ATTEMPTS):
+            child = asyncio.create_task(supervise_child("experiment", *arguments))
+            try:
+                while not child.done():
+                    await asyncio.wait([child], timeout=_POLL_SECONDS)
+                    self._check_cancelled()
+            finally:
+                child.cancel()
+                await asyncio.wait([child])
+            end = child.result()
+            if end.exit_code == 0:
+                return
+            self._log.error("experiment_child_failed", **end.description())
+        message = f"A step of the experiment crashed {_ATTEMPTS} times. See the worker's log for its last lines."
+        raise AppError(ErrorCode.INTERNAL_ERROR, message)
+
+    async def _train_tokenizers(self) -> None:
+        """Train the tokenizers that languages share, and wait for them."""
+        for model, options in self._record.request.models.items():
+            if options.has_shared_tokenizer:
+                accepted = await self._queue.train_tokenizer(shared_tokenizer(self._record.request, model))
+                tokenizer = self._queue.tokenizers.get(accepted.tokenizer_id)
+                while tokenizer.is_unfinished():
+                    self._check_cancelled()
+                    await asyncio.sleep(_POLL_SECONDS)
+                tokenizer.completed_manifest()
+                self._tokenizers[model] = accepted.tokenizer_id
+
+    async def _train_and_score(self, texts: ExperimentTexts) -> None:
+        """Start trainings, a few at a time, and let each completed run score the texts, one at a time."""
+        unscored = list(self._keys)
+        scoring: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._check_cancelled()
+                if scoring is not None and scoring.done():
+                    scoring.result()
+                    scoring = None
+                await asyncio.to_thread(self._find_completed)
+                await self._start_runs()
+                while scoring is None and (ready := next((key for key in unscored if key in self._completed), None)):
+                    unscored.remove(ready)
+                    if not self._experiment.is_scored(self._completed[ready].path, texts):
+                        scoring = asyncio.create_task(self._score(ready))
+                if scoring is None and not unscored:
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            if scoring is not None:
+                scoring.cancel()
+                await asyncio.wait([scoring])
+
+    def _find_completed(self) -> None:
+        """Find the runs that have completed since the last call; raises AppError where one has failed."""
+        for key in self._runs.keys() - self._completed.keys():
+            run_id = self._runs[key].run_id
+            run = self._queue.runs.get(run_id)
+            end = run.manifest()
+            if end is None:
+                continue
+            if end.status != "completed":
+                code = ErrorCode.CANCELLED if end.error is None else end.error.code
+                reason = "it was cancelled." if end.error is None else end.error.message
+                raise AppError(code, f"The training of {key} ({run_id}) has ended: {reason}")
+            self._completed[key] = run
+
+    async def _start_runs(self) -> None:
+        """Start trainings while only a few have not ended: other people's runs wait in the same queue."""
+        for key in self._keys:
+            if len(self._runs) - len(self._completed) > self._settings.queue.training_slots:
+                return
+            if key in self._runs:
+                continue
+            transfer = self._record.request.models[key.model].transfer
+            parent: RunDirectory | None = None
+            if transfer is not None and key.language != transfer.first:
+                parent = self._completed.get(key._replace(language=transfer.first))
+                if parent is None:
+                    continue
+            start = Start(self._tokenizers.get(key.model), None if parent is None else parent.run_id)
+            cell = await self._start_run(key, start)
+            if cell is not None:
+                self._runs[key] = cell
+                self._experiment.write_runs(self._runs.values())
+
+    async def _start_run(self, key: CellKey, start: Start) -> CellRun | None:
+        """Find a completed or unfinished run with the same request, or start one, from the checkpoint of a failed one.
+
+        Return None while an equal run is just being cancelled.
+        """
+        request = changed(training_request(self._record.request, key, start), resume=True)
+        try:
+            preview = await preview_training(request, self._queue.corpora, self._settings)
+            run_id = await asyncio.to_thread(_find_run, self._queue.runs, request_hash(preview.effective))
+            is_reused = run_id is not None
+            if run_id is None:
+                run_id = (await self._queue.accept(preview, user_id=self._record.user_id, http=self._http)).run_id
+        except AppError as error:
+            if error.code is ErrorCode.RUN_NOT_READY:
+                return None
+            raise AppError(error.code, f"The training of {key} cannot start: {error.message}") from error
+        self._log.info("experiment_run_started", run_id=run_id, is_reused=is_reused)
+        return CellRun(model=key.model, language=key.language, seed=key.seed, run_id=run_id, is_reused=is_reused)
+
+    async def _score(self, key: CellKey) -> None:
+        """Let a run score all texts; scores that fail without Redis being unavailable fail the experiment."""
+        request = SectionsRequest(experiment_id=self._experiment.experiment_id)
+        failures = 0
+        while True:
+            try:
+                return await self._queue.inference.score_sections(self._runs[key].run_id, request)
+            except AppError as error:
+                is_final = error.code is not ErrorCode.SERVICE_UNAVAILABLE
+                failures += is_final or (await self._queue.load()).is_reachable
+                if is_final or failures == _ATTEMPTS:
+                    code = error.code if is_final else ErrorCode.INTERNAL_ERROR
+                    raise AppError(code, f"The scores of {key} failed: {error.message}") from error
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _check_cancelled(self) -> None:
+        if self._experiment.cancel_requested():
+            raise _Cancelled
+
+
+def _find_run(runs: RunStore, wanted_hash: str) -> str | None:
+    """Return the newest completed or unfinished run with this request hash."""
+    for run in runs.all():
+        if run.record().request_hash == wanted_hash:
+            end = run.manifest()
+            if end.status == "completed" if end is not None else not run.cancel_requested():
+                return run.run_id
+    return None

@@ -1,0 +1,195 @@
+"""The experiment child: prepares the texts of an experiment, and in the end computes its results and report."""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import chain
+
+import structlog
+
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore, cell_keys, encodings_of, losses_path
+from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import (
+    CellRun,
+    CurveRow,
+    Encoding,
+    ExperimentRecord,
+    ExperimentText,
+    ExperimentTexts,
+    Replacement,
+    TextKind,
+)
+from trainer.contracts.runs import CorpusRef, EffectiveRequest
+from trainer.data.corpora import CorpusStore
+from trainer.data.corpus import Split, SplitCorpus, SplitRule, read_lines
+from trainer.data.text import corpus_sha256
+from trainer.experiments.analysis import KINDS, Listener, analyse
+from trainer.experiments.ratings_file import read_ratings
+from trainer.experiments.report import write_report
+from trainer.experiments.sections import cut_sections, shuffle_sections
+from trainer.experiments.segments import Assimilator
+from trainer.experiments.text_losses import TextLosses
+from trainer.inference.section_scores import known_characters
+from trainer.jobs.experiments import held_out_request
+from trainer.system.files import to_app_error
+from trainer.system.logs import add_log_file, setup_logging
+from trainer.tokenizers import load_tokenizer
+from trainer.worker.reevaluation import corpus_paths
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+
+def run_experiment_child(settings: Settings, experiment_id: str) -> int:
+    """Prepare the texts, or compute the report if that has been done; return 0.
+
+    An error ends the experiment. The child can be killed at any time.
+    """
+    experiment = ExperimentStore(settings.app.artifacts_root).get(experiment_id)
+    setup_logging(settings, "model-trainer-worker", sys.stderr)
+    add_log_file(experiment.logs, "model-trainer-worker")
+    structlog.contextvars.bind_contextvars(experiment_id=experiment_id)
+    try:
+        texts = experiment.texts()
+        if texts is None:
+            prepare(experiment, CorpusStore(settings), settings)
+        else:
+            analyse_and_report(experiment, texts, settings)
+    except (AppError, OSError) as error:
+        reason = to_app_error(error, settings.app.folders())
+        log.error("experiment_step_failed", error_code=reason.code, reason=reason.message)
+        experiment.fail(reason)
+    return 0
+
+
+def prepare(experiment: ExperimentDirectory, corpora: CorpusStore, settings: Settings) -> None:
+    """Write the texts that all models score; raises DATA_NOT_FOUND for corpora that have changed."""
+    record = experiment.record()
+    options = record.request.texts
+    for corpus in (*record.corpora.values(), *record.passages.values()):
+        _check_unchanged(corpus, corpora)
+    trainings = {code: _held_out_request(record, code, corpora, settings) for code in record.corpora}
+    normalization = next(iter(trainings.values())).tokenizer.normalization
+    sections: dict[tuple[TextKind, str], list[str]] = {}
+    for code, passages in record.passages.items():
+        sections["passages", code] = cut_sections(read_lines(corpora.find(passages.name), normalization), options)
+    for code, training in trainings.items() if options.held_out or options.shuffled else ():
+        held_out = cut_sections(split_lines(training, corpora, "test"), options)
+        if options.held_out:
+            sections["held_out", code] = held_out
+        if options.shuffled:
+            sections["shuffled", code] = shuffle_sections(held_out, code, normalization)
+    stored = [_store(experiment, kind, code, lines) for (kind, code), lines in sections.items()]
+    texts = tuple(text for kind in KINDS for text in stored if text.kind == kind)
+    experiment.write_texts(ExperimentTexts(normalization=normalization, texts=texts))
+    log.info("experiment_texts_prepared", texts=len(texts))
+
+
+def analyse_and_report(experiment: ExperimentDirectory, texts: ExperimentTexts, settings: Settings) -> None:
+    """Compute all numbers from the losses of the runs, and write the report."""
+    record, corpora = experiment.record(), CorpusStore(settings)
+    sections = [(text, experiment.sections(text)) for text in texts.texts]
+    runs, cells = RunStore(settings.app.artifacts_root), experiment.runs()
+    # in a fixed order, whatever the order in which runs were started
+    in_order = [cells[key] for key in cell_keys(record.request)]
+    listeners = [_listener(record, cell, runs.get(cell.run_id), sections) for cell in in_order]
+
+    def training_text(language: str) -> Iterator[str]:
+        return split_lines(_held_out_request(record, language, corpora, settings), corpora, "train")
+
+    ratings = () if record.ratings is None else read_ratings(corpora.find(record.ratings.name))
+    result, section_scores = analyse(record, sections, listeners, training_text, ratings)
+    write_report(experiment.path, result, section_scores)
+    log.info("experiment_completed")
+
+
+def _listener(
+    record: ExperimentRecord,
+    cell: CellRun,
+    run: RunDirectory,
+    texts: Sequence[tuple[ExperimentText, Sequence[str]]],
+) -> Listener:
+    """Return a run with its losses of all texts and the characters that it has replaced."""
+    manifest = run.completed_manifest()
+    metrics = manifest.metrics
+    transfer = record.request.models[cell.model].transfer
+    in_first = transfer is not None and transfer.first == cell.language
+    curve = CurveRow(
+        model=cell.model,
+        language=cell.language,
+        seed=cell.seed,
+        run_id=cell.run_id,
+        phase="single" if transfer is None else "first" if in_first else "second",
+        steps=manifest.steps,
+        epochs=len(manifest.timings.epoch_seconds),
+        early_stopped=manifest.early_stopped,
+        initial_val_loss=metrics.initial,
+        best_val_loss=metrics.best,
+        test_loss=metrics.test,
+        test_perplexity=metrics.test_perplexity,
+        bits_per_char=metrics.bits_per_char,
+        auc=metrics.auc,
+    )
+    encodings = encodings_of(record.request)
+    losses: dict[tuple[str, Encoding], TextLosses] = {
+        (text.text_id, encoding): TextLosses.load(losses_path(run.path, text.sha256, encoding))
+        for text, _ in texts
+        for encoding in encodings
+    }
+    tokenizer = load_tokenizer(run.tokenizer)
+    sections = [sections for _, sections in texts]
+    replacements: tuple[Replacement, ...] = ()
+    if "assimilated" in encodings:
+        assimilator = Assimilator(known_characters(tokenizer, sections))
+        lines = chain.from_iterable(sections)
+        replacements = assimilator.replacements(lines, model=cell.model, language=cell.language, seed=cell.seed)
+    is_char = tokenizer.manifest.method == "char"
+    return Listener(cell.model, cell.language, cell.seed, curve, losses, replacements, is_char)
+
+
+def _check_unchanged(corpus: CorpusRef, corpora: CorpusStore) -> None:
+    if corpus_sha256(corpora.find(corpus.name)) != corpus.sha256:
+        message = f"The corpus '{corpus.name}' has changed since the experiment was accepted."
+        raise AppError(ErrorCode.DATA_NOT_FOUND, message)
+
+
+def _held_out_request(
+    record: ExperimentRecord, language: str, corpora: CorpusStore, settings: Settings
+) -> EffectiveRequest:
+    return asyncio.run(held_out_request(record, language, corpora, settings))
+
+
+def split_lines(training: EffectiveRequest, corpora: CorpusStore, split: Split) -> Iterator[str]:
+    """Yield the lines of one split of a training, without reading its tokenizer or encoding them."""
+    paths = corpus_paths(corpora, training)
+    rule = SplitRule(training.holdout_fraction, training.test_fraction, training.seed, training.split_by)
+    normalization = training.tokenizer.normalization
+    corpus = SplitCorpus(
+        paths.corpus,
+        normalization,
+        rule,
+        validation=paths.validation,
+        test=paths.test,
+        documents=training.documents,
+    )
+    return chain.from_iterable(block.split("\n") for block in corpus.lines(split))
+
+
+def _store(experiment: ExperimentDirectory, kind: TextKind, language: str, sections: list[str]) -> ExperimentText:
+    text_id = f"{kind.replace('_', '-')}-{language}"
+    if not sections:
+        minimum = experiment.record().request.texts.min_characters
+        message = f"The text '{text_id}' has no line of at least {minimum} characters: give a longer one."
+        raise AppError(ErrorCode.CORPUS_EMPTY, message)
+    content = "\n".join(sections).encode()
+    experiment.write_text(text_id, content)
+    return ExperimentText(
+        text_id=text_id,
+        kind=kind,
+        language=language,
+        sections=len(sections),
+        characters=sum(map(len, sections)),
+        sha256=sha256(content).hexdigest(),
+    )
