@@ -198,12 +198,11 @@ def python_example(one: Operation) -> str:
             f'with api.stream("GET", {words[0]}) as answer:\n    for line in answer.iter_lines():\n        print(line)'
         )
     if one.example is not None:
-        body = _body(one.example).replace(": true", ": True")
-        for name in _PLACEHOLDERS:
-            body = body.replace(f'"{name}"', name)
-        words.append(f"json={body}")
+        words.append(f"json={_python(dict(one.example), 'json=', '    ')}")
     given = ", ".join(words)
     call = f"answer = api.{one.method.lower()}({given}).raise_for_status()"
+    if "\n" in given:
+        given = ",\n    ".join(words) + ","
     if len(call) > _LINE:
         call = f"answer = api.{one.method.lower()}(\n    {given}\n).raise_for_status()"
     if content is None:
@@ -239,6 +238,22 @@ def _record(name: str, schema: _Schema) -> Iterator[str]:
 def _body(example: Mapping[str, object]) -> str:
     fields: dict[str, object] = dict(example)
     return dumps(fields)
+
+
+def _python(value: object, before: str, indent: str) -> str:
+    """Write a value of an example in Python, a map that is too long for its line with a line for each of its items."""
+    text = dumps(value).replace(": true", ": True").replace(": false", ": False")
+    for name in _PLACEHOLDERS:
+        text = text.replace(f'"{name}"', name)
+    if not isinstance(value, dict) or len(f"{indent}{before}{text},") <= _LINE:
+        return text
+    fields: dict[str, object] = value
+    deeper = f"{indent}    "
+    items: list[str] = []
+    for name, item in fields.items():
+        start = f'"{name}": '
+        items.append(f"{deeper}{start}{_python(item, start, deeper)},\n")
+    return f"{{\n{''.join(items)}{indent}}}"
 
 
 def _json(value: object) -> str:
