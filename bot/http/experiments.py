@@ -64,8 +64,9 @@ async def get_experiment(call: Call[ExperimentPath, WaitQuery, NoBody]) -> web.S
 
 async def cancel_experiment(call: Call[ExperimentPath, NoQuery, NoBody]) -> web.StreamResponse:
     """Cancel an experiment with its unfinished runs; finished runs stay. Only admins may do this."""
-    _check_admin(call)
     experiments, experiment_id = call.api.queue.experiments, call.path.experiment_id
+    experiments.stored.get(experiment_id)
+    _check_admin(call)
     try:
         return reply(await experiments.cancel(experiment_id))
     except AppError:

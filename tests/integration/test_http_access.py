@@ -20,6 +20,7 @@ VALUES = {
     "request_id": "r",
     "session_id": "s",
     "tokenizer_id": "t",
+    "experiment_id": "e",
     "kind": "models",
     "item_id": "no-such-run",
     "model": "no-such-run",

@@ -70,7 +70,10 @@ async def test_experiment__is_cancelled_once(here: Site) -> None:
 
 async def test_experiments__are_started_and_cancelled_by_admins_only(here: Site) -> None:
     assert (await here.post("/experiments", EXAMPLE, key=ANA)).outcome == (403, "FORBIDDEN")
-    assert (await here.post("/experiments/try-00000000/cancel", key=ANA)).outcome == (403, "FORBIDDEN")
+    path = f"/experiments/{(await here.post('/experiments', EXAMPLE)).record(ExperimentStatus).experiment_id}/cancel"
+    assert (await here.post(path, key=ANA)).outcome == (403, "FORBIDDEN")
+    assert (await here.post(path)).status == 200
+    assert (await here.post("/experiments/try-00000000/cancel", key=ANA)).outcome == (404, "DATA_NOT_FOUND")
 
 
 async def test_experiments__of_private_runs_are_seen_by_admins_only(lab: Lab) -> None:

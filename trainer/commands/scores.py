@@ -132,6 +132,7 @@ def _check_output(file: Path, source: Path | None) -> None:
 
 
 def _score_texts(options: _ScoreOptions, settings: Settings, terminal: Terminal) -> int:
+    options.request("summary", "x")  # refuses wrong options, before the run is read
     manifest = with_installation(settings, lambda installation: installation.completed_manifest(options.run))
     portions = _read_portions(options, settings, manifest.effective.documents)
     head = list(islice(portions, 2))
