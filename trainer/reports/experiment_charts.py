@@ -28,6 +28,8 @@ _MARKERS = "osD^vPX"
 _MANY_LANGUAGES = 12
 _CELL, _SMALL_CELL = (0.68, 0.52, 10.0), (0.46, 0.36, 7.5)
 """Width and height of a heat map's cell in inches, and its font size; small with many languages."""
+_MIN_WIDTH, _MIN_HEIGHT = 3.4, 2.8
+"""Size of the smallest heat map in inches: the labels of its axes need the room."""
 _LABEL_SIZE, _TICK_SIZE = 9.5, 9.0
 _HEAT = LinearSegmentedColormap.from_list("experiment", SCALE_COLOURS)
 
@@ -37,7 +39,8 @@ def heat_map_figure(result: ExperimentResult) -> Figure:
     rows, languages = headline_rows(result), result.languages
     scale = excess_scale(rows)
     cell_width, cell_height, font_size = _SMALL_CELL if len(languages) > _MANY_LANGUAGES else _CELL
-    figure = _figure(2.1 + cell_width * len(languages), 1.0 + cell_height * len(languages))
+    width, height = cell_width * len(languages), cell_height * len(languages)
+    figure = _figure(2.1 + max(_MIN_WIDTH, width), 1.0 + max(_MIN_HEIGHT, height))
     axes = figure.add_subplot()
     values = [[rows[a, b].excess_cross_entropy if (a, b) in rows else nan for b in languages] for a in languages]
     heat = axes.pcolormesh(values, cmap=_HEAT, vmin=scale.low, vmax=scale.high, edgecolors=_BACKGROUND, linewidth=1.2)
@@ -103,7 +106,7 @@ def leaf_order(languages: Sequence[str], joins: Sequence[TreeJoin]) -> tuple[str
 def curves_figure(result: ExperimentResult) -> Figure:
     """Draw the best validation loss and the area under the training loss of each training, by language and model."""
     models = tuple({row.model: row for row in result.curves})
-    figure = _figure(7.6, 1.3 + len(result.languages) * (0.2 + 0.13 * len(models)))
+    figure = _figure(7.6, 1.3 + max(1.2, len(result.languages) * (0.2 + 0.13 * len(models))))
     losses = figure.add_subplot(1, 2, 1)
     areas = figure.add_subplot(1, 2, 2, sharey=losses)
     _draw_dots(losses, result, [(row, row.best_val_loss) for row in result.curves], models)
