@@ -278,6 +278,14 @@ def test_folder__without_one_text_per_language_is_refused(
     assert (typed.code, typed.err) == (2, f"mt: {told}\n")
 
 
+def test_recipe_without_its_corpora__says_how_to_give_them(shell: Shell) -> None:
+    typed = shell.type("run", "turkic")
+
+    assert (typed.code, typed.out) == (2, "")
+    assert typed.err.startswith("mt: There is no corpus 'tr'")
+    assert typed.err.endswith(" `--corpora FOLDER` takes the texts of a folder.\n")
+
+
 def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(shell: Shell) -> None:
     add_corpus(shell.folder, some_text(), "tr")
     (shell.folder / "kk-text.txt").write_text(some_text(90), encoding="utf-8")

@@ -119,7 +119,12 @@ async def _read(options: _RunOptions, corpora: CorpusStore, settings: Settings) 
     for assignment in options.set:
         assign(ExperimentRequest, typed, assignment)
     request = await _with_local_files(read_plan(path, typed), path, options.corpora, corpora)
-    return await resolve_experiment(request, corpora, settings, user_id=None)
+    try:
+        return await resolve_experiment(request, corpora, settings, user_id=None)
+    except AppError as error:
+        if error.code is ErrorCode.DATA_NOT_FOUND and options.corpora is None:
+            raise AppError(error.code, f"{error.message} `--corpora FOLDER` takes the texts of a folder.") from None
+        raise
 
 
 async def _with_local_files(
