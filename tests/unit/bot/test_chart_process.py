@@ -112,6 +112,7 @@ async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> N
     os.kill(server, signal.SIGKILL)
 
     assert await starting is None
+    await until(lambda: server not in servers_of_this_test())  # it is dying
     assert await charts.loss_chart(CURVE, []) is not None
     charts.close()
 
