@@ -286,6 +286,13 @@ def test_recipe_without_its_corpora__says_how_to_give_them(shell: Shell) -> None
     assert typed.err.endswith(" `--corpora FOLDER` takes the texts of a folder.\n")
 
 
+def test_plan_with_a_wrong_field__names_it(shell: Shell) -> None:
+    typed = shell.type("run", "smoke", "--set", "texts.held_out=false")
+
+    assert (typed.code, typed.out) == (2, "")
+    assert typed.err.startswith("mt: `texts` names nothing to score")
+
+
 def test_corpus_beside_the_plan__is_found_and_an_error_ends_the_command(shell: Shell) -> None:
     add_corpus(shell.folder, some_text(), "tr")
     (shell.folder / "kk-text.txt").write_text(some_text(90), encoding="utf-8")
