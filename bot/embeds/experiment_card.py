@@ -21,7 +21,8 @@ from bot.embeds.text import (
     without_links,
 )
 from trainer.contracts.base import RunState
-from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus, MatrixRow, SeedRow
+from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStatus
+from trainer.reports.experiment_tables import headline_rows, headline_seeds
 
 HEAT_MAP_NAME, TREE_NAME = "heat_map.png", "tree.png"
 _SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "·", "failed": "✗", "cancelled": "⊘"}
@@ -84,25 +85,14 @@ def _cell_lines(cells: Sequence[Cell]) -> list[str]:
 
 
 def _group_of(cell: Cell) -> tuple[str, int, str]:
-    return cell.model, cell.seed, "score" if cell.kind == "score" else "train"
+    return cell.model, cell.seed, cell.kind
 
 
 def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
     model, kind = result.headline
-    mode = result.modes[0]
-    rows = {
-        (row.listener_language, row.text_language): row
-        for row in result.models[0].tables.matrix
-        if row.scoring_mode == mode
-    }
-    spreads = {
-        (row.listener_language, row.text_language): row
-        for row in result.seed_rows
-        if (row.model, row.kind, row.scoring_mode) == (model, kind, mode)
-    }
     text = kind.replace("_", "-")
     lines = [f"Excess surprisal, nats per character ({plain(model)}, {text}, {count(len(result.seeds), 'seed')})"]
-    lines.append(code_block("\n".join(_matrix(result.languages, rows, spreads)), _MAX_LINES))
+    lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
     lines += [
         f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {without_links(check.message)}"
         for check in result.validity.checks
@@ -112,24 +102,21 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
     return lines
 
 
-def _matrix(
-    languages: Sequence[str], rows: dict[tuple[str, str], MatrixRow], spreads: dict[tuple[str, str], SeedRow]
-) -> list[str]:
-    """Return the matrix in columns of equal width; listeners are rows."""
-    shown = languages[:_MAX_COLUMNS]
+def _matrix(result: ExperimentResult) -> list[str]:
+    """Return the headline matrix in columns of equal width; listeners are rows."""
+    rows, seeds = headline_rows(result), headline_seeds(result)
+    shown = result.languages[:_MAX_COLUMNS]
     cells = [["", *shown]]
     for listener in shown:
         line = [listener]
         for text in shown:
-            sd = (
-                None if listener == text else spreads[listener, text].excess_sd if (listener, text) in spreads else None
-            )
-            spread = "" if sd is None else f"±{sd:.2f}"
+            seed = seeds.get((listener, text))
+            spread = "" if listener == text or seed is None or seed.excess_sd is None else f"±{seed.excess_sd:.2f}"
             line.append(f"{rows[listener, text].excess_cross_entropy:z.2f}{spread}")
         cells.append(line)
     first, width = max(map(len, shown)), max(len(cell) for line in cells for cell in line[1:])
     found = [" ".join([line[0].ljust(first), *(cell.rjust(width) for cell in line[1:])]) for line in cells]
-    return found if len(shown) == len(languages) else [*found, "… the report has all languages"]
+    return found if len(shown) == len(result.languages) else [*found, "… the report has all languages"]
 
 
 def _asymmetry(result: ExperimentResult) -> list[str]:

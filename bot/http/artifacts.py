@@ -96,8 +96,10 @@ async def _artifact(call: Call[ArtifactPath, QueryT, NoBody]) -> tuple[Path, tup
             return run.path, await asyncio.to_thread(lambda: _with_manifest(run.path, run.completed_manifest().files))
         case "tokenizers":
             tokenizer = queue.tokenizers.get(item_id)
-            files = await asyncio.to_thread(lambda: tokenizer.completed_manifest().files)
-            return tokenizer.path, await asyncio.to_thread(_with_manifest, tokenizer.path, files)
+            files = await asyncio.to_thread(
+                lambda: _with_manifest(tokenizer.path, tokenizer.completed_manifest().files)
+            )
+            return tokenizer.path, files
         case "experiments":
             check_may_see(call)
             experiment = queue.experiments.stored.get(item_id)

@@ -141,8 +141,8 @@ class ExperimentDirectory:
             losses_path(run_path, text.sha256, encoding).exists() for text in texts.texts for encoding in encodings
         )
 
-    def status(self, runs: RunStore) -> ExperimentStatus:
-        """Return the status with all cells and, after the end, the files of the report."""
+    def status(self, runs: RunStore, *, has_files: bool = True) -> ExperimentStatus:
+        """Return the status with all cells and, after the end, the files of the report, which are read for it."""
         record = self.record()
         cells = tuple(self._cells(record.request, runs))
         status, error = self._state(), self._failure()
@@ -160,7 +160,7 @@ class ExperimentDirectory:
             elapsed_seconds=max(0.0, (ended_at - record.created_at).total_seconds()),
             error=error if status == "failed" else None,
             is_valid=None if validity is None else validity.passed,
-            files=self.completed_files() if status == "completed" else (),
+            files=self.completed_files() if has_files and status == "completed" else (),
         )
 
     def completed_files(self) -> tuple[FileRecord, ...]:

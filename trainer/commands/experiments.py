@@ -262,7 +262,7 @@ def _show(options: _ShowOptions, terminal: Terminal) -> int:
 def _list(options: Options, terminal: Terminal) -> int:
     root = settings_for().app.artifacts_root
     runs = RunStore(root)
-    statuses = [experiment.status(runs) for experiment in ExperimentStore(root).all()]
+    statuses = [experiment.status(runs, has_files=False) for experiment in ExperimentStore(root).all()]
     rows = [
         (s.experiment_id, s.status, f"{s.cells_done}/{len(s.cells)} cells", local_time(s.created_at)) for s in statuses
     ]
@@ -292,19 +292,14 @@ def _cancel(options: _ShowOptions, terminal: Terminal) -> int:
 
 def _export(options: _ExportOptions, terminal: Terminal) -> int:
     experiment = ExperimentStore(settings_for().app.artifacts_root).get(options.experiment)
-    if not experiment.has_completed():
-        message = f"The experiment '{experiment.experiment_id}' has no report yet: it has not completed."
-        raise AppError(ErrorCode.CONFLICT, message)
+    names = [file.path for file in experiment.completed_files()]
     if options.folder.exists() and (not options.folder.is_dir() or any(options.folder.iterdir())):
         shown = shown_name(options.folder.name)
         raise AppError(ErrorCode.CONFLICT, f"'{shown}' exists and is not an empty folder: give another name.")
-    names: list[str] = []
-    for file in experiment.report_files():
-        name = file.relative_to(experiment.path)
+    for name in names:
         copy = options.folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
-        names.append(name.as_posix())
+        shutil.copyfile(experiment.path / name, copy)
     exported: dict[str, object] = {"experiment_id": experiment.experiment_id, "files": names}
     terminal.show(exported, Text(f"{experiment.experiment_id} is in {options.folder} ({counted(len(names), 'file')})."))
     return 0

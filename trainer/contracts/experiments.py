@@ -458,9 +458,9 @@ class ModelTables(Frozen):
     kind: TextKind
     tables: Tables
     tree: tuple[TreeJoin, ...]
-    """Of the first mode."""
+    """The joins of the average-linkage tree in the first scoring mode."""
     gap: Gap | None = None
-    """Of the first mode; None without two branches."""
+    """The gap between branches in the first scoring mode; None without two branches."""
 
 
 class ExperimentResult(Frozen):

@@ -93,8 +93,10 @@ class Experiments:
         return await asyncio.to_thread(self.stored.get(experiment_id).status, self._runs)
 
     async def all(self) -> list[ExperimentStatus]:
-        """Return the status of all experiments, newest first."""
-        return await asyncio.to_thread(lambda: [experiment.status(self._runs) for experiment in self.stored.all()])
+        """Return the status of all experiments without their files, newest first."""
+        return await asyncio.to_thread(
+            lambda: [experiment.status(self._runs, has_files=False) for experiment in self.stored.all()]
+        )
 
     async def cancel(self, experiment_id: str) -> ExperimentStatus:
         """Cancel an experiment with its unfinished runs, which its worker ends; raises CONFLICT for one that has ended.

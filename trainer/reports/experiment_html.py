@@ -37,7 +37,6 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 
 caption {{ color: var(--quiet); padding: 0.3rem 0; text-align: left }}
 th, td {{ border: 1px solid var(--line); padding: 0.25rem 0.5rem; text-align: right; white-space: nowrap }}
 th {{ font-weight: 600 }}
-td.text, th.text {{ text-align: left; white-space: normal }}
 td small {{ display: block }}
 td.own {{ outline: 2px solid var(--text); outline-offset: -2px }}
 img {{ background: #ffffff; height: auto; max-width: 100% }}
