@@ -17,7 +17,15 @@ from trainer.contracts.validation import parse
 
 SMOKE = read_plan(ROOT / "configs" / "experiment_smoke.yaml", {})
 [START] = [operation for operation in OPERATIONS if operation.name == "start_experiment"]
-EXAMPLE = parse(ExperimentRequest, dict(START.example or {}))
+
+
+def long_plan(name: str) -> ExperimentRequest:
+    """A plan that no other test runs, whose trainings take longer than the test."""
+    model = {"embedding_size": 8, "hidden_size": 8, "num_layers": 1}
+    train: dict[str, object] = {"model_family": "lstm", "tokenizer": {"method": "char"}, "model": model, "threads": 1}
+    train |= {"split_by": "position", "num_epochs": 1000}
+    fields: dict[str, object] = {**(START.example or {}), "name": name, "models": {"lstm": {"train": train}}}
+    return parse(ExperimentRequest, fields)
 
 
 @pytest.fixture(name="here")
@@ -54,7 +62,8 @@ async def test_smoke__runs_to_its_report(here: Site) -> None:
 
 async def test_experiment__is_cancelled_once(here: Site) -> None:
     once = {"Idempotency-Key": "one-experiment"}
-    answers = [await here.post("/experiments", EXAMPLE, headers=once) for _ in range(2)]
+    plan = long_plan("cancelled-once")
+    answers = [await here.post("/experiments", plan, headers=once) for _ in range(2)]
     other = await here.post("/experiments", SMOKE, headers=once)
     [experiment_id] = {answer.record(ExperimentStatus).experiment_id for answer in answers}
     path = f"/experiments/{experiment_id}"
@@ -69,8 +78,9 @@ async def test_experiment__is_cancelled_once(here: Site) -> None:
 
 
 async def test_experiments__are_started_and_cancelled_by_admins_only(here: Site) -> None:
-    assert (await here.post("/experiments", EXAMPLE, key=ANA)).outcome == (403, "FORBIDDEN")
-    path = f"/experiments/{(await here.post('/experiments', EXAMPLE)).record(ExperimentStatus).experiment_id}/cancel"
+    plan = long_plan("of-an-admin")
+    assert (await here.post("/experiments", plan, key=ANA)).outcome == (403, "FORBIDDEN")
+    path = f"/experiments/{(await here.post('/experiments', plan)).record(ExperimentStatus).experiment_id}/cancel"
     assert (await here.post(path, key=ANA)).outcome == (403, "FORBIDDEN")
     assert (await here.post(path)).status == 200
     assert (await here.post("/experiments/try-00000000/cancel", key=ANA)).outcome == (404, "DATA_NOT_FOUND")
