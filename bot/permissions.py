@@ -46,7 +46,17 @@ RULES = {
     "score detail:per_char": Rule(Role.ADMIN, is_limited=True),
     "help": Rule(Role.USER),
 }
-"""The rule of each command, in the order of the help page."""
+"""The rule of each command, in the order of the help page, and of an option that changes it, as `name:value`."""
+
+
+def command_of(rule: str) -> str:
+    """Return the command of a rule, without the option that it is about."""
+    return " ".join(word for word in rule.split() if ":" not in word)
+
+
+def typed_command(command: str) -> str:
+    """Return a command as people type it: those of `/mt` have their names in it, others begin with their own group."""
+    return f"/{command}" if command.startswith("mt-admin ") else f"/mt {command}"
 
 
 class Caller(NamedTuple):
@@ -98,7 +108,7 @@ class Permissions:
             role = RULES[command].role
             owner = _owner(run)
             contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
-            raise AppError(ErrorCode.FORBIDDEN, f"`/mt {command}` is only for {role}. Ask {contact}.")
+            raise AppError(ErrorCode.FORBIDDEN, f"`{typed_command(command)}` is only for {role}. Ask {contact}.")
 
     async def _is_guild_member(self, user_id: int) -> bool:
         known = self._memberships.get(user_id)

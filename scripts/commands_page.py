@@ -4,8 +4,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from bot.app import BUTTONS, build
-from bot.commands.help import CommandInfo, all_commands, audience, option_values
-from bot.permissions import RULES, Role
+from bot.commands.help import CommandInfo, all_commands, audience, command_name, option_values
+from bot.permissions import RULES, Role, command_of, typed_command
 from trainer.config.settings import Settings
 
 LABELS = {
@@ -34,7 +34,7 @@ _ALLOWED = {Role.USER: (True, True, True), Role.OWNER: (False, True, True), Role
 
 def commands_page(commands: Sequence[CommandInfo]) -> str:
     """Return the text of docs/commands.md."""
-    buttons = ((label, f"`/mt {BUTTONS[action].command}`") for action, label in LABELS.items())
+    buttons = ((label, f"`{typed_command(BUTTONS[action].command)}`") for action, label in LABELS.items())
     return "\n".join(
         [
             "# Commands",
@@ -64,15 +64,17 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
-    of_run = {command.name for command in commands if any(option.name == "run" for option in command.parameters)}
+    of_run = {
+        command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
+    }
     for name, rule in RULES.items():
-        is_for_all = rule.role is Role.USER and name.split()[0] not in of_run
+        is_for_all = rule.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[rule.role], is_for_all)
-        yield f"`/mt {name}`", *("yes" if allowed else "no" for allowed in people), audience(name)
+        yield f"`{typed_command(name)}`", *("yes" if allowed else "no" for allowed in people), audience(name)
 
 
 def _options(command: CommandInfo) -> Iterator[str]:
-    yield from ("", f"### /mt {command.name}", "", command.description)
+    yield from ("", f"### {typed_command(command_name(command))}", "", command.description)
     rows = [
         (f"`{option.name}`{' (required)' if option.required else ''}", option_values(option), option.description)
         for option in command.parameters

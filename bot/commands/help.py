@@ -9,7 +9,7 @@ from discord import AppCommandOptionType, app_commands
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.embeds.text import BLURPLE, make_embed
-from bot.permissions import RULES
+from bot.permissions import RULES, command_of, typed_command
 from bot.run_index import matching
 from trainer.contracts.errors import AppError, ErrorCode
 
@@ -26,19 +26,24 @@ _KINDS = {
 class CommandInfo(Protocol):
     """The part of discord.py's commands that the help shows."""
 
-    name: str
+    qualified_name: str
     description: str
     parameters: list[app_commands.Parameter]
 
 
 def all_commands(bot: Bot) -> Sequence[CommandInfo]:
-    """Return the commands of `/mt`."""
+    """Return the commands of all groups."""
     found: Iterable[object] = bot.tree.walk_commands()
     return [command for command in found if isinstance(command, CommandInfo)]
 
 
+def command_name(command: CommandInfo) -> str:
+    """Return a command's name in `RULES`: that in `/mt`, or of another group with the group."""
+    return command.qualified_name.removeprefix("mt ")
+
+
 async def _topics(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
-    names = [command.name for command in all_commands(interaction.client)]
+    names = [command_name(command) for command in all_commands(interaction.client)]
     return [app_commands.Choice(name=name, value=name) for name in matching(typed, names, lambda name: (name,))]
 
 
@@ -50,19 +55,20 @@ async def help_command(interaction: discord.Interaction[Bot], topic: str | None 
 
 
 async def _help(context: CommandContext, topic: str | None) -> Answer:
-    commands = {command.name: command for command in all_commands(context.bot)}
+    commands = {command_name(command): command for command in all_commands(context.bot)}
     if topic is None:
-        lines = [f"**/mt {name}** · {command.description}" for name, command in commands.items()]
+        lines = [f"**{typed_command(name)}** · {command.description}" for name, command in commands.items()]
         lines.append("`/mt help topic:train` shows the options of a command.")
         return Answer(make_embed(BLURPLE, "❔ Commands", lines))
-    command = commands.get(topic.strip().removeprefix("/mt ").casefold())
+    command = commands.get(topic.strip().removeprefix("/").removeprefix("mt ").casefold())
     if command is None:
         raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {', '.join(commands)}.")
     options = [
         f"**{option.name}** ({option_values(option)}{', required' if option.required else ''}) · {option.description}"
         for option in command.parameters
     ]
-    return Answer(make_embed(BLURPLE, f"❔ /mt {command.name}", [command.description, *_rules(command.name), *options]))
+    name = command_name(command)
+    return Answer(make_embed(BLURPLE, f"❔ {typed_command(name)}", [command.description, *_rules(name), *options]))
 
 
 def option_values(option: app_commands.Parameter) -> str:
@@ -84,7 +90,7 @@ def audience(command: str) -> str:
 def _rules(command: str) -> Iterator[str]:
     """Yield the role of a command and of its options, and the visibility of the answer."""
     for name, rule in RULES.items():
-        first, *part = name.split()
-        if first == command:
-            with_part = f", with `{part[0]}`" if part else ""
+        if command_of(name) == command:
+            option = name.removeprefix(command).strip()
+            with_part = f", with `{option}`" if option else ""
             yield f"For {rule.role}{with_part}. The answer is visible to {audience(name)}."
