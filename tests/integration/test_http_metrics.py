@@ -10,7 +10,7 @@ from tests.support.http import Got, inside, lab_site, with_api
 from tests.support.lab import Lab
 from tests.support.redis_servers import embedded, served
 from tests.support.stories import Story, run_record
-from tests.support.worker_runs import LONG, training, with_redis
+from tests.support.worker_runs import LONG, with_redis
 from trainer.contracts.runs import Accepted
 from trainer.jobs.queue import JobQueue
 from trainer.store.store import connect
@@ -85,7 +85,7 @@ async def test_figures__count_requests_runs_and_jobs(lab: Lab) -> None:
         await here.events(f"/runs/{run.run_id}/events")
         running = (await here.post("/runs/train", tiny_request(**LONG))).record(Accepted).run_id
         await here.post("/runs/train", tiny_request(**LONG))
-        await wait_for_status(here.queue, running, training)
+        await wait_for_status(here.queue, running, lambda status: (status.tokens_per_second or 0) > 0)
         async with here.stream(f"/runs/{running}/events"):
             after = figures(await here.get("/metrics"))
 
