@@ -27,7 +27,7 @@ from bot.embeds.text import (
 )
 from bot.outcome import Outcome
 from trainer.contracts.base import FileRecord
-from trainer.contracts.errors import FAILS_AGAIN
+from trainer.contracts.errors import FAILS_AGAIN, ErrorCode
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.runs import RunRecord, RunStatus
 
@@ -97,6 +97,12 @@ def can_resume(status: RunStatus) -> bool:
     """Return whether an ended run has a checkpoint from which it would not fail in the same way again."""
     fails_again = status.error is not None and status.error.code in FAILS_AGAIN
     return status.last_checkpoint_step is not None and not fails_again
+
+
+def retry_batch(status: RunStatus) -> int | None:
+    """Return half the batch size of a run that ran out of memory; None for another run, or one with batch size 1."""
+    is_too_large = status.error is not None and status.error.code is ErrorCode.OUT_OF_MEMORY
+    return status.batch_size // 2 if is_too_large and status.batch_size and status.batch_size > 1 else None
 
 
 def recipe(record: RunRecord) -> list[str]:

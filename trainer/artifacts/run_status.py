@@ -17,7 +17,7 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.runs import RunRecord, RunStatus
 
-_CONFIG_FIELDS = {"total_epochs", "total_steps", "device", "precision", "vocab_size", "tokenizer_id"}
+_CONFIG_FIELDS = {"total_epochs", "total_steps", "device", "precision", "vocab_size", "tokenizer_id", "params", "batch_size"}
 _PROGRESS_FIELDS = {
     *("progress", "epoch", "total_epochs", "step", "total_steps", "eta_seconds"),
     *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
