@@ -6,8 +6,7 @@ from typing import TypeAlias
 import discord
 
 from bot.buttons import button, button_row, inference_buttons
-from bot.embeds.run_card import can_resume, retry_batch
-from trainer.contracts.errors import ErrorCode
+from bot.embeds.advice import can_resume, can_retry, retry_batch
 from trainer.contracts.runs import RunRecord, RunStatus
 
 _Button: TypeAlias = discord.ui.Button[discord.ui.View]
@@ -75,21 +74,10 @@ def _end_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Itera
     elif is_owner:
         if can_resume(status):
             yield button("resume", run_id, "Resume")
-        if would_retry_help(status):
+        if can_retry(status):
             batch = retry_batch(status)
             yield button("retry", run_id, "Retry" if batch is None else f"Retry with batch {batch}")
         yield button("logs", run_id, "Logs")
-
-
-def would_retry_help(status: RunStatus) -> bool:
-    """Return whether the same request, or after OUT_OF_MEMORY one with half the batch, could succeed."""
-    match status.error:
-        case None:
-            return True
-        case error if error.code is ErrorCode.OUT_OF_MEMORY:
-            return retry_batch(status) is not None
-        case error:
-            return error.code in (ErrorCode.CRASH_LOOP, ErrorCode.CHECKPOINT_CORRUPT, ErrorCode.MODEL_TRAIN_FAILED)
 
 
 def _cancel(run_id: str) -> _Button:
