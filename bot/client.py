@@ -17,7 +17,7 @@ from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, retry
 from bot.installation import Installation
 from bot.limits import UsageLimits
-from bot.notifier import RunNotifier
+from bot.notifier import Notifier
 from bot.pacing import back_off
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
@@ -38,7 +38,7 @@ class Bot(discord.Client):
     queue: JobQueue
     limits: UsageLimits
     index: RunIndex
-    notifier: RunNotifier
+    notifier: Notifier
 
     tree: app_commands.CommandTree["Bot"]
 
@@ -98,8 +98,8 @@ class Bot(discord.Client):
         await self.deferred.start(self.http.user_agent)
         self.queue, self.index = self.installation.queue, self.installation.index
         self.limits = self.installation.limits
-        self.notifier = RunNotifier(
-            self.queue.runs,
+        self.notifier = Notifier(
+            self.settings.app.artifacts_root,
             self.queue,
             self,
             self.charts,

@@ -183,8 +183,8 @@ async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_n
 async def _fill_with_undelivered(interaction: discord.Interaction[Bot], answer: Answer) -> None:
     """Answer, and add the caller's undelivered results to the same message."""
     async with interaction.client.notifier.deliver_pending(interaction.user.id) as results:
-        pairs = [(one.run.record, one.status) for one in results]
-        await _fill(interaction, answer, [undelivered_note(pairs)] if pairs else [])
+        cards = [one.card for one in results]
+        await _fill(interaction, answer, [undelivered_note(cards)] if cards else [])
 
 
 async def _fill(interaction: discord.Interaction[Bot], answer: Answer, notes: Sequence[discord.Embed] = ()) -> None:

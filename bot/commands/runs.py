@@ -144,7 +144,7 @@ def _channel_id(interaction: discord.Interaction[Bot]) -> int | None:
 
 async def _unwatch(context: CommandContext, run_id: str) -> Answer:
     run = await find_run(context, "unwatch", run_id)
-    await context.bot.notifier.unwatch(run.directory, context.caller.user_id)
+    await context.bot.notifier.unwatch(run.record.run_id, context.caller.user_id)
     lines = ["Your card is no longer updated, and no final message is sent."]
     embed = make_embed(GREY, f"🔕 Not watching: {shown_name(run.record)}", lines, run.record.run_id)
     return Answer(embed, view=button_row(_watch_button(run.record.run_id, None)))
@@ -154,7 +154,7 @@ async def _unwatch_all(context: CommandContext) -> Answer:
     bot, user_id = context.bot, context.caller.user_id
     run_ids = bot.notifier.watched_by(user_id)
     for run_id in run_ids:
-        await bot.notifier.unwatch(bot.queue.runs.get(run_id), user_id)
+        await bot.notifier.unwatch(run_id, user_id)
     lines = [f"No more messages about `{run_id}`." for run_id in run_ids] or ["You were not watching any run."]
     return Answer(make_embed(GREY, "🔕 Not watching any run", lines))
 
