@@ -8,14 +8,22 @@ from bot.client import Bot
 from bot.commands.compare import compare
 from bot.commands.help import help_command
 from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
-from bot.commands.list_runs import LIST_BUTTONS, runs
-from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
+from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
+from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
+from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
-BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {**RUN_BUTTONS, **LIST_BUTTONS, **INFERENCE_BUTTONS}
+BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
+    **RUN_BUTTONS,
+    **ACTION_BUTTONS,
+    **LIST_BUTTONS,
+    **INFERENCE_BUTTONS,
+}
 """The reaction to each button, by action."""
+FORMS: dict[str, ButtonAnswer] = {**ACTION_FORMS, **LIST_FORMS, **INFERENCE_FORMS}
+"""The reaction to each submitted form, by action."""
 
 
 def build(settings: Settings) -> Bot:
@@ -52,6 +60,6 @@ def command_group() -> app_commands.Group:
 
 async def _answer_press(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
     is_form = interaction.type is discord.InteractionType.modal_submit
-    reaction = INFERENCE_FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
+    reaction = FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
     if reaction is not None:
         await answer_press(interaction, press, reaction)
