@@ -58,7 +58,7 @@ async def _config(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 async def _change_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
-    run = await find_run(context, "train", press.run_id)
+    run = await find_run(context, "status", press.run_id)
     text = await asyncio.to_thread(_yaml, run.record)
     if len(text) > MAX_TEXT:
         message = "The settings of this run are too long for a form. Use **Copy config** and `/mt train config:`."
@@ -68,7 +68,7 @@ async def _change_form(context: CommandContext, press: ButtonPress) -> discord.u
 
 
 async def _train_changed(context: CommandContext, press: ButtonPress) -> Answer:
-    await find_run(context, "train", press.run_id)
+    await find_run(context, "status", press.run_id)
     return await answer_accepted(context, lambda: accept_yaml(context, press.fields["config"], {}))
 
 
@@ -117,9 +117,9 @@ ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     "files": ButtonAnswer("logs", _files),
     "file": ButtonAnswer("logs", _file),
     "config": ButtonAnswer("status", _config),
-    "change": ButtonForm("train", _change_form),
+    "change": ButtonForm("status", _change_form),
     "retry": ButtonAnswer("resume", _retry),
     "compare": ButtonAnswer("compare", _compare),
     "compareto": ButtonAnswer("compare", _compare_to),
 }
-ACTION_FORMS = {"change": ButtonAnswer("train", _train_changed)}
+ACTION_FORMS = {"change": ButtonAnswer("status", _train_changed)}
