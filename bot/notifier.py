@@ -148,6 +148,14 @@ class Notifier:
         """
         return await self._watch(self._subject(directory.run_id), user_id, channel_id, origin_channel_id)
 
+    async def begin_watch(
+        self, run_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None
+    ) -> None:
+        """Add a watcher of a new run, as `watch` does, and start its delivery without waiting for a message."""
+        run = self._subject(run_id)
+        await run.ledger.watch(user_id, channel_id, origin_channel_id)
+        self._deliver(run)
+
     async def watch_experiment(
         self, experiment_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
     ) -> Watcher:

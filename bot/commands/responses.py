@@ -14,6 +14,7 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
+from bot.commands.channels import origin_of
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
 from bot.pacing import back_off
@@ -36,6 +37,8 @@ class CommandContext(NamedTuple):
 
     bot: Bot
     caller: Caller
+    origin_channel_id: int | None = None
+    """The channel of the command in a guild, if the bot may post there."""
 
 
 class Answer(NamedTuple):
@@ -52,6 +55,13 @@ class ButtonAnswer(NamedTuple):
     work: Callable[[CommandContext, ButtonPress], Awaitable[Answer]]
     is_in_place: Callable[[ButtonPress], bool] = lambda press: False
     """Returns whether the answer replaces the message of the button."""
+
+
+class ButtonCommand(NamedTuple):
+    """The answer to a button that depends on the interaction, for example on its channel."""
+
+    command: str
+    work: Callable[[CommandContext, ButtonPress, discord.Interaction[Bot]], Awaitable[Answer]]
 
 
 class ButtonForm(NamedTuple):
@@ -74,11 +84,13 @@ class Tree(app_commands.CommandTree[Bot]):
 
 
 async def answer_press(
-    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonForm
+    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonCommand | ButtonForm
 ) -> None:
     """Answer a button or a form as its command, or open the button's form."""
     if isinstance(reaction, ButtonForm):
         await open_form(interaction, reaction.command, lambda context: reaction.work(context, press))
+    elif isinstance(reaction, ButtonCommand):
+        await respond(interaction, reaction.command, lambda context: reaction.work(context, press, interaction))
     else:
         in_place = reaction.is_in_place(press)
         await respond(interaction, reaction.command, lambda context: reaction.work(context, press), in_place=in_place)
@@ -106,7 +118,7 @@ async def respond(
                 return
             caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
-                answer = await work(CommandContext(bot, caller))
+                answer = await work(CommandContext(bot, caller, origin_of(interaction)))
             place = answer.embed.footer.text
             answer.embed.set_footer(text=f"{place} · request {number}" if place else f"request {number}")
             if first == "hidden":
