@@ -37,8 +37,6 @@ class CommandContext(NamedTuple):
 
     bot: Bot
     caller: Caller
-    origin_channel_id: int | None = None
-    """The channel of the command in a guild, if the bot may post there."""
 
 
 class Answer(NamedTuple):
@@ -118,7 +116,7 @@ async def respond(
                 return
             caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
-                answer = await work(CommandContext(bot, caller, origin_of(interaction)))
+                answer = await work(CommandContext(bot, caller._replace(channel_id=origin_of(interaction))))
             place = answer.embed.footer.text
             answer.embed.set_footer(text=f"{place} · request {number}" if place else f"request {number}")
             if first == "hidden":
