@@ -5,17 +5,22 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
+from bot.commands.admin import ADMIN_FORMS, admin_group
 from bot.commands.compare import compare
 from bot.commands.help import help_command
 from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
 from bot.commands.list_runs import LIST_BUTTONS, runs
+from bot.commands.queue import QUEUE_BUTTONS, queue
 from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
+from bot.commands.settings import SETTINGS_FORMS, settings_command
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
-BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {**RUN_BUTTONS, **LIST_BUTTONS, **INFERENCE_BUTTONS}
+BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {**RUN_BUTTONS, **LIST_BUTTONS, **INFERENCE_BUTTONS, **QUEUE_BUTTONS}
 """The reaction to each button, by action."""
+FORMS: dict[str, ButtonAnswer] = {**INFERENCE_FORMS, **SETTINGS_FORMS, **ADMIN_FORMS}
+"""The reaction to each form, by action."""
 
 
 def build(settings: Settings) -> Bot:
@@ -23,6 +28,7 @@ def build(settings: Settings) -> Bot:
     bot = Bot(settings, _answer_press)
     bot.tree = Tree(bot)
     bot.tree.add_command(command_group())
+    bot.tree.add_command(admin_group())
     return bot
 
 
@@ -46,12 +52,14 @@ def command_group() -> app_commands.Group:
     mt.add_command(generate)
     mt.add_command(chat)
     mt.add_command(score)
+    mt.add_command(queue)
+    mt.add_command(settings_command)
     mt.add_command(help_command)
     return mt
 
 
 async def _answer_press(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
     is_form = interaction.type is discord.InteractionType.modal_submit
-    reaction = INFERENCE_FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
+    reaction = FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
     if reaction is not None:
         await answer_press(interaction, press, reaction)

@@ -34,6 +34,14 @@ class Field(NamedTuple):
     is_required: bool = True
 
 
+class Selection(NamedTuple):
+    """A list of which one option is selected."""
+
+    name: str
+    label: str
+    options: Sequence[discord.SelectOption]
+
+
 def button(
     action: str,
     run_id: str,
@@ -68,21 +76,31 @@ def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:
     return view
 
 
-def form(action: str, run_id: str, title: str, *fields: Field, detail: str | None = None) -> discord.ui.Modal:
+def form(
+    action: str, run_id: str, title: str, *fields: Field | Selection, detail: str | None = None
+) -> discord.ui.Modal:
     """Return a form for an action on a run; `Bot.on_interaction` receives its values."""
     modal = discord.ui.Modal(title=title, custom_id=custom_id(action, run_id, detail))
     for field in fields:
-        entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
-            style=discord.TextStyle.paragraph,
-            custom_id=field.name,
-            default=field.value or None,
-            required=field.is_required,
-            max_length=MAX_TEXT,
-        )
-        label: discord.ui.Label[discord.ui.Modal] = discord.ui.Label(text=field.label, component=entry)
-        modal.add_item(label)
+        modal.add_item(_labelled(field))
     modal.stop()
     return modal
+
+
+def _labelled(field: Field | Selection) -> discord.ui.Label[discord.ui.Modal]:
+    if isinstance(field, Selection):
+        selection: discord.ui.Select[discord.ui.Modal] = discord.ui.Select(
+            custom_id=field.name, options=[*field.options]
+        )
+        return discord.ui.Label(text=field.label, component=selection)
+    entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
+        style=discord.TextStyle.paragraph,
+        custom_id=field.name,
+        default=field.value or None,
+        required=field.is_required,
+        max_length=MAX_TEXT,
+    )
+    return discord.ui.Label(text=field.label, component=entry)
 
 
 def custom_id(action: str, run_id: str, detail: str | None = None) -> str:
@@ -90,8 +108,11 @@ def custom_id(action: str, run_id: str, detail: str | None = None) -> str:
 
 
 class _Entry(BaseModel):
+    """A text field with its value, or a list with its selected values."""
+
     custom_id: str
-    value: str
+    value: str = ""
+    values: list[str] = []
 
 
 class _Labelled(BaseModel):
@@ -112,5 +133,6 @@ def parse_press(data: object) -> ButtonPress | None:
     found = _CUSTOM_ID.fullmatch(sent.custom_id)
     if found is None:
         return None
-    fields = {part.component.custom_id: part.component.value for part in sent.components}
+    entries = (part.component for part in sent.components)
+    fields = {entry.custom_id: entry.values[0] if entry.values else entry.value for entry in entries}
     return ButtonPress(found["action"], sent.values[0] if sent.values else found["run"], found["detail"], fields)

@@ -85,9 +85,10 @@ class Routes:
         new_id, version = str(self._world.new_id()), str(self._world.new_id())
         return {
             **{"type": 1, "integration_types": [0], "contexts": None, "description": "", "nsfw": False},
+            **{"default_member_permissions": None},
             **mapping(without_nulls(command)),
             **{"id": known.get(text(command["name"]), new_id), "version": version},
-            **{"application_id": str(self._world.application_id), "default_member_permissions": None},
+            "application_id": str(self._world.application_id),
         }
 
     # Interactions

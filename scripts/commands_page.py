@@ -24,6 +24,7 @@ LABELS = {
     "chat": "Reply…",
     "scorethis": "Score this",
     "score": "Score…",
+    "queue": "Refresh of `/mt queue`",
     "detail": "Detail",
 }
 """Labels of buttons, by action."""
