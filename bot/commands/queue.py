@@ -32,17 +32,22 @@ async def _queue(context: CommandContext) -> Answer:
     # the queue does not have a run that was accepted at this moment, or that Redis has lost
     runs: list[RunEntry] = [run for run in reversed(bot.index.runs) if run.is_unfinished]
 
-    def place(run: RunEntry) -> int:
-        return places.get(run.run_id, len(places))
+    def place(run: RunEntry) -> tuple[bool, int]:
+        return run.state != "running", places.get(run.run_id, len(places))
 
     runs.sort(key=place)
     seconds = await asyncio.to_thread(lambda: [_estimated_seconds(context, run) for run in runs])
     starts = expected_starts(runs, seconds, bot.settings.queue.training_slots, time.time())
+    has_worker = await bot.queue.has_worker()
     rows = [
-        QueueRow(run if bot.permissions.may_see(context.caller, run) else None, run.state == "running", start)
+        QueueRow(
+            run if bot.permissions.may_see(context.caller, run) else None,
+            is_running=run.state == "running",
+            starts_at=start if has_worker else None,
+        )
         for run, start in zip(runs, starts, strict=True)
     ]
-    embed = queue_answer(rows, has_worker=await bot.queue.has_worker())
+    embed = queue_answer(rows, has_worker=has_worker)
     return Answer(embed, view=button_row(button("queue", _ALL, _("Refresh"))))
 
 

@@ -102,7 +102,13 @@ MAY = {
     "chat": {"starter", "user", "admin"},
     "score": {"starter", "user", "admin"},
     "score detail:per_char": {"admin"},
+    "queue": {"starter", "user", "admin"},
+    "settings": {"starter", "user", "admin"},
     "help": {"starter", "user", "admin"},
+    "mt-admin workers": {"admin"},
+    "mt-admin access": {"admin"},
+    "mt-admin delete": {"admin"},
+    "mt-admin doctor": {"admin"},
 }
 """Roles that may give a command on a run; with private runs, only its starter and admins."""
 

@@ -1,0 +1,69 @@
+"""`/mt settings`: the form, what it stores, and what it changes."""
+
+import stat
+from pathlib import Path
+
+from bot.user_settings import UserSettings, UserSettingsStore
+from local_discord.wire import Json, mapping, rows, text
+from tests.support.bot import place, read
+from tests.support.waiting import captured_logs
+
+
+def lists(form: Json) -> dict[str, dict[str, bool]]:
+    """The options of each list of a form, and whether they are selected."""
+    found = [mapping(part["component"]) for part in rows(form["components"])]
+    return {text(one["custom_id"]): selected(rows(one["options"])) for one in found}
+
+
+def selected(options: list[Json]) -> dict[str, bool]:
+    return {text(option["value"]): option.get("default") is True for option in options}
+
+
+async def test_form__stores_what_was_selected_for_the_next_start(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.bob).start().complete()
+        call = await here.discord.slash(here.bob, "mt settings")
+        form = lists(await call.form())
+        assert form["language"] == {"default": True, "en": False, "tr": False, "ru": False}
+        assert form["notify"] == {"dm": True, "here": False, "off": False}
+        assert form["default_run"] == {"default": True, "char_lstm-1": False}
+        assert form["unit"] == {"bits": True, "nats": False}
+
+        saved = await read(await here.discord.submit_modal(call, {"unit": "nats", "notify": "off", "language": "tr"}))
+
+        assert "Ayarlar kaydedildi" in saved.text and "Nat" in saved.text
+        expected = UserSettings(language="tr", notify="off", unit="nats")
+        assert here.bot.user_settings.of(here.bob.id) == expected
+        assert here.bot.user_settings.of(here.ana.id) == UserSettings()
+        user_id = here.bob.id
+    [file] = (tmp_path / "artifacts" / "users").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (file.parent / "12.json").write_text("{", encoding="utf-8")
+    with captured_logs() as logs:
+        store = UserSettingsStore(file.parent)
+    assert store.of(user_id) == expected and store.of(12) == UserSettings()
+    assert [line["event"] for line in logs] == ["user_settings_unreadable"]
+
+
+async def test_commands__have_their_texts_in_turkish_and_russian_but_not_their_names(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        admin = next(command for command in here.discord.commands if command["name"] == "mt-admin")
+        workers = next(row for row in rows(admin["options"]) if row["name"] == "workers")
+        [action] = rows(workers["options"])
+        pause = rows(action["choices"])[0]
+
+        assert set(mapping(admin["description_localizations"])) == {"tr", "ru"}
+        assert mapping(pause["name_localizations"]) == {"tr": "duraklat", "ru": "пауза"}
+        assert not admin.get("name_localizations") and not workers.get("name_localizations")
+        assert mapping(action["description_localizations"])["tr"] != action["description"]
+
+
+async def test_answers__are_in_the_language_of_the_readers_discord(tmp_path: Path) -> None:
+    async with place(tmp_path, allowed_guild_ids=()) as here:
+        dan = here.discord.add_user("dan", locale="ru")
+        await here.bot.access.set(dan.id, "user")
+        assert "Очередь пуста." in (await here.ask(dan, "queue")).text
+        assert "No run waits." in (await here.ask(here.bob, "queue")).text
+
+        await here.bot.user_settings.save(dan.id, UserSettings(language="en"))
+        assert "No run waits." in (await here.ask(dan, "queue")).text
