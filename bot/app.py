@@ -6,21 +6,36 @@ from discord import app_commands
 from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.admin import ADMIN_FORMS, admin_group
+from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
 from bot.commands.compare import compare
+from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
-from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
 from bot.commands.list_runs import LIST_BUTTONS, runs
 from bot.commands.queue import QUEUE_BUTTONS, queue
 from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
+from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
 from bot.commands.settings import SETTINGS_FORMS, settings_command
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
-BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {**RUN_BUTTONS, **LIST_BUTTONS, **INFERENCE_BUTTONS, **QUEUE_BUTTONS}
-"""The reaction to each button, by action."""
-FORMS: dict[str, ButtonAnswer] = {**INFERENCE_FORMS, **SETTINGS_FORMS, **ADMIN_FORMS}
-"""The reaction to each form, by action."""
+BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    **RUN_BUTTONS,
+    **LIST_BUTTONS,
+    **SCORE_BUTTONS,
+    **GENERATE_BUTTONS,
+    **CHAT_BUTTONS,
+    **QUEUE_BUTTONS,
+}
+"""The reaction to each button or list, by action."""
+FORMS: dict[str, ButtonAnswer] = {
+    **SCORE_FORMS,
+    **GENERATE_FORMS,
+    **CHAT_FORMS,
+    **SETTINGS_FORMS,
+    **ADMIN_FORMS,
+}
+"""The reaction to each submitted form, by action."""
 
 
 def build(settings: Settings) -> Bot:

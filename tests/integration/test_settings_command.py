@@ -4,8 +4,10 @@ import stat
 from pathlib import Path
 
 from bot.user_settings import UserSettings, UserSettingsStore
+from local_discord.state import Call
 from local_discord.wire import Json, mapping, rows, text
 from tests.support.bot import place, read
+from tests.support.inference import finished_run
 from tests.support.waiting import captured_logs
 
 
@@ -67,3 +69,37 @@ async def test_answers__are_in_the_language_of_the_readers_discord(tmp_path: Pat
 
         await here.bot.user_settings.save(dan.id, UserSettings(language="en"))
         assert "No run waits." in (await here.ask(dan, "queue")).text
+
+
+async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path) -> None:
+    for name in ("lstm-1", "lstm-2"):
+        finished_run(tmp_path, name)
+    async with place(tmp_path) as here:
+
+        async def form_of(command: str) -> tuple[Call, Json]:
+            call = await here.discord.slash(here.bob, f"mt {command}")
+            return call, await call.form()
+
+        _, before = await form_of("score")
+        other = "lstm-1" if "lstm-2" in text(before["custom_id"]) else "lstm-2"
+        await here.bot.index.refresh()
+        call, _ = await form_of("settings")
+        saved = await read(await here.discord.submit_modal(call, {"default_run": other, "unit": "nats"}))
+        _, after = await form_of("score")
+        assert text(before["custom_id"]).endswith(":summary-bits-5")
+        assert text(after["custom_id"]) == f"mt:score:{other}:summary-nats-5"
+        assert "Default run: **" in saved.text
+
+        call, again = await form_of("settings")
+        assert lists(again)["default_run"] == {
+            "default": False,
+            "lstm-1": other == "lstm-1",
+            "lstm-2": other == "lstm-2",
+        }
+        gone = here.bot.queue.runs.get(other)
+        await here.bot.queue.delete(gone.run_id)
+        await here.bot.index.refresh()
+        _, without = await form_of("score")
+        assert other not in text(without["custom_id"])
+        refused = await read(await here.discord.submit_modal(call, {}))
+        assert "There is no run" in refused.text
