@@ -38,16 +38,16 @@ async def _queue(context: CommandContext) -> Answer:
     runs.sort(key=place)
     seconds = await asyncio.to_thread(lambda: [_estimated_seconds(context, run) for run in runs])
     starts = expected_starts(runs, seconds, bot.settings.queue.training_slots, time.time())
-    has_worker = await bot.queue.has_worker()
+    has_worker, is_paused = await bot.queue.has_worker(), await bot.queue.is_paused()
     rows = [
         QueueRow(
             run if bot.permissions.may_see(context.caller, run) else None,
             is_running=run.state == "running",
-            starts_at=start if has_worker else None,
+            starts_at=start if has_worker and not is_paused else None,
         )
         for run, start in zip(runs, starts, strict=True)
     ]
-    embed = queue_answer(rows, has_worker=has_worker)
+    embed = queue_answer(rows, has_worker=has_worker, is_paused=is_paused)
     return Answer(embed, view=button_row(button("queue", _ALL, _("Refresh"))))
 
 

@@ -23,13 +23,15 @@ class QueueRow(NamedTuple):
     """Expected start in Unix time, if it is known."""
 
 
-def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool) -> discord.Embed:
+def queue_answer(rows: Sequence[QueueRow], *, has_worker: bool, is_paused: bool) -> discord.Embed:
     """Return the running runs, then the waiting ones with their positions and expected starts."""
     running = sum(row.is_running for row in rows)
     lines = [_line(row, position) for position, row in enumerate(rows[:_MAX_ROWS], 1)] or [_("No run waits.")]
     if len(rows) > _MAX_ROWS:
         lines.append(plural("… and {count} more run", "… and {count} more runs", len(rows) - _MAX_ROWS))
-    if not has_worker:
+    if is_paused:
+        lines.append(_("⏸ An admin has paused the queue: no further run starts."))
+    elif not has_worker:
         lines.append(_("⚠ No worker is running. Runs start when one does."))
     runs = plural("{count} run is training", "{count} runs are training", running)
     waiting = plural("{count} run waits", "{count} runs wait", len(rows) - running)

@@ -150,6 +150,7 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
         assert "No run." in (await hall.ask("workers")).text
 
         assert "Paused" in (await hall.ask("workers", {"action": "pause"})).text
+        assert "An admin has paused the queue" in (await here.ask(here.bob, "queue")).text
         await store.enqueue("training", "train", "job-1", TrainJobPayload(run_id="job-1"))
         assert await store.claim_jobs("training", 1, "me", lease_seconds=9) == []
         assert "Paused" not in (await hall.ask("workers", {"action": "resume"})).text

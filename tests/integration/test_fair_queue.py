@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 
 from tests.integration.test_claimed_jobs import QUEUE, begun, two_stores
 from tests.support import add_corpus, settings_in, some_text, tiny_request
 from tests.support.properties import for_all
+from tests.support.redis_servers import Server
 from tests.support.stories import Story, run_record
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.contracts.base import changed, now
+from trainer.contracts.errors import AppError
 from trainer.contracts.jobs import TrainJobPayload
 from trainer.jobs.queue import JobQueue
 from trainer.jobs.services import Services
@@ -104,7 +107,8 @@ async def test_turns__are_restored_from_disk_after_a_wipe(tmp_path: Path) -> Non
     for user_id, name in ((1, "char_lstm-1"), (None, "char_lstm-2")):
         record = changed(run_record(name, user_id=user_id), created_at=now())
         Story(settings.app.artifacts_root, record, now()).start()
-    (settings.app.artifacts_root / "models" / "char_lstm-2" / "events.jsonl").write_bytes(b"")
+    models = settings.app.artifacts_root / "models"
+    (models / "char_lstm-2" / "manifest.json").write_bytes(b"{")
     services = Services(settings)
     store = await connect(await services.start())
     try:
@@ -123,3 +127,16 @@ async def test_turns__are_restored_from_disk_after_a_wipe(tmp_path: Path) -> Non
     finally:
         await store.close()
         await services.stop()
+
+
+async def test_queue_without_redis__is_empty_and_neither_paused_nor_shown(tmp_path: Path) -> None:
+    server = Server(tmp_path / "redis")
+    await server.start()
+    queue = JobQueue(settings_in(tmp_path), await connect(server.url, retries=0))
+    await server.kill()
+
+    assert await queue.order() == [] and not await queue.is_paused()
+    for work in (queue.pause(is_paused=True), queue.workers([])):
+        with pytest.raises(AppError, match="Redis is unavailable"):
+            await work
+    await queue.close()

@@ -103,3 +103,13 @@ async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path)
         assert other not in text(without["custom_id"])
         refused = await read(await here.discord.submit_modal(call, {}))
         assert "There is no run" in refused.text
+
+
+async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for number in range(30):
+            here.story(here.bob, f"lstm-{number}").start().complete()
+        await here.bot.index.refresh()
+        form = lists(await (await here.discord.slash(here.bob, "mt settings")).form())
+
+        assert len(form["default_run"]) == 25

@@ -243,6 +243,14 @@ class JobQueue:
         except STORE_ERRORS as error:
             raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
 
+    async def is_paused(self) -> bool:
+        """Return whether no further run starts; False while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                return await self._store.is_paused(self._settings.queue.name)
+        except STORE_ERRORS:
+            return False
+
     async def workers(self, run_ids: Sequence[str]) -> WorkersState:
         """Return the running workers and those of the runs that they train; raises SERVICE_UNAVAILABLE."""
         try:
