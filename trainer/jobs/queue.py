@@ -42,6 +42,7 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 NO_WORKER = "No worker is running. The job stays in the queue until one starts."
 _NO_REDIS = "Redis is unavailable; try again in a minute."
+_CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 
@@ -255,7 +256,9 @@ class JobQueue:
         """Return the running workers and those of the runs that they train; raises SERVICE_UNAVAILABLE."""
         try:
             async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
-                workers = await self._store.workers(seconds=self._settings.queue.lease_seconds)
+                workers = await self._store.workers(
+                    seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS
+                )
                 holders = await self._store.holders(run_ids)
                 return WorkersState(workers, holders, await self._store.is_paused(self._settings.queue.name))
         except STORE_ERRORS as error:
