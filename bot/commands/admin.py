@@ -112,7 +112,7 @@ async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
 
 async def _doctor(context: CommandContext) -> Answer:
     bot = context.bot
-    findings = await check_data(bot.settings)
+    findings = await asyncio.to_thread(lambda: asyncio.run(check_data(bot.settings)))  # it waits for other programs
     findings["gpu"] = await asyncio.to_thread(check_gpu)
     findings["commands"] = await _check_commands(bot)
     return Answer(doctor_answer(findings))

@@ -80,30 +80,45 @@ by more than one turn.
 _CLAIM = f"""{_IN_ORDER}
 local claimed = {{}}
 if redis.call('EXISTS', KEYS[4]) == 1 then return claimed end
-for _, job in ipairs(in_order(ARGV[1])) do
-  if #claimed == tonumber(ARGV[2]) then break end
-  local member, owner = job[1], job[3]
+local function try(member, score, owner)
   local claim, tries = ARGV[4] .. member, ARGV[8] .. member
   local definition = redis.call('MGET', ARGV[5] .. member)[1]
   local folder = definition and string.match(definition, '"i": "(%x+)"')
-  if (not folder or folder == ARGV[7]) and redis.call('TYPE', claim)['ok'] ~= 'string' then
-    redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
-    if not string.match(redis.call('MGET', tries)[1] or '', '^%d%d?%d?%d?%d?%d?$') then
-      redis.call('DEL', tries)
-    end
-    if owner then
-      local newest = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2]
-      redis.call('HDEL', KEYS[2], member)
-      redis.call('ZADD', KEYS[3], math.max(tonumber(ARGV[1]), (newest or 0) + 1), owner)
-    end
-    claimed[#claimed + 1] = {{member, job[2], definition}}
+  if (folder and folder ~= ARGV[7]) or redis.call('TYPE', claim)['ok'] == 'string' then return end
+  redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
+  if not string.match(redis.call('MGET', tries)[1] or '', '^%d%d?%d?%d?%d?%d?$') then
+    redis.call('DEL', tries)
   end
+  if owner then
+    local newest = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2]
+    redis.call('HDEL', KEYS[2], member)
+    redis.call('ZADD', KEYS[3], math.max(tonumber(ARGV[1]), (newest or 0) + 1), owner)
+  end
+  claimed[#claimed + 1] = {{member, score, definition}}
 end
+local most = tonumber(ARGV[2])
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  for _, job in ipairs(in_order(ARGV[1])) do
+    if #claimed == most then break end
+    try(job[1], job[2], job[3])
+  end
+  return claimed
+end
+local offset = 0
+repeat
+  local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', offset, 100)
+  for place = 1, #members, 2 do
+    if #claimed == most then return claimed end
+    try(members[place], members[place + 1])
+  end
+  offset = offset + 100
+until #members == 0
 return claimed
 """
 """Claim the first due jobs of a queue that no process has claimed; return each with its score and definition.
 
-Jobs of another artifacts folder are left to its workers. A count of tries that arq cannot increment is deleted.
+Jobs of another artifacts folder are left to its workers. A count of tries that arq cannot increment is deleted. In a
+queue without owners, the script reads only the first jobs, however many wait.
 """
 
 _LIST = f"""{_IN_ORDER}
