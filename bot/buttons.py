@@ -13,7 +13,7 @@ MAX_TEXT, MAX_FORM_TITLE = 4000, 45  # Discord's limits
 _CUSTOM_ID = re.compile(
     r"mt:(?P<action>[a-z]{1,16}):(?P<run>[a-z0-9][a-z0-9_-]{0,63})(?::(?P<detail>[a-z0-9_-]{1,16}))?"
 )
-_SELECTED = "selected"
+_ANY_RUN = SELECTED = "selected"
 
 
 class ButtonPress(NamedTuple):
@@ -50,13 +50,20 @@ def button(
 
 def inference_buttons(run: RunRecord) -> list[discord.ui.Button[discord.ui.View]]:
     """Return the buttons of a completed run; a masked model generates no text."""
-    score = button("score", run.run_id, "Score…")
-    return [button("generate", run.run_id, "Generate"), score] if run.effective.objective == "causal_lm" else [score]
+    others = [button("score", run.run_id, "Score…"), button("evalon", run.run_id, "Eval on…")]
+    return [button("generate", run.run_id, "Generate"), *others] if run.effective.objective == "causal_lm" else others
 
 
 def run_select(action: str, label: str, runs: Sequence[discord.SelectOption]) -> discord.ui.Select[discord.ui.View]:
     """Return a list to select one run for an action; the selected one becomes `ButtonPress.run_id`."""
-    return discord.ui.Select(custom_id=custom_id(action, _SELECTED), placeholder=label, options=[*runs])
+    return discord.ui.Select(custom_id=custom_id(action, _ANY_RUN), placeholder=label, options=[*runs])
+
+
+def value_select(
+    action: str, run_id: str, label: str, values: Sequence[discord.SelectOption]
+) -> discord.ui.Select[discord.ui.View]:
+    """Return a list to select one value for an action on a run; it becomes the field `selected`."""
+    return discord.ui.Select(custom_id=custom_id(action, run_id), placeholder=label, options=[*values])
 
 
 def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:
@@ -112,5 +119,10 @@ def parse_press(data: object) -> ButtonPress | None:
     found = _CUSTOM_ID.fullmatch(sent.custom_id)
     if found is None:
         return None
-    fields = {part.component.custom_id: part.component.value for part in sent.components}
-    return ButtonPress(found["action"], sent.values[0] if sent.values else found["run"], found["detail"], fields)
+    fields: dict[str, str] = {part.component.custom_id: part.component.value for part in sent.components}
+    run_id: str = found["run"]
+    if sent.values and run_id == _ANY_RUN:
+        run_id = sent.values[0]
+    elif sent.values:
+        fields[SELECTED] = sent.values[0]
+    return ButtonPress(found["action"], run_id, found["detail"], fields)

@@ -30,12 +30,13 @@ OPTIONS: dict[str, Mapping[str, str]] = {
     "runs": {},
     "help": {},
     "score": {"run": RUN, "text": "abc"},
-    "compare": {"run": RUN, "other": RUN},
+    "compare": {"a": RUN, "b": RUN},
+    "predict": {"run": RUN, "text": "abc"},
     "chat": {"run": RUN, "message": "abc"},
 }
 """Options of the command besides the run."""
 DETAILS = {"runs": "0-0-0", "again": "nothing", "edit": "nothing", "hotter": "nothing", "cooler": "nothing"}
-DETAILS |= {"scorethis": "nothing", "detail": "nothing", "chat": "nothing"}
+DETAILS |= {"scorethis": "nothing", "detail": "nothing", "csv": "nothing", "chat": "nothing", "evaluated": "nothing"}
 
 
 def table(heading: str) -> list[list[str]]:
