@@ -32,8 +32,9 @@ _FAILED = "The export failed. Try again in a minute."
 class Exports:
     """Files of exported runs, in a folder of the artifacts root; torch is imported in a child process only."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, export_seconds: float = _EXPORT_SECONDS) -> None:
         self._settings = settings
+        self._export_seconds = export_seconds
         self._folder = settings.app.artifacts_root.resolve() / "exports"
         self._lock = asyncio.Lock()
 
@@ -87,7 +88,7 @@ class Exports:
             env=tuned_environment(self._settings),
         )
         try:
-            async with asyncio.timeout(_EXPORT_SECONDS):
+            async with asyncio.timeout(self._export_seconds):
                 output, _ = await child.communicate()
         except (asyncio.CancelledError, TimeoutError) as error:
             await end(child, 2.0)

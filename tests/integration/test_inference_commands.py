@@ -113,6 +113,53 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
         assert "expired" in said(expired)
 
 
+async def test_chat__goes_on_in_the_callers_own_session_until_a_new_one_is_asked_for(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        first = await here.ask(here.bob, "chat", message="the sun")
+        second = await here.ask(here.bob, "chat", message="the sea")
+        of_ana = await here.ask(here.ana, "chat", message="the sea")
+        new = await here.ask(here.bob, "chat", message="the sea", session="new")
+        named = await here.ask(here.bob, "chat", message="on", session=session(first))
+        last = await here.ask(here.bob, "chat", message="on")
+        unknown = await here.ask(here.bob, "chat", message="on", session="0123456789abcdef")
+        wrong = await here.ask(here.bob, "chat", message="on", session="É")
+
+    assert session(first) == session(second) == session(named) == session(last)
+    assert len({session(first), session(of_ana), session(new)}) == 3
+    assert "expired" in said(unknown) and "`session_id`" in said(wrong)
+
+
+def session(message: StoredMessage) -> str:
+    found = re.search(r"session `([0-9a-f]{16})`", said(message))
+    assert found is not None
+    return found[1]
+
+
+async def test_predict__shows_the_likeliest_next_tokens(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        three = await here.ask(here.bob, "predict", text="the su", k=3)
+        usual = await here.ask(here.bob, "predict", text="the su")
+        empty = await here.ask(here.bob, "predict", text="\n")
+
+    assert is_hidden(three) and said(three).count("%") == 3
+    assert said(usual).count("%") == 5
+    assert "`text` has no token for this model. Give at least one word." in said(empty)
+
+
+async def test_generation_form__opens_without_a_prompt_and_keeps_the_options(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        options: dict[str, float] = {"temperature": 0.5, "max_new_tokens": 7, "seed": 3}
+        opened = await here.discord.slash(here.bob, "mt generate", options)
+        form = await opened.form()
+        made = await answer(await here.discord.submit_modal(opened, {"prompt": "the "}))
+        too_long = await here.ask(here.bob, "generate", max_new_tokens=101)
+        nowhere = await here.ask(here.bob, "generate", run="nowhere")
+
+    assert text(form["title"]) == f"Generate with {RUN}"
+    assert "T 0.5 · seed 3" in said(made) and not is_hidden(made)
+    assert "at most 100 here" in said(too_long) and "There is no run" in said(nowhere)
+
+
 async def test_score_form__takes_long_texts_and_keeps_the_options(answers: Path) -> None:
     async with place(answers) as here, here.bot(workers=0):
         opened = await here.discord.slash(here.ana, "mt score", {"detail": "per_char", "unit": "nats", "top_k": 1})

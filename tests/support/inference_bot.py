@@ -1,7 +1,7 @@
 """A bot with a finished run that answers inference requests, for tests of its commands."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -32,10 +32,15 @@ class Place(NamedTuple):
     eve: User
 
     @asynccontextmanager
-    async def bot(self, *, workers: int = 1, **changes: object) -> AsyncIterator[Bot]:
+    async def bot(
+        self, *, workers: int = 1, groups: Mapping[str, object] | None = None, **changes: object
+    ) -> AsyncIterator[Bot]:
+        """A bot with changed settings of Discord, and other groups of settings."""
         rights: dict[str, object] = {"owner_id": self.ana.id, "allowed_user_ids": (self.bob.id,), **changes}
         limits: dict[str, object] = {"limits": LimitSettings(attachment_bytes=90_000, generate_max_new_tokens=100)}
-        chosen = settings(self.root, self.discord, workers=workers, **rights).model_copy(update=limits)
+        chosen = settings(self.root, self.discord, workers=workers, **rights).model_copy(
+            update=limits | dict(groups or {})
+        )
         async with build(chosen) as bot:
             running = asyncio.create_task(bot.start(TOKEN))
             await self.discord.connected()

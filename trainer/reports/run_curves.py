@@ -19,18 +19,10 @@ _COLUMNS = (
 
 
 def curves_csv(events: Iterable[Event]) -> bytes | None:
-    """Return one row per measured step, losses in nats per token; None if no step was measured.
-
-    Of a step that was measured twice, because its attempt was interrupted, the later values count.
-    """
-    rows: dict[int, MetricsProgress] = {}
+    """Return one row per measured step, losses in nats per token; None if no step was measured."""
+    rows: list[list[object]] = [[*_COLUMNS]]
     for event in events:
         if isinstance(event, MetricsProgress):
-            rows[event.step] = event
-    if not rows:
-        return None
-    lines: list[list[object]] = [[*_COLUMNS]]
-    for _, row in sorted(rows.items()):
-        values: dict[str, object] = row.model_dump(include=set(_COLUMNS))
-        lines.append([values[name] for name in _COLUMNS])
-    return f"{csv_lines(lines, ',')}\n".encode()
+            values: dict[str, object] = event.model_dump(include=set(_COLUMNS))
+            rows.append([values[name] for name in _COLUMNS])
+    return f"{csv_lines(rows, ',')}\n".encode() if len(rows) > 1 else None
