@@ -2,7 +2,8 @@
 
     python scripts/setup.py [COMMAND]
 
-COMMAND is demo, up, test, unit, check, lint, bench, browser, constraints, chaos, fuzz or mutations.
+COMMAND is demo, up, test, unit, check, lint, bench, browser, pictures, constraints, chaos, fuzz
+or mutations.
 
 It needs Python and nothing else; an older Python only looks for one that is new enough. uv installs if it is on the
 PATH or pip can fetch it, else pip does. TORCH=cpu (the default) asks for torch without CUDA; TORCH=auto, TORCH=cu130
@@ -47,7 +48,7 @@ class Terminated(KeyboardInterrupt):
 
 def main() -> int:
     commands = {"test": test, "unit": unit, "check": check, "lint": lint}
-    commands |= {"bench": bench, "browser": browser, "constraints": constraints}
+    commands |= {"bench": bench, "browser": browser, "pictures": pictures, "constraints": constraints}
     commands |= {"chaos": chaos, "fuzz": fuzz, "mutations": mutations}
     parser = argparse.ArgumentParser(description="Makes .venv, then runs one of the project's commands in it.")
     choices = ["demo", "up", *commands]
@@ -141,12 +142,17 @@ def bench() -> int:
 
 
 def browser() -> int:
-    """Install Debian's Chromium, in which the page is tested; without it these tests are skipped."""
+    """Install Debian's Chromium, for the tests of the page, which are skipped without it, and for the pictures."""
     if shutil.which("apt-get") is None:
         raise SystemExit("This needs apt-get. Elsewhere put Chromium or Google Chrome on the PATH.")
     sudo = [] if os.geteuid() == 0 else ["sudo"]
-    packages = ["--yes", "--no-install-recommends", "chromium"]
+    packages = ["--yes", "--no-install-recommends", "chromium", "fonts-noto-color-emoji"]
     return run(*sudo, "apt-get", "update") or run(*sudo, "apt-get", "install", *packages)
+
+
+def pictures() -> int:
+    """Draw the pictures of docs/discord.md from a conversation with the real bot."""
+    return run(PYTHON, "-m", "scripts.pictures")
 
 
 def chaos() -> int:

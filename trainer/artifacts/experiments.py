@@ -42,6 +42,8 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}-[0-9a-f]{8}")
 _ENDING_SECONDS, _POLL_SECONDS = 10.0, 0.02
 _MAX_TEXT_BYTES = 1 << 40
+FEATURE_TABLE = 1
+"""Version of the feature table of assimilation: stored losses of another version are not used."""
 
 
 class ExperimentDirectory:
@@ -305,7 +307,8 @@ def encodings_of(request: ExperimentRequest) -> tuple[Encoding, ...]:
 
 def losses_path(run: Path, text_sha256: str, encoding: Encoding) -> Path:
     """Return the file of a text's losses in a run's folder; experiments with equal texts share it."""
-    return run / "sections" / f"{text_sha256[:16]}.{encoding}.f64"
+    version = f"-{FEATURE_TABLE}" if encoding == "assimilated" else ""
+    return run / "sections" / f"{text_sha256[:16]}.{encoding}{version}.f64"
 
 
 def without_details(status: ExperimentStatus) -> ExperimentStatus:

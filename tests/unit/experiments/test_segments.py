@@ -1,12 +1,14 @@
 """Replacement of unknown segments: distances by hand, ties, classes, and the segments of the corpora."""
 
 import unicodedata
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
 
 from tests.support.properties import for_all_pairs
+from trainer.artifacts.experiments import FEATURE_TABLE
 from trainer.contracts.experiments import Replacement
 from trainer.experiments.segments import SEGMENTS, Assimilator
 
@@ -94,3 +96,12 @@ def test_segments__are_all_letters_of_the_ipa_corpora() -> None:
     letters = {c for file in DATA.glob("*.txt") for c in file.read_text(encoding="utf-8")}
 
     assert {c for c in letters if unicodedata.category(c) in ("Ll", "Lo")} <= SEGMENTS
+
+
+def test_feature_table__changes_with_its_version() -> None:
+    everything = "".join(sorted(SEGMENTS))
+    table = [(known, rows(known, everything)) for known in everything]
+
+    assert (FEATURE_TABLE, sha256(repr(table).encode()).hexdigest()[:16]) == (1, "0d79d0d16665b1d4"), (
+        "the table has changed: increase FEATURE_TABLE, so that no stored losses of the old one are used"
+    )

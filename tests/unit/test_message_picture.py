@@ -1,0 +1,34 @@
+"""HTML of messages for the pictures: Markdown as Discord shows it, and user text as text."""
+
+from local_discord.wire import Json
+from scripts.message_picture import message_html
+
+
+def shown(description: str) -> str:
+    payload: Json = {"embeds": [{"color": 255, "title": "t", "description": description}]}
+    _, _, rest = message_html(payload, lambda file: b"").partition('<div class="text">')
+    return rest.partition("</div>")[0]
+
+
+def test_markdown__is_shown_as_discord_shows_it() -> None:
+    assert shown("**a `b`** <@7>") == '<b>a <code>b</code></b> <span class="mention">@7</span>'
+    assert shown("a\n```\nb **c**\n```\nd") == "a\n<pre>b **c**</pre>d"
+    assert shown("<t:0:R>").endswith(" hours ago</span>")
+
+
+def test_text_of_users__stays_text() -> None:
+    assert shown("\\*a\\* <b> **&**") == "*a* &lt;b&gt; <b>&amp;</b>"
+
+
+def test_buttons_and_files__have_their_labels() -> None:
+    button: Json = {"type": 2, "style": 4, "label": "Cancel <"}
+    payload: Json = {
+        "flags": 64,
+        "components": [{"type": 1, "components": [button]}],
+        "attachments": [{"url": "u", "filename": "a.csv", "size": 1234, "content_type": "text/csv"}],
+    }
+    html = message_html(payload, lambda file: b"")
+
+    assert "Cancel &lt;" in html
+    assert "a.csv · 1,234 bytes" in html
+    assert "Only you can see this" in html
