@@ -11,16 +11,18 @@ from bot.commands.evaluation import EVALUATION_BUTTONS, evaluate
 from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
-from bot.commands.list_runs import LIST_BUTTONS, runs
+from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
 from bot.commands.predict import predict
-from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
+from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
+from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
 from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
-BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **RUN_BUTTONS,
+    **ACTION_BUTTONS,
     **LIST_BUTTONS,
     **SCORE_BUTTONS,
     **GENERATE_BUTTONS,
@@ -29,7 +31,7 @@ BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     **COMPARE_BUTTONS,
 }
 """The reaction to each button or list, by action."""
-FORMS = {**SCORE_FORMS, **GENERATE_FORMS, **CHAT_FORMS}
+FORMS: dict[str, ButtonAnswer] = {**ACTION_FORMS, **LIST_FORMS, **SCORE_FORMS, **GENERATE_FORMS, **CHAT_FORMS}
 """The reaction to each submitted form, by action."""
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import discord
 from discord import app_commands
 
-from bot.buttons import SELECTED, ButtonPress, button_row, value_select
+from bot.buttons import ButtonPress, button_row, select
 from bot.client import Bot
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import corpus_name, find_run, suggested_runs
@@ -57,10 +57,11 @@ async def compare(
     split: EvalSplit = "test",
 ) -> None:
     run_ids = [run_id.strip() for run_id in (a, b, c, d) if run_id is not None]
-    await respond(interaction, "compare", lambda context: _compare(context, run_ids, split))
+    await respond(interaction, "compare", lambda context: compare_runs(context, run_ids, split))
 
 
-async def _compare(context: CommandContext, run_ids: Sequence[str], split: EvalSplit) -> Answer:
+async def compare_runs(context: CommandContext, run_ids: Sequence[str], split: EvalSplit = "test") -> Answer:
+    """Answer with the comparison of the first run with the others."""
     compared = [await _compared(context, run_id, split) for run_id in run_ids]
     check_different(run_ids)
     comparison = compare_measurements([one.measurement for one in compared], split=split)
@@ -71,8 +72,8 @@ async def _compare(context: CommandContext, run_ids: Sequence[str], split: EvalS
         discord.SelectOption(label=clamp(f"Against {one.name}", _MAX_OPTION_CHARACTERS), value=run_id)
         for one, run_id in zip(compared[1:], run_ids[1:], strict=True)
     ]
-    select = value_select("differences", run_ids[0], "Show different settings, to you alone", options)
-    return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(select))
+    differing = select("differences", run_ids[0], "Show different settings, to you alone", options)
+    return Answer(embed, attach_comparison(embed, chart, curves, unit), button_row(differing))
 
 
 async def _compared(context: CommandContext, run_id: str, split: EvalSplit) -> _Compared:
@@ -103,7 +104,7 @@ def _curves(compared: Sequence[_Compared]) -> tuple[dict[str, Curve], str]:
 
 async def _show_differences(context: CommandContext, press: ButtonPress) -> Answer:
     run = await find_run(context, "compare", press.run_id)
-    other = await find_run(context, "compare", press.fields.get(SELECTED, ""))
+    other = await find_run(context, "compare", press.selected or "")
     await context.bot.index.refresh()
     found = differences(run.record.effective, other.record.effective)
     return Answer(settings_answer(run.record, other.record, found, lambda corpus: corpus_name(context, corpus)))

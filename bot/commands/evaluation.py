@@ -3,7 +3,7 @@
 import discord
 from discord import app_commands
 
-from bot.buttons import SELECTED, ButtonPress, button, button_row, value_select
+from bot.buttons import ButtonPress, button, button_row, select
 from bot.client import Bot
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
@@ -83,12 +83,12 @@ async def _choose(context: CommandContext, press: ButtonPress) -> Answer:
         if len(value) <= _MAX_OPTION_CHARACTERS
     ]
     embed = make_embed(BLURPLE, f"📐 Evaluate {shown_name(run.record)}", ["On which text?"], press.run_id)
-    select = value_select("evaluate", press.run_id, "A split or a corpus", options[:_MAX_OPTIONS])
-    return Answer(embed, view=button_row(select))
+    texts = select("evaluate", press.run_id, "A split or a corpus", options[:_MAX_OPTIONS])
+    return Answer(embed, view=button_row(texts))
 
 
 async def _evaluate_on_selected(context: CommandContext, press: ButtonPress) -> Answer:
-    selected = press.fields.get(SELECTED)
+    selected = press.selected
     split = _SPLITS.get(selected or "")
     return await _evaluate(context, press.run_id, None if split else selected, split)
 
