@@ -11,11 +11,19 @@ from trainer.config.settings import Settings
 LABELS = {
     "status": "Refresh, and the list of `/mt runs`",
     "runs": "« Back, Next »",
-    "watch": "Watch",
+    "page": "The number of the page in `/mt runs`",
+    "watch": "Watch, Watch here",
     "unwatch": "Unwatch",
     "cancel": "Cancel, Cancel it",
     "logs": "Logs",
     "resume": "Resume",
+    "retry": "Retry, Retry with batch …",
+    "files": "Files",
+    "file": "The list of files",
+    "config": "Copy config",
+    "change": "Edit… of a run",
+    "compare": "Compare…",
+    "compareto": "The list of baselines",
     "generate": "Generate",
     "again": "Again",
     "edit": "Edit…",
@@ -26,6 +34,11 @@ LABELS = {
     "score": "Score…",
     "queue": "Refresh of `/mt queue`",
     "detail": "Detail",
+    "csv": "CSV",
+    "evalon": "Eval on…",
+    "evaluate": "The list of Eval on…",
+    "evaluated": "Show result",
+    "differences": "The list of `/mt compare`",
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
@@ -66,9 +79,7 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
-    of_run = {
-        command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
-    }
+    of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[rule.role], is_for_all)

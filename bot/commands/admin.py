@@ -22,6 +22,12 @@ from trainer.jobs.health import Finding, check_data, check_gpu
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _NAME = "name"
+_OWNER_DM = {
+    "open": Finding("ok", "The owner's are open to this bot."),
+    "closed": Finding("warning", "The owner's are closed to this bot: allow them, then restart the bot."),
+    "unknown": Finding("warning", "Not checked: `DISCORD__OWNER_ID` is not set, or Discord did not answer."),
+}
+"""The finding for each state of the owner's direct messages, as of the start of the bot."""
 
 
 def admin_group() -> app_commands.Group:
@@ -85,10 +91,7 @@ async def _access(context: CommandContext, member: discord.User | discord.Member
         raise AppError(ErrorCode.INVALID_INPUT, "Admins are set by the settings only: this member is one.")
     await bot.access.set(member.id, level)
     log.info("access_changed", admin_id=context.caller.user_id, user_id=member.id, level=level)
-    for run_id in bot.notifier.watched_by(member.id):
-        run = bot.queue.runs.get(run_id)
-        if not bot.permissions.can_receive(member.id, await asyncio.to_thread(run.record)):
-            await bot.notifier.unwatch(run, member.id)
+    await bot.notifier.unwatch_hidden(member.id)
     return Answer(access_answer(member.id, level))
 
 
@@ -114,6 +117,7 @@ async def _doctor(context: CommandContext) -> Answer:
     bot = context.bot
     findings = await asyncio.to_thread(lambda: asyncio.run(check_data(bot.settings)))  # it waits for other programs
     findings["gpu"] = await asyncio.to_thread(check_gpu)
+    findings["direct messages"] = _OWNER_DM[bot.owner_dm]
     findings["commands"] = await _check_commands(bot)
     return Answer(doctor_answer(findings))
 

@@ -45,7 +45,7 @@ async def _form(context: CommandContext) -> discord.ui.Modal:
 
 def _runs(context: CommandContext, current: UserSettings) -> dict[str, str]:
     """Return the shown names of the completed runs that the caller may use, the default run first, then own ones."""
-    bot, caller = context
+    bot, caller = context.bot, context.caller
     runs = [run for run in bot.index.runs if run.state == "completed" and bot.permissions.can_run("score", caller, run)]
     first = [run for run in runs if run.run_id == current.default_run]
     own = [run for run in runs if run.user_id == caller.user_id]

@@ -9,7 +9,7 @@ import pytest
 from local_discord.state import Call, Guild, User
 from tests.support.bot import AMBER, RED, Place, Read, place, read
 from tests.support.stories import Story
-from tests.support.waiting import captured_logs
+from tests.support.waiting import captured_logs, until
 from tests.unit.test_experiment_store import cell_run, record
 from trainer.artifacts.runs import finish_run, manifest_of
 from trainer.contracts.base import changed
@@ -160,9 +160,10 @@ async def test_workers__are_shown_with_their_runs_and_paused(hall: Hall) -> None
 
 
 async def test_doctor__shows_every_check_without_a_path(hall: Hall) -> None:
+    await until(lambda: hall.place.bot.owner_dm == "open")
     shown = await hall.ask("doctor")
 
-    for name in ("data", "artifacts", "redis", "worker", "gpu", "commands"):
+    for name in ("data", "artifacts", "redis", "worker", "gpu", "direct messages", "commands"):
         assert f"**{name}**" in shown.text
     assert str(hall.place.root) not in shown.text
     assert "Discord has all" in shown.text
