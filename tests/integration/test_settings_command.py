@@ -4,9 +4,10 @@ import stat
 from pathlib import Path
 
 from bot.user_settings import UserSettings, UserSettingsStore
+from local_discord import Upload
 from local_discord.state import Call
 from local_discord.wire import Json, mapping, rows, text
-from tests.support.bot import place, read
+from tests.support.bot import TEXT, place, read
 from tests.support.inference import finished_run
 from tests.support.waiting import captured_logs
 
@@ -113,3 +114,14 @@ async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path
         form = lists(await (await here.discord.slash(here.bob, "mt settings")).form())
 
         assert len(form["default_run"]) == 25
+
+
+async def test_notify__of_the_settings_is_the_default_of_new_runs(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        await here.bot.user_settings.save(here.bob.id, UserSettings(notify="off"))
+        for seed, options in ((1, {}), (2, {"notify": "dm"})):
+            await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": seed, **options})
+
+        seeds = {path.name: here.bot.queue.runs.get(path.name).record().effective.seed for path in here.runs()}
+        assert sorted(seeds.values()) == [1, 2]
+        assert [seeds[run_id] for run_id in here.bot.notifier.watched_by(here.bob.id)] == [2]
