@@ -32,7 +32,13 @@ LABELS = {
     "chat": "Reply…",
     "scorethis": "Score this",
     "score": "Score…",
+    "queue": "Refresh of `/mt queue`",
     "detail": "Detail",
+    "csv": "CSV",
+    "evalon": "Eval on…",
+    "evaluate": "The list of Eval on…",
+    "evaluated": "Show result",
+    "differences": "The list of `/mt compare`",
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
@@ -53,9 +59,10 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
             "",
             *_table(("command", *_PEOPLE, "answer is visible to"), _permissions(commands)),
             "",
-            "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS` and the",
-            "members of `DISCORD__ALLOWED_GUILD_IDS`. All other people are strangers. Runs are private if",
-            "`DISCORD__PRIVATE_RUNS=true`. The columns of users are about other people's runs. A run of the command",
+            "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS`, the",
+            "members of `DISCORD__ALLOWED_GUILD_IDS` and those with `level:user` of `/mt-admin access`; `level:none`",
+            "takes access away. All other people are strangers. Runs are private if `DISCORD__PRIVATE_RUNS=true`. The",
+            "columns of users are about other people's runs. A run of the command",
             "line has no owner.",
             "",
             "## Buttons",
@@ -72,9 +79,7 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
-    of_run = {
-        command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
-    }
+    of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[rule.role], is_for_all)

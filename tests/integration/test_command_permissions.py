@@ -30,8 +30,13 @@ OPTIONS: dict[str, Mapping[str, str]] = {
     "runs": {},
     "help": {},
     "score": {"run": RUN, "text": "abc"},
-    "compare": {"run": RUN, "other": RUN},
+    "compare": {"a": RUN, "b": RUN},
+    "predict": {"run": RUN, "text": "abc"},
     "chat": {"run": RUN, "message": "abc"},
+    "queue": {},
+    "settings": {},
+    "mt-admin workers": {},
+    "mt-admin doctor": {},
 }
 """Options of the command besides the run."""
 DETAILS = {
@@ -42,7 +47,7 @@ DETAILS = {
     "hotter": "nothing",
     "cooler": "nothing",
 }
-DETAILS |= {"scorethis": "nothing", "detail": "nothing", "chat": "nothing"}
+DETAILS |= {"scorethis": "nothing", "detail": "nothing", "csv": "nothing", "chat": "nothing", "evaluated": "nothing"}
 
 
 def table(heading: str) -> list[list[str]]:
@@ -87,6 +92,8 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
         ana, bob, cid, eve = (server.add_user(name) for name in ("ana", "bob", "cid", "eve"))
         users = "users, private runs" if private else "users"
         people = {"strangers": eve, users: cid, "the run's owner": bob, "admins": ana}
+        guild = server.add_guild("lab", [ana, bob, cid, eve])
+        access: dict[str, str | User] = {"member": server.add_user("dan"), "level": "user"}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
         just_now: dict[str, object] = {"created_at": now()}
         story = Story(tmp_path / "artifacts", run_record(RUN, user_id=bob.id).model_copy(update=just_now))
@@ -102,8 +109,9 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
                 if command == "cancel":
                     await try_buttons(server, bot, people, told)
                 for who, user in people.items():
-                    options = OPTIONS.get(command, {"run": RUN})
-                    call = await server.slash(user, typed_command(command).removeprefix("/"), options)
+                    options = access if command == "mt-admin access" else OPTIONS.get(command, {"run": RUN})
+                    typed, place = typed_command(command).removeprefix("/"), command.startswith("mt-admin")
+                    call = await server.slash(user, typed, options, guild=guild if place else None)
                     assert await is_allowed(call) == told[command][who], (command, who)
                     assert story.run.cancel_requested() == (
                         command == "cancel" and who in ("the run's owner", "admins")
@@ -116,18 +124,17 @@ async def try_buttons(
     server: LocalDiscord, bot: Bot, people: Mapping[str, User], told: Mapping[str, Mapping[str, bool]]
 ) -> None:
     """Press every button as everybody; whose message it stands under makes no difference."""
-    view = discord.ui.View()
     custom_ids = {action: f"mt:{action}:{'q' if action in ('runs', 'page') else RUN}" for action in BUTTONS}
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"
-    for custom_id in custom_ids.values():
+    channel = server.dm_channel(people["admins"])
+    for action, custom_id in custom_ids.items():
+        view = discord.ui.View()
         one: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id, custom_id=custom_id)
         view.add_item(one)
-    channel = server.dm_channel(people["admins"])
-    sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
-    message = next(one for one in server.messages(channel) if one.id == sent.id)
-    first = message.payload
-    for action, custom_id in custom_ids.items():
+        sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
+        message = next(one for one in server.messages(channel) if one.id == sent.id)
+        first = message.payload
         for who, user in people.items():
             if action == "cancel" and told["cancel"][who]:
                 continue  # the command does it at last
