@@ -176,4 +176,4 @@ def test_files__of_a_run_with_many_checkpoints_are_cut_with_their_number() -> No
     assert within_limits(embed)
     assert shown[0] == "`checkpoints/step-0/x` 1.0 kB · sha256 `abababababab…`"
     assert last == f"{500 - len(shown)} more files."
-    assert Read(embed).title == "📁 500 files of kk-ipa, 0.5 MB"
+    assert Read(embed).title == "📁 500 files of kk-ipa, 500.0 kB"
