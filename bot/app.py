@@ -6,10 +6,13 @@ from discord import app_commands
 from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
-from bot.commands.compare import compare
+from bot.commands.compare import COMPARE_BUTTONS, compare
+from bot.commands.evaluation import EVALUATION_BUTTONS, evaluate
+from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
 from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
+from bot.commands.predict import predict
 from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
 from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
@@ -24,6 +27,8 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **SCORE_BUTTONS,
     **GENERATE_BUTTONS,
     **CHAT_BUTTONS,
+    **EVALUATION_BUTTONS,
+    **COMPARE_BUTTONS,
 }
 """The reaction to each button or list, by action."""
 FORMS: dict[str, ButtonAnswer] = {**ACTION_FORMS, **LIST_FORMS, **SCORE_FORMS, **GENERATE_FORMS, **CHAT_FORMS}
@@ -58,6 +63,9 @@ def command_group() -> app_commands.Group:
     mt.add_command(generate)
     mt.add_command(chat)
     mt.add_command(score)
+    mt.add_command(predict)
+    mt.add_command(evaluate)
+    mt.add_command(export)
     mt.add_command(help_command)
     return mt
 

@@ -33,6 +33,11 @@ LABELS = {
     "scorethis": "Score this",
     "score": "Score…",
     "detail": "Detail",
+    "csv": "CSV",
+    "evalon": "Eval on…",
+    "evaluate": "The list of Eval on…",
+    "evaluated": "Show result",
+    "differences": "The list of `/mt compare`",
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
@@ -72,9 +77,7 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
-    of_run = {
-        command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
-    }
+    of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[rule.role], is_for_all)

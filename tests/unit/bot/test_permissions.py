@@ -99,9 +99,12 @@ MAY = {
     "resume": {"starter", "admin"},
     "logs": {"starter", "admin"},
     "generate": {"starter", "user", "admin"},
+    "predict": {"starter", "user", "admin"},
     "chat": {"starter", "user", "admin"},
     "score": {"starter", "user", "admin"},
     "score detail:per_char": {"admin"},
+    "eval": {"starter", "user", "admin"},
+    "export": {"starter", "admin"},
     "help": {"starter", "user", "admin"},
 }
 """Roles that may give a command on a run; with private runs, only its starter and admins."""
