@@ -73,7 +73,7 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
 
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
     """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
-    states, (bot, caller) = _STATES.get(command), context
+    states, bot, caller = _STATES.get(command), context.bot, context.caller
     runs = [
         run
         for run in bot.index.runs
@@ -131,7 +131,7 @@ def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield methods, then trained tokenizers without those that only private runs of other people use."""
     for method in matching(typed, METHODS, lambda method: (method,)):
         yield method, method
-    bot, caller = context
+    bot, caller = context.bot, context.caller
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
     hidden -= {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
     tokenizers = [one for one in bot.index.tokenizers if one.tokenizer_id not in hidden]
