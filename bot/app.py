@@ -6,15 +6,23 @@ from discord import app_commands
 from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.compare import compare
+from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
 from bot.commands.help import help_command
 from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
 from bot.commands.list_runs import LIST_BUTTONS, runs
 from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
+from bot.commands.tokenizers import TOKENIZER_BUTTONS, tokenizer_group
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
-BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {**RUN_BUTTONS, **LIST_BUTTONS, **INFERENCE_BUTTONS}
+BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    **RUN_BUTTONS,
+    **LIST_BUTTONS,
+    **INFERENCE_BUTTONS,
+    **CORPUS_BUTTONS,
+    **TOKENIZER_BUTTONS,
+}
 """The reaction to each button, by action."""
 
 
@@ -46,6 +54,8 @@ def command_group() -> app_commands.Group:
     mt.add_command(generate)
     mt.add_command(chat)
     mt.add_command(score)
+    corpus_group(mt)
+    tokenizer_group(mt)
     mt.add_command(help_command)
     return mt
 

@@ -44,6 +44,18 @@ RULES = {
     "chat": Rule(Role.USER, is_limited=True),
     "score": Rule(Role.USER, is_limited=True),
     "score detail:per_char": Rule(Role.ADMIN, is_limited=True),
+    "corpus list": Rule(Role.USER),
+    "corpus show": Rule(Role.USER),
+    "corpus add": Rule(Role.USER),
+    "corpus build": Rule(Role.ADMIN),
+    "tokenizer train": Rule(Role.USER),
+    "tokenizer list": Rule(Role.USER),
+    "tokenizer show": Rule(Role.USER),
+    "experiment start": Rule(Role.ADMIN),
+    "experiment list": Rule(Role.USER),
+    "experiment show": Rule(Role.USER, is_ephemeral=False),
+    "experiment export": Rule(Role.USER),
+    "experiment cancel": Rule(Role.ADMIN),
     "help": Rule(Role.USER),
 }
 """The rule of each command, in the order of the help page, and of an option that changes it, as `name:value`."""
@@ -93,6 +105,16 @@ class Permissions:
         """Return whether a watcher may see a run, outside of a command."""
         return self.may_see(Caller(user_id, user_id in self._admins), run)
 
+    def check_command(self, command: str, caller: Caller) -> None:
+        """Raise FORBIDDEN if a command is only for admins, and the caller is none."""
+        if RULES[command].role is Role.ADMIN and not caller.is_admin:
+            raise self._refusal(command, self._contact)
+
+    def check_experiments(self, *, is_admin: bool) -> None:
+        """Raise FORBIDDEN if runs are private, for others than admins: an experiment shows many runs."""
+        if self._private_runs and not is_admin:
+            raise AppError(ErrorCode.FORBIDDEN, "Runs are private here: only admins may see experiments.")
+
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
         """Return whether the caller may run this command on a run."""
         role = RULES[command].role
@@ -108,7 +130,11 @@ class Permissions:
             role = RULES[command].role
             owner = _owner(run)
             contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
-            raise AppError(ErrorCode.FORBIDDEN, f"`{typed_command(command)}` is only for {role}. Ask {contact}.")
+            raise self._refusal(command, contact)
+
+    def _refusal(self, command: str, contact: str) -> AppError:
+        message = f"`{typed_command(command)}` is only for {RULES[command].role}. Ask {contact}."
+        return AppError(ErrorCode.FORBIDDEN, message)
 
     async def _is_guild_member(self, user_id: int) -> bool:
         known = self._memberships.get(user_id)

@@ -25,6 +25,8 @@ LABELS = {
     "scorethis": "Score this",
     "score": "Score…",
     "detail": "Detail",
+    "corpora": "« Back, Next » of `/mt corpus list`",
+    "tokenizers": "« Back, Next » of `/mt tokenizer list`",
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")

@@ -105,6 +105,7 @@ async def respond(
                 bound.warning("interaction_expired")
                 return
             caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+            bot.permissions.check_command(command, caller)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
                 answer = await work(CommandContext(bot, caller))
             place = answer.embed.footer.text
