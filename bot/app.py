@@ -7,6 +7,7 @@ from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.compare import compare
 from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
+from bot.commands.experiments import EXPERIMENT_BUTTONS, experiment_group
 from bot.commands.help import help_command
 from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
 from bot.commands.list_runs import LIST_BUTTONS, runs
@@ -22,6 +23,7 @@ BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     **INFERENCE_BUTTONS,
     **CORPUS_BUTTONS,
     **TOKENIZER_BUTTONS,
+    **EXPERIMENT_BUTTONS,
 }
 """The reaction to each button, by action."""
 
@@ -56,6 +58,7 @@ def command_group() -> app_commands.Group:
     mt.add_command(score)
     corpus_group(mt)
     tokenizer_group(mt)
+    experiment_group(mt)
     mt.add_command(help_command)
     return mt
 

@@ -13,6 +13,7 @@ from discord.gateway import DiscordWebSocket
 
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
+from bot.corpus_build import CorpusBuilder
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, retry
 from bot.installation import Installation
@@ -39,6 +40,7 @@ class Bot(discord.Client):
     limits: UsageLimits
     index: RunIndex
     notifier: RunNotifier
+    corpus_builder: CorpusBuilder
 
     tree: app_commands.CommandTree["Bot"]
 
@@ -109,6 +111,8 @@ class Bot(discord.Client):
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
+        self.corpus_builder = CorpusBuilder(self.settings)
+        self._started.push_async_callback(self.corpus_builder.stop)
 
     async def on_ready(self) -> None:
         log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))

@@ -74,7 +74,7 @@ class RunNotifier:
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
         self._steady_seconds = steady_seconds
-        self._pace = Pace(edit_interval_seconds)
+        self.pace = Pace(edit_interval_seconds)
         # all deliveries of a run share one ledger while any of them uses it
         self._notifications: WeakValueDictionary[str, RunNotifications] = WeakValueDictionary()
         self._deliveries: dict[str, Delivery] = {}
@@ -175,7 +175,7 @@ class RunNotifier:
             if name in self._deliveries:
                 self._deliveries[name].wake_up.set()
             elif self._can_receive(watcher.user_id, run.record):
-                delivery = Delivery(run, watcher, self._client, self._pace, poll_seconds=self._poll_seconds)
+                delivery = Delivery(run, watcher, self._client, self.pace, poll_seconds=self._poll_seconds)
                 self._deliveries[name] = delivery
                 self._tasks[name] = asyncio.create_task(self._run_delivery(name, delivery))
 

@@ -27,6 +27,12 @@ LABELS = {
     "detail": "Detail",
     "corpora": "« Back, Next » of `/mt corpus list`",
     "tokenizers": "« Back, Next » of `/mt tokenizer list`",
+    "experiments": "« Back, Next » of `/mt experiment list`",
+    "experiment": "Refresh of an experiment",
+    "expcsv": "CSV",
+    "exptex": "LaTeX",
+    "exprerun": "Rerun missing",
+    "expcancel": "Cancel of an experiment",
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
@@ -50,7 +56,7 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
             "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS` and the",
             "members of `DISCORD__ALLOWED_GUILD_IDS`. All other people are strangers. Runs are private if",
             "`DISCORD__PRIVATE_RUNS=true`. The columns of users are about other people's runs. A run of the command",
-            "line has no owner.",
+            "line has no owner. If runs are private, only admins see experiments.",
             "",
             "## Buttons",
             "",
@@ -69,6 +75,7 @@ def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
     of_run = {
         command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
     }
+    of_run |= {name for name in RULES if name.startswith("experiment ")}  # which show many runs
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[rule.role], is_for_all)

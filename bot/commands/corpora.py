@@ -12,6 +12,7 @@ from discord import app_commands
 from bot.attachments import read_attachment
 from bot.buttons import ButtonPress
 from bot.client import Bot
+from bot.commands.corpus_build import build_corpora
 from bot.commands.pages import page_number, page_of
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
@@ -133,4 +134,5 @@ def corpus_group(parent: app_commands.Group) -> app_commands.Group:
     group.add_command(list_corpora)
     group.add_command(show_corpus)
     group.add_command(add_corpus)
+    group.add_command(build_corpora)
     return group

@@ -102,6 +102,18 @@ MAY = {
     "chat": {"starter", "user", "admin"},
     "score": {"starter", "user", "admin"},
     "score detail:per_char": {"admin"},
+    "corpus list": {"starter", "user", "admin"},
+    "corpus show": {"starter", "user", "admin"},
+    "corpus add": {"starter", "user", "admin"},
+    "corpus build": {"admin"},
+    "tokenizer train": {"starter", "user", "admin"},
+    "tokenizer list": {"starter", "user", "admin"},
+    "tokenizer show": {"starter", "user", "admin"},
+    "experiment start": {"admin"},
+    "experiment list": {"starter", "user", "admin"},
+    "experiment show": {"starter", "user", "admin"},
+    "experiment export": {"starter", "user", "admin"},
+    "experiment cancel": {"admin"},
     "help": {"starter", "user", "admin"},
 }
 """Roles that may give a command on a run; with private runs, only its starter and admins."""
