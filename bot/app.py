@@ -5,14 +5,16 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
+from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
 from bot.commands.compare import compare
 from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
 from bot.commands.experiments import EXPERIMENT_BUTTONS, experiment_group
+from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
-from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
 from bot.commands.list_runs import LIST_BUTTONS, runs
 from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
+from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
 from bot.commands.tokenizers import TOKENIZER_BUTTONS, tokenizer_group
 from bot.commands.training import train
 from trainer.config.settings import Settings
@@ -20,12 +22,16 @@ from trainer.config.settings import Settings
 BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     **RUN_BUTTONS,
     **LIST_BUTTONS,
-    **INFERENCE_BUTTONS,
+    **SCORE_BUTTONS,
+    **GENERATE_BUTTONS,
+    **CHAT_BUTTONS,
     **CORPUS_BUTTONS,
     **TOKENIZER_BUTTONS,
     **EXPERIMENT_BUTTONS,
 }
-"""The reaction to each button, by action."""
+"""The reaction to each button or list, by action."""
+FORMS = {**SCORE_FORMS, **GENERATE_FORMS, **CHAT_FORMS}
+"""The reaction to each submitted form, by action."""
 
 
 def build(settings: Settings) -> Bot:
@@ -65,6 +71,6 @@ def command_group() -> app_commands.Group:
 
 async def _answer_press(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
     is_form = interaction.type is discord.InteractionType.modal_submit
-    reaction = INFERENCE_FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
+    reaction = FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
     if reaction is not None:
         await answer_press(interaction, press, reaction)

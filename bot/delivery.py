@@ -14,7 +14,8 @@ import structlog
 from bot.buttons import button, button_row, inference_buttons
 from bot.chart_process import ChartProcess
 from bot.discord_errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
-from bot.embeds.run_card import attach_chart, can_resume, final_footer, final_message, run_card
+from bot.embeds.advice import can_resume
+from bot.embeds.run_card import attach_chart, final_footer, final_message, run_card
 from bot.ledger import Ledger, SentMessage, Watcher
 from bot.outcome import read_outcome
 from bot.pacing import Pace, back_off
@@ -74,7 +75,13 @@ class RunNotifications:
         logged = await self.logged_status()
         live = await self._live_status(logged)
         # without the heartbeat, which would edit the card every time
-        return changed(logged, reachable=live.reachable, message=live.message, queue_position=live.queue_position)
+        return changed(
+            logged,
+            reachable=live.reachable,
+            message=live.message,
+            queue_position=live.queue_position,
+            starts_ts=live.starts_ts,
+        )
 
     async def view(self, shown: RunView | None) -> RunView:
         """Return the run's current view for a watcher who has seen `shown`.

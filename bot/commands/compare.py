@@ -8,7 +8,7 @@ from discord import app_commands
 from bot.client import Bot
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import corpus_name, find_run, suggested_runs
-from bot.embeds.answers import compare_answer
+from bot.embeds.comparison import compare_answer
 from trainer.contracts.comparison import Measurement, check_different, summary_on
 from trainer.contracts.comparison import compare as compare_measurements
 from trainer.contracts.errors import AppError
