@@ -11,16 +11,18 @@ from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
 from bot.commands.experiments import EXPERIMENT_BUTTONS, experiment_group
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
-from bot.commands.list_runs import LIST_BUTTONS, runs
-from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
+from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
+from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
+from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
 from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
 from bot.commands.tokenizers import TOKENIZER_BUTTONS, tokenizer_group
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
-BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **RUN_BUTTONS,
+    **ACTION_BUTTONS,
     **LIST_BUTTONS,
     **SCORE_BUTTONS,
     **GENERATE_BUTTONS,
@@ -30,7 +32,7 @@ BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     **EXPERIMENT_BUTTONS,
 }
 """The reaction to each button or list, by action."""
-FORMS = {**SCORE_FORMS, **GENERATE_FORMS, **CHAT_FORMS}
+FORMS: dict[str, ButtonAnswer] = {**ACTION_FORMS, **LIST_FORMS, **SCORE_FORMS, **GENERATE_FORMS, **CHAT_FORMS}
 """The reaction to each submitted form, by action."""
 
 

@@ -10,6 +10,9 @@ from pydantic import BaseModel
 from trainer.contracts.runs import RunRecord
 
 MAX_TEXT, MAX_FORM_TITLE = 4000, 45  # Discord's limits
+_SHORT = 100
+_LINE: discord.TextStyle = discord.TextStyle.short
+_LINES: discord.TextStyle = discord.TextStyle.paragraph
 _CUSTOM_ID = re.compile(
     r"mt:(?P<action>[a-z]{1,16}):(?P<run>[a-z0-9][a-z0-9_-]{0,63})(?::(?P<detail>[a-z0-9_-]{1,16}))?"
 )
@@ -23,15 +26,18 @@ class ButtonPress(NamedTuple):
     run_id: str
     detail: str | None
     fields: Mapping[str, str] = {}
+    selected: str | None = None
+    """The selected value of a list that belongs to a run."""
 
 
 class Field(NamedTuple):
-    """A text field of several lines."""
+    """A text field, of several lines unless `max_characters` are few."""
 
     name: str
     label: str
     value: str = ""
     is_required: bool = True
+    max_characters: int = MAX_TEXT
 
 
 def button(
@@ -59,6 +65,13 @@ def run_select(action: str, label: str, runs: Sequence[discord.SelectOption]) ->
     return discord.ui.Select(custom_id=custom_id(action, _SELECTED), placeholder=label, options=[*runs])
 
 
+def select(
+    action: str, run_id: str, label: str, options: Sequence[discord.SelectOption]
+) -> discord.ui.Select[discord.ui.View]:
+    """Return a list to select one value for an action on a run; the value becomes `ButtonPress.selected`."""
+    return discord.ui.Select(custom_id=custom_id(action, run_id), placeholder=label, options=[*options])
+
+
 def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:
     """Return a message's buttons; `Bot.on_interaction` answers them, so that discord.py need not store the view."""
     view = discord.ui.View(timeout=None)
@@ -72,12 +85,13 @@ def form(action: str, run_id: str, title: str, *fields: Field, detail: str | Non
     """Return a form for an action on a run; `Bot.on_interaction` receives its values."""
     modal = discord.ui.Modal(title=title, custom_id=custom_id(action, run_id, detail))
     for field in fields:
+        is_short = field.max_characters <= _SHORT
         entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
-            style=discord.TextStyle.paragraph,
+            style=_LINE if is_short else _LINES,
             custom_id=field.name,
             default=field.value or None,
             required=field.is_required,
-            max_length=MAX_TEXT,
+            max_length=field.max_characters,
         )
         label: discord.ui.Label[discord.ui.Modal] = discord.ui.Label(text=field.label, component=entry)
         modal.add_item(label)
@@ -113,4 +127,8 @@ def parse_press(data: object) -> ButtonPress | None:
     if found is None:
         return None
     fields = {part.component.custom_id: part.component.value for part in sent.components}
-    return ButtonPress(found["action"], sent.values[0] if sent.values else found["run"], found["detail"], fields)
+    run_id: str = found["run"]
+    value = next(iter(sent.values), None)
+    if run_id == _SELECTED and value is not None:
+        return ButtonPress(found["action"], value, found["detail"], fields)
+    return ButtonPress(found["action"], run_id, found["detail"], fields, value)

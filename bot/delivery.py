@@ -11,14 +11,13 @@ from typing import Literal, NamedTuple, TypeVar
 import discord
 import structlog
 
-from bot.buttons import button, button_row, inference_buttons
 from bot.chart_process import ChartProcess
 from bot.discord_errors import HTTP_ERROR, NOT_FOUND, is_closed, retry
-from bot.embeds.advice import can_resume
 from bot.embeds.run_card import attach_chart, final_footer, final_message, run_card
 from bot.ledger import Ledger, SentMessage, Watcher
 from bot.outcome import read_outcome
 from bot.pacing import Pace, back_off
+from bot.run_buttons import card_buttons, final_buttons
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import changed
 from trainer.contracts.runs import RunStatus
@@ -272,20 +271,7 @@ class Delivery:
         return sha256(name.encode()).hexdigest()[:_NONCE_CHARACTERS]
 
     def _buttons(self, view: RunView) -> discord.ui.View:
-        """Return the card's buttons until the run ends: Unwatch, and for the owner Cancel and Logs."""
-        if view.status.has_ended:
-            return button_row()
-        unwatch = button("unwatch", self.run.run_id, "Unwatch")
-        if not self._is_owner:
-            return button_row(unwatch)
-        cancel = button("cancel", self.run.run_id, "Cancel", style=discord.ButtonStyle.danger)
-        return button_row(cancel, button("logs", self.run.run_id, "Logs"), unwatch)
+        return card_buttons(self.run.record, view.status, is_owner=self._is_owner)
 
     def _final_buttons(self, view: RunView) -> discord.ui.View:
-        """Return the final message's buttons: inference, or for the owner Resume and Logs."""
-        if view.status.status == "completed":
-            return button_row(*inference_buttons(self.run.record))
-        if not self._is_owner:
-            return button_row()
-        resume = [button("resume", self.run.run_id, "Resume")] if can_resume(view.status) else []
-        return button_row(*resume, button("logs", self.run.run_id, "Logs"))
+        return final_buttons(self.run.record, view.status, is_owner=self._is_owner)

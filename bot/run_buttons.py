@@ -57,7 +57,10 @@ def _status_items(record: RunRecord, status: RunStatus, *, is_owner: bool, is_wa
         if is_owner:
             yield _cancel(run_id)
             yield button("logs", run_id, "Logs")
-    if status.status != "completed":
+    if status.status == "completed":
+        if is_owner:
+            yield button("logs", run_id, "Logs")
+    else:
         yield button("config", run_id, "Copy config")
     yield button("change", run_id, "Edit…")
 

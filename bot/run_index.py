@@ -141,6 +141,7 @@ class RunIndex:
                     state=status.status,
                     progress=status.progress,
                     loss_nats=status.train_loss,
+                    bits_per_char=status.train_bits_per_char,
                     ends_at=None if known is None or seconds is None else known + seconds,
                 )
             else:

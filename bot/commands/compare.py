@@ -23,10 +23,11 @@ from trainer.contracts.inference import EvalSplit
 )
 @app_commands.autocomplete(run=suggested_runs("compare"), other=suggested_runs("compare"))
 async def compare(interaction: discord.Interaction[Bot], run: str, other: str, split: EvalSplit = "test") -> None:
-    await respond(interaction, "compare", lambda context: _compare(context, run.strip(), other.strip(), split))
+    await respond(interaction, "compare", lambda context: compare_pair(context, run.strip(), other.strip(), split))
 
 
-async def _compare(context: CommandContext, run: str, other: str, split: EvalSplit) -> Answer:
+async def compare_pair(context: CommandContext, run: str, other: str, split: EvalSplit = "test") -> Answer:
+    """Answer with the comparison of a run with a baseline."""
     measurements = [await _measurement(context, run_id, split) for run_id in (run, other)]
     check_different([run, other])
     await context.bot.index.refresh()

@@ -54,6 +54,13 @@ class ButtonAnswer(NamedTuple):
     """Returns whether the answer replaces the message of the button."""
 
 
+class ButtonCommand(NamedTuple):
+    """The answer to a button that depends on the interaction, for example on its channel."""
+
+    command: str
+    work: Callable[[CommandContext, ButtonPress, discord.Interaction[Bot]], Awaitable[Answer]]
+
+
 class ButtonForm(NamedTuple):
     """The form that a button opens."""
 
@@ -74,11 +81,13 @@ class Tree(app_commands.CommandTree[Bot]):
 
 
 async def answer_press(
-    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonForm
+    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonCommand | ButtonForm
 ) -> None:
     """Answer a button or a form as its command, or open the button's form."""
     if isinstance(reaction, ButtonForm):
         await open_form(interaction, reaction.command, lambda context: reaction.work(context, press))
+    elif isinstance(reaction, ButtonCommand):
+        await respond(interaction, reaction.command, lambda context: reaction.work(context, press, interaction))
     else:
         in_place = reaction.is_in_place(press)
         await respond(interaction, reaction.command, lambda context: reaction.work(context, press), in_place=in_place)

@@ -15,7 +15,8 @@ from bot.discord_errors import CALL_ERRORS
 from bot.embeds.text import clamp, isolated
 from bot.run_index import RunEntry, matching
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.base import RunState
+from trainer.contracts.base import RunState, now
+from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
@@ -55,7 +56,7 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     """
     if run_id is None:
         await context.bot.index.refresh()
-        runs = _fitting_runs(context, command)
+        runs = fitting_runs(context, command)
         if not runs:
             noun = _NOUNS.get(command, "run")
             raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {noun} yet. Start one with `/mt train`.")
@@ -66,7 +67,7 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     return Run(directory, record)
 
 
-def _fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
+def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
     """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
     states, (bot, caller) = _STATES.get(command), context
     runs = [
@@ -93,13 +94,20 @@ def run_names(run: RunEntry) -> Sequence[str]:
     return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
 
 
+def described(run: RunEntry) -> str:
+    """Return a run's state, age and bits per character, or its loss where it has none: a list shows plain text."""
+    figure = "" if run.loss_nats is None else f" · {run.loss_nats:.3f} nats/token"
+    if run.bits_per_char is not None:
+        figure = f" · {run.bits_per_char:.2f} bits/char"
+    return f"{run.state} · {rough_duration((now() - run.created_at).total_seconds())} ago{figure}"
+
+
 def suggested_runs(command: str) -> Suggest:
     """Suggest runs for which a command is meant."""
 
     def suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-        for run in matching(typed, _fitting_runs(context, command), run_names):
-            loss = "" if run.loss_nats is None else f" · loss {run.loss_nats:.3f}"
-            yield run.run_id, f"{isolated(run.name)} · {run.state}{loss} · {run.run_id}"
+        for run in matching(typed, fitting_runs(context, command), run_names):
+            yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 
     return autocomplete(suggestions)
 

@@ -22,6 +22,7 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
+from trainer.data.tables import as_text
 from trainer.jobs.queue import NO_WORKER
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
 Size = Literal["tiny", "small", "base", "paper"]
 
-_ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt file)."
+_ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."
 _MAX_LABEL = 64
 _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
 _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "corpus": "Name of a corpus; default: your last one",
-    "file": "Text file to train on (.txt, UTF-8), one sentence or verse per line",
+    "file": "Text to train on: .txt with a sentence per line, or .jsonl or .tsv with a field `text`",
     "model": "Model family; default: char_lstm",
     "size": "Preset of the model's sizes; default: small, for lstm, gru and rnn base",
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: 5",
@@ -107,35 +108,55 @@ async def _accept(
     config: discord.Attachment | None,
 ) -> Accepted:
     """Check the request, then store the attached text and accept the run."""
-    settings = context.bot.settings
     if file is not None:
         if "corpus" in typed:
             raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
-        typed = {**typed, "corpus": attachment_name(file.filename, file.title)}  # until its content is known
-    corpora = CorpusStore(settings)
+        typed = {
+            **typed,
+            "corpus": attachment_name(file.filename, file.title, is_corpus=True),
+        }  # until its content is known
     with TemporaryDirectory() as folder:
         config_path: Path | None = None
         if config is not None:
             config_path = await _download(context, config, "config", folder)
-        draft = await asyncio.to_thread(_draft, typed, config_path)  # a long file takes seconds
-        draft = await _with_defaults(context, draft)
-        try:
-            request = draft.request()
-        except AppError as error:
-            raise with_option_names(error, draft.is_in_file) from None
-        try:
-            if file is not None:
-                text = await _download(context, file, "file", folder)
-                request = changed(request, corpus=await corpora.offer(text))
-            return await context.bot.queue.train(
-                request,
-                user_id=context.caller.user_id,
-                corpora=corpora,
-                requested_paths=draft.requested_paths,
-                unused_settings=draft.unused_settings,
-            )
-        except AppError as error:
-            raise with_option_names(draft.located(error), draft.is_in_file) from None
+        return await _accept_draft(context, typed, config_path, file, folder)
+
+
+async def accept_yaml(context: CommandContext, text: str, options: dict[str, object]) -> Accepted:
+    """Accept a run with the settings of an experiment file, given as text; options replace its values."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+        return await _accept_draft(context, options, path, None, folder)
+
+
+async def _accept_draft(
+    context: CommandContext,
+    typed: dict[str, object],
+    config: Path | None,
+    file: discord.Attachment | None,
+    folder: str,
+) -> Accepted:
+    corpora = CorpusStore(context.bot.settings)
+    draft = await asyncio.to_thread(_draft, typed, config)  # a long file takes seconds
+    draft = await _with_defaults(context, draft)
+    try:
+        request = draft.request()
+    except AppError as error:
+        raise with_option_names(error, draft.is_in_file) from None
+    try:
+        if file is not None:
+            text = await asyncio.to_thread(as_text, await _download(context, file, "file", folder))
+            request = changed(request, corpus=await corpora.offer(text))
+        return await context.bot.queue.train(
+            request,
+            user_id=context.caller.user_id,
+            corpora=corpora,
+            requested_paths=draft.requested_paths,
+            unused_settings=draft.unused_settings,
+        )
+    except AppError as error:
+        raise with_option_names(draft.located(error), draft.is_in_file) from None
 
 
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":
@@ -183,8 +204,8 @@ def with_option_names(error: AppError, is_in_file: Callable[[str], bool] | None 
 
 async def _download(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:
     """Store an attachment under a safe form of its name."""
-    data = await read_attachment(attachment, context.bot.settings, option)
-    name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option))
+    data = await read_attachment(attachment, context.bot.settings, option, is_corpus=option == "file")
+    name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option, is_corpus=option == "file"))
     path = Path(folder) / f"{(clean_label(name.stem) or 'file')[:_MAX_FILE_NAME]}{name.suffix.lower()}"
     await asyncio.to_thread(path.write_bytes, data)
     return path

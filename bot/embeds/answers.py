@@ -12,6 +12,7 @@ from bot.embeds.text import (
     GREY,
     MAX_DESCRIPTION,
     RED,
+    byte_size,
     clamp,
     code_block,
     count,
@@ -23,7 +24,7 @@ from bot.embeds.text import (
 )
 from bot.limits import LimitReached
 from bot.run_index import RunEntry
-from trainer.contracts.base import RunState
+from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
 
@@ -34,7 +35,8 @@ STATE_SIGNS: dict[RunState, str] = {
     "failed": "❌",
     "cancelled": "⏹",
 }
-_MAX_UNDELIVERED, _MAX_CORPUS = 300, 60
+_MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 300, 60, 60
+_MAX_SHOWN_CONFIG = 1900
 _SAVED = "Saved checkpoints remain."
 
 
@@ -102,6 +104,33 @@ def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool) -
         text = "See the attached file." if is_attached else code_block("\n".join(lines), MAX_DESCRIPTION)
     title = f"📜 Last {count(len(lines), 'line')} of the log of {shown_name(record)}"
     return make_embed(BLURPLE, title, [text], record.run_id)
+
+
+def files_answer(record: RunRecord, files: Sequence[FileRecord]) -> discord.Embed:
+    """Return the files of a completed run with their sizes and hashes; a long list ends with the rest's number."""
+    lines: list[str] = []
+    for number, file in enumerate(files):
+        line = f"`{clamp(file.path, _MAX_PATH)}` {byte_size(file.bytes)} · sha256 `{file.sha256[:12]}…`"
+        if sum(map(len, lines)) + len(line) > MAX_DESCRIPTION // 2:
+            lines.append(f"{count(len(files) - number, 'more file')}.")
+            break
+        lines.append(line)
+    title = f"📁 {count(len(files), 'file')} of {shown_name(record)}, {byte_size(sum(file.bytes for file in files))}"
+    return make_embed(BLURPLE, title, lines, record.run_id)
+
+
+def file_answer(record: RunRecord, file: FileRecord) -> discord.Embed:
+    """Return the text to an attached file of a run."""
+    lines = [f"{byte_size(file.bytes)} · sha256 `{file.sha256}`"]
+    return make_embed(BLURPLE, f"📁 {plain(file.path)} of {shown_name(record)}", lines, record.run_id)
+
+
+def config_answer(record: RunRecord, text: str) -> discord.Embed:
+    """Return a run's experiment file as a code block, unless it is long; it is attached anyway."""
+    lines = ["Attach the file to `/mt train config:` to train again."]
+    if len(text) <= _MAX_SHOWN_CONFIG:
+        lines.insert(0, code_block(text, MAX_DESCRIPTION // 2))
+    return make_embed(BLURPLE, f"⚙ Settings of {shown_name(record)}", lines, record.run_id)
 
 
 def undelivered_note(results: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:

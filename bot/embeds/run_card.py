@@ -45,7 +45,7 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
     name = shown_name(record)
     match status.status:
         case "queued":
-            lines = [*recipe(record), _place_in_queue(status), status.message]
+            lines = [*_recipe_with_weights(record, status), _place_in_queue(status), status.message]
             return make_embed(GREY, f"⏳ Queued: {name}", lines, status.run_id)
         case "running" if not status.reachable:
             return make_embed(AMBER, f"⚠ Worker not responding: {name}", _unreachable(status), status.run_id)
@@ -57,7 +57,7 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
             colour, title = _end_title(name, status)
             lines = _checkpoint(status)
             if status.status == "completed":
-                lines = [*_result(status), *_warning(status), *recipe(record)]
+                lines = [*_result(status), *_warning(status), *_recipe_with_weights(record, status)]
             elif status.status == "failed":
                 lines = [*_failure(status), advice(status), *lines]
             return make_embed(colour, title, lines, status.run_id)
@@ -98,7 +98,6 @@ def recipe(record: RunRecord) -> list[str]:
     """Return a run's model, tokenizer, corpus and origin in two lines, or three for one that starts from another."""
     request = record.effective
     size = f" {request.model_size}" if request.model_size else ""
-    weights = request.model.sizes() if record.cost is None else f"{weight_count(record.cost.params)} weights"
     origin = []
     if record.resumed_from_run_id is not None:
         origin = [f"Resumes `{record.resumed_from_run_id}`"]
@@ -108,11 +107,17 @@ def recipe(record: RunRecord) -> list[str]:
     is_attachment = request.corpus.name == request.corpus.sha256
     corpus = "attached text" if is_attachment else plain(request.corpus.name)
     return [
-        f"{request.model_family}{size} · {weights}"
+        f"{request.model_family}{size} · {request.model.sizes()}"
         f" · {request.tokenizer.method} tokenizer · {count(request.num_epochs, 'epoch')}",
         f"Corpus: {corpus}, {byte_size(request.corpus.bytes)} · seed {request.seed}",
         *origin,
     ]
+
+
+def _recipe_with_weights(record: RunRecord, status: RunStatus) -> list[str]:
+    params = status.params if record.cost is None else record.cost.params
+    first, *others = recipe(record)
+    return [first if params is None else f"{first} · {weight_count(params)} weights", *others]
 
 
 def weight_count(params: int) -> str:

@@ -48,7 +48,14 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
     "experiment cancel": NO_EXPERIMENT,
 }
 """Options of the command besides the run."""
-DETAILS = {"runs": "0-0-0", "again": "nothing", "edit": "nothing", "hotter": "nothing", "cooler": "nothing"}
+DETAILS = {
+    "runs": "0-0-0-0",
+    "page": "0-0-0-0",
+    "again": "nothing",
+    "edit": "nothing",
+    "hotter": "nothing",
+    "cooler": "nothing",
+}
 DETAILS |= {"scorethis": "nothing", "detail": "nothing", "chat": "nothing"}
 
 
@@ -127,7 +134,7 @@ async def try_buttons(
 ) -> None:
     """Press every button as everybody; whose message it stands under makes no difference."""
     view = discord.ui.View()
-    custom_ids = {action: f"mt:{action}:{'q' if action == 'runs' else RUN}" for action in BUTTONS}
+    custom_ids = {action: f"mt:{action}:{'q' if action in ('runs', 'page') else RUN}" for action in BUTTONS}
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"
     for custom_id in custom_ids.values():

@@ -435,7 +435,7 @@ def test_card__of_a_queued_run_tells_its_start_its_weights_and_its_origin(tmp_pa
     status = Story(tmp_path, record).follower().refresh().model_copy(update=place)
 
     assert Read(run_card(started, status, [])).text.split("\n") == [
-        "char_lstm · 0.961 M weights · char tokenizer · 5 epochs",
+        "char_lstm · 128/256/2 · char tokenizer · 5 epochs · 0.961 M weights",
         "Corpus: kk\\_ipa, 1.2 MB · seed 42",
         "Warm start from `lstm-1`, embeddings frozen",
         "Position 2 in the queue · starts <t:1795176240:R>",
