@@ -9,14 +9,13 @@ from tempfile import TemporaryDirectory
 import discord
 from discord import app_commands
 
-from bot.attachments import read_attachment
 from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.corpus_build import build_corpora
 from bot.commands.pages import page_number, page_of
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
 from bot.commands.run_options import corpus_name, suggested_corpora
-from bot.commands.training import clean_label
+from bot.commands.training import clean_label, download_to
 from bot.embeds.corpus_answers import added_answer, corpora_page, corpus_answer
 from trainer.contracts.base import Frozen
 from trainer.contracts.corpora import CorpusNote
@@ -25,6 +24,7 @@ from trainer.contracts.experiments import LanguageCode
 from trainer.contracts.validation import parse
 from trainer.data.corpora import CorpusStore
 from trainer.data.corpus_overview import CorpusOverview, corpus_overview, corpus_statistics
+from trainer.data.tables import as_text
 from trainer.data.text import count_lines
 
 _MOST_FREQUENT = 10
@@ -82,7 +82,7 @@ async def _show(context: CommandContext, name: str) -> Answer:
 
 @app_commands.command(name="add", description="Add a text as a corpus that everybody here can train on.")
 @app_commands.describe(
-    file="Text file (.txt, UTF-8), one sentence or verse per line",
+    file="Text: .txt with a sentence per line, or .jsonl or .tsv with a field `text`",
     name="Name of the corpus",
     language="Code of the language, as kk",
     ipa="True for text in IPA, False for text in its usual spelling",
@@ -100,10 +100,8 @@ async def add_corpus(
 
 async def _add(context: CommandContext, file: discord.Attachment, name: str, options: AddOptions) -> Answer:
     bot, clean = context.bot, clean_name(name)
-    data = await read_attachment(file, bot.settings)
     with TemporaryDirectory() as folder:
-        path = Path(folder) / f"{clean}.txt"
-        await asyncio.to_thread(path.write_bytes, data)
+        path = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder))
         is_new = await asyncio.to_thread(_store, bot.queue.corpora, clean, path, options)
     return Answer(added_answer(await asyncio.to_thread(corpus_overview, bot.queue.corpora, clean), is_new=is_new))
 

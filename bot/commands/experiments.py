@@ -11,12 +11,12 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import discord
 from discord import app_commands
 
-from bot.attachments import read_attachment
 from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.pages import page_number, page_of
 from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
+from bot.commands.training import download_to
 from bot.embeds.experiment_answers import Metric, experiments_page, metric_answer
 from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.embeds.text import GREEN, byte_size, count, make_embed, plain
@@ -82,8 +82,7 @@ async def _start(
     with TemporaryDirectory() as folder:
         plan: str | Path = recipe or "turkic"
         if config is not None:
-            plan = Path(folder) / "config.yaml"
-            plan.write_bytes(await read_attachment(config, context.bot.settings, "config"))
+            plan = await download_to(context, config, "config", folder)
         request = await asyncio.to_thread(_read_plan, plan, options, codes)
     return await _accept(context, await asyncio.to_thread(_with_built_corpora, request, context.bot.queue.corpora))
 

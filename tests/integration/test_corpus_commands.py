@@ -95,13 +95,22 @@ async def test_add__stores_a_text_once_and_never_replaces_another(tmp_path: Path
     assert note == CorpusNote(language="kk", is_ipa=False, lines=2, bytes=16)
 
 
+async def test_add__takes_tables_of_texts(tmp_path: Path) -> None:
+    table = b'{"text": "men bol"}\n{"text": "sen bol"}\n'
+    async with place(tmp_path) as here:
+        answer = await here.ask(here.bob, "corpus add", {"file": Upload("a.jsonl", table), "name": "verses.txt"})
+
+    assert "✅ Added: corpus verses\n16 bytes · 2 lines" in answer.text
+    assert (tmp_path / "data" / "corpus" / "verses.txt").read_bytes() == b"men bol\nsen bol\n"
+
+
 @pytest.mark.parametrize(
     ("text", "name", "language", "expected"),
     [
         (b"a\n", "../..", "kk", "`name` must have a letter or a digit."),
         (b"a\n", "x", "Kazakh!", "`language` must match"),
-        (b"\n \n", "x", "kk", "'x.txt' is empty"),
-        (b"\xff\n", "x", "kk", "'x.txt' is not UTF-8"),
+        (b"\n \n", "x", "kk", "'verses.txt' is empty"),
+        (b"\xff\n", "x", "kk", "'verses.txt' is not UTF-8"),
         (b"a" * 5001, "x", "kk", "`file` is too large: at most 5,000 bytes are allowed."),
     ],
 )
