@@ -14,6 +14,7 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
+from bot.commands.channels import origin_of
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
 from bot.pacing import back_off
@@ -36,6 +37,8 @@ class CommandContext(NamedTuple):
 
     bot: Bot
     caller: Caller
+    origin_channel_id: int | None = None
+    """The channel of the command in a guild, if the bot may post there."""
 
 
 class Answer(NamedTuple):
@@ -116,7 +119,7 @@ async def respond(
             caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
             bot.permissions.check_command(command, caller)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
-                answer = await work(CommandContext(bot, caller))
+                answer = await work(CommandContext(bot, caller, origin_of(interaction)))
             place = answer.embed.footer.text
             answer.embed.set_footer(text=f"{place} · request {number}" if place else f"request {number}")
             if first == "hidden":
@@ -193,8 +196,8 @@ async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_n
 async def _fill_with_undelivered(interaction: discord.Interaction[Bot], answer: Answer) -> None:
     """Answer, and add the caller's undelivered results to the same message."""
     async with interaction.client.notifier.deliver_pending(interaction.user.id) as results:
-        pairs = [(one.run.record, one.status) for one in results]
-        await _fill(interaction, answer, [undelivered_note(pairs)] if pairs else [])
+        cards = [one.card for one in results]
+        await _fill(interaction, answer, [undelivered_note(cards)] if cards else [])
 
 
 async def _fill(interaction: discord.Interaction[Bot], answer: Answer, notes: Sequence[discord.Embed] = ()) -> None:
