@@ -6,12 +6,15 @@ from discord import app_commands
 from bot.buttons import ButtonPress
 from bot.client import Bot
 from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
-from bot.commands.compare import compare
+from bot.commands.compare import COMPARE_BUTTONS, compare
 from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
+from bot.commands.evaluation import EVALUATION_BUTTONS, evaluate
 from bot.commands.experiments import EXPERIMENT_BUTTONS, experiment_group
+from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
 from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
+from bot.commands.predict import predict
 from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
 from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
@@ -27,6 +30,8 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **SCORE_BUTTONS,
     **GENERATE_BUTTONS,
     **CHAT_BUTTONS,
+    **EVALUATION_BUTTONS,
+    **COMPARE_BUTTONS,
     **CORPUS_BUTTONS,
     **TOKENIZER_BUTTONS,
     **EXPERIMENT_BUTTONS,
@@ -64,6 +69,9 @@ def command_group() -> app_commands.Group:
     mt.add_command(generate)
     mt.add_command(chat)
     mt.add_command(score)
+    mt.add_command(predict)
+    mt.add_command(evaluate)
+    mt.add_command(export)
     corpus_group(mt)
     tokenizer_group(mt)
     experiment_group(mt)

@@ -56,8 +56,8 @@ def button(
 
 def inference_buttons(run: RunRecord) -> list[discord.ui.Button[discord.ui.View]]:
     """Return the buttons of a completed run; a masked model generates no text."""
-    score = button("score", run.run_id, "Score…")
-    return [button("generate", run.run_id, "Generate"), score] if run.effective.objective == "causal_lm" else [score]
+    others = [button("score", run.run_id, "Score…"), button("evalon", run.run_id, "Eval on…")]
+    return [button("generate", run.run_id, "Generate"), *others] if run.effective.objective == "causal_lm" else others
 
 
 def run_select(action: str, label: str, runs: Sequence[discord.SelectOption]) -> discord.ui.Select[discord.ui.View]:

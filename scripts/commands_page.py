@@ -33,6 +33,11 @@ LABELS = {
     "scorethis": "Score this",
     "score": "Score…",
     "detail": "Detail",
+    "csv": "CSV",
+    "evalon": "Eval on…",
+    "evaluate": "The list of Eval on…",
+    "evaluated": "Show result",
+    "differences": "The list of `/mt compare`",
     "corpora": "« Back, Next » of `/mt corpus list`",
     "tokenizers": "« Back, Next » of `/mt tokenizer list`",
     "experiments": "« Back, Next » of `/mt experiment list`",
@@ -80,6 +85,7 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
+    of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
     of_run = {
         command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
     }

@@ -13,14 +13,24 @@ from bot.embeds.text import clamp, display_name
 from trainer.contracts.inference import ChatRequest
 from trainer.contracts.validation import parse
 
+_NEW = "new"
+"""The session that starts a chat."""
+
 
 @app_commands.command(description="Chat with a model; only you see the messages.")
-@app_commands.describe(message="Your message; the model continues the chat", run=RUN_HELP)
+@app_commands.describe(
+    message="Your message; the model continues the chat",
+    run=RUN_HELP,
+    session="Id of a chat, or new; default: your last chat with this run",
+)
 @app_commands.autocomplete(run=suggested_runs("chat"))
 async def chat(
-    interaction: discord.Interaction[Bot], message: app_commands.Range[str, 1, 2000], run: str | None = None
+    interaction: discord.Interaction[Bot],
+    message: app_commands.Range[str, 1, 2000],
+    run: str | None = None,
+    session: app_commands.Range[str, 1, 64] | None = None,
 ) -> None:
-    await respond(interaction, "chat", lambda context: _chat(context, run, message, None))
+    await respond(interaction, "chat", lambda context: _chat(context, run, message, session))
 
 
 async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
@@ -32,10 +42,13 @@ async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.
 
 async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
     run = await find_run(context, "chat", run_id)
-    values: dict[str, object] = {"message": message, "session_id": session_id}
+    inference, user_id = context.bot.queue.inference, context.caller.user_id
+    if session_id is None:
+        session_id = await inference.last_chat(run.record.run_id, user_id)
+    values: dict[str, object] = {"message": message, "session_id": None if session_id == _NEW else session_id}
     request = parse(ChatRequest, values | {"max_new_tokens": default_length(context.bot)})
     await require_worker(context, run)
-    response = await context.bot.queue.inference.chat(run.record.run_id, request, user_id=context.caller.user_id)
+    response = await inference.chat(run.record.run_id, request, user_id=user_id)
     reply = button_row(button("chat", run.record.run_id, "Reply…", detail=response.session_id))
     return Answer(chat_answer(run.record, message, response), view=reply)
 

@@ -1,5 +1,6 @@
 """`/mt generate`, its buttons and its form: a prompt is continued, and continued again with other settings."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -8,15 +9,16 @@ from discord import app_commands
 from pydantic import ConfigDict
 from pydantic import Field as Bounds
 
-from bot.buttons import MAX_TEXT, ButtonPress, Field, button, button_row, form
+from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button, button_row, form
 from bot.client import Bot
 from bot.commands.inference import DEFAULT_NEW_TOKENS, RUN_HELP, default_length, require_worker
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
 from bot.embeds.inference import generate_answer
+from bot.embeds.text import clamp, display_name
 from trainer.contracts.base import Frozen, changed
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.inference import GenerateRequest, GenerateResponse
+from trainer.contracts.inference import GenerateRequest
 from trainer.contracts.inference_fields import Seed
 from trainer.contracts.validation import parse
 
@@ -59,7 +61,7 @@ class GenerateOptions(Frozen):
 
 @app_commands.command(description="Generate text with a model.")
 @app_commands.describe(
-    prompt="Start of the text; default: empty",
+    prompt="Start of the text; without it, a form opens",
     run=RUN_HELP,
     max_new_tokens=f"Maximum number of tokens to generate; default: {DEFAULT_NEW_TOKENS}",
     temperature="0: always the likeliest token; 1: as learned; above 1: more random; default: 1",
@@ -84,7 +86,26 @@ async def generate(
 ) -> None:
     options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
     values = {"max_new_tokens": default_length(interaction.client)} | {k: v for k, v in options if k != "run"}
-    await respond(interaction, "generate", lambda context: _generate(context, run, parse(GenerateOptions, values)))
+    if prompt:
+        await respond(interaction, "generate", lambda context: _generate(context, run, parse(GenerateOptions, values)))
+    else:
+        await open_form(interaction, "generate", lambda context: _form(context, run, parse(GenerateOptions, values)))
+
+
+async def _form(context: CommandContext, run_id: str | None, options: GenerateOptions) -> discord.ui.Modal:
+    run = await find_run(context, "generate", run_id)
+    await asyncio.to_thread(run.directory.completed_manifest)
+    request = options.request()
+    _check_length(context, request)
+    title = clamp(f"Generate with {display_name(run.record)}", MAX_FORM_TITLE)
+    return _generate_form(run.record.run_id, title, request, options.seed)
+
+
+def _generate_form(run_id: str, title: str, request: GenerateRequest, seed: int | None) -> discord.ui.Modal:
+    """Return a form with the prompt and the settings of a request."""
+    prompt = Field("prompt", "Prompt", request.prompt_text or "", is_required=False)
+    settings = Field("settings", "Settings, one per line", _setting_lines(request, seed), is_required=False)
+    return form("edit", run_id, title, prompt, settings)
 
 
 async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer:
@@ -101,13 +122,11 @@ async def _generate_again(context: CommandContext, press: ButtonPress) -> Answer
 
 
 async def _edit_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
-    """Return a form with the prompt and the settings of a request."""
+    """Return a form with the prompt and the settings of an earlier request."""
     await find_run(context, "generate", press.run_id)
     earlier = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
-    prompt = Field("prompt", "Prompt", earlier.request.prompt_text or "", is_required=False)
-    lines = _setting_lines(earlier.request, earlier.response)
-    settings = Field("settings", "Settings, one per line", lines, is_required=False)
-    return form("edit", press.run_id, "Edit and generate again", prompt, settings)
+    title = "Edit and generate again"
+    return _generate_form(press.run_id, title, earlier.request, earlier.response.seed_used)
 
 
 async def _generate_edited(context: CommandContext, form: ButtonPress) -> Answer:
@@ -143,7 +162,7 @@ def _check_length(context: CommandContext, request: GenerateRequest) -> None:
         raise AppError(ErrorCode.INVALID_INPUT, message)
 
 
-def _setting_lines(request: GenerateRequest, response: GenerateResponse) -> str:
+def _setting_lines(request: GenerateRequest, seed: int | None) -> str:
     """Return the settings of a request as lines of a form, which `GenerateOptions.of_lines` reads."""
     lines = [
         f"max_new_tokens: {request.max_new_tokens}",
@@ -152,7 +171,7 @@ def _setting_lines(request: GenerateRequest, response: GenerateResponse) -> str:
         f"top_p: {request.top_p:g}",
         f"samples: {request.num_return_sequences}",
         f"stop: {''.join(request.stop_sequences)}",
-        f"seed: {'' if response.seed_used is None else response.seed_used}",
+        f"seed: {'' if seed is None else seed}",
     ]
     return "\n".join(lines)
 

@@ -6,7 +6,7 @@ from io import BytesIO
 import discord
 
 from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button_row, form, select
-from bot.commands.compare import compare_pair
+from bot.commands.compare import compare_runs
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext
 from bot.commands.run_options import described, find_run, fitting_runs
 from bot.commands.training import accept_yaml, answer_accepted
@@ -104,7 +104,7 @@ async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
 
 
 async def _compare_to(context: CommandContext, press: ButtonPress) -> Answer:
-    return await compare_pair(context, press.run_id, press.selected or "")
+    return await compare_runs(context, [press.run_id, press.selected or ""])
 
 
 def _yaml(record: RunRecord) -> str:
@@ -119,7 +119,7 @@ ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     "config": ButtonAnswer("status", _config),
     "change": ButtonForm("status", _change_form),
     "retry": ButtonAnswer("resume", _retry),
-    "compare": ButtonAnswer("compare", _compare),
+    "compare": ButtonAnswer("status", _compare),
     "compareto": ButtonAnswer("compare", _compare_to),
 }
 ACTION_FORMS = {"change": ButtonAnswer("status", _train_changed)}

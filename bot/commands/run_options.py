@@ -30,14 +30,18 @@ _STATES: dict[str, tuple[RunState, ...]] = {
     "compare": ("completed",),
     "score": ("completed",),
     "generate": ("completed",),
+    "predict": ("completed",),
     "chat": ("completed",),
+    "eval": ("completed",),
     "cancel": ("queued", "running"),
     "unwatch": ("queued", "running"),
     "resume": ("failed", "cancelled"),
 }
 """States of the runs for which a command is meant; a command that is missing here is meant for all."""
-_GENERATING = ("generate", "chat")
-_NOUNS = {"score": "completed run"} | dict.fromkeys(_GENERATING, "completed run that can generate text")
+_GENERATING = ("generate", "predict", "chat")
+_NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
+    _GENERATING, "completed run that can generate text"
+)
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 _MAX_CHOICES, _MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
@@ -112,7 +116,7 @@ def suggested_runs(command: str) -> Suggest:
     return autocomplete(suggestions)
 
 
-def suggest_corpora(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the corpora of the caller's own runs, then all named ones."""
     names: dict[str, str] = {}
     for run in context.bot.index.runs:
@@ -165,6 +169,6 @@ def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestio
     return suggest
 
 
-suggested_corpora = autocomplete(suggest_corpora)
+suggested_corpora = autocomplete(corpus_suggestions)
 suggested_tokenizers = autocomplete(_tokenizers)
 suggested_trained_tokenizers = autocomplete(_trained_tokenizers)

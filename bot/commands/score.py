@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections import Counter
+from io import BytesIO
 from typing import Annotated, Literal
 
 import discord
@@ -14,9 +16,9 @@ from bot.client import Bot
 from bot.commands.inference import RUN_HELP, require_worker
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
 from bot.commands.run_options import Run, find_run, suggested_runs
-from bot.embeds.inference import report_answer, report_files, score_answer
+from bot.embeds.inference import report_answer, report_files, score_answer, table_answer
 from bot.embeds.text import clamp, display_name
-from bot.report import MAX_REPORT_CHARACTERS, ReportFiles
+from bot.report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
 from trainer.contracts.base import Frozen
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.inference import ScoreRequest
@@ -83,9 +85,10 @@ async def _score_generated(context: CommandContext, press: ButtonPress) -> Answe
 
 
 async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
+    """Answer with the report of a scored text, or with its table alone."""
     run = await find_run(context, _DETAIL, press.run_id)
     scored = await context.bot.queue.inference.get_score(press.run_id, press.detail or "")
-    return await _report(context, run, scored.request.text or "", ScoreOptions())
+    return await _report(context, run, scored.request.text or "", ScoreOptions(), is_table=press.action == "csv")
 
 
 async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
@@ -126,14 +129,29 @@ async def _score(context: CommandContext, run: Run, text: str, options: ScoreOpt
     response = await bot.queue.inference.score(run_id, request, user_id=context.caller.user_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
     own_bits_per_char = manifest.metrics.bits_per_char
-    embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, refusal)
+    unknown = await _unknown_signs(context, run, text) if response.unk_count else Counter[str]()
+    embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, unknown, refusal)
     buttons = [button("score", run_id, "Score another…", detail=options.code)]
     if bot.permissions.can_run(_DETAIL, context.caller, run.record):
         buttons.append(button("detail", run_id, "Detail", detail=response.request_id))
+        buttons.append(button("csv", run_id, "CSV", detail=response.request_id))
     return Answer(embed, view=button_row(*buttons))
 
 
-async def _report(context: CommandContext, run: Run, text: str, options: ScoreOptions) -> Answer:
+async def _unknown_signs(context: CommandContext, run: Run, text: str) -> Counter[str]:
+    """Return the unknown signs of a text with their counts; of a long text, none are named."""
+    inference, run_id = context.bot.queue.inference, run.record.run_id
+    normalized = await asyncio.to_thread(inference.normalize_input, run_id, text)
+    if len(normalized) > MAX_REPORT_CHARACTERS:
+        return Counter()
+    request = ScoreRequest(text=normalized, detail_level="per_char")
+    response = await inference.score(run_id, request, user_id=context.caller.user_id, is_kept=False)
+    return unknown_signs(response, normalized)
+
+
+async def _report(
+    context: CommandContext, run: Run, text: str, options: ScoreOptions, *, is_table: bool = False
+) -> Answer:
     """Score every character of a text, or of its first part if it is too long."""
     inference, run_id = context.bot.queue.inference, run.record.run_id
     normalized = await asyncio.to_thread(inference.normalize_input, run_id, text)
@@ -141,14 +159,14 @@ async def _report(context: CommandContext, run: Run, text: str, options: ScoreOp
     values: dict[str, object] = {"text": scored_text, "detail_level": "per_char", "top_k": options.top_k or None}
     scored = await inference.score_json(run_id, parse(ScoreRequest, values), user_id=context.caller.user_id)
     report = await context.bot.charts.report(scored, scored_text, options.unit)
-    return _report_answer(run, report, options, left_out=len(normalized) - len(scored_text))
-
-
-def _report_answer(run: Run, report: ReportFiles | None, options: ScoreOptions, *, left_out: int) -> Answer:
     if report is None:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The report could not be created. Try again in a minute.")
-    another = button_row(button("score", run.record.run_id, "Score another…", detail=options.code))
-    return Answer(report_answer(run.record, report, left_out=left_out), report_files(report), another)
+    another = button_row(button("score", run_id, "Score another…", detail=options.code))
+    if is_table:
+        table = discord.File(BytesIO(report.files[TABLE_NAME]), TABLE_NAME)
+        return Answer(table_answer(run.record, report), [table], another)
+    embed = report_answer(run.record, report, left_out=len(normalized) - len(scored_text))
+    return Answer(embed, report_files(report), another)
 
 
 SCORE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
@@ -157,6 +175,7 @@ SCORE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     ),
     "scorethis": ButtonAnswer("score", _score_generated),
     "detail": ButtonAnswer(_DETAIL, _report_scored),
+    "csv": ButtonAnswer(_DETAIL, _report_scored),
 }
 SCORE_FORMS = {
     "score": ButtonAnswer(

@@ -14,8 +14,8 @@ from bot.commands.run_options import (
     Suggestion,
     autocomplete,
     corpus_name,
+    corpus_suggestions,
     hidden_tokenizers,
-    suggest_corpora,
     suggested_trained_tokenizers,
 )
 from bot.embeds.tokenizer_answers import tokenizer_answer, tokenizers_page
@@ -31,7 +31,7 @@ def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the typed corpora with the last one completed."""
     before, comma, last = typed.rpartition(",")
     given = [name.strip() for name in before.split(",")]
-    for name, shown in suggest_corpora(context, last):
+    for name, shown in corpus_suggestions(context, last):
         if name not in given:
             yield f"{before}{comma}{name}", f"{before}{comma}{shown}"
 

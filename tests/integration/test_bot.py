@@ -245,8 +245,8 @@ async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana)
         none = await here.ask(here.ana, "score", {"text": "cat"})
-        named = await here.ask(here.ana, "generate", {"run": "char_lstm-1"})
-        too_many = await here.ask(here.ana, "generate", {"max_new_tokens": 21})
+        named = await here.ask(here.ana, "generate", {"prompt": "a", "run": "char_lstm-1"})
+        too_many = await here.ask(here.ana, "generate", {"prompt": "a", "max_new_tokens": 21})
 
         assert "no completed run" in none.text
         assert "not finished training" in named.text and named.is_ephemeral
@@ -257,7 +257,13 @@ async def test_no_worker__is_said_at_once_by_train_generate_chat_and_score(tmp_p
     async with place(tmp_path) as here:
         story = here.story(here.ana)
         story.run.write_manifest(manifest_of(story.record, "completed"))
-        options = {"generate": {}, "chat": {"message": "a"}, "score": {"text": "a"}}
+        options = {
+            "generate": {"prompt": "a"},
+            "chat": {"message": "a"},
+            "score": {"text": "a"},
+            "predict": {"text": "a"},
+            "eval": {},
+        }
         refused = [await here.ask(here.ana, command, typed) for command, typed in options.items()]
         queued = await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
 

@@ -32,7 +32,8 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
     "runs": {},
     "help": {},
     "score": {"run": RUN, "text": "abc"},
-    "compare": {"run": RUN, "other": RUN},
+    "compare": {"a": RUN, "b": RUN},
+    "predict": {"run": RUN, "text": "abc"},
     "chat": {"run": RUN, "message": "abc"},
     "corpus list": {},
     "corpus show": {"corpus": "no_such_text"},
@@ -56,7 +57,7 @@ DETAILS = {
     "hotter": "nothing",
     "cooler": "nothing",
 }
-DETAILS |= {"scorethis": "nothing", "detail": "nothing", "chat": "nothing"}
+DETAILS |= {"scorethis": "nothing", "detail": "nothing", "csv": "nothing", "chat": "nothing", "evaluated": "nothing"}
 
 
 def table(heading: str) -> list[list[str]]:
@@ -133,18 +134,17 @@ async def try_buttons(
     server: LocalDiscord, bot: Bot, people: Mapping[str, User], told: Mapping[str, Mapping[str, bool]]
 ) -> None:
     """Press every button as everybody; whose message it stands under makes no difference."""
-    view = discord.ui.View()
     custom_ids = {action: f"mt:{action}:{'q' if action in ('runs', 'page') else RUN}" for action in BUTTONS}
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"
-    for custom_id in custom_ids.values():
+    channel = server.dm_channel(people["admins"])
+    for action, custom_id in custom_ids.items():
+        view = discord.ui.View()
         one: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id, custom_id=custom_id)
         view.add_item(one)
-    channel = server.dm_channel(people["admins"])
-    sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
-    message = next(one for one in server.messages(channel) if one.id == sent.id)
-    first = message.payload
-    for action, custom_id in custom_ids.items():
+        sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
+        message = next(one for one in server.messages(channel) if one.id == sent.id)
+        first = message.payload
         for who, user in people.items():
             if action == "cancel" and told["cancel"][who]:
                 continue  # the command does it at last

@@ -293,7 +293,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
             for command, options in (
                 ("status", {"run": "char_lstm-1"}),
                 ("score", {"text": "abc"}),
-                ("generate", {}),
+                ("generate", {"prompt": "a"}),
                 ("train", {"corpus": "text", "name": "kept"}),
             ):
                 begun = clock()

@@ -100,7 +100,7 @@ async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:
 async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.discord.fail_next("DELETE", ORIGINAL, "reply_lost")
-        answer = await here.ask(here.ana, "generate")
+        answer = await here.ask(here.ana, "generate", {"prompt": "a"})
 
         assert "no completed run" in answer.text and answer.is_ephemeral
         assert here.discord.messages(here.discord.dm_channel(here.ana)) == []

@@ -401,10 +401,10 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
         measured(story(here, here.bob, "lstm-old", label="old"), 2.0)
         story(here, here.bob, "lstm-open")
 
-        worse = await here.ask(here.bob, "compare", {"run": "lstm-new", "other": " lstm-old"})
-        better = await here.ask(here.bob, "compare", {"run": "lstm-old", "other": "lstm-new", "split": "test"})
+        worse = await here.ask(here.bob, "compare", {"a": "lstm-new", "b": " lstm-old"})
+        better = await here.ask(here.bob, "compare", {"a": "lstm-old", "b": "lstm-new", "split": "test"})
         refused = [
-            await here.ask(here.bob, "compare", {"run": "lstm-old", "other": other, **more})
+            await here.ask(here.bob, "compare", {"a": "lstm-old", "b": other, **more})
             for other, more in (
                 ("lstm-old", {}),
                 ("lstm-open", {}),
@@ -416,22 +416,22 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
             measured(attached(here, name, sign * 64), 2.0) for name, sign in (("мәтін", "1"), ("text", "2"))
         )
         of_texts = await here.ask(
-            here.bob, "compare", {"run": first.record.run_id, "other": other.record.run_id, "split": "test"}
+            here.bob, "compare", {"a": first.record.run_id, "b": other.record.run_id, "c": "lstm-new", "d": "lstm-old"}
         )
         unknown = corpus_name(CommandContext(here.bot, Caller(here.bob.id)), "3" * 64)
-        stranger = await here.ask(here.eve, "compare", {"run": "lstm-old", "other": "lstm-new"})
-        offered = await here.suggested(here.bob, "compare", "other", "")
+        stranger = await here.ask(here.eve, "compare", {"a": "lstm-old", "b": "lstm-new"})
+        offered = await here.suggested(here.bob, "compare", "d", "")
 
     assert "⚖ new \\*one\\* against old" in worse.text
     assert "✗ regression: loss +10.00%, more than 1.00%" in worse.text
     assert "Loss **2.2000** · 2.0000 (+0.2000)" in worse.text
-    assert (worse.colour, worse.is_ephemeral) == (AMBER, True)
+    assert (worse.colour, worse.is_ephemeral) == (AMBER, False)
     assert "better: loss -9.09%" in better.text
     sentences = ("compared with itself", "not finished training", "no run 'nowhere'", "on its validation split")
     assert all(sentence in answer.text for sentence, answer in zip(sentences, refused, strict=True))
     assert not any("mt eval" in answer.text or "--" in answer.text for answer in refused)
-    assert "corpus: мәтін (attached) · text (attached)" in of_texts.text
     assert "Their test splits differ" in of_texts.text and "mt compare" not in of_texts.text
+    assert "attached" not in of_texts.text and "Different settings" not in of_texts.text
     assert unknown == "attached text"
     assert "Forbidden" in stranger.text
     assert [choice.value for choice in offered][:2] == ["lstm-old", "lstm-new"]

@@ -47,6 +47,8 @@ idempotency = "trainer:idempotency:{}".format
 """The item that an Idempotency-Key of the HTTP API stands for."""
 chat = "runs:chat:{}:{}".format
 """A chat by run and session: a list of turns, newest first, that starts with an empty entry."""
+last_chat = "runs:lastchat:{}:{}".format
+"""The session of a user's last chat with a run."""
 
 _INFERENCE = {
     "score": "score",

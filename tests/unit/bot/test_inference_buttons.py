@@ -98,4 +98,4 @@ def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:
     masked: dict[str, object] = {"effective": record.effective.model_copy(update=gaps)}
 
     labels = [[one.label for one in inference_buttons(run)] for run in (record, record.model_copy(update=masked))]
-    assert labels == [["Generate", "Score…"], ["Score…"]]
+    assert labels == [["Generate", "Score…", "Eval on…"], ["Score…", "Eval on…"]]
