@@ -116,7 +116,7 @@ class Bot(discord.Client):
         self.corpus_builder = CorpusBuilder(self.settings)
         self._started.push_async_callback(self.corpus_builder.stop)
         checking = asyncio.create_task(self._check_owner_dm())
-        self._started.callback(checking.cancel)
+        self._started.push_async_callback(_end, checking)
 
     async def _check_owner_dm(self) -> None:
         """Open the owner's direct messages and show there that the bot types, which sends no message."""
@@ -171,6 +171,11 @@ class Bot(discord.Client):
 
 
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _use_addresses(settings: Settings) -> None:

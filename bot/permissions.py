@@ -80,6 +80,8 @@ class Caller(NamedTuple):
 
     user_id: int
     is_admin: bool = False
+    channel_id: int | None = None
+    """Channel of the command in a guild, if the bot may post there."""
 
 
 class Permissions:

@@ -69,7 +69,7 @@ async def show_corpus(interaction: discord.Interaction[Bot], corpus: str) -> Non
 
 
 async def _show(context: CommandContext, name: str) -> Answer:
-    bot, caller = context.bot, context.caller
+    bot, caller = context
     await bot.index.refresh()
     runs = [run for run in bot.index.runs if run.corpus == name and bot.permissions.may_see(caller, run)]
     corpora = bot.queue.corpora

@@ -49,7 +49,7 @@ async def build_corpora(
 
 
 async def _build(context: CommandContext, request: BuildRequest) -> Answer:
-    bot, caller = context.bot, context.caller
+    bot, caller = context
     build = await bot.corpus_builder.start(request)
     with suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_SECONDS):

@@ -119,7 +119,7 @@ async def answer_accepted(
             await bot.notifier.unwatch(accepted.run_id, context.caller.user_id)
         else:
             await bot.notifier.begin_watch(
-                accepted.run_id, context.caller.user_id, watch.channel_id, context.origin_channel_id
+                accepted.run_id, context.caller.user_id, watch.channel_id, context.caller.channel_id
             )
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER
