@@ -12,6 +12,7 @@ from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
 from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
+from bot.commands.message_menus import MENU_FORMS, score_message, train_on_attachment
 from bot.commands.predict import predict
 from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
 from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
@@ -31,7 +32,14 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **COMPARE_BUTTONS,
 }
 """The reaction to each button or list, by action."""
-FORMS: dict[str, ButtonAnswer] = {**ACTION_FORMS, **LIST_FORMS, **SCORE_FORMS, **GENERATE_FORMS, **CHAT_FORMS}
+FORMS: dict[str, ButtonAnswer] = {
+    **ACTION_FORMS,
+    **LIST_FORMS,
+    **MENU_FORMS,
+    **SCORE_FORMS,
+    **GENERATE_FORMS,
+    **CHAT_FORMS,
+}
 """The reaction to each submitted form, by action."""
 
 
@@ -40,6 +48,8 @@ def build(settings: Settings) -> Bot:
     bot = Bot(settings, _answer_press)
     bot.tree = Tree(bot)
     bot.tree.add_command(command_group())
+    bot.tree.add_command(score_message)
+    bot.tree.add_command(train_on_attachment)
     return bot
 
 

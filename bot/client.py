@@ -55,6 +55,8 @@ class Bot(discord.Client):
         self.settings = settings
         self.charts = ChartProcess()
         self.deferred = DeferredInteractions(settings.app.artifacts_root / "deferred")
+        self.offered_files: dict[str, discord.Attachment] = {}
+        """The files of open forms, by form; the oldest ones are forgotten."""
         self._started = AsyncExitStack()
         self._answer_press = answer_press
         _use_addresses(settings)

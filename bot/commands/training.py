@@ -70,7 +70,9 @@ async def train(
     options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
     fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
     await respond(
-        interaction, "train", lambda context: answer_accepted(context, lambda: _accept(context, fields, file, config))
+        interaction,
+        "train",
+        lambda context: answer_accepted(context, lambda: accept_files(context, fields, file, config)),
     )
 
 
@@ -101,7 +103,7 @@ async def answer_accepted(context: CommandContext, accept: Callable[[], Awaitabl
     return Answer(accepted_answer(record, note))
 
 
-async def _accept(
+async def accept_files(
     context: CommandContext,
     typed: dict[str, object],
     file: discord.Attachment | None,
