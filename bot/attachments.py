@@ -37,7 +37,8 @@ def attachment_name(filename: str, title: str | None, option: str = "file", *, i
     its ending into `title`: `мәтін.txt` arrives as `txt`. Without any ending, the option's first one is assumed.
     """
     kind, endings = _KINDS[option]
-    endings = (*endings, *_TABLES) if is_corpus else endings
+    if is_corpus:
+        kind, endings = f"{kind} or a table", (*endings, *_TABLES)
     ending = PurePosixPath(filename).suffix.lower()
     if title and not ending:
         rest = f".{filename.removeprefix('.').lower()}"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import discord
 import structlog
@@ -14,10 +14,10 @@ from discord.gateway import DiscordWebSocket
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, retry
+from bot.discord_errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
 from bot.installation import Installation
 from bot.limits import UsageLimits
-from bot.notifier import RunNotifier
+from bot.notifier import Notifier
 from bot.pacing import back_off
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
@@ -38,7 +38,7 @@ class Bot(discord.Client):
     queue: JobQueue
     limits: UsageLimits
     index: RunIndex
-    notifier: RunNotifier
+    notifier: Notifier
 
     tree: app_commands.CommandTree["Bot"]
 
@@ -53,6 +53,8 @@ class Bot(discord.Client):
             http_trace=self.installation.metrics.discord_trace(),
         )
         self.settings = settings
+        self.owner_dm: Literal["open", "closed", "unknown"] = "unknown"
+        """State of the owner's direct messages as of the start."""
         self.charts = ChartProcess()
         self.deferred = DeferredInteractions(settings.app.artifacts_root / "deferred")
         self.offered_files: dict[str, discord.Attachment] = {}
@@ -100,8 +102,8 @@ class Bot(discord.Client):
         await self.deferred.start(self.http.user_agent)
         self.queue, self.index = self.installation.queue, self.installation.index
         self.limits = self.installation.limits
-        self.notifier = RunNotifier(
-            self.queue.runs,
+        self.notifier = Notifier(
+            self.settings.app.artifacts_root,
             self.queue,
             self,
             self.charts,
@@ -111,6 +113,28 @@ class Bot(discord.Client):
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
+        checking = asyncio.create_task(self._check_owner_dm())
+        self._started.callback(checking.cancel)
+
+    async def _check_owner_dm(self) -> None:
+        """Open the owner's direct messages and show there that the bot types, which sends no message."""
+        owner_id = self.settings.discord.owner_id
+        if owner_id is None:
+            return
+
+        async def type_to_owner() -> None:
+            channel = await self.create_dm(discord.Object(owner_id))
+            await channel.typing()
+
+        try:
+            await self._retry(type_to_owner)
+            self.owner_dm = "open"
+        except HTTP_ERROR as error:
+            if is_closed(error):
+                self.owner_dm = "closed"
+                log.warning("owner_dm_closed", user_id=owner_id)
+            else:
+                log.error("owner_dm_unknown", user_id=owner_id, exc_info=error)
 
     async def on_ready(self) -> None:
         log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from bot.run_index import RunEntry, owner_of
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.runs import RunRecord
 
 _MEMBERSHIP_SECONDS = 300.0
@@ -89,11 +90,11 @@ class Permissions:
             return Caller(user_id)
         raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot. Ask {self._contact} to add you.")
 
-    def may_see(self, caller: Caller, run: RunRecord | RunEntry) -> bool:
+    def may_see(self, caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
         return not self._private_runs or _owns(caller, run)
 
-    def can_receive(self, user_id: int, run: RunRecord | RunEntry) -> bool:
-        """Return whether a watcher may see a run, outside of a command."""
+    def can_receive(self, user_id: int, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+        """Return whether a watcher may see a run or an experiment, outside of a command."""
         return self.may_see(Caller(user_id, user_id in self._admins), run)
 
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
@@ -133,12 +134,12 @@ async def no_member(guild_id: int, user_id: int) -> bool:
     return False
 
 
-def _owns(caller: Caller, run: RunRecord | RunEntry) -> bool:
+def _owns(caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
     return caller.is_admin or _owner(run) == caller.user_id
 
 
-def _owner(run: RunRecord | RunEntry) -> int | None:
-    return run.user_id if isinstance(run, RunEntry) else owner_of(run)
+def _owner(run: RunRecord | RunEntry | ExperimentRecord) -> int | None:
+    return owner_of(run) if isinstance(run, RunRecord) else run.user_id
 
 
 def _mention(user_id: int) -> str:

@@ -40,6 +40,7 @@ class Routes:
             "delete_original_webhook_message": lambda request: self._delete(self._webhook_message(request)),
             "execute_webhook": self._followup,
             "create_dm": self._create_dm,
+            "trigger_typing_indicator": self._type,
             "list_messages": self._list_messages,
             "create_message": self._create_message,
             "get_message": lambda request: self._message(request).payload,
@@ -188,10 +189,18 @@ class Routes:
         newest = visible[-number(request.query.get("limit"), 50) :]
         return [message.payload for message in reversed(newest)]
 
-    def _create_message(self, request: Request) -> JsonValue:
+    def _type(self, request: Request) -> JsonValue:
+        self._open_channel(request)
+        return None
+
+    def _open_channel(self, request: Request) -> Channel:
         channel = self._channel(request)
         if channel.recipient is not None and channel.recipient.id in self._world.closed_dms:
             raise Refusal(403, 50007, "Cannot send messages to this user")
+        return channel
+
+    def _create_message(self, request: Request) -> JsonValue:
+        channel = self._open_channel(request)
         _check_filled(request.body, request)
         nonce = request.body.get("nonce")
         key = (channel.id, str(nonce))

@@ -15,6 +15,7 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
+from bot.commands.channels import origin_of
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
 from bot.pacing import back_off
@@ -38,6 +39,8 @@ class CommandContext(NamedTuple):
 
     bot: Bot
     caller: Caller
+    origin_channel_id: int | None = None
+    """The channel of the command in a guild, if the bot may post there."""
 
 
 class Answer(NamedTuple):
@@ -119,7 +122,7 @@ async def respond(
                 return
             caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
-                answer = await work(CommandContext(bot, caller))
+                answer = await work(CommandContext(bot, caller, origin_of(interaction)))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)
                     answer = await answer.later()
@@ -228,8 +231,8 @@ async def _fill_with_undelivered(
 ) -> None:
     """Answer, and add the caller's undelivered results to the same message."""
     async with interaction.client.notifier.deliver_pending(interaction.user.id) as results:
-        pairs = [(one.run.record, one.status) for one in results]
-        await _fill(interaction, answer, contents, [undelivered_note(pairs)] if pairs else [])
+        cards = [one.card for one in results]
+        await _fill(interaction, answer, contents, [undelivered_note(cards)] if cards else [])
 
 
 async def _fill(

@@ -10,6 +10,7 @@ from discord import app_commands
 
 from bot.buttons import button, button_row
 from bot.client import Bot
+from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, with_option_names
@@ -20,7 +21,7 @@ from bot.ledger import read_ledger
 from bot.outcome import last_lines
 from bot.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from trainer.contracts.base import now
-from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.errors import AppError
 from trainer.contracts.runs import Accepted, LogLevel
 
 _Level = Literal["debug", "info", "warning", "error"]
@@ -106,8 +107,10 @@ async def _status(context: CommandContext, run_id: str | None, detail: str | Non
 
 async def _watch(context: CommandContext, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
     run = await find_run(context, "watch", run_id)
-    channel_id = None if here is None else _channel_id(here)
-    watcher = await context.bot.notifier.watch(run.directory, context.caller.user_id, channel_id)
+    channel_id = None if here is None else channel_id_of(here, "where:dm")
+    watcher = await context.bot.notifier.watch(
+        run.directory, context.caller.user_id, channel_id, context.origin_channel_id
+    )
     has_ended = await asyncio.to_thread(run.directory.manifest) is not None
     place = "by direct message" if channel_id is None else f"to <#{channel_id}>"
     closed = watcher.closed_place
@@ -117,29 +120,9 @@ async def _watch(context: CommandContext, run_id: str, here: discord.Interaction
     )
 
 
-def _channel_id(interaction: discord.Interaction[Bot]) -> int | None:
-    """Return the channel of a command, or None for direct messages; raises FORBIDDEN if the bot may not post there.
-
-    The bot needs the history, too, to find out after a crash whether a message has arrived.
-    """
-    if interaction.context.dm_channel:
-        return None
-    rights = interaction.app_permissions
-    is_thread = isinstance(interaction.channel, discord.Thread)
-    may_send = rights.send_messages_in_threads if is_thread else rights.send_messages
-    needed = (rights.view_channel, may_send, rights.embed_links, rights.attach_files, rights.read_message_history)
-    if not interaction.is_guild_integration() or not all(needed):
-        raise AppError(
-            ErrorCode.FORBIDDEN,
-            "The bot may not post in this channel. Use `where:dm`, or let the bot view the channel, send messages,"
-            " embed links, attach files and read the history.",
-        )
-    return interaction.channel_id
-
-
 async def _unwatch(context: CommandContext, run_id: str) -> Answer:
     run = await find_run(context, "unwatch", run_id)
-    await context.bot.notifier.unwatch(run.directory, context.caller.user_id)
+    await context.bot.notifier.unwatch(run.record.run_id, context.caller.user_id)
     lines = ["Your card is no longer updated, and no final message is sent."]
     embed = make_embed(GREY, f"🔕 Not watching: {shown_name(run.record)}", lines, run.record.run_id)
     return Answer(embed, view=button_row(watch_button(run.record.run_id, is_watching=False)))
@@ -149,7 +132,7 @@ async def _unwatch_all(context: CommandContext) -> Answer:
     bot, user_id = context.bot, context.caller.user_id
     run_ids = bot.notifier.watched_by(user_id)
     for run_id in run_ids:
-        await bot.notifier.unwatch(bot.queue.runs.get(run_id), user_id)
+        await bot.notifier.unwatch(run_id, user_id)
     lines = [f"No more messages about `{run_id}`." for run_id in run_ids] or ["You were not watching any run."]
     return Answer(make_embed(GREY, "🔕 Not watching any run", lines))
 

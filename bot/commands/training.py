@@ -5,13 +5,14 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import discord
 from discord import app_commands
 
 from bot.attachments import attachment_name, read_attachment
 from bot.client import Bot
+from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds.answers import accepted_answer
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
 
 Size = Literal["tiny", "small", "base", "paper"]
+Notify = Literal["dm", "here", "off"]
 
 _ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."
 _MAX_LABEL = 64
@@ -43,7 +45,17 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "batch_size": "Rows per batch; default: chosen automatically",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
     "config": "Experiment file (YAML) with further settings; options replace its values",
+    "notify": "Card and result: direct messages, this channel or none; default: dm",
 }
+
+
+class Watch(NamedTuple):
+    """The place of the messages about a new run: a channel, or (None) direct messages."""
+
+    channel_id: int | None = None
+
+
+_IN_DM = Watch()
 
 
 @app_commands.command(description="Train a language model on a text; every setting has a default.")
@@ -66,14 +78,17 @@ async def train(
     freeze_embeddings: bool | None = None,
     early_stopping: app_commands.Range[int, 0, 50] | None = None,
     config: discord.Attachment | None = None,
+    notify: Notify = "dm",
 ) -> None:
     options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
     fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
-    await respond(
-        interaction,
-        "train",
-        lambda context: answer_accepted(context, lambda: accept_files(context, fields, file, config)),
-    )
+
+    async def work(context: CommandContext) -> Answer:
+        channel_id = channel_id_of(interaction, "notify:dm") if notify == "here" else None
+        watch = None if notify == "off" else Watch(channel_id)
+        return await answer_accepted(context, lambda: accept_files(context, fields, file, config), watch)
+
+    await respond(interaction, "train", work)
 
 
 def with_label(fields: dict[str, object], corpus_name: str) -> dict[str, object]:
@@ -91,13 +106,21 @@ def clean_label(name: str) -> str | None:
     return " ".join(plain.split())[:_MAX_LABEL].strip() or None
 
 
-async def answer_accepted(context: CommandContext, accept: Callable[[], Awaitable[Accepted]]) -> Answer:
-    """Accept a run within the limits, start its notifications, and answer."""
+async def answer_accepted(
+    context: CommandContext, accept: Callable[[], Awaitable[Accepted]], watch: Watch | None = _IN_DM
+) -> Answer:
+    """Accept a run within the limits, start its notifications unless `watch` is None, and answer."""
     bot = context.bot
     await bot.index.refresh()
     unfinished = [run for run in bot.index.runs if run.is_unfinished]
-    accepted = await bot.limits.accept_run(context.caller, unfinished, accept)
-    bot.notifier.follow(accepted.run_id)
+    with bot.notifier.hold():
+        accepted = await bot.limits.accept_run(context.caller, unfinished, accept)
+        if watch is None:
+            await bot.notifier.unwatch(accepted.run_id, context.caller.user_id)
+        else:
+            await bot.notifier.begin_watch(
+                accepted.run_id, context.caller.user_id, watch.channel_id, context.origin_channel_id
+            )
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER
     return Answer(accepted_answer(record, note))

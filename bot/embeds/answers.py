@@ -133,13 +133,12 @@ def config_answer(record: RunRecord, text: str) -> discord.Embed:
     return make_embed(BLURPLE, f"⚙ Settings of {shown_name(record)}", lines, record.run_id)
 
 
-def undelivered_note(results: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
+def undelivered_note(cards: Sequence[discord.Embed]) -> discord.Embed:
     """Return the results that could not be sent to the caller, to add to the answer of a command."""
     lines = ["The final messages of these runs could not be sent to you. `/mt status` shows each run."]
-    for record, status in results:
-        card = run_card(record, status, ())
+    for card in cards:
         first = (card.description or "").split("\n")[0]
-        lines.append(clamp(f"**{card.title}**\n{first} · `{status.run_id}`", _MAX_UNDELIVERED))
+        lines.append(clamp(f"**{card.title}**\n{first} · `{card.footer.text}`", _MAX_UNDELIVERED))
     footer = "Shown once. Allow direct messages from this bot to receive results."
     return make_embed(AMBER, "📪 Undelivered results", lines, footer)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -208,6 +209,15 @@ async def test_suggestions__come_with_own_runs_first_and_only_where_they_can_be_
 
         assert await suggested(here.ana, "status") == ["lstm-ana", "lstm-done", "lstm-terminal", "lstm-bob"]
         assert await suggested(here.bob, "status") == ["lstm-done", "lstm-bob", "lstm-terminal", "lstm-ana"]
+        described = [
+            re.sub(r"\d+ s ago", "… s ago", choice.name) for choice in await here.suggested(here.ana, "status", "run")
+        ]
+        assert described == [
+            "lstm-ana · queued · 2 minutes ago · lstm-ana",
+            "bob's · completed · … s ago · lstm-done",
+            "lstm-terminal · queued · … s ago · lstm-terminal",
+            "lstm-bob · queued · 3 minutes ago · lstm-bob",
+        ]
         assert await suggested(here.ana, "status", "BOB") == ["lstm-done", "lstm-bob"]
         assert await suggested(here.ana, "status", "lsbob") == ["lstm-bob"]
         assert await suggested(here.bob, "cancel") == ["lstm-bob"]

@@ -127,7 +127,7 @@ def test_chart_of_a_comparison__draws_each_run_in_its_own_colour_and_line_style(
     assert all(curve_rows(picture[:, 300:500]) == alone for picture in pictures)  # the first colour, whatever the name
     styles = [{**{str(i): [] for i in range(number)}, "x": line} for number in range(4)]
     drawn = [pixels(comparison_chart(curves, "nats per token"))[150:250, 100:500] for curves in styles]
-    coloured = [int((picture.amax(dim=2) - picture.amin(dim=2) > 0.2).sum()) for picture in drawn]
+    coloured = [int((picture[..., :3].amax(dim=2) - picture[..., :3].amin(dim=2) > 0.2).sum()) for picture in drawn]
     assert coloured[0] == max(coloured) and len(set(coloured)) == 4  # a full line, and three with gaps
 
 

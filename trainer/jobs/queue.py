@@ -34,6 +34,7 @@ from trainer.jobs.enqueue import Enqueuer, publish_events
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
+from trainer.jobs.start_time import MAX_AHEAD, expected_start
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
@@ -247,8 +248,24 @@ class JobQueue:
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
         status = await self.add_queue_state(status)
+        if status.status == "queued" and status.queue_position is not None and status.message != NO_WORKER:
+            return changed(status, starts_ts=await self._expected_start(status.run_id))
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
+
+    async def _expected_start(self, run_id: str) -> float | None:
+        """Return the expected start of a queued run; None if it is not known."""
+        slots = self._settings.queue.training_slots
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                order = await self._store.queue_order(self._settings.queue.name)
+            ids = order[: order.index(run_id)]
+            if len(ids) > MAX_AHEAD:
+                return None
+            ahead = [self.runs.get(other) for other in ids]
+            return await asyncio.to_thread(expected_start, ahead, slots=slots, now_seconds=time.time())
+        except (AppError, OSError, ValueError, *STORE_ERRORS):  # a run has left the queue, or is damaged
+            return None
 
     async def add_queue_state(self, status: RunStatus) -> RunStatus:
         """Return the status of a run with queue position, last heartbeat and whether a worker holds the run."""

@@ -215,6 +215,11 @@ class Store(Answers, EventStreams):
         reply: Awaitable[int] = self.redis.zcard(queue)
         return await reply
 
+    async def queue_order(self, queue: str) -> list[str]:
+        """Return the ids of the jobs of a queue in the order in which they start."""
+        reply: Awaitable[list[bytes]] = self.redis.zrange(queue, 0, -1)
+        return [member.decode(errors="replace") for member in await reply]
+
     async def queue_position(self, queue: str, job_id: str) -> int | None:
         """Return 1 for the next (or running) job of a queue, and so on; None for a job that is not in the queue."""
         reply: Awaitable[int | None] = self.redis.zrank(queue, job_id)
