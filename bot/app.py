@@ -15,6 +15,7 @@ from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
 from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
+from bot.commands.message_menus import MENU_FORMS, score_message, train_on_attachment
 from bot.commands.predict import predict
 from bot.commands.queue import QUEUE_BUTTONS, queue
 from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
@@ -44,6 +45,7 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
 FORMS: dict[str, ButtonAnswer] = {
     **ACTION_FORMS,
     **LIST_FORMS,
+    **MENU_FORMS,
     **SCORE_FORMS,
     **GENERATE_FORMS,
     **CHAT_FORMS,
@@ -59,6 +61,8 @@ def build(settings: Settings) -> Bot:
     bot.tree = Tree(bot)
     bot.tree.add_command(command_group())
     bot.tree.add_command(admin_group())
+    bot.tree.add_command(score_message)
+    bot.tree.add_command(train_on_attachment)
     return bot
 
 

@@ -53,6 +53,7 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
     "experiment cancel": NO_EXPERIMENT,
 }
 """Options of the command besides the run."""
+MAX_BUTTONS = 25  # of a message, by Discord
 DETAILS = {
     "runs": "0-0-0-0",
     "page": "0-0-0-0",
@@ -145,19 +146,23 @@ async def try_buttons(
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"
     channel = server.dm_channel(people["admins"])
-    for action, custom_id in custom_ids.items():
+    left = list(custom_ids.items())
+    while left:
+        here, left = left[:MAX_BUTTONS], left[MAX_BUTTONS:]
         view = discord.ui.View()
-        one: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id, custom_id=custom_id)
-        view.add_item(one)
+        for _, custom_id in here:
+            one: discord.ui.Button[discord.ui.View] = discord.ui.Button(label=custom_id, custom_id=custom_id)
+            view.add_item(one)
         sent = await bot.get_partial_messageable(channel.id).send("Look!", view=view)
         message = next(one for one in server.messages(channel) if one.id == sent.id)
         first = message.payload
-        for who, user in people.items():
-            if action == "cancel" and told["cancel"][who]:
-                continue  # the command does it at last
-            server.edit_message(message, {"components": first["components"]}, {})
-            call = await server.click(user, message, custom_id)
-            assert await is_allowed(call) == told[BUTTONS[action].command][who], (action, who)
+        for action, custom_id in here:
+            for who, user in people.items():
+                if action == "cancel" and told["cancel"][who]:
+                    continue  # the command does it at last
+                server.edit_message(message, {"components": first["components"]}, {})
+                call = await server.click(user, message, custom_id)
+                assert await is_allowed(call) == told[BUTTONS[action].command][who], (action, who)
 
 
 async def is_allowed(call: Call) -> bool:
