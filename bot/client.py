@@ -14,6 +14,7 @@ from discord.gateway import DiscordWebSocket
 from bot.access import AccessList
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
+from bot.corpus_build import CorpusBuilder
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
 from bot.installation import Installation
@@ -42,6 +43,7 @@ class Bot(discord.Client):
     limits: UsageLimits
     index: RunIndex
     notifier: Notifier
+    corpus_builder: CorpusBuilder
 
     tree: app_commands.CommandTree["Bot"]
 
@@ -118,12 +120,10 @@ class Bot(discord.Client):
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
+        self.corpus_builder = CorpusBuilder(self.settings)
+        self._started.push_async_callback(self.corpus_builder.stop)
         checking = asyncio.create_task(self._check_owner_dm())
-
-        def stop_checking() -> None:
-            checking.cancel()
-
-        self._started.callback(stop_checking)
+        self._started.push_async_callback(_end, checking)
 
     async def _check_owner_dm(self) -> None:
         """Open the owner's direct messages and show there that the bot types, which sends no message."""
@@ -178,6 +178,11 @@ class Bot(discord.Client):
 
 
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _use_addresses(settings: Settings) -> None:

@@ -40,8 +40,6 @@ class CommandContext(NamedTuple):
 
     bot: Bot
     caller: Caller
-    origin_channel_id: int | None = None
-    """The channel of the command in a guild, if the bot may post there."""
 
 
 class Answer(NamedTuple):
@@ -123,7 +121,7 @@ async def respond(
                 return
             caller = await _permitted_caller(interaction, command)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
-                answer = await work(CommandContext(bot, caller, origin_of(interaction)))
+                answer = await work(CommandContext(bot, caller._replace(channel_id=origin_of(interaction))))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)
                     answer = await answer.later()
