@@ -85,11 +85,11 @@ def command_group() -> app_commands.Group:
     mt.add_command(predict)
     mt.add_command(evaluate)
     mt.add_command(export)
+    mt.add_command(queue)
+    mt.add_command(settings_command)
     corpus_group(mt)
     tokenizer_group(mt)
     experiment_group(mt)
-    mt.add_command(queue)
-    mt.add_command(settings_command)
     mt.add_command(help_command)
     return mt
 

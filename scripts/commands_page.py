@@ -69,9 +69,9 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
             "",
             "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS`, the",
             "members of `DISCORD__ALLOWED_GUILD_IDS` and those with `level:user` of `/mt-admin access`; `level:none`",
-            "takes access away. All other people are strangers. Runs are private if `DISCORD__PRIVATE_RUNS=true`. The",
-            "columns of users are about other people's runs. A run of the command",
-            "line has no owner. If runs are private, only admins see experiments.",
+            "takes access away. All other people are strangers. Runs are private if `DISCORD__PRIVATE_RUNS=true`. Then",
+            "only admins see experiments. The columns of users are about other people's runs. A run of the command",
+            "line has no owner.",
             "",
             "## Buttons",
             "",
@@ -88,6 +88,9 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
     of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
+    of_run = {
+        command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
+    }
     of_run |= {name for name in RULES if name.startswith("experiment ")}  # which show many runs
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run

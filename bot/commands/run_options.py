@@ -142,7 +142,7 @@ def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 
 def hidden_tokenizers(context: CommandContext) -> set[str | None]:
     """Return the ids of tokenizers that only private runs of other people use."""
-    bot, caller = context
+    bot, caller = context.bot, context.caller
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
     return hidden - {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
 

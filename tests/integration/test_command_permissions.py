@@ -35,6 +35,10 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
     "compare": {"a": RUN, "b": RUN},
     "predict": {"run": RUN, "text": "abc"},
     "chat": {"run": RUN, "message": "abc"},
+    "queue": {},
+    "settings": {},
+    "mt-admin workers": {},
+    "mt-admin doctor": {},
     "corpus list": {},
     "corpus show": {"corpus": "no_such_text"},
     "corpus add": {"file": Upload("a.txt", b""), "name": "empty"},
@@ -47,10 +51,6 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
     "experiment show": NO_EXPERIMENT,
     "experiment export": NO_EXPERIMENT,
     "experiment cancel": NO_EXPERIMENT,
-    "queue": {},
-    "settings": {},
-    "mt-admin workers": {},
-    "mt-admin doctor": {},
 }
 """Options of the command besides the run."""
 DETAILS = {
