@@ -65,6 +65,8 @@ class Bot(discord.Client):
         """State of the owner's direct messages as of the start."""
         self.charts = ChartProcess()
         self.deferred = DeferredInteractions(root / "deferred")
+        self.offered_files: dict[str, discord.Attachment] = {}
+        """The files of open forms, by form; the oldest ones are forgotten."""
         self._started = AsyncExitStack()
         self._answer_press = answer_press
         _use_addresses(settings)

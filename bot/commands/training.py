@@ -87,7 +87,7 @@ async def train(
         place = notify or interaction.client.user_settings.of(interaction.user.id).notify
         channel_id = channel_id_of(interaction, "notify:dm") if place == "here" else None
         watch = None if place == "off" else Watch(channel_id)
-        return await answer_accepted(context, lambda: _accept(context, fields, file, config), watch)
+        return await answer_accepted(context, lambda: accept_files(context, fields, file, config), watch)
 
     await respond(interaction, "train", work)
 
@@ -127,7 +127,7 @@ async def answer_accepted(
     return Answer(accepted_answer(record, note))
 
 
-async def _accept(
+async def accept_files(
     context: CommandContext,
     typed: dict[str, object],
     file: discord.Attachment | None,
