@@ -89,6 +89,8 @@ class Place:
         self, key: PlaceKey, folder: Path, interval_seconds: float, deliver: Callable[[Subject], None]
     ) -> None:
         self.digest: Digest | None = None
+        self.dm_id: int | None = None
+        self.opening_dm = asyncio.Lock()
         self._key = key
         self._folder = folder
         self._interval_seconds = interval_seconds

@@ -92,14 +92,20 @@ class Place:
         return Story(self.root, run_record(name, user_id=user and user.id))
 
     @asynccontextmanager
-    async def listening(self, *, poll_seconds: float = 0.1, steady_seconds: float = 60) -> AsyncIterator[Notifier]:
+    async def listening(
+        self,
+        *,
+        poll_seconds: float = 0.1,
+        steady_seconds: float = 60,
+        edit_interval_seconds: float = EDIT_INTERVAL_SECONDS,
+    ) -> AsyncIterator[Notifier]:
         listener = Notifier(
             self.root,
             self.bell,
             self.client,
             self.charts,
             self.can_receive,
-            edit_interval_seconds=EDIT_INTERVAL_SECONDS,
+            edit_interval_seconds=edit_interval_seconds,
             poll_seconds=poll_seconds,
             retry_seconds=0.1,
             steady_seconds=steady_seconds,
