@@ -82,7 +82,7 @@ async def _score_generated(context: CommandContext, press: ButtonPress) -> Answe
     generated = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
     prompt = generated.request.prompt_text or ""
     text = "\n".join(prompt + output for output in generated.response.outputs or ())
-    return await _score(context, run, text, ScoreOptions())
+    return await score_text(context, run, text, ScoreOptions())
 
 
 async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
@@ -111,10 +111,10 @@ async def _score_input(
         if text is not None:
             raise AppError(ErrorCode.INVALID_INPUT, "Give either `text` or `file`, not both.")
         text = decoded(await read_attachment(file, context.bot.settings), "`file`").removeprefix(_BOM)
-    return await _score(context, run, text or "", options)
+    return await score_text(context, run, text or "", options)
 
 
-async def _score(context: CommandContext, run: Run, text: str, options: ScoreOptions) -> Answer:
+async def score_text(context: CommandContext, run: Run, text: str, options: ScoreOptions) -> Answer:
     """Answer with the report if it is requested and permitted, or else with the summary."""
     bot, run_id = context.bot, run.record.run_id
     request = parse(ScoreRequest, {"text": text})

@@ -88,7 +88,7 @@ def _colour(comparison: Comparison) -> int:
         return GREY
     if any(one.is_regression for one in comparison.against):
         return AMBER
-    return GREEN if min(rises) < 0 and max(rises) < 0 else BLURPLE
+    return GREEN if max(rises) < 0 else BLURPLE
 
 
 def _metric_line(title: str, form: str, values: Sequence[float | None], deltas: Sequence[float | None]) -> str:

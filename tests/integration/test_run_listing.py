@@ -397,11 +397,17 @@ def attached(here: Place, name: str, sha256: str) -> Story:
 
 async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_measured(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
-        measured(story(here, here.ana, "lstm-new", label="new *one*"), 2.2)
-        measured(story(here, here.bob, "lstm-old", label="old"), 2.0)
+        measured(story(here, here.ana, "lstm-new", label="new *one*").start().step(5, 3.0, 2.5).step(9, 2.0, 2.0), 2.2)
+        measured(story(here, here.bob, "lstm-old", label="old").start().step(5, 3.0).step(9, 1.5, 1.5), 2.0)
         story(here, here.bob, "lstm-open")
 
         worse = await here.ask(here.bob, "compare", {"a": "lstm-new", "b": " lstm-old"})
+        message = next(iter(here.discord.messages(here.discord.dm_channel(here.bob))))
+        [menu] = parts(message)
+        different = [
+            await read(await here.discord.click(user, message, text(menu["custom_id"]), ["lstm-old"]))
+            for user in (here.bob, here.eve)
+        ]
         better = await here.ask(here.bob, "compare", {"a": "lstm-old", "b": "lstm-new", "split": "test"})
         refused = [
             await here.ask(here.bob, "compare", {"a": "lstm-old", "b": other, **more})
@@ -422,6 +428,11 @@ async def test_compare__shows_what_a_run_does_worse_and_refuses_what_was_not_mea
         stranger = await here.ask(here.eve, "compare", {"a": "lstm-old", "b": "lstm-new"})
         offered = await here.suggested(here.bob, "compare", "d", "")
 
+    [picture] = message.attachments
+    alt = "Training of each run over steps, in bits per character. The last values: a: new *one* 5.771, b: old 4.328."
+    assert picture["filename"] == "comparison.png" and picture["description"] == alt
+    assert "They have the same settings." in different[0].text and different[0].is_ephemeral
+    assert "Forbidden" in different[1].text
     assert "⚖ new \\*one\\* against old" in worse.text
     assert "✗ regression: loss +10.00%, more than 1.00%" in worse.text
     assert "Loss **2.2000** · 2.0000 (+0.2000)" in worse.text

@@ -58,6 +58,20 @@ def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colo
     )
 
 
+def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
+    losses = {"a": 1.9, "b": 2.0, "c": 1.8, "d": 2.0}
+    runs = [measured(name, learning_rate=loss / 100, summary={"loss": loss}) for name, loss in losses.items()]
+    shown = Read(compare_answer(compare(runs, split="test")))
+
+    assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ a against b, c, d", "a · b · c · d")
+    assert shown.text.split("\n")[:3] == [
+        "**against b: better: loss -5.00%**",
+        "**against c: ✗ regression: loss +5.56%, more than 1.00%**",
+        "**against d: better: loss -5.00%**",
+    ]
+    assert "Loss **1.9000** · 2.0000 · 1.8000 · 2.0000\n" in shown.text and "learning" not in shown.text
+
+
 def test_compare__names_settings_and_texts_as_people_do() -> None:
     attached = {
         sign * 64: name
