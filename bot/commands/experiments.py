@@ -19,6 +19,7 @@ from bot.commands.run_options import Suggestion, autocomplete
 from bot.commands.training import download_to
 from bot.embeds.experiment_answers import Metric, experiments_page, metric_answer
 from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
+from bot.embeds.job_notes import card_note
 from bot.embeds.text import GREEN, byte_size, count, make_embed, plain
 from bot.experiment_buttons import REFRESH, experiment_buttons
 from bot.run_index import matching
@@ -107,11 +108,13 @@ def _with_built_corpora(request: ExperimentRequest, corpora: CorpusStore) -> Exp
 
 
 async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer:
-    queue, user_id = context.bot.queue, context.caller.user_id
-    status = await queue.experiments.start(request, user_id=user_id)
+    bot, caller = context
+    status = await bot.queue.experiments.start(request, user_id=caller.user_id)
     embed = experiment_card(status)
-    if not await queue.has_worker():
-        embed.description = f"{embed.description}\n⚠ {NO_WORKER}"
+    if status.status != "completed":
+        watcher = await bot.notifier.watch_experiment(status.experiment_id, caller.user_id, None, caller.channel_id)
+        notes = [card_note(watcher, "experiment show"), *([] if await bot.queue.has_worker() else [f"⚠ {NO_WORKER}"])]
+        embed.description = "\n".join([embed.description or "", *notes])
     return Answer(embed, view=experiment_buttons(status))
 
 

@@ -1,7 +1,7 @@
 """`/mt tokenizer train`, `list` and `show`: tokenizers that several runs can share."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import discord
 from discord import app_commands
@@ -18,6 +18,7 @@ from bot.commands.run_options import (
     hidden_tokenizers,
     suggested_trained_tokenizers,
 )
+from bot.embeds.job_notes import card_note
 from bot.embeds.tokenizer_answers import tokenizer_answer, tokenizers_page
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.contracts.errors import AppError, ErrorCode
@@ -57,9 +58,14 @@ async def train_tokenizer(
 
 
 async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
-    queue = context.bot.queue
-    accepted = await queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
-    return await _show(context, accepted.tokenizer_id, None if await queue.has_worker() else NO_WORKER)
+    bot, caller = context
+    accepted = await bot.queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
+    notes: list[str] = []
+    if accepted.status != "completed":
+        watcher = await bot.notifier.watch_tokenizer(accepted.tokenizer_id, caller.user_id, None, caller.channel_id)
+        notes.append(card_note(watcher, "tokenizer show"))
+        notes += [] if await bot.queue.has_worker() else [f"⚠ {NO_WORKER}"]
+    return await _show(context, accepted.tokenizer_id, notes)
 
 
 @app_commands.command(name="list", description="List the tokenizers, newest first.")
@@ -83,14 +89,14 @@ async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) 
     await respond(interaction, "tokenizer show", lambda context: _show(context, tokenizer.strip()))
 
 
-async def _show(context: CommandContext, tokenizer_id: str, note: str | None = None) -> Answer:
+async def _show(context: CommandContext, tokenizer_id: str, notes: Sequence[str] = ()) -> Answer:
     await context.bot.index.refresh()
     if tokenizer_id in hidden_tokenizers(context):
         raise AppError(ErrorCode.FORBIDDEN, "This tokenizer is only of private runs of other people.")
     tokenizer = context.bot.queue.tokenizers.get(tokenizer_id)
     status = await asyncio.to_thread(tokenizer.status)
     corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)
-    return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora], note))
+    return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora], notes))
 
 
 def _corpora_of(tokenizer: TokenizerDirectory, status: TokenizerStatus) -> list[str]:

@@ -19,7 +19,7 @@ def tokenizers_page(tokenizers: Sequence[TokenizerStatus], *, total: int, page: 
     return make_embed(BLURPLE, f"🔤 {count(total, 'tokenizer')}{page}", lines)
 
 
-def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str], note: str | None = None) -> discord.Embed:
+def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str], notes: Sequence[str] = ()) -> discord.Embed:
     """Return the state of a tokenizer with its corpora, and in the end its fit to held-out lines."""
     names = ", ".join(plain(corpus) for corpus in corpora)
     lines = [f"{status.method} · {'corpus' if len(corpora) == 1 else 'corpora'} {clamp(names, _MAX_CORPORA)}"]
@@ -34,11 +34,9 @@ def tokenizer_answer(status: TokenizerStatus, corpora: Sequence[str], note: str 
             f"{stats.avg_tokens_per_char:.3f} tokens per character, {stats.avg_tokens_per_word:.3f} per word",
             f"Train with it: `/mt train tokenizer:{status.tokenizer_id}`",
         ]
-    if note is not None:
-        lines.append(f"⚠ {note}")
     name = plain(status.label or status.tokenizer_id)
     title = f"{STATE_SIGNS[status.status]} Tokenizer {name}: {status.status}"
-    return make_embed(_COLOURS[status.status], title, lines, status.tokenizer_id)
+    return make_embed(_COLOURS[status.status], title, [*lines, *notes], status.tokenizer_id)
 
 
 def _line(status: TokenizerStatus) -> str:
