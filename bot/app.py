@@ -5,6 +5,7 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
+from bot.commands.admin import ADMIN_FORMS, admin_group
 from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
 from bot.commands.compare import COMPARE_BUTTONS, compare
 from bot.commands.evaluation import EVALUATION_BUTTONS, evaluate
@@ -14,10 +15,12 @@ from bot.commands.help import help_command
 from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
 from bot.commands.message_menus import MENU_FORMS, score_message, train_on_attachment
 from bot.commands.predict import predict
+from bot.commands.queue import QUEUE_BUTTONS, queue
 from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
 from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
 from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
+from bot.commands.settings import SETTINGS_FORMS, settings_command
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
@@ -28,6 +31,7 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **SCORE_BUTTONS,
     **GENERATE_BUTTONS,
     **CHAT_BUTTONS,
+    **QUEUE_BUTTONS,
     **EVALUATION_BUTTONS,
     **COMPARE_BUTTONS,
 }
@@ -39,6 +43,8 @@ FORMS: dict[str, ButtonAnswer] = {
     **SCORE_FORMS,
     **GENERATE_FORMS,
     **CHAT_FORMS,
+    **SETTINGS_FORMS,
+    **ADMIN_FORMS,
 }
 """The reaction to each submitted form, by action."""
 
@@ -50,6 +56,7 @@ def build(settings: Settings) -> Bot:
     bot.tree.add_command(command_group())
     bot.tree.add_command(score_message)
     bot.tree.add_command(train_on_attachment)
+    bot.tree.add_command(admin_group())
     return bot
 
 
@@ -76,6 +83,8 @@ def command_group() -> app_commands.Group:
     mt.add_command(predict)
     mt.add_command(evaluate)
     mt.add_command(export)
+    mt.add_command(queue)
+    mt.add_command(settings_command)
     mt.add_command(help_command)
     return mt
 

@@ -40,6 +40,14 @@ class Field(NamedTuple):
     max_characters: int = MAX_TEXT
 
 
+class Selection(NamedTuple):
+    """A list of which one option is selected."""
+
+    name: str
+    label: str
+    options: Sequence[discord.SelectOption]
+
+
 def button(
     action: str,
     run_id: str,
@@ -81,22 +89,31 @@ def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:
     return view
 
 
-def form(action: str, run_id: str, title: str, *fields: Field, detail: str | None = None) -> discord.ui.Modal:
+def form(
+    action: str, run_id: str, title: str, *fields: Field | Selection, detail: str | None = None
+) -> discord.ui.Modal:
     """Return a form for an action on a run; `Bot.on_interaction` receives its values."""
     modal = discord.ui.Modal(title=title, custom_id=custom_id(action, run_id, detail))
     for field in fields:
-        is_short = field.max_characters <= _SHORT
-        entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
-            style=_LINE if is_short else _LINES,
-            custom_id=field.name,
-            default=field.value or None,
-            required=field.is_required,
-            max_length=field.max_characters,
-        )
-        label: discord.ui.Label[discord.ui.Modal] = discord.ui.Label(text=field.label, component=entry)
-        modal.add_item(label)
+        modal.add_item(_labelled(field))
     modal.stop()
     return modal
+
+
+def _labelled(field: Field | Selection) -> discord.ui.Label[discord.ui.Modal]:
+    if isinstance(field, Selection):
+        selection: discord.ui.Select[discord.ui.Modal] = discord.ui.Select(
+            custom_id=field.name, options=[*field.options]
+        )
+        return discord.ui.Label(text=field.label, component=selection)
+    entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
+        style=_LINE if field.max_characters <= _SHORT else _LINES,
+        custom_id=field.name,
+        default=field.value or None,
+        required=field.is_required,
+        max_length=field.max_characters,
+    )
+    return discord.ui.Label(text=field.label, component=entry)
 
 
 def custom_id(action: str, run_id: str, detail: str | None = None) -> str:
@@ -104,8 +121,11 @@ def custom_id(action: str, run_id: str, detail: str | None = None) -> str:
 
 
 class _Entry(BaseModel):
+    """A text field with its value, or a list with its selected values."""
+
     custom_id: str
-    value: str
+    value: str = ""
+    values: list[str] = []
 
 
 class _Labelled(BaseModel):
@@ -126,7 +146,8 @@ def parse_press(data: object) -> ButtonPress | None:
     found = _CUSTOM_ID.fullmatch(sent.custom_id)
     if found is None:
         return None
-    fields = {part.component.custom_id: part.component.value for part in sent.components}
+    entries = (part.component for part in sent.components)
+    fields = {entry.custom_id: entry.values[0] if entry.values else entry.value for entry in entries}
     run_id: str = found["run"]
     value = next(iter(sent.values), None)
     if run_id == _SELECTED and value is not None:

@@ -11,16 +11,19 @@ import yarl
 from discord import app_commands
 from discord.gateway import DiscordWebSocket
 
+from bot.access import AccessList
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
 from bot.installation import Installation
+from bot.language import CatalogueTranslator
 from bot.limits import UsageLimits
 from bot.notifier import Notifier
 from bot.pacing import back_off
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
+from bot.user_settings import UserSettingsStore
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
 
@@ -44,7 +47,10 @@ class Bot(discord.Client):
 
     def __init__(self, settings: Settings, answer_press: "PressHandler") -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot does not speak
-        self.permissions = Permissions(settings.discord, self._is_member)
+        root = settings.app.artifacts_root
+        self.access = AccessList(root / "access.json")
+        self.permissions = Permissions(settings.discord, self._is_member, self.access)
+        self.user_settings = UserSettingsStore(root / "users")
         self.installation = Installation(settings, self.permissions)
         super().__init__(
             intents=discord.Intents(guilds=True),
@@ -56,7 +62,7 @@ class Bot(discord.Client):
         self.owner_dm: Literal["open", "closed", "unknown"] = "unknown"
         """State of the owner's direct messages as of the start."""
         self.charts = ChartProcess()
-        self.deferred = DeferredInteractions(settings.app.artifacts_root / "deferred")
+        self.deferred = DeferredInteractions(root / "deferred")
         self.offered_files: dict[str, discord.Attachment] = {}
         """The files of open forms, by form; the oldest ones are forgotten."""
         self._started = AsyncExitStack()
@@ -73,6 +79,7 @@ class Bot(discord.Client):
         await self.installation.start()  # the HTTP API does not wait for Discord
         await self._retry(lambda: self._log_in(token))
         await self._set_up()
+        await self.tree.set_translator(CatalogueTranslator())
         await self._retry(self.tree.sync)
         waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         while True:
@@ -114,7 +121,7 @@ class Bot(discord.Client):
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
         checking = asyncio.create_task(self._check_owner_dm())
-        self._started.callback(checking.cancel)
+        self._started.push_async_callback(_end, checking)
 
     async def _check_owner_dm(self) -> None:
         """Open the owner's direct messages and show there that the bot types, which sends no message."""
@@ -169,6 +176,11 @@ class Bot(discord.Client):
 
 
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _use_addresses(settings: Settings) -> None:

@@ -177,6 +177,13 @@ class Notifier:
             await subject.ledger.update(watcher, watches=False)
             await self._place(watcher).settle()
 
+    async def unwatch_hidden(self, user_id: int) -> None:
+        """Remove a user as a watcher of everything about which the user may no longer receive messages."""
+        subjects = [delivery.subject for delivery in self._deliveries.values() if delivery.user_id == user_id]
+        for subject in subjects:
+            if not isinstance(subject, Digest) and not subject.may_receive(user_id):
+                await self.unwatch(subject.subject_id, user_id)
+
     def watched_by(self, user_id: int) -> list[str]:
         """Return the ids of subjects with messages left to send to a user."""
         own = (delivery for delivery in self._deliveries.values() if delivery.user_id == user_id)

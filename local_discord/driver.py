@@ -81,8 +81,8 @@ class LocalDiscord(World):
 
     # The world
 
-    def add_user(self, name: str, *, dms_open: bool = True) -> User:
-        user = User(self.new_id(), name)
+    def add_user(self, name: str, *, dms_open: bool = True, locale: str = "en-US") -> User:
+        user = User(self.new_id(), name, locale=locale)
         self.users[user.id] = user
         self.set_dms(user, is_open=dms_open)
         return user
@@ -254,7 +254,8 @@ class LocalDiscord(World):
         rights = str(MEMBER_PERMISSIONS)
         payload: Json = {
             **{"id": str(call.id), "application_id": str(self.application_id), "type": call.type, "version": 1},
-            **{"token": call.token, "data": call.data, "channel_id": str(call.channel.id), "locale": "en-US"},
+            **{"token": call.token, "data": call.data, "channel_id": str(call.channel.id)},
+            "locale": call.user.locale,
             **{"channel": {**channel, "permissions": rights}, "app_permissions": rights},
             **{"entitlements": [], "attachment_size_limit": limits.ATTACHMENT_BYTES},
             **{"authorizing_integration_owners": integration_owners(call.guild, call.user)},

@@ -86,5 +86,9 @@ def command_problems(commands: list[Json]) -> Iterator[Problem]:
 
 
 def _command_size(part: Json) -> int:
-    own = sum(len(text(part.get(key))) for key in ("name", "description", "value"))
+    """Return the characters of a command; of a text with localizations, the longest counts."""
+    own = len(text(part.get("value")))
+    for key in ("name", "description"):
+        localized = mapping(part.get(f"{key}_localizations")).values()
+        own += max(len(text(one)) for one in (part.get(key), *localized))
     return own + sum(_command_size(inner) for key in ("options", "choices") for inner in rows(part.get(key)))

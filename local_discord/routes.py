@@ -34,6 +34,7 @@ class Routes:
             "get_my_user": self._my_user,
             "get_my_oauth2_application": self._my_application,
             "bulk_set_application_commands": self._set_commands,
+            "list_application_commands": lambda request: [*self._world.commands],
             "create_interaction_response": self._callback,
             "get_original_webhook_message": lambda request: self._webhook_message(request).payload,
             "update_original_webhook_message": lambda request: self._edit(self._webhook_message(request), request),
@@ -84,11 +85,14 @@ class Routes:
 
     def _command(self, command: Json, known: dict[str, JsonValue]) -> Json:
         new_id, version = str(self._world.new_id()), str(self._world.new_id())
+        rights = command.get("default_member_permissions")
         return {
             **{"type": 1, "integration_types": [0], "contexts": None, "description": "", "nsfw": False},
             **mapping(without_nulls(command)),
             **{"id": known.get(text(command["name"]), new_id), "version": version},
-            **{"application_id": str(self._world.application_id), "default_member_permissions": None},
+            **{"application_id": str(self._world.application_id)},
+            # Discord takes a number, and answers with a text
+            "default_member_permissions": None if rights is None else str(rights),
         }
 
     # Interactions

@@ -100,7 +100,7 @@ async def runs(
 
 
 async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
-    bot, caller = context
+    bot, caller = context.bot, context.caller
     await bot.index.refresh()
     runs = [
         run

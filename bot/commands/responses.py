@@ -18,6 +18,7 @@ from bot.client import Bot
 from bot.commands.channels import origin_of
 from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
+from bot.language import set_language
 from bot.pacing import back_off
 from bot.permissions import RULES, Caller
 from trainer.contracts.errors import AppError, ErrorCode
@@ -39,8 +40,6 @@ class CommandContext(NamedTuple):
 
     bot: Bot
     caller: Caller
-    origin_channel_id: int | None = None
-    """The channel of the command in a guild, if the bot may post there."""
 
 
 class Answer(NamedTuple):
@@ -120,9 +119,9 @@ async def respond(
             if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
                 bound.warning("interaction_expired")
                 return
-            caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+            caller = await _permitted_caller(interaction, command)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
-                answer = await work(CommandContext(bot, caller, origin_of(interaction)))
+                answer = await work(CommandContext(bot, caller._replace(channel_id=origin_of(interaction))))
                 while answer.later is not None:
                     await _deliver(interaction, _numbered(answer, number), first)
                     answer = await answer.later()
@@ -137,13 +136,22 @@ async def open_form(
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     async with _answered_errors(interaction, "none", bound):
-        caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+        caller = await _permitted_caller(interaction, command)
         form = await work(CommandContext(bot, caller))
         try:
             await interaction.response.send_modal(form)
             bound.info("form_opened")
         except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
             bound.warning("form_not_confirmed", error=str(error))
+
+
+async def _permitted_caller(interaction: discord.Interaction[Bot], command: str) -> Caller:
+    """Return the caller, and set the language of the answer; raises FORBIDDEN if the command is not for the caller."""
+    bot, user_id = interaction.client, interaction.user.id
+    set_language(bot.user_settings.of(user_id).language, interaction.locale)
+    caller = await bot.permissions.caller(user_id, interaction.guild_id)
+    bot.permissions.check_command(command, caller)
+    return caller
 
 
 @asynccontextmanager

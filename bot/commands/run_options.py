@@ -36,12 +36,15 @@ _STATES: dict[str, tuple[RunState, ...]] = {
     "cancel": ("queued", "running"),
     "unwatch": ("queued", "running"),
     "resume": ("failed", "cancelled"),
+    "mt-admin delete": ("completed", "failed", "cancelled"),
 }
 """States of the runs for which a command is meant; a command that is missing here is meant for all."""
 _GENERATING = ("generate", "predict", "chat")
 _NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
     _GENERATING, "completed run that can generate text"
 )
+_WITH_DEFAULT = ("generate", "score", "chat", "predict", "eval")
+"""Commands that use the caller's default run, as long as it fits."""
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 _MAX_CHOICES, _MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
@@ -61,6 +64,9 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     if run_id is None:
         await context.bot.index.refresh()
         runs = fitting_runs(context, command)
+        default = context.bot.user_settings.of(context.caller.user_id).default_run
+        if command in _WITH_DEFAULT:
+            runs = [run for run in runs if run.run_id == default] or runs
         if not runs:
             noun = _NOUNS.get(command, "run")
             raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {noun} yet. Start one with `/mt train`.")
@@ -73,7 +79,7 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
 
 def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
     """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
-    states, (bot, caller) = _STATES.get(command), context
+    states, bot, caller = _STATES.get(command), context.bot, context.caller
     runs = [
         run
         for run in bot.index.runs
@@ -131,7 +137,7 @@ def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield methods, then trained tokenizers without those that only private runs of other people use."""
     for method in matching(typed, METHODS, lambda method: (method,)):
         yield method, method
-    bot, caller = context
+    bot, caller = context.bot, context.caller
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
     hidden -= {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
     tokenizers = [one for one in bot.index.tokenizers if one.tokenizer_id not in hidden]

@@ -109,7 +109,7 @@ async def _watch(context: CommandContext, run_id: str, here: discord.Interaction
     run = await find_run(context, "watch", run_id)
     channel_id = None if here is None else channel_id_of(here, "where:dm")
     watcher = await context.bot.notifier.watch(
-        run.directory, context.caller.user_id, channel_id, context.origin_channel_id
+        run.directory, context.caller.user_id, channel_id, context.caller.channel_id
     )
     has_ended = await asyncio.to_thread(run.directory.manifest) is not None
     place = "by direct message" if channel_id is None else f"to <#{channel_id}>"

@@ -57,7 +57,7 @@ class ScoreOptions(Frozen):
     run=RUN_HELP,
     detail="per_char (admins only): surprisal of every character as picture, CSV and JSON; default: summary",
     top_k="With per_char: number of likelier characters to list per position; default: 5",
-    unit="Unit of losses and surprisals; default: bits",
+    unit="Unit of losses and surprisals; default: that of your settings, else bits",
 )
 @app_commands.autocomplete(run=suggested_runs("score"))
 async def score(
@@ -67,8 +67,9 @@ async def score(
     run: str | None = None,
     detail: Detail = "summary",
     top_k: app_commands.Range[int, 0, 10] = 5,
-    unit: Unit = "bits",
+    unit: Unit | None = None,
 ) -> None:
+    unit = unit or interaction.client.user_settings.of(interaction.user.id).unit
     options = ScoreOptions(detail=detail, top_k=top_k, unit=unit)
     if text is None and file is None:
         await open_form(interaction, "score", lambda context: _score_form(context, run, options))

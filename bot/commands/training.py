@@ -16,6 +16,7 @@ from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds.answers import accepted_answer
+from bot.user_settings import Notify
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from trainer.config.train_request import RequestDraft
 
 Size = Literal["tiny", "small", "base", "paper"]
-Notify = Literal["dm", "here", "off"]
 
 _ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."
 _MAX_LABEL = 64
@@ -45,7 +45,7 @@ _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "batch_size": "Rows per batch; default: chosen automatically",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
     "config": "Experiment file (YAML) with further settings; options replace its values",
-    "notify": "Card and result: direct messages, this channel or none; default: dm",
+    "notify": "Card and result: direct messages, this channel or none; default: your setting, else dm",
 }
 
 
@@ -78,14 +78,15 @@ async def train(
     freeze_embeddings: bool | None = None,
     early_stopping: app_commands.Range[int, 0, 50] | None = None,
     config: discord.Attachment | None = None,
-    notify: Notify = "dm",
+    notify: Notify | None = None,
 ) -> None:
     options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
     fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
 
     async def work(context: CommandContext) -> Answer:
-        channel_id = channel_id_of(interaction, "notify:dm") if notify == "here" else None
-        watch = None if notify == "off" else Watch(channel_id)
+        place = notify or interaction.client.user_settings.of(interaction.user.id).notify
+        channel_id = channel_id_of(interaction, "notify:dm") if place == "here" else None
+        watch = None if place == "off" else Watch(channel_id)
         return await answer_accepted(context, lambda: accept_files(context, fields, file, config), watch)
 
     await respond(interaction, "train", work)
@@ -119,7 +120,7 @@ async def answer_accepted(
             await bot.notifier.unwatch(accepted.run_id, context.caller.user_id)
         else:
             await bot.notifier.begin_watch(
-                accepted.run_id, context.caller.user_id, watch.channel_id, context.origin_channel_id
+                accepted.run_id, context.caller.user_id, watch.channel_id, context.caller.channel_id
             )
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER

@@ -33,6 +33,10 @@ OPTIONS: dict[str, Mapping[str, str]] = {
     "compare": {"a": RUN, "b": RUN},
     "predict": {"run": RUN, "text": "abc"},
     "chat": {"run": RUN, "message": "abc"},
+    "queue": {},
+    "settings": {},
+    "mt-admin workers": {},
+    "mt-admin doctor": {},
 }
 """Options of the command besides the run."""
 MAX_BUTTONS = 25  # of a message, by Discord
@@ -89,6 +93,8 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
         ana, bob, cid, eve = (server.add_user(name) for name in ("ana", "bob", "cid", "eve"))
         users = "users, private runs" if private else "users"
         people = {"strangers": eve, users: cid, "the run's owner": bob, "admins": ana}
+        guild = server.add_guild("lab", [ana, bob, cid, eve])
+        access: dict[str, str | User] = {"member": server.add_user("dan"), "level": "user"}
         chosen = settings(tmp_path, server, owner_id=ana.id, allowed_user_ids=(bob.id, cid.id), private_runs=private)
         just_now: dict[str, object] = {"created_at": now()}
         story = Story(tmp_path / "artifacts", run_record(RUN, user_id=bob.id).model_copy(update=just_now))
@@ -104,8 +110,9 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
                 if command == "cancel":
                     await try_buttons(server, bot, people, told)
                 for who, user in people.items():
-                    options = OPTIONS.get(command, {"run": RUN})
-                    call = await server.slash(user, typed_command(command).removeprefix("/"), options)
+                    options = access if command == "mt-admin access" else OPTIONS.get(command, {"run": RUN})
+                    typed, place = typed_command(command).removeprefix("/"), command.startswith("mt-admin")
+                    call = await server.slash(user, typed, options, guild=guild if place else None)
                     assert await is_allowed(call) == told[command][who], (command, who)
                     assert story.run.cancel_requested() == (
                         command == "cancel" and who in ("the run's owner", "admins")

@@ -365,8 +365,8 @@ async def test_logs__come_as_text_or_as_a_file_without_the_machine_s_paths(tmp_p
 async def test_help__tells_every_command_and_its_options(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         overview = await here.ask(here.bob, "help")
-        (mt,) = here.discord.commands
-        for command in rows(mt["options"]):
+        mt = here.discord.commands[0]
+        for command in (row for row in rows(mt["options"]) if row["type"] == 1):
             name = text(command["name"])
             topic = await here.ask(here.bob, "help", {"topic": name})
             assert f"**/mt {name}** · {command['description']}" in overview.text

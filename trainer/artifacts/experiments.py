@@ -287,6 +287,11 @@ class ExperimentStore:
         created = {e: created_at for e in found if e.exists() and (created_at := _created_at(e)) is not None}
         return sorted(created, key=created.__getitem__, reverse=True)
 
+    def using(self, run_id: str) -> ExperimentDirectory | None:
+        """Return an experiment that has a run as one of its cells, if there is one."""
+        experiments = (experiment for experiment in self.all())
+        return next((one for one in experiments if any(cell.run_id == run_id for cell in one.runs().values())), None)
+
     def unfinished(self) -> list[ExperimentDirectory]:
         """Return the experiments that have not ended, oldest first."""
         return [experiment for experiment in self.all()[::-1] if experiment.is_unfinished()]

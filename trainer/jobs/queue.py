@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload, WorkerInfo
 from trainer.contracts.runs import (
     Accepted,
     EffectiveRequest,
@@ -30,7 +30,7 @@ from trainer.contracts.runs import (
 )
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.enqueue import Enqueuer, publish_events
+from trainer.jobs.enqueue import Enqueuer, publish_events, queue_owner
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
@@ -42,6 +42,8 @@ from trainer.store.store import Store, connect
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 NO_WORKER = "No worker is running. The job stays in the queue until one starts."
+_NO_REDIS = "Redis is unavailable; try again in a minute."
+_CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 
@@ -54,6 +56,16 @@ class QueueLoad(NamedTuple):
     has_worker: bool = False
     depths: Mapping[str, int] = MappingProxyType({})
     """Jobs by queue, running ones included."""
+
+
+class WorkersState(NamedTuple):
+    """The workers of all machines."""
+
+    workers: Sequence[WorkerInfo]
+    runs: Mapping[str, str]
+    """The worker of each run that is being trained."""
+    is_paused: bool
+    """True while no worker starts a further run."""
 
 
 class JobQueue:
@@ -163,7 +175,7 @@ class JobQueue:
         # without Redis, the worker's reconciler enqueues the run from the disk
         async with tolerate_no_redis("run_accepted_without_redis", run_id=run.run_id):
             await publish_events(self._store, run)
-            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id))
+            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), owner=queue_owner(record))
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
     def _create(self, record: RunRecord, origin: Origin | None) -> RunDirectory:
@@ -212,6 +224,47 @@ class JobQueue:
                 await self._store.dequeue(self._settings.queue.name, run_id)
         return cancelled
 
+    async def delete(self, run_id: str) -> None:
+        """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
+        await asyncio.to_thread(self._delete, self.runs.get(run_id))
+        async with tolerate_no_redis("run_deleted_without_redis", run_id=run_id):
+            await self._store.delete(keys.status(run_id), keys.run_events(run_id))
+
+    def _delete(self, run: RunDirectory) -> None:
+        experiment = self.experiments.stored.using(run.run_id)
+        if experiment is not None:
+            message = f"The experiment '{experiment.experiment_id}' needs the run '{run.run_id}', so it stays."
+            raise AppError(ErrorCode.CONFLICT, message)
+        self.runs.delete(run)
+
+    async def pause(self, *, is_paused: bool) -> None:
+        """Let the workers start no further run, or start them again; raises SERVICE_UNAVAILABLE without Redis."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                await self._store.set_paused(self._settings.queue.name, is_paused=is_paused)
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+
+    async def is_paused(self) -> bool:
+        """Return whether no further run starts; False while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                return await self._store.is_paused(self._settings.queue.name)
+        except STORE_ERRORS:
+            return False
+
+    async def workers(self, run_ids: Sequence[str]) -> WorkersState:
+        """Return the running workers and those of the runs that they train; raises SERVICE_UNAVAILABLE."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                workers = await self._store.workers(
+                    seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS
+                )
+                holders = await self._store.holders(run_ids)
+                return WorkersState(workers, holders, await self._store.is_paused(self._settings.queue.name))
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+
     async def has_worker(self) -> bool:
         """Return whether at least one worker is running; True also while Redis is unavailable."""
         try:
@@ -219,6 +272,14 @@ class JobQueue:
                 return await self._store.has_worker()
         except STORE_ERRORS:
             return True
+
+    async def order(self) -> list[str]:
+        """Return the ids of the runs in the queue, running ones first; empty while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                return await self._store.queue_order(self._settings.queue.name)
+        except STORE_ERRORS:
+            return []
 
     async def load(self) -> QueueLoad:
         """Return the number of jobs in each queue, and whether a worker is running."""
@@ -238,7 +299,7 @@ class JobQueue:
                 await self._store.put_new(key, value, ttl_seconds=self._settings.queue.result_ttl_seconds)
                 stored = await self._store.get(key)
         except STORE_ERRORS as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Redis is unavailable; try again in a minute.") from error
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
         return value if stored is None else stored.decode()
 
     async def status(self, run_id: str) -> RunStatus:

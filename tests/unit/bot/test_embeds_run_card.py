@@ -110,6 +110,7 @@ def test_card__running_with_little_known_yet(tmp_path: Path) -> None:
         "val_bits_per_char": None,
         "chars_per_second": None,
         "eta_seconds": None,
+        "grad_norm": None,
     }
     status = story.follower().refresh().model_copy(update=unknown)
 

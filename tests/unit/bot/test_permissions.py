@@ -105,7 +105,13 @@ MAY = {
     "score detail:per_char": {"admin"},
     "eval": {"starter", "user", "admin"},
     "export": {"starter", "admin"},
+    "queue": {"starter", "user", "admin"},
+    "settings": {"starter", "user", "admin"},
     "help": {"starter", "user", "admin"},
+    "mt-admin workers": {"admin"},
+    "mt-admin access": {"admin"},
+    "mt-admin delete": {"admin"},
+    "mt-admin doctor": {"admin"},
 }
 """Roles that may give a command on a run; with private runs, only its starter and admins."""
 
