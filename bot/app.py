@@ -8,7 +8,9 @@ from bot.client import Bot
 from bot.commands.admin import ADMIN_FORMS, admin_group
 from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
 from bot.commands.compare import COMPARE_BUTTONS, compare
+from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
 from bot.commands.evaluation import EVALUATION_BUTTONS, evaluate
+from bot.commands.experiments import EXPERIMENT_BUTTONS, experiment_group
 from bot.commands.export import export
 from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
@@ -21,6 +23,7 @@ from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
 from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
 from bot.commands.settings import SETTINGS_FORMS, settings_command
+from bot.commands.tokenizers import TOKENIZER_BUTTONS, tokenizer_group
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
@@ -34,6 +37,9 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **QUEUE_BUTTONS,
     **EVALUATION_BUTTONS,
     **COMPARE_BUTTONS,
+    **CORPUS_BUTTONS,
+    **TOKENIZER_BUTTONS,
+    **EXPERIMENT_BUTTONS,
 }
 """The reaction to each button or list, by action."""
 FORMS: dict[str, ButtonAnswer] = {
@@ -54,9 +60,9 @@ def build(settings: Settings) -> Bot:
     bot = Bot(settings, _answer_press)
     bot.tree = Tree(bot)
     bot.tree.add_command(command_group())
+    bot.tree.add_command(admin_group())
     bot.tree.add_command(score_message)
     bot.tree.add_command(train_on_attachment)
-    bot.tree.add_command(admin_group())
     return bot
 
 
@@ -85,6 +91,9 @@ def command_group() -> app_commands.Group:
     mt.add_command(export)
     mt.add_command(queue)
     mt.add_command(settings_command)
+    corpus_group(mt)
+    tokenizer_group(mt)
+    experiment_group(mt)
     mt.add_command(help_command)
     return mt
 

@@ -14,6 +14,7 @@ from discord.gateway import DiscordWebSocket
 from bot.access import AccessList
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
+from bot.corpus_build import CorpusBuilder
 from bot.deferred import DeferredInteractions
 from bot.discord_errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
 from bot.installation import Installation
@@ -42,6 +43,7 @@ class Bot(discord.Client):
     limits: UsageLimits
     index: RunIndex
     notifier: Notifier
+    corpus_builder: CorpusBuilder
 
     tree: app_commands.CommandTree["Bot"]
 
@@ -120,6 +122,8 @@ class Bot(discord.Client):
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
+        self.corpus_builder = CorpusBuilder(self.settings)
+        self._started.push_async_callback(self.corpus_builder.stop)
         checking = asyncio.create_task(self._check_owner_dm())
         self._started.push_async_callback(_end, checking)
 

@@ -9,6 +9,7 @@ from functools import partial
 from bot.buttons import button_row
 from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.embeds.tokenizer_card import tokenizer_card
+from bot.experiment_buttons import experiment_buttons
 from bot.ledger import Ledger, Watcher
 from bot.subjects import HEARTBEAT_SECONDS, RESULT, Message, Reading, State, Subject, View, no_files
 from trainer.artifacts.experiments import ExperimentDirectory
@@ -41,7 +42,7 @@ class ExperimentView(View):
         self._experiment = experiment
 
     def card(self, user_id: int) -> Message:
-        return Message(experiment_card(self._status), no_files, button_row())
+        return Message(experiment_card(self._status), no_files, experiment_buttons(self._status))
 
     async def final(self, watcher: Watcher) -> Message:
         """Return the final message: of a completed experiment its matrix, with heat map and tree."""
@@ -56,7 +57,7 @@ class ExperimentView(View):
                 paths = [self._experiment.path / name for name in (HEAT_MAP_NAME, TREE_NAME)]
                 heat_map, tree = [await asyncio.to_thread(read_regular, path, _MAX_FIGURE_BYTES) for path in paths]
                 files = partial(attach_figures, embed, heat_map, tree, result)
-        return Message(embed, files, button_row())
+        return Message(embed, files, experiment_buttons(self._status))
 
 
 class ExperimentSubject(Subject):

@@ -85,7 +85,7 @@ class Notifier:
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
         self._steady_seconds = steady_seconds
-        self._pace = Pace(edit_interval_seconds)
+        self.pace = Pace(edit_interval_seconds)
         # all deliveries of a subject share one ledger while any of them uses it
         self._subjects: WeakValueDictionary[str, Subject] = WeakValueDictionary()
         self._deliveries: dict[str, Delivery] = {}
@@ -283,7 +283,7 @@ class Notifier:
                 place = self._place(watcher)
                 if subject.has_line:
                     place.join(subject.subject_id)
-                delivery = Delivery(subject, watcher, place, self._client, self._pace, poll_seconds=self._poll_seconds)
+                delivery = Delivery(subject, watcher, place, self._client, self.pace, poll_seconds=self._poll_seconds)
                 self._deliveries[name] = delivery
                 self._tasks[name] = asyncio.create_task(self._run_delivery(name, delivery))
 

@@ -51,6 +51,18 @@ RULES = {
     "export": Rule(Role.OWNER),
     "queue": Rule(Role.USER),
     "settings": Rule(Role.USER),
+    "corpus list": Rule(Role.USER),
+    "corpus show": Rule(Role.USER),
+    "corpus add": Rule(Role.USER),
+    "corpus build": Rule(Role.ADMIN),
+    "tokenizer train": Rule(Role.USER),
+    "tokenizer list": Rule(Role.USER),
+    "tokenizer show": Rule(Role.USER),
+    "experiment start": Rule(Role.ADMIN),
+    "experiment list": Rule(Role.USER),
+    "experiment show": Rule(Role.USER, is_ephemeral=False),
+    "experiment export": Rule(Role.USER),
+    "experiment cancel": Rule(Role.ADMIN),
     "help": Rule(Role.USER),
     "mt-admin workers": Rule(Role.ADMIN),
     "mt-admin access": Rule(Role.ADMIN),
@@ -128,6 +140,11 @@ class Permissions:
         """Raise FORBIDDEN if a command is only for admins, and the caller is none."""
         if RULES[command].role is Role.ADMIN and not caller.is_admin:
             raise self._refusal(command, self._contact)
+
+    def check_experiments(self, *, is_admin: bool) -> None:
+        """Raise FORBIDDEN if runs are private, for others than admins: an experiment shows many runs."""
+        if self._private_runs and not is_admin:
+            raise AppError(ErrorCode.FORBIDDEN, "Runs are private here: only admins may see experiments.")
 
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
         """Return whether the caller may run this command on a run."""

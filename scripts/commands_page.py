@@ -39,6 +39,14 @@ LABELS = {
     "evaluate": "The list of Eval on…",
     "evaluated": "Show result",
     "differences": "The list of `/mt compare`",
+    "corpora": "« Back, Next » of `/mt corpus list`",
+    "tokenizers": "« Back, Next » of `/mt tokenizer list`",
+    "experiments": "« Back, Next » of `/mt experiment list`",
+    "experiment": "Refresh of an experiment",
+    "expcsv": "CSV",
+    "exptex": "LaTeX",
+    "exprerun": "Rerun missing",
+    "expcancel": "Cancel of an experiment",
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
@@ -61,8 +69,8 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
             "",
             "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS`, the",
             "members of `DISCORD__ALLOWED_GUILD_IDS` and those with `level:user` of `/mt-admin access`; `level:none`",
-            "takes access away. All other people are strangers. Runs are private if `DISCORD__PRIVATE_RUNS=true`. The",
-            "columns of users are about other people's runs. A run of the command",
+            "takes access away. All other people are strangers. Runs are private if `DISCORD__PRIVATE_RUNS=true`. Then",
+            "only admins see experiments. The columns of users are about other people's runs. A run of the command",
             "line has no owner.",
             "",
             "## Buttons",
@@ -85,6 +93,7 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
     of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
+    of_run |= {name for name in RULES if name.startswith("experiment ")}  # which show many runs
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[rule.role], is_for_all)

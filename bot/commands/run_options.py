@@ -119,7 +119,7 @@ def suggested_runs(command: str) -> Suggest:
         for run in matching(typed, fitting_runs(context, command), run_names):
             yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 
-    return _autocomplete(suggestions)
+    return autocomplete(suggestions)
 
 
 def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
@@ -134,19 +134,28 @@ def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggesti
 
 
 def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    """Yield methods, then trained tokenizers without those that only private runs of other people use."""
+    """Yield methods, then trained tokenizers."""
     for method in matching(typed, METHODS, lambda method: (method,)):
         yield method, method
+    yield from _trained_tokenizers(context, typed)
+
+
+def hidden_tokenizers(context: CommandContext) -> set[str | None]:
+    """Return the ids of tokenizers that only private runs of other people use."""
     bot, caller = context.bot, context.caller
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
-    hidden -= {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
-    tokenizers = [one for one in bot.index.tokenizers if one.tokenizer_id not in hidden]
+    return hidden - {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
+
+
+def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    hidden = hidden_tokenizers(context)
+    tokenizers = [one for one in context.bot.index.tokenizers if one.tokenizer_id not in hidden]
     for one in matching(typed, tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
         label = f"{one.label} · " if one.label else ""
         yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
 
 
-def _autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:
+def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:
     """Answer a person who types from memory; strangers get no suggestions."""
 
     async def suggest(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
@@ -166,5 +175,6 @@ def _autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggesti
     return suggest
 
 
-suggested_corpora = _autocomplete(corpus_suggestions)
-suggested_tokenizers = _autocomplete(_tokenizers)
+suggested_corpora = autocomplete(corpus_suggestions)
+suggested_tokenizers = autocomplete(_tokenizers)
+suggested_trained_tokenizers = autocomplete(_trained_tokenizers)

@@ -144,7 +144,7 @@ async def accept_files(
     with TemporaryDirectory() as folder:
         config_path: Path | None = None
         if config is not None:
-            config_path = await _download(context, config, "config", folder)
+            config_path = await download_to(context, config, "config", folder)
         return await _accept_draft(context, typed, config_path, file, folder)
 
 
@@ -172,7 +172,7 @@ async def _accept_draft(
         raise with_option_names(error, draft.is_in_file) from None
     try:
         if file is not None:
-            text = await asyncio.to_thread(as_text, await _download(context, file, "file", folder))
+            text = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder))
             request = changed(request, corpus=await corpora.offer(text))
         return await context.bot.queue.train(
             request,
@@ -228,7 +228,7 @@ def with_option_names(error: AppError, is_in_file: Callable[[str], bool] | None 
     return refusal(error.code, *details)
 
 
-async def _download(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:
+async def download_to(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:
     """Store an attachment under a safe form of its name."""
     data = await read_attachment(attachment, context.bot.settings, option, is_corpus=option == "file")
     name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option, is_corpus=option == "file"))

@@ -281,6 +281,11 @@ class ExperimentStore:
         shown = f" '{experiment_id}'" if len(experiment_id) <= 64 and experiment_id.isprintable() else ""
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no experiment{shown}: check its id, or list them.")
 
+    def names(self) -> list[str]:
+        """Return the ids of all experiments, the one that was started last first, without reading any."""
+        requests = {path.parent.name: path.stat().st_mtime for path in self._folder.glob("*-*/request.json")}
+        return sorted(requests, key=requests.__getitem__, reverse=True)
+
     def all(self) -> list[ExperimentDirectory]:
         """Return all experiments, newest first; one with an unreadable request is logged and skipped."""
         found = (ExperimentDirectory(path, self.disk) for path in self._folder.glob("*-*"))
