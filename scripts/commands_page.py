@@ -93,9 +93,6 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
     of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
-    of_run = {
-        command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
-    }
     of_run |= {name for name in RULES if name.startswith("experiment ")}  # which show many runs
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run

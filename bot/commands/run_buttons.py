@@ -24,7 +24,7 @@ _MAX_OPTIONS, _MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits
 
 async def _files(context: CommandContext, press: ButtonPress) -> Answer:
     """Answer with the files of a completed run, and a list of those that Discord takes."""
-    run = await find_run(context, "logs", press.run_id)
+    run = await find_run(context, "export", press.run_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
     small = [file for file in manifest.files if _can_send(file)][:_MAX_OPTIONS]
     options = [discord.SelectOption(label=file.path, value=file.path) for file in small]
@@ -37,7 +37,7 @@ def _can_send(file: FileRecord) -> bool:
 
 
 async def _file(context: CommandContext, press: ButtonPress) -> Answer:
-    run = await find_run(context, "logs", press.run_id)
+    run = await find_run(context, "export", press.run_id)
     manifest = await asyncio.to_thread(run.directory.completed_manifest)
     file = next((file for file in manifest.files if file.path == press.selected and _can_send(file)), None)
     if file is None:
@@ -114,8 +114,8 @@ def _yaml(record: RunRecord) -> str:
 
 
 ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
-    "files": ButtonAnswer("logs", _files),
-    "file": ButtonAnswer("logs", _file),
+    "files": ButtonAnswer("export", _files),
+    "file": ButtonAnswer("export", _file),
     "config": ButtonAnswer("status", _config),
     "change": ButtonForm("status", _change_form),
     "retry": ButtonAnswer("resume", _retry),

@@ -81,7 +81,7 @@ async def test_export__attaches_files_that_other_programs_read(answers: Path, tm
         assert (name, request_hash(again)) == ("lstm-told.yaml", story.record.request_hash)
 
     assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
-    assert "not finished training" in said(unfinished) and "`/mt export` is only for" in said(refused)
+    assert "Run not ready" in said(unfinished) and "`/mt export` is only for" in said(refused)
 
 
 async def test_torchscript__is_marked_as_deprecated(answers: Path) -> None:
