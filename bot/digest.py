@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +40,6 @@ class DigestFile:
         self.disk = DISK
 
 
-@dataclass(frozen=True)
 class DigestState(State):
     lines: tuple[str, ...]
 
@@ -75,7 +73,7 @@ class Digest(Subject):
         return True
 
     async def _read(self) -> Reading:
-        state = DigestState(tuple(line or f"… `{run_id}`" for run_id, line in self.lines.items()))
+        state = DigestState(lines=tuple(line or f"… `{run_id}`" for run_id, line in self.lines.items()))
         return Reading(state, partial(self._draw, state))
 
     async def _draw(self, state: DigestState) -> View:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from bot.buttons import button_row
@@ -24,7 +23,6 @@ _UNFINISHED = ("queued", "running")
 _MAX_FIGURE_BYTES = 8 << 20
 
 
-@dataclass(frozen=True)
 class ExperimentState(State):
     status: ExperimentStatus
     heartbeat: int
@@ -83,14 +81,13 @@ class ExperimentSubject(Subject):
     async def _read(self) -> Reading:
         status = await asyncio.to_thread(self._experiment.status, self._runs, has_files=False)
         heartbeat = int((status.elapsed_seconds or 0.0) // HEARTBEAT_SECONDS) if status.status == "running" else 0
-        state = ExperimentState(changed(status, elapsed_seconds=None), heartbeat)
+        state = ExperimentState(status=changed(status, elapsed_seconds=None), heartbeat=heartbeat)
         return Reading(state, partial(self._draw, state, status))
 
     async def _draw(self, state: ExperimentState, status: ExperimentStatus) -> View:
         return ExperimentView(state, status, self._experiment)
 
 
-@dataclass(frozen=True)
 class TokenizerState(State):
     status: TokenizerStatus
 
@@ -119,7 +116,7 @@ class TokenizerSubject(Subject):
         return True
 
     async def _read(self) -> Reading:
-        state = TokenizerState(await asyncio.to_thread(self._tokenizer.status))
+        state = TokenizerState(status=await asyncio.to_thread(self._tokenizer.status))
         return Reading(state, partial(self._draw, state))
 
     async def _draw(self, state: TokenizerState) -> View:

@@ -80,12 +80,17 @@ class HasLedger(Protocol):
 
 
 def read_ledger(item: HasLedger) -> MessageLedger:
-    """Read a ledger; a run's owner watches it by default. Raises ValueError for a broken file."""
+    """Read a ledger; a run's owner watches it by default, unless it belongs to an experiment.
+
+    Raises ValueError for a broken file.
+    """
     try:
         return MessageLedger.model_validate_json(read_regular(item.message_ledger))
     except FileNotFoundError:
-        user_id = item.record().user_id if isinstance(item, RunDirectory) else None
-        return MessageLedger(watchers=() if user_id is None else (Watcher(user_id=user_id),))
+        record = item.record() if isinstance(item, RunDirectory) else None
+        if record is None or record.user_id is None or record.experiment_id is not None:
+            return MessageLedger()
+        return MessageLedger(watchers=(Watcher(user_id=record.user_id),))
 
 
 class Ledger:

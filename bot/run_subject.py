@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 
@@ -22,7 +21,6 @@ LiveStatus = Callable[[RunStatus], Awaitable[RunStatus]]
 """Adds the queue's knowledge to a status that was read from the run's event log."""
 
 
-@dataclass(frozen=True)
 class RunState(State):
     record: RunRecord
     status: RunStatus
@@ -115,7 +113,7 @@ class RunSubject(Subject):
         beats = status.status == "running" and status.reachable
         heartbeat_ts = live.last_heartbeat_ts if beats else None
         heartbeat = None if heartbeat_ts is None else int(heartbeat_ts // HEARTBEAT_SECONDS)
-        state = RunState(self._follower.record, status, heartbeat)
+        state = RunState(record=self._follower.record, status=status, heartbeat=heartbeat)
         return Reading(state, partial(self._draw, state, heartbeat_ts))
 
     async def _draw(self, state: RunState, heartbeat_ts: float | None) -> View:

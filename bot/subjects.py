@@ -10,6 +10,7 @@ from typing import NamedTuple
 import discord
 
 from bot.ledger import Ledger, Watcher
+from trainer.contracts.base import Frozen
 
 RESULT = " · result"
 """End of the footer of a final message, which distinguishes it from a card."""
@@ -25,7 +26,7 @@ class Message(NamedTuple):
     buttons: discord.ui.View
 
 
-class State(ABC):
+class State(Frozen):
     """The state of a subject; a card is edited when it has become unequal."""
 
     @property

@@ -21,6 +21,7 @@ from bot.commands.responses import Tree
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Refusal
+from local_discord.wire import rows, text
 from tests.support.bot import AMBER, GREY, RED, TEXT, TOKEN, ended, left, place, read, settings, start_bot
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import manifest_of
@@ -151,7 +152,7 @@ async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tm
         assert "The run had not started" in by_starter.text
         await here.discord.wait_for_message(channel, "· result")
         await here.discord.wait_for_edit(card, "Cancelled")
-        assert card.components == []
+        assert [text(item["label"]) for one in card.components for item in rows(one["components"])] == ["Refresh"]
 
 
 async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(tmp_path: Path) -> None:

@@ -338,6 +338,8 @@ class RunRecord(Frozen):
     """The failed or cancelled run that this run resumes."""
     cost: Cost | None = None
     """Estimate shown when the run was accepted; None for a resumed run."""
+    experiment_id: Identifier | None = None
+    """The experiment that started the run, whose own messages tell of its progress."""
 
     @property
     def owner(self) -> int | str | None:

@@ -110,7 +110,12 @@ class JobQueue:
         return await self.accept(preview, user_id=user_id, http=http)
 
     async def accept(
-        self, preview: TrainingPreview, *, user_id: int | None, http: HttpOrigin | None = None
+        self,
+        preview: TrainingPreview,
+        *,
+        user_id: int | None,
+        http: HttpOrigin | None = None,
+        experiment_id: str | None = None,
     ) -> Accepted:
         """Accept a previewed training: write its run to disk, then enqueue it.
 
@@ -123,7 +128,7 @@ class JobQueue:
             run = await asyncio.to_thread(self._find_interrupted, effective, run_owner(user_id, http))
             if run is not None:
                 origin = await resolve_origin(run, self.corpora, self._settings)
-                return await self.accept_resumed(origin, user_id=user_id, http=http)
+                return await self.accept_resumed(origin, user_id=user_id, http=http, experiment_id=experiment_id)
         created_at = now()
         record = RunRecord(
             run_id=new_run_id(request.model_family, created_at),
@@ -136,6 +141,7 @@ class JobQueue:
             requested_paths=preview.requested_paths,
             unused_settings=dict(preview.unused_settings),
             cost=preview.cost,
+            experiment_id=experiment_id,
         )
         return await self._accept(record)
 
@@ -144,7 +150,14 @@ class JobQueue:
         origin = await resolve_origin(self.runs.get(run_id), self.corpora, self._settings)
         return await self.accept_resumed(origin, user_id=user_id, http=http)
 
-    async def accept_resumed(self, origin: Origin, *, user_id: int | None, http: HttpOrigin | None = None) -> Accepted:
+    async def accept_resumed(
+        self,
+        origin: Origin,
+        *,
+        user_id: int | None,
+        http: HttpOrigin | None = None,
+        experiment_id: str | None = None,
+    ) -> Accepted:
         """Accept a run that resumes a checked origin: write it to disk, then enqueue it."""
         created_at, old = now(), await asyncio.to_thread(origin.run.record)
         record = changed(
@@ -155,6 +168,7 @@ class JobQueue:
             created_at=created_at,
             resumed_from_run_id=old.run_id,
             cost=None,
+            experiment_id=experiment_id,
         )
         return await self._accept(record, origin)
 
