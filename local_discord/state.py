@@ -69,7 +69,6 @@ class User(NamedTuple):
     id: int
     name: str
     is_bot: bool = False
-    locale: str = "en-US"
 
     def payload(self) -> Json:
         return {

@@ -19,7 +19,6 @@ _KINDS = {
     AppCommandOptionType.boolean: "True or False",
     AppCommandOptionType.number: "number",
     AppCommandOptionType.attachment: "file",
-    AppCommandOptionType.user: "member",
 }
 
 

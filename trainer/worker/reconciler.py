@@ -30,13 +30,10 @@ async def reconcile(settings: Settings, store: Store) -> None:
     names = [run.run_id for run in unfinished]
     names += [tokenizer.tokenizer_id for tokenizer in tokenizers]
     names += [experiment.experiment_id for experiment in experiments]
-    holders = await store.holders(names)
-    await store.release([name for name, holder in holders.items() if is_dead(holder)])
+    await store.release([name for name, holder in (await store.holders(names)).items() if is_dead(holder)])
     enqueuer = Enqueuer(settings, store)
-    if unfinished:
-        await enqueuer.restore_turns(runs)
     for run in unfinished:
-        if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run, is_claimed=run.run_id in holders):
+        if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run):
             log.info("run_requeued", run_id=run.run_id)
     for tokenizer in tokenizers:
         payload = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id)

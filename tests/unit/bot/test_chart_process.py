@@ -28,17 +28,6 @@ SCORED = score_of(TEXT, [1.0, 2.0, 3.0, 4.0], unknown="c", expected=(("a", 0.5),
 RECORD = ScoreRecord(request=ScoreRequest(text=TEXT, detail_level="per_char", top_k=1), response=SCORED)
 
 
-async def test_chart_of_a_comparison__needs_a_curve() -> None:
-    charts = ChartProcess()
-    try:
-        png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats per token")
-        none = await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token")
-    finally:
-        charts.close()
-
-    assert png is not None and png.startswith(PNG) and none is None
-
-
 async def test_chart__is_drawn_in_another_process() -> None:
     charts = ChartProcess()
     try:
