@@ -5,7 +5,6 @@
 
 import asyncio
 import base64
-import shutil
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +15,10 @@ import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse
 from pydantic import BaseModel, TypeAdapter
 
+from scripts.message_picture import CHROMIUM
 from tests.support.waiting import PATIENCE_SECONDS, until
 from trainer.jobs.services import die_with_parent
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Chromium on the PATH: `make browser` installs it on Debian"
 )
