@@ -57,9 +57,9 @@ class Pictures:
 
     async def _trained(self) -> None:
         """Train on the bundled text, with a picture of each state of the card."""
-        await self._ask("train", "mt train", {"corpus": "demo", "name": "kazakh", "epochs": 3})
+        await self._ask("train", "mt train", {"corpus": "demo", "name": "kazakh", "epochs": 10})
         card = await self._discord.wait_for_message(self._channel, timeout=PATIENCE_SECONDS)
-        await self._edited(card, "Training: kazakh(.|\n)*epoch 2")
+        await self._edited(card, r"Training: kazakh(.|\n)*epoch ([2-9]|10)/")
         await self._message("training", card)
         final = await self._final("Completed", card)
         await self._message("completed", final)
