@@ -15,9 +15,11 @@ from tests.support import (
     Process,
     add_corpus,
     child_of,
+    children_of_this_test,
     ended,
     environment_in,
     gone,
+    is_running,
     kill,
     processes,
     running,
@@ -81,14 +83,22 @@ async def test_server_killed__its_child_trains_on_and_the_next_one_has_a_new_ser
     assert [(status.status, status.attempt) for status in (first, second)] == [("completed", 1)] * 2
 
 
-async def test_process_that_cannot_be_started__is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    child = await start_child("benchmark", settings_in(tmp_path), "none", "none")
-    await child.wait()
+async def test_process_that_cannot_be_started__is_an_error_and_the_next_one_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start_child("benchmark", settings_in(tmp_path), "none", "none")
+    await first.wait()
     [server] = servers_of_this_test()
     kill(server)
-    await until(lambda: servers_of_this_test() == [])
+    await until(lambda: not is_running(server))
+    known = children_of_this_test()
     monkeypatch.setenv("PYTHONHOME", str(tmp_path))  # Python does not start with it
     with pytest.raises(AppError) as caught:
         await start_child("benchmark", settings_in(tmp_path))
+    started = children_of_this_test() - known
+    await until(lambda: not any(map(is_running, started)))  # until then no other server is started
+    monkeypatch.undo()
+    second = await start_child("benchmark", settings_in(tmp_path), "none", "none")
 
     assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE
+    assert await second.wait() == await first.wait() == 1

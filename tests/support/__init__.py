@@ -108,9 +108,14 @@ SERVER = "multiprocessing.forkserver"
 
 def servers_of_this_test() -> list[int]:
     """Return the process ids of the servers that fork the children of this process."""
-    lists = [children.read_text(encoding="ascii") for children in Path("/proc/self/task").glob("*/children")]
-    children = [int(child) for child in " ".join(lists).split()]
+    children = children_of_this_test()
     return [child for child in children if SERVER in Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")]
+
+
+def children_of_this_test() -> set[int]:
+    """Return the process ids of the children of this process, with those that have ended and were not waited for."""
+    lists = [children.read_text(encoding="ascii") for children in Path("/proc/self/task").glob("*/children")]
+    return {int(child) for child in " ".join(lists).split()}
 
 
 def processes(folder: Path, word: str = "") -> list[Process]:
@@ -129,6 +134,14 @@ def processes(folder: Path, word: str = "") -> list[Process]:
         if ours and state != "Z" and int(process.name) != os.getpid():
             found.append(Process(int(process.name), command))
     return found
+
+
+def is_running(pid: int) -> bool:
+    """True until the process has ended, though it may not have been waited for."""
+    try:
+        return _state(Path(f"/proc/{pid}"))[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _state(process: Path) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from bot.chart_process import ChartProcess
 from bot.report import ReportFiles, score_csv, summarize
-from tests.support import servers_of_this_test
+from tests.support import is_running, servers_of_this_test
 from tests.support.scores import score_of
 from tests.support.waiting import until
 from trainer.contracts.inference import ScoreRecord, ScoreRequest
@@ -26,6 +26,12 @@ PNG = b"\x89PNG"
 TEXT = "ab c"
 SCORED = score_of(TEXT, [1.0, 2.0, 3.0, 4.0], unknown="c", expected=(("a", 0.5),))
 RECORD = ScoreRecord(request=ScoreRequest(text=TEXT, detail_level="per_char", top_k=1), response=SCORED)
+
+
+@pytest.fixture(autouse=True)
+def _server_without_the_modules_of_the_worker() -> None:
+    """As in the bot: with those that a test has set before, the server ends with the thread that started it."""
+    multiprocessing.set_forkserver_preload([])
 
 
 async def test_chart__is_drawn_in_another_process() -> None:
@@ -113,7 +119,7 @@ async def test_server_of_the_process__killed_at_its_start_costs_one_chart() -> N
     os.kill(server, signal.SIGKILL)
 
     assert await starting is None
-    await until(lambda: server not in servers_of_this_test())  # it is dying
+    await until(lambda: not is_running(server))  # while it is dying, no other one is started
     assert await charts.loss_chart(CURVE, []) is not None
     charts.close()
 
@@ -147,12 +153,3 @@ asyncio.run(main())
 
     assert has_matplotlib == "False"
     asyncio.run(until(lambda: not is_running(int(child))))
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-    return state != "Z"
