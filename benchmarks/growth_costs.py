@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from bot.chart_process import ChartProcess
 from bot.ledger import read_ledger
-from bot.notifier import RunNotifier
+from bot.notifier import Notifier
 from bot.run_index import RunIndex
 from local_discord import LocalDiscord
 from trainer.artifacts.run_status import RunFollower
@@ -321,8 +321,8 @@ async def _deliver_end(watchers: int) -> Cost:
             route.BASE = server.api_base_url
             await client.login(TOKEN)
             charts = ChartProcess()
-            notifier = RunNotifier(
-                *(RunStore(artifacts), _NoEvents(), client, charts),
+            notifier = Notifier(
+                *(artifacts, _NoEvents(), client, charts),
                 lambda user_id, record: True,
                 edit_interval_seconds=1.0,
                 poll_seconds=600.0,

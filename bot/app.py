@@ -5,17 +5,54 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.commands.compare import compare
+from bot.commands.admin import ADMIN_FORMS, admin_group
+from bot.commands.chat import CHAT_BUTTONS, CHAT_FORMS, chat
+from bot.commands.compare import COMPARE_BUTTONS, compare
+from bot.commands.corpora import CORPUS_BUTTONS, corpus_group
+from bot.commands.evaluation import EVALUATION_BUTTONS, evaluate
+from bot.commands.experiments import EXPERIMENT_BUTTONS, experiment_group
+from bot.commands.export import export
+from bot.commands.generate import GENERATE_BUTTONS, GENERATE_FORMS, generate
 from bot.commands.help import help_command
-from bot.commands.inference import INFERENCE_BUTTONS, INFERENCE_FORMS, chat, generate, score
-from bot.commands.list_runs import LIST_BUTTONS, runs
-from bot.commands.responses import ButtonAnswer, ButtonForm, Tree, answer_press
+from bot.commands.list_runs import LIST_BUTTONS, LIST_FORMS, runs
+from bot.commands.message_menus import MENU_FORMS, score_message, train_on_attachment
+from bot.commands.predict import predict
+from bot.commands.queue import QUEUE_BUTTONS, queue
+from bot.commands.responses import ButtonAnswer, ButtonCommand, ButtonForm, Tree, answer_press
+from bot.commands.run_buttons import ACTION_BUTTONS, ACTION_FORMS
 from bot.commands.runs import RUN_BUTTONS, cancel, logs, resume, status, unwatch, watch
+from bot.commands.score import SCORE_BUTTONS, SCORE_FORMS, score
+from bot.commands.settings import SETTINGS_FORMS, settings_command
+from bot.commands.tokenizers import TOKENIZER_BUTTONS, tokenizer_group
 from bot.commands.training import train
 from trainer.config.settings import Settings
 
-BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {**RUN_BUTTONS, **LIST_BUTTONS, **INFERENCE_BUTTONS}
-"""The reaction to each button, by action."""
+BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
+    **RUN_BUTTONS,
+    **ACTION_BUTTONS,
+    **LIST_BUTTONS,
+    **SCORE_BUTTONS,
+    **GENERATE_BUTTONS,
+    **CHAT_BUTTONS,
+    **QUEUE_BUTTONS,
+    **EVALUATION_BUTTONS,
+    **COMPARE_BUTTONS,
+    **CORPUS_BUTTONS,
+    **TOKENIZER_BUTTONS,
+    **EXPERIMENT_BUTTONS,
+}
+"""The reaction to each button or list, by action."""
+FORMS: dict[str, ButtonAnswer] = {
+    **ACTION_FORMS,
+    **LIST_FORMS,
+    **MENU_FORMS,
+    **SCORE_FORMS,
+    **GENERATE_FORMS,
+    **CHAT_FORMS,
+    **SETTINGS_FORMS,
+    **ADMIN_FORMS,
+}
+"""The reaction to each submitted form, by action."""
 
 
 def build(settings: Settings) -> Bot:
@@ -23,6 +60,9 @@ def build(settings: Settings) -> Bot:
     bot = Bot(settings, _answer_press)
     bot.tree = Tree(bot)
     bot.tree.add_command(command_group())
+    bot.tree.add_command(admin_group())
+    bot.tree.add_command(score_message)
+    bot.tree.add_command(train_on_attachment)
     return bot
 
 
@@ -46,12 +86,20 @@ def command_group() -> app_commands.Group:
     mt.add_command(generate)
     mt.add_command(chat)
     mt.add_command(score)
+    mt.add_command(predict)
+    mt.add_command(evaluate)
+    mt.add_command(export)
+    mt.add_command(queue)
+    mt.add_command(settings_command)
+    corpus_group(mt)
+    tokenizer_group(mt)
+    experiment_group(mt)
     mt.add_command(help_command)
     return mt
 
 
 async def _answer_press(interaction: discord.Interaction[Bot], press: ButtonPress) -> None:
     is_form = interaction.type is discord.InteractionType.modal_submit
-    reaction = INFERENCE_FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
+    reaction = FORMS.get(press.action) if is_form else BUTTONS.get(press.action)
     if reaction is not None:
         await answer_press(interaction, press, reaction)

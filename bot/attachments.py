@@ -22,21 +22,30 @@ _SOCKET_SECONDS = 20.0
 _MAX_RETRIES = 3
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 4.0
 _NAME_CHARACTERS = 200
+_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".tar", ".zst")
 _KINDS = {"file": ("a plain text", (".txt",)), "config": ("a YAML file", (".yaml", ".yml"))}
 """Kind of file and name endings, by option."""
+_TABLES = (".jsonl", ".tsv")
 
 
-def attachment_name(filename: str, title: str | None, option: str = "file") -> str:
+def attachment_name(filename: str, title: str | None, option: str = "file", *, is_corpus: bool = False) -> str:
     """Return a file's original name; raises UNSUPPORTED_MEDIA_TYPE for another ending than the option's.
+
+    A corpus may be a table of texts, too.
 
     Discord removes all but ASCII letters, digits, `_`, `-` and `.` from `filename`, and puts the original name without
     its ending into `title`: `мәтін.txt` arrives as `txt`. Without any ending, the option's first one is assumed.
     """
     kind, endings = _KINDS[option]
+    if is_corpus:
+        kind, endings = f"{kind} or a table", (*endings, *_TABLES)
     ending = PurePosixPath(filename).suffix.lower()
     if title and not ending:
         rest = f".{filename.removeprefix('.').lower()}"
         ending = rest if rest in endings else endings[0]
+    if ending in _ARCHIVES:
+        message = f"`{option}` is an archive. Unpack it and attach a file whose name ends in {' or '.join(endings)}."
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     if ending not in endings:
         raise AppError(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE, f"`{option}` must be {kind} whose name ends in {' or '.join(endings)}."
@@ -44,9 +53,11 @@ def attachment_name(filename: str, title: str | None, option: str = "file") -> s
     return f"{title.removesuffix(ending)[:_NAME_CHARACTERS]}{ending}" if title else filename
 
 
-async def read_attachment(file: discord.Attachment, settings: Settings, option: str = "file") -> bytes:
+async def read_attachment(
+    file: discord.Attachment, settings: Settings, option: str = "file", *, is_corpus: bool = False
+) -> bytes:
     """Download the attachment of an option; raises AppError."""
-    attachment_name(file.filename, file.title, option)
+    attachment_name(file.filename, file.title, option, is_corpus=is_corpus)
     limit_bytes, base = settings.limits.attachment_bytes, settings.discord.cdn_base_url
     if file.size > limit_bytes:
         raise _too_large(limit_bytes, option)

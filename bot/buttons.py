@@ -10,6 +10,9 @@ from pydantic import BaseModel
 from trainer.contracts.runs import RunRecord
 
 MAX_TEXT, MAX_FORM_TITLE = 4000, 45  # Discord's limits
+_SHORT = 100
+_LINE: discord.TextStyle = discord.TextStyle.short
+_LINES: discord.TextStyle = discord.TextStyle.paragraph
 _CUSTOM_ID = re.compile(
     r"mt:(?P<action>[a-z]{1,16}):(?P<run>[a-z0-9][a-z0-9_-]{0,63})(?::(?P<detail>[a-z0-9_-]{1,16}))?"
 )
@@ -23,15 +26,26 @@ class ButtonPress(NamedTuple):
     run_id: str
     detail: str | None
     fields: Mapping[str, str] = {}
+    selected: str | None = None
+    """The selected value of a list that belongs to a run."""
 
 
 class Field(NamedTuple):
-    """A text field of several lines."""
+    """A text field, of several lines unless `max_characters` are few."""
 
     name: str
     label: str
     value: str = ""
     is_required: bool = True
+    max_characters: int = MAX_TEXT
+
+
+class Selection(NamedTuple):
+    """A list of which one option is selected."""
+
+    name: str
+    label: str
+    options: Sequence[discord.SelectOption]
 
 
 def button(
@@ -50,13 +64,20 @@ def button(
 
 def inference_buttons(run: RunRecord) -> list[discord.ui.Button[discord.ui.View]]:
     """Return the buttons of a completed run; a masked model generates no text."""
-    score = button("score", run.run_id, "Score…")
-    return [button("generate", run.run_id, "Generate"), score] if run.effective.objective == "causal_lm" else [score]
+    others = [button("score", run.run_id, "Score…"), button("evalon", run.run_id, "Eval on…")]
+    return [button("generate", run.run_id, "Generate"), *others] if run.effective.objective == "causal_lm" else others
 
 
 def run_select(action: str, label: str, runs: Sequence[discord.SelectOption]) -> discord.ui.Select[discord.ui.View]:
     """Return a list to select one run for an action; the selected one becomes `ButtonPress.run_id`."""
     return discord.ui.Select(custom_id=custom_id(action, _SELECTED), placeholder=label, options=[*runs])
+
+
+def select(
+    action: str, run_id: str, label: str, options: Sequence[discord.SelectOption]
+) -> discord.ui.Select[discord.ui.View]:
+    """Return a list to select one value for an action on a run; the value becomes `ButtonPress.selected`."""
+    return discord.ui.Select(custom_id=custom_id(action, run_id), placeholder=label, options=[*options])
 
 
 def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:
@@ -68,21 +89,31 @@ def button_row(*items: discord.ui.Item[discord.ui.View]) -> discord.ui.View:
     return view
 
 
-def form(action: str, run_id: str, title: str, *fields: Field, detail: str | None = None) -> discord.ui.Modal:
+def form(
+    action: str, run_id: str, title: str, *fields: Field | Selection, detail: str | None = None
+) -> discord.ui.Modal:
     """Return a form for an action on a run; `Bot.on_interaction` receives its values."""
     modal = discord.ui.Modal(title=title, custom_id=custom_id(action, run_id, detail))
     for field in fields:
-        entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
-            style=discord.TextStyle.paragraph,
-            custom_id=field.name,
-            default=field.value or None,
-            required=field.is_required,
-            max_length=MAX_TEXT,
-        )
-        label: discord.ui.Label[discord.ui.Modal] = discord.ui.Label(text=field.label, component=entry)
-        modal.add_item(label)
+        modal.add_item(_labelled(field))
     modal.stop()
     return modal
+
+
+def _labelled(field: Field | Selection) -> discord.ui.Label[discord.ui.Modal]:
+    if isinstance(field, Selection):
+        selection: discord.ui.Select[discord.ui.Modal] = discord.ui.Select(
+            custom_id=field.name, options=[*field.options]
+        )
+        return discord.ui.Label(text=field.label, component=selection)
+    entry: discord.ui.TextInput[discord.ui.Modal] = discord.ui.TextInput(
+        style=_LINE if field.max_characters <= _SHORT else _LINES,
+        custom_id=field.name,
+        default=field.value or None,
+        required=field.is_required,
+        max_length=field.max_characters,
+    )
+    return discord.ui.Label(text=field.label, component=entry)
 
 
 def custom_id(action: str, run_id: str, detail: str | None = None) -> str:
@@ -90,8 +121,11 @@ def custom_id(action: str, run_id: str, detail: str | None = None) -> str:
 
 
 class _Entry(BaseModel):
+    """A text field with its value, or a list with its selected values."""
+
     custom_id: str
-    value: str
+    value: str = ""
+    values: list[str] = []
 
 
 class _Labelled(BaseModel):
@@ -112,5 +146,10 @@ def parse_press(data: object) -> ButtonPress | None:
     found = _CUSTOM_ID.fullmatch(sent.custom_id)
     if found is None:
         return None
-    fields = {part.component.custom_id: part.component.value for part in sent.components}
-    return ButtonPress(found["action"], sent.values[0] if sent.values else found["run"], found["detail"], fields)
+    entries = (part.component for part in sent.components)
+    fields = {entry.custom_id: entry.values[0] if entry.values else entry.value for entry in entries}
+    run_id: str = found["run"]
+    value = next(iter(sent.values), None)
+    if run_id == _SELECTED and value is not None:
+        return ButtonPress(found["action"], value, found["detail"], fields)
+    return ButtonPress(found["action"], run_id, found["detail"], fields, value)

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from bot.report import HEATMAP_NAME, ReportFiles, score_csv, summarize
+from bot.report import HEATMAP_NAME, TABLE_NAME, ReportFiles, score_csv, summarize
 from trainer.reports.score_table import Curve, Unit
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -38,6 +38,12 @@ class ChartProcess:
             return None
         curves: tuple[Curve, Curve] = (tuple(train), tuple(validation))
         return await self._draw(partial(_loss_chart, *curves, bits_per_nat))
+
+    async def comparison_chart(self, curves: Mapping[str, Curve], unit: str) -> bytes | None:
+        """Return the chart of several runs as PNG; None without a curve, or, logged, if the process died."""
+        if all(len(curve) < 2 for curve in curves.values()):
+            return None
+        return await self._draw(partial(_comparison_chart, curves, unit))
 
     async def report(self, scored: bytes, text: str, unit: Unit) -> ReportFiles | None:
         """Build the report of a stored score record; return None, logged, if the process died."""
@@ -102,6 +108,12 @@ def _loss_chart(train: Curve, validation: Curve, bits_per_nat: float | None) -> 
     return loss_chart(train, validation, bits_per_nat)
 
 
+def _comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
+    from trainer.reports.charts import comparison_chart  # in the child only
+
+    return comparison_chart(curves, unit)
+
+
 def _report(scored: bytes, text: str, unit: Unit) -> ReportFiles:
     from trainer.contracts.inference import ScoreRecord
     from trainer.reports.charts import heat_map
@@ -116,7 +128,7 @@ def _report(scored: bytes, text: str, unit: Unit) -> ReportFiles:
         files={
             HEATMAP_NAME: heat_map(rows, unit),
             "surprisal.html": heatmap_html(response, text).encode(),
-            "surprisal.csv": score_csv(response, text),
+            TABLE_NAME: score_csv(response, text),
             "surprisal.json": response.model_dump_json().encode(),
         },
     )

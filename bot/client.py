@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import discord
 import structlog
@@ -11,16 +11,20 @@ import yarl
 from discord import app_commands
 from discord.gateway import DiscordWebSocket
 
+from bot.access import AccessList
 from bot.buttons import ButtonPress, parse_press
 from bot.chart_process import ChartProcess
+from bot.corpus_build import CorpusBuilder
 from bot.deferred import DeferredInteractions
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, ROUTE, retry
+from bot.discord_errors import CALL_ERRORS, HTTP_ERROR, NOT_FOUND, ROUTE, is_closed, retry
 from bot.installation import Installation
+from bot.language import CatalogueTranslator
 from bot.limits import UsageLimits
-from bot.notifier import RunNotifier
+from bot.notifier import Notifier
 from bot.pacing import back_off
 from bot.permissions import Permissions
 from bot.run_index import RunIndex
+from bot.user_settings import UserSettingsStore
 from trainer.config.settings import Settings
 from trainer.jobs.queue import JobQueue
 
@@ -38,13 +42,17 @@ class Bot(discord.Client):
     queue: JobQueue
     limits: UsageLimits
     index: RunIndex
-    notifier: RunNotifier
+    notifier: Notifier
+    corpus_builder: CorpusBuilder
 
     tree: app_commands.CommandTree["Bot"]
 
     def __init__(self, settings: Settings, answer_press: "PressHandler") -> None:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # this bot does not speak
-        self.permissions = Permissions(settings.discord, self._is_member)
+        root = settings.app.artifacts_root
+        self.access = AccessList(root / "access.json")
+        self.permissions = Permissions(settings.discord, self._is_member, self.access)
+        self.user_settings = UserSettingsStore(root / "users")
         self.installation = Installation(settings, self.permissions)
         super().__init__(
             intents=discord.Intents(guilds=True),
@@ -53,8 +61,12 @@ class Bot(discord.Client):
             http_trace=self.installation.metrics.discord_trace(),
         )
         self.settings = settings
+        self.owner_dm: Literal["open", "closed", "unknown"] = "unknown"
+        """State of the owner's direct messages as of the start."""
         self.charts = ChartProcess()
-        self.deferred = DeferredInteractions(settings.app.artifacts_root / "deferred")
+        self.deferred = DeferredInteractions(root / "deferred")
+        self.offered_files: dict[str, discord.Attachment] = {}
+        """The files of open forms, by form; the oldest ones are forgotten."""
         self._started = AsyncExitStack()
         self._answer_press = answer_press
         _use_addresses(settings)
@@ -69,6 +81,7 @@ class Bot(discord.Client):
         await self.installation.start()  # the HTTP API does not wait for Discord
         await self._retry(lambda: self._log_in(token))
         await self._set_up()
+        await self.tree.set_translator(CatalogueTranslator())
         await self._retry(self.tree.sync)
         waits = back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS)
         while True:
@@ -98,8 +111,8 @@ class Bot(discord.Client):
         await self.deferred.start(self.http.user_agent)
         self.queue, self.index = self.installation.queue, self.installation.index
         self.limits = self.installation.limits
-        self.notifier = RunNotifier(
-            self.queue.runs,
+        self.notifier = Notifier(
+            self.settings.app.artifacts_root,
             self.queue,
             self,
             self.charts,
@@ -109,6 +122,30 @@ class Bot(discord.Client):
         )
         self._started.push_async_callback(self.notifier.stop)
         await self.notifier.start()
+        self.corpus_builder = CorpusBuilder(self.settings)
+        self._started.push_async_callback(self.corpus_builder.stop)
+        checking = asyncio.create_task(self._check_owner_dm())
+        self._started.push_async_callback(_end, checking)
+
+    async def _check_owner_dm(self) -> None:
+        """Open the owner's direct messages and show there that the bot types, which sends no message."""
+        owner_id = self.settings.discord.owner_id
+        if owner_id is None:
+            return
+
+        async def type_to_owner() -> None:
+            channel = await self.create_dm(discord.Object(owner_id))
+            await channel.typing()
+
+        try:
+            await self._retry(type_to_owner)
+            self.owner_dm = "open"
+        except HTTP_ERROR as error:
+            if is_closed(error):
+                self.owner_dm = "closed"
+                log.warning("owner_dm_closed", user_id=owner_id)
+            else:
+                log.error("owner_dm_unknown", user_id=owner_id, exc_info=error)
 
     async def on_ready(self) -> None:
         log.info("bot_ready", user_id=self.user and self.user.id, guilds=len(self.guilds))
@@ -143,6 +180,11 @@ class Bot(discord.Client):
 
 
 PressHandler: TypeAlias = Callable[[discord.Interaction[Bot], ButtonPress], Awaitable[None]]
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _use_addresses(settings: Settings) -> None:

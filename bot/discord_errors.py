@@ -34,10 +34,10 @@ _CLOSED = (
 
 _TOO_FAST = 40003
 """"You are opening direct messages too fast"."""
-_EXPIRED = (
-    *(50027, 10015),  # "Invalid Webhook Token", "Unknown Webhook": 15 minutes after the command
-    10008,  # "Unknown Message": the caller has dismissed the answer
-)
+_TOKEN_ENDED = (50027, 10015)
+""""Invalid Webhook Token", "Unknown Webhook": 15 minutes after the command."""
+_EXPIRED = (*_TOKEN_ENDED, 10008)
+"""The last one is "Unknown Message": the caller has dismissed the answer."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -56,6 +56,11 @@ def is_closed(error: BaseException) -> bool:
 def is_expired(error: BaseException) -> bool:
     """Return whether an interaction can no longer be answered."""
     return error_code(error) in _EXPIRED
+
+
+def has_token_ended(error: BaseException) -> bool:
+    """Return whether an answer came more than 15 minutes after its command."""
+    return error_code(error) in _TOKEN_ENDED
 
 
 def error_code(error: BaseException) -> int:

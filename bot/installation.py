@@ -2,6 +2,7 @@
 
 from contextlib import AsyncExitStack
 
+from bot.exports import Exports
 from bot.http.metrics import Metrics
 from bot.limits import UsageLimits
 from bot.permissions import Permissions
@@ -28,6 +29,7 @@ class Installation:
         self.settings = settings
         self.permissions = permissions
         self.metrics = Metrics()
+        self.exports = Exports(settings)
         self.port: int | None = None
         """The port of the HTTP API, once it listens."""
         self._services = Services(settings)
@@ -48,12 +50,20 @@ class Installation:
         await self.webhooks.start()
         if self.settings.http.port is not None:
             from bot.http.api import Api
+            from bot.http.exports import export_route
             from bot.http.server import HttpServer
 
             api = Api(self.settings, self.queue, self.index, self.limits, self.permissions, self.metrics)
-            server = HttpServer(api)
+            server = HttpServer(api, [export_route(self.exports)])
             self._started.push_async_callback(server.stop)
             self.port = await server.start()
+
+    @property
+    def public_url(self) -> str | None:
+        """The address of the HTTP API for people; None if it does not listen, or serves only this machine."""
+        url = self.settings.http.public_url
+        has_keys = bool(self.settings.security.keys)
+        return str(url) if url is not None and self.port is not None and has_keys else None
 
     async def wake_webhooks(self) -> None:
         """Tell the webhooks of new events, without end; in a process with Discord, its notifier does that."""

@@ -1,12 +1,13 @@
-"""A run's `dm.json`: its watchers, and the messages that were sent to each of them."""
+"""A ledger `dm.json`: the watchers of a run, an experiment or a tokenizer, and the messages sent to each of them."""
 
 import asyncio
+from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Literal, Protocol
 
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import Frozen
-from trainer.system.files import read_regular, write_atomically
+from trainer.system.files import Disk, read_regular, write_atomically
 
 
 class SentMessage(Frozen):
@@ -32,6 +33,9 @@ class Watcher(Frozen):
     """The user has read the result in the answer to a command, because the channel refuses messages."""
     card_is_stale: bool = False
     """The final message was sent, and the card does not show the result yet."""
+    origin_channel_id: int | None = None
+    """Channel of the command, which the watcher is mentioned in if their direct messages are closed."""
+    mention: SentMessage | None = None
     has_second_card: bool = False
     """The card was deleted and sent again, which is done once."""
 
@@ -68,23 +72,35 @@ class MessageLedger(Frozen):
         return [watcher for watcher in self.watchers if not watcher.is_done]
 
 
-def read_ledger(run: RunDirectory) -> MessageLedger:
-    """Read a run's ledger; the run's owner watches it by default. Raises ValueError for a broken file."""
+class HasLedger(Protocol):
+    """Something on disk that has a ledger."""
+
+    message_ledger: Path
+    disk: Disk
+
+
+def read_ledger(item: HasLedger) -> MessageLedger:
+    """Read a ledger; a run's owner watches it by default, unless it belongs to an experiment.
+
+    Raises ValueError for a broken file.
+    """
     try:
-        return MessageLedger.model_validate_json(read_regular(run.message_ledger))
+        return MessageLedger.model_validate_json(read_regular(item.message_ledger))
     except FileNotFoundError:
-        user_id = run.record().user_id
-        return MessageLedger(watchers=() if user_id is None else (Watcher(user_id=user_id),))
+        record = item.record() if isinstance(item, RunDirectory) else None
+        if record is None or record.user_id is None or record.experiment_id is not None:
+            return MessageLedger()
+        return MessageLedger(watchers=(Watcher(user_id=record.user_id),))
 
 
 class Ledger:
-    """The ledger of a run in memory and on disk; all writers of this process share one instance."""
+    """A ledger in memory and on disk; all writers of this process share one instance."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-        for leftover in run.path.glob(f".{run.message_ledger.name}.*.tmp"):  # of a bot that was killed
-            run.disk.remove(leftover)
-        self.current = read_ledger(run)
+    def __init__(self, item: HasLedger) -> None:
+        self._path, self._disk = item.message_ledger, item.disk
+        for leftover in self._path.parent.glob(f".{self._path.name}.*.tmp"):  # of a bot that was killed
+            self._disk.remove(leftover)
+        self.current = read_ledger(item)
         self._saving = Lock()
 
     async def update(self, watcher: Watcher, **changes: object) -> Watcher:
@@ -95,10 +111,11 @@ class Ledger:
         await asyncio.to_thread(self._save)
         return changed
 
-    async def watch(self, user_id: int, channel_id: int | None) -> Watcher:
+    async def watch(self, user_id: int, channel_id: int | None, origin_channel_id: int | None = None) -> Watcher:
         """Add a watcher in a channel or (None) in direct messages.
 
         Messages that were sent to the same place stay in use; a final message is sent once, wherever it was sent.
+        If direct messages are closed, the watcher is mentioned once in the channel of the command, its origin.
         """
         watcher = self.current.of(user_id)
         is_same_place = watcher is not None and (
@@ -106,9 +123,10 @@ class Ledger:
         )
         if watcher is None or not (watcher.has_final or is_same_place):
             watcher = Watcher(user_id=user_id, in_dm=channel_id is None, channel_id=channel_id)
-        return await self.update(watcher, watches=True, is_closed=False)
+        origin = origin_channel_id or watcher.origin_channel_id
+        return await self.update(watcher, watches=True, is_closed=False, origin_channel_id=origin)
 
     def _save(self) -> None:
         """Write the current entries, whichever change this is for, so that a late save reverts nothing."""
         with self._saving:
-            write_atomically(self._run.message_ledger, self.current.model_dump_json().encode(), self._run.disk)
+            write_atomically(self._path, self.current.model_dump_json().encode(), self._disk)

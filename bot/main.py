@@ -8,6 +8,7 @@ from typing import BinaryIO
 import discord
 import structlog
 
+from bot.access import AccessList
 from bot.app import build
 from bot.discord_errors import CALL_ERRORS, CLOSED
 from bot.installation import Installation
@@ -87,7 +88,8 @@ async def _run_alone(settings: Settings) -> int:
     if settings.http.port is None:
         raise AppError(ErrorCode.CONFIG_INVALID, "HTTP__PORT is empty: without Discord, there is nothing to run.")
     stop = _stop_signal()
-    installation = Installation(settings, Permissions(settings.discord, no_member))
+    access = AccessList(settings.app.artifacts_root / "access.json")
+    installation = Installation(settings, Permissions(settings.discord, no_member, access))
     try:
         await installation.start()
         waking = asyncio.create_task(installation.wake_webhooks())

@@ -1,10 +1,11 @@
-"""Sends run updates to Discord: one supervised task per run and watcher, woken by the event stream."""
+"""Sends updates about runs, experiments and tokenizers to Discord: one supervised task per subject and watcher."""
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
@@ -12,11 +13,18 @@ import discord
 import structlog
 
 from bot.chart_process import ChartProcess
-from bot.delivery import Delivery, RunNotifications
-from bot.ledger import Watcher, read_ledger
+from bot.delivery import Delivery
+from bot.digest import Digest, Place, PlaceKey, place_key, stored_digests
+from bot.job_subjects import ExperimentSubject, TokenizerSubject
+from bot.ledger import HasLedger, Watcher, read_ledger
 from bot.pacing import Pace
+from bot.run_subject import RunSubject
+from bot.subjects import Subject
+from trainer.artifacts.experiments import ExperimentStore
 from trainer.artifacts.runs import RunDirectory, RunStore
+from trainer.artifacts.tokenizers import TokenizerStore
 from trainer.contracts.errors import AppError
+from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.runs import RunRecord, RunStatus
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
@@ -37,26 +45,26 @@ class EventSource(Protocol):
 
 
 class UndeliveredResult(NamedTuple):
-    """An ended run whose final message a watcher's channel has refused."""
+    """An ended subject whose final message a watcher's channel has refused, and the card that shows its end."""
 
-    run: RunNotifications
+    subject: Subject
     watcher: Watcher
-    status: RunStatus
+    card: discord.Embed
 
 
-class RunNotifier:
-    """Runs one delivery per run and watcher; a failed delivery is logged and restarted, and affects no other.
+class Notifier:
+    """Runs one delivery per subject and watcher; a failed delivery is logged and restarted, and affects no other.
 
     `listeners` are called with the id of each run that has new events.
     """
 
     def __init__(
         self,
-        runs: RunStore,
+        artifacts_root: Path,
         events: EventSource,
         client: discord.Client,
         charts: ChartProcess,
-        can_receive: Callable[[int, RunRecord], bool],
+        can_receive: Callable[[int, RunRecord | ExperimentRecord], bool],
         *,
         edit_interval_seconds: float,
         listeners: Sequence[Callable[[str], None]] = (),
@@ -64,7 +72,10 @@ class RunNotifier:
         retry_seconds: float = 5.0,
         steady_seconds: float = _STEADY_SECONDS,
     ) -> None:
-        self._runs = runs
+        self._runs = RunStore(artifacts_root)
+        self._experiments = ExperimentStore(artifacts_root)
+        self._tokenizers = TokenizerStore(artifacts_root)
+        self._digests = artifacts_root / "digests"
         self._events = events
         self._client = client
         self._charts = charts
@@ -74,18 +85,27 @@ class RunNotifier:
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
         self._steady_seconds = steady_seconds
-        self._pace = Pace(edit_interval_seconds)
-        # all deliveries of a run share one ledger while any of them uses it
-        self._notifications: WeakValueDictionary[str, RunNotifications] = WeakValueDictionary()
+        self.pace = Pace(edit_interval_seconds)
+        # all deliveries of a subject share one ledger while any of them uses it
+        self._subjects: WeakValueDictionary[str, Subject] = WeakValueDictionary()
         self._deliveries: dict[str, Delivery] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._places: dict[PlaceKey, Place] = {}
         self._undelivered: defaultdict[int, set[str]] = defaultdict(set)
-        """Run ids by user id."""
+        """Ids of subjects by user id."""
+        self._holds = 0
+        self._held: set[str] = set()
 
     async def start(self) -> None:
-        """Continue the deliveries of every run with pending messages, and listen for events."""
-        for run_id in await asyncio.to_thread(self._pending_runs):
-            self.follow(run_id)
+        """Continue the deliveries of every subject with pending messages, and listen for events."""
+        digests = await asyncio.to_thread(stored_digests, self._digests, self._edit_interval_seconds)
+        for digest in digests:
+            for watcher in digest.ledger.current.watchers:
+                self._place(watcher).resume(digest)
+        for subject_id in await asyncio.to_thread(self._pending):
+            self.follow(subject_id)
+        for digest in digests:
+            self._deliver(digest)
         self._tasks["events"] = asyncio.create_task(self._supervise("events", self._listen))
 
     async def stop(self) -> None:
@@ -94,43 +114,80 @@ class RunNotifier:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def follow(self, run_id: str) -> None:
-        """Start or wake a delivery for every watcher of the run."""
+    def follow(self, subject_id: str) -> None:
+        """Start or wake a delivery for every watcher of a run, an experiment or a tokenizer."""
         try:
-            run = self._run(self._runs.get(run_id))
+            subject = self._subject(subject_id)
         except AppError:
-            log.warning("run_unknown", run_id=run_id)
+            log.warning("run_unknown", run_id=subject_id)
         except ValueError:
-            log.error("run_unreadable", run_id=run_id)
+            log.error("run_unreadable", run_id=subject_id)
         else:
-            self._deliver(run)
+            self._deliver(subject)
 
-    async def watch(self, directory: RunDirectory, user_id: int, channel_id: int | None) -> Watcher:
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Wait with runs that are new, so that the block can add a watcher to the run that it starts."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                held, self._held = self._held, set()
+                for run_id in held:
+                    self.follow(run_id)
+
+    async def watch(
+        self, directory: RunDirectory, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
         """Add a watcher of a run, in a channel or (None) in direct messages; durable on return.
 
-        Waits up to five seconds for the first message, to report whether the channel accepts messages.
+        Waits up to five seconds for the first message, to report whether the channel accepts messages. A watcher whose
+        direct messages are closed is mentioned once in the channel of the command, `origin_channel_id`.
         """
-        run, name = self._run(directory), _name(directory.run_id, user_id)
-        self._stop_delivery(name)
-        watcher = await run.ledger.watch(user_id, channel_id)
-        self._deliver(run)
-        if name in self._deliveries:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
-                    await self._deliveries[name].tried.wait()
-        return run.ledger.current.of(user_id) or watcher
+        return await self._watch(self._subject(directory.run_id), user_id, channel_id, origin_channel_id)
 
-    async def unwatch(self, directory: RunDirectory, user_id: int) -> None:
-        """Remove a watcher of a run; durable on return."""
-        run = self._run(directory)
-        self._stop_delivery(_name(directory.run_id, user_id))
-        watcher = run.ledger.current.of(user_id)
+    async def begin_watch(
+        self, run_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None
+    ) -> None:
+        """Add a watcher of a new run, as `watch` does, and start its delivery without waiting for a message."""
+        run = self._subject(run_id)
+        await run.ledger.watch(user_id, channel_id, origin_channel_id)
+        self._deliver(run)
+
+    async def watch_experiment(
+        self, experiment_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
+        """Add a watcher of an experiment, as `watch` does of a run; raises DATA_NOT_FOUND."""
+        return await self._watch(self._experiment(experiment_id), user_id, channel_id, origin_channel_id)
+
+    async def watch_tokenizer(
+        self, tokenizer_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
+        """Add a watcher of a tokenizer's training, as `watch` does of a run; raises TOKENIZER_NOT_FOUND."""
+        return await self._watch(self._tokenizer(tokenizer_id), user_id, channel_id, origin_channel_id)
+
+    async def unwatch(self, subject_id: str, user_id: int) -> None:
+        """Remove a watcher of a run, an experiment or a tokenizer; durable on return."""
+        subject = self._subject(subject_id)
+        self._stop_delivery(_name(subject_id, user_id))
+        watcher = subject.ledger.current.of(user_id)
         if watcher is not None:
-            await run.ledger.update(watcher, watches=False)
+            await subject.ledger.update(watcher, watches=False)
+            await self._place(watcher).settle()
+
+    async def unwatch_hidden(self, user_id: int) -> None:
+        """Remove a user as a watcher of everything about which the user may no longer receive messages."""
+        subjects = [delivery.subject for delivery in self._deliveries.values() if delivery.user_id == user_id]
+        for subject in subjects:
+            if not isinstance(subject, Digest) and not subject.may_receive(user_id):
+                await self.unwatch(subject.subject_id, user_id)
 
     def watched_by(self, user_id: int) -> list[str]:
-        """Return the ids of runs with messages left to send to a user."""
-        return sorted(delivery.run.run_id for delivery in self._deliveries.values() if delivery.user_id == user_id)
+        """Return the ids of subjects with messages left to send to a user."""
+        own = (delivery for delivery in self._deliveries.values() if delivery.user_id == user_id)
+        return sorted(delivery.subject.subject_id for delivery in own if not isinstance(delivery.subject, Digest))
 
     @asynccontextmanager
     async def deliver_pending(self, user_id: int) -> AsyncIterator[Sequence[UndeliveredResult]]:
@@ -140,63 +197,122 @@ class RunNotifier:
             results = await self._results(user_id, sorted(waiting))
             yield results
             for result in results:
-                await result.run.ledger.update(result.watcher, acknowledged=True)
-                waiting.discard(result.run.run_id)
+                await result.subject.ledger.update(result.watcher, acknowledged=True)
+                waiting.discard(result.subject.subject_id)
         finally:
             self._undelivered[user_id] |= waiting
 
-    async def _results(self, user_id: int, run_ids: Sequence[str]) -> list[UndeliveredResult]:
+    async def _results(self, user_id: int, subject_ids: Sequence[str]) -> list[UndeliveredResult]:
         results: list[UndeliveredResult] = []
-        for run_id in run_ids:
+        for subject_id in subject_ids:
             try:
-                run = self._run(self._runs.get(run_id))
-                status = await run.logged_status()
+                subject = self._subject(subject_id)
+                state = await subject.state()
             except (AppError, ValueError, OSError):  # deleted or broken, which `follow` logs
                 continue
-            watcher = run.ledger.current.of(user_id)
-            is_wanted = status.has_ended and self._can_receive(user_id, run.record)
-            if watcher is not None and watcher.is_undelivered and is_wanted:
-                results.append(UndeliveredResult(run, watcher, status))
-        return results[:_MAX_RESULTS]
+            watcher = subject.ledger.current.of(user_id)
+            is_wanted = state.has_ended and subject.may_receive(user_id)
+            if watcher is not None and watcher.is_undelivered and is_wanted and len(results) < _MAX_RESULTS:
+                card = (await subject.view(None)).card(user_id)
+                results.append(UndeliveredResult(subject, watcher, card.embed))
+        return results
 
-    def _run(self, directory: RunDirectory) -> RunNotifications:
-        run = self._notifications.get(directory.run_id)
-        if run is None:
-            interval = self._edit_interval_seconds
-            run = RunNotifications(directory, self._charts, self._events.steady_status, interval_seconds=interval)
-            self._notifications[directory.run_id] = run
-        return run
+    def _subject(self, subject_id: str) -> Subject:
+        """Return a subject by id; raises AppError for an unknown one, ValueError for a broken one."""
+        known = self._subjects.get(subject_id)
+        if known is not None:
+            return known
+        try:
+            directory = self._runs.get(subject_id)
+        except AppError:
+            if self._experiments.find(subject_id) is not None:
+                return self._experiment(subject_id)
+            return self._tokenizer(subject_id)
+        interval = self._edit_interval_seconds
+        return self._keep(
+            RunSubject(
+                directory, self._charts, self._events.steady_status, self._can_receive, interval_seconds=interval
+            )
+        )
 
-    def _deliver(self, run: RunNotifications) -> None:
-        """Start missing deliveries and wake the others; a run that has become private is not delivered."""
-        self._collect_undelivered(run)
-        for watcher in run.ledger.current.pending:
-            name = _name(run.run_id, watcher.user_id)
+    def _experiment(self, experiment_id: str) -> Subject:
+        experiment = self._experiments.get(experiment_id)
+        interval = self._edit_interval_seconds
+        return self._subjects.get(experiment_id) or self._keep(
+            ExperimentSubject(experiment, self._runs, self._can_receive, interval_seconds=interval)
+        )
+
+    def _tokenizer(self, tokenizer_id: str) -> Subject:
+        tokenizer = self._tokenizers.get(tokenizer_id)
+        return self._subjects.get(tokenizer_id) or self._keep(
+            TokenizerSubject(tokenizer, interval_seconds=self._edit_interval_seconds)
+        )
+
+    def _keep(self, subject: Subject) -> Subject:
+        self._subjects[subject.subject_id] = subject
+        return subject
+
+    async def _watch(
+        self, subject: Subject, user_id: int, channel_id: int | None, origin_channel_id: int | None
+    ) -> Watcher:
+        name = _name(subject.subject_id, user_id)
+        self._stop_delivery(name)
+        watcher = await subject.ledger.watch(user_id, channel_id, origin_channel_id)
+        await self._place(watcher).settle()
+        self._deliver(subject)
+        if name in self._deliveries:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
+                    await self._deliveries[name].tried.wait()
+        return subject.ledger.current.of(user_id) or watcher
+
+    def _place(self, watcher: Watcher) -> Place:
+        key = place_key(watcher)
+        if key not in self._places:
+            self._places[key] = Place(key, self._digests, self._edit_interval_seconds, self._deliver)
+        return self._places[key]
+
+    def _deliver(self, subject: Subject) -> None:
+        """Start missing deliveries and wake the others; a subject that has become private is not delivered."""
+        self._collect_undelivered(subject)
+        for watcher in subject.ledger.current.pending:
+            name = _name(subject.subject_id, watcher.user_id)
             if name in self._deliveries:
                 self._deliveries[name].wake_up.set()
-            elif self._can_receive(watcher.user_id, run.record):
-                delivery = Delivery(run, watcher, self._client, self._pace, poll_seconds=self._poll_seconds)
+            elif subject.may_receive(watcher.user_id):
+                place = self._place(watcher)
+                if subject.has_line:
+                    place.join(subject.subject_id)
+                delivery = Delivery(subject, watcher, place, self._client, self.pace, poll_seconds=self._poll_seconds)
                 self._deliveries[name] = delivery
                 self._tasks[name] = asyncio.create_task(self._run_delivery(name, delivery))
 
     async def _run_delivery(self, name: str, delivery: Delivery) -> None:
         await self._supervise(name, delivery.deliver)
-        self._collect_undelivered(delivery.run)
+        self._collect_undelivered(delivery.subject)
         del self._tasks[name], self._deliveries[name]
+        delivery.place.leave(delivery.subject.subject_id)
+        await delivery.place.settle()
 
-    def _collect_undelivered(self, run: RunNotifications) -> None:
-        for watcher in run.ledger.current.watchers:
+    def _collect_undelivered(self, subject: Subject) -> None:
+        for watcher in subject.ledger.current.watchers:
             if watcher.is_undelivered:
-                self._undelivered[watcher.user_id].add(run.run_id)
+                self._undelivered[watcher.user_id].add(subject.subject_id)
 
     async def _listen(self) -> None:
         async for run_id in self._events.next_run_ids():
             for notify in self._listeners:
                 notify(run_id)
-            self.follow(run_id)
+            if self._holds and run_id not in self._subjects:
+                self._held.add(run_id)
+            else:
+                self.follow(run_id)
 
-    def _pending_runs(self) -> list[str]:
-        return [run.run_id for run in self._runs.all() if _is_pending(run)]
+    def _pending(self) -> list[str]:
+        """Return the ids of subjects with messages left to send."""
+        found = [run.run_id for run in self._runs.all() if _is_pending(run.run_id, run)]
+        found += [one.experiment_id for one in self._experiments.all() if _is_pending(one.experiment_id, one)]
+        return found + [one.tokenizer_id for one in self._tokenizers.all() if _is_pending(one.tokenizer_id, one)]
 
     async def _supervise(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Run a task to its end; restart it after a failure, with exponential back-off."""
@@ -212,20 +328,22 @@ class RunNotifier:
             await asyncio.sleep(seconds)
 
     def _stop_delivery(self, name: str) -> None:
-        self._deliveries.pop(name, None)
+        delivery = self._deliveries.pop(name, None)
         task = self._tasks.pop(name, None)
         if task is not None:
             task.cancel()
+        if delivery is not None:
+            delivery.place.leave(delivery.subject.subject_id)
 
 
-def _name(run_id: str, user_id: int) -> str:
-    return f"{run_id} for {user_id}"
+def _name(subject_id: str, user_id: int) -> str:
+    return f"{subject_id} for {user_id}"
 
 
-def _is_pending(run: RunDirectory) -> bool:
+def _is_pending(subject_id: str, item: HasLedger) -> bool:
     try:
-        ledger = read_ledger(run)
+        ledger = read_ledger(item)
         return bool(ledger.pending) or any(watcher.is_undelivered for watcher in ledger.watchers)
     except ValueError:
-        log.error("run_unreadable", run_id=run.run_id)
+        log.error("run_unreadable", run_id=subject_id)
         return False

@@ -1,5 +1,6 @@
 """Outcome of an ended run beside its events: files, samples and the last log lines, without paths of the machine."""
 
+import logging
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,11 +12,14 @@ from pydantic_core import to_json
 from trainer.artifacts.runs import RunDirectory
 from trainer.contracts.base import FileRecord
 from trainer.contracts.inference import Sample
-from trainer.contracts.runs import RunManifest
+from trainer.contracts.runs import LogLevel, RunManifest
 from trainer.system.files import BrokenFile, read_regular
 from trainer.system.logs import LogReader, readable_line
 
 _MAX_LOG_LINES = 8
+_MAX_READ_LINES = 20_000
+"""Lines at the end of a log that are searched for a level: nearly all of a log."""
+_LEVELS = logging.getLevelNamesMapping()
 _MAX_SAMPLES = 2
 _record_adapter = TypeAdapter(dict[str, object])
 _ADDRESS = re.compile(r"\b\w+://[^\s\"']+")
@@ -36,7 +40,7 @@ def read_outcome(run: RunDirectory) -> Outcome:
     if manifest is None:
         return Outcome()
     if manifest.status == "failed":
-        return Outcome(last_lines=last_lines(run, _MAX_LOG_LINES))
+        return Outcome(last_lines=last_lines(run, _MAX_LOG_LINES, "WARNING"))
     return Outcome(manifest.files, _samples(run))
 
 
@@ -55,12 +59,22 @@ def _samples(run: RunDirectory) -> Sequence[Sample]:
     return [sample for sample in unprompted or samples if sample.text.strip()][:_MAX_SAMPLES]
 
 
-def last_lines(run: RunDirectory, count: int) -> list[str]:
-    """Return the last lines of a run's log, followed by the error output of a process that crashed."""
-    lines = [shown_line(line, stored=False) for line in LogReader(run.logs).last(count)]
+def last_lines(run: RunDirectory, count: int, level: LogLevel = "DEBUG") -> list[str]:
+    """Return the last lines of a run's log from a level on, followed by the error output of a process that crashed."""
+    stored = LogReader(run.logs).last(count if level == "DEBUG" else _MAX_READ_LINES)
+    lines = [shown_line(line, stored=False) for line in stored if _is_shown(line, level)][-count:]
     manifest = _manifest(run)
     crash = () if manifest is None else manifest.last_lines
     return [*lines, *(without_paths(line.rstrip("\n")) for line in crash)][-count:]
+
+
+def _is_shown(line: str, level: LogLevel) -> bool:
+    """Return whether a line of the log has this level or a worse one; so do lines that are not structured."""
+    try:
+        name = str(_record_adapter.validate_json(line).get("level", "critical"))
+    except ValidationError:
+        return True
+    return _LEVELS.get(name.upper(), _LEVELS["CRITICAL"]) >= _LEVELS[level]
 
 
 def without_paths(text: str) -> str:

@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import NamedTuple
 
+from bot.access import AccessLevel, AccessList
 from bot.run_index import RunEntry, owner_of
 from trainer.config.settings import DiscordSettings
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.runs import RunRecord
 
 _MEMBERSHIP_SECONDS = 300.0
@@ -34,17 +36,38 @@ RULES = {
     "train": Rule(Role.USER),
     "status": Rule(Role.USER),
     "runs": Rule(Role.USER),
-    "compare": Rule(Role.USER),
+    "compare": Rule(Role.USER, is_ephemeral=False),
     "watch": Rule(Role.USER),
     "unwatch": Rule(Role.USER),
     "cancel": Rule(Role.OWNER),
     "resume": Rule(Role.OWNER),
     "logs": Rule(Role.OWNER),
     "generate": Rule(Role.USER, is_ephemeral=False, is_limited=True),
+    "predict": Rule(Role.USER, is_limited=True),
     "chat": Rule(Role.USER, is_limited=True),
     "score": Rule(Role.USER, is_limited=True),
     "score detail:per_char": Rule(Role.ADMIN, is_limited=True),
+    "eval": Rule(Role.USER, is_limited=True),
+    "export": Rule(Role.OWNER),
+    "queue": Rule(Role.USER),
+    "settings": Rule(Role.USER),
+    "corpus list": Rule(Role.USER),
+    "corpus show": Rule(Role.USER),
+    "corpus add": Rule(Role.USER),
+    "corpus build": Rule(Role.ADMIN),
+    "tokenizer train": Rule(Role.USER),
+    "tokenizer list": Rule(Role.USER),
+    "tokenizer show": Rule(Role.USER),
+    "experiment start": Rule(Role.ADMIN),
+    "experiment list": Rule(Role.USER),
+    "experiment show": Rule(Role.USER, is_ephemeral=False),
+    "experiment export": Rule(Role.USER),
+    "experiment cancel": Rule(Role.ADMIN),
     "help": Rule(Role.USER),
+    "mt-admin workers": Rule(Role.ADMIN),
+    "mt-admin access": Rule(Role.ADMIN),
+    "mt-admin delete": Rule(Role.ADMIN),
+    "mt-admin doctor": Rule(Role.ADMIN),
 }
 """The rule of each command, in the order of the help page, and of an option that changes it, as `name:value`."""
 
@@ -64,34 +87,64 @@ class Caller(NamedTuple):
 
     user_id: int
     is_admin: bool = False
+    channel_id: int | None = None
+    """Channel of the command in a guild, if the bot may post there."""
 
 
 class Permissions:
-    """Decides who may run a command; results of `is_member(guild_id, user_id)` are cached for five minutes."""
+    """Decides who may run a command; results of `is_member(guild_id, user_id)` are cached for five minutes.
 
-    def __init__(self, settings: DiscordSettings, is_member: Callable[[int, int], Awaitable[bool]]) -> None:
+    The levels of the access list replace the settings, except for admins.
+    """
+
+    def __init__(
+        self,
+        settings: DiscordSettings,
+        is_member: Callable[[int, int], Awaitable[bool]],
+        access: AccessList | None = None,
+    ) -> None:
         owner: tuple[int, ...] = () if settings.owner_id is None else (settings.owner_id,)
         self._admins: tuple[int, ...] = owner + settings.admin_ids
         self._users: tuple[int, ...] = settings.allowed_user_ids
         self._guilds: tuple[int, ...] = settings.allowed_guild_ids
         self._private_runs = settings.private_runs
+        self._access = access
         self._is_member = is_member
         self._memberships: dict[int, tuple[float, bool]] = {}
 
     async def caller(self, user_id: int, guild_id: int | None) -> Caller:
         """Return the caller in a guild or (None) in direct messages; raises FORBIDDEN for a stranger."""
-        if user_id in self._admins:
+        if self.is_admin(user_id):
             return Caller(user_id, is_admin=True)
-        if user_id in self._users or guild_id in self._guilds or await self._is_guild_member(user_id):
+        level = self._level(user_id)
+        is_user = level == "user" or (level is None and await self._is_user(user_id, guild_id))
+        if is_user:
             return Caller(user_id)
         raise AppError(ErrorCode.FORBIDDEN, f"You may not use this bot. Ask {self._contact} to add you.")
 
-    def may_see(self, caller: Caller, run: RunRecord | RunEntry) -> bool:
+    def may_see(self, caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
         return not self._private_runs or _owns(caller, run)
 
-    def can_receive(self, user_id: int, run: RunRecord | RunEntry) -> bool:
-        """Return whether a watcher may see a run, outside of a command."""
-        return self.may_see(Caller(user_id, user_id in self._admins), run)
+    def can_receive(self, user_id: int, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
+        """Return whether a watcher may see a run or an experiment; without access, only an own one."""
+        caller = Caller(user_id, self.is_admin(user_id))
+        return self.may_see(caller, run) and (self._level(user_id) != "none" or _owns(caller, run))
+
+    def _level(self, user_id: int) -> AccessLevel | None:
+        return None if self._access is None else self._access.of(user_id)
+
+    def is_admin(self, user_id: int) -> bool:
+        return user_id in self._admins
+
+    def check_command(self, command: str, caller: Caller) -> None:
+        """Raise FORBIDDEN if a command is only for admins, and the caller is none."""
+        if RULES[command].role is Role.ADMIN and not caller.is_admin:
+            raise self._refusal(command, self._contact)
+
+    def check_experiments(self, *, is_admin: bool) -> None:
+        """Raise FORBIDDEN if runs are private, for others than admins: an experiment shows many runs."""
+        if self._private_runs and not is_admin:
+            raise AppError(ErrorCode.FORBIDDEN, "Runs are private here: only admins may see experiments.")
 
     def can_run(self, command: str, caller: Caller, run: RunRecord | RunEntry) -> bool:
         """Return whether the caller may run this command on a run."""
@@ -108,7 +161,15 @@ class Permissions:
             role = RULES[command].role
             owner = _owner(run)
             contact = self._contact if owner is None or owner < 0 or role is Role.ADMIN else _mention(owner)
-            raise AppError(ErrorCode.FORBIDDEN, f"`{typed_command(command)}` is only for {role}. Ask {contact}.")
+            raise self._refusal(command, contact)
+
+    def _refusal(self, command: str, contact: str) -> AppError:
+        message = f"`{typed_command(command)}` is only for {RULES[command].role}. Ask {contact}."
+        return AppError(ErrorCode.FORBIDDEN, message)
+
+    async def _is_user(self, user_id: int, guild_id: int | None) -> bool:
+        """Return whether the settings make somebody a user."""
+        return user_id in self._users or guild_id in self._guilds or await self._is_guild_member(user_id)
 
     async def _is_guild_member(self, user_id: int) -> bool:
         known = self._memberships.get(user_id)
@@ -130,12 +191,12 @@ async def no_member(guild_id: int, user_id: int) -> bool:
     return False
 
 
-def _owns(caller: Caller, run: RunRecord | RunEntry) -> bool:
+def _owns(caller: Caller, run: RunRecord | RunEntry | ExperimentRecord) -> bool:
     return caller.is_admin or _owner(run) == caller.user_id
 
 
-def _owner(run: RunRecord | RunEntry) -> int | None:
-    return run.user_id if isinstance(run, RunEntry) else owner_of(run)
+def _owner(run: RunRecord | RunEntry | ExperimentRecord) -> int | None:
+    return owner_of(run) if isinstance(run, RunRecord) else run.user_id
 
 
 def _mention(user_id: int) -> str:

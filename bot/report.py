@@ -3,6 +3,7 @@
 CSV and JSON are those of `mt score --format csv` and `--format json`, in nats; summary and heat map are in `unit`.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import log
 from statistics import median
@@ -24,7 +25,7 @@ from trainer.reports.score_table import (
 
 MAX_REPORT_CHARACTERS = 10_000
 """Keeps the files far below Discord's 10 MiB; the bot needs 20 MB of memory to pass them on."""
-HEATMAP_NAME, HIGH_BITS = "surprisal.png", 6
+HEATMAP_NAME, TABLE_NAME, HIGH_BITS = "surprisal.png", "surprisal.csv", 6
 _MAX_MOST_SURPRISING = 8
 
 
@@ -73,6 +74,11 @@ def summarize(score: ScoreResponse, text: str, unit: Unit) -> Summary:
         n_high=sum(value > in_unit(HIGH_BITS * log(2), unit) for value in surprisals),
         most_surprising=[rows[i] for i in order[:_MAX_MOST_SURPRISING]],
     )
+
+
+def unknown_signs(score: ScoreResponse, text: str) -> Counter[str]:
+    """Count the signs of a normalized text that the model does not know, by its `per_char` score."""
+    return Counter(row.text for row in token_rows(score, text) if not row.is_known)
 
 
 def expected_instead(row: TokenRow) -> Expected:

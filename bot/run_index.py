@@ -1,4 +1,4 @@
-"""Index of runs, tokenizers and corpora in memory, for lists and suggestions."""
+"""Index of runs, tokenizers, corpora and experiments in memory, for lists and suggestions."""
 
 import asyncio
 import os
@@ -71,6 +71,8 @@ class RunIndex:
         """Sorted from new to old as of the last refresh, like `tokenizers`."""
         self.tokenizers: Sequence[TokenizerStatus] = ()
         self.corpora: Sequence[str] = ()
+        self.experiments: Sequence[str] = ()
+        """Ids, newest first."""
         self._queue = queue
         self._root = artifacts_root
         self._runs: dict[str, RunEntry] = {}
@@ -122,6 +124,7 @@ class RunIndex:
         self.runs = tuple(sorted(self._runs.values(), key=run_order, reverse=True))
         self._read_tokenizers()
         self.corpora = self._queue.corpora.names()
+        self.experiments = self._queue.experiments.stored.names()
 
     def _read_run(self, name: str) -> None:
         try:
@@ -138,6 +141,7 @@ class RunIndex:
                     state=status.status,
                     progress=status.progress,
                     loss_nats=status.train_loss,
+                    bits_per_char=status.train_bits_per_char,
                     ends_at=None if known is None or seconds is None else known + seconds,
                 )
             else:

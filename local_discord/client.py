@@ -6,14 +6,17 @@ from typing import NamedTuple, TypeAlias
 from pydantic import JsonValue
 
 from local_discord import limits
-from local_discord.state import Upload
+from local_discord.state import Upload, User
 from local_discord.wire import Json, mapping, number, rows, text
 
-OptionValue: TypeAlias = str | int | float | bool | Upload
+OptionValue: TypeAlias = str | int | float | bool | Upload | User
 
 SUB_COMMANDS = (1, 2)
-STRING, BOOLEAN, ATTACHMENT = 3, 5, 11
-OPTION_TYPES: dict[int, tuple[type, ...]] = {3: (str,), 4: (int,), 5: (bool,), 10: (int, float), 11: (Upload,)}
+STRING, BOOLEAN, USER, ATTACHMENT = 3, 5, 6, 11
+OPTION_TYPES: dict[int, tuple[type, ...]] = {
+    **{3: (str,), 4: (int,), 5: (bool,), 6: (User,), 10: (int, float)},
+    11: (Upload,),
+}
 
 
 class ClientRefusal(Exception):
@@ -55,6 +58,7 @@ def command_data(
         raise ClientRefusal(f"Unknown options {sorted(unknown)}; known: {sorted(leaf.options)}.")
     given: list[JsonValue] = []
     attachments: Json = {}
+    users: Json = {}
     for name, option in leaf.options.items():
         if name not in values:
             if option.get("required") is True and focused is None:
@@ -70,13 +74,19 @@ def command_data(
             attachment = store(value)
             row["value"] = attachment["id"]
             attachments[text(attachment["id"])] = attachment
+        elif isinstance(value, User):
+            row["value"] = str(value.id)
+            users[str(value.id)] = value.payload()
         else:
             row["value"] = value
         given.append(row)
     for part in reversed(leaf.path):
         given = [{"name": part["name"], "type": part["type"], "options": given}]
     data: Json = {"id": leaf.command["id"], "name": leaf.command["name"], "type": 1, "options": given}
-    return {**data, "resolved": {"attachments": attachments}} if attachments else data
+    resolved: Json = {"attachments": attachments} if attachments else {}
+    if users:
+        resolved["users"] = users
+    return {**data, "resolved": resolved} if resolved else data
 
 
 def component_data(components: list[Json], custom_id: str, values: list[str]) -> Json:
@@ -105,19 +115,35 @@ def modal_data(form: Json, values: Mapping[str, str]) -> Json:
         raise ClientRefusal(f"Unknown fields {sorted(unknown)}; known: {sorted(fields)}.")
     sent: list[JsonValue] = []
     for index, (name, field) in enumerate(fields.items()):
-        content = values.get(name, text(field.get("value")))
-        least = max(number(field.get("min_length")), 1 if field.get("required") is not False else 0)
-        if not least <= len(content) <= number(field.get("max_length"), 4000):
-            raise ClientRefusal(f"Field {name} has {len(content)} characters, which its limits refuse.")
-        entry: Json = {"type": limits.TEXT_INPUT, "custom_id": name, "id": 2 * index + 2, "value": content}
+        entry: Json = {"type": field["type"], "custom_id": name, "id": 2 * index + 2}
+        if field["type"] == limits.SELECT:
+            entry["values"] = [_selected(name, field, values.get(name))]
+        else:
+            content = values.get(name, text(field.get("value")))
+            least = max(number(field.get("min_length")), 1 if field.get("required") is not False else 0)
+            if not least <= len(content) <= number(field.get("max_length"), 4000):
+                raise ClientRefusal(f"Field {name} has {len(content)} characters, which its limits refuse.")
+            entry["value"] = content
         sent.append({"type": limits.LABEL, "id": 2 * index + 1, "component": entry})
     return {"custom_id": form["custom_id"], "components": sent}
+
+
+def _selected(name: str, field: Json, value: str | None) -> str:
+    """Return the selected option of a list of a form: a value, or else the option that is selected at first."""
+    options = {text(option["value"]): option.get("default") is True for option in rows(field.get("options"))}
+    first = [option for option, is_default in options.items() if is_default]
+    chosen = [value] if value is not None else first
+    if len(chosen) != 1 or chosen[0] not in options:
+        raise ClientRefusal(f"{chosen} is not a selection of {sorted(options)} in {name}.")
+    return chosen[0]
 
 
 def _check(name: str, option: Json, value: OptionValue) -> None:
     kind = number(option["type"])
     if not isinstance(value, OPTION_TYPES[kind]) or (isinstance(value, bool) and kind != BOOLEAN):
         raise ClientRefusal(f"Option {name} does not take {type(value).__name__}.")
+    if isinstance(value, User):
+        return
     choices = [choice["value"] for choice in rows(option.get("choices"))]
     if choices and value not in choices:
         raise ClientRefusal(f"Option {name} must be one of {choices}, not {value!r}.")

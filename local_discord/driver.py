@@ -16,7 +16,7 @@ from local_discord.gateway import Drop, Gateway
 from local_discord.ratelimit import MESSAGES, Limit, RateLimiter
 from local_discord.rest import Fault, FaultAction, Rest
 from local_discord.routes import Routes, integration_owners
-from local_discord.state import Call, Channel, Guild, StoredMessage, User, World
+from local_discord.state import Call, Channel, Guild, StoredMessage, Upload, User, World
 from local_discord.wire import Json, items, mapping, number, rows, text
 
 COMMAND, COMPONENT, AUTOCOMPLETE, MODAL = 2, 3, 4, 5
@@ -81,8 +81,8 @@ class LocalDiscord(World):
 
     # The world
 
-    def add_user(self, name: str, *, dms_open: bool = True) -> User:
-        user = User(self.new_id(), name)
+    def add_user(self, name: str, *, dms_open: bool = True, locale: str = "en-US") -> User:
+        user = User(self.new_id(), name, locale=locale)
         self.users[user.id] = user
         self.set_dms(user, is_open=dms_open)
         return user
@@ -145,9 +145,9 @@ class LocalDiscord(World):
 
     # What people do
 
-    def say(self, user: User, channel: Channel, content: str) -> StoredMessage:
+    def say(self, user: User, channel: Channel, content: str, *files: Upload) -> StoredMessage:
         """Send a person's own message."""
-        return self.create_message(channel, user, {"content": content}, {}, {})
+        return self.create_message(channel, user, {"content": content}, dict(enumerate(files)), {})
 
     async def slash(
         self, user: User, command: str, options: Mapping[str, OptionValue] | None = None, *, guild: Guild | None = None
@@ -157,6 +157,21 @@ class LocalDiscord(World):
         channel = self._offered_in(leaf.command, user, guild)
         data = command_data(leaf, options or {}, partial(self.add_file, channel))
         return self._begin(COMMAND, f"/{command}", user, channel, data)
+
+    async def choose(self, user: User, message: StoredMessage, name: str) -> Call:
+        """Choose a command in the menu of a message."""
+        self._check_seen(user, message)
+        menus = [row for row in self.commands if row["type"] == limits.MESSAGE_MENU]
+        command = next((row for row in menus if row["name"] == name), None)
+        if command is None:
+            raise ClientRefusal(f"The menu of messages has no {name}; it has {[row['name'] for row in menus]}.")
+        self._offered_in(command, user, self.guild_of(message.channel))
+        self.check("MessageResponse", message.payload)
+        data: Json = {
+            **{"id": command["id"], "name": name, "type": limits.MESSAGE_MENU, "target_id": str(message.id)},
+            "resolved": {"messages": {str(message.id): message.payload}},
+        }
+        return self._begin(COMMAND, name, user, message.channel, data)
 
     async def autocomplete(
         self, user: User, command: str, option: str, typed: str, timeout: float = limits.PATIENCE_SECONDS
@@ -173,8 +188,7 @@ class LocalDiscord(World):
 
     async def click(self, user: User, message: StoredMessage, custom_id: str, values: list[str] | None = None) -> Call:
         """Press a button, or select `values` in a list."""
-        if message.deleted or message.visible_to not in (None, user):
-            raise ClientRefusal(f"{user.name} does not see this message.")
+        self._check_seen(user, message)
         data = component_data(message.components, custom_id, values or [])
         return self._begin(COMPONENT, custom_id, user, message.channel, data, message)
 
@@ -200,6 +214,10 @@ class LocalDiscord(World):
         self._gateway.drop(how)
 
     # Interactions
+
+    def _check_seen(self, user: User, message: StoredMessage) -> None:
+        if message.deleted or message.visible_to not in (None, user):
+            raise ClientRefusal(f"{user.name} does not see this message.")
 
     def _offered_in(self, command: Json, user: User, guild: Guild | None) -> Channel:
         """Return the channel of a command; raises ClientRefusal where a client does not offer the command."""
@@ -236,7 +254,8 @@ class LocalDiscord(World):
         rights = str(MEMBER_PERMISSIONS)
         payload: Json = {
             **{"id": str(call.id), "application_id": str(self.application_id), "type": call.type, "version": 1},
-            **{"token": call.token, "data": call.data, "channel_id": str(call.channel.id), "locale": "en-US"},
+            **{"token": call.token, "data": call.data, "channel_id": str(call.channel.id)},
+            "locale": call.user.locale,
             **{"channel": {**channel, "permissions": rights}, "app_permissions": rights},
             **{"entitlements": [], "attachment_size_limit": limits.ATTACHMENT_BYTES},
             **{"authorizing_integration_owners": integration_owners(call.guild, call.user)},

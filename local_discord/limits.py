@@ -24,6 +24,8 @@ NONCE_SECONDS = 5 * 60.0
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
 
+MESSAGE_MENU = 3
+"""The type of a command in the menu of a message."""
 BUTTON, SELECT, TEXT_INPUT, LABEL = 2, 3, 4, 18
 
 
@@ -72,14 +74,21 @@ def choice_problems(choices: JsonValue, path: Path) -> Iterator[Problem]:
 
 
 def command_problems(commands: list[Json]) -> Iterator[Problem]:
-    """Yield the problems of commands: no description, more than 8,000 characters."""
+    """Yield the problems of commands: a description is missing, or is that of a menu; more than 8,000 characters."""
     for index, command in enumerate(commands):
-        if not text(command.get("description")):
+        has_description = bool(text(command.get("description")))
+        if command.get("type") == MESSAGE_MENU and has_description:
+            yield too_long((index, "description"), 0)
+        elif command.get("type") != MESSAGE_MENU and not has_description:
             yield required((index, "description"))
         if _command_size(command) > COMMAND_TOTAL:
             yield too_long((index,), COMMAND_TOTAL)
 
 
 def _command_size(part: Json) -> int:
-    own = sum(len(text(part.get(key))) for key in ("name", "description", "value"))
+    """Return the characters of a command; of a text with localizations, the longest counts."""
+    own = len(text(part.get("value")))
+    for key in ("name", "description"):
+        localized = mapping(part.get(f"{key}_localizations")).values()
+        own += max(len(text(one)) for one in (part.get(key), *localized))
     return own + sum(_command_size(inner) for key in ("options", "choices") for inner in rows(part.get(key)))

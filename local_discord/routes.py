@@ -34,12 +34,14 @@ class Routes:
             "get_my_user": self._my_user,
             "get_my_oauth2_application": self._my_application,
             "bulk_set_application_commands": self._set_commands,
+            "list_application_commands": lambda request: [*self._world.commands],
             "create_interaction_response": self._callback,
             "get_original_webhook_message": lambda request: self._webhook_message(request).payload,
             "update_original_webhook_message": lambda request: self._edit(self._webhook_message(request), request),
             "delete_original_webhook_message": lambda request: self._delete(self._webhook_message(request)),
             "execute_webhook": self._followup,
             "create_dm": self._create_dm,
+            "trigger_typing_indicator": self._type,
             "list_messages": self._list_messages,
             "create_message": self._create_message,
             "get_message": lambda request: self._message(request).payload,
@@ -83,11 +85,14 @@ class Routes:
 
     def _command(self, command: Json, known: dict[str, JsonValue]) -> Json:
         new_id, version = str(self._world.new_id()), str(self._world.new_id())
+        rights = command.get("default_member_permissions")
         return {
             **{"type": 1, "integration_types": [0], "contexts": None, "description": "", "nsfw": False},
             **mapping(without_nulls(command)),
             **{"id": known.get(text(command["name"]), new_id), "version": version},
-            **{"application_id": str(self._world.application_id), "default_member_permissions": None},
+            **{"application_id": str(self._world.application_id)},
+            # Discord takes a number, and answers with a text
+            "default_member_permissions": None if rights is None else str(rights),
         }
 
     # Interactions
@@ -188,10 +193,18 @@ class Routes:
         newest = visible[-number(request.query.get("limit"), 50) :]
         return [message.payload for message in reversed(newest)]
 
-    def _create_message(self, request: Request) -> JsonValue:
+    def _type(self, request: Request) -> JsonValue:
+        self._open_channel(request)
+        return None
+
+    def _open_channel(self, request: Request) -> Channel:
         channel = self._channel(request)
         if channel.recipient is not None and channel.recipient.id in self._world.closed_dms:
             raise Refusal(403, 50007, "Cannot send messages to this user")
+        return channel
+
+    def _create_message(self, request: Request) -> JsonValue:
+        channel = self._open_channel(request)
         _check_filled(request.body, request)
         nonce = request.body.get("nonce")
         key = (channel.id, str(nonce))

@@ -69,6 +69,7 @@ class User(NamedTuple):
     id: int
     name: str
     is_bot: bool = False
+    locale: str = "en-US"
 
     def payload(self) -> Json:
         return {

@@ -11,11 +11,19 @@ from trainer.config.settings import Settings
 LABELS = {
     "status": "Refresh, and the list of `/mt runs`",
     "runs": "« Back, Next »",
-    "watch": "Watch",
+    "page": "The number of the page in `/mt runs`",
+    "watch": "Watch, Watch here",
     "unwatch": "Unwatch",
     "cancel": "Cancel, Cancel it",
     "logs": "Logs",
     "resume": "Resume",
+    "retry": "Retry, Retry with batch …",
+    "files": "Files",
+    "file": "The list of files",
+    "config": "Copy config",
+    "change": "Edit… of a run",
+    "compare": "Compare…",
+    "compareto": "The list of baselines",
     "generate": "Generate",
     "again": "Again",
     "edit": "Edit…",
@@ -24,7 +32,21 @@ LABELS = {
     "chat": "Reply…",
     "scorethis": "Score this",
     "score": "Score…",
+    "queue": "Refresh of `/mt queue`",
     "detail": "Detail",
+    "csv": "CSV",
+    "evalon": "Eval on…",
+    "evaluate": "The list of Eval on…",
+    "evaluated": "Show result",
+    "differences": "The list of `/mt compare`",
+    "corpora": "« Back, Next » of `/mt corpus list`",
+    "tokenizers": "« Back, Next » of `/mt tokenizer list`",
+    "experiments": "« Back, Next » of `/mt experiment list`",
+    "experiment": "Refresh of an experiment",
+    "expcsv": "CSV",
+    "exptex": "LaTeX",
+    "exprerun": "Rerun missing",
+    "expcancel": "Cancel of an experiment",
 }
 """Labels of buttons, by action."""
 _PEOPLE = ("strangers", "users", "the run's owner", "admins", "users, private runs")
@@ -45,9 +67,10 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
             "",
             *_table(("command", *_PEOPLE, "answer is visible to"), _permissions(commands)),
             "",
-            "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS` and the",
-            "members of `DISCORD__ALLOWED_GUILD_IDS`. All other people are strangers. Runs are private if",
-            "`DISCORD__PRIVATE_RUNS=true`. The columns of users are about other people's runs. A run of the command",
+            "Admins are `DISCORD__OWNER_ID` and `DISCORD__ADMIN_IDS`. Users are `DISCORD__ALLOWED_USER_IDS`, the",
+            "members of `DISCORD__ALLOWED_GUILD_IDS` and those with `level:user` of `/mt-admin access`; `level:none`",
+            "takes access away. All other people are strangers. Runs are private if `DISCORD__PRIVATE_RUNS=true`. Then",
+            "only admins see experiments. The columns of users are about other people's runs. A run of the command",
             "line has no owner.",
             "",
             "## Buttons",
@@ -55,6 +78,11 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
             "A button needs the same permission as its command.",
             "",
             *_table(("button", "command"), buttons),
+            "",
+            "## The menu of a message",
+            "",
+            "A right-click on a message, then *Apps*, offers **Score with last run** (as `/mt score`) and **Train on",
+            "attachment** (as `/mt train`, with a form).",
             "",
             "## Options",
             *(line for command in commands for line in _options(command)),
@@ -64,9 +92,8 @@ def commands_page(commands: Sequence[CommandInfo]) -> str:
 
 
 def _permissions(commands: Sequence[CommandInfo]) -> Iterator[Sequence[str]]:
-    of_run = {
-        command_name(command) for command in commands if any(option.name == "run" for option in command.parameters)
-    }
+    of_run = {command_name(one) for one in commands if {"run", "a"} & {option.name for option in one.parameters}}
+    of_run |= {name for name in RULES if name.startswith("experiment ")}  # which show many runs
     for name, rule in RULES.items():
         is_for_all = rule.role is Role.USER and command_of(name) not in of_run
         people = (False, *_ALLOWED[rule.role], is_for_all)

@@ -151,7 +151,7 @@ def browser() -> int:
 
 
 def pictures() -> int:
-    """Draw messages of a conversation with the real bot."""
+    """Draw the pictures of docs/discord.md from a conversation with the real bot."""
     return run(PYTHON, "-m", "scripts.pictures")
 
 

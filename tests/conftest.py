@@ -11,9 +11,10 @@ from itertools import cycle
 import hypothesis
 import pytest
 
+from tests.support.inference_bot import answers_fixture
 from tests.support.lab import lab_fixture
 
-__all__ = ["lab_fixture"]
+__all__ = ["answers_fixture", "lab_fixture"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HTTP__PORT"] = ""  # bots of the tests run beside each other; a test of the HTTP API chooses a free port

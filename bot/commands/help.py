@@ -19,6 +19,7 @@ _KINDS = {
     AppCommandOptionType.boolean: "True or False",
     AppCommandOptionType.number: "number",
     AppCommandOptionType.attachment: "file",
+    AppCommandOptionType.user: "member",
 }
 
 

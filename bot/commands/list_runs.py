@@ -7,18 +7,21 @@ from typing import NamedTuple, get_args
 import discord
 from discord import app_commands
 
-from bot.buttons import ButtonPress, button, button_row, run_select
+from bot.buttons import ButtonPress, Field, button, button_row, form, run_select
 from bot.client import Bot
-from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import run_names
 from bot.embeds.answers import STATE_SIGNS, runs_page
 from bot.embeds.text import clamp, plain
 from bot.run_index import RunEntry, matching
 from trainer.contracts.base import RunState
 from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.models import ModelFamily
 
 PAGE_RUNS = 8
 _STATES: tuple[RunState, ...] = get_args(RunState)
+_FAMILIES: tuple[ModelFamily, ...] = get_args(ModelFamily)
+_MAX_PAGE_DIGITS = 4
 _MAX_QUERY_BYTES = 38  # in base32, with one letter before it, as long as an id in a button may be
 _MAX_OPTION_CHARACTERS = 100  # Discord's limit
 
@@ -30,25 +33,41 @@ class RunFilters(NamedTuple):
     is_mine: bool
     query: str
     page: int = 0
+    family: ModelFamily | None = None
+
+    @property
+    def _query_id(self) -> str:
+        return f"q{b32encode(self.query.encode()).decode().rstrip('=').lower()}"
+
+    def _detail(self, page: int) -> str:
+        state = 0 if self.state is None else 1 + _STATES.index(self.state)
+        family = 0 if self.family is None else 1 + _FAMILIES.index(self.family)
+        return f"{page}-{state}-{int(self.is_mine)}-{family}"
 
     def button(self, page: int, label: str, *, disabled: bool = False) -> discord.ui.Button[discord.ui.View]:
         """Return the button for another page of the list."""
-        query = b32encode(self.query.encode()).decode().rstrip("=").lower()
-        state = 0 if self.state is None else 1 + _STATES.index(self.state)
-        detail = f"{page}-{state}-{int(self.is_mine)}"
-        return button("runs", f"q{query}", label, detail=detail, disabled=disabled)
+        return button("runs", self._query_id, label, detail=self._detail(page), disabled=disabled)
+
+    def page_button(self, label: str) -> discord.ui.Button[discord.ui.View]:
+        """Return the button of the form for a page number."""
+        return button("page", self._query_id, label, detail=self._detail(self.page))
+
+    def page_form(self) -> discord.ui.Modal:
+        number = Field("page", "Number of the page", max_characters=_MAX_PAGE_DIGITS)
+        return form("page", self._query_id, "Go to a page", number, detail=self._detail(self.page))
 
     @classmethod
     def parse(cls, press: ButtonPress) -> "RunFilters":
         """Read a button; raises INVALID_INPUT for a button of another version."""
         query = press.run_id[1:].upper()
         try:
-            page, state, mine = map(int, (press.detail or "").split("-"))
+            page, state, mine, family = map(int, (press.detail or "").split("-"))
             return cls(
                 state=None if state == 0 else _STATES[state - 1],
                 is_mine=mine == 1,
                 query=b32decode(query + "=" * (-len(query) % 8)).decode(),
                 page=page,
+                family=None if family == 0 else _FAMILIES[family - 1],
             )
         except (ValueError, IndexError):
             message = "This button is of another version of the bot. Run `/mt runs` again."
@@ -56,7 +75,7 @@ class RunFilters(NamedTuple):
 
     @property
     def title(self) -> str:
-        state = f" {self.state}" if self.state else ""
+        state = "".join(f" {word}" for word in (self.state, self.family) if word)
         query = f" with «{plain(self.query)}»" if self.query else ""
         return f"{'Your' if self.is_mine else 'All'}{state} runs{query}"
 
@@ -64,21 +83,24 @@ class RunFilters(NamedTuple):
 @app_commands.command(description="List the newest runs, page by page.")
 @app_commands.describe(
     state="Filter by state",
+    model="Filter by model family",
     mine="Only your own runs; default: True",
     query="Filter by words in name, id or corpus",
 )
 async def runs(
     interaction: discord.Interaction[Bot],
     state: RunState | None = None,
+    model: ModelFamily | None = None,
     mine: bool = True,
     query: app_commands.Range[str, 1, 100] = "",
 ) -> None:
-    filters = RunFilters(state, mine, query.encode()[:_MAX_QUERY_BYTES].decode(errors="ignore"))
+    words = query.encode()[:_MAX_QUERY_BYTES].decode(errors="ignore")
+    filters = RunFilters(state, mine, words, family=model)
     await respond(interaction, "runs", lambda context: _runs(context, filters))
 
 
 async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
-    bot, caller = context
+    bot, caller = context.bot, context.caller
     await bot.index.refresh()
     runs = [
         run
@@ -86,6 +108,7 @@ async def _runs(context: CommandContext, filters: RunFilters) -> Answer:
         if bot.permissions.may_see(caller, run)
         and (not filters.is_mine or run.user_id == caller.user_id)
         and filters.state in (None, run.state)
+        and filters.family in (None, run.family)
     ]
     fitting = set(matching(filters.query, runs, run_names, exactly=True))
     runs = [run for run in runs if run in fitting]  # newest first, not best match first
@@ -111,7 +134,7 @@ def _buttons(filters: RunFilters, shown: Sequence[RunEntry], page: int, pages: i
     if pages > 1:
         items += [
             filters.button(page - 1 if page else pages + 1, "« Back", disabled=page == 0),  # ids must be different
-            filters.button(page, f"{page + 1}/{pages}"),
+            filters._replace(page=page).page_button(f"{page + 1}/{pages}"),
             filters.button(page + 1, "Next »", disabled=page == pages - 1),
         ]
     return button_row(*items)
@@ -121,4 +144,20 @@ async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
     return await _runs(context, RunFilters.parse(press))
 
 
-LIST_BUTTONS = {"runs": ButtonAnswer("runs", _turn, lambda press: True)}
+async def _page_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
+    return RunFilters.parse(press).page_form()
+
+
+async def _turn_to(context: CommandContext, press: ButtonPress) -> Answer:
+    """Show the page whose number is in a form; one beyond the end is the last page."""
+    typed = press.fields["page"].strip()
+    if not (typed.isascii() and typed.isdigit() and int(typed)):
+        raise AppError(ErrorCode.INVALID_INPUT, "`page` must be a number from 1 on, for example 2.")
+    return await _runs(context, RunFilters.parse(press)._replace(page=int(typed) - 1))
+
+
+LIST_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    "runs": ButtonAnswer("runs", _turn, lambda press: True),
+    "page": ButtonForm("runs", _page_form),
+}
+LIST_FORMS = {"page": ButtonAnswer("runs", _turn_to, lambda press: True)}

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from hashlib import sha256
 from io import BytesIO
+from itertools import islice
 from typing import Literal, NamedTuple, TypeVar
 
 import discord
@@ -14,8 +15,10 @@ from discord import app_commands
 
 from bot.buttons import ButtonPress
 from bot.client import Bot
-from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, is_expired, is_transient, retry
+from bot.commands.channels import origin_of
+from bot.discord_errors import CALL_ERRORS, NOT_FOUND, error_code, has_token_ended, is_expired, is_transient, retry
 from bot.embeds.answers import error_answer, undelivered_note
+from bot.language import set_language
 from bot.pacing import back_off
 from bot.permissions import RULES, Caller
 from trainer.contracts.errors import AppError, ErrorCode
@@ -28,6 +31,7 @@ FirstAnswer = Literal["none", "in place", "hidden", "public"]
 
 _ANSWER_SECONDS = 3.0  # Discord's limit for the first answer
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.5, 15.0
+_MAX_DIRECT_RETRIES = 5
 _ALREADY_ACKNOWLEDGED, _UNKNOWN_INTERACTION = 40060, 10062
 
 
@@ -42,6 +46,8 @@ class Answer(NamedTuple):
     embed: discord.Embed
     files: Sequence[discord.File] = ()
     view: discord.ui.View | None = None
+    later: Callable[[], Awaitable["Answer"]] | None = None
+    """Returns the answer that replaces this one, after a long time."""
 
 
 class ButtonAnswer(NamedTuple):
@@ -52,6 +58,13 @@ class ButtonAnswer(NamedTuple):
     work: Callable[[CommandContext, ButtonPress], Awaitable[Answer]]
     is_in_place: Callable[[ButtonPress], bool] = lambda press: False
     """Returns whether the answer replaces the message of the button."""
+
+
+class ButtonCommand(NamedTuple):
+    """The answer to a button that depends on the interaction, for example on its channel."""
+
+    command: str
+    work: Callable[[CommandContext, ButtonPress, discord.Interaction[Bot]], Awaitable[Answer]]
 
 
 class ButtonForm(NamedTuple):
@@ -74,11 +87,13 @@ class Tree(app_commands.CommandTree[Bot]):
 
 
 async def answer_press(
-    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonForm
+    interaction: discord.Interaction[Bot], press: ButtonPress, reaction: ButtonAnswer | ButtonCommand | ButtonForm
 ) -> None:
     """Answer a button or a form as its command, or open the button's form."""
     if isinstance(reaction, ButtonForm):
         await open_form(interaction, reaction.command, lambda context: reaction.work(context, press))
+    elif isinstance(reaction, ButtonCommand):
+        await respond(interaction, reaction.command, lambda context: reaction.work(context, press, interaction))
     else:
         in_place = reaction.is_in_place(press)
         await respond(interaction, reaction.command, lambda context: reaction.work(context, press), in_place=in_place)
@@ -104,15 +119,13 @@ async def respond(
             if not await _defer(interaction, is_hidden=rule.is_ephemeral, is_new=not in_place):
                 bound.warning("interaction_expired")
                 return
-            caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+            caller = await _permitted_caller(interaction, command)
             with bot.limits.request(caller) if rule.is_limited else nullcontext():
-                answer = await work(CommandContext(bot, caller))
-            place = answer.embed.footer.text
-            answer.embed.set_footer(text=f"{place} · request {number}" if place else f"request {number}")
-            if first == "hidden":
-                await _fill_with_undelivered(interaction, answer)
-            else:
-                await _fill(interaction, answer)
+                answer = await work(CommandContext(bot, caller._replace(channel_id=origin_of(interaction))))
+                while answer.later is not None:
+                    await _deliver(interaction, _numbered(answer, number), first)
+                    answer = await answer.later()
+            await _deliver(interaction, _numbered(answer, number), first)
             bound.info("command_answered")
 
 
@@ -123,13 +136,22 @@ async def open_form(
     bot, number = interaction.client, request_id(interaction)
     bound = log.bind(command=command, user_id=interaction.user.id, request_id=number)
     async with _answered_errors(interaction, "none", bound):
-        caller = await bot.permissions.caller(interaction.user.id, interaction.guild_id)
+        caller = await _permitted_caller(interaction, command)
         form = await work(CommandContext(bot, caller))
         try:
             await interaction.response.send_modal(form)
             bound.info("form_opened")
         except CALL_ERRORS as error:  # it may be open all the same, so no second answer is sent
             bound.warning("form_not_confirmed", error=str(error))
+
+
+async def _permitted_caller(interaction: discord.Interaction[Bot], command: str) -> Caller:
+    """Return the caller, and set the language of the answer; raises FORBIDDEN if the command is not for the caller."""
+    bot, user_id = interaction.client, interaction.user.id
+    set_language(bot.user_settings.of(user_id).language, interaction.locale)
+    caller = await bot.permissions.caller(user_id, interaction.guild_id)
+    bot.permissions.check_command(command, caller)
+    return caller
 
 
 @asynccontextmanager
@@ -180,24 +202,76 @@ async def _defer(interaction: discord.Interaction[Bot], *, is_hidden: bool, is_n
         await asyncio.sleep(_FIRST_RETRY_SECONDS)
 
 
-async def _fill_with_undelivered(interaction: discord.Interaction[Bot], answer: Answer) -> None:
+def _numbered(answer: Answer, number: str) -> Answer:
+    """Return the answer with the request's id in its footer."""
+    place = answer.embed.footer.text
+    answer.embed.set_footer(text=f"{place} · request {number}" if place else f"request {number}")
+    return answer
+
+
+async def _deliver(interaction: discord.Interaction[Bot], answer: Answer, first: FirstAnswer) -> None:
+    """Answer in place of the first answer, or by direct message if the command was too long ago."""
+    contents = _contents(answer)
+    try:
+        if first == "hidden":
+            await _fill_with_undelivered(interaction, answer, contents)
+        else:
+            await _fill(interaction, answer, contents)
+    except CALL_ERRORS as error:
+        if not has_token_ended(error):
+            raise
+        await _send_directly(interaction, answer, contents)
+
+
+async def _send_directly(interaction: discord.Interaction[Bot], answer: Answer, contents: Sequence["_Content"]) -> None:
+    """Send an answer to the caller as a direct message, once."""
+    nonce = str(interaction.id)
+    view = discord.ui.View() if answer.view is None else answer.view
+    await retry(
+        lambda: interaction.user.send(embed=answer.embed, files=_files(contents), view=view, nonce=nonce),
+        islice(back_off(_FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS), _MAX_DIRECT_RETRIES),
+        log.bind(request_id=request_id(interaction)),
+    )
+
+
+async def _fill_with_undelivered(
+    interaction: discord.Interaction[Bot], answer: Answer, contents: Sequence["_Content"]
+) -> None:
     """Answer, and add the caller's undelivered results to the same message."""
     async with interaction.client.notifier.deliver_pending(interaction.user.id) as results:
-        pairs = [(one.run.record, one.status) for one in results]
-        await _fill(interaction, answer, [undelivered_note(pairs)] if pairs else [])
+        cards = [one.card for one in results]
+        await _fill(interaction, answer, contents, [undelivered_note(cards)] if cards else [])
 
 
-async def _fill(interaction: discord.Interaction[Bot], answer: Answer, notes: Sequence[discord.Embed] = ()) -> None:
-    """Replace the first answer; each try reads its own copy of the files."""
-    files = [(file.filename, file.fp.read(), file.description) for file in answer.files]
+async def _fill(
+    interaction: discord.Interaction[Bot],
+    answer: Answer,
+    contents: Sequence["_Content"],
+    notes: Sequence[discord.Embed] = (),
+) -> None:
+    """Replace the first answer."""
     await _persist(
         interaction,
         lambda: interaction.edit_original_response(
-            embeds=[answer.embed, *notes],
-            attachments=[discord.File(BytesIO(data), name, description=text) for name, data, text in files],
-            view=answer.view,
+            embeds=[answer.embed, *notes], attachments=_files(contents), view=answer.view
         ),
     )
+
+
+class _Content(NamedTuple):
+    """A file of an answer; each try of a call reads its own copy."""
+
+    name: str
+    data: bytes
+    description: str | None
+
+
+def _contents(answer: Answer) -> list[_Content]:
+    return [_Content(file.filename, file.fp.read(), file.description) for file in answer.files]
+
+
+def _files(contents: Sequence[_Content]) -> list[discord.File]:
+    return [discord.File(BytesIO(data), name, description=text) for name, data, text in contents]
 
 
 async def _persist(interaction: discord.Interaction[Bot], call: Callable[[], Awaitable[T]]) -> T:
@@ -223,7 +297,7 @@ async def _send_error(interaction: discord.Interaction[Bot], error: AppError, fi
         if first == "none":
             await interaction.response.send_message(embed=embed, ephemeral=True)
         elif first == "hidden":
-            await _fill(interaction, Answer(embed))
+            await _deliver(interaction, Answer(embed), "in place")
         else:
             if first == "public":
                 # a follow-up to a public "thinking" would be public: delete that first

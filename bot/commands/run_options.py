@@ -15,7 +15,8 @@ from bot.discord_errors import CALL_ERRORS
 from bot.embeds.text import clamp, isolated
 from bot.run_index import RunEntry, matching
 from trainer.artifacts.runs import RunDirectory
-from trainer.contracts.base import RunState
+from trainer.contracts.base import RunState, now
+from trainer.contracts.cost import rough_duration
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizers import METHODS
@@ -29,14 +30,21 @@ _STATES: dict[str, tuple[RunState, ...]] = {
     "compare": ("completed",),
     "score": ("completed",),
     "generate": ("completed",),
+    "predict": ("completed",),
     "chat": ("completed",),
+    "eval": ("completed",),
     "cancel": ("queued", "running"),
     "unwatch": ("queued", "running"),
     "resume": ("failed", "cancelled"),
+    "mt-admin delete": ("completed", "failed", "cancelled"),
 }
 """States of the runs for which a command is meant; a command that is missing here is meant for all."""
-_GENERATING = ("generate", "chat")
-_NOUNS = {"score": "completed run"} | dict.fromkeys(_GENERATING, "completed run that can generate text")
+_GENERATING = ("generate", "predict", "chat")
+_NOUNS = {"score": "completed run", "eval": "completed run"} | dict.fromkeys(
+    _GENERATING, "completed run that can generate text"
+)
+_WITH_DEFAULT = ("generate", "score", "chat", "predict", "eval")
+"""Commands that use the caller's default run, as long as it fits."""
 _CONTENT_HASH = re.compile("[0-9a-f]{64}")
 _MAX_CHOICES, _MAX_CHOICE_CHARACTERS = 25, 100  # Discord's limits
 _PERMISSION_ERRORS: tuple[type[Exception], ...] = (AppError, *CALL_ERRORS)
@@ -55,7 +63,10 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     """
     if run_id is None:
         await context.bot.index.refresh()
-        runs = _fitting_runs(context, command)
+        runs = fitting_runs(context, command)
+        default = context.bot.user_settings.of(context.caller.user_id).default_run
+        if command in _WITH_DEFAULT:
+            runs = [run for run in runs if run.run_id == default] or runs
         if not runs:
             noun = _NOUNS.get(command, "run")
             raise AppError(ErrorCode.RUN_NOT_FOUND, f"There is no {noun} yet. Start one with `/mt train`.")
@@ -66,9 +77,9 @@ async def find_run(context: CommandContext, command: str, run_id: str | None) ->
     return Run(directory, record)
 
 
-def _fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
+def fitting_runs(context: CommandContext, command: str) -> list[RunEntry]:
     """Return the runs for which a command is meant and on which the caller may run it: own ones first, newest first."""
-    states, (bot, caller) = _STATES.get(command), context
+    states, bot, caller = _STATES.get(command), context.bot, context.caller
     runs = [
         run
         for run in bot.index.runs
@@ -93,18 +104,25 @@ def run_names(run: RunEntry) -> Sequence[str]:
     return (run.name, run.run_id) if run.has_attached_text else (run.name, run.run_id, run.corpus)
 
 
+def described(run: RunEntry) -> str:
+    """Return a run's state, age and bits per character, or its loss where it has none: a list shows plain text."""
+    figure = "" if run.loss_nats is None else f" · {run.loss_nats:.3f} nats/token"
+    if run.bits_per_char is not None:
+        figure = f" · {run.bits_per_char:.2f} bits/char"
+    return f"{run.state} · {rough_duration((now() - run.created_at).total_seconds())} ago{figure}"
+
+
 def suggested_runs(command: str) -> Suggest:
     """Suggest runs for which a command is meant."""
 
     def suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-        for run in matching(typed, _fitting_runs(context, command), run_names):
-            loss = "" if run.loss_nats is None else f" · loss {run.loss_nats:.3f}"
-            yield run.run_id, f"{isolated(run.name)} · {run.state}{loss} · {run.run_id}"
+        for run in matching(typed, fitting_runs(context, command), run_names):
+            yield run.run_id, f"{isolated(run.name)} · {described(run)} · {run.run_id}"
 
-    return _autocomplete(suggestions)
+    return autocomplete(suggestions)
 
 
-def _corpora(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+def corpus_suggestions(context: CommandContext, typed: str) -> Iterator[Suggestion]:
     """Yield the corpora of the caller's own runs, then all named ones."""
     names: dict[str, str] = {}
     for run in context.bot.index.runs:
@@ -116,19 +134,28 @@ def _corpora(context: CommandContext, typed: str) -> Iterator[Suggestion]:
 
 
 def _tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
-    """Yield methods, then trained tokenizers without those that only private runs of other people use."""
+    """Yield methods, then trained tokenizers."""
     for method in matching(typed, METHODS, lambda method: (method,)):
         yield method, method
-    bot, caller = context
+    yield from _trained_tokenizers(context, typed)
+
+
+def hidden_tokenizers(context: CommandContext) -> set[str | None]:
+    """Return the ids of tokenizers that only private runs of other people use."""
+    bot, caller = context.bot, context.caller
     hidden = {run.tokenizer_id for run in bot.index.runs if not bot.permissions.may_see(caller, run)}
-    hidden -= {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
-    tokenizers = [one for one in bot.index.tokenizers if one.tokenizer_id not in hidden]
+    return hidden - {run.tokenizer_id for run in bot.index.runs if bot.permissions.may_see(caller, run)}
+
+
+def _trained_tokenizers(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    hidden = hidden_tokenizers(context)
+    tokenizers = [one for one in context.bot.index.tokenizers if one.tokenizer_id not in hidden]
     for one in matching(typed, tokenizers, lambda one: (one.label or one.tokenizer_id, one.tokenizer_id)):
         label = f"{one.label} · " if one.label else ""
         yield one.tokenizer_id, f"{label}{one.tokenizer_id} · {one.vocab_size} tokens"
 
 
-def _autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:
+def autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggestion]]) -> Suggest:
     """Answer a person who types from memory; strangers get no suggestions."""
 
     async def suggest(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
@@ -148,5 +175,6 @@ def _autocomplete(suggestions: Callable[[CommandContext, str], Iterator[Suggesti
     return suggest
 
 
-suggested_corpora = _autocomplete(_corpora)
-suggested_tokenizers = _autocomplete(_tokenizers)
+suggested_corpora = autocomplete(corpus_suggestions)
+suggested_tokenizers = autocomplete(_tokenizers)
+suggested_trained_tokenizers = autocomplete(_trained_tokenizers)

@@ -1,7 +1,6 @@
 """`/mt status`, `/mt watch`, `/mt unwatch`, `/mt cancel`, `/mt resume`, `/mt logs` and their buttons."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
 from io import BytesIO
 from typing import Literal
@@ -9,22 +8,27 @@ from typing import Literal
 import discord
 from discord import app_commands
 
-from bot.buttons import button, button_row, inference_buttons
+from bot.buttons import button, button_row
 from bot.client import Bot
-from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.channels import channel_id_of
+from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
 from bot.commands.training import answer_accepted, with_option_names
 from bot.embeds.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
-from bot.embeds.run_card import attach_chart
+from bot.embeds.run_card import attach_chart, run_card
 from bot.embeds.text import GREY, make_embed, shown_name
-from bot.ledger import Watcher, read_ledger
+from bot.ledger import read_ledger
 from bot.outcome import last_lines
+from bot.run_buttons import AGAIN, CARD, HERE, OWN_CARD, card_buttons, status_buttons, watch_button
 from trainer.contracts.base import now
-from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.runs import Accepted, RunRecord, RunStatus
+from trainer.contracts.errors import AppError
+from trainer.contracts.runs import Accepted, LogLevel
 
+_Level = Literal["debug", "info", "warning", "error"]
+
+_LEVELS: dict[_Level, LogLevel] = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR"}
 _ALL = "all"
-_REFRESH, _CONFIRMED = "again", "sure"
+_CONFIRMED = "sure"
 _CONFIRM_AFTER = timedelta(minutes=10)
 _LOG_LINES = 20
 _MAX_SHOWN_CHARACTERS = 1900
@@ -69,92 +73,66 @@ async def resume(interaction: discord.Interaction[Bot], run: str) -> None:
 
 
 @app_commands.command(description="Show the last lines of a run's log.")
-@app_commands.describe(run="Id of the run", lines=f"Number of lines; default: {_LOG_LINES}")
+@app_commands.describe(
+    run="Id of the run", lines=f"Number of lines; default: {_LOG_LINES}", level="Lowest level of a line; default: info"
+)
 @app_commands.autocomplete(run=suggested_runs("logs"))
 async def logs(
-    interaction: discord.Interaction[Bot], run: str, lines: app_commands.Range[int, 1, 200] = _LOG_LINES
+    interaction: discord.Interaction[Bot],
+    run: str,
+    lines: app_commands.Range[int, 1, 200] = _LOG_LINES,
+    level: _Level = "info",
 ) -> None:
-    await respond(interaction, "logs", lambda context: _logs(context, run, lines))
+    await respond(interaction, "logs", lambda context: _logs(context, run, lines, level))
 
 
-async def _status(context: CommandContext, run_id: str | None) -> Answer:
+async def _status(context: CommandContext, run_id: str | None, detail: str | None = None) -> Answer:
+    """Answer with a run's status; with the detail of a card's Refresh button, with the card itself."""
     run = await find_run(context, "status", run_id)
     follower = await asyncio.to_thread(run.directory.follow)
     status = await context.bot.queue.steady_status(await asyncio.to_thread(follower.refresh))
-    watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)
     losses = [loss for _, loss in follower.train_losses]
-    embed = status_answer(run.record, status, losses, closed=None if watcher is None else watcher.closed_place)
+    if detail in (CARD, OWN_CARD):
+        embed = run_card(run.record, status, losses)
+        buttons = card_buttons(run.record, status, is_owner=detail == OWN_CARD)
+    else:
+        watcher = (await asyncio.to_thread(read_ledger, run.directory)).of(context.caller.user_id)
+        embed = status_answer(run.record, status, losses, closed=None if watcher is None else watcher.closed_place)
+        is_owner = context.bot.permissions.can_run("cancel", context.caller, run.record)
+        is_watching = watcher is not None and not watcher.is_done
+        buttons = status_buttons(run.record, status, is_owner=is_owner, is_watching=is_watching)
     chart = await context.bot.charts.loss_chart(follower.train_losses, follower.val_losses, status.bits_per_nat)
-    buttons = button_row(*_status_buttons(context, run.record, status, watcher))
     return Answer(embed, attach_chart(embed, chart, status), buttons)
-
-
-def _status_buttons(
-    context: CommandContext, record: RunRecord, status: RunStatus, watcher: Watcher | None
-) -> Iterator[discord.ui.Button[discord.ui.View]]:
-    """Yield the buttons of the caller's next commands."""
-    is_owner = context.bot.permissions.can_run("cancel", context.caller, record)
-    if not status.has_ended:
-        yield button("status", status.run_id, "Refresh", detail=_REFRESH)
-        yield _watch_button(status.run_id, watcher)
-        if is_owner:
-            yield button("cancel", status.run_id, "Cancel", style=discord.ButtonStyle.danger)
-    if status.status == "completed":
-        yield from inference_buttons(record)
-    if is_owner:
-        yield button("logs", status.run_id, "Logs")
-
-
-def _watch_button(run_id: str, watcher: Watcher | None) -> discord.ui.Button[discord.ui.View]:
-    if watcher is None or watcher.is_done:
-        return button("watch", run_id, "Watch")
-    return button("unwatch", run_id, "Unwatch")
 
 
 async def _watch(context: CommandContext, run_id: str, here: discord.Interaction[Bot] | None) -> Answer:
     run = await find_run(context, "watch", run_id)
-    channel_id = None if here is None else _channel_id(here)
-    watcher = await context.bot.notifier.watch(run.directory, context.caller.user_id, channel_id)
+    channel_id = None if here is None else channel_id_of(here, "where:dm")
+    watcher = await context.bot.notifier.watch(
+        run.directory, context.caller.user_id, channel_id, context.caller.channel_id
+    )
     has_ended = await asyncio.to_thread(run.directory.manifest) is not None
     place = "by direct message" if channel_id is None else f"to <#{channel_id}>"
     closed = watcher.closed_place
     embed = watch_answer(run.record, place, has_ended=has_ended, has_final=watcher.has_final, closed=closed)
-    return Answer(embed, view=None if has_ended else button_row(_watch_button(run.record.run_id, watcher)))
-
-
-def _channel_id(interaction: discord.Interaction[Bot]) -> int | None:
-    """Return the channel of a command, or None for direct messages; raises FORBIDDEN if the bot may not post there.
-
-    The bot needs the history, too, to find out after a crash whether a message has arrived.
-    """
-    if interaction.context.dm_channel:
-        return None
-    rights = interaction.app_permissions
-    is_thread = isinstance(interaction.channel, discord.Thread)
-    may_send = rights.send_messages_in_threads if is_thread else rights.send_messages
-    needed = (rights.view_channel, may_send, rights.embed_links, rights.attach_files, rights.read_message_history)
-    if not interaction.is_guild_integration() or not all(needed):
-        raise AppError(
-            ErrorCode.FORBIDDEN,
-            "The bot may not post in this channel. Use `where:dm`, or let the bot view the channel, send messages,"
-            " embed links, attach files and read the history.",
-        )
-    return interaction.channel_id
+    return Answer(
+        embed, view=None if has_ended else button_row(watch_button(run.record.run_id, is_watching=not watcher.is_done))
+    )
 
 
 async def _unwatch(context: CommandContext, run_id: str) -> Answer:
     run = await find_run(context, "unwatch", run_id)
-    await context.bot.notifier.unwatch(run.directory, context.caller.user_id)
+    await context.bot.notifier.unwatch(run.record.run_id, context.caller.user_id)
     lines = ["Your card is no longer updated, and no final message is sent."]
     embed = make_embed(GREY, f"🔕 Not watching: {shown_name(run.record)}", lines, run.record.run_id)
-    return Answer(embed, view=button_row(_watch_button(run.record.run_id, None)))
+    return Answer(embed, view=button_row(watch_button(run.record.run_id, is_watching=False)))
 
 
 async def _unwatch_all(context: CommandContext) -> Answer:
     bot, user_id = context.bot, context.caller.user_id
     run_ids = bot.notifier.watched_by(user_id)
     for run_id in run_ids:
-        await bot.notifier.unwatch(bot.queue.runs.get(run_id), user_id)
+        await bot.notifier.unwatch(run_id, user_id)
     lines = [f"No more messages about `{run_id}`." for run_id in run_ids] or ["You were not watching any run."]
     return Answer(make_embed(GREY, "🔕 Not watching any run", lines))
 
@@ -183,20 +161,25 @@ async def _resume(context: CommandContext, run_id: str) -> Answer:
     return await answer_accepted(context, accept)
 
 
-async def _logs(context: CommandContext, run_id: str, count: int) -> Answer:
+async def _logs(context: CommandContext, run_id: str, count: int, level: _Level = "info") -> Answer:
     run = await find_run(context, "logs", run_id)
-    lines = await asyncio.to_thread(last_lines, run.directory, count)
+    lines = await asyncio.to_thread(last_lines, run.directory, count, _LEVELS[level])
     text = "\n".join(lines)
     is_attached = len(text) > _MAX_SHOWN_CHARACTERS
     files = [discord.File(BytesIO(text.encode()), f"{run.record.run_id}.log.txt")] if is_attached else []
     return Answer(logs_answer(run.record, lines, is_attached=is_attached), files)
 
 
-RUN_BUTTONS = {
+RUN_BUTTONS: dict[str, ButtonAnswer | ButtonCommand] = {
     "status": ButtonAnswer(
-        "status", lambda context, press: _status(context, press.run_id), lambda press: press.detail == _REFRESH
+        "status",
+        lambda context, press: _status(context, press.run_id, press.detail),
+        lambda press: press.detail in (AGAIN, CARD, OWN_CARD),
     ),
-    "watch": ButtonAnswer("watch", lambda context, press: _watch(context, press.run_id, None)),
+    "watch": ButtonCommand(
+        "watch",
+        lambda context, press, here: _watch(context, press.run_id, here if press.detail == HERE else None),
+    ),
     "unwatch": ButtonAnswer("unwatch", lambda context, press: _unwatch(context, press.run_id)),
     "cancel": ButtonAnswer(
         "cancel",

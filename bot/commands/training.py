@@ -5,16 +5,18 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import discord
 from discord import app_commands
 
 from bot.attachments import attachment_name, read_attachment
 from bot.client import Bot
+from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_corpora, suggested_runs, suggested_tokenizers
 from bot.embeds.answers import accepted_answer
+from bot.user_settings import Notify
 from trainer.config.request_options import TRAIN_OPTIONS, request_fields
 from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
@@ -22,6 +24,7 @@ from trainer.contracts.models import ModelFamily
 from trainer.contracts.runs import Accepted
 from trainer.contracts.validation import refusal
 from trainer.data.corpora import CorpusStore
+from trainer.data.tables import as_text
 from trainer.jobs.queue import NO_WORKER
 
 if TYPE_CHECKING:
@@ -29,20 +32,30 @@ if TYPE_CHECKING:
 
 Size = Literal["tiny", "small", "base", "paper"]
 
-_ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt file)."
+_ONE_TEXT = "Give exactly one of `corpus` (a name) and `file` (a .txt, .jsonl or .tsv file)."
 _MAX_LABEL = 64
 _MAX_FILE_NAME = 40  # in UTF-8 not longer than file systems allow
 _OPTION_NAMES = {option.field: name for name, option in TRAIN_OPTIONS.items()} | {"tokenizer_id": "tokenizer"}
 _HELP = {name: option.help for name, option in TRAIN_OPTIONS.items()} | {
     "corpus": "Name of a corpus; default: your last one",
-    "file": "Text file to train on (.txt, UTF-8), one sentence or verse per line",
+    "file": "Text to train on: .txt with a sentence per line, or .jsonl or .tsv with a field `text`",
     "model": "Model family; default: char_lstm",
     "size": "Preset of the model's sizes; default: small, for lstm, gru and rnn base",
     "epochs": f"{TRAIN_OPTIONS['epochs'].help}; default: 5",
     "batch_size": "Rows per batch; default: chosen automatically",
     "seed": f"{TRAIN_OPTIONS['seed'].help}; default: 42",
     "config": "Experiment file (YAML) with further settings; options replace its values",
+    "notify": "Card and result: direct messages, this channel or none; default: your setting, else dm",
 }
+
+
+class Watch(NamedTuple):
+    """The place of the messages about a new run: a channel, or (None) direct messages."""
+
+    channel_id: int | None = None
+
+
+_IN_DM = Watch()
 
 
 @app_commands.command(description="Train a language model on a text; every setting has a default.")
@@ -65,12 +78,18 @@ async def train(
     freeze_embeddings: bool | None = None,
     early_stopping: app_commands.Range[int, 0, 50] | None = None,
     config: discord.Attachment | None = None,
+    notify: Notify | None = None,
 ) -> None:
     options: Iterable[tuple[str, object]] = interaction.namespace  # the values of the parameters by name
     fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
-    await respond(
-        interaction, "train", lambda context: answer_accepted(context, lambda: _accept(context, fields, file, config))
-    )
+
+    async def work(context: CommandContext) -> Answer:
+        place = notify or interaction.client.user_settings.of(interaction.user.id).notify
+        channel_id = channel_id_of(interaction, "notify:dm") if place == "here" else None
+        watch = None if place == "off" else Watch(channel_id)
+        return await answer_accepted(context, lambda: accept_files(context, fields, file, config), watch)
+
+    await respond(interaction, "train", work)
 
 
 def with_label(fields: dict[str, object], corpus_name: str) -> dict[str, object]:
@@ -88,54 +107,82 @@ def clean_label(name: str) -> str | None:
     return " ".join(plain.split())[:_MAX_LABEL].strip() or None
 
 
-async def answer_accepted(context: CommandContext, accept: Callable[[], Awaitable[Accepted]]) -> Answer:
-    """Accept a run within the limits, start its notifications, and answer."""
+async def answer_accepted(
+    context: CommandContext, accept: Callable[[], Awaitable[Accepted]], watch: Watch | None = _IN_DM
+) -> Answer:
+    """Accept a run within the limits, start its notifications unless `watch` is None, and answer."""
     bot = context.bot
     await bot.index.refresh()
     unfinished = [run for run in bot.index.runs if run.is_unfinished]
-    accepted = await bot.limits.accept_run(context.caller, unfinished, accept)
-    bot.notifier.follow(accepted.run_id)
+    with bot.notifier.hold():
+        accepted = await bot.limits.accept_run(context.caller, unfinished, accept)
+        if watch is None:
+            await bot.notifier.unwatch(accepted.run_id, context.caller.user_id)
+        else:
+            await bot.notifier.begin_watch(
+                accepted.run_id, context.caller.user_id, watch.channel_id, context.caller.channel_id
+            )
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER
     return Answer(accepted_answer(record, note))
 
 
-async def _accept(
+async def accept_files(
     context: CommandContext,
     typed: dict[str, object],
     file: discord.Attachment | None,
     config: discord.Attachment | None,
 ) -> Accepted:
     """Check the request, then store the attached text and accept the run."""
-    settings = context.bot.settings
     if file is not None:
         if "corpus" in typed:
             raise AppError(ErrorCode.INVALID_INPUT, _ONE_TEXT)
-        typed = {**typed, "corpus": attachment_name(file.filename, file.title)}  # until its content is known
-    corpora = CorpusStore(settings)
+        typed = {
+            **typed,
+            "corpus": attachment_name(file.filename, file.title, is_corpus=True),
+        }  # until its content is known
     with TemporaryDirectory() as folder:
         config_path: Path | None = None
         if config is not None:
-            config_path = await _download(context, config, "config", folder)
-        draft = await asyncio.to_thread(_draft, typed, config_path)  # a long file takes seconds
-        draft = await _with_defaults(context, draft)
-        try:
-            request = draft.request()
-        except AppError as error:
-            raise with_option_names(error, draft.is_in_file) from None
-        try:
-            if file is not None:
-                text = await _download(context, file, "file", folder)
-                request = changed(request, corpus=await corpora.offer(text))
-            return await context.bot.queue.train(
-                request,
-                user_id=context.caller.user_id,
-                corpora=corpora,
-                requested_paths=draft.requested_paths,
-                unused_settings=draft.unused_settings,
-            )
-        except AppError as error:
-            raise with_option_names(draft.located(error), draft.is_in_file) from None
+            config_path = await download_to(context, config, "config", folder)
+        return await _accept_draft(context, typed, config_path, file, folder)
+
+
+async def accept_yaml(context: CommandContext, text: str, options: dict[str, object]) -> Accepted:
+    """Accept a run with the settings of an experiment file, given as text; options replace its values."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+        return await _accept_draft(context, options, path, None, folder)
+
+
+async def _accept_draft(
+    context: CommandContext,
+    typed: dict[str, object],
+    config: Path | None,
+    file: discord.Attachment | None,
+    folder: str,
+) -> Accepted:
+    corpora = CorpusStore(context.bot.settings)
+    draft = await asyncio.to_thread(_draft, typed, config)  # a long file takes seconds
+    draft = await _with_defaults(context, draft)
+    try:
+        request = draft.request()
+    except AppError as error:
+        raise with_option_names(error, draft.is_in_file) from None
+    try:
+        if file is not None:
+            text = await asyncio.to_thread(as_text, await download_to(context, file, "file", folder))
+            request = changed(request, corpus=await corpora.offer(text))
+        return await context.bot.queue.train(
+            request,
+            user_id=context.caller.user_id,
+            corpora=corpora,
+            requested_paths=draft.requested_paths,
+            unused_settings=draft.unused_settings,
+        )
+    except AppError as error:
+        raise with_option_names(draft.located(error), draft.is_in_file) from None
 
 
 async def _with_defaults(context: CommandContext, draft: "RequestDraft") -> "RequestDraft":
@@ -181,10 +228,10 @@ def with_option_names(error: AppError, is_in_file: Callable[[str], bool] | None 
     return refusal(error.code, *details)
 
 
-async def _download(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:
+async def download_to(context: CommandContext, attachment: discord.Attachment, option: str, folder: str) -> Path:
     """Store an attachment under a safe form of its name."""
-    data = await read_attachment(attachment, context.bot.settings, option)
-    name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option))
+    data = await read_attachment(attachment, context.bot.settings, option, is_corpus=option == "file")
+    name = PurePosixPath(attachment_name(attachment.filename, attachment.title, option, is_corpus=option == "file"))
     path = Path(folder) / f"{(clean_label(name.stem) or 'file')[:_MAX_FILE_NAME]}{name.suffix.lower()}"
     await asyncio.to_thread(path.write_bytes, data)
     return path

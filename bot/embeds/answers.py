@@ -1,6 +1,6 @@
 """Answers to commands about runs, and errors."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import discord
@@ -9,11 +9,10 @@ from bot.embeds.run_card import recipe, run_card
 from bot.embeds.text import (
     AMBER,
     BLURPLE,
-    GREEN,
     GREY,
     MAX_DESCRIPTION,
     RED,
-    THIN_SPACE,
+    byte_size,
     clamp,
     code_block,
     count,
@@ -25,9 +24,7 @@ from bot.embeds.text import (
 )
 from bot.limits import LimitReached
 from bot.run_index import RunEntry
-from trainer.config.request_options import TRAIN_OPTIONS
-from trainer.contracts.base import RunState
-from trainer.contracts.comparison import Against, Comparison, verdict
+from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
 
@@ -38,19 +35,8 @@ STATE_SIGNS: dict[RunState, str] = {
     "failed": "❌",
     "cancelled": "⏹",
 }
-_MAX_UNDELIVERED, _MAX_CORPUS, _MAX_VALUE = 300, 60, 40
-_CORPORA = {"corpus": "corpus", "validation_corpus": "validation corpus", "test_corpus": "test corpus"}
-_SETTINGS = {
-    **{option.field: name.replace("_", " ") for name, option in TRAIN_OPTIONS.items()},
-    **_CORPORA,
-    "early_stopping.enabled": "early stopping",
-    "early_stopping.patience": "early stopping patience",
-    "optimizer.name": "optimizer",
-    "tokenizer.method": "tokenizer",
-    "tokenizer_id": "tokenizer",
-}
-"""Names of settings: the option's name, or plain words."""
-_VALUES = {"null": "–", "true": "yes", "false": "no"}
+_MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 300, 60, 60
+_MAX_SHOWN_CONFIG = 1900
 _SAVED = "Saved checkpoints remain."
 
 
@@ -120,13 +106,39 @@ def logs_answer(record: RunRecord, lines: Sequence[str], *, is_attached: bool) -
     return make_embed(BLURPLE, title, [text], record.run_id)
 
 
-def undelivered_note(results: Sequence[tuple[RunRecord, RunStatus]]) -> discord.Embed:
+def files_answer(record: RunRecord, files: Sequence[FileRecord]) -> discord.Embed:
+    """Return the files of a completed run with their sizes and hashes; a long list ends with the rest's number."""
+    lines: list[str] = []
+    for number, file in enumerate(files):
+        line = f"`{clamp(file.path, _MAX_PATH)}` {byte_size(file.bytes)} · sha256 `{file.sha256[:12]}…`"
+        if sum(map(len, lines)) + len(line) > MAX_DESCRIPTION // 2:
+            lines.append(f"{count(len(files) - number, 'more file')}.")
+            break
+        lines.append(line)
+    title = f"📁 {count(len(files), 'file')} of {shown_name(record)}, {byte_size(sum(file.bytes for file in files))}"
+    return make_embed(BLURPLE, title, lines, record.run_id)
+
+
+def file_answer(record: RunRecord, file: FileRecord) -> discord.Embed:
+    """Return the text to an attached file of a run."""
+    lines = [f"{byte_size(file.bytes)} · sha256 `{file.sha256}`"]
+    return make_embed(BLURPLE, f"📁 {plain(file.path)} of {shown_name(record)}", lines, record.run_id)
+
+
+def config_answer(record: RunRecord, text: str) -> discord.Embed:
+    """Return a run's experiment file as a code block, unless it is long; it is attached anyway."""
+    lines = ["Attach the file to `/mt train config:` to train again."]
+    if len(text) <= _MAX_SHOWN_CONFIG:
+        lines.insert(0, code_block(text, MAX_DESCRIPTION // 2))
+    return make_embed(BLURPLE, f"⚙ Settings of {shown_name(record)}", lines, record.run_id)
+
+
+def undelivered_note(cards: Sequence[discord.Embed]) -> discord.Embed:
     """Return the results that could not be sent to the caller, to add to the answer of a command."""
     lines = ["The final messages of these runs could not be sent to you. `/mt status` shows each run."]
-    for record, status in results:
-        card = run_card(record, status, ())
+    for card in cards:
         first = (card.description or "").split("\n")[0]
-        lines.append(clamp(f"**{card.title}**\n{first} · `{status.run_id}`", _MAX_UNDELIVERED))
+        lines.append(clamp(f"**{card.title}**\n{first} · `{card.footer.text}`", _MAX_UNDELIVERED))
     footer = "Shown once. Allow direct messages from this bot to receive results."
     return make_embed(AMBER, "📪 Undelivered results", lines, footer)
 
@@ -157,39 +169,6 @@ def runs_page(runs: Sequence[RunEntry], *, title: str, total: int, page: int, pa
     return make_embed(BLURPLE, f"📋 {title}: {count(total)}", lines, where)
 
 
-def compare_answer(comparison: Comparison, corpus_name: Callable[[str], str]) -> discord.Embed:
-    """Return the comparison of a run with a baseline: the verdict, metrics in short lines, and different settings.
-
-    `corpus_name` returns the shown name of a corpus.
-    """
-    first, other = comparison.runs
-    [one] = comparison.against
-    delta = one.delta
-    rows: list[tuple[str, float | None, float | None, float | None, str]] = [
-        ("Loss", first.loss, other.loss, delta.loss, ".4f"),
-        ("Perplexity", first.perplexity, other.perplexity, delta.perplexity, ".2f"),
-        ("Bits/char", first.bits_per_char, other.bits_per_char, delta.bits_per_char, ".4f"),
-        ("Top-1", first.top1_accuracy, other.top1_accuracy, delta.top1_accuracy, ".1%"),
-        ("Top-5", first.top5_accuracy, other.top5_accuracy, delta.top5_accuracy, ".1%"),
-        ("Parameters", first.params, other.params, delta.params, ",d"),
-        ("Tokens/s", first.tokens_per_second, other.tokens_per_second, delta.tokens_per_second, ",.0f"),
-    ]
-    name, baseline = plain(first.label or first.run_id), plain(other.label or other.run_id)
-    lines = [
-        f"**{verdict(one, comparison.tolerance)}**",
-        *one.notes,
-        "",
-        f"**{name}** · {baseline}",
-        f"{first.model} · {other.model} · {comparison.split} split",
-        *(_metric_line(*row) for row in rows if row[1] is not None or row[2] is not None),
-    ]
-    differences = list(_differences(one, corpus_name))
-    if differences:
-        lines += ["", "**Different settings**", *differences]
-    colour = GREY if one.rise is None else AMBER if one.is_regression else GREEN if one.rise < 0 else BLURPLE
-    return make_embed(colour, f"⚖ {name} against {baseline}", lines, f"{first.run_id} · {other.run_id}")
-
-
 def _closed_hint(closed: Literal["dm", "channel"], *, has_ended: bool) -> str:
     """Explain why no messages arrive, and how to receive them."""
     if closed == "dm":
@@ -212,28 +191,3 @@ def _run_lines(run: RunEntry) -> list[str]:
         f"{STATE_SIGNS[run.state]} **{plain(run.name)}** · {state}{loss}{bits}",
         f"`{run.run_id}` · {corpus} · {owner} · {relative_time(run.created_at.timestamp())}",
     ]
-
-
-def _metric_line(name: str, value: float | None, baseline: float | None, delta: float | None, form: str) -> str:
-    change = "" if delta is None else f" ({_figure(delta, '+' + form)})"
-    return f"{name} **{_figure(value, form)}** · {_figure(baseline, form)}{change}"
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form).replace(",", THIN_SPACE)
-
-
-def _differences(one: Against, corpus_name: Callable[[str], str]) -> Iterator[str]:
-    for found in one.differences:
-        block, _, part = found.field.partition(".")
-        if block == "model" and ("null" in (found.run, found.other) or part == "architecture"):
-            continue  # sizes of two architectures, which the models' names show
-        name = _SETTINGS.get(found.field) or _SETTINGS.get(block)
-        if name is None:
-            name = found.field.removeprefix("model.").removeprefix("num_").replace(".", " ").replace("_", " ")
-        values = [_VALUES.get(value, value) for value in (found.run, found.other)]
-        if block in _CORPORA:
-            values = [corpus_name(value) for value in values]
-        shown = [plain(clamp(value, _MAX_VALUE)) for value in values]
-        has_same_name = block in _CORPORA and (part == "sha256" or shown[0] == shown[1])
-        yield f"{name}: {'different content, same name' if has_same_name else ' · '.join(shown)}"

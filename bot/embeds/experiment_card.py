@@ -1,6 +1,6 @@
 """The card of an experiment: its progress by cell, and in the end the matrix, the tree and the validity checks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from itertools import groupby
 
@@ -103,20 +103,24 @@ def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
 
 
 def _matrix(result: ExperimentResult) -> list[str]:
-    """Return the headline matrix in columns of equal width; listeners are rows."""
+    """Return the headline matrix; listeners are rows."""
     rows, seeds = headline_rows(result), headline_seeds(result)
-    shown = result.languages[:_MAX_COLUMNS]
-    cells = [["", *shown]]
-    for listener in shown:
-        line = [listener]
-        for text in shown:
-            seed = seeds.get((listener, text))
-            spread = "" if listener == text or seed is None or seed.excess_sd is None else f"±{seed.excess_sd:.2f}"
-            line.append(f"{rows[listener, text].excess_cross_entropy:z.2f}{spread}")
-        cells.append(line)
-    first, width = max(map(len, shown)), max(len(cell) for line in cells for cell in line[1:])
-    found = [" ".join([line[0].ljust(first), *(cell.rjust(width) for cell in line[1:])]) for line in cells]
-    return found if len(shown) == len(result.languages) else [*found, "… the report has all languages"]
+
+    def cell(listener: str, text: str) -> str:
+        seed = seeds.get((listener, text))
+        spread = "" if listener == text or seed is None or seed.excess_sd is None else f"±{seed.excess_sd:.2f}"
+        return f"{rows[listener, text].excess_cross_entropy:z.2f}{spread}"
+
+    return matrix_lines(result.languages, cell)
+
+
+def matrix_lines(languages: Sequence[str], cell: Callable[[str, str], str]) -> list[str]:
+    """Return a matrix of languages in columns of equal width; `cell` returns the text of a row and a column."""
+    shown = languages[:_MAX_COLUMNS]
+    cells = [["", *shown], *([row, *(cell(row, column) for column in shown)] for row in shown)]
+    first, width = max(map(len, shown)), max(len(text) for line in cells for text in line[1:])
+    found = [" ".join([line[0].ljust(first), *(text.rjust(width) for text in line[1:])]) for line in cells]
+    return found if len(shown) == len(languages) else [*found, "… the report has all languages"]
 
 
 def _asymmetry(result: ExperimentResult) -> list[str]:

@@ -1,6 +1,9 @@
-"""Answers to `/mt score`, `/mt generate` and `/mt chat`."""
+"""Answers to `/mt score`, `/mt generate`, `/mt predict` and `/mt chat`."""
 
+from collections.abc import Mapping
 from io import BytesIO
+from math import log
+from operator import itemgetter
 
 import discord
 
@@ -9,6 +12,7 @@ from bot.embeds.text import (
     CODE_BLOCK_MARKS,
     MAX_DESCRIPTION,
     PURPLE,
+    clamp,
     clamp_start,
     code_block,
     count,
@@ -19,7 +23,14 @@ from bot.embeds.text import (
     utf16_length,
 )
 from bot.report import HEATMAP_NAME, HIGH_BITS, ReportFiles, Summary, expected_instead, visible
-from trainer.contracts.inference import ChatResponse, FinishReason, GenerateRequest, GenerateResponse, ScoreResponse
+from trainer.contracts.inference import (
+    ChatResponse,
+    FinishReason,
+    GenerateRequest,
+    GenerateResponse,
+    PredictResponse,
+    ScoreResponse,
+)
 from trainer.contracts.runs import RunRecord
 from trainer.reports.score_table import Unit, in_unit
 
@@ -30,6 +41,7 @@ _STOPS: dict[FinishReason, str] = {
     "context_full": "stopped at the end of the model's context",
 }
 _MAX_TABLE, _MAX_EXPECTED, _MAX_MESSAGE = 2000, 5, 1000
+_MAX_SIGNS, _MAX_SIGN = 5, 20
 
 
 def score_answer(
@@ -38,13 +50,14 @@ def score_answer(
     score: ScoreResponse,
     unit: Unit,
     own_bits_per_char: float | None,
+    unknown_signs: Mapping[str, int],
     refusal: str | None = None,
 ) -> discord.Embed:
-    """Return the summary of a score beside the run's own test split; the text itself is not repeated.
+    """Return the summary of a score beside the run's own test split; of the text, only unknown signs are shown.
 
     `refusal` is the reason why a detailed report was refused.
     """
-    unknown = f" · {count(score.unk_count, 'unknown character')}" if score.unk_count else ""
+    unknown = f" · {count(score.unk_count, 'unknown sign')}{_signs(unknown_signs)}" if score.unk_count else ""
     mean = in_unit(score.mean_surprisal, unit)
     total = f"{in_unit(score.nats, unit):.1f} {unit} in total · {count(score.n_scored or 0, 'token')}{unknown}"
     if score.loss is None:
@@ -55,7 +68,8 @@ def score_answer(
             f"{loss} · {_line_figures(score.bits_per_char, score.perplexity)}",
             f"{mean:.3f} {unit}/token without line ends · {total}",
         ]
-    lines += [] if own_bits_per_char is None else [f"Test split of the run: {own_bits_per_char:.2f} bits/char"]
+    if own_bits_per_char is not None and score.bits_per_char is not None:
+        lines.append(_against_own_text(score.bits_per_char - own_bits_per_char, unit))
     lines += [] if refusal is None else [f"🔒 {refusal}"]
     title = f"📏 Score of {count(len(text), 'character')} with {shown_name(record)}"
     return make_embed(BLURPLE, title, lines, record.run_id)
@@ -89,6 +103,14 @@ def report_answer(record: RunRecord, report: ReportFiles, *, left_out: int) -> d
     lines.append("Visible only to you; the text is not logged.")
     title = f"🔬 Surprisal report: {shown_name(record)}"
     return make_embed(PURPLE, title, lines, record.run_id).set_image(url=f"attachment://{HEATMAP_NAME}")
+
+
+def table_answer(record: RunRecord, report: ReportFiles) -> discord.Embed:
+    """Return the note beside the table of a report."""
+    summary = report.summary
+    lines = [f"{count(summary.n_tokens, 'row')}, one per token: its characters, surprisal in nats and rank."]
+    title = f"📄 Table of surprisals: {shown_name(record)}"
+    return make_embed(PURPLE, title, [*lines, "Visible only to you; the text is not logged."], record.run_id)
 
 
 def report_files(report: ReportFiles) -> list[discord.File]:
@@ -130,9 +152,33 @@ def chat_answer(record: RunRecord, message: str, response: ChatResponse) -> disc
     lines = [
         code_block(clamp_start(message, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS),
         code_block(response.answer or "", MAX_DESCRIPTION - _MAX_MESSAGE - 200),
-        " · ".join(facts),
+        " · ".join([*facts, f"session `{response.session_id}`"]),
     ]
     return make_embed(BLURPLE, f"💬 {shown_name(record)}", lines, record.run_id)
+
+
+def _against_own_text(more_bits: float, unit: Unit) -> str:
+    """Compare the surprise per character with that on the test split of the run."""
+    shown = f"{abs(more_bits if unit == 'bits' else more_bits * log(2)):.2f}"
+    if float(shown) == 0:
+        return "As surprised as on its own test set."
+    return f"{'More' if more_bits > 0 else 'Less'} surprised than on its own test set by {shown} {unit}/char."
+
+
+def _signs(unknown: Mapping[str, int]) -> str:
+    """Return the most frequent unknown signs with their counts, in brackets."""
+    most = sorted(unknown.items(), key=itemgetter(1), reverse=True)
+    shown = [f"{plain(visible(clamp(sign, _MAX_SIGN)))} ×{count(times)}" for sign, times in most[:_MAX_SIGNS]]
+    return f" ({', '.join(shown)}{', …' if len(most) > _MAX_SIGNS else ''})" if shown else ""
+
+
+def predict_answer(record: RunRecord, text: str, response: PredictResponse) -> discord.Embed:
+    """Return the likeliest next tokens with their probabilities, after the end of the text."""
+    lines = [code_block(clamp_start(text, _MAX_MESSAGE), _MAX_MESSAGE + CODE_BLOCK_MARKS)]
+    rows = [f"{one.prob:7.2%}  {isolated(visible(one.token))}" for one in response.suggestions or ()]
+    lines.append(code_block("\n".join(rows), _MAX_TABLE))
+    lines += [count(response.unk_count, "unknown sign") + " in the text"] if response.unk_count else []
+    return make_embed(BLURPLE, f"🔮 Next tokens: {shown_name(record)}", lines, record.run_id)
 
 
 def _line_figures(bits_per_char: float | None, perplexity: float | None) -> str:

@@ -7,6 +7,7 @@ from math import log
 
 import discord
 
+from bot.embeds.advice import advice, can_resume
 from bot.embeds.text import (
     AMBER,
     BLURPLE,
@@ -27,7 +28,7 @@ from bot.embeds.text import (
 )
 from bot.outcome import Outcome
 from trainer.contracts.base import FileRecord
-from trainer.contracts.errors import FAILS_AGAIN
+from trainer.contracts.events import EVALUATING
 from trainer.contracts.inference import Sample, perplexity
 from trainer.contracts.runs import RunRecord, RunStatus
 
@@ -44,46 +45,46 @@ def run_card(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> d
     name = shown_name(record)
     match status.status:
         case "queued":
-            requested = f"requested {relative_time(status.created_at.timestamp())}"
-            if status.queue_position is not None:
-                requested = f"Position {count(status.queue_position)} in the queue · {requested}"
-            lines = [*recipe(record), requested, status.message]
+            lines = [*_recipe_with_weights(record, status), _place_in_queue(status), status.message]
             return make_embed(GREY, f"⏳ Queued: {name}", lines, status.run_id)
         case "running" if not status.reachable:
             return make_embed(AMBER, f"⚠ Worker not responding: {name}", _unreachable(status), status.run_id)
+        case "running" if status.message == EVALUATING:
+            return make_embed(BLURPLE, f"🧮 Evaluating: {name}", _evaluating(status), status.run_id)
         case "running":
-            return make_embed(BLURPLE, f"🏃 Training: {name}", _progress(status, losses), status.run_id)
+            return make_embed(BLURPLE, f"🏃 Training: {name}", _progress(record, status, losses), status.run_id)
         case _:
             colour, title = _end_title(name, status)
             lines = _checkpoint(status)
             if status.status == "completed":
-                lines = [*_result(status), *_warning(status), *recipe(record)]
+                lines = [*_result(status), *_warning(status), *_recipe_with_weights(record, status)]
             elif status.status == "failed":
-                lines = [*_failure(status), *lines]
+                lines = [*_failure(status), advice(status), *lines]
             return make_embed(colour, title, lines, status.run_id)
 
 
 def final_message(record: RunRecord, status: RunStatus, outcome: Outcome) -> discord.Embed:
     """Return the message that notifies of a run's end: its outcome and the next commands."""
     colour, title = _end_title(shown_name(record), status)
-    command = f"`/mt resume run:{status.run_id}`"
-    resume = f"{command} resumes the run from its last checkpoint. " if can_resume(status) else ""
     match status.status:
         case "completed":
             lines = [
-                *_result(status)[:1],
+                *_result(status),
                 *_warning(status),
                 *_samples(outcome.samples),
                 *_files(outcome.files),
+                f"Reproduce: `/mt train config:{status.run_id}.yaml`, the file of **Copy config**.",
                 f"Next: {_next_commands(record)}",
             ]
         case "failed":
-            lines = [*_failure(status), *_checkpoint(status)]
+            lines = [*_failure(status), advice(status), *_checkpoint(status)]
             if outcome.last_lines:
                 log_end = clamp_start("\n".join(outcome.last_lines), _MAX_LOG - 2 * CODE_BLOCK_MARKS)
                 lines.append(f"Last lines of the log:\n{code_block(log_end, _MAX_LOG)}")
-            lines.append(f"{resume}When you ask for help, include the run id below.")
+            lines.append("When you ask for help, include the run id below.")
         case _:
+            command = f"`/mt resume run:{status.run_id}`"
+            resume = f"{command} resumes the run from its last checkpoint. " if can_resume(status) else ""
             lines = [*_checkpoint(status), f"{resume}`/mt train` starts a new run."]
     return make_embed(colour, title, lines, final_footer(status.run_id))
 
@@ -93,23 +94,35 @@ def final_footer(run_id: str) -> str:
     return f"{run_id} · result"
 
 
-def can_resume(status: RunStatus) -> bool:
-    """Return whether an ended run has a checkpoint from which it would not fail in the same way again."""
-    fails_again = status.error is not None and status.error.code in FAILS_AGAIN
-    return status.last_checkpoint_step is not None and not fails_again
-
-
 def recipe(record: RunRecord) -> list[str]:
-    """Return a run's model, tokenizer and corpus in two lines."""
+    """Return a run's model, tokenizer, corpus and origin in two lines, or three for one that starts from another."""
     request = record.effective
     size = f" {request.model_size}" if request.model_size else ""
+    origin = []
+    if record.resumed_from_run_id is not None:
+        origin = [f"Resumes `{record.resumed_from_run_id}`"]
+    elif request.init_from_run_id is not None:
+        frozen = ", embeddings frozen" if request.freeze_embeddings else ""
+        origin = [f"Warm start from `{request.init_from_run_id}`{frozen}"]
     is_attachment = request.corpus.name == request.corpus.sha256
     corpus = "attached text" if is_attachment else plain(request.corpus.name)
     return [
         f"{request.model_family}{size} · {request.model.sizes()}"
         f" · {request.tokenizer.method} tokenizer · {count(request.num_epochs, 'epoch')}",
         f"Corpus: {corpus}, {byte_size(request.corpus.bytes)} · seed {request.seed}",
+        *origin,
     ]
+
+
+def _recipe_with_weights(record: RunRecord, status: RunStatus) -> list[str]:
+    params = status.params if record.cost is None else record.cost.params
+    first, *others = recipe(record)
+    return [first if params is None else f"{first} · {weight_count(params)} weights", *others]
+
+
+def weight_count(params: int) -> str:
+    """Return a number of weights to three figures: 34.1 k, 0.96 M."""
+    return f"{params / 1e6:.3g} M" if params >= 100_000 else f"{params / 1e3:.3g} k"
 
 
 def attach_chart(embed: discord.Embed, png: bytes | None, status: RunStatus) -> list[discord.File]:
@@ -142,7 +155,23 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_SPARKS[round((mean - low) / (high - low) * 7) if high > low else 0] for mean in means)
 
 
-def _progress(status: RunStatus, losses: Sequence[float]) -> list[str]:
+def _place_in_queue(status: RunStatus) -> str:
+    requested = f"requested {relative_time(status.created_at.timestamp())}"
+    if status.queue_position is None:
+        return requested
+    start = requested if status.starts_ts is None else f"starts {relative_time(status.starts_ts)}"
+    return f"Position {count(status.queue_position)} in the queue · {start}"
+
+
+def _evaluating(status: RunStatus) -> list[str]:
+    lines = [f"{progress_bar(100)} {count(status.step, 'step')} in {count(status.epoch, 'epoch')}"]
+    if status.best_val_loss is not None:
+        best = _unit(status.best_val_bits_per_char, status)
+        lines.append(f"Validation {status.best_val_loss:.3f}{best} (best{_of_epoch(status)})")
+    return [*lines, "The best weights are evaluated on the test split."]
+
+
+def _progress(record: RunRecord, status: RunStatus, losses: Sequence[float]) -> list[str]:
     if status.train_loss is None:
         return [f"{progress_bar(status.progress)} **{status.progress:.0f} %**", status.message]
     steps = f"{count(status.step)} / {count(status.total_steps)}" if status.total_steps else count(status.step)
@@ -153,15 +182,23 @@ def _progress(status: RunStatus, losses: Sequence[float]) -> list[str]:
         f" · perplexity {perplexity(status.train_loss):.2f}  {sparkline(losses)}",
     ]
     if status.val_loss is not None:
-        best = f" · best {status.best_val_loss:.3f}" if status.best_val_loss is not None else ""
+        epoch = "" if status.best_epoch is None else f" (epoch {status.best_epoch})"
+        best = f" · best {status.best_val_loss:.3f}{epoch}" if status.best_val_loss is not None else ""
         lines.append(f"Validation {status.val_loss:.3f}{_unit(status.val_bits_per_char, status)}{best}")
     speed = f"{count(round(status.chars_per_second))} characters/s" if status.chars_per_second else status.message
-    lines.append(" · ".join([speed, *(part for part in (status.device, status.precision) if part)]))
+    memory = None if status.gpu_memory_bytes is None else f"{status.gpu_memory_bytes / 1e9:.1f} GB"
+    lines.append(" · ".join([speed, *(part for part in (status.device, status.precision, memory) if part)]))
+    if status.grad_norm is not None and status.learning_rate is not None:
+        lines.append(f"Gradient norm {status.grad_norm:.2f} · learning rate {status.learning_rate:.2g}")
     last: list[str] = []
     if status.eta_seconds is not None and status.last_heartbeat_ts is not None:
         last.append(f"ETA {relative_time(status.last_heartbeat_ts + status.eta_seconds)}")
+    rule = record.effective.early_stopping
+    if rule.enabled and status.evals_without_gain is not None:
+        last.append(f"early stop {status.evals_without_gain}/{rule.patience}")
     if status.last_checkpoint_step is not None:
-        last.append(f"checkpoint at step {count(status.last_checkpoint_step)}")
+        age = "" if status.last_checkpoint_ts is None else f" {relative_time(status.last_checkpoint_ts)}"
+        last.append(f"checkpoint at step {count(status.last_checkpoint_step)}{age}")
     return [*lines, " · ".join(last)] if last else lines
 
 
@@ -195,9 +232,19 @@ def _result(status: RunStatus) -> list[str]:
         lines.append(f"{test} · perplexity {perplexity(status.test_loss):.2f}")
     if status.best_val_loss is not None:
         best = _unit(status.best_val_bits_per_char, status)
-        lines.append(f"Validation {status.best_val_loss:.3f}{best} (best)")
-    lines.append(f"{count(status.step, 'step')} in {count(status.epoch, 'epoch')}")
+        lines.append(f"Validation {status.best_val_loss:.3f}{best} (best{_of_epoch(status)})")
+    lines.append(f"{count(status.step, 'step')} in {count(status.epoch, 'epoch')}{_early_stop(status)}")
+    if status.auc is not None:
+        lines.append(f"Area under the loss curve: {status.auc:.1f} nats · steps")
     return lines
+
+
+def _of_epoch(status: RunStatus) -> str:
+    return "" if status.best_epoch is None else f", epoch {status.best_epoch}"
+
+
+def _early_stop(status: RunStatus) -> str:
+    return "" if status.early_stopped is None else f" · stopped early: {'yes' if status.early_stopped else 'no'}"
 
 
 def _warning(status: RunStatus) -> list[str]:
@@ -224,7 +271,7 @@ def _checkpoint(status: RunStatus) -> list[str]:
     if status.best_val_loss is not None:
         unit = _unit(status.best_val_bits_per_char, status)
         loss = f" (best validation {status.best_val_loss:.3f}{unit})"
-    return [f"Last checkpoint: step {count(status.last_checkpoint_step)}{loss}"]
+    return [f"Kept: checkpoint at step {count(status.last_checkpoint_step)}{loss}"]
 
 
 def _samples(samples: Sequence[Sample]) -> list[str]:

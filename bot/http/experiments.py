@@ -84,8 +84,7 @@ def _check_admin(call: Call[PathT, QueryT, BodyT]) -> None:
 
 def check_may_see(call: Call[PathT, QueryT, BodyT]) -> None:
     """Raise FORBIDDEN for a client that may not see experiments."""
-    if call.api.settings.discord.private_runs and not call.client.is_admin:
-        raise AppError(ErrorCode.FORBIDDEN, "Runs are private here: only admins may see experiments.")
+    call.api.permissions.check_experiments(is_admin=call.client.is_admin)
 
 
 async def _reply_at_end(

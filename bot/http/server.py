@@ -35,12 +35,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class HttpServer:
     """The API of one bot process."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, routes: Sequence[web.RouteDef] = ()) -> None:
         self._api = api
         self._keys = ApiKeys(api.settings.security.keys)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._middleware])
         app.on_response_prepare.append(_start_answer)
         app.add_routes([*page_routes(OPERATIONS, has_keys=not self._keys.is_open), *map(self._route, OPERATIONS)])
+        app.add_routes(routes)
         app.add_routes([web.route("*", path, _wrong_method(methods)) for path, methods in _methods().items()])
         self._runner = web.AppRunner(app, shutdown_timeout=api.patience.stop_seconds)
         self._server: asyncio.Server | None = None

@@ -77,8 +77,8 @@ MUTATIONS = (
     Mutation(
         "the message's id is in the ledger after the call",
         "bot/delivery.py",
-        "**{slot: SentMessage(nonce=sent.nonce, message_id=message_id)}",
-        "**{slot: sent}",
+        "{slot: SentMessage(nonce=sent.nonce, message_id=message_id)}",
+        "{slot: sent}",
         (f"{LISTENER}::test_restart__goes_on_with_the_same_card",),
     ),
     Mutation(

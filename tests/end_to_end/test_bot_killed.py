@@ -21,6 +21,7 @@ from trainer.jobs.services import Services
 from trainer.store import keys
 from trainer.store.store import connect
 
+CLOSED = "Direct messages are closed"
 EDIT_INTERVAL_SECONDS = 1.0
 MESSAGES = "/channels/{channel_id}/messages"
 
@@ -92,6 +93,8 @@ async def test_bot__killed_repeatedly_keeps_one_card_and_one_final_message_a_wat
                 gaps = [later - earlier for earlier, later in pairwise(card.edit_seconds)]
                 assert all(gap >= EDIT_INTERVAL_SECONDS for gap in gaps)
             assert told(server, server.dm_channel(bob)) == []
+            mentions = [one for one in all_told(server, home.channels[0]) if CLOSED in shown_text(one.payload)]
+            assert [one.content for one in mentions] == [f"<@{bob.id}>"]
             assert [watcher.closed_place for watcher in read_ledger(run).watchers if watcher.user_id == bob.id] == [
                 "dm"
             ]
@@ -126,5 +129,9 @@ def told_requests(server: LocalDiscord) -> int:
 
 
 def told(server: LocalDiscord, channel: Channel) -> list[StoredMessage]:
-    """Return the messages of a channel without answers to commands."""
+    """Return the messages of a channel about the run, without answers to commands."""
+    return [one for one in all_told(server, channel) if CLOSED not in shown_text(one.payload)]
+
+
+def all_told(server: LocalDiscord, channel: Channel) -> list[StoredMessage]:
     return [one for one in server.messages(channel) if "interaction_metadata" not in one.payload]

@@ -21,6 +21,7 @@ from bot.commands.responses import Tree
 from local_discord import LocalDiscord, Upload
 from local_discord.driver import shown_text
 from local_discord.state import Refusal
+from local_discord.wire import rows, text
 from tests.support.bot import AMBER, GREY, RED, TEXT, TOKEN, ended, left, place, read, settings, start_bot
 from tests.support.waiting import ANSWER_SECONDS, captured_logs, until
 from trainer.artifacts.runs import manifest_of
@@ -151,7 +152,7 @@ async def test_cancel__is_for_the_starter_and_admins_by_command_and_by_button(tm
         assert "The run had not started" in by_starter.text
         await here.discord.wait_for_message(channel, "· result")
         await here.discord.wait_for_edit(card, "Cancelled")
-        assert card.components == []
+        assert [text(item["label"]) for one in card.components for item in rows(one["components"])] == ["Refresh"]
 
 
 async def test_crashed_run__offers_resume_and_its_last_lines_to_who_started_it(tmp_path: Path) -> None:
@@ -245,8 +246,8 @@ async def test_ask__of_a_run_that_has_not_finished(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana)
         none = await here.ask(here.ana, "score", {"text": "cat"})
-        named = await here.ask(here.ana, "generate", {"run": "char_lstm-1"})
-        too_many = await here.ask(here.ana, "generate", {"max_new_tokens": 21})
+        named = await here.ask(here.ana, "generate", {"prompt": "a", "run": "char_lstm-1"})
+        too_many = await here.ask(here.ana, "generate", {"prompt": "a", "max_new_tokens": 21})
 
         assert "no completed run" in none.text
         assert "not finished training" in named.text and named.is_ephemeral
@@ -257,7 +258,13 @@ async def test_no_worker__is_said_at_once_by_train_generate_chat_and_score(tmp_p
     async with place(tmp_path) as here:
         story = here.story(here.ana)
         story.run.write_manifest(manifest_of(story.record, "completed"))
-        options = {"generate": {}, "chat": {"message": "a"}, "score": {"text": "a"}}
+        options = {
+            "generate": {"prompt": "a"},
+            "chat": {"message": "a"},
+            "score": {"text": "a"},
+            "predict": {"text": "a"},
+            "eval": {},
+        }
         refused = [await here.ask(here.ana, command, typed) for command, typed in options.items()]
         queued = await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)})
 

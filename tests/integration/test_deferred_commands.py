@@ -96,7 +96,7 @@ async def test_bot__that_is_killed_leaves_no_command_thinking(tmp_path: Path) ->
         await here.discord.connected(60)
         await here.discord.synced(60)
         hidden = await here.discord.slash(here.ana, "mt score", {"text": "the sun"})
-        public = await here.discord.slash(here.ana, "mt generate", {})
+        public = await here.discord.slash(here.ana, "mt generate", {"prompt": "a"})
         await until(lambda: len(here.discord.unresolved) == 2, 60)
         kept = here.records()
         modes = {os.stat(path).st_mode & 0o777 for path in here.folder.iterdir()}

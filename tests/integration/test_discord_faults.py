@@ -215,6 +215,10 @@ def end(story: Story, *, completed: bool) -> None:
         finish_run(story.run, events, manifest_of(story.record, "completed" if completed else "cancelled"))
 
 
+def is_undelivered(story: Story) -> bool:
+    return any(watcher.is_undelivered for watcher in read_ledger(story.run).watchers)
+
+
 async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_also_of_another_process(
     tmp_path: Path,
 ) -> None:
@@ -222,12 +226,13 @@ async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_al
         here.discord.set_dms(here.ana, is_open=False)
         stories = [here.story(f"char_lstm-{number}") for number in range(6)]
         async with here.bot():
-            await until(lambda: all(not read_ledger(story.run).pending for story in stories))
+            await until(lambda: any(request.status == 403 for request in here.discord.requests))
             stories[4].run.message_ledger.write_bytes(b"{")
             early = await here.answered("status", {"run": "char_lstm-5"})
         for story in stories[:5]:
             end(story, completed=story is not stories[0])
         async with here.bot() as bot:
+            await until(lambda: all(is_undelivered(story) for story in stories[:4]))
             here.discord.fail_next("PATCH", "/webhooks/{webhook_id}/{webhook_token}/messages/@original", "reply_lost")
             first = await here.answered("status", {"run": "char_lstm-5"})
             await until(lambda: told_here(stories) == [True, True, True, True])
@@ -293,7 +298,7 @@ async def test_redis__that_goes_away_comes_back_or_forgets_all_keeps_nobody_wait
             for command, options in (
                 ("status", {"run": "char_lstm-1"}),
                 ("score", {"text": "abc"}),
-                ("generate", {}),
+                ("generate", {"prompt": "a"}),
                 ("train", {"corpus": "text", "name": "kept"}),
             ):
                 begun = clock()

@@ -1,29 +1,22 @@
 """Inference commands on Discord: scores, reports for admins, generations and buttons, across restarts of the bot."""
 
-import asyncio
 import multiprocessing
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from bot.app import build
 from bot.client import Bot
 from bot.report import MAX_REPORT_CHARACTERS
 from local_discord import LocalDiscord, Upload
-from local_discord.driver import shown_text
 from local_discord.limits import walk
-from local_discord.state import Call, StoredMessage, User
+from local_discord.state import StoredMessage
 from local_discord.wire import number, text
-from tests.support.bot import AMBER, EPHEMERAL, GREY, TOKEN, ended, read, settings, start_bot
+from tests.support.bot import AMBER, GREY, TOKEN, ended, start_bot
 from tests.support.inference import RUN, finished_run
-from tests.support.lab import running_worker
+from tests.support.inference_bot import answer, buttons, is_hidden, place, said
 from tests.support.stories import Story, run_record
 from tests.support.waiting import ANSWER_SECONDS
-from trainer.config.settings import LimitSettings
 from trainer.contracts.inference import ScoreResponse
 from trainer.store import keys
 from trainer.store.store import connect
@@ -32,92 +25,23 @@ PURPLE = 0x9B59B6
 VERSE = "the sun was shining on the sea"
 
 
-class Place(NamedTuple):
-    """A Discord with a finished run; ana owns the bot, bob may use it, eve may not."""
-
-    discord: LocalDiscord
-    root: Path
-    ana: User
-    bob: User
-    eve: User
-
-    @asynccontextmanager
-    async def bot(self, *, workers: int = 1, **changes: object) -> AsyncIterator[Bot]:
-        rights: dict[str, object] = {"owner_id": self.ana.id, "allowed_user_ids": (self.bob.id,), **changes}
-        limits: dict[str, object] = {"limits": LimitSettings(attachment_bytes=90_000, generate_max_new_tokens=100)}
-        chosen = settings(self.root, self.discord, workers=workers, **rights).model_copy(update=limits)
-        async with build(chosen) as bot:
-            running = asyncio.create_task(bot.start(TOKEN))
-            await self.discord.connected()
-            await self.discord.synced()
-            yield bot
-        await asyncio.gather(running, return_exceptions=True)
-        await self.discord.disconnected()
-
-    async def ask(self, user: User, command: str, **options: str | int | float | Upload) -> StoredMessage:
-        return await answer(await self.discord.slash(user, f"mt {command}", options))
-
-    async def click(self, user: User, message: StoredMessage, label: str) -> StoredMessage:
-        return await answer(await self.press(user, message, label))
-
-    async def press(self, user: User, message: StoredMessage, label: str) -> Call:
-        return await self.discord.click(user, message, buttons(message)[label])
-
-
-@pytest.fixture(scope="module", name="root")
-def root_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a finished run and a worker, for all tests that add no run."""
-    root = tmp_path_factory.mktemp("answers")
-    finished_run(root)
-    with running_worker(root):
-        yield root
-
-
-@asynccontextmanager
-async def place(root: Path) -> AsyncIterator[Place]:
-    if not (root / "artifacts").exists():
-        finished_run(root)
-    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
-        yield Place(server, root, *(server.add_user(name) for name in ("ana", "bob", "eve")))
-        assert server.violations == []
-
-
-async def answer(call: Call) -> StoredMessage:
-    """The message that a person gets in the end; a first answer that is late is a violation."""
-    await call.answered()
-    await read(call)
-    return call.followups[0] if call.followups else await call.reply()
-
-
-def buttons(message: StoredMessage) -> dict[str, str]:
-    """The custom ids of the buttons that can be pressed, by what stands on them."""
-    found = (component for _, component in walk([*message.components]) if "label" in component)
-    return {text(one["label"]): text(one["custom_id"]) for one in found if one.get("disabled") is not True}
-
-
-def said(message: StoredMessage) -> str:
-    return shown_text(message.payload)
-
-
-def is_hidden(message: StoredMessage) -> bool:
-    return number(message.payload["flags"]) & EPHEMERAL != 0
-
-
-async def test_score__in_every_way_and_the_report_for_admins(root: Path) -> None:
-    async with place(root) as here, here.bot(workers=0):
+async def test_score__in_every_way_and_the_report_for_admins(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
         summary = await here.ask(here.ana, "score", text=VERSE)
         in_nats = await here.ask(here.bob, "score", text=VERSE, unit="nats")
         in_file = await here.ask(here.bob, "score", file=Upload("verse.txt", b"\xef\xbb\xbf" + VERSE.encode()))
         refused = await here.ask(here.bob, "score", text=VERSE, detail="per_char")
         report = await here.ask(here.ana, "score", text=VERSE + "\nЖ !", detail="per_char", top_k=2)
         of_button = await here.click(here.ana, summary, "Detail")
+        of_csv = await here.click(here.ana, summary, "CSV")
+        strange = await here.ask(here.bob, "score", text="the Ж sun Ж")
         blank = await here.ask(here.bob, "score", text=" ")
 
         assert re.search(r"\*\*\d\.\d{3}\*\* bits/token · \d\.\d\d bits/char · perplexity", said(summary))
         assert f"📏 Score of {len(VERSE)} characters" in said(summary) and is_hidden(summary)
         assert re.search(r"\*\*\d\.\d{3}\*\* nats/token · \d\.\d\d bits/char", said(in_nats))
         assert said(in_file).split("request")[0] == said(summary).split("request")[0]
-        assert list(buttons(summary)) == ["Score another…", "Detail"]
+        assert list(buttons(summary)) == ["Score another…", "Detail", "CSV"]
         assert list(buttons(in_nats)) == ["Score another…"]
 
         assert "📏 Score of" in said(refused) and refused.attachments == []
@@ -139,13 +63,18 @@ async def test_score__in_every_way_and_the_report_for_admins(root: Path) -> None
         assert [len(expected) for expected in parsed.topk] == [2] * (len(VERSE) + 3)
         assert "Most surprising, and the expected tokens" in said(report)
 
+        [alone] = of_csv.attachments
+        assert text(alone["filename"]) == "surprisal.csv" and is_hidden(of_csv)
+        assert here.discord.read(alone).decode().count("\n") == 1 + len(VERSE)
+        assert "2 unknown signs (Ж ×2)" in said(strange)
+
         assert "🔬 Surprisal report" in said(of_button) and is_hidden(of_button)
         assert number(blank.embeds[0]["color"]) == AMBER and "blank" in said(blank)
 
 
-async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_of_the_bot(root: Path) -> None:
+async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_of_the_bot(answers: Path) -> None:
     lines = (VERSE + "\n") * (1 + MAX_REPORT_CHARACTERS // len(VERSE))
-    async with place(root) as here, here.bot(workers=0):
+    async with place(answers) as here, here.bot(workers=0):
         upload = Upload("long.txt", lines.encode())
         report = await here.ask(here.ana, "score", file=upload, detail="per_char", top_k=0)
         [child] = multiprocessing.active_children()
@@ -184,8 +113,55 @@ async def test_chat__goes_on_by_its_button_for_who_may_use_the_run(tmp_path: Pat
         assert "expired" in said(expired)
 
 
-async def test_score_form__takes_long_texts_and_keeps_the_options(root: Path) -> None:
-    async with place(root) as here, here.bot(workers=0):
+async def test_chat__goes_on_in_the_callers_own_session_until_a_new_one_is_asked_for(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        first = await here.ask(here.bob, "chat", message="the sun")
+        second = await here.ask(here.bob, "chat", message="the sea")
+        of_ana = await here.ask(here.ana, "chat", message="the sea")
+        new = await here.ask(here.bob, "chat", message="the sea", session="new")
+        named = await here.ask(here.bob, "chat", message="on", session=session(first))
+        last = await here.ask(here.bob, "chat", message="on")
+        unknown = await here.ask(here.bob, "chat", message="on", session="0123456789abcdef")
+        wrong = await here.ask(here.bob, "chat", message="on", session="É")
+
+    assert session(first) == session(second) == session(named) == session(last)
+    assert len({session(first), session(of_ana), session(new)}) == 3
+    assert "expired" in said(unknown) and "`session_id`" in said(wrong)
+
+
+def session(message: StoredMessage) -> str:
+    found = re.search(r"session `([0-9a-f]{16})`", said(message))
+    assert found is not None
+    return found[1]
+
+
+async def test_predict__shows_the_likeliest_next_tokens(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        three = await here.ask(here.bob, "predict", text="the su", k=3)
+        usual = await here.ask(here.bob, "predict", text="the su")
+        empty = await here.ask(here.bob, "predict", text="\n")
+
+    assert is_hidden(three) and said(three).count("%") == 3
+    assert said(usual).count("%") == 5
+    assert "`text` has no token for this model. Give at least one word." in said(empty)
+
+
+async def test_generation_form__opens_without_a_prompt_and_keeps_the_options(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        options: dict[str, float] = {"temperature": 0.5, "max_new_tokens": 7, "seed": 3}
+        opened = await here.discord.slash(here.bob, "mt generate", options)
+        form = await opened.form()
+        made = await answer(await here.discord.submit_modal(opened, {"prompt": "the "}))
+        too_long = await here.ask(here.bob, "generate", max_new_tokens=101)
+        nowhere = await here.ask(here.bob, "generate", run="nowhere")
+
+    assert text(form["title"]) == f"Generate with {RUN}"
+    assert "T 0.5 · seed 3" in said(made) and not is_hidden(made)
+    assert "at most 100 here" in said(too_long) and "There is no run" in said(nowhere)
+
+
+async def test_score_form__takes_long_texts_and_keeps_the_options(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
         opened = await here.discord.slash(here.ana, "mt score", {"detail": "per_char", "unit": "nats", "top_k": 1})
         form = await opened.form()
         report = await answer(await here.discord.submit_modal(opened, {"text": VERSE * 100}))
@@ -220,8 +196,8 @@ async def test_score__of_what_cannot_be_scored_says_why(
         assert number(message.embeds[0]["color"]) == AMBER and is_hidden(message)
 
 
-async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its_buttons(root: Path) -> None:
-    async with place(root) as here:
+async def test_generation__is_asked_again_hotter_cooler_edited_and_scored_by_its_buttons(answers: Path) -> None:
+    async with place(answers) as here:
         async with here.bot(workers=0):
             first = await here.ask(
                 here.bob, "generate", prompt="the ", seed=5, temperature=0.1, samples=2, max_new_tokens=9

@@ -96,12 +96,12 @@ async def every_answer_is_that_of_its_own_text(queue: JobQueue, run_id: str) -> 
 
 
 async def all_that_is_kept_of_questions_goes_away_by_itself(folder: Path, run_ids: Sequence[str]) -> None:
-    """Every key but the queues, the streams and what tells how the runs stand."""
+    """Every key but the queues, the streams, workers, turns of users and what tells how the runs stand."""
     store = await connect(f"unix://{folder / 'data' / 'services' / 'valkey.sock'}")
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await store.redis.exists(keys.INTERACTIVE_QUEUE):  # a worker ends a job after its answer has rung
             await asyncio.sleep(0.01)
-    stays = {keys.EVENT_STREAM, keys.JOB_NOTIFICATIONS}
+    stays = {keys.EVENT_STREAM, keys.JOB_NOTIFICATIONS, keys.WORKERS, keys.turns("training")}
     stays |= {key(run_id) for run_id in run_ids for key in (keys.status, keys.run_events)}
     found: list[bytes] = await store.redis.keys("*")
     left: dict[str, int] = {key.decode(): await store.redis.pttl(key) for key in found}

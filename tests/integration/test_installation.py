@@ -14,16 +14,18 @@ from tests.support.waiting import PATIENCE_SECONDS
 from trainer.artifacts.runs import RunStore
 from trainer.commands.doctor import (
     DISTRIBUTION,
-    Finding,
-    Torch,
-    check_folder,
     check_installation,
     check_libraries,
     check_machine,
+)
+from trainer.config.settings import RedisSettings
+from trainer.jobs.health import (
+    Finding,
+    Torch,
+    check_folder,
     check_torch,
     describe_torch,
 )
-from trainer.config.settings import RedisSettings
 from trainer.jobs.services import answering_server, find_server
 from trainer.system.hardware import memory_bytes
 

@@ -100,7 +100,7 @@ async def test_answer__is_sent_until_it_arrives(tmp_path: Path) -> None:
 async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.discord.fail_next("DELETE", ORIGINAL, "reply_lost")
-        answer = await here.ask(here.ana, "generate")
+        answer = await here.ask(here.ana, "generate", {"prompt": "a"})
 
         assert "no completed run" in answer.text and answer.is_ephemeral
         assert here.discord.messages(here.discord.dm_channel(here.ana)) == []
@@ -110,7 +110,7 @@ async def test_error__after_a_public_first_answer_is_told_in_private_once(tmp_pa
 async def test_error__that_cannot_be_told_is_logged_and_the_bot_goes_on(tmp_path: Path) -> None:
     async with fragile(tmp_path) as (server, ana):
         server.fail_next("PATCH", ORIGINAL, "reset")
-        server.fail_next("PATCH", ORIGINAL, Refusal(401, 50027, "Invalid Webhook Token"))
+        server.fail_next("PATCH", ORIGINAL, Refusal(404, 10008, "Unknown Message"))
         with captured_logs() as logs:
             await server.slash(ana, "mt status", {})
             await until(lambda: any(line["event"] == "error_not_sent" for line in logs))
@@ -119,11 +119,21 @@ async def test_error__that_cannot_be_told_is_logged_and_the_bot_goes_on(tmp_path
     assert "There is no run yet" in later.text
 
 
-@pytest.mark.parametrize("code", [50027, 10015, 10008])
-async def test_answer__that_has_no_place_left_is_one_line_of_the_log(tmp_path: Path, code: int) -> None:
+@pytest.mark.parametrize("code", [50027, 10015])
+async def test_answer__whose_token_has_ended_is_a_direct_message(tmp_path: Path, code: int) -> None:
     async with place(tmp_path) as here:
         here.story(here.ana)
         here.discord.fail_next("PATCH", ORIGINAL, Refusal(401 if code == 50027 else 404, code, "Gone"))
+        await here.discord.slash(here.ana, "mt status", {})
+
+        told = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "kk-ipa(.|\\n)*request")
+        assert "interaction_metadata" not in told.payload
+
+
+async def test_answer__that_was_deleted_is_one_line_of_the_log(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.ana)
+        here.discord.fail_next("PATCH", ORIGINAL, Refusal(404, 10008, "Gone"))
         with captured_logs() as logs:
             call = await here.discord.slash(here.ana, "mt status", {})
             await until(lambda: any("answer_deleted" in str(line["event"]) for line in logs))

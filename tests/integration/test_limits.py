@@ -24,7 +24,7 @@ async def test_chat__above_a_limit_is_told_in_grey_and_nothing_is_queued(tmp_pat
             said = [await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT)}) for _ in range(3)]
             by_admin = [await here.ask(here.ana, "train", {"file": Upload("cats.txt", TEXT)}) for _ in range(3)]
             asked = [await here.ask(here.bob, "score", {"text": "cat"}) for _ in range(4)]
-            public = await here.ask(here.bob, "generate")
+            public = await here.ask(here.bob, "generate", {"prompt": "a"})
 
         await asyncio.gather(running, return_exceptions=True)
         assert server.violations == []

@@ -44,17 +44,18 @@ class Panel(discord.ui.View):
 
 
 class NoteModal(discord.ui.Modal, title="Note"):
-    """A form with two text fields."""
+    """A form with a text field and a list."""
 
     def __init__(self) -> None:
         super().__init__(custom_id="note-form")
         self.note = discord.ui.TextInput["NoteModal"](custom_id="note", max_length=20)
-        self.unit = discord.ui.TextInput["NoteModal"](custom_id="unit", default="bits")
+        units = [discord.SelectOption(label=unit, default=unit == "bits") for unit in ("bits", "nats")]
+        self.unit = discord.ui.Select["NoteModal"](custom_id="unit", options=units)
         for part in (self.note, self.unit):
             self.add_item(discord.ui.Label["NoteModal"](text=part.custom_id, component=part))
 
     async def on_submit(self, interaction: discord.Interaction) -> None:
-        await interaction.response.send_message(f"{self.note.value} {self.unit.value}", ephemeral=True)
+        await interaction.response.send_message(f"{self.note.value} {self.unit.values[0]}", ephemeral=True)
 
 
 class Bot(discord.Client):
@@ -218,6 +219,8 @@ async def test_modal__fields_arrive() -> None:
             await server.submit_modal(call, {"note": "x" * 21})
         with pytest.raises(ClientRefusal, match="Unknown fields"):
             await server.submit_modal(call, {"where": "there"})
+        with pytest.raises(ClientRefusal, match="is not a selection"):
+            await server.submit_modal(call, {"note": "a", "unit": "hartleys"})
         sent = await server.submit_modal(call, {"note": "hello"})
         assert "hello bits" == (await sent.reply()).content
         again = await server.slash(call.user, "mt note")
@@ -363,9 +366,19 @@ async def test_faults__errors_resets_and_lost_replies_reach_the_bot() -> None:
         assert [] == server.violations
 
 
+_OPTIONS: list[JsonValue] = [
+    {"type": 3, "name": f"o{number}", "description": "d", "description_localizations": {"ru": "р" * 100}}
+    for number in range(25)
+]
+_GROUP: list[JsonValue] = [
+    {"type": 1, "name": f"s{number}", "description": "d", "options": _OPTIONS} for number in range(4)
+]
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [
+        ({"name": "n", "description": "d", "options": _GROUP}, "BASE_TYPE_MAX_LENGTH"),
         ({"name": "n", "description": ""}, "BASE_TYPE_REQUIRED"),
         ({"name": "n", "description": "d" * 101}, "BASE_TYPE_MAX_LENGTH"),
         ({"name": "n", "description": "d", "options": [{"type": 3, "name": "o"}]}, "BASE_TYPE_REQUIRED"),

@@ -49,11 +49,8 @@ async def test_run__has_one_card_that_is_edited_and_one_final_message_with_its_c
         assert "training loss 1.900 nats per token" in str(chart["description"])
         assert here.discord.read(chart).startswith(b"\x89PNG")
         assert final.attachments == [], "the chart stands in the card"
-        assert custom_ids(final) == ["generate", "score"]
-        assert [version.payload["components"] != [] for version in (card.versions[0], card.versions[-1])] == [
-            True,
-            False,
-        ]
+        assert custom_ids(final) == ["generate", "score", "evalon", "files", "compare", "config"]
+        assert "cancel" in custom_ids(card) and "mt:cancel" not in str(card.components)
 
 
 async def test_two_people__are_told_of_their_own_runs_only(tmp_path: Path) -> None:
@@ -83,7 +80,7 @@ async def test_run_that_has_ended_before__is_told_by_one_message(tmp_path: Path)
 
         assert len(here.texts(ana)) == 1
         assert len(final.attachments) == 1, "there is no card that shows the chart"
-        assert custom_ids(final) == ["resume", "logs"]
+        assert custom_ids(final) == ["resume", "retry", "logs"]
 
 
 async def test_restart__goes_on_with_the_same_card(tmp_path: Path) -> None:
@@ -499,7 +496,11 @@ async def test_watchers__have_a_card_and_a_final_message_each_and_one_chart_a_st
         assert [["· result" in shown_text(message.payload) for message in one] for one in told] == [[False, True]] * 3
         assert all("Completed" in shown_text(message.payload) for one in told for message in one)
         assert here.charts.drawn == 2
-        assert [custom_ids(one[0]) for one in told] == [["cancel", "logs", "unwatch"], ["unwatch"], ["unwatch"]]
+        assert [custom_ids(one[0]) for one in told] == [
+            ["cancel", "logs", "unwatch", "status"],
+            ["unwatch", "status"],
+            ["unwatch", "status"],
+        ]
 
 
 async def test_watchers_in_one_channel__do_not_take_each_other_s_messages(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`/mt train` with all that it takes: options, warm starts, tokenizers, and an attached YAML file."""
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
@@ -216,3 +217,31 @@ async def test_config__with_several_mistakes_tells_each_on_a_line(tmp_path: Path
             "data.batch_size",
             "training.epochs",
         }
+
+
+@pytest.mark.parametrize(("name", "row"), [("cats.jsonl", '{{"text": "{line}"}}'), ("cats.tsv", "{line}\t1")])
+async def test_table__is_trained_on_by_its_texts(tmp_path: Path, name: str, row: str) -> None:
+    lines = TEXT.decode().splitlines()
+    head = "text\tid\n" if name.endswith("tsv") else ""
+    table = head + "\n".join(row.format(line=line) for line in lines)
+    async with place(tmp_path) as here:
+        answer = await here.ask(here.bob, "train", {"file": Upload(name, table.encode()), "size": "tiny"})
+        corpus = accepted(here).effective.corpus
+
+        assert "⏳ Queued: cats" in answer.text
+        assert corpus.sha256 == sha256(TEXT + b"\n").hexdigest(), "the plain text has the same name"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cats.zip", "`file` is an archive. Unpack it and attach a file whose name ends in .txt or .jsonl or .tsv."),
+        ("cats.docx", "`file` must be a plain text or a table whose name ends in .txt or .jsonl or .tsv."),
+        ("cats.jsonl", "`file` is not a table of texts: line 1 is not JSON."),
+    ],
+)
+async def test_attachment__that_is_no_text_is_refused_in_one_sentence(tmp_path: Path, name: str, said: str) -> None:
+    async with place(tmp_path) as here:
+        answer = await here.ask(here.bob, "train", {"file": Upload(name, b"x")})
+
+        assert answer.colour == AMBER and said in answer.text

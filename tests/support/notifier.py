@@ -11,14 +11,14 @@ from discord.http import Route
 
 from bot.chart_process import ChartProcess
 from bot.ledger import read_ledger
-from bot.notifier import RunNotifier
+from bot.notifier import Notifier
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import StoredMessage, User
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
-from trainer.artifacts.runs import RunStore
+from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.runs import RunRecord, RunStatus
 from trainer.reports.score_table import Curve
 
@@ -92,14 +92,20 @@ class Place:
         return Story(self.root, run_record(name, user_id=user and user.id))
 
     @asynccontextmanager
-    async def listening(self, *, poll_seconds: float = 0.1, steady_seconds: float = 60) -> AsyncIterator[RunNotifier]:
-        listener = RunNotifier(
-            RunStore(self.root),
+    async def listening(
+        self,
+        *,
+        poll_seconds: float = 0.1,
+        steady_seconds: float = 60,
+        edit_interval_seconds: float = EDIT_INTERVAL_SECONDS,
+    ) -> AsyncIterator[Notifier]:
+        listener = Notifier(
+            self.root,
             self.bell,
             self.client,
             self.charts,
             self.can_receive,
-            edit_interval_seconds=EDIT_INTERVAL_SECONDS,
+            edit_interval_seconds=edit_interval_seconds,
             poll_seconds=poll_seconds,
             retry_seconds=0.1,
             steady_seconds=steady_seconds,
@@ -110,7 +116,7 @@ class Place:
         finally:
             await listener.stop()
 
-    def can_receive(self, user_id: int, record: RunRecord) -> bool:
+    def can_receive(self, user_id: int, record: RunRecord | ExperimentRecord) -> bool:
         return self.private_to is None or self.private_to.id == user_id
 
     def messages(self, user: User) -> list[StoredMessage]:

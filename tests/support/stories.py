@@ -9,6 +9,7 @@ from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.config.presets import request_hash, resolve
 from trainer.contracts.errors import ErrorClass, ErrorCode
 from trainer.contracts.events import (
+    EVALUATING,
     ArtifactRef,
     CheckpointSaved,
     Event,
@@ -106,6 +107,9 @@ class Story:
 
     def checkpoint(self, step: int) -> "Story":
         return self._append(CheckpointSaved, f"checkpoint-{step}", step=step, val_loss=None, is_best=False)
+
+    def evaluate(self) -> "Story":
+        return self._append(JobProgress, "evaluating", progress=0.0, message=EVALUATING)
 
     def complete(self) -> "Story":
         """End well, 668 seconds after the start."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.support.stories import Story, run_record
 from trainer.contracts.runs import RunStatus, SplitSizes
-from trainer.reports.charts import curves_chart, heat_map, loss_chart, loss_figure, smoothed
+from trainer.reports.charts import comparison_chart, curves_chart, heat_map, loss_chart, loss_figure, smoothed
 from trainer.reports.score_table import Cell, CellRow, Curve, Unit
 
 CURVES: dict[str, tuple[Curve, Curve]] = {
@@ -113,6 +113,22 @@ def test_chart_of_curves__shows_each_of_many() -> None:
     assert size == (1000, 600)
     assert png != curves_chart(curves)
     assert png != curves_chart({**curves, "model 9": [(1, 3.0), (2, 3.0)]}, dashed={"model 3"})
+
+
+def test_chart_of_a_comparison__draws_each_run_in_its_own_colour_and_line_style() -> None:
+    line: Curve = [(step, 2.0) for step in range(100)]
+    names = ("a: $x$ $", "b: _ мәтін", "c: 漢字", "d: \u202e")
+    pictures = [pixels(comparison_chart({name: line} | {"rest": []}, "bits per character")) for name in names]
+    four = comparison_chart({name: [(1, 3.0), (2, 2.0 + i)] for i, name in enumerate(names)}, "nats per token")
+
+    size: tuple[int, int] = unpack(">II", four[16:24])
+    assert size == (800, 400)
+    alone = curve_rows(pictures[0][:, 300:500])
+    assert all(curve_rows(picture[:, 300:500]) == alone for picture in pictures)  # the first colour, whatever the name
+    styles = [{**{str(i): [] for i in range(number)}, "x": line} for number in range(4)]
+    drawn = [pixels(comparison_chart(curves, "nats per token"))[150:250, 100:500] for curves in styles]
+    coloured = [int((picture[..., :3].amax(dim=2) - picture[..., :3].amin(dim=2) > 0.2).sum()) for picture in drawn]
+    assert coloured[0] == max(coloured) and len(set(coloured)) == 4  # a full line, and three with gaps
 
 
 def test_smoothed__keeps_a_straight_line_and_its_ends() -> None:

@@ -48,6 +48,12 @@ def test_recipes__are_read_by_their_names() -> None:
     assert len(requests["turkic"].languages) == 7
 
 
+def test_plan__for_other_languages_keeps_the_options_of_its_own() -> None:
+    request = read_plan(plan_path("smoke"), {}, ["tr", "fi"])
+
+    assert {code: options.branch for code, options in request.languages.items()} == {"tr": "oghuz", "fi": None}
+
+
 def test_plan__is_read_from_its_path_and_changed_by_options(tmp_path: Path) -> None:
     path = tmp_path / "my plan.yaml"
     path.write_text("name: mine\nlanguages: {kk: {}, tr: {}}\nmodels: {lstm: {train: {}}}\n", encoding="utf-8")

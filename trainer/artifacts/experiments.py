@@ -55,9 +55,10 @@ class ExperimentDirectory:
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         self.path = path
-        self._disk = disk
+        self.disk = disk
         self.experiment_id = path.name
         self.logs = path / "logs.jsonl"
+        self.message_ledger = path / "dm.json"
         self.result = path / "result.json"
         self._request = path / "request.json"
         self._texts = path / "texts.json"
@@ -89,19 +90,19 @@ class ExperimentDirectory:
 
         Runs that have completed are found again by their request.
         """
-        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self._disk)
-        for file in (self._runs, self._error, self._cancel):
-            self._disk.remove(file)
-        self._disk.sync(self.path)
+        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
+        for file in (self._runs, self._error, self._cancel, self.message_ledger):
+            self.disk.remove(file)
+        self.disk.sync(self.path)
 
     def fail(self, error: AppError) -> None:
         """Write the error that the experiment ended with."""
-        write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self._disk)
+        write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self.disk)
 
     def request_cancel(self) -> None:
         with storage_errors("the request to cancel the experiment could not be written"):
-            self._disk.write(self._cancel, b"")
-            self._disk.sync(self.path)
+            self.disk.write(self._cancel, b"")
+            self.disk.sync(self.path)
 
     def cancel_requested(self) -> bool:
         return self._cancel.exists() and not self.result.exists()
@@ -114,12 +115,12 @@ class ExperimentDirectory:
             return None
 
     def write_text(self, text_id: str, content: bytes) -> None:
-        self._disk.make_folder(self.path / "texts")
-        write_atomically(self._text_path(text_id), content, self._disk)
+        self.disk.make_folder(self.path / "texts")
+        write_atomically(self._text_path(text_id), content, self.disk)
 
     def write_texts(self, texts: ExperimentTexts) -> None:
         """Write `texts.json`, after all texts."""
-        write_atomically(self._texts, texts.model_dump_json(indent=1).encode(), self._disk)
+        write_atomically(self._texts, texts.model_dump_json(indent=1).encode(), self.disk)
 
     def sections(self, text: ExperimentText) -> list[str]:
         """Return the sections of a text."""
@@ -134,7 +135,7 @@ class ExperimentDirectory:
         return {run.key: run for run in stored.runs}
 
     def write_runs(self, runs: Iterable[CellRun]) -> None:
-        write_atomically(self._runs, CellRuns(runs=tuple(runs)).model_dump_json(indent=1).encode(), self._disk)
+        write_atomically(self._runs, CellRuns(runs=tuple(runs)).model_dump_json(indent=1).encode(), self.disk)
 
     def is_scored(self, run_path: Path, texts: ExperimentTexts) -> bool:
         """Return True if a run has scored all texts."""
@@ -175,6 +176,7 @@ class ExperimentDirectory:
     def report_files(self) -> list[Path]:
         """Return the files of the report, tables in folders included."""
         own = {self._request, self._texts, self._runs, self._error, self._cancel, self._lock, self.logs}
+        own.add(self.message_ledger)
         found = (path for path in self.path.rglob("*") if path.is_file() and not path.name.startswith("."))
         return sorted(path for path in found if path not in own and path.parent != self.path / "texts")
 
@@ -242,7 +244,7 @@ class ExperimentStore:
 
     def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
         self._folder = artifacts_root / "experiments"
-        self._disk = disk
+        self.disk = disk
 
     def create(self, record: ExperimentRecord) -> ExperimentDirectory:
         """Create the directory of an experiment with its request, synced to disk, unless it runs or has completed.
@@ -250,15 +252,15 @@ class ExperimentStore:
         A failed or cancelled experiment begins again, when the process that ran it has noticed its end. Raises OSError.
         """
         path = self._folder / record.experiment_id
-        self._disk.make_folder(path)
-        experiment = ExperimentDirectory(path, self._disk)
+        self.disk.make_folder(path)
+        experiment = ExperimentDirectory(path, self.disk)
         deadline = time.monotonic() + _ENDING_SECONDS
         while not experiment.is_unfinished() and not experiment.has_completed():
             lock = experiment.lock()
             if lock is not None:
                 with lock:
                     experiment.begin(record)
-                    self._disk.sync(self._folder)
+                    self.disk.sync(self._folder)
             elif time.monotonic() > deadline:
                 message = f"The experiment '{record.experiment_id}' is just ending; try again in a minute."
                 raise AppError(ErrorCode.SERVICE_UNAVAILABLE, message)
@@ -268,7 +270,7 @@ class ExperimentStore:
 
     def find(self, experiment_id: str) -> ExperimentDirectory | None:
         """Return an experiment by id; None if it does not exist."""
-        experiment = ExperimentDirectory(self._folder / experiment_id, self._disk)
+        experiment = ExperimentDirectory(self._folder / experiment_id, self.disk)
         return experiment if _ID.fullmatch(experiment_id) and experiment.exists() else None
 
     def get(self, experiment_id: str) -> ExperimentDirectory:
@@ -279,11 +281,21 @@ class ExperimentStore:
         shown = f" '{experiment_id}'" if len(experiment_id) <= 64 and experiment_id.isprintable() else ""
         raise AppError(ErrorCode.DATA_NOT_FOUND, f"There is no experiment{shown}: check its id, or list them.")
 
+    def names(self) -> list[str]:
+        """Return the ids of all experiments, the one that was started last first, without reading any."""
+        requests = {path.parent.name: path.stat().st_mtime for path in self._folder.glob("*-*/request.json")}
+        return sorted(requests, key=requests.__getitem__, reverse=True)
+
     def all(self) -> list[ExperimentDirectory]:
         """Return all experiments, newest first; one with an unreadable request is logged and skipped."""
-        found = (ExperimentDirectory(path, self._disk) for path in self._folder.glob("*-*"))
+        found = (ExperimentDirectory(path, self.disk) for path in self._folder.glob("*-*"))
         created = {e: created_at for e in found if e.exists() and (created_at := _created_at(e)) is not None}
         return sorted(created, key=created.__getitem__, reverse=True)
+
+    def using(self, run_id: str) -> ExperimentDirectory | None:
+        """Return an experiment that has a run as one of its cells, if there is one."""
+        experiments = (experiment for experiment in self.all())
+        return next((one for one in experiments if any(cell.run_id == run_id for cell in one.runs().values())), None)
 
     def unfinished(self) -> list[ExperimentDirectory]:
         """Return the experiments that have not ended, oldest first."""

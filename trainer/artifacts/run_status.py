@@ -17,12 +17,23 @@ from trainer.contracts.events import (
 )
 from trainer.contracts.runs import RunRecord, RunStatus
 
-_CONFIG_FIELDS = {"total_epochs", "total_steps", "device", "precision", "vocab_size", "tokenizer_id"}
+_CONFIG_FIELDS = {
+    "total_epochs",
+    "total_steps",
+    "device",
+    "precision",
+    "vocab_size",
+    "tokenizer_id",
+    "params",
+    "batch_size",
+}
 _PROGRESS_FIELDS = {
     *("progress", "epoch", "total_epochs", "step", "total_steps", "eta_seconds"),
     *("train_loss", "train_bits_per_char", "tokens_per_second", "chars_per_second"),
+    *("learning_rate", "grad_norm", "gpu_memory_bytes", "evals_without_gain"),
 }
-_VALIDATION_FIELDS = {"val_loss", "best_val_loss", "val_bits_per_char", "best_val_bits_per_char"}
+_VALIDATION_FIELDS = {"val_loss", "best_val_loss", "val_bits_per_char", "best_val_bits_per_char", "best_epoch"}
+_RESULT_FIELDS = {"test_loss", "test_perplexity", "bits_per_char", "auc", "early_stopped", "best_epoch"}
 
 
 class RunFollower:
@@ -84,10 +95,14 @@ class RunFollower:
                 changes |= self._training_changes(event)
             case CheckpointSaved():
                 # the last progress event may be several steps old
-                changes |= {"last_checkpoint_step": event.step, "step": max(event.step, self.status.step)}
+                changes |= {
+                    "last_checkpoint_step": event.step,
+                    "last_checkpoint_ts": event.ts.timestamp(),
+                    "step": max(event.step, self.status.step),
+                }
             case MetricsCompleted():
-                test: dict[str, object] = event.model_dump(include={"test_loss", "test_perplexity", "bits_per_char"})
-                changes |= test
+                result: dict[str, object] = event.model_dump(include=_RESULT_FIELDS)
+                changes |= result | {"artifact_bytes": event.artifact.bytes, "artifact_sha256": event.artifact.sha256}
             case JobCompleted():
                 changes |= _end("completed", "Completed.", event.ts) | {"progress": 100.0}
             case JobFailed():

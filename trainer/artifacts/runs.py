@@ -234,6 +234,23 @@ class RunStore:
             raise
         return RunDirectory(path, self._disk)
 
+    def delete(self, run: RunDirectory) -> None:
+        """Delete an ended run with its files; raises RUN_NOT_READY, or CONFLICT if other runs start from it.
+
+        After a crash, `clear_leftovers` removes the rest.
+        """
+        if run.manifest() is None or not run.seal.exists():
+            raise AppError(ErrorCode.RUN_NOT_READY, f"The run '{run.run_id}' has not ended: cancel it first.")
+        for other in self.all():
+            if other.record().effective.init_from_run_id == run.run_id:
+                message = f"The run '{other.run_id}' starts from '{run.run_id}': delete it first."
+                raise AppError(ErrorCode.CONFLICT, message)
+        deleted = self._folder / f".{run.run_id}{_TEMPORARY_SUFFIX}"
+        with run.wait_for_lock(_LOCK_SECONDS), storage_errors("the run was not deleted completely"):
+            self._disk.rename(run.path, deleted)
+            self._disk.sync(self._folder)
+            self._disk.remove_folder(deleted)
+
     def clear_leftovers(self) -> None:
         """Remove incomplete directories of processes that were killed."""
         for path in self._folder.glob(f".*{_TEMPORARY_SUFFIX}"):

@@ -38,9 +38,10 @@ class TokenizerDirectory:
 
     def __init__(self, path: Path, disk: Disk = DISK) -> None:
         self.path = path
-        self._disk = disk
+        self.disk = disk
         self.tokenizer_id = path.name
         self.logs = path / "logs.jsonl"
+        self.message_ledger = path / "dm.json"
         self._request = path / "request.json"
         self._manifest = path / MANIFEST_FILE
         self._error = path / "error.json"
@@ -109,14 +110,14 @@ class TokenizerDirectory:
 
     def begin(self, record: TokenizerRecord) -> None:
         """Write a request and remove the results of an earlier attempt; the caller holds the lock."""
-        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self._disk)
-        for file in (self.logs, self._manifest, self._error):
-            self._disk.remove(file)
-        self._disk.sync(self.path)
+        write_atomically(self._request, record.model_dump_json(indent=1).encode(), self.disk)
+        for file in (self.logs, self._manifest, self._error, self.message_ledger):
+            self.disk.remove(file)
+        self.disk.sync(self.path)
 
     def fail(self, error: AppError) -> None:
         """Write the error that the training ended with."""
-        write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self._disk)
+        write_atomically(self._error, RunError.of(error).model_dump_json().encode(), self.disk)
 
     def _failure(self) -> RunError | None:
         try:
@@ -138,7 +139,7 @@ class TokenizerStore:
 
     def __init__(self, artifacts_root: Path, disk: Disk = DISK) -> None:
         self._folder = artifacts_root / "tokenizers"
-        self._disk = disk
+        self.disk = disk
 
     def create(self, record: TokenizerRecord) -> TokenizerDirectory:
         """Create the directory of a tokenizer with its request, synced to disk, unless it exists and has not failed.
@@ -146,8 +147,8 @@ class TokenizerStore:
         Waits for the process whose training has just failed to end. Raises OSError.
         """
         path = self._folder / record.tokenizer_id
-        self._disk.make_folder(path)
-        tokenizer = TokenizerDirectory(path, self._disk)
+        self.disk.make_folder(path)
+        tokenizer = TokenizerDirectory(path, self.disk)
         deadline = time.monotonic() + _ENDING_SECONDS
         while (lock := tokenizer.lock()) is None and tokenizer.has_failed() and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
@@ -155,7 +156,7 @@ class TokenizerStore:
             with lock:
                 if not tokenizer.exists() or tokenizer.has_failed():
                     tokenizer.begin(record)
-                    self._disk.sync(self._folder)
+                    self.disk.sync(self._folder)
         return tokenizer
 
     def keep(self, tokenizer_folder: Path, manifest: TokenizerManifest) -> None:
@@ -163,14 +164,14 @@ class TokenizerStore:
         path = self._folder / manifest.tokenizer_id
         if (path / MANIFEST_FILE).exists():
             return
-        self._disk.make_folder(path)
+        self.disk.make_folder(path)
         for name in (*(file.path for file in manifest.files), MANIFEST_FILE):  # the manifest makes it valid
-            write_atomically(path / name, read_regular(tokenizer_folder / name), self._disk)
-        self._disk.sync(self._folder)
+            write_atomically(path / name, read_regular(tokenizer_folder / name), self.disk)
+        self.disk.sync(self._folder)
 
     def get(self, tokenizer_id: str) -> TokenizerDirectory:
         """Return a tokenizer by id; raises TOKENIZER_NOT_FOUND."""
-        tokenizer = TokenizerDirectory(self._folder / tokenizer_id, self._disk)
+        tokenizer = TokenizerDirectory(self._folder / tokenizer_id, self.disk)
         if _ID.fullmatch(tokenizer_id) and tokenizer.exists():
             return tokenizer
         shown = f" '{tokenizer_id}'" if len(tokenizer_id) <= 64 and tokenizer_id.isprintable() else ""
@@ -178,7 +179,7 @@ class TokenizerStore:
 
     def all(self) -> list[TokenizerDirectory]:
         """Return all tokenizers, newest first; one with an unreadable request is logged and skipped."""
-        found = (TokenizerDirectory(path, self._disk) for path in self._folder.glob("*-*"))
+        found = (TokenizerDirectory(path, self.disk) for path in self._folder.glob("*-*"))
         created = {t: created_at for t in found if t.exists() and (created_at := _created_at(t)) is not None}
         return sorted(created, key=created.__getitem__, reverse=True)
 

@@ -1,7 +1,6 @@
 """`mt corpus build`: IPA corpora of equal size, one per language, and WikiText-2."""
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.text import Text
@@ -19,6 +18,7 @@ from trainer.data.download import SOURCES, build_corpus
 from trainer.data.ipa import load_epitran, load_turkic_translit
 from trainer.data.language_id import load_identifier
 from trainer.data.text import corpus_sha256
+from trainer.system.hardware import package_version
 
 DEFAULT_LANGUAGES = "kk,ky,tr,az,ug,uz"
 DEFAULT_THRESHOLD = 0.9
@@ -135,17 +135,10 @@ def _tools(options: CorpusBuildOptions, *, is_identified: bool, is_streamed: boo
         "turkic-translit": load_ipa is not None,
         "epitran": load_second_ipa is not None,
     }
-    versions = {package: _version(package) for package, is_used in used.items() if is_used}
+    versions = {package: package_version(package) for package, is_used in used.items() if is_used}
     if identify is not None and options.language_model is not None:
         versions["language model"] = corpus_sha256(options.language_model)
     return Tools(identify, load_ipa, load_second_ipa, versions)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a copy that is no installed package
-        return "unknown"
 
 
 def _thresholds(given: Sequence[str], languages: Sequence[str]) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """Plans of experiments: YAML files with the fields of an experiment request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trainer.config.experiment_file import read_yaml
-from trainer.config.nested_dict import merged
+from trainer.config.nested_dict import block, merged
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.experiments import ExperimentRequest
 from trainer.contracts.validation import did_you_mean, parse, shown_name
@@ -29,6 +29,13 @@ def plan_path(plan: str) -> Path:
     raise AppError(ErrorCode.CONFIG_INVALID, f"There is no plan '{shown_name(plan)}'{near}")
 
 
-def read_plan(path: Path, options: Mapping[str, object]) -> ExperimentRequest:
-    """Read a plan, of which options replace values; raises CONFIG_INVALID naming every wrong field."""
-    return parse(ExperimentRequest, merged(read_yaml(path), options), ErrorCode.CONFIG_INVALID)
+def read_plan(path: Path, options: Mapping[str, object], languages: Sequence[str] = ()) -> ExperimentRequest:
+    """Read a plan, of which options replace values, and `languages` all languages.
+
+    Raises CONFIG_INVALID naming every wrong field.
+    """
+    plan = merged(read_yaml(path), options)
+    if languages:
+        planned = block(plan, "languages")
+        plan["languages"] = {code: planned.get(code, {}) for code in languages}
+    return parse(ExperimentRequest, plan, ErrorCode.CONFIG_INVALID)

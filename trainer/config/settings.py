@@ -196,6 +196,8 @@ class HttpSettings(Group):
     """Address that the HTTP API listens on; 0.0.0.0: all of this machine's addresses, which needs API keys."""
     port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(_or_none)] = 8000
     """0: any free port, which the log shows; empty: no HTTP API."""
+    public_url: Url = None
+    """Address under which people reach the HTTP API, for links in Discord to large files; empty: no such links."""
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2000
     """Open connections of all clients together."""
     max_streams: Annotated[int, Field(ge=1, le=100_000)] = 1000

@@ -172,7 +172,7 @@ def _against(first: Measurement, other: Measurement, split: EvalSplit | None, to
         delta=Figures.model_validate(delta),
         is_on_one_text=_text(one, split) == _text(two, split),
         notes=tuple(notes),
-        differences=tuple(_differences(one, two)),
+        differences=tuple(differences(one, two)),
     )
 
 
@@ -228,7 +228,7 @@ def _text(effective: EffectiveRequest, split: EvalSplit | None) -> tuple[object,
     return *form, effective.corpus.sha256, effective.split_by, effective.seed, held_out, test
 
 
-def _differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:
+def differences(one: EffectiveRequest, two: EffectiveRequest) -> Iterator[Difference]:
     """Yield the fields that differ; for a corpus its name, or its hash if the names are equal."""
     mine, its = _fields(one), _fields(two)
     for field in {**mine, **its}:

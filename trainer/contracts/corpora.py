@@ -86,6 +86,17 @@ class CorpusManifest(Frozen):
     """Versions of the tools that were used."""
 
 
+class CorpusNote(Frozen):
+    """`<corpus>.json`: what is known of a corpus that somebody has added."""
+
+    schema_version: Literal[1] = 1
+    language: str | None = None
+    is_ipa: bool | None = None
+    lines: int | None = None
+    bytes: int
+    """Size of the text that was counted."""
+
+
 class LanguageState(Frozen):
     """State of a language in a build: the documents read, and the part of the stage file that belongs to them."""
 

@@ -36,6 +36,10 @@ def stamp(run_id: str, user_id: int | None, key: str, at: datetime | None = None
     return Stamp(event_id=f"{run_id}:{key}", ts=at or now(), job_id=run_id, user_id=user_id)
 
 
+EVALUATING = "Evaluating the model."
+"""Message of a run after its last step, until its end."""
+
+
 class JobQueued(EventBase):
     type: Literal["trainer.job.queued.v1"] = "trainer.job.queued.v1"
 
@@ -119,6 +123,12 @@ class Progress(Frozen):
     """Bits per character of the training split; None for a masked model, as are the other bits per character."""
     val_bits_per_char: float | None = None
     best_val_bits_per_char: float | None = None
+    best_epoch: int | None = None
+    """Epoch of `best_val_loss`."""
+    evals_without_gain: int = 0
+    """Evaluations since the validation loss last fell by `min_delta`, which early stopping counts."""
+    gpu_memory_bytes: int | None = None
+    """Highest use of GPU memory so far; None on the CPU."""
 
 
 class MetricsProgress(EventBase, Progress):
@@ -138,6 +148,10 @@ class MetricsCompleted(EventBase):
     test_perplexity: float | None
     bits_per_char: float | None
     artifact: ArtifactRef
+    auc: float | None = None
+    """Area under the training loss curve, in nats times steps."""
+    early_stopped: bool | None = None
+    best_epoch: int | None = None
 
 
 class CheckpointSaved(EventBase):

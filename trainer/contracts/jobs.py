@@ -40,6 +40,18 @@ class JobDefinition(Frozen):
     i: str = ""
 
 
+class WorkerInfo(Frozen):
+    """What a worker publishes of itself."""
+
+    name: str
+    """Host and process id."""
+    version: str
+    slots: int
+    """Runs that it trains at the same time."""
+    seen_at: float
+    """Unix time."""
+
+
 job_id_adapter: TypeAdapter[str] = TypeAdapter(Identifier)
 
 JobPayload = TrainJobPayload | TokenizerTrainPayload | ExperimentPayload | InferenceJobPayload

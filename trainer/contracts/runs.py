@@ -338,6 +338,8 @@ class RunRecord(Frozen):
     """The failed or cancelled run that this run resumes."""
     cost: Cost | None = None
     """Estimate shown when the run was accepted; None for a resumed run."""
+    experiment_id: Identifier | None = None
+    """The experiment that started the run, whose own messages tell of its progress."""
 
     @property
     def owner(self) -> int | str | None:
@@ -391,9 +393,31 @@ class RunStatus(Frozen, json_schema_extra=describe_fields):
     eta_seconds: float | None = None
     last_checkpoint_step: int | None = None
     queue_position: int | None = None
+    starts_ts: float | None = None
+    """Expected start of a queued run, in seconds since 1970, to the minute; None if unknown."""
     device: str | None = None
     precision: str | None = None
     vocab_size: int | None = None
+    params: int | None = None
+    """Number of the model's weights."""
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    """Learning rate of the last step."""
+    grad_norm: float | None = None
+    """Gradient norm of the last step, before clipping."""
+    gpu_memory_bytes: int | None = None
+    """Highest use of GPU memory so far; None on the CPU."""
+    best_epoch: int | None = None
+    """Epoch with the lowest validation loss."""
+    evals_without_gain: int | None = None
+    """Evaluations since the lowest validation loss, which early stopping counts."""
+    last_checkpoint_ts: float | None = None
+    auc: float | None = None
+    """Area under the training loss curve, in nats times steps."""
+    early_stopped: bool | None = None
+    artifact_bytes: int | None = None
+    """Size of the weights file of a completed run."""
+    artifact_sha256: Sha256 | None = None
     error: RunError | None = None
     created_at: Timestamp
     started_at: Timestamp | None = None

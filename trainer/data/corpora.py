@@ -4,8 +4,10 @@ import asyncio
 from itertools import chain
 from pathlib import Path
 from random import Random
+from threading import Lock
 
 from trainer.config.settings import Settings
+from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.errors import AppError, ErrorCode, PathError
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.wording import counted
@@ -13,6 +15,7 @@ from trainer.data.folders import filled_folder
 from trainer.data.text import SUFFIXES, corpus_sha256, count_lines, line_blocks, shown_name, text_files
 from trainer.system.files import write_atomically
 
+_ADDING = Lock()
 _SPLITS = {"train": "corpus", "valid": "validation_corpus", "validation": "validation_corpus", "test": "test_corpus"}
 BUNDLED = Path(__file__).resolve().parents[2] / "corpora"
 
@@ -96,6 +99,24 @@ class CorpusStore:
             elif position < count:
                 sample[position] = line
         return sample
+
+    def add(self, name: str, path: Path, note: CorpusNote) -> bool:
+        """Copy a file into the corpus folder; return False if the same corpus is there by this name already.
+
+        Raises CONFLICT for the name of another corpus, and for the content as `describe` does.
+        """
+        new = self._describe(name, path, 1)
+        with _ADDING:
+            if self.has(name):
+                if corpus_sha256(self.find(name)) == new.sha256:
+                    return False
+                raise AppError(
+                    ErrorCode.CONFLICT, f"There is another corpus '{shown_name(name)}': give another `name`."
+                )
+            copy = self._corpora / f"{name}.txt"
+            _store(copy, path)
+            write_atomically(copy.with_suffix(".json"), note.model_dump_json().encode())
+        return True
 
     async def offer(self, path: Path) -> str:
         """Make a file or folder available as a corpus without storing it; return its corpus name."""

@@ -2,12 +2,15 @@
 
 import asyncio
 
+import structlog
+
 from trainer.artifacts.artifacts_id import own_artifacts_id
 from trainer.artifacts.experiments import ExperimentDirectory
 from trainer.artifacts.run_status import RunFollower
-from trainer.artifacts.runs import RunDirectory
+from trainer.artifacts.runs import RunDirectory, RunStore
 from trainer.artifacts.tokenizers import TokenizerDirectory
 from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError
 from trainer.contracts.events import Event
 from trainer.contracts.experiments import ExperimentRecord
 from trainer.contracts.jobs import ExperimentPayload, JobPayload, TokenizerTrainPayload, TrainJobPayload
@@ -15,6 +18,8 @@ from trainer.contracts.runs import RunRecord
 from trainer.contracts.tokenizer_jobs import TokenizerRecord
 from trainer.store import keys
 from trainer.store.store import Store
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 
 class Enqueuer:
@@ -25,21 +30,40 @@ class Enqueuer:
         self._store = store
         self._artifacts = ""
 
-    async def enqueue(self, payload: JobPayload) -> None:
-        await self._store.enqueue(*self._queue_function_and_id(payload), payload, artifacts=await self._artifacts_id())
+    async def enqueue(self, payload: JobPayload, *, owner: str | None = None) -> None:
+        """Enqueue a job; jobs with an owner wait for their owner's turn."""
+        place = self._queue_function_and_id(payload)
+        await self._store.enqueue(*place, payload, artifacts=await self._artifacts_id(), owner=owner)
 
     async def restore(
-        self, payload: JobPayload, stored: RunDirectory | TokenizerDirectory | ExperimentDirectory
+        self,
+        payload: JobPayload,
+        stored: RunDirectory | TokenizerDirectory | ExperimentDirectory,
+        *,
+        is_claimed: bool = False,
     ) -> bool:
         """Enqueue an unfinished job again if its queue has lost it; return whether it had."""
         record: RunRecord | TokenizerRecord | ExperimentRecord = await asyncio.to_thread(stored.record)
+        owner: str | None = None
+        if isinstance(stored, RunDirectory) and isinstance(record, RunRecord) and not is_claimed:
+            follower = await asyncio.to_thread(stored.follow)
+            is_new = (await asyncio.to_thread(follower.refresh)).status == "queued"
+            owner = queue_owner(record) if is_new else None
         return await self._store.restore(
             *self._queue_function_and_id(payload),
             payload,
             since=record.created_at.timestamp(),
             lease_seconds=self._settings.queue.lease_seconds,
             artifacts=await self._artifacts_id(),
+            owner=owner,
         )
+
+    async def restore_turns(self, runs: RunStore) -> None:
+        """Restore the turns of the owners of runs from the disk if Redis has lost them."""
+        queue = self._settings.queue.name
+        if not await self._store.has_turns(queue):
+            turns = await asyncio.to_thread(_last_starts, runs)
+            await self._store.restore_turns(queue, turns, artifacts=await self._artifacts_id())
 
     def _queue_function_and_id(self, payload: JobPayload) -> tuple[str, str, str]:
         if isinstance(payload, TrainJobPayload):
@@ -55,6 +79,30 @@ class Enqueuer:
             own_artifacts_id, self._settings.app.artifacts_root
         )
         return self._artifacts
+
+
+def queue_owner(record: RunRecord) -> str:
+    """Return the one who takes a turn with a run: a user, an API key, or "" for the command line.
+
+    All runs of an experiment belong to the one who started it.
+    """
+    return "" if record.owner is None else str(record.owner)
+
+
+def _last_starts(runs: RunStore) -> dict[str, float]:
+    """Return the time of the last start of each owner's runs, in seconds since 1970."""
+    starts: dict[str, float] = {}
+    for run in runs.all():
+        try:
+            record, manifest = run.record(), run.manifest()
+            started_at = run.follow().refresh().started_at if manifest is None else manifest.timings.started
+        except (AppError, OSError, ValueError) as error:
+            log.warning("run_unreadable", run_id=run.run_id, error=type(error).__name__)
+            continue
+        if started_at is not None:
+            owner = queue_owner(record)
+            starts[owner] = max(starts.get(owner, 0.0), started_at.timestamp())
+    return starts
 
 
 class EventPublisher:

@@ -287,11 +287,24 @@ class InferenceClient:
                 )
         else:
             await self.get_chat(run_id, session_id)
+        if user_id is not None:
+            with _redis_errors():
+                await self._store.put(
+                    keys.last_chat(run_id, user_id), session_id, ttl_seconds=self._settings.queue.chat_ttl_seconds
+                )
         response = ChatResponse(
             request_id=request_id or _new_id(), run_id=run_id, session_id=session_id, status="queued"
         )
         record = ChatRecord(user_id=user_id, request=request, response=response)
         return await self._enqueue(record, is_new=request_id is None)
+
+    async def last_chat(self, run_id: str, user_id: int) -> str | None:
+        """Return the session of a user's last chat with a run; None if there is none, or if it has expired."""
+        with _redis_errors():
+            stored = await self._store.get(keys.last_chat(run_id, user_id))
+            session_id = None if stored is None else stored.decode()
+            is_known = session_id is not None and await self._store.exists(keys.chat(run_id, session_id))
+        return session_id if is_known else None
 
     async def get_chat_answer(self, run_id: str, session_id: str, request_id: str) -> ChatRecord:
         """Return a message with its answer so far; raises DATA_NOT_FOUND if it has expired."""
@@ -318,11 +331,13 @@ class InferenceClient:
 
     async def evaluate(self, run_id: str, request: EvalRequest, *, user_id: int | None = None) -> EvalMetrics:
         """Evaluate a finished run on one of its splits, or on another corpus, and wait for the metrics."""
-        record = await self.enqueue_evaluate(run_id, request, user_id=user_id)
-        metrics = (await self._wait_for_result(record)).response.metrics
-        if metrics is None:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_RESULT)
-        return metrics
+        return _metrics(await self._wait_for_result(await self.enqueue_evaluate(run_id, request, user_id=user_id)))
+
+    async def wait_for_evaluation(self, record: EvalRecord) -> EvalMetrics:
+        """Wait for the metrics of an enqueued evaluation; the worker continues it if the caller is cancelled."""
+        stored = await self._stored_result(record)
+        _raise_failure(EvalRecord, stored)
+        return _metrics(_parse(EvalRecord, stored))
 
     async def enqueue_evaluate(
         self, run_id: str, request: EvalRequest, *, user_id: int | None = None, request_id: str | None = None
@@ -411,25 +426,29 @@ class InferenceClient:
 
     async def _wait_for_stored(self, record: RecordT) -> bytes:
         """Wait for the stored result; withdraws the request if the caller is cancelled or time is up."""
-        request_id = record.response.request_id
-        timeout_seconds = self._settings.queue.interactive_timeout_seconds + _MARGIN_SECONDS
         try:
-            with _redis_errors():
-                async with asyncio.timeout(timeout_seconds) as timeout:
-                    stored = await self._store.get(_key(record))
-                    while stored is not None and _is_pending(stored):
-                        await self._store.wait_for_answer(request_id, wait_seconds=_POLL_SECONDS)
-                        stored = await self._store.get(_key(record))
-                        # a worker is on it, and itself watches for a stall
-                        if record.kind in UNBOUNDED_KINDS and await self._store.exists(keys.in_progress(request_id)):
-                            timeout.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
-                if stored is None:
-                    raise TimeoutError
+            stored = await self._stored_result(record)
         except (asyncio.CancelledError, AppError):
             await self._withdraw(record)
             raise
-        if _has_status(stored, "failed") and (failure := _parse(type(record), stored).response.error):
-            raise AppError(failure.code, failure.message)
+        _raise_failure(type(record), stored)
+        return stored
+
+    async def _stored_result(self, record: RecordT) -> bytes:
+        """Wait for the stored result, failed or not; raises SERVICE_UNAVAILABLE if time is up."""
+        request_id = record.response.request_id
+        timeout_seconds = self._settings.queue.interactive_timeout_seconds + _MARGIN_SECONDS
+        with _redis_errors():
+            async with asyncio.timeout(timeout_seconds) as timeout:
+                stored = await self._store.get(_key(record))
+                while stored is not None and _is_pending(stored):
+                    await self._store.wait_for_answer(request_id, wait_seconds=_POLL_SECONDS)
+                    stored = await self._store.get(_key(record))
+                    # a worker is on it, and itself watches for a stall
+                    if record.kind in UNBOUNDED_KINDS and await self._store.exists(keys.in_progress(request_id)):
+                        timeout.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
+            if stored is None:
+                raise TimeoutError
         return stored
 
     async def _load(self, model: type[RecordT], kind: str, run_id: str, request_id: str) -> RecordT:
@@ -493,6 +512,18 @@ def _parse(model: type[RecordT], stored: bytes) -> RecordT:
         return model.model_validate_json(stored)
     except ValidationError:
         raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _UNREADABLE) from None
+
+
+def _raise_failure(model: type[RecordT], stored: bytes) -> None:
+    """Raise the error of a failed request."""
+    if _has_status(stored, "failed") and (failure := _parse(model, stored).response.error):
+        raise AppError(failure.code, failure.message)
+
+
+def _metrics(record: EvalRecord) -> EvalMetrics:
+    if record.response.metrics is None:
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_RESULT)
+    return record.response.metrics
 
 
 def _is_pending(stored: bytes) -> bool:

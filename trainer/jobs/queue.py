@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from trainer.config.presets import request_hash
 from trainer.config.settings import Settings
 from trainer.contracts.base import changed, now
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload
+from trainer.contracts.jobs import TokenizerTrainPayload, TrainJobPayload, WorkerInfo
 from trainer.contracts.runs import (
     Accepted,
     EffectiveRequest,
@@ -30,10 +30,11 @@ from trainer.contracts.runs import (
 )
 from trainer.contracts.tokenizer_jobs import TokenizerAccepted, TokenizerRecord, TokenizerTrainRequest
 from trainer.data.corpora import CorpusStore
-from trainer.jobs.enqueue import Enqueuer, publish_events
+from trainer.jobs.enqueue import Enqueuer, publish_events, queue_owner
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
 from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
+from trainer.jobs.start_time import MAX_AHEAD, expected_start
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
 from trainer.store.store import Store, connect
@@ -41,6 +42,8 @@ from trainer.store.store import Store, connect
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 NO_WORKER = "No worker is running. The job stays in the queue until one starts."
+_NO_REDIS = "Redis is unavailable; try again in a minute."
+_CLOCK_DIFFERENCE_SECONDS = 60.0  # between the worker's machine and this one
 _EVENT_WAIT_SECONDS = 5.0
 _SECONDS = re.compile(rb"[0-9]{1,15}(\.[0-9]+)?")
 
@@ -53,6 +56,16 @@ class QueueLoad(NamedTuple):
     has_worker: bool = False
     depths: Mapping[str, int] = MappingProxyType({})
     """Jobs by queue, running ones included."""
+
+
+class WorkersState(NamedTuple):
+    """The workers of all machines."""
+
+    workers: Sequence[WorkerInfo]
+    runs: Mapping[str, str]
+    """The worker of each run that is being trained."""
+    is_paused: bool
+    """True while no worker starts a further run."""
 
 
 class JobQueue:
@@ -97,7 +110,12 @@ class JobQueue:
         return await self.accept(preview, user_id=user_id, http=http)
 
     async def accept(
-        self, preview: TrainingPreview, *, user_id: int | None, http: HttpOrigin | None = None
+        self,
+        preview: TrainingPreview,
+        *,
+        user_id: int | None,
+        http: HttpOrigin | None = None,
+        experiment_id: str | None = None,
     ) -> Accepted:
         """Accept a previewed training: write its run to disk, then enqueue it.
 
@@ -110,7 +128,7 @@ class JobQueue:
             run = await asyncio.to_thread(self._find_interrupted, effective, run_owner(user_id, http))
             if run is not None:
                 origin = await resolve_origin(run, self.corpora, self._settings)
-                return await self.accept_resumed(origin, user_id=user_id, http=http)
+                return await self.accept_resumed(origin, user_id=user_id, http=http, experiment_id=experiment_id)
         created_at = now()
         record = RunRecord(
             run_id=new_run_id(request.model_family, created_at),
@@ -123,6 +141,7 @@ class JobQueue:
             requested_paths=preview.requested_paths,
             unused_settings=dict(preview.unused_settings),
             cost=preview.cost,
+            experiment_id=experiment_id,
         )
         return await self._accept(record)
 
@@ -131,7 +150,14 @@ class JobQueue:
         origin = await resolve_origin(self.runs.get(run_id), self.corpora, self._settings)
         return await self.accept_resumed(origin, user_id=user_id, http=http)
 
-    async def accept_resumed(self, origin: Origin, *, user_id: int | None, http: HttpOrigin | None = None) -> Accepted:
+    async def accept_resumed(
+        self,
+        origin: Origin,
+        *,
+        user_id: int | None,
+        http: HttpOrigin | None = None,
+        experiment_id: str | None = None,
+    ) -> Accepted:
         """Accept a run that resumes a checked origin: write it to disk, then enqueue it."""
         created_at, old = now(), await asyncio.to_thread(origin.run.record)
         record = changed(
@@ -142,6 +168,7 @@ class JobQueue:
             created_at=created_at,
             resumed_from_run_id=old.run_id,
             cost=None,
+            experiment_id=experiment_id,
         )
         return await self._accept(record, origin)
 
@@ -162,7 +189,7 @@ class JobQueue:
         # without Redis, the worker's reconciler enqueues the run from the disk
         async with tolerate_no_redis("run_accepted_without_redis", run_id=run.run_id):
             await publish_events(self._store, run)
-            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id))
+            await self._enqueuer.enqueue(TrainJobPayload(run_id=run.run_id), owner=queue_owner(record))
         return Accepted(run_id=run.run_id, job_id=run.run_id, status="queued")
 
     def _create(self, record: RunRecord, origin: Origin | None) -> RunDirectory:
@@ -211,6 +238,47 @@ class JobQueue:
                 await self._store.dequeue(self._settings.queue.name, run_id)
         return cancelled
 
+    async def delete(self, run_id: str) -> None:
+        """Delete an ended run with its files; raises CONFLICT if an experiment or another run needs it."""
+        await asyncio.to_thread(self._delete, self.runs.get(run_id))
+        async with tolerate_no_redis("run_deleted_without_redis", run_id=run_id):
+            await self._store.delete(keys.status(run_id), keys.run_events(run_id))
+
+    def _delete(self, run: RunDirectory) -> None:
+        experiment = self.experiments.stored.using(run.run_id)
+        if experiment is not None:
+            message = f"The experiment '{experiment.experiment_id}' needs the run '{run.run_id}', so it stays."
+            raise AppError(ErrorCode.CONFLICT, message)
+        self.runs.delete(run)
+
+    async def pause(self, *, is_paused: bool) -> None:
+        """Let the workers start no further run, or start them again; raises SERVICE_UNAVAILABLE without Redis."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                await self._store.set_paused(self._settings.queue.name, is_paused=is_paused)
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+
+    async def is_paused(self) -> bool:
+        """Return whether no further run starts; False while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                return await self._store.is_paused(self._settings.queue.name)
+        except STORE_ERRORS:
+            return False
+
+    async def workers(self, run_ids: Sequence[str]) -> WorkersState:
+        """Return the running workers and those of the runs that they train; raises SERVICE_UNAVAILABLE."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                workers = await self._store.workers(
+                    seconds=self._settings.queue.lease_seconds + _CLOCK_DIFFERENCE_SECONDS
+                )
+                holders = await self._store.holders(run_ids)
+                return WorkersState(workers, holders, await self._store.is_paused(self._settings.queue.name))
+        except STORE_ERRORS as error:
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
+
     async def has_worker(self) -> bool:
         """Return whether at least one worker is running; True also while Redis is unavailable."""
         try:
@@ -218,6 +286,14 @@ class JobQueue:
                 return await self._store.has_worker()
         except STORE_ERRORS:
             return True
+
+    async def order(self) -> list[str]:
+        """Return the ids of the runs in the queue, running ones first; empty while Redis is unavailable."""
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                return await self._store.queue_order(self._settings.queue.name)
+        except STORE_ERRORS:
+            return []
 
     async def load(self) -> QueueLoad:
         """Return the number of jobs in each queue, and whether a worker is running."""
@@ -237,7 +313,7 @@ class JobQueue:
                 await self._store.put_new(key, value, ttl_seconds=self._settings.queue.result_ttl_seconds)
                 stored = await self._store.get(key)
         except STORE_ERRORS as error:
-            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "Redis is unavailable; try again in a minute.") from error
+            raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _NO_REDIS) from error
         return value if stored is None else stored.decode()
 
     async def status(self, run_id: str) -> RunStatus:
@@ -247,8 +323,24 @@ class JobQueue:
     async def steady_status(self, status: RunStatus) -> RunStatus:
         """Add the state of the queue to the status of a run; `reachable` until a worker was silent for one lease."""
         status = await self.add_queue_state(status)
+        if status.status == "queued" and status.queue_position is not None and status.message != NO_WORKER:
+            return changed(status, starts_ts=await self._expected_start(status.run_id))
         silence_seconds = time.time() - (status.last_heartbeat_ts or 0.0)  # a run that moves has no lease for seconds
         return changed(status, reachable=status.reachable or silence_seconds < self._settings.queue.lease_seconds)
+
+    async def _expected_start(self, run_id: str) -> float | None:
+        """Return the expected start of a queued run; None if it is not known."""
+        slots = self._settings.queue.training_slots
+        try:
+            async with asyncio.timeout(ENQUEUE_TIMEOUT_SECONDS):
+                order = await self._store.queue_order(self._settings.queue.name)
+            ids = order[: order.index(run_id)]
+            if len(ids) > MAX_AHEAD:
+                return None
+            ahead = [self.runs.get(other) for other in ids]
+            return await asyncio.to_thread(expected_start, ahead, slots=slots, now_seconds=time.time())
+        except (AppError, OSError, ValueError, *STORE_ERRORS):  # a run has left the queue, or is damaged
+            return None
 
     async def add_queue_state(self, status: RunStatus) -> RunStatus:
         """Return the status of a run with queue position, last heartbeat and whether a worker holds the run."""

@@ -23,6 +23,7 @@ _TRAIN, _VALIDATION = "#56b4e9", "#e69f00"  # of the colour-blind safe set of Ok
 _MANY = ("#56b4e9", "#e69f00", "#2bb98b", "#f0e442", "#cc79a7", "#d55e00", "#dbdee1", "#7b8cff")
 """The same set of colours, the dark ones lighter."""
 _MARKERS = ("", "o", "s", "^")
+_LINE_STYLES = ("-", "--", ":", "-.")
 _MAX_POINTS = 1600  # two for each pixel of width
 _SMOOTHING_SHARE = 0.05  # of the curve is what one smoothed point averages over
 _SPIKE_SHARE = 0.02  # of the losses may leave the picture at its top, so that the rest has room
@@ -95,6 +96,27 @@ def curves_chart(curves: Mapping[str, Curve], dashed: Collection[str] = ()) -> b
         )
     _style(axes)
     _add_second_axis(axes, 1 / log(2), "bits per token")
+    return _png(figure)
+
+
+def comparison_chart(curves: Mapping[str, Curve], unit: str) -> bytes:
+    """Draw the training losses of up to four runs over steps, smoothed, in colours and line styles, as PNG.
+
+    `unit` is the unit of the losses. A picture has 800 x 400 pixels.
+    """
+    figure = Figure(
+        figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), dpi=_DOTS_PER_INCH, facecolor=_BACKGROUND, layout="constrained"
+    )
+    axes = figure.add_subplot()
+    shown = {name: _thinned(curve) for name, curve in curves.items()}
+    for (name, curve), colour, style in zip(shown.items(), _MANY, _LINE_STYLES, strict=False):
+        losses = [loss for _, loss in curve]
+        steps = [step for step, _ in curve]
+        label = _drawable(name)
+        axes.plot(steps, smoothed(losses), color=colour, linewidth=2.2, linestyle=style, label=label)
+    _set_limits(axes, [loss for curve in shown.values() for _, loss in curve], [])
+    _style(axes)
+    axes.set_ylabel(unit, color=_TEXT, fontsize=11)
     return _png(figure)
 
 
@@ -214,6 +236,12 @@ def _write_sign(axes: Axes, x: int, y: int, sign: str, *, is_light: bool) -> Non
 def _frame(x: float, y: float, width: float, height: float) -> Rectangle:
     """Return the frame around a character that the model does not know."""
     return Rectangle((x, y), width, height, fill=False, edgecolor=_UNKNOWN, linewidth=2)
+
+
+def _drawable(name: str) -> str:
+    """Return a name as matplotlib can write it: no formula, and a box for each character without a glyph."""
+    boxed = "".join(char if char.isprintable() and _FONT.get_char_index(ord(char)) else "□" for char in name)
+    return boxed.replace("$", r"\$")
 
 
 def _code_point(sign: str) -> str:

@@ -11,11 +11,21 @@ DELETED = "trainer:deleted"
 """Expires at once after a text was deleted, so that the server's count of expired keys includes the deletion."""
 WORKER = "trainer:worker"
 """Exists while at least one worker is running; expires one lease after the last worker."""
+WORKERS = "trainer:workers"
+"""The published information of each worker, by process; that of ended workers is deleted when it is read."""
 INTERACTIVE_QUEUE = "interactive"
 TOKENIZER_QUEUE = "tokenizers"
 EXPERIMENT_QUEUE = "experiments"
 ABORTS = abort_jobs_ss
 """arq's abort requests, which this program neither writes nor reads."""
+
+owners = "trainer:owners:{}".format
+"""The owner of each job of a queue that has not started yet; a job without an owner comes first."""
+turns = "trainer:turns:{}".format
+"""The owners of a queue's jobs by the time at which a worker last claimed a job of theirs."""
+
+paused = "trainer:paused:{}".format
+"""Exists while workers start no job of a queue."""
 
 # keys of one job, run or request: each takes its id
 
@@ -47,6 +57,8 @@ idempotency = "trainer:idempotency:{}".format
 """The item that an Idempotency-Key of the HTTP API stands for."""
 chat = "runs:chat:{}:{}".format
 """A chat by run and session: a list of turns, newest first, that starts with an empty entry."""
+last_chat = "runs:lastchat:{}:{}".format
+"""The session of a user's last chat with a run."""
 
 _INFERENCE = {
     "score": "score",

@@ -1,15 +1,15 @@
 """Job queues in Redis, and the client for everything that the program stores there."""
 
 import time
-from collections.abc import Awaitable, Collection, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, ResponseError
 
 from trainer.contracts.errors import AppError, ErrorCode
-from trainer.contracts.jobs import JobDefinition, JobPayload, job_id_adapter
+from trainer.contracts.jobs import JobDefinition, JobPayload, WorkerInfo, job_id_adapter
 from trainer.store import keys
 from trainer.store.answers import Answers
 from trainer.store.connection import (
@@ -27,6 +27,8 @@ log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 _JOB_EXPIRY_MS = 10 * 365 * 24 * 3600 * 1000  # arq drops jobs after this time: never
 _MAX_DEFERRAL_SECONDS = 600.0
+_RESTORED = ""
+"""A member of the turns of each queue that was restored from disk, and not an owner."""
 _MIN_SCORE_MS = 1e11  # scores above are times in milliseconds, scores below in seconds
 _NOTIFICATIONS_LENGTH = 100
 
@@ -34,24 +36,80 @@ _JobState = tuple[float | None, tuple[bytes | None, bytes | None, bytes | None],
 _state_adapter: TypeAdapter[_JobState] = TypeAdapter(_JobState)
 _Claimed = list[tuple[bytes, float, bytes | None]]
 _claimed_adapter: TypeAdapter[_Claimed] = TypeAdapter(_Claimed)
+_workers_adapter: TypeAdapter[list[dict[bytes, bytes]]] = TypeAdapter(list[dict[bytes, bytes]])
+_members_adapter: TypeAdapter[list[bytes]] = TypeAdapter(list[bytes])
 
-_CLAIM = """
-local claimed, offset = {}, 0
+_IN_ORDER = """
+local function in_order(latest)
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', latest, 'WITHSCORES')
+  local owners, turns = {}, {}
+  local found = redis.call('HGETALL', KEYS[2])
+  for place = 1, #found, 2 do owners[found[place]] = found[place + 1] end
+  found = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
+  for place = 1, #found, 2 do turns[found[place]] = tonumber(found[place + 1]) end
+  local jobs, users, waiting = {}, {}, {}
+  for place = 1, #due, 2 do
+    local job = {due[place], due[place + 1], owners[due[place]]}
+    local owner = job[3]
+    if not owner then
+      jobs[#jobs + 1] = job
+    else
+      if not waiting[owner] then
+        waiting[owner] = {}
+        users[#users + 1] = {owner, turns[owner] or -1, #users}
+      end
+      table.insert(waiting[owner], job)
+    end
+  end
+  table.sort(users, function(a, b) return a[2] < b[2] or a[2] == b[2] and a[3] < b[3] end)
+  local round, last = 0, -1
+  while #jobs > last do
+    round, last = round + 1, #jobs
+    for _, user in ipairs(users) do jobs[#jobs + 1] = waiting[user[1]][round] end
+  end
+  return jobs
+end
+"""
+"""A function that returns the jobs of a queue in the order in which workers claim them, with score and owner.
+
+Jobs without an owner come first, by score: they have started before, or their queue has no owners. The others follow
+in turns, one job of each owner, first the owner whose last turn was longest ago; so no owner can delay another's job
+by more than one turn.
+"""
+
+_CLAIM = f"""{_IN_ORDER}
+local claimed = {{}}
+if redis.call('EXISTS', KEYS[4]) == 1 then return claimed end
+local function try(member, score, owner)
+  local claim, tries = ARGV[4] .. member, ARGV[8] .. member
+  local definition = redis.call('MGET', ARGV[5] .. member)[1]
+  local folder = definition and string.match(definition, '"i": "(%x+)"')
+  if (folder and folder ~= ARGV[7]) or redis.call('TYPE', claim)['ok'] == 'string' then return end
+  redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
+  if not string.match(redis.call('MGET', tries)[1] or '', '^%d%d?%d?%d?%d?%d?$') then
+    redis.call('DEL', tries)
+  end
+  if owner then
+    local newest = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2]
+    redis.call('HDEL', KEYS[2], member)
+    redis.call('ZADD', KEYS[3], math.max(tonumber(ARGV[1]), (newest or 0) + 1), owner)
+  end
+  claimed[#claimed + 1] = {{member, score, definition}}
+end
+local most = tonumber(ARGV[2])
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  for _, job in ipairs(in_order(ARGV[1])) do
+    if #claimed == most then break end
+    try(job[1], job[2], job[3])
+  end
+  return claimed
+end
+local offset = 0
 repeat
   local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'WITHSCORES', 'LIMIT', offset, 100)
   for place = 1, #members, 2 do
-    if #claimed == tonumber(ARGV[2]) then return claimed end
-    local member = members[place]
-    local claim, tries = ARGV[4] .. member, ARGV[8] .. member
-    local definition = redis.call('MGET', ARGV[5] .. member)[1]
-    local folder = definition and string.match(definition, '"i": "(%x+)"')
-    if (not folder or folder == ARGV[7]) and redis.call('TYPE', claim)['ok'] ~= 'string' then
-      redis.call('SET', claim, ARGV[6], 'PX', ARGV[3])
-      if not string.match(redis.call('MGET', tries)[1] or '', '^%d%d?%d?%d?%d?%d?$') then
-        redis.call('DEL', tries)
-      end
-      claimed[#claimed + 1] = {member, members[place + 1], definition}
-    end
+    if #claimed == most then return claimed end
+    try(members[place], members[place + 1])
   end
   offset = offset + 100
 until #members == 0
@@ -59,8 +117,16 @@ return claimed
 """
 """Claim the first due jobs of a queue that no process has claimed; return each with its score and definition.
 
-Jobs of another artifacts folder are left to its workers. A count of tries that arq cannot increment is deleted.
+Jobs of another artifacts folder are left to its workers. A count of tries that arq cannot increment is deleted. In a
+queue without owners, the script reads only the first jobs, however many wait.
 """
+
+_LIST = f"""{_IN_ORDER}
+local members = {{}}
+for place, job in ipairs(in_order('+inf')) do members[place] = job[1] end
+return members
+"""
+"""Return the ids of all jobs of a queue in their order."""
 
 _REPAIR = """
 for place, key in ipairs(KEYS) do
@@ -106,12 +172,14 @@ class Store(Answers, EventStreams):
         payload: JobPayload,
         *,
         artifacts: str = "",
+        owner: str | None = None,
         since: float | None = None,
     ) -> None:
         """Enqueue a job unless its id is in the queue already, and wake the workers, in one round trip.
 
         The score is in seconds, which arq reads as milliseconds long past: a clock that is ahead, or was put back,
         delays no job. Only workers of the artifacts folder with the id `artifacts` run the job; "" means any worker.
+        The owners of a queue's jobs take turns; a job without an `owner` comes before them.
         `since` is the time of an earlier job with this id, which is replaced.
         """
         seconds = time.time() if since is None else since
@@ -122,6 +190,8 @@ class Store(Answers, EventStreams):
                 pipe.delete(keys.definition(job_id), keys.tries(job_id), keys.result(job_id))
                 pipe.zrem(keys.ABORTS, job_id)
             pipe.set(keys.definition(job_id), dumps({**job, "i": artifacts}), px=_JOB_EXPIRY_MS, nx=True)
+            if owner is not None:
+                pipe.hset(keys.owners(queue), job_id, f"{artifacts}/{owner}")
             pipe.zadd(queue, {job_id: seconds}, nx=True)
             pipe.xadd(keys.JOB_NOTIFICATIONS, {"queue": queue, "artifacts": artifacts}, maxlen=_NOTIFICATIONS_LENGTH)
 
@@ -135,12 +205,14 @@ class Store(Answers, EventStreams):
         since: float,
         lease_seconds: float,
         artifacts: str = "",
+        owner: str | None = None,
     ) -> bool:
         """Enqueue a job again if its queue entry or definition is lost or wrong; return True if it was.
 
-        The job gets the position of a job enqueued at `since`, in seconds since 1970, so that no later job overtakes
-        it. A claim without a lease expires within two leases. A deferral that has ended, or that a wrong clock set too
-        far ahead, is replaced by that position, too.
+        The job gets the position of a job enqueued at `since`, in seconds since 1970, so that no later job of its
+        owner overtakes it. A job that has started before has no `owner`: it has had its turn. A claim without a lease
+        expires within two leases. A deferral that has ended, or that a wrong clock set too far ahead, is replaced by
+        that position, too.
         """
         async with self.redis.pipeline(transaction=True) as pipe:
             pipe.zscore(queue, job_id)
@@ -155,7 +227,7 @@ class Store(Answers, EventStreams):
         position = min(since, time.time())
         fields: dict[str, str] = payload.model_dump()
         if score is None or _content(stored) != (function, artifacts, fields):
-            await self.enqueue(queue, function, job_id, payload, artifacts=artifacts, since=position)
+            await self.enqueue(queue, function, job_id, payload, artifacts=artifacts, owner=owner, since=position)
             return True
         if claim is None and score > _MIN_SCORE_MS and not 0 < score / 1000 - time.time() < _MAX_DEFERRAL_SECONDS:
             due: Awaitable[object] = self.redis.zadd(queue, {job_id: position}, xx=True)
@@ -175,7 +247,7 @@ class Store(Answers, EventStreams):
         prefixes = keys.in_progress(""), keys.definition("")
         numbers = int(time.time() * 1000), count, int(lease_seconds * 1000)
         try:
-            reply = await script(keys=[queue], args=[*numbers, *prefixes, holder, artifacts, keys.tries("")])
+            reply = await script(keys=_keys_of(queue), args=[*numbers, *prefixes, holder, artifacts, keys.tries("")])
         except ResponseError as error:
             if str(error).startswith("ACL failure"):  # how a script tells of a command that is not permitted
                 raise NoPermissionError(str(error)) from None
@@ -199,15 +271,18 @@ class Store(Answers, EventStreams):
     async def repair_key_types(self, queue: str) -> None:
         """Delete queues and common streams that are values of another type; the reconciler fills the queues again."""
         script: Script = self.redis.register_script(_REPAIR)
-        queues = [queue, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE, keys.ABORTS]
-        streams = [keys.JOB_NOTIFICATIONS, keys.EVENT_STREAM]
-        await script(keys=[*queues, *streams], args=[*["zset"] * len(queues), *["stream"] * len(streams)])
+        queues = [queue, keys.INTERACTIVE_QUEUE, keys.TOKENIZER_QUEUE, keys.EXPERIMENT_QUEUE]
+        sorted_sets = [*queues, *map(keys.turns, queues), keys.ABORTS]
+        hashes, streams = [*map(keys.owners, queues), keys.WORKERS], [keys.JOB_NOTIFICATIONS, keys.EVENT_STREAM]
+        types = ["zset"] * len(sorted_sets) + ["hash"] * len(hashes) + ["stream"] * len(streams)
+        await script(keys=[*sorted_sets, *hashes, *streams], args=types)
 
     async def dequeue(self, queue: str, job_id: str | bytes) -> None:
         """Delete a job that has not started."""
         name = job_id if isinstance(job_id, str) else job_id.decode(errors="replace")
         async with self.transaction() as pipe:
             pipe.zrem(queue, job_id)
+            pipe.hdel(keys.owners(queue), name)
             pipe.delete(keys.definition(name), keys.tries(name), keys.in_progress(name))
 
     async def queue_length(self, queue: str) -> int:
@@ -215,15 +290,62 @@ class Store(Answers, EventStreams):
         reply: Awaitable[int] = self.redis.zcard(queue)
         return await reply
 
+    async def queue_order(self, queue: str) -> list[str]:
+        """Return the ids of the jobs of a queue, running ones first, then in the order in which they start."""
+        script: Script = self.redis.register_script(_LIST)
+        members = _members_adapter.validate_python(await script(keys=_keys_of(queue), args=[]))
+        return [member.decode(errors="replace") for member in members]
+
     async def queue_position(self, queue: str, job_id: str) -> int | None:
         """Return 1 for the next (or running) job of a queue, and so on; None for a job that is not in the queue."""
-        reply: Awaitable[int | None] = self.redis.zrank(queue, job_id)
-        rank = await reply
-        return None if rank is None else rank + 1
+        order = await self.queue_order(queue)
+        return order.index(job_id) + 1 if job_id in order else None
 
-    async def renew_worker(self, *, seconds: float) -> None:
-        """Record that a worker is running."""
+    async def has_turns(self, queue: str) -> bool:
+        """Return False if the server has lost the turns of the owners of a queue's jobs."""
+        reply: Awaitable[float | None] = self.redis.zscore(keys.turns(queue), _RESTORED)
+        return await reply is not None
+
+    async def restore_turns(self, queue: str, turns: Mapping[str, float], *, artifacts: str) -> None:
+        """Record the last start of each owner's jobs, in seconds since 1970, except for owners with a turn."""
+        scores: dict[str, float] = {f"{artifacts}/{owner}": at * 1000 for owner, at in turns.items()}
+        done: Awaitable[object] = self.redis.zadd(keys.turns(queue), {_RESTORED: 0.0, **scores}, nx=True)
+        await done
+
+    async def set_paused(self, queue: str, *, is_paused: bool) -> None:
+        """Let workers start no further job of a queue, or start them again; running jobs continue."""
+        async with self.transaction() as pipe:
+            if is_paused:
+                pipe.set(keys.paused(queue), b"1")
+            else:
+                pipe.delete(keys.paused(queue))
+
+    async def is_paused(self, queue: str) -> bool:
+        return await self.exists(keys.paused(queue))
+
+    async def renew_worker(self, *, seconds: float, worker: WorkerInfo | None = None) -> None:
+        """Record that a worker is running, and what it publishes of itself."""
         await self.put(keys.WORKER, b"1", ttl_seconds=seconds)
+        if worker is not None:
+            async with self.transaction() as pipe:
+                pipe.hset(keys.WORKERS, worker.name, worker.model_dump_json())
+
+    async def workers(self, *, seconds: float) -> list[WorkerInfo]:
+        """Return the workers that were seen in the last `seconds`, by name; deletes the others."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.WORKERS)
+            executed: Awaitable[object] = pipe.execute()
+            [stored] = _workers_adapter.validate_python(await executed)
+        workers: dict[str, WorkerInfo] = {}
+        for name, published in stored.items():
+            with suppress(ValidationError):
+                worker = WorkerInfo.model_validate_json(published)
+                if worker.seen_at > time.time() - seconds:
+                    workers[worker.name] = worker
+                    continue
+            async with self.transaction() as pipe:
+                pipe.hdel(keys.WORKERS, name.decode(errors="replace"))
+        return [workers[name] for name in sorted(workers)]
 
     async def has_worker(self) -> bool:
         """Return True if at least one worker is running."""
@@ -263,6 +385,10 @@ class Store(Answers, EventStreams):
         reply: Awaitable[object] = self.redis.xread({keys.JOB_NOTIFICATIONS: after}, block=int(wait_seconds * 1000))
         streams = read_streams(await reply)
         return streams[0][1][-1][0].decode() if streams else after
+
+
+def _keys_of(queue: str) -> list[str]:
+    return [queue, keys.owners(queue), keys.turns(queue), keys.paused(queue)]
 
 
 def _content(stored: bytes | None) -> tuple[str, str, dict[str, str]] | None:

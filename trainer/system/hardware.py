@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -90,6 +90,13 @@ def use_cores(count: int) -> None:
         cpus = sorted(os.sched_getaffinity(0))
         first = os.getpid() % len(cpus)  # other restricted processes get other cores
         os.sched_setaffinity(0, (cpus + cpus)[first : first + (count or len(cpus))])
+
+
+def package_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a copy that is no installed package
+        return "unknown"
 
 
 def process_name() -> str:

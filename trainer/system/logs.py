@@ -60,6 +60,11 @@ class LoggingExtra(TypedDict, total=False):
     slots: int
     guilds: int
     task: str
+    admin_id: int
+    level: str
+    """The access that an admin has given."""
+    digest_id: str
+    file: str
     command: str
     method: str
     route: str

@@ -74,6 +74,11 @@ def resolve(effective: EffectiveRequest) -> Compute:
     )
 
 
+def gpu_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory that the tensors of this process have had on a GPU; None for the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None  # gpu
+
+
 def resolve_device(name: str) -> torch.device:
     available = torch.cuda.is_available()
     if name == "auto":

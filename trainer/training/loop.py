@@ -62,6 +62,7 @@ class TrainingCallbacks(NamedTuple):
     should_stop: Callable[[], StopReason | None] = lambda: None
     on_sample: Callable[[int], None] = lambda step: None
     on_saving: Callable[[], None] = lambda: None
+    on_test: Callable[[], None] = lambda: None
 
 
 def train(
@@ -279,6 +280,7 @@ class _Training:
         best_step = self.progress.state.history.best_step
         if best_step is not None and best_step != self.progress.state.step:
             self._model.load_state_dict(self._store.weights(best_step))
+        self._callbacks.on_test()
         return None if self._test is None else evaluate(self._model, self._test, self._compute, self.check_stop)
 
     def _weights(self) -> dict[str, Tensor]:

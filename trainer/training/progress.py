@@ -17,7 +17,7 @@ from trainer.contracts.runs import EffectiveRequest
 from trainer.data.corpus import Split
 from trainer.models.base import LanguageModel
 from trainer.training.dataset import TokenizedCorpus
-from trainer.training.device import Compute, RandomState, random_state, restore_random_state
+from trainer.training.device import Compute, RandomState, gpu_memory_bytes, random_state, restore_random_state
 from trainer.training.optimizer import learning_rate
 
 _MAX_LOSS_RATIO = 5.0
@@ -201,6 +201,9 @@ class TrainingProgress:
             train_bits_per_char=self._bits_per_char("train", loss),
             val_bits_per_char=self._bits_per_char("validation", validation_loss),
             best_val_bits_per_char=self._bits_per_char("validation", best_loss),
+            best_epoch=state.history.best_epoch,
+            evals_without_gain=state.history.evaluations_without_fall,
+            gpu_memory_bytes=gpu_memory_bytes(self._gradient_norm.device),
         )
 
     def durable_state(self) -> TrainingState:

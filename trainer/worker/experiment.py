@@ -181,7 +181,13 @@ class _Experiment:
             run_id = await asyncio.to_thread(_find_run, self._queue.runs, request_hash(preview.effective))
             is_reused = run_id is not None
             if run_id is None:
-                run_id = (await self._queue.accept(preview, user_id=self._record.user_id, http=self._http)).run_id
+                accepted = await self._queue.accept(
+                    preview,
+                    user_id=self._record.user_id,
+                    http=self._http,
+                    experiment_id=self._record.experiment_id,
+                )
+                run_id = accepted.run_id
         except AppError as error:
             if error.code is ErrorCode.RUN_NOT_READY:
                 return None

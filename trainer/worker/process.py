@@ -14,10 +14,11 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from trainer.artifacts.artifacts_id import artifacts_id
 from trainer.config.settings import Settings
+from trainer.contracts.jobs import WorkerInfo
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS, LogState, dumps, loads, open_redis
 from trainer.store.store import Store, connect
-from trainer.system.hardware import process_name
+from trainer.system.hardware import package_version, process_name
 from trainer.worker.child_process import child_server
 from trainer.worker.inference_process import MAX_BATCH_REQUESTS, InferenceChild
 from trainer.worker.jobs import Jobs
@@ -257,10 +258,15 @@ async def show_presence(settings: Settings, store: Store) -> None:
                 log.info("artifacts_folder_matched")
             had_runs = has_runs
             if has_runs:
-                await store.renew_worker(seconds=settings.queue.lease_seconds)
+                await store.renew_worker(seconds=settings.queue.lease_seconds, worker=_own_info(settings))
         except STORE_ERRORS as error:
             log.warning("worker_presence_failed", error=type(error).__name__)
         await asyncio.sleep(settings.queue.lease_seconds * _PRESENCE_SHARE)
+
+
+def _own_info(settings: Settings) -> WorkerInfo:
+    slots = settings.queue.training_slots
+    return WorkerInfo(name=process_name(), version=package_version("model-trainer"), slots=slots, seen_at=time.time())
 
 
 _OTHER_FOLDER = (

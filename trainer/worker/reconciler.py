@@ -30,10 +30,13 @@ async def reconcile(settings: Settings, store: Store) -> None:
     names = [run.run_id for run in unfinished]
     names += [tokenizer.tokenizer_id for tokenizer in tokenizers]
     names += [experiment.experiment_id for experiment in experiments]
-    await store.release([name for name, holder in (await store.holders(names)).items() if is_dead(holder)])
+    holders = await store.holders(names)
+    await store.release([name for name, holder in holders.items() if is_dead(holder)])
     enqueuer = Enqueuer(settings, store)
+    if unfinished:
+        await enqueuer.restore_turns(runs)
     for run in unfinished:
-        if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run):
+        if await enqueuer.restore(TrainJobPayload(run_id=run.run_id), run, is_claimed=run.run_id in holders):
             log.info("run_requeued", run_id=run.run_id)
     for tokenizer in tokenizers:
         payload = TokenizerTrainPayload(tokenizer_id=tokenizer.tokenizer_id)

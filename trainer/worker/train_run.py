@@ -19,6 +19,7 @@ from trainer.contracts.base import changed, now
 from trainer.contracts.compatibility import check_text_length, is_unidirectional
 from trainer.contracts.errors import AppError, ErrorCode, RunError, transient_code
 from trainer.contracts.events import (
+    EVALUATING,
     ArtifactRef,
     CheckpointSaved,
     EvalCompleted,
@@ -146,6 +147,7 @@ class TrainingAttempt:
                 on_step=self._log_progress,
                 on_saving=lambda: self._heartbeat.beat(PHASE),
                 on_checkpoint=self._log_checkpoint,
+                on_test=lambda: self._log_phase("evaluating", EVALUATING),
                 on_sample=lambda step: self._add_samples(parts, prompts, step),
                 should_stop=self._stop_reason,
             )
@@ -189,7 +191,7 @@ class TrainingAttempt:
             bits_per_char=None if test is None else test.bits_per_char,
         )
         if completed:
-            self._log_result(metrics)
+            self._log_result(metrics, result)
         manifest = changed(
             manifest_of(record, "completed" if completed else "cancelled"),
             effective=changed(
@@ -253,7 +255,7 @@ class TrainingAttempt:
         stamped = self._stamp(f"evaluated:{key}")
         self._events.append(EvalCompleted(**stamped, split=split, loss=loss, perplexity=perplexity(loss)))
 
-    def _log_result(self, metrics: RunMetrics) -> None:
+    def _log_result(self, metrics: RunMetrics, result: TrainResult) -> None:
         weights = self._run.path / WEIGHTS_FILE
         self._events.append(
             MetricsCompleted(
@@ -261,6 +263,9 @@ class TrainingAttempt:
                 test_loss=metrics.test,
                 test_perplexity=metrics.test_perplexity,
                 bits_per_char=metrics.bits_per_char,
+                auc=metrics.auc,
+                early_stopped=result.early_stopped,
+                best_epoch=result.state.history.best_epoch,
                 artifact=ArtifactRef(id=self._record.run_id, bytes=weights.stat().st_size, sha256=sha256_of(weights)),
             )
         )

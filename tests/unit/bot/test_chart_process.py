@@ -34,6 +34,17 @@ def _server_without_the_modules_of_the_worker() -> None:
     multiprocessing.set_forkserver_preload([])
 
 
+async def test_chart_of_a_comparison__needs_a_curve() -> None:
+    charts = ChartProcess()
+    try:
+        png = await charts.comparison_chart({"a": CURVE, "b": []}, "nats per token")
+        none = await charts.comparison_chart({"a": CURVE[:1], "b": []}, "nats per token")
+    finally:
+        charts.close()
+
+    assert png is not None and png.startswith(PNG) and none is None
+
+
 async def test_chart__is_drawn_in_another_process() -> None:
     charts = ChartProcess()
     try:

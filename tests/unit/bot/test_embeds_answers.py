@@ -6,11 +6,20 @@ from pathlib import Path
 import discord
 import pytest
 
-from bot.embeds.answers import accepted_answer, cancel_answer, cancel_question, error_answer, logs_answer, status_answer
+from bot.embeds.answers import (
+    accepted_answer,
+    cancel_answer,
+    cancel_question,
+    error_answer,
+    files_answer,
+    logs_answer,
+    status_answer,
+)
 from bot.embeds.run_card import run_card
 from tests.support.cards import Read, labelled, texts, within_limits
 from tests.support.properties import for_all, for_all_pairs
 from tests.support.stories import Story, run_record
+from trainer.contracts.base import FileRecord
 from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, FieldProblem
 
@@ -157,3 +166,14 @@ def test_error__above_a_limit_is_busy_and_grey() -> None:
     shown = Read(error_answer(AppError(ErrorCode.RATE_LIMIT_EXCEEDED, "Try again later."), "0"))
 
     assert (shown.title, shown.colour, shown.text) == ("⏳ Rate limit exceeded", 0x95A5A6, "Try again later.")
+
+
+def test_files__of_a_run_with_many_checkpoints_are_cut_with_their_number() -> None:
+    files = [FileRecord(path=f"checkpoints/step-{number}/x", bytes=1000, sha256="ab" * 32) for number in range(500)]
+    embed = files_answer(run_record(), files)
+    *shown, last = Read(embed).text.split("\n")
+
+    assert within_limits(embed)
+    assert shown[0] == "`checkpoints/step-0/x` 1.0 kB · sha256 `abababababab…`"
+    assert last == f"{500 - len(shown)} more files."
+    assert Read(embed).title == "📁 500 files of kk-ipa, 500.0 kB"

@@ -2,11 +2,13 @@
 
 import re
 import unicodedata
+from collections import Counter
 from math import log
 
+import pytest
 from hypothesis import strategies as st
 
-from bot.embeds.inference import chat_answer, generate_answer, report_answer, report_files, score_answer
+from bot.embeds.inference import chat_answer, generate_answer, predict_answer, report_answer, report_files, score_answer
 from bot.report import ReportFiles, summarize
 from tests.support.cards import Read, labelled, texts, within_limits
 from tests.support.properties import for_all, for_all_pairs
@@ -17,8 +19,11 @@ from trainer.contracts.inference import (
     FinishReason,
     GenerateRequest,
     GenerateResponse,
+    PredictResponse,
     ScoreResponse,
+    Suggestion,
 )
+from trainer.reports.score_table import Unit
 
 RUN = "char_lstm-20261120-0a1b2c"
 
@@ -50,13 +55,13 @@ def made_of(text: str, bits: list[float], unknown: str = "", expected: Expected 
 
 
 def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
-    shown = Read(score_answer(run_record(), "ğ" * 1214, SCORE, "nats", own_bits_per_char=2.6, refusal="Ask <@1>."))
+    shown = Read(score_answer(run_record(), "ğ" * 1214, SCORE, "nats", 2.6, {}, "Ask <@1>."))
 
     assert shown.title == "📏 Score of 1\u202f214 characters with kk-ipa"
     assert shown.text.split("\n") == [
         "**2.000** nats/token · 2.88 bits/char · perplexity 7.39",
-        "1.900 nats/token without line ends · 2306.6 nats in total · 1\u202f214 tokens · 3 unknown characters",
-        "Test split of the run: 2.60 bits/char",
+        "1.900 nats/token without line ends · 2306.6 nats in total · 1\u202f214 tokens · 3 unknown signs",
+        "More surprised than on its own test set by 0.20 nats/char.",
         "🔒 Ask <@1>.",
     ]
     assert "ğ" not in shown.text
@@ -65,7 +70,7 @@ def test_score__gives_loss_bits_and_perplexity_but_not_the_text() -> None:
 def test_score__in_bits() -> None:
     known: dict[str, object] = {"unk_count": 0, "loss": 2 * log(2), "bits_per_char": 2.0, "perplexity": 4.0}
     score = SCORE.model_copy(update=known | {"nats": 2428 * log(2), "mean_surprisal": 2 * log(2)})
-    shown = Read(score_answer(run_record(), "a", score, "bits", own_bits_per_char=None))
+    shown = Read(score_answer(run_record(), "a", score, "bits", None, {}))
 
     assert shown.text.split("\n") == [
         "**2.000** bits/token · 2.00 bits/char · perplexity 4.00",
@@ -73,10 +78,54 @@ def test_score__in_bits() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("own", "unit", "said"),
+    [
+        (2.385, "bits", "More surprised than on its own test set by 0.50 bits/char."),
+        (3.885, "bits", "Less surprised than on its own test set by 1.00 bits/char."),
+        (2.885 + 1 / log(2), "nats", "Less surprised than on its own test set by 1.00 nats/char."),
+        (2.884, "bits", "As surprised as on its own test set."),
+    ],
+)
+def test_score__compares_with_the_test_set_of_the_run(own: float, unit: Unit, said: str) -> None:
+    shown = Read(score_answer(run_record(), "a", SCORE, unit, own, {}))
+
+    assert shown.text.split("\n")[-1] == said
+
+
+def test_score__names_the_most_frequent_unknown_signs() -> None:
+    unknown = {"ğ": 3, "*": 1, " ": 9, "x" * 30: 2}
+    few = Read(score_answer(run_record(), "a", SCORE, "bits", None, unknown))
+    many = Read(score_answer(run_record(), "a", SCORE, "bits", None, Counter("abcdefg")))
+
+    assert f"3 unknown signs (␣ ×9, ğ ×3, {'x' * 19}… ×2, \\* ×1)" in few.text
+    assert "(a ×1, b ×1, c ×1, d ×1, e ×1, …)" in many.text
+
+
+def test_prediction__shows_each_token_with_its_probability_after_the_text() -> None:
+    tokens = (("a`", 0.5), (" ", 0.25), ("[EOS]", 0.001))
+    suggestions = tuple(Suggestion(token=token, prob=prob, logp=log(prob)) for token, prob in tokens)
+    response = PredictResponse(request_id="f", run_id=RUN, status="completed", suggestions=suggestions, unk_count=1)
+    shown = Read(predict_answer(run_record(), "the ```", response))
+
+    assert shown.title == "🔮 Next tokens: kk-ipa"
+    assert shown.text.split("\n") == [
+        "```",
+        "the `\u200b`\u200b`\u200b",
+        "```",
+        "```",
+        " 50.00%  a`\u200b",
+        " 25.00%  ␣",
+        "  0.10%  [EOS]",
+        "```",
+        "1 unknown sign in the text",
+    ]
+
+
 def test_score_of_a_masked_model__is_per_masked_token_without_bits_per_character() -> None:
     nothing: dict[str, object] = {"unk_count": 0, "loss": None, "bits_per_char": None, "perplexity": None}
     score = SCORE.model_copy(update=nothing)
-    shown = Read(score_answer(run_record(), "a", score, "nats", own_bits_per_char=None))
+    shown = Read(score_answer(run_record(), "a", score, "nats", None, {}))
 
     assert shown.text.split("\n") == [
         "**1.900** nats/masked token",
@@ -218,8 +267,8 @@ def test_chat__shows_what_was_said_and_what_had_no_room() -> None:
 
     assert shown.title == "💬 kk-ipa"
     assert shown.text.startswith("```\n…") and shown.text.count("```") == 4
-    assert shown.text.endswith("3 tokens · ended by the model · oldest 2 turns dropped")
-    assert bare.text.endswith("0 tokens")
+    assert shown.text.endswith("3 tokens · ended by the model · oldest 2 turns dropped · session `s`")
+    assert bare.text.endswith("0 tokens · session `s`")
 
 
 def test_generate__names_only_the_settings_that_are_on() -> None:

@@ -9,18 +9,28 @@ import discord
 import pytest
 from hypothesis import strategies as st
 
+from bot.embeds.advice import advice, can_retry, retry_batch
 from bot.embeds.answers import accepted_answer
-from bot.embeds.run_card import attach_chart, chart_alt_text, final_message, progress_bar, run_card, sparkline
+from bot.embeds.run_card import (
+    attach_chart,
+    chart_alt_text,
+    final_message,
+    progress_bar,
+    run_card,
+    sparkline,
+    weight_count,
+)
 from bot.outcome import Outcome
 from tests.support.cards import Read, within_limits
 from tests.support.properties import for_all
 from tests.support.stories import Story, run_record
 from trainer.contracts.base import FileRecord
+from trainer.contracts.cost import Cost
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import (
     Sample,
 )
-from trainer.contracts.runs import RunStatus
+from trainer.contracts.runs import EarlyStopping, RunStatus
 from trainer.jobs.queue import NO_WORKER
 
 RUN = "char_lstm-20261120-0a1b2c"
@@ -86,7 +96,8 @@ def test_card__running(tmp_path: Path) -> None:
         "Loss **2.000** nats/token · 5.77 bits/char · perplexity 7.39  █▁",
         "Validation 2.100 nats/token · 6.06 bits/char · best 2.100",
         "1\u202f000 characters/s · cpu · fp32",
-        "ETA <t:1795176060:R> · checkpoint at step 25",
+        "Gradient norm 1.00 · learning rate 0.002",
+        f"ETA <t:1795176060:R> · checkpoint at step 25 {ASKED}",
     ]
 
 
@@ -99,6 +110,7 @@ def test_card__running_with_little_known_yet(tmp_path: Path) -> None:
         "val_bits_per_char": None,
         "chars_per_second": None,
         "eta_seconds": None,
+        "grad_norm": None,
     }
     status = story.follower().refresh().model_copy(update=unknown)
 
@@ -106,7 +118,7 @@ def test_card__running_with_little_known_yet(tmp_path: Path) -> None:
 
     assert "step 10\n" in shown.text
     assert "Loss **3.000** nats/token · perplexity" in shown.text
-    assert shown.text.endswith("checkpoint at step 10")
+    assert shown.text.endswith(f"checkpoint at step 10 {ASKED}")
 
 
 def test_card__running_without_checkpoint(tmp_path: Path) -> None:
@@ -115,7 +127,7 @@ def test_card__running_without_checkpoint(tmp_path: Path) -> None:
 
     assert card(story).text.endswith("ETA <t:1795176060:R>")
     status = story.follower().refresh().model_copy(update=soon)
-    assert Read(run_card(story.record, status, [])).text.endswith("cpu · fp32")
+    assert Read(run_card(story.record, status, [])).text.endswith("learning rate 0.002")
 
 
 def test_card__completed(tmp_path: Path) -> None:
@@ -178,7 +190,8 @@ def test_card__failed(tmp_path: Path) -> None:
     assert shown.title == "❌ Failed: kk-ipa at step 40 (epoch 2)"
     assert shown.text.split("\n") == [
         "`OUT_OF_MEMORY` 9.8 GB wanted.",
-        "Last checkpoint: step 40 (best validation 2.000 nats/token · 5.77 bits/char)",
+        "Try: `/mt train` with `batch_size:32` instead of 64, or `size:tiny`.",
+        "Kept: checkpoint at step 40 (best validation 2.000 nats/token · 5.77 bits/char)",
     ]
 
 
@@ -187,7 +200,9 @@ def test_card__failed_without_a_typed_error(tmp_path: Path) -> None:
     untyped: dict[str, object] = {"error": None}
     status = story.follower().refresh().model_copy(update=untyped)
 
-    assert Read(run_card(story.record, status, [])).text == "Gone.\nLast checkpoint: step 3"
+    assert Read(run_card(story.record, status, [])).text == (
+        f"Gone.\nTry: `/mt resume run:{RUN}`; it continues from the last checkpoint.\nKept: checkpoint at step 3"
+    )
 
 
 def test_card__cancelled(tmp_path: Path) -> None:
@@ -204,7 +219,12 @@ def test_final_message__says_what_to_do_next_and_is_told_from_the_card_by_its_fo
         told[name] = Read(final_message(story.record, story.follower().refresh(), Outcome()))
 
     commands = " · ".join(f"`/mt {command} run:char_lstm-done`" for command in ("generate", "chat", "score"))
-    assert told["done"].text == f"Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72\nNext: {commands}"
+    assert told["done"].text.split("\n") == [
+        "Test **1.000** nats/token · 1.50 bits/char · perplexity 2.72",
+        "0 steps in 0 epochs",
+        "Reproduce: `/mt train config:char_lstm-done.yaml`, the file of **Copy config**.",
+        f"Next: {commands}",
+    ]
     assert told["lost"].text.endswith("When you ask for help, include the run id below.")
     assert told["ended"].text.endswith("`/mt train` starts a new run.")
     assert told["done"].footer == "char_lstm-done · result"
@@ -219,7 +239,7 @@ def test_final_message__shows_what_the_model_writes_and_its_files(tmp_path: Path
     ]
     shown = Read(final_message(story.record, story.follower().refresh(), Outcome(files, samples)))
 
-    assert shown.text.split("\n")[1:-1] == [
+    assert shown.text.split("\n")[2:-2] == [
         "Generated text:",
         "```",
         "men bolamen `\u200b`\u200b`\u200b@here",
@@ -275,7 +295,7 @@ def test_step_of_a_cancelled_run__is_not_before_its_checkpoint(tmp_path: Path) -
     story = Story(tmp_path, run_record()).start().step(30, 2.0).checkpoint(34).cancel()
 
     assert card(story).title == "⏹ Cancelled: kk-ipa at step 34 (epoch 2)"
-    assert card(story).text.startswith("Last checkpoint: step 34")
+    assert card(story).text.startswith("Kept: checkpoint at step 34")
 
 
 def test_resumed_run__that_was_cancelled_before_it_started_names_no_epoch(tmp_path: Path) -> None:
@@ -291,7 +311,7 @@ def test_card__of_a_run_whose_worker_is_not_responding_promises_no_end(tmp_path:
     assert shown.text.split("\n") == [
         f"▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱▱ **25 %** · step 25 of 100 · last heartbeat {ASKED}",
         "The worker is not responding. The run resumes from its last checkpoint when a worker is available.",
-        "Last checkpoint: step 20",
+        "Kept: checkpoint at step 20",
     ]
     unknown: dict[str, object] = {"reachable": False, "last_heartbeat_ts": None, "total_steps": None}
     status = story.follower().refresh().model_copy(update=unknown)
@@ -308,10 +328,7 @@ def test_final_message__of_a_run_that_can_go_on_names_the_command(tmp_path: Path
         diverged = final_message(story.record, status.model_copy(update=spoilt), Outcome())
         assert "/mt resume" not in Read(diverged).text, "it would diverge again"
 
-    assert told["lost"].endswith(
-        "\n`/mt resume run:char_lstm-lost` resumes the run from its last checkpoint."
-        " When you ask for help, include the run id below."
-    )
+    assert "batch_size:32" in told["lost"], "it would run out of memory again"
     assert told["ended"].endswith(
         "\n`/mt resume run:char_lstm-ended` resumes the run from its last checkpoint. `/mt train` starts a new run."
     )
@@ -369,3 +386,119 @@ def test_sparkline__is_short_and_follows_the_curve(values: list[float]) -> None:
 
 def test_sparkline__of_a_fall_falls() -> None:
     assert sparkline([7, 6, 5, 4, 3, 2, 1, 0]) == "█▇▆▅▄▃▂▁"
+
+
+def test_card__of_a_long_training_shows_all_that_is_measured(tmp_path: Path) -> None:
+    record = run_record()
+    rule: dict[str, object] = {"early_stopping": EarlyStopping(enabled=True, patience=3)}
+    stopping: dict[str, object] = {"effective": record.effective.model_copy(update=rule)}
+    story = Story(tmp_path, record.model_copy(update=stopping)).start().step(25, 2.0, 2.1)
+    measured: dict[str, object] = {
+        "grad_norm": 0.8249,
+        "learning_rate": 7.4e-4,
+        "gpu_memory_bytes": 3_149_000_000,
+        "best_epoch": 2,
+        "evals_without_gain": 1,
+        "device": "cuda:0",
+    }
+    shown = Read(run_card(story.record, story.follower().refresh().model_copy(update=measured), [3.0, 2.0]))
+
+    assert shown.text.split("\n")[2:] == [
+        "Validation 2.100 nats/token · 6.06 bits/char · best 2.100 (epoch 2)",
+        "1\u202f000 characters/s · cuda:0 · fp32 · 3.1 GB",
+        "Gradient norm 0.82 · learning rate 0.00074",
+        "ETA <t:1795176060:R> · early stop 1/3",
+    ]
+    assert max(map(len, shown.text.split("\n"))) <= 72, "a phone breaks longer lines twice"
+
+
+def test_card__while_the_best_weights_are_evaluated_is_a_state_of_its_own(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2).evaluate()
+    shown = card(story)
+
+    assert shown.title == "🧮 Evaluating: kk-ipa"
+    assert shown.text.split("\n") == [
+        f"{'▰' * 16} 100 steps in 5 epochs",
+        "Validation 1.200 nats/token · 3.46 bits/char (best)",
+        "The best weights are evaluated on the test split.",
+    ]
+    fresh = card(Story(tmp_path / "other", run_record()).start().evaluate())
+    assert "Validation" not in fresh.text
+
+
+def test_card__of_a_queued_run_tells_its_start_its_weights_and_its_origin(tmp_path: Path) -> None:
+    record = run_record()
+    cost = Cost(params=961_234, memory_bytes=1, disk_bytes=1, steps=1)
+    warm: dict[str, object] = {"init_from_run_id": "lstm-1", "freeze_embeddings": True}
+    effective: dict[str, object] = {"cost": cost, "effective": record.effective.model_copy(update=warm)}
+    started = record.model_copy(update=effective)
+    place: dict[str, object] = {"queue_position": 2, "starts_ts": 1795176240.0}
+    status = Story(tmp_path, record).follower().refresh().model_copy(update=place)
+
+    assert Read(run_card(started, status, [])).text.split("\n") == [
+        "char_lstm · 128/256/2 · char tokenizer · 5 epochs · 0.961 M weights",
+        "Corpus: kk\\_ipa, 1.2 MB · seed 42",
+        "Warm start from `lstm-1`, embeddings frozen",
+        "Position 2 in the queue · starts <t:1795176240:R>",
+        "Waiting for a worker.",
+    ]
+    again: dict[str, object] = {"resumed_from_run_id": "lstm-0"}
+    assert "Resumes `lstm-0`" in Read(run_card(started.model_copy(update=again), status, [])).text
+    assert (weight_count(34_123), weight_count(7)) == ("34.1 k", "0.007 k")
+
+
+def test_card__of_a_completed_run_tells_its_curve_its_best_epoch_and_why_it_stopped(tmp_path: Path) -> None:
+    story = Story(tmp_path, run_record()).start().step(100, 1.1, 1.2).complete()
+    known: dict[str, object] = {"auc": 201.44, "early_stopped": True, "best_epoch": 4}
+    status = story.follower().refresh().model_copy(update=known)
+
+    for shown in (run_card(story.record, status, []), final_message(story.record, status, Outcome())):
+        assert Read(shown).text.split("\n")[1:4] == [
+            "Validation 1.200 nats/token · 3.46 bits/char (best, epoch 4)",
+            "100 steps in 5 epochs · stopped early: yes",
+            "Area under the loss curve: 201.4 nats · steps",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("code", "checkpoint", "said"),
+    [
+        (ErrorCode.TRAINING_NAN_LOSS, 3, "`/mt train` with a smaller `learning_rate` than 0.002."),
+        (ErrorCode.CORPUS_TOO_SHORT, None, "`/mt train` with a longer text."),
+        (ErrorCode.CRASH_LOOP, None, f"`/mt logs run:{RUN}`, then `/mt train`."),
+        (ErrorCode.CRASH_LOOP, 3, f"`/mt resume run:{RUN}`; it continues from the last checkpoint."),
+        (
+            ErrorCode.INSUFFICIENT_STORAGE,
+            3,
+            f"`/mt resume run:{RUN}` when the disk works again; it continues from the last checkpoint.",
+        ),
+    ],
+)
+def test_failed_run__names_the_command_that_helps(
+    tmp_path: Path, code: ErrorCode, checkpoint: int | None, said: str
+) -> None:
+    story = Story(tmp_path, run_record()).start().step(10, 2.0).fail()
+    failed: dict[str, object] = {"error": RunError.of(AppError(code, "x")), "last_checkpoint_step": checkpoint}
+    status = story.follower().refresh().model_copy(update=failed)
+
+    assert f"\nTry: {said}\n" in Read(run_card(story.record, status, [])).text
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"), [(64, "`batch_size:32` instead of 64, or `size:tiny`."), (1, "`size:tiny`.")]
+)
+def test_run_without_memory__is_retried_with_half_the_batch_or_a_smaller_model(
+    tmp_path: Path, batch: int, said: str
+) -> None:
+    sized: dict[str, object] = {"batch_size": batch}
+    status = Story(tmp_path, run_record()).start().fail().follower().refresh().model_copy(update=sized)
+
+    assert advice(status) == f"Try: `/mt train` with {said}"
+    assert (retry_batch(status), can_retry(status)) == ((32, True) if batch == 64 else (None, False))
+
+
+def test_diverged_run__without_a_step_names_no_rate(tmp_path: Path) -> None:
+    status = Story(tmp_path, run_record()).start().fail().follower().refresh()
+    diverged: dict[str, object] = {"error": RunError.of(AppError(ErrorCode.TRAINING_NAN_LOSS, "x"))}
+
+    assert advice(status.model_copy(update=diverged)) == "Try: `/mt train` with a smaller `learning_rate`."

@@ -7,22 +7,19 @@ import pytest
 from hypothesis import strategies as st
 
 from bot.commands.list_runs import PAGE_RUNS
-from bot.embeds.answers import compare_answer, runs_page
+from bot.embeds.answers import runs_page
+from bot.embeds.comparison import compare_answer, settings_answer
 from bot.run_index import RunEntry
 from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured, of_fields
 from tests.support.properties import for_all, for_all_pairs
-from tests.support.stories import BEGIN
-from trainer.contracts.comparison import Measurement, compare
+from tests.support.stories import BEGIN, run_record
+from trainer.contracts.comparison import Measurement, compare, differences
 from trainer.contracts.runs import CorpusRef
 
 
-def no_name(corpus: str) -> str:
-    return corpus
-
-
 def compared(new: Measurement, old: Measurement) -> discord.Embed:
-    return compare_answer(compare([new, old], split="test"), no_name)
+    return compare_answer(compare([new, old], split="test"))
 
 
 ENTRY = RunEntry("lstm-1", 7, BEGIN, "kk-ipa", "lstm", "kk_ipa", has_attached_text=False)
@@ -57,11 +54,22 @@ def test_compare__has_the_verdict_the_numbers_and_what_differs(loss: float, colo
             "Top-5 **50.0%** · 50.0% (+0.0%)",
             "Parameters **100** · 100 (+0)",
             "Tokens/s **1\u202f000** · 1\u202f000 (+0)",
-            "",
-            "**Different settings**",
-            "learning rate: 0.01 · 0.0005",
         ]
     )
+
+
+def test_compare__shows_four_runs_side_by_side_without_their_settings() -> None:
+    losses = {"a": 1.9, "b": 2.0, "c": 1.8, "d": 2.0}
+    runs = [measured(name, learning_rate=loss / 100, summary={"loss": loss}) for name, loss in losses.items()]
+    shown = Read(compare_answer(compare(runs, split="test")))
+
+    assert (shown.colour, shown.title, shown.footer) == (0xFAA61A, "⚖ a against b, c, d", "a · b · c · d")
+    assert shown.text.split("\n")[:3] == [
+        "**against b: better: loss -5.00%**",
+        "**against c: ✗ regression: loss +5.56%, more than 1.00%**",
+        "**against d: better: loss -5.00%**",
+    ]
+    assert "Loss **1.9000** · 2.0000 · 1.8000 · 2.0000\n" in shown.text and "learning" not in shown.text
 
 
 def test_compare__names_settings_and_texts_as_people_do() -> None:
@@ -74,11 +82,15 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
     new = measured("new", corpus=mine, test_corpus=OWN_TEXT, early_stopping=early, num_epochs=7, precision="fp32")
     renewed = CorpusRef(name="own", sha256="e" * 64, bytes=1)
 
+    def named(corpus: str) -> str:
+        return attached.get(corpus, corpus)
+
     def settings(old: Measurement) -> list[str]:
-        found = compare([new, old], split="test")
-        shown = Read(compare_answer(found, lambda corpus: attached.get(corpus, corpus)))
+        found = differences(new.manifest.effective, old.manifest.effective)
+        shown = Read(settings_answer(run_record("new"), run_record("old"), found, named))
+        assert (shown.title, shown.footer) == ("⚖ Different settings: kk-ipa · kk-ipa", "new · old")
         assert not re.search(r"[0-9a-f]{64}|_|null|true|false|`|--", shown.text)
-        return shown.text.split("**Different settings**\n")[1].split("\n")
+        return shown.text.split("\n")
 
     assert settings(measured("old", corpus=other, test_corpus=renewed)) == [
         "epochs: 7 · 5",
@@ -96,7 +108,7 @@ def test_compare__names_settings_and_texts_as_people_do() -> None:
 
 def test_compare__of_what_does_not_compare_says_why() -> None:
     on_one_text = compare([measured("new", seed=1), measured("old")])
-    shown = Read(compare_answer(on_one_text, no_name))
+    shown = Read(compare_answer(on_one_text))
     assert shown.colour == 0x5865F2  # on one text they do
     shown = Read(compared(measured("new", seed=1), measured("old")))
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import strategies as st
 
 from bot.buttons import ButtonPress, Field, custom_id, form, inference_buttons, parse_press
-from bot.commands.inference import Detail, GenerateOptions, ScoreOptions
+from bot.commands.generate import GenerateOptions
+from bot.commands.score import Detail, ScoreOptions
 from tests.support.properties import for_all
 from tests.support.stories import run_record
 from trainer.contracts.errors import AppError, ErrorCode
@@ -97,4 +98,4 @@ def test_buttons__offer_no_text_of_a_model_that_fills_gaps() -> None:
     masked: dict[str, object] = {"effective": record.effective.model_copy(update=gaps)}
 
     labels = [[one.label for one in inference_buttons(run)] for run in (record, record.model_copy(update=masked))]
-    assert labels == [["Generate", "Score…"], ["Score…"]]
+    assert labels == [["Generate", "Score…", "Eval on…"], ["Score…", "Eval on…"]]

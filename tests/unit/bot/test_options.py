@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from bot.attachments import attachment_name, download, read_attachment
-from bot.commands.inference import GenerateOptions
+from bot.commands.generate import GenerateOptions
 from bot.commands.training import Size, clean_label, with_label, with_option_names
 from tests.support.cards import texts
 from tests.support.properties import for_all

@@ -8,9 +8,10 @@ from trainer.artifacts.runs import RunDirectory, manifest_of
 from trainer.contracts.base import FileRecord
 from trainer.contracts.errors import AppError, ErrorCode, RunError
 from trainer.contracts.inference import Sample
-from trainer.contracts.runs import FinalState
+from trainer.contracts.runs import FinalState, LogLevel
 
 FILE = FileRecord(path="model.safetensors", bytes=1, sha256="a" * 64)
+LEVELS: tuple[LogLevel, ...] = ("DEBUG", "INFO", "WARNING", "ERROR")
 CRASH = ("Fatal Python error: Aborted\n", '  File "/srv/app/trainer/training.py", line 7 in train\n')
 
 
@@ -64,3 +65,17 @@ def test_last_lines__of_a_crash_come_after_the_log_and_name_no_folders(tmp_path:
 
 def test_stored_line__that_is_damaged_still_shows_no_path() -> None:
     assert shown_line('{"event": "cut off at /srv/app/runs', stored=True) == '{"event": "cut off at …'
+
+
+def test_last_lines__from_a_level_on_keep_crashes_and_lines_without_a_level(tmp_path: Path) -> None:
+    run = ended(tmp_path, "failed")
+    lines = [
+        f'{{"level": "{level}", "message": "m-{level}"}}' for level in ("debug", "info", "warning", "error", "odd")
+    ]
+    run.logs.write_text("\n".join([*lines, "no json\n"]), encoding="utf-8")
+
+    shown = {level: [line.split()[-1] for line in last_lines(run, 20, level)[:-2]] for level in LEVELS}
+    assert shown["DEBUG"] == ["m-debug", "m-info", "m-warning", "m-error", "m-odd", "json"]
+    assert shown["INFO"] == shown["DEBUG"][1:] and shown["WARNING"] == shown["DEBUG"][2:]
+    assert shown["ERROR"] == ["m-error", "m-odd", "json"]
+    assert read_outcome(run).last_lines == last_lines(run, 8, "WARNING"), "a crash is not told by its start"

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel
 
-from bot.commands.inference import GenerateOptions, ScoreOptions
+from bot.commands.generate import GenerateOptions
+from bot.commands.score import ScoreOptions
 from trainer.config.experiment_blocks import BlockFile
 from trainer.config.settings import Settings
 from trainer.contracts.completions import CompletionRequest

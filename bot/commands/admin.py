@@ -1,0 +1,134 @@
+"""`/mt-admin`: workers, access, deletion of runs, and checks of the installation; for admins of the settings only."""
+
+import asyncio
+from typing import Literal
+
+import discord
+import structlog
+from discord import app_commands
+
+from bot.access import AccessLevel
+from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, form
+from bot.client import Bot
+from bot.commands.help import all_commands
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
+from bot.commands.run_options import find_run, suggested_runs
+from bot.embeds.admin import access_answer, deleted_answer, doctor_answer, workers_answer
+from bot.embeds.text import clamp, display_name
+from bot.language import _
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.jobs.health import Finding, check_data, check_gpu
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+_NAME = "name"
+_OWNER_DM = {
+    "open": Finding("ok", "The owner's are open to this bot."),
+    "closed": Finding("warning", "The owner's are closed to this bot: allow them, then restart the bot."),
+    "unknown": Finding("warning", "Not checked: `DISCORD__OWNER_ID` is not set, or Discord did not answer."),
+}
+"""The finding for each state of the owner's direct messages, as of the start of the bot."""
+
+
+def admin_group() -> app_commands.Group:
+    """Return `/mt-admin` with all its commands; Discord shows it to managers of a server, but they get no rights."""
+    group = app_commands.Group(
+        name="mt-admin",
+        description="Manage this installation; for its admins only.",
+        allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False, private_channel=False),
+        default_permissions=discord.Permissions(manage_guild=True),
+    )
+    group.add_command(workers)
+    group.add_command(access)
+    group.add_command(delete)
+    group.add_command(doctor)
+    return group
+
+
+@app_commands.command(description="Show the workers and their runs; pause or resume the start of runs.")
+@app_commands.describe(action="pause: start no more runs, running ones continue; resume: start runs again")
+async def workers(interaction: discord.Interaction[Bot], action: Literal["pause", "resume"] | None = None) -> None:
+    await respond(interaction, "mt-admin workers", lambda context: _workers(context, action))
+
+
+@app_commands.command(description="Give or take a member's access to this bot.")
+@app_commands.describe(member="The member", level="user: may use the bot; none: may not, whatever the settings say")
+async def access(interaction: discord.Interaction[Bot], member: discord.User, level: AccessLevel) -> None:
+    await respond(interaction, "mt-admin access", lambda context: _access(context, member, level))
+
+
+@app_commands.command(description="Delete an ended run with its files; a form asks for its name.")
+@app_commands.describe(run="Id of the run")
+@app_commands.autocomplete(run=suggested_runs("mt-admin delete"))
+async def delete(interaction: discord.Interaction[Bot], run: str) -> None:
+    await open_form(interaction, "mt-admin delete", lambda context: _delete_form(context, run))
+
+
+@app_commands.command(description="Check Redis, workers, disk, GPU, direct messages and commands.")
+async def doctor(interaction: discord.Interaction[Bot]) -> None:
+    await respond(interaction, "mt-admin doctor", _doctor)
+
+
+async def _workers(context: CommandContext, action: Literal["pause", "resume"] | None) -> Answer:
+    bot = context.bot
+    if action is not None:
+        await bot.queue.pause(is_paused=action == "pause")
+        log.info("queue_paused" if action == "pause" else "queue_resumed", admin_id=context.caller.user_id)
+    await bot.index.refresh()
+    state = await bot.queue.workers([run.run_id for run in bot.index.runs if run.is_unfinished])
+    runs = {run.run_id: run for run in bot.index.runs}
+    devices: dict[str, str] = {}
+    for run_id in state.runs:
+        status = await bot.queue.status(run_id)
+        devices[run_id] = status.device or "–"
+    return Answer(workers_answer(state, runs, devices))
+
+
+async def _access(context: CommandContext, member: discord.User | discord.Member, level: AccessLevel) -> Answer:
+    bot = context.bot
+    if bot.permissions.is_admin(member.id):
+        raise AppError(ErrorCode.INVALID_INPUT, "Admins are set by the settings only: this member is one.")
+    await bot.access.set(member.id, level)
+    log.info("access_changed", admin_id=context.caller.user_id, user_id=member.id, level=level)
+    await bot.notifier.unwatch_hidden(member.id)
+    return Answer(access_answer(member.id, level))
+
+
+async def _delete_form(context: CommandContext, run_id: str) -> discord.ui.Modal:
+    run = await find_run(context, "mt-admin delete", run_id)
+    name = display_name(run.record)
+    label = clamp(_("Type the name to delete: {name}", name=name), MAX_FORM_TITLE)
+    return form("delete", run.record.run_id, clamp(_("Delete {name}", name=name), MAX_FORM_TITLE), Field(_NAME, label))
+
+
+async def _delete(context: CommandContext, press: ButtonPress) -> Answer:
+    run = await find_run(context, "mt-admin delete", press.run_id)
+    if press.fields[_NAME].strip() not in (display_name(run.record), run.record.run_id):
+        raise AppError(ErrorCode.INVALID_INPUT, "The name does not match, so the run was not deleted.")
+    bot = context.bot
+    await bot.queue.delete(run.record.run_id)
+    log.info("run_deleted", admin_id=context.caller.user_id, run_id=run.record.run_id)
+    await bot.index.refresh()
+    return Answer(deleted_answer(run.record))
+
+
+async def _doctor(context: CommandContext) -> Answer:
+    bot = context.bot
+    findings = await asyncio.to_thread(lambda: asyncio.run(check_data(bot.settings)))  # it waits for other programs
+    findings["gpu"] = await asyncio.to_thread(check_gpu)
+    findings["direct messages"] = _OWNER_DM[bot.owner_dm]
+    findings["commands"] = await _check_commands(bot)
+    return Answer(doctor_answer(findings))
+
+
+async def _check_commands(bot: Bot) -> Finding:
+    """Compare the commands that Discord has with those of this program."""
+    known = {command.name for command in await bot.tree.fetch_commands()}
+    missing = sorted({command.qualified_name.split()[0] for command in all_commands(bot)} - known)
+    if missing:
+        return Finding("failure", f"Discord does not have {', '.join(missing)}: restart the bot.")
+    return Finding("ok", f"Discord has all {len(known)} commands of this program.")
+
+
+ADMIN_FORMS = {"delete": ButtonAnswer("mt-admin delete", _delete)}

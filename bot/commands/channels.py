@@ -1,0 +1,36 @@
+"""The channel of a command, as a place for cards and mentions."""
+
+import discord
+
+from bot.client import Bot
+from trainer.contracts.errors import AppError, ErrorCode
+
+
+def may_post(interaction: discord.Interaction[Bot]) -> bool:
+    """Return whether the bot may post in the channel of a command.
+
+    The bot needs the history, too, to find out after a crash whether a message has arrived.
+    """
+    rights = interaction.app_permissions
+    is_thread = isinstance(interaction.channel, discord.Thread)
+    may_send = rights.send_messages_in_threads if is_thread else rights.send_messages
+    needed = (rights.view_channel, may_send, rights.embed_links, rights.attach_files, rights.read_message_history)
+    return interaction.is_guild_integration() and all(needed)
+
+
+def channel_id_of(interaction: discord.Interaction[Bot], instead: str) -> int | None:
+    """Return the channel of a command, or None for direct messages; raises FORBIDDEN if the bot may not post there."""
+    if interaction.context.dm_channel:
+        return None
+    if not may_post(interaction):
+        raise AppError(
+            ErrorCode.FORBIDDEN,
+            f"The bot may not post in this channel. Use `{instead}`, or let the bot view the channel, send messages,"
+            " embed links, attach files and read the history.",
+        )
+    return interaction.channel_id
+
+
+def origin_of(interaction: discord.Interaction[Bot]) -> int | None:
+    """Return the channel for a mention of a caller whose direct messages are closed; None if there is none."""
+    return None if interaction.context.dm_channel or not may_post(interaction) else interaction.channel_id

@@ -1,0 +1,61 @@
+"""`/mt chat`, its button and its form: the turns of a chat with a model."""
+
+import discord
+from discord import app_commands
+
+from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, button, button_row, form
+from bot.client import Bot
+from bot.commands.inference import RUN_HELP, default_length, require_worker
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.run_options import find_run, suggested_runs
+from bot.embeds.inference import chat_answer
+from bot.embeds.text import clamp, display_name
+from trainer.contracts.inference import ChatRequest
+from trainer.contracts.validation import parse
+
+_NEW = "new"
+"""The session that starts a chat."""
+
+
+@app_commands.command(description="Chat with a model; only you see the messages.")
+@app_commands.describe(
+    message="Your message; the model continues the chat",
+    run=RUN_HELP,
+    session="Id of a chat, or new; default: your last chat with this run",
+)
+@app_commands.autocomplete(run=suggested_runs("chat"))
+async def chat(
+    interaction: discord.Interaction[Bot],
+    message: app_commands.Range[str, 1, 2000],
+    run: str | None = None,
+    session: app_commands.Range[str, 1, 64] | None = None,
+) -> None:
+    await respond(interaction, "chat", lambda context: _chat(context, run, message, session))
+
+
+async def _chat_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
+    run = await find_run(context, "chat", press.run_id)
+    await context.bot.queue.inference.get_chat(press.run_id, press.detail or "")
+    title = clamp(f"Reply to {display_name(run.record)}", MAX_FORM_TITLE)
+    return form("chat", press.run_id, title, Field("message", "Message"), detail=press.detail)
+
+
+async def _chat(context: CommandContext, run_id: str | None, message: str, session_id: str | None) -> Answer:
+    run = await find_run(context, "chat", run_id)
+    inference, user_id = context.bot.queue.inference, context.caller.user_id
+    if session_id is None:
+        session_id = await inference.last_chat(run.record.run_id, user_id)
+    values: dict[str, object] = {"message": message, "session_id": None if session_id == _NEW else session_id}
+    request = parse(ChatRequest, values | {"max_new_tokens": default_length(context.bot)})
+    await require_worker(context, run)
+    response = await inference.chat(run.record.run_id, request, user_id=user_id)
+    reply = button_row(button("chat", run.record.run_id, "Reply…", detail=response.session_id))
+    return Answer(chat_answer(run.record, message, response), view=reply)
+
+
+CHAT_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {"chat": ButtonForm("chat", _chat_form)}
+CHAT_FORMS = {
+    "chat": ButtonAnswer(
+        "chat", lambda context, form: _chat(context, form.run_id, form.fields["message"], form.detail)
+    ),
+}

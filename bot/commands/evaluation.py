@@ -1,0 +1,100 @@
+"""`/mt eval` and its buttons: metrics of a run on one of its splits, or on a corpus."""
+
+import discord
+from discord import app_commands
+
+from bot.buttons import ButtonPress, button, button_row, select
+from bot.client import Bot
+from bot.commands.inference import RUN_HELP, require_worker
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
+from bot.commands.run_options import Run, corpus_name, corpus_suggestions, find_run, suggested_corpora, suggested_runs
+from bot.embeds.evaluation import evaluating_answer, evaluation_answer
+from bot.embeds.text import BLURPLE, clamp, make_embed, plain, shown_name
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import EvalRecord, EvalRequest, EvalSplit
+from trainer.contracts.validation import parse
+
+_DEFAULT_SPLIT: EvalSplit = "validation"
+_SPLITS: dict[str, EvalSplit] = {"/validation": "validation", "/test": "test"}
+"""Values of a list that stand for splits; no corpus has a name that begins with a slash."""
+_MAX_OPTIONS, _MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits
+
+
+@app_commands.command(name="eval", description="Evaluate a run on one of its splits, or on a corpus.")
+@app_commands.describe(
+    run=RUN_HELP,
+    corpus="Name of a corpus to measure as a whole, instead of a split",
+    split=f"Split of the run's own data; default: {_DEFAULT_SPLIT}",
+)
+@app_commands.autocomplete(run=suggested_runs("eval"), corpus=suggested_corpora)
+async def evaluate(
+    interaction: discord.Interaction[Bot],
+    run: str | None = None,
+    corpus: app_commands.Range[str, 1, 512] | None = None,
+    split: EvalSplit | None = None,
+) -> None:
+    await respond(interaction, "eval", lambda context: _evaluate(context, run, corpus, split))
+
+
+async def _evaluate(context: CommandContext, run_id: str | None, corpus: str | None, split: EvalSplit | None) -> Answer:
+    run = await find_run(context, "eval", run_id)
+    if corpus is not None and split is not None:
+        raise AppError(ErrorCode.INVALID_INPUT, "Give `corpus` or `split`, not both: a corpus is measured as a whole.")
+    request = parse(EvalRequest, {"split": split or _DEFAULT_SPLIT, "path_override": corpus})
+    await require_worker(context, run)
+    inference, user_id = context.bot.queue.inference, context.caller.user_id
+    return await _follow(context, run, await inference.enqueue_evaluate(run.record.run_id, request, user_id=user_id))
+
+
+async def _follow(context: CommandContext, run: Run, record: EvalRecord) -> Answer:
+    """Answer with the metrics, but at first with a note if they are not known yet.
+
+    The button of the note shows them after a restart of the bot.
+    """
+    await context.bot.index.refresh()
+    corpus = record.request.path_override
+    of_corpus = corpus and f"the corpus {plain(corpus_name(context, corpus))}"
+    measured = of_corpus or f"its own {record.request.split} split"
+
+    async def end() -> Answer:
+        metrics = await context.bot.queue.inference.wait_for_evaluation(record)
+        return Answer(evaluation_answer(run.record, measured, metrics))
+
+    if record.response.status not in ("queued", "running"):
+        return await end()
+    show = button("evaluated", run.record.run_id, "Show result", detail=record.response.request_id)
+    return Answer(evaluating_answer(run.record, measured), view=button_row(show), later=end)
+
+
+async def _show_result(context: CommandContext, press: ButtonPress) -> Answer:
+    run = await find_run(context, "eval", press.run_id)
+    record = await context.bot.queue.inference.get_evaluation(press.run_id, press.detail or "")
+    return await _follow(context, run, record)
+
+
+async def _choose(context: CommandContext, press: ButtonPress) -> Answer:
+    """Answer with a list of the splits and corpora on which the run can be evaluated."""
+    run = await find_run(context, "eval", press.run_id)
+    await context.bot.index.refresh()
+    options = [discord.SelectOption(label=f"Its own {split} split", value=value) for value, split in _SPLITS.items()]
+    options += [
+        discord.SelectOption(label=clamp(f"Corpus {name}", _MAX_OPTION_CHARACTERS), value=value)
+        for value, name in corpus_suggestions(context, "")
+        if len(value) <= _MAX_OPTION_CHARACTERS
+    ]
+    embed = make_embed(BLURPLE, f"📐 Evaluate {shown_name(run.record)}", ["On which text?"], press.run_id)
+    texts = select("evaluate", press.run_id, "A split or a corpus", options[:_MAX_OPTIONS])
+    return Answer(embed, view=button_row(texts))
+
+
+async def _evaluate_on_selected(context: CommandContext, press: ButtonPress) -> Answer:
+    selected = press.selected
+    split = _SPLITS.get(selected or "")
+    return await _evaluate(context, press.run_id, None if split else selected, split)
+
+
+EVALUATION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    "evalon": ButtonAnswer("eval", _choose),
+    "evaluate": ButtonAnswer("eval", _evaluate_on_selected),
+    "evaluated": ButtonAnswer("eval", _show_result, lambda press: True),
+}

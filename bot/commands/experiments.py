@@ -1,0 +1,250 @@
+"""`/mt experiment start`, `list`, `show`, `export` and `cancel`: cross-language experiments."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Literal
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import discord
+from discord import app_commands
+
+from bot.buttons import ButtonPress
+from bot.client import Bot
+from bot.commands.pages import page_number, page_of
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.run_options import Suggestion, autocomplete
+from bot.commands.training import download_to
+from bot.embeds.experiment_answers import Metric, experiments_page, metric_answer
+from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
+from bot.embeds.job_notes import card_note
+from bot.embeds.text import GREEN, byte_size, count, make_embed, plain
+from bot.experiment_buttons import REFRESH, experiment_buttons
+from bot.run_index import matching
+from trainer.artifacts.experiments import ExperimentDirectory
+from trainer.contracts.base import changed
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import ExperimentRequest, ExperimentResult
+from trainer.data.corpora import CorpusStore
+from trainer.jobs.queue import NO_WORKER
+from trainer.system.files import read_record
+
+Recipe = Literal["smoke", "turkic", "paper", "transfer"]
+
+_MAX_FILE_BYTES = 10 << 20  # Discord's limit
+_EXPORTED = {".csv", ".tex", ".pdf", ".html"}
+_TABLE, _LATEX = "matrix.csv", "table.tex"
+
+
+def _experiments(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    try:
+        _check_may_see(context)
+    except AppError:
+        return
+    for experiment_id in matching(typed, context.bot.index.experiments, lambda name: (name,)):
+        yield experiment_id, experiment_id
+
+
+_suggested = autocomplete(_experiments)
+
+
+@app_commands.command(name="start", description="Train a model per language, and score every language with each.")
+@app_commands.describe(
+    recipe="Plan of the program; default: turkic",
+    languages="Language codes, with commas between them; default: those of the plan",
+    seeds="Trainings per language and model; default: those of the plan",
+    config="Plan (YAML) in place of a recipe",
+)
+async def start_experiment(
+    interaction: discord.Interaction[Bot],
+    recipe: Recipe | None = None,
+    languages: str = "",
+    seeds: app_commands.Range[int, 1, 20] | None = None,
+    config: discord.Attachment | None = None,
+) -> None:
+    codes = [code.strip() for code in languages.split(",") if code.strip()]
+    await respond(interaction, "experiment start", lambda context: _start(context, recipe, codes, seeds, config))
+
+
+async def _start(
+    context: CommandContext,
+    recipe: Recipe | None,
+    codes: list[str],
+    seeds: int | None,
+    config: discord.Attachment | None,
+) -> Answer:
+    if recipe is not None and config is not None:
+        raise AppError(ErrorCode.INVALID_INPUT, "Give `recipe` or `config`, not both.")
+    if len(codes) == 1:
+        raise AppError(ErrorCode.INVALID_INPUT, "`languages` must name at least two languages, as `kk,tr`.")
+    options: dict[str, object] = {} if seeds is None else {"seeds": list(range(1, seeds + 1))}
+    with TemporaryDirectory() as folder:
+        plan: str | Path = recipe or "turkic"
+        if config is not None:
+            plan = await download_to(context, config, "config", folder)
+        request = await asyncio.to_thread(_read_plan, plan, options, codes)
+    return await _accept(context, await asyncio.to_thread(_with_built_corpora, request, context.bot.queue.corpora))
+
+
+def _read_plan(plan: str | Path, options: dict[str, object], codes: list[str]) -> ExperimentRequest:
+    from trainer.config.experiment_plan import plan_path, read_plan  # slow: not at the start
+
+    return read_plan(plan_path(plan) if isinstance(plan, str) else plan, options, codes)
+
+
+def _with_built_corpora(request: ExperimentRequest, corpora: CorpusStore) -> ExperimentRequest:
+    """Return the request with the corpus that `/mt corpus build` made of each language without another corpus."""
+    languages, names = dict(request.languages), corpora.names()
+    for code, options in request.languages.items():
+        if options.corpus is None and request.corpora is None and code not in names:
+            found = [name for name in names if name.endswith(f"_{code}_ipa")]
+            if len(found) > 1:
+                message = f"Several corpora are of '{code}': {', '.join(found)}. Name one in a `config`."
+                raise AppError(ErrorCode.INVALID_INPUT, message)
+            languages[code] = changed(options, corpus=found[0] if found else None)
+    return changed(request, languages=languages)
+
+
+async def _accept(context: CommandContext, request: ExperimentRequest) -> Answer:
+    bot, caller = context
+    status = await bot.queue.experiments.start(request, user_id=caller.user_id)
+    embed = experiment_card(status)
+    if status.status != "completed":
+        watcher = await bot.notifier.watch_experiment(status.experiment_id, caller.user_id, None, caller.channel_id)
+        notes = [card_note(watcher, "experiment show"), *([] if await bot.queue.has_worker() else [f"⚠ {NO_WORKER}"])]
+        embed.description = "\n".join([embed.description or "", *notes])
+    return Answer(embed, view=experiment_buttons(status))
+
+
+@app_commands.command(name="list", description="List the experiments, newest first.")
+async def list_experiments(interaction: discord.Interaction[Bot]) -> None:
+    await respond(interaction, "experiment list", lambda context: _list(context, 0))
+
+
+async def _list(context: CommandContext, number: int) -> Answer:
+    _check_may_see(context)
+    statuses = await context.bot.queue.experiments.all()
+    page = page_of(statuses, number, "experiments")
+    return Answer(experiments_page(page.items, total=len(statuses), page=page.title), view=page.buttons)
+
+
+@app_commands.command(name="show", description="Show an experiment: its progress, or its matrix of languages.")
+@app_commands.describe(experiment="Id of the experiment", metric="Numbers of the matrix; default: surprisal")
+@app_commands.autocomplete(experiment=_suggested)
+async def show_experiment(interaction: discord.Interaction[Bot], experiment: str, metric: Metric = "surprisal") -> None:
+    await respond(interaction, "experiment show", lambda context: _show(context, experiment.strip(), metric))
+
+
+async def _show(context: CommandContext, experiment_id: str, metric: Metric) -> Answer:
+    experiment = _find(context, experiment_id)
+    status = await context.bot.queue.experiments.status(experiment_id)
+    buttons = experiment_buttons(status)
+    if status.status != "completed":
+        return Answer(experiment_card(status), view=buttons)
+    result = await asyncio.to_thread(read_record, experiment.result, ExperimentResult)
+    if metric != "surprisal":
+        return Answer(metric_answer(status, result, metric), view=buttons)
+    embed = experiment_card(status, result)
+    heat_map = await asyncio.to_thread((experiment.path / HEAT_MAP_NAME).read_bytes)
+    tree = await asyncio.to_thread((experiment.path / TREE_NAME).read_bytes)
+    return Answer(embed, attach_figures(embed, heat_map, tree, result), buttons)
+
+
+@app_commands.command(name="export", description="Get the report of an experiment: CSV, LaTeX, PDF and HTML.")
+@app_commands.describe(experiment="Id of the experiment")
+@app_commands.autocomplete(experiment=_suggested)
+async def export_experiment(interaction: discord.Interaction[Bot], experiment: str) -> None:
+    await respond(interaction, "experiment export", lambda context: _export(context, experiment.strip()))
+
+
+async def _export(context: CommandContext, experiment_id: str) -> Answer:
+    experiment = _find(context, experiment_id)
+    files = await asyncio.to_thread(_exported_files, experiment)
+    data = await asyncio.to_thread(_zipped, experiment.path, files)
+    if len(data) > _MAX_FILE_BYTES:
+        message = "The report is larger than Discord accepts. Use the buttons of `/mt experiment show` for its tables."
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+    name = f"{experiment_id}.zip"
+    lines = [f"{count(len(files), 'file')}, {byte_size(len(data))}. `report.html` has all tables and figures."]
+    embed = make_embed(GREEN, f"📦 Report of experiment {plain(experiment_id)}", lines, experiment_id)
+    return Answer(embed, [discord.File(BytesIO(data), name)])
+
+
+def _exported_files(experiment: ExperimentDirectory) -> list[str]:
+    """Return the files of a report that are for people; raises CONFLICT before the end."""
+    return [file.path for file in experiment.completed_files() if PurePosixPath(file.path).suffix in _EXPORTED]
+
+
+def _zipped(folder: Path, names: Sequence[str]) -> bytes:
+    data = BytesIO()
+    with ZipFile(data, "w", ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.write(folder / name, name)
+    return data.getvalue()
+
+
+@app_commands.command(name="cancel", description="Cancel an experiment; its finished runs stay.")
+@app_commands.describe(experiment="Id of the experiment")
+@app_commands.autocomplete(experiment=_suggested)
+async def cancel_experiment(interaction: discord.Interaction[Bot], experiment: str) -> None:
+    await respond(interaction, "experiment cancel", lambda context: _cancel(context, experiment.strip()))
+
+
+async def _cancel(context: CommandContext, experiment_id: str) -> Answer:
+    status = await context.bot.queue.experiments.cancel(experiment_id)
+    return Answer(experiment_card(status), view=experiment_buttons(status))
+
+
+def _find(context: CommandContext, experiment_id: str) -> ExperimentDirectory:
+    """Return an experiment; raises FORBIDDEN if the caller may not see it, and DATA_NOT_FOUND."""
+    _check_may_see(context)
+    return context.bot.queue.experiments.stored.get(experiment_id)
+
+
+def _check_may_see(context: CommandContext) -> None:
+    context.bot.permissions.check_experiments(is_admin=context.caller.is_admin)
+
+
+async def _file(context: CommandContext, experiment_id: str, name: str) -> Answer:
+    """Return one file of the report."""
+    experiment = _find(context, experiment_id)
+    if not experiment.has_completed():
+        raise AppError(ErrorCode.CONFLICT, "The experiment has no report yet: it has not completed.")
+    data = await asyncio.to_thread((experiment.path / name).read_bytes)
+    embed = make_embed(GREEN, f"📄 {name}", ["The matrix of the experiment."], experiment_id)
+    return Answer(embed, [discord.File(BytesIO(data), f"{experiment_id}-{name}")])
+
+
+async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
+    """Start the same experiment again, which reuses the runs that have completed."""
+    record = await asyncio.to_thread(_find(context, press.run_id).record)
+    return await _accept(context, record.request)
+
+
+EXPERIMENT_BUTTONS = {
+    "experiments": ButtonAnswer(
+        "experiment list", lambda context, press: _list(context, page_number(press)), lambda press: True
+    ),
+    "experiment": ButtonAnswer(
+        "experiment show",
+        lambda context, press: _show(context, press.run_id, "surprisal"),
+        lambda press: press.detail == REFRESH,
+    ),
+    "expcsv": ButtonAnswer("experiment export", lambda context, press: _file(context, press.run_id, _TABLE)),
+    "exptex": ButtonAnswer("experiment export", lambda context, press: _file(context, press.run_id, _LATEX)),
+    "exprerun": ButtonAnswer("experiment start", _rerun),
+    "expcancel": ButtonAnswer("experiment cancel", lambda context, press: _cancel(context, press.run_id)),
+}
+
+
+def experiment_group(parent: app_commands.Group) -> app_commands.Group:
+    """Return `/mt experiment` with its commands."""
+    group = app_commands.Group(name="experiment", description="Cross-language experiments.", parent=parent)
+    group.add_command(start_experiment)
+    group.add_command(list_experiments)
+    group.add_command(show_experiment)
+    group.add_command(export_experiment)
+    group.add_command(cancel_experiment)
+    return group

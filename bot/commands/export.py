@@ -1,0 +1,77 @@
+"""`/mt export`: a run's model, settings or curves as a file."""
+
+import asyncio
+import time
+from io import BytesIO
+from typing import Literal
+
+import discord
+from discord import app_commands
+
+from bot.client import Bot
+from bot.commands.responses import Answer, CommandContext, respond
+from bot.commands.run_options import Run, find_run, suggested_runs
+from bot.embeds.export import export_answer, export_link_answer
+from bot.embeds.text import byte_size
+from bot.exports import LINK_SECONDS, ModelFormat
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunRecord
+from trainer.reports.run_curves import curves_csv
+
+Format = Literal[ModelFormat, "curves_csv", "config"]
+
+
+@app_commands.command(description="Export a run's model, settings or curves as a file.")
+@app_commands.describe(
+    run="Id of the run",
+    format="hf: for transformers; archive: for another server; default: hf",
+)
+@app_commands.autocomplete(run=suggested_runs("export"))
+async def export(interaction: discord.Interaction[Bot], run: str, format: Format = "hf") -> None:
+    limit_bytes = interaction.filesize_limit
+    await respond(interaction, "export", lambda context: _export(context, run, format, limit_bytes))
+
+
+async def _export(context: CommandContext, run_id: str, to: Format, limit_bytes: int) -> Answer:
+    run = await find_run(context, "export", run_id)
+    record = run.record
+    if to == "config":
+        return _attached(record, to, f"{record.run_id}.yaml", await asyncio.to_thread(_config, record))
+    if to == "curves_csv":
+        curves = await asyncio.to_thread(lambda: curves_csv(run.directory.reader().read_new()))
+        if curves is None:
+            raise AppError(ErrorCode.RUN_NOT_READY, f"`{record.run_id}` has no losses yet. Try again when it trains.")
+        return _attached(record, to, f"{record.run_id}-curves.csv", curves)
+    return await _export_model(context, run, to, limit_bytes)
+
+
+async def _export_model(context: CommandContext, run: Run, to: ModelFormat, limit_bytes: int) -> Answer:
+    """Attach the file, or show a link to it if it is too large; raises PAYLOAD_TOO_LARGE if there are no links."""
+    record, bot = run.record, context.bot
+    await asyncio.to_thread(run.directory.completed_manifest)
+    exports = bot.installation.exports
+    file = await exports.export(record.run_id, to)
+    size = file.stat().st_size
+    if size <= limit_bytes:
+        return _attached(record, to, file.name, await exports.take(file))
+    public_url = bot.installation.public_url
+    if public_url is None:
+        await exports.remove(file)
+        message = (
+            f"The export has {byte_size(size)}, and Discord takes at most {byte_size(limit_bytes)} here. Write it on"
+            f" the server: `mt export {record.run_id} --format {to} --out NAME`."
+        )
+        raise AppError(ErrorCode.PAYLOAD_TOO_LARGE, message)
+    expires_at = int(time.time()) + LINK_SECONDS
+    link = await exports.link(file, public_url, expires_at)
+    return Answer(export_link_answer(record, to, file.name, size, link, expires_at))
+
+
+def _attached(record: RunRecord, to: Format, name: str, data: bytes) -> Answer:
+    return Answer(export_answer(record, to, name, len(data)), [discord.File(BytesIO(data), name)])
+
+
+def _config(record: RunRecord) -> bytes:
+    from trainer.config.experiment_file import experiment_yaml  # slow: not at the start
+
+    return experiment_yaml(record).encode()

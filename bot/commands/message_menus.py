@@ -1,0 +1,86 @@
+"""The menu of a message: score its text, or train on its attachment."""
+
+import discord
+from discord import app_commands
+
+from bot.attachments import attachment_name
+from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, form
+from bot.client import Bot
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
+from bot.commands.run_options import find_run
+from bot.commands.score import ScoreOptions, score_text
+from bot.commands.training import accept_files, answer_accepted, clean_label
+from bot.embeds.text import clamp
+from trainer.config.request_options import request_fields
+from trainer.contracts.errors import AppError, ErrorCode
+
+_DEFAULT_EPOCHS, _DEFAULT_MODEL = 5, "char_lstm"
+_MAX_NAME, _MAX_NUMBER, _MAX_MODEL = 32, 4, 16
+_MAX_OFFERED = 100
+
+
+@app_commands.context_menu(name="Score with last run")
+@app_commands.allowed_installs(guilds=True, users=True)
+@app_commands.allowed_contexts(guilds=True, dms=True, private_channels=True)
+async def score_message(interaction: discord.Interaction[Bot], message: discord.Message) -> None:
+    await respond(interaction, "score", lambda context: _score(context, message.content))
+
+
+@app_commands.context_menu(name="Train on attachment")
+@app_commands.allowed_installs(guilds=True, users=True)
+@app_commands.allowed_contexts(guilds=True, dms=True, private_channels=True)
+async def train_on_attachment(interaction: discord.Interaction[Bot], message: discord.Message) -> None:
+    await open_form(interaction, "train", lambda context: _train_form(context, interaction.id, message.attachments))
+
+
+async def _score(context: CommandContext, text: str) -> Answer:
+    if not text.strip():
+        raise AppError(ErrorCode.INVALID_INPUT, "This message has no text. Choose a message with text.")
+    return await score_text(context, await find_run(context, "score", None), text, ScoreOptions())
+
+
+async def _train_form(
+    context: CommandContext, interaction_id: int, attachments: list[discord.Attachment]
+) -> discord.ui.Modal:
+    """Return a form for the first text file of a message; the bot remembers the file until the form is sent."""
+    found = next(filter(_is_corpus, attachments), None)
+    if found is None:
+        message = "This message has no text file. Choose a message with a .txt, .jsonl or .tsv file."
+        raise AppError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+    offered, key = context.bot.offered_files, str(interaction_id)
+    offered[key] = found
+    while len(offered) > _MAX_OFFERED:
+        del offered[next(iter(offered))]
+    name = clean_label((found.title or found.filename).rsplit(".", 1)[0]) or ""
+    return form(
+        "trainfile",
+        key,
+        clamp(f"Train on {found.filename}", MAX_FORM_TITLE),
+        Field("name", "Name of the run", name[:_MAX_NAME], is_required=False, max_characters=_MAX_NAME),
+        Field("model", "Model family", _DEFAULT_MODEL, max_characters=_MAX_MODEL),
+        Field("epochs", "Epochs", str(_DEFAULT_EPOCHS), max_characters=_MAX_NUMBER),
+    )
+
+
+def _is_corpus(file: discord.Attachment) -> bool:
+    try:
+        attachment_name(file.filename, file.title, is_corpus=True)
+    except AppError:
+        return False
+    return True
+
+
+async def _train(context: CommandContext, sent: ButtonPress) -> Answer:
+    file = context.bot.offered_files.get(sent.run_id)
+    if file is None:
+        raise AppError(ErrorCode.DATA_NOT_FOUND, "This form has expired. Choose **Train on attachment** again.")
+    epochs = sent.fields["epochs"].strip()
+    if not epochs.isdecimal() or not 1 <= int(epochs) <= 1000:
+        raise AppError(ErrorCode.INVALID_INPUT, "`epochs` must be a whole number from 1 to 1000.")
+    options: dict[str, object] = {"model": sent.fields["model"].strip(), "epochs": int(epochs)}
+    name = sent.fields["name"].strip()
+    fields = request_fields(options | ({"name": name} if name else {}))
+    return await answer_accepted(context, lambda: accept_files(context, fields, file, None))
+
+
+MENU_FORMS = {"trainfile": ButtonAnswer("train", _train)}

@@ -1,0 +1,34 @@
+"""`/mt predict`: the likeliest next tokens of a text."""
+
+import discord
+from discord import app_commands
+
+from bot.client import Bot
+from bot.commands.inference import RUN_HELP, require_worker
+from bot.commands.responses import Answer, CommandContext, respond
+from bot.commands.run_options import find_run, suggested_runs
+from bot.embeds.inference import predict_answer
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import PredictRequest
+
+
+@app_commands.command(description="Predict the next token of a text.")
+@app_commands.describe(text="Text that the model continues", run=RUN_HELP, k="Number of tokens to show; default: 5")
+@app_commands.autocomplete(run=suggested_runs("predict"))
+async def predict(
+    interaction: discord.Interaction[Bot],
+    text: app_commands.Range[str, 1, 2000],
+    run: str | None = None,
+    k: app_commands.Range[int, 1, 10] = 5,
+) -> None:
+    await respond(interaction, "predict", lambda context: _predict(context, run, PredictRequest(text=text, k=k)))
+
+
+async def _predict(context: CommandContext, run_id: str | None, request: PredictRequest) -> Answer:
+    run = await find_run(context, "predict", run_id)
+    await require_worker(context, run)
+    inference, user_id = context.bot.queue.inference, context.caller.user_id
+    response = await inference.predict(run.record.run_id, request, user_id=user_id)
+    if not response.suggestions:
+        raise AppError(ErrorCode.INVALID_INPUT, "`text` has no token for this model. Give at least one word.")
+    return Answer(predict_answer(run.record, request.text, response))

@@ -1,0 +1,125 @@
+"""Buttons of a run without a command of their own: Files, Retry, Copy config, Edit… and Compare…"""
+
+import asyncio
+from io import BytesIO
+
+import discord
+
+from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button_row, form, select
+from bot.commands.compare import compare_runs
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext
+from bot.commands.run_options import described, find_run, fitting_runs
+from bot.commands.training import accept_yaml, answer_accepted
+from bot.embeds.advice import retry_batch
+from bot.embeds.answers import STATE_SIGNS, config_answer, file_answer, files_answer
+from bot.embeds.text import BLURPLE, clamp, display_name, make_embed, shown_name
+from trainer.contracts.base import FileRecord
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.runs import RunRecord
+from trainer.system.files import BrokenFile, read_regular
+
+MAX_FILE_BYTES = 10 << 20
+_MAX_OPTIONS, _MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits
+
+
+async def _files(context: CommandContext, press: ButtonPress) -> Answer:
+    """Answer with the files of a completed run, and a list of those that Discord takes."""
+    run = await find_run(context, "export", press.run_id)
+    manifest = await asyncio.to_thread(run.directory.completed_manifest)
+    small = [file for file in manifest.files if _can_send(file)][:_MAX_OPTIONS]
+    options = [discord.SelectOption(label=file.path, value=file.path) for file in small]
+    items = [select("file", press.run_id, "Send a file", options)] if options else []
+    return Answer(files_answer(run.record, manifest.files), view=button_row(*items))
+
+
+def _can_send(file: FileRecord) -> bool:
+    return file.bytes <= MAX_FILE_BYTES and len(file.path) <= _MAX_OPTION_CHARACTERS
+
+
+async def _file(context: CommandContext, press: ButtonPress) -> Answer:
+    run = await find_run(context, "export", press.run_id)
+    manifest = await asyncio.to_thread(run.directory.completed_manifest)
+    file = next((file for file in manifest.files if file.path == press.selected and _can_send(file)), None)
+    if file is None:
+        raise AppError(ErrorCode.NOT_FOUND, "The run has no such file. Press **Files** again.")
+    try:
+        data = await asyncio.to_thread(read_regular, run.directory.path / file.path)
+    except (OSError, BrokenFile):
+        raise AppError(ErrorCode.NOT_FOUND, f"The file `{file.path}` is missing or damaged.") from None
+    name = f"{run.record.run_id}.{file.path.replace('/', '.')}"
+    return Answer(file_answer(run.record, file), [discord.File(BytesIO(data), name)])
+
+
+async def _config(context: CommandContext, press: ButtonPress) -> Answer:
+    run = await find_run(context, "status", press.run_id)
+    text = await asyncio.to_thread(_yaml, run.record)
+    attached = discord.File(BytesIO(text.encode()), f"{run.record.run_id}.yaml")
+    return Answer(config_answer(run.record, text), [attached])
+
+
+async def _change_form(context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
+    run = await find_run(context, "status", press.run_id)
+    text = await asyncio.to_thread(_yaml, run.record)
+    if len(text) > MAX_TEXT:
+        message = "The settings of this run are too long for a form. Use **Copy config** and `/mt train config:`."
+        raise AppError(ErrorCode.INVALID_INPUT, message)
+    title = clamp(f"Train again: {display_name(run.record)}", MAX_FORM_TITLE)
+    return form("change", press.run_id, title, Field("config", "Experiment file (YAML)", text))
+
+
+async def _train_changed(context: CommandContext, press: ButtonPress) -> Answer:
+    await find_run(context, "status", press.run_id)
+    return await answer_accepted(context, lambda: accept_yaml(context, press.fields["config"], {}))
+
+
+async def _retry(context: CommandContext, press: ButtonPress) -> Answer:
+    """Start a new run with the request of an ended one; with half its batch if it ran out of memory."""
+    run = await find_run(context, "resume", press.run_id)
+    status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
+    if status.status not in ("failed", "cancelled"):
+        raise AppError(ErrorCode.CONFLICT, "Only a failed or cancelled run can be tried again.")
+    batch = retry_batch(status)
+    options: dict[str, object] = {} if batch is None else {"batch_size": batch}
+    text = await asyncio.to_thread(_yaml, run.record)
+    return await answer_accepted(context, lambda: accept_yaml(context, text, options))
+
+
+async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
+    """Answer with a list of the completed runs to compare with."""
+    run = await find_run(context, "compare", press.run_id)
+    await context.bot.index.refresh()
+    others = [one for one in fitting_runs(context, "compare") if one.run_id != press.run_id][:_MAX_OPTIONS]
+    if not others:
+        raise AppError(ErrorCode.RUN_NOT_FOUND, "There is no other completed run yet. Start one with `/mt train`.")
+    options = [
+        discord.SelectOption(
+            label=clamp(f"{STATE_SIGNS[one.state]} {one.name}", _MAX_OPTION_CHARACTERS),
+            value=one.run_id,
+            description=clamp(described(one), _MAX_OPTION_CHARACTERS),
+        )
+        for one in others
+    ]
+    embed = make_embed(BLURPLE, f"⚖ Compare {shown_name(run.record)}", ["Select the baseline."], press.run_id)
+    return Answer(embed, view=button_row(select("compareto", press.run_id, "Baseline", options)))
+
+
+async def _compare_to(context: CommandContext, press: ButtonPress) -> Answer:
+    return await compare_runs(context, [press.run_id, press.selected or ""])
+
+
+def _yaml(record: RunRecord) -> str:
+    from trainer.config.experiment_file import experiment_yaml  # slow: not at the start
+
+    return experiment_yaml(record)
+
+
+ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    "files": ButtonAnswer("export", _files),
+    "file": ButtonAnswer("export", _file),
+    "config": ButtonAnswer("status", _config),
+    "change": ButtonForm("status", _change_form),
+    "retry": ButtonAnswer("resume", _retry),
+    "compare": ButtonAnswer("status", _compare),
+    "compareto": ButtonAnswer("compare", _compare_to),
+}
+ACTION_FORMS = {"change": ButtonAnswer("status", _train_changed)}

@@ -1,0 +1,188 @@
+"""`/mt score`, its buttons and its form: the summary of a score, and the report for admins."""
+
+import asyncio
+import re
+from collections import Counter
+from io import BytesIO
+from typing import Annotated, Literal
+
+import discord
+from discord import app_commands
+from pydantic import Field as Bounds
+
+from bot.attachments import read_attachment
+from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, button, button_row, form
+from bot.client import Bot
+from bot.commands.inference import RUN_HELP, require_worker
+from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, open_form, respond
+from bot.commands.run_options import Run, find_run, suggested_runs
+from bot.embeds.inference import report_answer, report_files, score_answer, table_answer
+from bot.embeds.text import clamp, display_name
+from bot.report import MAX_REPORT_CHARACTERS, TABLE_NAME, unknown_signs
+from trainer.contracts.base import Frozen
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.inference import ScoreRequest
+from trainer.contracts.validation import decoded, parse
+from trainer.reports.score_table import Unit
+
+Detail = Literal["summary", "per_char"]
+
+_BOM = "\ufeff"
+_DETAIL = "score detail:per_char"
+_SCORE_CODE = re.compile(r"(?P<detail>summary|per_char)-(?P<unit>bits|nats)-(?P<top_k>\d\d?)")
+
+
+class ScoreOptions(Frozen):
+    """Options of `/mt score`."""
+
+    detail: Detail = "summary"
+    top_k: Annotated[int, Bounds(ge=0, le=10)] = 5
+    unit: Unit = "bits"
+
+    @property
+    def code(self) -> str:
+        """Return the options as part of a custom id."""
+        return f"{self.detail}-{self.unit}-{self.top_k}"
+
+    @classmethod
+    def of_code(cls, code: str | None) -> "ScoreOptions":
+        found = _SCORE_CODE.fullmatch(code or "")
+        return cls() if found is None else parse(cls, {**found.groupdict(), "top_k": int(found["top_k"])})
+
+
+@app_commands.command(description="Score a text: loss, bits per character and perplexity.")
+@app_commands.describe(
+    text="Text to score; without text and file, a form opens",
+    file="Text file to score (.txt, UTF-8)",
+    run=RUN_HELP,
+    detail="per_char (admins only): surprisal of every character as picture, CSV and JSON; default: summary",
+    top_k="With per_char: number of likelier characters to list per position; default: 5",
+    unit="Unit of losses and surprisals; default: that of your settings, else bits",
+)
+@app_commands.autocomplete(run=suggested_runs("score"))
+async def score(
+    interaction: discord.Interaction[Bot],
+    text: app_commands.Range[str, 1, 2000] | None = None,
+    file: discord.Attachment | None = None,
+    run: str | None = None,
+    detail: Detail = "summary",
+    top_k: app_commands.Range[int, 0, 10] = 5,
+    unit: Unit | None = None,
+) -> None:
+    unit = unit or interaction.client.user_settings.of(interaction.user.id).unit
+    options = ScoreOptions(detail=detail, top_k=top_k, unit=unit)
+    if text is None and file is None:
+        await open_form(interaction, "score", lambda context: _score_form(context, run, options))
+    else:
+        await respond(interaction, "score", lambda context: _score_input(context, run, text, file, options))
+
+
+async def _score_generated(context: CommandContext, press: ButtonPress) -> Answer:
+    run = await find_run(context, "score", press.run_id)
+    generated = await context.bot.queue.inference.get_generate(press.run_id, press.detail or "")
+    prompt = generated.request.prompt_text or ""
+    text = "\n".join(prompt + output for output in generated.response.outputs or ())
+    return await score_text(context, run, text, ScoreOptions())
+
+
+async def _report_scored(context: CommandContext, press: ButtonPress) -> Answer:
+    """Answer with the report of a scored text, or with its table alone."""
+    run = await find_run(context, _DETAIL, press.run_id)
+    scored = await context.bot.queue.inference.get_score(press.run_id, press.detail or "")
+    return await _report(context, run, scored.request.text or "", ScoreOptions(), is_table=press.action == "csv")
+
+
+async def _score_form(context: CommandContext, run_id: str | None, options: ScoreOptions) -> discord.ui.Modal:
+    run = await find_run(context, "score", run_id)
+    await asyncio.to_thread(run.directory.completed_manifest)
+    title = clamp(f"Score with {display_name(run.record)}", MAX_FORM_TITLE)
+    return form("score", run.record.run_id, title, Field("text", "Text"), detail=options.code)
+
+
+async def _score_input(
+    context: CommandContext,
+    run_id: str | None,
+    text: str | None,
+    file: discord.Attachment | None,
+    options: ScoreOptions,
+) -> Answer:
+    run = await find_run(context, "score", run_id)
+    if file is not None:
+        if text is not None:
+            raise AppError(ErrorCode.INVALID_INPUT, "Give either `text` or `file`, not both.")
+        text = decoded(await read_attachment(file, context.bot.settings), "`file`").removeprefix(_BOM)
+    return await score_text(context, run, text or "", options)
+
+
+async def score_text(context: CommandContext, run: Run, text: str, options: ScoreOptions) -> Answer:
+    """Answer with the report if it is requested and permitted, or else with the summary."""
+    bot, run_id = context.bot, run.record.run_id
+    request = parse(ScoreRequest, {"text": text})
+    await require_worker(context, run)
+    refusal: str | None = None
+    if options.detail == "per_char":
+        try:
+            bot.permissions.check_run(_DETAIL, context.caller, run.record)
+        except AppError as error:
+            refusal = error.message
+        else:
+            return await _report(context, run, text, options)
+    response = await bot.queue.inference.score(run_id, request, user_id=context.caller.user_id)
+    manifest = await asyncio.to_thread(run.directory.completed_manifest)
+    own_bits_per_char = manifest.metrics.bits_per_char
+    unknown = await _unknown_signs(context, run, text) if response.unk_count else Counter[str]()
+    embed = score_answer(run.record, text, response, options.unit, own_bits_per_char, unknown, refusal)
+    buttons = [button("score", run_id, "Score another…", detail=options.code)]
+    if bot.permissions.can_run(_DETAIL, context.caller, run.record):
+        buttons.append(button("detail", run_id, "Detail", detail=response.request_id))
+        buttons.append(button("csv", run_id, "CSV", detail=response.request_id))
+    return Answer(embed, view=button_row(*buttons))
+
+
+async def _unknown_signs(context: CommandContext, run: Run, text: str) -> Counter[str]:
+    """Return the unknown signs of a text with their counts; of a long text, none are named."""
+    inference, run_id = context.bot.queue.inference, run.record.run_id
+    normalized = await asyncio.to_thread(inference.normalize_input, run_id, text)
+    if len(normalized) > MAX_REPORT_CHARACTERS:
+        return Counter()
+    request = ScoreRequest(text=normalized, detail_level="per_char")
+    response = await inference.score(run_id, request, user_id=context.caller.user_id, is_kept=False)
+    return unknown_signs(response, normalized)
+
+
+async def _report(
+    context: CommandContext, run: Run, text: str, options: ScoreOptions, *, is_table: bool = False
+) -> Answer:
+    """Score every character of a text, or of its first part if it is too long."""
+    inference, run_id = context.bot.queue.inference, run.record.run_id
+    normalized = await asyncio.to_thread(inference.normalize_input, run_id, text)
+    scored_text = normalized[:MAX_REPORT_CHARACTERS]
+    values: dict[str, object] = {"text": scored_text, "detail_level": "per_char", "top_k": options.top_k or None}
+    scored = await inference.score_json(run_id, parse(ScoreRequest, values), user_id=context.caller.user_id)
+    report = await context.bot.charts.report(scored, scored_text, options.unit)
+    if report is None:
+        raise AppError(ErrorCode.SERVICE_UNAVAILABLE, "The report could not be created. Try again in a minute.")
+    another = button_row(button("score", run_id, "Score another…", detail=options.code))
+    if is_table:
+        table = discord.File(BytesIO(report.files[TABLE_NAME]), TABLE_NAME)
+        return Answer(table_answer(run.record, report), [table], another)
+    embed = report_answer(run.record, report, left_out=len(normalized) - len(scored_text))
+    return Answer(embed, report_files(report), another)
+
+
+SCORE_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+    "score": ButtonForm(
+        "score", lambda context, press: _score_form(context, press.run_id, ScoreOptions.of_code(press.detail))
+    ),
+    "scorethis": ButtonAnswer("score", _score_generated),
+    "detail": ButtonAnswer(_DETAIL, _report_scored),
+    "csv": ButtonAnswer(_DETAIL, _report_scored),
+}
+SCORE_FORMS = {
+    "score": ButtonAnswer(
+        "score",
+        lambda context, form: _score_input(
+            context, form.run_id, form.fields["text"], None, ScoreOptions.of_code(form.detail)
+        ),
+    ),
+}

@@ -1,0 +1,82 @@
+"""`/mt settings`: a form with the caller's own settings."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import discord
+from discord import app_commands
+
+from bot.buttons import ButtonPress, Selection, form
+from bot.client import Bot
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form
+from bot.commands.run_options import find_run
+from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS, settings_answer
+from bot.embeds.text import clamp
+from bot.language import LANGUAGE_NAMES, _, set_language
+from bot.user_settings import UserSettings
+from trainer.contracts.validation import parse
+
+_OWN = "own"
+_DEFAULT = "default"
+_MAX_OPTIONS, _MAX_OPTION_CHARACTERS = 25, 100  # Discord's limits
+
+
+@app_commands.command(name="settings", description="Choose your language, notifications, default run and unit.")
+async def settings_command(interaction: discord.Interaction[Bot]) -> None:
+    await open_form(interaction, "settings", _form)
+
+
+async def _form(context: CommandContext) -> discord.ui.Modal:
+    current = context.bot.user_settings.of(context.caller.user_id)
+    await context.bot.index.catch_up()
+    languages = {_DEFAULT: _("That of your Discord"), **{str(code): name for code, name in LANGUAGE_NAMES.items()}}
+    notify: dict[str, str] = {value: _(label) for value, label in NOTIFY_LABELS.items()}
+    units: dict[str, str] = {value: _(label) for value, label in UNIT_LABELS.items()}
+    return form(
+        "settings",
+        _OWN,
+        _("Your settings"),
+        Selection("language", _("Language of answers"), _options(languages, current.language or _DEFAULT)),
+        Selection("notify", _("Messages about new runs"), _options(notify, current.notify)),
+        Selection("default_run", _("Default run"), _options(_runs(context, current), current.default_run or _DEFAULT)),
+        Selection("unit", _("Unit of scores"), _options(units, current.unit)),
+    )
+
+
+def _runs(context: CommandContext, current: UserSettings) -> dict[str, str]:
+    """Return the shown names of the completed runs that the caller may use, the default run first, then own ones."""
+    bot, caller = context.bot, context.caller
+    runs = [run for run in bot.index.runs if run.state == "completed" and bot.permissions.can_run("score", caller, run)]
+    first = [run for run in runs if run.run_id == current.default_run]
+    own = [run for run in runs if run.user_id == caller.user_id]
+    names = {_DEFAULT: _("The newest completed run")}
+    for run in (*first, *own, *runs):
+        if len(names) < _MAX_OPTIONS:
+            names.setdefault(run.run_id, run.name)
+    return names
+
+
+def _options(labels: Mapping[str, str], selected: str) -> Sequence[discord.SelectOption]:
+    """Return the options of a list; the first one is selected if `selected` is none of them."""
+    selected = selected if selected in labels else next(iter(labels))
+    return [
+        discord.SelectOption(label=clamp(label, _MAX_OPTION_CHARACTERS), value=value, default=value == selected)
+        for value, label in labels.items()
+    ]
+
+
+async def _save(context: CommandContext, press: ButtonPress) -> Answer:
+    values: dict[str, object] = {name: None if value == _DEFAULT else value for name, value in press.fields.items()}
+    chosen = parse(UserSettings, values)
+    name: str | None = None
+    if chosen.default_run is not None:
+        run = await find_run(context, "score", chosen.default_run)
+        await asyncio.to_thread(run.directory.completed_manifest)
+        name = run.record.effective.label or run.record.run_id
+    await context.bot.user_settings.save(context.caller.user_id, chosen)
+    if chosen.language is not None:
+        set_language(chosen.language, discord.Locale.american_english)
+    return Answer(settings_answer(chosen, name))
+
+
+SETTINGS_FORMS = {"settings": ButtonAnswer("settings", _save)}

@@ -1,0 +1,122 @@
+"""`/mt tokenizer train`, `list` and `show`: tokenizers that several runs can share."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import discord
+from discord import app_commands
+
+from bot.buttons import ButtonPress
+from bot.client import Bot
+from bot.commands.pages import page_number, page_of
+from bot.commands.responses import Answer, ButtonAnswer, CommandContext, respond
+from bot.commands.run_options import (
+    Suggestion,
+    autocomplete,
+    corpus_name,
+    corpus_suggestions,
+    hidden_tokenizers,
+    suggested_trained_tokenizers,
+)
+from bot.embeds.job_notes import card_note
+from bot.embeds.tokenizer_answers import tokenizer_answer, tokenizers_page
+from trainer.artifacts.tokenizers import TokenizerDirectory
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.tokenizer_jobs import TokenizerStatus, TokenizerTrainRequest
+from trainer.contracts.tokenizers import TokenizerMethod
+from trainer.contracts.validation import parse
+from trainer.jobs.queue import NO_WORKER
+
+
+def _last_corpus(context: CommandContext, typed: str) -> Iterator[Suggestion]:
+    """Yield the typed corpora with the last one completed."""
+    before, comma, last = typed.rpartition(",")
+    given = [name.strip() for name in before.split(",")]
+    for name, shown in corpus_suggestions(context, last):
+        if name not in given:
+            yield f"{before}{comma}{name}", f"{before}{comma}{shown}"
+
+
+@app_commands.command(name="train", description="Train a tokenizer that several runs can share.")
+@app_commands.describe(
+    corpora="Names of corpora, with commas between them; the vocabulary covers all of them",
+    method="Tokenizer method; default: char",
+    vocab_size="Largest vocabulary; default: 8000, for char and word everything",
+    name="Name of the tokenizer in lists",
+)
+@app_commands.autocomplete(corpora=autocomplete(_last_corpus))
+async def train_tokenizer(
+    interaction: discord.Interaction[Bot],
+    corpora: str,
+    method: TokenizerMethod = "char",
+    vocab_size: app_commands.Range[int, 16, 200_000] | None = None,
+    name: app_commands.Range[str, 1, 32] | None = None,
+) -> None:
+    names = [corpus.strip() for corpus in corpora.split(",") if corpus.strip()]
+    fields: dict[str, object] = {"method": method, "corpora": names, "vocab_size": vocab_size, "label": name}
+    await respond(interaction, "tokenizer train", lambda context: _train(context, fields))
+
+
+async def _train(context: CommandContext, fields: dict[str, object]) -> Answer:
+    bot, caller = context
+    accepted = await bot.queue.train_tokenizer(parse(TokenizerTrainRequest, fields))
+    notes: list[str] = []
+    if accepted.status != "completed":
+        watcher = await bot.notifier.watch_tokenizer(accepted.tokenizer_id, caller.user_id, None, caller.channel_id)
+        notes.append(card_note(watcher, "tokenizer show"))
+        notes += [] if await bot.queue.has_worker() else [f"⚠ {NO_WORKER}"]
+    return await _show(context, accepted.tokenizer_id, notes)
+
+
+@app_commands.command(name="list", description="List the tokenizers, newest first.")
+async def list_tokenizers(interaction: discord.Interaction[Bot]) -> None:
+    await respond(interaction, "tokenizer list", lambda context: _list(context, 0))
+
+
+async def _list(context: CommandContext, number: int) -> Answer:
+    await context.bot.index.refresh()
+    hidden, store = hidden_tokenizers(context), context.bot.queue.tokenizers
+    statuses = await asyncio.to_thread(lambda: [tokenizer.status() for tokenizer in store.all()])
+    visible = [status for status in statuses if status.tokenizer_id not in hidden]
+    page = page_of(visible, number, "tokenizers")
+    return Answer(tokenizers_page(page.items, total=len(visible), page=page.title), view=page.buttons)
+
+
+@app_commands.command(name="show", description="Show a tokenizer: vocabulary, corpora and fit to held-out text.")
+@app_commands.describe(tokenizer="Id of the tokenizer")
+@app_commands.autocomplete(tokenizer=suggested_trained_tokenizers)
+async def show_tokenizer(interaction: discord.Interaction[Bot], tokenizer: str) -> None:
+    await respond(interaction, "tokenizer show", lambda context: _show(context, tokenizer.strip()))
+
+
+async def _show(context: CommandContext, tokenizer_id: str, notes: Sequence[str] = ()) -> Answer:
+    await context.bot.index.refresh()
+    if tokenizer_id in hidden_tokenizers(context):
+        raise AppError(ErrorCode.FORBIDDEN, "This tokenizer is only of private runs of other people.")
+    tokenizer = context.bot.queue.tokenizers.get(tokenizer_id)
+    status = await asyncio.to_thread(tokenizer.status)
+    corpora = await asyncio.to_thread(_corpora_of, tokenizer, status)
+    return Answer(tokenizer_answer(status, [corpus_name(context, corpus) for corpus in corpora], notes))
+
+
+def _corpora_of(tokenizer: TokenizerDirectory, status: TokenizerStatus) -> list[str]:
+    """Return the names of the corpora: of the request, or of a tokenizer that a run has trained."""
+    if status.status == "completed":
+        return [corpus.name for corpus in tokenizer.completed_manifest().corpus]
+    return [corpus.name for corpus in tokenizer.record().corpora]
+
+
+async def _turn(context: CommandContext, press: ButtonPress) -> Answer:
+    return await _list(context, page_number(press))
+
+
+TOKENIZER_BUTTONS = {"tokenizers": ButtonAnswer("tokenizer list", _turn, lambda press: True)}
+
+
+def tokenizer_group(parent: app_commands.Group) -> app_commands.Group:
+    """Return `/mt tokenizer` with its commands."""
+    group = app_commands.Group(name="tokenizer", description="Tokenizers.", parent=parent)
+    group.add_command(train_tokenizer)
+    group.add_command(list_tokenizers)
+    group.add_command(show_tokenizer)
+    return group

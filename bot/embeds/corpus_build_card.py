@@ -1,0 +1,50 @@
+"""The card of a corpus build: its progress by language, and in the end the counts of the manifest."""
+
+from collections.abc import Iterator
+
+import discord
+
+from bot.corpus_build import BuildState
+from bot.embeds.run_card import progress_bar
+from bot.embeds.text import BLURPLE, GREEN, RED, code_block, count, make_embed, without_links
+from trainer.contracts.corpora import BuildProgress, CorpusManifest
+
+_FOOTER = "corpus build"
+_MAX_TABLE = 3000
+
+
+def corpus_build_card(state: BuildState) -> discord.Embed:
+    """Return the card of a build in its current state."""
+    source = state.request.source
+    if state.error is not None:
+        return make_embed(
+            RED, f"❌ Corpora not built: {source}", [without_links(state.error.message), *_lines(state)], _FOOTER
+        )
+    if state.manifest is not None:
+        corpus = next(iter(state.manifest.languages.values())).file.path.removesuffix(".txt")
+        lines = [code_block("\n".join(_table(state.manifest)), _MAX_TABLE), f"Next: `/mt train corpus:{corpus}`"]
+        return make_embed(GREEN, f"✅ Corpora built: {source}", lines, _FOOTER)
+    return make_embed(BLURPLE, f"🏗 Building corpora: {source}", [*_lines(state)], _FOOTER)
+
+
+def _lines(state: BuildState) -> Iterator[str]:
+    """Yield the progress of each language."""
+    progress = {one.language: one for one in state.progress}
+    for language in state.request.languages:
+        yield f"**{language}** {_progress(progress[language], state) if language in progress else '· waiting'}"
+
+
+def _progress(one: BuildProgress, state: BuildState) -> str:
+    most = state.request.characters
+    bar = "" if most is None else f"{progress_bar(min(100.0, 100 * one.characters / most))} "
+    documents = f"{count(one.documents, 'document')}, {count(one.rejected_documents)} rejected"
+    return f"{bar}{documents} · kept {count(one.lines, 'line')}, {count(one.characters, 'character')}"
+
+
+def _table(manifest: CorpusManifest) -> list[str]:
+    rows = [("", "documents", "rejected", "lines", "characters")]
+    for language, built in manifest.languages.items():
+        numbers = (f"{built.documents:,}", f"{built.rejected_share:.1%}", f"{built.lines:,}", f"{built.characters:,}")
+        rows.append((language, *numbers))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [" ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -1,0 +1,87 @@
+"""Answers to commands about experiments: their list, and the other metrics of a result than excess surprisal."""
+
+from collections.abc import Sequence
+from math import exp
+from statistics import fmean, stdev
+from typing import Literal
+
+import discord
+
+from bot.embeds.answers import STATE_SIGNS
+from bot.embeds.experiment_card import matrix_lines
+from bot.embeds.text import BLURPLE, GREEN, code_block, count, make_embed, plain, relative_time
+from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
+from trainer.reports.experiment_tables import MISSING, headline_rows
+
+Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]
+_MAX_TABLE = 3000
+
+
+def experiments_page(experiments: Sequence[ExperimentStatus], *, total: int, page: str) -> discord.Embed:
+    """Return a page of the list of experiments; `page` ends its title."""
+    lines = [_line(status) for status in experiments]
+    lines = lines or ["No experiments yet. An admin can start one with `/mt experiment start`."]
+    return make_embed(BLURPLE, f"🧪 {count(total, 'experiment')}{page}", lines)
+
+
+def metric_answer(status: ExperimentStatus, result: ExperimentResult, metric: Metric) -> discord.Embed:
+    """Return the table of a metric of a completed experiment."""
+    model, kind = result.headline
+    what = f"({plain(model)}, {kind.replace('_', '-')} text, {count(len(result.seeds), 'seed')})"
+    match metric:
+        case "perplexity":
+            title = f"Perplexity per character {what}. Rows: model of a language; columns: text."
+            rows = headline_rows(result)
+            table = matrix_lines(
+                result.languages,
+                lambda listener, text: (
+                    f"{exp(rows[listener, text].cross_entropy):.2f}" if (listener, text) in rows else MISSING
+                ),
+            )
+        case "asymmetry":
+            title = (
+                f"Asymmetry of the excess surprisal, nats per character {what}. Row a, column b: positive if a is more"
+                " surprised by b than b by a."
+            )
+            asymmetries = _asymmetries(result)
+            table = matrix_lines(result.languages, lambda a, b: asymmetries.get((a, b), MISSING))
+        case _:
+            title = "Area under the training loss, nats per token, by model: mean ± standard deviation over seeds."
+            table = _areas(result)
+    lines = [title, code_block("\n".join(table), _MAX_TABLE)]
+    return make_embed(GREEN, f"🧪 Experiment {plain(status.name)}: {metric}", lines, status.experiment_id)
+
+
+def _line(status: ExperimentStatus) -> str:
+    done = f"{status.cells_done} of {count(len(status.cells), 'cell')}"
+    created = relative_time(status.created_at.timestamp())
+    return f"{STATE_SIGNS[status.status]} `{status.experiment_id}` · {status.status} · {done} · {created}"
+
+
+def _asymmetries(result: ExperimentResult) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    for row in result.models[0].tables.asymmetry:
+        if row.scoring_mode == result.modes[0]:
+            found[row.language_a, row.language_b] = f"{row.asymmetry:+.2f}"
+            found[row.language_b, row.language_a] = f"{-row.asymmetry:+.2f}"
+    return found
+
+
+def _areas(result: ExperimentResult) -> list[str]:
+    models = tuple({row.model: row for row in result.curves})
+    rows = [["", *models]]
+    for language in result.languages:
+        areas = [
+            [row.auc for row in result.curves if (row.model, row.language) == (model, language) and row.auc is not None]
+            for model in models
+        ]
+        rows.append([language, *map(_mean, areas)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(models) + 1)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return MISSING
+    spread = f"±{stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}"

@@ -1,0 +1,35 @@
+"""The card of a tokenizer training."""
+
+import discord
+
+from bot.embeds.text import BLURPLE, GREEN, GREY, RED, clamp, count, make_embed, plain, without_links
+from trainer.contracts.tokenizer_jobs import TokenizerStatus
+
+_MAX_ERROR = 1500
+
+
+def tokenizer_card(status: TokenizerStatus) -> discord.Embed:
+    """Return the card of a tokenizer in its current state."""
+    name, footer = plain(status.label or status.tokenizer_id), status.tokenizer_id
+    match status.status:
+        case "queued":
+            return make_embed(GREY, f"⏳ Queued: tokenizer {name}", [status.method, status.message], footer)
+        case "running":
+            return make_embed(BLURPLE, f"🔤 Training: tokenizer {name}", [status.method, status.message], footer)
+        case "failed":
+            code = "" if status.error is None else f"`{status.error.code}` "
+            lines = [f"{code}{without_links(clamp(status.message, _MAX_ERROR))}"]
+            return make_embed(RED, f"❌ Failed: tokenizer {name}", lines, footer)
+        case _:
+            return make_embed(GREEN, f"✅ Completed: tokenizer {name}", _result(status), footer)
+
+
+def _result(status: TokenizerStatus) -> list[str]:
+    lines = [f"{status.method} · {count(status.vocab_size or 0, 'token')}"]
+    if status.stats is not None:
+        stats = status.stats
+        lines.append(
+            f"Held-out text: {stats.oov_rate:.2%} unknown tokens · {stats.avg_tokens_per_char:.3f} tokens/character"
+            f" · {stats.avg_tokens_per_word:.2f} tokens/word"
+        )
+    return [*lines, f"Next: `/mt train tokenizer:{status.tokenizer_id}`"]

@@ -1,0 +1,28 @@
+"""Buttons under the messages about an experiment."""
+
+from collections.abc import Iterator
+
+import discord
+
+from bot.buttons import button, button_row
+from trainer.contracts.experiments import ExperimentStatus
+
+REFRESH = "again"
+
+
+def experiment_buttons(status: ExperimentStatus) -> discord.ui.View:
+    """Return the buttons of an experiment's message: the next commands in its state."""
+    return button_row(*_items(status))
+
+
+def _items(status: ExperimentStatus) -> Iterator[discord.ui.Button[discord.ui.View]]:
+    experiment_id = status.experiment_id
+    if status.status == "completed":
+        yield button("expcsv", experiment_id, "CSV")
+        yield button("exptex", experiment_id, "LaTeX")
+        return
+    yield button("experiment", experiment_id, "Refresh", detail=REFRESH)
+    if status.status in ("queued", "running"):
+        yield button("expcancel", experiment_id, "Cancel", style=discord.ButtonStyle.danger)
+    else:
+        yield button("exprerun", experiment_id, "Rerun missing")

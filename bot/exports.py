@@ -1,0 +1,142 @@
+"""Exports of runs as single files, and signed links under which the HTTP API serves them for a day."""
+
+import asyncio
+import hmac
+import os
+import secrets
+import shutil
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from trainer.config.settings import Settings
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+from trainer.contracts.validation import parse_json
+from trainer.jobs.services import die_with_parent, end
+from trainer.system.child_environment import tuned_environment
+from trainer.system.files import BrokenFile, read_regular
+
+ModelFormat = Literal["hf", "torchscript", "onnx", "archive"]
+
+LINK_SECONDS = 24 * 3600
+_EXPORT_SECONDS = 600.0
+_KEY_BYTES = 32
+_FAILED = "The export failed. Try again in a minute."
+
+
+class Exports:
+    """Files of exported runs, in a folder of the artifacts root; torch is imported in a child process only."""
+
+    def __init__(self, settings: Settings, export_seconds: float = _EXPORT_SECONDS) -> None:
+        self._settings = settings
+        self._export_seconds = export_seconds
+        self._folder = settings.app.artifacts_root.resolve() / "exports"
+        self._lock = asyncio.Lock()
+
+    async def export(self, run_id: str, to: ModelFormat) -> Path:
+        """Export a run's model as one file, a tar or a zip; one export runs at a time. Raises AppError."""
+        async with self._lock:
+            await asyncio.to_thread(self._remove_old)
+            folder = self._folder / secrets.token_hex(16)
+            target = folder / (f"{run_id}.tar" if to == "archive" else f"{run_id}-{to}")
+            try:
+                await asyncio.to_thread(lambda: folder.mkdir(mode=0o700, parents=True))
+                await self._run_child(run_id, to, target)
+                return target if to == "archive" else await asyncio.to_thread(_zip, target)
+            except BaseException:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                raise
+
+    async def take(self, file: Path) -> bytes:
+        """Return the content of an exported file, and delete it."""
+        data = await asyncio.to_thread(file.read_bytes)
+        await self.remove(file)
+        return data
+
+    async def remove(self, file: Path) -> None:
+        await asyncio.to_thread(shutil.rmtree, file.parent, ignore_errors=True)
+
+    async def link(self, file: Path, public_url: str, expires_at: int) -> str:
+        """Return the address from which anybody can download an exported file until a Unix time."""
+        path = f"{file.parent.name}/{file.name}"
+        signature = _signature(await asyncio.to_thread(self._key), path, expires_at)
+        return f"{public_url.rstrip('/')}/exports/{quote(path)}?expires={expires_at}&signature={signature}"
+
+    def find(self, path: str, expires: str, signature: str) -> Path:
+        """Return the file of a link; raises FORBIDDEN for a wrong or expired link, NOT_FOUND for a deleted file."""
+        is_right = hmac.compare_digest(_signature(self._key(), path, expires).encode(), signature.encode())
+        if not is_right or int(expires) < time.time():
+            raise AppError(ErrorCode.FORBIDDEN, "This link has expired, or a part of it is missing. Export again.")
+        file = self._folder / path
+        if not file.is_file():
+            raise AppError(ErrorCode.NOT_FOUND, "This file has been deleted. Export again.")
+        return file
+
+    async def _run_child(self, run_id: str, to: ModelFormat, target: Path) -> None:
+        """Run `mt export`; raises its error."""
+        options = ("--format", to, "--out", str(target), "--json")
+        child = await asyncio.create_subprocess_exec(
+            *(*die_with_parent(), sys.executable, "-m", "trainer", "export", run_id, *options),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env=tuned_environment(self._settings),
+        )
+        try:
+            async with asyncio.timeout(self._export_seconds):
+                output, _ = await child.communicate()
+        except (asyncio.CancelledError, TimeoutError) as error:
+            await end(child, 2.0)
+            if isinstance(error, TimeoutError):
+                raise AppError(ErrorCode.SERVICE_UNAVAILABLE, _FAILED) from None
+            raise
+        if child.returncode:
+            raise _error_of(output)
+
+    def _remove_old(self) -> None:
+        """Delete the files whose links have expired."""
+        with suppress(FileNotFoundError):
+            for folder in self._folder.iterdir():
+                if folder.stat().st_mtime < time.time() - LINK_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _key(self) -> bytes:
+        """Return the key of the links; it is made at its first use."""
+        path = self._settings.app.artifacts_root / "links.key"
+        with suppress(FileNotFoundError, BrokenFile):
+            key = read_regular(path)
+            if len(key) == _KEY_BYTES:
+                return key
+        key = secrets.token_bytes(_KEY_BYTES)
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key)
+        return key
+
+
+def _signature(key: bytes, path: str, expires: int | str) -> str:
+    return hmac.new(key, f"{path}\n{expires}".encode(), "sha256").hexdigest()
+
+
+def _error_of(output: bytes) -> AppError:
+    """Return the error that `mt export --json` has written, in the words of the chat."""
+    try:
+        body = parse_json(ErrorBody, output)
+    except AppError:  # the child was killed
+        return AppError(ErrorCode.SERVICE_UNAVAILABLE, _FAILED)
+    return AppError(body.code, body.message.replace("--format ", "format:"))
+
+
+def _zip(folder: Path) -> Path:
+    """Pack a folder into a file beside it, and delete the folder."""
+    packed = folder.with_name(f"{folder.name}.zip")
+    with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, f"{folder.name}/{path.relative_to(folder).as_posix()}")
+    shutil.rmtree(folder)
+    return packed

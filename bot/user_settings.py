@@ -1,0 +1,69 @@
+"""Settings of each Discord user, one file with mode 0600 per user."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import structlog
+
+from bot.language import Language
+from trainer.contracts.base import Frozen, Identifier
+from trainer.reports.score_table import Unit
+from trainer.system.files import Disk, read_record, write_atomically
+
+log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
+
+Notify = Literal["dm", "here", "off"]
+
+
+class UserSettings(Frozen):
+    """What a user has chosen with `/mt settings`."""
+
+    schema_version: Literal[1] = 1
+    language: Language | None = None
+    """Language of answers; None: that of the user's Discord."""
+    notify: Notify = "dm"
+    """Where messages about a new run are sent."""
+    default_run: Identifier | None = None
+    """Run of commands that use a completed run, if no run is given."""
+    unit: Unit = "bits"
+    """Unit of `/mt score`."""
+
+
+class UserSettingsStore:
+    """All users' settings, in memory and in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._settings: dict[int, UserSettings] = {}
+        for path in folder.glob("[0-9]*.json"):
+            try:
+                self._settings[int(path.stem)] = read_record(path, UserSettings)
+            except (OSError, ValueError) as error:
+                log.warning("user_settings_unreadable", file=path.name, error=type(error).__name__)
+
+    def of(self, user_id: int) -> UserSettings:
+        """Return the settings of a user, or the defaults."""
+        return self._settings.get(user_id) or UserSettings()
+
+    async def save(self, user_id: int, settings: UserSettings) -> None:
+        """Store the settings of a user; durable on return."""
+        data = settings.model_dump_json(indent=1).encode()
+        await asyncio.to_thread(self._write, self._folder / f"{user_id}.json", data)
+        self._settings[user_id] = settings
+
+    def _write(self, path: Path, data: bytes) -> None:
+        _PRIVATE_DISK.make_folder(self._folder)
+        write_atomically(path, data, _PRIVATE_DISK)
+
+
+class _PrivateDisk(Disk):
+    """A disk whose new files only this program's user can read."""
+
+    def write(self, path: Path, data: bytes | BinaryIO) -> None:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        super().write(path, data)
+
+
+_PRIVATE_DISK = _PrivateDisk()

@@ -1,0 +1,123 @@
+"""`/mt corpus list`, `show` and `add` with the real bot."""
+
+from pathlib import Path
+
+import pytest
+
+from local_discord import Upload
+from local_discord.driver import shown_text
+from tests.support import add_corpus
+from tests.support.bot import AMBER, Place, place, read
+from trainer.contracts.base import changed
+from trainer.contracts.corpora import CorpusNote
+from trainer.contracts.runs import CorpusRef
+
+LIST, HASH = "mt:corpora:list", "a" * 64
+
+
+def corpus_files(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "data" / "corpus").glob("*"))
+
+
+async def test_list__has_ten_corpora_a_page(tmp_path: Path) -> None:
+    for number in range(11):
+        add_corpus(tmp_path, "ab\n" * 3, f"many_{number:02}")
+    add_corpus(tmp_path, "ɑb\n" * (1 << 19), "long_kk_ipa")
+    (tmp_path / "data" / "corpus" / "many_00.txt").write_bytes(b"\xff")
+    async with place(tmp_path) as here:
+        call = await here.discord.slash(here.bob, "mt corpus list")
+        first = await read(call)
+        message = await call.reply()
+        second = await read(await here.discord.click(here.bob, message, f"{LIST}:1"))
+        last = shown_text(message.payload)
+
+        assert "📚 14 corpora · page 1 of 2" in first.text and first.is_ephemeral
+        assert "**demo** · 203.9 kB" in first.text
+        assert "**long\\_kk\\_ipa** · 2.1 MB · kk · IPA" in first.text
+        assert "**many\\_00** · 1 byte\n" in first.text and "**many\\_01** · 9 bytes · 3 lines" in first.text
+        assert "page 2 of 2" in second.text
+        assert "**udhr\\_ipa** · 87.6 kB" in last and "az, fi, kk, ky, tr, ug, uz · IPA" in last
+
+
+async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_path: Path) -> None:
+    add_corpus(tmp_path, "abba a\n\naé\u0301\n", "text")
+    async with place(tmp_path, private_runs=True) as here:
+        for user, name in ((here.ana, "lstm-1"), (here.bob, "lstm-2")):
+            story = here.story(user, name)
+            record = story.run.record()
+            corpus = CorpusRef(name="text", sha256="0" * 64, bytes=1)
+            effective = changed(record.effective, corpus=corpus, label=f"of {user.name}")
+            (story.run.path / "request.json").write_text(changed(record, effective=effective).model_dump_json())
+        answer = await here.ask(here.bob, "corpus show", {"corpus": "text"})
+
+    assert "📄 Corpus text" in answer.text and "2 lines" in answer.text
+    assert "9 characters, 5 distinct" in answer.text
+    assert "a U+0061   4 44.44%\nb U+0062   2 22.22%\n  U+0020   1 11.11%" in answer.text
+    assert "  U+0301   1 11.11%" in answer.text
+    assert "1 run trained on it: of bob" in answer.text
+    assert answer.is_ephemeral
+
+
+async def test_show__refuses_attached_texts_of_others_and_unknown_names(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        stored = tmp_path / "artifacts" / "corpora" / HASH
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_text("secret\n")
+        attached = await here.ask(here.bob, "corpus show", {"corpus": HASH})
+        unknown = await here.ask(here.bob, "corpus show", {"corpus": "nothing"})
+        demo = await here.ask(here.bob, "corpus show", {"corpus": "demo"})
+
+    assert "no run on an attached text" in attached.text and "There is no corpus 'nothing'" in unknown.text
+    assert "No run was trained on it." in demo.text
+    assert attached.colour == unknown.colour == AMBER
+
+
+async def add(here: Place, text: bytes, name: str, **options: str | bool) -> str:
+    upload = Upload("verses.txt", text)
+    return (await here.ask(here.bob, "corpus add", {"file": upload, "name": name, **options})).text
+
+
+async def test_add__stores_a_text_once_and_never_replaces_another(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        new = await add(here, b"men bol\nsen bol\n", "Kazakh: verses/1.txt", language="kk", ipa=False)
+        listed = await here.ask(here.bob, "corpus list")
+        again = await add(here, b"men bol\nsen bol\n", "Kazakh verses 1")
+        other = await add(here, b"men\n", "Kazakh_verses_1")
+        bundled = await add(here, b"men\n", "demo")
+
+    assert "✅ Added: corpus Kazakh\\_verses\\_1" in new
+    assert "16 bytes · 2 lines · kk · usual spelling" in new and "16 bytes · 2 lines · kk" in listed.text
+    assert "📄 Already there: corpus Kazakh\\_verses\\_1" in again
+    assert "There is another corpus 'Kazakh_verses_1': give another `name`." in other
+    assert "There is another corpus 'demo'" in bundled
+    assert corpus_files(tmp_path) == ["Kazakh_verses_1.json", "Kazakh_verses_1.txt"]
+    note = CorpusNote.model_validate_json((tmp_path / "data" / "corpus" / "Kazakh_verses_1.json").read_bytes())
+    assert note == CorpusNote(language="kk", is_ipa=False, lines=2, bytes=16)
+
+
+async def test_add__takes_tables_of_texts(tmp_path: Path) -> None:
+    table = b'{"text": "men bol"}\n{"text": "sen bol"}\n'
+    async with place(tmp_path) as here:
+        answer = await here.ask(here.bob, "corpus add", {"file": Upload("a.jsonl", table), "name": "verses.txt"})
+
+    assert "✅ Added: corpus verses\n16 bytes · 2 lines" in answer.text
+    assert (tmp_path / "data" / "corpus" / "verses.txt").read_bytes() == b"men bol\nsen bol\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "language", "expected"),
+    [
+        (b"a\n", "../..", "kk", "`name` must have a letter or a digit."),
+        (b"a\n", "x", "Kazakh!", "`language` must match"),
+        (b"\n \n", "x", "kk", "'verses.txt' is empty"),
+        (b"\xff\n", "x", "kk", "'verses.txt' is not UTF-8"),
+        (b"a" * 5001, "x", "kk", "`file` is too large: at most 5,000 bytes are allowed."),
+    ],
+)
+async def test_add__refuses_and_stores_nothing(
+    tmp_path: Path, text: bytes, name: str, language: str, expected: str
+) -> None:
+    async with place(tmp_path) as here:
+        assert expected in await add(here, text, name, language=language)
+
+    assert corpus_files(tmp_path) == []

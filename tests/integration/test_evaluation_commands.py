@@ -1,0 +1,156 @@
+"""`/mt eval`: its answer, its buttons, and results that come after the bot's restart or after 15 minutes."""
+
+from pathlib import Path
+
+from local_discord.driver import shown_text
+from local_discord.limits import walk
+from local_discord.state import Call, StoredMessage
+from local_discord.wire import number, rows, text
+from tests.support.bot import AMBER, ORIGINAL, read
+from tests.support.inference import RUN
+from tests.support.inference_bot import Place, answer, buttons, is_hidden, place, said
+from tests.support.lab import Lab
+from trainer.commands.terminal import loss_figures
+from trainer.contracts.base import changed, now
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.events import InferenceCompleted
+from trainer.contracts.inference import EvalMetrics, EvalRecord, EvalRequest, SequenceLengths
+from trainer.store import keys
+from trainer.store.store import connect
+
+
+async def result(call: Call) -> StoredMessage:
+    """The answer that replaces the note."""
+    await call.answered()
+    message = await call.reply()
+    await call.changes.until(lambda: "Evaluating…" not in said(message), 60, "A result")
+    return message
+
+
+async def test_eval__has_the_digits_of_the_command_line_and_works_from_the_list_of_its_button(lab: Lab) -> None:
+    async with lab.queue() as queue, place(lab.folder) as here, here.bot(workers=0):
+        run_id = (await lab.finished_run(queue)).run_id
+        own = await queue.inference.evaluate(run_id, EvalRequest())
+        whole = await queue.inference.evaluate(run_id, EvalRequest(path_override="text"))
+        of_split = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id}))
+        of_corpus = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id, "corpus": "text"}))
+        status = await here.ask(here.bob, "status", run=run_id)
+        choice = await here.click(here.bob, status, "Eval on…")
+        [select] = [one for _, one in walk([*choice.components]) if "options" in one]
+        offered = [text(option["value"]) for option in rows(select["options"])]
+        custom_id = text(select["custom_id"])
+        of_list = [
+            await result(await here.discord.click(here.bob, choice, custom_id, [value])) for value in ("/test", "text")
+        ]
+        both = await here.ask(here.bob, "eval", run=run_id, corpus="text", split="test")
+        nowhere = await here.ask(here.bob, "eval", run=run_id, corpus="nowhere")
+
+    for message, metrics, measured in ((of_split, own, "validation split"), (of_corpus, whole, "corpus text")):
+        shown = said(message).replace("**", "").replace(" · ", ", ").replace("\u202f", ",")
+        assert str(loss_figures(metrics.loss, metrics.bits_per_char)) in shown
+        assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
+        assert f"{metrics.n_tokens:,} predicted tokens, {metrics.unknown_share:.2%} of the text unknown" in shown
+        assert measured in shown and is_hidden(message)
+    assert offered[:2] == ["/validation", "/test"] and "text" in offered
+    assert "its own test split" in said(of_list[0])
+    assert said(of_list[1]).split(run_id)[0] == said(of_corpus).split(run_id)[0]
+    assert "Give `corpus` or `split`, not both" in said(both) and number(both.embeds[0]["color"]) == AMBER
+    assert "There is no corpus 'nowhere'" in said(nowhere)
+
+
+METRICS = EvalMetrics(
+    run_id=RUN,
+    split="validation",
+    dataset="text",
+    loss=2.0,
+    perplexity=7.389,
+    bits_per_char=None,
+    objective="masked_lm",
+    top1_accuracy=0.25,
+    top5_accuracy=0.5,
+    n_tokens=1,
+    n_chars=1,
+    tokens_per_char=1.0,
+    tokens_per_word=1.0,
+    seq_len=SequenceLengths(min=1, p50=1, p95=1, max=1),
+    distinct_1=0.0,
+    distinct_2=0.0,
+    repetition_rate=0.0,
+    seed=1,
+    checkpoint="model",
+    created_at=now(),
+)
+
+
+async def finish(here: Place, note: StoredMessage, **outcome: object) -> None:
+    """Be the worker that answers the evaluation which a note is about."""
+    request_id = buttons(note)["Show result"].rsplit(":", 1)[1]
+    store = await connect(f"unix://{here.root / 'data' / 'services' / 'valkey.sock'}")
+    key = keys.inference("evaluate", RUN, request_id)
+    record = EvalRecord.model_validate_json(await store.get(key) or b"")
+    event = InferenceCompleted(
+        event_id=request_id, ts=now(), job_id=RUN, user_id=None, request_id=request_id, kind="evaluate"
+    )
+    done = changed(record, response=record.response.model_copy(update=outcome))
+    await store.put_answer(key, request_id, done.model_dump_json(), event, ttl_seconds=60)
+    await store.close()
+
+
+async def worker_is_known(here: Place) -> None:
+    store = await connect(f"unix://{here.root / 'data' / 'services' / 'valkey.sock'}")
+    await store.renew_worker(seconds=60)
+    await store.close()
+
+
+async def test_result__replaces_the_note_also_for_who_presses_its_button_meanwhile(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot(workers=0):
+        await worker_is_known(here)
+        first = await here.discord.slash(here.bob, "mt eval", {})
+        note = await answer(first)
+        waiting = await here.press(here.bob, note, "Show result")
+        await here.discord.wait_for_edit(note, "Evaluating…")
+        await finish(here, note, status="completed", metrics=METRICS)
+        await result(waiting)
+
+    figures = said(note).replace("**", "")
+    assert "📐 Evaluation of" in figures and "2.0000 nats per masked token · perplexity 7.389" in figures
+    assert "bits per character" not in figures and buttons(note) == {}
+    assert "its own validation split" in shown_text(note.versions[1].payload)
+
+
+async def test_result__after_15_minutes_is_a_direct_message_and_so_is_an_error(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        async with here.bot(workers=0):
+            await worker_is_known(here)
+            calls = [await here.discord.slash(here.bob, "mt eval", {}) for _ in range(2)]
+            notes = [await answer(call) for call in calls]
+            for call in calls:
+                call.created_seconds -= 15 * 60
+            dm = here.discord.dm_channel(here.bob)
+            here.discord.fail_next("POST", "/channels/{channel_id}/messages", "reply_lost")
+            await finish(here, notes[0], status="completed", metrics=METRICS)
+            sent = await here.discord.wait_for_message(dm, "📐 Evaluation of")
+            error = RunError.of(AppError(ErrorCode.MODEL_LOAD_FAILED, "Its weights are gone."))
+            await finish(here, notes[1], status="failed", error=error)
+            failed = await here.discord.wait_for_message(dm, "Its weights are gone.")
+
+            shown = await result(await here.press(here.bob, notes[0], "Show result"))
+
+        kinds = {(violation.kind, violation.where) for violation in here.discord.violations}
+        here.discord.violations.clear()
+
+    assert not is_hidden(sent) and "· request" in said(sent)
+    assert failed.id > sent.id and "📐 Evaluation of" in said(shown)
+    assert len([one for one in here.discord.messages(dm) if one.visible_to is None]) == 2  # each once
+    assert kinds == {("interaction", f"PATCH {ORIGINAL}")}  # the clock of the server counts
+
+
+async def test_eval__of_a_run_whose_metrics_were_lost(tmp_path: Path) -> None:
+    async with place(tmp_path) as here, here.bot(workers=0):
+        await worker_is_known(here)
+        call = await here.discord.slash(here.bob, "mt eval", {})
+        note = await answer(call)
+        await finish(here, note, status="completed")
+        await call.changes.until(lambda: "Evaluating…" not in said(note), 60, "An error")
+
+    assert "No worker has answered" in (await read(call)).text

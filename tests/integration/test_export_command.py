@@ -1,0 +1,197 @@
+"""`/mt export`: files of a run, attached or behind a signed link."""
+
+import asyncio
+import os
+import re
+import signal
+import stat
+import time
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from math import log
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from bot.client import Bot
+from bot.exports import LINK_SECONDS, Exports
+from local_discord import limits
+from local_discord.state import StoredMessage
+from local_discord.wire import number, text
+from tests.support import settings_in
+from tests.support.bot import AMBER
+from tests.support.inference import RUN, finished_run
+from tests.support.inference_bot import Place, is_hidden, place, said
+from tests.support.stories import Story, run_record
+from tests.support.waiting import until
+from trainer.config.experiment_file import read_experiment, read_yaml
+from trainer.config.presets import request_hash, resolve
+from trainer.config.settings import HttpSettings, SecuritySettings
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.export.archive import import_archive
+from trainer.export.folders import load_export
+
+PUBLIC = "https://models.example/trainer"
+KEYS: dict[str, object] = {"api_keys": "lab:admin:a-key-of-the-lab-1"}
+SERVED: dict[str, object] = {"security": SecuritySettings.model_validate(KEYS)}
+
+
+def attached(here: Place, message: StoredMessage) -> tuple[str, bytes]:
+    [file] = message.attachments
+    return text(file["filename"]), here.discord.read(file)
+
+
+async def test_export__attaches_files_that_other_programs_read(answers: Path, tmp_path: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        story = Story(answers / "artifacts", run_record("lstm-told", user_id=here.bob.id)).start()
+        early = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
+        story.step(10, 3.0).step(20, 2.0, 2.25)
+        files = {name: await here.ask(here.ana, "export", run=RUN, format=name) for name in ("hf", "archive")}
+        curves = await here.ask(here.bob, "export", run="lstm-told", format="curves_csv")
+        config = await here.ask(here.bob, "export", run="lstm-told", format="config")
+        unfinished = await here.ask(here.bob, "export", run="lstm-told")
+        refused = await here.ask(here.bob, "export", run=RUN)
+
+        name, data = attached(here, files["hf"])
+        with zipfile.ZipFile(BytesIO(data)) as packed:
+            packed.extractall(tmp_path)
+        record, _, _ = load_export(tmp_path / f"{RUN}-hf")
+        assert (name, record.run_id) == (f"{RUN}-hf.zip", RUN)
+        name, data = attached(here, files["archive"])
+        (tmp_path / name).write_bytes(data)
+        assert (name, import_archive(tmp_path / name, tmp_path / "other").run_id) == (f"{RUN}.tar", RUN)
+        assert all(is_hidden(message) and "📦 Export" in said(message) for message in files.values())
+        assert list((answers / "artifacts" / "exports").iterdir()) == []
+
+        name, data = attached(here, curves)
+        assert name == "lstm-told-curves.csv" and data.decode().splitlines() == [
+            "step,epoch,train_loss,train_bits_per_char,val_loss,val_bits_per_char,learning_rate,grad_norm,"
+            "tokens_per_second",
+            f"10,1,3.0,{2 * 3.0 / log(2)},,,0.002,1.0,2000.0",  # two tokens per character
+            f"20,1,2.0,{2 * 2.0 / log(2)},2.25,{2 * 2.25 / log(2)},0.002,1.0,2000.0",
+        ]
+        name, data = attached(here, config)
+        (tmp_path / name).write_bytes(data)
+        request = read_experiment(read_yaml(tmp_path / name), {}).request()
+        corpus = story.record.effective.corpus
+        again = resolve(request, corpus=corpus, validation_corpus=None, test_corpus=None, threads=1)
+        assert (name, request_hash(again)) == ("lstm-told.yaml", story.record.request_hash)
+
+    assert "`lstm-told` has no losses yet. Try again when it trains." in said(early)
+    assert "Run not ready" in said(unfinished) and "`/mt export` is only for" in said(refused)
+
+
+async def test_torchscript__is_marked_as_deprecated(answers: Path) -> None:
+    async with place(answers) as here, here.bot(workers=0):
+        message = await here.ask(here.ana, "export", run=RUN, format="torchscript")
+
+        name, data = attached(here, message)
+        with zipfile.ZipFile(BytesIO(data)) as packed:
+            assert f"{RUN}-torchscript/model.pt" in packed.namelist()
+
+    assert "prefer `format:hf`" in said(message) and name == f"{RUN}-torchscript.zip"
+
+
+@asynccontextmanager
+async def served(here: Place, **http: object) -> AsyncIterator[Bot]:
+    values: dict[str, object] = {"port": 0, **http}
+    groups: dict[str, object] = {**SERVED, "http": HttpSettings.model_validate(values)}
+    async with here.bot(workers=0, groups=groups) as bot:
+        yield bot
+
+
+async def fetched(bot: Bot, link: str) -> tuple[int, bytes]:
+    address = link.replace(PUBLIC, f"http://127.0.0.1:{bot.installation.port}")
+    async with aiohttp.ClientSession() as session, session.get(address) as response:
+        return response.status, await response.read()
+
+
+async def test_large_export__has_a_link_for_a_day_that_a_restart_keeps_and_nobody_can_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
+    async with place(tmp_path) as here:
+        async with served(here, public_url=PUBLIC):
+            message = await here.ask(here.ana, "export", run=RUN, format="archive")
+        async with served(here, public_url=PUBLIC) as bot:
+            found = re.search(rf"\[Download\]\(({PUBLIC}/\S+expires=(\d+)\S+)\)", said(message))
+            assert found is not None
+            link: str = found[1]
+            status, data = await fetched(bot, link)
+            [file] = (tmp_path / "artifacts" / "exports").rglob("*.tar")
+            assert (status, data) == (200, file.read_bytes())
+            assert abs(int(found[2]) - time.time() - LINK_SECONDS) < 3600
+            for wrong in (link[:-1], link.replace("expires=", "expires=1"), link.replace(".tar", ".zip"), link + "é"):
+                assert (await fetched(bot, wrong))[0] == 403
+            old = await bot.installation.exports.link(file, PUBLIC, int(time.time()) - 1)
+            assert (await fetched(bot, old))[0] == 403
+            os.utime(file.parent, (0, 0))
+            second = await here.ask(here.ana, "export", run=RUN, format="config")
+            third = await here.ask(here.ana, "export", run=RUN, format="archive")
+            assert not file.exists() and (await fetched(bot, link))[0] == 404
+
+    key = tmp_path / "artifacts" / "links.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_bytes()) == 32
+    assert message.attachments == [] and is_hidden(message) and "The link ends <t:" in said(message)
+    assert len(second.attachments) == 1 and "Download" in said(third)
+
+
+@pytest.mark.parametrize("http", [{}, {"public_url": PUBLIC, "port": None}])
+async def test_large_export__without_a_public_address_says_how_to_get_it(
+    answers: Path, monkeypatch: pytest.MonkeyPatch, http: dict[str, object]
+) -> None:
+    monkeypatch.setattr(limits, "ATTACHMENT_BYTES", 1000)
+    async with place(answers) as here, served(here, **http):
+        message = await here.ask(here.ana, "export", run=RUN, format="archive")
+
+    assert number(message.embeds[0]["color"]) == AMBER and message.attachments == []
+    assert re.search(r"The export has \d+\.\d kB, and Discord takes at most 1\.0 kB here\.", said(message))
+    assert f"`mt export {RUN} --format archive --out NAME`" in said(message)
+    assert list((answers / "artifacts" / "exports").iterdir()) == []
+
+
+def children() -> list[int]:
+    """The processes of this one that export."""
+    found = Path("/proc/self/task").glob("*/children")
+    every = [int(pid) for path in found for pid in path.read_text(encoding="ascii").split()]
+    return [pid for pid in every if b"\0export\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def test_export__that_is_killed_cancelled_or_too_slow_leaves_nothing(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    chosen = settings_in(tmp_path)
+    killed = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
+    await until(lambda: bool(children()))
+    os.kill(children()[0], signal.SIGKILL)
+    with pytest.raises(AppError, match="The export failed") as failed:
+        await killed
+    cancelled = asyncio.create_task(Exports(chosen).export(RUN, "hf"))
+    await until(lambda: bool(children()))
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    with pytest.raises(AppError, match="The export failed"):
+        await Exports(chosen, export_seconds=0.01).export(RUN, "hf")
+    with pytest.raises(AppError, match="There is no run 'nowhere'"):
+        await Exports(chosen).export("nowhere", "hf")
+
+    assert failed.value.code is ErrorCode.SERVICE_UNAVAILABLE
+    assert children() == [] and list((tmp_path / "artifacts" / "exports").iterdir()) == []
+
+
+async def test_key_of_links__that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    exports, key = Exports(settings_in(tmp_path)), tmp_path / "artifacts" / "links.key"
+    key.write_bytes(b"short")
+    file = tmp_path / "artifacts" / "exports" / "folder" / "a file.zip"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x")
+
+    link = await exports.link(file, f"{PUBLIC}/", 2**40)
+
+    found = re.fullmatch(rf"{PUBLIC}/exports/folder/a%20file.zip\?expires={2**40}&signature=([0-9a-f]{{64}})", link)
+    assert found is not None and exports.find("folder/a file.zip", str(2**40), found[1]) == file.resolve()
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600 and len(key.read_bytes()) == 32

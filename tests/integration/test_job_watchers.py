@@ -1,0 +1,244 @@
+"""Experiments and tokenizers in direct messages: one card, one final message; closed messages and many runs."""
+
+import asyncio
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from bot.digest import MAX_CARDS
+from bot.ledger import read_ledger
+from local_discord.driver import shown_text
+from local_discord.ratelimit import Limit
+from tests.support.experiment_results import finished_experiment
+from tests.support.notifier import EDIT_INTERVAL_SECONDS, Place, place, until_delivered
+from tests.support.stories import Story
+from tests.support.waiting import captured_logs, until
+from tests.unit.test_experiment_store import record as experiment_record
+from trainer.artifacts.experiments import ExperimentDirectory, ExperimentStore
+from trainer.artifacts.tokenizers import TokenizerDirectory, TokenizerStore
+from trainer.contracts.base import now
+from trainer.contracts.errors import AppError, ErrorCode
+from trainer.contracts.experiments import Validity
+from trainer.contracts.runs import CorpusRef
+from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
+
+USERS, RUNS, WATCHED = 20, 50, 8
+INTERVAL_SECONDS = 0.7  # 20 channels at once stay below the overall limit, 50 requests in a second
+
+
+def complete(experiment: ExperimentDirectory, *, figures: bool = True) -> None:
+    for name in ("heat_map.png", "tree.png") if figures else ():
+        (experiment.path / name).write_bytes(b"\x89PNG")
+    (experiment.path / "validity.json").write_text(Validity(passed=True).model_dump_json(), encoding="utf-8")
+    experiment.result.write_text(finished_experiment().model_dump_json(), encoding="utf-8")
+
+
+@pytest.mark.parametrize("figures", [True, False])
+async def test_experiment__has_one_card_over_a_restart_and_one_final_message_with_matrix_and_figures(
+    tmp_path: Path, *, figures: bool
+) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        experiment = ExperimentStore(tmp_path).create(experiment_record())
+        name = experiment.experiment_id
+        async with here.listening() as listener:
+            await listener.watch_experiment(name, ana.id, None)
+            card = await here.message(ana, "Queued: experiment small")
+            assert listener.watched_by(ana.id) == [name]
+        experiment.logs.touch()
+        async with here.listening():
+            await here.discord.wait_for_edit(card, "Running: experiment small")
+            complete(experiment, figures=figures)
+            final = await here.message(ana, f"{name} · result")
+            await until(lambda: not read_ledger(experiment).pending)
+
+        assert "Completed" in shown_text(card.payload)
+        assert len(here.texts(ana)) == 2
+        assert "Excess surprisal" in shown_text(final.payload)
+        names = [str(file["filename"]) for file in final.attachments]
+        assert names == (["heat_map.png", "tree.png"] if figures else [])
+
+
+async def test_experiment_that_begins_again__has_a_card_and_a_final_message_again(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        store = ExperimentStore(tmp_path)
+        for _ in range(2):
+            experiment = store.create(experiment_record())
+            async with here.listening() as listener:
+                await listener.watch_experiment(experiment.experiment_id, ana.id, None)
+                experiment.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+                await until(partial(is_told, experiment))
+
+        assert ["· result" in text for text in here.texts(ana)] == [False, True] * 2
+
+
+def is_told(experiment: ExperimentDirectory) -> bool:
+    return not read_ledger(experiment).pending
+
+
+def tokenizer(root: Path) -> TokenizerDirectory:
+    corpus = CorpusRef(name="kk_ipa", sha256="c" * 64, bytes=10)
+    request = TokenizerTrainRequest(method="char", corpora=("kk_ipa",), label="mine")
+    return TokenizerStore(root).create(
+        TokenizerRecord(tokenizer_id=f"char-{'1' * 16}", created_at=now(), request=request, corpora=(corpus,))
+    )
+
+
+async def test_tokenizer__has_one_card_and_one_final_message(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        training = tokenizer(tmp_path)
+        async with here.listening() as listener:
+            await listener.watch_tokenizer(training.tokenizer_id, ana.id, None)
+            card = await here.message(ana, "Queued: tokenizer mine")
+            training.logs.touch()
+            await here.discord.wait_for_edit(card, "Training: tokenizer mine")
+        async with here.listening():
+            training.fail(AppError(ErrorCode.OUT_OF_MEMORY, "Memory ran out."))
+            final = await here.message(ana, "· result")
+            await until(lambda: not read_ledger(training).pending)
+
+        assert [text.split("\n")[1] for text in here.texts(ana)] == ["❌ Failed: tokenizer mine"] * 2
+        assert "Memory ran out." in shown_text(final.payload)
+
+
+async def test_unwatched_experiment__says_no_more_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        experiment = ExperimentStore(tmp_path).create(experiment_record())
+        async with here.listening() as listener:
+            await listener.watch_experiment(experiment.experiment_id, ana.id, None)
+            await listener.unwatch(experiment.experiment_id, ana.id)
+            complete(experiment)
+            await asyncio.sleep(2 * EDIT_INTERVAL_SECONDS)
+            with pytest.raises(AppError, match="There is no experiment"):
+                await listener.watch_experiment("other-00000000", ana.id, None)
+            with pytest.raises(AppError, match="There is no tokenizer"):
+                await listener.watch_tokenizer("char-0", ana.id, None)
+
+        assert len(here.texts(ana)) == 1
+
+
+# Closed direct messages
+
+
+async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command_then_silence(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana", dms_open=False)
+        hall = here.discord.add_guild("home", [ana]).channels[0]
+        story = here.story(ana)
+        async with here.listening() as listener:
+            await listener.watch(story.run, ana.id, None, hall.id)
+            await listener.watch(story.run, ana.id, None, hall.id)
+        story.cancel()
+        async with here.listening() as listener:
+            listener.follow(story.record.run_id)
+            async with listener.deliver_pending(ana.id) as results:
+                assert [result.card.footer.text for result in results] == [story.record.run_id]
+
+        (mention,) = here.discord.messages(hall)
+        assert mention.payload["content"] == f"<@{ana.id}>"
+        assert "Direct messages are closed" in shown_text(mention.payload)
+
+
+async def test_closed_dms__and_a_closed_channel_of_the_command_are_silent(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana", dms_open=False)
+        away = here.discord.add_guild("away", [ana], bot_present=False).channels[0]
+        story = here.story(ana)
+        async with here.listening() as listener:
+            watcher = await listener.watch(story.run, ana.id, None, away.id)
+
+        assert watcher.closed_place == "dm"
+        assert here.discord.messages(away) == []
+
+
+# Many runs
+
+
+async def test_many_runs__are_one_digest_that_lasts_over_a_restart_until_all_have_ended(tmp_path: Path) -> None:
+    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
+        ana = here.discord.add_user("ana")
+        stories = [here.story(ana, f"char_lstm-{number}").start().step(10, 2.0) for number in range(MAX_CARDS)]
+        async with here.listening():
+            await until(lambda: len(here.texts(ana)) == MAX_CARDS)
+            stories += [here.story(ana, "char_lstm-more").start(), here.story(ana, "char_lstm-waits")]
+            for story in stories[MAX_CARDS:]:
+                await here.bell.runs.put(story.record.run_id)
+            digest = await here.message(ana, f"Watching {MAX_CARDS + 1} runs|Watching {MAX_CARDS + 2} runs")
+            await until(lambda: "⏳" in shown_text(digest.payload))
+            await until(lambda: len(here.texts(ana)) == 1)
+        async with here.listening():
+            stories[0].complete()
+            await here.message(ana, "char_lstm-0 · result")
+            await here.discord.wait_for_edit(digest, f"Watching {MAX_CARDS + 1} runs")
+            for story in stories[1:]:
+                story.cancel()
+            await here.discord.wait_for_edit(digest, "No unfinished runs")
+            for story in stories:
+                await until_delivered(story)
+            await until(lambda: not list((tmp_path / "digests").iterdir()))
+
+        assert sorted("· result" in text for text in here.texts(ana)) == [False] + [True] * len(stories)
+
+
+async def test_digest__that_is_refused_or_damaged_keeps_no_run_from_its_end(tmp_path: Path) -> None:
+    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
+        ana = here.discord.add_user("ana")
+        (tmp_path / "digests").mkdir()
+        (tmp_path / "digests" / "digest-1-1.json").write_text("{", encoding="utf-8")
+        stories = [here.story(ana, f"char_lstm-{number}").start() for number in range(MAX_CARDS + 1)]
+        with captured_logs() as logs:
+            async with here.listening():
+                await here.message(ana, "Watching 6 runs")
+                here.discord.set_dms(ana, is_open=False)
+                for story in stories:
+                    story.cancel()
+                await until(lambda: all(not read_ledger(story.run).pending for story in stories))
+
+        assert [line["digest_id"] for line in logs if line["event"] == "digest_unreadable"] == ["digest-1-1"]
+
+
+async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel_and_end_once_for_each(
+    tmp_path: Path,
+) -> None:
+    """With the limit of Discord, five messages in five intervals."""
+    async with place(tmp_path, message_limit=Limit(5, 5 * INTERVAL_SECONDS)) as here:
+        users = [here.discord.add_user(f"user-{number}") for number in range(USERS)]
+        stories = [here.story(None, f"char_lstm-{number}").start() for number in range(RUNS)]
+        watched = {
+            user: stories[:WATCHED] if user is users[0] else stories[number % 10 :: 10]
+            for number, user in enumerate(users)
+        }
+        async with here.listening(edit_interval_seconds=INTERVAL_SECONDS) as listener:
+            watching = [
+                listener.watch(story.run, user.id, None) for user, followed in watched.items() for story in followed
+            ]
+            await asyncio.gather(*watching)
+            for step in range(1, 4):
+                for story in stories:
+                    story.step(step, 2.0)
+                    await here.bell.runs.put(story.record.run_id)
+                await asyncio.sleep(INTERVAL_SECONDS)
+            digest = await here.message(users[0], f"Watching {WATCHED} runs")
+            await until(lambda: "loss 2.000" in shown_text(digest.payload))
+            for story in stories:
+                story.cancel()
+                await here.bell.runs.put(story.record.run_id)
+            for story in stories:
+                await until_delivered(story)
+
+        for user, followed in watched.items():
+            check(here, followed, user_texts=here.texts(user))
+            written = sorted(version.at_seconds for message in here.messages(user) for version in message.versions)
+            assert min(later - earlier for earlier, later in pairwise(written)) >= INTERVAL_SECONDS
+        assert [request for request in here.discord.requests if request.status == 429] == []
+
+
+def check(here: Place, followed: list[Story], *, user_texts: list[str]) -> None:
+    """Each run of a watcher has ended once."""
+    for story in followed:
+        assert sum(f"{story.record.run_id} · result" in text for text in user_texts) == 1

@@ -1,0 +1,127 @@
+"""`/mt settings`: the form, what it stores, and what it changes."""
+
+import stat
+from pathlib import Path
+
+from bot.user_settings import UserSettings, UserSettingsStore
+from local_discord import Upload
+from local_discord.state import Call
+from local_discord.wire import Json, mapping, rows, text
+from tests.support.bot import TEXT, place, read
+from tests.support.inference import finished_run
+from tests.support.waiting import captured_logs
+
+
+def lists(form: Json) -> dict[str, dict[str, bool]]:
+    """The options of each list of a form, and whether they are selected."""
+    found = [mapping(part["component"]) for part in rows(form["components"])]
+    return {text(one["custom_id"]): selected(rows(one["options"])) for one in found}
+
+
+def selected(options: list[Json]) -> dict[str, bool]:
+    return {text(option["value"]): option.get("default") is True for option in options}
+
+
+async def test_form__stores_what_was_selected_for_the_next_start(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.story(here.bob).start().complete()
+        call = await here.discord.slash(here.bob, "mt settings")
+        form = lists(await call.form())
+        assert form["language"] == {"default": True, "en": False, "tr": False, "ru": False}
+        assert form["notify"] == {"dm": True, "here": False, "off": False}
+        assert form["default_run"] == {"default": True, "char_lstm-1": False}
+        assert form["unit"] == {"bits": True, "nats": False}
+
+        saved = await read(await here.discord.submit_modal(call, {"unit": "nats", "notify": "off", "language": "tr"}))
+
+        assert "Ayarlar kaydedildi" in saved.text and "Nat" in saved.text
+        expected = UserSettings(language="tr", notify="off", unit="nats")
+        assert here.bot.user_settings.of(here.bob.id) == expected
+        assert here.bot.user_settings.of(here.ana.id) == UserSettings()
+        user_id = here.bob.id
+    [file] = (tmp_path / "artifacts" / "users").iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (file.parent / "12.json").write_text("{", encoding="utf-8")
+    with captured_logs() as logs:
+        store = UserSettingsStore(file.parent)
+    assert store.of(user_id) == expected and store.of(12) == UserSettings()
+    assert [line["event"] for line in logs] == ["user_settings_unreadable"]
+
+
+async def test_commands__have_their_texts_in_turkish_and_russian_but_not_their_names(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        admin = next(command for command in here.discord.commands if command["name"] == "mt-admin")
+        workers = next(row for row in rows(admin["options"]) if row["name"] == "workers")
+        [action] = rows(workers["options"])
+        pause = rows(action["choices"])[0]
+
+        assert set(mapping(admin["description_localizations"])) == {"tr", "ru"}
+        assert mapping(pause["name_localizations"]) == {"tr": "duraklat", "ru": "пауза"}
+        assert not admin.get("name_localizations") and not workers.get("name_localizations")
+        assert mapping(action["description_localizations"])["tr"] != action["description"]
+
+
+async def test_answers__are_in_the_language_of_the_readers_discord(tmp_path: Path) -> None:
+    async with place(tmp_path, allowed_guild_ids=()) as here:
+        dan = here.discord.add_user("dan", locale="ru")
+        await here.bot.access.set(dan.id, "user")
+        assert "Очередь пуста." in (await here.ask(dan, "queue")).text
+        assert "No run waits." in (await here.ask(here.bob, "queue")).text
+
+        await here.bot.user_settings.save(dan.id, UserSettings(language="en"))
+        assert "No run waits." in (await here.ask(dan, "queue")).text
+
+
+async def test_chosen_run_and_unit__are_the_defaults_of_commands(tmp_path: Path) -> None:
+    for name in ("lstm-1", "lstm-2"):
+        finished_run(tmp_path, name)
+    async with place(tmp_path) as here:
+
+        async def form_of(command: str) -> tuple[Call, Json]:
+            call = await here.discord.slash(here.bob, f"mt {command}")
+            return call, await call.form()
+
+        _, before = await form_of("score")
+        other = "lstm-1" if "lstm-2" in text(before["custom_id"]) else "lstm-2"
+        await here.bot.index.refresh()
+        call, _ = await form_of("settings")
+        saved = await read(await here.discord.submit_modal(call, {"default_run": other, "unit": "nats"}))
+        _, after = await form_of("score")
+        assert text(before["custom_id"]).endswith(":summary-bits-5")
+        assert text(after["custom_id"]) == f"mt:score:{other}:summary-nats-5"
+        assert "Default run: **" in saved.text
+
+        call, again = await form_of("settings")
+        assert lists(again)["default_run"] == {
+            "default": False,
+            "lstm-1": other == "lstm-1",
+            "lstm-2": other == "lstm-2",
+        }
+        gone = here.bot.queue.runs.get(other)
+        await here.bot.queue.delete(gone.run_id)
+        await here.bot.index.refresh()
+        _, without = await form_of("score")
+        assert other not in text(without["custom_id"])
+        refused = await read(await here.discord.submit_modal(call, {}))
+        assert "There is no run" in refused.text
+
+
+async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for number in range(30):
+            here.story(here.bob, f"lstm-{number}").start().complete()
+        await here.bot.index.refresh()
+        form = lists(await (await here.discord.slash(here.bob, "mt settings")).form())
+
+        assert len(form["default_run"]) == 25
+
+
+async def test_notify__of_the_settings_is_the_default_of_new_runs(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        await here.bot.user_settings.save(here.bob.id, UserSettings(notify="off"))
+        for seed, options in ((1, {}), (2, {"notify": "dm"})):
+            await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "seed": seed, **options})
+
+        seeds = {path.name: here.bot.queue.runs.get(path.name).record().effective.seed for path in here.runs()}
+        assert sorted(seeds.values()) == [1, 2]
+        assert [seeds[run_id] for run_id in here.bot.notifier.watched_by(here.bob.id)] == [2]

@@ -1,0 +1,104 @@
+"""Texts of answers and commands in Turkish and Russian: complete, without unused entries, within Discord's limits."""
+
+import ast
+import string
+from collections.abc import Iterable, Iterator
+from contextvars import copy_context
+from typing import Protocol, runtime_checkable
+
+import discord
+import pytest
+
+from bot.app import build
+from bot.commands.help import all_commands
+from bot.embeds.settings import NOTIFY_LABELS, UNIT_LABELS
+from bot.language import CATALOGUES, Language, _, numeral, plural, set_language
+from tests.support import ROOT
+from trainer.config.settings import Settings
+
+_MAX_DESCRIPTION = 100
+TRANSLATED: tuple[Language, ...] = ("tr", "ru")
+FORMS = {"tr": 1, "ru": 3}
+
+
+def texts_in_code() -> Iterator[tuple[str, bool]]:
+    """Yield every text that the bot's code translates, and whether it has plural forms."""
+    for path in (ROOT / "bot").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "plural"):
+                first = node.args[0]
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    yield first.value, node.func.id == "plural"
+    for label in (*NOTIFY_LABELS.values(), *UNIT_LABELS.values()):
+        yield label, False
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A command or a group."""
+
+    description: str
+
+
+def descriptions() -> set[str]:
+    bot = build(Settings())
+    parts: Iterable[object] = bot.tree.walk_commands()
+    found = {part.description for part in parts if isinstance(part, Described)}
+    return found | {str(option.description) for command in all_commands(bot) for option in command.parameters}
+
+
+def choices() -> set[str]:
+    options = (option for command in all_commands(build(Settings())) for option in command.parameters)
+    return {choice.name for option in options for choice in option.choices}
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_catalogue__has_every_text_and_no_other(language: Language) -> None:
+    texts, known = dict(texts_in_code()), CATALOGUES[language]
+    described = descriptions()
+
+    assert sorted((texts.keys() | described) - known.keys()) == []
+    assert sorted(known.keys() - texts.keys() - described - choices()) == []
+    assert [text for text in described if len(known[text]) > _MAX_DESCRIPTION] == []
+    for text, found in known.items():
+        forms = found if isinstance(found, list) else [found]
+        assert len(forms) == (FORMS[language] if texts.get(text) else 1)
+        assert all(fields(form) == fields(text) for form in forms), text
+
+
+def fields(text: str) -> set[str]:
+    """The names in braces of a text of the code; descriptions have none."""
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize(
+    ("locale", "number", "expected"),
+    [
+        ("en-US", 1, "1 worker"),
+        ("en-US", 0, "0 workers"),
+        ("de", 1000, "1\u202f000 workers"),
+        ("tr", 1, "1 işçi"),
+        ("tr", 1234, "1.234 işçi"),
+        ("ru", 1, "1 рабочий процесс"),
+        ("ru", 21, "21 рабочий процесс"),
+        ("ru", 3, "3 рабочих процесса"),
+        ("ru", 11, "11 рабочих процессов"),
+        ("ru", 112, "112 рабочих процессов"),
+        ("ru", 1_005, "1\u202f005 рабочих процессов"),
+    ],
+)
+def test_number__has_the_reader_s_plural_form_and_marks(locale: str, number: int, expected: str) -> None:
+    def shown() -> str:
+        set_language(None, discord.Locale(locale))
+        return plural("{count} worker", "{count} workers", number)
+
+    assert copy_context().run(shown) == expected
+
+
+def test_language__of_the_settings_is_before_that_of_discord() -> None:
+    def shown() -> tuple[str, str]:
+        set_language("ru", discord.Locale.turkish)
+        return _("Deleted: {name}", name="{x}"), numeral(1234.5, ",.2f")
+
+    assert copy_context().run(shown) == ("Удалено: {x}", "1\u202f234,50")
+    assert _("No text of a catalogue") == "No text of a catalogue"

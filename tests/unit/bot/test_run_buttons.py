@@ -1,0 +1,105 @@
+"""Buttons under the messages about a run, by its state and by who sees them."""
+
+from pathlib import Path
+
+import discord
+import pytest
+
+from bot.run_buttons import card_buttons, final_buttons, status_buttons
+from tests.support.stories import Story, run_record
+from trainer.contracts.errors import AppError, ErrorCode, RunError
+from trainer.contracts.runs import RunStatus
+
+RUN = run_record()
+
+
+def status(folder: Path, state: str, code: ErrorCode = ErrorCode.CRASH_LOOP) -> RunStatus:
+    story = Story(folder, RUN)
+    match state:
+        case "running":
+            story.start()
+        case "completed":
+            story.start().complete()
+        case "failed":
+            story.start().checkpoint(3).fail()
+        case "cancelled":
+            story.cancel()
+        case _:
+            pass
+    error: dict[str, object] = {"error": RunError.of(AppError(code, "x"))} if state == "failed" else {}
+    return story.follower().refresh().model_copy(update=error)
+
+
+def labels(view: discord.ui.View) -> str:
+    rows: list[discord.ui.Item[discord.ui.View]] = view.children
+    return " · ".join(str(one.label) for one in rows if isinstance(one, discord.ui.Button))
+
+
+@pytest.mark.parametrize(
+    ("state", "is_owner", "card", "final"),
+    [
+        ("queued", True, "Cancel · Logs · Unwatch · Refresh · Copy config", None),
+        ("queued", False, "Unwatch · Refresh · Copy config", None),
+        ("running", True, "Cancel · Logs · Unwatch · Refresh", None),
+        ("running", False, "Unwatch · Refresh", None),
+        ("completed", True, "Refresh", "Generate · Score… · Eval on… · Files · Compare… · Copy config"),
+        ("completed", False, "Refresh", "Generate · Score… · Eval on… · Compare… · Copy config"),
+        ("failed", True, "Refresh", "Resume · Retry · Logs"),
+        ("failed", False, "Refresh", ""),
+        ("cancelled", True, "Refresh", "Retry · Logs"),
+        ("cancelled", False, "Refresh", ""),
+    ],
+)
+def test_messages__have_the_buttons_of_their_state(
+    tmp_path: Path, state: str, is_owner: bool, card: str, final: str | None
+) -> None:
+    now = status(tmp_path, state)
+
+    assert labels(card_buttons(RUN, now, is_owner=is_owner)) == card
+    if final is not None:
+        assert labels(final_buttons(RUN, now, is_owner=is_owner)) == final
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        (ErrorCode.OUT_OF_MEMORY, "Resume · Retry with batch 32 · Logs"),
+        (ErrorCode.INSUFFICIENT_STORAGE, "Resume · Retry · Logs"),
+        (ErrorCode.TRAINING_NAN_LOSS, "Logs"),
+        (ErrorCode.CORPUS_TOO_SHORT, "Logs"),
+    ],
+)
+def test_failed_run__offers_what_would_help(tmp_path: Path, code: ErrorCode, shown: str) -> None:
+    assert labels(final_buttons(RUN, status(tmp_path, "failed", code), is_owner=True)) == shown
+
+
+@pytest.mark.parametrize(
+    ("state", "is_owner", "shown"),
+    [
+        ("queued", True, "Refresh · Watch · Watch here · Cancel · Logs · Copy config · Edit…"),
+        ("running", False, "Refresh · Watch · Watch here · Copy config · Edit…"),
+        ("completed", True, "Refresh · Generate · Score… · Eval on… · Files · Compare… · Copy config · Logs · Edit…"),
+        ("completed", False, "Refresh · Generate · Score… · Eval on… · Compare… · Copy config · Edit…"),
+        ("failed", True, "Refresh · Resume · Retry · Logs · Copy config · Edit…"),
+        ("cancelled", False, "Refresh · Copy config · Edit…"),
+    ],
+)
+def test_status_answer__has_the_caller_s_next_commands(tmp_path: Path, state: str, is_owner: bool, shown: str) -> None:
+    now = status(tmp_path, state)
+
+    assert labels(status_buttons(RUN, now, is_owner=is_owner, is_watching=False)) == shown
+    watching = labels(status_buttons(RUN, now, is_owner=is_owner, is_watching=True))
+    assert ("Unwatch" in watching) == (state in ("queued", "running"))
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "completed", "failed", "cancelled"])
+def test_messages__have_no_two_buttons_with_one_id_and_room_for_more(tmp_path: Path, state: str) -> None:
+    now = status(tmp_path, state)
+    for view in (
+        card_buttons(RUN, now, is_owner=True),
+        final_buttons(RUN, now, is_owner=True),
+        status_buttons(RUN, now, is_owner=True, is_watching=True),
+    ):
+        children: list[discord.ui.Item[discord.ui.View]] = view.children
+        ids = [str(one.custom_id) for one in children if isinstance(one, discord.ui.Button)]
+        assert len(ids) == len(set(ids)) <= 10

@@ -1,0 +1,50 @@
+"""Texts in tables: JSON lines and tab-separated columns become plain texts."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.contracts.errors import AppError
+from trainer.data.tables import as_text
+
+
+def text_of(folder: Path, name: str, content: str) -> str:
+    path = folder / name
+    path.write_bytes(content.encode())
+    return as_text(path).read_text(encoding="utf-8")
+
+
+def test_plain_text__is_taken_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("{}\tx\n", encoding="utf-8")
+
+    assert as_text(tmp_path / "a.txt") == tmp_path / "a.txt"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.jsonl", '{"id": 1, "text": "one"}\r\n\n"two"\n{"text": "three\\nfour"}', "one\ntwo\nthree\nfour\n"),
+        ("a.jsonl", '\ufeff{"text": "қазақ"}\n', "қазақ\n"),
+        ("a.tsv", "id\ttext\r\n1\tone\r\n\r\n2\ttwo\r\n", "one\ntwo\n"),
+        ("a.tsv", "text\none\n", "one\n"),
+        ("a.TSV", "one\ntwo", "one\ntwo\n"),
+    ],
+)
+def test_table__is_read_by_its_field(tmp_path: Path, name: str, content: str, text: str) -> None:
+    assert text_of(tmp_path, name, content) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", '{"text": "one"}\n{"text"', "line 2 is not JSON"),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
+        ("a.jsonl", '{"text": 1}', "line 1 must be a text"),
+        ("a.jsonl", '{"line": "one"}', "line 1 must be a text"),
+        ("a.tsv", "id\tline\n1\tone", "first line must name a column `text`"),
+        ("a.tsv", "id\ttext\n1", "line 2 has no column `text`"),
+    ],
+)
+def test_table__without_a_text_names_the_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    with pytest.raises(AppError, match=said):
+        text_of(tmp_path, name, content)

@@ -1,0 +1,101 @@
+"""Size, languages and characters of corpora, for lists; of their text, it gives only single characters."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.contracts.corpora import CorpusManifest, CorpusNote
+from trainer.contracts.errors import AppError
+from trainer.data.cleaning import ALPHABETS
+from trainer.data.corpora import CorpusStore
+from trainer.data.text import count_lines, text_blocks, text_files
+from trainer.system.files import BrokenFile, read_record
+
+_COUNTED_BYTES = 1 << 20
+"""The lines of a corpus of at most this size are counted for a list."""
+_IPA, _WORD = "ipa", re.compile("[a-z]+")
+
+
+class CorpusOverview(NamedTuple):
+    name: str
+    bytes: int
+    lines: int | None
+    """None if nobody has counted them yet."""
+    languages: tuple[str, ...]
+    """Empty if they are not known."""
+    is_ipa: bool | None
+    """None if it is not known."""
+
+
+class CorpusStatistics(NamedTuple):
+    lines: int
+    characters: int
+    """Without the ends of the lines."""
+    distinct: int
+    most_frequent: tuple[tuple[str, int], ...]
+    """Characters with their numbers of occurrences."""
+
+
+def corpus_overview(corpora: CorpusStore, name: str) -> CorpusOverview:
+    """Return what is known of a corpus without reading a large one; raises DATA_NOT_FOUND."""
+    path = corpora.find(name)
+    size = sum(file.stat().st_size for file in text_files(path))
+    note = _note(path) or CorpusNote(bytes=size)
+    lines = note.lines if note.bytes == size else None
+    if lines is None and size <= _COUNTED_BYTES:
+        lines = _lines(path)
+    languages = (note.language,) if note.language is not None else tuple(_languages(path))
+    is_ipa = True if note.is_ipa is None and _IPA in _words(name) else note.is_ipa
+    return CorpusOverview(name, size, lines, languages, is_ipa)
+
+
+def corpus_statistics(path: Path, most: int) -> CorpusStatistics:
+    """Count the lines and characters of a corpus; raises INVALID_INPUT if it is not UTF-8."""
+    counts: Counter[str] = Counter()
+    lines = 0
+    for block in text_blocks(path):
+        counts.update(block.text)
+        lines += block.text.count("\n") + 1
+    del counts["\n"]
+    return CorpusStatistics(lines, counts.total(), len(counts), tuple(counts.most_common(most)))
+
+
+def note_path(path: Path) -> Path:
+    """Return the file beside a corpus that says what it is."""
+    return path.with_suffix(".json")
+
+
+def _note(path: Path) -> CorpusNote | None:
+    """Return the note beside a corpus, or the entry in the manifest of a built one."""
+    try:
+        return read_record(note_path(path), CorpusNote)
+    except (FileNotFoundError, BrokenFile):  # broken: of another program
+        pass
+    for manifest in path.parent.glob("*_manifest.json"):
+        try:
+            for language, built in read_record(manifest, CorpusManifest).languages.items():
+                if built.file.path == path.name:
+                    return CorpusNote(language=language, is_ipa=True, lines=built.lines, bytes=built.file.bytes)
+        except BrokenFile:
+            continue
+    return None
+
+
+def _lines(path: Path) -> int | None:
+    try:
+        return count_lines(path)
+    except AppError:  # it is not UTF-8
+        return None
+
+
+def _languages(path: Path) -> Iterator[str]:
+    """Yield the languages that the names of the files tell."""
+    for file in text_files(path):
+        yield from (word for word in _words(file.stem) if word in ALPHABETS)
+
+
+def _words(name: str) -> list[str]:
+    found: list[str] = _WORD.findall(name)
+    return found
