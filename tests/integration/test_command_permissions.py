@@ -21,7 +21,7 @@ from scripts.commands_page import LABELS
 from tests.support import ROOT
 from tests.support.bot import TOKEN, settings
 from tests.support.stories import Story, run_record
-from tests.support.waiting import ANSWER_SECONDS, until
+from tests.support.waiting import ANSWER_SECONDS, PATIENCE_SECONDS
 from trainer.contracts.base import now
 
 PAGE = ROOT / "docs" / "commands.md"
@@ -176,6 +176,8 @@ async def is_allowed(call: Call) -> bool:
             original is not None and not original.is_loading and original.versions[-1].at_seconds > call.created_seconds
         )
 
-    await until(is_answered)
+    await call.changes.until(
+        is_answered, PATIENCE_SECONDS, f"An answer to {call.name}"
+    )  # at once: many calls wait here
     message = call.followups[0] if call.followups else call.original
     return message is None or "🔒 Forbidden" not in shown_text(message.payload)
