@@ -56,7 +56,7 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
 MAX_BUTTONS = 25  # of a message, by Discord
 DETAILS = {
     "runs": "0-0-0-0",
-    "page": "0-0-0-0",
+    "runspage": "0-0-0-0",
     "again": "nothing",
     "edit": "nothing",
     "hotter": "nothing",

@@ -70,7 +70,8 @@ async def test_expected_start__is_the_same_in_the_queue_and_in_each_card(tmp_pat
             await store.enqueue("training", "train", name, TrainJobPayload(run_id=name), owner=str(user.id))
         await store.close()
         await here.bot.queue.pause(is_paused=is_paused)
-        minute, last = time.time() // 60, 0.0
+        minute, last, shown = 0.0, 1.0, ""
+        cards: list[float | None] = []
         while minute != last:  # starts are in full minutes: all of them within one
             minute = time.time() // 60
             shown = (await here.ask(here.bob, "queue")).text
