@@ -17,7 +17,7 @@ from PIL import Image
 from local_discord.wire import Json, mapping, number, rows, text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-WIDTH, _MAX_HEIGHT, _SCALE, _COLOURS = 620, 2400, 1.5, 96
+WIDTH, _MAX_HEIGHT, _SCALE, _COLOURS = 620, 2400, 1.5, 192
 _EPHEMERAL = 1 << 6
 _BUTTON_STYLES = {1: "#5865f2", 3: "#248046", 4: "#da373c"}
 _OTHER_BUTTON = "#4e5058"
@@ -135,7 +135,7 @@ def _components(row: Json) -> str:
 
 _CODE_BLOCK = re.compile(r"```(?:\w*\n)?(.*?)\n?```\n?", re.DOTALL)
 _INLINE = re.compile(
-    r"\\(?P<escaped>[^\w\s])|`(?P<code>[^`\n]+)`|\*\*(?P<bold>.+?)\*\*|<t:(?P<time>\d+)(?::\w)?>|<[@#](?P<id>\d+)>"
+    r"\\(?P<escaped>[^A-Za-z0-9\s])|`(?P<code>[^`\n]+)`|\*\*(?P<bold>.+?)\*\*|<t:(?P<time>\d+)(?::\w)?>|<[@#](?P<id>\d+)>"
 )
 
 

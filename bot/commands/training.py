@@ -124,7 +124,8 @@ async def answer_accepted(
             )
     record = await asyncio.to_thread(bot.queue.runs.get(accepted.run_id).record)
     note = None if await bot.queue.has_worker() else NO_WORKER
-    return Answer(accepted_answer(record, note))
+    notify: Notify = "off" if watch is None else "dm" if watch.channel_id is None else "here"
+    return Answer(accepted_answer(record, note, notify=notify))
 
 
 async def accept_files(

@@ -24,6 +24,7 @@ from bot.embeds.text import (
 )
 from bot.limits import LimitReached
 from bot.run_index import RunEntry
+from bot.user_settings import Notify
 from trainer.contracts.base import FileRecord, RunState
 from trainer.contracts.errors import AppError, ErrorClass, ErrorCode
 from trainer.contracts.runs import RunRecord, RunStatus, describe_unused
@@ -38,16 +39,21 @@ STATE_SIGNS: dict[RunState, str] = {
 _MAX_UNDELIVERED, _MAX_CORPUS, _MAX_PATH = 300, 60, 60
 _MAX_SHOWN_CONFIG = 1900
 _SAVED = "Saved checkpoints remain."
+_CARD_PLACES: dict[Notify, str] = {
+    "dm": "A card in your direct messages shows the progress.",
+    "here": "A card in this channel shows the progress.",
+    "off": "No messages about this run are sent. `/mt status` shows the progress.",
+}
 
 
-def accepted_answer(record: RunRecord, note: str | None = None) -> discord.Embed:
+def accepted_answer(record: RunRecord, note: str | None = None, *, notify: Notify = "dm") -> discord.Embed:
     """Return the answer to `/mt train`, with the run's estimated cost, or to `/mt resume`."""
     lines = [
         *recipe(record),
         *([] if record.cost is None else record.cost.lines()),
         *describe_unused(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
-        "A card in your direct messages shows the progress.",
+        _CARD_PLACES[notify],
     ]
     return make_embed(GREY, f"⏳ Queued: {shown_name(record)}", lines, record.run_id)
 

@@ -25,7 +25,7 @@ from trainer.contracts.experiments import Cell, ExperimentResult, ExperimentStat
 from trainer.reports.experiment_tables import headline_rows, headline_seeds
 
 HEAT_MAP_NAME, TREE_NAME = "heat_map.png", "tree.png"
-_SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "·", "failed": "✗", "cancelled": "⊘"}
+_SIGNS: dict[RunState, str] = {"completed": "✓", "running": "▶", "queued": "○", "failed": "✗", "cancelled": "⊘"}
 _MAX_COLUMNS = 10
 """Languages in the matrix of a card; on a phone more columns wrap."""
 _MAX_LINES = 1500
@@ -73,7 +73,7 @@ def _progress(status: ExperimentStatus) -> list[str]:
     done, total = status.cells_done, len(status.cells)
     minutes = "" if status.elapsed_seconds is None else f" · {status.elapsed_seconds / 60:.0f} min"
     bar = f"{progress_bar(100 * done / max(1, total))} **{done} of {total}** cells{minutes}"
-    return [bar, clamp("\n".join(_cell_lines(status.cells)), _MAX_LINES), "✓ done · ▶ running · · waiting · ✗ failed"]
+    return [bar, clamp("\n".join(_cell_lines(status.cells)), _MAX_LINES), "✓ done · ▶ running · ○ waiting · ✗ failed"]
 
 
 def _cell_lines(cells: Sequence[Cell]) -> list[str]:
@@ -85,13 +85,16 @@ def _cell_lines(cells: Sequence[Cell]) -> list[str]:
 
 
 def _group_of(cell: Cell) -> tuple[str, int, str]:
-    return cell.model, cell.seed, cell.kind
+    return cell.model, cell.seed, "train" if cell.kind == "train" else "use"  # trainings first
 
 
 def _results(status: ExperimentStatus, result: ExperimentResult) -> list[str]:
     model, kind = result.headline
     text = kind.replace("_", "-")
-    lines = [f"Excess surprisal, nats per character ({plain(model)}, {text}, {count(len(result.seeds), 'seed')})"]
+    lines = [
+        f"Excess surprisal, nats per character ({plain(model)}, {text}, {count(len(result.seeds), 'seed')})."
+        " Rows: model of a language; columns: text."
+    ]
     lines.append(code_block("\n".join(_matrix(result)), _MAX_LINES))
     lines += [
         f"{'✓' if check.passed else '✗'} {check.name.replace('_', '-')}: {without_links(check.message)}"
@@ -129,7 +132,10 @@ def _asymmetry(result: ExperimentResult) -> list[str]:
     most = by_size[max(by_size)]
     first, second = (most.language_a, most.language_b) if most.asymmetry < 0 else (most.language_b, most.language_a)
     difference = f"{most.asymmetry:z.2f} [{most.interval_low:z.2f}, {most.interval_high:z.2f}]"
-    return [f"Most asymmetric pair: {first} is less surprised by {second} than the reverse, {difference}"]
+    return [
+        f"Most asymmetric pair: the model of {first} is less surprised by {second} than that of {second} by {first}:"
+        f" {difference}, a 95 % interval"
+    ]
 
 
 def _correlation(result: ExperimentResult) -> list[str]:

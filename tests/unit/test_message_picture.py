@@ -17,7 +17,7 @@ def test_markdown__is_shown_as_discord_shows_it() -> None:
 
 
 def test_text_of_users__stays_text() -> None:
-    assert shown("\\*a\\* <b> **&**") == "*a* &lt;b&gt; <b>&amp;</b>"
+    assert shown("\\*a\\_b\\* <b> **&**") == "*a_b* &lt;b&gt; <b>&amp;</b>"
 
 
 def test_buttons_and_files__have_their_labels() -> None:

@@ -74,9 +74,12 @@ def test_status__of_a_run_that_does_not_run_has_no_sign_of_life(tmp_path: Path) 
 
 def test_accepted_and_cancel_answers() -> None:
     accepted = Read(accepted_answer(run_record()))
+    here, off = Read(accepted_answer(run_record(), notify="here")), Read(accepted_answer(run_record(), notify="off"))
     cancelled = Read(cancelling(has_ended=False, has_started=True))
 
     assert accepted.text == f"{RECIPE}\nA card in your direct messages shows the progress."
+    assert here.text == f"{RECIPE}\nA card in this channel shows the progress."
+    assert off.text == f"{RECIPE}\nNo messages about this run are sent. `/mt status` shows the progress."
     assert cancelled.title == "⏹ Cancelling: kk-ipa" and "stops after the current step" in cancelled.text
     never = Read(cancelling(has_ended=True, has_started=False))
     assert (never.title, never.text) == ("⏹ Cancelled: kk-ipa", "The run had not started.")
