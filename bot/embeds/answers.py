@@ -40,14 +40,16 @@ _MAX_SHOWN_CONFIG = 1900
 _SAVED = "Saved checkpoints remain."
 
 
-def accepted_answer(record: RunRecord, note: str | None = None) -> discord.Embed:
-    """Return the answer to `/mt train`, with the run's estimated cost, or to `/mt resume`."""
+def accepted_answer(
+    record: RunRecord, note: str | None = None, place: str | None = "your direct messages"
+) -> discord.Embed:
+    """Return the answer to `/mt train`, with the run's estimated cost, or to `/mt resume`; `place` is of the card."""
     lines = [
         *recipe(record),
         *([] if record.cost is None else record.cost.lines()),
         *describe_unused(record.unused_settings),
         *([] if note is None else [f"⚠ {note}"]),
-        "A card in your direct messages shows the progress.",
+        "`/mt status` shows the progress." if place is None else f"A card in {place} shows the progress.",
     ]
     return make_embed(GREY, f"⏳ Queued: {shown_name(record)}", lines, record.run_id)
 
