@@ -9,6 +9,7 @@ import pytest
 from tests.support import ended, running, settings_in, tiny_request
 from tests.support import wait_for_status as wait
 from tests.support.bot import AMBER, place
+from tests.support.checkpoints import checkpoint
 from tests.support.faulty_runs import LARGE, outcome
 from tests.support.lab import Lab
 from tests.support.stopped_runs import stopped_run
@@ -16,9 +17,11 @@ from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.training import recovery_hint
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.queue import JobQueue
+from trainer.training.checkpoint import CheckpointStore
 
 
 def request(**fields: object) -> TrainRequest:
@@ -102,6 +105,9 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
         assert await suggested() == [old.run_id]
         by_other = await here.ask(here.bob, "resume", {"run": old.run_id})
         assert by_other.colour == AMBER and f"Ask <@{here.ana.id}>" in by_other.text and len(here.runs()) == 1
+        newest = checkpoint(7, 3)
+        state = changed(newest.state, epochs=newest.state.epochs * 2)
+        CheckpointStore(old.checkpoints).save(newest._replace(state=state))
         few = await here.ask(here.ana, "resume", {"run": old.run_id, "epochs": 1})
         assert few.colour == AMBER and "`epochs` must be 2 or more, you gave 1" in few.text and len(here.runs()) == 1
         answer = await here.ask(here.ana, "resume", {"run": old.run_id, "epochs": 9})

@@ -137,9 +137,14 @@ def with_epochs(record: RunRecord, origin: Origin, epochs: int | None) -> RunRec
             raise AppError(ErrorCode.INVALID_INPUT, message)
         request, effective = changed(request, num_epochs=epochs), changed(effective, num_epochs=epochs)
     own_hash = request_hash(effective)
-    old_hash = None if state.request_hash == own_hash else state.request_hash
+    is_other = state.request_hash != own_hash
+    is_known = state.request_hash in (record.request_hash, record.checkpoint_request_hash)
     return changed(
-        record, request=request, effective=effective, request_hash=own_hash, checkpoint_request_hash=old_hash
+        record,
+        request=request,
+        effective=effective,
+        request_hash=own_hash,
+        checkpoint_request_hash=state.request_hash if is_other and is_known else None,
     )
 
 
