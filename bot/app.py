@@ -42,7 +42,7 @@ BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     **EXPERIMENT_BUTTONS,
 }
 """The reaction to each button or list, by action."""
-FORMS: dict[str, ButtonAnswer] = {
+FORMS: dict[str, ButtonAnswer | ButtonCommand] = {
     **ACTION_FORMS,
     **LIST_FORMS,
     **MENU_FORMS,

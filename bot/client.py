@@ -124,6 +124,7 @@ class Bot(discord.Client):
         await self.notifier.start()
         self.corpus_builder = CorpusBuilder(self.settings)
         self._started.push_async_callback(self.corpus_builder.stop)
+        await self.corpus_builder.resume()
         checking = asyncio.create_task(self._check_owner_dm())
         self._started.push_async_callback(_end, checking)
 

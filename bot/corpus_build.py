@@ -1,30 +1,34 @@
-"""Builds corpora by `mt corpus build` in a child process, one build at a time, which ends with the bot."""
+"""Builds corpora by `mt corpus build` in a child process, one at a time; the next process of the bot continues it."""
 
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Coroutine, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from secrets import token_hex
+from typing import Annotated, Literal
 
 import structlog
 from pydantic import Field, ValidationError
 
+from bot.ledger import read_ledger
+from bot.subjects import State
 from trainer.config.settings import Settings, child_environment
-from trainer.contracts.base import Frozen
+from trainer.contracts.base import Frozen, Timestamp, changed, now
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
-from trainer.contracts.errors import AppError, ErrorBody, ErrorCode
+from trainer.contracts.errors import AppError, ErrorBody, ErrorCode, RunError
 from trainer.contracts.validation import shown_name
 from trainer.contracts.wording import counted
 from trainer.data.cleaning import ALPHABETS
 from trainer.jobs.services import die_with_parent, end, pipe
+from trainer.system.files import DISK, read_record, write_atomically
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
 SourceName = Literal["oscar", "culturax", "local"]
 
-_STOP_SECONDS, _LAST_MESSAGE_SECONDS = 5.0, 6.0
+_STOP_SECONDS = 5.0
 _AGAIN = "Run the same command again: it continues."
 _LINE_BYTES = 1 << 22
 _OPTIONS = {
@@ -56,26 +60,71 @@ class BuildRequest(Frozen):
         return words if self.characters is None else [*words, "--characters", f"{self.characters}"]
 
 
-class BuildState(NamedTuple):
-    """The progress of a build by language, and in the end its manifest or an error."""
+class BuildState(State):
+    """`build.json`: a build, its progress by language, and in the end its manifest or an error."""
 
+    schema_version: Literal[1] = 1
+    created_at: Timestamp
     request: BuildRequest
-    progress: Sequence[BuildProgress] = ()
+    progress: tuple[BuildProgress, ...] = ()
     manifest: CorpusManifest | None = None
-    error: AppError | None = None
+    error: RunError | None = None
 
     @property
     def has_ended(self) -> bool:
         return self.manifest is not None or self.error is not None
 
 
+class BuildDirectory:
+    """Directory of one build: its state, and the messages about it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.build_id = path.name
+        self.message_ledger = path / "dm.json"
+        self.disk = DISK
+        self._state = path / "build.json"
+
+    def exists(self) -> bool:
+        return self._state.exists()
+
+    def state(self) -> BuildState:
+        """Read the state; raises OSError or BrokenFile."""
+        return read_record(self._state, BuildState)
+
+    def save(self, state: BuildState) -> None:
+        self.disk.make_folder(self.path)
+        write_atomically(self._state, state.model_dump_json().encode(), self.disk)
+
+    def remove(self) -> None:
+        self.disk.remove_folder(self.path)
+
+
+class BuildStore:
+    """All builds of one artifacts root."""
+
+    def __init__(self, artifacts_root: Path) -> None:
+        self._folder = artifacts_root / "corpus_builds"
+
+    def new(self) -> BuildDirectory:
+        return BuildDirectory(self._folder / f"build-{token_hex(4)}")
+
+    def find(self, build_id: str) -> BuildDirectory | None:
+        return next((build for build in self.all() if build.build_id == build_id), None)
+
+    def all(self) -> Iterator[BuildDirectory]:
+        """Yield the builds, in no order."""
+        yield from filter(BuildDirectory.exists, map(BuildDirectory, self._folder.glob("build-*")))
+
+
 class CorpusBuild:
     """A running build in a child process."""
 
-    def __init__(self, request: BuildRequest, process: Process) -> None:
-        self.state = BuildState(request)
+    def __init__(self, directory: BuildDirectory, state: BuildState, process: Process) -> None:
+        self.state = state
+        self.directory = directory
         self.changed = asyncio.Event()
-        """Set at each change of `state`; the reader clears it."""
+        """Set at the first change of `state`."""
         self._process = process
         self._is_stopped = False
         self.reading = asyncio.create_task(self._read())
@@ -96,31 +145,28 @@ class CorpusBuild:
             with suppress(ValidationError):  # a warning of a library
                 one = BuildProgress.model_validate_json(line)
                 progress = {known.language: known for known in self.state.progress} | {one.language: one}
-                self._change(progress=tuple(progress.values()))
+                await self._change(changed(self.state, progress=tuple(progress.values())))
         output, code = await result, await self._process.wait()
-        if self._is_stopped:
-            self._change(error=AppError(ErrorCode.SERVICE_UNAVAILABLE, f"The build was stopped with the bot. {_AGAIN}"))
-            return
-        try:
-            if code == 0:
-                self._change(manifest=CorpusManifest.model_validate_json(output))
-            else:
-                body = ErrorBody.model_validate_json(output)
-                self._change(error=AppError(body.code, _in_discords_words(body.message)))
-        except ValidationError:
-            log.error("corpus_build_died", exit_code=code)
-            message = f"The build ended unexpectedly. {_AGAIN}"
-            self._change(error=AppError(ErrorCode.INTERNAL_ERROR, message))
+        if not self._is_stopped:
+            await self._change(_ended(self.state, output, code))
 
-    def _change(
-        self,
-        *,
-        progress: Sequence[BuildProgress] = (),
-        manifest: CorpusManifest | None = None,
-        error: AppError | None = None,
-    ) -> None:
-        self.state = BuildState(self.state.request, progress or self.state.progress, manifest, error)
+    async def _change(self, state: BuildState) -> None:
+        await asyncio.to_thread(self.directory.save, state)
+        self.state = state
         self.changed.set()
+
+
+def _ended(state: BuildState, output: bytes, code: int) -> BuildState:
+    """Return the state after the end of the process, from what it has written."""
+    try:
+        if code == 0:
+            return changed(state, manifest=CorpusManifest.model_validate_json(output))
+        body = ErrorBody.model_validate_json(output)
+        error = AppError(body.code, _in_discords_words(body.message))
+    except ValidationError:
+        log.error("corpus_build_died", exit_code=code)
+        error = AppError(ErrorCode.INTERNAL_ERROR, f"The build ended unexpectedly. {_AGAIN}")
+    return changed(state, error=RunError.of(error))
 
 
 class CorpusBuilder:
@@ -129,10 +175,25 @@ class CorpusBuilder:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._folder = settings.app.data_root / "corpus"
+        self._builds = BuildStore(settings.app.artifacts_root)
         self.current: CorpusBuild | None = None
         """The last build that was started."""
         self._starting = asyncio.Lock()
-        self._deliveries: set[asyncio.Task[None]] = set()
+
+    async def resume(self) -> None:
+        """Continue the build that was running when the last process of the bot ended."""
+        async with self._starting:
+            for directory in await asyncio.to_thread(lambda: [*self._builds.all()]):
+                try:
+                    state = await asyncio.to_thread(directory.state)
+                    is_watched = bool((await asyncio.to_thread(read_ledger, directory)).watchers)
+                except (OSError, ValueError) as error:
+                    log.error("corpus_build_unreadable", build_id=directory.build_id, exc_info=error)
+                    continue
+                if not is_watched:  # its start was never answered
+                    await asyncio.to_thread(directory.remove)
+                elif not state.has_ended:
+                    self.current = await self._run(directory, state)
 
     async def start(self, request: BuildRequest) -> CorpusBuild:
         """Start a build; raises INVALID_INPUT, DATA_NOT_FOUND, and CONFLICT while another build runs."""
@@ -146,34 +207,27 @@ class CorpusBuilder:
         async with self._starting:
             if self.current is not None and not self.current.state.has_ended:
                 raise AppError(ErrorCode.CONFLICT, f"A build is running: {_summary(self.current.state)}.")
-            process = await asyncio.create_subprocess_exec(
-                *die_with_parent(),
-                *(sys.executable, "-m", "trainer", *request.words(self._folder)),
-                env=child_environment(self._settings),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                limit=_LINE_BYTES,
-            )
-            self.current = CorpusBuild(request, process)
+            directory, state = self._builds.new(), BuildState(created_at=now(), request=request)
+            await asyncio.to_thread(directory.save, state)
+            self.current = await self._run(directory, state)
             return self.current
 
-    def deliver(self, delivery: Coroutine[None, None, None]) -> None:
-        """Run the delivery of a build's messages until `stop`."""
-        task = asyncio.create_task(delivery)
-        self._deliveries.add(task)
-        task.add_done_callback(self._deliveries.discard)
+    async def _run(self, directory: BuildDirectory, state: BuildState) -> CorpusBuild:
+        process = await asyncio.create_subprocess_exec(
+            *die_with_parent(),
+            *(sys.executable, "-m", "trainer", *state.request.words(self._folder)),
+            env=child_environment(self._settings),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=_LINE_BYTES,
+        )
+        return CorpusBuild(directory, state, process)
 
     async def stop(self) -> None:
-        """End the build, and let its messages say so for a moment."""
+        """End the process of the build."""
         if self.current is not None and not self.current.state.has_ended:
             await self.current.stop()
-        deliveries = [*self._deliveries]
-        if deliveries:
-            await asyncio.wait(deliveries, timeout=_LAST_MESSAGE_SECONDS)
-        for delivery in deliveries:
-            delivery.cancel()
-        await asyncio.gather(*deliveries, return_exceptions=True)
 
 
 def _summary(state: BuildState) -> str:

@@ -1,4 +1,4 @@
-"""Experiments and trainings of tokenizers as subjects of notifications; their states are read from the disk."""
+"""Experiments, trainings of tokenizers and builds of corpora as subjects of notifications; all states are on disk."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from contextlib import suppress
 from functools import partial
 
 from bot.buttons import button_row
+from bot.corpus_build import BuildDirectory, BuildState
+from bot.embeds.corpus_build_card import corpus_build_card
 from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.embeds.tokenizer_card import tokenizer_card
 from bot.experiment_buttons import experiment_buttons
@@ -121,3 +123,30 @@ class TokenizerSubject(Subject):
 
     async def _draw(self, state: TokenizerState) -> View:
         return TokenizerView(state)
+
+
+class BuildView(View):
+    def __init__(self, build_id: str, state: BuildState) -> None:
+        super().__init__(state)
+        self._build_id, self._build = build_id, state
+
+    def card(self, user_id: int) -> Message:
+        return Message(corpus_build_card(self._build_id, self._build), no_files, button_row())
+
+
+class BuildSubject(Subject):
+    id_name = "build_id"
+
+    def __init__(self, build: BuildDirectory, *, interval_seconds: float) -> None:
+        super().__init__(build.build_id, Ledger(build), interval_seconds)
+        self._build = build
+
+    def may_receive(self, user_id: int) -> bool:
+        return True
+
+    async def _read(self) -> Reading:
+        state = await asyncio.to_thread(self._build.state)
+        return Reading(state, partial(self._draw, state))
+
+    async def _draw(self, state: BuildState) -> View:
+        return BuildView(self.subject_id, state)

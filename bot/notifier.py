@@ -13,9 +13,10 @@ import discord
 import structlog
 
 from bot.chart_process import ChartProcess
+from bot.corpus_build import BuildStore
 from bot.delivery import Delivery
 from bot.digest import Digest, Place, PlaceKey, place_key, stored_digests
-from bot.job_subjects import ExperimentSubject, TokenizerSubject
+from bot.job_subjects import BuildSubject, ExperimentSubject, TokenizerSubject
 from bot.ledger import HasLedger, Watcher, read_ledger
 from bot.pacing import Pace
 from bot.run_subject import RunSubject
@@ -75,6 +76,7 @@ class Notifier:
         self._runs = RunStore(artifacts_root)
         self._experiments = ExperimentStore(artifacts_root)
         self._tokenizers = TokenizerStore(artifacts_root)
+        self._builds = BuildStore(artifacts_root)
         self._digests = artifacts_root / "digests"
         self._events = events
         self._client = client
@@ -170,6 +172,12 @@ class Notifier:
         """Add a watcher of a tokenizer's training, as `watch` does of a run; raises TOKENIZER_NOT_FOUND."""
         return await self._watch(self._tokenizer(tokenizer_id), user_id, channel_id, origin_channel_id)
 
+    async def watch_build(
+        self, build_id: str, user_id: int, channel_id: int | None, origin_channel_id: int | None = None
+    ) -> Watcher:
+        """Add a watcher of a build of corpora, as `watch` does of a run."""
+        return await self._watch(self._subject(build_id), user_id, channel_id, origin_channel_id)
+
     async def unwatch(self, subject_id: str, user_id: int) -> None:
         """Remove a watcher of a run, an experiment or a tokenizer; durable on return."""
         subject = self._subject(subject_id)
@@ -229,6 +237,9 @@ class Notifier:
         except AppError:
             if self._experiments.find(subject_id) is not None:
                 return self._experiment(subject_id)
+            build = self._builds.find(subject_id)
+            if build is not None:
+                return self._keep(BuildSubject(build, interval_seconds=self._edit_interval_seconds))
             return self._tokenizer(subject_id)
         interval = self._edit_interval_seconds
         return self._keep(
@@ -314,6 +325,7 @@ class Notifier:
         """Return the ids of subjects with messages left to send."""
         found = [run.run_id for run in self._runs.all() if _is_pending(run.run_id, run)]
         found += [one.experiment_id for one in self._experiments.all() if _is_pending(one.experiment_id, one)]
+        found += [one.build_id for one in self._builds.all() if _is_pending(one.build_id, one)]
         return found + [one.tokenizer_id for one in self._tokenizers.all() if _is_pending(one.tokenizer_id, one)]
 
     async def _supervise(self, name: str, work: Callable[[], Coroutine[None, None, None]]) -> None:

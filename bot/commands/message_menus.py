@@ -6,10 +6,10 @@ from discord import app_commands
 from bot.attachments import attachment_name
 from bot.buttons import MAX_FORM_TITLE, ButtonPress, Field, form
 from bot.client import Bot
-from bot.commands.responses import Answer, ButtonAnswer, CommandContext, open_form, respond
+from bot.commands.responses import Answer, ButtonCommand, CommandContext, open_form, respond
 from bot.commands.run_options import find_run
 from bot.commands.score import ScoreOptions, score_text
-from bot.commands.training import accept_files, answer_accepted, clean_label
+from bot.commands.training import accept_files, answer_accepted, clean_label, new_run_watch
 from bot.embeds.text import clamp
 from trainer.config.request_options import request_fields
 from trainer.contracts.errors import AppError, ErrorCode
@@ -70,7 +70,7 @@ def _is_corpus(file: discord.Attachment) -> bool:
     return True
 
 
-async def _train(context: CommandContext, sent: ButtonPress) -> Answer:
+async def _train(context: CommandContext, sent: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
     file = context.bot.offered_files.get(sent.run_id)
     if file is None:
         raise AppError(ErrorCode.DATA_NOT_FOUND, "This form has expired. Choose **Train on attachment** again.")
@@ -80,7 +80,7 @@ async def _train(context: CommandContext, sent: ButtonPress) -> Answer:
     options: dict[str, object] = {"model": sent.fields["model"].strip(), "epochs": int(epochs)}
     name = sent.fields["name"].strip()
     fields = request_fields(options | ({"name": name} if name else {}))
-    return await answer_accepted(context, lambda: accept_files(context, fields, file, None))
+    return await answer_accepted(context, lambda: accept_files(context, fields, file, None), new_run_watch(interaction))
 
 
-MENU_FORMS = {"trainfile": ButtonAnswer("train", _train)}
+MENU_FORMS = {"trainfile": ButtonCommand("train", _train)}

@@ -6,10 +6,11 @@ from io import BytesIO
 import discord
 
 from bot.buttons import MAX_FORM_TITLE, MAX_TEXT, ButtonPress, Field, button_row, form, select
+from bot.client import Bot
 from bot.commands.compare import compare_runs
-from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext
+from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, ButtonForm, CommandContext
 from bot.commands.run_options import described, find_run, fitting_runs
-from bot.commands.training import accept_yaml, answer_accepted
+from bot.commands.training import accept_yaml, answer_accepted, new_run_watch
 from bot.embeds.advice import retry_batch
 from bot.embeds.answers import STATE_SIGNS, config_answer, file_answer, files_answer
 from bot.embeds.text import BLURPLE, clamp, display_name, make_embed, shown_name
@@ -67,12 +68,13 @@ async def _change_form(context: CommandContext, press: ButtonPress) -> discord.u
     return form("change", press.run_id, title, Field("config", "Experiment file (YAML)", text))
 
 
-async def _train_changed(context: CommandContext, press: ButtonPress) -> Answer:
+async def _train_changed(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
     await find_run(context, "status", press.run_id)
-    return await answer_accepted(context, lambda: accept_yaml(context, press.fields["config"], {}))
+    config, watch = press.fields["config"], new_run_watch(interaction)
+    return await answer_accepted(context, lambda: accept_yaml(context, config, {}), watch)
 
 
-async def _retry(context: CommandContext, press: ButtonPress) -> Answer:
+async def _retry(context: CommandContext, press: ButtonPress, interaction: discord.Interaction[Bot]) -> Answer:
     """Start a new run with the request of an ended one; with half its batch if it ran out of memory."""
     run = await find_run(context, "resume", press.run_id)
     status = await asyncio.to_thread(lambda: run.directory.follow().refresh())
@@ -81,7 +83,8 @@ async def _retry(context: CommandContext, press: ButtonPress) -> Answer:
     batch = retry_batch(status)
     options: dict[str, object] = {} if batch is None else {"batch_size": batch}
     text = await asyncio.to_thread(_yaml, run.record)
-    return await answer_accepted(context, lambda: accept_yaml(context, text, options))
+    watch = new_run_watch(interaction)
+    return await answer_accepted(context, lambda: accept_yaml(context, text, options), watch)
 
 
 async def _compare(context: CommandContext, press: ButtonPress) -> Answer:
@@ -113,13 +116,13 @@ def _yaml(record: RunRecord) -> str:
     return experiment_yaml(record)
 
 
-ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
+ACTION_BUTTONS: dict[str, ButtonAnswer | ButtonCommand | ButtonForm] = {
     "files": ButtonAnswer("export", _files),
     "file": ButtonAnswer("export", _file),
     "config": ButtonAnswer("status", _config),
     "change": ButtonForm("status", _change_form),
-    "retry": ButtonAnswer("resume", _retry),
+    "retry": ButtonCommand("resume", _retry),
     "compare": ButtonAnswer("status", _compare),
     "compareto": ButtonAnswer("compare", _compare_to),
 }
-ACTION_FORMS = {"change": ButtonAnswer("status", _train_changed)}
+ACTION_FORMS = {"change": ButtonCommand("status", _train_changed)}

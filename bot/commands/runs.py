@@ -13,7 +13,7 @@ from bot.client import Bot
 from bot.commands.channels import channel_id_of
 from bot.commands.responses import Answer, ButtonAnswer, ButtonCommand, CommandContext, respond
 from bot.commands.run_options import find_run, suggested_runs
-from bot.commands.training import answer_accepted, with_option_names
+from bot.commands.training import answer_accepted, new_run_watch, with_option_names
 from bot.embeds.answers import cancel_answer, cancel_question, logs_answer, status_answer, watch_answer
 from bot.embeds.run_card import attach_chart, run_card
 from bot.embeds.text import GREY, make_embed, shown_name
@@ -66,10 +66,10 @@ async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
 
 
 @app_commands.command(description="Resume a failed or cancelled run from its last checkpoint, as a new run.")
-@app_commands.describe(run="Id of the run")
+@app_commands.describe(run="Id of the run", epochs="Epochs of the new run, with those done; default: 0, as before")
 @app_commands.autocomplete(run=suggested_runs("resume"))
-async def resume(interaction: discord.Interaction[Bot], run: str) -> None:
-    await respond(interaction, "resume", lambda context: _resume(context, run))
+async def resume(interaction: discord.Interaction[Bot], run: str, epochs: app_commands.Range[int, 0, 1000] = 0) -> None:
+    await respond(interaction, "resume", lambda context: _resume(context, run, interaction, epochs or None))
 
 
 @app_commands.command(description="Show the last lines of a run's log.")
@@ -149,16 +149,18 @@ async def _cancel(context: CommandContext, run_id: str, *, is_confirmed: bool) -
     return Answer(cancel_answer(record, has_ended=has_ended, has_started=status.status != "queued"))
 
 
-async def _resume(context: CommandContext, run_id: str) -> Answer:
+async def _resume(
+    context: CommandContext, run_id: str, interaction: discord.Interaction[Bot], epochs: int | None = None
+) -> Answer:
     run = await find_run(context, "resume", run_id)
 
     async def accept() -> Accepted:
         try:
-            return await context.bot.queue.resume(run.record.run_id, user_id=context.caller.user_id)
+            return await context.bot.queue.resume(run.record.run_id, user_id=context.caller.user_id, epochs=epochs)
         except AppError as error:
             raise with_option_names(error) from None
 
-    return await answer_accepted(context, accept)
+    return await answer_accepted(context, accept, new_run_watch(interaction))
 
 
 async def _logs(context: CommandContext, run_id: str, count: int, level: _Level = "info") -> Answer:
@@ -186,6 +188,6 @@ RUN_BUTTONS: dict[str, ButtonAnswer | ButtonCommand] = {
         lambda context, press: _cancel(context, press.run_id, is_confirmed=press.detail == _CONFIRMED),
         lambda press: press.detail == _CONFIRMED,
     ),
-    "resume": ButtonAnswer("resume", lambda context, press: _resume(context, press.run_id)),
+    "resume": ButtonCommand("resume", lambda context, press, here: _resume(context, press.run_id, here)),
     "logs": ButtonAnswer("logs", lambda context, press: _logs(context, press.run_id, _LOG_LINES)),
 }

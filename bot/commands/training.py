@@ -55,7 +55,15 @@ class Watch(NamedTuple):
     channel_id: int | None = None
 
 
-_IN_DM = Watch()
+def new_run_watch(
+    interaction: discord.Interaction[Bot], notify: Notify | None = None, *, instead: str = "/mt settings"
+) -> Watch | None:
+    """Return the place of the messages about a new run, by default that of the user's settings; None for no messages.
+
+    Raises FORBIDDEN, with the advice to use something else `instead`, if the bot may not post there.
+    """
+    place = notify or interaction.client.user_settings.of(interaction.user.id).notify
+    return None if place == "off" else Watch(channel_id_of(interaction, instead) if place == "here" else None)
 
 
 @app_commands.command(description="Train a language model on a text; every setting has a default.")
@@ -84,9 +92,7 @@ async def train(
     fields = request_fields({name: value for name, value in options if name in TRAIN_OPTIONS})
 
     async def work(context: CommandContext) -> Answer:
-        place = notify or interaction.client.user_settings.of(interaction.user.id).notify
-        channel_id = channel_id_of(interaction, "notify:dm") if place == "here" else None
-        watch = None if place == "off" else Watch(channel_id)
+        watch = new_run_watch(interaction, notify, instead="notify:dm")
         return await answer_accepted(context, lambda: accept_files(context, fields, file, config), watch)
 
     await respond(interaction, "train", work)
@@ -108,7 +114,7 @@ def clean_label(name: str) -> str | None:
 
 
 async def answer_accepted(
-    context: CommandContext, accept: Callable[[], Awaitable[Accepted]], watch: Watch | None = _IN_DM
+    context: CommandContext, accept: Callable[[], Awaitable[Accepted]], watch: Watch | None
 ) -> Answer:
     """Accept a run within the limits, start its notifications unless `watch` is None, and answer."""
     bot = context.bot

@@ -9,22 +9,21 @@ from bot.embeds.run_card import progress_bar
 from bot.embeds.text import BLURPLE, GREEN, RED, code_block, count, make_embed, without_links
 from trainer.contracts.corpora import BuildProgress, CorpusManifest
 
-_FOOTER = "corpus build"
 _MAX_TABLE = 3000
 
 
-def corpus_build_card(state: BuildState) -> discord.Embed:
+def corpus_build_card(build_id: str, state: BuildState) -> discord.Embed:
     """Return the card of a build in its current state."""
     source = state.request.source
     if state.error is not None:
         return make_embed(
-            RED, f"❌ Corpora not built: {source}", [without_links(state.error.message), *_lines(state)], _FOOTER
+            RED, f"❌ Corpora not built: {source}", [without_links(state.error.message), *_lines(state)], build_id
         )
     if state.manifest is not None:
         corpus = next(iter(state.manifest.languages.values())).file.path.removesuffix(".txt")
         lines = [code_block("\n".join(_table(state.manifest)), _MAX_TABLE), f"Next: `/mt train corpus:{corpus}`"]
-        return make_embed(GREEN, f"✅ Corpora built: {source}", lines, _FOOTER)
-    return make_embed(BLURPLE, f"🏗 Building corpora: {source}", [*_lines(state)], _FOOTER)
+        return make_embed(GREEN, f"✅ Corpora built: {source}", lines, build_id)
+    return make_embed(BLURPLE, f"🏗 Building corpora: {source}", [*_lines(state)], build_id)
 
 
 def _lines(state: BuildState) -> Iterator[str]:

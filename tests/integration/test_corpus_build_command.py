@@ -1,14 +1,19 @@
 """`/mt corpus build`: the real builder in a child process, with stand-ins for its optional libraries."""
 
+import asyncio
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from bot.app import build
+from bot.corpus_build import BuildRequest, BuildState, BuildStore
+from local_discord import LocalDiscord
 from local_discord.driver import shown_text
-from local_discord.state import StoredMessage
-from tests.support.bot import AMBER, Place, place
-from tests.support.waiting import until
+from tests.support.bot import AMBER, TOKEN, Place, place, settings
+from tests.support.waiting import ANSWER_SECONDS, until
+from trainer.contracts.base import now
 
 TO_IPA = "def to_ipa(text, lang):\n    return text.lower()\n"
 WAITING = "import pathlib, time\ndef to_ipa(text, lang):\n    while not pathlib.Path({gate!r}).exists():\n"
@@ -35,14 +40,9 @@ def local_texts(folder: Path, paragraphs: int = 2) -> None:
 BUILD: dict[str, str | int | float] = {"source": "local", "languages": "kk, tr,kk", "threshold": 0.0}
 
 
-async def messages(here: Place, count: int) -> list[StoredMessage]:
-    channel = here.discord.dm_channel(here.ana)
-
-    def sent() -> list[StoredMessage]:
-        return [one for one in here.discord.messages(channel) if one.visible_to is None]
-
-    await until(lambda: len(sent()) == count)
-    return sent()
+def texts(here: Place) -> list[str]:
+    messages = here.discord.messages(here.discord.dm_channel(here.ana))
+    return [shown_text(one.payload) for one in messages if one.visible_to is None]
 
 
 async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
@@ -52,11 +52,11 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
     local_texts(tmp_path)
     async with place(tmp_path, answer_seconds=30) as here:
         started = await here.ask(here.ana, "corpus build", BUILD | {"chars": 1000})
-        card, final = await messages(here, 2)
-        await until(lambda: "✅ Corpora built: local" in shown_text(card.payload))
+        final = await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "· result")
         listed = await here.ask(here.bob, "corpus list")
 
     text = shown_text(final.payload)
+    assert "✅ Corpora built: local" in text
     assert "orpora: local" in started.text and "direct messages" in started.text and started.is_ephemeral
     assert [line.split() for line in text.splitlines() if line.strip().startswith("kk ")] == [
         # two lines of 42 characters and their ends
@@ -66,7 +66,7 @@ async def test_build__reports_in_direct_messages_and_its_corpora_can_be_used(
     assert "**local\\_kk\\_ipa** · " in listed.text and "2 lines · kk · IPA" in listed.text
 
 
-async def test_build__runs_alone_shows_its_progress_and_ends_with_the_bot(
+async def test_build__runs_alone_and_continues_after_a_restart_with_one_card_and_one_final_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = tmp_path / "gate"
@@ -74,22 +74,74 @@ async def test_build__runs_alone_shows_its_progress_and_ends_with_the_bot(
     code = code.replace("        time.sleep", "          time.sleep")
     libraries(tmp_path, monkeypatch, code)
     local_texts(tmp_path)
-    async with place(tmp_path) as here:
-        started = await here.ask(here.ana, "corpus build", BUILD | {"chars": 20})
-        await messages(here, 1)
-        second = await here.ask(here.ana, "corpus build", BUILD)
-        build = here.bot.corpus_builder.current
-        assert build is not None
-        pid = build.pid
-    last = shown_text((await messages(here, 2))[1].payload)
+    async with LocalDiscord(token=TOKEN, answer_seconds=ANSWER_SECONDS) as server:
+        ana = server.add_user("ana")
+        chosen = settings(tmp_path, server, owner_id=ana.id)
+        async with build(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            await server.synced()
+            here = Place(server, bot, tmp_path, ana, ana, ana)
+            started = await here.ask(ana, "corpus build", BUILD | {"chars": 20})
+            second = await here.ask(ana, "corpus build", BUILD)
+            current = bot.corpus_builder.current
+            assert current is not None
+            pid = current.pid
+        await asyncio.gather(running, return_exceptions=True)
+        await server.disconnected()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        before = texts(here)
+        gate.touch()
+        async with build(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            here = Place(server, bot, tmp_path, ana, ana, ana)
+            await server.wait_for_message(server.dm_channel(ana), "· result")
+            await until(lambda: bot.notifier.watched_by(ana.id) == [])
+            after = texts(here)
+        await asyncio.gather(running, return_exceptions=True)
+        async with build(chosen) as bot:
+            running = asyncio.create_task(bot.start(TOKEN))
+            await server.connected()
+            assert bot.corpus_builder.current is None, "an ended build is not continued"
+        await asyncio.gather(running, return_exceptions=True)
+        assert server.violations == []
 
     assert "🏗 Building corpora: local" in started.text and "**tr** · waiting" in started.text
     assert "▰▰▰▰▰▰▰▰▰▰" in started.text and "1 document, 0 rejected · kept 1 line" in started.text
     assert "A build is running: local, kk 1 document." in second.text and second.colour == AMBER
-    assert "❌ Corpora not built: local" in last
-    assert "The build was stopped with the bot. Run the same command again: it continues." in last
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert len(before) == 1 and "🏗 Building corpora: local" in before[0]
+    assert ["✅ Corpora built: local" in text for text in after] == [True, True], "the card, and one final message"
+
+
+async def test_build__whose_start_was_never_answered_is_not_continued_and_a_damaged_one_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    local_texts(tmp_path)
+    unanswered, damaged = (BuildStore(tmp_path / "artifacts").new() for _ in range(2))
+    request = BuildRequest(source="local", languages=("kk",))
+    for directory in (unanswered, damaged):
+        directory.save(BuildState(created_at=now(), request=request))
+    (damaged.path / "build.json").write_text("{", encoding="utf-8")
+    async with place(tmp_path) as here:
+        assert here.bot.corpus_builder.current is None
+        assert not unanswered.exists() and damaged.exists()
+
+
+async def test_build__that_dies_says_how_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    libraries(tmp_path, monkeypatch, WAITING.format(gate=str(tmp_path / "gate")))
+    local_texts(tmp_path)
+    async with place(tmp_path) as here:
+        asking = asyncio.create_task(here.ask(here.ana, "corpus build", BUILD))
+        await until(lambda: here.bot.corpus_builder.current is not None)
+        current = here.bot.corpus_builder.current
+        assert current is not None
+        os.kill(current.pid, signal.SIGKILL)
+        answer = await asking
+
+    assert "The build ended unexpectedly. Run the same command again: it continues." in answer.text
+    assert [*BuildStore(tmp_path / "artifacts").all()] == [], "the answer has said it"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from local_discord import Upload
 from local_discord.driver import shown_text
 from tests.support import add_corpus
-from tests.support.bot import AMBER, Place, place, read
+from tests.support.bot import AMBER, TEXT, Place, place, read
 from trainer.contracts.base import changed
 from trainer.contracts.corpora import CorpusNote
 from trainer.contracts.runs import CorpusRef
@@ -23,7 +23,10 @@ async def test_list__has_ten_corpora_a_page(tmp_path: Path) -> None:
     for number in range(11):
         add_corpus(tmp_path, "ab\n" * 3, f"many_{number:02}")
     add_corpus(tmp_path, "ɑb\n" * (1 << 19), "long_kk_ipa")
-    (tmp_path / "data" / "corpus" / "many_00.txt").write_bytes(b"\xff")
+    folder = tmp_path / "data" / "corpus"
+    (folder / "many_00.txt").write_bytes(b"\xff")
+    (folder / "away.txt").symlink_to(folder / "deleted.txt")
+    (folder / "other_manifest.json").write_text("{", encoding="utf-8")
     async with place(tmp_path) as here:
         call = await here.discord.slash(here.bob, "mt corpus list")
         first = await read(call)
@@ -35,7 +38,7 @@ async def test_list__has_ten_corpora_a_page(tmp_path: Path) -> None:
         again = shown_text(message.payload)
 
         assert "page 1 of 2" in again
-        assert "📚 14 corpora · page 1 of 2" in first.text and first.is_ephemeral
+        assert "📚 15 corpora · page 1 of 2" in first.text and first.is_ephemeral
         assert "**demo** · 203.9 kB" in first.text
         assert "**long\\_kk\\_ipa** · 2.1 MB · kk · IPA" in first.text
         assert "**many\\_00** · 1 byte\n" in first.text and "**many\\_01** · 9 bytes · 3 lines" in first.text
@@ -60,6 +63,15 @@ async def test_show__has_statistics_and_the_runs_that_the_caller_may_see(tmp_pat
     assert "  U+0301   1 11.11%" in answer.text
     assert "1 run trained on it: of bob" in answer.text
     assert answer.is_ephemeral
+
+
+async def test_show__names_an_attached_text_after_its_run(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        await here.ask(here.bob, "train", {"file": Upload("cats.txt", TEXT), "name": "felines"})
+        [run] = here.bot.queue.runs.all()
+        shown = await here.ask(here.bob, "corpus show", {"corpus": run.record().effective.corpus.name})
+
+    assert "felines (attached)" in shown.text and "1 run trained on it: felines" in shown.text
 
 
 async def test_show__refuses_attached_texts_of_others_and_unknown_names(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ async def test_eval__has_the_digits_of_the_command_line_and_works_from_the_list_
     async with lab.queue() as queue, place(lab.folder) as here, here.bot(workers=0):
         run_id = (await lab.finished_run(queue)).run_id
         own = await queue.inference.evaluate(run_id, EvalRequest())
+        tested = await queue.inference.evaluate(run_id, EvalRequest(split="test"))
         whole = await queue.inference.evaluate(run_id, EvalRequest(path_override="text"))
         of_split = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id}))
         of_corpus = await result(await here.discord.slash(here.bob, "mt eval", {"run": run_id, "corpus": "text"}))
@@ -51,6 +52,9 @@ async def test_eval__has_the_digits_of_the_command_line_and_works_from_the_list_
         assert f"Accuracy {metrics.top1_accuracy:.1%}, top-5 {metrics.top5_accuracy:.1%}" in shown
         assert f"{metrics.n_tokens:,} predicted tokens, {metrics.unknown_share:.2%} of the text unknown" in shown
         assert measured in shown and is_hidden(message)
+    bits = "" if tested.bits_per_char is None else f" · {tested.bits_per_char:.2f} bits/char"
+    figures = f"Test **{tested.loss:.3f}** nats/token{bits} · perplexity {tested.perplexity:.2f}"
+    assert figures in said(status), "the card has the digits of `mt eval`"
     assert offered[:2] == ["/validation", "/test"] and "text" in offered
     assert "its own test split" in said(of_list[0])
     assert said(of_list[1]).split(run_id)[0] == said(of_corpus).split(run_id)[0]

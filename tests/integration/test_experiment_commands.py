@@ -217,6 +217,14 @@ async def test_experiments__are_started_and_cancelled_by_admins_only(tmp_path: P
     assert "is only for admins" in cancelled.text and experiments(tmp_path) == []
 
 
+async def test_completed_experiment__that_is_started_again_shows_its_result_and_no_card(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        await completed(here)
+        again = await here.ask(here.ana, "experiment start", {"recipe": "smoke", "languages": "kk,tr"})
+
+    assert "Completed" in again.text and "A card in" not in again.text
+
+
 async def test_list__turns_its_pages(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         for seeds in range(1, 12):
@@ -226,5 +234,8 @@ async def test_list__turns_its_pages(tmp_path: Path) -> None:
         message = await call.reply()
         await here.discord.click(here.bob, message, "mt:experiments:list:1")
         await until(lambda: "page 2 of 2" in shown_text(message.payload))
+        opened = await here.discord.click(here.bob, message, "mt:experimentspage:list:1")
+        await (await here.discord.submit_modal(opened, {"page": "1"})).reply()
+        assert "page 1 of 2" in shown_text(message.payload)
 
     assert "11 experiments · page 1 of 2" in first.text and first.text.count("⏳") == 10

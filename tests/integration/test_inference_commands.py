@@ -77,6 +77,7 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
     async with place(answers) as here, here.bot(workers=0):
         upload = Upload("long.txt", lines.encode())
         report = await here.ask(here.ana, "score", file=upload, detail="per_char", top_k=0)
+        strange = await here.ask(here.ana, "score", file=Upload("long.txt", (lines + "Ж").encode()))
         [child] = multiprocessing.active_children()
         child.kill()
         lost = await here.ask(here.ana, "score", text=VERSE, detail="per_char")
@@ -87,6 +88,7 @@ async def test_report__of_a_long_text_says_what_is_left_out_and_is_made_outside_
         parsed = ScoreResponse.model_validate_json(here.discord.read(report.attachments[3]))
         assert parsed.n_tokens == len(lines[:MAX_REPORT_CHARACTERS].replace("\n", ""))
         assert parsed.topk is None
+        assert "1 unknown sign" in said(strange) and "Ж" not in said(strange), "in a long text, none are named"
         assert number(lost.embeds[0]["color"]) == GREY and "could not be created" in said(lost)
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.support import ended, running, settings_in, tiny_request
 from tests.support import wait_for_status as wait
 from tests.support.bot import AMBER, place
+from tests.support.checkpoints import checkpoint
 from tests.support.faulty_runs import LARGE, outcome
 from tests.support.lab import Lab
 from tests.support.stopped_runs import stopped_run
@@ -16,9 +17,11 @@ from trainer.artifacts.checkpoint_files import checkpoint_steps
 from trainer.artifacts.runs import RunDirectory
 from trainer.commands.local_installation import LocalInstallation
 from trainer.commands.training import recovery_hint
+from trainer.contracts.base import changed
 from trainer.contracts.errors import AppError, ErrorCode
 from trainer.contracts.runs import FinalState, RunManifest, RunStatus, TrainRequest
 from trainer.jobs.queue import JobQueue
+from trainer.training.checkpoint import CheckpointStore
 
 
 def request(**fields: object) -> TrainRequest:
@@ -73,6 +76,25 @@ async def test_failed_run_and_then_a_cancelled_one__go_on_and_end_as_if_nothing_
     assert [run.record().user_id for run in runs] == [7, 8, None]
 
 
+async def test_cancelled_run__is_resumed_with_more_epochs_and_ends_after_the_last_of_them(lab: Lab) -> None:
+    async with lab.queue() as queue:
+        first = queue.runs.get(
+            (await queue.train(request(checkpoint_every_steps=1, label="extended"), user_id=7)).run_id
+        )
+        await wait(queue, first.run_id, lambda s: (s.epoch or 0) > 2 or ended(s))
+        await queue.cancel(first.run_id)
+        assert (await wait(queue, first.run_id, ended)).status == "cancelled"
+
+        with pytest.raises(AppError, match=r"`num_epochs` must be \d or more, you gave 1: the run has come to epoch"):
+            await queue.resume(first.run_id, user_id=7, epochs=1)
+        second = queue.runs.get((await queue.resume(first.run_id, user_id=7, epochs=14)).run_id)
+        done = await wait(queue, second.run_id, ended)
+
+    assert (done.status, done.epoch, done.total_epochs) == ("completed", 14, 14)
+    assert first.record().effective.num_epochs == 12
+    assert second.record().effective.num_epochs == second.record().request.num_epochs == 14
+
+
 async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_of_its_own(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         old = await stopped_run(tmp_path, "failed", user_id=here.ana.id)
@@ -83,8 +105,13 @@ async def test_resume__in_the_chat_is_for_the_starter_and_admins_and_has_a_card_
         assert await suggested() == [old.run_id]
         by_other = await here.ask(here.bob, "resume", {"run": old.run_id})
         assert by_other.colour == AMBER and f"Ask <@{here.ana.id}>" in by_other.text and len(here.runs()) == 1
-        answer = await here.ask(here.ana, "resume", {"run": old.run_id})
-        assert answer.is_ephemeral and "⏳ Queued" in answer.text
+        newest = checkpoint(7, 3)
+        state = changed(newest.state, epochs=newest.state.epochs * 2)
+        CheckpointStore(old.checkpoints).save(newest._replace(state=state))
+        few = await here.ask(here.ana, "resume", {"run": old.run_id, "epochs": 1})
+        assert few.colour == AMBER and "`epochs` must be 2 or more, you gave 1" in few.text and len(here.runs()) == 1
+        answer = await here.ask(here.ana, "resume", {"run": old.run_id, "epochs": 9})
+        assert answer.is_ephemeral and "⏳ Queued" in answer.text and "9 epochs" in answer.text
         [new] = [RunDirectory(path) for path in here.runs() if path.name != old.run_id]
         assert (new.record().user_id, new.record().resumed_from_run_id) == (here.ana.id, old.run_id)
         await here.discord.wait_for_message(here.discord.dm_channel(here.ana), "Queued")

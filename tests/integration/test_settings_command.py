@@ -9,6 +9,7 @@ from local_discord.state import Call
 from local_discord.wire import Json, mapping, rows, text
 from tests.support.bot import TEXT, place, read
 from tests.support.inference import finished_run
+from tests.support.stopped_runs import stopped_run
 from tests.support.waiting import captured_logs
 
 
@@ -114,6 +115,29 @@ async def test_form__lists_at_most_as_many_runs_as_discord_allows(tmp_path: Path
         form = lists(await (await here.discord.slash(here.bob, "mt settings")).form())
 
         assert len(form["default_run"]) == 25
+
+
+async def test_notify__of_the_settings_is_that_of_each_way_to_start_a_run(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        hall = here.discord.add_guild("home", [here.bob]).channels[0]
+        await here.bot.user_settings.save(here.bob.id, UserSettings(notify="off"))
+        old = await stopped_run(tmp_path, "failed", user_id=here.bob.id)
+        text_message = here.discord.say(here.bob, hall, "Look!", Upload("cats.txt", TEXT))
+        opened = await here.discord.choose(here.bob, text_message, "Train on attachment")
+        attached = await read(await here.discord.submit_modal(opened, {}))
+        resumed = await here.ask(here.bob, "resume", {"run": old.run_id})
+        shown = await (await here.discord.slash(here.bob, "mt status", {"run": old.run_id})).reply()
+        retried = await read(await here.discord.click(here.bob, shown, f"mt:retry:{old.run_id}"))
+        silent = here.bot.notifier.watched_by(here.bob.id)
+        await here.bot.user_settings.save(here.bob.id, UserSettings(notify="here"))
+        opened = await here.discord.choose(here.bob, text_message, "Train on attachment")
+        loud = await read(await here.discord.submit_modal(opened, {"epochs": "2"}))
+        card = await here.discord.wait_for_message(hall, "Queued")
+
+    assert all("⏳ Queued" in one.text for one in (attached, resumed, retried, loud))
+    assert all("`/mt status` shows the progress." in one.text for one in (attached, resumed, retried))
+    assert silent == [] and card.visible_to is None
+    assert f"A card in <#{hall.id}> shows the progress." in loud.text
 
 
 async def test_notify__of_the_settings_is_the_default_of_new_runs(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
         name = {"tokenizer": f" {tokenizer.tokenizer_id} "}
         shown = await here.ask(here.bob, "tokenizer show", name)
         [suggested] = await here.suggested(here.bob, "tokenizer show", "tokenizer", "two")
+        again = await here.ask(here.bob, "tokenizer train", {**options})
 
+    assert "✅ Tokenizer two texts: completed" in again.text
+    assert "direct messages" in accepted.text and "direct messages" not in again.text
     stats = tokenizer.completed_manifest().stats
     assert "Tokenizer two texts" in accepted.text and "bpe · corpora text, more" in accepted.text
     assert f"✅ **two texts** · `{tokenizer.tokenizer_id}` · 60 tokens" in listed.text

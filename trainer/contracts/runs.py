@@ -336,6 +336,8 @@ class RunRecord(Frozen):
     """Settings of the experiment file without effect, by path."""
     resumed_from_run_id: Identifier | None = None
     """The failed or cancelled run that this run resumes."""
+    checkpoint_request_hash: Sha256 | None = None
+    """Request hash of the resumed checkpoint, if the resumed run had another number of epochs."""
     cost: Cost | None = None
     """Estimate shown when the run was accepted; None for a resumed run."""
     experiment_id: Identifier | None = None

@@ -34,7 +34,7 @@ from trainer.data.corpora import CorpusStore
 from trainer.jobs.enqueue import Enqueuer, publish_events, queue_owner
 from trainer.jobs.experiments import Experiments
 from trainer.jobs.inference_client import ENQUEUE_TIMEOUT_SECONDS, InferenceClient, tolerate_no_redis
-from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin
+from trainer.jobs.resolve import TrainingPreview, preview_training, resolve_origin, with_epochs
 from trainer.jobs.start_time import MAX_AHEAD, expected_starts
 from trainer.store import keys
 from trainer.store.connection import STORE_ERRORS
@@ -146,10 +146,15 @@ class JobQueue:
         )
         return await self._accept(record)
 
-    async def resume(self, run_id: str, *, user_id: int | None, http: HttpOrigin | None = None) -> Accepted:
-        """Resume a failed or cancelled run as a new run; raises AppError, having changed nothing."""
+    async def resume(
+        self, run_id: str, *, user_id: int | None, http: HttpOrigin | None = None, epochs: int | None = None
+    ) -> Accepted:
+        """Resume a failed or cancelled run as a new run, with another number of epochs if it is given.
+
+        Raises AppError, having changed nothing.
+        """
         origin = await resolve_origin(self.runs.get(run_id), self.corpora, self._settings)
-        return await self.accept_resumed(origin, user_id=user_id, http=http)
+        return await self.accept_resumed(origin, user_id=user_id, http=http, epochs=epochs)
 
     async def accept_resumed(
         self,
@@ -158,9 +163,10 @@ class JobQueue:
         user_id: int | None,
         http: HttpOrigin | None = None,
         experiment_id: str | None = None,
+        epochs: int | None = None,
     ) -> Accepted:
         """Accept a run that resumes a checked origin: write it to disk, then enqueue it."""
-        created_at, old = now(), await asyncio.to_thread(origin.run.record)
+        created_at, old = now(), with_epochs(await asyncio.to_thread(origin.run.record), origin, epochs)
         record = changed(
             old,
             run_id=new_run_id(old.effective.model_family, created_at),

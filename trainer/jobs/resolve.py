@@ -124,6 +124,30 @@ async def resolve_origin(run: RunDirectory, corpora: CorpusStore, settings: Sett
     return Origin(run, state)
 
 
+def with_epochs(record: RunRecord, origin: Origin, epochs: int | None) -> RunRecord:
+    """Return the record of a resumed run with a number of epochs, by default its own.
+
+    Raises INVALID_INPUT if the run has trained on more epochs.
+    """
+    state, request, effective = origin.state, record.request, record.effective
+    if epochs is not None:
+        started = len(state.epochs) + (state.position > 0)
+        if epochs < started:
+            message = f"`num_epochs` must be {started} or more, you gave {epochs}: the run has come to epoch {started}."
+            raise AppError(ErrorCode.INVALID_INPUT, message)
+        request, effective = changed(request, num_epochs=epochs), changed(effective, num_epochs=epochs)
+    own_hash = request_hash(effective)
+    is_other = state.request_hash != own_hash
+    is_known = state.request_hash in (record.request_hash, record.checkpoint_request_hash)
+    return changed(
+        record,
+        request=request,
+        effective=effective,
+        request_hash=own_hash,
+        checkpoint_request_hash=state.request_hash if is_other and is_known else None,
+    )
+
+
 async def _check_same(record: RunRecord, corpora: CorpusStore, settings: Settings) -> None:
     """Refuse to resume a run whose request resolves to different settings today; its checkpoint would not fit."""
     request = changed(record.request, threads=record.effective.threads)  # on any machine the same number

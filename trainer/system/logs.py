@@ -29,6 +29,7 @@ class LoggingExtra(TypedDict, total=False):
     request_id: str
     tokenizer_id: str
     experiment_id: str
+    build_id: str
     user_id: int | None
     kind: str
     """Id of an inference request."""

@@ -135,6 +135,11 @@ class TrainingAttempt:
             weights: dict[str, Tensor] = parent.state_dict()
             model.load_state_dict(weights)
         parts = _Parts(model, tokenizer, corpus, compute)
+        if checkpoint is not None and checkpoint.state.request_hash == self._record.checkpoint_request_hash:
+            steps = total_steps(len(corpus.rows("train", effective.max_seq_len)), effective, compute)
+            is_last = checkpoint.state.step >= steps
+            state = changed(checkpoint.state, request_hash=self._record.request_hash, is_last_step=is_last)
+            checkpoint = checkpoint._replace(state=state)
         self._log_config(parts)
         start = TrainingState(request_hash=self._record.request_hash) if checkpoint is None else checkpoint.state
         prompts = sample_prompts(corpus, tokenizer, effective.seed)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bot.commands.list_runs import PAGE_RUNS
 from bot.embeds.answers import runs_page
-from bot.embeds.comparison import compare_answer, settings_answer
+from bot.embeds.comparison import attach_comparison, compare_answer, settings_answer
 from bot.run_index import RunEntry
 from tests.support.cards import Read, texts, within_limits
 from tests.support.measured_runs import OWN_TEXT, measured, of_fields
@@ -161,3 +161,10 @@ def test_limits__hold_for_a_full_page_of_any_names(names: list[str], corpus: str
 
     assert within_limits(embed)
     assert (embed.description or "").count("`" + "x" * 64 + "`") == PAGE_RUNS
+
+
+def test_comparison__has_no_picture_if_none_could_be_drawn() -> None:
+    embed = discord.Embed()
+
+    assert attach_comparison(embed, None, {"a: one": ((1, 2.0),)}, "nats per token") == []
+    assert embed.image.url is None

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bot.embeds.experiment_answers import metric_answer
 from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from tests.support.experiment_results import LANGUAGES, experiment_status, finished_experiment, model_tables
 from trainer.contracts.base import RunState, changed
@@ -87,3 +88,11 @@ def test_figures__have_texts_for_screen_readers() -> None:
         (HEAT_MAP_NAME, "Excess surprisal by listener and text: tr, az, kk, ky, uz, ug, fi."),
         (TREE_NAME, "Average-linkage tree of tr, az, kk, ky, uz, ug, fi."),
     ]
+
+
+def test_areas__of_runs_without_a_loss_curve_are_missing() -> None:
+    finished = finished_experiment()
+    curves = [changed(row, auc=None) if row.language == "kk" else row for row in finished.curves]
+    text = metric_answer(experiment_status("completed"), changed(finished, curves=curves), "auc").description or ""
+
+    assert [line.split()[1:] for line in text.splitlines() if line.startswith("kk ")] == [["–", "–"]]

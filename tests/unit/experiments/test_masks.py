@@ -1,5 +1,7 @@
 """The positions that are scored, counted by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -122,3 +124,13 @@ def test_sections__none_of_which_is_scored_are_an_error() -> None:
     assert caught.value.code is ErrorCode.INVALID_INPUT
     assert "'kk'" in caught.value.message
     assert "Mode unk scores all positions." in caught.value.message
+
+
+def test_stored_losses__that_were_cut_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "losses" / "one"
+    BY_PIECE.save(path)
+    path.write_bytes(path.read_bytes()[:-8])
+
+    with pytest.raises(AppError, match="damaged: run it again") as refused:
+        TextLosses.load(path)
+    assert refused.value.code is ErrorCode.DATA_NOT_FOUND
