@@ -1,6 +1,5 @@
 """The card of many watched runs: a line per run, as many as an embed can hold."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ from trainer.contracts.base import changed
 def test_card__of_more_lines_than_it_can_hold_says_how_many_are_missing(line: str) -> None:
     card = digest_card([line] * 500, "digest-1")
     description = card.description or ""
-    (more,) = re.findall(r"… and (\d+) more runs: `/mt runs`", description)
+    shown = description.count(line)
 
-    assert description.count(line) + int(more) == 500
+    assert f"… and {500 - shown} more runs: `/mt runs`" in description
     assert "The result of each run comes in a message of its own." in description
     assert "Watching 500 runs" in (card.title or "")
     assert within_limits(card)
