@@ -108,7 +108,11 @@ class Ledger:
         changed = watcher.model_copy(update=changes)
         watchers = {known.user_id: known for known in self.current.watchers} | {watcher.user_id: changed}
         self.current = MessageLedger(watchers=tuple(watchers.values()))
-        await asyncio.to_thread(self._save)
+        saving = asyncio.create_task(asyncio.to_thread(self._save))
+        try:
+            await asyncio.shield(saving)
+        finally:  # a cancelled delivery leaves no write behind that could replace a later one
+            await asyncio.wait((saving,))
         return changed
 
     async def watch(self, user_id: int, channel_id: int | None, origin_channel_id: int | None = None) -> Watcher:

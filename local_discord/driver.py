@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from local_discord import limits
 from local_discord.client import ClientRefusal, OptionValue, command_data, component_data, find_command, modal_data
 from local_discord.gateway import Drop, Gateway
-from local_discord.ratelimit import MESSAGES, Limit, RateLimiter
+from local_discord.ratelimit import MESSAGES, OVERALL, Limit, RateLimiter
 from local_discord.rest import Fault, FaultAction, Rest
 from local_discord.routes import Routes, integration_owners
 from local_discord.state import Call, Channel, Guild, StoredMessage, Upload, User, World
@@ -42,11 +42,12 @@ class LocalDiscord(World):
         answer_seconds: float = limits.ANSWER_SECONDS,
         token_seconds: float = limits.TOKEN_SECONDS,
         message_limit: Limit = MESSAGES,
+        overall_limit: Limit = OVERALL,
     ) -> None:
         super().__init__(token)
         self._answer_seconds, self._token_seconds = answer_seconds, token_seconds
         self._gateway = Gateway(self)
-        self._rest = Rest(self, Routes(self, token_seconds), RateLimiter(message_limit))
+        self._rest = Rest(self, Routes(self, token_seconds), RateLimiter(message_limit, overall_limit))
         self.requests, self.bodies, self.faults = self._rest.requests, self._rest.bodies, self._rest.faults
         app = web.Application(client_max_size=256 * 1024 * 1024)
         app.router.add_route("*", "/api/v10/{rest:.*}", self._rest.handle)

@@ -34,12 +34,12 @@ class _Window:
 
 
 class RateLimiter:
-    """Counts requests; each message operation has the limit `messages` per channel."""
+    """Counts requests; each message operation has the limit `messages` per channel, all requests that of `overall`."""
 
-    def __init__(self, messages: Limit) -> None:
+    def __init__(self, messages: Limit, overall: Limit) -> None:
         self._messages = messages
         self._windows: dict[str, _Window] = {}
-        self._overall = _Window(OVERALL)
+        self._overall = _Window(overall)
 
     def take(self, operation_id: str, channel: str, *, counts_overall: bool) -> tuple[dict[str, str], float | None]:
         """Return the headers to send, and for a refused request the seconds to wait."""

@@ -11,10 +11,11 @@ from itertools import cycle
 import hypothesis
 import pytest
 
+from tests.support.bot import no_bot_is_left_fixture
 from tests.support.inference_bot import answers_fixture
 from tests.support.lab import lab_fixture
 
-__all__ = ["answers_fixture", "lab_fixture"]
+__all__ = ["answers_fixture", "lab_fixture", "no_bot_is_left_fixture"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HTTP__PORT"] = ""  # bots of the tests run beside each other; a test of the HTTP API chooses a free port

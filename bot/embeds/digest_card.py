@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 import discord
 
-from bot.embeds.text import BLURPLE, GREY, clamp, count, display_name, make_embed, plain, relative_time
+from bot.embeds.text import BLURPLE, GREY, clamp, count, display_name, make_embed, plain, relative_time, utf16_length
 from trainer.contracts.runs import RunRecord, RunStatus
 
 _MAX_NAME = 24
-_MAX_CHARACTERS = 3600
+_MAX_CHARACTERS = 3900
+"""Of the lines, which leaves space for two more."""
 _RESULTS = "The result of each run comes in a message of its own."
 
 
@@ -34,8 +35,10 @@ def digest_card(lines: Iterable[str], footer: str) -> discord.Embed:
     if not known:
         return make_embed(GREY, "📋 No unfinished runs", ["All of these runs have ended."], footer)
     shown: list[str] = []
+    left = _MAX_CHARACTERS
     for line in known:
-        if sum(map(len, shown)) + len(line) > _MAX_CHARACTERS:
+        left -= utf16_length(line) + 1
+        if left < 0:
             shown.append(f"… and {count(len(known) - len(shown), 'more run')}: `/mt runs`")
             break
         shown.append(line)

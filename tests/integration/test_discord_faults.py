@@ -256,6 +256,28 @@ async def test_ends__that_could_not_be_sent_are_told_once_at_the_next_command_al
         assert "Its result was sent" in watched.text
 
 
+@pytest.mark.parametrize(
+    ("refusal", "event", "finding"),
+    [
+        (Refusal(403, 50007, "Cannot send messages to this user"), "owner_dm_closed", "The owner's are closed"),
+        (Refusal(400, 50035, "Invalid Form Body"), "owner_dm_unknown", "Not checked"),
+    ],
+)
+async def test_owner__who_cannot_be_written_to_at_the_start_is_logged_and_said_by_doctor(
+    tmp_path: Path, refusal: Refusal, event: str, finding: str
+) -> None:
+    async with home(tmp_path) as here:
+        hall = here.discord.add_guild("lab", [here.ana])
+        here.discord.fail_next("POST", DM_CHANNELS, refusal)
+        with captured_logs() as logs:
+            async with here.bot():
+                await until(lambda: any(line["event"] == event for line in logs))
+                said = await read(await here.discord.slash(here.ana, "mt-admin doctor", guild=hall))
+
+        assert finding in said.text
+        assert [line["user_id"] for line in logs if line["event"] == event] == [here.ana.id]
+
+
 async def test_answer__that_does_not_arrive_leaves_the_ends_to_be_told(tmp_path: Path) -> None:
     async with home(tmp_path) as here:
         here.discord.set_dms(here.ana, is_open=False)

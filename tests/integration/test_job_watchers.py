@@ -1,6 +1,7 @@
 """Experiments and tokenizers in direct messages: one card, one final message; closed messages and many runs."""
 
 import asyncio
+import shutil
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from bot.ledger import MessageLedger, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
 from local_discord.state import Refusal
+from tests.support import ROOT
 from tests.support.experiment_results import finished_experiment
 from tests.support.notifier import EDIT_INTERVAL_SECONDS, MESSAGE, Place, place, until_delivered
 from tests.support.stories import Story
@@ -25,8 +27,9 @@ from trainer.contracts.experiments import Validity
 from trainer.contracts.runs import CorpusRef
 from trainer.contracts.tokenizer_jobs import TokenizerRecord, TokenizerTrainRequest
 
+TOKENIZER = ROOT / "tests" / "fixtures" / "tokenizers" / "char-222eba1359b17193"
 USERS, RUNS, WATCHED = 20, 50, 8
-INTERVAL_SECONDS = 0.7  # 20 channels at once stay below the overall limit, 50 requests in a second
+INTERVAL_SECONDS = 0.2
 
 
 def complete(experiment: ExperimentDirectory, *, figures: bool = True) -> None:
@@ -106,6 +109,21 @@ async def test_tokenizer__has_one_card_and_one_final_message(tmp_path: Path) -> 
         assert "Memory ran out." in shown_text(final.payload)
 
 
+async def test_completed_tokenizer__has_its_figures_and_the_next_command_in_its_final_message(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        shutil.copytree(TOKENIZER, tmp_path / "tokenizers" / TOKENIZER.name)
+        async with here.listening() as listener:
+            await listener.watch_tokenizer(TOKENIZER.name, ana.id, None)
+            final = await here.message(ana, "· result")
+
+        assert len(here.texts(ana)) == 1
+        said = shown_text(final.payload)
+        assert "✅ Completed: tokenizer" in said and "char · 29 tokens" in said
+        assert "0.00% unknown tokens · 1.000 tokens/character · 5.61 tokens/word" in said
+        assert f"Next: `/mt train tokenizer:{TOKENIZER.name}`" in said
+
+
 async def test_unwatched_experiment__says_no_more_and_unknown_ones_are_refused(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
@@ -143,6 +161,17 @@ async def test_closed_dms__are_mentioned_once_in_the_channel_of_the_command_then
         (mention,) = here.discord.messages(hall)
         assert mention.payload["content"] == f"<@{ana.id}>"
         assert "Direct messages are closed" in shown_text(mention.payload)
+
+
+async def test_undelivered_result__of_a_deleted_run_is_not_shown(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana", dms_open=False)
+        deleted, other = (here.story(ana, f"char_lstm-{name}").cancel() for name in ("deleted", "other"))
+        async with here.listening() as listener:
+            await until(lambda: all(not read_ledger(story.run).pending for story in (deleted, other)))
+            shutil.rmtree(deleted.run.path)
+            async with listener.deliver_pending(ana.id) as results:
+                assert [result.card.footer.text for result in results] == ["char_lstm-other"]
 
 
 async def test_closed_dms__and_a_closed_channel_of_the_command_are_silent(tmp_path: Path) -> None:
@@ -208,6 +237,19 @@ async def test_refused_digest__is_mentioned_once_for_each_run_and_a_later_watch_
         assert places == [[None]] + [["dm"]] * MAX_CARDS
 
 
+async def test_digest__says_that_workers_do_not_respond_by_itself_and_recovers(tmp_path: Path) -> None:
+    async with place(tmp_path, message_limit=Limit(50, 1.0)) as here:
+        ana = here.discord.add_user("ana")
+        for number in range(MAX_CARDS + 1):
+            here.story(ana, f"char_lstm-{number}").start()
+        async with here.listening():
+            digest = await here.message(ana, f"Watching {MAX_CARDS + 1} runs")
+            here.bell.known = {"reachable": False}
+            await until(lambda: shown_text(digest.payload).count("worker not responding") == MAX_CARDS + 1)
+            here.bell.known = {}
+            await until(lambda: shown_text(digest.payload).count("🏃") == MAX_CARDS + 1)
+
+
 async def test_digest__whose_end_was_shown_by_a_killed_bot_is_removed_at_the_start(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         ana = here.discord.add_user("ana")
@@ -241,8 +283,12 @@ async def test_digest__that_is_refused_or_damaged_keeps_no_run_from_its_end(tmp_
 async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel_and_end_once_for_each(
     tmp_path: Path,
 ) -> None:
-    """With the limit of Discord, five messages in five intervals."""
-    async with place(tmp_path, message_limit=Limit(5, 5 * INTERVAL_SECONDS)) as here:
+    """With Discord's limits for an interval of a second.
+
+    In less than an interval, each of 20 channels is opened once and has one message, and at most 8 cards are deleted.
+    """
+    messages, overall = Limit(5, 5 * INTERVAL_SECONDS), Limit(2 * USERS + WATCHED, INTERVAL_SECONDS)
+    async with place(tmp_path, message_limit=messages, overall_limit=overall) as here:
         users = [here.discord.add_user(f"user-{number}") for number in range(USERS)]
         stories = [here.story(None, f"char_lstm-{number}").start() for number in range(RUNS)]
         watched = {
@@ -251,16 +297,18 @@ async def test_fifty_runs_of_twenty_watchers__keep_the_pace_of_each_channel_and_
         }
         async with here.listening(edit_interval_seconds=INTERVAL_SECONDS) as listener:
             watching = [
-                listener.watch(story.run, user.id, None) for user, followed in watched.items() for story in followed
+                listener.begin_watch(story.record.run_id, user.id, None, None)
+                for user, followed in watched.items()
+                for story in followed
             ]
             await asyncio.gather(*watching)
-            for step in range(1, 4):
-                for story in stories:
-                    story.step(step, 2.0)
-                    await here.bell.runs.put(story.record.run_id)
-                await asyncio.sleep(INTERVAL_SECONDS)
+            await until(lambda: all(len(here.messages(user)) == len(watched[user]) for user in users[1:]))
+            for story in stories:
+                story.step(1, 2.0)
+                await here.bell.runs.put(story.record.run_id)
             digest = await here.message(users[0], f"Watching {WATCHED} runs")
             await until(lambda: "loss 2.000" in shown_text(digest.payload))
+            await until(lambda: all(any(card.edit_seconds for card in here.messages(user)) for user in users[1:]))
             for story in stories:
                 story.cancel()
                 await here.bell.runs.put(story.record.run_id)

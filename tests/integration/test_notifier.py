@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.embeds.text import AMBER, BLURPLE
 from bot.ledger import MessageLedger, SentMessage, Watcher, read_ledger
 from local_discord.driver import shown_text
 from local_discord.ratelimit import Limit
@@ -136,6 +137,28 @@ async def test_bell__wakes_at_once_and_may_name_runs_that_are_not_there(tmp_path
             story.cancel()
             await here.bell.runs.put(story.record.run_id)
             await here.message(ana, "· result")
+
+
+async def test_new_run__waits_while_any_command_holds_the_notifier_and_the_others_go_on(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        ana = here.discord.add_user("ana")
+        hall = here.discord.add_guild("home", [ana]).channels[0]
+        known = here.story(ana, "char_lstm-known")
+        async with here.listening(poll_seconds=60) as listener:
+            card = await here.message(ana, "Queued")
+            with listener.hold():
+                with listener.hold():
+                    held, other = here.story(ana, "char_lstm-held"), here.story(ana, "char_lstm-other")
+                    known.start()
+                    for story in (held, other, known):
+                        await here.bell.runs.put(story.record.run_id)
+                    await here.discord.wait_for_edit(card, "Training")  # the signal after those of the new runs
+                assert listener.watched_by(ana.id) == ["char_lstm-known"]
+                await listener.begin_watch("char_lstm-held", ana.id, hall.id, None)
+            await here.message(ana, "char_lstm-other")
+            await here.discord.wait_for_message(hall, "char_lstm-held")
+
+        assert len(here.texts(ana)) == 2
 
 
 async def test_bell__that_breaks_is_listened_to_again(tmp_path: Path) -> None:
@@ -406,7 +429,8 @@ async def test_run_whose_worker_is_gone__says_so_in_its_card_by_itself_and_recov
             here.bell.known = {}
             await here.discord.wait_for_edit(card, "Training")
 
-        assert len(card.edit_seconds) == 2
+        colours = [rows(version.payload["embeds"])[0]["color"] for version in card.versions]
+        assert colours == [BLURPLE, AMBER, BLURPLE]
 
 
 async def test_four_runs_of_one_person__share_the_pace_of_their_channel_and_lose_no_final_message(

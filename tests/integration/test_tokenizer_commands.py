@@ -48,6 +48,15 @@ async def test_tokenizer__is_trained_listed_and_shown(lab: Lab) -> None:
     assert accepted.is_ephemeral and listed.is_ephemeral and shown.is_ephemeral
 
 
+async def test_training__of_a_caller_with_closed_direct_messages_names_the_command_instead(tmp_path: Path) -> None:
+    add_corpus(tmp_path, "a\nb\n", "kk")
+    async with place(tmp_path) as here:
+        here.discord.set_dms(here.bob, is_open=False)
+        answer = await here.ask(here.bob, "tokenizer train", {"corpora": "kk"})
+
+    assert "This bot cannot send you direct messages. Use `/mt tokenizer show`" in answer.text
+
+
 async def test_corpora__are_suggested_for_the_last_name(tmp_path: Path) -> None:
     add_corpus(tmp_path, "a\nb\n", "kk")
     add_corpus(tmp_path, "a\nb\n", "ky")

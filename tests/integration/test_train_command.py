@@ -8,9 +8,11 @@ from typing import TypeAlias
 import pytest
 
 from local_discord import Upload
+from local_discord.driver import shown_text
 from local_discord.rest import FILES
+from local_discord.state import Guild
 from tests.support import ROOT, add_corpus
-from tests.support.bot import AMBER, TEXT, Place, left, place
+from tests.support.bot import AMBER, TEXT, Place, Read, left, place, read
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
 from trainer.artifacts.runs import RunDirectory
@@ -52,6 +54,33 @@ async def test_options__reach_the_run(tmp_path: Path) -> None:
         assert record.user_id == here.bob.id
         assert record.effective.early_stopping.patience == 3 and record.effective.early_stopping.enabled
         assert record.request.seed == 42 and "seed" not in record.request.model_fields_set
+
+
+async def test_notify__chooses_the_channel_of_the_card_or_none(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        home = here.discord.add_guild("home", [here.bob])
+        away = here.discord.add_guild("away", [here.bob], bot_present=False)
+
+        async def train(notify: str, seed: int, guild: Guild | None) -> Read:
+            options: Options = {"file": Upload("cats.txt", TEXT), "seed": seed, "notify": notify}
+            return await read(await here.discord.slash(here.bob, "mt train", options, guild=guild))
+
+        refused = await train("here", 1, away)
+        assert "The bot may not post in this channel. Use `notify:dm`" in refused.text and here.runs() == []
+
+        await train("off", 2, home)
+        (silent,) = here.runs()
+        await train("here", 3, home)
+        card = await here.discord.wait_for_message(home.channels[0], "Queued")
+        (public,) = {*here.runs()} - {silent}
+        for run in (silent, public):
+            await here.bot.queue.cancel(run.name)
+        await here.discord.wait_for_message(home.channels[0], f"{public.name} · result")
+        await here.discord.wait_for_edit(card, "Cancelled")
+
+        told = here.discord.messages(home.channels[0])
+        assert [silent.name in shown_text(one.payload) for one in told] == [False, False]
+        assert here.discord.messages(here.discord.dm_channel(here.bob)) == []
 
 
 async def test_training__that_cannot_fit_into_memory_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from bot.app import build
 from bot.client import Bot
@@ -135,7 +138,7 @@ async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
     """`python -m bot` with only these DISCORD__ settings, in a folder of its own."""
     kept = {name: value for name, value in os.environ.items() if "__" not in name and "DISCORD" not in name}
     source = str(Path(__file__).parents[2])
-    return await asyncio.create_subprocess_exec(
+    bot = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "bot",
@@ -144,6 +147,21 @@ async def start_bot(root: Path, environment: Mapping[str, str]) -> Process:
         stdout=DEVNULL,
         stderr=PIPE,
     )
+    _started.append(bot)
+    return bot
+
+
+@pytest.fixture(name="_no_bot_is_left", autouse=True)
+def no_bot_is_left_fixture() -> Iterator[None]:
+    """Kill the bots that a failed test has left."""
+    yield
+    for bot in _started:
+        if bot.returncode is None:
+            os.kill(bot.pid, signal.SIGKILL)
+    _started.clear()
+
+
+_started: list[Process] = []
 
 
 async def ended(bot: Process, seconds: float = PATIENCE_SECONDS) -> tuple[int | None, str]:

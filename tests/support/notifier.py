@@ -14,7 +14,7 @@ from bot.ledger import read_ledger
 from bot.notifier import Notifier
 from local_discord import LocalDiscord
 from local_discord.driver import shown_text
-from local_discord.ratelimit import Limit
+from local_discord.ratelimit import OVERALL, Limit
 from local_discord.state import StoredMessage, User
 from tests.support.stories import Story, run_record
 from tests.support.waiting import until
@@ -130,8 +130,10 @@ class Place:
 
 
 @asynccontextmanager
-async def place(root: Path, *, message_limit: Limit = MESSAGES_LIMIT) -> AsyncIterator[Place]:
-    async with LocalDiscord(token=TOKEN, message_limit=message_limit) as server:
+async def place(
+    root: Path, *, message_limit: Limit = MESSAGES_LIMIT, overall_limit: Limit = OVERALL
+) -> AsyncIterator[Place]:
+    async with LocalDiscord(token=TOKEN, message_limit=message_limit, overall_limit=overall_limit) as server:
         route: HasBase = Route
         route.BASE = server.api_base_url
         async with discord.Client(intents=discord.Intents.none()) as client:

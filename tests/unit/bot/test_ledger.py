@@ -41,6 +41,17 @@ async def test_notes__of_many_at_once_and_of_those_who_gave_up_are_all_kept(tmp_
     assert [watcher.user_id for watcher in read_ledger(run).watchers] == list(range(41))
 
 
+async def test_note__whose_caller_is_cancelled_is_on_disk_before_the_caller_ends(tmp_path: Path) -> None:
+    run = Story(tmp_path, run_record(user_id=None)).run
+    note = asyncio.create_task(Ledger(run).watch(OTHER, None))
+    await asyncio.sleep(0)
+    note.cancel()
+    await asyncio.wait((note,))
+
+    assert note.cancelled()
+    assert read_ledger(run).watchers == (Watcher(user_id=OTHER),)
+
+
 async def test_watching__goes_on_with_the_same_messages_in_the_same_place_only(tmp_path: Path) -> None:
     ledger = Ledger(Story(tmp_path, run_record()).run)
     card = SentMessage(nonce="1", message_id=1)

@@ -139,16 +139,23 @@ async def test_corpora__are_those_that_have_names(tmp_path: Path) -> None:
     assert {"my_text", "demo"} <= set(index.corpora)
 
 
+class Counted(RunIndex):
+    """Counts how often it reads the disk."""
+
+    looks = 0
+
+    def _read(self) -> None:
+        self.looks += 1
+        super()._read()
+
+
+def counted_index_of(folder: Path) -> Counted:
+    settings = settings_in(folder)
+    return Counted(JobQueue(settings, Store(ArqRedis())), settings.app.artifacts_root)
+
+
 async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_nothing(tmp_path: Path) -> None:
-    class Counted(RunIndex):
-        looks = 0
-
-        def _read(self) -> None:
-            self.looks += 1
-            super()._read()
-
-    settings = settings_in(tmp_path)
-    index = Counted(JobQueue(settings, Store(ArqRedis())), settings.app.artifacts_root)
+    index = counted_index_of(tmp_path)
     first = asyncio.create_task(index.refresh())
     await asyncio.sleep(0)
     story(tmp_path, "lstm-1")
@@ -157,6 +164,17 @@ async def test_refresh__asked_by_many_at_once_looks_at_most_twice_and_misses_not
 
     assert index.looks <= 2
     assert len(index.runs) == 1
+
+
+async def test_catch_up__of_two_people_at_once_is_one_refresh_and_a_later_one_sees_what_is_new(tmp_path: Path) -> None:
+    index = counted_index_of(tmp_path)
+    await asyncio.gather(index.catch_up(), index.catch_up())
+    await index.refresh()  # which ends after the one in the background
+    assert index.looks == 2
+
+    story(tmp_path, "lstm-1")
+    await index.catch_up()
+    await until(lambda: len(index.runs) == 1)
 
 
 @pytest.mark.slow
