@@ -12,7 +12,7 @@ CALLS = 200
 Options = Mapping[str, OptionValue]
 Kind = Literal["command", "button", "menu"]
 
-SENTENCES = (
+SENTENCES: Sequence[str] = (
     "Бүгін ауа райы жақсы.",
     "Мен кітап оқимын.",
     "Ол мектепке барды.",

@@ -34,7 +34,7 @@ _MAX_RETRY_SECONDS = 600.0
 _STEADY_SECONDS = 60.0
 """The back-off starts again after a task has run this long."""
 _MAX_RESULTS = 4
-_FIRST_MESSAGE_SECONDS = 5.0
+_FIRST_MESSAGE_SECONDS = 3.0
 
 
 class EventSource(Protocol):
@@ -147,7 +147,7 @@ class Notifier:
     ) -> Watcher:
         """Add a watcher of a run, in a channel or (None) in direct messages; durable on return.
 
-        Waits up to five seconds for the first message, to report whether the channel accepts messages. A watcher whose
+        Waits up to three seconds for the first message, to report whether the channel accepts messages. A watcher whose
         direct messages are closed is mentioned once in the channel of the command, `origin_channel_id`.
         """
         return await self._watch(self._subject(directory.run_id), user_id, channel_id, origin_channel_id)

@@ -13,6 +13,7 @@ from bot.permissions import RULES, bare_command, command_of, typed_command
 from bot.run_index import matching
 from trainer.contracts.errors import AppError, ErrorCode
 
+_MAX_CHOICES = 25  # Discord's limit
 _KINDS = {
     AppCommandOptionType.string: "text",
     AppCommandOptionType.integer: "whole number",
@@ -45,7 +46,8 @@ def command_name(command: CommandInfo) -> str:
 
 async def _topics(interaction: discord.Interaction[Bot], typed: str) -> list[app_commands.Choice[str]]:
     names = [command_name(command) for command in all_commands(interaction.client)]
-    return [app_commands.Choice(name=name, value=name) for name in matching(typed, names, lambda name: (name,))]
+    found = matching(typed, names, lambda name: (name,))
+    return [app_commands.Choice(name=name, value=name) for name in found[:_MAX_CHOICES]]
 
 
 @app_commands.command(name="help", description="Show the commands, and who may run them.")
@@ -63,7 +65,7 @@ async def _help(context: CommandContext, topic: str | None) -> Answer:
         return Answer(make_embed(BLURPLE, "❔ Commands", lines))
     command = commands.get(bare_command(topic.strip()).casefold())
     if command is None:
-        raise AppError(ErrorCode.INVALID_INPUT, f"`topic` must be one of {', '.join(commands)}.")
+        raise AppError(ErrorCode.INVALID_INPUT, "There is no command with this name. `/mt help` lists all commands.")
     options = [
         f"**{option.name}** ({option_values(option)}{', required' if option.required else ''}) · {option.description}"
         for option in command.parameters

@@ -1,22 +1,25 @@
-"""Permissions: every command and every button, tried by every role, against the table in docs/commands.md."""
+"""Permissions: every command, button, menu and form, tried by every role, against the table in docs/commands.md."""
 
 import asyncio
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import discord
 import pytest
 
-from bot.app import BUTTONS, build
+from bot.app import BUTTONS, FORMS, build
 from bot.client import Bot
 from bot.commands.help import all_commands, command_name
 from bot.permissions import bare_command, typed_command
 from local_discord import LocalDiscord, Upload
 from local_discord.client import OptionValue
 from local_discord.driver import shown_text
+from local_discord.limits import MESSAGE_MENU, TEXT_INPUT
 from local_discord.state import Call, User
+from local_discord.wire import mapping, rows, text
 from scripts.commands_page import LABELS
 from tests.support import ROOT
 from tests.support.bot import TOKEN, settings
@@ -54,6 +57,7 @@ OPTIONS: dict[str, Mapping[str, OptionValue]] = {
 }
 """Options of the command besides the run."""
 MAX_BUTTONS = 25  # of a message, by Discord
+FORM = 9  # the type of an answer that opens a form
 DETAILS = {
     "runs": "0-0-0-0",
     "runspage": "0-0-0-0",
@@ -118,6 +122,7 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
                     may["the run's owner"] = may[users]
             commands = [name for name in told if ":" not in name]
             assert set(commands) == set(map(command_name, all_commands(bot)))
+            await try_menus(server, people, told)
             commands.remove("cancel")
             for command in (*commands, "cancel"):  # which ends what the rest is tried on
                 if command == "cancel":
@@ -127,6 +132,7 @@ async def test_everybody__may_do_what_the_page_says_and_nothing_else(tmp_path: P
                     typed, place = typed_command(command).removeprefix("/"), command.startswith("mt-admin")
                     call = await server.slash(user, typed, options, guild=guild if place else None)
                     assert await is_allowed(call) == told[command][who], (command, who)
+                    await try_form(server, call, people, told)
                     assert story.run.cancel_requested() == (
                         command == "cancel" and who in ("the run's owner", "admins")
                     )
@@ -159,13 +165,41 @@ async def try_buttons(
                 server.edit_message(message, {"components": first["components"]}, {})
                 call = await server.click(user, message, custom_id)
                 assert await is_allowed(call) == told[BUTTONS[action].command][who], (action, who)
+                await try_form(server, call, people, told)
+
+
+async def try_menus(server: LocalDiscord, people: Mapping[str, User], told: Mapping[str, Mapping[str, bool]]) -> None:
+    """Choose every command of a message's menu as everybody: each is about the person's own newest run, or a file."""
+    names = [text(one["name"]) for one in server.commands if one["type"] == MESSAGE_MENU]
+    assert len(names) == 2
+    for name in names:
+        for who, user in people.items():
+            message = server.say(user, server.dm_channel(user), "a b c", Upload("lines.txt", b""))
+            call = await server.choose(user, message, name)
+            assert await is_allowed(call) == told["train"][who], (name, who)
+            await try_form(server, call, people, told)
+
+
+async def try_form(
+    server: LocalDiscord, opened: Call, people: Mapping[str, User], told: Mapping[str, Mapping[str, bool]]
+) -> None:
+    """Submit the form that an admin has opened, if there is one, as everybody: a form proves no permission."""
+    if opened.callback_type != FORM or opened.user != people["admins"]:
+        return
+    form = await opened.form()
+    command = FORMS[text(form["custom_id"]).split(":")[1]].command
+    fields = [mapping(part["component"]) for part in rows(form["components"])]
+    values = {text(one["custom_id"]): "1" for one in fields if one["type"] == TEXT_INPUT and not one.get("value")}
+    for who, user in people.items():
+        call = await server.submit_modal(replace(opened, user=user), values)
+        assert await is_allowed(call) == told[command][who], (form["custom_id"], who)
 
 
 async def is_allowed(call: Call) -> bool:
     """Return True unless the answer is a refusal for missing permissions; a form counts as allowed."""
 
     def is_answered() -> bool:
-        if call.followups or call.callback_type == 9:
+        if call.followups or call.callback_type == FORM:
             return True
         original = call.original
         return (

@@ -139,8 +139,9 @@ class Person:
         [embed, *_] = message.embeds
         if number(embed["color"]) == AMBER and "✋" in text(embed.get("title")):
             lines = text(embed["description"]).split("\n")
-            assert len(lines) == 1 or all(line.startswith("• ") for line in lines), (where, said)
-            assert 0 < len(lines[0]) <= MAX_REFUSAL and lines[0].endswith((".", "`")), (where, said)
+            is_sentence = len(lines) == 1 and lines[0].endswith((".", "?"))
+            assert is_sentence or all(line.startswith("• ") for line in lines), (where, said)
+            assert all(0 < len(line) <= MAX_REFUSAL for line in lines), (where, said)
 
 
 def answer_of(call: Call) -> StoredMessage | None:
@@ -162,5 +163,6 @@ async def test_options__of_changing_commands_are_answered_or_refused_at_their_ed
         add_corpus(tmp_path, some_text(), CORPUS)
         here.story(here.ana, STARTED).start()
         guild = here.discord.add_guild("lab", [here.ana, here.bob])
-        person = Person(here.discord, here.ana, guild, {"run": STARTED, "corpus": CORPUS, "notify": "off"})
+        options: dict[str, OptionValue] = {"run": STARTED, "corpus": CORPUS, "notify": "off", "member": here.bob}
+        person = Person(here.discord, here.ana, guild, options)
         assert await person.try_all(here.bot, are_reading=False) > 100

@@ -56,7 +56,7 @@ from trainer.store.store import Store
 
 log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(__name__)
 
-ENQUEUE_TIMEOUT_SECONDS = 2.0
+ENQUEUE_TIMEOUT_SECONDS = 5.0
 """Timeout for enqueueing while Redis is down; the reconciler enqueues runs and tokenizers later."""
 _INFERENCE_ENQUEUE_TIMEOUT_SECONDS = 10.0
 """Longer, because an inference request is on no disk; many requests at once slow a busy machine down."""
