@@ -81,7 +81,7 @@ class PagedList(NamedTuple):
         typed = sent.fields["page"].strip()
         if not (typed.isascii() and typed.isdigit() and int(typed)):
             raise AppError(ErrorCode.INVALID_INPUT, "`page` must be a number from 1 on, for example 2.")
-        _, dash, filters = (sent.detail or "").partition("-")
+        _page, dash, filters = (sent.detail or "").partition("-")
         return await self.show(context, sent._replace(detail=f"{int(typed) - 1}{dash}{filters}"))
 
 
