@@ -151,7 +151,10 @@ class CorpusBuild:
             await self._change(_ended(self.state, output, code))
 
     async def _change(self, state: BuildState) -> None:
-        await asyncio.to_thread(self.directory.save, state)
+        try:
+            await asyncio.to_thread(self.directory.save, state)
+        except OSError as error:  # the build itself can go on
+            log.error("corpus_build_not_stored", build_id=self.directory.build_id, exc_info=error)
         self.state = state
         self.changed.set()
 

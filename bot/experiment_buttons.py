@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import discord
 
-from bot.buttons import button, button_row
+from bot.buttons import button, button_row, select
+from bot.embeds.experiment_answers import METRICS
 from trainer.contracts.experiments import ExperimentStatus
 
 REFRESH = "again"
@@ -15,9 +16,11 @@ def experiment_buttons(status: ExperimentStatus) -> discord.ui.View:
     return button_row(*_items(status))
 
 
-def _items(status: ExperimentStatus) -> Iterator[discord.ui.Button[discord.ui.View]]:
+def _items(status: ExperimentStatus) -> Iterator[discord.ui.Item[discord.ui.View]]:
     experiment_id = status.experiment_id
     if status.status == "completed":
+        options = [discord.SelectOption(label=metric, value=metric) for metric in METRICS]
+        yield select("expmetric", experiment_id, "Metric", options)
         yield button("expcsv", experiment_id, "CSV")
         yield button("exptex", experiment_id, "LaTeX")
         return

@@ -43,6 +43,7 @@ def _card_items(record: RunRecord, status: RunStatus, *, is_owner: bool) -> Iter
         yield watch_button(run_id, is_watching=True)
     yield button("status", run_id, "Refresh", detail=OWN_CARD if is_owner else CARD)
     if status.status == "queued":
+        yield button("watch", run_id, "Watch here", detail=HERE)
         yield button("config", run_id, "Copy config")
 
 

@@ -46,6 +46,7 @@ LABELS = {
     "experiments": "« Back, Next » of `/mt experiment list`",
     "experimentspage": "The number of the page in `/mt experiment list`",
     "experiment": "Refresh of an experiment",
+    "expmetric": "The list of metrics of an experiment",
     "expcsv": "CSV",
     "exptex": "LaTeX",
     "exprerun": "Rerun missing",

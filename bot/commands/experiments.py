@@ -17,7 +17,7 @@ from bot.commands.pages import PagedList, page_number
 from bot.commands.responses import Answer, ButtonAnswer, ButtonForm, CommandContext, respond
 from bot.commands.run_options import Suggestion, autocomplete
 from bot.commands.training import download_to
-from bot.embeds.experiment_answers import Metric, experiments_page, metric_answer
+from bot.embeds.experiment_answers import METRICS, Metric, experiments_page, metric_answer
 from bot.embeds.experiment_card import HEAT_MAP_NAME, TREE_NAME, attach_figures, experiment_card
 from bot.embeds.job_notes import card_note
 from bot.embeds.text import GREEN, byte_size, count, make_embed, plain
@@ -223,13 +223,19 @@ async def _rerun(context: CommandContext, press: ButtonPress) -> Answer:
     return await _accept(context, record.request)
 
 
-_LIST = PagedList("experiments", "experiment list", lambda context, press: _list(context, page_number(press)))
+_LIST = PagedList(
+    "experiments", "experiment list", lambda context, press: _list(context, page_number(press)), _check_may_see
+)
 EXPERIMENT_BUTTONS: dict[str, ButtonAnswer | ButtonForm] = {
     **_LIST.button_reactions,
     "experiment": ButtonAnswer(
         "experiment show",
         lambda context, press: _show(context, press.run_id, "surprisal"),
         lambda press: press.detail == REFRESH,
+    ),
+    "expmetric": ButtonAnswer(
+        "experiment show",
+        lambda context, press: _show(context, press.run_id, METRICS.get(press.selected or "", "surprisal")),
     ),
     "expcsv": ButtonAnswer("experiment export", lambda context, press: _file(context, press.run_id, _TABLE)),
     "exptex": ButtonAnswer("experiment export", lambda context, press: _file(context, press.run_id, _LATEX)),

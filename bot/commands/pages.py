@@ -32,6 +32,8 @@ class PagedList(NamedTuple):
     command: str
     show: Callable[[CommandContext, ButtonPress], Awaitable[Answer]]
     """Shows the page of a button, whose detail begins with the number of the page, from 0."""
+    check: Callable[[CommandContext], None] = lambda context: None
+    """Raises FORBIDDEN if the caller may not see the list."""
 
     @property
     def _form_action(self) -> str:
@@ -70,6 +72,7 @@ class PagedList(NamedTuple):
         return {self._form_action: ButtonAnswer(self.command, self._turn_to, lambda press: True)}
 
     async def _page_form(self, context: CommandContext, press: ButtonPress) -> discord.ui.Modal:
+        self.check(context)
         number = Field("page", "Number of the page", max_characters=_MAX_PAGE_DIGITS)
         return form(self._form_action, press.run_id, "Go to a page", number, detail=press.detail)
 
@@ -78,7 +81,7 @@ class PagedList(NamedTuple):
         typed = sent.fields["page"].strip()
         if not (typed.isascii() and typed.isdigit() and int(typed)):
             raise AppError(ErrorCode.INVALID_INPUT, "`page` must be a number from 1 on, for example 2.")
-        _, dash, filters = (sent.detail or "").partition("-")
+        _page, dash, filters = (sent.detail or "").partition("-")
         return await self.show(context, sent._replace(detail=f"{int(typed) - 1}{dash}{filters}"))
 
 

@@ -66,7 +66,7 @@ async def cancel(interaction: discord.Interaction[Bot], run: str) -> None:
 
 
 @app_commands.command(description="Resume a failed or cancelled run from its last checkpoint, as a new run.")
-@app_commands.describe(run="Id of the run", epochs="Epochs of the new run, with those done; default: 0, as before")
+@app_commands.describe(run="Id of the run", epochs="Passes over the training split in all; default: 0, as before")
 @app_commands.autocomplete(run=suggested_runs("resume"))
 async def resume(interaction: discord.Interaction[Bot], run: str, epochs: app_commands.Range[int, 0, 1000] = 0) -> None:
     await respond(interaction, "resume", lambda context: _resume(context, run, interaction, epochs or None))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import exp
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Literal, get_args
 
 import discord
 
@@ -14,6 +14,8 @@ from trainer.contracts.experiments import ExperimentResult, ExperimentStatus
 from trainer.reports.experiment_tables import MISSING, headline_rows
 
 Metric = Literal["surprisal", "perplexity", "auc", "asymmetry"]
+_ALL: tuple[Metric, ...] = get_args(Metric)
+METRICS: dict[str, Metric] = {str(metric): metric for metric in _ALL}
 _MAX_TABLE = 3000
 
 

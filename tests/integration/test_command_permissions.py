@@ -144,7 +144,7 @@ async def try_buttons(
     server: LocalDiscord, bot: Bot, people: Mapping[str, User], told: Mapping[str, Mapping[str, bool]]
 ) -> None:
     """Press every button as everybody; whose message it stands under makes no difference."""
-    custom_ids = {action: f"mt:{action}:{'q' if action in ('runs', 'page') else RUN}" for action in BUTTONS}
+    custom_ids = {action: f"mt:{action}:{'q' if action in ('runs', 'runspage') else RUN}" for action in BUTTONS}
     for action, detail in DETAILS.items():
         custom_ids[action] += f":{detail}"
     channel = server.dm_channel(people["admins"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -127,6 +128,23 @@ async def test_build__whose_start_was_never_answered_is_not_continued_and_a_dama
     async with place(tmp_path) as here:
         assert here.bot.corpus_builder.current is None
         assert not unanswered.exists() and damaged.exists()
+
+
+async def test_build__whose_state_cannot_be_stored_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    libraries(tmp_path, monkeypatch, WAITING.format(gate=str(gate)))
+    local_texts(tmp_path)
+    async with place(tmp_path) as here:
+        builder = here.bot.corpus_builder
+        current = await builder.start(BuildRequest(source="local", languages=("kk",), threshold=0.0))
+        shutil.rmtree(current.directory.path)
+        current.directory.path.touch()
+        gate.touch()
+        await until(lambda: current.state.has_ended)
+        assert current.state.manifest is not None
+        current.directory.path.unlink()
 
 
 async def test_build__that_dies_says_how_to_continue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

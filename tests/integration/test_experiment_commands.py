@@ -53,7 +53,9 @@ async def with_csv(here: Place, experiment: ExperimentDirectory) -> StoredMessag
 
 
 def labels(message: StoredMessage) -> list[str]:
-    return [text(mapping(one)["label"]) for row in message.components for one in items(row.get("components"))]
+    """The buttons and lists of a message, by what stands on them."""
+    found = (mapping(one) for row in message.components for one in items(row.get("components")))
+    return [text(one.get("label") or one["placeholder"]) for one in found]
 
 
 async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path: Path) -> None:
@@ -76,11 +78,12 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         with ZipFile(BytesIO(here.discord.read(zipped))) as archive:
             names = archive.namelist()
             page = archive.read("report.html")
+        chosen = await read(await here.discord.click(here.bob, message, f"mt:expmetric:{experiment_id}", ["auc"]))
         csv = await answered_file(here, message, f"mt:expcsv:{experiment_id}")
         latex = await answered_file(here, message, f"mt:exptex:{experiment_id}")
 
         folder = experiments(tmp_path)[0].path
-        assert labels(message) == ["CSV", "LaTeX"]
+        assert labels(message) == ["Metric", "CSV", "LaTeX"]
         assert suggested.value == experiment_id
         assert "0.34±0.01" in surprisal.text and not surprisal.is_ephemeral
         assert files == {name: (folder / name).read_bytes() for name in ("heat_map.png", "tree.png")}
@@ -93,6 +96,7 @@ async def test_completed_experiment__has_its_metrics_figures_and_files(tmp_path:
         ]
         # 0.3 above the best validation loss: 1.82 + 0.01 and 1.82 + 0.02; the standard deviation of two is 0.01/√2
         assert "kk  2.135±0.007" in metrics["auc"]
+        assert chosen.text.split(" · request")[0] == metrics["auc"].split(" · request")[0]
         assert f"✅ `{experiment_id}` · completed" in listed.text
         assert {"report.html", "matrix.csv", "table.tex", "tree.pdf"} <= {*names}
         assert page == (folder / "report.html").read_bytes() and text(zipped["filename"]) == f"{experiment_id}.zip"

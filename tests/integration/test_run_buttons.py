@@ -199,7 +199,7 @@ async def test_refresh__of_a_card_keeps_its_buttons_also_after_the_end(tmp_path:
         ended = buttons(card)
         await (await here.discord.click(here.bob, card, "mt:status:char_lstm-1:own")).reply()
 
-        assert set(before) == set(after) == {"Cancel", "Logs", "Unwatch", "Refresh", "Copy config"}
+        assert set(before) == set(after) == {"Cancel", "Logs", "Unwatch", "Refresh", "Watch here", "Copy config"}
         assert set(ended) == set(buttons(card)) == {"Refresh"}
         assert "Cancelled" in shown_text(card.payload)
 

@@ -38,8 +38,8 @@ def labels(view: discord.ui.View) -> str:
 @pytest.mark.parametrize(
     ("state", "is_owner", "card", "final"),
     [
-        ("queued", True, "Cancel · Logs · Unwatch · Refresh · Copy config", None),
-        ("queued", False, "Unwatch · Refresh · Copy config", None),
+        ("queued", True, "Cancel · Logs · Unwatch · Refresh · Watch here · Copy config", None),
+        ("queued", False, "Unwatch · Refresh · Watch here · Copy config", None),
         ("running", True, "Cancel · Logs · Unwatch · Refresh", None),
         ("running", False, "Unwatch · Refresh", None),
         ("completed", True, "Refresh", "Generate · Score… · Eval on… · Files · Compare… · Copy config"),
